@@ -1,0 +1,260 @@
+# Every command of the project; `make help` lists them and what may be passed.
+#
+# On a bare machine the first command that needs Python makes .venv from requirements.lock. In
+# the NGC Merlin container (NGC, below) the container's own packages are used instead.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.ONESHELL:
+.SUFFIXES:
+
+RECIPE ?= movielens-100k
+RUN ?=
+DEVICE ?= auto
+SET ?=
+PYTEST ?=
+PYTHON ?=
+PYTHON310 ?= python3.10
+UPGRADE ?=
+DOCKER ?= docker
+DOCKER_ARGS ?=
+IMAGE ?= two-tower
+MERLIN_TAG ?= 23.06
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+# ── which Python ────────────────────────────────────────────────────────────────────────
+VENV := .venv
+UV_VERSION := 0.13.9
+
+# The container is known by its entry point *and* by a python3 that finds Merlin and TensorFlow
+# outside any virtual environment: NVIDIA's other images have only the first. PYTHON=... is asked
+# the second question alone; NGC=1 and NGC=0 decide by hand.
+OWNS_MERLIN := import sys; from importlib.util import find_spec as f; \
+  sys.exit(sys.prefix != sys.base_prefix \
+           or not (f("nvtabular") and f("merlin.models") and f("tensorflow")))
+owns_merlin = $(shell $(1) -c '$(OWNS_MERLIN)' 2>/dev/null && echo 1)
+ifeq ($(origin NGC),undefined)
+  ifneq ($(PYTHON),)
+    NGC := $(call owns_merlin,$(PYTHON))
+  else ifneq ($(wildcard /opt/nvidia/nvidia_entrypoint.sh),)
+    NGC := $(call owns_merlin,python3)
+  endif
+endif
+override NGC := $(filter-out 0 no false,$(NGC))
+
+ifneq ($(NGC),)
+PY := $(or $(PYTHON),python3)
+READY := .ngc/.ok
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ok
+endif
+
+# ── the pipeline ────────────────────────────────────────────────────────────────────────
+VERBS := fetch etl train evaluate export doctor
+ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
+ARGS += $(foreach setting,$(SET),--set '$(setting)')
+
+.PHONY: $(VERBS)
+fetch: ## download the raw data; nothing to do when it is there
+etl: fetch ## raw data -> encoded and tagged splits, vocabularies, tables
+train: ## fit the two-tower model
+evaluate: ## measure it beside random and popularity, with intervals
+export: ## write towers, embeddings and tables, checked in a fresh process
+doctor: ## print versions, the device and why, and what is wrong
+$(VERBS): $(READY)
+	$(strip $(PY) -m workflows $@ $(ARGS))
+
+.PHONY: notebooks
+notebooks: $(READY) ## execute the notebooks into runs/notebooks/
+	@mkdir -p runs/notebooks
+	for notebook in notebooks/*.ipynb; do
+	  $(PY) -m papermill --cwd . -p recipe '$(RECIPE)' "$$notebook" "runs/$$notebook"
+	done
+
+# ── checks ──────────────────────────────────────────────────────────────────────────────
+.PHONY: test lint types contracts pytest
+ifeq ($(NGC),)
+test: lint types contracts
+endif
+test: pytest ## lint, types, contracts, pytest; in the container pytest alone
+lint: $(READY) ## style: ruff
+	$(PY) -m ruff check --extend-exclude .venv-ngc .
+	$(PY) -m ruff format --check --extend-exclude .venv-ngc .
+types: $(READY) ## types: mypy
+	$(PY) -m mypy models workflows
+contracts: $(READY) ## who may import whom: import-linter
+	$(VENV)/bin/lint-imports --no-cache
+ifneq ($(NGC),)
+pytest: .ngc/.tests
+	$(PY) -m pytest $(PYTEST)
+else
+pytest: $(READY) ## the tests; PYTEST='-k name' narrows them
+	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST)
+endif
+
+# The versions nearest to the container's, on its Python, so that what passes here can pass there.
+ifneq ($(filter test-ngc,$(MAKECMDGOALS)),)
+HAS_PYTHON310 := $(shell $(PYTHON310) -c 'import sys, venv, ensurepip; \
+  sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null && echo 1)
+endif
+.PHONY: test-ngc
+ifneq ($(HAS_PYTHON310),)
+test-ngc: .venv-ngc/.ok
+	.venv-ngc/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST)
+else
+test-ngc: ## the fast tests, on the container's versions; PYTHON310=path
+	@echo "test-ngc: skipped. It needs Python 3.10, which the NGC container has, and" \
+	  "'$(PYTHON310)' is none: make test-ngc PYTHON310=/path/to/python3.10"
+endif
+
+# ── environments ────────────────────────────────────────────────────────────────────────
+# Where packages come from is the machine's to say; what is installed, and where, is not.
+unexport CONDA_PREFIX PYTHONHOME VIRTUAL_ENV PIP_PREFIX PIP_REQUIRE_HASHES PIP_TARGET
+unexport UV_BUILD_CONSTRAINT UV_CONSTRAINT UV_EXCLUDE UV_EXCLUDE_NEWER UV_FORK_STRATEGY
+unexport UV_NO_BUILD_ISOLATION UV_NO_CONFIG UV_NO_EDITABLE UV_NO_VERIFY_HASHES UV_OVERRIDE
+unexport UV_PRERELEASE UV_PROJECT UV_PYTHON UV_RESOLUTION UV_SYSTEM_PYTHON UV_WORKING_DIR
+
+# uv does not read pip's settings. Where pip alone knows an index or a certificate, uv is told.
+define ASK_PIP
+pips() { local name=PIP_$$1; echo "$${!name:-$$($(1) -m pip config get "global.$$2" 2>/dev/null || true)}"; }
+configs=("$${XDG_CONFIG_HOME:-$${HOME:-}/.config}/uv/uv.toml" /etc/xdg/uv/uv.toml /etc/uv/uv.toml)
+if [ -z "$${UV_DEFAULT_INDEX:-}$${UV_INDEX:-}$${UV_INDEX_URL:-}$${UV_CONFIG_FILE:-}" ] \
+    && ! grep -qs index "$${configs[@]}"; then
+  index=$$(pips INDEX_URL index-url)
+  if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi
+fi
+if [ -z "$${SSL_CERT_FILE:-}" ]; then
+  certificate=$$(pips CERT cert)
+  if [ -n "$$certificate" ]; then export SSL_CERT_FILE="$$certificate"; fi
+fi
+endef
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+# Without byte code the imports take 20 s more; compiled here, whatever PYTHONDONTWRITEBYTECODE says.
+UV_SYNC := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv pip sync --require-hashes
+UV_INSTALL := $(VENV)/bin/uv pip install
+EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
+
+PYTHONS := $(or $(PYTHON),python3.11 python3.10 python3)
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))
+define NO_PYTHON
+error: no Python 3.10 or 3.11 that can make environments. Asked: $(PYTHONS);
+$(if $(PYTHON),,uv could not download one. )TensorFlow 2.12 and Merlin exist for no other version. Install one, for
+example with `apt install python3.11 python3.11-venv` (Debian 12), `apt install python3.10
+python3.10-venv` (Ubuntu 22.04), `dnf install python3.11` (Fedora, RHEL), `uv python install 3.11` or
+`pyenv install 3.11`; then run make again, or name it: make PYTHON=/path/to/python3.11 ...
+endef
+define NO_PLATFORM
+error: TensorFlow 2.12 and Merlin exist for Linux on x86_64, and this is another system. Use the
+image: `make image-cpu DOCKER_ARGS="--platform linux/amd64"`.
+endef
+export NO_PYTHON NO_PLATFORM
+
+# An environment that was left half made, moved with its folder, or lost its Python is made anew.
+IS_SOUND = [ ! -e $(1)/.unfinished ] && [ -x $(1)/bin/python ] \
+  && [ -x $(1)/bin/pip ] && grep -qsF '$(CURDIR)/$(1)' $(1)/bin/activate
+redo_if = $(if $(shell $(1) && echo 1),,REDO)
+.PHONY: REDO
+
+.venv/.ok: requirements.lock setup.cfg pyproject.toml $(call redo_if,$(call IS_SOUND,.venv))
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "$$NO_PLATFORM" >&2; exit 1; fi
+	if ! { $(call IS_SOUND,.venv); }; then
+	  rm -rf .venv .venv-uv
+	  python=$$(for name in $(PYTHONS); do
+	    if "$$name" -c '$(FITS)' 2>/dev/null; then echo "$$name"; break; fi
+	  done)
+	  mkdir .venv
+	  touch .venv/.unfinished
+	  if [ -n "$$python" ]; then
+	    echo ".venv: made with $$python"
+	    "$$python" -m venv .venv
+	  elif [ -z '$(PYTHON)' ] && python3 -m venv .venv-uv 2>/dev/null \
+	      && PIP_USER=0 .venv-uv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION) >&2; then
+	    echo ".venv: no Python 3.10 or 3.11 here, asking uv for its 3.11"
+	    $(call ASK_PIP,.venv-uv/bin/python)
+	    .venv-uv/bin/uv venv --allow-existing --seed --python 3.11 .venv \
+	      || { rm -rf .venv .venv-uv; echo "$$NO_PYTHON" >&2; exit 1; }
+	    rm -rf .venv-uv
+	  else
+	    rm -rf .venv .venv-uv
+	    echo "$$NO_PYTHON" >&2
+	    exit 1
+	  fi
+	fi
+	touch .venv/.unfinished
+	echo ".venv: installing requirements.lock (2 GB; minutes the first time)"
+	PIP_USER=0 .venv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
+	$(call ASK_PIP,.venv/bin/python)
+	$(UV_SYNC) --quiet --python .venv/bin/python requirements.lock
+	$(UV_INSTALL) --quiet --python .venv/bin/python --no-build-isolation $(EDITABLE)
+	rm .venv/.unfinished
+	touch $@
+
+.venv-ngc/.ok: docker/ngc-like.lock setup.cfg pyproject.toml .venv/.ok \
+    $(call redo_if,$(call IS_SOUND,.venv-ngc))
+	@if ! { $(call IS_SOUND,.venv-ngc); }; then
+	  rm -rf .venv-ngc
+	  $(PYTHON310) -m venv .venv-ngc
+	fi
+	touch .venv-ngc/.unfinished
+	$(call ASK_PIP,.venv/bin/python)
+	$(UV_SYNC) --quiet --python .venv-ngc/bin/python docker/ngc-like.lock
+	$(UV_INSTALL) --quiet --python .venv-ngc/bin/python --no-build-isolation $(EDITABLE)
+	rm .venv-ngc/.unfinished
+	touch $@
+
+# In the container: what it lacks, and nothing that it has. The folder may be mounted into one
+# container after another, so the stamp counts only where these packages are found.
+.ngc/.ok: docker/requirements-ngc.txt setup.cfg pyproject.toml \
+    $(if $(NGC),$(call redo_if,$(PY) -c 'import msgspec; import typer' 2>/dev/null))
+	$(PY) -m pip install --no-deps --requirement docker/requirements-ngc.txt
+	$(PY) -m pip install $(EDITABLE)
+	mkdir -p $(@D) && touch $@
+.ngc/.tests: docker/requirements-ngc-tests.txt .ngc/.ok \
+    $(if $(NGC),$(call redo_if,$(PY) -c 'import hypothesis; import pytest' 2>/dev/null))
+	$(PY) -m pip install --no-deps --requirement docker/requirements-ngc-tests.txt
+	touch $@
+
+EXTRAS := cpu serving tracking baselines tuning notebooks dev
+COMPILE := UV_PYTHON_DOWNLOADS=never $(VENV)/bin/uv pip compile --quiet --generate-hashes \
+  --no-header --no-annotate --python-version 3.10 $(if $(UPGRADE),--upgrade)
+.PHONY: lock
+lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=1 moves pins
+	@$(call ASK_PIP,$(PY))
+	$(COMPILE) --universal $(addprefix --extra ,$(EXTRAS)) pyproject.toml \
+	  --output-file requirements.lock
+	# from a folder of its own: the pins of pyproject.toml are not the container's
+	folder=$$(mktemp -d)
+	trap 'rm -r "$$folder"' EXIT
+	$(COMPILE) --directory "$$folder" --python-platform x86_64-manylinux_2_28 \
+	  --override '$(CURDIR)/docker/ngc-like.overrides' \
+	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
+	  --output-file '$(CURDIR)/docker/ngc-like.lock'
+
+.PHONY: image image-cpu image-gpu
+image: image-cpu image-gpu ## both images
+image-cpu image-gpu: export DOCKER_BUILDKIT = 1
+image-cpu: ## docker image for a CPU: IMAGE:cpu
+	$(DOCKER) build --file docker/Dockerfile.cpu --tag $(IMAGE):cpu $(DOCKER_ARGS) .
+image-gpu: ## docker image on NGC Merlin MERLIN_TAG: IMAGE:gpu
+	$(DOCKER) build --file docker/Dockerfile.gpu --tag $(IMAGE):gpu \
+	  --build-arg MERLIN_TAG=$(MERLIN_TAG) $(DOCKER_ARGS) .
+
+.PHONY: clean help
+clean: ## remove environments, builds and caches; data/ and runs/ stay
+	rm -rf .venv .venv-ngc .venv-uv .ngc build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@echo "make TARGET ... [RECIPE=name-or-path] [RUN=name] [DEVICE=auto|cpu|gpu] [SET='a.b=1 c.d=2']"
+	echo
+	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 14
+	echo
+	echo "PYTHON=path      the Python that .venv is made with, or that has Merlin of its own"
+	echo "NGC=1 | NGC=0    use python3's own Merlin | make .venv (found out when not said)"
+	echo "Now: RECIPE=$(RECIPE) DEVICE=$(DEVICE), Python from $(if $(NGC),$(PY),.venv)"

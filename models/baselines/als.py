@@ -1,0 +1,73 @@
+"""Matrix factorisation for implicit feedback: the library `implicit`, asked by history.
+
+Hu, Koren and Volinsky 2008, "Collaborative filtering for implicit feedback datasets". An observed
+pair has confidence alpha, any other pair 1. Only the items' factors are kept: a user's vector is
+solved from the history that the query brings (equation 4 of the paper), so that new users and new
+events need no refit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from threadpoolctl import threadpool_limits
+
+from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALS:
+    """Factors of items, and of whoever asks.
+
+    Attributes:
+        factors: d.
+        regularization: lambda, on both sides.
+        alpha: confidence of an observed pair, against 1 of any other.
+        iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
+        seed: of the first factors.
+        item_factors: float32 [n_items, d], learnt by `fit`.
+    """
+
+    factors: int = 32
+    regularization: float = 1.0
+    alpha: float = 2.0
+    iterations: int = 15
+    seed: int = 0
+    item_factors: Floats | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, train: Interactions) -> ALS:
+        """Return a model that has learnt the items' factors; the same seed, the same factors."""
+        matrix = train.histories().to_csr(train.n_items)
+        # implicit warns when the BLAS has threads of its own (it asks once a process)
+        with threadpool_limits(1, user_api="blas"):
+            library = self._library()
+            library.fit(matrix, show_progress=False)
+        return replace(self, item_factors=library.item_factors)
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank by the dot product of factors; with no history all items tie at 0."""
+        n_items = len(fitted(self.item_factors, self))
+        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+
+    def score(self, queries: Queries) -> Floats:
+        """Return float32 [n_queries, n_items]."""
+        item_factors = fitted(self.item_factors, self)
+        matrix = queries.histories.to_csr(len(item_factors))
+        with threadpool_limits(1, user_api="blas"):
+            library = self._library()
+            library.item_factors = item_factors
+            users = library.recalculate_user(np.arange(len(queries)), matrix)
+            return users @ item_factors.T
+
+    def _library(self) -> AlternatingLeastSquares:
+        """Return implicit's model with these parameters; one thread, so that runs repeat."""
+        return AlternatingLeastSquares(
+            factors=self.factors,
+            regularization=self.regularization,
+            alpha=self.alpha,
+            iterations=self.iterations,
+            random_state=self.seed,
+            num_threads=1,
+        )

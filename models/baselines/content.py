@@ -1,0 +1,79 @@
+"""Items with the attributes of the history: what can be said of an item that nobody has met yet.
+
+The content-based baseline of Lops, de Gemmis and Semeraro 2011, section 3.3, with frozen vectors:
+the user is the mean of his items' attribute vectors, the score a dot product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from models.retriever import (
+    NO_ITEM,
+    Floats,
+    Interactions,
+    Ints,
+    Queries,
+    Ragged,
+    TopK,
+    fitted,
+    top_k_by_scores,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Attribute vectors and the order in which equal scores are shown.
+
+    Few attributes make many equal scores. They are ordered by popularity, then by item row: the
+    catalogue is laid out in that order, so that the tie rule of `best_k` keeps it, and no small
+    number is added to any score.
+
+    Attributes:
+        attributes: multi-hot vectors, float32 [n_items, n_attributes].
+        order: item rows, most popular in training first, int64 [n_items]; learnt by `fit`.
+    """
+
+    attributes: sp.csr_matrix = field(repr=False, compare=False)
+    order: Ints | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, train: Interactions) -> Content:
+        """Return a model that knows the items' popularity; the attributes stay as they are.
+
+        Raises:
+            ValueError: when the catalogue and the attributes differ in size.
+        """
+        if self.attributes.shape[0] != train.n_items:
+            raise ValueError(
+                f"attributes has {self.attributes.shape[0]} rows for {train.n_items} items."
+            )
+        counts = np.bincount(train.items, minlength=train.n_items)
+        return replace(self, order=np.argsort(-counts, kind="stable"))
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank by attributes, then popularity, then row; with no history, by popularity."""
+        order = fitted(self.order, self)
+        top = top_k_by_scores(
+            self._score_in_order, queries, k, n_items=len(order), exclude=self._moved(exclude)
+        )
+        return TopK(np.where(top.items >= 0, order[top.items], NO_ITEM), top.scores)
+
+    def _score_in_order(self, queries: Queries) -> Floats:
+        """Return float32 [n_queries, n_items], the columns in `order`."""
+        histories = queries.histories.to_csr(self.attributes.shape[0])
+        # sums are whole numbers, so equal scores are equal to the last bit; the mean comes after
+        sums = histories @ self.attributes
+        scores = (sums @ self.attributes[fitted(self.order, self)].T).toarray()
+        return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
+
+    def _moved(self, exclude: Ragged | None) -> Ragged | None:
+        """Return the excluded items by their columns in `order`."""
+        if exclude is None:
+            return None
+        order = fitted(self.order, self)
+        columns = np.full(len(order) + 1, NO_ITEM)  # the last entry is what row -1 reads
+        columns[order] = np.arange(len(order))
+        return Ragged(columns[exclude.values], exclude.offsets)

@@ -1,0 +1,77 @@
+"""Items like those of the history: cosine neighbours on the binary user-item matrix.
+
+Sarwar et al. 2001; the sum over the history, without normalising by it, as Deshpande and Karypis
+2004, section 3.1. With n_i users of item i and n_ij of both, s_ij = n_ij / sqrt(n_i * n_j).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from models.retriever import (
+    Floats,
+    Interactions,
+    Queries,
+    Ragged,
+    TopK,
+    best_k,
+    blocks,
+    fitted,
+    top_k_by_scores,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemKNN:
+    """Score of item j: the sum of s_ij over the history's items i that count j as a neighbour.
+
+    Attributes:
+        neighbours: how many neighbours an item keeps, itself not among them; ties by item row.
+        similarities: float32 [n_items, n_items], row i holds item i's neighbours; learnt by `fit`.
+    """
+
+    neighbours: int = 20
+    similarities: sp.csr_matrix | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ValueError(
+                f"neighbours must be at least 1. Received: neighbours = {self.neighbours}."
+            )
+
+    def fit(self, train: Interactions) -> ItemKNN:
+        """Return a model that knows each item's neighbours."""
+        n_items = train.n_items
+        users = train.histories().to_csr(n_items).tocsc()
+        parts = [self._neighbours_of(rows, users) for rows in blocks(n_items, n_items)]
+        return replace(self, similarities=sp.vstack(parts, format="csr", dtype=np.float32))
+
+    def _neighbours_of(self, rows: slice, users: sp.csc_matrix) -> sp.csr_matrix:
+        """Return the kept similarities of a slice of items, [n_rows, n_items].
+
+        Args:
+            rows: the items.
+            users: the binary user-item matrix, float32 [n_users, n_items].
+        """
+        n_users = users.getnnz(axis=0)
+        both = (users[:, rows].T @ users).toarray()
+        similarities = both / np.sqrt(np.maximum(n_users[rows, None] * n_users, 1))
+        n_rows, n_items = similarities.shape
+        similarities[np.arange(n_rows), np.arange(rows.start, rows.stop)] = 0.0
+        best = best_k(similarities, min(self.neighbours, n_items))
+        near = best.scores > 0
+        cells = (np.nonzero(near)[0], best.items[near])
+        return sp.csr_matrix((best.scores[near], cells), (n_rows, n_items))
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank by the summed similarity to the history; with no history all items tie at 0."""
+        n_items = fitted(self.similarities, self).shape[1]
+        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+
+    def score(self, queries: Queries) -> Floats:
+        """Return float32 [n_queries, n_items]."""
+        similarities = fitted(self.similarities, self)
+        return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()

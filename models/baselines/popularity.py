@@ -1,0 +1,80 @@
+"""The same list for everybody: what is bought most, or most lately.
+
+Where the data has a time cut, recent popularity is the baseline that learned models fail to beat
+most often; see Ji et al. 2020, "A re-visit of the popularity baseline in recommender systems".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+
+_DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Popularity:
+    """The number of training interactions of each item, repeats included.
+
+    Attributes:
+        counts: float64 [n_items], learnt by `fit`.
+    """
+
+    counts: Floats | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, train: Interactions) -> Popularity:
+        """Return a model that has counted the interactions."""
+        counts = np.bincount(train.items, minlength=train.n_items)
+        return replace(self, counts=counts.astype(np.float64))
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank by counts, ties by item row; an item never met scores 0 and comes last."""
+        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecentPopularity:
+    """Counts in which an interaction weighs exp(-age / days), aged at the last training time.
+
+    Attributes:
+        days: the age at which an interaction weighs 1/e.
+        counts: float64 [n_items], learnt by `fit`.
+    """
+
+    days: float = 7.0
+    counts: Floats | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.days > 0:
+            raise ValueError(f"days must be above 0. Received: days = {self.days}.")
+
+    def fit(self, train: Interactions) -> RecentPopularity:
+        """Return a model that has counted the interactions by age.
+
+        Raises:
+            ValueError: when the interactions have no times.
+        """
+        if train.times is None:
+            raise ValueError("RecentPopularity needs times; this data has none. Use Popularity.")
+        ages = (train.times.max(initial=0) - train.times) / _DAY
+        weights = np.exp(-ages / self.days)
+        counts = np.bincount(train.items, weights, minlength=train.n_items)
+        return replace(self, counts=counts.astype(np.float64))
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank by decayed counts, ties by item row; an item never met scores 0."""
+        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude)
+
+
+def _top_k_for_all(counts: Floats, queries: Queries, k: int, exclude: Ragged | None) -> TopK:
+    """Rank the same scores for every query."""
+    return top_k_by_scores(
+        lambda block: np.broadcast_to(counts, (len(block), len(counts))),
+        queries,
+        k,
+        n_items=len(counts),
+        exclude=exclude,
+    )

@@ -1,0 +1,54 @@
+"""A uniformly random ranking: the floor that every retriever must stand above.
+
+The score of a pair (user, item) is a hash of the seed and both rows, so that a user's ranking does
+not depend on who else is asked, nor on the block he is asked in. The hash is SplitMix64 (Steele,
+Lea and Flood 2014): each user is a state, the item's row its step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """A ranking that depends on the seed and the user's row only.
+
+    Attributes:
+        seed: non-negative; another seed, other rankings.
+        n_items: size of the catalogue, learnt by `fit`.
+    """
+
+    seed: int = 0
+    n_items: int | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, train: Interactions) -> Random:
+        """Return a model that knows the size of the catalogue."""
+        return replace(self, n_items=train.n_items)
+
+    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+        """Rank the catalogue at random; all unknown users (row -1) share one ranking."""
+        n_items = fitted(self.n_items, self)
+        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+
+    def score(self, queries: Queries) -> Floats:
+        """Return float32 [n_queries, n_items], uniform in [0, 1) in steps of 2^-24."""
+        seed = _mix(np.array([self.seed], np.uint64))
+        users = _mix(seed ^ queries.users.astype(np.uint64))
+        steps = np.arange(1, fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
+        draws = _mix(users[:, None] + steps)
+        return (draws >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+
+
+def _mix(states: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return SplitMix64's output for each state; arrays wrap around where scalars would warn."""
+    states = (states ^ (states >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    states = (states ^ (states >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return states ^ (states >> np.uint64(31))

@@ -1,0 +1,165 @@
+"""Keras callbacks of a fit: catalogue-wide validation, the best epoch kept, time, progress, no NaN.
+
+What Merlin prints as `val_recall_at_10` ranks within a batch; it changes with the batch size and is
+no retrieval metric (issue models#673). Here `val_recall@10` is what evaluate would report.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from models.columns import Columns
+from models.trial import Trial
+from models.two_tower import retriever
+
+Logs = dict[str, float] | None
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """What was measured in one epoch.
+
+    Attributes:
+        epoch: from 0.
+        seconds: wall time, validation included.
+        metrics: name → value.
+    """
+
+    epoch: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no number any more."""
+
+
+class CatalogueValidation(tf.keras.callbacks.Callback):
+    """Add `val_<metric>@<k>` to the logs of each epoch. Put it before callbacks that read them.
+
+    Args:
+        trial: the validation part.
+        users: inputs of the query tower, one row a user, the last for unknown users.
+        items: inputs of the item tower, one row an item.
+        ks: list lengths.
+    """
+
+    def __init__(self, trial: Trial, users: Columns, items: Columns, ks: Sequence[int]) -> None:
+        super().__init__()
+        self.trial = trial
+        self.users = users
+        self.items = items
+        self.ks = ks
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Measure; `logs` is the dict that later callbacks and the history get."""
+        if logs is None:
+            return
+        per_user = self.trial.per_user(retriever(self.model, self.users, self.items), self.ks)
+        logs.update({f"val_{name}": float(values.mean()) for name, values in per_user.items()})
+
+
+class KeepBest(tf.keras.callbacks.Callback):
+    """Remember the best epoch's weights, and stop when no better one comes.
+
+    Keras 2.12's EarlyStopping brings the best weights back only when it stops early.
+
+    Args:
+        monitor: a metric of the logs; more is better.
+        patience: stop after this many epochs without a better one.
+    """
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.patience = patience
+        self.epoch = -1
+        self.value = -np.inf
+        self.weights: list[Any] = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Compare this epoch with the best so far."""
+        value = (logs or {})[self.monitor]
+        if value > self.value:
+            self.epoch, self.value, self.weights = epoch, value, self.model.get_weights()
+        elif epoch - self.epoch >= self.patience:
+            self.model.stop_training = True
+
+
+class RefuseNaN(tf.keras.callbacks.Callback):
+    """Stop at the step whose loss is no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Remember which epoch it is."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Look at the batch's own loss, not at the mean so far."""
+        loss = (logs or {}).get("loss_batch", 0.0)
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}"
+            )
+
+
+class Clock(tf.keras.callbacks.Callback):
+    """Note time and metrics of each epoch. Put it after those that add metrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[Epoch] = []
+        self.start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Note the epoch."""
+        hidden = ("loss_batch", "regularization_loss")
+        metrics = {n: float(v) for n, v in (logs or {}).items() if n not in hidden}
+        self.epochs.append(Epoch(epoch, round(time.perf_counter() - self.start, 3), metrics))
+
+
+class Progress(tf.keras.callbacks.Callback):
+    """One bar over all steps, off when nobody is looking.
+
+    Args:
+        epochs: at most this many.
+        shown: metrics to show beside the bar.
+    """
+
+    def __init__(self, epochs: int, shown: Sequence[str]) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.shown = shown
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Open the bar."""
+        steps = self.params["steps"]
+        total = steps * self.epochs if steps else None
+        self.bar = tqdm(total=total, unit="step", disable=None, file=sys.stderr)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Advance."""
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Show the epoch's figures."""
+        figures = {n: f"{v:.4f}" for n, v in (logs or {}).items() if n in self.shown}
+        self.bar.set_postfix({"epoch": epoch + 1, **figures})
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Close the bar."""
+        self.bar.close()

@@ -1,0 +1,59 @@
+"""Encoded columns in memory: numpy arrays, and Ragged for lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.retriever import Ints, Ragged
+
+Column = npt.NDArray[np.generic] | Ragged
+Columns = Mapping[str, Column]
+
+
+def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:
+    """Read columns from parquet.
+
+    Args:
+        path: a file or a folder of parts.
+        names: which; None for all.
+    """
+    table = pq.read_table(path, columns=None if names is None else list(names))
+    return {name: from_arrow(table[name]) for name in table.column_names}
+
+
+def from_arrow(values: pa.ChunkedArray) -> Column:
+    """Return a column of numbers as an array, a column of lists as Ragged."""
+    array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if pa.types.is_list(array.type):
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        return Ragged(array.flatten().to_numpy(), offsets - offsets[0])
+    return array.to_numpy(zero_copy_only=False)
+
+
+def n_rows(columns: Columns) -> int:
+    """Return the number of rows that all columns have."""
+    return len(next(iter(columns.values())))
+
+
+def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
+    """Return some rows in the form of Merlin's loader: a list column is `__values` and `__offsets`.
+
+    Args:
+        columns: name → [n_rows].
+        rows: int [B].
+    """
+    batch: dict[str, npt.NDArray[np.generic]] = {}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            part = column.take(rows)
+            batch[f"{name}__values"] = part.values
+            batch[f"{name}__offsets"] = part.offsets.astype(np.int32)
+        else:
+            batch[name] = column[rows]
+    return batch

@@ -1,0 +1,122 @@
+"""Every hyper-parameter once: its name, type, default and meaning.
+
+The recipe is parsed into these; nouns in this folder take them; nothing else repeats them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen block of a recipe that refuses unknown keys."""
+
+
+class TwoTowerConfig(Part, frozen=True):
+    """The towers.
+
+    Attributes:
+        dim: width of an embedding, and of the towers' output where a tower has no layers.
+        combine: how a tower joins its inputs: `sum` (all of width `dim`) or `concat`.
+        query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
+        item_layers: the same for the item tower. Both towers must end in the same width.
+        activation: of the layers before the last.
+        normalize: L2-normalise both outputs, so that the score is the cosine.
+        init_stddev: standard deviation of freshly made embeddings.
+    """
+
+    dim: Positive = 64
+    combine: Literal["sum", "concat"] = "sum"
+    query_layers: tuple[Positive, ...] = ()
+    item_layers: tuple[Positive, ...] = ()
+    activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
+    normalize: bool = False
+    init_stddev: PositiveFloat = 0.05
+
+
+class LossConfig(Part, frozen=True):
+    """Softmax over the items of the batch (Yi et al. 2019, section 3).
+
+    Attributes:
+        temperature: T of the logits s/T - log q.
+        logq: subtract log q, q the item's share of training rows, so that popular items are not
+            punished for standing in many batches.
+        mask: which other items of the batch are no negatives of a row: `none` (the default of
+            TFRS), `item` (the same item again), `user` (all that its user liked in training).
+        reduction: over the rows of a batch. With Adagrad `sum` and `mean` train differently.
+    """
+
+    temperature: PositiveFloat = 1.0
+    logq: bool = True
+    mask: Literal["none", "item", "user"] = "user"
+    reduction: Literal["mean", "sum"] = "mean"
+
+
+class OptimizerConfig(Part, frozen=True):
+    """The optimiser.
+
+    Attributes:
+        kind: adam, adamw or adagrad, as in Keras 2.12.
+        lr: learning rate.
+        weight_decay: of adamw.
+        decay: what a step takes off a weight w: `keras` lr·weight_decay·w, of every row;
+            `tfa` (TensorFlow Addons) weight_decay·w, of the rows touched.
+    """
+
+    kind: Literal["adam", "adamw", "adagrad"] = "adam"
+    lr: PositiveFloat = 0.003
+    weight_decay: NonNegativeFloat = 0.0
+    decay: Literal["keras"] = "keras"
+
+
+class TrainConfig(Part, frozen=True):
+    """The training loop.
+
+    Attributes:
+        batch_size: rows of a step. In-batch softmax draws its negatives from them.
+        epochs: at most this many.
+        monitor: the metric whose best epoch is kept, of `val_recall@k`, `val_ndcg@k`, …
+        patience: stop after this many epochs without a better one.
+        max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all.
+        seed: of initial weights, order of rows and draws.
+    """
+
+    batch_size: Positive = 512
+    epochs: Positive = 20
+    monitor: str = "val_recall@10"
+    patience: Positive = 3
+    max_rows_per_user: Positive | None = None
+    seed: NonNegative = 1
+
+
+class EvaluateConfig(Part, frozen=True):
+    """The protocol that every printed figure follows.
+
+    Attributes:
+        ks: list lengths.
+        exclude_seen: leave out what the user had before the cut.
+        candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
+        bootstrap: resamples of an interval.
+        level: of an interval.
+        seed: of resampling and of the random baseline.
+    """
+
+    ks: tuple[Positive, ...] = (10, 20, 50, 100)
+    exclude_seen: bool = True
+    candidates: Literal["catalogue", "train"] = "catalogue"
+    bootstrap: Positive = 1000
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    seed: NonNegative = 1
+
+    def __post_init__(self) -> None:
+        if not self.ks or list(self.ks) != sorted(set(self.ks)):
+            raise ValueError(f"ks must rise and not be empty, got {list(self.ks)}")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import models.retriever
+from models.exact import Exact
+from models.retriever import Queries, Ragged
+
+N_USERS, N_ITEMS, D = 12, 30, 5
+
+
+@pytest.fixture
+def exact() -> Exact:
+    """Whole numbers, whose sums are exact in any order: ties are ties."""
+    draw = np.random.default_rng(0)
+    users = draw.integers(-3, 4, size=(N_USERS + 1, D)).astype(np.float32)
+    return Exact(users, draw.integers(-3, 4, size=(N_ITEMS, D)).astype(np.float32))
+
+
+def ask(users: list[int]) -> Queries:
+    return Queries(np.array(users, np.int64), Ragged.empty(len(users)))
+
+
+def by_hand(vector: np.ndarray, items: np.ndarray, out: list[int]) -> list[int]:
+    """Rank one query in Python: score down, then row up."""
+    scores = [sum(float(a) * float(b) for a, b in zip(vector, item, strict=True)) for item in items]
+    return sorted((i for i in range(len(items)) if i not in out), key=lambda i: (-scores[i], i))
+
+
+def test_it_ranks_by_the_dot_product(exact):
+    users = [3, 0, 11, 3]
+    top = exact.top_k(ask(users), 7)
+    assert top.items.tolist() == [by_hand(exact.users[u], exact.items, [])[:7] for u in users]
+    expected = exact.users[users].astype(np.float64) @ exact.items.T.astype(np.float64)
+    np.testing.assert_array_equal(top.scores, np.take_along_axis(expected, top.items, axis=1))
+
+
+def test_the_exclusions_of_a_query_are_its_own(exact):
+    out = [[0, 5, 7], [], list(range(N_ITEMS - 1))]
+    exclude = Ragged(np.concatenate(out).astype(int), np.cumsum([0, *map(len, out)]))
+    top = exact.top_k(ask([1, 1, 2]), N_ITEMS, exclude=exclude)
+    for row, skipped in enumerate(out):
+        expected = by_hand(exact.users[[1, 1, 2][row]], exact.items, skipped)
+        assert top.items[row].tolist() == expected + [-1] * len(skipped)
+
+
+def test_an_unknown_user_has_the_last_row(exact):
+    known, unknown = exact.top_k(ask([0, -1]), 5).items.tolist()
+    assert unknown == by_hand(exact.users[N_USERS], exact.items, [])[:5]
+    assert unknown != known
+
+
+@pytest.mark.parametrize("budget", [1, N_ITEMS * 5, 10**9])
+def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
+    exclude = Ragged.from_pairs(np.arange(N_USERS), np.arange(N_USERS), n_lists=N_USERS)
+    queries = ask(list(range(N_USERS)))
+    expected = [by_hand(exact.users[u], exact.items, [u])[:6] for u in range(N_USERS)]
+    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
+    assert exact.top_k(queries, 6, exclude=exclude).items.tolist() == expected
+    assert exact.top_k_vectors(exact.users[:-1], 6, exclude=exclude).items.tolist() == expected
+
+
+def test_vectors_are_ranked_as_the_users_they_belong_to(exact):
+    users = [4, 9, -1]
+    exclude = Ragged(np.array([3, 8]), np.array([0, 1, 1, 2]))
+    a = exact.top_k(ask(users), 9, exclude=exclude)
+    b = exact.top_k_vectors(exact.users[users], 9, exclude=exclude)
+    np.testing.assert_array_equal(a.items, b.items)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_items_with_the_same_embedding_keep_the_order_of_their_rows():
+    # real numbers, in a catalogue that no width of a BLAS kernel divides: float32 sums do not tie
+    draw = np.random.default_rng(1)
+    items = np.repeat(draw.normal(size=(1, 64)).astype(np.float32), 1003, axis=0)
+    users = draw.normal(size=(6, 64)).astype(np.float32)
+    top = Exact(users, items).top_k(ask([0, 1, 2, 3, 4]), 1003)
+    assert (top.items == np.arange(1003)).all()
+
+
+def test_real_numbers_do_not_tell_how_many_were_asked():
+    draw = np.random.default_rng(2)
+    users = draw.normal(size=(8, 64)).astype(np.float32)
+    exact = Exact(users, draw.normal(size=(1003, 64)).astype(np.float32))
+    together = exact.top_k(ask(list(range(7))), 1003)
+    for user in range(7):
+        alone = exact.top_k(ask([user]), 1003)
+        np.testing.assert_array_equal(alone.items[0], together.items[user])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[user])
+
+
+def test_a_row_that_is_not_in_the_table_is_refused(exact):
+    for user in (N_USERS, -2):  # numpy would take the unknown user's row, or the last user's
+        with pytest.raises(ValueError, match=rf"must lie in \[-1, 12\). Received: {user}"):
+            exact.top_k(ask([0, user]), 1)
+
+
+def test_widths_must_agree(exact):
+    with pytest.raises(ValueError, match="Received: 4 and 5 dimensions"):
+        exact.top_k_vectors(np.zeros((2, 4), np.float32), 1)
+    with pytest.raises(ValueError, match="Received: 5 and 4 dimensions"):
+        Exact(exact.users, np.zeros((3, 4), np.float32))
+    with pytest.raises(ValueError, match=r"Received: \(0, 5\) and \(30, 5\)"):
+        Exact(exact.users[:0], exact.items)
+
+
+def test_broken_embeddings_are_refused(exact):
+    broken = exact.items.copy()
+    broken[2] = np.nan
+    with pytest.raises(ValueError, match="2 of 60 scores are NaN"):
+        Exact(exact.users, broken).top_k(ask([0, 1]), 3)

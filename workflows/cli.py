@@ -1,0 +1,254 @@
+"""`two-tower VERB`: pick the device, then import the verb. No logic; the only place that prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from workflows.errors import TwoTowerError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from workflows.device import Device
+    from workflows.evaluate import Report
+    from workflows.recipe import Recipe
+    from workflows.store import Store
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Candidate retrieval with two-tower models on NVIDIA Merlin.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The options that every verb has, and what they stand for."""
+
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help="A name in recipes/, or the path of a .yaml file.")
+    ] = "movielens-100k"
+    run: Annotated[
+        str, typer.Option("--run", help="Folder runs/<RUN>, or a path. Default: the recipe's name.")
+    ] = ""
+    device_name: Annotated[str, typer.Option("--device", help="auto, cpu or gpu.")] = "auto"
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a recipe field: train.epochs=3. May be repeated."),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+
+    def device(self) -> Device:
+        """Decide the device of this process. Before anything heavy is imported."""
+        from workflows import device
+
+        return device.choose(None if self.device_name == "auto" else self.device_name)
+
+    def open(self) -> tuple[Recipe, Store, Path]:
+        """Return the recipe, the run, and the folder of raw data."""
+        from workflows import recipe as recipes
+        from workflows.store import Store
+
+        path = recipes.find(self.recipe_name)
+        recipe = recipes.load(path, self.settings or [])
+        name = self.run or recipe.name
+        root = Path(name) if "/" in name else Path("runs") / name
+        return recipe, Store(root), (path.parent / recipe.data).resolve()
+
+
+def verb(function: Callable[[Call], None]) -> Callable[[Call], None]:
+    """Make a command of a function of a `Call`: the shared options are written once."""
+    hints = get_type_hints(Call, include_extras=True)
+
+    def command(**options: Any) -> None:
+        function(Call(**options))
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
+            )
+            for field in dataclasses.fields(Call)
+        ]
+    )
+    app.command(name=function.__name__)(command)
+    return function
+
+
+@verb
+def fetch(call: Call) -> None:
+    """Download the raw files of a recipe, unless they are there."""
+    from workflows.fetch import fetch
+
+    recipe, _, data = call.open()
+    result = fetch(recipe, data=data)
+    _show(result, call, {"folder": result.folder, "fetched": ", ".join(result.fetched) or "-"})
+
+
+@verb
+def etl(call: Call) -> None:
+    """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
+    device = call.device()
+    from workflows.etl import etl
+
+    recipe, store, data = call.open()
+    result = etl(recipe, store, device, data=data)
+    report = result.report
+    rows = {
+        "read": _counts(report.read),
+        "dropped": _counts(report.dropped),
+        "not in a joined table": _counts(report.unmatched),
+        "interactions": _counts(report.rows),
+        "users": _counts(report.users),
+        "items": _counts(report.items),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    _show(result, call, rows)
+
+
+@verb
+def train(call: Call) -> None:
+    """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
+    device = call.device()
+    from workflows.train import train
+
+    recipe, store, _ = call.open()
+    result = train(recipe, store, device)
+    shown = ("loss", "val_recall", "val_ndcg")
+    rows = {
+        "best epoch": f"{result.best.epoch + 1} of {result.epochs}",
+        **{n: f"{v:.4f}" for n, v in result.best.metrics.items() if n.startswith(shown)},
+        "rows a second": f"{result.rows_per_second:,.0f}",
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    _show(result, call, rows)
+
+
+@verb
+def evaluate(call: Call) -> None:
+    """Rank the test part with the two-tower and its baselines, and compare."""
+    device = call.device()
+    from workflows.evaluate import evaluate
+
+    recipe, store, _ = call.open()
+    result = evaluate(recipe, store, device)
+    if not call.as_json:
+        _print(_comparison(result.report, recipe.evaluate.ks))
+    _show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
+
+
+@verb
+def export(call: Call) -> None:
+    """Write towers, feature tables and embeddings, checked in a fresh process."""
+    device = call.device()
+    from workflows.export import export
+
+    recipe, store, _ = call.open()
+    result = export(recipe, store, device)
+    rows = {
+        "users": f"{result.users:,}",
+        "items": f"{result.items:,}",
+        "dimensions": str(result.dim),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+        "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),
+    }
+    _show(result, call, rows)
+
+
+@verb
+def doctor(call: Call) -> None:
+    """Print versions, the device and why, and what is wrong."""
+    from workflows.doctor import doctor
+
+    diagnosis = doctor(requested=None if call.device_name == "auto" else call.device_name)
+    found = diagnosis.device
+    rows = {
+        **diagnosis.versions,
+        **diagnosis.facts,
+        "device": f"{found.kind} ({found.why})" if found else "none",
+        "wrong": "\n".join(diagnosis.faults) or "nothing",
+    }
+    _show(diagnosis, call, rows)
+    if diagnosis.faults:
+        raise typer.Exit(2)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"
+
+
+def _comparison(report: Report, ks: tuple[int, ...]) -> Table:
+    """Return the table of all models, under the protocol that its figures follow."""
+    from rich.table import Table
+
+    protocol, counts = report.protocol, report.counts
+    title = (
+        f"{protocol.part} of split {protocol.split}: {counts['users']:,} users "
+        f"({counts['users_cold']:,} cold), {counts['targets']:,} targets "
+        f"({counts['targets_cold']:,} cold); {protocol.candidates} of {protocol.n_candidates:,} "
+        f"items, seen items {'excluded' if protocol.exclude_seen else 'kept'}; means "
+        f"{protocol.averaged}, {protocol.level:.0%} bootstrap intervals"
+    )
+    table = Table(title=title, title_justify="left", title_style="")
+    names = [f"recall@{ks[0]}", f"ndcg@{ks[0]}", f"mrr@{ks[0]}", *(f"recall@{k}" for k in ks[1:])]
+    table.add_column("model", no_wrap=True)
+    for name in (*names, f"coverage@{ks[0]}"):
+        table.add_column(name, justify="right")
+    for model, figures in report.metrics.items():
+        cells = [f"{f.mean:.4f}\n[{f.low:.3f}, {f.high:.3f}]" for f in (figures[n] for n in names)]
+        table.add_row(model, *cells, f"{report.catalogue[model][f'coverage@{ks[0]}']:.3f}")
+    return table
+
+
+def _show(result: Any, call: Call, rows: Mapping[str, object]) -> None:
+    if call.as_json:
+        import msgspec
+
+        print(json.dumps(msgspec.to_builtins(result, enc_hook=str), indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(width=160)
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line: a fault of input, recipe or machine is one paragraph and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("workflows").setLevel(logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors
+    try:
+        app(prog_name="two-tower")
+    except TwoTowerError as error:
+        print(f"two-tower: {error}", file=sys.stderr)
+        sys.exit(2)

