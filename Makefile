@@ -143,7 +143,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.10 python3)
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))
 define NO_PYTHON
 error: no Python 3.10 or 3.11 that can make environments. Asked: $(PYTHONS);
-$(if $(PYTHON),,uv could not download one. )TensorFlow 2.12 and Merlin exist for no other version. Install one, for
+$(if $(PYTHON),,and uv had none. )TensorFlow 2.12 and Merlin exist for no other version. Install one, for
 example with `apt install python3.11 python3.11-venv` (Debian 12), `apt install python3.10
 python3.10-venv` (Ubuntu 22.04), `dnf install python3.11` (Fedora, RHEL), `uv python install 3.11` or
 `pyenv install 3.11`; then run make again, or name it: make PYTHON=/path/to/python3.11 ...

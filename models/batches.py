@@ -1,7 +1,7 @@
 """Encoded columns in memory → shuffled batches in the form that Merlin's models take.
 
 Merlin's own loader has no seed for its shuffle (NVTabular #438) and shuffles within a chunk only.
-Here one seed and the epoch's number give the order of all rows, so a run repeats and can be resumed.
+Here one seed and the epoch's number give the order of all rows, so a run repeats and can resume.
 """
 
 from __future__ import annotations

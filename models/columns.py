@@ -41,6 +41,11 @@ def n_rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
+def take_rows(column: Column, rows: Ints) -> Column:
+    """Return some rows of a column, as a column."""
+    return column.take(rows) if isinstance(column, Ragged) else column[rows]
+
+
 def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
     """Return some rows in the form of Merlin's loader: a list column is `__values` and `__offsets`.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.retriever import Floats, Queries, Ragged, TopK, top_k_by_scores
+from models.retriever import Bools, Floats, Queries, Ragged, TopK, top_k_by_scores
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,14 @@ class Exact:
             )
         _check_width(self.users, self.items)
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank the catalogue for each query's user; histories are not read.
 
         Raises:
@@ -46,24 +53,40 @@ class Exact:
                 f"User rows must lie in [-1, {n_users}). Received: {queries.users[strange][0]}."
             )
         # row -1, the unknown user, is the last row for numpy too
-        return self._search(self.users, queries, k, exclude)
+        return self._search(self.users, queries, k, exclude, candidates)
 
-    def top_k_vectors(self, vectors: Floats, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k_vectors(
+        self,
+        vectors: Floats,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank the catalogue for embeddings that come with the query.
 
         Args:
             vectors: the queries' embeddings, float32 [n_queries, d].
             k: list length.
             exclude: item rows to leave out, one list a query.
+            candidates: the only items that may be returned, bool [n_items]; None for all.
 
         Raises:
             ValueError: when the embeddings are not as wide as the items'.
         """
         _check_width(vectors, self.items)
         numbers = np.arange(len(vectors))
-        return self._search(vectors, Queries(numbers, Ragged.empty(len(numbers))), k, exclude)
+        queries = Queries(numbers, Ragged.empty(len(numbers)))
+        return self._search(vectors, queries, k, exclude, candidates)
 
-    def _search(self, vectors: Floats, queries: Queries, k: int, exclude: Ragged | None) -> TopK:
+    def _search(
+        self,
+        vectors: Floats,
+        queries: Queries,
+        k: int,
+        exclude: Ragged | None,
+        candidates: Bools | None,
+    ) -> TopK:
         """Rank the catalogue for the vectors that stand at the queries' user rows.
 
         Sums are taken in float64 and rounded to float32 at the end. In float32 the last bit depends
@@ -77,6 +100,7 @@ class Exact:
             k,
             n_items=len(self.items),
             exclude=exclude,
+            candidates=candidates,
         )
 
 

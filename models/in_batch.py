@@ -1,4 +1,4 @@
-"""In-batch softmax: every other item of the batch is a negative of a row, unless it is known better.
+"""In-batch softmax: the other items of the batch are negatives of a row, unless known better.
 
     loss_b = -log softmax_j(s_bj / T - log q_j)[b],   s_bj = <query_b, item_j>
 

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
 
 State = TypeVar("State")
 
@@ -155,13 +156,22 @@ class TopK(NamedTuple):
 class Retriever(Protocol):
     """Anything that can be asked for the k best items."""
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Return the k best items of each query.
 
         Args:
             queries: n_queries queries.
             k: list length, at least 1; may be larger than the catalogue.
             exclude: item rows that must not be returned, one list a query.
+            candidates: the only items that may be returned, to anybody, bool [n_items]; None for
+                all of them.
         """
         ...
 
@@ -178,13 +188,16 @@ def fitted(state: State | None, model: object) -> State:
     return state
 
 
-def best_k(scores: Floats, k: int, *, exclude: Ragged | None = None) -> TopK:
+def best_k(
+    scores: Floats, k: int, *, exclude: Ragged | None = None, candidates: Bools | None = None
+) -> TopK:
     """Return the k best items of each row of scores: score down, then item row up.
 
     Args:
         scores: float [n_queries, n_items]; -inf means "never return".
         k: list length, at least 1.
         exclude: item rows to leave out, one list a query; `-1` leaves out nothing.
+        candidates: the only items that may be returned, bool [n_items]; None for all.
 
     Raises:
         ValueError: for k < 1, and for NaN scores (a broken model must not be ranked).
@@ -199,6 +212,8 @@ def best_k(scores: Floats, k: int, *, exclude: Ragged | None = None) -> TopK:
     if exclude is not None:
         known = exclude.values >= 0
         scores[exclude.owners()[known], exclude.values[known]] = -np.inf
+    if candidates is not None:
+        scores[:, ~candidates] = -np.inf
     n_items = scores.shape[1]
     width = min(k, n_items)
     items = _top_columns(scores, width)
@@ -240,6 +255,7 @@ def top_k_by_scores(
     *,
     n_items: int,
     exclude: Ragged | None = None,
+    candidates: Bools | None = None,
 ) -> TopK:
     """Rank queries block by block with a function that scores the whole catalogue.
 
@@ -249,11 +265,12 @@ def top_k_by_scores(
         k: list length.
         n_items: size of the catalogue.
         exclude: item rows to leave out, one list a query.
+        candidates: the only items that may be returned, bool [n_items]; None for all.
     """
     parts = []
     for rows in blocks(len(queries), n_items):
         out = None if exclude is None else exclude.take(np.arange(rows.start, rows.stop))
-        parts.append(best_k(score(queries.block(rows)), k, exclude=out))
+        parts.append(best_k(score(queries.block(rows)), k, exclude=out, candidates=candidates))
     if not parts:
         return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
     return TopK(np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts]))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from models import metrics
 from models.config import EvaluateConfig
-from models.retriever import Ints, Interactions, Queries, Ragged, Retriever, TopK
+from models.retriever import Interactions, Ints, Queries, Ragged, Retriever, TopK
 
 Bools = npt.NDArray[np.bool_]
 

@@ -2,8 +2,8 @@
 
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
 each CATEGORICAL by an embedding (lists by the mean of theirs) and each CONTINUOUS as a number.
-Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives at
-all, so `InBatchSoftmax` stands in its place; everything else is Merlin's.
+Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives
+at all, so `InBatchSoftmax` stands in its place; everything else is Merlin's.
 """
 
 from __future__ import annotations

@@ -14,7 +14,16 @@ import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+from models.retriever import (
+    Bools,
+    Floats,
+    Interactions,
+    Queries,
+    Ragged,
+    TopK,
+    fitted,
+    top_k_by_scores,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +55,19 @@ class ALS:
             library.fit(matrix, show_progress=False)
         return replace(self, item_factors=library.item_factors)
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by the dot product of factors; with no history all items tie at 0."""
         n_items = len(fitted(self.item_factors, self))
-        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+        return top_k_by_scores(
+            self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
+        )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from models.retriever import (
     NO_ITEM,
+    Bools,
     Floats,
     Interactions,
     Ints,
@@ -53,11 +54,23 @@ class Content:
         counts = np.bincount(train.items, minlength=train.n_items)
         return replace(self, order=np.argsort(-counts, kind="stable"))
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by attributes, then popularity, then row; with no history, by popularity."""
         order = fitted(self.order, self)
         top = top_k_by_scores(
-            self._score_in_order, queries, k, n_items=len(order), exclude=self._moved(exclude)
+            self._score_in_order,
+            queries,
+            k,
+            n_items=len(order),
+            exclude=self._moved(exclude),
+            candidates=None if candidates is None else candidates[order],
         )
         return TopK(np.where(top.items >= 0, order[top.items], NO_ITEM), top.scores)
 

@@ -14,6 +14,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from models.retriever import (
+    Bools,
     Floats,
     Interactions,
     Queries,
@@ -69,10 +70,19 @@ class EASE:
         np.fill_diagonal(inverse, 0.0)
         return replace(self, weights=inverse.astype(np.float32, order="C"))
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by xB; with no history all items tie at 0."""
         n_items = len(fitted(self.weights, self))
-        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+        return top_k_by_scores(
+            self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
+        )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.retriever import (
+    Bools,
     Floats,
     Interactions,
     Queries,
@@ -66,10 +67,19 @@ class ItemKNN:
         cells = (np.nonzero(near)[0], best.items[near])
         return sp.csr_matrix((best.scores[near], cells), (n_rows, n_items))
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by the summed similarity to the history; with no history all items tie at 0."""
         n_items = fitted(self.similarities, self).shape[1]
-        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+        return top_k_by_scores(
+            self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
+        )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+from models.retriever import (
+    Bools,
+    Floats,
+    Interactions,
+    Queries,
+    Ragged,
+    TopK,
+    fitted,
+    top_k_by_scores,
+)
 
 _DAY = 86_400.0  # seconds
 
@@ -30,9 +39,16 @@ class Popularity:
         counts = np.bincount(train.items, minlength=train.n_items)
         return replace(self, counts=counts.astype(np.float64))
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by counts, ties by item row; an item never met scores 0 and comes last."""
-        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude)
+        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +80,25 @@ class RecentPopularity:
         counts = np.bincount(train.items, weights, minlength=train.n_items)
         return replace(self, counts=counts.astype(np.float64))
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank by decayed counts, ties by item row; an item never met scores 0."""
-        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude)
+        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
-def _top_k_for_all(counts: Floats, queries: Queries, k: int, exclude: Ragged | None) -> TopK:
+def _top_k_for_all(
+    counts: Floats,
+    queries: Queries,
+    k: int,
+    exclude: Ragged | None,
+    candidates: Bools | None,
+) -> TopK:
     """Rank the same scores for every query."""
     return top_k_by_scores(
         lambda block: np.broadcast_to(counts, (len(block), len(counts))),
@@ -77,4 +106,5 @@ def _top_k_for_all(counts: Floats, queries: Queries, k: int, exclude: Ragged | N
         k,
         n_items=len(counts),
         exclude=exclude,
+        candidates=candidates,
     )

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.retriever import Floats, Interactions, Queries, Ragged, TopK, fitted, top_k_by_scores
+from models.retriever import (
+    Bools,
+    Floats,
+    Interactions,
+    Queries,
+    Ragged,
+    TopK,
+    fitted,
+    top_k_by_scores,
+)
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,10 +42,19 @@ class Random:
         """Return a model that knows the size of the catalogue."""
         return replace(self, n_items=train.n_items)
 
-    def top_k(self, queries: Queries, k: int, *, exclude: Ragged | None = None) -> TopK:
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
         """Rank the catalogue at random; all unknown users (row -1) share one ranking."""
         n_items = fitted(self.n_items, self)
-        return top_k_by_scores(self.score, queries, k, n_items=n_items, exclude=exclude)
+        return top_k_by_scores(
+            self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
+        )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items], uniform in [0, 1) in steps of 2^-24."""

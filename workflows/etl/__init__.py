@@ -27,7 +27,7 @@ from workflows.etl.sources import Raw
 from workflows.etl.tables import Table
 from workflows.recipe import GivenFiles, Join, Recipe
 from workflows.store import Store
-from workflows.vocabulary import NULL
+from workflows.vocabulary import FIRST_OOV, NULL
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +223,7 @@ def _write(
     encoded = {}
     for part, frame in parts.items():
         table, schema = _encode(recipe, fitted, frame, device, rows=rows)
+        table = _tell_strangers_apart(table, frame[recipe.user_id])
         encoded[part] = table
         _write_table(table, schema, folder / part)
     for name, table, key in (
@@ -231,6 +232,8 @@ def _write(
     ):
         columns = [c for c in table.frame.column_names if c in recipe.features]
         codes, schema = _encode(recipe, fitted, table.frame.select(columns).to_pandas(), device)
+        if name == "users":
+            codes = _unseen_last(codes, key)
         _write_table(codes, schema, folder / name)
         pq.write_table(table.frame, folder / name / "raw.parquet")
         log.info("%s: %s rows, key %s", name, f"{len(codes):,}", key)
@@ -254,6 +257,22 @@ def _encode(
         else pa.Table.from_pandas(out, preserve_index=False)
     )
     return table.replace_schema_metadata(None), workflow.output_schema
+
+
+def _tell_strangers_apart(table: pa.Table, ids: pd.Series) -> pa.Table:
+    """Number the users that are in no table -1, -2, …, so that each stays one person."""
+    rows = table[graph.USER_ROW].to_numpy().copy()
+    strange = rows < 0
+    rows[strange] = -1 - pd.factorize(ids[strange])[0]
+    place = table.column_names.index(graph.USER_ROW)
+    return table.set_column(place, graph.USER_ROW, pa.array(rows))
+
+
+def _unseen_last(codes: pa.Table, key: str) -> pa.Table:
+    """Give the unknown user, the last row, the code of an id that was never seen."""
+    ids = codes[key].to_numpy().copy()
+    ids[-1] = FIRST_OOV
+    return codes.set_column(codes.column_names.index(key), key, pa.array(ids))
 
 
 def _write_table(table: pa.Table, schema: Schema, folder: Path) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Columns
+from models.columns import Columns, take_rows
 from models.retriever import Ragged
 from models.two_tower import embed
 from workflows.artifacts import Prepared, load_model
@@ -67,8 +67,15 @@ def export(recipe: Recipe, store: Store, device: Device) -> ExportResult:
     with store.write("export", recipe, device) as draft:
         model = load_model(store, recipe, prepared)
         folder = draft.folder
+        # the last row of the user table is nobody: without an id, it has no place in an export
+        known = np.arange(len(prepared.raw_users) - 1)
         n_users, dim = _side(
-            folder, "user", model.query_encoder, prepared.users, prepared.raw_users, recipe.user_id
+            folder,
+            "user",
+            model.query_encoder,
+            {name: take_rows(column, known) for name, column in prepared.users.items()},
+            prepared.raw_users.slice(0, len(known)),
+            recipe.user_id,
         )
         n_items, _ = _side(
             folder,
