@@ -121,15 +121,18 @@ unexport UV_PRERELEASE UV_PROJECT UV_PYTHON UV_RESOLUTION UV_SYSTEM_PYTHON UV_WO
 
 # uv does not read pip's settings. Where pip alone knows an index or a certificate, uv is told.
 define ASK_PIP
-pips() { local name=PIP_$$1; echo "$${!name:-$$($(1) -m pip config get "global.$$2" 2>/dev/null || true)}"; }
+pips() {
+  $(1) -m pip config list 2>/dev/null \
+    | sed -nE "s/^(:env:|global|install)\.$$1='(.*)'$$/\2/p" | head -n 1 || true
+}
 configs=("$${XDG_CONFIG_HOME:-$${HOME:-}/.config}/uv/uv.toml" /etc/xdg/uv/uv.toml /etc/uv/uv.toml)
 if [ -z "$${UV_DEFAULT_INDEX:-}$${UV_INDEX:-}$${UV_INDEX_URL:-}$${UV_CONFIG_FILE:-}" ] \
     && ! grep -qs index "$${configs[@]}"; then
-  index=$$(pips INDEX_URL index-url)
+  index=$$(pips index-url)
   if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi
 fi
 if [ -z "$${SSL_CERT_FILE:-}" ]; then
-  certificate=$$(pips CERT cert)
+  certificate=$$(pips cert)
   if [ -n "$$certificate" ]; then export SSL_CERT_FILE="$$certificate"; fi
 fi
 endef

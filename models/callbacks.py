@@ -18,9 +18,12 @@ from tqdm import tqdm
 
 from models.columns import Columns
 from models.trial import Trial
-from models.two_tower import retriever
+from models.two_tower import TwoTower
 
 Logs = dict[str, float] | None
+
+#: What `val_mean` is the mean of: at 943 users recall@10 alone has a standard error of 0.012.
+_STEADY = (("recall", 10), ("recall", 20), ("recall", 50), ("ndcg", 10))
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -62,8 +65,10 @@ class CatalogueValidation(tf.keras.callbacks.Callback):
         """Measure; `logs` is the dict that later callbacks and the history get."""
         if logs is None:
             return
-        per_user = self.trial.per_user(retriever(self.model, self.users, self.items), self.ks)
+        model = TwoTower.of(self.model, self.users, self.items)
+        per_user = self.trial.per_user(model, sorted({*self.ks, *(k for _, k in _STEADY)}))
         logs.update({f"val_{name}": float(values.mean()) for name, values in per_user.items()})
+        logs["val_mean"] = float(np.mean([logs[f"val_{metric}@{k}"] for metric, k in _STEADY]))
 
 
 class KeepBest(tf.keras.callbacks.Callback):

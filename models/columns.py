@@ -36,6 +36,17 @@ def from_arrow(values: pa.ChunkedArray) -> Column:
     return array.to_numpy(zero_copy_only=False)
 
 
+def as_array(column: Column) -> npt.NDArray[np.integer]:
+    """Return a column of whole numbers, one a row.
+
+    Raises:
+        TypeError: for a column of lists.
+    """
+    if isinstance(column, Ragged):
+        raise TypeError("a column with one number a row was expected, got lists")
+    return column  # type: ignore[return-value]
+
+
 def n_rows(columns: Columns) -> int:
     """Return the number of rows that all columns have."""
     return len(next(iter(columns.values())))

@@ -32,6 +32,10 @@ class TwoTowerConfig(Part, frozen=True):
         activation: of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
         init_stddev: standard deviation of freshly made embeddings.
+        item_bias: one more dimension, 1 on the queries' side, that ranks items for everybody.
+        dropout: share of the numbers of a tower's joined inputs left out in a training step.
+        id_dropout: share of ids replaced by the unseen code in a training step, so that unknown
+            users and new items meet a trained row.
     """
 
     dim: Positive = 64
@@ -41,20 +45,31 @@ class TwoTowerConfig(Part, frozen=True):
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     normalize: bool = False
     init_stddev: PositiveFloat = 0.05
+    item_bias: bool = True
+    dropout: Share = 0.2
+    id_dropout: Share = 0.0
 
 
 class LossConfig(Part, frozen=True):
-    """Softmax over the items of the batch (Yi et al. 2019, section 3).
+    """Softmax cross-entropy of the row's item among other items.
 
     Attributes:
+        kind: the other items: `in_batch` those of the batch, `mixed` those and `negatives` items
+            drawn uniformly from the item table (Yang et al. 2020), `full` the whole item table;
+            `auto` is full for tables of up to `full_up_to` items, else in_batch.
+        full_up_to: see `auto`.
+        negatives: of `mixed`.
         temperature: T of the logits s/T - log q.
-        logq: subtract log q, q the item's share of training rows, so that popular items are not
-            punished for standing in many batches.
-        mask: which other items of the batch are no negatives of a row: `none` (the default of
-            TFRS), `item` (the same item again), `user` (all that its user liked in training).
+        logq: subtract log q, q the share of rows that bring the item into the comparison, so that
+            popular items are not punished for standing in many batches. `full` needs none.
+        mask: which of the other items are no negatives of a row: `none` (the default of TFRS),
+            `item` (the same item again), `user` (all that its user liked in training).
         reduction: over the rows of a batch. With Adagrad `sum` and `mean` train differently.
     """
 
+    kind: Literal["auto", "in_batch", "mixed", "full"] = "auto"
+    full_up_to: NonNegative = 20_000
+    negatives: Positive = 1024
     temperature: PositiveFloat = 1.0
     logq: bool = True
     mask: Literal["none", "item", "user"] = "user"
@@ -84,16 +99,17 @@ class TrainConfig(Part, frozen=True):
     Attributes:
         batch_size: rows of a step. In-batch softmax draws its negatives from them.
         epochs: at most this many.
-        monitor: the metric whose best epoch is kept, of `val_recall@k`, `val_ndcg@k`, …
+        monitor: the metric whose best epoch is kept, of `val_recall@k`, `val_ndcg@k`, …;
+            `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, steadier than any one.
         patience: stop after this many epochs without a better one.
         max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all.
         seed: of initial weights, order of rows and draws.
     """
 
     batch_size: Positive = 512
-    epochs: Positive = 20
-    monitor: str = "val_recall@10"
-    patience: Positive = 3
+    epochs: Positive = 40
+    monitor: str = "val_mean"
+    patience: Positive = 4
     max_rows_per_user: Positive | None = None
     seed: NonNegative = 1
 

@@ -53,55 +53,45 @@ class Exact:
                 f"User rows must lie in [-1, {n_users}). Received: {queries.users[strange][0]}."
             )
         # row -1, the unknown user, is the last row for numpy too
-        return self._search(self.users, queries, k, exclude, candidates)
+        vectors = self.users[queries.users]
+        return search(vectors, self.items, k, exclude=exclude, candidates=candidates)
 
-    def top_k_vectors(
-        self,
-        vectors: Floats,
-        k: int,
-        *,
-        exclude: Ragged | None = None,
-        candidates: Bools | None = None,
-    ) -> TopK:
-        """Rank the catalogue for embeddings that come with the query.
 
-        Args:
-            vectors: the queries' embeddings, float32 [n_queries, d].
-            k: list length.
-            exclude: item rows to leave out, one list a query.
-            candidates: the only items that may be returned, bool [n_items]; None for all.
+def search(
+    vectors: Floats,
+    items: Floats,
+    k: int,
+    *,
+    exclude: Ragged | None = None,
+    candidates: Bools | None = None,
+) -> TopK:
+    """Rank the catalogue for embeddings of queries.
 
-        Raises:
-            ValueError: when the embeddings are not as wide as the items'.
-        """
-        _check_width(vectors, self.items)
-        numbers = np.arange(len(vectors))
-        queries = Queries(numbers, Ragged.empty(len(numbers)))
-        return self._search(vectors, queries, k, exclude, candidates)
+    Sums are taken in float64 and rounded to float32 at the end. In float32 the last bit depends
+    on an item's place in the matrix and on the number of queries, and items with the same
+    embedding (rare items share one) would not tie.
 
-    def _search(
-        self,
-        vectors: Floats,
-        queries: Queries,
-        k: int,
-        exclude: Ragged | None,
-        candidates: Bools | None,
-    ) -> TopK:
-        """Rank the catalogue for the vectors that stand at the queries' user rows.
+    Args:
+        vectors: float32 [n_queries, d].
+        items: float32 [n_items, d].
+        k: list length.
+        exclude: item rows to leave out, one list a query.
+        candidates: the only items that may be returned, bool [n_items]; None for all.
 
-        Sums are taken in float64 and rounded to float32 at the end. In float32 the last bit depends
-        on an item's place in the matrix and on the number of queries, and items with the same
-        embedding (rare items share one) would not tie.
-        """
-        items = self.items.T.astype(np.float64)
-        return top_k_by_scores(
-            lambda block: vectors[block.users] @ items,
-            queries,
-            k,
-            n_items=len(self.items),
-            exclude=exclude,
-            candidates=candidates,
-        )
+    Raises:
+        ValueError: when the two are not equally wide.
+    """
+    _check_width(vectors, items)
+    columns = items.T.astype(np.float64)
+    numbers = np.arange(len(vectors))
+    return top_k_by_scores(
+        lambda block: vectors[block.users] @ columns,
+        Queries(numbers, Ragged.empty(len(numbers))),
+        k,
+        n_items=len(items),
+        exclude=exclude,
+        candidates=candidates,
+    )
 
 
 def _check_width(queries: Floats, items: Floats) -> None:

@@ -84,6 +84,13 @@ class Ragged:
         index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
         return Ragged(self.values[index], offsets)
 
+    def last(self, n: int) -> Ragged:
+        """Return the last `n` values of each list."""
+        lengths = np.minimum(self.lengths, n)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.repeat(self.offsets[1:] - lengths - offsets[:-1], lengths)
+        return Ragged(self.values[np.arange(offsets[-1]) + starts], offsets)
+
     def to_csr(self, n_columns: int) -> sp.csr_matrix:
         """Return float32 [n_lists, n_columns] with ones where a list holds a value.
 

@@ -3,7 +3,7 @@
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
 each CATEGORICAL by an embedding (lists by the mean of theirs) and each CONTINUOUS as a number.
 Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives
-at all, so `InBatchSoftmax` stands in its place; everything else is Merlin's.
+at all, so `SampledSoftmax` stands in its place; everything else is Merlin's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from merlin.models.tf.outputs.base import DotProduct, ModelOutput
-from merlin.schema import Schema, Tags
+from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
 from models import in_batch
-from models.columns import Columns, n_rows, take
+from models.columns import Column, Columns, n_rows, take, take_rows
 from models.config import LossConfig, TwoTowerConfig
-from models.exact import Exact
-from models.retriever import Ragged
+from models.exact import search
+from models.layers import AppendOne, HistoryPool, IdDropout, ItemBias
+from models.retriever import Bools, Queries, Ragged, TopK
 
 QUERY, ITEM = "query", "candidate"
 #: Columns of a batch that name rows of the tables: for the loss, not for the towers.
@@ -42,10 +43,14 @@ class TrainingFacts:
     Attributes:
         item_counts: rows of each item, int [n_items].
         positives: item rows of each user, a Ragged of n_users lists.
+        items: inputs of the item tower, n_items rows.
+        batch_size: rows of a training step.
     """
 
     item_counts: npt.NDArray[np.integer]
     positives: Ragged
+    items: Columns
+    batch_size: int
 
 
 def read_schema(folder: Path) -> Schema:
@@ -75,64 +80,113 @@ def build(
     Raises:
         TowerError: a tower without inputs, or towers of different width.
     """
-    widths = [(config.query_layers or (None,))[-1], (config.item_layers or (None,))[-1]]
     query_schema, item_schema = tower_schemas(schema)
-    query = _tower("query", query_schema, config, config.query_layers, seed)
     item = _tower("item", item_schema, config, config.item_layers, seed + 1000)
+    query = _tower("query", query_schema, config, config.query_layers, seed, shared=item)
     model = mm.TwoTowerModelV2(
         query,
         item,
-        outputs=InBatchSoftmax(loss, facts),
+        outputs=SampledSoftmax(loss, facts, item),
         schema=query_schema + item_schema + schema.select_by_name([USER_ROW, ITEM_ROW]),
     )
-    outputs = [_width(tower) for tower in (query, item)]
-    if outputs[0] != outputs[1]:
+    widths = [_width(tower) for tower in (query, item)]
+    if widths[0] != widths[1]:
         raise TowerError(
-            f"the query tower ends in {outputs[0]} and the item tower in {outputs[1]} dimensions "
-            f"(last layers {widths[0]} and {widths[1]}, combine {config.combine!r}); a dot product "
-            "needs equal widths. Give both towers a last layer of the same width."
+            f"the query tower ends in {widths[0]} and the item tower in {widths[1]} dimensions "
+            f"(query_layers {list(config.query_layers)}, item_layers {list(config.item_layers)}, "
+            f"combine {config.combine!r}); a dot product needs equal widths. Give both towers a "
+            "last layer of the same width."
         )
     return model
 
 
 def _tower(
-    name: str, schema: Schema, config: TwoTowerConfig, layers: tuple[int, ...], seed: int
+    name: str,
+    schema: Schema,
+    config: TwoTowerConfig,
+    layers: tuple[int, ...],
+    seed: int,
+    *,
+    shared: mm.Encoder | None = None,
 ) -> mm.Encoder:
+    """Build one encoder; history columns look their items up in the tables of `shared`."""
     if not schema:
-        raise ValueError(
+        raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
         )
-    categorical = schema.select_by_tag(Tags.CATEGORICAL)
-    continuous = schema.select_by_tag(Tags.CONTINUOUS)
+    histories = schema.select_by_tag(Tags.SEQUENCE)
+    plain = schema.excluding_by_tag(Tags.SEQUENCE)
+    categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
     branches: dict[str, Any] = {}
     if categorical:
-        branches["categorical"] = mm.Embeddings(
-            categorical,
-            dim=config.dim,
-            sequence_combiner="mean",
-            embeddings_initializer={
-                column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)
-                for i, column in enumerate(categorical)
-            },
-            block_name=f"{name}_embeddings",
-        )
+        branches["categorical"] = _embeddings(name, categorical, config, seed)
     if continuous:
+        project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
         branches["continuous"] = (
-            mm.ContinuousProjection(
-                continuous, mm.MLPBlock([config.dim], activation="linear", use_bias=False)
-            )
+            mm.ContinuousProjection(continuous, project)
             if config.combine == "sum"
             else mm.Continuous(continuous)
         )
-    aggregation = "element-wise-sum" if config.combine == "sum" else "concat"
-    inputs = mm.InputBlockV2(schema, aggregation=aggregation, **branches)
-    blocks = []
+    for column in histories:
+        assert shared is not None
+        branches[column.name] = HistoryPool(
+            Schema([column]), _table(shared, column), max_len=int(column.shape.dims[1].max)
+        )
+    inputs = mm.InputBlockV2(schema, aggregation=config.combine, **{**_NO_BRANCHES, **branches})
+    blocks: list[tf.keras.layers.Layer] = []
+    if config.dropout:
+        blocks.append(tf.keras.layers.Dropout(config.dropout, seed=seed))
     if layers:
         blocks.append(
             mm.MLPBlock(list(layers), activation=config.activation, no_activation_last_layer=True)
         )
-    post = mm.L2Norm() if config.normalize else None
-    return mm.Encoder(inputs, *blocks, post=post, name=f"{name}_tower")
+    if config.normalize:
+        blocks.append(mm.L2Norm())
+    ids = schema.select_by_tag(Tags.ID)
+    if config.item_bias:
+        blocks.append(_bias(ids.first) if name == "item" else AppendOne())
+    pre = None
+    if config.id_dropout and ids:
+        pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=_UNSEEN)
+    return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+
+
+#: InputBlockV2 makes blocks of its own for tags that are not spoken for.
+_NO_BRANCHES = {"categorical": Tags.CATEGORICAL, "continuous": Tags.CONTINUOUS}
+#: The code of values that were not seen in training (workflows.vocabulary.FIRST_OOV).
+_UNSEEN = 2
+
+
+def _embeddings(
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int
+) -> tf.keras.layers.Layer:
+    """Return one table a column, lists by the mean of theirs."""
+    return mm.Embeddings(
+        schema,
+        dim=config.dim,
+        sequence_combiner="mean",
+        embeddings_initializer={
+            column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)
+            for i, column in enumerate(schema)
+        },
+        block_name=f"{name}_embeddings",
+    )
+
+
+def _table(tower: mm.Encoder, column: ColumnSchema) -> tf.keras.layers.Embedding:
+    """Return the tower's table of the domain that a column shares."""
+    domain = column.int_domain.name
+    for block in tower.submodules:
+        if isinstance(block, mm.EmbeddingTable) and block.table_name == domain:
+            return block.table
+    raise TowerError(
+        f"{column.name!r} shares the embeddings of {domain!r}, which is no input of the item "
+        f"tower; set features.{domain}.input to true, or leave it out of history.columns."
+    )
+
+
+def _bias(item_id: ColumnSchema) -> ItemBias:
+    return ItemBias(item_id.name, item_id.int_domain.max + 1, trainable=True)
 
 
 def empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
@@ -152,26 +206,47 @@ def _width(tower: mm.Encoder) -> int:
     return int(tower(empty_batch(tower.schema)).shape[-1])
 
 
-@tf.keras.utils.register_keras_serializable(package="merlin_two_tower")
-class InBatchSoftmax(ModelOutput):
+class SampledSoftmax(ModelOutput):
     """Merlin's place for a loss, filled with the one of `models.in_batch`.
 
     In training it gives each row's loss as the prediction, float32 [B, 1], to be reduced by
-    `row_loss`; at inference the score of each query with its own item, float32 [B, 1].
+    `RowLoss`; at inference the score of each query with its own item, float32 [B, 1].
+
+    Args:
+        config: the loss.
+        facts: of the training rows.
+        tower: the item tower, for items that are not in the batch.
     """
 
-    def __init__(self, config: LossConfig, facts: TrainingFacts, **kwargs: Any) -> None:
+    def __init__(
+        self, config: LossConfig, facts: TrainingFacts, tower: mm.Encoder, **kwargs: Any
+    ) -> None:
         super().__init__(
             to_call=DotProduct(),
             default_loss=RowLoss(config.reduction),
             default_metrics_fn=_no_metrics,
-            name="in_batch_softmax",
+            name="sampled_softmax",
             **kwargs,
         )
+        n_items = len(facts.item_counts)
         self.config = config
-        self.log_q = tf.constant(in_batch.log_q(facts.item_counts))
+        self.kind = config.kind
+        if config.kind == "auto":
+            self.kind = "full" if n_items <= config.full_up_to else "in_batch"
+        log_q = in_batch.log_q(facts.item_counts)
+        if self.kind == "mixed":
+            log_q = in_batch.mixture_log_q(
+                log_q, batch_size=facts.batch_size, negatives=config.negatives
+            )
+        self.n_items = n_items
+        self.log_q = tf.constant(log_q)
         self.liked = tf.constant(facts.positives.values, tf.int32)
         self.offsets = tf.constant(facts.positives.offsets, tf.int64)
+        self.table = {name: _constant(facts.items[name]) for name in tower.schema.column_names}
+        # in a closure, or Keras would count the tower's weights as this layer's too
+        self.embed_items = lambda rows, training: tower(
+            _rows_of(self.table, rows), training=training
+        )
 
     def call(
         self,
@@ -185,23 +260,61 @@ class InBatchSoftmax(ModelOutput):
         if not (training or testing):
             return self.to_call(inputs)
         assert features is not None
-        items = tf.reshape(features[ITEM_ROW], [-1])
+        own = tf.reshape(features[ITEM_ROW], [-1])
         users = tf.reshape(features[USER_ROW], [-1])
+        rows, vectors, positives = self._candidates(own, inputs[ITEM], training)
         losses = in_batch.softmax_loss(
-            inputs[QUERY],
-            inputs[ITEM],
+            tf.matmul(inputs[QUERY], vectors, transpose_b=True),
+            positives,
             temperature=self.config.temperature,
-            log_q=tf.gather(self.log_q, items) if self.config.logq else None,
-            mask=self._mask(users, items),
+            log_q=tf.gather(self.log_q, rows) if self._corrected else None,
+            mask=self._mask(users, own, rows),
         )[:, None]
         return mm.Prediction(losses, tf.zeros_like(losses))
 
-    def _mask(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor | None:
+    @property
+    def _corrected(self) -> bool:
+        return self.config.logq and self.kind != "full"
+
+    def _candidates(
+        self, own: tf.Tensor, vectors: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return item rows [C], their vectors [C, dim], and the column of each row's own item [B]."""
+        if self.kind == "full":
+            rows = tf.range(self.n_items, dtype=own.dtype)
+            return rows, self.embed_items(rows, training), own
+        positives = tf.range(tf.size(own))
+        if self.kind == "mixed":
+            drawn = tf.random.uniform([self.config.negatives], 0, self.n_items, own.dtype)
+            more = self.embed_items(drawn, training)
+            return tf.concat([own, drawn], 0), tf.concat([vectors, more], 0), positives
+        return own, vectors, positives
+
+    def _mask(self, users: tf.Tensor, own: tf.Tensor, rows: tf.Tensor) -> tf.Tensor | None:
         if self.config.mask == "none":
             return None
         if self.config.mask == "item":
-            return in_batch.same_item(items)
-        return in_batch.known_positives(users, items, self.liked, self.offsets)
+            return own[:, None] == rows[None, :]
+        return in_batch.known_positives(users, rows, self.liked, self.offsets)
+
+
+def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
+    if isinstance(column, Ragged):
+        return tf.RaggedTensor.from_row_splits(column.values, column.offsets)
+    return tf.constant(column)
+
+
+def _rows_of(table: dict[str, Any], rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return some rows of encoded columns in the form of Merlin's loader."""
+    batch: dict[str, tf.Tensor] = {}
+    for name, column in table.items():
+        part = tf.gather(column, rows)
+        if isinstance(part, tf.RaggedTensor):
+            batch[f"{name}__values"] = part.values
+            batch[f"{name}__offsets"] = tf.cast(part.row_splits, tf.int32)
+        else:
+            batch[name] = part
+    return batch
 
 
 def _no_metrics() -> list[tf.keras.metrics.Metric]:
@@ -249,12 +362,53 @@ def embed(
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def retriever(model: mm.RetrievalModelV2, users: Columns, items: Columns) -> Exact:
-    """Embed both tables and search them exactly.
+@dataclass(frozen=True)
+class TwoTower:
+    """A trained model as a Retriever: queries are embedded with the history that they bring.
 
-    Args:
-        model: a built model.
-        users: inputs of the query tower, [n_users + 1] rows, the last for unknown users.
-        items: inputs of the item tower, [n_items] rows.
+    Attributes:
+        tower: the query tower.
+        users: its inputs that belong to users, n_users + 1 rows, the last for unknown users.
+        items: inputs of the item tower, n_items rows; history columns are looked up in it.
+        vectors: the items' embeddings, float32 [n_items, dim].
     """
-    return Exact(embed(model.query_encoder, users), embed(model.candidate_encoder, items))
+
+    tower: mm.Encoder
+    users: Columns
+    items: Columns
+    vectors: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, model: mm.RetrievalModelV2, users: Columns, items: Columns) -> TwoTower:
+        """Embed the catalogue with a built model."""
+        vectors = embed(model.candidate_encoder, items)
+        return cls(model.query_encoder, users, items, vectors)
+
+    def inputs(self, queries: Queries) -> dict[str, Column]:
+        """Return the query tower's inputs, one row a query."""
+        columns: dict[str, Column] = {}
+        for column in self.tower.schema:
+            if Tags.SEQUENCE in column.tags:
+                latest = queries.histories.last(int(column.shape.dims[1].max))
+                codes = self.items[column.int_domain.name]
+                assert isinstance(codes, np.ndarray)
+                columns[column.name] = Ragged(codes[latest.values], latest.offsets)
+            else:
+                columns[column.name] = take_rows(self.users[column.name], queries.users)
+        return columns
+
+    def embed(self, queries: Queries) -> npt.NDArray[np.float32]:
+        """Return the queries' embeddings, float32 [n_queries, dim]."""
+        return embed(self.tower, self.inputs(queries))
+
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
+        """Rank the whole catalogue for each query."""
+        vectors = self.embed(queries)
+        return search(vectors, self.vectors, k, exclude=exclude, candidates=candidates)

@@ -58,6 +58,22 @@ def excludes(retriever: Retriever, world: Toy) -> bool:
     return all(kept)
 
 
+def keeps_to_candidates(retriever: Retriever, world: Toy) -> bool:
+    """Show the candidates that are not excluded, and nothing else, in the order of all items."""
+    n_items = world.train.n_items
+    seen = world.queries.histories
+    candidates = np.arange(n_items) % 3 != 0
+    whole = retriever.top_k(world.queries, n_items, candidates=np.ones(n_items, bool))
+    top = retriever.top_k(world.queries, n_items, exclude=seen, candidates=candidates)
+    kept = []
+    for user in range(len(seen)):
+        allowed = candidates[whole.items[user]] & ~np.isin(whole.items[user], seen[user])
+        left = TopK(whole.items[user, allowed], whole.scores[user, allowed])
+        shown = top.items[user] != -1
+        kept.append(same(left, TopK(top.items[user, shown], top.scores[user, shown])))
+    return all(kept)
+
+
 def pads(retriever: Retriever, world: Toy) -> bool:
     """Fill a list longer than the catalogue with -1 / -inf, at its end."""
     n_items = world.train.n_items
@@ -115,6 +131,7 @@ PROMISES = (
     has_shapes_and_dtypes,
     ranks_by_score,
     excludes,
+    keeps_to_candidates,
     pads,
     repeats,
     ignores_company,

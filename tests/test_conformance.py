@@ -13,6 +13,7 @@ from conformance import (
     has_shapes_and_dtypes,
     ignores_blocks,
     ignores_company,
+    keeps_to_candidates,
     pads,
     ranks_by_score,
     repeats,
@@ -72,7 +73,7 @@ class Broken:
     how: str
     calls: list[int] = field(default_factory=list)
 
-    def top_k(self, queries, k, *, exclude=None):
+    def top_k(self, queries, k, *, exclude=None, candidates=None):
         self.calls.append(len(queries))
         scores = np.tile(np.arange(WORLD.train.n_items, 0, -1.0), (len(queries), 1))
         if self.how == "scores by company":
@@ -83,7 +84,11 @@ class Broken:
             scores += np.arange(scores.shape[1]) * len(self.calls)
         if self.how == "no list for strangers":
             scores[queries.users == -1] = -np.inf
-        top = best_k(scores, k, exclude=None if self.how == "ignores exclude" else exclude)
+        if self.how == "ignores exclude":
+            exclude = None
+        if self.how == "ignores candidates":
+            candidates = None
+        top = best_k(scores, k, exclude=exclude, candidates=candidates)
         if self.how == "excludes too much" and exclude is not None:
             top = TopK(np.roll(top.items, -1, axis=1), top.scores)
         if self.how == "worst first":
@@ -109,6 +114,7 @@ def test_a_sound_list_of_popular_items_keeps_every_promise():
         ("the best twice", ranks_by_score),
         ("ignores exclude", excludes),
         ("excludes too much", excludes),
+        ("ignores candidates", keeps_to_candidates),
         ("pads with an item", pads),
         ("scores by call", repeats),
         ("scores by company", ignores_company),

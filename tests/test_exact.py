@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import models.retriever
-from models.exact import Exact
+from models.exact import Exact, search
 from models.retriever import Queries, Ragged
 
 N_USERS, N_ITEMS, D = 12, 30, 5
@@ -45,6 +45,14 @@ def test_the_exclusions_of_a_query_are_its_own(exact):
         assert top.items[row].tolist() == expected + [-1] * len(skipped)
 
 
+def test_only_candidates_are_shown(exact):
+    candidates = np.arange(N_ITEMS) % 4 == 1
+    expected = by_hand(exact.users[6], exact.items, np.flatnonzero(~candidates).tolist())[:5]
+    assert exact.top_k(ask([6]), 5, candidates=candidates).items.tolist() == [expected]
+    by_vector = search(exact.users[6:7], exact.items, 5, candidates=candidates)
+    assert by_vector.items.tolist() == [expected]
+
+
 def test_an_unknown_user_has_the_last_row(exact):
     known, unknown = exact.top_k(ask([0, -1]), 5).items.tolist()
     assert unknown == by_hand(exact.users[N_USERS], exact.items, [])[:5]
@@ -58,14 +66,14 @@ def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
     expected = [by_hand(exact.users[u], exact.items, [u])[:6] for u in range(N_USERS)]
     monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
     assert exact.top_k(queries, 6, exclude=exclude).items.tolist() == expected
-    assert exact.top_k_vectors(exact.users[:-1], 6, exclude=exclude).items.tolist() == expected
+    assert search(exact.users[:-1], exact.items, 6, exclude=exclude).items.tolist() == expected
 
 
 def test_vectors_are_ranked_as_the_users_they_belong_to(exact):
     users = [4, 9, -1]
     exclude = Ragged(np.array([3, 8]), np.array([0, 1, 1, 2]))
     a = exact.top_k(ask(users), 9, exclude=exclude)
-    b = exact.top_k_vectors(exact.users[users], 9, exclude=exclude)
+    b = search(exact.users[users], exact.items, 9, exclude=exclude)
     np.testing.assert_array_equal(a.items, b.items)
     np.testing.assert_array_equal(a.scores, b.scores)
 
@@ -98,7 +106,7 @@ def test_a_row_that_is_not_in_the_table_is_refused(exact):
 
 def test_widths_must_agree(exact):
     with pytest.raises(ValueError, match="Received: 4 and 5 dimensions"):
-        exact.top_k_vectors(np.zeros((2, 4), np.float32), 1)
+        search(np.zeros((2, 4), np.float32), exact.items, 1)
     with pytest.raises(ValueError, match="Received: 5 and 4 dimensions"):
         Exact(exact.users, np.zeros((3, 4), np.float32))
     with pytest.raises(ValueError, match=r"Received: \(0, 5\) and \(30, 5\)"):

@@ -41,6 +41,12 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(level):
     )
 
 
+def test_as_many_users_are_drawn_as_there_are():
+    # two draws of 0 or 1 have the mean 1/2 half of the time; a single draw never has
+    got = bootstrap(np.array([0.0, 1.0]), seed=0, level=0.4)
+    assert (got.low, got.high) == (0.5, 0.5)
+
+
 def test_a_higher_level_is_wider_and_more_users_are_narrower():
     values = np.random.default_rng(0).normal(size=400)
     narrow, wide = (bootstrap(values, seed=0, level=level) for level in (0.8, 0.99))

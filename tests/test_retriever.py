@@ -131,6 +131,14 @@ def test_excluding_a_row_that_is_in_no_table_excludes_nothing():
     assert best_k(np.array([[1.0, 2.0]]), 2, exclude=ragged([[-1]])).items.tolist() == [[1, 0]]
 
 
+def test_only_candidates_are_returned_and_those_not_excluded():
+    candidates = np.array([True, False, True, True])
+    top = best_k(
+        np.array([[1.0, 9.0, 3.0, 3.0]] * 2), 3, exclude=ragged([[], [2]]), candidates=candidates
+    )
+    assert top.items.tolist() == [[2, 3, 0], [3, 0, -1]]
+
+
 def test_minus_infinity_is_never_returned():
     assert best_k(np.array([[-INF, 1.0, -INF]]), 2).items.tolist() == [[1, -1]]
 
@@ -202,9 +210,17 @@ def test_ranking_by_blocks_is_ranking_at_once(monkeypatch, budget):
     scores = np.random.default_rng(1).integers(0, 3, size=(9, 4)).astype(np.float32)
     exclude = Ragged.from_pairs(np.arange(9), np.arange(9) % 4, n_lists=9)
     queries = Queries(np.arange(9), Ragged.empty(9))
-    whole = best_k(scores, 3, exclude=exclude)
+    candidates = np.array([True, True, False, True])
+    whole = best_k(scores, 3, exclude=exclude, candidates=candidates)
     monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
-    top = top_k_by_scores(lambda b: scores[b.users], queries, 3, n_items=4, exclude=exclude)
+    top = top_k_by_scores(
+        lambda block: scores[block.users],
+        queries,
+        3,
+        n_items=4,
+        exclude=exclude,
+        candidates=candidates,
+    )
     np.testing.assert_array_equal(top.items, whole.items)
     np.testing.assert_array_equal(top.scores, whole.scores)
 

@@ -134,7 +134,9 @@ def build_model(recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
         RecipeError: the towers do not fit together.
     """
     positives = prepared.interactions("train").histories()
-    facts = two_tower.TrainingFacts(prepared.item_counts, positives)
+    facts = two_tower.TrainingFacts(
+        prepared.item_counts, positives, prepared.items, recipe.train.batch_size
+    )
     schema = two_tower.read_schema(prepared.folder / "train")
     try:
         return two_tower.build(schema, recipe.model, recipe.loss, facts, seed=recipe.train.seed)

@@ -242,7 +242,7 @@ def _print(table: Table) -> None:
 
 
 def main() -> None:
-    """Run the command line: a fault of input, recipe or machine is one paragraph and exit code 2."""
+    """Run the command line: a fault of input or machine is one paragraph and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("workflows").setLevel(logging.INFO)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -104,7 +104,7 @@ def _version_faults() -> list[str]:
     if typing >= (4, 6) and wrapt < (2,):
         return [
             "typing-extensions is 4.6 or later while wrapt is older than 2: tf.function fails on "
-            "tracked dicts (TensorFlow issue 60687). Install wrapt 2.5.2, as requirements.lock does."
+            "tracked dicts (TensorFlow issue 60687). Install wrapt 2.5.2, like requirements.lock."
         ]
     return []
 

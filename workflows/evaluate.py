@@ -17,7 +17,7 @@ from models.baselines.random import Random
 from models.intervals import bootstrap
 from models.retriever import Retriever
 from models.trial import Trial
-from models.two_tower import retriever
+from models.two_tower import TwoTower
 from workflows.artifacts import Prepared, load_model
 from workflows.device import Device
 from workflows.errors import DataError
@@ -120,7 +120,7 @@ def _models(recipe: Recipe, store: Store, prepared: Prepared) -> dict[str, Retri
     history = prepared.interactions("train")
     model = load_model(store, recipe, prepared)
     return {
-        TWO_TOWER: retriever(model, prepared.users, prepared.items),
+        TWO_TOWER: TwoTower.of(model, prepared.users, prepared.items),
         "popularity": Popularity().fit(history),
         "random": Random(seed=recipe.evaluate.seed).fit(history),
     }

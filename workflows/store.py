@@ -31,7 +31,16 @@ from workflows.recipe import Recipe
 MANIFEST = "manifest.json"
 #: What each stage reads of the recipe, and which earlier stages it reads.
 PARTS: dict[str, tuple[str, ...]] = {
-    "etl": ("sources", "interactions", "features", "split", "join", "positive", "vocabulary"),
+    "etl": (
+        "sources",
+        "interactions",
+        "features",
+        "split",
+        "join",
+        "positive",
+        "history",
+        "vocabulary",
+    ),
     "train": ("model", "loss", "optimizer", "train", "evaluate"),
     "evaluate": ("evaluate",),
     "export": (),

@@ -24,6 +24,7 @@ from models.callbacks import (
     Progress,
     RefuseNaN,
 )
+from models.columns import as_array
 from models.config import OptimizerConfig
 from models.trial import Trial
 from workflows.artifacts import Prepared, TrainFiles, build_model
@@ -88,7 +89,7 @@ def train(
             {name: columns[name] for name in model.schema.column_names},
             batch_size=recipe.train.batch_size,
             seed=recipe.train.seed,
-            owners=columns[two_tower.USER_ROW],
+            owners=as_array(columns[two_tower.USER_ROW]),
             max_per_owner=recipe.train.max_rows_per_user,
         )
         log.info("training on %s rows, %s", f"{batches.n_rows:,}", device.why)
@@ -159,6 +160,7 @@ def _fit(
 def _validation(trial: Trial, prepared: Prepared, recipe: Recipe) -> CatalogueValidation:
     ks = recipe.evaluate.ks
     names = [f"val_{metric}@{k}" for k in ks for metric in ("recall", "ndcg", "mrr", "map")]
+    names.append("val_mean")
     if recipe.train.monitor not in names:
         raise RecipeError(
             f"recipe {recipe.name}, field train.monitor: {recipe.train.monitor!r} is not measured; "

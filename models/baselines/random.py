@@ -59,7 +59,7 @@ class Random:
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items], uniform in [0, 1) in steps of 2^-24."""
         seed = _mix(np.array([self.seed], np.uint64))
-        users = _mix(seed ^ queries.users.astype(np.uint64))
+        users = seed ^ queries.users.astype(np.uint64)
         steps = np.arange(1, fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
         draws = _mix(users[:, None] + steps)
         return (draws >> np.uint64(40)).astype(np.float32) / np.float32(2**24)

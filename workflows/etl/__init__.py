@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import nvtabular as nvt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from merlin.io import Dataset
-from merlin.schema import Schema
 
 from workflows.device import Device
 from workflows.errors import DataError
-from workflows.etl import graph, sources, split, tables
+from workflows.etl import encode, graph, sources, split, tables
 from workflows.etl.graph import Fitted
 from workflows.etl.sources import Raw
 from workflows.etl.tables import Table
 from workflows.recipe import GivenFiles, Join, Recipe
 from workflows.store import Store
-from workflows.vocabulary import FIRST_OOV, NULL
+from workflows.vocabulary import NULL
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +95,7 @@ def etl(recipe: Recipe, store: Store, device: Device, *, data: Path) -> EtlResul
         items = tables.build(recipe, raw, parts["train"], "item")
         fitted = _fit(recipe, parts["train"], items, users, device)
         fitted.write(draft.folder)
-        encoded = _write(recipe, fitted, parts, users, items, device, draft.folder)
+        encoded = encode.write(recipe, fitted, parts, users, items, device, draft.folder)
         report = _report(recipe, raw, counts, encoded, fitted, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
@@ -137,20 +134,19 @@ def _positives(
         if column:
             sources.require(table, column, raw.where(source))
             table = _drop(table, pc.is_valid(table[column]), f"no {column}", counts)
+    _refuse_gaps(recipe, raw, source)
     for join in recipe.join:
+        _refuse_gaps(recipe, raw, join.table)
         table = _joined(recipe, raw, table, join, counts)
     columns = list(recipe.features)
     for column in columns:
         sources.require(table, column, raw.where(source))
-    _refuse_gaps(recipe, table, raw.where(source))
-    for join in recipe.join:
-        _refuse_gaps(recipe, raw.tables[join.table], raw.where(join.table))
     frame = table.to_pandas()
     if recipe.positive:
         sources.require(table, recipe.positive.column, raw.where(source))
         names = dict.fromkeys([*columns, recipe.positive.column])
         workflow = graph.positives(recipe, list(names))
-        kept = workflow.fit_transform(_dataset(frame, device)).to_ddf().compute()
+        kept = workflow.fit_transform(encode.dataset(frame, device)).to_ddf().compute()
         _count(counts.dropped, "not positive", len(frame) - len(kept))
         frame = kept if isinstance(kept, pd.DataFrame) else kept.to_pandas()
     if recipe.time:
@@ -177,108 +173,45 @@ def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: _Coun
         found = found.drop_null()
     for column in side.column_names:
         if column not in table.column_names:
+            if found.null_count and column in _without_policy(recipe, [column]):
+                raise DataError(
+                    f"{found.null_count} interactions have a {join.on!r} that is not in "
+                    f"{raw.where(join.table)}, so their number {column!r} is missing, and the "
+                    f"recipe has no policy for it. Set features.{column}.null to median, mean or "
+                    f"a number, or `on_missing: drop` in the join of {join.table!r}."
+                )
             table = table.append_column(column, side[column].take(found))
     return table
 
 
-def _refuse_gaps(recipe: Recipe, table: pa.Table, where: str) -> None:
-    for column in graph.numeric(recipe, [c for c in table.column_names if c in recipe.features]):
-        values = table[column]
-        gap = pc.or_kleene(pc.is_null(values), pc.is_nan(values)).combine_chunks()
-        n = pc.sum(pc.fill_null(gap, True)).as_py() or 0
-        if n and recipe.features[column].null == "error":
-            first = pc.index(pc.fill_null(gap, True), True).as_py() + 1
+def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:
+    """Refuse a missing number without a policy, in a row that is not dropped for want of an id."""
+    table = raw.tables[source]
+    keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]
+    kept = functools.reduce(pc.and_, (pc.is_valid(table[key]) for key in keys))
+    for column in _without_policy(recipe, table.column_names):
+        gap = pc.and_(pc.is_null(table[column]), kept)
+        n = pc.sum(gap).as_py()
+        if n:
             raise DataError(
-                f"{where}, column {column!r}: {n} of {len(values)} numbers are missing (the first "
-                f"in row {first}), and the recipe has no policy for them. Set features.{column}."
-                "null to median, mean or a number (and indicator: true to keep the fact)."
+                f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
+                f"is missing, here and in {n - 1} more rows, and the recipe has no policy for it. "
+                f"Set features.{column}.null to median, mean or a number (and indicator: true to "
+                "keep the fact)."
             )
 
 
-def _dataset(frame: pd.DataFrame, device: Device) -> Dataset:
-    return nvt.Dataset(frame, cpu=device.kind == "cpu")
+def _without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    named = [c for c in columns if c in recipe.features]
+    return [c for c in graph.numeric(recipe, named) if recipe.features[c].null == "error"]
 
 
 def _fit(recipe: Recipe, train: pd.DataFrame, items: Table, users: Table, device: Device) -> Fitted:
     """Learn from the training rows only."""
     columns = [c for c in train.columns if recipe.features[c].role != "time"]
     used = [c for c in columns if recipe.features[c].kind != "label"]
-    return graph.fit(recipe, _dataset(train[used], device), used)
-
-
-def _write(
-    recipe: Recipe,
-    fitted: Fitted,
-    parts: dict[str, pd.DataFrame],
-    users: Table,
-    items: Table,
-    device: Device,
-    folder: Path,
-) -> dict[str, pa.Table]:
-    """Encode and write the splits and the tables; return the encoded splits."""
-    rows = {
-        recipe.user_id: users.ids(recipe.user_id),
-        recipe.item_id: items.ids(recipe.item_id),
-    }
-    encoded = {}
-    for part, frame in parts.items():
-        table, schema = _encode(recipe, fitted, frame, device, rows=rows)
-        table = _tell_strangers_apart(table, frame[recipe.user_id])
-        encoded[part] = table
-        _write_table(table, schema, folder / part)
-    for name, table, key in (
-        ("users", users, recipe.user_id),
-        ("items", items, recipe.item_id),
-    ):
-        columns = [c for c in table.frame.column_names if c in recipe.features]
-        codes, schema = _encode(recipe, fitted, table.frame.select(columns).to_pandas(), device)
-        if name == "users":
-            codes = _unseen_last(codes, key)
-        _write_table(codes, schema, folder / name)
-        pq.write_table(table.frame, folder / name / "raw.parquet")
-        log.info("%s: %s rows, key %s", name, f"{len(codes):,}", key)
-    return encoded
-
-
-def _encode(
-    recipe: Recipe,
-    fitted: Fitted,
-    frame: pd.DataFrame,
-    device: Device,
-    rows: dict[str, pa.StringArray] | None = None,
-) -> tuple[pa.Table, Schema]:
-    columns = [c for c in frame.columns if recipe.features[c].kind != "label"]
-    dataset = _dataset(frame[columns], device)
-    workflow = graph.encoding(recipe, fitted, columns, schema=dataset.schema, rows=rows)
-    out: Any = workflow.transform(dataset).to_ddf().compute()
-    table = (
-        out.to_arrow()
-        if hasattr(out, "to_arrow")
-        else pa.Table.from_pandas(out, preserve_index=False)
-    )
-    return table.replace_schema_metadata(None), workflow.output_schema
-
-
-def _tell_strangers_apart(table: pa.Table, ids: pd.Series) -> pa.Table:
-    """Number the users that are in no table -1, -2, …, so that each stays one person."""
-    rows = table[graph.USER_ROW].to_numpy().copy()
-    strange = rows < 0
-    rows[strange] = -1 - pd.factorize(ids[strange])[0]
-    place = table.column_names.index(graph.USER_ROW)
-    return table.set_column(place, graph.USER_ROW, pa.array(rows))
-
-
-def _unseen_last(codes: pa.Table, key: str) -> pa.Table:
-    """Give the unknown user, the last row, the code of an id that was never seen."""
-    ids = codes[key].to_numpy().copy()
-    ids[-1] = FIRST_OOV
-    return codes.set_column(codes.column_names.index(key), key, pa.array(ids))
-
-
-def _write_table(table: pa.Table, schema: Schema, folder: Path) -> None:
-    folder.mkdir()
-    pq.write_table(table, folder / "part-0.parquet")
-    graph.write_schema(schema, folder)
+    dataset = encode.dataset(train[used], device, graph.raw_schema(recipe, used))
+    return graph.fit(recipe, dataset, used)
 
 
 def _report(
@@ -304,7 +237,7 @@ def _report(
     return Report(
         read={name: table.num_rows for name, table in raw.tables.items()},
         files={
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            raw.name(path): hashlib.sha256(path.read_bytes()).hexdigest()
             for paths in raw.files.values()
             for path in paths
         },

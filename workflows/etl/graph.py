@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nvtabular as nvt
 import numpy as np
+import nvtabular as nvt
 import pyarrow as pa
 from google.protobuf import struct_pb2, text_format
-from merlin.schema import Schema, Tags
+from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -40,7 +40,7 @@ class NumberFact(msgspec.Struct, frozen=True):
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
-    """Write schema.pbtxt, the same bytes for the same schema: Merlin's own order of tags changes."""
+    """Write schema.pbtxt, the same bytes for the same schema (Merlin's order of tags changes)."""
     text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
     message = text_format.Parse(text, schema_pb2.Schema())
     for feature in message.feature:
@@ -79,6 +79,21 @@ class Fitted:
         )
 
 
+def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
+    """Say what raw columns are. Left alone, Merlin judges by the first row: a null is no list."""
+    found = []
+    for column in columns:
+        feature = recipe.features[column]
+        dtype: Any = np.str_
+        if feature.role == "time":
+            dtype = np.int64
+        elif feature.kind == "number":
+            dtype = np.float32
+        dims = (None, None) if feature.kind == "categories" else (None,)
+        found.append(ColumnSchema(column, dtype=dtype, dims=dims))
+    return Schema(found)
+
+
 def positives(recipe: Recipe, columns: Sequence[str]) -> nvt.Workflow:
     """Build the workflow that keeps the positive rows."""
     nodes = list(columns) >> nvt.ops.Filter(f=IsPositive(recipe.positive))
@@ -93,7 +108,10 @@ def fit(recipe: Recipe, train: nvt.Dataset, columns: Sequence[str]) -> Fitted:
         train: the raw training rows.
         columns: those to learn.
     """
-    encode = Encode({c: recipe.vocabulary_rule(c) for c in _encoded(recipe, columns)})
+    encode = Encode(
+        {c: recipe.vocabulary_rule(c) for c in _encoded(recipe, columns)},
+        lists=_lists(recipe, columns),
+    )
     numbers = numeric(recipe, columns)
     fills = _fill_values(recipe, train, numbers)
     normalize = nvt.ops.Normalize(out_dtype=np.float32)
@@ -144,7 +162,12 @@ def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
     feature = recipe.features[column]
     tags = [_ID_TAGS[feature.role]] if feature.id else [_ROLE_TAGS.get(feature.role)]
     if feature.encoded:
-        encode = Encode({}, {column: fitted.vocabularies[column]}, model_input=feature.input)
+        encode = Encode(
+            {},
+            {column: fitted.vocabularies[column]},
+            lists=_lists(recipe, [column]),
+            model_input=feature.input,
+        )
         return [column] >> encode >> nvt.ops.AddTags(tags)
     if feature.kind != "number" or feature.role == "time" or not feature.input:
         return None
@@ -159,6 +182,10 @@ def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
 
 def _encoded(recipe: Recipe, columns: Sequence[str]) -> list[str]:
     return [c for c in columns if recipe.features[c].encoded]
+
+
+def _lists(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    return [c for c in columns if recipe.features[c].kind == "categories"]
 
 
 def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import nvtabular as nvt
 import numpy as np
+import nvtabular as nvt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,13 +28,14 @@ _COMPARE = {
 
 
 class IsPositive:
-    """The recipe's positive rule as the callable that NVTabular's Filter takes."""
+    """The recipe's positive rule as the callable that NVTabular's Filter takes. No value is none."""
 
     def __init__(self, rule: PositiveRule) -> None:
         self.rule = rule
 
     def __call__(self, frame: Any) -> Any:
-        return getattr(frame[self.rule.column], _COMPARE[self.rule.is_])(self.rule.value)
+        values = frame[self.rule.column]
+        return getattr(values, _COMPARE[self.rule.is_])(self.rule.value) & values.notna()
 
 
 class Encode(nvt.ops.Categorify):
@@ -45,6 +47,7 @@ class Encode(nvt.ops.Categorify):
     Args:
         rules: column → which values get a code of their own; they are counted by `Workflow.fit`.
         vocabularies: column → a vocabulary fitted earlier; such a column is not counted.
+        lists: columns whose cells are lists; the cells cannot tell where all of them are null.
         model_input: tag the columns CATEGORICAL, by which models select their inputs.
     """
 
@@ -53,17 +56,19 @@ class Encode(nvt.ops.Categorify):
         rules: dict[str, VocabularyRule],
         vocabularies: dict[str, Vocabulary] | None = None,
         *,
+        lists: Sequence[str] = (),
         model_input: bool = True,
     ) -> None:
         super().__init__(dtype=np.int32)
         self.rules = rules
+        self.lists = lists
         self.model_input = model_input
         self.vocabularies: dict[str, Vocabulary] = dict(vocabularies or {})
 
     def fit(self, col_selector: ColumnSelector, ddf: Any) -> Any:
         """Count the values of each column, one Dask task a partition."""
         columns = [name for name in col_selector.names if name not in self.vocabularies]
-        parts = [delayed(_count)(part, columns) for part in ddf[columns].to_delayed()]
+        parts = [delayed(_count)(part, columns, self.lists) for part in ddf[columns].to_delayed()]
         return delayed(_merge)(parts)
 
     def fit_finalize(self, counts: dict[str, pa.Table]) -> None:
@@ -86,9 +91,9 @@ class Encode(nvt.ops.Categorify):
         """Replace text by codes; a list of texts by a list of codes (null lists become empty)."""
         out = type(df)()
         for name in col_selector.names:
-            values = _to_arrow(df[name])
+            values = _to_arrow(df[name], is_list=name in self.lists)
             vocabulary = self.vocabularies[name]
-            if pa.types.is_list(values.type):
+            if name in self.lists:
                 values = pc.fill_null(values, [])
                 codes = pa.array(vocabulary.encode(pc.list_flatten(values)))
                 lists = pa.ListArray.from_arrays(_offsets(values), codes)
@@ -170,8 +175,8 @@ class IsMissing(nvt.ops.Operator):
         return np.float32
 
 
-def _count(frame: Any, columns: list[str]) -> dict[str, pa.Table]:
-    return {name: _value_counts(_to_arrow(frame[name])) for name in columns}
+def _count(frame: Any, columns: list[str], lists: Sequence[str]) -> dict[str, pa.Table]:
+    return {name: _value_counts(_to_arrow(frame[name], is_list=name in lists)) for name in columns}
 
 
 def _value_counts(values: pa.Array) -> pa.Table:
@@ -197,15 +202,12 @@ def _offsets(lists: pa.ListArray) -> pa.Array:
     return pc.subtract(lists.offsets, lists.offsets[0])
 
 
-def _to_arrow(series: Any) -> pa.Array:
-    """Return a pandas or cudf column as one Arrow array."""
+def _to_arrow(series: Any, *, is_list: bool = False) -> pa.Array:
+    """Return a pandas or cudf column of text, or of lists of text, as one Arrow array."""
+    kind = pa.list_(pa.string()) if is_list else pa.string()
     if hasattr(series, "to_arrow"):  # cudf; not exercised on a GPU in CI
-        return series.to_arrow()
-    if series.dtype == object:
-        first = series.first_valid_index()
-        is_list = first is not None and not isinstance(series[first], str)
-        return pa.array(series, pa.list_(pa.string()) if is_list else pa.string(), from_pandas=True)
-    return pa.array(series, from_pandas=True)
+        return series.to_arrow().cast(kind)
+    return pa.array(series, kind, from_pandas=True)
 
 
 def _from_arrow(values: pa.Array, like: Any) -> Any:

@@ -86,8 +86,10 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
     conflicts = {}
     for column in columns:
         if side is not None and column not in interactions.column_names:
+            require(side, column, raw.where(join.table) if join else "")
             data[column] = _look_up(ids, side[key], side[column])
         else:
+            require(interactions, column, raw.where(recipe.interactions))
             kind = interactions[column].type
             values = pa.array(latest[column], kind, from_pandas=True)
             data[column] = _look_up(ids, pa.array(latest[key], pa.string()), values)

@@ -1,4 +1,4 @@
-"""Write what others need: two towers, feature tables, embeddings, vocabularies, checked from outside."""
+"""Write what others need: towers, feature tables, embeddings, vocabularies; check from outside."""
 
 from __future__ import annotations
 

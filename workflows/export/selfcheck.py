@@ -1,7 +1,7 @@
 """Run as a script, in a fresh process with nothing but numpy, pyarrow and TensorFlow.
 
-It loads an export as a stranger would, encodes the sampled rows of both feature tables, and compares
-with the embeddings beside them. Exit code 1, and one line that says what differs, if they are apart.
+It loads an export as a stranger would, encodes sampled rows of both feature tables, and compares
+with the embeddings beside them. If they differ: exit code 1, and one line that says how.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tower as a SavedModel that plain TensorFlow loads: one named tensor a feature, no code of ours."""
+"""A tower as a SavedModel for plain TensorFlow: one named tensor a feature, no code of ours."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ OUTPUT = "embedding"
 def save(tower: mm.Encoder, path: Path) -> None:
     """Write a tower.
 
-    Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a list
-    of categories padded with code 0, float32 [B] for a number; it returns {"embedding": [B, dim]}.
+    Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a
+    list of categories padded with code 0, float32 [B] for a number; it returns
+    {"embedding": float32 [B, dim]}.
 
     Args:
         tower: a built encoder.

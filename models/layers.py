@@ -1,0 +1,134 @@
+"""Keras layers that Merlin lacks: a pooled history, a bias inside the dot product, id dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from merlin.schema import Schema
+
+
+class HistoryPool(tf.keras.layers.Layer):
+    """A user's earlier items as one vector, through the table that the item tower uses.
+
+        h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
+
+    with p learnt, one number a position. An empty history is the zero vector.
+
+    Args:
+        schema: one list column of codes, oldest first.
+        table: Keras Embedding [n_codes, dim], shared.
+        max_len: positions; what is older than that is left out.
+    """
+
+    def __init__(
+        self, schema: Schema, table: tf.keras.layers.Embedding, *, max_len: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+        self.column = schema.column_names[0]
+        self.table = table
+        self.max_len = max_len
+        # start with the slow decay that suits most logs; training finds the rest
+        start = -tf.range(max_len, dtype=tf.float32) / 10.0
+        self.position = self.add_weight(
+            "position", [max_len], initializer=lambda shape, dtype=None: start
+        )
+
+    @property
+    def schema(self) -> Schema:
+        """The list column."""
+        return self._schema
+
+    def build(self, input_shape: Any) -> None:
+        """Make the table's weights if nobody has yet."""
+        if not self.table.built:
+            self.table.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+        """Return {column: float32 [B, dim]}; the input is ragged [B, None, 1]."""
+        lists = inputs[self.column].with_row_splits_dtype(tf.int64)
+        codes = tf.reshape(lists.flat_values, [-1])
+        rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
+        # the last of a list has age 0
+        ages = tf.gather(lists.row_limits(), rows) - 1 - tf.range(tf.size(codes, tf.int64))
+        kept = ages < self.max_len
+        weights = tf.gather(tf.exp(self.position), tf.minimum(ages, self.max_len - 1))
+        weights *= tf.cast(kept, weights.dtype)
+        vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
+        total = tf.math.unsorted_segment_sum(weights[:, None] * vectors, rows, n_rows)
+        norm = tf.math.unsorted_segment_sum(weights, rows, n_rows)
+        used = tf.cast(tf.minimum(lengths, self.max_len), vectors.dtype)
+        pooled = total * tf.math.divide_no_nan(tf.sqrt(used), norm)[:, None]
+        return {self.column: tf.ensure_shape(pooled, [None, self.table.output_dim])}
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
+        """[B, dim] under the column's name."""
+        return {self.column: tf.TensorShape([None, self.table.output_dim])}
+
+
+class ItemBias(tf.keras.layers.Layer):
+    """One more dimension on the items' side: b(item). The queries' side has 1 there.
+
+    Args:
+        column: the item id's codes among the features.
+        n_codes: rows of the table.
+        trainable: False for a table that only carries a prior.
+    """
+
+    def __init__(self, column: str, n_codes: int, *, trainable: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.column = column
+        self.table = self.add_weight("bias", [n_codes], initializer="zeros", trainable=trainable)
+
+    def call(self, inputs: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return float32 [B, dim + 1]."""
+        codes = tf.reshape(features[self.column], [-1])
+        return tf.concat([inputs, tf.gather(self.table, codes)[:, None]], axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        """One wider."""
+        return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
+
+
+class AppendOne(tf.keras.layers.Layer):
+    """The queries' side of `ItemBias`."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return float32 [B, dim + 1]."""
+        return tf.concat([inputs, tf.ones_like(inputs[:, :1])], axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        """One wider."""
+        return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
+
+
+class IdDropout(tf.keras.layers.Layer):
+    """In training, replace ids by the unseen code at random, so that its row gets trained.
+
+    Without it the row that stands for unknown users and new items keeps its initial numbers.
+
+    Args:
+        column: codes of an id.
+        rate: share of rows.
+        unseen: the code to put in.
+    """
+
+    def __init__(self, column: str, *, rate: float, unseen: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.column = column
+        self.rate = rate
+        self.unseen = unseen
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """Return the inputs, the column changed."""
+        if not training:
+            return inputs
+        codes = inputs[self.column]
+        drop = tf.random.uniform(tf.shape(codes)) < self.rate
+        return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Unchanged."""
+        return input_shape
