@@ -157,25 +157,28 @@ image: `make image-cpu DOCKER_ARGS="--platform linux/amd64"`.
 endef
 export NO_PYTHON NO_PLATFORM
 
-# An environment that was left half made, moved with its folder, or lost its Python is made anew.
+# An environment that was left half made, was moved with its folder, has lost its Python, or has
+# another than PYTHON is made anew.
 IS_SOUND = [ ! -e $(1)/.unfinished ] && [ -x $(1)/bin/python ] \
-  && [ -x $(1)/bin/pip ] && grep -qsF '$(CURDIR)/$(1)' $(1)/bin/activate
+  && [ -x $(1)/bin/pip ] && grep -qsF '$(CURDIR)/$(1)' $(1)/bin/activate \
+  $(if $(2),&& [ "$$($(2) -V 2>&1)" = "$$($(1)/bin/python -V)" ])
 redo_if = $(if $(shell $(1) && echo 1),,REDO)
 .PHONY: REDO
 
-.venv/.ok: requirements.lock setup.cfg pyproject.toml $(call redo_if,$(call IS_SOUND,.venv))
+.venv/.ok: requirements.lock setup.cfg pyproject.toml $(call redo_if,$(call IS_SOUND,.venv,$(PYTHON)))
 	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "$$NO_PLATFORM" >&2; exit 1; fi
-	if ! { $(call IS_SOUND,.venv); }; then
-	  rm -rf .venv .venv-uv
+	if ! { $(call IS_SOUND,.venv,$(PYTHON)); }; then
 	  python=$$(for name in $(PYTHONS); do
 	    if "$$name" -c '$(FITS)' 2>/dev/null; then echo "$$name"; break; fi
 	  done)
+	  if [ -z "$$python" ] && [ -n '$(PYTHON)' ]; then echo "$$NO_PYTHON" >&2; exit 1; fi
+	  rm -rf .venv .venv-uv
 	  mkdir .venv
 	  touch .venv/.unfinished
 	  if [ -n "$$python" ]; then
 	    echo ".venv: made with $$python"
 	    "$$python" -m venv .venv
-	  elif [ -z '$(PYTHON)' ] && python3 -m venv .venv-uv 2>/dev/null \
+	  elif python3 -m venv .venv-uv 2>/dev/null \
 	      && PIP_USER=0 .venv-uv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION) >&2; then
 	    echo ".venv: no Python 3.10 or 3.11 here, asking uv for its 3.11"
 	    $(call ASK_PIP,.venv-uv/bin/python)
@@ -198,8 +201,8 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	touch $@
 
 .venv-ngc/.ok: docker/ngc-like.lock setup.cfg pyproject.toml .venv/.ok \
-    $(call redo_if,$(call IS_SOUND,.venv-ngc))
-	@if ! { $(call IS_SOUND,.venv-ngc); }; then
+    $(call redo_if,$(call IS_SOUND,.venv-ngc,$(PYTHON310)))
+	@if ! { $(call IS_SOUND,.venv-ngc,$(PYTHON310)); }; then
 	  rm -rf .venv-ngc
 	  $(PYTHON310) -m venv .venv-ngc
 	fi

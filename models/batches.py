@@ -23,6 +23,9 @@ class Batches(tf.keras.utils.Sequence):
         seed: with the epoch's number it fixes the order.
         owners: user row of each row, int [n_rows]; needed for `max_per_owner`.
         max_per_owner: rows of one user in one epoch, drawn at random; None for all.
+
+    Raises:
+        ValueError: for `max_per_owner` without `owners`.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Batches(tf.keras.utils.Sequence):
         owners: Ints | None = None,
         max_per_owner: int | None = None,
     ) -> None:
+        if max_per_owner is not None and owners is None:
+            raise ValueError(f"max_per_owner = {max_per_owner} needs the owners of the rows.")
         self.columns = columns
         self.batch_size = batch_size
         self.seed = seed

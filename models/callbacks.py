@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,13 +17,16 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from models.columns import Columns
+from models.retriever import Retriever
 from models.trial import Trial
 from models.two_tower import TwoTower
 
 Logs = dict[str, float] | None
 
 #: What `val_mean` is the mean of: at 943 users recall@10 alone has a standard error of 0.012.
-_STEADY = (("recall", 10), ("recall", 20), ("recall", 50), ("ndcg", 10))
+_STEADY = ("recall@10", "recall@20", "recall@50", "ndcg@10")
+_STEADY_KS = (10, 20, 50)
+VAL_MEAN = "val_mean"
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -61,14 +64,31 @@ class CatalogueValidation(tf.keras.callbacks.Callback):
         self.items = items
         self.ks = ks
 
+    @property
+    def names(self) -> list[str]:
+        """What it adds to the logs."""
+        kinds = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
+        return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
+
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Measure; `logs` is the dict that later callbacks and the history get."""
         if logs is None:
             return
         model = TwoTower.of(self.model, self.users, self.items)
-        per_user = self.trial.per_user(model, sorted({*self.ks, *(k for _, k in _STEADY)}))
-        logs.update({f"val_{name}": float(values.mean()) for name, values in per_user.items()})
-        logs["val_mean"] = float(np.mean([logs[f"val_{metric}@{k}"] for metric, k in _STEADY]))
+        ks = sorted({*self.ks, *_STEADY_KS})
+        means = {n: float(v.mean()) for n, v in self.trial.per_user(model, ks).items()}
+        logs.update({f"val_{name}": mean for name, mean in means.items()})
+        logs[VAL_MEAN] = _steady(means)
+
+
+def steady_mean(trial: Trial, retriever: Retriever) -> float:
+    """Return what `val_mean` would be for any retriever."""
+    per_user = trial.per_user(retriever, _STEADY_KS)
+    return _steady({name: float(values.mean()) for name, values in per_user.items()})
+
+
+def _steady(means: Mapping[str, float]) -> float:
+    return sum(means[name] for name in _STEADY) / len(_STEADY)
 
 
 class KeepBest(tf.keras.callbacks.Callback):
@@ -94,8 +114,11 @@ class KeepBest(tf.keras.callbacks.Callback):
         value = (logs or {})[self.monitor]
         if value > self.value:
             self.epoch, self.value, self.weights = epoch, value, self.model.get_weights()
-        elif epoch - self.epoch >= self.patience:
-            self.model.stop_training = True
+        self.model.stop_training = self.finished(epoch)
+
+    def finished(self, epoch: int) -> bool:
+        """Say whether no epoch after this one is wanted."""
+        return self.epoch >= 0 and epoch - self.epoch >= self.patience
 
 
 class RefuseNaN(tf.keras.callbacks.Callback):

@@ -5,7 +5,7 @@ The recipe is parsed into these; nouns in this folder take them; nothing else re
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,10 @@ NonNegative = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+
+
+#: The code of values that were not seen in training: the first of the unseen codes.
+UNSEEN = 2
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,14 +87,20 @@ class OptimizerConfig(Part, frozen=True):
         kind: adam, adamw or adagrad, as in Keras 2.12.
         lr: learning rate.
         weight_decay: of adamw.
-        decay: what a step takes off a weight w: `keras` lr·weight_decay·w, of every row;
-            `tfa` (TensorFlow Addons) weight_decay·w, of the rows touched.
+        decay: what a step of adamw takes off a weight w: `keras` lr·weight_decay·w,
+            `tfa` weight_decay·w, as TensorFlow Addons meant it (there of touched rows only, here of
+            all).
+        warmup_steps: the learning rate rises from 0 over so many steps.
+        schedule: what it does after that, until the last epoch: stay, or fall to 0 in a line or
+            along a cosine.
     """
 
     kind: Literal["adam", "adamw", "adagrad"] = "adam"
     lr: PositiveFloat = 0.003
     weight_decay: NonNegativeFloat = 0.0
-    decay: Literal["keras"] = "keras"
+    decay: Literal["keras", "tfa"] = "keras"
+    warmup_steps: NonNegative = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
 
 
 class TrainConfig(Part, frozen=True):
@@ -114,10 +124,38 @@ class TrainConfig(Part, frozen=True):
     seed: NonNegative = 1
 
 
+class PriorConfig(Part, frozen=True):
+    """Recent popularity as a part of the item bias, chosen on the validation part.
+
+    Attributes:
+        days: decays to try: the age at which an interaction weighs 1/e.
+        weights: strengths to try; no prior is tried as well.
+    """
+
+    days: tuple[PositiveFloat, ...] = (3.0, 7.0, 14.0)
+    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+Baseline = Literal[
+    "random",
+    "popularity",
+    "recent-popularity",
+    "content",
+    "item-knn",
+    "ease",
+    "ease-decayed",
+    "als",
+]
+#: All of them; one that cannot run on a data set is left out, and the report says why.
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+
 class EvaluateConfig(Part, frozen=True):
     """The protocol that every printed figure follows.
 
     Attributes:
+        baselines: what stands beside the two-tower, of `models.baselines`. Their hyper-parameters
+            are chosen on the validation part from a small grid that stands with each.
         ks: list lengths.
         exclude_seen: leave out what the user had before the cut.
         candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
@@ -126,6 +164,7 @@ class EvaluateConfig(Part, frozen=True):
         seed: of resampling and of the random baseline.
     """
 
+    baselines: tuple[Baseline, ...] = BASELINES
     ks: tuple[Positive, ...] = (10, 20, 50, 100)
     exclude_seen: bool = True
     candidates: Literal["catalogue", "train"] = "catalogue"
@@ -136,3 +175,5 @@ class EvaluateConfig(Part, frozen=True):
     def __post_init__(self) -> None:
         if not self.ks or list(self.ks) != sorted(set(self.ks)):
             raise ValueError(f"ks must rise and not be empty, got {list(self.ks)}")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines names one twice, got {list(self.baselines)}")

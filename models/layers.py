@@ -69,23 +69,24 @@ class HistoryPool(tf.keras.layers.Layer):
 
 
 class ItemBias(tf.keras.layers.Layer):
-    """One more dimension on the items' side: b(item). The queries' side has 1 there.
+    """One more dimension on the items' side: b(item) + prior(item). The queries' side has 1 there.
 
     Args:
         column: the item id's codes among the features.
-        n_codes: rows of the table.
-        trainable: False for a table that only carries a prior.
+        n_codes: rows of the tables.
     """
 
-    def __init__(self, column: str, n_codes: int, *, trainable: bool, **kwargs: Any) -> None:
+    def __init__(self, column: str, n_codes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.column = column
-        self.table = self.add_weight("bias", [n_codes], initializer="zeros", trainable=trainable)
+        self.table = self.add_weight("bias", [n_codes], initializer="zeros")
+        self.prior = self.add_weight("prior", [n_codes], initializer="zeros", trainable=False)
 
     def call(self, inputs: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Return float32 [B, dim + 1]."""
         codes = tf.reshape(features[self.column], [-1])
-        return tf.concat([inputs, tf.gather(self.table, codes)[:, None]], axis=1)
+        bias = tf.gather(self.table, codes) + tf.gather(self.prior, codes)
+        return tf.concat([inputs, bias[:, None]], axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
         """One wider."""
@@ -104,7 +105,60 @@ class AppendOne(tf.keras.layers.Layer):
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
-class IdDropout(tf.keras.layers.Layer):
+class Draws(tf.keras.layers.Layer):
+    """Random numbers that depend on the seed and on how often they were asked for.
+
+    The count is a weight, so it is saved with the model: a fit that is resumed draws what it would
+    have drawn had it never stopped. Keras' own dropout starts its stream anew in each process.
+
+    Args:
+        seed: of the stream.
+    """
+
+    def __init__(self, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.count = self.add_weight(
+            "count", [], tf.int64, initializer="zeros", trainable=False, experimental_autocast=False
+        )
+
+    def uniform(self, shape: tf.Tensor) -> tf.Tensor:
+        """Return float32 numbers in [0, 1)."""
+        return tf.random.stateless_uniform(shape, self._next())
+
+    def integers(self, shape: tf.Tensor, below: int, dtype: tf.DType) -> tf.Tensor:
+        """Return whole numbers in [0, below)."""
+        return tf.random.stateless_uniform(shape, self._next(), 0, below, dtype)
+
+    def _next(self) -> tf.Tensor:
+        return tf.stack([tf.cast(self.seed, tf.int64), self.count.assign_add(1)])
+
+
+class Dropout(Draws):
+    """In training, leave numbers out at random and enlarge the others (Srivastava et al. 2014).
+
+    Args:
+        rate: share of numbers.
+        seed: of the draws.
+    """
+
+    def __init__(self, rate: float, *, seed: int, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return float32, the shape of the inputs."""
+        if not training:
+            return inputs
+        keep = self.uniform(tf.shape(inputs)) >= self.rate
+        return tf.where(keep, inputs / (1.0 - self.rate), 0.0)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Unchanged."""
+        return input_shape
+
+
+class IdDropout(Draws):
     """In training, replace ids by the unseen code at random, so that its row gets trained.
 
     Without it the row that stands for unknown users and new items keeps its initial numbers.
@@ -113,10 +167,11 @@ class IdDropout(tf.keras.layers.Layer):
         column: codes of an id.
         rate: share of rows.
         unseen: the code to put in.
+        seed: of the draws.
     """
 
-    def __init__(self, column: str, *, rate: float, unseen: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, column: str, *, rate: float, unseen: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
         self.column = column
         self.rate = rate
         self.unseen = unseen
@@ -126,7 +181,7 @@ class IdDropout(tf.keras.layers.Layer):
         if not training:
             return inputs
         codes = inputs[self.column]
-        drop = tf.random.uniform(tf.shape(codes)) < self.rate
+        drop = self.uniform(tf.shape(codes)) < self.rate
         return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -22,9 +22,9 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
 from models import in_batch
 from models.columns import Column, Columns, n_rows, take, take_rows
-from models.config import LossConfig, TwoTowerConfig
+from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.exact import search
-from models.layers import AppendOne, HistoryPool, IdDropout, ItemBias
+from models.layers import AppendOne, Draws, Dropout, HistoryPool, IdDropout, ItemBias
 from models.retriever import Bools, Queries, Ragged, TopK
 
 QUERY, ITEM = "query", "candidate"
@@ -45,12 +45,14 @@ class TrainingFacts:
         positives: item rows of each user, a Ragged of n_users lists.
         items: inputs of the item tower, n_items rows.
         batch_size: rows of a training step.
+        seed: of drawn negatives.
     """
 
     item_counts: npt.NDArray[np.integer]
     positives: Ragged
     items: Columns
     batch_size: int
+    seed: int
 
 
 def read_schema(folder: Path) -> Schema:
@@ -135,7 +137,7 @@ def _tower(
     inputs = mm.InputBlockV2(schema, aggregation=config.combine, **{**_NO_BRANCHES, **branches})
     blocks: list[tf.keras.layers.Layer] = []
     if config.dropout:
-        blocks.append(tf.keras.layers.Dropout(config.dropout, seed=seed))
+        blocks.append(Dropout(config.dropout, seed=seed))
     if layers:
         blocks.append(
             mm.MLPBlock(list(layers), activation=config.activation, no_activation_last_layer=True)
@@ -147,14 +149,12 @@ def _tower(
         blocks.append(_bias(ids.first) if name == "item" else AppendOne())
     pre = None
     if config.id_dropout and ids:
-        pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=_UNSEEN)
+        pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed + 1)
     return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
 
 
 #: InputBlockV2 makes blocks of its own for tags that are not spoken for.
 _NO_BRANCHES = {"categorical": Tags.CATEGORICAL, "continuous": Tags.CONTINUOUS}
-#: The code of values that were not seen in training (workflows.vocabulary.FIRST_OOV).
-_UNSEEN = 2
 
 
 def _embeddings(
@@ -186,7 +186,23 @@ def _table(tower: mm.Encoder, column: ColumnSchema) -> tf.keras.layers.Embedding
 
 
 def _bias(item_id: ColumnSchema) -> ItemBias:
-    return ItemBias(item_id.name, item_id.int_domain.max + 1, trainable=True)
+    return ItemBias(item_id.name, item_id.int_domain.max + 1)
+
+
+def set_prior(
+    model: mm.RetrievalModelV2, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]
+) -> None:
+    """Put a prior into the item bias; items that share a code share their mean.
+
+    Args:
+        model: built with `item_bias`.
+        codes: the item id's code of each item, int [n_items].
+        prior: float32 [n_items].
+    """
+    bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
+    size = int(bias.prior.shape[0])
+    count = np.maximum(np.bincount(codes, minlength=size), 1)
+    bias.prior.assign((np.bincount(codes, prior, minlength=size) / count).astype(np.float32))
 
 
 def empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
@@ -239,6 +255,7 @@ class SampledSoftmax(ModelOutput):
                 log_q, batch_size=facts.batch_size, negatives=config.negatives
             )
         self.n_items = n_items
+        self.draws = Draws(facts.seed)
         self.log_q = tf.constant(log_q)
         self.liked = tf.constant(facts.positives.values, tf.int32)
         self.offsets = tf.constant(facts.positives.offsets, tf.int64)
@@ -279,13 +296,13 @@ class SampledSoftmax(ModelOutput):
     def _candidates(
         self, own: tf.Tensor, vectors: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Return item rows [C], their vectors [C, dim], and the column of each row's own item [B]."""
+        """Return item rows [C], their vectors [C, dim], and each row's own column [B]."""
         if self.kind == "full":
             rows = tf.range(self.n_items, dtype=own.dtype)
             return rows, self.embed_items(rows, training), own
         positives = tf.range(tf.size(own))
         if self.kind == "mixed":
-            drawn = tf.random.uniform([self.config.negatives], 0, self.n_items, own.dtype)
+            drawn = self.draws.integers([self.config.negatives], self.n_items, own.dtype)
             more = self.embed_items(drawn, training)
             return tf.concat([own, drawn], 0), tf.concat([vectors, more], 0), positives
         return own, vectors, positives

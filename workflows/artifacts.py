@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 
 from models import two_tower
 from models.callbacks import Epoch
-from models.columns import Column, read_columns
+from models.columns import Column, as_array, read_columns
 from models.config import EvaluateConfig
-from models.retriever import Interactions
+from models.prior import Prior
+from models.retriever import Interactions, Ragged
 from models.trial import Trial, trial
 from workflows.errors import RecipeError
 from workflows.recipe import Recipe
 from workflows.store import Store
 
-#: Parts that come before each part, in order of time.
-_BEFORE = {"valid": ("train",), "test": ("train", "valid")}
+#: The parts that are known at a cut: before valid, before test, or all of them.
+KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "valid", "test")}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class Prepared:
             n_items=len(self.raw_items),
         )
 
+    def histories(self, *parts: str) -> Ragged:
+        """Return what each user of the table did in some parts, oldest first."""
+        rows = self.interactions(*parts)
+        known = (rows.users >= 0) & (rows.items >= 0)
+        return Ragged.from_pairs(rows.users[known], rows.items[known], n_lists=rows.n_users)
+
     def trial(self, part: str, config: EvaluateConfig) -> Trial | None:
         """Return the trial of valid or test; None where the split has no such part."""
         held = self.interactions(part)
@@ -100,7 +107,7 @@ class Prepared:
         return trial(
             held.users,
             held.items,
-            history=self.interactions(*_BEFORE[part]),
+            history=self.interactions(*KNOWN[part]),
             item_counts=self.item_counts,
             config=config,
         )
@@ -122,6 +129,17 @@ class TrainFiles:
         """Epochs, JSON."""
         return self.folder / "history.json"
 
+    @property
+    def prior(self) -> Path:
+        """The chosen prior, JSON; absent if the recipe asks for none."""
+        return self.folder / "prior.json"
+
+    def read_prior(self) -> Prior | None:
+        """Return the chosen prior."""
+        if not self.prior.is_file():
+            return None
+        return msgspec.json.decode(self.prior.read_bytes(), type=Prior)
+
     def read_history(self) -> list[Epoch]:
         """Return what was measured, epoch by epoch."""
         return msgspec.json.decode(self.history.read_bytes(), type=list[Epoch])
@@ -133,9 +151,13 @@ def build_model(recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
     Raises:
         RecipeError: the towers do not fit together.
     """
-    positives = prepared.interactions("train").histories()
+    positives = prepared.histories("train")
     facts = two_tower.TrainingFacts(
-        prepared.item_counts, positives, prepared.items, recipe.train.batch_size
+        prepared.item_counts,
+        positives,
+        prepared.items,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
     )
     schema = two_tower.read_schema(prepared.folder / "train")
     try:
@@ -144,13 +166,32 @@ def build_model(recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
         raise RecipeError(f"recipe {recipe.name}, field model: {error}") from None
 
 
-def load_model(store: Store, recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
+def load_model(
+    store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str = "test"
+) -> mm.RetrievalModelV2:
     """Build the recipe's model with the weights that the train stage kept.
+
+    Args:
+        store: the run.
+        recipe: of the run.
+        prepared: its etl stage.
+        as_of: the cut, a key of `KNOWN`, up to which a prior counts interactions.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
     """
     store.read("train", recipe)
+    files = TrainFiles(store.folder("train"))
     model = build_model(recipe, prepared)
-    model.load_weights(TrainFiles(store.folder("train")).weights)
+    model.load_weights(files.weights)
+    if prior := files.read_prior():
+        apply_prior(model, prepared, prior, as_of=as_of)
     return model
+
+
+def apply_prior(
+    model: mm.RetrievalModelV2, prepared: Prepared, prior: Prior, *, as_of: str
+) -> None:
+    """Put a prior, as of a cut, into a model's item bias."""
+    codes = as_array(prepared.items[prepared.recipe.item_id])
+    two_tower.set_prior(model, codes, prior.scores(prepared.interactions(*KNOWN[as_of])))

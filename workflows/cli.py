@@ -58,36 +58,47 @@ class Call:
     def open(self) -> tuple[Recipe, Store, Path]:
         """Return the recipe, the run, and the folder of raw data."""
         from workflows import recipe as recipes
-        from workflows.store import Store
 
         path = recipes.find(self.recipe_name)
         recipe = recipes.load(path, self.settings or [])
-        name = self.run or recipe.name
-        root = Path(name) if "/" in name else Path("runs") / name
-        return recipe, Store(root), (path.parent / recipe.data).resolve()
+        return recipe, self.store(self.run or recipe.name), (path.parent / recipe.data).resolve()
+
+    def store(self, run: str) -> Store:
+        """Return a run by its name in runs/, or by its path."""
+        from workflows.store import Store
+
+        return Store(Path(run) if "/" in run else Path("runs") / run)
 
 
-def verb(function: Callable[[Call], None]) -> Callable[[Call], None]:
-    """Make a command of a function of a `Call`: the shared options are written once."""
-    hints = get_type_hints(Call, include_extras=True)
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function of a `Call`: the shared options are written once.
+
+    Keyword-only parameters of the function, annotated for typer, are options of this verb alone.
+    """
+    shared, own = (
+        get_type_hints(Call, include_extras=True),
+        inspect.signature(function, eval_str=True),
+    )
+    names = [field.name for field in dataclasses.fields(Call)]
 
     def command(**options: Any) -> None:
-        function(Call(**options))
+        call = Call(**{name: options.pop(name) for name in names})
+        function(call, **options)
 
+    parameters = [
+        inspect.Parameter(
+            field.name, _KEYWORD, default=field.default, annotation=shared[field.name]
+        )
+        for field in dataclasses.fields(Call)
+    ]
+    parameters += [p for p in own.parameters.values() if p.kind is _KEYWORD]
     command.__doc__ = function.__doc__
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=hints[field.name],
-            )
-            for field in dataclasses.fields(Call)
-        ]
-    )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app.command(name=function.__name__)(command)
     return function
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @verb
@@ -123,13 +134,23 @@ def etl(call: Call) -> None:
 
 
 @verb
-def train(call: Call) -> None:
+def train(
+    call: Call,
+    *,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted fit.")
+    ] = False,
+    warm_start: Annotated[
+        str, typer.Option(help="Begin with the weights of this run (see etl --grow-from).")
+    ] = "",
+) -> None:
     """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
     device = call.device()
     from workflows.train import train
 
     recipe, store, _ = call.open()
-    result = train(recipe, store, device)
+    earlier = call.store(warm_start) if warm_start else None
+    result = train(recipe, store, device, resume=resume, warm_start=earlier)
     shown = ("loss", "val_recall", "val_ndcg")
     rows = {
         "best epoch": f"{result.best.epoch + 1} of {result.epochs}",
@@ -155,13 +176,19 @@ def evaluate(call: Call) -> None:
 
 
 @verb
-def export(call: Call) -> None:
+def export(
+    call: Call,
+    *,
+    as_of: Annotated[
+        str, typer.Option(help="What histories know of: test (as evaluated) or latest.")
+    ] = "test",
+) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
-    from workflows.export import export
+    from workflows.export import as_of_named, export
 
     recipe, store, _ = call.open()
-    result = export(recipe, store, device)
+    result = export(recipe, store, device, as_of=as_of_named(as_of))
     rows = {
         "users": f"{result.users:,}",
         "items": f"{result.items:,}",

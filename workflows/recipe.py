@@ -1,6 +1,7 @@
 """The only description of a data set: parsed once, frozen, unknown keys refused.
 
-Schema, tags, the NVTabular graph, tables and signatures are derived from it. It holds data, never code.
+Schema, tags, the NVTabular graph, tables and signatures are derived from it. It holds data, never
+code.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from models.config import (
     OptimizerConfig,
     Part,
     Positive,
+    PriorConfig,
     Share,
     TrainConfig,
     TwoTowerConfig,
@@ -60,7 +62,7 @@ class Source(Part, frozen=True):
 
     files: Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
     format: Literal["csv", "tsv", "parquet"] | None = None
-    rename: dict[str, str] = {}
+    rename: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     nulls: tuple[str, ...] = ("",)
 
 
@@ -248,6 +250,7 @@ class Recipe(Part, frozen=True):
     model: TwoTowerConfig = TwoTowerConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    prior: PriorConfig | None = None
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -337,15 +340,23 @@ class Recipe(Part, frozen=True):
         return msgspec.json.decode(msgspec.json.encode(self))
 
     def digest(self, *parts: str) -> str:
-        """Return the SHA-256 of the named parts (of all, without names)."""
+        """Return the SHA-256 of the named parts, such as `train` or `evaluate.ks` (or of all)."""
         every = self.to_dict()
-        chosen = {part: every[part] for part in parts} if parts else every
+        chosen = {part: part_of(every, part) for part in parts} if parts else every
         return hashlib.sha256(msgspec.json.encode(chosen, order="sorted")).hexdigest()
 
 
+def part_of(recipe: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at a path of a recipe's plain data; None where there is nothing."""
+    at: Any = recipe
+    for step in path.split("."):
+        at = at.get(step) if isinstance(at, Mapping) else None
+    return at
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on`, `off`, `yes`, `no` as booleans, 12:30
-    as 750, 010 as 8 and 2020-01-01 as a date.
+    """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750,
+    010 as 8 and 2020-01-01 as a date.
 
     A key is text as it stands there (`null: mean`, `1: item_id`), and stands there once.
     """
@@ -355,7 +366,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -503,7 +514,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _name_the_keys(path: list[str], raw: Any) -> list[str]:
-    """Put the key in the place of each `*`, where msgspec only says "some value of this mapping"."""
+    """Put the key in the place of each `*`, where msgspec says "some value of this mapping"."""
     named: list[str] = []
     for step in path:
         if step == "*" and isinstance(raw, Mapping):

@@ -26,7 +26,7 @@ import msgspec
 
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
-from workflows.recipe import Recipe
+from workflows.recipe import Recipe, parse, part_of
 
 MANIFEST = "manifest.json"
 #: What each stage reads of the recipe, and which earlier stages it reads.
@@ -41,7 +41,11 @@ PARTS: dict[str, tuple[str, ...]] = {
         "history",
         "vocabulary",
     ),
-    "train": ("model", "loss", "optimizer", "train", "evaluate"),
+    "train": (
+        *("model", "loss", "optimizer", "prior", "train"),
+        # what its validation reads; other baselines or intervals leave the model as it is
+        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
+    ),
     "evaluate": ("evaluate",),
     "export": (),
 }
@@ -155,7 +159,8 @@ class Store:
         manifest = self._manifest(stage)
         redo = f"Run `two-tower {stage}` (or `make {stage}`) again."
         if manifest.parts_hash != recipe.digest(*PARTS[stage]):
-            changed = [p for p in PARTS[stage] if manifest.recipe.get(p) != recipe.to_dict()[p]]
+            now = recipe.to_dict()
+            changed = [p for p in PARTS[stage] if part_of(manifest.recipe, p) != part_of(now, p)]
             raise StaleInput(
                 f"{self.folder(stage)} was made from another recipe: {', '.join(changed)} changed "
                 f"since. {redo}"
@@ -169,9 +174,25 @@ class Store:
         self._check_files(stage, manifest, deep=deep, redo=redo)
         return manifest
 
+    def digest(self, stage: str) -> str:
+        """Return the digest of a finished stage, whatever recipe it was made from.
+
+        Raises:
+            MissingStage, ArtifactError: there is none.
+        """
+        return self._manifest(stage).digest
+
+    def recipe(self, stage: str) -> Recipe:
+        """Return the recipe that a finished stage was made from.
+
+        Raises:
+            MissingStage, ArtifactError: there is none.
+        """
+        return parse(self._manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
+
     def _manifest(self, stage: str) -> Manifest:
         folder = self.folder(stage)
-        self._restore(stage)
+        self._mend(stage)
         if not folder.is_dir():
             raise MissingStage(
                 f"{folder} is not there yet. Run `two-tower {stage}` (or `make {stage}`) first."
@@ -206,12 +227,17 @@ class Store:
         new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
+    def _mend(self, stage: str) -> None:
+        """Restore as a reader: a writer that is between the renames is left to finish."""
+        if (self.root / f".{stage}.old").exists() and not self.folder(stage).exists():
+            with contextlib.suppress(StorageError, OSError), self._locked():
+                self._restore(stage)
+
     def _restore(self, stage: str) -> None:
         """Bring back the old result if a kill came between moving it aside and its replacement."""
         final, old = self.root / stage, self.root / f".{stage}.old"
         if old.exists() and not final.exists():
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(final)
+            old.rename(final)
 
     def _tidy(self, stage: str) -> None:
         self._restore(stage)
@@ -243,6 +269,8 @@ def _explained(root: Path) -> Iterator[None]:
         errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
         errno.EACCES: "permission denied: choose a --run that you may write",
         errno.EROFS: "the file system is read-only: choose a --run that you may write",
+        errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
+        errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
         errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
     }
     try:

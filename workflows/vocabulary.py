@@ -150,7 +150,12 @@ class Vocabulary:
         Raises:
             ArtifactError: if the file is not such a table.
         """
-        table = pq.read_table(path)
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(
+                f"{path} is no vocabulary: {error}. Run `two-tower etl` again."
+            ) from None
         facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         if table.column_names != ["value", "code", "count"] or "oov_buckets" not in facts:
             raise ArtifactError(

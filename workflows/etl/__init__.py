@@ -132,18 +132,17 @@ def _positives(
     table = raw.tables[source]
     for column in (recipe.user_id, recipe.item_id, recipe.time):
         if column:
-            sources.require(table, column, raw.where(source))
+            raw.require(source, column)
             table = _drop(table, pc.is_valid(table[column]), f"no {column}", counts)
     _refuse_gaps(recipe, raw, source)
     for join in recipe.join:
         _refuse_gaps(recipe, raw, join.table)
         table = _joined(recipe, raw, table, join, counts)
     columns = list(recipe.features)
-    for column in columns:
-        sources.require(table, column, raw.where(source))
+    for column in [*columns, *([recipe.positive.column] if recipe.positive else [])]:
+        raw.require(source, column, *(j.table for j in recipe.join))
     frame = table.to_pandas()
     if recipe.positive:
-        sources.require(table, recipe.positive.column, raw.where(source))
         names = dict.fromkeys([*columns, recipe.positive.column])
         workflow = graph.positives(recipe, list(names))
         kept = workflow.fit_transform(encode.dataset(frame, device)).to_ddf().compute()

@@ -96,6 +96,7 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
 
 def positives(recipe: Recipe, columns: Sequence[str]) -> nvt.Workflow:
     """Build the workflow that keeps the positive rows."""
+    assert recipe.positive is not None, "every row is a positive"
     nodes = list(columns) >> nvt.ops.Filter(f=IsPositive(recipe.positive))
     return nvt.Workflow(nodes)
 
@@ -147,13 +148,14 @@ def encoding(
         schema: of the raw data.
         rows: id column → the ids of its table; adds `user_row` or `item_row`.
     """
-    nodes = [_tagged(recipe, fitted, column) for column in columns]
+    tagged = [_tagged(recipe, fitted, column) for column in columns]
+    nodes = [node for node in tagged if node is not None]
     for column, ids in (rows or {}).items():
         name = USER_ROW if recipe.features[column].role == "user" else ITEM_ROW
         nodes.append([column] >> Rows(ids, name))
     if recipe.time in columns:
         nodes.append([recipe.time] >> nvt.ops.AddMetadata())
-    workflow = nvt.Workflow(sum((n for n in nodes[1:] if n is not None), nodes[0]))
+    workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
     return workflow.fit_schema(schema)
 
 

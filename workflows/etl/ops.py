@@ -28,7 +28,7 @@ _COMPARE = {
 
 
 class IsPositive:
-    """The recipe's positive rule as the callable that NVTabular's Filter takes. No value is none."""
+    """The recipe's positive rule as the callable of NVTabular's Filter; a null is no positive."""
 
     def __init__(self, rule: PositiveRule) -> None:
         self.rule = rule

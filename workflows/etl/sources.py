@@ -33,20 +33,37 @@ class Raw:
         tables: source name → its columns that the recipe names, canonical types.
         files: source name → the files it came from.
         rows: source name → rows of each of these files.
+        columns: source name → all columns of these files, `rename:` applied.
         folder: the data folder.
     """
 
     tables: dict[str, pa.Table]
     files: dict[str, list[Path]]
     rows: dict[str, list[int]]
+    columns: dict[str, list[str]]
     folder: Path
 
     def where(self, source: str) -> str:
         """Name a source and its files, for messages."""
         return f"source {source!r} ({', '.join(p.name for p in self.files[source])})"
 
+    def require(self, source: str, column: str, *joined: str) -> None:
+        """Check that a source, or one of those joined to it, has a column.
+
+        Raises:
+            DataError: names the columns that are there and the nearest one.
+        """
+        there = [name for s in (source, *joined) for name in self.columns[s]]
+        if column not in there:
+            also = f", nor {', '.join(map(self.where, joined))}" if joined else ""
+            raise DataError(
+                f"{self.where(source)} has no column {column!r}{also}{_nearest(column, there)}. "
+                "Correct the name in the recipe, or give a raw column this name with `rename:`. "
+                f"Columns: {', '.join(dict.fromkeys(there))}."
+            )
+
     def place(self, source: str, row: int) -> str:
-        """Name the file of a table's row (from 0), and its number there (from 1, header not counted)."""
+        """Name the file of a table's row (from 0) and its number there (from 1, without header)."""
         for path, n in zip(self.files[source], self.rows[source], strict=True):
             if row < n:
                 return f"{path}, row {row + 1}"
@@ -69,16 +86,21 @@ def read(recipe: Recipe, folder: Path) -> Raw:
     Raises:
         DataError: a missing file or column, a row or cell that cannot be parsed.
     """
-    tables, files, rows = {}, {}, {}
+    tables, files, rows, columns = {}, {}, {}, {}
     for name, source in recipe.sources.items():
         files[name] = _files(name, source, folder)
-        parts = [_canonical(_read_file(path, source), recipe, path) for path in files[name]]
+        parts, names = [], {}
+        for path in files[name]:
+            table = _read_file(path, source)
+            names.update(dict.fromkeys(table.column_names))
+            parts.append(_canonical(table, recipe, path))
+        columns[name] = list(names)
         _refuse_unlike(parts, files[name])
         tables[name] = pa.concat_tables(parts)
         rows[name] = [part.num_rows for part in parts]
         if tables[name].num_rows == 0:
             raise DataError(f"{files[name][0]} has no rows. Put data there, or another file.")
-    return Raw(tables, files, rows, folder)
+    return Raw(tables, files, rows, columns, folder)
 
 
 def _refuse_unlike(parts: Sequence[pa.Table], paths: Sequence[Path]) -> None:
@@ -98,7 +120,8 @@ def _files(name: str, source: Source, folder: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         root = Path(Path(pattern).anchor or folder)
-        matches = sorted(p for p in root.glob(pattern.lstrip("/")) if p != root)
+        exact = root / pattern
+        matches = [exact] if exact.exists() else sorted(root.glob(pattern.lstrip("/")))
         if not matches:
             raise DataError(
                 f"source {name!r}: no file matches {pattern!r} in {root}. Put the raw files there, "
@@ -176,8 +199,8 @@ def _read_text(path: Path, source: Source, kind: str) -> pa.Table:
         raise DataError(
             f"{path} has {len(bad_rows)} unparsable row{'s' * (len(bad_rows) > 1)}; the first, row "
             f"{first.number - 1}, has {first.actual_columns} fields where {first.expected_columns} "
-            f"are expected: {first.text[:80]!r}. Mend the file, or set the source's `format:` if it "
-            f"is not {kind}."
+            f"are expected: {first.text[:80]!r}. Mend the file, or set the source's `format:` if "
+            f"it is not {kind}."
         )
     return table
 
@@ -239,8 +262,8 @@ def _parsed(column: pa.ChunkedArray, kind: pa.DataType, name: str, path: Path) -
     except pa.ArrowInvalid:
         row, value = _first_bad(column, kind)
         raise DataError(
-            f"{path}, column {name!r}, row {row}: {value!r} is no {kind}. Mend it, or list the text "
-            "under the source's `nulls` if it stands for no value."
+            f"{path}, column {name!r}, row {row}: {value!r} is no {kind}. Mend it, or list the "
+            "text under the source's `nulls` if it stands for no value."
         ) from None
 
 
@@ -311,20 +334,6 @@ def _to_lists(
     return pa.chunked_array([lists])
 
 
-def require(table: pa.Table, column: str, where: str) -> None:
-    """Check that a table has a column.
-
-    Raises:
-        DataError: names the columns that are there and the nearest one.
-    """
-    if column not in table.column_names:
-        raise DataError(
-            f"{where} has no column {column!r}{_nearest(column, table.column_names)}. Rename a raw column with `rename:` in the "
-            f"recipe. Columns that the recipe names and that are there: "
-            f"{', '.join(table.column_names) or 'none'}."
-        )
-
-
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""

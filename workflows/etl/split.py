@@ -27,7 +27,7 @@ def assign(
 
     Args:
         split: the rule.
-        users: a number for each interaction's user, int [n], in order of time (ties as in the file).
+        users: a number for each interaction's user, int [n], in order of time, ties as in the file.
         times: seconds, int64 [n], rising; None where the data has no time.
 
     Returns:
@@ -61,8 +61,8 @@ def refuse_empty(rows: dict[str, int]) -> None:
         if n == 0:
             counts = ", ".join(f"{p} {m}" for p, m in rows.items())
             raise DataError(
-                f"The {part} split is empty ({counts} rows after filtering). Use more data, another "
-                "`split:`, or a weaker `positive:` rule."
+                f"The {part} split is empty ({counts} rows after filtering). Use more data, "
+                "another `split:`, or a weaker `positive:` rule."
             )
 
 

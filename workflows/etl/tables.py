@@ -1,8 +1,9 @@
 """The user and the item table as of the cut: one row an id, the latest values, conflicts counted.
 
-They know what was known at the cut: the rows of a user or item source, and the training interactions.
-Rows stand in order of falling training count, ties by id, so that a tie between scores is broken in
-favour of the more popular item. The user table ends with a row without id: somebody unknown.
+They know what was known at the cut: the rows of a user or item source, and the training
+interactions. Rows stand in order of falling training count, ties by id, so that a tie between scores
+is broken in favour of the more popular item. The user table ends with a row without id: somebody
+unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl.sources import Raw, require
+from workflows.etl.sources import Raw
 from workflows.recipe import Join, Recipe
 
 Role = Literal["user", "item"]
@@ -49,7 +50,7 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
     """
     table = raw.tables[join.table]
     where = raw.where(join.table)
-    require(table, join.on, where)
+    raw.require(join.table, join.on)
     counts = pc.value_counts(table[join.on])
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
@@ -86,10 +87,12 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
     conflicts = {}
     for column in columns:
         if side is not None and column not in interactions.column_names:
-            require(side, column, raw.where(join.table) if join else "")
+            if column not in side.column_names:
+                raise _of_nobody(recipe, column, role)
             data[column] = _look_up(ids, side[key], side[column])
         else:
-            require(interactions, column, raw.where(recipe.interactions))
+            if column not in interactions.column_names:
+                raise _of_nobody(recipe, column, role)
             kind = interactions[column].type
             values = pa.array(latest[column], kind, from_pandas=True)
             data[column] = _look_up(ids, pa.array(latest[key], pa.string()), values)
@@ -101,6 +104,14 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
     if role == "user":
         frame = pa.concat_tables([frame, _unknown(frame)])
     return Table(frame.combine_chunks(), conflicts)
+
+
+def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:
+    key = recipe.user_id if role == "user" else recipe.item_id
+    return DataError(
+        f"features.{column} has role {recipe.features[column].role}, but the column is neither in "
+        f"the interactions nor in a table joined on {key!r}. Correct its role, or add the join."
+    )
 
 
 def _ids(

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import merlin.models.tf as mm
 import numpy as np
@@ -17,17 +18,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Columns, take_rows
-from models.retriever import Ragged
-from models.two_tower import embed
-from workflows.artifacts import Prepared, load_model
+from models.columns import Columns, as_array
+from models.retriever import Queries, Ragged
+from models.two_tower import TwoTower, embed
+from workflows.artifacts import KNOWN, Prepared, load_model
 from workflows.device import Device
-from workflows.errors import ArtifactError
+from workflows.errors import ArtifactError, RecipeError
 from workflows.export import selfcheck, towers
 from workflows.recipe import Recipe
 from workflows.store import Store
 
 log = logging.getLogger(__name__)
+
+AsOf = Literal["test", "latest"]
+
+
+def as_of_named(name: str) -> AsOf:
+    """Return the cut that a name stands for.
+
+    Raises:
+        RecipeError: it stands for none.
+    """
+    if name == "test" or name == "latest":
+        return name
+    raise RecipeError(f"--as-of {name!r}: expected test (as evaluated) or latest (all there is).")
 
 
 @dataclass(frozen=True)
@@ -51,13 +65,15 @@ class ExportResult:
     seconds: float
 
 
-def export(recipe: Recipe, store: Store, device: Device) -> ExportResult:
+def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test") -> ExportResult:
     """Write runs/<name>/export/ from the trained model, and sign it after a check from outside.
 
     Args:
         recipe: names of columns.
         store: the run.
         device: chosen for this process.
+        as_of: the cut that users' histories and a recency prior know of: `test`, as evaluated, or
+            `latest`, with every interaction there is, for production.
 
     Raises:
         ArtifactError: a fresh process could not reproduce the embeddings.
@@ -65,55 +81,87 @@ def export(recipe: Recipe, store: Store, device: Device) -> ExportResult:
     start = time.perf_counter()
     prepared = Prepared.open(store, recipe)
     with store.write("export", recipe, device) as draft:
-        model = load_model(store, recipe, prepared)
-        folder = draft.folder
-        # the last row of the user table is nobody: without an id, it has no place in an export
-        known = np.arange(len(prepared.raw_users) - 1)
-        n_users, dim = _side(
-            folder,
-            "user",
-            model.query_encoder,
-            {name: take_rows(column, known) for name, column in prepared.users.items()},
-            prepared.raw_users.slice(0, len(known)),
-            recipe.user_id,
-        )
-        n_items, _ = _side(
-            folder,
-            "item",
-            model.candidate_encoder,
-            prepared.items,
-            prepared.raw_items,
-            recipe.item_id,
-        )
-        shutil.copytree(prepared.folder / "vocabulary", folder / "vocabulary")
-        shutil.copy(prepared.folder / "train" / "schema.pbtxt", folder / "schema.pbtxt")
-        _check_from_outside(folder)
-        draft.rows = {"users": n_users, "items": n_items, "dim": dim}
+        model = load_model(store, recipe, prepared, as_of=as_of)
+        sides = (_users(model, prepared, as_of), _items(model, prepared))
+        widths = [_write(side, draft.folder) for side in sides]
+        shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
+        shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
+        _check_from_outside(draft.folder)
+        rows = {f"{side.name}s": len(side.raw) for side in sides}
+        draft.rows = {**rows, "dim": widths[0]}
         draft.metrics = store.read("train", recipe, deep=False).metrics
-        metrics = draft.metrics
     return ExportResult(
-        store.folder("export"), n_users, n_items, dim, metrics, time.perf_counter() - start
+        store.folder("export"),
+        rows["users"],
+        rows["items"],
+        widths[0],
+        draft.metrics,
+        time.perf_counter() - start,
     )
 
 
-def _side(
-    folder: Path, side: str, tower: mm.Encoder, columns: Columns, raw: pa.Table, key: str
-) -> tuple[int, int]:
-    """Write a tower, its features and its embeddings; return rows and width."""
-    vectors = embed(tower, columns)
-    _refuse_broken(vectors, side)
-    towers.save(tower, folder / f"{side if side == 'item' else 'query'}_tower")
-    ids = {key: raw[key], f"{side}_code": pa.array(columns[key])}
-    features = {name: raw[name] for name in raw.column_names if name != key}
-    inputs = {
-        f"{name}{selfcheck.SUFFIX}": _to_arrow(columns[name]) for name in tower.schema.column_names
-    }
-    pq.write_table(pa.table({**ids, **features, **inputs}), folder / f"{side}_features.parquet")
-    flat = pa.array(vectors.ravel(), pa.float32())
-    fixed = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    pq.write_table(pa.table({**ids, "embedding": fixed}), folder / f"{side}_embeddings.parquet")
-    log.info("%s: %s rows", side, f"{len(vectors):,}")
-    return len(vectors), vectors.shape[1]
+@dataclass(frozen=True)
+class _Side:
+    """What is written of users or of items.
+
+    Attributes:
+        name: `user` or `item`.
+        key: the id column.
+        tower_name: folder of the SavedModel.
+        tower: the encoder.
+        codes: of the ids, int [n_rows].
+        inputs: of the tower, n_rows rows.
+        raw: readable columns, n_rows rows.
+    """
+
+    name: str
+    key: str
+    tower_name: str
+    tower: mm.Encoder
+    codes: npt.NDArray[np.integer]
+    inputs: Columns
+    raw: pa.Table
+
+
+def _users(model: mm.RetrievalModelV2, prepared: Prepared, as_of: AsOf) -> _Side:
+    # the last row of the user table is nobody: without an id, it has no place in an export
+    n_users = len(prepared.raw_users) - 1
+    queries = Queries(np.arange(n_users), prepared.histories(*KNOWN[as_of]))
+    inputs = TwoTower.of(model, prepared.users, prepared.items).inputs(queries)
+    raw = prepared.raw_users.slice(0, n_users)
+    if history := prepared.recipe.history:
+        latest = queries.histories.last(history.max_len)
+        for name, column in history.inputs.items():
+            values = prepared.raw_items[column].combine_chunks().take(pa.array(latest.values))
+            lists = pa.ListArray.from_arrays(latest.offsets.astype(np.int32), values)
+            raw = raw.append_column(name, lists)
+    key = prepared.recipe.user_id
+    codes = as_array(prepared.users[key])[:n_users]
+    return _Side("user", key, "query_tower", model.query_encoder, codes, inputs, raw)
+
+
+def _items(model: mm.RetrievalModelV2, prepared: Prepared) -> _Side:
+    key, tower = prepared.recipe.item_id, model.candidate_encoder
+    inputs = {name: prepared.items[name] for name in tower.schema.column_names}
+    codes = as_array(prepared.items[key])
+    return _Side("item", key, "item_tower", tower, codes, inputs, prepared.raw_items)
+
+
+def _write(side: _Side, folder: Path) -> int:
+    """Write a tower, its features and its embeddings; return the embeddings' width."""
+    vectors = embed(side.tower, side.inputs)
+    _refuse_broken(vectors, side.name)
+    towers.save(side.tower, folder / side.tower_name)
+    ids = {side.key: side.raw[side.key], f"{side.name}_code": pa.array(side.codes)}
+    readable = {name: side.raw[name] for name in side.raw.column_names if name != side.key}
+    inputs = {f"{name}{selfcheck.SUFFIX}": _to_arrow(c) for name, c in side.inputs.items()}
+    features = pa.table({**ids, **readable, **inputs})
+    pq.write_table(features, folder / f"{side.name}_features.parquet")
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    embeddings = pa.table({**ids, "embedding": fixed})
+    pq.write_table(embeddings, folder / f"{side.name}_embeddings.parquet")
+    log.info("%s: %s rows", side.name, f"{len(vectors):,}")
+    return vectors.shape[1]
 
 
 def _to_arrow(column: npt.NDArray[np.generic] | Ragged) -> pa.Array:

@@ -1,0 +1,53 @@
+"""Take over the weights of an earlier model whose vocabularies were smaller.
+
+A vocabulary that only grows keeps its codes, so the first rows of every table mean what they meant;
+the new rows start where unseen values stood, in the row of the unseen code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from models.config import UNSEEN
+
+Array = npt.NDArray[np.generic]
+
+
+class WarmStartError(ValueError):
+    """The earlier model has other towers."""
+
+
+def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) -> list[Array]:
+    """Return weights for the new model.
+
+    Args:
+        old: weights of the earlier model, in order.
+        fresh: initial weights of the new one, in the same order; tables may have more rows.
+        names: of the new weights, for messages.
+
+    Raises:
+        WarmStartError: a weight that is missing or shaped otherwise.
+    """
+    if len(old) != len(fresh):
+        raise WarmStartError(
+            f"the earlier model has {len(old)} weights, this one {len(fresh)}; the recipe's "
+            "features or model changed"
+        )
+    return [_grow(a, b, name) for a, b, name in zip(old, fresh, names, strict=True)]
+
+
+def _grow(old: Array, fresh: Array, name: str) -> Array:
+    if old.shape == fresh.shape:
+        return old
+    same_width = old.ndim == fresh.ndim and old.shape[1:] == fresh.shape[1:]
+    if not same_width or not old.ndim or len(old) > len(fresh) or len(old) <= UNSEEN:
+        raise WarmStartError(
+            f"{name} was {list(old.shape)} and would be {list(fresh.shape)}; only tables may grow"
+        )
+    taken = fresh.copy()
+    taken[: len(old)] = old
+    taken[len(old) :] = old[UNSEEN]
+    return taken

@@ -1,0 +1,565 @@
+"""The recipe: every wrong one is refused by name, line and remedy; its hash knows only content."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflows import recipe as recipes
+from workflows.errors import RecipeError
+from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows
+
+ROOT = Path(__file__).resolve().parent.parent
+MINIMAL = """\
+name: shop
+sources:
+  log: {files: log.csv}
+  shops: {files: shops.csv}
+interactions: log
+split: {kind: leave_last}
+features:
+  user: {role: user, id: true}
+  item: {role: item, id: true}
+  when: {role: time}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    return path
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "other.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_minimal_recipe_has_the_defaults(minimal: Path) -> None:
+    recipe = recipes.load(minimal)
+    assert (recipe.user_id, recipe.item_id, recipe.time) == ("user", "item", "when")
+    assert recipe.split == LeaveLast(valid=1, test=1)
+    assert recipe.sources["log"].nulls == ("",)
+    assert recipe.columns("user", "time") == ["user", "when"]
+    assert recipe.positive is None
+    assert recipe.vocabulary_rule("item").oov_buckets == 1
+
+
+def test_recipe_is_frozen(minimal: Path) -> None:
+    recipe = recipes.load(minimal)
+    with pytest.raises(AttributeError, match="immutable"):
+        recipe.name = "other"  # type: ignore[misc]
+    assert recipe.name == "shop"
+
+
+# ── unknown keys ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "field", "nearest"),
+    [
+        ("interactions:", "interaction:", 5, "interaction", "interactions"),
+        ("  log: {files", "  log: {file", 3, "sources.log.file", "files"),
+        ("{role: time}", "{rol: time}", 10, "features.when.rol", "role"),
+        ("{kind: leave_last}", "{kind: leave_last, vaild: 2}", 6, "split.vaild", "valid"),
+        ("split:", "trian: {epochs: 3}\nsplit:", 6, "trian", "train"),
+        ("split:", "train: {epoch: 3}\nsplit:", 6, "train.epoch", "epochs"),
+        ("split:", "join:\n  - {table: shops, onn: user}\nsplit:", 7, "join.0.onn", "on"),
+        (
+            "item: {role: item,",
+            "item: {role: item, vocabulary: {min_cont: 2},",
+            9,
+            "features.item.vocabulary.min_cont",
+            "min_count",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known(
+    tmp_path: Path, right: str, wrong: str, line: int, field: str, nearest: str
+) -> None:
+    text = MINIMAL.replace(right, wrong)
+    assert text != MINIMAL
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(path)
+    key = field.rpartition(".")[2]
+    assert str(caught.value).startswith(
+        f"{path}, line {line}, field {field}: Object contains unknown field `{key}`. "
+        f"Did you mean {nearest!r}? Fields here: "
+    )
+
+
+def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unknown field `zzz`\. Fields here: valid, test"):
+        recipes.load(minimal, ["split={kind: leave_last, zzz: 1}"])
+
+
+# ── wrong values ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name=a b", "field name: Expected `str` matching regex"),
+        ("name=../up", "field name: Expected `str` matching regex"),
+        ("train.epochs='3'", "field train.epochs: Expected `int`, got `str`"),
+        ("train.epochs=true", "field train.epochs: Expected `int`, got `bool`"),
+        ("train.epochs=1.5", "field train.epochs: Expected `int`, got `float`"),
+        ("train.epochs=0", "field train.epochs: Expected `int` >= 1"),
+        ("train.batch_size=null", "field train.batch_size: Expected `int`, got `null`"),
+        ("model.dim=[64]", "field model.dim: Expected `int`, got `array`"),
+        ("model.query_layers=[64, 0]", r"field model.query_layers.1: Expected `int` >= 1"),
+        ("loss.temperature=0", "field loss.temperature: Expected `float` > 0"),
+        ("loss.temperature=.nan", "field loss.temperature: Expected a finite number, got nan"),
+        ("optimizer.lr=.inf", "field optimizer.lr: Expected a finite number, got inf"),
+        ("evaluate.ks=[10, .inf]", "field evaluate.ks.1: Expected a finite number, got inf"),
+        ("evaluate.ks=[20, 10]", "field evaluate: ks must rise and not be empty, got [20, 10]"),
+        ("evaluate.ks=[]", "field evaluate: ks must rise and not be empty"),
+        ("sources.log.files=[]", "field sources.log.files: Expected `array` of length >= 1"),
+        ("sources.log.files=''", "field sources.log.files: Expected `str` of length >= 1"),
+        (
+            "sources.log.format=xlsx",
+            "Invalid enum value 'xlsx'. Expected one of: csv, parquet, tsv",
+        ),
+        ("sources.log.rename={a: 1}", "field sources.log.rename.a: Expected `str`, got `int`"),
+        ("sources.log.nulls=NA", "field sources.log.nulls: Expected `array`, got `str`"),
+        ("features.when.role=tiem", "Invalid enum value 'tiem'. Expected one of: context, item, "),
+        ("features.when.unit=h", "field features.when.unit: Invalid enum value 'h'. Expected one"),
+        ("features.x=null", "field features.x: Expected `object`, got `null`"),
+        (
+            "features.x={role: user, kind: number, null: zero}",
+            "field features.x.null: Invalid enum value 'zero'. Expected one of: error, mean, me",
+        ),
+        (
+            "features.x={role: user, kind: categories, separator: ''}",
+            "field features.x.separator: Expected `str` of length >= 1",
+        ),
+        ("split.kind=leave_lats", "Invalid value 'leave_lats'. Expected one of: leave_last, time"),
+        ("split={valid: 1}", "field split: Object missing required field `kind`"),
+        ("split=time", "field split: Expected `object`, got `str`"),
+        ("split={kind: time, test: 1.0}", "field split.test: Expected `float` < 1.0"),
+        ("split={kind: time, valid: -0.1}", "field split.valid: Expected `float` >= 0.0"),
+        ("split={kind: leave_last, valid: 0}", "field split.valid: Expected `int` >= 1"),
+        ("vocabulary.oov_buckets=0", "field vocabulary.oov_buckets: Expected `int` >= 1"),
+        ("join={table: shops, on: user}", "field join: Expected `array`, got `object`"),
+        (
+            "positive={column: x, is: '=>', value: 1}",
+            "Invalid enum value '=>'. Expected one of: !=",
+        ),
+        ("positive={column: x, is: '>', value: true}", "Expected `float | str`, got `bool`"),
+        ("positive={column: x, value: 1}", "field positive: Object missing required field `is`"),
+        ("interactions=5", "field interactions: Expected `str`, got `int`"),
+        ("fetch={package: x, sha256: a, members: {}}", "field fetch.package: Expected `str` match"),
+        (
+            f"fetch={{package: x==1, sha256: {'a' * 64}, members: {{a: ../b}}}}",
+            "field fetch.members.*: Expected `str` matching regex",
+        ),
+    ],
+)
+def test_a_wrong_value_names_field_expectation_and_what_came(
+    minimal: Path, override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        recipes.load(minimal, [override])
+    # the override is part of the place, for the file alone is not at fault
+    assert str(caught.value).startswith(f"{minimal} --set {override}")
+
+
+@pytest.mark.parametrize("missing", ["name", "sources", "interactions", "features", "split"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    raw = {key: value for key, value in yaml.safe_load(MINIMAL).items() if key != missing}
+    with pytest.raises(RecipeError, match=f"^r.yaml: Object missing required field `{missing}`"):
+        recipes.parse(raw, where="r.yaml")
+
+
+def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        MINIMAL + "model:\n  dim: 8\n\n  query_layers:\n    - 16\n    - wide # of no width\n",
+    )
+    with pytest.raises(
+        RecipeError, match=r"line 16, field model\.query_layers\.1: Expected `int`, got `str`"
+    ):
+        recipes.load(path)
+
+
+# ── rules between fields ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features.user.id=false", "exactly one with role user and id: true, got none"),
+        ("features.item.id=false", "exactly one with role item and id: true, got none"),
+        ("features.u2={role: user, id: true}", r"role user and id: true, got \['user', 'u2'\]"),
+        ("features.t2={role: time}", r"may have one with role time, got \['when', 't2'\]"),
+        ("features.when={role: context}", "this kind of split needs a feature with role time"),
+        ("features.x={role: context, id: true}", "an id has role user or item and kind category"),
+        ("features.item.kind=label", "features.item: an id has role user or item and kind categ"),
+        ("features.x={role: user, null: mean}", "features.x: null and indicator are for kind num"),
+        ("features.x={role: user, indicator: true}", "null and indicator are for kind number"),
+        ("features.x={role: user, separator: ','}", "features.x: separator is for kind categories"),
+        (
+            "features.x={role: user, kind: number, vocabulary: {min_count: 2}}",
+            "features.x: vocabulary is for kinds category and categories",
+        ),
+        ("features.when={role: time, vocabulary: {min_count: 2}}", "features.when: vocabulary is"),
+        ("features.x={role: user, unit: ms}", "features.x: unit is for role time"),
+        ("interactions=logs", r"interactions names 'logs', which is not one of the sources \(log"),
+        ("join=[{table: zz, on: user}]", "join names 'zz', which is not one of the sources"),
+        ("split={kind: given, test: zz}", "split names 'zz', which is not one of the sources"),
+        (
+            "split={kind: given, test: log, valid: yy}",
+            "split names 'yy', which is not one of the sources",
+        ),
+        (
+            "join=[{table: shops, on: when}]",
+            "join of 'shops' is on 'when'; expected the user id 'user' or the item id 'item'",
+        ),
+        (
+            "join=[{table: shops, on: user}, {table: log, on: user}]",
+            "join may look up one table by the user id and one by the item id",
+        ),
+        ("split={kind: time, valid: 0.5, test: 0.5}", r"split: valid and test are shares; .* 0.5"),
+        ("split={kind: random, valid: 0.9, test: 0.2}", r"together they must be below 1, got 0.9"),
+        ("split={kind: by_user, valid: 0.9, test: 0.2}", r"together they must be below 1, got 0.9"),
+        (
+            "positive={column: item, is: '==', value: 3}",
+            r"positive compares 'item', a category, with 3\.0",
+        ),
+        (
+            "positive={column: when, is: '>', value: '2020'}",
+            "positive compares 'when', a time, with '2020'",
+        ),
+    ],
+)
+def test_a_rule_between_fields_is_explained(minimal: Path, override: str, message: str) -> None:
+    assert recipes.load(minimal).name == "shop"  # without the override all is well
+    with pytest.raises(RecipeError, match=message):
+        recipes.load(minimal, [override])
+
+
+def test_positive_lists_are_refused(minimal: Path) -> None:
+    tags = "features.tags={role: item, kind: categories, separator: ','}"
+    assert recipes.load(minimal, [tags]).features["tags"].kind == "categories"
+    with pytest.raises(RecipeError, match="positive compares 'tags', a categories, with 'x'"):
+        recipes.load(minimal, [tags, "positive={column: tags, is: '==', value: x}"])
+
+
+def test_history_needs_item_columns_and_a_time(minimal: Path) -> None:
+    assert recipes.load(minimal, ["history.columns=[item]"]).history is not None
+    with pytest.raises(RecipeError, match="history column 'user' is no item feature"):
+        recipes.load(minimal, ["history.columns=[user]"])
+    with pytest.raises(RecipeError, match="history column 'itm' is no item feature"):
+        recipes.load(minimal, ["history.columns=[itm]"])
+    untimed = ["split.kind=random", "split={kind: random}", "features.when={role: context}"]
+    with pytest.raises(RecipeError, match="history needs a feature with role time"):
+        recipes.load(minimal, [*untimed[1:], "history.columns=[item]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("{kind: leave_last, valid: 2, test: 3}", LeaveLast(valid=2, test=3)),
+        ("{kind: time, valid: 0, test: 0.25}", GlobalTime(valid=0.0, test=0.25)),
+        ("{kind: random, seed: 9}", RandomRows(valid=0.1, test=0.1, seed=9)),
+        ("{kind: by_user}", ByUser(valid=0.1, test=0.1, seed=1)),
+        ("{kind: given, test: shops}", GivenFiles(test="shops", valid=None)),
+    ],
+)
+def test_each_kind_of_split_is_parsed(minimal: Path, text: str, split: recipes.Split) -> None:
+    assert recipes.load(minimal, [f"split={text}"]).split == split
+
+
+# ── YAML ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("yaml_text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E5", 100_000.0),
+        ("2.5e-1", 0.25),
+        (".5", 0.5),
+        ("-3.", -3.0),
+        ("-7", -7),
+        ("+7", 7),
+        ("0", 0),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        # what YAML 1.1 makes of these would surprise: False, True, False, 750, 8, 10, a date
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("12:30", "12:30"),
+        ("010", "010"),
+        ("1_0", "1_0"),
+        ("2020-01-01", "2020-01-01"),
+        ("'3'", "3"),
+        ("1.2.3", "1.2.3"),
+        ("val_recall@10", "val_recall@10"),
+        ("[1, a]", [1, "a"]),
+        ("{null: 1, on: 2, 3: 4}", {"null": 1, "on": 2, "3": 4}),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(yaml_text: str, value: Any) -> None:
+    raw: dict[str, Any] = {}
+    recipes._override(raw, f"a.b={yaml_text}")
+    assert raw == {"a": {"b": value}}
+    assert type(raw["a"]["b"]) is type(value)
+
+
+def test_the_keys_on_and_null_are_text(tmp_path: Path) -> None:
+    text = MINIMAL + "  age: {role: user, kind: number, null: median}\njoin:\n  - table: shops\n"
+    recipe = recipes.load(written(tmp_path, text + "    on: item\n"))
+    assert recipe.join[0].on == "item"
+    assert recipe.features["age"].null == "median"
+
+
+def test_a_missing_number_may_stand_for_a_number(minimal: Path) -> None:
+    recipe = recipes.load(minimal, ["features.x={role: user, kind: number, null: -1}"])
+    assert recipe.features["x"].null == -1.0
+
+
+def test_headers_that_are_numbers_can_be_renamed(minimal: Path) -> None:
+    recipe = recipes.load(minimal, ["sources.log.rename={0: user, 1: item}"])
+    assert recipe.sources["log"].rename == {"0": "user", "1": "item"}
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL + "  item: {role: user}\n")
+    with pytest.raises(
+        RecipeError, match=r"'item' stands here a second time, after line 9.*line 11"
+    ):
+        recipes.load(path)
+
+
+def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
+    text = (
+        MINIMAL
+        + "  a: &number {role: user, kind: number, null: mean}\n  b: {<<: *number, null: 0}\n"
+    )
+    features = recipes.load(written(tmp_path, text)).features
+    assert (features["a"].null, features["b"].null) == ("mean", 0.0)
+    assert features["b"].kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "cannot be read as YAML: .*line 1"),
+        ("a: b: c", "cannot be read as YAML: mapping values are not allowed here .*line 1"),
+        ("a: !!python/object/apply:os.system [id]", "cannot be read as YAML: could not determine"),
+        ("? [a]\n: 1", "cannot be read as YAML: a key must be text .*line 1"),
+        ("", "expected a mapping of fields, got NoneType"),
+        ("- a", "expected a mapping of fields, got list"),
+    ],
+)
+def test_what_is_no_mapping_in_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError, match=f"^{re.escape(str(path))}:? {message}"):
+        recipes.load(path)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: Köln".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.yaml cannot be read as YAML: .*utf-8"):
+        recipes.load(path)
+
+
+# ── overrides ───────────────────────────────────────────────────────────────────────────
+
+
+def test_overrides_reach_into_blocks_and_the_last_one_counts(minimal: Path) -> None:
+    recipe = recipes.load(
+        minimal,
+        [
+            "train.epochs=3",
+            "optimizer.lr=1e-3",
+            "model.query_layers=[32, 16]",
+            "features.shop={role: context}",
+            "split.test=2",
+            "train.epochs=4",
+        ],
+    )
+    assert recipe.train.epochs == 4
+    assert recipe.optimizer.lr == 0.001
+    assert recipe.model.query_layers == (32, 16)
+    assert recipe.features["shop"].role == "context"
+    assert recipe.split == LeaveLast(valid=1, test=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "--set 'train.epochs': expected key=value, such as train.epochs=3"),
+        ("=3", "--set '=3': expected key=value"),
+        ("name.x=3", "--set 'name.x=3': 'name' is a value, it has no fields"),
+        ("train.epochs=[", "the value is not YAML"),
+        ("train.epoch=3", "unknown field `epoch`. Did you mean 'epochs'"),
+    ],
+)
+def test_a_wrong_override_is_quoted(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        recipes.load(minimal, [override])
+    assert override in str(caught.value)
+
+
+# ── finding ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_recipe_is_found_by_name_and_by_path(
+    minimal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(minimal.parent)
+    shipped = ROOT / "recipes" / "movielens-100k.yaml"
+    assert recipes.find("movielens-100k") == shipped  # from anywhere
+    assert recipes.find("shop.yaml") == minimal.resolve()
+    Path("recipes").mkdir()
+    own = Path("recipes", "movielens-100k.yaml")
+    own.write_text(MINIMAL, encoding="utf-8")
+    assert recipes.find("movielens-100k") == own.resolve()  # one's own comes first
+
+
+def test_an_unknown_name_lists_those_that_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RecipeError,
+        match=r"no recipe 'movielens-10k'; Did you mean 'movielens-100k'\? known: .*movielens-100k"
+        r".*A recipe of your own is given by its path, ending in \.yaml",
+    ):
+        recipes.find("movielens-10k")
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=rf"no recipe file shop\.yaml.*{tmp_path}"):
+        recipes.find("shop.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_is_valid_and_named_as_its_file(path: Path) -> None:
+    assert recipes.load(path).name == path.stem
+
+
+# ── hash and round trip ─────────────────────────────────────────────────────────────────
+
+
+def reversed_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [reversed_keys(v) for v in value] if isinstance(value, list) else value
+
+
+def test_the_hash_does_not_know_the_order_of_keys(minimal: Path) -> None:
+    raw = yaml.safe_load(MINIMAL)
+    turned = reversed_keys(raw)
+    assert list(turned) != list(raw)
+    assert recipes.parse(turned, where="").digest() == recipes.load(minimal).digest()
+
+
+def test_the_hash_knows_every_default(minimal: Path) -> None:
+    plain = recipes.load(minimal)
+    explicit = recipes.load(minimal, ["split.valid=1", "vocabulary.min_count=1", "model={}"])
+    assert explicit.digest() == plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.epochs=7", {"train"}),
+        ("features.shop={role: context}", {"features"}),
+        ("split.test=2", {"split"}),
+        ("positive={column: rating, is: '>', value: 3}", {"positive"}),
+        ("sources.log.nulls=['', NA]", {"sources"}),
+        ("description=x", {"description"}),
+    ],
+)
+def test_the_hash_changes_with_content_and_only_in_its_part(
+    minimal: Path, override: str, parts: set[str]
+) -> None:
+    before, after = recipes.load(minimal), recipes.load(minimal, [override])
+    assert after.digest() != before.digest()
+    changed = {p for p in before.to_dict() if before.digest(p) != after.digest(p)}
+    assert changed == parts
+
+
+def test_values_of_different_types_have_different_hashes(minimal: Path) -> None:
+    texts = [
+        recipes.load(minimal, [f"positive={{column: rating, is: '==', value: {value}}}"]).digest()
+        for value in ("3", "'3'")
+    ]
+    assert texts[0] != texts[1]
+
+
+def test_the_hash_is_the_same_in_every_process(minimal: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from workflows import recipe;"
+        "print(recipe.load(Path(sys.argv[1])).digest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(minimal)],
+            env={"PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert digests == {recipes.load(minimal).digest()}
+
+
+def test_to_dict_parses_back_to_an_equal_recipe(minimal: Path) -> None:
+    path = ROOT / "recipes" / "movielens-100k.yaml"
+    for recipe in (recipes.load(minimal), recipes.load(path)):
+        again = recipes.parse(recipe.to_dict(), where="manifest")
+        assert again == recipe
+        assert again.digest() == recipe.digest()
+    assert recipes.load(path) != recipes.load(minimal)
+
+
+@given(
+    nulls=st.lists(st.text(max_size=4), max_size=3),
+    shares=st.tuples(st.floats(0, 0.49), st.floats(0, 0.49)),
+    value=st.one_of(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False)),
+    layers=st.lists(st.integers(1, 2**31), max_size=3),
+    policy=st.one_of(st.sampled_from(["error", "mean"]), st.floats(-1e9, 1e9)),
+)
+def test_any_valid_recipe_survives_yaml_and_back(
+    nulls: list[str],
+    shares: tuple[float, float],
+    value: str | float,
+    layers: list[int],
+    policy: str | float,
+) -> None:
+    raw = yaml.safe_load(MINIMAL)
+    raw["sources"]["log"]["nulls"] = nulls
+    raw["split"] = {"kind": "time", "valid": shares[0], "test": shares[1]}
+    raw["positive"] = {"column": "rating", "is": "!=", "value": value}
+    raw["model"] = {"query_layers": layers}
+    raw["features"]["x"] = {"role": "user", "kind": "number", "null": policy}
+    recipe = recipes.parse(raw, where="r.yaml")
+    assert recipe.sources["log"].nulls == tuple(nulls)
+    assert recipe.positive is not None
+    assert recipe.positive.value == value
+    text = yaml.safe_dump(recipe.to_dict(), allow_unicode=True)
+    back = recipes.parse(yaml.load(text, recipes._Loader), where="r.yaml")
+    assert back == recipe

@@ -1,0 +1,164 @@
+"""The toy world as inputs of two towers: schema, encoded tables, training rows and a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import merlin.models.tf as mm
+import numpy as np
+import tensorflow as tf
+import toy
+from merlin.schema import ColumnSchema, Schema, Tags
+
+from models.batches import Batches
+from models.columns import Column, take_rows
+from models.config import UNSEEN, LossConfig, TwoTowerConfig
+from models.retriever import Ragged
+from models.two_tower import RowLoss, TrainingFacts, build
+
+#: Codes 0, 1, 2 stand for padding, null and unseen; values follow.
+FIRST = UNSEEN + 1
+MAX_LEN = 4
+
+
+def category(name: str, *tags: Tags, size: int) -> ColumnSchema:
+    """A column of codes below `size`, as etl describes it."""
+    domain = {"domain": {"min": 0, "max": size - 1, "name": name}}
+    return ColumnSchema(name, tags=[*tags, Tags.CATEGORICAL], properties=domain, dtype=np.int32)
+
+
+def categories(name: str, *tags: Tags, size: int) -> ColumnSchema:
+    """A column of lists of codes."""
+    return category(name, *tags, size=size).with_shape((None, None))
+
+
+def history(column: ColumnSchema) -> ColumnSchema:
+    """The lists of a user's earlier values of an item column."""
+    return ColumnSchema(
+        f"history_{column.name}",
+        tags=[Tags.CATEGORICAL, Tags.USER, Tags.SEQUENCE],
+        properties=column.properties,
+        dtype=np.int32,
+        dims=(None, (0, MAX_LEN)),
+    )
+
+
+def number(name: str, *tags: Tags) -> ColumnSchema:
+    return ColumnSchema(name, tags=[*tags, Tags.CONTINUOUS], dtype=np.float32)
+
+
+def row(name: str) -> ColumnSchema:
+    return ColumnSchema(name, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class ToyTowers:
+    """Everything but the choice of columns.
+
+    Attributes:
+        world: whose.
+        columns: every column that there is, by name.
+        users: encoded, n_users + 1 rows.
+        items: encoded, n_items rows.
+        train: encoded, one row an interaction.
+    """
+
+    world: toy.Toy
+    columns: dict[str, ColumnSchema]
+    users: dict[str, Column]
+    items: dict[str, Column]
+    train: dict[str, Column]
+
+    def schema(self, *names: str) -> Schema:
+        """Return these columns and the two that name rows."""
+        return Schema([self.columns[n] for n in (*names, "user_row", "item_row")])
+
+    def facts(self, *, batch_size: int = 64, seed: int = 1) -> TrainingFacts:
+        log = self.world.train
+        counts = np.bincount(log.items, minlength=log.n_items)
+        return TrainingFacts(counts, log.histories(), self.items, batch_size, seed)
+
+    def build(
+        self, *names: str, loss: LossConfig | None = None, seed: int = 1, **config: object
+    ) -> mm.RetrievalModelV2:
+        """Build a model on these columns; `config` is that of the towers, dropout off."""
+        towers = TwoTowerConfig(**{"dropout": 0.0, "dim": 8, **config})
+        return build(
+            self.schema(*names), towers, loss or LossConfig(), self.facts(seed=seed), seed=seed
+        )
+
+    def batches(self, model: mm.RetrievalModelV2, *, batch_size: int = 64) -> Batches:
+        columns = {name: self.train[name] for name in model.schema.column_names}
+        return Batches(columns, batch_size=batch_size, seed=1)
+
+
+def compiled(
+    model: mm.RetrievalModelV2, *, lr: float = 0.05, reduction: str = "mean"
+) -> mm.RetrievalModelV2:
+    model.compile(tf.keras.optimizers.Adam(lr), loss=RowLoss(reduction), metrics=[])
+    return model
+
+
+def toy_towers(*, n_groups: int = 4) -> ToyTowers:
+    """Encode the toy world."""
+    world = toy.world(n_groups=n_groups)
+    log = world.train
+    sizes = {"user_id": FIRST + log.n_users, "item_id": FIRST + log.n_items}
+    item_id = category("item_id", Tags.ITEM_ID, size=sizes["item_id"])
+    group = category("group", Tags.ITEM, size=FIRST + n_groups)
+    columns = [
+        category("user_id", Tags.USER_ID, size=sizes["user_id"]),
+        number("age", Tags.USER),
+        categories("hobbies", Tags.USER, size=9),
+        history(item_id),
+        history(group),
+        category("shop", Tags.CONTEXT, size=6),
+        item_id,
+        group,
+        categories("genres", Tags.ITEM, size=7),
+        number("price", Tags.ITEM),
+        row("user_row"),
+        row("item_row"),
+    ]
+    draw = np.random.default_rng(0)
+    people = np.arange(log.n_users + 1)
+    users: dict[str, Column] = {
+        "user_id": np.where(people < log.n_users, people + FIRST, UNSEEN).astype(np.int32),
+        "age": draw.normal(size=len(people)).astype(np.float32),
+        "hobbies": _lists([draw.integers(FIRST, 9, size=n % 4) for n in people]),
+        "shop": np.full(len(people), 1, np.int32),
+    }
+    goods = np.arange(log.n_items)
+    items: dict[str, Column] = {
+        "item_id": (goods + FIRST).astype(np.int32),
+        "group": (world.item_groups + FIRST).astype(np.int32),
+        "genres": _lists([draw.integers(FIRST, 7, size=n % 4) for n in goods]),
+        "price": draw.normal(size=len(goods)).astype(np.float32),
+    }
+    earlier = _earlier(log.users, log.items)
+    train: dict[str, Column] = {
+        **{name: take_rows(column, log.users) for name, column in users.items()},
+        **{name: take_rows(column, log.items) for name, column in items.items()},
+        "history_item_id": Ragged(items["item_id"][earlier.values], earlier.offsets),
+        "history_group": Ragged(items["group"][earlier.values], earlier.offsets),
+        "shop": draw.integers(FIRST, 6, size=len(log.users)).astype(np.int32),
+        "user_row": log.users.astype(np.int32),
+        "item_row": log.items.astype(np.int32),
+    }
+    return ToyTowers(world, {c.name: c for c in columns}, users, items, train)
+
+
+def _lists(lists: list[np.ndarray]) -> Ragged:
+    offsets = np.cumsum([0, *map(len, lists)])
+    return Ragged(np.concatenate(lists).astype(np.int32), offsets)
+
+
+def _earlier(users: np.ndarray, items: np.ndarray) -> Ragged:
+    """Return the items that a row's user met before it, oldest first, the latest MAX_LEN."""
+    met: dict[int, list[int]] = {}
+    lists = []
+    for user, item in zip(users, items, strict=True):
+        mine = met.setdefault(user, [])
+        lists.append(np.array(mine[-MAX_LEN:], np.int32))
+        mine.append(item)
+    return _lists(lists)
