@@ -134,7 +134,8 @@ def _tower(
         branches[column.name] = HistoryPool(
             Schema([column]), _table(shared, column), max_len=int(column.shape.dims[1].max)
         )
-    inputs = mm.InputBlockV2(schema, aggregation=config.combine, **{**_NO_BRANCHES, **branches})
+    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
+    inputs = mm.ParallelBlock(branches, aggregation=config.combine, is_input=True, schema=schema)
     blocks: list[tf.keras.layers.Layer] = []
     if config.dropout:
         blocks.append(Dropout(config.dropout, seed=seed))
@@ -151,10 +152,6 @@ def _tower(
     if config.id_dropout and ids:
         pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed + 1)
     return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
-
-
-#: InputBlockV2 makes blocks of its own for tags that are not spoken for.
-_NO_BRANCHES = {"categorical": Tags.CATEGORICAL, "continuous": Tags.CONTINUOUS}
 
 
 def _embeddings(

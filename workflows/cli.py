@@ -37,7 +37,10 @@ class Call:
     """The options that every verb has, and what they stand for."""
 
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="A name in recipes/, or the path of a .yaml file.")
+        str,
+        typer.Option(
+            "--recipe", help="A name in recipes/ or a .yaml file; NAME:VARIANT for a variant."
+        ),
     ] = "movielens-100k"
     run: Annotated[
         str, typer.Option("--run", help="Folder runs/<RUN>, or a path. Default: the recipe's name.")
@@ -59,8 +62,9 @@ class Call:
         """Return the recipe, the run, and the folder of raw data."""
         from workflows import recipe as recipes
 
-        path = recipes.find(self.recipe_name)
-        recipe = recipes.load(path, self.settings or [])
+        name, _, variant = self.recipe_name.partition(":")
+        path = recipes.find(name)
+        recipe = recipes.load(path, self.settings or [], variant=variant)
         return recipe, self.store(self.run or recipe.name), (path.parent / recipe.data).resolve()
 
     def store(self, run: str) -> Store:
@@ -112,13 +116,20 @@ def fetch(call: Call) -> None:
 
 
 @verb
-def etl(call: Call) -> None:
+def etl(
+    call: Call,
+    *,
+    grow_from: Annotated[
+        str, typer.Option(help="Keep the codes of this run's vocabularies; append new values.")
+    ] = "",
+) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
     from workflows.etl import etl
 
     recipe, store, data = call.open()
-    result = etl(recipe, store, device, data=data)
+    earlier = call.store(grow_from) if grow_from else None
+    result = etl(recipe, store, device, data=data, grow_from=earlier)
     report = result.report
     rows = {
         "read": _counts(report.read),

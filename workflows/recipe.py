@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -341,17 +342,8 @@ class Recipe(Part, frozen=True):
 
     def digest(self, *parts: str) -> str:
         """Return the SHA-256 of the named parts, such as `train` or `evaluate.ks` (or of all)."""
-        every = self.to_dict()
-        chosen = {part: part_of(every, part) for part in parts} if parts else every
+        chosen = {part: attrgetter(part)(self) for part in parts} if parts else self
         return hashlib.sha256(msgspec.json.encode(chosen, order="sorted")).hexdigest()
-
-
-def part_of(recipe: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at a path of a recipe's plain data; None where there is nothing."""
-    at: Any = recipe
-    for step in path.split("."):
-        at = at.get(step) if isinstance(at, Mapping) else None
-    return at
 
 
 class _Loader(yaml.SafeLoader):
@@ -415,12 +407,13 @@ def find(name: str) -> Path:
     )
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
     """Read, override and check a recipe.
 
     Args:
         path: the YAML file.
         overrides: texts such as `train.epochs=3`; the value is YAML.
+        variant: one of the file's `variants`, laid over the rest; empty for none of them.
 
     Raises:
         RecipeError: names file, line, field, what was expected and what came.
@@ -434,10 +427,34 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: expected a mapping of fields, got {type(raw).__name__}.")
+    variants = raw.pop("variants", {})
+    if variant:
+        raw = _vary(raw, variants, variant, path)
     for override in overrides:
         _override(raw, override)
     where = " --set ".join([str(path), *overrides])
     return parse(raw, where=where, text=text)
+
+
+def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
+    """Return the recipe with a variant laid over it, named `<name>-<variant>`."""
+    known = list(variants) if isinstance(variants, dict) else []
+    if variant not in known:
+        raise RecipeError(
+            f"{path} has no variant {variant!r}; {_nearest(variant, known)}"
+            f"known: {', '.join(known) or 'none'}."
+        )
+    varied = _laid_over(raw, variants[variant] or {})
+    return {**varied, "name": f"{raw.get('name')}-{variant}"}
+
+
+def _laid_over(base: Any, patch: Any) -> Any:
+    """Merge mappings field by field; a block of another `kind` is replaced whole."""
+    if not isinstance(base, dict) or not isinstance(patch, dict):
+        return patch
+    if "kind" in patch and patch["kind"] != base.get("kind"):
+        return patch
+    return {**base, **{key: _laid_over(base.get(key), value) for key, value in patch.items()}}
 
 
 def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:

@@ -26,7 +26,7 @@ import msgspec
 
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
-from workflows.recipe import Recipe, parse, part_of
+from workflows.recipe import Recipe, parse
 
 MANIFEST = "manifest.json"
 #: What each stage reads of the recipe, and which earlier stages it reads.
@@ -160,7 +160,7 @@ class Store:
         redo = f"Run `two-tower {stage}` (or `make {stage}`) again."
         if manifest.parts_hash != recipe.digest(*PARTS[stage]):
             now = recipe.to_dict()
-            changed = [p for p in PARTS[stage] if part_of(manifest.recipe, p) != part_of(now, p)]
+            changed = [p for p in PARTS[stage] if _at(manifest.recipe, p) != _at(now, p)]
             raise StaleInput(
                 f"{self.folder(stage)} was made from another recipe: {', '.join(changed)} changed "
                 f"since. {redo}"
@@ -250,6 +250,13 @@ class Store:
         with (self.root / ".lock").open("w") as lock:
             _lock(lock, self.root)
             yield
+
+
+def _at(recipe: Any, path: str) -> Any:
+    """Return what stands at `train` or `evaluate.ks` of a recipe's plain data, None if nothing."""
+    for step in path.split("."):
+        recipe = recipe.get(step) if isinstance(recipe, dict) else None
+    return recipe
 
 
 def _lock(lock: IO[str], root: Path) -> None:

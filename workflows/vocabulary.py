@@ -82,6 +82,31 @@ class Vocabulary:
             oov_count=int(every[keep:].sum()),
         )
 
+    def grown_from(self, older: Vocabulary) -> Vocabulary:
+        """Return this vocabulary with the older one's values first, at the codes they had.
+
+        Values of the older one that were not seen now stay, with a count of 0.
+
+        Raises:
+            ArtifactError: the older one has another number of unseen codes, so codes would move.
+        """
+        if older.oov_buckets != self.oov_buckets:
+            raise ArtifactError(
+                f"the earlier vocabulary has {older.oov_buckets} oov_buckets, the recipe asks for "
+                f"{self.oov_buckets}; codes can only be kept with the same number."
+            )
+        new = pc.invert(pc.is_in(self.values, value_set=older.values))
+        place = pc.index_in(older.values, value_set=self.values)
+        counts = pa.array(self.counts, pa.int64())
+        kept = pc.fill_null(counts.take(place), 0).to_numpy()
+        return Vocabulary(
+            pa.concat_arrays([older.values, self.values.filter(new)]),
+            np.concatenate([kept, counts.filter(new).to_numpy()]),
+            oov_buckets=self.oov_buckets,
+            null_count=self.null_count,
+            oov_count=self.oov_count,
+        )
+
     @property
     def first_code(self) -> int:
         """The code of the first (most frequent) value."""

@@ -73,7 +73,14 @@ class _Counts:
     unmatched: dict[str, int]
 
 
-def etl(recipe: Recipe, store: Store, device: Device, *, data: Path) -> EtlResult:
+def etl(
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    *,
+    data: Path,
+    grow_from: Store | None = None,
+) -> EtlResult:
     """Read raw files and write the etl stage.
 
     Args:
@@ -81,6 +88,7 @@ def etl(recipe: Recipe, store: Store, device: Device, *, data: Path) -> EtlResul
         store: the run to write into.
         device: chosen for this process.
         data: folder of the raw files.
+        grow_from: keep the codes of this run's etl stage, and append values that are new.
 
     Raises:
         DataError: the raw data is not what the recipe says.
@@ -93,7 +101,9 @@ def etl(recipe: Recipe, store: Store, device: Device, *, data: Path) -> EtlResul
         parts = _split(recipe, raw, device, counts)
         users = tables.build(recipe, raw, parts["train"], "user")
         items = tables.build(recipe, raw, parts["train"], "item")
-        fitted = _fit(recipe, parts["train"], items, users, device)
+        fitted = _fit(recipe, parts["train"], device)
+        if grow_from:
+            fitted = fitted.grown_from(Fitted.read(_checked(grow_from)))
         fitted.write(draft.folder)
         encoded = encode.write(recipe, fitted, parts, users, items, device, draft.folder)
         report = _report(recipe, raw, counts, encoded, fitted, users, items)
@@ -101,6 +111,12 @@ def etl(recipe: Recipe, store: Store, device: Device, *, data: Path) -> EtlResul
         (draft.folder / "report.json").write_bytes(text)
         draft.rows = {**report.rows, "users": report.users["rows"], "items": report.items["rows"]}
     return EtlResult(store.folder("etl"), report, time.perf_counter() - start)
+
+
+def _checked(earlier: Store) -> Path:
+    """Return the folder of another run's etl stage, whole and of one recipe."""
+    earlier.read("etl", earlier.recipe("etl"))
+    return earlier.folder("etl")
 
 
 def _split(recipe: Recipe, raw: Raw, device: Device, counts: _Counts) -> dict[str, pd.DataFrame]:
@@ -205,7 +221,7 @@ def _without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
     return [c for c in graph.numeric(recipe, named) if recipe.features[c].null == "error"]
 
 
-def _fit(recipe: Recipe, train: pd.DataFrame, items: Table, users: Table, device: Device) -> Fitted:
+def _fit(recipe: Recipe, train: pd.DataFrame, device: Device) -> Fitted:
     """Learn from the training rows only."""
     columns = [c for c in train.columns if recipe.features[c].role != "time"]
     used = [c for c in columns if recipe.features[c].kind != "label"]

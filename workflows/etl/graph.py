@@ -60,6 +60,16 @@ class Fitted:
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     numbers: dict[str, NumberFact] = field(default_factory=dict)
 
+    def grown_from(self, older: Fitted) -> Fitted:
+        """Return a state in which codes and standardised numbers keep the meaning they had."""
+        vocabularies = {
+            name: vocabulary.grown_from(older.vocabularies[name])
+            if name in older.vocabularies
+            else vocabulary
+            for name, vocabulary in self.vocabularies.items()
+        }
+        return Fitted(vocabularies, {**self.numbers, **older.numbers})
+
     def write(self, folder: Path) -> None:
         """Write vocabulary/<column>.parquet and statistics.json into a folder."""
         (folder / "vocabulary").mkdir()
