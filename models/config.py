@@ -133,7 +133,7 @@ class PriorConfig(Part, frozen=True):
     """
 
     days: tuple[PositiveFloat, ...] = (3.0, 7.0, 14.0)
-    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 Baseline = Literal[
@@ -148,6 +148,57 @@ Baseline = Literal[
 ]
 #: All of them; one that cannot run on a data set is left out, and the report says why.
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+
+class Range(Part, frozen=True):
+    """Numbers from `low` to `high`, on a logarithmic scale or not."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"a range goes up (from above 0 with log), got {self.low}, {self.high}"
+            )
+
+
+Choices = Annotated[tuple[int | float | str | None, ...], Meta(min_length=1)]
+
+
+class TuneConfig(Part, frozen=True):
+    """What `tune` searches.
+
+    Attributes:
+        trials: fits in all.
+        space: field of the recipe → choices, or a range.
+    """
+
+    trials: Positive = 20
+    space: dict[str, Choices | Range] = msgspec.field(
+        default_factory=lambda: {
+            "optimizer.lr": Range(low=5e-4, high=1e-2, log=True),
+            "model.dim": (32, 64, 128),
+            "model.dropout": (0.0, 0.1, 0.2, 0.3, 0.4),
+            "train.batch_size": (256, 512, 1024),
+            "train.max_rows_per_user": (20, 30, 50, None),
+        }
+    )
+
+
+class TrackingConfig(Part, frozen=True):
+    """Where a fit is recorded beside its own history.json.
+
+    Attributes:
+        kind: the tracker; it needs the `tracking` extra.
+        uri: of an MLflow server, or a folder; empty for one in the run's folder.
+        experiment: of MLflow.
+    """
+
+    kind: Literal["mlflow", "tensorboard"]
+    uri: str = ""
+    experiment: str = "two-tower"
 
 
 class EvaluateConfig(Part, frozen=True):

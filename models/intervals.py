@@ -51,24 +51,49 @@ def bootstrap(
         ValueError: for fewer than two users, values that are not finite, or options out of range.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or len(values) < 2:
+    if values.ndim != 1:
+        raise ValueError(
+            f"An interval needs one value a user and two users. Received: shape {values.shape}."
+        )
+    return bootstrap_columns(values[:, None], seed=seed, n_resamples=n_resamples, level=level)[0]
+
+
+def bootstrap_columns(
+    values: Floats, *, seed: int, n_resamples: int = 1000, level: float = 0.95
+) -> list[Interval]:
+    """Return `bootstrap` of each column, all with the same draws: much faster than one by one.
+
+    Args:
+        values: float [n_users, n_columns], n_users at least 2.
+        seed: of the resamples.
+        n_resamples: how many times the users are drawn again.
+        level: the share of bootstrap means inside the interval.
+
+    Raises:
+        ValueError: as in `bootstrap`.
+    """
+    values = np.asarray(values, np.float64)
+    n_users = len(values)
+    if n_users < 2:
         raise ValueError(
             f"An interval needs one value a user and two users. Received: shape {values.shape}."
         )
     if not np.isfinite(values).all():
         raise ValueError(
-            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are NaN or infinite."
+            f"{int((~np.isfinite(values)).sum())} of {values.size} values are NaN or infinite."
         )
     if n_resamples < 1 or not 0 < level < 1:
         raise ValueError(
             "n_resamples must be at least 1 and level between 0 and 1. "
             f"Received: n_resamples = {n_resamples}, level = {level}."
         )
-    low, high = np.quantile(
-        _resampled_means(values, seed, n_resamples), [(1 - level) / 2, (1 + level) / 2]
-    )
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(float(values.mean()), float(error), float(low), float(high))
+    # around the mean, so that values that are all equal leave nothing to round
+    means = values.mean(axis=0)
+    off = _resampled_means(values - means, seed, n_resamples)
+    low, high = means + np.quantile(off, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    errors = values.std(axis=0, ddof=1) / np.sqrt(n_users)
+    columns = zip(means, errors, low, high, strict=True)
+    return [Interval(*map(float, column)) for column in columns]
 
 
 def paired_difference(
@@ -95,12 +120,15 @@ def paired_difference(
 
 
 def _resampled_means(values: Floats, seed: int, n_resamples: int) -> Floats:
-    """Return the means of users drawn with replacement, float64 [n_resamples]."""
+    """Return the means of users drawn with replacement, float64 [n_resamples, n_columns]."""
     draw = np.random.default_rng(seed)
-    step = max(1, BLOCK_DRAWS // len(values))
-    means = np.empty(n_resamples)
+    n_users = len(values)
+    step = max(1, BLOCK_DRAWS // n_users)
+    means = np.empty((n_resamples, values.shape[1]))
     for start in range(0, n_resamples, step):
         rows = min(step, n_resamples - start)
-        users = draw.integers(0, len(values), size=(rows, len(values)))
-        means[start : start + rows] = values[users].mean(axis=1)
+        users = draw.integers(0, n_users, size=(rows, n_users))
+        cells = (users + np.arange(rows)[:, None] * n_users).ravel()
+        times = np.bincount(cells, minlength=rows * n_users).reshape(rows, n_users)
+        means[start : start + rows] = times @ values / n_users
     return means

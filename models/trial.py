@@ -7,16 +7,44 @@ is the figure of the report.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from models import metrics
 from models.config import EvaluateConfig
-from models.retriever import Interactions, Ints, Queries, Ragged, Retriever, TopK
+from models.metrics import Places
+from models.retriever import (
+    Bools,
+    Floats,
+    Interactions,
+    Ints,
+    Queries,
+    Ragged,
+    Retriever,
+    TopK,
+    blocks,
+)
 
-Bools = npt.NDArray[np.bool_]
+#: What models are chosen by: at 943 users recall@10 alone has a standard error of 0.012.
+STEADY = ("recall@10", "recall@20", "recall@50", "ndcg@10")
+
+#: How far a run of equal scores is followed.
+DEEPEST = 10_000
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a retriever answered a trial.
+
+    Attributes:
+        items: the lists as they would be shown, item rows, int64 [n_queries, k].
+        places: where the targets stand, in the order of the trial's `targets.values`.
+    """
+
+    items: npt.NDArray[np.int64]
+    places: Places
 
 
 @dataclass(frozen=True)
@@ -28,7 +56,7 @@ class Trial:
         targets: item rows of the part, one list a query; -1 is an item of no table: always a miss.
         exclude: item rows that may not be returned; None where seen items may.
         candidates: item rows that may be returned, bool [n_items].
-        warm: which queries' users have training interactions, bool [n_queries].
+        warm: which queries' users have a history, bool [n_queries].
     """
 
     queries: Queries
@@ -38,12 +66,72 @@ class Trial:
     warm: Bools
 
     def ask(self, retriever: Retriever, k: int) -> TopK:
-        """Return a retriever's lists of length k under this trial's rules."""
-        return retriever.top_k(self.queries, k, exclude=self.exclude, candidates=self.candidates)
+        """Return a retriever's lists of length k under this trial's rules.
 
-    def per_user(self, retriever: Retriever, ks: Sequence[int]) -> dict[str, npt.NDArray]:
+        Raises:
+            ValueError: for NaN scores.
+        """
+        top = retriever.top_k(self.queries, k, exclude=self.exclude, candidates=self.candidates)
+        if np.isnan(top.scores).any():
+            raise ValueError(f"{int(np.isnan(top.scores).sum())} scores are NaN; a broken model.")
+        return top
+
+    def rank(self, retriever: Retriever, k: int) -> Ranking:
+        """Find the targets in a retriever's lists of length k, equal scores counted as in no order.
+
+        Where a run of equal scores crosses rank k, its size decides what a target in it is worth.
+        Lists of 2k hold nearly all such runs; for the others, lists of up to `DEEPEST` are asked
+        for. A run that even these do not end is taken to hold all the items that are left, and
+        targets that it does not show are misses: both count against the model.
+        """
+        top = self.ask(retriever, 2 * k)
+        places = metrics.places(top.items, self.targets, scores=top.scores)
+        crossing = (top.scores[:, k - 1] == top.scores[:, -1]) & np.isfinite(top.scores[:, -1])
+        self._settle(retriever, np.flatnonzero(crossing), 2 * k, places)
+        return Ranking(top.items[:, :k], places)
+
+    def _settle(self, retriever: Retriever, open_rows: Ints, k: int, places: Places) -> None:
+        """Put the places of some queries' targets right, from lists longer than k."""
+        numbers = Ragged(np.arange(len(self.targets.values)), self.targets.offsets)
+        depth = min(len(self.candidates), max(k, DEEPEST))
+        for some in blocks(len(open_rows), depth):
+            rows = open_rows[some]
+            few = self.take(rows)
+            top = few.ask(retriever, depth)
+            beyond = few.n_allowed() - (top.items >= 0).sum(axis=1)
+            found = metrics.places(top.items, few.targets, scores=top.scores, beyond=beyond)
+            mine = numbers.take(rows).values
+            places.before[mine], places.tied[mine] = found
+
+    def n_allowed(self) -> Ints:
+        """Return how many items each query's list may show, int64 [n_queries]."""
+        total = np.full(len(self.queries), np.count_nonzero(self.candidates))
+        if self.exclude is None:
+            return total
+        owners, items = self.exclude.owners(), self.exclude.values
+        out = self.candidates[items] & (items >= 0)
+        pairs = np.unique(owners[out] * len(self.candidates) + items[out])
+        return total - np.bincount(pairs // len(self.candidates), minlength=len(total))
+
+    def per_user(self, retriever: Retriever, ks: Sequence[int]) -> dict[str, Floats]:
         """Return every metric of every user, float64 [n_queries] by name."""
-        return metrics.per_user(self.ask(retriever, max(ks)).items, self.targets, ks)
+        return metrics.per_user(self.rank(retriever, max(ks)).places, self.targets, ks)
+
+    def steady(self, retriever: Retriever) -> float:
+        """Return the mean of the `STEADY` metrics, by which models are chosen."""
+        ks = sorted({int(name.partition("@")[2]) for name in STEADY})
+        per_user = self.per_user(retriever, ks)
+        return float(np.mean([per_user[name].mean() for name in STEADY]))
+
+    def take(self, rows: Ints) -> Trial:
+        """Return the trial of some of the queries."""
+        return replace(
+            self,
+            queries=Queries(self.queries.users[rows], self.queries.histories.take(rows)),
+            targets=self.targets.take(rows),
+            exclude=None if self.exclude is None else self.exclude.take(rows),
+            warm=self.warm[rows],
+        )
 
 
 def trial(

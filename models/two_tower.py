@@ -131,7 +131,8 @@ def _tower(
         )
     for column in histories:
         assert shared is not None
-        branches[column.name] = HistoryPool(
+        # no column's name: ParallelBlock takes a branch called like its input for one that it feeds
+        branches[f"{column.name}_pool"] = HistoryPool(
             Schema([column]), _table(shared, column), max_len=int(column.shape.dims[1].max)
         )
     # not InputBlockV2: it makes embeddings of its own where a tower has histories alone

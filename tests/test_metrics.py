@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import models.retriever
 from models import metrics
-from models.retriever import NO_ITEM, Ragged, best_k
+from models.retriever import NO_ITEM, Ragged
 
 quick = settings(deadline=None, database=None, max_examples=150)
 NAMES = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
@@ -29,8 +31,12 @@ def ragged(lists: list[list[int]]) -> Ragged:
     return Ragged(np.array([value for values in lists for value in values], np.int64), offsets)
 
 
+def per_user(items: np.ndarray, targets: Ragged, ks: list[int], **options) -> dict:
+    return metrics.per_user(metrics.places(items, targets, **options), targets, ks)
+
+
 def measure(k: int) -> dict[str, list[float]]:
-    values = metrics.per_user(np.array(ITEMS), ragged(TARGETS), [k])
+    values = per_user(np.array(ITEMS), ragged(TARGETS), [k])
     return {name: values[f"{name}@{k}"].tolist() for name in NAMES}
 
 
@@ -49,11 +55,12 @@ def naive(shown: list[int], targets: list[int], k: int) -> dict[str, float]:
     }
 
 
-def test_hits_are_marked_in_place():
-    expected = [[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
-    hit = metrics.hits(np.array(ITEMS), ragged(TARGETS))
-    assert hit.dtype == bool
-    assert hit.astype(int).tolist() == expected
+def test_targets_are_found_in_their_places():
+    none = metrics.UNRANKED
+    found = metrics.places(np.array(ITEMS), ragged(TARGETS))
+    # of 3, 1 | 9, 0 | 5, 1, 9 | 3, -1
+    assert found.before.tolist() == [1, 3, none, none, 0, 1, none, 2, none]
+    assert found.tied.tolist() == [1] * 9
 
 
 def test_the_table_at_4():
@@ -96,7 +103,7 @@ users_with_targets = st.lists(
 @given(users_with_targets, st.integers(1, 5))
 def test_metrics_follow_their_definitions(users, k):
     items = np.array([shown + [NO_ITEM] * (5 - len(shown)) for shown, _ in users])
-    got = metrics.per_user(items, ragged([targets for _, targets in users]), [k, 5])
+    got = per_user(items, ragged([targets for _, targets in users]), [k, 5])
     for i, (_, targets) in enumerate(users):
         for name, value in naive(items[i].tolist(), targets, k).items():
             assert got[f"{name}@{k}"][i] == pytest.approx(value), name
@@ -106,7 +113,7 @@ def test_metrics_follow_their_definitions(users, k):
 @given(users_with_targets)
 def test_metrics_stay_in_their_bounds_and_rise_with_k(users):
     items = np.array([shown + [NO_ITEM] * (5 - len(shown)) for shown, _ in users])
-    got = metrics.per_user(items, ragged([targets for _, targets in users]), [1, 2, 3, 4, 5])
+    got = per_user(items, ragged([targets for _, targets in users]), [1, 2, 3, 4, 5])
     assert all(((values >= 0) & (values <= 1)).all() for values in got.values())
     for name in ("recall", "mrr", "hit_rate"):
         by_k = np.stack([got[f"{name}@{k}"] for k in (1, 2, 3, 4, 5)])
@@ -114,98 +121,160 @@ def test_metrics_stay_in_their_bounds_and_rise_with_k(users):
 
 
 def test_values_are_float64_one_a_user_and_named():
-    got = metrics.per_user(np.array(ITEMS, np.int32), ragged(TARGETS), [1, 4])
+    got = per_user(np.array(ITEMS, np.int32), ragged(TARGETS), [1, 4])
     assert list(got) == [f"{name}@{k}" for k in (1, 4) for name in NAMES]
     assert all(values.dtype == np.float64 and values.shape == (4,) for values in got.values())
 
 
 def test_a_perfect_list_earns_one_and_a_list_of_misses_nothing():
-    perfect = metrics.per_user(np.array([[4, 2, 9]]), ragged([[2, 4]]), [2])
+    perfect = per_user(np.array([[4, 2, 9]]), ragged([[2, 4]]), [2])
     assert {name: values.tolist() for name, values in perfect.items()} == {
         f"{name}@2": [1.0] for name in NAMES
     }
-    misses = metrics.per_user(np.array([[5, 6, 7]]), ragged([[2, 4]]), [2])
+    misses = per_user(np.array([[5, 6, 7]]), ragged([[2, 4]]), [2])
     assert all(values.tolist() == [0.0] for values in misses.values())
 
 
 def test_a_target_that_the_catalogue_does_not_have_counts_and_is_never_hit():
     # the gap is -1 too and must not meet the target
-    got = metrics.per_user(np.array([[3, -1], [3, -1]]), ragged([[3], [3, -1]]), [2])
+    got = per_user(np.array([[3, -1], [3, -1]]), ragged([[3], [3, -1]]), [2])
     assert got["recall@2"].tolist() == [1.0, 1 / 2]
     assert got["ndcg@2"][0] == 1.0
     assert got["ndcg@2"][1] == pytest.approx(1 / (1 + 1 / LOG3))
-    lost = metrics.per_user(np.array([[-1, -1], [3, -1]]), ragged([[-1, -1], [-1]]), [1, 2])
+    lost = per_user(np.array([[-1, -1], [3, -1]]), ragged([[-1, -1], [-1]]), [1, 2])
     assert all(values.tolist() == [0.0, 0.0] for values in lost.values())
 
 
 def test_a_target_given_twice_counts_once_but_unknown_ones_each():
-    targets = metrics.distinct(ragged([[5, 3, 5], [3], [-1, 2, -1]]))
-    assert [targets[i].tolist() for i in range(3)] == [[3, 5], [3], [-1, -1, 2]]
-    got = metrics.per_user(
-        np.array([[5, 0], [3, 0], [2, 0]]), ragged([[5, 3, 5], [3], [-1, 2, -1]]), [2]
-    )
+    once = metrics.distinct(ragged([[5, 3, 5], [3], [-1, 2, -1]]))
+    assert once.tolist() == [True, True, False, True, True, True, True]
+    got = per_user(np.array([[5, 0], [3, 0], [2, 0]]), ragged([[5, 3, 5], [3], [-1, 2, -1]]), [2])
     assert got["recall@2"] == pytest.approx([1 / 2, 1, 1 / 3])
 
 
-def test_a_constant_scorer_earns_k_of_n_by_the_tie_rule():
-    n_items = 40
-    top = best_k(np.zeros((n_items, n_items)), 10)  # user i wants item i
-    targets = Ragged(np.arange(n_items), np.arange(n_items + 1))
-    got = metrics.per_user(top.items, targets, [1, 5, 10])
-    assert [got[f"recall@{k}"].mean() for k in (1, 5, 10)] == [1 / 40, 5 / 40, 10 / 40]
-    assert got["mrr@10"].mean() == pytest.approx(sum(1 / i for i in range(1, 11)) / 40)
-    assert metrics.coverage(top.items, k=10, n_items=n_items) == 10 / 40
+# ── equal scores ──
+
+
+def every_order(scores: list[float], targets: set[int], k: int) -> dict[str, float]:
+    """Average the naive metrics over all orders that the scores allow."""
+    n = len(scores)
+    orders = [
+        o for o in permutations(range(n)) if all(scores[a] >= scores[b] for a, b in pairwise(o))
+    ]
+    values = [naive(list(order), sorted(targets), k) for order in orders]
+    return {name: sum(v[name] for v in values) / len(values) for name in NAMES}
+
+
+@quick
+@given(
+    st.lists(st.integers(0, 2), min_size=6, max_size=6),
+    st.sets(st.integers(0, 5), min_size=1),
+    st.integers(1, 6),
+)
+def test_a_metric_is_its_mean_over_all_orders_of_equal_scores(scores, targets, k):
+    shown = sorted(range(6), key=lambda item: -scores[item])
+    falling = np.array([[scores[item] for item in shown]])
+    got = per_user(np.array([shown]), ragged([sorted(targets)]), [k], scores=falling)
+    for name, value in every_order(scores, targets, k).items():
+        assert got[f"{name}@{k}"][0] == pytest.approx(value), name
+
+
+def test_a_run_that_goes_on_beyond_the_list_is_worth_less():
+    # two targets at ranks 2 and 3 of a list of 3; the last two tie with one, then with ten more
+    items, scores = np.array([[7, 5, 3]] * 2), np.array([[2.0, 1.0, 1.0]] * 2)
+    got = per_user(items, ragged([[5], [5]]), [2], scores=scores, beyond=np.array([1, 10]))
+    assert got["recall@2"] == pytest.approx([1 / 3, 1 / 12])
+    assert got["mrr@2"] == pytest.approx([1 / 3 / 2, 1 / 12 / 2])
+    first = per_user(items, ragged([[7], [7]]), [2], scores=scores, beyond=np.array([1, 10]))
+    assert first["recall@2"].tolist() == [1.0, 1.0]  # its score is its own
+
+
+@pytest.mark.parametrize("shown", [range(40), range(39, -1, -1)])
+def test_a_constant_scorer_earns_k_of_n_in_whatever_order_it_lists(shown):
+    items = np.tile(np.array(shown), (40, 1))
+    targets = Ragged(
+        np.append(np.zeros(30, int), np.arange(10)), np.arange(41)
+    )  # item 0 is popular
+    got = per_user(items, targets, [1, 5, 10], scores=np.zeros((40, 40)))
+    for k in (1, 5, 10):
+        assert got[f"recall@{k}"] == pytest.approx([k / 40] * 40)
+        assert got[f"hit_rate@{k}"] == pytest.approx([k / 40] * 40)
+    assert got["mrr@10"] == pytest.approx([sum(1 / i for i in range(1, 11)) / 40] * 40)
+    # the order in which it lists them would earn much more, or much less
+    naive_recall = (items[:, :10] == targets.values[:, None]).any(axis=1).mean()
+    assert abs(naive_recall - 10 / 40) > 0.2
+
+
+def test_rows_are_counted_with_their_repeats():
+    found = metrics.places(np.array([[5, 3], [1, 2]]), ragged([[5, 5, 9], [2]]))
+    assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=1).tolist() == [2.0, 0.0]
+    assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=2).tolist() == [2.0, 1.0]
+    tied = metrics.places(np.array([[5, 3]]), ragged([[3, 3]]), scores=np.ones((1, 2)))
+    assert metrics.hits_by_user(tied, ragged([[3, 3]]), k=1).tolist() == [1.0]  # 1/2, twice
+
+
+# ── invariances and refusals ──
 
 
 def test_users_do_not_influence_each_other():
     draw = np.random.default_rng(3)
     items = np.argsort(draw.random((50, 30)), axis=1)[:, :8]
     lists = [draw.integers(-1, 30, size=draw.integers(1, 6)).tolist() for _ in range(50)]
-    whole = metrics.per_user(items, ragged(lists), [5])
+    whole = per_user(items, ragged(lists), [5])
     order = draw.permutation(50)
-    mixed = metrics.per_user(items[order], ragged([lists[i] for i in order]), [5])
-    alone = metrics.per_user(items[7:8], ragged(lists[7:8]), [5])
+    mixed = per_user(items[order], ragged([lists[i] for i in order]), [5])
+    alone = per_user(items[7:8], ragged(lists[7:8]), [5])
     for name, values in whole.items():
         np.testing.assert_array_equal(mixed[name], values[order])
         assert alone[name][0] == values[7]
 
 
 def test_the_order_of_targets_does_not_matter_but_that_of_items_does():
-    one = metrics.per_user(np.array([[1, 2, 3]]), ragged([[3, 9]]), [3])
-    other = metrics.per_user(np.array([[1, 2, 3]]), ragged([[9, 3]]), [3])
-    better = metrics.per_user(np.array([[3, 2, 1]]), ragged([[3, 9]]), [3])
+    one = per_user(np.array([[1, 2, 3]]), ragged([[3, 9]]), [3])
+    other = per_user(np.array([[1, 2, 3]]), ragged([[9, 3]]), [3])
+    better = per_user(np.array([[3, 2, 1]]), ragged([[3, 9]]), [3])
     assert one == other
     assert better["ndcg@3"] > one["ndcg@3"]
     assert better["recall@3"] == one["recall@3"]
 
 
+def test_the_blocks_of_users_do_not_matter(monkeypatch):
+    draw = np.random.default_rng(4)
+    items = np.argsort(draw.random((50, 30)), axis=1)[:, :8]
+    scores = -np.sort(draw.integers(0, 4, size=(50, 8)), axis=1)
+    targets = ragged([draw.integers(-1, 30, size=3).tolist() for _ in range(50)])
+    options = {"scores": scores, "beyond": np.arange(50)}
+    whole = per_user(items, targets, [3, 5], **options)
+    for size in (1, 8 * 7):
+        monkeypatch.setattr(models.retriever, "BLOCK_SCORES", size)
+        for name, values in per_user(items, targets, [3, 5], **options).items():
+            np.testing.assert_array_equal(values, whole[name])
+
+
 def test_item_rows_may_be_large():
     far = 3_000_000_000
-    assert metrics.hits(np.array([[far, 1], [1, far]]), ragged([[far], [2]])).tolist() == [
-        [True, False],
-        [False, False],
-    ]
+    found = metrics.places(np.array([[far, 1], [1, far]]), ragged([[far], [2]]))
+    assert found.before.tolist() == [0, metrics.UNRANKED]
 
 
-@pytest.mark.parametrize("k", [0, 5])
-def test_a_k_beyond_the_lists_is_refused(k):
-    with pytest.raises(ValueError, match=f"between 1 and the lists' 4. Received: k = {k}"):
-        metrics.per_user(np.array(ITEMS), ragged(TARGETS), [k])
+def test_a_k_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"k must be at least 1. Received: k = 0"):
+        per_user(np.array(ITEMS), ragged(TARGETS), [0])
 
 
 def test_users_without_targets_are_refused():
     with pytest.raises(ValueError, match=r"1 of 2 users have no targets \(the first is list 1\)"):
-        metrics.per_user(np.array([[1], [2]]), ragged([[1], []]), [1])
+        per_user(np.array([[1], [2]]), ragged([[1], []]), [1])
 
 
 def test_lists_and_targets_must_be_as_many():
     with pytest.raises(ValueError, match="1 lists were given for 2 users"):
-        metrics.per_user(np.array([[1]]), ragged([[1], [2]]), [1])
+        per_user(np.array([[1]]), ragged([[1], [2]]), [1])
 
 
 def test_a_list_that_names_an_item_twice_is_refused():
     with pytest.raises(ValueError, match=r"1 lists name an item twice \(list 1: item 4\)"):
-        metrics.hits(np.array([[1, 2, 3], [4, 5, 4]]), ragged([[1], [4]]))
+        metrics.places(np.array([[1, 2, 3], [4, 5, 4]]), ragged([[1], [4]]))
 
 
 # ── the whole catalogue ──

@@ -187,6 +187,24 @@ def evaluate(call: Call) -> None:
 
 
 @verb
+def tune(call: Call) -> None:
+    """Search hyper-parameters on the validation part; an interrupted search goes on."""
+    device = call.device()
+    from workflows.tune import tune
+
+    recipe, store, _ = call.open()
+    result = tune(recipe, store, device)
+    rows = {
+        "trials": str(result.trials),
+        result.metric: f"{result.best.value:.4f}",
+        "set": "\n".join(f"{name}={value}" for name, value in result.best.settings.items()),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    _show(result, call, rows)
+
+
+@verb
 def export(
     call: Call,
     *,

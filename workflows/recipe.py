@@ -28,7 +28,9 @@ from models.config import (
     Positive,
     PriorConfig,
     Share,
+    TrackingConfig,
     TrainConfig,
+    TuneConfig,
     TwoTowerConfig,
 )
 from workflows.errors import RecipeError
@@ -252,7 +254,9 @@ class Recipe(Part, frozen=True):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     prior: PriorConfig | None = None
+    tracking: TrackingConfig | None = None
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
@@ -473,6 +477,26 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
         return msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
         raise RecipeError(_explain(str(error), raw, where, text)) from None
+
+
+def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some fields set anew.
+
+    Args:
+        recipe: the others' values.
+        settings: path, such as `train.epochs` → value.
+
+    Raises:
+        RecipeError: as `load`.
+    """
+    raw = recipe.to_dict()
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        at = raw
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return parse(raw, where=f"recipe {recipe.name}")
 
 
 def _refuse_infinite(value: Any, at: str = "$") -> None:

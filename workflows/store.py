@@ -46,12 +46,17 @@ PARTS: dict[str, tuple[str, ...]] = {
         # what its validation reads; other baselines or intervals leave the model as it is
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
+    "tune": (
+        *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
+        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
+    ),
     "evaluate": ("evaluate",),
     "export": (),
 }
 INPUTS: dict[str, tuple[str, ...]] = {
     "etl": (),
     "train": ("etl",),
+    "tune": ("etl",),
     "evaluate": ("etl", "train"),
     "export": ("etl", "train"),
 }

@@ -7,30 +7,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import merlin.models.tf as mm
 import msgspec
 import tensorflow as tf
 
 from models import prior as priors
-from models import two_tower
-from models.batches import Batches
-from models.callbacks import (
-    CatalogueValidation,
-    Clock,
-    DivergedError,
-    Epoch,
-    KeepBest,
-    Progress,
-    RefuseNaN,
-    steady_mean,
-)
-from models.checkpoint import Checkpoint, WriteCheckpoint
-from models.columns import as_array
-from models.optimizer import optimizer
+from models.callbacks import DivergedError, Epoch, steady_mean
+from models.checkpoint import Checkpoint
+from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
-from models.trial import Trial
+from models.tracking import MLflow, tracker
 from models.two_tower import TwoTower
 from models.warm_start import WarmStartError, grown
 from workflows.artifacts import Prepared, TrainFiles, apply_prior, build_model
@@ -91,40 +78,32 @@ def train(
     prepared = Prepared.open(store, recipe)
     with store.write("train", recipe, device) as draft:
         _seed(recipe.train.seed)
-        columns = prepared.part("train")
         model = build_model(recipe, prepared)
         if warm_start:
             _take_over(model, warm_start)
-        batches = Batches(
-            {name: columns[name] for name in model.schema.column_names},
-            batch_size=recipe.train.batch_size,
-            seed=recipe.train.seed,
-            owners=as_array(columns[two_tower.USER_ROW]),
-            max_per_owner=recipe.train.max_rows_per_user,
-        )
-        model.compile(
-            optimizer=optimizer(recipe.optimizer, steps=len(batches) * recipe.train.epochs),
-            loss=two_tower.RowLoss(recipe.loss.reduction),
-            metrics=[],
-        )
-        log.info("training on %s rows, %s", f"{batches.n_rows:,}", device.why)
-        checkpoint = _checkpoint(recipe, store, warm_start)
-        fit = _Fit(model, batches, recipe, prepared, checkpoint)
-        best = fit.run(callbacks, resume=resume)
-        epochs = fit.clock.epochs
+        fit = _prepare(model, recipe, prepared, _checkpoint(recipe, store, warm_start))
+        log.info("training on %s rows, %s", f"{fit.batches.n_rows:,}", device.why)
+        extra = _trackers(recipe, store)
+        best = _run(fit, recipe, [*callbacks, *extra], resume=resume)
         files = TrainFiles(draft.folder)
-        if prior := fit.choose_prior():
+        if recipe.prior:
+            prior = _choose_prior(fit, recipe, prepared)
             files.prior.write_bytes(msgspec.json.encode(prior))
         model.save_weights(files.weights)
+        epochs = fit.clock.epochs
         files.history.write_bytes(msgspec.json.format(msgspec.json.encode(epochs), indent=2))
-        draft.rows = {"train": batches.n_rows, "epochs": len(epochs)}
+        for track in extra:
+            if isinstance(track, MLflow):
+                track.log_folder(draft.folder)
+        draft.rows = {"train": fit.batches.n_rows, "epochs": len(epochs)}
         draft.metrics = best.metrics
-    checkpoint.remove()
+    if fit.checkpoint:
+        fit.checkpoint.remove()
     return TrainResult(
         store.folder("train"),
         best,
         len(epochs),
-        len(batches.order) / min(e.seconds for e in epochs),
+        len(fit.batches.order) / min(e.seconds for e in epochs),
         time.perf_counter() - start,
     )
 
@@ -156,88 +135,69 @@ def _take_over(model: mm.RetrievalModelV2, earlier: Store) -> None:
         raise StaleInput(f"--warm-start {earlier.root}: {error}.") from None
 
 
-class _Fit:
-    """One run of Keras' fit, with what watches it."""
+def _prepare(
+    model: mm.RetrievalModelV2, recipe: Recipe, prepared: Prepared, checkpoint: Checkpoint
+) -> Fit:
+    trial = prepared.trial("valid", recipe.evaluate)
+    validation = None
+    if trial is not None:
+        validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
+    return Fit(
+        model=model,
+        columns=prepared.part("train"),
+        train=recipe.train,
+        loss=recipe.loss,
+        rates=recipe.optimizer,
+        validation=validation,
+        checkpoint=checkpoint,
+    )
 
-    def __init__(
-        self,
-        model: mm.RetrievalModelV2,
-        batches: Batches,
-        recipe: Recipe,
-        prepared: Prepared,
-        checkpoint: Checkpoint,
-    ) -> None:
-        self.model = model
-        self.batches = batches
-        self.recipe = recipe
-        self.prepared = prepared
-        self.checkpoint = checkpoint
-        self.trial = prepared.trial("valid", recipe.evaluate)
-        self.clock = Clock()
-        self.keep = KeepBest(recipe.train.monitor, recipe.train.patience)
 
-    def run(self, callbacks: Sequence[tf.keras.callbacks.Callback], *, resume: bool) -> Epoch:
-        """Fit, and leave the best epoch's weights in the model."""
-        train = self.recipe.train
-        first = self.checkpoint.read(self.model, self.clock, self.keep) if resume else 0
-        if resume:
-            note = "" if first else ": no checkpoint of this fit"
-            log.info("resuming after epoch %s%s", first, note)
-        self.batches.start_epoch(first)
-        watch: list[Any] = [] if self.trial is None else [self._validation(self.trial), self.keep]
-        if not self.keep.finished(first - 1):
-            try:
-                self.model.fit(
-                    self.batches,
-                    initial_epoch=first,
-                    epochs=train.epochs,
-                    shuffle=False,  # Batches shuffles, by seed and epoch
-                    verbose=0,
-                    callbacks=[
-                        RefuseNaN(),
-                        *watch,
-                        *callbacks,
-                        self.clock,
-                        WriteCheckpoint(self.checkpoint, self.clock, self.keep),
-                        Progress(train.epochs, ("loss", train.monitor)),
-                    ],
-                )
-            except DivergedError as error:
-                raise DataError(
-                    f"Training failed: {error}. Lower optimizer.lr, raise loss.temperature, or "
-                    "look for extreme numbers in the features."
-                ) from None
-        if self.trial is None:
-            log.warning("the split has no valid part: the last epoch is kept, not the best")
-            return self.clock.epochs[-1]
-        self.model.set_weights(self.keep.weights)
-        return self.clock.epochs[self.keep.epoch]
+def _trackers(recipe: Recipe, store: Store) -> list[tf.keras.callbacks.Callback]:
+    if recipe.tracking is None:
+        return []
+    try:
+        every = recipe.to_dict()
+        parts = ["name", "split", *(part.partition(".")[0] for part in PARTS["train"])]
+        params = {part: every[part] for part in dict.fromkeys(parts)}
+        return [tracker(recipe.tracking, run=store.root.name, params=params, folder=store.root)]
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"recipe {recipe.name}, field tracking: {error.name} is not installed. Install the "
+            "extra `tracking`, or leave the field out."
+        ) from None
 
-    def _validation(self, trial: Trial) -> CatalogueValidation:
-        callback = CatalogueValidation(
-            trial, self.prepared.users, self.prepared.items, self.recipe.evaluate.ks
-        )
-        if self.recipe.train.monitor not in callback.names:
-            raise RecipeError(
-                f"recipe {self.recipe.name}, field train.monitor: {self.recipe.train.monitor!r} is "
-                f"not measured; expected one of {', '.join(callback.names)}."
-            )
-        return callback
 
-    def choose_prior(self) -> Prior | None:
-        """Return the prior that validates best, no prior being one of them."""
-        config = self.recipe.prior
-        if config is None:
-            return None
-        if self.trial is None:
-            raise RecipeError("prior: its weight is chosen on the valid part; the split has none.")
-        scores = {}
-        for prior in priors.grid(config):
-            apply_prior(self.model, self.prepared, prior, as_of="valid")
-            model = TwoTower.of(self.model, self.prepared.users, self.prepared.items)
-            scores[prior] = steady_mean(self.trial, model)
-        best = max(scores, key=lambda prior: scores[prior])
-        log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
-        # the weights are saved without it: its counts depend on the cut that is asked for
-        apply_prior(self.model, self.prepared, Prior(best.days, 0.0), as_of="valid")
-        return best
+def _run(
+    fit: Fit,
+    recipe: Recipe,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    *,
+    resume: bool,
+) -> Epoch:
+    try:
+        return fit.run(callbacks, resume=resume)
+    except UnknownMetricError as error:
+        raise RecipeError(f"recipe {recipe.name}, field train.monitor: {error}.") from None
+    except DivergedError as error:
+        raise DataError(
+            f"Training failed: {error}. Lower optimizer.lr, raise loss.temperature, or look for "
+            "extreme numbers in the features."
+        ) from None
+
+
+def _choose_prior(fit: Fit, recipe: Recipe, prepared: Prepared) -> Prior:
+    """Return the prior that validates best, no prior being one of them."""
+    assert recipe.prior is not None
+    if fit.validation is None:
+        raise RecipeError("prior: its weight is chosen on the valid part; the split has none.")
+    scores = {}
+    for prior in priors.grid(recipe.prior):
+        apply_prior(fit.model, prepared, prior, as_of="valid")
+        retriever = TwoTower.of(fit.model, prepared.users, prepared.items)
+        scores[prior] = steady_mean(fit.validation.trial, retriever)
+    best = max(scores, key=lambda prior: scores[prior])
+    log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
+    # the weights are saved without it: its counts depend on the cut that is asked for
+    apply_prior(fit.model, prepared, Prior(best.days, 0.0), as_of="valid")
+    return best

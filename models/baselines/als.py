@@ -8,6 +8,7 @@ events need no refit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +24,16 @@ from models.retriever import (
     TopK,
     fitted,
     top_k_by_scores,
+)
+
+#: Factors, regularization and alpha to choose from.
+GRID = (
+    (32, 1.0, 2.0),
+    (32, 10.0, 2.0),
+    (64, 10.0, 2.0),
+    (64, 10.0, 8.0),
+    (128, 10.0, 2.0),
+    (128, 50.0, 8.0),
 )
 
 
@@ -80,12 +91,22 @@ class ALS:
             return users @ item_factors.T
 
     def _library(self) -> AlternatingLeastSquares:
-        """Return implicit's model with these parameters; one thread, so that runs repeat."""
+        """Return implicit's model with these parameters.
+
+        Rows are solved one by one, each by one thread: their number does not change the result.
+        """
         return AlternatingLeastSquares(
             factors=self.factors,
             regularization=self.regularization,
             alpha=self.alpha,
             iterations=self.iterations,
             random_state=self.seed,
-            num_threads=1,
+            num_threads=0,  # all
         )
+
+
+def grid(train: Interactions, *, seed: int) -> Iterator[ALS]:
+    """Yield a fitted ALS for each entry of `GRID`."""
+    for factors, regularization, alpha in GRID:
+        model = ALS(factors=factors, regularization=regularization, alpha=alpha, seed=seed)
+        yield model.fit(train)

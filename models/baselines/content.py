@@ -6,11 +6,14 @@ the user is the mean of his items' attribute vectors, the score a dot product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 
+from models.baselines.errors import CannotFit
+from models.columns import Column
 from models.retriever import (
     NO_ITEM,
     Bools,
@@ -23,6 +26,37 @@ from models.retriever import (
     fitted,
     top_k_by_scores,
 )
+
+
+def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_matrix:
+    """Return one-hot columns and multi-hot lists side by side.
+
+    Args:
+        columns: codes of each item, int [n_items] or lists of them; at least one column.
+        first_codes: the first code of each column that names a value; lower ones (missing, unseen)
+            are shared by items that have nothing in common, and are left out.
+
+    Returns:
+        float32 [n_items, n_values].
+    """
+    parts = []
+    for column, first in zip(columns, first_codes, strict=True):
+        ones = np.arange(len(column) + 1)  # a list of one for each item
+        codes = column if isinstance(column, Ragged) else Ragged(column.astype(np.int64), ones)
+        values = np.where(codes.values >= first, codes.values - first, NO_ITEM)
+        parts.append(Ragged(values, codes.offsets).to_csr(int(values.max(initial=NO_ITEM)) + 1))
+    return sp.hstack(parts, format="csr", dtype=np.float32)
+
+
+def grid(train: Interactions, attributes: sp.csr_matrix) -> Iterator[Content]:
+    """Yield the one fitted model.
+
+    Raises:
+        CannotFit: when there are no attributes.
+    """
+    if not attributes.shape[1]:
+        raise CannotFit("the items have no categories beside their id")
+    yield Content(attributes=attributes).fit(train)
 
 
 @dataclass(frozen=True, kw_only=True)

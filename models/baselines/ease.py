@@ -7,12 +7,15 @@ B = I - P diag(1 / diag P).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from models.baselines.errors import CannotFit
 from models.retriever import (
     Bools,
     Floats,
@@ -27,6 +30,13 @@ from models.retriever import (
 
 #: P is dense: 20 000 items take 3.2 GB in float64, and 1.6 GB more for B in float32.
 MAX_ITEMS = 20_000
+#: Values of lambda to choose from.
+REGULARIZATIONS = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)
+#: Values of lambda, and of the decay with each, to choose from.
+DECAYED_REGULARIZATIONS = (100.0, 300.0, 1000.0)
+DECAYS = (5.0, 10.0, 20.0, 50.0)
+#: Below so many items one thread inverts faster than several that share a busy machine.
+_SMALL = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +64,9 @@ class EASE:
         """Return a model with the closed-form weights.
 
         Raises:
-            ValueError: for a catalogue of more than `MAX_ITEMS` items.
+            CannotFit: for a catalogue of more than `MAX_ITEMS` items.
         """
-        n_items = train.n_items
-        if n_items > MAX_ITEMS:
-            raise ValueError(
-                f"EASE inverts a dense matrix of all items; up to {MAX_ITEMS} fit in memory. "
-                f"Received: {n_items} items. Use ItemKNN or ALS, or leave rare items out."
-            )
-        inverse = _gram(train.histories().to_csr(n_items))
-        np.fill_diagonal(inverse, inverse.diagonal() + self.regularization)
-        # the matrix is symmetric: its transpose is itself in LAPACK's order, inverted in place
-        inverse = scipy.linalg.inv(inverse.T, overwrite_a=True, check_finite=False)
-        inverse /= -inverse.diagonal()
-        np.fill_diagonal(inverse, 0.0)
-        return replace(self, weights=inverse.astype(np.float32, order="C"))
+        return replace(self, weights=_solve(_gram(train), self.regularization))
 
     def top_k(
         self,
@@ -92,14 +90,77 @@ class EASE:
         return _decayed(queries.histories, len(weights), self.decay) @ weights
 
 
-def _gram(users: sp.csr_matrix) -> Floats:
-    """Return X'X, float64 [n_items, n_items], in blocks: as a sparse matrix it may be larger."""
-    n_items = users.shape[1]
+def grid(train: Interactions) -> Iterator[EASE]:
+    """Yield a fitted EASE for each of `REGULARIZATIONS`.
+
+    Raises:
+        CannotFit: as `EASE.fit`.
+    """
+    gram = _gram(train)
+    for regularization in REGULARIZATIONS:
+        weights = _solve(gram.copy(), regularization)
+        yield EASE(regularization=regularization, weights=weights)
+
+
+def decayed_grid(train: Interactions) -> Iterator[EASE]:
+    """Yield a fitted EASE for each of `DECAYED_REGULARIZATIONS` and `DECAYS`.
+
+    Raises:
+        CannotFit: as `EASE.fit`; and without times, for a history without order has no latest item.
+    """
+    if train.times is None:
+        raise CannotFit("a decayed history needs times; this data has none")
+    gram = _gram(train)
+    for regularization in DECAYED_REGULARIZATIONS:
+        weights = _solve(gram.copy(), regularization)
+        for decay in DECAYS:
+            yield EASE(regularization=regularization, decay=decay, weights=weights)
+
+
+def _gram(train: Interactions) -> Floats:
+    """Return X'X, float64 [n_items, n_items], in blocks: as a sparse matrix it may be larger.
+
+    Raises:
+        CannotFit: for a catalogue of more than `MAX_ITEMS` items.
+    """
+    n_items = train.n_items
+    if n_items > MAX_ITEMS:
+        raise CannotFit(
+            f"EASE inverts a dense matrix of all items; up to {MAX_ITEMS} fit in memory. "
+            f"Received: {n_items} items. Use ItemKNN or ALS, or leave rare items out."
+        )
+    users = train.histories().to_csr(n_items)
     columns = users.tocsc()
     gram = np.empty((n_items, n_items))
     for rows in blocks(n_items, n_items):
         gram[rows] = (columns[:, rows].T @ users).toarray()
     return gram
+
+
+def _solve(gram: Floats, regularization: float) -> Floats:
+    """Return B, float32 [n_items, n_items]; the Gram matrix is used up."""
+    np.fill_diagonal(gram, gram.diagonal() + regularization)
+    with _threads(len(gram)):
+        # symmetric and positive definite: its transpose is itself in LAPACK's order, and Cholesky
+        # takes half the work of a general inverse
+        factor, fault = scipy.linalg.lapack.dpotrf(gram.T, overwrite_a=True, clean=False)
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, overwrite_c=True)
+    if fault:
+        raise np.linalg.LinAlgError(f"X'X + {regularization} I is not positive definite.")
+    for i in range(len(inverse)):  # the upper half is filled in
+        inverse[i + 1 :, i] = inverse[i, i + 1 :]
+    inverse /= -inverse.diagonal()
+    np.fill_diagonal(inverse, 0.0)
+    return inverse.astype(np.float32, order="C")
+
+
+def _threads(n_items: int) -> AbstractContextManager[object]:
+    """Keep a small inversion to one thread, where the library for that is installed."""
+    try:
+        from threadpoolctl import threadpool_limits  # of the extra `baselines`
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1 if n_items < _SMALL else None, user_api="blas")
 
 
 def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:

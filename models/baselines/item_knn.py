@@ -6,6 +6,7 @@ Sarwar et al. 2001; the sum over the history, without normalising by it, as Desh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +24,9 @@ from models.retriever import (
     fitted,
     top_k_by_scores,
 )
+
+#: Numbers of neighbours to choose from.
+NEIGHBOURS = (5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,16 @@ class ItemKNN:
         cells = (np.nonzero(near)[0], best.items[near])
         return sp.csr_matrix((best.scores[near], cells), (n_rows, n_items))
 
+    def nearest(self, neighbours: int) -> ItemKNN:
+        """Return the model that fits fewer neighbours, without fitting it."""
+        similarities = fitted(self.similarities, self).tocoo()
+        order = np.lexsort((similarities.col, -similarities.data, similarities.row))
+        rows = similarities.row[order]  # sorted: an item's place in its row is a difference
+        near = order[np.arange(len(order)) - np.searchsorted(rows, rows) < neighbours]
+        cells = (similarities.row[near], similarities.col[near])
+        kept = sp.csr_matrix((similarities.data[near], cells), similarities.shape)
+        return replace(self, neighbours=neighbours, similarities=kept)
+
     def top_k(
         self,
         queries: Queries,
@@ -85,3 +99,10 @@ class ItemKNN:
         """Return float32 [n_queries, n_items]."""
         similarities = fitted(self.similarities, self)
         return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()
+
+
+def grid(train: Interactions) -> Iterator[ItemKNN]:
+    """Yield a fitted ItemKNN for each of `NEIGHBOURS`, all from one matrix of similarities."""
+    widest = ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)
+    for neighbours in NEIGHBOURS:
+        yield widest.nearest(neighbours)

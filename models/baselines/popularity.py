@@ -6,10 +6,12 @@ most often; see Ji et al. 2020, "A re-visit of the popularity baseline in recomm
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from models.baselines.errors import CannotFit
 from models.retriever import (
     Bools,
     Floats,
@@ -22,6 +24,8 @@ from models.retriever import (
 )
 
 _DAY = 86_400.0  # seconds
+#: Memories of recent popularity to choose from, in days.
+DAYS = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 120.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +75,10 @@ class RecentPopularity:
         """Return a model that has counted the interactions by age.
 
         Raises:
-            ValueError: when the interactions have no times.
+            CannotFit: when the interactions have no times.
         """
         if train.times is None:
-            raise ValueError("RecentPopularity needs times; this data has none. Use Popularity.")
+            raise CannotFit("RecentPopularity needs times; this data has none. Use Popularity.")
         ages = (train.times.max(initial=0) - train.times) / _DAY
         weights = np.exp(-ages / self.days)
         counts = np.bincount(train.items, weights, minlength=train.n_items)
@@ -90,6 +94,16 @@ class RecentPopularity:
     ) -> TopK:
         """Rank by decayed counts, ties by item row; an item never met scores 0."""
         return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
+
+
+def grid(train: Interactions) -> Iterator[RecentPopularity]:
+    """Yield a fitted RecentPopularity for each of `DAYS`.
+
+    Raises:
+        CannotFit: when the interactions have no times.
+    """
+    for days in DAYS:
+        yield RecentPopularity(days=days).fit(train)
 
 
 def _top_k_for_all(

@@ -155,8 +155,8 @@ def _read_file(path: Path, source: Source) -> pa.Table:
         table = pq.read_table(path) if kind == "parquet" else _read_text(path, source, kind)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} cannot be read as {kind}: {error}. Mend the file (text must be UTF-8), or set "
-            f"the source's `format:` if it is not {kind}."
+            f"{path} cannot be read as {kind}: {str(error).rstrip('.')}. Mend the file (text must "
+            f"be UTF-8), or set the source's `format:` if it is not {kind}."
         ) from None
     for name in source.rename:
         if name not in table.column_names:
@@ -315,7 +315,7 @@ def _to_seconds(
 def _to_lists(
     column: pa.ChunkedArray, separator: str | None, name: str, path: Path
 ) -> pa.ChunkedArray:
-    if pa.types.is_nested(column.type):
+    if pa.types.is_nested(column.type) or pa.types.is_fixed_size_list(column.type):
         return _parsed(column, pa.list_(pa.string()), name, path)
     if separator is None:
         raise DataError(

@@ -39,8 +39,10 @@ def as_of_named(name: str) -> AsOf:
     Raises:
         RecipeError: it stands for none.
     """
-    if name == "test" or name == "latest":
-        return name
+    if name == "test":
+        return "test"
+    if name == "latest":
+        return "latest"
     raise RecipeError(f"--as-of {name!r}: expected test (as evaluated) or latest (all there is).")
 
 

@@ -1,0 +1,64 @@
+"""What every baseline offers to an evaluation: fitted models to choose from, or why there are none.
+
+The grids are small and fixed and stand beside each model, so that opponents are honest: the best of
+a grid is chosen on the validation part, as the two-tower's best epoch is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import scipy.sparse as sp
+
+from models.baselines import content, ease, item_knn, popularity
+from models.baselines.errors import CannotFit
+from models.baselines.random import Random
+from models.config import Baseline
+from models.retriever import Interactions, Retriever
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What baselines learn from.
+
+    Attributes:
+        train: the training interactions.
+        attributes: multi-hot attributes of the items, float32 [n_items, n_attributes].
+        seed: of random numbers.
+    """
+
+    train: Interactions
+    attributes: sp.csr_matrix
+    seed: int
+
+
+def _als(facts: Facts) -> Iterator[Retriever]:
+    try:
+        from models.baselines import als  # implicit is an extra, and slow to import
+    except ImportError as error:
+        raise CannotFit(
+            f"the library {error.name} is not installed; the extra `baselines` brings it"
+        ) from None
+    yield from als.grid(facts.train, seed=facts.seed)
+
+
+#: Each gives the fitted models of its grid one by one, or raises CannotFit.
+GRIDS: Mapping[Baseline, Callable[[Facts], Iterator[Retriever]]] = {
+    "random": lambda facts: iter([Random(seed=facts.seed).fit(facts.train)]),
+    "popularity": lambda facts: iter([popularity.Popularity().fit(facts.train)]),
+    "recent-popularity": lambda facts: popularity.grid(facts.train),
+    "content": lambda facts: content.grid(facts.train, facts.attributes),
+    "item-knn": lambda facts: item_knn.grid(facts.train),
+    "ease": lambda facts: ease.grid(facts.train),
+    "ease-decayed": lambda facts: ease.decayed_grid(facts.train),
+    "als": _als,
+}
+
+
+def parameters(model: Any) -> dict[str, float]:
+    """Return the hyper-parameters of a baseline by name; those that are None are left out."""
+    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.repr}
+    return {name: value for name, value in values.items() if value is not None}

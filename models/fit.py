@@ -1,0 +1,146 @@
+"""One fit: Keras' own loop, and what watches it. The model ends with its best epoch's weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import merlin.models.tf as mm
+import tensorflow as tf
+
+from models import two_tower
+from models.batches import Batches
+from models.callbacks import (
+    CatalogueValidation,
+    Clock,
+    Epoch,
+    KeepBest,
+    Progress,
+    RefuseNaN,
+)
+from models.checkpoint import Checkpoint, WriteCheckpoint
+from models.columns import Columns, as_array
+from models.config import LossConfig, OptimizerConfig, TrainConfig
+from models.optimizer import optimizer
+from models.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+class UnknownMetricError(ValueError):
+    """The metric to monitor is none of those that are measured."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What an epoch is judged by.
+
+    Attributes:
+        trial: the validation part.
+        users: inputs of the query tower, one row a user, the last for unknown users.
+        items: inputs of the item tower, one row an item.
+        ks: list lengths.
+    """
+
+    trial: Trial
+    users: Columns
+    items: Columns
+    ks: tuple[int, ...]
+
+
+@dataclass
+class Fit:
+    """A fit that is about to run.
+
+    Attributes:
+        model: built, not yet compiled.
+        columns: training rows.
+        train: the loop.
+        loss: its reduction is taken here.
+        rates: the optimiser.
+        validation: None where there is no validation part: then the last epoch is the best.
+        checkpoint: where to keep each epoch; None for nowhere.
+        clock: what was measured.
+    """
+
+    model: mm.RetrievalModelV2
+    columns: Columns
+    train: TrainConfig
+    loss: LossConfig
+    rates: OptimizerConfig
+    validation: Validation | None
+    checkpoint: Checkpoint | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.keep = KeepBest(self.train.monitor, self.train.patience)
+        self.batches = Batches(
+            {name: self.columns[name] for name in self.model.schema.column_names},
+            batch_size=self.train.batch_size,
+            seed=self.train.seed,
+            owners=as_array(self.columns[two_tower.USER_ROW]),
+            max_per_owner=self.train.max_rows_per_user,
+        )
+        self.model.compile(
+            optimizer=optimizer(self.rates, steps=len(self.batches) * self.train.epochs),
+            loss=two_tower.RowLoss(self.loss.reduction),
+            metrics=[],
+        )
+
+    def run(
+        self, callbacks: Sequence[tf.keras.callbacks.Callback] = (), *, resume: bool = False
+    ) -> Epoch:
+        """Fit, and leave the best epoch's weights in the model.
+
+        Args:
+            callbacks: more of Keras'.
+            resume: go on from the checkpoint.
+
+        Returns:
+            The best epoch.
+
+        Raises:
+            UnknownMetricError: the metric to monitor is not measured.
+            DivergedError: the loss is no number.
+        """
+        watch = self._watch()
+        first = 0
+        if resume and self.checkpoint:
+            first = self.checkpoint.read(self.model, self.clock, self.keep)
+            note = "" if first else ": no checkpoint of this fit"
+            log.info("resuming after epoch %s%s", first, note)
+        self.batches.start_epoch(first)
+        if not self.keep.finished(first - 1):
+            self.model.fit(
+                self.batches,
+                initial_epoch=first,
+                epochs=self.train.epochs,
+                shuffle=False,  # Batches shuffles, by seed and epoch
+                verbose=0,
+                callbacks=[RefuseNaN(), *watch, *callbacks, self.clock, *self._after()],
+            )
+        if self.validation is None:
+            log.warning("the split has no valid part: the last epoch is kept, not the best")
+            return self.clock.epochs[-1]
+        self.model.set_weights(self.keep.weights)
+        return self.clock.epochs[self.keep.epoch]
+
+    def _watch(self) -> list[tf.keras.callbacks.Callback]:
+        if self.validation is None:
+            return []
+        shown = self.validation
+        callback = CatalogueValidation(shown.trial, shown.users, shown.items, shown.ks)
+        if self.train.monitor not in callback.names:
+            raise UnknownMetricError(
+                f"{self.train.monitor!r} is not measured; expected one of "
+                f"{', '.join(callback.names)}"
+            )
+        return [callback, self.keep]
+
+    def _after(self) -> list[Any]:
+        progress = Progress(self.train.epochs, ("loss", self.train.monitor))
+        if self.checkpoint is None:
+            return [progress]
+        return [WriteCheckpoint(self.checkpoint, self.clock, self.keep), progress]

@@ -1,0 +1,578 @@
+from __future__ import annotations
+
+import merlin.models.tf as mm
+import numpy as np
+import pytest
+import tensorflow as tf
+from conformance import PROMISES, finds_the_withheld
+from merlin.schema import ColumnSchema, Schema, Tags
+from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+from toy_towers import FIRST, compiled, toy_towers
+
+from models.batches import Batches
+from models.columns import as_array, take
+from models.config import UNSEEN, LossConfig, TwoTowerConfig
+from models.layers import Draws, HistoryPool, ItemBias
+from models.retriever import Queries, Ragged
+from models.two_tower import (
+    ITEM,
+    QUERY,
+    RowLoss,
+    SampledSoftmax,
+    TowerError,
+    TwoTower,
+    build,
+    embed,
+    empty_batch,
+    read_schema,
+    set_prior,
+    tower_schemas,
+)
+
+TOY = toy_towers()
+N_ITEMS = TOY.world.train.n_items
+N_USERS = TOY.world.train.n_users
+BATCH = np.arange(40)
+
+
+def weights_of(tower: mm.Encoder, kind: type) -> tf.keras.layers.Layer:
+    return next(layer for layer in tower.submodules if isinstance(layer, kind))
+
+
+def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
+    """Return each embedding table by the name of its column."""
+    return {
+        layer.table_name: layer.table.embeddings.numpy()
+        for tower in (model.query_encoder, model.candidate_encoder)
+        for layer in tower.submodules
+        if isinstance(layer, mm.EmbeddingTable)
+    }
+
+
+def n_trainable(model: mm.RetrievalModelV2) -> int:
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+# --- which columns feed which tower ---
+
+
+def test_tags_choose_the_inputs_of_a_tower():
+    model = TOY.build(
+        "user_id", "age", "shop", "hobbies", "history_item_id", "item_id", "genres", "price"
+    )
+    assert sorted(model.query_encoder.schema.column_names) == [
+        "age",
+        "history_item_id",
+        "hobbies",
+        "shop",
+        "user_id",
+    ]
+    assert sorted(model.candidate_encoder.schema.column_names) == ["genres", "item_id", "price"]
+    assert {"user_row", "item_row"} < set(model.schema.column_names)
+
+
+@pytest.mark.parametrize(
+    ("column", "side"),
+    [
+        ("user_id", QUERY),
+        ("age", QUERY),
+        ("shop", QUERY),
+        ("hobbies", QUERY),
+        ("history_item_id", QUERY),
+        ("history_group", QUERY),
+        ("group", ITEM),
+        ("genres", ITEM),
+        ("price", ITEM),
+    ],
+)
+def test_a_column_moves_its_own_tower_and_not_the_other(column, side):
+    names = ["user_id", "history_item_id", "item_id", "group", column]
+    model = TOY.build(*dict.fromkeys(names), item_bias=False)
+    batch = take({n: TOY.train[n] for n in model.schema.column_names}, BATCH[-3:])
+    key = f"{column}__values" if f"{column}__values" in batch else column
+    values = batch[key]
+    other = values + 0.5 if column in ("age", "price") else np.where(values == 3, 4, 3)
+    changed = {**batch, key: other.astype(values.dtype)}
+    assert values.size
+    for tower, of in ((model.query_encoder, QUERY), (model.candidate_encoder, ITEM)):
+        before, after = (
+            tower({k: tf.constant(v) for k, v in b.items()}).numpy() for b in (batch, changed)
+        )
+        assert np.array_equal(before, after) == (of != side)
+
+
+def test_an_id_that_is_no_input_feeds_nothing():
+    """etl leaves the tag CATEGORICAL off an id with `input: false`."""
+    silent = ColumnSchema("user_id", tags=[Tags.USER_ID], dtype=np.int32)
+    schema = Schema([silent]) + TOY.schema("history_item_id", "item_id")
+    query, item = tower_schemas(schema)
+    assert (query.column_names, item.column_names) == (["history_item_id"], ["item_id"])
+
+
+# --- weights ---
+
+
+def test_parameters_are_those_of_a_hand_calculation():
+    users, items = FIRST + N_USERS, FIRST + N_ITEMS
+    linear = TOY.build("user_id", "history_item_id", "item_id", "group", dim=8)
+    # user table, item table (shared), group table (4 groups), 4 positions, item bias
+    assert n_trainable(linear) == users * 8 + items * 8 + (FIRST + 4) * 8 + 4 + items
+    deep = TOY.build(
+        "user_id",
+        "age",
+        "item_id",
+        "price",
+        dim=8,
+        combine="concat",
+        query_layers=(16, 5),
+        item_layers=(7, 5),
+        item_bias=False,
+    )
+    query = users * 8 + (9 * 16 + 16) + (16 * 5 + 5)  # 8 and one number
+    item = items * 8 + (9 * 7 + 7) + (7 * 5 + 5)
+    assert n_trainable(deep) == query + item
+    numbers = TOY.build("user_id", "age", "item_id", dim=8, item_bias=False)
+    assert n_trainable(numbers) == users * 8 + 1 * 8 + items * 8  # a projection without bias
+
+
+def test_a_history_alone_makes_no_table_of_its_own():
+    model = TOY.build("history_item_id", "history_group", "item_id", "group", dim=8)
+    items, groups = FIRST + N_ITEMS, FIRST + TOY.world.n_groups
+    assert n_trainable(model) == (items + groups) * 8 + 2 * 4 + items
+    assert sorted(tables(model)) == ["group", "item_id"]
+
+
+def test_a_history_looks_into_the_item_towers_own_table():
+    model = TOY.build("history_item_id", "item_id", item_bias=False)
+    pool = weights_of(model.query_encoder, HistoryPool)
+    table = weights_of(model.candidate_encoder, mm.EmbeddingTable)
+    assert pool.table is table.table
+    # one item in the history: the query is that item's own vector
+    one = Ragged(TOY.items["item_id"][:5], np.arange(6))
+    queries = embed(model.query_encoder, {"history_item_id": one})
+    np.testing.assert_allclose(queries, embed(model.candidate_encoder, TOY.items)[:5], rtol=1e-6)
+
+
+def test_weights_depend_on_the_seeds_alone():
+    """The seed given fixes the embeddings; that of TensorFlow, which train sets, the layers."""
+
+    def fresh(*, seed: int, layers: int) -> mm.RetrievalModelV2:
+        tf.keras.utils.set_random_seed(layers)
+        return TOY.build("user_id", "age", "item_id", "genres", seed=seed, query_layers=(8,))
+
+    model, again = fresh(seed=1, layers=1), fresh(seed=1, layers=1)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    mine, theirs = tables(model), tables(fresh(seed=2, layers=1))
+    assert sorted(mine) == ["genres", "item_id", "user_id"]
+    assert not any((mine[name] == theirs[name]).any() for name in mine)
+
+
+def test_fresh_embeddings_have_the_deviation_asked_for_and_are_no_copies():
+    model = TOY.build("user_id", "item_id", dim=64, init_stddev=0.2)
+    found = tables(model)
+    assert {n: round(float(t.std()), 2) for n, t in found.items()} == {
+        "user_id": 0.2,
+        "item_id": 0.2,
+    }
+    size = min(map(len, found.values()))
+    assert (
+        abs(np.corrcoef(found["user_id"][:size].ravel(), found["item_id"][:size].ravel())[0, 1])
+        < 0.1
+    )
+
+
+# --- shapes of the output ---
+
+
+def test_sum_adds_the_inputs_and_concat_puts_them_side_by_side():
+    for combine, join in (("sum", np.sum), ("concat", None)):
+        model = TOY.build(
+            *("user_id", "shop", "item_id", "group"), combine=combine, item_bias=False, dim=8
+        )
+        found = tables(model)
+        rows = {n: found[n][as_array(TOY.items[n])] for n in ("item_id", "group")}
+        vectors = embed(model.candidate_encoder, TOY.items)
+        parts = [rows[n] for n in sorted(rows)]
+        expected = join(parts, axis=0) if join else np.concatenate(parts, axis=1)
+        np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+
+
+def test_numbers_alone_make_a_tower():
+    model = TOY.build("age", "price", item_bias=False)
+    vectors = embed(model.query_encoder, TOY.users)
+    (kernel,) = model.query_encoder.trainable_weights
+    np.testing.assert_allclose(vectors, TOY.users["age"][:, None] * kernel.numpy(), rtol=1e-6)
+
+
+def test_a_list_counts_as_the_mean_of_its_values_and_an_empty_one_as_nothing():
+    model = TOY.build("user_id", "genres", item_bias=False)
+    table = tables(model)["genres"]
+    lists = TOY.items["genres"]
+    expected = [
+        table[lists[i]].mean(axis=0) if len(lists[i]) else np.zeros(8) for i in range(N_ITEMS)
+    ]
+    assert min(lists.lengths) == 0
+    np.testing.assert_allclose(
+        embed(model.candidate_encoder, TOY.items), expected, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_numbers_are_projected_where_inputs_are_added():
+    model = TOY.build("user_id", "age", "item_id", item_bias=False)
+    kernel = next(w.numpy() for w in model.query_encoder.trainable_weights if w.shape == (1, 8))
+    users = {n: TOY.users[n][:20] for n in ("user_id", "age")}
+    expected = tables(model)["user_id"][users["user_id"]] + users["age"][:, None] * kernel
+    np.testing.assert_allclose(embed(model.query_encoder, users), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_last_layer_is_linear_and_the_others_are_not(activation):
+    model = TOY.build(
+        *("user_id", "item_id"), query_layers=(6, 8), item_bias=False, activation=activation
+    )
+    by_shape = {
+        w.shape.as_list().__str__(): w.numpy() for w in model.query_encoder.trainable_weights
+    }
+    first, last = by_shape["[8, 6]"], by_shape["[6, 8]"]
+    inputs = tables(model)["user_id"][TOY.users["user_id"]].astype(np.float64)
+    inner = inputs @ first  # fresh biases are zero
+    hidden = np.maximum(inner, 0) if activation == "relu" else np.tanh(inner)
+    outputs = embed(model.query_encoder, TOY.users)
+    np.testing.assert_allclose(outputs, hidden @ last, rtol=1e-3, atol=1e-6)
+    assert (outputs < 0).any()
+
+
+def test_normalized_outputs_have_length_one():
+    names = ("user_id", "age", "item_id", "price")
+    plain = TOY.build(*names, normalize=True, item_bias=False)
+    for tower, columns in (
+        (plain.query_encoder, TOY.users),
+        (plain.candidate_encoder, TOY.items),
+    ):
+        vectors = embed(tower, columns)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+        assert vectors.std(axis=0).min() > 0.01
+
+
+def test_the_item_bias_is_one_more_dimension_beside_the_unit_vector():
+    model = TOY.build("user_id", "item_id", normalize=True, item_bias=True)
+    weights_of(model.candidate_encoder, ItemBias).table.assign(np.arange(FIRST + N_ITEMS) / 10)
+    queries, items = (
+        embed(model.query_encoder, TOY.users),
+        embed(model.candidate_encoder, TOY.items),
+    )
+    assert queries.shape[1] == items.shape[1] == 9
+    assert (queries[:, -1] == 1).all()
+    np.testing.assert_allclose(items[:, -1], TOY.items["item_id"] / 10, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(items[:, :-1], axis=1), 1, rtol=1e-5)
+
+
+def test_dropout_is_for_training():
+    model = TOY.build("user_id", "item_id", dropout=0.5, item_bias=False)
+    batch = {"user_id": tf.constant(TOY.users["user_id"])}
+    calm = model.query_encoder(batch, training=False).numpy()
+    np.testing.assert_array_equal(calm, tables(model)["user_id"][TOY.users["user_id"]])
+    shaken = model.query_encoder(batch, training=True).numpy()
+    assert (shaken == 0).mean() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_allclose(shaken[shaken != 0], 2 * calm[shaken != 0], rtol=1e-6)
+
+
+def test_id_dropout_trains_the_row_of_the_unseen_code():
+    model = TOY.build("user_id", "item_id", id_dropout=0.5, item_bias=False)
+    table = tables(model)["user_id"]
+    batch = {"user_id": tf.constant(TOY.users["user_id"][:-1])}
+    vectors = model.query_encoder(batch, training=True).numpy()
+    unseen = (vectors == table[UNSEEN]).all(axis=1)
+    assert 0.3 < unseen.mean() < 0.7
+    own = table[TOY.users["user_id"][:-1]]
+    np.testing.assert_array_equal(vectors[~unseen], own[~unseen])
+    np.testing.assert_array_equal(model.query_encoder(batch, training=False), own)
+
+
+# --- what is refused ---
+
+
+def test_towers_of_different_width_are_refused():
+    wrong = (
+        r"query tower ends in 16 and the item tower in 8 dimensions \(query_layers \[16\], "
+        r"item_layers \[\], combine 'sum'\)"
+    )
+    with pytest.raises(TowerError, match=wrong):
+        TOY.build("user_id", "item_id", query_layers=(16,), item_bias=False)
+    with pytest.raises(TowerError, match=r"ends in 17 and the item tower in 9 .* combine 'concat'"):
+        TOY.build("user_id", "shop", "item_id", combine="concat")
+
+
+def test_a_tower_without_inputs_is_refused():
+    with pytest.raises(
+        TowerError, match="the query tower has no inputs; give a feature of its role"
+    ):
+        TOY.build("item_id")
+    with pytest.raises(TowerError, match="the item tower has no inputs"):
+        TOY.build("user_id")
+
+
+def test_a_history_of_a_column_that_is_no_input_is_refused():
+    with pytest.raises(
+        TowerError, match=r"'history_group' shares the embeddings of 'group', which"
+    ):
+        TOY.build("history_group", "item_id")
+
+
+def test_a_schema_is_read_as_etl_writes_it(tmp_path):
+    schema = TOY.schema("user_id", "history_item_id", "item_id", "genres")
+    TensorflowMetadata.from_merlin_schema(schema).to_proto_text_file(str(tmp_path))
+    read = read_schema(tmp_path)
+    assert sorted(read.column_names) == sorted(schema.column_names)
+    model = build(read, TwoTowerConfig(), LossConfig(), TOY.facts(), seed=1)
+    pool = weights_of(model.query_encoder, HistoryPool)
+    assert (pool.column, pool.max_len) == ("history_item_id", 4)
+
+
+def test_an_empty_batch_has_one_row_of_every_column():
+    batch = empty_batch(TOY.schema("age", "hobbies"))
+    assert {n: (v.dtype.name, v.shape.as_list()) for n, v in batch.items()} == {
+        "age": ("float32", [1]),
+        "hobbies__values": ("int32", [1]),
+        "hobbies__offsets": ("int32", [2]),
+        "user_row": ("int32", [1]),
+        "item_row": ("int32", [1]),
+    }
+
+
+# --- the loss ---
+
+
+def row_losses(model: mm.RetrievalModelV2, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the training loss of each row of a batch."""
+    tensors = {name: tf.constant(values) for name, values in batch.items()}
+    vectors = {QUERY: model.query_encoder(tensors), ITEM: model.candidate_encoder(tensors)}
+    output = weights_of(model, SampledSoftmax)
+    return output.call(vectors, features=tensors, training=True).outputs.numpy()[:, 0]
+
+
+def a_batch(model: mm.RetrievalModelV2, rows: np.ndarray = BATCH) -> dict[str, np.ndarray]:
+    return take({name: TOY.train[name] for name in model.schema.column_names}, rows)
+
+
+def losses_by_hand(model, batch, columns: np.ndarray, *, temperature, log_q, mask) -> np.ndarray:
+    """State the loss in float64 from the vectors; `columns` are the items of the comparison."""
+    queries = embed(model.query_encoder, {"user_id": batch["user_id"]}).astype(np.float64)
+    items = embed(model.candidate_encoder, TOY.items).astype(np.float64)
+    users, own = batch["user_row"], batch["item_row"]
+    likes = TOY.world.train.histories()
+    losses = []
+    for b in range(len(own)):
+        terms, mine = [], None
+        for c, item in enumerate(columns):
+            term = queries[b] @ items[item] / temperature - log_q[item]
+            is_own = c == b if len(columns) != N_ITEMS else item == own[b]
+            masked = {"none": False, "item": item == own[b], "user": item in likes[users[b]]}
+            if is_own:
+                mine = term
+            if is_own or not masked[mask]:
+                terms.append(term)
+        losses.append(np.log(np.exp(terms).sum()) - mine)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("mask", ["none", "item", "user"])
+@pytest.mark.parametrize("kind", ["in_batch", "mixed", "full"])
+def test_the_loss_is_that_of_the_vectors_in_float64(kind, mask):
+    config = LossConfig(kind=kind, mask=mask, temperature=0.3, negatives=30)
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    counts = np.bincount(TOY.world.train.items, minlength=N_ITEMS)
+    share = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
+    drawn = Draws(1).integers([30], N_ITEMS, tf.int32).numpy()
+    columns, q = {
+        "in_batch": (batch["item_row"], share),
+        # facts say 64 rows a step
+        "mixed": (np.append(batch["item_row"], drawn), (64 * share + 30 / N_ITEMS) / 94),
+        "full": (np.arange(N_ITEMS), np.ones(N_ITEMS)),
+    }[kind]
+    expected = losses_by_hand(model, batch, columns, temperature=0.3, log_q=np.log(q), mask=mask)
+    np.testing.assert_allclose(row_losses(model, batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_correction_q_does_not_count():
+    config = LossConfig(kind="in_batch", logq=False, mask="none")
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    setting = {"temperature": 1.0, "log_q": np.zeros(N_ITEMS), "mask": "none"}
+    expected = losses_by_hand(model, batch, batch["item_row"], **setting)
+    np.testing.assert_allclose(row_losses(model, batch), expected, rtol=1e-4)
+
+
+def test_full_is_in_batch_where_the_batch_holds_every_item_once():
+    rows = np.array([np.flatnonzero(TOY.train["item_row"] == i)[0] for i in range(N_ITEMS - 1)])
+    losses = []
+    for kind in ("in_batch", "full"):
+        config = LossConfig(kind=kind, logq=False, mask="user")
+        model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+        batch = a_batch(model, np.append(rows, 0))
+        batch["item_row"][-1] = N_ITEMS - 1  # the cold item, so that none is missing
+        batch["item_id"][-1] = TOY.items["item_id"][-1]
+        losses.append(row_losses(model, batch))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_auto_is_full_up_to_a_number_of_items():
+    kinds = [
+        weights_of(
+            TOY.build("user_id", "item_id", loss=LossConfig(full_up_to=n)), SampledSoftmax
+        ).kind
+        for n in (N_ITEMS, N_ITEMS - 1)
+    ]
+    assert kinds == ["full", "in_batch"]
+
+
+def test_mixed_negatives_are_drawn_anew_and_repeat_with_the_seed():
+    config = LossConfig(kind="mixed", negatives=5, mask="none")
+    batches = []
+    for seed in (1, 1, 2):
+        model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+        weights_of(model, SampledSoftmax).draws.seed = seed
+        batches.append([row_losses(model, a_batch(model)) for _ in range(2)])
+    (first, second), (again, _), (other, _) = batches
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_at_inference_the_output_is_the_score_of_the_own_item():
+    model = TOY.build("user_id", "item_id", init_stddev=0.5)
+    batch = a_batch(model)
+    scores = model({n: tf.constant(v) for n, v in batch.items()}, training=False).numpy()
+    queries = embed(model.query_encoder, {"user_id": batch["user_id"]})
+    items = embed(model.candidate_encoder, {"item_id": batch["item_id"]})
+    np.testing.assert_allclose(scores[:, 0], (queries * items).sum(axis=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("mean", 2.0), ("sum", 6.0)])
+def test_row_losses_are_reduced(kind, expected):
+    losses = tf.constant([[1.0], [2.0], [3.0]])
+    assert float(RowLoss(kind)(tf.zeros_like(losses), losses)) == expected
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_what_fit_reports_and_differentiates_is_the_reduced_loss(reduction):
+    config = LossConfig(kind="full", reduction=reduction, mask="none")
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    losses = row_losses(model, batch)
+    model.compile(
+        tf.keras.optimizers.SGD(1.0), loss=RowLoss(reduction), metrics=[], run_eagerly=True
+    )
+    users, items = (
+        embed(t, TOY.items | TOY.users) for t in (model.query_encoder, model.candidate_encoder)
+    )
+    before = tables(model)["user_id"].copy()
+    columns = {n: TOY.train[n][BATCH] for n in model.schema.column_names}
+    fit = model.fit(Batches(columns, batch_size=40, seed=1), epochs=1, verbose=0, shuffle=False)
+    reduce = np.mean if reduction == "mean" else np.sum
+    assert fit.history["loss"] == [pytest.approx(reduce(losses), rel=1e-5)]
+    # the step of plain SGD on a user's row, by hand: sum over his rows of (softmax - own) · items
+    step = np.zeros_like(before)
+    for user, own in zip(batch["user_row"], batch["item_row"], strict=True):
+        scores = np.exp(items @ users[user])
+        slope = scores / scores.sum() - np.eye(N_ITEMS)[own]
+        step[FIRST + user] += (slope @ items)[:-1] / (len(BATCH) if reduction == "mean" else 1)
+    np.testing.assert_allclose(before - tables(model)["user_id"], step, rtol=1e-3, atol=1e-5)
+
+
+# --- embedding and ranking ---
+
+
+def test_embeddings_do_not_depend_on_the_batch_size():
+    model = TOY.build(
+        *("user_id", "age", "hobbies", "item_id", "genres"),
+        query_layers=(8,),
+        item_layers=(8,),
+        normalize=True,
+    )
+    for tower, columns in ((model.query_encoder, TOY.users), (model.candidate_encoder, TOY.items)):
+        whole = embed(tower, columns)
+        for batch_size in (1, 7):
+            np.testing.assert_allclose(
+                embed(tower, columns, batch_size=batch_size), whole, rtol=1e-5, atol=1e-6
+            )
+        assert whole.dtype == np.float32
+        assert len(whole) == len(next(iter(columns.values())))
+        nothing = {
+            n: c.take(np.zeros(0, int)) if isinstance(c, Ragged) else c[:0]
+            for n, c in columns.items()
+        }
+        assert embed(tower, nothing).shape == (0, 9)
+
+
+def test_the_query_tower_reads_the_history_that_a_query_brings():
+    model = TOY.build("user_id", "shop", "history_item_id", "history_group", "item_id", "group")
+    two_tower = TwoTower.of(model, TOY.users, TOY.items)
+    lists = [[5, 1, 2, 3, 9, 4], [], [7]]
+    queries = Queries(
+        np.array([3, -1, 0]), Ragged(np.concatenate(lists).astype(int), np.array([0, 6, 6, 7]))
+    )
+    inputs = two_tower.inputs(queries)
+    assert inputs["user_id"].tolist() == [3 + FIRST, UNSEEN, FIRST]
+    assert inputs["shop"].tolist() == [1, 1, 1]
+    latest = [[2, 3, 9, 4], [], [7]]  # the latest four, oldest first
+    for name in ("item_id", "group"):
+        found = inputs[f"history_{name}"]
+        codes = TOY.items[name]
+        assert [found[i].tolist() for i in range(3)] == [codes[one].tolist() for one in latest]
+
+
+def test_the_ranking_is_that_of_the_dot_products():
+    model = TOY.build("user_id", "history_item_id", "item_id", init_stddev=0.5)
+    two_tower = TwoTower.of(model, TOY.users, TOY.items)
+    queries = TOY.world.queries.block(slice(0, 10))
+    scores = two_tower.embed(queries).astype(np.float64) @ two_tower.vectors.T.astype(np.float64)
+    top = two_tower.top_k(queries, 6)
+    assert top.items.tolist() == [np.argsort(-row, kind="stable")[:6].tolist() for row in scores]
+    np.testing.assert_allclose(
+        top.scores, -np.sort(-scores, axis=1)[:, :6].astype(np.float32), rtol=1e-6
+    )
+    scores[queries.histories.owners(), queries.histories.values] = -np.inf
+    candidates = np.arange(N_ITEMS) % 2 == 0
+    scores[:, ~candidates] = -np.inf
+    top = two_tower.top_k(queries, 6, exclude=queries.histories, candidates=candidates)
+    assert top.items.tolist() == [np.argsort(-row, kind="stable")[:6].tolist() for row in scores]
+
+
+def test_a_prior_lifts_items_and_those_that_share_a_code_share_its_mean():
+    model = TOY.build("user_id", "item_id")
+    codes = TOY.items["item_id"].copy()
+    codes[[4, 5]] = UNSEEN
+    items = {"item_id": codes}
+    before = embed(model.candidate_encoder, items)
+    prior = np.arange(N_ITEMS, dtype=np.float32)
+    set_prior(model, codes, prior)
+    after = embed(model.candidate_encoder, items)
+    expected = prior.copy()
+    expected[[4, 5]] = 4.5
+    np.testing.assert_array_equal(after[:, :-1], before[:, :-1])
+    np.testing.assert_allclose(after[:, -1] - before[:, -1], expected, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained() -> TwoTower:
+    """Fit the toy world's groups: history and item id, all else at its default."""
+    model = compiled(TOY.build("history_item_id", "item_id", dim=16, dropout=0.1), lr=0.05)
+    model.fit(TOY.batches(model), epochs=12, verbose=0, shuffle=False)
+    return TwoTower.of(model, TOY.users, TOY.items)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_a_trained_model_keeps(trained, promise):
+    assert promise(trained, TOY.world)
+
+
+def test_a_trained_model_finds_what_was_withheld(trained):
+    assert finds_the_withheld(trained, TOY.world)
+
+
+def test_an_untrained_model_does_not():
+    model = TOY.build("history_item_id", "item_id", dim=16)
+    assert not finds_the_withheld(TwoTower.of(model, TOY.users, TOY.items), TOY.world)

@@ -1,0 +1,151 @@
+"""Search hyper-parameters on the validation part with Optuna; an interrupted search goes on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import optuna
+import tensorflow as tf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from tqdm import tqdm
+
+from models.callbacks import DivergedError
+from models.config import Range
+from models.fit import Fit, Validation
+from workflows.artifacts import Prepared, build_model
+from workflows.device import Device
+from workflows.errors import DataError
+from workflows.recipe import Recipe, replaced
+from workflows.store import PARTS, Store
+
+log = logging.getLogger(__name__)
+
+JOURNAL = ".tune.journal"
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """One trial: what was set, and what it gave (absent if the fit diverged)."""
+
+    settings: dict[str, Any]
+    value: float | None
+    epochs: int
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """Where the stage lies, and the best trial.
+
+    Attributes:
+        folder: of the stage; `trials.json` holds all of them.
+        metric: what was maximised on the validation part.
+        best: the best trial.
+        trials: how many there are, those of earlier sessions included.
+        seconds: of this session.
+    """
+
+    folder: Path
+    metric: str
+    best: Tried
+    trials: int
+    seconds: float
+
+
+def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
+    """Search the recipe's `tune.space` for the best value of `train.monitor`; test is not looked at.
+
+    Args:
+        recipe: what is not in the space stays as it is there.
+        store: the run; its etl stage must be there.
+        device: chosen for this process.
+
+    Raises:
+        DataError: no valid part, or no trial that converged.
+        RecipeError: a field of the space that the recipe has not.
+    """
+    start = time.perf_counter()
+    prepared = Prepared.open(store, recipe)
+    trial = prepared.trial("valid", recipe.evaluate)
+    if trial is None:
+        raise DataError("tune chooses on the valid part; the split has none.")
+    validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
+    with store.write("tune", recipe, device) as draft:
+        study = _study(recipe, store)
+        done = [t for t in study.trials if t.state.is_finished()]
+        log.info("%s of %s trials are done", len(done), recipe.tune.trials)
+        with tqdm(
+            total=recipe.tune.trials, initial=len(done), disable=None, file=sys.stderr
+        ) as bar:
+            for _ in range(recipe.tune.trials - len(done)):
+                study.optimize(lambda t: _value(t, recipe, prepared, validation), n_trials=1)
+                bar.update()
+        tried = [_tried(t) for t in study.trials if t.state.is_finished()]
+        best = max(tried, key=lambda t: -1.0 if t.value is None else t.value)
+        if best.value is None:
+            raise DataError("every trial diverged; narrow tune.space.optimizer.lr.")
+        text = msgspec.json.format(msgspec.json.encode(tried), indent=2)
+        (draft.folder / "trials.json").write_bytes(text)
+        draft.rows, draft.metrics = {"trials": len(tried)}, {recipe.train.monitor: best.value}
+    return TuneResult(
+        store.folder("tune"), recipe.train.monitor, best, len(tried), time.perf_counter() - start
+    )
+
+
+def _study(recipe: Recipe, store: Store) -> optuna.Study:
+    """Open the study of this recipe and data in the run's journal, or begin it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    store.root.mkdir(parents=True, exist_ok=True)
+    identity = recipe.digest(*(p for p in PARTS["tune"] if p != "tune.trials"))
+    return optuna.create_study(
+        study_name=f"{identity} {store.read('etl', recipe, deep=False).digest}",
+        storage=JournalStorage(JournalFileBackend(str(store.root / JOURNAL))),
+        sampler=optuna.samplers.TPESampler(seed=recipe.train.seed),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def _value(
+    trial: optuna.Trial, recipe: Recipe, prepared: Prepared, validation: Validation
+) -> float:
+    """Fit once; return the best epoch's metric, or NaN, which Optuna counts as failed."""
+    chosen = replaced(recipe, _suggest(trial, recipe.tune.space))
+    tf.keras.backend.clear_session()
+    tf.keras.utils.set_random_seed(chosen.train.seed)
+    fit = Fit(
+        model=build_model(chosen, prepared),
+        columns=prepared.part("train"),
+        train=chosen.train,
+        loss=chosen.loss,
+        rates=chosen.optimizer,
+        validation=validation,
+    )
+    try:
+        best = fit.run()
+    except DivergedError as error:
+        log.warning("trial %s: %s", trial.number, error)
+        return float("nan")
+    trial.set_user_attr("epochs", len(fit.clock.epochs))
+    return best.metrics[chosen.train.monitor]
+
+
+def _suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, Range):
+            chosen[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
+        else:
+            chosen[name] = trial.suggest_categorical(name, list(values))
+    return chosen
+
+
+def _tried(trial: optuna.trial.FrozenTrial) -> Tried:
+    value = trial.value if trial.state is optuna.trial.TrialState.COMPLETE else None
+    return Tried(trial.params, value, trial.user_attrs.get("epochs", 0))
