@@ -55,7 +55,7 @@ READY := $(VENV)/.ok
 endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
-VERBS := fetch etl train evaluate export doctor
+VERBS := fetch etl train tune evaluate export doctor
 ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
@@ -63,6 +63,7 @@ ARGS += $(foreach setting,$(SET),--set '$(setting)')
 fetch: ## download the raw data; nothing to do when it is there
 etl: fetch ## raw data -> encoded and tagged splits, vocabularies, tables
 train: ## fit the two-tower model
+tune: ## search hyper-parameters on the validation part
 evaluate: ## measure it beside random and popularity, with intervals
 export: ## write towers, embeddings and tables, checked in a fresh process
 doctor: ## print versions, the device and why, and what is wrong

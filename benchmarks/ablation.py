@@ -1,10 +1,10 @@
-"""What each lever of the default recipe gives on MovieLens-100K: one lever off at a time, some seeds.
+"""What each lever of the default recipe gives on MovieLens-100K: one lever off at a time.
 
     python benchmarks/ablation.py --seeds 1 2 3 [--only in_batch …]
 
 Protocol P2: each user's last event is test, the whole catalogue is ranked, seen items left out; the
-epoch is chosen on valid alone. Writes benchmarks/results/ablation.json after every fit and skips what
-stands there, so it can be interrupted.
+epoch is chosen on valid alone. Writes benchmarks/results/ablation.json after every fit and skips
+what stands there, so it can be interrupted.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import merlin.models.tf as mm
 import tensorflow as tf
 
 from models import two_tower
@@ -25,6 +24,7 @@ from models.columns import Columns, as_array
 from models.config import LossConfig, OptimizerConfig, TrainConfig
 from models.optimizer import optimizer
 from models.trial import Trial
+from models.two_tower import Model
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Fit:
         clock: what was measured.
     """
 
-    model: mm.RetrievalModelV2
+    model: Model
     columns: Columns
     train: TrainConfig
     loss: LossConfig

@@ -183,6 +183,10 @@ class Retriever(Protocol):
         ...
 
 
+class BrokenModel(ValueError):
+    """A model gives scores that are no numbers."""
+
+
 def fitted(state: State | None, model: object) -> State:
     """Return what a model has learnt, or say that it has not been fitted.
 
@@ -207,13 +211,14 @@ def best_k(
         candidates: the only items that may be returned, bool [n_items]; None for all.
 
     Raises:
-        ValueError: for k < 1, and for NaN scores (a broken model must not be ranked).
+        ValueError: for k < 1.
+        BrokenModel: for NaN scores; they must not be ranked.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1. Received: k = {k}.")
     scores = np.array(scores, np.float32)  # a copy: the caller's block is not ours to mask
     if np.isnan(scores).any():
-        raise ValueError(
+        raise BrokenModel(
             f"{int(np.isnan(scores).sum())} of {scores.size} scores are NaN; the model is broken."
         )
     if exclude is not None:

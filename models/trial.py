@@ -17,6 +17,7 @@ from models.config import EvaluateConfig
 from models.metrics import Places
 from models.retriever import (
     Bools,
+    BrokenModel,
     Floats,
     Interactions,
     Ints,
@@ -69,11 +70,11 @@ class Trial:
         """Return a retriever's lists of length k under this trial's rules.
 
         Raises:
-            ValueError: for NaN scores.
+            BrokenModel: for NaN scores.
         """
         top = retriever.top_k(self.queries, k, exclude=self.exclude, candidates=self.candidates)
         if np.isnan(top.scores).any():
-            raise ValueError(f"{int(np.isnan(top.scores).sum())} scores are NaN; a broken model.")
+            raise BrokenModel(f"{int(np.isnan(top.scores).sum())} scores are NaN.")
         return top
 
     def rank(self, retriever: Retriever, k: int) -> Ranking:

@@ -8,9 +8,11 @@ at all, so `SampledSoftmax` stands in its place; everything else is Merlin's.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import merlin.models.tf as mm
 import numpy as np
@@ -26,6 +28,10 @@ from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.exact import search
 from models.layers import AppendOne, Draws, Dropout, HistoryPool, IdDropout, ItemBias
 from models.retriever import Bools, Queries, Ragged, TopK
+
+#: What the rest of the house calls Merlin's classes.
+Model: TypeAlias = mm.RetrievalModelV2
+Tower: TypeAlias = mm.Encoder
 
 QUERY, ITEM = "query", "candidate"
 #: Columns of a batch that name rows of the tables: for the loss, not for the towers.
@@ -69,7 +75,7 @@ def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
 
 def build(
     schema: Schema, config: TwoTowerConfig, loss: LossConfig, facts: TrainingFacts, *, seed: int
-) -> mm.RetrievalModelV2:
+) -> Model:
     """Build the model with all its weights.
 
     Args:
@@ -109,8 +115,8 @@ def _tower(
     layers: tuple[int, ...],
     seed: int,
     *,
-    shared: mm.Encoder | None = None,
-) -> mm.Encoder:
+    shared: Tower | None = None,
+) -> Tower:
     """Build one encoder; history columns look their items up in the tables of `shared`."""
     if not schema:
         raise TowerError(
@@ -171,7 +177,7 @@ def _embeddings(
     )
 
 
-def _table(tower: mm.Encoder, column: ColumnSchema) -> tf.keras.layers.Embedding:
+def _table(tower: Tower, column: ColumnSchema) -> tf.keras.layers.Embedding:
     """Return the tower's table of the domain that a column shares."""
     domain = column.int_domain.name
     for block in tower.submodules:
@@ -187,9 +193,7 @@ def _bias(item_id: ColumnSchema) -> ItemBias:
     return ItemBias(item_id.name, item_id.int_domain.max + 1)
 
 
-def set_prior(
-    model: mm.RetrievalModelV2, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]
-) -> None:
+def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
     """Put a prior into the item bias; items that share a code share their mean.
 
     Args:
@@ -216,7 +220,7 @@ def empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
     return batch
 
 
-def _width(tower: mm.Encoder) -> int:
+def _width(tower: Tower) -> int:
     return int(tower(empty_batch(tower.schema)).shape[-1])
 
 
@@ -233,7 +237,7 @@ class SampledSoftmax(ModelOutput):
     """
 
     def __init__(
-        self, config: LossConfig, facts: TrainingFacts, tower: mm.Encoder, **kwargs: Any
+        self, config: LossConfig, facts: TrainingFacts, tower: Tower, **kwargs: Any
     ) -> None:
         super().__init__(
             to_call=DotProduct(),
@@ -349,9 +353,28 @@ class RowLoss(tf.keras.losses.Loss):
         return y_pred[:, 0]
 
 
-def embed(
-    tower: mm.Encoder, columns: Columns, *, batch_size: int = 8192
-) -> npt.NDArray[np.float32]:
+#: Traced once a tower; validation asks after every epoch.
+_COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
+
+
+def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
+    """Return the tower as a function of batches of any size."""
+    if tower not in _COMPILED:
+        # unknown sizes in every spec, or each new size would be traced again
+        specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}
+        reference = weakref.ref(tower)  # a strong one would keep the key alive for ever
+
+        def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            alive = reference()
+            assert alive is not None, "its caller holds it"
+            return alive(batch, training=False)
+
+        # no autograph: nothing here branches on a tensor, and converting Merlin's code takes 4 s
+        _COMPILED[tower] = tf.function(call, input_signature=[specs], autograph=False)
+    return _COMPILED[tower]
+
+
+def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
     """Return the tower's output for each row: direct calls on batches.
 
     Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
@@ -366,10 +389,7 @@ def embed(
     """
     columns = {name: columns[name] for name in tower.schema.column_names}
     count = n_rows(columns)
-    first = take(columns, np.arange(0))
-    # unknown batch sizes in every spec: Merlin compares the static shapes of what it sums
-    specs = {name: tf.TensorSpec([None], values.dtype) for name, values in first.items()}
-    call = tf.function(lambda batch: tower(batch, training=False), input_signature=[specs])
+    call = _compiled(tower, take(columns, np.arange(0)))
     parts = [
         call({name: tf.constant(v) for name, v in take(columns, rows).items()}).numpy()
         for rows in np.array_split(np.arange(count), max(1, -(-count // batch_size)))
@@ -388,13 +408,13 @@ class TwoTower:
         vectors: the items' embeddings, float32 [n_items, dim].
     """
 
-    tower: mm.Encoder
+    tower: Tower
     users: Columns
     items: Columns
     vectors: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, model: mm.RetrievalModelV2, users: Columns, items: Columns) -> TwoTower:
+    def of(cls, model: Model, users: Columns, items: Columns) -> TwoTower:
         """Embed the catalogue with a built model."""
         vectors = embed(model.candidate_encoder, items)
         return cls(model.query_encoder, users, items, vectors)

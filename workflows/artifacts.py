@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import merlin.models.tf as mm
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from models.config import EvaluateConfig
 from models.prior import Prior
 from models.retriever import Interactions, Ragged
 from models.trial import Trial, trial
+from models.two_tower import Model
 from workflows.errors import RecipeError
 from workflows.recipe import Recipe
 from workflows.store import Store
@@ -145,7 +145,7 @@ class TrainFiles:
         return msgspec.json.decode(self.history.read_bytes(), type=list[Epoch])
 
 
-def build_model(recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
+def build_model(recipe: Recipe, prepared: Prepared) -> Model:
     """Build the recipe's model with fresh weights.
 
     Raises:
@@ -166,9 +166,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> mm.RetrievalModelV2:
         raise RecipeError(f"recipe {recipe.name}, field model: {error}") from None
 
 
-def load_model(
-    store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str = "test"
-) -> mm.RetrievalModelV2:
+def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str = "test") -> Model:
     """Build the recipe's model with the weights that the train stage kept.
 
     Args:
@@ -189,9 +187,7 @@ def load_model(
     return model
 
 
-def apply_prior(
-    model: mm.RetrievalModelV2, prepared: Prepared, prior: Prior, *, as_of: str
-) -> None:
+def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, as_of: str) -> None:
     """Put a prior, as of a cut, into a model's item bias."""
     codes = as_array(prepared.items[prepared.recipe.item_id])
     two_tower.set_prior(model, codes, prior.scores(prepared.interactions(*KNOWN[as_of])))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import merlin.models.tf as mm
 import msgspec
 import tensorflow as tf
 
@@ -18,7 +17,7 @@ from models.checkpoint import Checkpoint
 from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
 from models.tracking import MLflow, tracker
-from models.two_tower import TwoTower
+from models.two_tower import Model, TwoTower
 from models.warm_start import WarmStartError, grown
 from workflows.artifacts import Prepared, TrainFiles, apply_prior, build_model
 from workflows.device import Device
@@ -122,7 +121,7 @@ def _checkpoint(recipe: Recipe, store: Store, warm_start: Store | None) -> Check
     return Checkpoint(store.root / ".train.checkpoint", " ".join(parts))
 
 
-def _take_over(model: mm.RetrievalModelV2, earlier: Store) -> None:
+def _take_over(model: Model, earlier: Store) -> None:
     """Begin with an earlier run's weights."""
     recipe = earlier.recipe("train")
     prepared = Prepared.open(earlier, recipe)
@@ -135,9 +134,7 @@ def _take_over(model: mm.RetrievalModelV2, earlier: Store) -> None:
         raise StaleInput(f"--warm-start {earlier.root}: {error}.") from None
 
 
-def _prepare(
-    model: mm.RetrievalModelV2, recipe: Recipe, prepared: Prepared, checkpoint: Checkpoint
-) -> Fit:
+def _prepare(model: Model, recipe: Recipe, prepared: Prepared, checkpoint: Checkpoint) -> Fit:
     trial = prepared.trial("valid", recipe.evaluate)
     validation = None
     if trial is not None:

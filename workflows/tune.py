@@ -59,7 +59,7 @@ class TuneResult:
 
 
 def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
-    """Search the recipe's `tune.space` for the best value of `train.monitor`; test is not looked at.
+    """Search the recipe's `tune.space` for the best `train.monitor`; test is not looked at.
 
     Args:
         recipe: what is not in the space stays as it is there.

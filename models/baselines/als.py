@@ -28,9 +28,9 @@ from models.retriever import (
 
 #: Factors, regularization and alpha to choose from.
 GRID = (
+    (64, 10.0, 2.0),
     (32, 1.0, 2.0),
     (32, 10.0, 2.0),
-    (64, 10.0, 2.0),
     (64, 10.0, 8.0),
     (128, 10.0, 2.0),
     (128, 50.0, 8.0),

@@ -31,10 +31,10 @@ from models.retriever import (
 #: P is dense: 20 000 items take 3.2 GB in float64, and 1.6 GB more for B in float32.
 MAX_ITEMS = 20_000
 #: Values of lambda to choose from.
-REGULARIZATIONS = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)
+REGULARIZATIONS = (100.0, 50.0, 200.0, 300.0, 500.0, 1000.0)
 #: Values of lambda, and of the decay with each, to choose from.
-DECAYED_REGULARIZATIONS = (100.0, 300.0, 1000.0)
-DECAYS = (5.0, 10.0, 20.0, 50.0)
+DECAYED_REGULARIZATIONS = (300.0, 100.0, 1000.0)
+DECAYS = (10.0, 5.0, 20.0, 50.0)
 #: Below so many items one thread inverts faster than several that share a busy machine.
 _SMALL = 4_000
 

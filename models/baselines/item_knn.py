@@ -26,7 +26,7 @@ from models.retriever import (
 )
 
 #: Numbers of neighbours to choose from.
-NEIGHBOURS = (5, 10, 20, 50, 100)
+NEIGHBOURS = (20, 5, 10, 50, 100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What every baseline offers to an evaluation: fitted models to choose from, or why there are none.
 
 The grids are small and fixed and stand beside each model, so that opponents are honest: the best of
-a grid is chosen on the validation part, as the two-tower's best epoch is.
+a grid is chosen on the validation part, as the two-tower's best epoch is. Where nothing can be
+chosen by, the first of a grid is taken.
 """
 
 from __future__ import annotations

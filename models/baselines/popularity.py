@@ -25,7 +25,7 @@ from models.retriever import (
 
 _DAY = 86_400.0  # seconds
 #: Memories of recent popularity to choose from, in days.
-DAYS = (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 120.0)
+DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
 
 
 @dataclass(frozen=True, kw_only=True)

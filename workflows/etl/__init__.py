@@ -9,9 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +26,10 @@ from workflows.etl.sources import Raw
 from workflows.etl.tables import Table
 from workflows.recipe import GivenFiles, Join, Recipe
 from workflows.store import Store
-from workflows.vocabulary import NULL
+from workflows.vocabulary import NULL, Vocabulary
+
+#: Column that numbers rows while they are filtered.
+_ROW = "row of the frame"
 
 log = logging.getLogger(__name__)
 
@@ -158,15 +163,21 @@ def _positives(
     for column in [*columns, *([recipe.positive.column] if recipe.positive else [])]:
         raw.require(source, column, *(j.table for j in recipe.join))
     frame = table.to_pandas()
-    if recipe.positive:
-        names = dict.fromkeys([*columns, recipe.positive.column])
-        workflow = graph.positives(recipe, list(names))
-        kept = workflow.fit_transform(encode.dataset(frame, device)).to_ddf().compute()
+    if recipe.positive and len(frame):
+        kept = _positive_rows(recipe, frame[recipe.positive.column], device)
         _count(counts.dropped, "not positive", len(frame) - len(kept))
-        frame = kept if isinstance(kept, pd.DataFrame) else kept.to_pandas()
+        frame = frame.iloc[kept]
     if recipe.time:
         frame = frame.sort_values(recipe.time, kind="stable")
     return frame[columns].reset_index(drop=True)
+
+
+def _positive_rows(recipe: Recipe, values: pd.Series, device: Device) -> npt.NDArray[np.int64]:
+    """Filter the rule's column and the numbers of its rows; other columns need not travel along."""
+    numbered = pd.DataFrame({_ROW: np.arange(len(values)), values.name: values})
+    workflow = graph.positives(recipe, list(numbered))
+    kept: Any = workflow.fit_transform(encode.dataset(numbered, device)).to_ddf().compute()
+    return kept[_ROW].to_numpy()
 
 
 def _drop(table: pa.Table, keep: pa.ChunkedArray, cause: str, counts: _Counts) -> pa.Table:
@@ -225,8 +236,20 @@ def _fit(recipe: Recipe, train: pd.DataFrame, device: Device) -> Fitted:
     """Learn from the training rows only."""
     columns = [c for c in train.columns if recipe.features[c].role != "time"]
     used = [c for c in columns if recipe.features[c].kind != "label"]
+    # Merlin cannot tell the type of lists that are all empty
+    bare = [
+        c for c in used if recipe.features[c].kind == "categories" and not train[c].str.len().sum()
+    ]
+    used = [c for c in used if c not in bare]
     dataset = encode.dataset(train[used], device, graph.raw_schema(recipe, used))
-    return graph.fit(recipe, dataset, used)
+    fitted = graph.fit(recipe, dataset, used)
+    for column in bare:
+        fitted.vocabularies[column] = Vocabulary.build(
+            pa.array([], pa.string()),
+            np.array([], np.int64),
+            oov_buckets=recipe.vocabulary_rule(column).oov_buckets,
+        )
+    return fitted
 
 
 def _report(

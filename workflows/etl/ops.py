@@ -63,7 +63,8 @@ class Encode(nvt.ops.Categorify):
         self.rules = rules
         self.lists = lists
         self.model_input = model_input
-        self.vocabularies: dict[str, Vocabulary] = dict(vocabularies or {})
+        self.given = dict(vocabularies or {})
+        self.vocabularies: dict[str, Vocabulary] = dict(self.given)
 
     def fit(self, col_selector: ColumnSelector, ddf: Any) -> Any:
         """Count the values of each column, one Dask task a partition."""
@@ -84,8 +85,8 @@ class Encode(nvt.ops.Categorify):
             )
 
     def clear(self) -> None:
-        """Forget what was fitted."""
-        self.vocabularies = {}
+        """Forget what was fitted here."""
+        self.vocabularies = dict(self.given)
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
         """Replace text by codes; a list of texts by a list of codes (null lists become empty)."""

@@ -1,9 +1,9 @@
 """The user and the item table as of the cut: one row an id, the latest values, conflicts counted.
 
 They know what was known at the cut: the rows of a user or item source, and the training
-interactions. Rows stand in order of falling training count, ties by id, so that a tie between scores
-is broken in favour of the more popular item. The user table ends with a row without id: somebody
-unknown.
+interactions. Rows stand in order of falling training count, ties by id, so that a tie between
+scores is broken in favour of the more popular item. The user table ends with a row without id:
+somebody unknown.
 """
 
 from __future__ import annotations

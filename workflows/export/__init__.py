@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import merlin.models.tf as mm
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from models.columns import Columns, as_array
 from models.retriever import Queries, Ragged
-from models.two_tower import TwoTower, embed
+from models.two_tower import Model, Tower, TwoTower, embed
 from workflows.artifacts import KNOWN, Prepared, load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, RecipeError
@@ -119,13 +118,13 @@ class _Side:
     name: str
     key: str
     tower_name: str
-    tower: mm.Encoder
+    tower: Tower
     codes: npt.NDArray[np.integer]
     inputs: Columns
     raw: pa.Table
 
 
-def _users(model: mm.RetrievalModelV2, prepared: Prepared, as_of: AsOf) -> _Side:
+def _users(model: Model, prepared: Prepared, as_of: AsOf) -> _Side:
     # the last row of the user table is nobody: without an id, it has no place in an export
     n_users = len(prepared.raw_users) - 1
     queries = Queries(np.arange(n_users), prepared.histories(*KNOWN[as_of]))
@@ -142,7 +141,7 @@ def _users(model: mm.RetrievalModelV2, prepared: Prepared, as_of: AsOf) -> _Side
     return _Side("user", key, "query_tower", model.query_encoder, codes, inputs, raw)
 
 
-def _items(model: mm.RetrievalModelV2, prepared: Prepared) -> _Side:
+def _items(model: Model, prepared: Prepared) -> _Side:
     key, tower = prepared.recipe.item_id, model.candidate_encoder
     inputs = {name: prepared.items[name] for name in tower.schema.column_names}
     codes = as_array(prepared.items[key])

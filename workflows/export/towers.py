@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import merlin.models.tf as mm
 import tensorflow as tf
 
 from models.columns import Column
 from models.retriever import Ragged
+from models.two_tower import Tower
 from workflows.vocabulary import PAD
 
 OUTPUT = "embedding"
 
 
-def save(tower: mm.Encoder, path: Path) -> None:
+def save(tower: Tower, path: Path) -> None:
     """Write a tower.
 
     Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a
@@ -49,7 +49,7 @@ def save(tower: mm.Encoder, path: Path) -> None:
     module = tf.Module()
     # Merlin's layers would save traces and configs of their own; the function needs variables only
     module.weights = list(tower.weights)
-    function = tf.function(encode).get_concrete_function(**specs)
+    function = tf.function(encode, autograph=False).get_concrete_function(**specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
 
 

@@ -1,0 +1,236 @@
+"""Measure the two-tower beside its baselines: same users, candidates, exclusions, same metrics.
+
+Parameters are learnt on train and chosen on valid; histories hold everything before the test part.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from models import metrics
+from models.baselines.errors import CannotFit
+from models.baselines.opponent import Facts
+from models.metrics import Places
+from models.retriever import BrokenModel, Floats, Retriever
+from models.trial import Trial
+from models.two_tower import TwoTower, embed
+from workflows.artifacts import Prepared, load_model
+from workflows.device import Device
+from workflows.errors import ArtifactError, DataError
+from workflows.evaluate.by_score import hits_by_score
+from workflows.evaluate.figures import Tally
+from workflows.evaluate.lift import Lift
+from workflows.evaluate.opponents import attributes, chosen
+from workflows.evaluate.report import Opponent, Protocol, Report
+from workflows.evaluate.segments import segments
+from workflows.recipe import Recipe
+from workflows.store import Store
+
+log = logging.getLogger(__name__)
+
+TWO_TOWER = "two-tower"
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Where the report lies, and what it says.
+
+    Attributes:
+        folder: of the stage.
+        report: every figure.
+        missed: a sentence for each lift that was missed.
+        seconds: in all.
+    """
+
+    folder: Path
+    report: Report
+    missed: tuple[str, ...]
+    seconds: float
+
+
+def evaluate(
+    recipe: Recipe, store: Store, device: Device, *, min_lifts: Sequence[Lift] = ()
+) -> EvaluateResult:
+    """Rank the test part with every model and write report.json.
+
+    Args:
+        recipe: the protocol is its `evaluate` part.
+        store: the run.
+        device: chosen for this process.
+        min_lifts: bars that the two-tower's recall at the first k must clear.
+
+    Raises:
+        DataError: the split has no test part.
+        ArtifactError: a model gives scores that are no numbers.
+    """
+    start = time.perf_counter()
+    prepared = Prepared.open(store, recipe)
+    with store.write("evaluate", recipe, device) as draft:
+        trial = prepared.trial("test", recipe.evaluate)
+        if trial is None:
+            raise DataError("The split has no test part; give `split:` a `test` share or file.")
+        report = _Evaluation(recipe, prepared, trial).run(store)
+        text = msgspec.json.format(msgspec.json.encode(report), indent=2)
+        (draft.folder / "report.json").write_bytes(text)
+        draft.rows = report.counts
+        draft.metrics = {n: f.mean for n, f in report.headline.metrics[TWO_TOWER].items()}
+    metric = f"recall@{recipe.evaluate.ks[0]}"
+    missed = [lift.missed(report, ours=TWO_TOWER, metric=metric) for lift in min_lifts]
+    return EvaluateResult(
+        store.folder("evaluate"),
+        report,
+        tuple(sentence for sentence in missed if sentence),
+        time.perf_counter() - start,
+    )
+
+
+@dataclass
+class _Evaluation:
+    """One evaluation while it runs: models come one by one and leave the places of the targets.
+
+    Attributes:
+        recipe: the protocol.
+        prepared: the etl stage.
+        trial: the headline's.
+        places: model → places of the targets under the headline's rule for seen items.
+        turned: model → the same under the other rule.
+    """
+
+    recipe: Recipe
+    prepared: Prepared
+    trial: Trial
+    places: dict[str, Places] = field(default_factory=dict)
+    turned: dict[str, Places] = field(default_factory=dict)
+    catalogue: dict[str, dict[str, float]] = field(default_factory=dict)
+    opponents: dict[str, Opponent] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, store: Store) -> Report:
+        """Ask the two-tower and its opponents, then count."""
+        model = load_model(store, self.recipe, self.prepared)
+        tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
+        self._ask(TWO_TOWER, tower)
+        by_score = hits_by_score(
+            tower,
+            self._with_seen(exclude=False),
+            self.prepared.part("test"),
+            self.recipe.evaluate.ks,
+            embed_items=lambda columns: embed(model.candidate_encoder, columns),
+        )
+        for name, retriever in self._opponents():
+            self._ask(name, retriever)
+        return self._report(by_score)
+
+    def _opponents(self) -> Iterator[tuple[str, Retriever]]:
+        """Yield the baselines that run; note the others."""
+        recipe, prepared = self.recipe, self.prepared
+        facts = Facts(
+            train=prepared.interactions("train"),
+            attributes=attributes(recipe, prepared.items),
+            seed=recipe.evaluate.seed,
+        )
+        valid = prepared.trial("valid", recipe.evaluate)
+        for name, result in chosen(recipe.evaluate.baselines, facts, valid):
+            if isinstance(result, CannotFit):
+                self.left_out[name] = str(result)
+                continue
+            self.opponents[name] = result.note
+            yield name, result.model
+
+    def _ask(self, name: str, retriever: Retriever) -> None:
+        """Rank the trial with a model, under both rules for seen items."""
+        config, start = self.recipe.evaluate, time.perf_counter()
+        try:
+            ranking = self.trial.rank(retriever, max(config.ks))
+            self.seconds[name] = round(time.perf_counter() - start, 3)
+            other = self._with_seen(exclude=not config.exclude_seen)
+            self.turned[name] = other.rank(retriever, max(config.ks)).places
+        except BrokenModel as error:
+            raise ArtifactError(
+                f"{name} cannot be ranked: {error} Run `two-tower train` again, with a lower "
+                "optimizer.lr if need be."
+            ) from error
+        self.places[name] = ranking.places
+        self.catalogue[name] = {}
+        n_candidates, counts = int(self.trial.candidates.sum()), self.prepared.item_counts
+        for k in config.ks:
+            share = metrics.coverage(ranking.items, k=k, n_items=n_candidates)
+            self.catalogue[name][f"coverage@{k}"] = share
+            bias = metrics.popularity_bias(ranking.items, counts, k=k)
+            self.catalogue[name][f"popularity_bias@{k}"] = bias
+        log.info("%s: %s users in %.2f s", name, f"{len(self.trial.queries):,}", self.seconds[name])
+
+    def _with_seen(self, *, exclude: bool) -> Trial:
+        """Return the trial with one rule for seen items."""
+        return replace(self.trial, exclude=self.trial.queries.histories if exclude else None)
+
+    def _report(self, by_score: dict[str, Floats]) -> Report:
+        protocol = self._protocol()
+        tally = Tally(self.trial.targets, self.recipe.evaluate)
+        per_user = tally.over_users(self.places)
+        turned = msgspec.structs.replace(protocol, exclude_seen=not protocol.exclude_seen)
+        rows = msgspec.structs.replace(protocol, averaged="per row")
+        tfrs = msgspec.structs.replace(
+            rows, exclude_seen=False, hit="by score", ties="count for the model"
+        )
+        return Report(
+            counts=self._counts(),
+            headline=tally.headline(per_user, protocol),
+            differences=tally.differences(per_user, protocol, ours=TWO_TOWER),
+            beside={
+                "per_row": tally.over_rows(self.places, rows),
+                "seen_excluded" if turned.exclude_seen else "seen_kept": tally.headline(
+                    tally.over_users(self.turned), turned
+                ),
+                "tfrs_compat": tally.shares({TWO_TOWER: by_score}, tfrs),
+            },
+            segments={
+                segment.name: tally.segment(self.places, segment.targets, protocol, segment.what)
+                for segment in segments(self.trial, self.prepared.item_counts)
+            },
+            catalogue=self.catalogue,
+            opponents=self.opponents,
+            left_out=self.left_out,
+            seconds=self.seconds,
+        )
+
+    def _protocol(self) -> Protocol:
+        split = msgspec.to_builtins(self.recipe.split)
+        options = ", ".join(f"{k} {v}" for k, v in split.items() if k != "kind")
+        times = self.prepared.interactions("train", "valid").times
+        until = ""
+        if times is not None and len(times):
+            until = (
+                f", the last of {datetime.fromtimestamp(int(times.max()), timezone.utc):%F %T} UTC"
+            )
+        config = self.recipe.evaluate
+        return Protocol(
+            part="test",
+            split=f"{split['kind']} ({options})",
+            cut=f"histories hold the rows of train and valid{until}",
+            candidates=config.candidates,
+            n_candidates=int(self.trial.candidates.sum()),
+            exclude_seen=config.exclude_seen,
+            level=config.level,
+        )
+
+    def _counts(self) -> dict[str, int]:
+        trial, counts = self.trial, self.prepared.item_counts
+        items = trial.targets.values
+        known = items >= 0
+        return {
+            "users": len(trial.queries),
+            "users_warm": int(trial.warm.sum()),
+            "users_cold": int((~trial.warm).sum()),
+            "targets": len(items),
+            "targets_cold": int((~known | (counts[items] == 0)).sum()),
+            "targets_outside_candidates": int((~known | ~trial.candidates[items]).sum()),
+        }

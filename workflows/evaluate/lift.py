@@ -1,0 +1,57 @@
+"""A bar that the two-tower must clear, for continuous integration: `popularity:1.5`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.config import BASELINES
+from workflows.errors import RecipeError
+from workflows.evaluate.report import Report
+
+
+@dataclass(frozen=True)
+class Lift:
+    """So many times a baseline's figure.
+
+    Attributes:
+        baseline: its name.
+        factor: at least this many times.
+    """
+
+    baseline: str
+    factor: float
+
+    @classmethod
+    def parse(cls, text: str) -> Lift:
+        """Read `popularity:1.5`.
+
+        Raises:
+            RecipeError: it is something else.
+        """
+        name, _, number = text.partition(":")
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = 0.0
+        if name not in BASELINES or not 0 < factor < float("inf"):
+            raise RecipeError(
+                f"--min-lift {text!r}: expected a baseline and a factor above 0, such as "
+                f"popularity:1.5. Baselines: {', '.join(BASELINES)}."
+            )
+        return cls(name, factor)
+
+    def missed(self, report: Report, *, ours: str, metric: str) -> str | None:
+        """Say how the bar was missed; None when it was cleared.
+
+        A model without a hit clears no bar, and a baseline that did not run cannot be cleared.
+        """
+        figures = report.headline.metrics
+        wanted = f"{ours} is to have at least {self.factor:g} times the {metric} of {self.baseline}"
+        if self.baseline not in figures:
+            why = report.left_out.get(self.baseline, "it is not among evaluate.baselines")
+            return f"{wanted}, which did not run: {why}"
+        mine, theirs = (figures[name][metric].mean for name in (ours, self.baseline))
+        if mine > 0 and mine >= self.factor * theirs:
+            return None
+        times = f", {mine / theirs:.2f} times" if theirs else ""
+        return f"{wanted}; it has {mine:.4f} against {theirs:.4f}{times}"

@@ -1,0 +1,108 @@
+"""What an evaluation says: blocks of figures, each with the protocol that it follows."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A mean with its bootstrap interval; a single user has no interval."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    standard_error: float | None = None
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True):
+    """What figures mean; printed beside them.
+
+    Attributes:
+        part: the held-out part.
+        split: how it was held out.
+        cut: what the queries' histories hold.
+        candidates: what was ranked: `catalogue` or `train`.
+        n_candidates: how many items that is.
+        exclude_seen: whether the users' earlier items were left out.
+        refit: whether parameters were learnt again on train and valid.
+        hit: what counts: `by id`, or `by score` (a target at least as good as the k-th item).
+        ties: what items of equal score are worth.
+        averaged: over users, or over rows.
+        level: of the intervals.
+    """
+
+    part: str
+    split: str
+    cut: str
+    candidates: str
+    n_candidates: int
+    exclude_seen: bool
+    refit: bool = False
+    hit: str = "by id"
+    ties: str = "mean over all orders of equal scores"
+    averaged: str = "per user"
+    level: float
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures under one protocol, of the same users and targets for all models.
+
+    Attributes:
+        protocol: what the figures mean.
+        what: whose figures they are.
+        users: how many users.
+        targets: how many held-out rows.
+        metrics: model → metric → figure. What was not computed is absent.
+    """
+
+    protocol: Protocol
+    what: str
+    users: int
+    targets: int
+    metrics: dict[str, dict[str, Figure]]
+
+
+class Opponent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a baseline came to its parameters.
+
+    Attributes:
+        parameters: name → value.
+        tried: how many combinations were fitted on train.
+        valid: the chosen one's mean of recall@10, @20, @50 and ndcg@10 on the validation part;
+            absent where the split has none, and the first of the grid was taken.
+        valid_users: users that it was chosen by.
+        seconds: of fitting and choosing.
+    """
+
+    parameters: dict[str, float]
+    tried: int
+    valid: float | None = None
+    valid_users: int | None = None
+    seconds: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Every figure of one evaluation.
+
+    Attributes:
+        counts: users and targets, warm and cold.
+        headline: all users, over users.
+        differences: the two-tower minus each baseline, user by user, under the same protocol.
+        beside: the same lists under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
+            and `tfrs_compat`.
+        segments: name → the figures of some users or targets; absent where there are none.
+        catalogue: model → coverage and popularity bias of the headline's lists.
+        opponents: baseline → how it came to its parameters.
+        left_out: baseline → why it did not run.
+        seconds: model → wall time of ranking.
+    """
+
+    counts: dict[str, int]
+    headline: Block
+    differences: Block
+    beside: dict[str, Block]
+    segments: dict[str, Block]
+    catalogue: dict[str, dict[str, float]]
+    opponents: dict[str, Opponent]
+    left_out: dict[str, str]
+    seconds: dict[str, float]

@@ -1,0 +1,86 @@
+"""Parts of the held-out rows that are looked at by themselves: users by history, items by count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from models.retriever import Bools, Ints
+from models.trial import Trial
+
+#: First history length of each band.
+HISTORY_BANDS = (1, 5, 10, 20, 50, 100, 200)
+#: An item is of the head, or of the middle, while more popular items have less than this share of
+#: all training interactions.
+HEAD, MIDDLE = 1 / 3, 2 / 3
+
+
+class Segment(NamedTuple):
+    """Some of a trial's targets.
+
+    Attributes:
+        name: key of the report.
+        what: which they are.
+        targets: bool, one for each of the trial's `targets.values`.
+    """
+
+    name: str
+    what: str
+    targets: Bools
+
+
+def segments(trial: Trial, item_counts: Ints) -> Iterator[Segment]:
+    """Yield every segment that has a target.
+
+    Args:
+        trial: whose targets.
+        item_counts: training interactions of each item, int [n_items].
+    """
+    for segment in (*_by_user(trial), *_by_item(trial, item_counts)):
+        if segment.targets.any():
+            yield segment
+
+
+def _by_user(trial: Trial) -> Iterator[Segment]:
+    owners = trial.targets.owners()
+    lengths = trial.queries.histories.lengths[owners]
+    yield Segment("users_cold", "users without a history", lengths == 0)
+    yield Segment("users_warm", "users with a history", lengths > 0)
+    ends = (*HISTORY_BANDS[1:], None)
+    for start, end in zip(HISTORY_BANDS, ends, strict=True):
+        name = f"history_{start}+" if end is None else f"history_{start}-{end - 1}"
+        what = f"users with {name.partition('_')[2]} earlier interactions"
+        above = np.inf if end is None else end
+        yield Segment(name, what, (lengths >= start) & (lengths < above))
+
+
+def _by_item(trial: Trial, item_counts: Ints) -> Iterator[Segment]:
+    items = trial.targets.values
+    known = items >= 0
+    band = np.where(known, bands(item_counts)[items], OUTSIDE)
+    third = "a third of all training interactions"
+    yield Segment("targets_head", f"targets that are the most popular items, {third}", band == 0)
+    yield Segment("targets_middle", f"targets less popular than those, {third}", band == 1)
+    yield Segment("targets_tail", "targets met in training, but less than those", band == 2)
+    yield Segment("targets_cold", "targets of the item table that training never met", band == 3)
+    yield Segment("targets_outside", "targets that are not in the item table", band == OUTSIDE)
+
+
+#: Band of an item of no table.
+OUTSIDE = 4
+
+
+def bands(item_counts: Ints) -> Ints:
+    """Return each item's band: 0 head, 1 middle, 2 tail, 3 cold. Equal counts share a band.
+
+    Args:
+        item_counts: training interactions of each item, int [n_items].
+    """
+    counts, which, many = np.unique(item_counts, return_inverse=True, return_counts=True)
+    mass = counts * many
+    above = mass.sum() - np.cumsum(mass)  # interactions of items with a higher count
+    band = np.digitize(above / max(1, mass.sum()), [HEAD, MIDDLE])
+    band[counts == 0] = 3
+    return band[which]
