@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from world import World
+
+if TYPE_CHECKING:
+    from tiny_run import Tiny
 
 
 # a shared machine is slow at times, and a failure should come again
@@ -27,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for exempt in (
         # merlin-core says this of every Dataset on a CPU
         "ignore:Initializing an NVTabular Dataset in CPU mode:UserWarning",
+        # merlin-core would rather find .merlin/schema.json; merlin-models still writes schema.pbtxt
+        "ignore:Found schema.pbtxt:DeprecationWarning",
     ):
         config.addinivalue_line("filterwarnings", exempt)
 
@@ -44,3 +50,11 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 def world(tmp_path: Path) -> World:
     """Return a small data set with every oddity, written to disk."""
     return World(tmp_path / "raw").write()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Return the verbs' results on the tiny world, each made when it is first asked for."""
+    from tiny_run import Tiny  # TensorFlow and Merlin: not for every test file
+
+    return Tiny(tmp_path_factory.mktemp("tiny"))

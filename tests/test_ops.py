@@ -122,18 +122,26 @@ def test_several_columns_at_once_have_their_own_rules_and_counts() -> None:
     assert facts == {"c": (1, 1), "d": (0, 2), "g": (1, 0)}
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
-def test_a_column_of_lists_stays_one_where_every_cell_is_null(partitions: int) -> None:
-    op = Encode({}, {"g": Vocabulary.build(pa.array(["x"]), np.array([1]))}, lists=["g"])
-    frame = pd.DataFrame({"g": lists([None, ["x"], None, None])})
-    # with four partitions all but one hold nulls alone
-    ours, _ = run(op, frame, ["g"], partitions=partitions)
-    assert [c.tolist() for c in ours["g"]] == [[], [3], [], []]
-    nulls = op.transform(nvt.ColumnSelector(["g"]), frame.head(3))
-    assert [c.tolist() for c in nulls["g"]] == [[], [], []]
-    counted = Encode({"g": VocabularyRule()}, lists=["g"])
-    run(counted, frame, ["g"], partitions=partitions)
-    assert counted.vocabularies["g"].null_count == 0  # no element is null
+def test_a_column_of_lists_stays_one_where_every_cell_is_null() -> None:
+    known = Vocabulary.build(pa.array(["x"]), np.array([1]))
+    frame = pd.DataFrame({"g": lists([None, None, ["x"]])})
+    op, selector = Encode({}, {"g": known}, lists=["g"]), nvt.ColumnSelector(["g"])
+    nulls = op.transform(selector, frame.head(2))
+    assert [c.tolist() for c in nulls["g"]] == [[], []]
+    # without being told, it could only take them for text
+    untold = Encode({}, {"g": known}).transform(selector, frame.head(2))
+    assert untold["g"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_null_lists_are_not_counted_as_null_elements(partitions: int) -> None:
+    # with three partitions the first two hold nothing but nulls
+    frame = pd.DataFrame({"g": lists([None, None, None, None, ["x"], ["x", None]])})
+    op = Encode({"g": VocabularyRule()}, lists=["g"])
+    ddf = dd.from_pandas(frame, npartitions=partitions)
+    op.fit_finalize(op.fit(nvt.ColumnSelector(["g"]), ddf).compute())
+    assert op.vocabularies["g"].counts.tolist() == [2]
+    assert op.vocabularies["g"].null_count == 1
 
 
 def test_a_fitted_column_is_not_counted_again() -> None:

@@ -17,10 +17,9 @@ import typer
 from workflows.errors import TwoTowerError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from workflows.device import Device
-    from workflows.evaluate import Report
     from workflows.recipe import Recipe
     from workflows.store import Store
 
@@ -174,16 +173,30 @@ def train(
 
 
 @verb
-def evaluate(call: Call) -> None:
+def evaluate(
+    call: Call,
+    *,
+    min_lift: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 3 below so many times a baseline: popularity:1.5."),
+    ] = None,
+) -> None:
     """Rank the test part with the two-tower and its baselines, and compare."""
     device = call.device()
-    from workflows.evaluate import evaluate
+    from workflows.evaluate import TWO_TOWER, evaluate
+    from workflows.evaluate.lift import Lift
+    from workflows.evaluate.table import tables
 
+    lifts = [Lift.parse(text) for text in min_lift or []]
     recipe, store, _ = call.open()
-    result = evaluate(recipe, store, device)
+    result = evaluate(recipe, store, device, min_lifts=lifts)
     if not call.as_json:
-        _print(_comparison(result.report, recipe.evaluate.ks))
+        for table in tables(result.report, recipe.evaluate.ks, ours=TWO_TOWER):
+            _print(table)
     _show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
+    if result.missed:
+        print(f"two-tower: missed lift: {'; '.join(result.missed)}", file=sys.stderr)
+        raise typer.Exit(3)
 
 
 @verb
@@ -251,29 +264,6 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"
 
 
-def _comparison(report: Report, ks: tuple[int, ...]) -> Table:
-    """Return the table of all models, under the protocol that its figures follow."""
-    from rich.table import Table
-
-    protocol, counts = report.protocol, report.counts
-    title = (
-        f"{protocol.part} of split {protocol.split}: {counts['users']:,} users "
-        f"({counts['users_cold']:,} cold), {counts['targets']:,} targets "
-        f"({counts['targets_cold']:,} cold); {protocol.candidates} of {protocol.n_candidates:,} "
-        f"items, seen items {'excluded' if protocol.exclude_seen else 'kept'}; means "
-        f"{protocol.averaged}, {protocol.level:.0%} bootstrap intervals"
-    )
-    table = Table(title=title, title_justify="left", title_style="")
-    names = [f"recall@{ks[0]}", f"ndcg@{ks[0]}", f"mrr@{ks[0]}", *(f"recall@{k}" for k in ks[1:])]
-    table.add_column("model", no_wrap=True)
-    for name in (*names, f"coverage@{ks[0]}"):
-        table.add_column(name, justify="right")
-    for model, figures in report.metrics.items():
-        cells = [f"{f.mean:.4f}\n[{f.low:.3f}, {f.high:.3f}]" for f in (figures[n] for n in names)]
-        table.add_row(model, *cells, f"{report.catalogue[model][f'coverage@{ks[0]}']:.3f}")
-    return table
-
-
 def _show(result: Any, call: Call, rows: Mapping[str, object]) -> None:
     if call.as_json:
         import msgspec
@@ -288,13 +278,13 @@ def _show(result: Any, call: Call, rows: Mapping[str, object]) -> None:
     _print(table)
 
 
-def _print(table: Table) -> None:
+def _print(what: RenderableType) -> None:
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width of its own
         console = Console(width=160)
-    console.print(table)
+    console.print(what)
 
 
 def main() -> None:

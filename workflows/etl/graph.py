@@ -222,8 +222,9 @@ def _fill_values(recipe: Recipe, train: nvt.Dataset, numbers: Sequence[str]) -> 
         if isinstance(policy, float):
             fills[name] = policy
         else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
-            middle = frame[name].median() if policy == "median" else frame[name].mean()
-            fills[name] = _finite(middle)
+            known = frame[name].dropna()
+            middle = known.median() if policy == "median" else known.mean()
+            fills[name] = _finite(middle) if len(known) else 0.0
     return fills
 
 

@@ -1,0 +1,126 @@
+"""The README is true: its recipe runs, its snippet gives titles, its commands and files exist."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, start: str) -> str:
+    """Return the README's code block in a language that begins with some text."""
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(text for text in found if text.startswith(start))
+
+
+def write_shop(folder: Path) -> None:
+    """Write raw files as the README's recipe describes them; 20 % of the events are views."""
+    rng = np.random.default_rng(0)
+    skus = [f"{i:05d}" for i in range(30)]
+    with (folder / "events.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["customer", "sku", "event", "at"])
+        for step in range(1500):
+            customer = int(rng.integers(60))
+            sku = skus[int(rng.integers(10)) + 10 * (customer % 3)]
+            event = "purchase" if rng.random() < 0.8 else "view"
+            rows.writerow([f"-{customer}", sku, event, 1_600_000_000 + step * 3600])
+    pq.write_table(
+        pa.table(
+            {
+                "sku": skus,
+                "name": [f"Thing {i}" for i in range(30)],
+                "category": [f"c{i // 10}" for i in range(30)],
+                "tags": ["a|b", "", None] * 10,
+                "price": pa.array([None if i == 3 else float(i) for i in range(30)]),
+            }
+        ),
+        folder / "products.parquet",
+    )
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run two-tower as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "workflows", *words],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TWO_TOWER_DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's own-data recipe, taken from raw files to an export by the command line."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_shop(folder)
+    (folder / "shop.yaml").write_text(block("yaml", "# shop.yaml"), encoding="utf-8")
+    for verb in ("etl", "train", "export"):
+        done = run(verb, "--recipe", "shop.yaml", "--set", "train.epochs=2", cwd=folder)
+        assert done.returncode == 0, f"{verb}: {done.stderr[-2000:]}"
+    return folder
+
+
+def test_the_second_recipe_is_short() -> None:
+    lines = [line for line in block("yaml", "# shop.yaml").splitlines() if line.strip()]
+    assert len(lines) < 20
+
+
+@pytest.mark.slow
+def test_the_second_recipe_runs_from_raw_files_to_an_export(shop: Path) -> None:
+    embeddings = pq.read_table(shop / "runs/shop/export/item_embeddings.parquet")
+    assert sorted(embeddings["sku"].to_pylist()) == [f"{i:05d}" for i in range(30)]
+
+
+@pytest.mark.slow
+def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
+    snippet = block("python", "import numpy")
+    changes = {
+        "runs/movielens-100k/export": "runs/shop/export",
+        '"user_id", "==", "196"': '"customer", "==", "-7"',
+        'item_features.parquet")["title"]': 'item_features.parquet")["name"]',
+        'items["item_id"]': 'items["sku"]',
+    }
+    for readme, here in changes.items():
+        assert readme in snippet
+        snippet = snippet.replace(readme, here)
+    guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", guard + snippet],
+        cwd=shop,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 10
+    assert len(set(lines)) == 10
+    assert all(re.fullmatch(r"\d{5} Thing \d+", line) for line in lines)
+
+
+def test_every_make_target_and_verb_that_it_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    cli = (ROOT / "workflows" / "cli.py").read_text(encoding="utf-8")
+    targets = {w for line in re.findall(r"make ((?:[a-z-]+ ?)+)", README) for w in line.split()}
+    verbs = set(re.findall(r"^\| `([a-z]+)` \|", README, re.MULTILINE))
+    assert {"etl", "train", "export", "test"} <= targets
+    assert {t for t in targets if not re.search(rf"\b{t}\b", makefile)} == set()
+    assert {"fetch", "etl", "train", "evaluate", "export", "doctor"} <= verbs
+    assert {v for v in verbs if f"def {v}(" not in cli} == set()
+
+
+def test_no_placeholder_is_left() -> None:
+    assert re.findall(r"@[A-Z]+@", README) == []

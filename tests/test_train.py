@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import warnings
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.util.event_pb2 import Event
+from tiny_run import CPU, SETTINGS, Run, Tiny, prepare
+from world import RECIPE
+
+from models.callbacks import Epoch
+from models.config import OptimizerConfig
+from models.optimizer import optimizer
+from models.two_tower import TwoTower
+from workflows import train as module
+from workflows.artifacts import Prepared, TrainFiles, load_model
+from workflows.errors import DataError, MissingStage, RecipeError
+from workflows.train import TrainResult, train
+
+
+@pytest.fixture
+def trained(tiny: Tiny) -> Run:
+    return tiny.trained
+
+
+@pytest.fixture
+def eagerly():
+    """Run steps without tracing them first, which takes seconds for each model."""
+    tf.config.run_functions_eagerly(True)
+    with warnings.catch_warnings():
+        # TensorFlow: "does not apply to tf.data functions"
+        warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
+        yield
+    tf.config.run_functions_eagerly(False)
+
+
+def weights(run: Run) -> list[np.ndarray]:
+    return load_model(run.store, run.recipe, Prepared.open(run.store, run.recipe)).get_weights()
+
+
+def history(run: Run) -> list[Epoch]:
+    return TrainFiles(run.store.folder("train")).read_history()
+
+
+def figures(run: Run) -> list[dict[str, float]]:
+    return [epoch.metrics for epoch in history(run)]
+
+
+# --- one fit ---
+
+
+class Listener(tf.keras.callbacks.Callback):
+    """Keep what Keras shows to callbacks that a user brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(dict(logs))
+
+
+@pytest.fixture(scope="module")
+def repeated(tiny, tmp_path_factory) -> tuple[Run, Listener, Path]:
+    """The same fit once more, with callbacks of the user."""
+    folder = tmp_path_factory.mktemp("repeated")
+    run = tiny.trained.branch(folder / "run")
+    listener = Listener()
+    board = tf.keras.callbacks.TensorBoard(folder / "board", write_graph=False)
+    train(run.recipe, run.store, CPU, callbacks=[board, listener])
+    return run, listener, folder / "board"
+
+
+def test_one_seed_gives_the_same_weights_and_figures_to_the_last_digit(trained, repeated):
+    again, _, _ = repeated
+    assert figures(again) == figures(trained)
+    pairs = list(zip(weights(trained), weights(again), strict=True))
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    files = [TrainFiles(run.store.folder("train")).weights for run in (trained, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_another_seed_gives_others(trained, tmp_path, eagerly):
+    other = trained.branch(tmp_path, "train.seed=2", "train.epochs=1")
+    train(other.recipe, other.store, CPU)
+    assert figures(other)[0]["loss"] != figures(trained)[0]["loss"]
+    tables = [w for w in weights(trained) if w.ndim == 2]
+    theirs = [w for w in weights(other) if w.ndim == 2]
+    assert not any(np.allclose(a, b, atol=1e-3) for a, b in zip(tables, theirs, strict=True))
+
+
+def test_callbacks_of_the_user_see_the_catalogue_wide_figures(repeated):
+    run, listener, _ = repeated
+    assert len(listener.seen) == 3
+    for seen, noted in zip(listener.seen, figures(run), strict=True):
+        assert seen["val_recall@10"] == noted["val_recall@10"]
+        assert {"loss", "val_mean", "val_ndcg@3"} < set(seen)
+
+
+def test_tensorboard_gets_them_too(repeated):
+    run, _, board = repeated
+    (file,) = (board / "validation").glob("events.out.*")
+    found: dict[str, list[float]] = {}
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        for value in Event.FromString(record).summary.value:
+            found.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
+    expected = [epoch["val_recall@10"] for epoch in figures(run)]
+    assert found["epoch_recall@10"] == pytest.approx(expected)
+
+
+def test_the_result_is_the_best_epoch_of_the_history(trained, tiny):
+    epochs = history(trained)
+    best = max(epochs, key=lambda epoch: epoch.metrics["val_mean"])
+    assert tiny.train_result.best == best
+    assert tiny.train_result.epochs == len(epochs) == 3
+    assert tiny.train_result.folder == trained.store.folder("train")
+    assert tiny.train_result.rows_per_second > 0
+    manifest = json.loads((tiny.train_result.folder / "manifest.json").read_text())
+    assert manifest["metrics"] == best.metrics
+    assert manifest["rows"] == {"train": 92, "epochs": 3}
+    assert {"loss", "val_mean", "val_recall@10"} < set(best.metrics)
+    assert not {"loss_batch", "regularization_loss"} & set(best.metrics)
+
+
+def test_the_kept_weights_give_the_figures_of_the_best_epoch(trained, tiny):
+    prepared = Prepared.open(trained.store, trained.recipe)
+    model = load_model(trained.store, trained.recipe, prepared)
+    trial = prepared.trial("valid", trained.recipe.evaluate)
+    retriever = TwoTower.of(model, prepared.users, prepared.items)
+    for name, values in trial.per_user(retriever, (1, 3, 10)).items():
+        assert values.mean() == pytest.approx(tiny.train_result.best.metrics[f"val_{name}"]), name
+
+
+def test_training_learns(trained):
+    losses = [epoch["loss"] for epoch in figures(trained)]
+    assert losses[0] > losses[1] > losses[2]
+
+
+# --- other recipes ---
+
+
+def test_an_unknown_metric_is_refused_with_those_that_are_measured(trained, tmp_path):
+    run = trained.branch(tmp_path, "train.monitor=val_recall@7")
+    with pytest.raises(
+        RecipeError,
+        match=r"recipe tiny, field train.monitor: 'val_recall@7' is not measured; expected one of "
+        r"val_mean, val_recall@1, .*val_precision@10",
+    ):
+        train(run.recipe, run.store, CPU)
+    assert not run.store.folder("train").exists()
+
+
+def test_towers_that_do_not_fit_are_refused(trained, tmp_path):
+    run = trained.branch(tmp_path, "model.query_layers=[4]")
+    with pytest.raises(
+        RecipeError, match=r"recipe tiny, field model: the query tower ends in 5 and"
+    ):
+        train(run.recipe, run.store, CPU)
+    assert not run.store.folder("train").exists()
+
+
+def test_without_the_etl_stage_there_is_nothing_to_train_on(trained, tmp_path):
+    run = trained.branch(tmp_path, stages=())
+    with pytest.raises(MissingStage, match=r"etl is not there yet. Run `two-tower etl`"):
+        train(run.recipe, run.store, CPU)
+
+
+def test_a_learning_rate_that_blows_up_is_explained(trained, tmp_path, eagerly):
+    run = trained.branch(tmp_path, "optimizer.lr=1e30", "model.item_bias=false")
+    with pytest.raises(
+        DataError,
+        match=r"Training failed: the loss became (nan|inf) in epoch 1, step \d\. "
+        r"Lower optimizer.lr, raise loss.temperature, or look for extreme numbers",
+    ):
+        train(run.recipe, run.store, CPU)
+    assert not run.store.folder("train").exists()
+
+
+def test_a_number_that_is_none_is_explained(trained, tmp_path, eagerly, monkeypatch):
+    run = trained.branch(tmp_path)
+    part = Prepared.part
+
+    def spoilt(self, name):
+        columns = part(self, name)
+        columns["age"] = columns["age"].copy()
+        columns["age"][50] = np.nan
+        return columns
+
+    monkeypatch.setattr(Prepared, "part", spoilt)
+    with pytest.raises(DataError, match=r"the loss became nan in epoch 1, step \d"):
+        train(run.recipe, run.store, CPU)
+
+
+def test_without_a_valid_part_the_last_epoch_is_kept_with_a_warning(tmp_path, eagerly, caplog):
+    text = RECIPE.replace(
+        "{kind: leave_last, valid: 1, test: 1}", "{kind: time, valid: 0, test: 0.1}"
+    )
+    settings = SETTINGS.replace("epochs: 3, batch_size: 32", "epochs: 2, batch_size: 512")
+    run = prepare(tmp_path, text + settings)
+    with caplog.at_level(logging.WARNING):
+        result = train(run.recipe, run.store, CPU)
+    assert "the split has no valid part: the last epoch is kept, not the best" in caplog.text
+    assert result.best == history(run)[-1]
+    assert result.best.epoch == 1
+    assert set(result.best.metrics) == {"loss"}
+
+
+# --- optimisers, by hand on one number ---
+
+LR, W, G = 0.1, 2.0, -0.5
+
+
+def after_one_step(steps: int = 1, **config) -> float:
+    """Return W after steps with gradient G."""
+    variable = tf.Variable(W)
+    rates = optimizer(OptimizerConfig(lr=LR, **config), steps=10)
+    for _ in range(steps):
+        rates.apply_gradients([(tf.constant(G), variable)])
+    return float(variable)
+
+
+def test_adam_takes_the_step_of_its_paper():
+    # the first step of Adam is lr · g / (|g| + ε), whatever the size of g
+    assert after_one_step(kind="adam") == pytest.approx(W + LR, rel=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "off"), [("keras", LR * 0.3 * W), ("tfa", 0.3 * W)])
+def test_adamw_decays_the_weight_as_keras_or_as_addons_do(decay, off):
+    moved = after_one_step(kind="adamw", weight_decay=0.3, decay=decay)
+    assert moved == pytest.approx(W - off + LR, rel=1e-5)
+
+
+def test_adagrad_divides_by_the_root_of_what_it_has_summed():
+    start = 0.1  # Keras' initial accumulator
+    assert after_one_step(kind="adagrad") == pytest.approx(W - LR * G / math.sqrt(start + G * G))
+    second = LR * G / math.sqrt(start + 2 * G * G)
+    assert after_one_step(2, kind="adagrad") == pytest.approx(
+        W - LR * G / math.sqrt(start + G * G) - second
+    )
+
+
+def rates_of(steps: int, **config) -> list[float]:
+    rates = optimizer(OptimizerConfig(lr=LR, **config), steps=steps)
+    if not callable(rates._learning_rate):
+        return [float(rates.learning_rate)] * steps
+    return [float(rates._learning_rate(step)) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1]),
+        ({"warmup_steps": 3}, [1 / 3, 2 / 3, 1, 1, 1, 1]),
+        ({"schedule": "linear"}, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ({"schedule": "linear", "warmup_steps": 2}, [1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        ({"schedule": "cosine"}, [0.5 + 0.5 * math.cos(math.pi * s / 6) for s in range(6)]),
+    ],
+)
+def test_the_learning_rate_takes_its_course(config, expected):
+    found = rates_of(6, kind="adagrad", **config)
+    assert found == pytest.approx([LR * share for share in expected], rel=1e-5)
+
+
+def test_a_course_is_what_the_steps_follow():
+    moved = after_one_step(2, kind="adam", warmup_steps=2)
+    assert moved == pytest.approx(W + LR / 2 + LR, rel=1e-4)
+
+
+# --- what belongs to the verb's signature ---
+
+
+def test_the_result_is_plain_data():
+    assert [f.name for f in dataclasses.fields(TrainResult)] == [
+        "folder",
+        "best",
+        "epochs",
+        "rows_per_second",
+        "seconds",
+    ]
+    epoch = Epoch(0, 0.5, {"loss": 1.0})
+    assert msgspec.json.decode(msgspec.json.encode(epoch), type=Epoch) == epoch
+    assert module.log.name == "workflows.train"
