@@ -83,6 +83,8 @@ class Fit:
             owners=as_array(self.columns[two_tower.USER_ROW]),
             max_per_owner=self.train.max_rows_per_user,
         )
+        # nothing branches on a tensor, and autograph takes seconds to convert Merlin's code
+        self.model.train_step = tf.autograph.experimental.do_not_convert(self.model.train_step)
         self.model.compile(
             optimizer=optimizer(self.rates, steps=len(self.batches) * self.train.epochs),
             loss=two_tower.RowLoss(self.loss.reduction),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import intervals
-from models.intervals import Interval, bootstrap, paired_difference
+from models.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
 
 Z95 = 1.959964  # the normal's 97.5 % point
 
@@ -67,6 +67,18 @@ def test_the_seed_decides_alone(monkeypatch):
     for draws in (1, 51, 50 * 7):  # one resample at a time, and a last block that is not full
         monkeypatch.setattr(intervals, "BLOCK_DRAWS", draws)
         assert bootstrap(values, seed=5) == first
+
+
+def test_columns_are_drawn_alike_and_as_if_alone():
+    values = np.random.default_rng(3).random((70, 3)) ** [1, 2, 5]
+    together = bootstrap_columns(values, seed=4, n_resamples=300, level=0.9)
+    for column, got in zip(values.T, together, strict=True):
+        alone = bootstrap(column, seed=4, n_resamples=300, level=0.9)
+        assert (got.mean, got.low, got.high) == pytest.approx((alone.mean, alone.low, alone.high))
+        # against the definition: users drawn again, the mean taken again
+        draw = np.random.default_rng(4).integers(0, 70, size=(300, 70))
+        low, high = np.quantile(column[draw].mean(axis=1), [0.05, 0.95])
+        assert (got.low, got.high) == pytest.approx((low, high))
 
 
 def test_values_that_are_all_equal_leave_no_doubt():

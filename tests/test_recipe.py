@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflows import recipe as recipes
@@ -199,6 +199,10 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("features={user_row: {role: user}}", "a feature may not be called 'user_row': etl has"),
+        ("features={in_train: {role: user}}", "a feature may not be called 'in_train'.*`rename`"),
+        ("features={a/b: {role: user}}", "a feature may not be called 'a/b'.* a file cannot have"),
+        ("features={..: {role: user}}", r"a feature may not be called '\.\.'"),
         ("features.user.id=false", "exactly one with role user and id: true, got none"),
         ("features.item.id=false", "exactly one with role item and id: true, got none"),
         ("features.u2={role: user, id: true}", r"role user and id: true, got \['user', 'u2'\]"),
@@ -543,6 +547,7 @@ def test_to_dict_parses_back_to_an_equal_recipe(minimal: Path) -> None:
 words = st.text(st.characters(whitelist_categories=["L", "N", "P", "S", "Zs"]), max_size=5)
 
 
+@settings(max_examples=40)
 @given(
     nulls=st.lists(words, max_size=3),
     shares=st.tuples(st.floats(0, 0.49), st.floats(0, 0.49)),

@@ -40,6 +40,26 @@ class Run:
     recipe: Recipe
     store: Store
 
+    def histories(self, *, withheld: int = 0) -> dict[str, list[str]]:
+        """Return each user's positives from the raw log, in order of time, but the last ones."""
+        log = [r for r in self.world.log if None not in (r["user_id"], r["item_id"], r["when"])]
+        log = sorted((r for r in log if r["rating"] >= 3), key=lambda row: row["when"])
+        found: dict[str, list[str]] = {}
+        for row in log:
+            found.setdefault(row["user_id"], []).append(row["item_id"])
+        return {user: items[: len(items) - withheld] for user, items in found.items()}
+
+    @property
+    def users(self) -> set[str]:
+        """Everybody who has a row in the user table."""
+        return {row["user_id"] for row in self.world.people} | set(self.histories(withheld=2))
+
+    @property
+    def items(self) -> set[str]:
+        """Everything that has a row in the item table."""
+        met = (item for of_user in self.histories(withheld=2).values() for item in of_user)
+        return {row["item_id"] for row in self.world.films} | set(met)
+
     def branch(self, folder: Path, *overrides: str, stages: tuple[str, ...] = ("etl",)) -> Run:
         """Return a run of its own that begins with copies of finished stages.
 

@@ -53,7 +53,7 @@ def _log() -> Rows:
     rows: Rows = [
         {
             "user_id": users[n % len(users)],
-            "item_id": dice.choices(items, weights=range(len(items), 0, -1))[0],
+            "item_id": dice.choices(items, weights=[*range(13, 1, -1), 6])[0],
             "rating": dice.choice([1, 2, 3, 3, 4, 4, 5, 5]),
             "shop": dice.choice(["web", "app", None]),
             "when": 880_000_000 + n // 12,  # a user's rows may tie: 9 users, 12 rows a second

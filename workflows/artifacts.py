@@ -22,6 +22,7 @@ from models.two_tower import Model
 from workflows.errors import RecipeError
 from workflows.recipe import Recipe
 from workflows.store import Store
+from workflows.vocabulary import Vocabulary
 
 #: The parts that are known at a cut: before valid, before test, or all of them.
 KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "valid", "test")}
@@ -77,6 +78,12 @@ class Prepared:
     def item_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Training interactions of each item, int64 [n_items]."""
         return self.raw_items["train_count"].to_numpy()
+
+    @cached_property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Column → vocabulary."""
+        paths = sorted((self.folder / "vocabulary").glob("*.parquet"))
+        return {path.stem: Vocabulary.read(path) for path in paths}
 
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history."""
@@ -178,12 +185,21 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
     """
-    store.read("train", recipe)
-    files = TrainFiles(store.folder("train"))
-    model = build_model(recipe, prepared)
-    model.load_weights(files.weights)
-    if prior := files.read_prior():
+    model = load_weights(store, recipe, prepared)
+    if prior := TrainFiles(store.folder("train")).read_prior():
         apply_prior(model, prepared, prior, as_of=as_of)
+    return model
+
+
+def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
+    """Build the recipe's model with the weights that the train stage kept, without a prior.
+
+    Raises:
+        MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+    """
+    store.read("train", recipe)
+    model = build_model(recipe, prepared)
+    model.load_weights(TrainFiles(store.folder("train")).weights)
     return model
 
 

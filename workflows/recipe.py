@@ -37,6 +37,8 @@ from workflows.errors import RecipeError
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Pattern = Annotated[str, Meta(min_length=1)]
+#: Columns that etl adds to the splits and tables.
+_RESERVED = ("user_row", "item_row", "in_train", "train_count")
 
 
 class Fetch(Part, frozen=True):
@@ -260,6 +262,12 @@ class Recipe(Part, frozen=True):
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
+        for name in self.features:
+            if name in _RESERVED or "/" in name or name.startswith("."):
+                raise ValueError(
+                    f"a feature may not be called {name!r}: etl has a column of that name, or a "
+                    "file cannot have it. Give the raw column another with `rename`"
+                )
         for role in ("user", "item"):
             ids = [n for n, f in self.features.items() if f.id and f.role == role]
             if len(ids) != 1:

@@ -19,7 +19,13 @@ from models.prior import Prior
 from models.tracking import MLflow, tracker
 from models.two_tower import Model, TwoTower
 from models.warm_start import WarmStartError, grown
-from workflows.artifacts import Prepared, TrainFiles, apply_prior, build_model
+from workflows.artifacts import (
+    Prepared,
+    TrainFiles,
+    apply_prior,
+    build_model,
+    load_weights,
+)
 from workflows.device import Device
 from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.recipe import Recipe
@@ -79,7 +85,7 @@ def train(
         _seed(recipe.train.seed)
         model = build_model(recipe, prepared)
         if warm_start:
-            _take_over(model, warm_start)
+            _take_over(model, prepared, warm_start)
         fit = _prepare(model, recipe, prepared, _checkpoint(recipe, store, warm_start))
         log.info("training on %s rows, %s", f"{fit.batches.n_rows:,}", device.why)
         extra = _trackers(recipe, store)
@@ -121,17 +127,28 @@ def _checkpoint(recipe: Recipe, store: Store, warm_start: Store | None) -> Check
     return Checkpoint(store.root / ".train.checkpoint", " ".join(parts))
 
 
-def _take_over(model: Model, earlier: Store) -> None:
+def _take_over(model: Model, prepared: Prepared, earlier: Store) -> None:
     """Begin with an earlier run's weights."""
     recipe = earlier.recipe("train")
-    prepared = Prepared.open(earlier, recipe)
-    old = build_model(recipe, prepared)
-    old.load_weights(TrainFiles(earlier.folder("train")).weights)
+    before = Prepared.open(earlier, recipe)
+    _refuse_moved_codes(before, prepared, earlier)
+    old = load_weights(earlier, recipe, before)
+    names = [weight.name for weight in model.weights]
     try:
-        names = [weight.name for weight in model.weights]
         model.set_weights(grown(old.get_weights(), model.get_weights(), names))
     except WarmStartError as error:
         raise StaleInput(f"--warm-start {earlier.root}: {error}.") from None
+
+
+def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None:
+    """Codes that mean something else now would give every id another id's embedding."""
+    for column, vocabulary in now.vocabularies.items():
+        old = before.vocabularies.get(column)
+        if old is not None and not vocabulary.values[: len(old.values)].equals(old.values):
+            raise StaleInput(
+                f"--warm-start {earlier.root}: the codes of {column!r} moved since. Run "
+                f"`two-tower etl --grow-from {earlier.root}` first, which keeps them."
+            )
 
 
 def _prepare(model: Model, recipe: Recipe, prepared: Prepared, checkpoint: Checkpoint) -> Fit:

@@ -78,7 +78,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
     validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
     with store.write("tune", recipe, device) as draft:
         study = _study(recipe, store)
-        done = [t for t in study.trials if t.state.is_finished()]
+        done = _done(study)
         log.info("%s of %s trials are done", len(done), recipe.tune.trials)
         with tqdm(
             total=recipe.tune.trials, initial=len(done), disable=None, file=sys.stderr
@@ -86,7 +86,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
             for _ in range(recipe.tune.trials - len(done)):
                 study.optimize(lambda t: _value(t, recipe, prepared, validation), n_trials=1)
                 bar.update()
-        tried = [_tried(t) for t in study.trials if t.state.is_finished()]
+        tried = [_tried(t) for t in _done(study)]
         best = max(tried, key=lambda t: -1.0 if t.value is None else t.value)
         if best.value is None:
             raise DataError("every trial diverged; narrow tune.space.optimizer.lr.")
@@ -112,10 +112,16 @@ def _study(recipe: Recipe, store: Store) -> optuna.Study:
     )
 
 
+def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that count; those that were interrupted are run again."""
+    state = optuna.trial.TrialState
+    return study.get_trials(states=(state.COMPLETE, state.PRUNED))
+
+
 def _value(
     trial: optuna.Trial, recipe: Recipe, prepared: Prepared, validation: Validation
 ) -> float:
-    """Fit once; return the best epoch's metric, or NaN, which Optuna counts as failed."""
+    """Fit once; return the best epoch's metric. A fit that diverges is a pruned trial."""
     chosen = replaced(recipe, _suggest(trial, recipe.tune.space))
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(chosen.train.seed)
@@ -131,7 +137,7 @@ def _value(
         best = fit.run()
     except DivergedError as error:
         log.warning("trial %s: %s", trial.number, error)
-        return float("nan")
+        raise optuna.TrialPruned from error
     trial.set_user_attr("epochs", len(fit.clock.epochs))
     return best.metrics[chosen.train.monitor]
 

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from models.baselines import content, ease, item_knn, popularity
 from models.baselines.errors import CannotFit
+from models.baselines.fallback import Fallback
 from models.baselines.random import Random
 from models.config import Baseline
 from models.retriever import Interactions, Retriever
@@ -36,6 +37,19 @@ class Facts:
     seed: int
 
 
+def _by_history(
+    grid: Callable[[Facts], Iterator[Retriever]],
+) -> Callable[[Facts], Iterator[Retriever]]:
+    """Return a grid whose models fall back to popularity where there is no history."""
+
+    def with_fallback(facts: Facts) -> Iterator[Retriever]:
+        popular = popularity.Popularity().fit(facts.train)
+        for model in grid(facts):
+            yield Fallback(model, popular)
+
+    return with_fallback
+
+
 def _als(facts: Facts) -> Iterator[Retriever]:
     try:
         from models.baselines import als  # implicit is an extra, and slow to import
@@ -51,15 +65,30 @@ GRIDS: Mapping[Baseline, Callable[[Facts], Iterator[Retriever]]] = {
     "random": lambda facts: iter([Random(seed=facts.seed).fit(facts.train)]),
     "popularity": lambda facts: iter([popularity.Popularity().fit(facts.train)]),
     "recent-popularity": lambda facts: popularity.grid(facts.train),
-    "content": lambda facts: content.grid(facts.train, facts.attributes),
-    "item-knn": lambda facts: item_knn.grid(facts.train),
-    "ease": lambda facts: ease.grid(facts.train),
-    "ease-decayed": lambda facts: ease.decayed_grid(facts.train),
-    "als": _als,
+    "content": _by_history(lambda facts: content.grid(facts.train, facts.attributes)),
+    "item-knn": _by_history(lambda facts: item_knn.grid(facts.train)),
+    "ease": _by_history(lambda facts: ease.grid(facts.train)),
+    "ease-decayed": _by_history(lambda facts: ease.decayed_grid(facts.train)),
+    "als": _by_history(_als),
 }
 
 
-def parameters(model: Any) -> dict[str, float]:
-    """Return the hyper-parameters of a baseline by name; those that are None are left out."""
-    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.repr}
+def as_of(model: Retriever, known: Interactions) -> Retriever:
+    """Return the model with its counts of popularity as of a cut; what it has learnt stays.
+
+    Args:
+        model: of a grid.
+        known: all interactions before the cut.
+    """
+    if isinstance(model, popularity.Popularity | popularity.RecentPopularity):
+        return model.fit(known)
+    if isinstance(model, Fallback):
+        return dataclasses.replace(model, popular=model.popular.fit(known))
+    return model
+
+
+def parameters(model: Retriever) -> dict[str, float]:
+    """Return the hyper-parameters of a grid's model by name; those that are None are left out."""
+    chosen: Any = model.model if isinstance(model, Fallback) else model
+    values = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if f.repr}
     return {name: value for name, value in values.items() if value is not None}

@@ -40,8 +40,7 @@ class Popularity:
 
     def fit(self, train: Interactions) -> Popularity:
         """Return a model that has counted the interactions."""
-        counts = np.bincount(train.items, minlength=train.n_items)
-        return replace(self, counts=counts.astype(np.float64))
+        return replace(self, counts=_counts(train, np.ones(len(train.items))))
 
     def top_k(
         self,
@@ -80,9 +79,7 @@ class RecentPopularity:
         if train.times is None:
             raise CannotFit("RecentPopularity needs times; this data has none. Use Popularity.")
         ages = (train.times.max(initial=0) - train.times) / _DAY
-        weights = np.exp(-ages / self.days)
-        counts = np.bincount(train.items, weights, minlength=train.n_items)
-        return replace(self, counts=counts.astype(np.float64))
+        return replace(self, counts=_counts(train, np.exp(-ages / self.days)))
 
     def top_k(
         self,
@@ -104,6 +101,12 @@ def grid(train: Interactions) -> Iterator[RecentPopularity]:
     """
     for days in DAYS:
         yield RecentPopularity(days=days).fit(train)
+
+
+def _counts(train: Interactions, weights: Floats) -> Floats:
+    """Return the weights of each item's interactions, summed; an item of no table has no count."""
+    known = train.items >= 0
+    return np.asarray(np.bincount(train.items[known], weights[known], train.n_items), np.float64)
 
 
 def _top_k_for_all(

@@ -157,6 +157,7 @@ def _positives(
             table = _drop(table, pc.is_valid(table[column]), f"no {column}", counts)
     _refuse_gaps(recipe, raw, source)
     for join in recipe.join:
+        raw.require(join.table, join.on)
         _refuse_gaps(recipe, raw, join.table)
         table = _joined(recipe, raw, table, join, counts)
     columns = list(recipe.features)

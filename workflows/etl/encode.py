@@ -125,7 +125,7 @@ def _unseen_last(codes: pa.Table, key: str) -> pa.Table:
 def _with_history(recipe: Recipe, encoded: dict[str, pa.Table], part: str) -> pa.Table:
     """Add the history columns to a part; only it and the parts before it are looked at."""
     table = encoded[part]
-    if recipe.history is None or not len(table):
+    if recipe.history is None:
         return table
     assert recipe.time is not None
     before = list(split.PARTS[: split.PARTS.index(part) + 1])
@@ -136,12 +136,14 @@ def _with_history(recipe: Recipe, encoded: dict[str, pa.Table], part: str) -> pa
     found = history.windows(
         pool[graph.USER_ROW].to_numpy(), pool[recipe.time].to_numpy(), recipe.history
     )
-    place = np.argsort(order)[-len(table) :]  # where the part's own rows, the last, stand in time
+    place = np.argsort(order)[
+        len(pool) - len(table) :
+    ]  # where the part's own rows, the last, stand in time
     for name, column in recipe.history.inputs.items():
         codes = pool[column].combine_chunks()
         blocks = [
             found.gather(codes, place[start : start + _BLOCK])
-            for start in range(0, len(place), _BLOCK)
+            for start in range(0, max(1, len(place)), _BLOCK)
         ]
         table = table.append_column(name, pa.chunked_array(blocks))
     return table

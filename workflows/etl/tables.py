@@ -51,6 +51,12 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
     table = raw.tables[join.table]
     where = raw.where(join.table)
     raw.require(join.table, join.on)
+    if table[join.on].null_count:
+        raise DataError(
+            f"{where}: {table[join.on].null_count} rows have no {join.on!r}, the first is "
+            f"{raw.place(join.table, pc.index(pc.is_null(table[join.on]), True).as_py())}. Give "
+            "them one, or remove them."
+        )
     counts = pc.value_counts(table[join.on])
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
@@ -60,8 +66,6 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
             f"{first['values']!r} ({first['counts']} times). A joined table has one row an id; "
             "remove the others."
         )
-    if table[join.on].null_count:
-        raise DataError(f"{where}: {table[join.on].null_count} rows have no {join.on!r}.")
     return table
 
 

@@ -1,6 +1,7 @@
 """Measure the two-tower beside its baselines: same users, candidates, exclusions, same metrics.
 
-Parameters are learnt on train and chosen on valid; histories hold everything before the test part.
+Parameters are learnt on train and chosen on valid. What is not learnt but looked up, histories and
+counts of popularity, is as of the cut: it holds everything before the test part.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from models import metrics
 from models.baselines.errors import CannotFit
-from models.baselines.opponent import Facts
+from models.baselines.opponent import Facts, as_of
 from models.metrics import Places
 from models.retriever import BrokenModel, Floats, Retriever
 from models.trial import Trial
@@ -138,12 +139,13 @@ class _Evaluation:
             seed=recipe.evaluate.seed,
         )
         valid = prepared.trial("valid", recipe.evaluate)
+        known = prepared.interactions("train", "valid")
         for name, result in chosen(recipe.evaluate.baselines, facts, valid):
             if isinstance(result, CannotFit):
                 self.left_out[name] = str(result)
                 continue
             self.opponents[name] = result.note
-            yield name, result.model
+            yield name, as_of(result.model, known)
 
     def _ask(self, name: str, retriever: Retriever) -> None:
         """Rank the trial with a model, under both rules for seen items."""
@@ -215,7 +217,7 @@ class _Evaluation:
         return Protocol(
             part="test",
             split=f"{split['kind']} ({options})",
-            cut=f"histories hold the rows of train and valid{until}",
+            cut=f"histories and popularity hold the rows of train and valid{until}",
             candidates=config.candidates,
             n_candidates=int(self.trial.candidates.sum()),
             exclude_seen=config.exclude_seen,

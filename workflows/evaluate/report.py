@@ -20,7 +20,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         part: the held-out part.
         split: how it was held out.
-        cut: what the queries' histories hold.
+        cut: what histories and counts of popularity hold.
         candidates: what was ranked: `catalogue` or `train`.
         n_candidates: how many items that is.
         exclude_seen: whether the users' earlier items were left out.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from workflows.evaluate.report import Block, Figure, Protocol, Report
+from workflows.evaluate.report import Figure, Protocol, Report
+
+#: How many of the other models stand in a line of another protocol.
+_OTHERS = 3
 
 
 def tables(report: Report, ks: Sequence[int], *, ours: str) -> list[RenderableType]:
@@ -25,7 +29,7 @@ def tables(report: Report, ks: Sequence[int], *, ours: str) -> list[RenderableTy
     return [
         Padding("\n".join(_head(report)), (1, 0, 0, 0)),
         _comparison(report, ks, models, ours),
-        *(Padding(line, (0, 0, 0, 1)) for line in _beside(report, by, ours)),
+        *(Padding(line, (0, 0, 0, 1)) for line in _beside(report, ks[0], ours)),
         _segments(report, models, by),
     ]
 
@@ -55,68 +59,59 @@ def protocol_line(protocol: Protocol) -> str:
 def _comparison(report: Report, ks: Sequence[int], models: Sequence[str], ours: str) -> Table:
     first = ks[0]
     names = [f"ndcg@{first}", f"mrr@{first}", *(f"recall@{k}" for k in ks[1:])]
-    table = Table(show_lines=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model, parameters chosen on valid")
     table.add_column(f"recall@{first}", justify="right")
     table.add_column(f"{ours} minus it", justify="right")
     for name in (*names, f"coverage@{first}"):
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("@", "\n@"), justify="right")
     for model in models:
         figures = report.headline.metrics[model]
         table.add_row(
-            "\n".join([model, _parameters(report, model)]),
-            _with_interval(figures[f"recall@{first}"]),
-            "" if model == ours else _difference(report.differences, model, f"recall@{first}"),
+            _name(report, model),
+            _with_interval(figures[f"recall@{first}"], ".4f", ".3f"),
+            ""
+            if model == ours
+            else _with_interval(
+                report.differences.metrics[model][f"recall@{first}"], "+.4f", "+.3f"
+            ),
             *(f"{figures[name].mean:.4f}" for name in names),
             f"{report.catalogue[model][f'coverage@{first}']:.3f}",
         )
     return table
 
 
-def _parameters(report: Report, model: str) -> str:
+def _name(report: Report, model: str) -> str:
+    """Return the model, and below it what was chosen among how many."""
     note = report.opponents.get(model)
-    if note is None or not note.parameters:
-        return ""
-    chosen = ", ".join(f"{name} {value:g}" for name, value in note.parameters.items())
-    return f"  {chosen}" + ("" if note.tried == 1 else f" (best of {note.tried})")
+    if note is None or note.tried == 1:
+        return model
+    shown = [f"{name} {value:g}" for name, value in note.parameters.items() if name != "seed"]
+    return f"{model} (best of {note.tried})\n  {', '.join(shown)}"
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: Figure, mean: str, end: str) -> str:
+    """Return a mean, and below it its interval; formats are those of `format`."""
     if figure.low is None or figure.high is None:
-        return f"{figure.mean:.4f}"
-    return f"{figure.mean:.4f}\n[{figure.low:.3f}, {figure.high:.3f}]"
+        return format(figure.mean, mean)
+    return f"{figure.mean:{mean}}\n[{figure.low:{end}}, {figure.high:{end}}]"
 
 
-def _difference(differences: Block, model: str, name: str) -> str:
-    figure = differences.metrics[model][name]
-    if figure.low is None or figure.high is None:
-        return f"{figure.mean:+.4f}"
-    return f"{figure.mean:+.4f}\n[{figure.low:+.3f}, {figure.high:+.3f}]"
-
-
-def _beside(report: Report, by: str, ours: str) -> list[str]:
+def _beside(report: Report, first: int, ours: str) -> list[str]:
     """Return a line for each other protocol, and for each model that did not run."""
     lines = []
     for name, block in report.beside.items():
-        shown = ", ".join(
-            f"{model} {figures.get(by, next(iter(figures.values()))).mean:.4f}"
-            for model, figures in _best(block, by, ours)
-        )
-        metric = by if by in block.metrics[ours] else next(iter(block.metrics[ours]))
-        lines.append(f"{name}: {metric} {shown}")
+        metric = next(n for n in block.metrics[ours] if n.endswith(f"@{first}"))
+        others = [model for model in block.metrics if model != ours]
+        others.sort(key=lambda model: -block.metrics[model][metric].mean)
+        shown = [f"{m} {block.metrics[m][metric].mean:.4f}" for m in (ours, *others[:_OTHERS])]
+        lines.append(f"{name}: {metric} {', '.join(shown)}")
     return lines + [f"{name} is left out: {why}" for name, why in report.left_out.items()]
 
 
-def _best(block: Block, by: str, ours: str) -> list[tuple[str, dict[str, Figure]]]:
-    """Return our figures, then those of the three best others."""
-    others = [(m, f) for m, f in block.metrics.items() if m != ours]
-    others.sort(key=lambda pair: -pair[1][by].mean)
-    return [(ours, block.metrics[ours]), *others[:3]]
-
-
 def _segments(report: Report, models: Sequence[str], by: str) -> Table:
-    table = Table(title=f"{by} by segment", title_justify="left", title_style="", pad_edge=False)
-    table.add_column("segment")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(f"{by}\nby segment", no_wrap=True)
     for name in ("users", "targets", *models):
         table.add_column(name.replace("-", "-\n"), justify="right")
     for name, block in report.segments.items():

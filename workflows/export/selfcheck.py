@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+#: Of a number below 1; of a larger one, its share.
 TOLERANCE = 1e-5
 SAMPLES = 200
 SUFFIX = "_input"
@@ -40,7 +41,8 @@ def check(folder: Path, side: str, tower: str) -> str | None:
     }
     vectors = embeddings["embedding"].combine_chunks()
     expected = vectors.flatten().to_numpy().reshape(len(vectors), -1)[rows]
-    gap = float(np.abs(encode(**inputs)["embedding"].numpy() - expected).max())
+    gaps = np.abs(encode(**inputs)["embedding"].numpy() - expected)
+    gap = float((gaps / np.maximum(1.0, np.abs(expected))).max())
     if not gap <= TOLERANCE:  # NaN fails too
         return f"{tower}: embeddings differ by {gap:.2g} (at most {TOLERANCE} allowed)"
     return None

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from models.columns import Column
-from models.retriever import Ragged
 from models.two_tower import Tower
 from workflows.vocabulary import PAD
 
@@ -51,11 +49,3 @@ def save(tower: Tower, path: Path) -> None:
     module.weights = list(tower.weights)
     function = tf.function(encode, autograph=False).get_concrete_function(**specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
-
-
-def dense(column: Column) -> Column:
-    """Return a list column as int32 [n_rows, longest] padded with code 0, others as they are."""
-    if not isinstance(column, Ragged):
-        return column
-    ragged = tf.RaggedTensor.from_row_splits(column.values, column.offsets)
-    return ragged.to_tensor(PAD).numpy()

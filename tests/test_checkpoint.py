@@ -1,0 +1,107 @@
+"""A fit that is stopped and taken up again ends where one that was not stopped ends."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_run import CPU, Run, Tiny
+
+from models.checkpoint import Checkpoint
+from workflows.artifacts import TrainFiles
+from workflows.train import train
+
+
+class Stopped(Exception):
+    """What stands for a kill: the fit ends without a word to anybody."""
+
+
+class StopIn(tf.keras.callbacks.Callback):
+    """Die in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.dies_in = epoch
+        self.now = -1
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.dies_in:
+            raise Stopped
+
+
+def weights(run: Run) -> dict[str, np.ndarray]:
+    """Return every weight by its name in the file."""
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(TrainFiles(run.store.folder("train")).weights) as file:
+        file.visititems(
+            lambda name, node: (
+                found.update({name: node[...]}) if isinstance(node, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def figures(run: Run) -> list[dict[str, float]]:
+    return [epoch.metrics for epoch in TrainFiles(run.store.folder("train")).read_history()]
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A fit with every random draw that there is, stopped in its third epoch."""
+    run = tiny.prepared.branch(tmp_path_factory.mktemp("stopped"), *RANDOM)
+    with pytest.raises(Stopped):
+        train(run.recipe, run.store, CPU, callbacks=[StopIn(2)])
+    return run
+
+
+RANDOM = (
+    "model.dropout=0.3",
+    "model.id_dropout=0.3",
+    "loss.kind=mixed",
+    "loss.negatives=5",
+    "train.max_rows_per_user=3",
+    "train.epochs=4",
+    "train.patience=9",
+    "optimizer.schedule=cosine",
+)
+
+
+def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
+    assert not stopped.store.folder("train").exists()
+    folder = stopped.store.root / ".train.checkpoint"
+    assert (folder / "state.json").is_file()
+    assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
+
+
+def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
+    whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
+    train(whole.recipe, whole.store, CPU)
+    resumed = train(stopped.recipe, stopped.store, CPU, resume=True)
+    assert resumed.epochs == 4
+    assert figures(stopped) == figures(whole)
+    ours, theirs = weights(stopped), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert not (stopped.store.root / ".train.checkpoint").exists()
+
+
+def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
+    run = tiny.prepared.branch(tmp_path / "run", "train.epochs=2")
+    with pytest.raises(Stopped):
+        train(run.recipe, run.store, CPU, callbacks=[StopIn(1)])
+    other = run.world.recipe("train.epochs=2", "train.seed=5")
+    result = train(other, run.store, CPU, resume=True)
+    assert result.epochs == 2
+    assert [epoch.epoch for epoch in TrainFiles(run.store.folder("train")).read_history()] == [0, 1]
+
+
+def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path):
+    old = tmp_path / "checkpoint.old"
+    old.mkdir()
+    (old / "state.json").write_text('{"identity": "another", "epochs": [], "best_epoch": -1}')
+    assert Checkpoint(tmp_path / "checkpoint", "mine").read(None, None, None) == 0
+    assert (tmp_path / "checkpoint" / "state.json").is_file()

@@ -1,0 +1,828 @@
+"""etl from raw files to the stage: against pandas, against itself, and against bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from merlin.io import Dataset
+from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+from world import GHOST, STRANGER, UNSEEN, World, write_csv
+
+from workflows.device import Device
+from workflows.errors import DataError, StorageError
+from workflows.etl import EtlResult, encode, etl
+from workflows.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICE = Device("cpu", "asked for by a test")
+PARTS = ("train", "valid", "test")
+FITTED = ("vocabulary", "statistics.json", "train", "users", "items")
+
+
+def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
+    """Run etl on a world into runs of its own."""
+    store = Store(world.folder.parent / name)
+    return etl(world.recipe(*overrides), store, DEVICE, data=world.folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> EtlResult:
+    """Return the stage of the world as it is; tests only read it."""
+    return run(World(tmp_path_factory.mktemp("base") / "raw").write())
+
+
+def content(folder: Path, *names: str) -> dict[str, bytes]:
+    """Return path → bytes of the files of a stage, or of some of it, without the manifest."""
+    paths = [p for name in names or ["."] for p in [folder / name, *(folder / name).rglob("*")]]
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in paths
+        if p.is_file() and p.name != "manifest.json"
+    }
+
+
+def part(result: EtlResult, name: str) -> pd.DataFrame:
+    return pq.read_table(result.folder / name / "part-0.parquet").to_pandas()
+
+
+def decoded(result: EtlResult, name: str, column: str) -> list[Any]:
+    """Decode a column with pandas from the vocabulary's file alone."""
+    vocabulary = pq.read_table(result.folder / "vocabulary" / f"{column}.parquet").to_pandas()
+    values = dict(zip(vocabulary["code"], vocabulary["value"], strict=True))
+    cells = part(result, name)[column]
+    return [
+        [values.get(c) for c in cell] if isinstance(cell, np.ndarray) else values.get(cell)
+        for cell in cells
+    ]
+
+
+def expected(world: World, *, positive: bool = True) -> dict[str, list[dict[str, Any]]]:
+    """Split by naive loops: drop, keep positives, order by time, each user's last two withheld."""
+    kept = [
+        row
+        for row in world.log
+        if None not in (row["user_id"], row["item_id"], row["when"])
+        and (not positive or (row["rating"] is not None and row["rating"] >= 3))
+    ]
+    kept.sort(key=lambda row: row["when"])  # stable, as etl must be
+    mine: dict[str, list[dict[str, Any]]] = {}
+    for row in kept:
+        mine.setdefault(row["user_id"], []).append(row)
+    name = {}
+    for rows in mine.values():
+        if len(rows) > 2:
+            name[id(rows[-1])], name[id(rows[-2])] = "test", "valid"
+    return {part: [row for row in kept if name.get(id(row), "train") == part] for part in PARTS}
+
+
+# ── against naive loops ─────────────────────────────────────────────────────────────────
+
+
+def test_splits_are_those_of_naive_loops(world: World, base: EtlResult) -> None:
+    result = base
+    for name, rows in expected(world).items():
+        found = part(result, name)
+        assert found["when"].tolist() == [row["when"] for row in rows]
+        assert decoded(result, name, "user_id") == [row["user_id"] for row in rows]
+        assert decoded(result, name, "shop") == [row["shop"] for row in rows]
+        assert (found["shop"] == 1).tolist() == [row["shop"] is None for row in rows]
+        if name == "train":
+            assert decoded(result, name, "item_id") == [row["item_id"] for row in rows]
+    assert not np.array_equal(*(part(result, name)["when"][:9] for name in ("valid", "test")))
+
+
+def test_joined_columns_and_numbers_are_those_of_naive_loops(world: World, base: EtlResult) -> None:
+    result = base
+    ages = {row["user_id"]: row["age"] for row in world.people}
+    cities = {row["user_id"]: row["city"] for row in world.people}
+    films = {row["item_id"]: row for row in world.films}
+    rows = expected(world)
+    train_ages = [ages.get(row["user_id"]) for row in rows["train"]]
+    median = float(np.median([age for age in train_ages if age is not None]))
+    prices = [films.get(row["item_id"], {}).get("price") for row in rows["train"]]
+    mean = float(np.mean([price for price in prices if price is not None]))
+
+    def scaled(values: list[float | None], fill: float, by: list[float | None]) -> list[float]:
+        filled = np.array([fill if v is None else v for v in by])
+        now = np.array([fill if v is None else v for v in values])
+        return list((now - filled.mean()) / filled.std(ddof=1))
+
+    for name in PARTS:
+        found = part(result, name)
+        now = [ages.get(row["user_id"]) for row in rows[name]]
+        assert found["age"].tolist() == pytest.approx(scaled(now, median, train_ages), abs=1e-5)
+        assert found["age_missing"].tolist() == [float(age is None) for age in now]
+        now = [films.get(row["item_id"], {}).get("price") for row in rows[name]]
+        assert found["price"].tolist() == pytest.approx(scaled(now, mean, prices), abs=1e-5)
+        assert "price_missing" not in found
+        assert decoded(result, name, "city") == [cities.get(row["user_id"]) for row in rows[name]]
+        genres = [films.get(row["item_id"], {}).get("genres") or "" for row in rows[name]]
+        assert decoded(result, name, "genres") == [
+            [genre for genre in text.split("|") if genre] for text in genres
+        ]
+
+
+def test_rows_point_into_the_tables(world: World, base: EtlResult) -> None:
+    result = base
+    users, items = (
+        pq.read_table(result.folder / name / "raw.parquet").to_pandas()
+        for name in ("users", "items")
+    )
+    for name, rows in expected(world).items():
+        found = part(result, name)
+        assert users["user_id"][found["user_row"]].tolist() == [row["user_id"] for row in rows]
+        assert items["item_id"][found["item_row"]].tolist() == [row["item_id"] for row in rows]
+    # the unknown user is last, and has the code of an id that was never seen
+    assert users["user_id"].iloc[-1] is None
+    codes = part(result, "users")
+    assert codes["user_id"].iloc[-1] == 2
+    assert codes["city"].iloc[-1] == 1
+    assert codes["age_missing"].iloc[-1] == 1
+    assert len(codes) == len(users) == len(world.people) + 2  # and the stranger
+    assert set(items["item_id"]) >= {UNSEEN, GHOST}
+    assert not items.set_index("item_id")["in_train"][UNSEEN]
+    assert items.set_index("item_id")["title"][UNSEEN] == "Unseen"
+
+
+def test_every_count_of_the_report(world: World, base: EtlResult) -> None:
+    result = base
+    report, rows = result.report, expected(world)
+    known = {row["user_id"] for row in world.people}
+    films = {row["item_id"] for row in world.films}
+    with_ids = [r for r in world.log if None not in (r["user_id"], r["item_id"], r["when"])]
+    assert report.read == {"log": 163, "people": 8, "films": 13}
+    assert report.dropped == {
+        "no user_id": 1,
+        "no item_id": 1,
+        "no when": 1,
+        "not positive": sum(row["rating"] < 3 for row in with_ids),
+    }
+    assert report.unmatched == {
+        "people": sum(row["user_id"] not in known for row in with_ids),
+        "films": sum(row["item_id"] not in films for row in with_ids),
+    }
+    assert report.rows == {name: len(of) for name, of in rows.items()}
+    assert sum(report.rows.values()) + sum(report.dropped.values()) == 163
+    assert report.users == {"rows": 9, "in_train": 9}
+    assert report.items == {
+        "rows": len(films | {row["item_id"] for row in rows["train"]}),
+        "in_train": len({row["item_id"] for row in rows["train"]}),
+    }
+    assert report.conflicts == {}
+    seen = {row["item_id"] for row in rows["train"]}
+    for name in PARTS:
+        unseen = np.mean([row["item_id"] not in seen for row in rows[name]])
+        assert report.unseen[name]["item_id"] == pytest.approx(unseen)
+        null = np.mean([row["shop"] is None for row in rows[name]])
+        assert report.null[name]["shop"] == pytest.approx(null)
+    for file in ("log.csv", "people.csv", "films.csv"):
+        digest = hashlib.sha256((world.folder / file).read_bytes()).hexdigest()
+        assert report.files[file] == digest
+    told = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
+    assert told["dropped"] == report.dropped
+    manifest = Store(result.folder.parent).read("etl", world.recipe())
+    assert manifest.rows == {**report.rows, "users": 9, "items": report.items["rows"]}
+
+
+def test_unseen_values_and_conflicts_are_counted(world: World) -> None:
+    last = expected(world)["test"]
+    for row in last[:4]:
+        row["shop"] = "fax"  # only ever in the test part
+    for n, row in enumerate(world.log):
+        row["mood"] = str(n)  # a trait that changes with every row
+    world.write()
+    result = run(world, "features.mood={role: user}")
+    assert result.report.unseen["test"]["shop"] == pytest.approx(4 / len(last))
+    assert result.report.unseen["train"]["shop"] == 0
+    assert result.report.conflicts == {"mood": 9}
+    assert (part(result, "test")["shop"] == 2).sum() == 4
+
+
+def test_without_a_positive_rule_every_row_counts(world: World) -> None:
+    result = run(world, "positive=null")
+    assert result.report.rows == {
+        name: len(rows) for name, rows in expected(world, positive=False).items()
+    }
+    assert "not positive" not in result.report.dropped
+    assert sum(result.report.rows.values()) == 160
+
+
+@pytest.mark.parametrize(
+    ("rule", "keep"),
+    [
+        ("{column: rating, is: '==', value: 5}", lambda row: row["rating"] == 5),
+        ("{column: shop, is: '!=', value: web}", lambda row: row["shop"] == "app"),
+        (
+            "{column: price, is: '<', value: 1}",
+            lambda row: row["item_id"] in ("000", "001", "002"),
+        ),
+    ],
+    ids=["of its own column", "of a context", "of a joined number"],
+)
+def test_a_positive_rule_may_be_of_any_column(
+    world: World, rule: str, keep: Callable[[dict[str, Any]], bool]
+) -> None:
+    result = run(world, f"positive={rule}")
+    with_ids = [r for r in world.log if None not in (r["user_id"], r["item_id"], r["when"])]
+    assert sum(result.report.rows.values()) == sum(map(keep, with_ids))
+    assert result.report.dropped["not positive"] == 160 - sum(map(keep, with_ids))
+
+
+def test_rows_without_a_rating_are_not_positive(world: World, base: EtlResult) -> None:
+    before = base.report
+    chosen = [row for row in world.log if row["rating"] == 4][:5]
+    for row in chosen:
+        row["rating"] = None
+    world.write()
+    after = run(world).report
+    assert after.dropped["not positive"] == before.dropped["not positive"] + 5
+
+
+# ── joins and missing numbers ───────────────────────────────────────────────────────────
+
+
+def test_on_missing_drop_drops_and_counts(world: World, base: EtlResult) -> None:
+    strangers = sum(row["user_id"] == STRANGER for row in world.log)
+    users = base.report.users["rows"]
+    report = run(
+        world, "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
+    ).report
+    assert strangers > 10
+    assert report.dropped["user_id not in people"] == report.unmatched["people"] == strangers
+    assert report.users["rows"] == users - 1
+
+
+def test_a_missing_number_without_policy_is_refused_at_its_row(world: World) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"raw/people\.csv, row 2, column 'age': the number is missing, here and in 1 more "
+        r"rows, and the recipe has no policy for it\. Set features\.age\.null to median, mean or a "
+        r"number \(and indicator: true",
+    ):
+        run(world, "features.age={role: user, kind: number}")
+    assert not (world.folder.parent / "run" / "etl").exists()
+
+
+def test_a_number_that_is_missing_for_want_of_a_match_is_refused(world: World) -> None:
+    for row in world.people:
+        row["age"] = row["age"] or 30
+    world.write()
+    age = "features.age={role: user, kind: number}"
+    with pytest.raises(
+        DataError,
+        match=r"^17 interactions have a 'user_id' that is not in source 'people' \(people\.csv\), "
+        r"so their number 'age' is missing.*`on_missing: drop` in the join of 'people'\.$",
+    ):
+        run(world, age)
+    drop = "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
+    assert run(world, age, drop).report.rows["train"] > 0
+
+
+def test_a_gap_in_a_row_that_is_dropped_anyway_is_no_fault(world: World) -> None:
+    for row in world.log:
+        row["paid"] = 1.0 + (row["rating"] or 0)
+    with_gap = next(row for row in world.log if row["user_id"] is None)
+    with_gap["paid"] = None
+    world.write()
+    paid = "features.paid={role: context, kind: number}"
+    assert run(world, paid).report.dropped["no user_id"] == 1
+    world.log[7]["paid"] = None
+    world.write()
+    with pytest.raises(
+        DataError, match=r"raw/log\.csv, row 8, column 'paid': the number is missing"
+    ):
+        run(world, paid)
+
+
+@pytest.mark.parametrize(
+    ("policy", "fill"),
+    [("median", np.median), ("mean", np.mean), ("-1", lambda ages: -1.0)],
+)
+def test_each_policy_fills_the_gaps(world: World, policy: str, fill: Callable[..., float]) -> None:
+    result = run(world, f"features.age={{role: user, kind: number, null: {policy}}}")
+    ages = {row["user_id"]: row["age"] for row in world.people}
+    known = [ages.get(row["user_id"]) for row in expected(world)["train"]]
+    told = json.loads((result.folder / "statistics.json").read_text(encoding="utf-8"))
+    assert told["age"]["fill"] == pytest.approx(fill([age for age in known if age is not None]))
+    assert "age_missing" not in part(result, "train")
+
+
+# ── other splits ────────────────────────────────────────────────────────────────────────
+
+
+def test_given_files_are_taken_as_they_are(world: World) -> None:
+    rows = [row for row in world.log if None not in (row["user_id"], row["item_id"], row["when"])]
+    newcomer = {**rows[0], "user_id": "newcomer", "rating": 5}
+    for name, of in (("a", rows[:100]), ("b", rows[100:120]), ("c", [*rows[120:], newcomer])):
+        write_csv(world.folder / f"{name}.csv", of)
+    sources = [f"sources.{name}={{files: {name}.csv}}" for name in "abc"]
+    split = "split={kind: given, valid: b, test: c}"
+    result = run(world, *sources, "interactions=a", split)
+    for name, of in (("train", rows[:100]), ("valid", rows[100:120]), ("test", rows[120:])):
+        kept = [r for r in of if r["rating"] >= 3] + [newcomer] * (name == "test")
+        kept.sort(key=lambda row: row["when"])
+        assert part(result, name)["when"].tolist() == [r["when"] for r in kept]
+        assert decoded(result, name, "user_id") == [
+            None if r["user_id"] == "newcomer" else r["user_id"] for r in kept
+        ]
+    found = part(result, "test")
+    assert (found["user_row"][found["user_id"] == 2] < 0).all()
+    assert (found["user_row"] < 0).sum() == 1
+
+
+def test_people_that_no_table_knows_stay_one_person_each(world: World) -> None:
+    late = world.log[-1]["when"] + 100
+    for n, user in enumerate(["new-1", "new-2", "new-1", "new-1", "new-2", "new-3"]):
+        world.log.append({**world.log[5], "user_id": user, "when": late + n, "rating": 5})
+    world.write()
+    result = run(world, "split={kind: time, valid: 0.02, test: 0.03}")
+    strange: dict[int, int] = {}
+    for name in ("valid", "test"):
+        found = part(result, name)
+        assert ((found["user_row"] < 0) == (found["when"] >= late)).all()
+        strange |= dict(zip(found["when"], found["user_row"], strict=True))
+    one, two, three = [strange[late + n] for n in (0, 1, 5)]
+    assert [strange[late + n] for n in range(6)] == [one, two, one, one, two, three]
+    assert len({one, two, three}) == 3
+    assert max(one, two, three) < 0
+    assert (part(result, "train")["user_row"] >= 0).all()
+
+
+def test_by_user_leaves_the_withheld_users_out_of_every_fitted_file(world: World) -> None:
+    result = run(world, "split={kind: by_user, valid: 0.2, test: 0.2}")
+    train = set(decoded(result, "train", "user_id"))
+    assert len(train) == 5
+    vocabulary = pq.read_table(result.folder / "vocabulary" / "user_id.parquet")
+    assert set(vocabulary["value"].to_pylist()) == train
+    for name in ("valid", "test"):
+        assert set(part(result, name)["user_id"]) == {2}
+
+
+@pytest.mark.parametrize("history", [[], ["history.columns=[item_id]"]], ids=["plain", "history"])
+def test_a_part_that_is_not_asked_for_is_empty_and_of_the_same_kind(
+    world: World, history: list[str]
+) -> None:
+    result = run(world, "split={kind: time, valid: 0, test: 0.2}", *history)
+    train, valid = (
+        pq.read_schema(result.folder / name / "part-0.parquet").remove_metadata()
+        for name in ("train", "valid")
+    )
+    assert valid.equals(train)
+    assert len(part(result, "valid")) == 0
+    assert result.report.rows["valid"] == 0
+    schemas = {(result.folder / name / "schema.pbtxt").read_bytes() for name in PARTS}
+    assert len(schemas) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["positive.value=6"], r"The train split is empty \(train 0 rows after filtering\)"),
+        (["split={kind: leave_last, valid: 90}"], r"The valid split is empty \(train 110, valid 0"),
+        (["split={kind: by_user, valid: 0.01}"], r"The valid split is empty \(train \d+, valid 0"),
+    ],
+)
+def test_an_empty_part_is_refused_and_nothing_is_left(
+    world: World, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        run(world, *overrides)
+    assert [p.name for p in (world.folder.parent / "run").iterdir()] == [".lock"]
+
+
+def test_rows_that_all_lack_an_id_leave_nothing(world: World) -> None:
+    for row in world.log:
+        row["user_id"] = None
+    world.write()
+    with pytest.raises(
+        DataError, match=r"The train split is empty \(train 0 rows after filtering\)"
+    ):
+        run(world)
+
+
+# ── columns of nothing ──────────────────────────────────────────────────────────────────
+
+
+def test_a_column_without_any_value_is_encoded_as_such(world: World) -> None:
+    for row in world.films:
+        row["genres"] = row["price"] = None
+    for row in world.people:
+        row["city"] = None
+    world.write()
+    result = run(world)
+    for name in PARTS:
+        found = part(result, name)
+        assert [len(cell) for cell in found["genres"]] == [0] * len(found)
+        assert set(found["city"]) == {1}
+        assert set(found["price"]) == {0.0}
+        schema = pq.read_schema(result.folder / name / "part-0.parquet")
+        assert str(schema.field("genres").type) == "list<element: int32>"
+    for name in ("genres", "city"):
+        assert len(pq.read_table(result.folder / "vocabulary" / f"{name}.parquet")) == 0
+    merlin = TensorflowMetadata.from_proto_text_file(str(result.folder / "train"), "schema.pbtxt")
+    assert merlin.to_merlin_schema()["genres"].is_list
+
+
+@pytest.mark.parametrize("first", [None, "", "a|b"])
+def test_the_genres_of_the_first_film_do_not_change_the_schema(
+    world: World, base: EtlResult, first: str | None
+) -> None:
+    expected_schema = (base.folder / "train" / "schema.pbtxt").read_bytes()
+    top = expected(world)["train"][0]["item_id"]
+    for row in world.films:
+        if row["item_id"] == top:
+            row["genres"] = first
+    world.write()
+    result = run(world)
+    assert (result.folder / "train" / "schema.pbtxt").read_bytes() == expected_schema
+    assert str(pq.read_schema(result.folder / "items" / "part-0.parquet").field("genres").type) == (
+        "list<element: int32>"
+    )
+
+
+# ── byte for byte ───────────────────────────────────────────────────────────────────────
+
+
+def test_two_runs_are_equal_to_the_last_byte(world: World, base: EtlResult) -> None:
+    one, two = base, run(world, name="two")
+    assert content(one.folder) == content(two.folder)
+    assert len(content(one.folder)) > 15
+    manifests = [
+        json.loads((result.folder / "manifest.json").read_text(encoding="utf-8"))
+        for result in (one, two)
+    ]
+    for manifest in manifests:
+        manifest.pop("created")
+    assert manifests[0] == manifests[1]
+
+
+@pytest.mark.parametrize(
+    "split", ["split={kind: leave_last}", "split={kind: time, valid: 0.1, test: 0.1}"]
+)
+def test_no_row_after_the_cut_changes_a_fitted_file(world: World, split: str) -> None:
+    result = run(world, split, name="before")
+    before = content(result.folder)
+    withheld = {
+        (user, when)
+        for name in ("valid", "test")
+        for user, when in zip(
+            decoded(result, name, "user_id"), part(result, name)["when"], strict=True
+        )
+    }
+    trained = set(
+        zip(decoded(result, "train", "user_id"), part(result, "train")["when"], strict=True)
+    )
+    changed = 0
+    for row in world.log:
+        if (row["user_id"], row["when"]) in withheld - trained and row["rating"] >= 3:
+            row.update(item_id="new-item", shop="new-shop", rating=5)
+            changed += 1
+    assert changed >= 10
+    world.write()
+    after = run(world, split, name="after")
+    assert content(after.folder, *FITTED) == content(result.folder, *FITTED)
+    for name in ("valid", "test"):
+        assert content(after.folder, name) != content(result.folder, name)
+    # and a row before the cut does change them: its shop is counted, its user's table row too
+    row = next(
+        row
+        for row in world.log
+        if (row["user_id"], row["when"]) in trained - withheld and row["rating"] >= 3
+    )
+    row["shop"] = "another"
+    world.write()
+    control = content(run(world, split, name="control").folder, *FITTED)
+    changed_files = {name for name, data in control.items() if data != before[name]}
+    assert {"vocabulary/shop.parquet", "train/part-0.parquet"} <= changed_files
+
+
+def test_films_that_nobody_saw_change_no_statistic(world: World, base: EtlResult) -> None:
+    before = base.folder
+    unseen = next(row for row in world.films if row["item_id"] == UNSEEN)
+    unseen.update(price=1e6, genres="never|seen")
+    world.write()
+    after = run(world, name="after").folder
+    fitted = ("vocabulary", "statistics.json", "train", "valid", "test", "users")
+    assert content(after, *fitted) == content(before, *fitted)
+    assert content(after, "items") != content(before, "items")
+
+
+def test_the_order_of_side_tables_does_not_matter(world: World, base: EtlResult) -> None:
+    before = content(base.folder)
+    world.people.reverse()
+    world.films.reverse()
+    world.write()
+    after = content(run(world).folder)
+    assert {name for name, data in after.items() if data != before[name]} == {"report.json"}
+
+
+def test_the_order_of_the_log_matters_only_where_time_ties(world: World) -> None:
+    for n, row in enumerate(world.log):  # one second each: no ties
+        row["when"] = row["when"] and 880_000_000 + n
+    world.write()
+    before = content(run(world).folder)
+    random.Random(3).shuffle(world.log)
+    world.write()
+    after = content(run(world).folder)
+    assert {name for name, data in after.items() if data != before[name]} == {"report.json"}
+
+
+def test_the_log_may_come_in_several_files(world: World, base: EtlResult) -> None:
+    before = content(base.folder)
+    (world.folder / "log.csv").unlink()
+    write_csv(world.folder / "log-1.csv", world.log[:70])
+    write_csv(world.folder / "log-2.csv", world.log[70:])
+    after = content(run(world, "sources.log.files='log-*.csv'").folder)
+    assert {name for name, data in after.items() if data != before[name]} == {"report.json"}
+
+
+def test_text_and_parquet_give_the_same_stage(world: World, base: EtlResult) -> None:
+    before = content(base.folder)
+    frame = pd.DataFrame(world.log)
+    frame["when"] = frame["when"].astype("Int64")
+    frame.to_parquet(world.folder / "log.parquet")
+    after = content(run(world, "sources.log.files=log.parquet").folder)
+    assert {name for name, data in after.items() if data != before[name]} == {"report.json"}
+
+
+def told_of(folder: Path, machine: Path) -> list[str]:
+    """Return the files of a stage in which a path of this machine stands."""
+    needles = [str(path).encode() for path in (machine, ROOT, Path(sys.prefix))]
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+    )
+
+
+def test_nothing_tells_of_this_machine(world: World) -> None:
+    plain = run(world, name="plain")
+    assert told_of(plain.folder, world.folder.parent) == []
+    # only a recipe that itself names such a path keeps it
+    named = run(world, f"sources.log.files={world.folder / 'log.csv'}", name="named")
+    assert told_of(named.folder, world.folder.parent) == ["manifest.json"]
+
+
+# ── what others read ────────────────────────────────────────────────────────────────────
+
+
+def test_every_part_is_a_merlin_dataset_with_its_schema(world: World) -> None:
+    result = run(world, "history.columns=[item_id]")
+    for name in (*PARTS, "users", "items"):
+        folder = result.folder / name
+        dataset = Dataset(str(folder / "part-0.parquet"), engine="parquet", cpu=True)
+        frame = dataset.to_ddf().compute()
+        beside = TensorflowMetadata.from_proto_text_file(str(folder), "schema.pbtxt")
+        schema = beside.to_merlin_schema()
+        assert schema.column_names == list(frame.columns)
+        for column in schema:
+            cells = frame[column.name]
+            if column.is_list:
+                assert all(cell.dtype == column.dtype.to_numpy for cell in cells)
+                codes = np.concatenate(cells.tolist())
+            else:
+                assert cells.dtype == column.dtype.to_numpy
+                codes = cells.to_numpy()
+            if column.int_domain is not None and len(codes):
+                assert 0 <= codes.min() <= codes.max() <= column.int_domain.max, column.name
+
+
+def test_a_folder_is_read_with_the_schema_beside_it(base: EtlResult) -> None:
+    dataset = Dataset(str(base.folder / "train" / "*.parquet"), engine="parquet", cpu=True)
+    assert "user_id" in dataset.to_ddf().columns
+    assert dataset.schema.column_names[0] == "user_id"
+
+
+# ── bad input ───────────────────────────────────────────────────────────────────────────
+
+
+def _without_user_id(world: World) -> None:
+    for row in world.people:
+        row["userid"] = row.pop("user_id")
+
+
+def _twice(world: World) -> None:
+    world.people += [dict(world.people[0]), dict(world.people[0])]
+
+
+def _nameless(world: World) -> None:
+    world.films.append({**world.films[0], "item_id": None})
+
+
+def _no_rating(world: World) -> None:
+    for row in world.log:
+        row["ratng"] = row.pop("rating")
+
+
+def _unparsable(world: World) -> None:
+    world.log[11]["when"] = "noon"
+
+
+def _dear(world: World) -> None:
+    world.films[2]["price"] = "much"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            _without_user_id,
+            r"source 'people' \(people\.csv\) has no column 'user_id' \(did you mean 'u",
+        ),
+        (
+            _twice,
+            r"people\.csv\): 1 ids of 'user_id' stand there more than once.*'0108775015' \(3 t",
+        ),
+        (_nameless, r"films\.csv\): 1 rows have no 'item_id', the first is .*films\.csv, row 14"),
+        (
+            _no_rating,
+            r"source 'log' \(log\.csv\) has no column 'rating'.*\(did you mean 'ratng'\?\)",
+        ),
+        (_unparsable, r"raw/log\.csv, column 'when', row 12: 'noon' is no double"),
+        (_dear, r"raw/films\.csv, column 'price', row 3: 'much' is no float"),
+    ],
+)
+def test_bad_input_is_named_and_the_old_result_kept(
+    world: World, base: EtlResult, spoil: Callable[[World], None], message: str
+) -> None:
+    before = content(base.folder)
+    shutil.copytree(base.folder.parent, world.folder.parent / "run")
+    spoil(world)
+    world.write()
+    with pytest.raises(DataError, match=message):
+        run(world)
+    assert content(world.folder.parent / "run" / "etl") == before
+    assert sorted(p.name for p in (world.folder.parent / "run").iterdir()) == [".lock", "etl"]
+
+
+def test_no_space_leaves_the_old_result(
+    world: World, base: EtlResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(base.folder)
+    shutil.copytree(base.folder.parent, world.folder.parent / "run")
+    write_table, written = pq.write_table, []
+
+    def fill_up(table: Any, path: Path, **settings: Any) -> None:
+        written.append(path)
+        if len(written) == 7:
+            path.symlink_to("/dev/full")
+        write_table(table, path, **settings)
+
+    monkeypatch.setattr(encode.pq, "write_table", fill_up)
+    with pytest.raises(StorageError, match=r"no space is left on the device: free some, or choose"):
+        run(world)
+    assert len(written) == 7
+    assert content(world.folder.parent / "run" / "etl") == before
+
+
+def test_a_shorter_vocabulary_is_counted_as_unseen(world: World) -> None:
+    result = run(world, "features.item_id.vocabulary={max_values: 3, oov_buckets: 2}")
+    rows = [row["item_id"] for row in expected(world)["train"]]
+    top = sorted(set(rows), key=lambda item: (-rows.count(item), item.encode()))[:3]
+    codes = part(result, "train")["item_id"]
+    assert [c >= 4 for c in codes] == [item in top for item in rows]
+    assert set(codes[codes < 4]) <= {2, 3}
+    share = np.mean([item not in top for item in rows])
+    assert result.report.unseen["train"]["item_id"] == pytest.approx(share)
+
+
+# ── growing ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_codes_are_kept_when_vocabularies_grow(world: World, base: EtlResult) -> None:
+    old = base
+    for row in world.log[:60]:
+        if row["item_id"] == "000":
+            row["item_id"] = "brand-new"
+    world.write()
+    grown = etl(
+        world.recipe(),
+        Store(world.folder.parent / "grown"),
+        DEVICE,
+        data=world.folder,
+        grow_from=Store(old.folder.parent),
+    )
+    before, after = (
+        pq.read_table(r.folder / "vocabulary" / "item_id.parquet").to_pandas() for r in (old, grown)
+    )
+    assert after["value"].tolist() == [*before["value"], "brand-new"]
+    assert after["code"].tolist() == [*before["code"], before["code"].max() + 1]
+    assert decoded(grown, "train", "item_id") == [
+        row["item_id"] for row in expected(world)["train"]
+    ]
+    told = [(r.folder / "statistics.json").read_bytes() for r in (old, grown)]
+    assert told[0] == told[1]
+
+
+# ── other processes ─────────────────────────────────────────────────────────────────────
+
+
+#: Imports once, then forks a `two-tower etl` again and again and kills it at a random moment.
+KILLER = """
+import json, os, random, shutil, signal, sys, time
+from pathlib import Path
+from workflows import cli, recipe
+from workflows.errors import MissingStage
+from workflows.store import Store
+import workflows.device
+workflows.device.choose("cpu")
+import workflows.etl
+
+root, path, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+of, store, dice = recipe.load(Path(path)), Store(root), random.Random(5)
+
+def start():
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["two-tower", "etl", "--device", "cpu", "--recipe", path, "--run", str(root)]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        cli.main()
+        os._exit(0)
+    return child
+
+def found():
+    try:
+        store.read("etl", of)  # it verifies every file
+    except MissingStage:
+        return "none"
+    return store.digest("etl")
+
+begin = time.perf_counter()
+assert os.waitpid(start(), 0)[1] == 0
+seconds = time.perf_counter() - begin
+whole = found()
+told = {"whole": whole, "none": 0, "old": 0, "killed": 0}
+for kill in range(kills):
+    fresh = kill % 4 == 0
+    if fresh:
+        shutil.rmtree(root)
+    child = start()
+    time.sleep(dice.uniform(0, seconds))
+    os.kill(child, signal.SIGKILL)
+    told["killed"] += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    now = found()
+    assert now == whole or (fresh and now == "none"), (kill, now)
+    told["none" if now == "none" else "old"] += 1
+    if now == "none":
+        assert os.waitpid(start(), 0)[1] == 0 and found() == whole
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_killed_runs_leave_the_old_result_or_none(world: World, base: EtlResult) -> None:
+    folder = world.folder.parent / "killed"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLER, str(folder), str(world.recipe_file), "20"],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(world.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["whole"] == Store(base.folder.parent).digest("etl")
+    assert told["none"] + told["old"] == 20
+    assert told["killed"] >= 10, "most of them must have been killed in the middle"
+    assert told["none"] >= 1
+    run(world, name="killed")  # the next run succeeds, and leaves nothing of the others
+    assert content(folder / "etl") == content(base.folder)
+    assert sorted(p.name for p in folder.iterdir()) == [".lock", "etl"]
+
+
+@pytest.mark.slow
+def test_processes_with_other_hash_seeds_write_the_same_bytes(
+    world: World, base: EtlResult
+) -> None:
+    written = []
+    for seed in ("1", "2"):
+        folder = world.folder.parent / f"seed-{seed}"
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "workflows", "etl", "--device", "cpu"),
+                *("--recipe", str(world.recipe_file), "--run", str(folder)),
+            ],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(world.folder), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        written.append(content(folder / "etl"))
+    assert written[0] == written[1]
+    assert written[0] == content(base.folder)

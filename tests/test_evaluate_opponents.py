@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import toy
+from conformance import PROMISES, finds_the_withheld
+
+import models.baselines.ease
+from models.baselines import als, content, ease, item_knn, opponent, popularity
+from models.baselines.content import multi_hot
+from models.baselines.ease import EASE
+from models.baselines.errors import CannotFit
+from models.baselines.fallback import Fallback
+from models.baselines.item_knn import ItemKNN
+from models.baselines.opponent import Facts
+from models.baselines.popularity import Popularity, RecentPopularity
+from models.config import BASELINES
+from models.retriever import Interactions, Queries, Ragged
+from models.trial import Trial
+from workflows.evaluate import opponents
+
+WORLD = toy.world()
+FACTS = Facts(train=WORLD.train, attributes=WORLD.attributes, seed=3)
+BY_HISTORY = ["content", "item-knn", "ease", "ease-decayed", "als"]
+
+
+def trial(users: np.ndarray, targets: Ragged) -> Trial:
+    histories = WORLD.train.histories().take(users)
+    everything = np.ones(WORLD.train.n_items, bool)
+    return Trial(Queries(users, histories), targets, histories, everything, histories.lengths > 0)
+
+
+VALID = trial(WORLD.members, WORLD.targets)
+
+
+# ── grids ──
+
+
+def test_every_baseline_of_the_configuration_has_a_grid():
+    assert tuple(opponent.GRIDS) == BASELINES
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_grid_holds_fitted_models_with_parameters_of_their_own(name):
+    models = list(opponent.GRIDS[name](FACTS))
+    parameters = [tuple(opponent.parameters(model).items()) for model in models]
+    assert len(set(parameters)) == len(models)
+    assert all(promise(models[0], WORLD) for promise in PROMISES)
+    sizes = {"recent-popularity": 7, "item-knn": 5, "ease": 6, "ease-decayed": 12, "als": 6}
+    assert len(models) == sizes.get(name, 1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "model"),
+    [
+        (lambda: popularity.grid(WORLD.train), RecentPopularity),
+        (lambda: item_knn.grid(WORLD.train), ItemKNN),
+        (lambda: ease.grid(WORLD.train), EASE),
+        (lambda: ease.decayed_grid(WORLD.train), EASE),
+    ],
+)
+def test_work_that_a_grid_shares_changes_no_model(grid, model):
+    for got in grid():
+        names = [f.name for f in dataclasses.fields(got) if f.compare]
+        alone = model(**{name: getattr(got, name) for name in names}).fit(WORLD.train)
+        one, other = (m.top_k(WORLD.queries, WORLD.train.n_items) for m in (got, alone))
+        np.testing.assert_array_equal(one.items, other.items)
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_als_takes_the_seed_and_the_grid_as_it_stands():
+    models = list(als.grid(WORLD.train, seed=7))
+    assert [(m.factors, m.regularization, m.alpha) for m in models] == list(als.GRID)
+    assert {m.seed for m in models} == {7}
+
+
+def test_parameters_are_the_numbers_and_nothing_learnt():
+    assert opponent.parameters(Popularity().fit(WORLD.train)) == {}
+    model = EASE(regularization=5.0).fit(WORLD.train)
+    assert opponent.parameters(model) == {"regularization": 5.0}
+    wrapped = Fallback(dataclasses.replace(model, decay=2.0), Popularity())
+    assert opponent.parameters(wrapped) == {"regularization": 5.0, "decay": 2.0}
+
+
+# ── what a model needs ──
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("recent-popularity", "RecentPopularity needs times; this data has none"),
+        ("ease-decayed", "a decayed history needs times"),
+    ],
+)
+def test_without_times_some_cannot_run(name, why):
+    facts = dataclasses.replace(FACTS, train=dataclasses.replace(WORLD.train, times=None))
+    with pytest.raises(CannotFit, match=why):
+        opponents.choose(name, facts, VALID)
+
+
+def test_without_attributes_content_cannot_run():
+    facts = dataclasses.replace(FACTS, attributes=sp.csr_matrix((WORLD.train.n_items, 0)))
+    with pytest.raises(CannotFit, match="no categories beside their id"):
+        opponents.choose("content", facts, VALID)
+
+
+@pytest.mark.parametrize("name", ["ease", "ease-decayed"])
+def test_a_large_catalogue_is_too_much_for_ease(monkeypatch, name):
+    monkeypatch.setattr(models.baselines.ease, "MAX_ITEMS", 10)
+    with pytest.raises(CannotFit, match=r"up to 10 fit in memory. Received: 25 items"):
+        opponents.choose(name, FACTS, VALID)
+
+
+def test_a_library_that_is_absent_leaves_its_model_out(monkeypatch):
+    monkeypatch.delitem(sys.modules, "models.baselines.als")
+    monkeypatch.delattr("models.baselines.als", raising=False)
+    for name in [n for n in sys.modules if n.split(".")[0] == "implicit"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "implicit", None)  # what an import that fails leaves
+    why = "the library implicit.* is not installed; the extra `baselines` brings it"
+    with pytest.raises(CannotFit, match=why):
+        opponents.choose("als", FACTS, VALID)
+    found = dict(opponents.chosen(["als", "popularity"], FACTS, VALID))
+    assert isinstance(found["als"], CannotFit)
+    assert isinstance(found["popularity"].model, Popularity)  # the others go on
+
+
+def test_the_registry_does_not_load_what_only_als_needs():
+    heavy = "{'implicit', 'merlin', 'tensorflow'}"
+    code = f"import sys, models.baselines.opponent; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ── choosing ──
+
+
+def test_the_best_of_the_grid_on_valid_is_chosen():
+    for name in ("item-knn", "ease", "ease-decayed", "recent-popularity"):
+        found = opponents.choose(name, FACTS, VALID)
+        scores = [VALID.steady(model) for model in opponent.GRIDS[name](FACTS)]
+        assert found.note.valid == max(scores)
+        assert found.note.tried == len(scores)
+        best = list(opponent.GRIDS[name](FACTS))[int(np.argmax(scores))]
+        assert found.note.parameters == opponent.parameters(best)
+        assert found.note.valid_users == len(WORLD.members)
+
+
+def test_another_valid_part_makes_another_choice():
+    # items 0 and 1 were met lately, item 2 often and long ago
+    day = 86_400
+    train = Interactions(
+        users=np.zeros(22, int),
+        items=np.array([2] * 20 + [1, 0]),
+        times=np.array([0] * 20 + [300, 330]) * day,
+        n_users=7,
+        n_items=60,
+    )
+    facts = Facts(train=train, attributes=sp.csr_matrix((60, 0)), seed=0)
+
+    def days(target: int) -> float:
+        one = Trial(
+            Queries(np.array([6]), Ragged.empty(1)),
+            Ragged(np.array([target]), np.array([0, 1])),
+            None,
+            np.ones(60, bool),
+            np.array([False]),
+        )
+        return opponents.choose("recent-popularity", facts, one).note.parameters["days"]
+
+    assert days(1) == 7.0  # item 0 comes first in any case, then 1 before 2: the first of the grid
+    assert days(2) == 120.0  # the longest memory still knows item 2
+
+
+def test_without_a_valid_part_the_first_of_the_grid_is_taken():
+    found = opponents.choose("ease", FACTS, None)
+    assert found.note.parameters == {"regularization": ease.REGULARIZATIONS[0]}
+    assert (found.note.tried, found.note.valid, found.note.valid_users) == (1, None, None)
+
+
+def test_choosing_asks_some_of_many_users(monkeypatch):
+    monkeypatch.setattr(opponents, "MAX_USERS", 11)
+    notes = [dict(opponents.chosen(["ease"], FACTS, VALID))["ease"].note for _ in range(2)]
+    assert [note.valid_users for note in notes] == [11, 11]
+    assert notes[0].valid == notes[1].valid  # the same users
+
+
+# ── users without a history ──
+
+
+def test_history_models_fall_back_to_popularity():
+    for name in BY_HISTORY:
+        model = next(iter(opponent.GRIDS[name](FACTS)))
+        popular = Popularity().fit(WORLD.train).top_k(WORLD.strangers, 5)
+        got = model.top_k(WORLD.strangers, 5)
+        np.testing.assert_array_equal(got.items, popular.items)
+        np.testing.assert_array_equal(got.scores, popular.scores)
+        assert finds_the_withheld(model, WORLD)
+
+
+def test_a_history_of_items_of_no_table_is_none():
+    queries = Queries(np.array([-1, -1]), Ragged(np.array([-1, 0, -1]), np.array([0, 1, 3])))
+    knn, popular = ItemKNN().fit(WORLD.train), Popularity().fit(WORLD.train)
+    got = Fallback(knn, popular).top_k(queries, 4, exclude=queries.histories)
+    expected = popular.top_k(queries, 4), knn.top_k(queries, 4, exclude=queries.histories)
+    assert got.items.tolist() == [expected[0].items[0].tolist(), expected[1].items[1].tolist()]
+
+
+def test_popularity_is_as_of_the_cut_and_what_was_learnt_is_not():
+    later = dataclasses.replace(
+        WORLD.train,
+        users=np.append(WORLD.train.users, [0] * 50),
+        items=np.append(WORLD.train.items, [7] * 49 + [-1]),  # of no table: counts for nobody
+        times=np.append(WORLD.train.times, WORLD.train.times[-1] + np.arange(50)),
+    )
+    for name in BASELINES:
+        model = next(iter(opponent.GRIDS[name](FACTS)))
+        moved = opponent.as_of(model, later)
+        first = moved.top_k(WORLD.strangers, 1).items[:, 0].tolist()
+        assert (first == [7, 7]) == (name != "random")
+        if name not in ("popularity", "recent-popularity"):
+            before, after = (m.top_k(WORLD.queries, 5).items for m in (model, moved))
+            np.testing.assert_array_equal(before, after)
+
+
+# ── attributes ──
+
+
+def test_attributes_stand_side_by_side_without_the_codes_that_say_nothing():
+    year = np.array([3, 1, 5, 2], np.int32)  # missing is 1, unseen is 2
+    genres = Ragged(np.array([4, 6, 6, 1, 5, 3]), np.array([0, 2, 4, 4, 6]))  # two unseen codes
+    got = multi_hot([year, genres], [3, 4])
+    assert got.dtype == np.float32
+    # years 3, 4, 5 | genres 4, 5, 6
+    assert got.toarray().tolist() == [
+        [1, 0, 0, 1, 0, 1],
+        [0, 0, 0, 0, 0, 1],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+    ]
+
+
+def test_content_of_the_grid_uses_them():
+    (model,) = content.grid(WORLD.train, WORLD.attributes)
+    assert (model.attributes != WORLD.attributes).nnz == 0

@@ -1,0 +1,104 @@
+"""History windows against a loop that remembers what each user did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from world import World
+
+from workflows import device
+from workflows.errors import RecipeError
+from workflows.etl import etl
+from workflows.etl.history import windows
+from workflows.recipe import History
+from workflows.store import Store
+
+DAY = 86_400
+
+
+def remembered(users, times, items, config):
+    """Return each row's history by the words of the recipe: earlier, the latest max_len."""
+    bucket = {"event": None, "second": 1, "day": DAY}[config.before]
+    lists = []
+    for row in range(len(users)):
+        earlier = [
+            items[other]
+            for other in range(row)
+            if users[other] == users[row]
+            and (bucket is None or times[other] // bucket < times[row] // bucket)
+        ]
+        lists.append(earlier[-config.max_len :])
+    return lists
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5 * DAY)), max_size=40),
+    st.integers(1, 6),
+    st.sampled_from(["event", "second", "day"]),
+)
+def test_windows_are_what_a_loop_remembers(rows, max_len, before):
+    rows = sorted(rows, key=lambda row: row[1])
+    users = np.array([user for user, _ in rows], np.int64)
+    times = np.array([time for _, time in rows], np.int64)
+    items = np.arange(100, 100 + len(rows), dtype=np.int32)
+    config = History(columns=("x",), max_len=max_len, before=before)
+    found = windows(users, times, config)
+    lists = found.gather(pa.array(items), np.arange(len(rows))).to_pylist()
+    assert lists == remembered(users, times, items.tolist(), config)
+
+
+def test_some_rows_can_be_asked_for_in_any_order():
+    users, times = np.array([1, 1, 2, 1]), np.arange(4)
+    found = windows(users, times, History(columns=("x",)))
+    lists = found.gather(pa.array([10, 11, 12, 13]), np.array([3, 0])).to_pylist()
+    assert lists == [[10, 11], []]
+
+
+@pytest.fixture
+def with_history(world: World) -> World:
+    world.text += "history: {columns: [item_id], max_len: 3}\n"
+    return world.write()
+
+
+def read(store: Store, part: str) -> list[dict[str, object]]:
+    return pq.read_table(store.folder("etl") / part / "part-0.parquet").to_pylist()
+
+
+def test_etl_writes_each_users_earlier_codes_and_never_the_target(with_history, tmp_path):
+    recipe, store = with_history.recipe(), Store(tmp_path / "run")
+    etl(recipe, store, device.Device("cpu", "test"), data=with_history.folder)
+    past: dict[object, list[object]] = {}
+    lengths = set()
+    for part in ("train", "valid", "test"):
+        for row in read(store, part):
+            mine = past.setdefault(row["user_row"], [])
+            assert row["history_item_id"] == mine[-3:]
+            lengths.add(len(row["history_item_id"]))
+            mine.append(row["item_id"])
+    assert lengths == {0, 1, 2, 3}
+
+
+def test_what_is_tested_does_not_reach_a_training_history(with_history, tmp_path):
+    recipe = with_history.recipe("split={kind: random, valid: 0.2, test: 0.2, seed: 3}")
+    store = Store(tmp_path / "run")
+    etl(recipe, store, device.Device("cpu", "test"), data=with_history.folder)
+    train = read(store, "train")
+    trained = {(row["user_row"], row["item_id"]) for row in train}
+    for row in train:
+        assert all((row["user_row"], code) in trained for code in row["history_item_id"])
+
+
+@pytest.mark.parametrize("column", ["genres", "title", "city", "nothing"])
+def test_a_history_is_of_item_categories(with_history, column):
+    with pytest.raises(RecipeError, match=f"history column '{column}' is no item feature of kind"):
+        with_history.recipe(f"history.columns=[{column}]")
+
+
+def test_a_history_needs_a_time(with_history):
+    del with_history.log[0]["when"]
+    with pytest.raises(RecipeError, match="history needs a feature with role time"):
+        with_history.recipe("features.when.role=context", "split={kind: random}")

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import Tiny
+
+from workflows.export import selfcheck
+from workflows.export.selfcheck import check, padded
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of a good export, to tamper with."""
+    shutil.copytree(tiny.exported.store.folder("export"), tmp_path / "export")
+    return tmp_path / "export"
+
+
+def tamper(path: Path, *, by: float, row: int = -1) -> None:
+    """Add something to the first number of one embedding."""
+    table = pq.read_table(path)
+    vectors = np.stack(table["embedding"].to_numpy())
+    vectors[row, 0] += np.float32(by)
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    pq.write_table(table.set_column(2, "embedding", fixed), path)
+
+
+SIDES = pytest.mark.parametrize(
+    ("side", "tower"), [("user", "query_tower"), ("item", "item_tower")]
+)
+
+
+@SIDES
+def test_a_good_export_passes(folder, side, tower):
+    assert check(folder, side, tower) is None
+
+
+@SIDES
+@pytest.mark.parametrize("by", [2e-4, -0.5, float("nan")])
+def test_a_changed_embedding_is_found(folder, side, tower, by):
+    tamper(folder / f"{side}_embeddings.parquet", by=by)
+    size = f"{abs(by):.2g}"[:3]
+    assert check(folder, side, tower).startswith(f"{tower}: embeddings differ by {size}")
+
+
+@SIDES
+def test_the_last_digit_may_differ(folder, side, tower):
+    tamper(folder / f"{side}_embeddings.parquet", by=5e-6)
+    assert check(folder, side, tower) is None
+
+
+def test_large_numbers_may_differ_by_their_share(folder, monkeypatch):
+    tamper(folder / "item_embeddings.parquet", by=500.0)
+    monkeypatch.setattr(selfcheck, "TOLERANCE", 1.01)
+    assert check(folder, "item", "item_tower") is None
+    monkeypatch.setattr(selfcheck, "TOLERANCE", 0.9)
+    assert check(folder, "item", "item_tower").startswith("item_tower: embeddings differ by 1 ")
+
+
+def test_a_missing_row_is_found(folder):
+    path = folder / "item_embeddings.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    n = pq.read_metadata(path).num_rows
+    expected = f"item: {n + 1} rows of features, {n} embeddings"
+    assert check(folder, "item", "item_tower") == expected
+
+
+def test_no_more_rows_are_encoded_than_the_sample(folder, monkeypatch):
+    monkeypatch.setattr(selfcheck, "SAMPLES", 2)  # the first and the last
+    path = folder / "user_embeddings.parquet"
+    tamper(path, by=1.0, row=4)
+    assert check(folder, "user", "query_tower") is None
+    tamper(path, by=1.0, row=-1)
+    assert check(folder, "user", "query_tower") is not None
+
+
+def test_lists_are_padded_with_code_0():
+    lists = pa.chunked_array([pa.array([[3, 4], [], [5]], pa.list_(pa.int32()))])
+    assert padded(lists).tolist() == [[3, 4], [0, 0], [5, 0]]
+    assert padded(lists.slice(1, 1)).tolist() == [[0]]
+    assert padded(pa.chunked_array([pa.array([1, 2])])).tolist() == [1, 2]
+
+
+def test_as_a_script_it_ends_with_1_and_one_line(folder):
+    tamper(folder / "user_embeddings.parquet", by=0.25)
+    path = folder / "item_features.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    n = pq.read_metadata(path).num_rows
+    done = subprocess.run(
+        [sys.executable, "-I", selfcheck.__file__, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "query_tower: embeddings differ by 0.25 (at most 1e-05 allowed); "
+        f"item: {n} rows of features, {n + 1} embeddings"
+    ]

@@ -1,0 +1,71 @@
+"""The search keeps its trials, goes on after an interruption, and looks at valid only."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tiny_run import CPU, Run, Tiny
+
+from workflows import tune as verb
+from workflows.errors import DataError, RecipeError
+from workflows.tune import Tried, tune
+
+SPACE = "tune.space={optimizer.lr: {low: 0.001, high: 0.1, log: true}, model.dim: [4, 8]}"
+
+
+def trials(run: Run) -> list[Tried]:
+    path = run.store.folder("tune") / "trials.json"
+    return msgspec.json.decode(path.read_bytes(), type=list[Tried])
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_goes_on(tiny: Tiny, tmp_path, monkeypatch):
+    run = tiny.prepared.branch(tmp_path / "run", SPACE, "tune.trials=3", "train.epochs=1")
+    value, calls = verb._value, []
+
+    def dies_at_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return value(*arguments)
+
+    monkeypatch.setattr(verb, "_value", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        tune(run.recipe, run.store, CPU)
+    assert not run.store.folder("tune").exists()
+    result = tune(run.recipe, run.store, CPU)
+    assert len(calls) == 4  # two, the one that died, and one more
+    assert result.trials == 3
+    tried = trials(run)
+    assert result.best.value == max(t.value for t in tried)
+    assert {t.settings["model.dim"] for t in tried} <= {4, 8}
+    assert all(0.001 <= t.settings["optimizer.lr"] <= 0.1 for t in tried)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("{optimiser.lr: [0.1]}", "unknown field `optimiser`"),
+        ("{model.dim: [0]}", "field model.dim: Expected `int` >= 1"),
+    ],
+)
+def test_a_space_that_the_recipe_does_not_have_is_refused(tiny: Tiny, tmp_path, space, message):
+    run = tiny.prepared.branch(tmp_path / "run", f"tune.space={space}")
+    with pytest.raises(RecipeError, match=message):
+        tune(run.recipe, run.store, CPU)
+
+
+def test_a_range_goes_up(tiny: Tiny):
+    with pytest.raises(RecipeError, match=r"a range goes up .*, got 2.0, 1.0"):
+        tiny.prepared.world.recipe("tune.space={model.dropout: {low: 2, high: 1}}")
+
+
+def test_without_a_valid_part_there_is_nothing_to_choose_by(tiny: Tiny, tmp_path):
+    from tiny_run import prepare
+
+    text = tiny.prepared.world.text.replace(
+        "split: {kind: leave_last, valid: 1, test: 1}", "split: {kind: random, valid: 0, test: 0.2}"
+    )
+    run = prepare(tmp_path, text)
+    with pytest.raises(DataError, match="tune chooses on the valid part; the split has none"):
+        tune(run.recipe, run.store, CPU)

@@ -1,0 +1,62 @@
+"""Numbers as texts, the same on the page and on the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workflows.evaluate.report import Figure
+
+
+def score(value: float) -> str:
+    """Return a metric to four digits."""
+    return f"{value:.4f}"
+
+
+def share(value: float) -> str:
+    """Return a share in percent; a small one keeps a digit that is not 0."""
+    percent = 100 * value
+    if percent and abs(percent) < 0.095:
+        return f"{percent:.1g} %"
+    return f"{percent:.1f} %" if percent % 1 else f"{percent:.0f} %"
+
+
+def with_interval(figure: Figure) -> str:
+    """Return a mean and its interval, if it has one."""
+    if figure.low is None or figure.high is None:
+        return score(figure.mean)
+    return f"{figure.mean:.4f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def difference(figure: Figure) -> str:
+    """Return a difference and its interval with their signs."""
+    if figure.low is None or figure.high is None:
+        return f"{figure.mean:+.4f}"
+    return f"{figure.mean:+.4f} [{figure.low:+.3f}, {figure.high:+.3f}]"
+
+
+def counted(n: int, thing: str) -> str:
+    """Return `1 item`, `2,000 items`."""
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+
+
+def counts(of: Mapping[str, int]) -> str:
+    """Return `ratings 100,000, users 943`."""
+    return ", ".join(f"{name} {n:,}" for name, n in of.items())
+
+
+def settings(of: Mapping[str, Any]) -> str:
+    """Return fields of a recipe or of a model as `dim 64, dropout 0.2`."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in of.items())
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return str(value)
