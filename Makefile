@@ -55,7 +55,7 @@ READY := $(VENV)/.ok
 endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
-VERBS := fetch etl train tune evaluate export doctor
+VERBS := fetch etl train tune evaluate export report doctor
 ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
@@ -64,8 +64,9 @@ fetch: ## download the raw data; nothing to do when it is there
 etl: fetch ## raw data -> encoded and tagged splits, vocabularies, tables
 train: ## fit the two-tower model
 tune: ## search hyper-parameters on the validation part
-evaluate: ## measure it beside random and popularity, with intervals
-export: ## write towers, embeddings and tables, checked in a fresh process
+evaluate: ## measure it beside popularity, ALS, EASE and others, with intervals
+export: evaluate ## write towers, embeddings and tables, checked in a fresh process
+report: ## write one HTML page and a model card about the run
 doctor: ## print versions, the device and why, and what is wrong
 $(VERBS): $(READY)
 	$(strip $(PY) -m workflows $@ $(ARGS))

@@ -243,6 +243,18 @@ def export(
 
 
 @verb
+def report(call: Call) -> None:
+    """Write one HTML page and a model card about the finished run."""
+    device = call.device()
+    from workflows.report import report
+
+    recipe, store, _ = call.open()
+    result = report(recipe, store, device)
+    rows = {"page": result.page, "card": result.card, "seconds": f"{result.seconds:.1f}"}
+    _show(result, call, rows)
+
+
+@verb
 def doctor(call: Call) -> None:
     """Print versions, the device and why, and what is wrong."""
     from workflows.doctor import doctor

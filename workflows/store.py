@@ -52,6 +52,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("evaluate",),
     "export": (),
+    "report": ("name", "description"),
 }
 INPUTS: dict[str, tuple[str, ...]] = {
     "etl": (),
@@ -59,6 +60,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "tune": ("etl",),
     "evaluate": ("etl", "train"),
     "export": ("etl", "train"),
+    "report": ("etl", "train", "evaluate"),
 }
 _VERSIONS = ("merlin-two-tower", "nvtabular", "merlin-models", "merlin-core", "numpy", "pyarrow")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")

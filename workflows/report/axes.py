@@ -57,6 +57,8 @@ class Axis:
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
         room = 0.05 * (high - low) or 0.05 * max(abs(high), 1.0)
+        if whole and not zero:
+            room = max(0.5, room / 5)
         below, above = (low != 0 or not zero), (high != 0 or not zero or low == 0)
         return cls(label, low - room * below, high + room * above, log, whole)
 
@@ -72,7 +74,7 @@ class Axis:
         return self._of_decades() if self.log else self._evenly()
 
     def _evenly(self) -> list[float]:
-        rough = (self.high - self.low) / 5
+        rough = (self.high - self.low) / 7
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
         if self.whole:

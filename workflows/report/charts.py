@@ -17,10 +17,10 @@ from workflows.report.markup import Markup, element, joined
 COLOURS = ("#0072b2", "#d55e00", "#5f6b73")
 _GRID, _INK = "#dfe3e8", "#333b41"
 #: Size of a chart of two axes and the room around its inside, in pixels.
-_WIDTH, _HEIGHT = 352, 240
+_WIDTH, _HEIGHT = 344, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 10, 40
 #: Of a chart of rows: width of its inside, and height of a series.
-_INSIDE, _PITCH = 460, 13
+_INSIDE, _PITCH = 370, 13
 #: Mean width of a character of a label.
 _CHARACTER = 6.4
 
@@ -86,7 +86,7 @@ class Cloud:
             "stroke": COLOURS[0],
             "stroke-width": 3,
             "stroke-linecap": "round",
-            "stroke-opacity": 0.3,
+            "stroke-opacity": 0.45,
         }
         return element("path", attributes=path)
 

@@ -47,41 +47,42 @@ def data_text(text: str) -> Markup:
 def section(name: str, title: str, *parts: str) -> Markup:
     """Return a section that the list of contents can point to."""
     head = element("h2", title, attributes={"id": f"{name}-title"})
-    return Markup(
-        element(
-            "section", head, *parts, attributes={"id": name, "aria-labelledby": f"{name}-title"}
-        )
-        + "\n"
-    )
+    attributes = {"id": name, "aria-labelledby": f"{name}-title"}
+    return element("section", head, *parts, attributes=attributes)
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """Return a table; the first cell of a row names it, the others are numbers or texts.
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numeric: bool = False,
+    marked: str = "",
+) -> Markup:
+    """Return a table; the first cell of a row names it.
 
     Args:
         caption: what it shows.
         head: of the columns.
         rows: cells, as many as `head`.
+        numeric: the cells beside the first are numbers.
+        marked: first cell of a row to make stand out.
     """
     columns = (element("th", name, attributes={"scope": "col"}) for name in head)
-    body = "".join(
-        element(
-            "tr",
-            element("th", row[0], attributes={"scope": "row"}),
-            *(element("td", cell) for cell in row[1:]),
-        )
-        for row in rows
+    whole = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *columns)),
+        element("tbody", *(_row(cells, marked=cells[0] == marked) for cells in rows)),
+        attributes={"class": "numbers"} if numeric else None,
     )
-    return element(
-        "div",
-        element(
-            "table",
-            element("caption", caption),
-            element("thead", element("tr", *columns)),
-            element("tbody", Markup(body)),
-        ),
-        attributes={"class": "scroll"},
-    )
+    return element("div", whole, attributes={"class": "scroll"})
+
+
+def _row(cells: Sequence[str], *, marked: bool) -> Markup:
+    name = element("th", cells[0], attributes={"scope": "row"})
+    others = (element("td", cell) for cell in cells[1:])
+    return element("tr", name, *others, attributes={"class": "ours"} if marked else None)
 
 
 def figure(title: str, drawing: Markup, *caption: str) -> Markup:
@@ -94,6 +95,6 @@ def figure(title: str, drawing: Markup, *caption: str) -> Markup:
     )
 
 
-def figures(*parts: Markup) -> Markup:
-    """Return figures side by side where there is room."""
-    return element("div", *parts, attributes={"class": "figures"})
+def figures(*parts: Markup, wide: bool = False) -> Markup:
+    """Return figures side by side where there is room, of one width or `wide` as they come."""
+    return element("div", *parts, attributes={"class": "figures wide" if wide else "figures"})

@@ -32,12 +32,16 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align:
   vertical-align: top; }
 thead th { border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 tbody th { font-weight: 600; }
-.numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap; }
+tbody th { white-space: nowrap; }
+.numbers td, .numbers thead th:not(:first-child) { text-align: right; }
+.numbers td, thead th:first-child { white-space: nowrap; }
+.numbers th, .numbers td { padding-inline: .55rem; }
+td small { display: block; color: var(--soft); }
 .ours > * { background: #eaf3f9; }
-th small { display: block; color: var(--soft); font-weight: 400; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; }
+.figures { display: flex; flex-wrap: wrap; gap: .6rem 1.2rem; }
 figure { margin: .6rem 0; max-width: 100%; }
-.figures figure { flex: 0 1 352px; }
+.figures figure { flex: 0 1 344px; }
+.figures.wide figure { flex: 0 1 auto; }
 figcaption { margin-bottom: .3rem; font-size: .92rem; }
 svg { display: block; max-width: 100%; height: auto; }
 svg text { font: 12px system-ui, "Segoe UI", "Liberation Sans", sans-serif; }

@@ -1,0 +1,129 @@
+"""doctor: what is there and what is wrong, without importing any of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workflows import doctor as doctors
+from workflows.doctor import doctor
+
+ROOT = Path(__file__).resolve().parent.parent
+Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil has it
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("TWO_TOWER_DEVICE", raising=False)
+
+
+def test_a_sound_machine_has_no_faults(tmp_path: Path) -> None:
+    found = doctor(runs=tmp_path / "runs")
+    assert found.faults == []
+    assert found.device is not None
+    assert found.device.kind == "cpu"
+    assert found.versions["nvtabular"] == metadata.version("nvtabular")
+    assert found.facts["processors"] == str(len(os.sched_getaffinity(0)))
+    memory = int(next(line for line in Path("/proc/meminfo").open()).split()[1]) // 1024**2
+    assert found.facts["memory"] == f"{memory} GiB"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+
+    def without(name: str, package: str | None = None) -> Any:
+        if name.startswith("merlin"):
+            raise ModuleNotFoundError(name)
+        return None if name == "nvtabular" else find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    assert doctor().faults == [
+        f"{name} is not installed. Run `make etl`, which makes .venv from requirements.lock."
+        for name in ("nvtabular", "merlin.models", "merlin.core")
+    ]
+
+
+@pytest.mark.parametrize("version", [(3, 9, 1), (3, 12, 0)])
+def test_another_python_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr(doctors.sys, "version_info", version)
+    assert [f for f in doctors._python_faults() if "Merlin 23.8 needs 3.10 or 3.11" in f]
+    for fine in ((3, 10, 4), (3, 11, 9)):
+        monkeypatch.setattr(doctors.sys, "version_info", fine)
+        assert doctors._python_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("typing", "wrapt", "faulty"),
+    [
+        ("4.12.2", "1.14.1", True),
+        ("4.6.0", "1.16.0", True),
+        ("4.5.0", "1.14.1", False),  # as in the container
+        ("4.12.2", "2.0.0", False),
+        ("4.12.2", "2.5.2", False),
+    ],
+)
+def test_two_versions_that_do_not_go_together(
+    monkeypatch: pytest.MonkeyPatch, typing: str, wrapt: str, faulty: bool
+) -> None:
+    versions = {"typing-extensions": typing, "wrapt": wrapt}
+    monkeypatch.setattr(doctors.metadata, "version", versions.__getitem__)
+    faults = doctors._version_faults()
+    assert [("wrapt 2.5.2" in fault, "60687" in fault) for fault in faults] == (
+        [(True, True)] if faulty else []
+    )
+
+
+def test_a_gpu_without_cudf_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctors.devices, "count_gpus", lambda: (2, "NVML found 2 devices"))
+    monkeypatch.setattr(doctors.devices, "_LOOKERS", ())
+    faults = doctor().faults
+    assert faults == [
+        "NVML found 2 devices, but cudf is not installed: NVTabular would run on the CPU. Use the "
+        "NGC Merlin container (docker/Dockerfile.gpu), or --device cpu."
+    ]
+
+
+def test_a_device_that_cannot_be_had_is_a_fault_and_no_crash() -> None:
+    found = doctor(requested="gpu")
+    assert found.device is None
+    assert len(found.faults) == 1
+    assert found.faults[0].startswith("--device asks for a GPU, but CUDA_VISIBLE_DEVICES is ''")
+
+
+def test_a_nearly_full_disk_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Usage:
+        asked.append(path)
+        return Usage(1 << 40, 0, 500 << 20)
+
+    monkeypatch.setattr(doctors.shutil, "disk_usage", usage)
+    runs = tmp_path / "runs" / "deep"
+    assert doctor(runs=runs).faults == [
+        f"only 500 MiB are free for {runs}: free some, or choose --run."
+    ]
+    assert asked == [tmp_path]  # the nearest folder that is there
+
+
+def test_it_imports_none_of_the_packages() -> None:
+    code = (
+        "import sys; from workflows.doctor import doctor; doctor(requested='cpu');"
+        "print([m for m in ('tensorflow', 'nvtabular', 'merlin.models', 'numpy', 'pyarrow')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,55 @@
+"""One page to look at and a model card, from the finished stages: what was made, and how good it is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.device import Device
+from workflows.recipe import Recipe
+from workflows.report.card import card
+from workflows.report.finished import Finished
+from workflows.report.page import page
+from workflows.store import Store
+
+PAGE, CARD = "report.html", "model_card.md"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the report lies.
+
+    Attributes:
+        page: one HTML file that needs nothing else.
+        card: the model card, Markdown.
+        seconds: in all.
+    """
+
+    page: Path
+    card: Path
+    seconds: float
+
+
+def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
+    """Write report.html and model_card.md from the stages etl, train and evaluate.
+
+    Args:
+        recipe: of the run.
+        store: the run.
+        device: chosen for this process.
+
+    Raises:
+        MissingStage, StaleInput, ArtifactError: a stage cannot be used.
+    """
+    start = time.perf_counter()
+    with store.write("report", recipe, device) as draft:
+        finished = Finished.read(store, recipe)
+        for name, text in ((PAGE, page(finished)), (CARD, card(finished))):
+            (draft.folder / name).write_text(text, encoding="utf-8")
+            log.info("%s: %s kB", name, f"{len(text) // 1000:,}")
+    folder = store.folder("report")
+    return ReportResult(folder / PAGE, folder / CARD, time.perf_counter() - start)

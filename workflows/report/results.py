@@ -1,0 +1,229 @@
+"""Sections on how good the model is: learning curves, all models beside each other, segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models.callbacks import VAL_MEAN
+from workflows.evaluate import TWO_TOWER
+from workflows.evaluate.report import Block, Figure, Protocol
+from workflows.evaluate.table import protocol_line
+from workflows.report import numbers
+from workflows.report.axes import Axis
+from workflows.report.charts import Flag, Line, Range, Text, plot, ranges
+from workflows.report.finished import Finished
+from workflows.report.markup import Markup, element, figure, figures, joined, paragraph, table
+
+
+def curves(finished: Finished) -> Iterator[Markup]:
+    """Yield loss and validation by epoch, the kept epoch marked."""
+    monitor = finished.recipe.train.monitor
+    wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, monitor))
+    shown = [name for name in wanted if name in finished.best.metrics]
+    yield figures(*(_curve(finished, name) for name in shown))
+    if len(shown) > 1:
+        yield paragraph(
+            "The marked epoch was kept: the one with the highest ",
+            element("code", monitor),
+            f" on the validation part, over the whole catalogue. {VAL_MEAN} is the mean of recall "
+            "at 10, 20 and 50 and ndcg at 10.",
+            kind="note",
+        )
+    else:
+        yield paragraph("The split has no validation part: the last epoch was kept.", kind="note")
+
+
+def _curve(finished: Finished, name: str) -> Markup:
+    epochs = np.array([epoch.epoch + 1 for epoch in finished.epochs])
+    values = np.array([epoch.metrics[name] for epoch in finished.epochs])
+    best, value = finished.best.epoch + 1, finished.best.metrics[name]
+    drawing = plot(
+        Text(
+            f"curve-{name}".replace("@", "-"),
+            f"{name} by epoch",
+            f"{name} goes from {values[0]:.4f} in epoch 1 to {values[-1]:.4f} in epoch "
+            f"{epochs[-1]}; in epoch {best}, which was kept, it is {value:.4f}.",
+        ),
+        [Line(epochs, values, marked=True), Flag(best, value, f"epoch {best}: {value:.4f}")],
+        x=Axis.around("epoch", epochs, whole=True),
+        y=Axis.around(name, values),
+    )
+    return figure(name, drawing)
+
+
+def comparison(finished: Finished) -> Iterator[Markup]:
+    """Yield the protocol, the figures of all models, and how the baselines were chosen."""
+    scores, models = finished.scores, finished.models
+    yield paragraph(element("strong", "Protocol: "), protocol_line(scores.headline.protocol), ".")
+    yield paragraph(population(finished))
+    rows = {model: [_range(finished.headline(model))] for model in models}
+    title = f"{finished.metric} with its interval"
+    alt = "; ".join(f"{m} {numbers.with_interval(finished.headline(m))}" for m in models) + "."
+    drawing = ranges(Text("models", title, alt), rows, label=finished.metric)
+    yield figure(title, drawing)
+    head, body = comparison_table(finished)
+    caption = "All models, the best first"
+    rows_of = [list(map(_two_lines, row)) for row in body]
+    yield table(caption, head, rows_of, numeric=True, marked=TWO_TOWER)
+    yield paragraph(
+        "Differences are the two-tower's figure minus the model's, user by user: an interval above "
+        "0 says that the two-tower is better. Coverage is the share of the catalogue that stands "
+        "in anybody's list; popularity bias the mean popularity percentile of what is shown (0.5 "
+        "for random lists, near 1 for the head alone).",
+        kind="note",
+    )
+    yield from _opponents(finished)
+    if scores.beside:
+        yield table("The same lists under other rules", *_beside(finished))
+
+
+def _two_lines(cell: str) -> Markup:
+    """Put an interval below its mean."""
+    mean, bracket, interval = cell.partition(" [")
+    return joined([mean, *([element("small", f"[{interval}")] if bracket else [])])
+
+
+def population(finished: Finished) -> str:
+    """Return who was asked."""
+    counts = finished.scores.counts
+    return (
+        f"{numbers.counted(counts['users'], 'user')} ({counts['users_cold']:,} without a history), "
+        f"{numbers.counted(counts['targets'], 'held-out row')} ({counts['targets_cold']:,} of items "
+        f"that training never met, {counts['targets_outside_candidates']:,} of items that are no "
+        "candidates: misses for all)."
+    )
+
+
+def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the headline figures, the best model first."""
+    scores, metric, k = finished.scores, finished.metric, finished.k
+    others = [f"ndcg@{k}", f"mrr@{k}"]
+    others += [f"recall@{n}" for n in finished.recipe.evaluate.ks if n != k]
+    beyond = [f"coverage@{k}", f"popularity_bias@{k}"]
+    rows = []
+    for model in finished.models:
+        figures_of = scores.headline.metrics[model]
+        pairs = scores.differences.metrics.get(model)
+        rows.append(
+            [
+                model,
+                numbers.with_interval(figures_of[metric]),
+                numbers.difference(pairs[metric]) if pairs else "",
+                *(numbers.score(figures_of[name].mean) for name in others),
+                *(f"{scores.catalogue[model][name]:.3f}" for name in beyond),
+            ]
+        )
+    return ["model", metric, f"{TWO_TOWER} minus it", *others, *beyond], rows
+
+
+def _opponents(finished: Finished) -> Iterator[Markup]:
+    scores = finished.scores
+    if scores.opponents:
+        head, rows = opponents_table(finished)
+        yield table("Baselines: fitted on train, parameters chosen on valid", head, rows)
+    if scores.left_out:
+        rows = [[name, why] for name, why in scores.left_out.items()]
+        yield table("Baselines left out", ("model", "why"), rows)
+
+
+def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of how the baselines came to their parameters."""
+    rows = [
+        [
+            name,
+            numbers.settings(note.parameters) or "none",
+            f"{note.tried:,}",
+            "" if note.valid is None else numbers.score(note.valid),
+            f"{note.seconds:,.1f}",
+        ]
+        for name, note in finished.scores.opponents.items()
+    ]
+    return ["model", "parameters", "tried", f"{VAL_MEAN} of the chosen", "seconds"], rows
+
+
+def _beside(finished: Finished) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the figures under other protocols: ours and the best others'."""
+    models = [TWO_TOWER, *(m for m in finished.models if m != TWO_TOWER)][:4]
+    rows = []
+    for name, block in finished.scores.beside.items():
+        found = (_usual(block, model, finished.k) for model in models)
+        difference = _difference(block.protocol, finished.scores.headline.protocol)
+        rows.append([name, difference, *("" if f is None else numbers.score(f.mean) for f in found)])
+    return ["name", "what is different", *models], rows
+
+
+def _usual(block: Block, model: str, k: int) -> Figure | None:
+    """Return a model's figure at k: recall, or what stands in its place."""
+    found = block.metrics.get(model, {})
+    return next((f for n, f in found.items() if n in (f"recall@{k}", f"accuracy@{k}")), None)
+
+
+def _difference(protocol: Protocol, usual: Protocol) -> str:
+    now, before = (msgspec.to_builtins(p) for p in (protocol, usual))
+    changed = {name: value for name, value in now.items() if value != before[name]}
+    return ", ".join(_words(name, value) for name, value in changed.items())
+
+
+def _words(name: str, value: Any) -> str:
+    if name == "exclude_seen":
+        return f"seen items {'excluded' if value else 'kept'}"
+    return f"{name} {value}"
+
+
+def segments(finished: Finished) -> Iterator[Markup]:
+    """Yield the headline metric by history length and by popularity of the target."""
+    if not finished.scores.segments:
+        return
+    drawings = [
+        _segment_chart(finished, "history_", "length of the user's history", "user"),
+        _segment_chart(finished, "targets_", "popularity of the withheld item", "target"),
+    ]
+    yield figures(*(drawing for drawing in drawings if drawing), wide=True)
+    head, rows = segments_table(finished)
+    yield table(f"{finished.metric} by segment", head, rows, numeric=True)
+
+
+def _segment_chart(finished: Finished, start: str, what: str, unit: str) -> Markup | None:
+    """Draw the two-tower, the best baseline and popularity by segment, if there are any."""
+    blocks = finished.segments(start)
+    shown = [m for m in (TWO_TOWER, finished.rival, "popularity") if m in finished.models]
+    models = list(dict.fromkeys(m for m in shown if m))
+    rows: dict[str, list[Range | None]] = {}
+    for name, block in blocks.items():
+        n = block.users if unit == "user" else block.targets
+        band = name.removeprefix(start)
+        found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
+        rows[f"{band} ({numbers.counted(n, unit)})"] = [_range(f) for f in found]
+    if not rows:
+        return None
+    title = f"{finished.metric} by {what}"
+    alt = "; ".join(
+        f"{name}: "
+        + ", ".join(
+            f"{model} {value.mean:.3f}"
+            for model, value in zip(models, found, strict=True)
+            if value is not None
+        )
+        for name, found in rows.items()
+    )
+    text = Text(f"by-{unit}", title, f"{alt}.")
+    return figure(title, ranges(text, rows, label=finished.metric, legend=models))
+
+
+def segments_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the headline metric of all models by segment."""
+    models = finished.models
+    rows = []
+    for block in finished.segments().values():
+        found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
+        values = ["" if f is None else numbers.score(f.mean) for f in found]
+        rows.append([block.what, f"{block.users:,}", f"{block.targets:,}", *values])
+    return ["segment", "users", "targets", *models], rows
+
+
+def _range(found: Figure | None) -> Range | None:
+    return None if found is None else Range(found.mean, found.low, found.high)
