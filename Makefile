@@ -75,7 +75,8 @@ $(VERBS): $(READY)
 notebooks: $(READY) ## execute the notebooks into runs/notebooks/
 	@mkdir -p runs/notebooks
 	for notebook in notebooks/*.ipynb; do
-	  $(PY) -m papermill --cwd . -p recipe '$(RECIPE)' "$$notebook" "runs/$$notebook"
+	  $(PY) -m papermill --cwd . -r recipe '$(RECIPE)' -r run '$(RUN)' -r device '$(DEVICE)' \
+	    -y 'overrides: [$(foreach setting,$(SET),"$(setting)",)]' "$$notebook" "runs/$$notebook"
 	done
 
 # ── checks ──────────────────────────────────────────────────────────────────────────────

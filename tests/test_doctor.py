@@ -17,13 +17,14 @@ from workflows import doctor as doctors
 from workflows.doctor import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
-Usage = namedtuple("Usage", "total used free")  # noqa: PYI024 - as shutil has it
+Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def modest_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("TWO_TOWER_DEVICE", raising=False)
+    monkeypatch.setattr(doctors.shutil, "disk_usage", lambda path: Usage(1 << 40, 0, 7 << 30))
 
 
 def test_a_sound_machine_has_no_faults(tmp_path: Path) -> None:
@@ -33,8 +34,9 @@ def test_a_sound_machine_has_no_faults(tmp_path: Path) -> None:
     assert found.device.kind == "cpu"
     assert found.versions["nvtabular"] == metadata.version("nvtabular")
     assert found.facts["processors"] == str(len(os.sched_getaffinity(0)))
-    memory = int(next(line for line in Path("/proc/meminfo").open()).split()[1]) // 1024**2
-    assert found.facts["memory"] == f"{memory} GiB"
+    kibibytes = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
+    assert found.facts["memory"] == f"{kibibytes // 1024**2} GiB"
+    assert found.facts["free disk"] == "7 GiB"
     assert not (tmp_path / "runs").exists()
 
 

@@ -123,8 +123,8 @@ def test_no_index_is_explained_with_two_remedies(index: Path, tmp_path: Path) ->
     next(index.glob("*.whl")).unlink()
     with pytest.raises(
         DataError,
-        match=rf"^{NAME}==1\.0 cannot be downloaded with pip: .*No matching distribution.*Check the "
-        r"network or pip's index settings, or put log\.csv, items\.csv into the data folder\.$",
+        match=rf"^{NAME}==1\.0 cannot be downloaded with pip: .*No matching distribution.*Check "
+        r"the network or pip's index settings, or put log\.csv, items\.csv into the data folder\.$",
     ):
         fetch(of, data=tmp_path / "data")
 

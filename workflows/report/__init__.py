@@ -1,4 +1,4 @@
-"""One page to look at and a model card, from the finished stages: what was made, and how good it is."""
+"""A page to look at and a model card from the finished stages: what was made, how good it is."""
 
 from __future__ import annotations
 

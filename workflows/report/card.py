@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.table import protocol_line
 from workflows.recipe import ByUser, GlobalTime, LeaveLast, RandomRows
-from workflows.report import dataset, numbers, origin, results
+from workflows.report import comparison, dataset, numbers, origin, segments
 from workflows.report.finished import Finished
 
 
@@ -86,9 +86,9 @@ def _data(finished: Finished) -> Iterator[str]:
 
 def _evaluation(finished: Finished) -> Iterator[str]:
     yield plain(f"Protocol: {protocol_line(finished.scores.headline.protocol)}.")
-    yield plain(results.population(finished))
+    yield plain(comparison.population(finished))
     yield ""
-    yield from _table(*results.comparison_table(finished))
+    yield from _table(*comparison.comparison_table(finished))
     yield ""
     yield plain(
         "Intervals are bootstrap intervals over users; differences are taken user by user, and one "
@@ -98,7 +98,7 @@ def _evaluation(finished: Finished) -> Iterator[str]:
         yield ""
         yield "The baselines and their parameters, chosen on the validation part:"
         yield ""
-        yield from _table(*results.opponents_table(finished))
+        yield from _table(*comparison.opponents_table(finished))
     if finished.scores.left_out:
         yield ""
         yield from _listed(f"Left out: {n}: {why}" for n, why in finished.scores.left_out.items())
@@ -106,7 +106,7 @@ def _evaluation(finished: Finished) -> Iterator[str]:
         yield ""
         yield plain(f"{finished.metric} by segment:")
         yield ""
-        yield from _table(*results.segments_table(finished))
+        yield from _table(*segments.segments_table(finished))
 
 
 def _limits(finished: Finished) -> Iterator[str]:
@@ -118,7 +118,10 @@ def _limits(finished: Finished) -> Iterator[str]:
             "be later than a test row: what became popular meanwhile is known to every model here."
         )
     elif isinstance(split, RandomRows):
-        yield "Test rows were drawn at random: training has seen the users' future. In use it is less."
+        yield (
+            "Test rows were drawn at random, so training has seen the users' future: figures are "
+            "higher than in use."
+        )
     elif isinstance(split, GlobalTime):
         yield "One cut in time: another season may give other figures."
     elif isinstance(split, ByUser):
@@ -140,14 +143,15 @@ def _limits(finished: Finished) -> Iterator[str]:
     bias = f"popularity_bias@{finished.k}"
     yield (
         f"Popularity: the mean popularity percentile of what it shows is "
-        f"{scores.catalogue[TWO_TOWER][bias]:.3f} (0.5 for random lists, near 1 for the head alone)."
+        f"{scores.catalogue[TWO_TOWER][bias]:.3f} (0.5 for random lists, near 1 for the head "
+        "alone)."
     )
     people = [c for c in finished.model.query_encoder.schema.column_names if c in recipe.features]
     people = [c for c in people if c != recipe.user_id and recipe.features[c].role == "user"]
     if people:
         yield (
-            f"The query tower reads {', '.join(people)} of its users. How good it is for the groups "
-            "that these make was not measured."
+            f"The query tower reads {', '.join(people)} of its users. How good it is for the "
+            "groups that these make was not measured."
         )
 
 
@@ -158,13 +162,19 @@ def _training(finished: Finished) -> Iterator[str]:
         iter(
             [
                 f"{numbers.counted(len(finished.epochs), 'epoch')} of up to "
-                f"{finished.recipe.train.epochs} over {manifest.rows['train']:,} rows in "
-                f"{seconds:,.0f} s on the {manifest.device} ({manifest.device_why}).",
+                f"{finished.recipe.train.epochs} over {manifest.rows['train']:,} rows"
+                f"{_capped(finished)}, {seconds:,.0f} s on the {manifest.device} "
+                f"({manifest.device_why}).",
                 f"Epoch {best.epoch + 1} was kept: {_figures_of(finished)}.",
                 f"Made {manifest.created}.",
             ]
         )
     )
+
+
+def _capped(finished: Finished) -> str:
+    most = finished.recipe.train.max_rows_per_user
+    return "" if most is None else f" (up to {most} of a user in an epoch)"
 
 
 def _figures_of(finished: Finished) -> str:

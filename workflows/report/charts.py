@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from workflows.evaluate.report import Figure
 from workflows.report.axes import Axis, Floats, Numbers
 from workflows.report.markup import Markup, element, joined
 
@@ -178,6 +179,11 @@ class Range(NamedTuple):
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, figure: Figure | None) -> Range | None:
+        """Return the range of an evaluation's figure, None for none."""
+        return None if figure is None else cls(figure.mean, figure.low, figure.high)
+
 
 def ranges(
     text: Text,
@@ -210,10 +216,10 @@ def ranges(
     for number, (name, found) in enumerate(rows.items()):
         middle = top + step * (number + 0.5)
         parts.append(_text(left - 8, middle + 4, name, "end"))
-        for series, value in enumerate(found):
-            if value is not None:
+        for series, its in enumerate(found):
+            if its is not None:
                 down = middle + _PITCH * (series - (len(found) - 1) / 2)
-                parts.append(_range(axis, value, left, inside, down, series))
+                parts.append(_range(axis, its, left, inside, down, series))
     across = float(left)
     for series, name in enumerate(legend):
         parts.append(_shape(across + 5, _TOP + 4, series))

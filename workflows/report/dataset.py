@@ -1,4 +1,4 @@
-"""The section on the data: what was read and dropped, how full the columns are, how long the tail."""
+"""The section on the data: what was read and dropped, what is null or unseen, how long the tail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sentences(finished: Finished) -> Iterator[str]:
         yield f"{numbers.counted(table_facts['rows'], thing)}, {cold:,} of them not in training."
     for column, n in data.conflicts.items():
         if n:
-            yield f"{numbers.counted(n, 'id')} with more than one value of {column}; the last holds."
+            yield f"{numbers.counted(n, 'id')} with several values of {column}; the last holds."
 
 
 def _columns(finished: Finished) -> Iterator[Markup]:

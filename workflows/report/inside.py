@@ -1,4 +1,4 @@
-"""A look into the trained model: what the history weighs, how long vectors are, who stands near whom.
+"""A look into the trained model: weights of the history, norms, biases, who stands near whom.
 
 Wherever one looks, a working model shows some order: late events weigh more, popular items have
 other norms and biases than rare ones, and neighbours are alike in the eyes of those who know them.

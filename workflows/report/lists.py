@@ -18,14 +18,14 @@ def neighbours(finished: Finished) -> Iterator[Markup]:
     found = inside.neighbours(finished)
     if not found:
         return
-    rows = []
+    rows: list[list[str]] = []
     for near in found:
         names = finished.item_names(near.items)
         rows.append(
             [
                 data_text(finished.item_names(np.array([near.item]))[0]),
                 *(
-                    joined([data_text(name), f" {cosine:.2f}"])
+                    joined([data_text(name), " ", element("small", f"{cosine:.2f}")])
                     for name, cosine in zip(names, near.cosines, strict=True)
                 ),
             ]
@@ -33,7 +33,7 @@ def neighbours(finished: Finished) -> Iterator[Markup]:
     longest = max(map(len, rows))
     rows = [[*row, *[""] * (longest - len(row))] for row in rows]
     caption = "The most popular items, and those nearest to them: cosine of the item embeddings"
-    head = ("item", "nearest", *(f"{n}." for n in range(2, longest)))
+    head = ("item", "nearest", "2nd", "3rd", *(f"{n}th" for n in range(4, longest)))[:longest]
     yield table(caption, head, rows)
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from workflows.evaluate import TWO_TOWER
-from workflows.report import dataset, lists, numbers, origin, results, towers
+from workflows.report import (
+    comparison,
+    dataset,
+    learning,
+    lists,
+    numbers,
+    origin,
+    segments,
+    towers,
+)
 from workflows.report.finished import Finished
 from workflows.report.markup import Markup, element, joined, listed, paragraph, section
 from workflows.report.style import STYLE
@@ -20,9 +29,9 @@ _HEAD = Markup(
 _SECTIONS: dict[str, tuple[str, Callable[[Finished], Iterator[Markup]]]] = {
     "run": ("This run", origin.run),
     "data": ("The data", dataset.facts),
-    "learning": ("How it learnt", results.curves),
-    "comparison": ("Beside other models", results.comparison),
-    "segments": ("Whom it serves well", results.segments),
+    "learning": ("How it learnt", learning.curves),
+    "comparison": ("Beside other models", comparison.comparison),
+    "segments": ("Whom it serves well", segments.segments),
     "towers": ("Inside the towers", towers.views),
     "neighbours": ("Neighbours of well-known items", lists.neighbours),
     "users": ("Users and their recommendations", lists.users),

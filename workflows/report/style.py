@@ -32,9 +32,9 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align:
   vertical-align: top; }
 thead th { border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 tbody th { font-weight: 600; }
-tbody th { white-space: nowrap; }
+tbody th { min-width: min(10rem, 28vw); }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; }
-.numbers td, thead th:first-child { white-space: nowrap; }
+.numbers td { white-space: nowrap; }
 .numbers th, .numbers td { padding-inline: .55rem; }
 td small { display: block; color: var(--soft); }
 .ours > * { background: #eaf3f9; }
@@ -59,7 +59,10 @@ svg text { font: 12px system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   h2 { break-after: avoid; }
-  figure, .user, .tile, tr { break-inside: avoid; }
+  h2 + * { break-before: avoid; }
+  figure, table, .user, .tile, .figures { break-inside: avoid; }
+  .figures.wide { display: block; break-inside: auto; }
+  .tiles { grid-template-columns: repeat(4, 1fr); }
   .scroll { overflow: visible; }
   .scroll table { font-size: 7.5pt; }
   th, td { padding: .15rem .35rem; }

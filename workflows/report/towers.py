@@ -20,10 +20,10 @@ def views(finished: Finished) -> Iterator[Markup]:
     if decays := inside.decays(finished):
         drawings.append(_decays(decays))
     if norms := inside.norms(finished):
-        drawings.append(_cloud(norms, "norms", "length of the item's embedding"))
+        drawings.append(_cloud(norms, "norms", "embedding length"))
     if biases := inside.biases(finished):
-        prior = " and prior" if finished.prior and finished.prior.weight else ""
-        drawings.append(_cloud(biases, "biases", f"bias{prior} of the item"))
+        prior = " with prior" if finished.prior and finished.prior.weight else ""
+        drawings.append(_cloud(biases, "biases", f"item bias{prior}"))
     if drawings:
         yield figures(*drawings)
 
@@ -52,8 +52,10 @@ def _decays(decays: Mapping[str, Floats]) -> Markup:
 
 def _half(shares: Floats) -> str:
     first = int(np.searchsorted(np.cumsum(shares), 0.5)) + 1
-    return f"the latest {first} of {len(shares)} have half of the weight" if first > 1 else (
-        f"the latest of {len(shares)} alone has half of the weight or more"
+    return (
+        f"the latest {first} of {len(shares)} have half of the weight"
+        if first > 1
+        else (f"the latest of {len(shares)} alone has half of the weight or more")
     )
 
 

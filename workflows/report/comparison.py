@@ -1,4 +1,4 @@
-"""Sections on how good the model is: learning curves, all models beside each other, segments."""
+"""The section that sets all models beside each other: protocol, figures, how rivals were chosen."""
 
 from __future__ import annotations
 
@@ -6,53 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from models.callbacks import VAL_MEAN
 from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.report import Block, Figure, Protocol
 from workflows.evaluate.table import protocol_line
 from workflows.report import numbers
-from workflows.report.axes import Axis
-from workflows.report.charts import Flag, Line, Range, Text, plot, ranges
+from workflows.report.charts import Range, Text, ranges
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, element, figure, figures, joined, paragraph, table
-
-
-def curves(finished: Finished) -> Iterator[Markup]:
-    """Yield loss and validation by epoch, the kept epoch marked."""
-    monitor = finished.recipe.train.monitor
-    wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, monitor))
-    shown = [name for name in wanted if name in finished.best.metrics]
-    yield figures(*(_curve(finished, name) for name in shown))
-    if len(shown) > 1:
-        yield paragraph(
-            "The marked epoch was kept: the one with the highest ",
-            element("code", monitor),
-            f" on the validation part, over the whole catalogue. {VAL_MEAN} is the mean of recall "
-            "at 10, 20 and 50 and ndcg at 10.",
-            kind="note",
-        )
-    else:
-        yield paragraph("The split has no validation part: the last epoch was kept.", kind="note")
-
-
-def _curve(finished: Finished, name: str) -> Markup:
-    epochs = np.array([epoch.epoch + 1 for epoch in finished.epochs])
-    values = np.array([epoch.metrics[name] for epoch in finished.epochs])
-    best, value = finished.best.epoch + 1, finished.best.metrics[name]
-    drawing = plot(
-        Text(
-            f"curve-{name}".replace("@", "-"),
-            f"{name} by epoch",
-            f"{name} goes from {values[0]:.4f} in epoch 1 to {values[-1]:.4f} in epoch "
-            f"{epochs[-1]}; in epoch {best}, which was kept, it is {value:.4f}.",
-        ),
-        [Line(epochs, values, marked=True), Flag(best, value, f"epoch {best}: {value:.4f}")],
-        x=Axis.around("epoch", epochs, whole=True),
-        y=Axis.around(name, values),
-    )
-    return figure(name, drawing)
+from workflows.report.markup import Markup, element, figure, joined, paragraph, table
 
 
 def comparison(finished: Finished) -> Iterator[Markup]:
@@ -60,7 +22,7 @@ def comparison(finished: Finished) -> Iterator[Markup]:
     scores, models = finished.scores, finished.models
     yield paragraph(element("strong", "Protocol: "), protocol_line(scores.headline.protocol), ".")
     yield paragraph(population(finished))
-    rows = {model: [_range(finished.headline(model))] for model in models}
+    rows = {model: [Range.of(finished.headline(model))] for model in models}
     title = f"{finished.metric} with its interval"
     alt = "; ".join(f"{m} {numbers.with_interval(finished.headline(m))}" for m in models) + "."
     drawing = ranges(Text("models", title, alt), rows, label=finished.metric)
@@ -90,11 +52,13 @@ def _two_lines(cell: str) -> Markup:
 def population(finished: Finished) -> str:
     """Return who was asked."""
     counts = finished.scores.counts
+    users = numbers.counted(counts["users"], "user")
+    rows = numbers.counted(counts["targets"], "held-out row")
     return (
-        f"{numbers.counted(counts['users'], 'user')} ({counts['users_cold']:,} without a history), "
-        f"{numbers.counted(counts['targets'], 'held-out row')} ({counts['targets_cold']:,} of items "
-        f"that training never met, {counts['targets_outside_candidates']:,} of items that are no "
-        "candidates: misses for all)."
+        f"{users} ({counts['users_cold']:,} without a history), {rows} "
+        f"({counts['targets_cold']:,} of items that training never met, "
+        f"{counts['targets_outside_candidates']:,} of items that are no candidates: misses for "
+        "all)."
     )
 
 
@@ -117,7 +81,8 @@ def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
                 *(f"{scores.catalogue[model][name]:.3f}" for name in beyond),
             ]
         )
-    return ["model", metric, f"{TWO_TOWER} minus it", *others, *beyond], rows
+    named = [name.replace("_", " ") for name in beyond]
+    return ["model", metric, f"{TWO_TOWER} minus it", *others, *named], rows
 
 
 def _opponents(finished: Finished) -> Iterator[Markup]:
@@ -152,7 +117,8 @@ def _beside(finished: Finished) -> tuple[list[str], list[list[str]]]:
     for name, block in finished.scores.beside.items():
         found = (_usual(block, model, finished.k) for model in models)
         difference = _difference(block.protocol, finished.scores.headline.protocol)
-        rows.append([name, difference, *("" if f is None else numbers.score(f.mean) for f in found)])
+        values = ["" if f is None else numbers.score(f.mean) for f in found]
+        rows.append([name, difference, *values])
     return ["name", "what is different", *models], rows
 
 
@@ -172,58 +138,3 @@ def _words(name: str, value: Any) -> str:
     if name == "exclude_seen":
         return f"seen items {'excluded' if value else 'kept'}"
     return f"{name} {value}"
-
-
-def segments(finished: Finished) -> Iterator[Markup]:
-    """Yield the headline metric by history length and by popularity of the target."""
-    if not finished.scores.segments:
-        return
-    drawings = [
-        _segment_chart(finished, "history_", "length of the user's history", "user"),
-        _segment_chart(finished, "targets_", "popularity of the withheld item", "target"),
-    ]
-    yield figures(*(drawing for drawing in drawings if drawing), wide=True)
-    head, rows = segments_table(finished)
-    yield table(f"{finished.metric} by segment", head, rows, numeric=True)
-
-
-def _segment_chart(finished: Finished, start: str, what: str, unit: str) -> Markup | None:
-    """Draw the two-tower, the best baseline and popularity by segment, if there are any."""
-    blocks = finished.segments(start)
-    shown = [m for m in (TWO_TOWER, finished.rival, "popularity") if m in finished.models]
-    models = list(dict.fromkeys(m for m in shown if m))
-    rows: dict[str, list[Range | None]] = {}
-    for name, block in blocks.items():
-        n = block.users if unit == "user" else block.targets
-        band = name.removeprefix(start)
-        found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
-        rows[f"{band} ({numbers.counted(n, unit)})"] = [_range(f) for f in found]
-    if not rows:
-        return None
-    title = f"{finished.metric} by {what}"
-    alt = "; ".join(
-        f"{name}: "
-        + ", ".join(
-            f"{model} {value.mean:.3f}"
-            for model, value in zip(models, found, strict=True)
-            if value is not None
-        )
-        for name, found in rows.items()
-    )
-    text = Text(f"by-{unit}", title, f"{alt}.")
-    return figure(title, ranges(text, rows, label=finished.metric, legend=models))
-
-
-def segments_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the headline metric of all models by segment."""
-    models = finished.models
-    rows = []
-    for block in finished.segments().values():
-        found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
-        values = ["" if f is None else numbers.score(f.mean) for f in found]
-        rows.append([block.what, f"{block.users:,}", f"{block.targets:,}", *values])
-    return ["segment", "users", "targets", *models], rows
-
-
-def _range(found: Figure | None) -> Range | None:
-    return None if found is None else Range(found.mean, found.low, found.high)
