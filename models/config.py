@@ -35,6 +35,8 @@ class TwoTowerConfig(Part, frozen=True):
         item_layers: the same for the item tower. Both towers must end in the same width.
         activation: of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
+        history_decay: an item at position k of the history starts with the weight exp(-k / decay);
+            training goes on from there.
         init_stddev: standard deviation of freshly made embeddings.
         item_bias: one more dimension, 1 on the queries' side, that ranks items for everybody.
         dropout: share of the numbers of a tower's joined inputs left out in a training step.
@@ -48,6 +50,7 @@ class TwoTowerConfig(Part, frozen=True):
     item_layers: tuple[Positive, ...] = ()
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     normalize: bool = False
+    history_decay: PositiveFloat = 10.0
     init_stddev: PositiveFloat = 0.05
     item_bias: bool = True
     dropout: Share = 0.2

@@ -19,18 +19,24 @@ class HistoryPool(tf.keras.layers.Layer):
         schema: one list column of codes, oldest first.
         table: Keras Embedding [n_codes, dim], shared.
         max_len: positions; what is older than that is left out.
+        decay: position k starts with the weight exp(-k / decay).
     """
 
     def __init__(
-        self, schema: Schema, table: tf.keras.layers.Embedding, *, max_len: int, **kwargs: Any
+        self,
+        schema: Schema,
+        table: tf.keras.layers.Embedding,
+        *,
+        max_len: int,
+        decay: float = 10.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._schema = schema
         self.column = schema.column_names[0]
         self.table = table
         self.max_len = max_len
-        # start with the slow decay that suits most logs; training finds the rest
-        start = -tf.range(max_len, dtype=tf.float32) / 10.0
+        start = -tf.range(max_len, dtype=tf.float32) / decay
         self.position = self.add_weight(
             "position", [max_len], initializer=lambda shape, dtype=None: start
         )

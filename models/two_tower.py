@@ -139,7 +139,10 @@ def _tower(
         assert shared is not None
         # no column's name: ParallelBlock takes a branch called like its input for one that it feeds
         branches[f"{column.name}_pool"] = HistoryPool(
-            Schema([column]), _table(shared, column), max_len=int(column.shape.dims[1].max)
+            Schema([column]),
+            _table(shared, column),
+            max_len=int(column.shape.dims[1].max),
+            decay=config.history_decay,
         )
     # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
     inputs = mm.ParallelBlock(branches, aggregation=config.combine, is_input=True, schema=schema)

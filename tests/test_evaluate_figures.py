@@ -58,7 +58,7 @@ def naive_recall(shown: np.ndarray, targets: list[int], k: int) -> float:
 
 
 def test_the_headline_is_the_mean_over_users():
-    block = TALLY.headline(TALLY.over_users(PLACES), PROTOCOL)
+    block = TALLY.over_users(PLACES, PROTOCOL)
     assert (block.users, block.targets) == (N_USERS, len(TARGETS.values))
     for name, shown in SHOWN.items():
         values = [naive_recall(shown[u], LISTS[u], 3) for u in range(N_USERS)]
@@ -74,8 +74,8 @@ def test_the_headline_is_the_mean_over_users():
 
 
 def test_differences_are_paired_user_by_user():
-    per_user = TALLY.over_users(PLACES)
-    block = TALLY.differences(per_user, PROTOCOL, ours="ours")
+    per_user = {m: metrics.per_user(found, TARGETS, CONFIG.ks) for m, found in PLACES.items()}
+    block = TALLY.differences(PLACES, PROTOCOL, ours="ours")
     assert list(block.metrics) == ["theirs"]
     for name, figure in block.metrics["theirs"].items():
         expected = paired_difference(
@@ -101,7 +101,7 @@ def test_rows_are_counted_one_by_one_and_users_drawn_again():
         assert figure.standard_error == pytest.approx(ratios.std(), rel=0.1)
     # a mean over users is another number
     assert block.metrics["ours"]["recall@3"].mean != pytest.approx(
-        TALLY.headline(TALLY.over_users(PLACES), PROTOCOL).metrics["ours"]["recall@3"].mean
+        TALLY.over_users(PLACES, PROTOCOL).metrics["ours"]["recall@3"].mean
     )
 
 
@@ -273,7 +273,7 @@ def report(**recalls: float) -> Report:
         opponents={
             "ease": Opponent(parameters={"regularization": 50.0}, tried=6, valid=0.2, seconds=1.0)
         },
-        left_out={"als": "the library implicit is not installed"},
+        left_out={"als": "the library [implicit] is not installed"},
         seconds={},
     )
 
@@ -296,7 +296,7 @@ def test_a_lift_is_cleared_or_missed_by_the_ratio():
 
 
 def test_a_lift_over_a_model_that_did_not_run_is_missed_and_says_why():
-    assert missed("als:1").endswith("did not run: the library implicit is not installed")
+    assert missed("als:1").endswith("did not run: the library [implicit] is not installed")
     assert missed("content:1").endswith("did not run: it is not among evaluate.baselines")
 
 
@@ -323,7 +323,7 @@ def test_the_table_shows_models_by_falling_recall_under_their_protocol(width):
     assert "regularization 50" in text
     assert "[+0.070, +0.090]" in text  # two-tower minus ease
     assert "seen_kept: recall@10 two-tower 0.2000, ease 0.1200" in words
-    assert "als is left out: the library implicit is not installed" in words
+    assert "als is left out: the library [implicit] is not installed" in words
 
 
 def test_a_protocol_says_all_that_a_figure_depends_on():

@@ -22,9 +22,13 @@ DAY = 86_400
 
 def remembered(users, times, items, config):
     """Return each row's history by the words of the recipe: earlier, the latest max_len."""
-    bucket = {"event": None, "second": 1, "day": DAY}[config.before]
+    bucket = {"second": 1, "day": DAY}.get(config.before)
     lists = []
     for row in range(len(users)):
+        if config.before == "others":
+            others = [o for o in range(len(users)) if users[o] == users[row] and o != row]
+            lists.append([items[other] for other in others][-config.max_len :])
+            continue
         earlier = [
             items[other]
             for other in range(row)
@@ -38,7 +42,7 @@ def remembered(users, times, items, config):
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5 * DAY)), max_size=40),
     st.integers(1, 6),
-    st.sampled_from(["event", "second", "day"]),
+    st.sampled_from(["event", "second", "day", "others"]),
 )
 def test_windows_are_what_a_loop_remembers(rows, max_len, before):
     rows = sorted(rows, key=lambda row: row[1])

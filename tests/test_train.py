@@ -12,7 +12,7 @@ from tensorflow.core.util.event_pb2 import Event
 from tiny_run import CPU, SETTINGS, Run, Tiny, prepare
 from world import RECIPE
 
-from models.callbacks import Epoch
+from models.callbacks import CatalogueValidation, Epoch
 from models.two_tower import TwoTower
 from workflows.artifacts import Prepared, TrainFiles, load_model
 from workflows.errors import DataError, MissingStage, RecipeError
@@ -131,6 +131,23 @@ def test_the_kept_weights_give_the_figures_of_the_best_epoch(trained, tiny):
     retriever = TwoTower.of(model, prepared.users, prepared.items)
     for name, values in trial.per_user(retriever, (1, 3, 10)).items():
         assert values.mean() == pytest.approx(tiny.train_result.best.metrics[f"val_{name}"]), name
+
+
+def test_a_fit_that_gets_worse_keeps_what_it_had(trained, tmp_path, eagerly, monkeypatch):
+    stopped = trained.branch(tmp_path / "stopped", "train.epochs=1", "train.batch_size=512")
+    worse = trained.branch(tmp_path / "worse", "train.epochs=2", "train.batch_size=512")
+    train(stopped.recipe, stopped.store, CPU)
+    measure = CatalogueValidation.on_epoch_end
+
+    def fall(self, epoch, logs=None):
+        measure(self, epoch, logs)
+        logs["val_mean"] = 0.5 - epoch / 10
+
+    monkeypatch.setattr(CatalogueValidation, "on_epoch_end", fall)
+    result = train(worse.recipe, worse.store, CPU)
+    assert (result.best.epoch, result.epochs) == (0, 2)
+    for kept, expected in zip(weights(worse), weights(stopped), strict=True):
+        np.testing.assert_array_equal(kept, expected)
 
 
 def test_training_learns(trained):

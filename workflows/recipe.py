@@ -218,12 +218,13 @@ class History(Part, frozen=True):
             shares the embeddings of c.
         max_len: the latest so many.
         before: what is earlier: an `event` that stands before in the order of time (ties in the
-            order of the file), or one of an earlier `second` or `day`.
+            order of the file), or one of an earlier `second` or `day`; `others` takes all the
+            user's other events, earlier or later: only for rows that were split at random.
     """
 
     columns: tuple[str, ...]
     max_len: Positive = 50
-    before: Literal["event", "second", "day"] = "event"
+    before: Literal["event", "second", "day", "others"] = "event"
 
     @property
     def inputs(self) -> dict[str, str]:

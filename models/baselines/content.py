@@ -43,7 +43,7 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
     for column, first in zip(columns, first_codes, strict=True):
         ones = np.arange(len(column) + 1)  # a list of one for each item
         codes = column if isinstance(column, Ragged) else Ragged(column.astype(np.int64), ones)
-        values = np.where(codes.values >= first, codes.values - first, NO_ITEM)
+        values = np.maximum(codes.values - first, NO_ITEM)
         parts.append(Ragged(values, codes.offsets).to_csr(int(values.max(initial=NO_ITEM)) + 1))
     return sp.hstack(parts, format="csr", dtype=np.float32)
 

@@ -16,7 +16,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True)
 class Windows:
-    """For each interaction, which earlier ones of the same user it may know.
+    """For each interaction, which others of the same user it may know; never itself.
 
     Attributes:
         order: interactions sorted by user, then time, int64 [n].
@@ -39,6 +39,11 @@ class Windows:
         lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+        self_or_not = self.order[places] == np.repeat(rows, lengths)
+        if self_or_not.any():  # a window of all the others is one run of places around the row
+            places = places[~self_or_not]
+            inside = np.concatenate([[0], np.cumsum(self_or_not)])
+            offsets = offsets - inside[offsets]
         values = codes.take(pa.array(self.order[places]))
         return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
 
@@ -56,12 +61,16 @@ def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windo
     place = np.arange(len(users))
     first = np.searchsorted(sorted_users, sorted_users, side="left")
     stop = place
-    if config.before != "event":
+    if config.before == "others":
+        stop = np.searchsorted(sorted_users, sorted_users, side="right")
+    elif config.before != "event":
         bucket = times[order] // (_DAY if config.before == "day" else 1)
         new = np.ones(len(users), bool)
         new[1:] = (bucket[1:] != bucket[:-1]) | (sorted_users[1:] != sorted_users[:-1])
         stop = np.maximum.accumulate(np.where(new, place, 0))  # the first event of the bucket
-    start = np.maximum(first, stop - config.max_len)
+    # among all the others the row itself takes a place, and is left out when they are gathered
+    own = (config.before == "others") & (place >= stop - config.max_len - 1)
+    start = np.maximum(first, stop - config.max_len - own)
     windows = Windows(order, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows

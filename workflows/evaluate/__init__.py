@@ -177,7 +177,6 @@ class _Evaluation:
     def _report(self, by_score: dict[str, Floats]) -> Report:
         protocol = self._protocol()
         tally = Tally(self.trial.targets, self.recipe.evaluate)
-        per_user = tally.over_users(self.places)
         turned = msgspec.structs.replace(protocol, exclude_seen=not protocol.exclude_seen)
         rows = msgspec.structs.replace(protocol, averaged="per row")
         tfrs = msgspec.structs.replace(
@@ -185,12 +184,12 @@ class _Evaluation:
         )
         return Report(
             counts=self._counts(),
-            headline=tally.headline(per_user, protocol),
-            differences=tally.differences(per_user, protocol, ours=TWO_TOWER),
+            headline=tally.over_users(self.places, protocol),
+            differences=tally.differences(self.places, protocol, ours=TWO_TOWER),
             beside={
                 "per_row": tally.over_rows(self.places, rows),
-                "seen_excluded" if turned.exclude_seen else "seen_kept": tally.headline(
-                    tally.over_users(self.turned), turned
+                "seen_excluded" if turned.exclude_seen else "seen_kept": tally.over_users(
+                    self.turned, turned
                 ),
                 "tfrs_compat": tally.shares({TWO_TOWER: by_score}, tfrs),
             },

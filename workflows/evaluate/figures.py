@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,13 @@ from models.metrics import Places
 from models.retriever import Bools, Floats, Ints, Ragged
 from workflows.evaluate.report import Block, Figure, Protocol
 
-#: Model → metric → one value a user, float64 [n_users].
-PerUser = Mapping[str, Mapping[str, Floats]]
+#: Metric → one value a user, float64 [n_users].
+Values = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Makes blocks of figures.
+    """Makes blocks of figures, model by model, so that memory holds one model's values.
 
     Attributes:
         targets: of the trial.
@@ -30,24 +30,19 @@ class Tally:
     targets: Ragged
     config: EvaluateConfig
 
-    def over_users(self, places: Mapping[str, Places]) -> dict[str, dict[str, Floats]]:
-        """Return every metric of every user by model."""
-        return {
-            model: metrics.per_user(found, self.targets, self.config.ks)
-            for model, found in places.items()
-        }
+    def over_users(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
+        """Return every metric, over all users."""
+        values = ((model, self._per_user(found)) for model, found in places.items())
+        return self._block(values, protocol, "all users", self.targets)
 
-    def headline(self, per_user: PerUser, protocol: Protocol) -> Block:
-        """Return the figures of all users."""
-        return self._block(per_user, protocol, "all users", self.targets)
-
-    def differences(self, per_user: PerUser, protocol: Protocol, *, ours: str) -> Block:
+    def differences(self, places: Mapping[str, Places], protocol: Protocol, *, ours: str) -> Block:
         """Return how much more one model earns than each other, pair by pair."""
-        pairs = {
-            model: {name: per_user[ours][name] - value for name, value in values.items()}
-            for model, values in per_user.items()
+        mine = self._per_user(places[ours])
+        pairs = (
+            (model, {name: mine[name] - value for name, value in self._per_user(found).items()})
+            for model, found in places.items()
             if model != ours
-        }
+        )
         return self._block(pairs, protocol, f"{ours} minus the model, user by user", self.targets)
 
     def segment(
@@ -56,17 +51,11 @@ class Tally:
         """Return recall and ndcg as if only the chosen targets were wanted."""
         _, users = np.unique(self.targets.owners()[chosen], return_inverse=True)
         few = Ragged.from_pairs(users, self.targets.values[chosen], n_lists=users.max() + 1)
-        per_user = {
-            model: {
-                name: values
-                for name, values in metrics.per_user(
-                    found.take(chosen), few, self.config.ks
-                ).items()
-                if name.startswith(("recall@", "ndcg@"))
-            }
+        values = (
+            (model, _main(metrics.per_user(found.take(chosen), few, self.config.ks)))
             for model, found in places.items()
-        }
-        return self._block(per_user, protocol, what, few)
+        )
+        return self._block(values, protocol, what, few)
 
     def over_rows(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
         """Return the share of held-out rows whose item is among the first k."""
@@ -79,7 +68,7 @@ class Tally:
         }
         return self.shares(hits, protocol)
 
-    def shares(self, hits: PerUser, protocol: Protocol) -> Block:
+    def shares(self, hits: Mapping[str, Values], protocol: Protocol) -> Block:
         """Return hits over rows; users, not rows, are drawn again for the intervals.
 
         Args:
@@ -87,40 +76,49 @@ class Tally:
             protocol: what the figures mean.
         """
         rows = self.targets.lengths
-        per_user = {
-            model: {name: _ratio(values, rows) for name, values in by_name.items()}
+        values = (
+            (model, {name: _ratio(value, rows) for name, value in by_name.items()})
             for model, by_name in hits.items()
-        }
-        return self._block(per_user, protocol, "all rows", self.targets)
+        )
+        return self._block(values, protocol, "all rows", self.targets)
 
-    def _block(self, per_user: PerUser, protocol: Protocol, what: str, targets: Ragged) -> Block:
-        names = [(model, name) for model, values in per_user.items() for name in values]
-        columns = [per_user[model][name] for model, name in names]
-        figures = dict(zip(names, self._figures(columns), strict=True))
+    def _per_user(self, found: Places) -> dict[str, Floats]:
+        return metrics.per_user(found, self.targets, self.config.ks)
+
+    def _block(
+        self,
+        models: Iterable[tuple[str, Values]],
+        protocol: Protocol,
+        what: str,
+        targets: Ragged,
+    ) -> Block:
         return Block(
             protocol=protocol,
             what=what,
             users=len(targets),
             targets=len(targets.values),
-            metrics={
-                model: {name: figures[model, name] for name in values}
-                for model, values in per_user.items()
-            },
+            metrics={model: self._figures(values) for model, values in models},
         )
 
-    def _figures(self, columns: Sequence[Floats]) -> list[Figure]:
-        if not columns:
-            return []
-        if len(columns[0]) < 2:
-            return [Figure(float(column[0])) for column in columns]
-        config = self.config
+    def _figures(self, values: Values) -> dict[str, Figure]:
+        columns = np.stack(list(values.values()), axis=1)
+        if len(columns) < 2:
+            return {n: Figure(float(c)) for n, c in zip(values, columns[0], strict=True)}
         found = bootstrap_columns(
-            np.stack(columns, axis=1),
-            seed=config.seed,
-            n_resamples=config.bootstrap,
-            level=config.level,
+            columns,
+            seed=self.config.seed,
+            n_resamples=self.config.bootstrap,
+            level=self.config.level,
         )
-        return [Figure(i.mean, i.low, i.high, i.standard_error) for i in found]
+        return {
+            name: Figure(i.mean, i.low, i.high, i.standard_error)
+            for name, i in zip(values, found, strict=True)
+        }
+
+
+def _main(values: Values) -> Values:
+    """Return what is looked at in small parts: recall and ndcg."""
+    return {n: value for n, value in values.items() if n.startswith(("recall@", "ndcg@"))}
 
 
 def _ratio(values: Floats, sizes: Ints) -> Floats:

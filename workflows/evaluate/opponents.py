@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from models.baselines import opponent
 from models.baselines.content import multi_hot
@@ -49,7 +50,8 @@ def chosen(
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
-    with tqdm(names, unit="baseline", disable=None, file=sys.stderr) as bar:
+    bar = tqdm(names, unit="baseline", disable=None, file=sys.stderr)
+    with logging_redirect_tqdm(), bar:  # lines of the log stand above the bar
         for name in bar:
             bar.set_postfix_str(name)
             try:

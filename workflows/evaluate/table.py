@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from workflows.evaluate.report import Figure, Protocol, Report
 
@@ -27,9 +28,9 @@ def tables(report: Report, ks: Sequence[int], *, ours: str) -> list[RenderableTy
     figures = report.headline.metrics
     models = sorted(figures, key=lambda model: -figures[model][by].mean)
     return [
-        Padding("\n".join(_head(report)), (1, 0, 0, 0)),
+        Padding(Text("\n".join(_head(report))), (1, 0, 0, 0)),
         _comparison(report, ks, models, ours),
-        *(Padding(line, (0, 0, 0, 1)) for line in _beside(report, ks[0], ours)),
+        *(Padding(Text(line), (0, 0, 0, 1)) for line in _beside(report, ks[0], ours)),
         _segments(report, models, by),
     ]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from workflows.device import Device
 from workflows.recipe import Recipe
-from workflows.report.card import card
+from workflows.report import card, page
 from workflows.report.finished import Finished
-from workflows.report.page import page
 from workflows.store import Store
 
 PAGE, CARD = "report.html", "model_card.md"
@@ -48,7 +47,7 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
     start = time.perf_counter()
     with store.write("report", recipe, device) as draft:
         finished = Finished.read(store, recipe)
-        for name, text in ((PAGE, page(finished)), (CARD, card(finished))):
+        for name, text in ((PAGE, page.render(finished)), (CARD, card.render(finished))):
             (draft.folder / name).write_text(text, encoding="utf-8")
             log.info("%s: %s kB", name, f"{len(text) // 1000:,}")
     folder = store.folder("report")

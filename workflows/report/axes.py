@@ -71,7 +71,8 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Return round values on the scale."""
-        return self._of_decades() if self.log else self._evenly()
+        ticks = self._of_decades() if self.log else []
+        return ticks if len(ticks) > 1 else self._evenly()
 
     def _evenly(self) -> list[float]:
         rough = (self.high - self.low) / 7

@@ -15,7 +15,7 @@ from workflows.report import comparison, dataset, numbers, origin, segments
 from workflows.report.finished import Finished
 
 
-def card(finished: Finished) -> str:
+def render(finished: Finished) -> str:
     """Return the whole card."""
     recipe = finished.recipe
     lines = [f"# Model card: {plain(recipe.name)}", ""]
@@ -41,7 +41,9 @@ def plain(text: str) -> str:
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, entity)
     # within a word an underscore is one, and a bracket is one unless a target may follow
-    return re.sub(r"[\\`*|~#]|(?<!\w)_|_(?!\w)|\](?=[(\[:])", r"\\\g<0>", text)
+    text = re.sub(r"[\\`*|~#]|(?<!\w)_|_(?!\w)|\](?=[(\[:])", r"\\\g<0>", text)
+    # lists and rules are made by how a line begins
+    return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", text)
 
 
 def _listed(texts: Iterator[str]) -> Iterator[str]:

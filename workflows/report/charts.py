@@ -18,8 +18,8 @@ from workflows.report.markup import Markup, element, joined
 COLOURS = ("#0072b2", "#d55e00", "#5f6b73")
 _GRID, _INK = "#dfe3e8", "#333b41"
 #: Size of a chart of two axes and the room around its inside, in pixels.
-_WIDTH, _HEIGHT = 344, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 10, 40
+_WIDTH, _HEIGHT = 344, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 10, 22, 40
 #: Of a chart of rows: width of its inside, and height of a series.
 _INSIDE, _PITCH = 370, 13
 #: Mean width of a character of a label.
@@ -119,25 +119,21 @@ class Bars:
 
 @dataclass(frozen=True)
 class Flag:
-    """A point that is pointed out, with a line down to the axis and a text beside it."""
+    """A point that is pointed out by a line, with a text above the frame."""
 
     x: float
     y: float
     text: str
 
     def draw(self, x: Axis, y: Axis) -> Markup:
-        """Return it, the text on the side that has room and away from the point."""
+        """Return it, the text on the side that has room."""
         across, down = float(_across(x, [self.x])[0]), float(_down(y, [self.y])[0])
         to_right = across < _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2
-        low = _HEIGHT - _BOTTOM - 8
-        at = low if down < low - 40 else _TOP + 14
         return joined(
             [
-                _line(across, _TOP, across, _HEIGHT - _BOTTOM, COLOURS[1], dashes="4 3"),
+                _line(across, _TOP - 6, across, _HEIGHT - _BOTTOM, COLOURS[1], dashes="4 3"),
                 _shape(across, down, 1),
-                _text(
-                    across + (7 if to_right else -7), at, self.text, "start" if to_right else "end"
-                ),
+                _text(across, _TOP - 10, self.text, "start" if to_right else "end"),
             ]
         )
 
@@ -164,7 +160,7 @@ def plot(
         parts.append(_text(across, bottom + 16, _short(value), "middle"))
     parts.append(_line(_LEFT, bottom, right, bottom, _INK))
     parts.append(_text((_LEFT + right) / 2, _HEIGHT - 6, x.label, "middle"))
-    parts.append(_text(12, (_TOP + bottom) / 2, y.label, "middle", upright=True))
+    parts.append(_text(11, (_TOP + bottom) / 2, y.label, "middle", upright=True))
     parts += [mark.draw(x, y) for mark in marks]
     for series, name in enumerate(legend):
         parts.append(_shape(right - 8, _TOP + 10 + 17 * series, series))
@@ -201,7 +197,7 @@ def ranges(
         legend: names of the series.
     """
     left = 16 + int(_CHARACTER * max(map(len, rows)))
-    top = _TOP + (22 if legend else 0)
+    top = 30 if legend else 8
     step = _PITCH * max(map(len, rows.values())) + 10
     width, height = left + _INSIDE, top + step * len(rows) + _BOTTOM
     values = [v for found in rows.values() for r in found if r for v in r if v is not None]
@@ -222,8 +218,8 @@ def ranges(
                 parts.append(_range(axis, its, left, inside, down, series))
     across = float(left)
     for series, name in enumerate(legend):
-        parts.append(_shape(across + 5, _TOP + 4, series))
-        parts.append(_text(across + 15, _TOP + 8, name, "start"))
+        parts.append(_shape(across + 5, 12, series))
+        parts.append(_text(across + 15, 16, name, "start"))
         across += 34 + _CHARACTER * len(name)
     return _drawing(text, width, height, parts)
 

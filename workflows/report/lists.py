@@ -102,7 +102,7 @@ def _withheld(finished: Finished, example: Example) -> Iterator[str]:
     few = example.withheld[:5]
     yield "Withheld: "
     for number, name in enumerate(_names(finished, few)):
-        yield ", " if number else ""
+        yield " · " if number else ""
         yield name
     more = len(example.withheld) - len(few)
     yield f" and {more:,} more" if more else ""

@@ -39,7 +39,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Finished], Iterator[Markup]]]] = {
 }
 
 
-def page(finished: Finished) -> str:
+def render(finished: Finished) -> str:
     """Return the whole page."""
     bodies = {name: joined(parts(finished)) for name, (_, parts) in _SECTIONS.items()}
     titles = {name: _SECTIONS[name][0] for name, body in bodies.items() if body}
