@@ -156,6 +156,10 @@ def _tower(
     if config.normalize:
         blocks.append(mm.L2Norm())
     ids = schema.select_by_tag(Tags.ID)
+    if config.item_bias and name == "item" and not ids:
+        raise TowerError(
+            "item_bias needs the item id; set `input: true` for it, or model.item_bias to false"
+        )
     if config.item_bias:
         blocks.append(_bias(ids.first) if name == "item" else AppendOne())
     pre = None

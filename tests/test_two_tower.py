@@ -308,6 +308,11 @@ def test_a_tower_without_inputs_is_refused():
         TOY.build("user_id")
 
 
+def test_a_bias_of_items_that_have_no_id_is_refused():
+    with pytest.raises(TowerError, match="item_bias needs the item id; set `input: true` for it"):
+        TOY.build("user_id", "group", item_bias=True)
+
+
 def test_a_history_of_a_column_that_is_no_input_is_refused():
     with pytest.raises(
         TowerError, match=r"'history_group' shares the embeddings of 'group', which"
