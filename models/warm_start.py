@@ -16,6 +16,10 @@ from models.config import UNSEEN
 Array = npt.NDArray[np.generic]
 
 
+#: Weights with a row a code; only they may grow.
+_TABLES = ("embeddings", "bias", "prior")
+
+
 class WarmStartError(ValueError):
     """The earlier model has other towers."""
 
@@ -42,8 +46,9 @@ def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) ->
 def _grow(old: Array, fresh: Array, name: str) -> Array:
     if old.shape == fresh.shape:
         return old
+    table = name.rpartition("/")[2].partition(":")[0] in _TABLES
     same_width = old.ndim == fresh.ndim and old.shape[1:] == fresh.shape[1:]
-    if not same_width or not old.ndim or len(old) > len(fresh) or len(old) <= UNSEEN:
+    if not table or not same_width or len(old) > len(fresh) or len(old) <= UNSEEN:
         raise WarmStartError(
             f"{name} was {list(old.shape)} and would be {list(fresh.shape)}; only tables may grow"
         )

@@ -244,7 +244,7 @@ def test_tags_and_domains_are_those_of_the_recipe() -> None:
 def test_the_first_cell_does_not_decide_what_a_column_is(first: list[str] | None) -> None:
     data = frame()
     fitted = fit(recipe(), data)
-    data.at[0, "tags"] = first if first is None else np.array(first, object)
+    data["tags"] = pa.array([first, *data["tags"][1:]], pa.list_(pa.string())).to_pandas()
     data.loc[0, "city"] = None
     _, schema = transform(recipe(), fitted, data)
     assert schema["tags"].is_list

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from merlin.schema import Tags
 
+from workflows.etl import ops
 from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
 from workflows.recipe import PositiveRule, VocabularyRule
 from workflows.vocabulary import Vocabulary
@@ -167,6 +168,13 @@ def test_a_slice_of_lists_is_encoded_by_its_own_offsets() -> None:
     frame = pd.DataFrame({"g": lists([["x"], ["y", "y"], [], ["x", "y"]])})
     out = op.transform(nvt.ColumnSelector(["g"]), frame.iloc[1:])
     assert [c.tolist() for c in out["g"]] == [[4, 4], [], [3, 4]]
+
+
+def test_offsets_of_a_slice_start_at_zero() -> None:
+    # cudf hands such slices over; pandas copies
+    part = pa.array([["x"], ["y", "y"], [], ["x"]]).slice(1, 2)
+    assert part.offsets.to_pylist() == [1, 3, 3]
+    assert ops._offsets(part).to_pylist() == [0, 2, 2]
 
 
 def test_fitting_again_starts_anew() -> None:

@@ -90,6 +90,13 @@ def test_csv_with_separators_quotes_and_newlines_in_cells(tmp_path: Path) -> Non
     assert read(tmp_path) == FROM_TEXT
 
 
+def test_newlines_in_cells_of_a_file_of_several_blocks(tmp_path: Path) -> None:
+    rows = [{"user": f"u{n}", "item": f'"{n}",\n' * 150} for n in range(3_000)]
+    (tmp_path / "log.csv").write_text(as_csv(rows), encoding="utf-8")
+    assert (tmp_path / "log.csv").stat().st_size > 2 << 20  # Arrow's block is 1 MiB
+    assert read(tmp_path) == rows
+
+
 def test_gzipped_csv(tmp_path: Path) -> None:
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(as_csv(ROWS).encode()))
     assert read(tmp_path, "log.csv.gz") == FROM_TEXT

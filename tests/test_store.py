@@ -435,7 +435,6 @@ def scene(store: Store) -> frozenset[str]:
     )
 
 
-@pytest.mark.slow
 def test_a_kill_at_every_single_step_leaves_the_old_result_or_the_new(store: Store) -> None:
     write(store, version=1)
     out, _ = writer(store, 2, 0).communicate()

@@ -25,6 +25,7 @@ LOG = [
     ("10", "i1", "new", "web", "Uno", ["a", "b"]),
     ("u1", "i3", "sad", "web", "Three", None),
 ]
+ROLES: tuple[tables.Role, ...] = ("user", "item")
 COLUMNS = ["user", "item", "mood", "shop", "label", "tags"]
 TYPES = dict.fromkeys(COLUMNS, pa.string()) | {"tags": pa.list_(pa.string())}
 
@@ -129,7 +130,7 @@ def test_items_by_hand() -> None:
 
 def test_order_is_by_falling_count_then_by_the_text_of_the_id() -> None:
     items = ["b"] * 2 + ["a"] * 2 + ["10"] * 2 + ["9"] * 3 + ["Ж", "é", "z"]
-    rows = [("u", item, "m", "s", "l", []) for item in items]
+    rows: list[tuple[Any, ...]] = [("u", item, "m", "s", "l", []) for item in items]
     frame = build(recipe(), raw_of(log=log(rows)), "item").frame
     assert frame["item"].to_pylist() == ["9", "10", "a", "b", "z", "é", "Ж"]
     assert frame["train_count"].to_pylist() == [3, 2, 2, 2, 1, 1, 1]
@@ -148,10 +149,10 @@ def test_the_latest_row_of_train_counts_and_not_of_the_file() -> None:
 def test_permuted_rows_change_a_table_only_where_order_is_time() -> None:
     # order of the rows is order of time: two rows of different users and items may change places
     swapped = [LOG[1], LOG[0], *LOG[2:]]
-    for role, key in (("user", "user"), ("item", "item")):
-        one = build(recipe(), raw_of(log=log()), role)  # type: ignore[arg-type]
-        two = build(recipe(), raw_of(log=log(swapped)), role)  # type: ignore[arg-type]
-        assert one.frame.equals(two.frame), key
+    for role in ROLES:
+        one = build(recipe(), raw_of(log=log()), role)
+        two = build(recipe(), raw_of(log=log(swapped)), role)
+        assert one.frame.equals(two.frame), role
     later = [LOG[3], *LOG[:3], *LOG[4:]]  # u2's and i1's last row becomes their first
     users = build(recipe(), raw_of(log=log(later)), "user").frame.to_pylist()
     assert users[0] == {
@@ -182,9 +183,9 @@ def test_a_joined_table_gives_its_whole_catalogue() -> None:
 def test_the_order_of_a_joined_table_does_not_matter() -> None:
     of = recipe(item_table=True, user_table=True, year=YEAR, age=AGE)
     turned = [t.take(pa.array(range(t.num_rows - 1, -1, -1))) for t in (PEOPLE, FILMS)]
-    for role in ("user", "item"):
-        one = build(of, raw_of(log=log(), people=PEOPLE, films=FILMS), role)  # type: ignore[arg-type]
-        two = build(of, raw_of(log=log(), people=turned[0], films=turned[1]), role)  # type: ignore[arg-type]
+    for role in ROLES:
+        one = build(of, raw_of(log=log(), people=PEOPLE, films=FILMS), role)
+        two = build(of, raw_of(log=log(), people=turned[0], films=turned[1]), role)
         assert one.frame.equals(two.frame)
 
 
@@ -211,7 +212,7 @@ def test_a_column_of_the_interactions_beats_that_of_the_joined_table() -> None:
 
 def test_tables_are_those_of_pandas_on_random_rows() -> None:
     rng = np.random.default_rng(6)
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (f"u{rng.integers(9)}", f"i{rng.integers(14)}", str(rng.integers(2)), "s", "l", [])
         for _ in range(300)
     ]

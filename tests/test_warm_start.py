@@ -24,7 +24,7 @@ def test_one_code_stands_for_what_was_not_seen():
 
 def test_new_rows_begin_where_the_unseen_row_stood():
     old, fresh = np.arange(8.0).reshape(4, 2), np.full((6, 2), 9.0)
-    (table,) = grown([old], [fresh], ["table"])
+    (table,) = grown([old], [fresh], ["tower/embeddings:0"])
     assert table.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [4, 5], [4, 5]]
     assert fresh[0, 0] == 9.0  # the argument is left alone
 
@@ -35,7 +35,7 @@ def test_new_rows_begin_where_the_unseen_row_stood():
         (
             [np.zeros((5, 2))],
             [np.zeros((5, 3))],
-            r"tower was \[5, 2\] and would be \[5, 3\]",
+            r"tower/embeddings:0 was \[5, 2\] and would be \[5, 3\]",
         ),
         (
             [np.zeros((5, 2))],
@@ -47,7 +47,12 @@ def test_new_rows_begin_where_the_unseen_row_stood():
 )
 def test_other_towers_are_refused(old, fresh, message):
     with pytest.raises(WarmStartError, match=message):
-        grown(old, fresh, ["tower"] * len(fresh))
+        grown(old, fresh, ["tower/embeddings:0"] * len(fresh))
+
+
+def test_what_is_no_table_does_not_grow():
+    with pytest.raises(WarmStartError, match=r"pool/position:0 was \[5\] and would be \[9\]"):
+        grown([np.zeros(5)], [np.zeros(9)], ["pool/position:0"])
 
 
 def vocabulary(store: Store, column: str) -> Vocabulary:

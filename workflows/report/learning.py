@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.callbacks import VAL_MEAN
+from models.trial import STEADY
 from workflows.report.axes import Axis
 from workflows.report.charts import Flag, Line, Text, plot
 from workflows.report.finished import Finished
@@ -23,8 +24,8 @@ def curves(finished: Finished) -> Iterator[Markup]:
         yield paragraph(
             "The marked epoch was kept: the one with the highest ",
             element("code", monitor),
-            f" on the validation part, over the whole catalogue. {VAL_MEAN} is the mean of recall "
-            "at 10, 20 and 50 and ndcg at 10.",
+            f" on the validation part, over the whole catalogue. {VAL_MEAN} is the mean of "
+            f"{', '.join(STEADY)}.",
             kind="note",
         )
     else:
