@@ -51,7 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
     "evaluate": ("evaluate",),
-    "export": (),
+    "export": ("name",),
     "report": ("name", "description"),
 }
 INPUTS: dict[str, tuple[str, ...]] = {

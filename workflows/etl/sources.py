@@ -20,7 +20,7 @@ from workflows.errors import DataError
 from workflows.recipe import Feature, Recipe, Source
 
 #: A number as text; ISO 8601 text that ends in a zone.
-_NUMBER = r"^[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$"
+_NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
 _ZONE = r"\d:\d\d.*(Z|[-+]\d\d(:?\d\d)?)$"
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
