@@ -179,7 +179,7 @@ def test_lists_of_numbers_become_lists_of_text(tmp_path: Path, size: int) -> Non
     numbers = pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), size))
     pq.write_table(pa.table({"user": ["u", "v"], "tags": numbers}), tmp_path / "log.parquet")
     if size > 0 and int(pa.__version__.split(".")[0]) < 12:  # as in the container
-        with pytest.raises(DataError, match="holds fixed_size_list.* cannot be read as list"):
+        with pytest.raises(DataError, match=r"holds fixed_size_list.* cannot be read as list"):
             read(tmp_path, "log.parquet")
         return
     assert [row["tags"] for row in read(tmp_path, "log.parquet")] == [["1", "2"], ["3", "4"]]

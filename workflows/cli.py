@@ -124,9 +124,9 @@ def etl(
 ) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
+    recipe, store, data = call.open()
     from workflows.etl import etl
 
-    recipe, store, data = call.open()
     earlier = call.store(grow_from) if grow_from else None
     result = etl(recipe, store, device, data=data, grow_from=earlier)
     report = result.report
@@ -156,9 +156,9 @@ def train(
 ) -> None:
     """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
     device = call.device()
+    recipe, store, _ = call.open()
     from workflows.train import train
 
-    recipe, store, _ = call.open()
     earlier = call.store(warm_start) if warm_start else None
     result = train(recipe, store, device, resume=resume, warm_start=earlier)
     shown = ("loss", "val_recall", "val_ndcg")
@@ -203,9 +203,9 @@ def evaluate(
 def tune(call: Call) -> None:
     """Search hyper-parameters on the validation part; an interrupted search goes on."""
     device = call.device()
+    recipe, store, _ = call.open()
     from workflows.tune import tune
 
-    recipe, store, _ = call.open()
     result = tune(recipe, store, device)
     rows = {
         "trials": str(result.trials),
@@ -227,9 +227,9 @@ def export(
 ) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
+    recipe, store, _ = call.open()
     from workflows.export import as_of_named, export
 
-    recipe, store, _ = call.open()
     result = export(recipe, store, device, as_of=as_of_named(as_of))
     rows = {
         "users": f"{result.users:,}",
@@ -246,9 +246,9 @@ def export(
 def report(call: Call) -> None:
     """Write one HTML page and a model card about the finished run."""
     device = call.device()
+    recipe, store, _ = call.open()
     from workflows.report import report
 
-    recipe, store, _ = call.open()
     result = report(recipe, store, device)
     rows = {"page": result.page, "card": result.card, "seconds": f"{result.seconds:.1f}"}
     _show(result, call, rows)
