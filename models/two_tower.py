@@ -271,7 +271,7 @@ class SampledSoftmax(ModelOutput):
         self.table = {name: _constant(facts.items[name]) for name in tower.schema.column_names}
         # in a closure, or Keras would count the tower's weights as this layer's too
         self.embed_items = lambda rows, training: tower(
-            _rows_of(self.table, rows), training=training
+            _rows_of(self.table, _any_number(rows)), training=training
         )
 
     def call(
@@ -328,6 +328,11 @@ def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(column, Ragged):
         return tf.RaggedTensor.from_row_splits(column.values, column.offsets)
     return tf.constant(column)
+
+
+def _any_number(rows: tf.Tensor) -> tf.Tensor:
+    """Forget how many rows there are: Merlin compares the static sizes of what it joins."""
+    return tf.compat.v1.placeholder_with_default(rows, [None])
 
 
 def _rows_of(table: dict[str, Any], rows: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -222,3 +222,17 @@ def test_without_a_valid_part_the_last_epoch_is_kept_with_a_warning(tmp_path, ea
     assert result.best == history(run)[-1]
     assert result.best.epoch == 1
     assert set(result.best.metrics) == {"loss"}
+
+
+@pytest.mark.parametrize("kind", ["full", "mixed", "in_batch"])
+def test_towers_with_layers_train_with_every_kind_of_loss(tiny: Tiny, tmp_path, kind):
+    run = tiny.prepared.branch(
+        tmp_path,
+        f"loss.kind={kind}",
+        "model.combine=concat",
+        "model.query_layers=[8]",
+        "model.item_layers=[8]",
+        "train.epochs=1",
+    )
+    result = train(run.recipe, run.store, CPU)
+    assert np.isfinite(result.best.metrics["loss"])
