@@ -105,6 +105,10 @@ class OptimizerConfig(Part, frozen=True):
     warmup_steps: NonNegative = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
 
+    def __post_init__(self) -> None:
+        if self.weight_decay and self.kind != "adamw":
+            raise ValueError(f"weight_decay is for kind adamw; {self.kind} would not look at it")
+
 
 class TrainConfig(Part, frozen=True):
     """The training loop.

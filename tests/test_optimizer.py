@@ -59,3 +59,9 @@ def test_the_rate_rises_and_then_stays_or_falls(kind, last, middle):
 def test_the_optimiser_follows_its_course():
     config = OptimizerConfig(kind="adam", lr=0.1, warmup_steps=4)
     assert step(config, 3.0) == pytest.approx(2 - 0.1 / 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adagrad"])
+def test_a_decay_that_nobody_would_look_at_is_refused(kind):
+    with pytest.raises(ValueError, match=f"weight_decay is for kind adamw; {kind} would not"):
+        OptimizerConfig(kind=kind, weight_decay=0.1)
