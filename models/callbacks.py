@@ -17,7 +17,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from models.columns import Columns
-from models.retriever import Retriever
 from models.trial import STEADY_KS, Trial, mean_of_steady
 from models.two_tower import TwoTower
 
@@ -77,11 +76,6 @@ class CatalogueValidation(tf.keras.callbacks.Callback):
         means = {n: float(v.mean()) for n, v in self.trial.per_user(model, ks).items()}
         logs.update({f"val_{name}": mean for name, mean in means.items()})
         logs[VAL_MEAN] = mean_of_steady(means)
-
-
-def steady_mean(trial: Trial, retriever: Retriever) -> float:
-    """Return what `val_mean` would be for any retriever."""
-    return trial.steady(retriever)
 
 
 class KeepBest(tf.keras.callbacks.Callback):

@@ -15,6 +15,9 @@ from models.retriever import Ints, Ragged
 Column = npt.NDArray[np.generic] | Ragged
 Columns = Mapping[str, Column]
 
+#: Columns of the splits that name rows of the tables: for the loss and the metrics, no tower's.
+USER_ROW, ITEM_ROW = "user_row", "item_row"
+
 
 def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:
     """Read columns from parquet.

@@ -23,7 +23,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
 from models import in_batch
-from models.columns import Column, Columns, n_rows, take, take_rows
+from models.columns import ITEM_ROW, USER_ROW, Column, Columns, n_rows, take, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.exact import search
 from models.layers import AppendOne, Draws, Dropout, HistoryPool, IdDropout, ItemBias
@@ -34,8 +34,6 @@ Model: TypeAlias = mm.RetrievalModelV2
 Tower: TypeAlias = mm.Encoder
 
 QUERY, ITEM = "query", "candidate"
-#: Columns of a batch that name rows of the tables: for the loss, not for the towers.
-USER_ROW, ITEM_ROW = "user_row", "item_row"
 
 
 class TowerError(ValueError):

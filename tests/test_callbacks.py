@@ -20,7 +20,6 @@ from models.callbacks import (
     KeepBest,
     Progress,
     RefuseNaN,
-    steady_mean,
 )
 from models.config import EvaluateConfig
 from models.trial import Trial, trial
@@ -115,7 +114,7 @@ def test_it_names_what_it_will_add(model, valid):
 def test_the_steady_mean_of_a_model_is_its_val_mean(model, valid):
     logs: dict[str, float] = {}
     validation(model, valid).on_epoch_end(0, logs)
-    assert steady_mean(valid, TwoTower.of(model, TOY.users, TOY.items)) == logs["val_mean"]
+    assert valid.steady(TwoTower.of(model, TOY.users, TOY.items)) == logs["val_mean"]
 
 
 class Scripted(tf.keras.callbacks.Callback):

@@ -161,7 +161,7 @@ def test_a_baseline_that_cannot_run_is_named_with_the_reason(run, monkeypatch, c
 def test_other_baselines_leave_the_trained_model_as_it_is(run):
     # else every change of them would ask for a new training
     recipe = run.world.recipe("evaluate.baselines=[popularity]", "evaluate.bootstrap=7")
-    run.store.read("train", recipe)
+    assert run.store.read("train", recipe) == run.store.read("train", run.recipe)
 
 
 class Popular(TwoTower):

@@ -12,7 +12,7 @@ import msgspec
 import tensorflow as tf
 
 from models import prior as priors
-from models.callbacks import DivergedError, Epoch, steady_mean
+from models.callbacks import DivergedError, Epoch
 from models.checkpoint import Checkpoint
 from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
@@ -209,7 +209,7 @@ def _choose_prior(fit: Fit, recipe: Recipe, prepared: Prepared) -> Prior:
     for prior in priors.grid(recipe.prior):
         apply_prior(fit.model, prepared, prior, as_of="valid")
         retriever = TwoTower.of(fit.model, prepared.users, prepared.items)
-        scores[prior] = steady_mean(fit.validation.trial, retriever)
+        scores[prior] = fit.validation.trial.steady(retriever)
     best = max(scores, key=lambda prior: scores[prior])
     log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
     # the weights are saved without it: its counts depend on the cut that is asked for

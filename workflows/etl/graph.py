@@ -21,14 +21,13 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from models.columns import ITEM_ROW, USER_ROW
 from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
 from workflows.recipe import Recipe
 from workflows.vocabulary import Vocabulary
 
 _ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
 _ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
-#: Columns of the splits that name rows of the tables.
-USER_ROW, ITEM_ROW = "user_row", "item_row"
 
 
 class NumberFact(msgspec.Struct, frozen=True):
