@@ -34,6 +34,7 @@ LEVERS: dict[str, list[str]] = {
     "no history, user id instead": ["history=null", "features.user_id.input=true"],
     "no item bias": ["model.item_bias=false"],
     "no dropout": ["model.dropout=0"],
+    "id dropout 0.05": ["model.id_dropout=0.05"],
     "L2-normalised, T 0.1": ["model.normalize=true", "loss.temperature=0.1"],
     "concat and MLP 128-64": [
         "model.combine=concat",

@@ -17,6 +17,9 @@ Columns = Mapping[str, Column]
 
 #: Columns of the splits that name rows of the tables: for the loss and the metrics, no tower's.
 USER_ROW, ITEM_ROW = "user_row", "item_row"
+#: What a row counts in the loss, for the loss alone; absent where all count the same.
+ROW_WEIGHT = "row_weight"
+LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 
 def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:

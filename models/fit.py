@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from models import two_tower
 from models.batches import Batches
 from models.callbacks import (
     CatalogueValidation,
@@ -20,9 +19,10 @@ from models.callbacks import (
     RefuseNaN,
 )
 from models.checkpoint import Checkpoint, WriteCheckpoint
-from models.columns import Columns, as_array
-from models.config import LossConfig, OptimizerConfig, TrainConfig
+from models.columns import USER_ROW, Columns, as_array
+from models.config import OptimizerConfig, TrainConfig
 from models.optimizer import optimizer
+from models.sampled_softmax import BatchLoss
 from models.trial import Trial
 from models.two_tower import Model
 
@@ -58,7 +58,6 @@ class Fit:
         model: built, not yet compiled.
         columns: training rows.
         train: the loop.
-        loss: its reduction is taken here.
         rates: the optimiser.
         validation: None where there is no validation part: then the last epoch is the best.
         checkpoint: where to keep each epoch; None for nowhere.
@@ -68,7 +67,6 @@ class Fit:
     model: Model
     columns: Columns
     train: TrainConfig
-    loss: LossConfig
     rates: OptimizerConfig
     validation: Validation | None
     checkpoint: Checkpoint | None = None
@@ -80,14 +78,14 @@ class Fit:
             {name: self.columns[name] for name in self.model.schema.column_names},
             batch_size=self.train.batch_size,
             seed=self.train.seed,
-            owners=as_array(self.columns[two_tower.USER_ROW]),
+            owners=as_array(self.columns[USER_ROW]),
             max_per_owner=self.train.max_rows_per_user,
         )
         # nothing branches on a tensor, and autograph takes seconds to convert Merlin's code
         self.model.train_step = tf.autograph.experimental.do_not_convert(self.model.train_step)
         self.model.compile(
             optimizer=optimizer(self.rates, steps=len(self.batches) * self.train.epochs),
-            loss=two_tower.RowLoss(self.loss.reduction),
+            loss=BatchLoss(),
             metrics=[],
         )
 

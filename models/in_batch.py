@@ -4,17 +4,47 @@
 
 Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item recommendations",
 section 3: an item stands in a batch as often as it is popular, so log q (its share of the training
-rows) is taken off its logit. The correction does not depend on the temperature. Pure functions.
+rows) is taken off its logit. The correction does not depend on the temperature.
+
+TensorFlow's own way keeps several matrices [B, C] and reads each from memory again and again. Here
+a block of rows at a time gets its probabilities, its loss and its part of both gradients while it
+lies in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
+memory is O((B + C)·d), and the three matrix products are most of the time. Pure functions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-#: Added to the logits of masked items: their probability is exactly 0 in float32.
-_NEVER = -1e9
+#: Logit of a masked item: its probability is exactly 0.
+_NEVER = tf.float32.min
+
+#: Scores of a block: few enough for the cache, enough to keep the cores busy (benchmarks/NOTES.md).
+BLOCK_SCORES = 1 << 21
+
+#: A smaller probability than this has lost digits to underflow; its log is taken the long way.
+_TINY = 1e-30
+
+#: Gives the cells (row of the block, column) that are no negatives, int64 [n, 2], of a block of
+#: rows from start to stop.
+Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class Loss(NamedTuple):
+    """A batch's loss.
+
+    Attributes:
+        total: the weighted sum of the rows' losses, float32 []; only this one has gradients.
+        rows: loss of each row, unweighted, float32 [B].
+    """
+
+    total: tf.Tensor
+    rows: tf.Tensor
 
 
 def log_q(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
@@ -42,52 +72,100 @@ def mixture_log_q(
     return np.log(mixed).astype(np.float32)
 
 
-def known_positives(
-    users: tf.Tensor, items: tf.Tensor, values: tf.Tensor, offsets: tf.Tensor
-) -> tf.Tensor:
-    """Return bool [B, C]: the user of row b is known to like the item of column c.
-
-    Args:
-        users: user rows, int [B].
-        items: item rows, int [C].
-        values: item rows that users like, int [n], user by user.
-        offsets: int64 [n_users + 1]; user u likes `values[offsets[u]:offsets[u + 1]]`.
-    """
-    spans = tf.ragged.range(tf.gather(offsets, users), tf.gather(offsets, users + 1))
-    liked = tf.cast(tf.gather(values, spans.values), items.dtype)
-    distinct = tf.sort(tf.unique(items).y)
-    size = tf.size(distinct)
-    place = tf.minimum(tf.searchsorted(distinct, liked), size - 1)
-    here = tf.where(tf.gather(distinct, place) == liked)[:, 0]
-    rows = tf.gather(spans.value_rowids(), here)
-    cells = tf.stack([rows, tf.cast(tf.gather(place, here), tf.int64)], axis=1)
-    shape = tf.cast(tf.stack([tf.size(users), size]), tf.int64)
-    likes = tf.scatter_nd(cells, tf.ones(tf.shape(here), tf.int32), shape) > 0
-    return tf.gather(likes, tf.searchsorted(distinct, items), axis=1)
-
-
 def softmax_loss(
-    logits: tf.Tensor,
-    positives: tf.Tensor,
+    queries: tf.Tensor,
+    items: tf.Tensor,
+    own: tf.Tensor,
     *,
+    weights: tf.Tensor,
     temperature: float = 1.0,
     log_q: tf.Tensor | None = None,
-    mask: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Return the loss of each row, float32 [B].
+    mask: Mask | None = None,
+    block_scores: int = BLOCK_SCORES,
+) -> Loss:
+    """Return the loss of a batch; the gradient of its total reaches `queries` and `items`.
 
     Args:
-        logits: scores, float [B, C].
-        positives: the column of each row's own item, int [B].
+        queries: float32 [B, d].
+        items: float32 [C, d].
+        own: the column of each row's own item, int [B].
+        weights: of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
         log_q: of each column's item, float32 [C]; None for no correction.
-        mask: bool [B, C], True where column c is no negative of row b; ignored at its positive.
+        mask: which columns are no negatives of a row; it leaves out the row's own.
+        block_scores: upper bound for rows x C of a block; a block has one row at least.
     """
-    logits = tf.cast(logits, tf.float32) / temperature
-    if log_q is not None:
-        logits -= log_q[None, :]
-    positive = tf.gather(logits, positives, batch_dims=1)
-    if mask is not None:
-        own = tf.one_hot(positives, tf.shape(logits)[1], on_value=False, off_value=True)
-        logits += tf.cast(mask & own, tf.float32) * _NEVER
-    return tf.reduce_logsumexp(logits, axis=1) - positive
+    own = tf.cast(own, tf.int32)
+
+    @tf.custom_gradient
+    def loss(queries: tf.Tensor, items: tf.Tensor) -> tuple[Loss, Callable[..., object]]:
+        rows, d_queries, d_items = _blocks(
+            queries / temperature, items, own, weights, log_q, mask, block_scores
+        )
+
+        def gradient(d_total: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return d_total / temperature * d_queries, d_total * d_items
+
+        return Loss(tf.tensordot(weights, rows, 1), rows), gradient
+
+    return Loss(*loss(queries, items))
+
+
+def _blocks(
+    queries: tf.Tensor,
+    items: tf.Tensor,
+    own: tf.Tensor,
+    weights: tf.Tensor,
+    log_q: tf.Tensor | None,
+    mask: Mask | None,
+    block_scores: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1."""
+    n_rows, dim = tf.shape(queries)[0], queries.shape[1]
+    step = tf.clip_by_value(block_scores // tf.maximum(tf.shape(items)[0], 1), 1, n_rows)
+    count = -(-n_rows // tf.maximum(step, 1))
+    wide = items
+    if log_q is not None:  # one dimension more costs less than a pass over the scores
+        queries = tf.concat([queries, tf.ones_like(queries[:, :1])], 1)
+        wide = tf.concat([items, -log_q[:, None]], 1)
+
+    def block(
+        i: tf.Tensor, d_items: tf.Tensor, losses: tf.TensorArray, d_queries: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray, tf.TensorArray]:
+        start = i * step
+        stop = tf.minimum(start + step, n_rows)
+        query, mine, weight = queries[start:stop], own[start:stop], weights[start:stop, None]
+        scores = tf.matmul(query, wide, transpose_b=True)
+        if mask is not None:
+            cells = mask(start, stop)
+            never = tf.fill([tf.shape(cells)[0]], _NEVER)
+            scores = tf.tensor_scatter_nd_update(scores, cells, never)
+        shares = tf.nn.softmax(scores)
+        loss = _minus_log(tf.gather(shares, mine, batch_dims=1), scores, mine)
+        d_query = tf.matmul(shares, items) - tf.gather(items, mine)
+        d_items += tf.matmul(shares, query[:, :dim] * weight, transpose_a=True)
+        return i + 1, d_items, losses.write(i, loss), d_queries.write(i, d_query * weight)
+
+    _, d_items, losses, d_queries = tf.while_loop(
+        lambda i, *_: i < count,
+        block,
+        (
+            tf.constant(0),
+            tf.zeros_like(items),
+            tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=[None]),
+            tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=[None, dim]),
+        ),
+        parallel_iterations=1,
+    )
+    pull = queries[:, :dim] * weights[:, None]
+    d_items = tf.tensor_scatter_nd_sub(d_items, own[:, None], pull)
+    return losses.concat(), d_queries.concat(), d_items
+
+
+def _minus_log(shares: tf.Tensor, scores: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    """Return -log of the own items' probabilities, from the scores where they underflow."""
+    return tf.cond(
+        tf.reduce_all(shares > _TINY),
+        lambda: -tf.math.log(shares),
+        lambda: tf.reduce_logsumexp(scores, axis=1) - tf.gather(scores, own, batch_dims=1),
+    )

@@ -11,7 +11,7 @@ from toy_towers import toy_towers
 from models.callbacks import Epoch
 from models.config import EvaluateConfig
 from models.prior import Prior
-from models.two_tower import embed
+from models.towers import embed
 from workflows.artifacts import KNOWN, Prepared, TrainFiles, apply_prior, build_model, load_model
 from workflows.errors import ArtifactError, MissingStage, StaleInput
 

@@ -6,12 +6,12 @@ import merlin.models.tf as mm
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.in_batch import known_positives, log_q, mixture_log_q, softmax_loss
+from models.in_batch import Mask, log_q, mixture_log_q, softmax_loss
 
 # a batch with a repeated item, a repeated user, and a user who likes nearly everything
 USERS = np.array([0, 0, 1, 2, 2])
@@ -52,16 +52,30 @@ def slope(logits, weights, positives, **kw) -> np.ndarray:
     return gradient
 
 
+def masked(cells: list[list[bool]] | np.ndarray | None) -> Mask | None:
+    """Return a matrix as a mask: the cells of a block of rows, but for the diagonal."""
+    if cells is None:
+        return None
+    off = np.array(cells, bool) & ~np.eye(*np.shape(cells), dtype=bool)
+    return lambda start, stop: tf.where(tf.constant(off)[start:stop])
+
+
 def loss_and_gradient(logits, weights, positives, **kw) -> tuple[np.ndarray, np.ndarray]:
-    variable = tf.Variable(logits.astype(np.float32))
+    """Return row losses and the gradient of their weighted sum; the items are unit vectors."""
+    queries = tf.constant(logits, tf.float32)
+    items = tf.eye(queries.shape[1])
     with tf.GradientTape() as tape:
-        losses = softmax_loss(variable, tf.constant(positives), **kw)
-        total = tf.reduce_sum(losses * tf.constant(weights, tf.float32))
-    return losses.numpy(), tape.gradient(total, variable).numpy()
+        tape.watch(queries)
+        loss = softmax_loss(
+            queries, items, tf.constant(positives), weights=tf.constant(weights, tf.float32), **kw
+        )
+    np.testing.assert_allclose(loss.total, np.dot(weights, loss.rows), rtol=1e-6)
+    return loss.rows.numpy(), tape.gradient(loss.total, queries).numpy()
 
 
-def as_tensor(value, dtype):
-    return None if value is None else tf.constant(value, dtype)
+def losses_of(logits, own=None, **kw) -> np.ndarray:
+    own = np.arange(len(logits)) if own is None else own
+    return loss_and_gradient(logits, np.ones(len(logits)), own, **kw)[0]
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -77,7 +91,7 @@ def test_values_and_gradients_are_those_of_plain_float64(temperature, corrected,
         positives,
         temperature=temperature,
         log_q=tf.gather(log_q(COUNTS), ITEMS) if corrected else None,
-        mask=as_tensor(MASKS[mask], tf.bool),
+        mask=masked(MASKS[mask]),
     )
     setting = {"temperature": temperature, "q": q, "mask": MASKS[mask]}
     expected = by_hand(LOGITS, positives, **setting)
@@ -107,13 +121,12 @@ def test_the_positive_may_stand_in_any_column():
 
 def test_the_correction_does_not_depend_on_the_temperature():
     q = tf.gather(log_q(COUNTS), ITEMS)
-    plain = softmax_loss(tf.constant(LOGITS), tf.range(5), log_q=q).numpy()
+    plain = losses_of(LOGITS, log_q=q)
     for temperature in (0.05, 7.0):
-        scaled = tf.constant(LOGITS * temperature, tf.float32)
-        losses = softmax_loss(scaled, tf.range(5), temperature=temperature, log_q=q)
+        losses = losses_of(LOGITS * temperature, temperature=temperature, log_q=q)
         np.testing.assert_allclose(losses, plain, rtol=1e-4)
         # Merlin's way divides the correction too
-        divided = softmax_loss(scaled - q[None, :], tf.range(5), temperature=temperature)
+        divided = losses_of(LOGITS * temperature - q[None, :], temperature=temperature)
         assert not np.allclose(divided, plain, rtol=0.05)
 
 
@@ -123,7 +136,7 @@ def test_a_masked_item_has_probability_zero_however_high_its_score(loudness):
     logits[0, 2] = loudness
     mask = np.zeros((5, 5), bool)
     mask[0, 2] = True
-    losses, gradient = loss_and_gradient(logits, np.ones(5), np.arange(5), mask=tf.constant(mask))
+    losses, gradient = loss_and_gradient(logits, np.ones(5), np.arange(5), mask=masked(mask))
     assert gradient[0, 2] == 0.0
     without = by_hand(np.delete(LOGITS, 2, axis=1)[:1], [0], temperature=1.0, q=None, mask=None)
     np.testing.assert_allclose(losses[:1], without, rtol=1e-6)
@@ -131,7 +144,7 @@ def test_a_masked_item_has_probability_zero_however_high_its_score(loudness):
 
 def test_a_row_whose_every_column_is_masked_keeps_its_own_and_loses_nothing():
     losses, gradient = loss_and_gradient(
-        LOGITS * 20, np.ones(5), np.arange(5), mask=tf.ones([5, 5], tf.bool)
+        LOGITS * 20, np.ones(5), np.arange(5), mask=masked(np.ones([5, 5], bool))
     )
     assert (losses == 0).all()
     assert (gradient == 0).all()
@@ -146,12 +159,13 @@ def test_a_large_score_gives_a_finite_loss():
 
 def test_without_options_it_is_the_loss_of_tensorflow_recommenders():
     # tfrs.tasks.Retrieval: identity labels, categorical cross-entropy of the scores, summed
-    queries, items = (np.random.default_rng(s).normal(size=(6, 3)) for s in (2, 3))
-    scores = tf.constant(queries @ items.T, tf.float32)
+    queries, items = (
+        tf.constant(np.random.default_rng(s).normal(size=(6, 3)), tf.float32) for s in (2, 3)
+    )
     theirs = tf.keras.losses.CategoricalCrossentropy(
         from_logits=True, reduction=tf.keras.losses.Reduction.SUM
-    )(tf.eye(6), scores)
-    ours = tf.reduce_sum(softmax_loss(scores, tf.range(6)))
+    )(tf.eye(6), queries @ tf.transpose(items))
+    ours = softmax_loss(queries, items, tf.range(6), weights=tf.ones(6)).total
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -181,22 +195,23 @@ def test_masking_equal_items_is_the_loss_of_merlin_models(temperature):
         their_total = tf.reduce_sum(their_losses)
     with tf.GradientTape() as own_tape:
         own_tape.watch([queries, vectors])
-        our_losses = softmax_loss(
-            tf.matmul(queries, vectors, transpose_b=True),
+        ours = softmax_loss(
+            queries,
+            vectors,
             tf.range(5),
+            weights=tf.ones(5),
             temperature=temperature,
-            mask=ITEMS[:, None] == ITEMS[None, :],
+            mask=masked(ITEMS[:, None] == ITEMS[None, :]),
         )
-        our_total = tf.reduce_sum(our_losses)
-    np.testing.assert_allclose(our_losses, their_losses, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.rows, their_losses, rtol=1e-5, atol=1e-6)
     pairs = zip(
-        own_tape.gradient(our_total, [queries, vectors]),
+        own_tape.gradient(ours.total, [queries, vectors]),
         tape.gradient(their_total, [queries, vectors]),
         strict=True,
     )
-    for ours, merlins in pairs:
-        np.testing.assert_allclose(ours, merlins, rtol=1e-4, atol=1e-6)
-    unmasked = softmax_loss(tf.matmul(queries, vectors, transpose_b=True), tf.range(5))
+    for mine, merlins in pairs:
+        np.testing.assert_allclose(mine, merlins, rtol=1e-4, atol=1e-6)
+    unmasked = softmax_loss(queries, vectors, tf.range(5), weights=tf.ones(5)).rows
     assert not np.allclose(unmasked, their_losses, rtol=1e-3)
 
 
@@ -227,12 +242,14 @@ def test_the_q_of_a_mixture_adds_up_to_one(counts, batch_size, negatives):
 
 def gradient_by_item(scores, drawn, counts, *, corrected) -> np.ndarray:
     """Return the gradient of one row against drawn items (the first is its own), item by item."""
-    variable = tf.Variable(scores[None, drawn], dtype=tf.float32)
+    queries = tf.ones([1, 1])
+    items = tf.constant(scores[drawn, None], tf.float32)
     with tf.GradientTape() as tape:
+        tape.watch(items)
         q = tf.gather(log_q(counts), drawn) if corrected else None
-        loss = softmax_loss(variable, tf.constant([0]), log_q=q)
+        loss = softmax_loss(queries, items, tf.constant([0]), weights=tf.ones(1), log_q=q)
     sums = np.zeros(len(scores))
-    np.add.at(sums, drawn, tape.gradient(loss, variable).numpy()[0])
+    np.add.at(sums, drawn, tape.gradient(loss.total, items).numpy()[:, 0])
     return sums
 
 
@@ -249,45 +266,49 @@ def test_with_the_correction_a_sampled_gradient_approaches_that_of_the_full_soft
     assert np.abs(raw - full).max() > 0.1  # the control: the head of the catalogue is punished
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None], tf.int64),
-    ]
-)
-def traced(users, items, values, offsets):
-    return known_positives(users, items, values, offsets)
+@pytest.mark.parametrize("block_scores", [1, 7, 40, 10_000])
+def test_blocks_change_nothing(block_scores):
+    draw = np.random.default_rng(6)
+    queries, items = draw.normal(size=(13, 4)), draw.normal(size=(20, 4))
+    own, weights = draw.integers(0, 20, 13), draw.uniform(size=13)
+    cells = draw.uniform(size=(13, 20)) < 0.3
+    cells[np.arange(13), own] = False
+    q = draw.normal(size=20)
 
+    @tf.function  # as in a fit: the number of rows is not known when the graph is made
+    def run(queries, items):
+        with tf.GradientTape() as tape:
+            tape.watch([queries, items])
+            loss = softmax_loss(
+                queries,
+                items,
+                tf.constant(own),
+                weights=tf.constant(weights, tf.float32),
+                temperature=0.5,
+                log_q=tf.constant(q, tf.float32),
+                mask=lambda start, stop: tf.where(tf.constant(cells)[start:stop]),
+                block_scores=block_scores,
+            )
+        return loss, tape.gradient(loss.total, [queries, items])
 
-@st.composite
-def likes_and_batch(draw):
-    n_items = draw(st.integers(1, 8))
-    item = st.integers(0, n_items - 1)
-    liked = draw(st.lists(st.lists(item, max_size=6), min_size=1, max_size=5))
-    users = draw(st.lists(st.integers(0, len(liked) - 1), min_size=1, max_size=6))
-    return liked, users, draw(st.lists(item, min_size=1, max_size=8))
-
-
-@settings(deadline=None, max_examples=150)
-@given(likes_and_batch())
-def test_known_positives_are_those_of_a_double_loop(world):
-    liked, users, items = world
-    found = traced(
-        np.array(users, np.int32),
-        np.array(items, np.int32),
-        np.array([i for of_user in liked for i in of_user], np.int32),
-        np.cumsum([0, *map(len, liked)]),
+    shape = [tf.TensorSpec([None, 4], tf.float32)] * 2
+    loss, gradients = run.get_concrete_function(*shape)(
+        tf.constant(queries, tf.float32), tf.constant(items, tf.float32)
     )
-    assert found.numpy().tolist() == [[i in liked[u] for i in items] for u in users]
+    logits = queries @ items.T / 0.5 - q
+    logits[cells] = -np.inf
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(loss.rows, -np.log(shares[np.arange(13), own]), rtol=1e-5)
+    slope = (shares - np.eye(20)[own]) * weights[:, None] / 0.5
+    np.testing.assert_allclose(gradients[0], slope @ items, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gradients[1], slope.T @ queries, rtol=1e-4, atol=1e-6)
 
 
-def test_known_positives_of_users_who_like_nothing():
-    found = known_positives(
-        tf.constant([1, 0]),
-        tf.constant([5, 5, 2]),
-        tf.zeros([0], tf.int32),
-        tf.zeros([3], tf.int64),
-    )
-    assert found.numpy().tolist() == [[False] * 3] * 2
+def test_the_gradient_follows_what_becomes_of_the_total():
+    queries, items = tf.constant(LOGITS, tf.float32), tf.eye(5)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(queries)
+        total = softmax_loss(queries, items, tf.range(5), weights=tf.ones(5)).total
+        tripled = 3.0 * total
+    plain, thrice = (tape.gradient(of, queries).numpy() for of in (total, tripled))
+    np.testing.assert_allclose(thrice, 3 * plain, rtol=1e-6)

@@ -14,7 +14,8 @@ from models.batches import Batches
 from models.columns import Column, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.retriever import Ragged
-from models.two_tower import RowLoss, TrainingFacts, build
+from models.sampled_softmax import BatchLoss, TrainingFacts
+from models.two_tower import build
 
 #: Codes 0, 1, 2 stand for padding, null and unseen; values follow.
 FIRST = UNSEEN + 1
@@ -93,10 +94,22 @@ class ToyTowers:
         return Batches(columns, batch_size=batch_size, seed=1)
 
 
-def compiled(
-    model: mm.RetrievalModelV2, *, lr: float = 0.05, reduction: str = "mean"
-) -> mm.RetrievalModelV2:
-    model.compile(tf.keras.optimizers.Adam(lr), loss=RowLoss(reduction), metrics=[])
+def weights_of(tower: mm.Encoder, kind: type) -> tf.keras.layers.Layer:
+    return next(layer for layer in tower.submodules if isinstance(layer, kind))
+
+
+def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
+    """Return each embedding table by the name of its column."""
+    return {
+        layer.table_name: layer.table.embeddings.numpy()
+        for tower in (model.query_encoder, model.candidate_encoder)
+        for layer in tower.submodules
+        if isinstance(layer, mm.EmbeddingTable)
+    }
+
+
+def compiled(model: mm.RetrievalModelV2, *, lr: float = 0.05) -> mm.RetrievalModelV2:
+    model.compile(tf.keras.optimizers.Adam(lr), loss=BatchLoss(), metrics=[])
     return model
 
 

@@ -17,6 +17,8 @@ from models.columns import Column, as_array, read_columns
 from models.config import EvaluateConfig
 from models.prior import Prior
 from models.retriever import Interactions, Ragged
+from models.sampled_softmax import TrainingFacts
+from models.towers import TowerError
 from models.trial import Trial, trial
 from models.two_tower import Model
 from workflows.errors import RecipeError
@@ -159,7 +161,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
         RecipeError: the towers do not fit together.
     """
     positives = prepared.histories("train")
-    facts = two_tower.TrainingFacts(
+    facts = TrainingFacts(
         prepared.item_counts,
         positives,
         prepared.items,
@@ -169,7 +171,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
     schema = two_tower.read_schema(prepared.folder / "train")
     try:
         return two_tower.build(schema, recipe.model, recipe.loss, facts, seed=recipe.train.seed)
-    except two_tower.TowerError as error:
+    except TowerError as error:
         raise RecipeError(f"recipe {recipe.name}, field model: {error}") from None
 
 

@@ -160,7 +160,6 @@ def _prepare(model: Model, recipe: Recipe, prepared: Prepared, checkpoint: Check
         model=model,
         columns=prepared.part("train"),
         train=recipe.train,
-        loss=recipe.loss,
         rates=recipe.optimizer,
         validation=validation,
         checkpoint=checkpoint,

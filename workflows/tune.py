@@ -129,7 +129,6 @@ def _value(
         model=build_model(chosen, prepared),
         columns=prepared.part("train"),
         train=chosen.train,
-        loss=chosen.loss,
         rates=chosen.optimizer,
         validation=validation,
     )

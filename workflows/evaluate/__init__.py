@@ -20,8 +20,9 @@ from models.baselines.errors import CannotFit
 from models.baselines.opponent import Facts, as_of
 from models.metrics import Places
 from models.retriever import BrokenModel, Floats, Retriever
+from models.towers import embed
 from models.trial import Trial
-from models.two_tower import TwoTower, embed
+from models.two_tower import TwoTower
 from workflows.artifacts import Prepared, load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, DataError

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.columns import Columns, as_array, take_rows
+from models.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
 from models.retriever import Floats
 from models.trial import Trial
-from models.two_tower import ITEM_ROW, USER_ROW, TwoTower
+from models.two_tower import TwoTower
 
 
 def hits_by_score(

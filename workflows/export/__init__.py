@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from models.columns import Columns, as_array
 from models.retriever import Queries, Ragged
-from models.two_tower import Model, Tower, TwoTower, embed
+from models.towers import Tower, embed
+from models.two_tower import Model, TwoTower
 from workflows.artifacts import KNOWN, Prepared, load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, RecipeError

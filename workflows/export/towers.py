@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from models.two_tower import Tower
+from models.towers import Tower
 from workflows.vocabulary import PAD
 
 OUTPUT = "embedding"

@@ -1,0 +1,188 @@
+"""One tower from a schema: Merlin's encoder, with the pooled history and the bias that it lacks.
+
+Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
+each CATEGORICAL by an embedding (lists by the mean of theirs) and each CONTINUOUS as a number.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import merlin.models.tf as mm
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from merlin.schema import ColumnSchema, Schema, Tags
+
+from models.columns import Columns, n_rows, take
+from models.config import UNSEEN, TwoTowerConfig
+from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias
+
+#: What the rest of the house calls Merlin's class.
+Tower: TypeAlias = mm.Encoder
+
+
+class TowerError(ValueError):
+    """The configuration and the schema make no pair of towers."""
+
+
+def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
+    """Return the inputs of the query tower and of the item tower."""
+    inputs = schema.select_by_tag(Tags.CATEGORICAL) + schema.select_by_tag(Tags.CONTINUOUS)
+    query = inputs.select_by_tag(Tags.USER) + inputs.select_by_tag(Tags.CONTEXT)
+    return query, inputs.select_by_tag(Tags.ITEM)
+
+
+def build_tower(
+    name: str,
+    schema: Schema,
+    config: TwoTowerConfig,
+    layers: tuple[int, ...],
+    seed: int,
+    *,
+    shared: Tower | None = None,
+) -> Tower:
+    """Build one encoder; history columns look their items up in the tables of `shared`."""
+    if not schema:
+        raise TowerError(
+            f"the {name} tower has no inputs; give a feature of its role `input: true`"
+        )
+    histories = schema.select_by_tag(Tags.SEQUENCE)
+    plain = schema.excluding_by_tag(Tags.SEQUENCE)
+    categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
+    branches: dict[str, Any] = {}
+    if categorical:
+        branches["categorical"] = _embeddings(name, categorical, config, seed)
+    if continuous:
+        project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
+        branches["continuous"] = (
+            mm.ContinuousProjection(continuous, project)
+            if config.combine == "sum"
+            else mm.Continuous(continuous)
+        )
+    for column in histories:
+        assert shared is not None
+        # no column's name: ParallelBlock takes a branch called like its input for one that it feeds
+        branches[f"{column.name}_pool"] = HistoryPool(
+            Schema([column]),
+            _table(shared, column),
+            max_len=int(column.shape.dims[1].max),
+            decay=config.history_decay,
+        )
+    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
+    inputs = mm.ParallelBlock(branches, aggregation=config.combine, is_input=True, schema=schema)
+    blocks: list[tf.keras.layers.Layer] = []
+    if config.dropout:
+        blocks.append(Dropout(config.dropout, seed=seed))
+    if layers:
+        blocks.append(
+            mm.MLPBlock(list(layers), activation=config.activation, no_activation_last_layer=True)
+        )
+    if config.normalize:
+        blocks.append(mm.L2Norm())
+    ids = schema.select_by_tag(Tags.ID)
+    if config.item_bias and name == "item" and not ids:
+        raise TowerError(
+            "item_bias needs the item id; set `input: true` for it, or model.item_bias to false"
+        )
+    if config.item_bias:
+        blocks.append(_bias(ids.first) if name == "item" else AppendOne())
+    pre = None
+    if config.id_dropout and ids:
+        pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed + 1)
+    return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+
+
+def _embeddings(
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int
+) -> tf.keras.layers.Layer:
+    """Return one table a column, lists by the mean of theirs."""
+    return mm.Embeddings(
+        schema,
+        dim=config.dim,
+        sequence_combiner="mean",
+        embeddings_initializer={
+            column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)
+            for i, column in enumerate(schema)
+        },
+        block_name=f"{name}_embeddings",
+    )
+
+
+def _table(tower: Tower, column: ColumnSchema) -> tf.keras.layers.Embedding:
+    """Return the tower's table of the domain that a column shares."""
+    domain = column.int_domain.name
+    for block in tower.submodules:
+        if isinstance(block, mm.EmbeddingTable) and block.table_name == domain:
+            return block.table
+    raise TowerError(
+        f"{column.name!r} shares the embeddings of {domain!r}, which is no input of the item "
+        f"tower; set features.{domain}.input to true, or leave it out of history.columns."
+    )
+
+
+def _bias(item_id: ColumnSchema) -> ItemBias:
+    return ItemBias(item_id.name, item_id.int_domain.max + 1)
+
+
+def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
+    """Return one row of zeros (lists: one zero) of these columns, to build weights with."""
+    batch: dict[str, tf.Tensor] = {}
+    for column in schema:
+        dtype = tf.as_dtype(column.dtype.to_numpy.name)
+        if column.is_list:
+            batch[f"{column.name}__values"] = tf.zeros([1], dtype)
+            batch[f"{column.name}__offsets"] = tf.constant([0, 1], tf.int32)
+        else:
+            batch[column.name] = tf.zeros([1], dtype)
+    return batch
+
+
+def width(tower: Tower) -> int:
+    return int(tower(_empty_batch(tower.schema)).shape[-1])
+
+
+#: Traced once a tower; validation asks after every epoch.
+_COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
+
+
+def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
+    """Return the tower as a function of batches of any size."""
+    if tower not in _COMPILED:
+        # unknown sizes in every spec, or each new size would be traced again
+        specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}
+        reference = weakref.ref(tower)  # a strong one would keep the key alive for ever
+
+        def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            alive = reference()
+            assert alive is not None, "its caller holds it"
+            return alive(batch, training=False)
+
+        # no autograph: nothing here branches on a tensor, and converting Merlin's code takes 4 s
+        _COMPILED[tower] = tf.function(call, input_signature=[specs], autograph=False)
+    return _COMPILED[tower]
+
+
+def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
+    """Return the tower's output for each row: direct calls on batches.
+
+    Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
+
+    Args:
+        tower: an encoder.
+        columns: its inputs, name → [n_rows].
+        batch_size: rows of a call.
+
+    Returns:
+        float32 [n_rows, dim].
+    """
+    columns = {name: columns[name] for name in tower.schema.column_names}
+    count = n_rows(columns)
+    call = _compiled(tower, take(columns, np.arange(0)))
+    parts = [
+        call({name: tf.constant(v) for name, v in take(columns, rows).items()}).numpy()
+        for rows in np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+    ]
+    return np.concatenate(parts).astype(np.float32, copy=False)

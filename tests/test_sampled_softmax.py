@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import merlin.models.tf as mm
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy_towers import FIRST, tables, toy_towers, weights_of
+
+from models.batches import Batches
+from models.columns import take
+from models.config import LossConfig
+from models.layers import Draws
+from models.sampled_softmax import ITEM, QUERY, BatchLoss, SampledSoftmax
+from models.towers import embed
+
+TOY = toy_towers()
+N_ITEMS = TOY.world.train.n_items
+BATCH = np.arange(40)
+
+
+def row_losses(model: mm.RetrievalModelV2, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the training loss of each row of a batch."""
+    tensors = {name: tf.constant(values) for name, values in batch.items()}
+    vectors = {QUERY: model.query_encoder(tensors), ITEM: model.candidate_encoder(tensors)}
+    output = weights_of(model, SampledSoftmax)
+    return output.loss_of(vectors, tensors, training=True).rows.numpy()
+
+
+def a_batch(model: mm.RetrievalModelV2, rows: np.ndarray = BATCH) -> dict[str, np.ndarray]:
+    return take({name: TOY.train[name] for name in model.schema.column_names}, rows)
+
+
+def losses_by_hand(model, batch, columns: np.ndarray, *, temperature, log_q, mask) -> np.ndarray:
+    """State the loss in float64 from the vectors; `columns` are the items of the comparison."""
+    queries = embed(model.query_encoder, {"user_id": batch["user_id"]}).astype(np.float64)
+    items = embed(model.candidate_encoder, TOY.items).astype(np.float64)
+    users, own = batch["user_row"], batch["item_row"]
+    likes = TOY.world.train.histories()
+    losses = []
+    for b in range(len(own)):
+        terms, mine = [], None
+        for c, item in enumerate(columns):
+            term = queries[b] @ items[item] / temperature - log_q[item]
+            is_own = c == b if len(columns) != N_ITEMS else item == own[b]
+            masked = {"none": False, "item": item == own[b], "user": item in likes[users[b]]}
+            if is_own:
+                mine = term
+            if is_own or not masked[mask]:
+                terms.append(term)
+        losses.append(np.log(np.exp(terms).sum()) - mine)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("mask", ["none", "item", "user"])
+@pytest.mark.parametrize("kind", ["in_batch", "mixed", "full"])
+def test_the_loss_is_that_of_the_vectors_in_float64(kind, mask):
+    config = LossConfig(kind=kind, mask=mask, temperature=0.3, negatives=30)
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    counts = np.maximum(TOY.facts().item_counts, 1)
+    share = counts / counts.sum()
+    drawn = Draws(1).integers([30], N_ITEMS, tf.int32).numpy()
+    columns, q = {
+        "in_batch": (batch["item_row"], share),
+        # facts say 64 rows a step
+        "mixed": (np.append(batch["item_row"], drawn), (64 * share + 30 / N_ITEMS) / 94),
+        "full": (np.arange(N_ITEMS), np.ones(N_ITEMS)),
+    }[kind]
+    expected = losses_by_hand(model, batch, columns, temperature=0.3, log_q=np.log(q), mask=mask)
+    np.testing.assert_allclose(row_losses(model, batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_correction_q_does_not_count():
+    config = LossConfig(kind="in_batch", logq=False, mask="none")
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    setting = {"temperature": 1.0, "log_q": np.zeros(N_ITEMS), "mask": "none"}
+    expected = losses_by_hand(model, batch, batch["item_row"], **setting)
+    np.testing.assert_allclose(row_losses(model, batch), expected, rtol=1e-4)
+
+
+def test_full_is_in_batch_where_the_batch_holds_every_item_once():
+    rows = np.array([np.flatnonzero(TOY.train["item_row"] == i)[0] for i in range(N_ITEMS - 1)])
+    losses = []
+    for kind in ("in_batch", "full"):
+        config = LossConfig(kind=kind, logq=False, mask="user")
+        model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+        batch = a_batch(model, np.append(rows, 0))
+        batch["item_row"][-1] = N_ITEMS - 1  # the cold item, so that none is missing
+        batch["item_id"][-1] = TOY.items["item_id"][-1]
+        losses.append(row_losses(model, batch))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_auto_is_full_up_to_a_number_of_items():
+    kinds = [
+        weights_of(
+            TOY.build("user_id", "item_id", loss=LossConfig(full_up_to=n)), SampledSoftmax
+        ).kind
+        for n in (N_ITEMS, N_ITEMS - 1)
+    ]
+    assert kinds == ["full", "in_batch"]
+
+
+def test_mixed_negatives_are_drawn_anew_and_repeat_with_the_seed():
+    config = LossConfig(kind="mixed", negatives=5, mask="none")
+    batches = []
+    for seed in (1, 1, 2):
+        model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+        weights_of(model, SampledSoftmax).draws.seed = seed
+        batches.append([row_losses(model, a_batch(model)) for _ in range(2)])
+    (first, second), (again, _), (other, _) = batches
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_at_inference_the_output_is_the_score_of_the_own_item():
+    model = TOY.build("user_id", "item_id", init_stddev=0.5)
+    batch = a_batch(model)
+    scores = model({n: tf.constant(v) for n, v in batch.items()}, training=False).numpy()
+    queries = embed(model.query_encoder, {"user_id": batch["user_id"]})
+    items = embed(model.candidate_encoder, {"item_id": batch["item_id"]})
+    np.testing.assert_allclose(scores[:, 0], (queries * items).sum(axis=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_what_fit_reports_and_differentiates_is_the_reduced_loss(reduction):
+    config = LossConfig(kind="full", reduction=reduction, mask="none")
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = a_batch(model)
+    losses = row_losses(model, batch)
+    model.compile(tf.keras.optimizers.SGD(1.0), loss=BatchLoss(), metrics=[], run_eagerly=True)
+    users, items = (
+        embed(t, TOY.items | TOY.users) for t in (model.query_encoder, model.candidate_encoder)
+    )
+    before = tables(model)["user_id"].copy()
+    columns = {n: TOY.train[n][BATCH] for n in model.schema.column_names}
+    fit = model.fit(Batches(columns, batch_size=40, seed=1), epochs=1, verbose=0, shuffle=False)
+    reduce = np.mean if reduction == "mean" else np.sum
+    assert fit.history["loss"] == [pytest.approx(reduce(losses), rel=1e-5)]
+    # the step of plain SGD on a user's row, by hand: sum over his rows of (softmax - own) · items
+    step = np.zeros_like(before)
+    for user, own in zip(batch["user_row"], batch["item_row"], strict=True):
+        scores = np.exp(items @ users[user])
+        slope = scores / scores.sum() - np.eye(N_ITEMS)[own]
+        step[FIRST + user] += (slope @ items)[:-1] / (len(BATCH) if reduction == "mean" else 1)
+    np.testing.assert_allclose(before - tables(model)["user_id"], step, rtol=1e-3, atol=1e-5)
