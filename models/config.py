@@ -29,7 +29,9 @@ class TwoTowerConfig(Part, frozen=True):
     """The towers.
 
     Attributes:
-        dim: width of an embedding, and of the towers' output where a tower has no layers.
+        dim: width of an embedding, and of the towers' output where a tower has no layers; `infer`
+            takes Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
+            multiple of 8, for each column by itself.
         combine: how a tower joins its inputs: `sum` (all of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: the same for the item tower. Both towers must end in the same width.
@@ -44,7 +46,7 @@ class TwoTowerConfig(Part, frozen=True):
             users and new items meet a trained row.
     """
 
-    dim: Positive = 64
+    dim: Positive | Literal["infer"] = 64
     combine: Literal["sum", "concat"] = "sum"
     query_layers: tuple[Positive, ...] = ()
     item_layers: tuple[Positive, ...] = ()
@@ -55,6 +57,15 @@ class TwoTowerConfig(Part, frozen=True):
     item_bias: bool = True
     dropout: Share = 0.2
     id_dropout: Share = 0.0
+
+    def __post_init__(self) -> None:
+        if self.dim == "infer" and not (
+            self.combine == "concat" and self.query_layers and self.item_layers
+        ):
+            raise ValueError(
+                "dim infer gives each column a width of its own: it needs combine concat, and "
+                "query_layers and item_layers that end in one width"
+            )
 
 
 class LossConfig(Part, frozen=True):
@@ -87,7 +98,8 @@ class OptimizerConfig(Part, frozen=True):
     """The optimiser.
 
     Attributes:
-        kind: adam, adamw or adagrad, as in Keras 2.12.
+        kind: adagrad and adamw as in Keras 2.12, and adam, which leaves the rows of a table (and
+            their moments) alone that a batch does not touch.
         lr: learning rate.
         weight_decay: of adamw.
         decay: what a step of adamw takes off a weight w: `keras` lr·weight_decay·w,

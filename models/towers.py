@@ -56,12 +56,10 @@ def build_tower(
     if categorical:
         branches["categorical"] = _embeddings(name, categorical, config, seed)
     if continuous:
-        project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
-        branches["continuous"] = (
-            mm.ContinuousProjection(continuous, project)
-            if config.combine == "sum"
-            else mm.Continuous(continuous)
-        )
+        branches["continuous"] = mm.Continuous(continuous)
+        if config.combine == "sum":
+            project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
+            branches["continuous"] = mm.ContinuousProjection(continuous, project)
     for column in histories:
         assert shared is not None
         # no column's name: ParallelBlock takes a branch called like its input for one that it feeds
@@ -101,7 +99,7 @@ def _embeddings(
     """Return one table a column, lists by the mean of theirs."""
     return mm.Embeddings(
         schema,
-        dim=config.dim,
+        dim=None if config.dim == "infer" else config.dim,
         sequence_combiner="mean",
         embeddings_initializer={
             column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)

@@ -65,3 +65,43 @@ def test_the_optimiser_follows_its_course():
 def test_a_decay_that_nobody_would_look_at_is_refused(kind):
     with pytest.raises(ValueError, match=f"weight_decay is for kind adamw; {kind} would not"):
         OptimizerConfig(kind=kind, weight_decay=0.1)
+
+
+def lazily(gradients: list[tf.IndexedSlices], table: np.ndarray) -> np.ndarray:
+    """Return a table after a step for each gradient."""
+    variable = tf.Variable(table)
+    adam = optimizer(OptimizerConfig(kind="adam", lr=0.1), steps=10)
+    for gradient in gradients:
+        adam.apply_gradients([(gradient, variable)])
+    return variable.numpy()
+
+
+def test_rows_touched_in_every_step_move_as_in_kerass_adam():
+    draw = np.random.default_rng(0)
+    table = draw.normal(size=(4, 3)).astype(np.float32)
+    slopes = [draw.normal(size=(4, 3)).astype(np.float32) for _ in range(5)]
+    order = [np.array([2, 0, 3, 1]) for _ in slopes]
+    sparse = [
+        tf.IndexedSlices(tf.constant(s[o]), tf.constant(o), tf.constant([4, 3]))
+        for s, o in zip(slopes, order, strict=True)
+    ]
+    variable = tf.Variable(table)
+    keras = tf.keras.optimizers.Adam(0.1)
+    for slope in slopes:
+        keras.apply_gradients([(tf.constant(slope), variable)])
+    np.testing.assert_allclose(lazily(sparse, table), variable.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_no_batch_touches_rests_and_one_touched_twice_takes_the_sum():
+    table = np.ones((4, 2), np.float32)
+    first = tf.IndexedSlices(tf.ones([3, 2]), tf.constant([1, 1, 2]), tf.constant([4, 2]))
+    second = tf.IndexedSlices(tf.ones([1, 2]), tf.constant([1]), tf.constant([4, 2]))
+    once, twice = lazily([first], table), lazily([first, second], table)
+    np.testing.assert_array_equal(twice[[0, 3]], 1.0)
+    np.testing.assert_array_equal(twice[2], once[2])  # Keras' own Adam moves it once more
+    # Adam's formulas for row 1, whose gradients are 2 (added up) and 1
+    mean, power, weight = 0.0, 0.0, 1.0
+    for t, slope in enumerate((2.0, 1.0), start=1):
+        mean, power = 0.9 * mean + 0.1 * slope, 0.999 * power + 0.001 * slope**2
+        weight -= 0.1 * (mean / (1 - 0.9**t)) / (math.sqrt(power / (1 - 0.999**t)) + 1e-7)
+    np.testing.assert_allclose(twice[1], weight, rtol=1e-5)
