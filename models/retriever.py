@@ -23,8 +23,8 @@ State = TypeVar("State")
 
 #: What stands in a list that has run out of items.
 NO_ITEM = -1
-#: Scores of a block of queries against the whole catalogue stay below about 64 MB.
-BLOCK_SCORES = 16_000_000
+#: Scores of a block of queries against the whole catalogue stay below about 16 MB.
+BLOCK_SCORES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,16 @@ def fitted(state: State | None, model: object) -> State:
     return state
 
 
+def check_k(k: int) -> None:
+    """Refuse lists of no length.
+
+    Raises:
+        ValueError: for k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k = {k}.")
+
+
 def best_k(
     scores: Floats, k: int, *, exclude: Ragged | None = None, candidates: Bools | None = None
 ) -> TopK:
@@ -214,8 +224,7 @@ def best_k(
         ValueError: for k < 1.
         BrokenModel: for NaN scores; they must not be ranked.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1. Received: k = {k}.")
+    check_k(k)
     scores = np.array(scores, np.float32)  # a copy: the caller's block is not ours to mask
     if np.isnan(scores).any():
         raise BrokenModel(

@@ -116,5 +116,5 @@ def test_widths_must_agree(exact):
 def test_broken_embeddings_are_refused(exact):
     broken = exact.items.copy()
     broken[2] = np.nan
-    with pytest.raises(ValueError, match="2 of 60 scores are NaN"):
+    with pytest.raises(ValueError, match="1 of 30 item embeddings hold NaN"):
         Exact(exact.users, broken).top_k(ask([0, 1]), 3)

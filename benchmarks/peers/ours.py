@@ -1,4 +1,4 @@
-"""Two-tower of this package on the generated log: towers, loss, optimiser and Keras fit as in train.
+"""This package on the generated log: towers, loss, optimiser and Keras fit as in train.
 
 `--option plain` takes the loss in one block: the B x B matrices are kept, as elsewhere.
 """

@@ -1,4 +1,4 @@
-"""TensorFlow Recommenders: two Keras towers, its Retrieval task without metrics, tf.data, Keras fit.
+"""TensorFlow Recommenders: Keras towers, its Retrieval task without metrics, tf.data, fit.
 
 `--option remove_hits` masks equal items in the batch, as the others do; its default does not.
 """
