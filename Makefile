@@ -86,8 +86,8 @@ test: lint types contracts
 endif
 test: pytest ## lint, types, contracts, pytest; in the container pytest alone
 lint: $(READY) ## style: ruff
-	$(PY) -m ruff check --extend-exclude .venv-ngc .
-	$(PY) -m ruff format --check --extend-exclude .venv-ngc .
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 types: $(READY) ## types: mypy
 	$(PY) -m mypy models workflows
 contracts: $(READY) ## who may import whom: import-linter
@@ -114,6 +114,13 @@ test-ngc: ## the fast tests, on the container's versions; PYTHON310=path
 	@echo "test-ngc: skipped. It needs Python 3.10, which the NGC container has, and" \
 	  "'$(PYTHON310)' is none: make test-ngc PYTHON310=/path/to/python3.10"
 endif
+
+# ── benchmarks ──────────────────────────────────────────────────────────────────────────
+.PHONY: bench
+bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (40 min)
+	for claim in training memory retrieval time_to_recall scaling; do
+	  $(PY) benchmarks/$$claim.py
+	done
 
 # ── environments ────────────────────────────────────────────────────────────────────────
 # Where packages come from is the machine's to say; what is installed, and where, is not.
@@ -216,6 +223,14 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	rm .venv-ngc/.unfinished
 	touch $@
 
+# The peers of the benchmarks, each in an environment of its own.
+.venv-bench-%/.ok: benchmarks/peers/%.lock .venv/.ok
+	@rm -rf $(@D)
+	$(call ASK_PIP,.venv/bin/python)
+	$(VENV)/bin/uv venv --quiet --python .venv/bin/python $(@D)
+	$(UV_SYNC) --quiet --python $(@D)/bin/python $<
+	touch $@
+
 # In the container: what it lacks, and nothing that it has. The folder may be mounted into one
 # container after another, so the stamp counts only where these packages are found.
 .ngc/.ok: docker/requirements-ngc.txt setup.cfg pyproject.toml \
@@ -236,13 +251,17 @@ lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=
 	@$(call ASK_PIP,$(PY))
 	$(COMPILE) --universal $(addprefix --extra ,$(EXTRAS)) pyproject.toml \
 	  --output-file requirements.lock
-	# from a folder of its own: the pins of pyproject.toml are not the container's
+	# from a folder of its own: the pins of pyproject.toml are not the container's, nor the peers'
 	folder=$$(mktemp -d)
 	trap 'rm -r "$$folder"' EXIT
 	$(COMPILE) --directory "$$folder" --python-platform x86_64-manylinux_2_28 \
 	  --override '$(CURDIR)/docker/ngc-like.overrides' \
 	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
 	  --output-file '$(CURDIR)/docker/ngc-like.lock'
+	for peer in tfrs torch; do
+	  $(COMPILE) --directory "$$folder" --universal "$(CURDIR)/benchmarks/peers/$$peer.in" \
+	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
+	done
 
 .PHONY: image image-cpu image-gpu
 image: image-cpu image-gpu ## both images
@@ -255,7 +274,7 @@ image-gpu: ## docker image on NGC Merlin MERLIN_TAG: IMAGE:gpu
 
 .PHONY: clean help
 clean: ## remove environments, builds and caches; data/ and runs/ stay
-	rm -rf .venv .venv-ngc .venv-uv .ngc build dist *.egg-info
+	rm -rf .venv .venv-ngc .venv-uv .venv-bench-* .ngc build dist *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -324,6 +324,30 @@ def test_each_policy_fills_the_gaps(world: World, policy: str, fill: Callable[..
 # ── other splits ────────────────────────────────────────────────────────────────────────
 
 
+def test_weights_go_to_the_loss_as_they_are_and_to_no_tower(world: World) -> None:
+    for n, row in enumerate(world.log):
+        row["worth"] = None if n % 7 == 0 else n / 4
+    world.write()
+    result = run(world, "features.worth={role: weight, kind: number, null: 0.5}")
+    worth = [0.5 if row["worth"] is None else row["worth"] for row in expected(world)["train"]]
+    found = part(result, "train")
+    assert found["row_weight"].tolist() == worth
+    assert found["row_weight"].dtype == np.float32
+    assert 0.5 in worth
+    assert "worth" not in found
+    schema = (result.folder / "train" / "schema.pbtxt").read_text(encoding="utf-8")
+    assert 'name: "row_weight"' in schema
+
+
+def test_a_negative_weight_is_refused(world: World) -> None:
+    for row in world.log:
+        row["worth"] = 1.0
+    world.log[3]["worth"] = -2.5
+    world.write()
+    with pytest.raises(DataError, match=r"1 interactions have a negative weight, the least -2\.5"):
+        run(world, "features.worth={role: weight, kind: number}")
+
+
 def test_given_files_are_taken_as_they_are(world: World) -> None:
     rows = [row for row in world.log if None not in (row["user_id"], row["item_id"], row["when"])]
     newcomer = {**rows[0], "user_id": "newcomer", "rating": 5}

@@ -19,6 +19,7 @@ from workflows.etl import etl
 from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
 from workflows.evaluate.report import Report
 from workflows.store import Store
+from workflows.train import train
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,27 @@ def test_users_and_targets_add_up(result):
     assert counts["targets"] == total("users") == total("targets") == report.headline.targets
     assert sum(b.users for name, b in segments.items() if name.startswith("users")) == 9
     assert all(block.users and block.targets for block in segments.values())
+
+
+def test_strangers_get_the_declared_fallback_and_are_counted(tmp_path):
+    world = World(tmp_path / "raw")
+    last = {"rating": 5, "shop": "web", "when": 990_000_000}
+    for n, item in enumerate((3, 1, 2, 0, 4)):
+        world.log.append({**last, "user_id": f"new {n}", "item_id": world.films[item]["item_id"]})
+    world.text = RECIPE + SETTINGS
+    world.write()
+    recipe = world.recipe("split={kind: time, valid: 0.1, test: 0.1}", "train.epochs=1")
+    store = Store(tmp_path / "run")
+    etl(recipe, store, CPU, data=world.folder)
+    train(recipe, store, CPU)
+    by = {}
+    for fallback in ("popularity", "tower"):
+        report = evaluate(msgspec.structs.replace(recipe, fallback=fallback), store, CPU).report
+        assert report.fallback == fallback
+        assert report.counts["strangers"] == report.segments["strangers"].users == 5
+        by[fallback] = report.segments["strangers"].metrics
+    assert by["popularity"][TWO_TOWER] == by["popularity"]["popularity"]
+    assert by["tower"][TWO_TOWER] != by["tower"]["popularity"]
 
 
 def test_opponents_say_how_they_were_chosen(result):

@@ -261,10 +261,12 @@ def report(**recalls: float) -> Report:
         counts={
             "users": 1234,
             "users_cold": 5,
+            "strangers": 2,
             "targets": 2345,
             "targets_cold": 6,
             "targets_outside_candidates": 7,
         },
+        fallback="popularity",
         headline=block(named),
         differences=block(others),
         beside={"seen_kept": block(named, exclude_seen=False)},
@@ -315,7 +317,7 @@ def test_the_table_shows_models_by_falling_recall_under_their_protocol(width):
     assert "…" not in text
     words = " ".join(text.split())
     assert protocol_line(PROTOCOL) in words
-    assert "1,234 users (5 without a history), 2,345 targets (6 never met in training, 7" in words
+    assert "1,234 users (5 without a history, 2 of them in no table: answered by popularity)" in words
     rows = [line.split()[0] for line in text.splitlines() if line.startswith(" ") and line.strip()]
     order = [name for name in rows if name in REPORT.headline.metrics]
     assert order == ["two-tower", "ease", "popularity", "random"]

@@ -15,7 +15,7 @@ from models.baselines import als, content, ease, item_knn, opponent, popularity
 from models.baselines.content import multi_hot
 from models.baselines.ease import EASE
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback
+from models.baselines.fallback import Fallback, strangers, without_history
 from models.baselines.item_knn import ItemKNN
 from models.baselines.opponent import Facts
 from models.baselines.popularity import Popularity, RecentPopularity
@@ -95,7 +95,7 @@ def test_parameters_are_the_numbers_and_nothing_learnt():
     assert opponent.parameters(Popularity().fit(WORLD.train)) == {}
     model = EASE(regularization=5.0).fit(WORLD.train)
     assert opponent.parameters(model) == {"regularization": 5.0}
-    wrapped = Fallback(dataclasses.replace(model, decay=2.0), Popularity())
+    wrapped = Fallback(dataclasses.replace(model, decay=2.0), Popularity(), without_history)
     assert opponent.parameters(wrapped) == {"regularization": 5.0, "decay": 2.0}
 
 
@@ -217,9 +217,17 @@ def test_history_models_fall_back_to_popularity():
 def test_a_history_of_items_of_no_table_is_none():
     queries = Queries(np.array([-1, -1]), Ragged(np.array([-1, 0, -1]), np.array([0, 1, 3])))
     knn, popular = ItemKNN().fit(WORLD.train), Popularity().fit(WORLD.train)
-    got = Fallback(knn, popular).top_k(queries, 4, exclude=queries.histories)
+    got = Fallback(knn, popular, without_history).top_k(queries, 4, exclude=queries.histories)
     expected = popular.top_k(queries, 4), knn.top_k(queries, 4, exclude=queries.histories)
     assert got.items.tolist() == [expected[0].items[0].tolist(), expected[1].items[1].tolist()]
+
+
+def test_a_stranger_is_of_no_table_and_has_no_history():
+    # known with and without a history; of no table with one, with an unknown item, with nothing
+    users = np.array([0, 1, -1, -1, -1])
+    queries = Queries(users, Ragged(np.array([5, 2, -1]), np.array([0, 1, 1, 2, 3, 3])))
+    assert strangers(queries).tolist() == [False, False, False, True, True]
+    assert without_history(queries).tolist() == [False, True, False, True, True]
 
 
 def test_popularity_is_as_of_the_cut_and_what_was_learnt_is_not():

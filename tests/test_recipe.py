@@ -117,7 +117,7 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         ("train.epochs=1.5", "field train.epochs: Expected `int`, got `float`"),
         ("train.epochs=0", "field train.epochs: Expected `int` >= 1"),
         ("train.batch_size=null", "field train.batch_size: Expected `int`, got `null`"),
-        ("model.dim=[64]", "field model.dim: Expected `int`, got `array`"),
+        ("model.dim=[64]", "field model.dim: Expected `int | str`, got `array`"),
         ("model.query_layers=[64, 0]", r"field model.query_layers.1: Expected `int` >= 1"),
         ("loss.temperature=0", "field loss.temperature: Expected `float` > 0"),
         ("loss.temperature=.nan", "field loss.temperature: Expected a finite number, got nan"),

@@ -146,3 +146,19 @@ def test_what_fit_reports_and_differentiates_is_the_reduced_loss(reduction):
         slope = scores / scores.sum() - np.eye(N_ITEMS)[own]
         step[FIRST + user] += (slope @ items)[:-1] / (len(BATCH) if reduction == "mean" else 1)
     np.testing.assert_allclose(before - tables(model)["user_id"], step, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_row_counts_in_the_loss_by_its_weight(reduction):
+    config = LossConfig(kind="in_batch", reduction=reduction)
+    model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
+    batch = {n: tf.constant(v) for n, v in a_batch(model).items()}
+    vectors = {QUERY: model.query_encoder(batch), ITEM: model.candidate_encoder(batch)}
+    output = weights_of(model, SampledSoftmax)
+    weights = np.random.default_rng(0).uniform(size=len(BATCH)).astype(np.float32)
+    found = output.loss_of(vectors, {**batch, "row_weight": tf.constant(weights)}, training=True)
+    losses = output.loss_of(vectors, batch, training=True).rows.numpy()
+    expected = (weights * losses).sum() / (len(BATCH) if reduction == "mean" else 1)
+    assert float(found.total) == pytest.approx(expected, rel=1e-5)
+    plain = output.loss_of(vectors, batch, training=True).total
+    assert float(plain) != pytest.approx(expected, rel=0.05)

@@ -38,7 +38,7 @@ from workflows.errors import RecipeError
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Pattern = Annotated[str, Meta(min_length=1)]
 #: Columns that etl adds to the splits and tables.
-_RESERVED = ("user_row", "item_row", "in_train", "train_count")
+_RESERVED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
 
 
 class Fetch(Part, frozen=True):
@@ -171,7 +171,7 @@ class Feature(Part, frozen=True):
 
     Attributes:
         role: whose it is; `context` belongs to the interaction and feeds the query tower;
-            `time` orders the interactions.
+            `time` orders the interactions; `weight` is what an interaction counts in the loss.
         id: this is the user's or the item's id.
         kind: `category`, `categories` (a list), `number`, or `label` (kept to be read by people).
         separator: splits a text cell into `categories`; null where cells are lists already.
@@ -182,7 +182,7 @@ class Feature(Part, frozen=True):
         unit: of a `time` that is a number.
     """
 
-    role: Literal["user", "item", "context", "time"]
+    role: Literal["user", "item", "context", "time", "weight"]
     id: bool = False
     kind: Literal["category", "categories", "number", "label"] = "category"
     separator: Annotated[str, Meta(min_length=1)] | None = None
@@ -201,6 +201,10 @@ class Feature(Part, frozen=True):
             raise ValueError("separator is for kind categories")
         if self.vocabulary is not None and not self.encoded:
             raise ValueError("vocabulary is for kinds category and categories")
+        if self.role == "weight" and (
+            self.kind != "number" or self.null in ("median", "mean") or self.indicator
+        ):
+            raise ValueError("a weight has kind number, null: error or a number, and no indicator")
         if self.unit != "s" and self.role != "time":
             raise ValueError("unit is for role time")
 
@@ -208,6 +212,11 @@ class Feature(Part, frozen=True):
     def encoded(self) -> bool:
         """Whether the column gets codes from a vocabulary."""
         return self.role != "time" and self.kind in ("category", "categories")
+
+    @property
+    def is_input_number(self) -> bool:
+        """Whether the column is a number that a tower may take."""
+        return self.kind == "number" and self.role not in ("time", "weight")
 
 
 class History(Part, frozen=True):
@@ -239,6 +248,8 @@ class Recipe(Part, frozen=True):
         name: default name of its runs.
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
+        fallback: what answers a user who is in no table and has no history: `popularity`, or the
+            query `tower` with an unseen id and the inputs of the unknown user.
     """
 
     name: Name
@@ -261,6 +272,7 @@ class Recipe(Part, frozen=True):
     train: TrainConfig = TrainConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
         for name in self.features:
@@ -275,9 +287,11 @@ class Recipe(Part, frozen=True):
                 raise ValueError(
                     f"features need exactly one with role {role} and id: true, got {ids or 'none'}"
                 )
+        for role in ("time", "weight"):
+            found = [n for n, f in self.features.items() if f.role == role]
+            if len(found) > 1:
+                raise ValueError(f"features may have one with role {role}, got {found}")
         times = [n for n, f in self.features.items() if f.role == "time"]
-        if len(times) > 1:
-            raise ValueError(f"features may have one with role time, got {times}")
         if not times and isinstance(self.split, LeaveLast | GlobalTime):
             raise ValueError("this kind of split needs a feature with role time")
         self._check_history(times)
@@ -340,6 +354,11 @@ class Recipe(Part, frozen=True):
     def time(self) -> str | None:
         """Name of the time column."""
         return next((n for n, f in self.features.items() if f.role == "time"), None)
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the column of row weights."""
+        return next((n for n, f in self.features.items() if f.role == "weight"), None)
 
     def columns(self, *roles: str) -> list[str]:
         """Return the names of the features with these roles, in the recipe's order."""

@@ -50,7 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
-    "evaluate": ("evaluate",),
+    "evaluate": ("evaluate", "fallback"),
     "export": ("name",),
     "report": ("name", "description"),
 }

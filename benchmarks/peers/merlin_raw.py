@@ -19,6 +19,7 @@ import pandas as pd
 import tensorflow as tf
 import workload
 from merlin.io import Dataset
+from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import Tags
 from peers.pace import Pace, arguments
 
@@ -37,57 +38,47 @@ class Watch(tf.keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def main() -> None:
-    """Fit until the time is up."""
-    options = arguments(__doc__)
-    columns, sizes = workload.columns(options.data)
-    data = Dataset(pd.DataFrame(columns), cpu=True)
+def world(data: Path) -> tuple[Dataset, mm.RetrievalModelV2]:
+    """Return the clicks and the model of the notebook."""
+    columns, sizes = workload.columns(data)
+    clicks = Dataset(pd.DataFrame(columns), cpu=True)
     for name, size in sizes.items():
         side = Tags.USER if name.startswith("user") else Tags.ITEM
         ids = {"user_id": [Tags.USER_ID], "item_id": [Tags.ITEM_ID]}.get(name, [])
-        data.schema[name] = data.schema[name].with_tags([side, Tags.CATEGORICAL, *ids])
         domain = {"domain": {"min": 0, "max": size - 1, "name": name}}
-        data.schema[name] = data.schema[name].with_properties(domain)
-    schema = data.schema
+        column = clicks.schema[name].with_tags([side, Tags.CATEGORICAL, *ids])
+        clicks.schema[name] = column.with_properties(domain)
     towers = [
         mm.Encoder(
-            mm.InputBlockV2(
-                schema.select_by_tag(side),
-                categorical=mm.Embeddings(
-                    schema.select_by_tag(side).select_by_tag(Tags.CATEGORICAL)
-                ),
-            ),
+            mm.InputBlockV2(clicks.schema.select_by_tag(side)),
             mm.MLPBlock([128, 64], no_activation_last_layer=True),
         )
         for side in (Tags.USER, Tags.ITEM)
     ]
-    model = mm.TwoTowerModelV2(
-        *towers,
-        outputs=mm.ContrastiveOutput(
-            mm.DotProduct() if hasattr(mm, "DotProduct") else dot_product(),
-            negative_samplers="in-batch",
-            schema=schema.select_by_tag(Tags.ITEM_ID),
-        ),
-        schema=schema,
+    output = mm.ContrastiveOutput(
+        DotProduct(),
+        negative_samplers="in-batch",
+        schema=clicks.schema.select_by_tag(Tags.ITEM_ID),
     )
-    metrics = (
-        {} if options.option == "no_metrics" else {"metrics": [mm.RecallAt(10), mm.NDCGAt(10)]}
-    )
-    if not metrics:
-        metrics = {"metrics": []}
-    model.compile(optimizer="adam", run_eagerly=False, **metrics)
+    return clicks, mm.TwoTowerModelV2(*towers, outputs=output, schema=clicks.schema)
+
+
+def main() -> None:
+    """Fit until the time is up."""
+    options = arguments(__doc__)
+    clicks, model = world(options.data)
+    off = options.option == "no_metrics"
+    metrics = [] if off else [mm.RecallAt(10), mm.NDCGAt(10)]
+    model.compile(optimizer="adam", run_eagerly=False, metrics=metrics)
     pace = Pace(options.warmup, options.seconds)
-    loader = mm.Loader(data, batch_size=options.batch)
-    more = {} if metrics["metrics"] else {"train_metrics_steps": 0}
-    model.fit(loader, epochs=100, verbose=0, callbacks=[Watch(pace, options.batch)], **more)
+    model.fit(
+        mm.Loader(clicks, batch_size=options.batch),
+        epochs=100,
+        verbose=0,
+        train_metrics_steps=0 if off else 1,
+        callbacks=[Watch(pace, options.batch)],
+    )
     pace.say()
-
-
-def dot_product() -> tf.keras.layers.Layer:
-    """Return Merlin's score of two towers' outputs."""
-    from merlin.models.tf.outputs.base import DotProduct
-
-    return DotProduct()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """This package on the generated log: towers, loss, optimiser and Keras fit as in train.
 
-`--option plain` takes the loss in one block: the B x B matrices are kept, as elsewhere.
+`--option plain` takes the loss in one block: the B x B matrices are kept, as elsewhere; `dim=32`
+makes the towers end in another width than 64.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -27,7 +29,7 @@ from models.config import LossConfig, OptimizerConfig, TrainConfig, TwoTowerConf
 from models.fit import Fit
 from models.retriever import Ragged
 from models.sampled_softmax import TrainingFacts
-from models.two_tower import build
+from models.two_tower import Model, build
 
 
 class Watch(tf.keras.callbacks.Callback):
@@ -44,14 +46,29 @@ class Watch(tf.keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def main() -> None:
-    """Fit until the time is up."""
-    options = arguments(__doc__)
-    if options.option == "plain":
-        in_batch.BLOCK_SCORES = (1 << 31) - 1
-        in_batch.softmax_loss.__kwdefaults__["block_scores"] = (1 << 31) - 1
-    _, items, rows = workload.load(options.data)
-    columns, sizes = workload.columns(options.data)
+@dataclass(frozen=True)
+class World:
+    """A built model and its data.
+
+    Attributes:
+        model: with fresh weights.
+        train: the clicks, encoded.
+        users: encoded user table.
+        items: encoded item table.
+        seen: item rows of each user.
+    """
+
+    model: Model
+    train: dict[str, np.ndarray]
+    users: dict[str, np.ndarray]
+    items: dict[str, np.ndarray]
+    seen: Ragged
+
+
+def world(data: Path, batch: int, *, dim: int = 64) -> World:
+    """Build the model of this benchmark; `dim` is the width of the last layers."""
+    users, items, rows = workload.load(data)
+    columns, sizes = workload.columns(data)
     n_items = len(items["item_id"])
     schema = Schema(
         [
@@ -65,32 +82,31 @@ def main() -> None:
         ]
         + [ColumnSchema(name, dtype=np.int32) for name in ("user_row", "item_row")]
     )
-    order = np.argsort(rows["user"], kind="stable")
-    offsets = np.searchsorted(rows["user"][order], np.arange(workload.USER["user_id"] + 1))
-    facts = TrainingFacts(
-        np.bincount(rows["item"], minlength=n_items),
-        Ragged(rows["item"][order], offsets),
-        items,
-        options.batch,
-        1,
-    )
+    seen = Ragged.from_pairs(rows["user"], rows["item"], n_lists=len(users["user_id"]))
+    counts = np.bincount(rows["item"], minlength=n_items)
     towers = TwoTowerConfig(
         dim="infer",
         combine="concat",
-        query_layers=(128, 64),
-        item_layers=(128, 64),
+        query_layers=(128, dim),
+        item_layers=(128, dim),
         item_bias=False,
         dropout=0.0,
     )
     loss = LossConfig(kind="in_batch", mask="item")
-    model = build(schema, towers, loss, facts, seed=1)
-    fit = Fit(
-        model,
-        {**columns, "user_row": rows["user"], "item_row": rows["item"]},
-        TrainConfig(batch_size=options.batch, epochs=100),
-        OptimizerConfig(lr=0.001),
-        None,
-    )
+    model = build(schema, towers, loss, TrainingFacts(counts, seen, items, batch, 1), seed=1)
+    train = {**columns, "user_row": rows["user"], "item_row": rows["item"]}
+    return World(model, train, users, items, seen)
+
+
+def main() -> None:
+    """Fit until the time is up."""
+    options = arguments(__doc__)
+    kind, _, dim = options.option.partition("dim=")
+    if kind == "plain":
+        in_batch.softmax_loss.__kwdefaults__["block_scores"] = (1 << 31) - 1
+    made = world(options.data, options.batch, dim=int(dim or 64))
+    config = TrainConfig(batch_size=options.batch, epochs=100)
+    fit = Fit(made.model, made.train, config, OptimizerConfig(lr=0.001), None)
     pace = Pace(options.warmup, options.seconds)
     fit.run([Watch(pace, options.batch)])
     pace.say()

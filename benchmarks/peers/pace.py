@@ -1,4 +1,4 @@
-"""How a peer is timed: steps are counted after a warm-up until the time is up. Numpy-free."""
+"""How a peer is timed: steps are counted after a warm-up until the time is up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Pace:
         self.steps = 0
         self.rows = 0
         self.start = self.last = 0.0
+        self.before = peak()  # make it when weights and data are there
 
     def step(self, rows: int) -> bool:
         """Note a step that has just ended; say whether it was the last."""
@@ -38,9 +39,13 @@ class Pace:
     def say(self, **more: object) -> None:
         """Print the result as the last line, JSON."""
         elapsed = self.last - self.start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         pace = {"rows_per_second": round(self.rows / elapsed), "steps": self.steps - self.warmup}
-        print(json.dumps({**pace, "peak_mib": round(peak), **more}))
+        print(json.dumps({**pace, "before_mib": self.before, "peak_mib": peak(), **more}))
+
+
+def peak() -> int:
+    """Return the most memory that this process has held so far, MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def arguments(description: str | None) -> argparse.Namespace:

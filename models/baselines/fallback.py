@@ -1,11 +1,12 @@
-"""What is popular, for those who have no history to go by.
+"""What is popular, for those whom a model knows nothing of.
 
-Without it every item ties at 0 for a model that only knows histories, and it would be beaten on new
-users by any model that guesses well.
+A model of histories gives every item of an empty one the score 0, and would be beaten on new users
+by any model that guesses well; a two-tower would answer a stranger with what its unseen rows say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +15,30 @@ from models.baselines.popularity import Popularity
 from models.retriever import NO_ITEM, Bools, Queries, Ragged, Retriever, TopK
 
 
+def without_history(queries: Queries) -> Bools:
+    """Say which queries' histories hold no known item, bool [n_queries]."""
+    histories = queries.histories
+    return np.bincount(histories.owners(), histories.values >= 0, len(histories)) == 0
+
+
+def strangers(queries: Queries) -> Bools:
+    """Say which queries come from users of no table who have no history, bool [n_queries]."""
+    return (queries.users < 0) & without_history(queries)
+
+
 @dataclass(frozen=True)
 class Fallback:
-    """A model by history, and popularity for queries whose history holds no known item.
+    """A model, and popularity for the queries that it has nothing to go by.
 
     Attributes:
         model: fitted.
         popular: fitted.
+        stands_in: says which queries popularity answers, bool [n_queries].
     """
 
     model: Retriever
     popular: Popularity
+    stands_in: Callable[[Queries], Bools]
 
     def top_k(
         self,
@@ -35,18 +49,17 @@ class Fallback:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by one of the two, query by query."""
-        histories = queries.histories
-        met = np.bincount(histories.owners(), histories.values >= 0, len(histories)) > 0
+        helped = self.stands_in(queries)
         top = TopK(
             np.full((len(queries), k), NO_ITEM, np.int64),
             np.full((len(queries), k), -np.inf, np.float32),
         )
         for model, rows in (
-            (self.model, np.flatnonzero(met)),
-            (self.popular, np.flatnonzero(~met)),
+            (self.model, np.flatnonzero(~helped)),
+            (self.popular, np.flatnonzero(helped)),
         ):
             if len(rows):
-                some = Queries(queries.users[rows], histories.take(rows))
+                some = Queries(queries.users[rows], queries.histories.take(rows))
                 out = None if exclude is None else exclude.take(rows)
                 answer = model.top_k(some, k, exclude=out, candidates=candidates)
                 top.items[rows], top.scores[rows] = answer

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from models.baselines import content, ease, item_knn, popularity
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback
+from models.baselines.fallback import Fallback, without_history
 from models.baselines.random import Random
 from models.config import Baseline
 from models.retriever import Interactions, Retriever
@@ -45,7 +45,7 @@ def _by_history(
     def with_fallback(facts: Facts) -> Iterator[Retriever]:
         popular = popularity.Popularity().fit(facts.train)
         for model in grid(facts):
-            yield Fallback(model, popular)
+            yield Fallback(model, popular, without_history)
 
     return with_fallback
 

@@ -163,6 +163,7 @@ def _positives(
     columns = list(recipe.features)
     for column in [*columns, *([recipe.positive.column] if recipe.positive else [])]:
         raw.require(source, column, *(j.table for j in recipe.join))
+    _refuse_negative(recipe, table)
     frame = table.to_pandas()
     if recipe.positive and len(frame):
         kept = _positive_rows(recipe, frame[recipe.positive.column], device)
@@ -228,9 +229,23 @@ def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:
             )
 
 
+def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
+    if recipe.weight is None:
+        return
+    least = pc.min(table[recipe.weight]).as_py()
+    if least is not None and least < 0:
+        count = pc.sum(pc.less(table[recipe.weight], 0)).as_py()
+        raise DataError(
+            f"{count} interactions have a negative weight, the least {least}, in "
+            f"{recipe.weight!r}. A weight says how much a row counts in the loss: 0 or more. "
+            "Correct the column, or leave such rows out with `positive:`."
+        )
+
+
 def _without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
     named = [c for c in columns if c in recipe.features]
-    return [c for c in graph.numeric(recipe, named) if recipe.features[c].null == "error"]
+    numbers = [*graph.numeric(recipe, named), *(c for c in named if c == recipe.weight)]
+    return [c for c in numbers if recipe.features[c].null == "error"]
 
 
 def _fit(recipe: Recipe, train: pd.DataFrame, device: Device) -> Fitted:

@@ -21,7 +21,7 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from models.columns import ITEM_ROW, USER_ROW
+from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW
 from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
 from workflows.recipe import Recipe
 from workflows.vocabulary import Vocabulary
@@ -164,8 +164,20 @@ def encoding(
         nodes.append([column] >> Rows(ids, name))
     if recipe.time in columns:
         nodes.append([recipe.time] >> nvt.ops.AddMetadata())
+    if recipe.weight in columns:
+        nodes.append(_weights(recipe))
     workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
     return workflow.fit_schema(schema)
+
+
+def _weights(recipe: Recipe) -> WorkflowNode:
+    """Return the nodes of the row weights, under the name by which the loss knows them."""
+    assert recipe.weight is not None
+    nodes = [recipe.weight]
+    policy = recipe.features[recipe.weight].null
+    if isinstance(policy, float):
+        nodes = nodes >> nvt.ops.FillMissing(fill_val=policy)
+    return nodes >> nvt.ops.Rename(name=ROW_WEIGHT)
 
 
 def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
@@ -180,7 +192,7 @@ def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
             model_input=feature.input,
         )
         return [column] >> encode >> nvt.ops.AddTags(tags)
-    if feature.kind != "number" or feature.role == "time" or not feature.input:
+    if not feature.is_input_number or not feature.input:
         return None
     fact = fitted.numbers[column]
     normalize = nvt.ops.Normalize(out_dtype=np.float32)
@@ -200,12 +212,8 @@ def _lists(recipe: Recipe, columns: Sequence[str]) -> list[str]:
 
 
 def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns that are numbers."""
-    return [
-        c
-        for c in columns
-        if recipe.features[c].kind == "number" and recipe.features[c].role != "time"
-    ]
+    """Return those of the columns that are numbers for a tower."""
+    return [c for c in columns if recipe.features[c].is_input_number]
 
 
 def _filled(numbers: Sequence[str], fills: dict[str, float]) -> WorkflowNode:

@@ -17,7 +17,9 @@ import msgspec
 
 from models import metrics
 from models.baselines.errors import CannotFit
+from models.baselines.fallback import Fallback, strangers
 from models.baselines.opponent import Facts, as_of
+from models.baselines.popularity import Popularity
 from models.metrics import Places
 from models.retriever import BrokenModel, Floats, Retriever
 from models.towers import embed
@@ -119,7 +121,7 @@ class _Evaluation:
         """Ask the two-tower and its opponents, then count."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
-        self._ask(TWO_TOWER, tower)
+        self._ask(TWO_TOWER, self._with_fallback(tower))
         by_score = hits_by_score(
             tower,
             self._with_seen(exclude=False),
@@ -130,6 +132,13 @@ class _Evaluation:
         for name, retriever in self._opponents():
             self._ask(name, retriever)
         return self._report(by_score)
+
+    def _with_fallback(self, tower: TwoTower) -> Retriever:
+        """Return what answers in production: the tower, and the recipe's fallback for strangers."""
+        if self.recipe.fallback == "tower":
+            return tower
+        popular = Popularity().fit(self.prepared.interactions("train", "valid"))
+        return Fallback(tower, popular, strangers)
 
     def _opponents(self) -> Iterator[tuple[str, Retriever]]:
         """Yield the baselines that run; note the others."""
@@ -185,6 +194,7 @@ class _Evaluation:
         )
         return Report(
             counts=self._counts(),
+            fallback=self.recipe.fallback,
             headline=tally.over_users(self.places, protocol),
             differences=tally.differences(self.places, protocol, ours=TWO_TOWER),
             beside={
@@ -232,6 +242,7 @@ class _Evaluation:
             "users": len(trial.queries),
             "users_warm": int(trial.warm.sum()),
             "users_cold": int((~trial.warm).sum()),
+            "strangers": int(strangers(trial.queries).sum()),
             "targets": len(items),
             "targets_cold": int((~known | (counts[items] == 0)).sum()),
             "targets_outside_candidates": int((~known | ~trial.candidates[items]).sum()),

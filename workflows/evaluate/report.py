@@ -85,7 +85,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Every figure of one evaluation.
 
     Attributes:
-        counts: users and targets, warm and cold.
+        counts: users and targets, warm and cold; `strangers` are users of no table without a
+            history.
+        fallback: what answers strangers in the two-tower's place.
         headline: all users, over users.
         differences: the two-tower minus each baseline, user by user, under the same protocol.
         beside: the same lists under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
@@ -98,6 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     counts: dict[str, int]
+    fallback: str
     headline: Block
     differences: Block
     beside: dict[str, Block]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.baselines.fallback import strangers
 from models.retriever import Bools, Ints
 from models.trial import Trial
 
@@ -47,6 +48,8 @@ def _by_user(trial: Trial) -> Iterator[Segment]:
     owners = trial.targets.owners()
     lengths = trial.queries.histories.lengths[owners]
     yield Segment("users_cold", "users without a history", lengths == 0)
+    unknown = strangers(trial.queries)[owners]
+    yield Segment("strangers", "users of no table without a history", unknown)
     yield Segment("users_warm", "users with a history", lengths > 0)
     ends = (*HISTORY_BANDS[1:], None)
     for start, end in zip(HISTORY_BANDS, ends, strict=True):

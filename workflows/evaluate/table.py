@@ -39,7 +39,8 @@ def _head(report: Report) -> list[str]:
     counts = report.counts
     return [
         protocol_line(report.headline.protocol),
-        f"{counts['users']:,} users ({counts['users_cold']:,} without a history), "
+        f"{counts['users']:,} users ({counts['users_cold']:,} without a history, "
+        f"{counts['strangers']:,} of them in no table: answered by {report.fallback}), "
         f"{counts['targets']:,} targets ({counts['targets_cold']:,} never met in training, "
         f"{counts['targets_outside_candidates']:,} that are no candidates: misses for all)",
     ]

@@ -55,7 +55,8 @@ def population(finished: Finished) -> str:
     users = numbers.counted(counts["users"], "user")
     rows = numbers.counted(counts["targets"], "held-out row")
     return (
-        f"{users} ({counts['users_cold']:,} without a history), {rows} "
+        f"{users} ({counts['users_cold']:,} without a history, {counts['strangers']:,} of them in "
+        f"no table: the two-tower's place is taken by {finished.scores.fallback}), {rows} "
         f"({counts['targets_cold']:,} of items that training never met, "
         f"{counts['targets_outside_candidates']:,} of items that are no candidates: misses for "
         "all)."

@@ -1,0 +1,104 @@
+"""What all benchmarks share: peers run one after another in turns, medians, the machine's facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+DATA = ROOT / "runs" / "bench"
+
+#: Environment of a peer → its Python; `make bench` makes those of the peers from their locks.
+PYTHON = {
+    "ours": ROOT / ".venv" / "bin" / "python",
+    "tfrs": ROOT / ".venv-bench-tfrs" / "bin" / "python",
+    "torch": ROOT / ".venv-bench-torch" / "bin" / "python",
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One contestant.
+
+    Attributes:
+        name: as the table shows it.
+        environment: key of `PYTHON`.
+        script: in benchmarks/peers/.
+        option: of the script.
+    """
+
+    name: str
+    environment: str
+    script: str
+    option: str = ""
+
+    def run(self, *arguments: object, timeout: float = 1200) -> dict[str, Any]:
+        """Run it in a process of its own and return the JSON of its last line.
+
+        A peer that fails or runs out of memory gives {"failed": why}.
+        """
+        script = Path(__file__).parent / "peers" / self.script
+        words = [PYTHON[self.environment], script, *arguments, "--option", self.option]
+        done = subprocess.run(
+            [str(word) for word in words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"},
+            check=False,
+        )
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
+            return {"failed": last[0][:200]}
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def in_turns(peers: Sequence[Peer], repetitions: int, *arguments: object) -> dict[str, list[Any]]:
+    """Run all peers, then all again, so that a slow minute of the machine hits them alike."""
+    results: dict[str, list[Any]] = {peer.name: [] for peer in peers}
+    for repetition in range(repetitions):
+        for peer in peers:
+            results[peer.name].append(peer.run(*arguments))
+            print(repetition, peer.name, results[peer.name][-1], flush=True)
+    return results
+
+
+def median(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Return the median of a figure over the runs that gave one."""
+    values = [run[key] for run in runs if key in run]
+    return statistics.median(values) if values else None
+
+
+def machine() -> dict[str, str]:
+    """Return what the figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((n.partition(":")[2].strip() for n in lines if n.startswith("model name")), "?")
+    kib = next(n for n in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in n)
+    return {
+        "processor": model,
+        "cores": str(os.cpu_count()),
+        "memory": f"{int(kib.split()[1]) / 2**20:.0f} GiB",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(),
+    }
+
+
+def write(name: str, facts: Mapping[str, str], results: object) -> None:
+    """Keep results as JSON in benchmarks/results/."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": facts, "results": results}, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
