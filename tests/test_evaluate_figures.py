@@ -317,7 +317,9 @@ def test_the_table_shows_models_by_falling_recall_under_their_protocol(width):
     assert "…" not in text
     words = " ".join(text.split())
     assert protocol_line(PROTOCOL) in words
-    assert "1,234 users (5 without a history, 2 of them in no table: answered by popularity)" in words
+    assert (
+        "1,234 users (5 without a history, 2 of them in no table: answered by popularity)" in words
+    )
     rows = [line.split()[0] for line in text.splitlines() if line.startswith(" ") and line.strip()]
     order = [name for name in rows if name in REPORT.headline.metrics]
     assert order == ["two-tower", "ease", "popularity", "random"]

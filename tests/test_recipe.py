@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from workflows import recipe as recipes
 from workflows.errors import RecipeError
-from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows
+from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows, reading
+from workflows.recipe.text import Loader
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMAL = """\
@@ -321,7 +322,7 @@ def test_each_kind_of_split_is_parsed(minimal: Path, text: str, split: recipes.S
 )
 def test_scalars_are_those_of_yaml_1_2(yaml_text: str, value: Any) -> None:
     raw: dict[str, Any] = {}
-    recipes._override(raw, f"a.b={yaml_text}")
+    reading._override(raw, f"a.b={yaml_text}")
     assert raw == {"a": {"b": value}}
     assert type(raw["a"]["b"]) is type(value)
 
@@ -573,5 +574,5 @@ def test_any_valid_recipe_survives_yaml_and_back(
     assert recipe.positive is not None
     assert recipe.positive.value == value
     text = yaml.safe_dump(recipe.to_dict(), allow_unicode=True)
-    back = recipes.parse(yaml.load(text, recipes._Loader), where="r.yaml")
+    back = recipes.parse(yaml.load(text, Loader), where="r.yaml")
     assert back == recipe
