@@ -117,8 +117,10 @@ endif
 
 # ── benchmarks ──────────────────────────────────────────────────────────────────────────
 .PHONY: bench
-bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (40 min)
-	for claim in training memory retrieval time_to_recall scaling; do
+bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (1 h)
+	$(PY) benchmarks/training.py --batches 4096
+	$(PY) benchmarks/training.py --batches 1024 16384 --repetitions 1
+	for claim in step memory retrieval time_to_recall scaling; do
 	  $(PY) benchmarks/$$claim.py
 	done
 

@@ -29,6 +29,7 @@ LEVERS: dict[str, list[str]] = {
     "in-batch softmax, logQ, user mask": ["loss.kind=in_batch"],
     "in-batch without logQ": ["loss.kind=in_batch", "loss.logq=false"],
     "in-batch, masking equal items only": ["loss.kind=in_batch", "loss.mask=item"],
+    "in-batch, products in bfloat16": ["loss.kind=in_batch", "loss.precision=bfloat16"],
     "mixed negatives (512 + 1024 uniform)": ["loss.kind=mixed"],
     "no user mask": ["loss.mask=item"],
     "no history, user id instead": ["history=null", "features.user_id.input=true"],

@@ -91,11 +91,13 @@ def machine() -> dict[str, str]:
     }
 
 
-def write(name: str, facts: Mapping[str, str], results: object) -> None:
-    """Keep results as JSON in benchmarks/results/."""
+def write(name: str, facts: Mapping[str, str], results: Mapping[str, object]) -> None:
+    """Keep results as JSON in benchmarks/results/, beside those of earlier runs."""
+    file = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"machine": facts, "results": results}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    earlier = json.loads(file.read_text()) if file.is_file() else {}
+    now = {key: {"machine": facts, "result": result} for key, result in results.items()}
+    file.write_text(json.dumps({**earlier, **now}, indent=1) + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

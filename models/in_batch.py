@@ -81,6 +81,7 @@ def softmax_loss(
     temperature: float = 1.0,
     log_q: tf.Tensor | None = None,
     mask: Mask | None = None,
+    precision: str = "float32",
     block_scores: int = BLOCK_SCORES,
 ) -> Loss:
     """Return the loss of a batch; the gradient of its total reaches `queries` and `items`.
@@ -93,6 +94,7 @@ def softmax_loss(
         temperature: T > 0.
         log_q: of each column's item, float32 [C]; None for no correction.
         mask: which columns are no negatives of a row; it leaves out the row's own.
+        precision: of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
     """
     own = tf.cast(own, tf.int32)
@@ -100,7 +102,7 @@ def softmax_loss(
     @tf.custom_gradient
     def loss(queries: tf.Tensor, items: tf.Tensor) -> tuple[Loss, Callable[..., object]]:
         rows, d_queries, d_items = _blocks(
-            queries / temperature, items, own, weights, log_q, mask, block_scores
+            queries / temperature, items, own, weights, log_q, mask, precision, block_scores
         )
 
         def gradient(d_total: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -118,6 +120,7 @@ def _blocks(
     weights: tf.Tensor,
     log_q: tf.Tensor | None,
     mask: Mask | None,
+    precision: str,
     block_scores: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1."""
@@ -129,21 +132,25 @@ def _blocks(
         queries = tf.concat([queries, tf.ones_like(queries[:, :1])], 1)
         wide = tf.concat([items, -log_q[:, None]], 1)
 
+    narrow_items, wide = (tf.cast(v, precision) for v in (items, wide))
+
     def block(
         i: tf.Tensor, d_items: tf.Tensor, losses: tf.TensorArray, d_queries: tf.TensorArray
     ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray, tf.TensorArray]:
         start = i * step
         stop = tf.minimum(start + step, n_rows)
         query, mine, weight = queries[start:stop], own[start:stop], weights[start:stop, None]
-        scores = tf.matmul(query, wide, transpose_b=True)
+        scores = _product(tf.cast(query, precision), wide, transpose_b=True)
         if mask is not None:
             cells = mask(start, stop)
             never = tf.fill([tf.shape(cells)[0]], _NEVER)
             scores = tf.tensor_scatter_nd_update(scores, cells, never)
         shares = tf.nn.softmax(scores)
         loss = _minus_log(tf.gather(shares, mine, batch_dims=1), scores, mine)
-        d_query = tf.matmul(shares, items) - tf.gather(items, mine)
-        d_items += tf.matmul(shares, query[:, :dim] * weight, transpose_a=True)
+        narrow = tf.cast(shares, precision)
+        d_query = _product(narrow, narrow_items) - tf.gather(items, mine)
+        pull = tf.cast(query[:, :dim] * weight, precision)
+        d_items += _product(narrow, pull, transpose_a=True)
         return i + 1, d_items, losses.write(i, loss), d_queries.write(i, d_query * weight)
 
     _, d_items, losses, d_queries = tf.while_loop(
@@ -160,6 +167,11 @@ def _blocks(
     pull = queries[:, :dim] * weights[:, None]
     d_items = tf.tensor_scatter_nd_sub(d_items, own[:, None], pull)
     return losses.concat(), d_queries.concat(), d_items
+
+
+def _product(a: tf.Tensor, b: tf.Tensor, **how: bool) -> tf.Tensor:
+    """Return a matrix product as float32, whatever its factors are."""
+    return tf.cast(tf.matmul(a, b, **how), tf.float32)
 
 
 def _minus_log(shares: tf.Tensor, scores: tf.Tensor, own: tf.Tensor) -> tf.Tensor:

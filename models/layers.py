@@ -80,16 +80,24 @@ class ItemBias(tf.keras.layers.Layer):
     Args:
         column: the item id's codes among the features.
         n_codes: rows of the tables.
+        drop: replaces codes by the unseen one in training, so that new items get a trained bias.
     """
 
-    def __init__(self, column: str, n_codes: int, **kwargs: Any) -> None:
+    def __init__(
+        self, column: str, n_codes: int, drop: IdDropout | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.column = column
+        self.drop = drop
         self.table = self.add_weight("bias", [n_codes], initializer="zeros")
         self.prior = self.add_weight("prior", [n_codes], initializer="zeros", trainable=False)
 
-    def call(self, inputs: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False
+    ) -> tf.Tensor:
         """Return float32 [B, dim + 1]."""
+        if self.drop:
+            features = self.drop(features, training=training)
         codes = tf.reshape(features[self.column], [-1])
         bias = tf.gather(self.table, codes) + tf.gather(self.prior, codes)
         return tf.concat([inputs, bias[:, None]], axis=1)

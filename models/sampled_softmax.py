@@ -123,6 +123,7 @@ class SampledSoftmax(ModelOutput):
             temperature=self.config.temperature,
             log_q=tf.gather(self.log_q, rows) if self._corrected else None,
             mask=self._mask(features, rows, columns),
+            precision=self.config.precision,
         )
 
     def _weights(self, features: dict[str, tf.Tensor], n_rows: tf.Tensor) -> tf.Tensor:

@@ -86,11 +86,15 @@ def build_tower(
             "item_bias needs the item id; set `input: true` for it, or model.item_bias to false"
         )
     if config.item_bias:
-        blocks.append(_bias(ids.first) if name == "item" else AppendOne())
-    pre = None
-    if config.id_dropout and ids:
-        pre = IdDropout(ids.first.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed + 1)
+        blocks.append(_bias(ids.first, config, seed) if name == "item" else AppendOne())
+    pre = _id_dropout(ids.first, config, seed + 1) if ids else None
     return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+
+
+def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDropout | None:
+    if not config.id_dropout:
+        return None
+    return IdDropout(column.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed)
 
 
 def _embeddings(
@@ -121,8 +125,9 @@ def _table(tower: Tower, column: ColumnSchema) -> tf.keras.layers.Embedding:
     )
 
 
-def _bias(item_id: ColumnSchema) -> ItemBias:
-    return ItemBias(item_id.name, item_id.int_domain.max + 1)
+def _bias(item_id: ColumnSchema, config: TwoTowerConfig, seed: int) -> ItemBias:
+    size = item_id.int_domain.max + 1
+    return ItemBias(item_id.name, size, _id_dropout(item_id, config, seed + 2))
 
 
 def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:

@@ -312,3 +312,20 @@ def test_the_gradient_follows_what_becomes_of_the_total():
         tripled = 3.0 * total
     plain, thrice = (tape.gradient(of, queries).numpy() for of in (total, tripled))
     np.testing.assert_allclose(thrice, 3 * plain, rtol=1e-6)
+
+
+def test_bfloat16_is_near_and_not_the_same():
+    draw = np.random.default_rng(7)
+    queries, items = (tf.constant(draw.normal(size=(60, 16)), tf.float32) for _ in range(2))
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        with tf.GradientTape() as tape:
+            tape.watch([queries, items])
+            loss = softmax_loss(
+                queries, items, tf.range(60), weights=tf.ones(60), precision=precision
+            )
+        gradients[precision] = tape.gradient(loss.total, [queries, items])
+        assert loss.rows.dtype == tf.float32
+    for exact, near in zip(gradients["float32"], gradients["bfloat16"], strict=True):
+        assert near.dtype == tf.float32
+        assert 1e-4 < float(tf.norm(near - exact) / tf.norm(exact)) < 0.02

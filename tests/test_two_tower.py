@@ -259,6 +259,15 @@ def test_id_dropout_trains_the_row_of_the_unseen_code():
     np.testing.assert_array_equal(model.query_encoder(batch, training=False), own)
 
 
+@pytest.mark.parametrize(("rate", "trained"), [(0.0, False), (0.3, True)])
+def test_id_dropout_trains_the_bias_of_unseen_items_too(rate, trained):
+    model = compiled(TOY.build("user_id", "item_id", id_dropout=rate))
+    model.fit(TOY.batches(model), epochs=1, verbose=0, shuffle=False)
+    bias = weights_of(model.candidate_encoder, ItemBias).table.numpy()
+    assert (bias[UNSEEN] != 0) == trained
+    assert (bias[FIRST : FIRST + N_ITEMS - 1] != 0).all()
+
+
 # --- what is refused ---
 
 

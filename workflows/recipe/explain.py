@@ -1,0 +1,97 @@
+"""What is wrong in a recipe, and what would be right: file, line, field, the nearest known word."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from workflows.recipe.text import line_of
+from workflows.recipe.whole import Recipe
+
+
+def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
+    """Turn msgspec's message into file, line, field, what is wrong and what would be right."""
+    problem, _, location = message.partition(" - at `$")
+    path = _name_the_keys(
+        [p for p in re.split(r"[.\[\]`]+", location.replace("...", "*")) if p], raw
+    )
+    hint = ""
+    if unknown := re.search(r"unknown field `(.+?)`", problem):
+        known = _fields_at(path)
+        path.append(unknown[1])
+        hint = f" {nearest(unknown[1], known)}Fields here: {', '.join(known)}."
+    elif choices := _choices_at(path):
+        hint = f" Expected one of: {', '.join(choices)}."
+    line = line_of(text, path)
+    place = (
+        where + (f", line {line}" if line else "") + (f", field {'.'.join(path)}" if path else "")
+    )
+    return f"{place}: {problem}.{hint}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def _name_the_keys(path: list[str], raw: Any) -> list[str]:
+    """Put the key in the place of each `*`, where msgspec says "some value of this mapping"."""
+    named: list[str] = []
+    for step in path:
+        if step == "*" and isinstance(raw, Mapping):
+            for key, value in raw.items():
+                if _fails(value, _types_at([*named, step])):
+                    step = str(key)
+                    break
+        named.append(step)
+        if isinstance(raw, Mapping):
+            raw = raw.get(step)
+        elif isinstance(raw, list) and step.isdigit():
+            raw = raw[int(step)]
+    return named
+
+
+def _fails(value: Any, types: Sequence[Any]) -> bool:
+    classes = [t.cls for t in types if hasattr(t, "cls")]
+    texts = [str for t in types if isinstance(t, msgspec.inspect.StrType)]
+    try:
+        msgspec.convert(value, [*classes, *texts, Any][0])
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+def _types_at(path: Sequence[str]) -> list[Any]:
+    """Return the types that a field at this path may have."""
+    types: list[Any] = [msgspec.inspect.type_info(Recipe)]
+    for step in path:
+        found: list[Any] = []
+        for kind in types:
+            if isinstance(kind, msgspec.inspect.StructType):
+                found += [f.type for f in kind.fields if f.encode_name == step]
+            elif isinstance(kind, msgspec.inspect.DictType):
+                found.append(kind.value_type)
+            elif isinstance(kind, msgspec.inspect.VarTupleType):
+                found.append(kind.item_type)
+        types = [t for f in found for t in getattr(f, "types", (f,))]
+    return types
+
+
+def _fields_at(path: Sequence[str]) -> list[str]:
+    names = [f.encode_name for t in _types_at(path) for f in getattr(t, "fields", ())]
+    return list(dict.fromkeys(names))
+
+
+def _choices_at(path: Sequence[str]) -> list[str]:
+    """Return the literal values that a field may have, or the tags of a block's kinds."""
+    tagged = (
+        [t.tag for t in _types_at(path[:-1]) if getattr(t, "tag_field", None) == path[-1]]
+        if path
+        else []
+    )
+    literal = [str(v) for t in _types_at(path) for v in getattr(t, "values", ())]
+    return tagged + literal

@@ -1,0 +1,98 @@
+"""Parts of a recipe: what a column is, which values get codes, what becomes a history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from models.config import Part, Positive
+
+
+class VocabularyRule(Part, frozen=True):
+    """Which values of a column get a code of their own.
+
+    Attributes:
+        min_count: seen at least this often in training.
+        max_values: only the most frequent ones.
+        oov_buckets: codes that all other values share, by a hash.
+    """
+
+    min_count: Positive = 1
+    max_values: Positive | None = None
+    oov_buckets: Positive = 1
+
+
+class Feature(Part, frozen=True):
+    """What a column is.
+
+    Attributes:
+        role: whose it is; `context` belongs to the interaction and feeds the query tower;
+            `time` orders the interactions; `weight` is what an interaction counts in the loss.
+        id: this is the user's or the item's id.
+        kind: `category`, `categories` (a list), `number`, or `label` (kept to be read by people).
+        separator: splits a text cell into `categories`; null where cells are lists already.
+        null: what a missing `number` becomes; `error` refuses it.
+        indicator: give a number a second input that says whether it was missing.
+        input: feed it to its tower; an id that is no input still names its rows.
+        vocabulary: rules that differ from the recipe's.
+        unit: of a `time` that is a number.
+    """
+
+    role: Literal["user", "item", "context", "time", "weight"]
+    id: bool = False
+    kind: Literal["category", "categories", "number", "label"] = "category"
+    separator: Annotated[str, Meta(min_length=1)] | None = None
+    null: Literal["error", "median", "mean"] | float = "error"
+    indicator: bool = False
+    input: bool = True
+    vocabulary: VocabularyRule | None = None
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+
+    def __post_init__(self) -> None:
+        if self.id and (self.role not in ("user", "item") or self.kind != "category"):
+            raise ValueError("an id has role user or item and kind category")
+        if self.kind != "number" and (self.null != "error" or self.indicator):
+            raise ValueError("null and indicator are for kind number")
+        if self.kind != "categories" and self.separator is not None:
+            raise ValueError("separator is for kind categories")
+        if self.vocabulary is not None and not self.encoded:
+            raise ValueError("vocabulary is for kinds category and categories")
+        if self.role == "weight" and (
+            self.kind != "number" or self.null in ("median", "mean") or self.indicator
+        ):
+            raise ValueError("a weight has kind number, null: error or a number, and no indicator")
+        if self.unit != "s" and self.role != "time":
+            raise ValueError("unit is for role time")
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the column gets codes from a vocabulary."""
+        return self.role != "time" and self.kind in ("category", "categories")
+
+    @property
+    def is_input_number(self) -> bool:
+        """Whether the column is a number that a tower may take."""
+        return self.kind == "number" and self.role not in ("time", "weight")
+
+
+class History(Part, frozen=True):
+    """Lists of what a user did before each interaction, as inputs of the query tower.
+
+    Attributes:
+        columns: the item id and other item columns; column c gives the input `history_c`, which
+            shares the embeddings of c.
+        max_len: the latest so many.
+        before: what is earlier: an `event` that stands before in the order of time (ties in the
+            order of the file), or one of an earlier `second` or `day`; `others` takes all the
+            user's other events, earlier or later: only for rows that were split at random.
+    """
+
+    columns: tuple[str, ...]
+    max_len: Positive = 50
+    before: Literal["event", "second", "day", "others"] = "event"
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Input column → item column."""
+        return {f"history_{column}": column for column in self.columns}

@@ -1,0 +1,155 @@
+"""A recipe from its file, with variants and overrides laid over it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from workflows.errors import RecipeError
+from workflows.recipe.explain import explain, nearest
+from workflows.recipe.text import Loader
+from workflows.recipe.whole import Recipe
+
+
+def find(name: str) -> Path:
+    """Return the file of a recipe given by path, or by name in `recipes/`.
+
+    Raises:
+        RecipeError: if there is none; it lists the names that exist.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name).resolve()
+        raise RecipeError(f"There is no recipe file {name}. Working folder: {Path.cwd()}.")
+    folders = [Path("recipes"), Path(__file__).parents[2] / "recipes"]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return (folder / f"{name}.yaml").resolve()
+    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    raise RecipeError(
+        f"There is no recipe {name!r}; {nearest(name, known)}known: {', '.join(known) or 'none'}. "
+        "A recipe of your own is given by its path, ending in .yaml."
+    )
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: texts such as `train.epochs=3`; the value is YAML.
+        variant: one of the file's `variants`, laid over the rest; empty for none of them.
+
+    Raises:
+        RecipeError: names file, line, field, what was expected and what came.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(
+            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: expected a mapping of fields, got {type(raw).__name__}.")
+    variants = raw.pop("variants", {})
+    if variant:
+        raw = _vary(raw, variants, variant, path)
+    for override in overrides:
+        _override(raw, override)
+    where = " --set ".join([str(path), *overrides])
+    return parse(raw, where=where, text=text)
+
+
+def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
+    """Return the recipe with a variant laid over it, named `<name>-<variant>`."""
+    known = list(variants) if isinstance(variants, dict) else []
+    if variant not in known:
+        raise RecipeError(
+            f"{path} has no variant {variant!r}; {nearest(variant, known)}"
+            f"known: {', '.join(known) or 'none'}."
+        )
+    varied = _laid_over(raw, variants[variant] or {})
+    return {**varied, "name": f"{raw.get('name')}-{variant}"}
+
+
+def _laid_over(base: Any, patch: Any) -> Any:
+    """Merge mappings field by field; a block of another `kind` is replaced whole."""
+    if not isinstance(base, dict) or not isinstance(patch, dict):
+        return patch
+    if "kind" in patch and patch["kind"] != base.get("kind"):
+        return patch
+    return {**base, **{key: _laid_over(base.get(key), value) for key, value in patch.items()}}
+
+
+def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
+    """Check plain data against the recipe's types.
+
+    Args:
+        raw: what the YAML holds.
+        where: its file, for error messages.
+        text: its text, to find the line of a field.
+
+    Raises:
+        RecipeError: as `load`.
+    """
+    try:
+        _refuse_infinite(raw)
+        return msgspec.convert(raw, Recipe)
+    except msgspec.ValidationError as error:
+        raise RecipeError(explain(str(error), raw, where, text)) from None
+
+
+def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some fields set anew.
+
+    Args:
+        recipe: the others' values.
+        settings: path, such as `train.epochs` → value.
+
+    Raises:
+        RecipeError: as `load`.
+    """
+    raw = recipe.to_dict()
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        at = raw
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return parse(raw, where=f"recipe {recipe.name}")
+
+
+def _refuse_infinite(value: Any, at: str = "$") -> None:
+    """Refuse .inf and .nan, which no field can mean and JSON cannot tell apart."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{at}`")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_infinite(part, f"{at}.{key}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _refuse_infinite(part, f"{at}[{number}]")
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")
+    *parents, last = key.strip().split(".")
+    at = raw
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
+    try:
+        at[last] = yaml.load(value, Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"
+        ) from None

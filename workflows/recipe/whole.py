@@ -1,0 +1,166 @@
+"""The recipe: its parts together, and the rules that tie them to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from operator import attrgetter
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from models.config import (
+    EvaluateConfig,
+    LossConfig,
+    OptimizerConfig,
+    Part,
+    PriorConfig,
+    TrackingConfig,
+    TrainConfig,
+    TuneConfig,
+    TwoTowerConfig,
+)
+from workflows.recipe.features import Feature, History, VocabularyRule
+from workflows.recipe.sources import Fetch, Join, PositiveRule, Source
+from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+#: Columns that etl adds to the splits and tables.
+_RESERVED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
+
+
+class Recipe(Part, frozen=True):
+    """A data set, how to split and encode it, and what to train on it.
+
+    Attributes:
+        name: default name of its runs.
+        data: folder of the raw files, relative to the recipe's own folder.
+        interactions: the source whose rows are interactions.
+        fallback: what answers a user who is in no table and has no history: `popularity`, or the
+            query `tower` with an unseen id and the inputs of the unknown user.
+    """
+
+    name: Name
+    sources: dict[str, Source]
+    interactions: str
+    features: dict[str, Feature]
+    split: Split
+    description: str = ""
+    data: str = "."
+    fetch: Fetch | None = None
+    join: tuple[Join, ...] = ()
+    positive: PositiveRule | None = None
+    history: History | None = None
+    vocabulary: VocabularyRule = VocabularyRule()
+    model: TwoTowerConfig = TwoTowerConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    prior: PriorConfig | None = None
+    tracking: TrackingConfig | None = None
+    train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    fallback: Literal["popularity", "tower"] = "popularity"
+
+    def __post_init__(self) -> None:
+        for name in self.features:
+            if name in _RESERVED or "/" in name or name.startswith("."):
+                raise ValueError(
+                    f"a feature may not be called {name!r}: etl has a column of that name, or a "
+                    "file cannot have it. Give the raw column another with `rename`"
+                )
+        for role in ("user", "item"):
+            ids = [n for n, f in self.features.items() if f.id and f.role == role]
+            if len(ids) != 1:
+                raise ValueError(
+                    f"features need exactly one with role {role} and id: true, got {ids or 'none'}"
+                )
+        for role in ("time", "weight"):
+            found = [n for n, f in self.features.items() if f.role == role]
+            if len(found) > 1:
+                raise ValueError(f"features may have one with role {role}, got {found}")
+        times = [n for n, f in self.features.items() if f.role == "time"]
+        if not times and isinstance(self.split, LeaveLast | GlobalTime):
+            raise ValueError("this kind of split needs a feature with role time")
+        self._check_history(times)
+        named = [("interactions", self.interactions), *(("join", j.table) for j in self.join)]
+        if isinstance(self.split, GivenFiles):
+            named += [("split", s) for s in (self.split.valid, self.split.test) if s]
+        for field, source in named:
+            if source not in self.sources:
+                raise ValueError(
+                    f"{field} names {source!r}, which is not one of the sources "
+                    f"({', '.join(self.sources)})"
+                )
+        for join in self.join:
+            if join.on not in (self.user_id, self.item_id):
+                raise ValueError(
+                    f"join of {join.table!r} is on {join.on!r}; expected the user id "
+                    f"{self.user_id!r} or the item id {self.item_id!r}"
+                )
+        if len({j.on for j in self.join}) < len(self.join):
+            raise ValueError("join may look up one table by the user id and one by the item id")
+        self._check_positive()
+
+    def _check_positive(self) -> None:
+        feature = self.features.get(self.positive.column) if self.positive else None
+        if self.positive is None or feature is None:
+            return
+        is_number = feature.role == "time" or feature.kind == "number"
+        if feature.kind == "categories" or is_number != isinstance(self.positive.value, float):
+            kind = "time" if feature.role == "time" else feature.kind
+            raise ValueError(
+                f"positive compares {self.positive.column!r}, a {kind}, with "
+                f"{self.positive.value!r}; a number or time is compared with a number, a category "
+                "or label with (quoted) text, and lists with nothing"
+            )
+
+    def _check_history(self, times: list[str]) -> None:
+        if self.history is None:
+            return
+        if not times:
+            raise ValueError("history needs a feature with role time")
+        for column in self.history.columns:
+            feature = self.features.get(column)
+            if feature is None or feature.role != "item" or feature.kind != "category":
+                raise ValueError(f"history column {column!r} is no item feature of kind category")
+
+    def _id(self, role: str) -> str:
+        return next(n for n, f in self.features.items() if f.id and f.role == role)
+
+    @property
+    def user_id(self) -> str:
+        """Name of the user id column."""
+        return self._id("user")
+
+    @property
+    def item_id(self) -> str:
+        """Name of the item id column."""
+        return self._id("item")
+
+    @property
+    def time(self) -> str | None:
+        """Name of the time column."""
+        return next((n for n, f in self.features.items() if f.role == "time"), None)
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the column of row weights."""
+        return next((n for n, f in self.features.items() if f.role == "weight"), None)
+
+    def columns(self, *roles: str) -> list[str]:
+        """Return the names of the features with these roles, in the recipe's order."""
+        return [n for n, f in self.features.items() if f.role in roles]
+
+    def vocabulary_rule(self, column: str) -> VocabularyRule:
+        """Return the vocabulary rule of a column."""
+        return self.features[column].vocabulary or self.vocabulary
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data, as JSON would hold it, defaults filled in."""
+        return msgspec.json.decode(msgspec.json.encode(self))
+
+    def digest(self, *parts: str) -> str:
+        """Return the SHA-256 of the named parts, such as `train` or `evaluate.ks` (or of all)."""
+        chosen = {part: attrgetter(part)(self) for part in parts} if parts else self
+        return hashlib.sha256(msgspec.json.encode(chosen, order="sorted")).hexdigest()
