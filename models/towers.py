@@ -7,6 +7,7 @@ each CATEGORICAL by an embedding (lists by the mean of theirs) and each CONTINUO
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,33 @@ Tower: TypeAlias = mm.Encoder
 
 class TowerError(ValueError):
     """The configuration and the schema make no pair of towers."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A column that a tower takes.
+
+    Attributes:
+        name: of the column.
+        domain: whose codes they are; None for a number.
+        is_list: whether a cell is a list.
+    """
+
+    name: str
+    domain: str | None
+    is_list: bool
+
+
+def inputs_of(tower: Tower) -> list[Input]:
+    """Return what a tower takes, in the order of its schema."""
+    return [
+        Input(
+            column.name,
+            column.int_domain.name if Tags.CATEGORICAL in column.tags else None,
+            column.is_list,
+        )
+        for column in tower.schema
+    ]
 
 
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:

@@ -58,7 +58,14 @@ def test_every_promised_file_is_there_and_no_other(folder):
         "schema.pbtxt",
         "user_embeddings.parquet",
         "user_features.parquet",
-        *(f"{tower}/{name}" for tower in ("query_tower", "item_tower") for name in saved_model),
+        *(
+            f"{tower}{kind}/{name}"
+            for tower in ("query_tower", "item_tower")
+            for kind in ("", "_raw")
+            for name in saved_model
+        ),
+        *(f"query_tower_raw/assets/{n}.txt" for n in ("user_id", "city", "item_id", "shop")),
+        *(f"item_tower_raw/assets/{n}.txt" for n in ("item_id", "genres")),
         *(f"vocabulary/{n}.parquet" for n in ("user_id", "city", "item_id", "genres", "shop")),
     }
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == expected

@@ -21,8 +21,10 @@ from models.sampled_softmax import TrainingFacts
 from models.towers import TowerError
 from models.trial import Trial, trial
 from models.two_tower import Model
+from workflows import statistics
 from workflows.errors import RecipeError
 from workflows.recipe import Recipe
+from workflows.statistics import NumberFact
 from workflows.store import Store
 from workflows.vocabulary import Vocabulary
 
@@ -86,6 +88,11 @@ class Prepared:
         """Column → vocabulary."""
         paths = sorted((self.folder / "vocabulary").glob("*.parquet"))
         return {path.stem: Vocabulary.read(path) for path in paths}
+
+    @cached_property
+    def numbers(self) -> dict[str, NumberFact]:
+        """Number column → how it is standardised."""
+        return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history."""

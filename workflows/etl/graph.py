@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import nvtabular as nvt
 import pyarrow as pa
@@ -22,20 +21,14 @@ from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW
-from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
+from workflows import statistics
+from workflows.etl.ops import Encode, IsMissing, Rows
 from workflows.recipe import Recipe
+from workflows.statistics import NumberFact
 from workflows.vocabulary import Vocabulary
 
 _ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
 _ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
-
-
-class NumberFact(msgspec.Struct, frozen=True):
-    """What standardising a number needs: (fill(x) - mean) / std, from the training rows."""
-
-    mean: float
-    std: float
-    fill: float
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
@@ -74,18 +67,13 @@ class Fitted:
         (folder / "vocabulary").mkdir()
         for name, vocabulary in self.vocabularies.items():
             vocabulary.write(folder / "vocabulary" / f"{name}.parquet")
-        text = msgspec.json.format(msgspec.json.encode(self.numbers), indent=2)
-        (folder / "statistics.json").write_bytes(text)
+        statistics.write(self.numbers, folder)
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
         """Read what `write` wrote."""
         paths = sorted((folder / "vocabulary").glob("*.parquet"))
-        text = (folder / "statistics.json").read_bytes()
-        return cls(
-            {path.stem: Vocabulary.read(path) for path in paths},
-            msgspec.json.decode(text, type=dict[str, NumberFact]),
-        )
+        return cls({path.stem: Vocabulary.read(path) for path in paths}, statistics.read(folder))
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
@@ -101,13 +89,6 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
         dims = (None, None) if feature.kind == "categories" else (None,)
         found.append(ColumnSchema(column, dtype=dtype, dims=dims))
     return Schema(found)
-
-
-def positives(recipe: Recipe, columns: Sequence[str]) -> nvt.Workflow:
-    """Build the workflow that keeps the positive rows."""
-    assert recipe.positive is not None, "every row is a positive"
-    nodes = list(columns) >> nvt.ops.Filter(f=IsPositive(recipe.positive))
-    return nvt.Workflow(nodes)
 
 
 def fit(recipe: Recipe, train: nvt.Dataset, columns: Sequence[str]) -> Fitted:

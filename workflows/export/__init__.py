@@ -24,7 +24,7 @@ from models.two_tower import Model, TwoTower
 from workflows.artifacts import KNOWN, Prepared, load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, RecipeError
-from workflows.export import selfcheck, towers
+from workflows.export import raw_towers, selfcheck, towers
 from workflows.recipe import Recipe
 from workflows.store import Store
 
@@ -85,7 +85,7 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
     with store.write("export", recipe, device) as draft:
         model = load_model(store, recipe, prepared, as_of=as_of)
         sides = (_users(model, prepared, as_of), _items(model, prepared))
-        widths = [_write(side, draft.folder) for side in sides]
+        widths = [_write(side, prepared, draft.folder) for side in sides]
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
         _check_from_outside(draft.folder)
@@ -149,11 +149,17 @@ def _items(model: Model, prepared: Prepared) -> _Side:
     return _Side("item", key, "item_tower", tower, codes, inputs, prepared.raw_items)
 
 
-def _write(side: _Side, folder: Path) -> int:
+def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
     vectors = embed(side.tower, side.inputs)
     _refuse_broken(vectors, side.name)
     towers.save(side.tower, folder / side.tower_name)
+    raw_towers.save(
+        side.tower,
+        folder / f"{side.tower_name}_raw",
+        vocabularies=prepared.vocabularies,
+        numbers=prepared.numbers,
+    )
     ids = {side.key: side.raw[side.key], f"{side.name}_code": pa.array(side.codes)}
     readable = {name: side.raw[name] for name in side.raw.column_names if name != side.key}
     inputs = {f"{name}{selfcheck.SUFFIX}": _to_arrow(c) for name, c in side.inputs.items()}

@@ -20,13 +20,14 @@ SAMPLES = 200
 SUFFIX = "_input"
 
 
-def check(folder: Path, side: str, tower: str) -> str | None:
+def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str | None:
     """Return what is wrong with one tower, or None.
 
     Args:
         folder: the export.
         side: `user` or `item`.
-        tower: `query_tower` or `item_tower`.
+        tower: `query_tower`, `item_tower`, or one of these with `_raw`.
+        suffix: of the columns that it takes: empty for a raw tower, whose columns people can read.
     """
     encode = tf.saved_model.load(str(folder / tower)).signatures["serving_default"]
     features = pq.read_table(folder / f"{side}_features.parquet")
@@ -36,7 +37,7 @@ def check(folder: Path, side: str, tower: str) -> str | None:
     rows = np.unique(np.linspace(0, features.num_rows - 1, SAMPLES).astype(np.int64))
     specs = encode.structured_input_signature[1]
     inputs = {
-        name: tf.constant(padded(features[f"{name}{SUFFIX}"].take(rows)), spec.dtype)
+        name: tf.constant(padded(features[f"{name}{suffix}"].take(rows)), spec.dtype)
         for name, spec in specs.items()
     }
     vectors = embeddings["embedding"].combine_chunks()
@@ -49,18 +50,30 @@ def check(folder: Path, side: str, tower: str) -> str | None:
 
 
 def padded(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """Return a column as an array; lists become a matrix padded with code 0."""
-    if not pa.types.is_list(column.type):
-        return column.to_numpy()
-    rows = column.to_pylist()
+    """Return a column as an array: lists as a padded matrix, gaps as "" or NaN.
+
+    Codes are padded with 0, text with "".
+    """
+    kind = column.type
+    if not pa.types.is_list(kind):
+        return column.fill_null("").to_numpy() if pa.types.is_string(kind) else column.to_numpy()
+    is_text = pa.types.is_string(kind.value_type)
+    filler: str | int = "" if is_text else 0
+    rows = [
+        [filler if value is None else value for value in row or []] for row in column.to_pylist()
+    ]
     width = max(1, *map(len, rows)) if rows else 1
-    return np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
+    padded = [row + [filler] * (width - len(row)) for row in rows]
+    return np.array(padded, object if is_text else np.int32)
 
 
 def main() -> None:
-    """Check both towers of the folder named on the command line."""
+    """Check the towers of the folder named on the command line, by codes and by raw values."""
     folder = Path(sys.argv[1])
-    faults = [check(folder, "user", "query_tower"), check(folder, "item", "item_tower")]
+    faults = [
+        check(folder, side, tower) or check(folder, side, f"{tower}_raw", suffix="")
+        for side, tower in (("user", "query_tower"), ("item", "item_tower"))
+    ]
     message = "; ".join(f for f in faults if f)
     strangers = [m for m in ("merlin", "nvtabular", "models", "workflows") if m in sys.modules]
     if strangers:

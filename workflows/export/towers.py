@@ -31,21 +31,25 @@ def save(tower: Tower, path: Path) -> None:
         )
         for column in tower.schema
     }
-    lists = {column.name for column in tower.schema if column.is_list}
 
     def encode(**features: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch: dict[str, tf.Tensor] = {}
-        for name, values in features.items():
-            if name in lists:
-                ragged = tf.ragged.boolean_mask(values, values != PAD)
-                batch[f"{name}__values"] = ragged.values
-                batch[f"{name}__offsets"] = tf.cast(ragged.row_splits, tf.int32)
-            else:
-                batch[name] = values
-        return {OUTPUT: tower(batch, training=False)}
+        return {OUTPUT: tower(ragged_batch(features), training=False)}
 
     module = tf.Module()
     # Merlin's layers would save traces and configs of their own; the function needs variables only
     module.weights = list(tower.weights)
     function = tf.function(encode, autograph=False).get_concrete_function(**specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
+
+
+def ragged_batch(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return encoded features as Merlin's towers take them; matrices are padded lists."""
+    batch: dict[str, tf.Tensor] = {}
+    for name, values in features.items():
+        if values.shape.rank == 2:
+            ragged = tf.ragged.boolean_mask(values, values != PAD)
+            batch[f"{name}__values"] = ragged.values
+            batch[f"{name}__offsets"] = tf.cast(ragged.row_splits, tf.int32)
+        else:
+            batch[name] = values
+    return batch
