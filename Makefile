@@ -55,7 +55,7 @@ READY := $(VENV)/.ok
 endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
-VERBS := fetch etl train tune evaluate export report doctor
+VERBS := fetch etl train tune evaluate export recommend report doctor
 ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
@@ -66,6 +66,7 @@ train: ## fit the two-tower model
 tune: ## search hyper-parameters on the validation part
 evaluate: ## measure it beside popularity, ALS, EASE and others, with intervals
 export: evaluate ## write towers, embeddings and tables, checked in a fresh process
+recommend: ## write everybody's ten best items
 report: ## write one HTML page and a model card about the run
 doctor: ## print versions, the device and why, and what is wrong
 $(VERBS): $(READY)

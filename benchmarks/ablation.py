@@ -94,8 +94,9 @@ def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
 
     from models.two_tower import TwoTower
     from workflows import recipe as recipes
-    from workflows.artifacts import Prepared, load_model
+    from workflows.artifacts import load_model
     from workflows.etl import etl
+    from workflows.prepared import Prepared
     from workflows.store import Store
     from workflows.train import train
 

@@ -51,8 +51,9 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
     from models import metrics
     from models.two_tower import TwoTower
     from workflows import recipe as recipes
-    from workflows.artifacts import Prepared, load_model
+    from workflows.artifacts import load_model
     from workflows.etl import etl
+    from workflows.prepared import Prepared
     from workflows.store import Store
     from workflows.train import train
 

@@ -36,8 +36,9 @@ def main() -> None:
 
     from models.exact import Exact
     from workflows import recipe as recipes
-    from workflows.artifacts import Prepared, TrainFiles
+    from workflows.artifacts import TrainFiles
     from workflows.etl import etl
+    from workflows.prepared import Prepared
     from workflows.store import Store
     from workflows.train import train
 

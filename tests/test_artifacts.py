@@ -12,8 +12,9 @@ from models.callbacks import Epoch
 from models.config import EvaluateConfig
 from models.prior import Prior
 from models.towers import embed
-from workflows.artifacts import KNOWN, Prepared, TrainFiles, apply_prior, build_model, load_model
+from workflows.artifacts import TrainFiles, apply_prior, build_model, load_model
 from workflows.errors import ArtifactError, MissingStage, StaleInput
+from workflows.prepared import KNOWN, Prepared
 
 UNCUT = EvaluateConfig(exclude_seen=False)
 

@@ -154,7 +154,7 @@ def test_json_is_all_there_is_on_stdout(here: World, two_tower: Run) -> None:
 def test_a_table_tells_the_counts(here: World, two_tower: Run) -> None:
     code, out, _ = two_tower("etl", "--recipe", "raw/tiny.yaml", "--run", "./elsewhere/x")
     assert code == 0
-    for said in ("log 163", "not positive", "train ", "valid 9", "elsewhere/x/etl"):
+    for said in ("log 163", "not rating >= 3", "train ", "valid 9", "elsewhere/x/etl"):
         assert said in out
     assert not Path("runs").exists()
     with pytest.raises(json.JSONDecodeError):
@@ -162,7 +162,7 @@ def test_a_table_tells_the_counts(here: World, two_tower: Run) -> None:
 
 
 def test_overrides_and_runs_pass_through(here: World, two_tower: Run) -> None:
-    arguments = ["--run", "mine", "--set", "positive=null", "--set", "split.test=2", "--json"]
+    arguments = ["--run", "mine", "--set", "filter=[]", "--set", "split.test=2", "--json"]
     code, out, _ = two_tower("etl", "--recipe", "raw/tiny.yaml", *arguments)
     assert code == 0
     told = json.loads(out)
@@ -241,7 +241,11 @@ def _nothing(world: World) -> None:
             ["--set", "features.age.null=error"],
             "people.csv, row 2, column 'age': the number is missing",
         ),
-        (_nothing, ["--set", "positive.value=9"], "The train split is empty (train 0 rows after"),
+        (
+            _nothing,
+            ["--set", "filter=[{kind: keep, column: rating, is: '>', value: 9}]"],
+            "The train split is empty (train 0 rows after",
+        ),
         (_nothing, ["--set", "train.epoch=3"], "--set train.epoch=3, field train.epoch: Object"),
         (_nothing, ["--set", "oops"], "--set 'oops': expected key=value"),
         (_nothing, ["--device", "gpu"], "--device asks for a GPU, but CUDA_VISIBLE_DEVICES is ''"),

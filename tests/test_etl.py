@@ -19,23 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from merlin.io import Dataset
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
-from world import GHOST, STRANGER, UNSEEN, World, write_csv
+from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
+from world import GHOST, STRANGER, UNSEEN, USERS, World, write_csv
 
-from workflows.device import Device
-from workflows.errors import DataError, StorageError
+from workflows.errors import DataError, RecipeError, StorageError
 from workflows.etl import EtlResult, encode, etl
 from workflows.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-DEVICE = Device("cpu", "asked for by a test")
-PARTS = ("train", "valid", "test")
-FITTED = ("vocabulary", "statistics.json", "train", "users", "items")
-
-
-def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
-    """Run etl on a world into runs of its own."""
-    store = Store(world.folder.parent / name)
-    return etl(world.recipe(*overrides), store, DEVICE, data=world.folder)
 
 
 @pytest.fixture(scope="module")
@@ -44,38 +35,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> EtlResult:
     return run(World(tmp_path_factory.mktemp("base") / "raw").write())
 
 
-def content(folder: Path, *names: str) -> dict[str, bytes]:
-    """Return path → bytes of the files of a stage, or of some of it, without the manifest."""
-    paths = [p for name in names or ["."] for p in [folder / name, *(folder / name).rglob("*")]]
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in paths
-        if p.is_file() and p.name != "manifest.json"
-    }
-
-
-def part(result: EtlResult, name: str) -> pd.DataFrame:
-    return pq.read_table(result.folder / name / "part-0.parquet").to_pandas()
-
-
-def decoded(result: EtlResult, name: str, column: str) -> list[Any]:
-    """Decode a column with pandas from the vocabulary's file alone."""
-    vocabulary = pq.read_table(result.folder / "vocabulary" / f"{column}.parquet").to_pandas()
-    values = dict(zip(vocabulary["code"], vocabulary["value"], strict=True))
-    cells = part(result, name)[column]
-    return [
-        [values.get(c) for c in cell] if isinstance(cell, np.ndarray) else values.get(cell)
-        for cell in cells
-    ]
-
-
-def expected(world: World, *, positive: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """Split by naive loops: drop, keep positives, order by time, each user's last two withheld."""
+def expected(world: World, *, rated: bool = True) -> dict[str, list[dict[str, Any]]]:
+    """Split by naive loops: drop, keep the liked, order by time, each user's last two withheld."""
     kept = [
         row
         for row in world.log
         if None not in (row["user_id"], row["item_id"], row["when"])
-        and (not positive or (row["rating"] is not None and row["rating"] >= 3))
+        and (not rated or (row["rating"] is not None and row["rating"] >= 3))
     ]
     kept.sort(key=lambda row: row["when"])  # stable, as etl must be
     mine: dict[str, list[dict[str, Any]]] = {}
@@ -136,7 +102,7 @@ def test_joined_columns_and_numbers_are_those_of_naive_loops(world: World, base:
         ]
 
 
-def test_rows_point_into_the_tables(world: World, base: EtlResult) -> None:
+def test_e20_rows_point_into_the_tables(world: World, base: EtlResult) -> None:
     result = base
     users, items = (
         pq.read_table(result.folder / name / "raw.parquet").to_pandas()
@@ -158,7 +124,7 @@ def test_rows_point_into_the_tables(world: World, base: EtlResult) -> None:
     assert items.set_index("item_id")["title"][UNSEEN] == "Unseen"
 
 
-def test_every_count_of_the_report(world: World, base: EtlResult) -> None:
+def test_e20_every_count_of_the_report(world: World, base: EtlResult) -> None:
     result = base
     report, rows = result.report, expected(world)
     known = {row["user_id"] for row in world.people}
@@ -169,7 +135,7 @@ def test_every_count_of_the_report(world: World, base: EtlResult) -> None:
         "no user_id": 1,
         "no item_id": 1,
         "no when": 1,
-        "not positive": sum(row["rating"] < 3 for row in with_ids),
+        "not rating >= 3": sum(row["rating"] < 3 for row in with_ids),
     }
     assert report.unmatched == {
         "people": sum(row["user_id"] not in known for row in with_ids),
@@ -212,12 +178,12 @@ def test_unseen_values_and_conflicts_are_counted(world: World) -> None:
     assert (part(result, "test")["shop"] == 2).sum() == 4
 
 
-def test_without_a_positive_rule_every_row_counts(world: World) -> None:
-    result = run(world, "positive=null")
+def test_without_a_filter_every_row_counts(world: World) -> None:
+    result = run(world, "filter=[]")
     assert result.report.rows == {
-        name: len(rows) for name, rows in expected(world, positive=False).items()
+        name: len(rows) for name, rows in expected(world, rated=False).items()
     }
-    assert "not positive" not in result.report.dropped
+    assert list(result.report.dropped) == ["no user_id", "no item_id", "no when"]
     assert sum(result.report.rows.values()) == 160
 
 
@@ -230,32 +196,40 @@ def test_without_a_positive_rule_every_row_counts(world: World) -> None:
             "{column: price, is: '<', value: 1}",
             lambda row: row["item_id"] in ("000", "001", "002"),
         ),
+        ("{column: city, is: in, value: [Oslo, Rom]}", lambda row: row["user_id"] in USERS[1::2]),
+        ("{column: shop, is: not_null}", lambda row: row["shop"] is not None),
+        ("{column: when, is: '<=', value: 880000003}", lambda row: row["when"] <= 880_000_003),
+        (
+            "{column: when, is: '>', value: '1997-11-20T04:26:43'}",
+            lambda row: row["when"] > 880_000_003,
+        ),
     ],
-    ids=["of its own column", "of a context", "of a joined number"],
+    ids=["own", "context", "joined number", "joined text", "not null", "seconds", "date"],
 )
-def test_a_positive_rule_may_be_of_any_column(
+def test_e03_rows_are_kept_by_any_column(
     world: World, rule: str, keep: Callable[[dict[str, Any]], bool]
 ) -> None:
-    result = run(world, f"positive={rule}")
+    result = run(world, f"filter=[{{kind: keep, {rule[1:]}]")
     with_ids = [r for r in world.log if None not in (r["user_id"], r["item_id"], r["when"])]
+    assert 0 < sum(map(keep, with_ids)) < 160
     assert sum(result.report.rows.values()) == sum(map(keep, with_ids))
-    assert result.report.dropped["not positive"] == 160 - sum(map(keep, with_ids))
+    assert sum(result.report.dropped.values()) == 3 + 160 - sum(map(keep, with_ids))
 
 
-def test_rows_without_a_rating_are_not_positive(world: World, base: EtlResult) -> None:
+def test_rows_without_a_rating_are_not_kept(world: World, base: EtlResult) -> None:
     before = base.report
     chosen = [row for row in world.log if row["rating"] == 4][:5]
     for row in chosen:
         row["rating"] = None
     world.write()
     after = run(world).report
-    assert after.dropped["not positive"] == before.dropped["not positive"] + 5
+    assert after.dropped["not rating >= 3"] == before.dropped["not rating >= 3"] + 5
 
 
 # ── joins and missing numbers ───────────────────────────────────────────────────────────
 
 
-def test_on_missing_drop_drops_and_counts(world: World, base: EtlResult) -> None:
+def test_e05_drop_drops_and_counts(world: World, base: EtlResult) -> None:
     strangers = sum(row["user_id"] == STRANGER for row in world.log)
     users = base.report.users["rows"]
     report = run(
@@ -264,6 +238,51 @@ def test_on_missing_drop_drops_and_counts(world: World, base: EtlResult) -> None
     assert strangers > 10
     assert report.dropped["user_id not in people"] == report.unmatched["people"] == strangers
     assert report.users["rows"] == users - 1
+
+
+def test_e05_keep_keeps_the_row_count(world: World, base: EtlResult) -> None:
+    kept = sum(len(rows) for rows in expected(world).values())
+    assert sum(base.report.rows.values()) == kept
+    assert base.report.unmatched["people"] == 17
+
+
+def test_e05_fill_gives_values_to_those_whom_no_table_knows(world: World) -> None:
+    for row in world.people:
+        row["age"] = row["age"] or 30
+    world.write()
+    fill = "{table: people, on: user_id, on_missing: fill, fill: {age: 33, city: nowhere}}"
+    result = run(
+        world,
+        f"join=[{fill}, {{table: films, on: item_id}}]",
+        "features.age={role: user, kind: number}",
+    )
+    assert result.report.unmatched["people"] == 17
+    assert sum(result.report.rows.values()) == sum(len(rows) for rows in expected(world).values())
+    cities = {row["user_id"]: row["city"] for row in world.people} | {STRANGER: "nowhere"}
+    for name, rows in expected(world).items():
+        # a person without a city is known, and keeps none
+        assert decoded(result, name, "city") == [cities[row["user_id"]] for row in rows]
+        assert np.isfinite(part(result, name)["age"]).all()
+    users = pq.read_table(result.folder / "users" / "raw.parquet").to_pandas().set_index("user_id")
+    assert (users["age"][STRANGER], users["city"][STRANGER]) == (33, "nowhere")
+    assert users["city"].iloc[-1] is None  # somebody unknown is nobody in particular
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        ("on_missing: fill", "on_missing: fill goes with values in `fill`, and with no others"),
+        ("fill: {age: 3}", "on_missing: fill goes with values in `fill`, and with no others"),
+        (
+            "on_missing: fill, fill: {age: old}",
+            "join of 'people' fills 'age', a number, with 'old'; a number is filled with a number",
+        ),
+        ("on_missing: fill, fill: {town: x}", "fills 'town', which the recipe does not name"),
+    ],
+)
+def test_a_fill_that_does_not_fit_is_refused(world: World, join: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        world.recipe(f"join=[{{table: people, on: user_id, {join}}}]")
 
 
 def test_a_missing_number_without_policy_is_refused_at_its_row(world: World) -> None:
@@ -285,7 +304,7 @@ def test_a_number_that_is_missing_for_want_of_a_match_is_refused(world: World) -
     with pytest.raises(
         DataError,
         match=r"^17 interactions have a 'user_id' that is not in source 'people' \(people\.csv\), "
-        r"so their number 'age' is missing.*`on_missing: drop` in the join of 'people'\.$",
+        r"so their number 'age' is missing.*, or `on_missing: drop` or `fill` in the join of 'pe",
     ):
         run(world, age)
     drop = "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
@@ -321,6 +340,41 @@ def test_each_policy_fills_the_gaps(world: World, policy: str, fill: Callable[..
     assert "age_missing" not in part(result, "train")
 
 
+def test_e06_no_number_is_missing_after_etl(world: World, base: EtlResult) -> None:
+    """People without an age, films without a price, and those whom no table knows."""
+    ages = {row["user_id"]: row["age"] for row in world.people}
+    gaps = [
+        row for rows in expected(world).values() for row in rows if not ages.get(row["user_id"])
+    ]
+    assert len(gaps) > 20
+    for name in (*PARTS, "users", "items"):
+        found = part(base, name).select_dtypes("float")
+        assert found.notna().all().all()
+        assert len(found.columns) >= 1
+    for policy in ("median", "mean", "0.5"):
+        price = f"features.price={{role: item, kind: number, null: {policy}, indicator: true}}"
+        result = run(world, price)
+        for name in (*PARTS, "items"):
+            found = part(result, name)
+            assert found["price"].notna().all()
+            assert set(found["price_missing"]) == {0.0, 1.0}
+
+
+def test_e06_rows_without_a_number_may_be_left_out_instead(world: World) -> None:
+    ages = {row["user_id"]: row["age"] for row in world.people}
+    rule = "{kind: keep, column: age, is: not_null}"
+    result = run(world, "features.age={role: user, kind: number}", f"filter=[{rule}]")
+    whole = [row for rows in expected(world, rated=False).values() for row in rows]
+    without = sum(ages.get(row["user_id"]) is None for row in whole)
+    assert result.report.dropped["no age"] == without > 20
+    assert sum(result.report.rows.values()) == 160 - without
+    for name in (*PARTS, "users"):
+        assert part(result, name)["age"].notna().all()
+    late = rule.replace("}", ", stage: after}")  # statistics would see the gaps
+    with pytest.raises(DataError, match="column 'age': the number is missing"):
+        run(world, "features.age={role: user, kind: number}", f"filter=[{late}]")
+
+
 # ── other splits ────────────────────────────────────────────────────────────────────────
 
 
@@ -342,10 +396,18 @@ def test_weights_go_to_the_loss_as_they_are_and_to_no_tower(world: World) -> Non
 def test_a_negative_weight_is_refused(world: World) -> None:
     for row in world.log:
         row["worth"] = 1.0
-    world.log[3]["worth"] = -2.5
+    disliked = next(row for row in world.log if row["rating"] < 3)
+    disliked["worth"] = -7.0  # it is left out by the recipe's filter
     world.write()
-    with pytest.raises(DataError, match=r"1 interactions have a negative weight, the least -2\.5"):
-        run(world, "features.worth={role: weight, kind: number}")
+    weight = "features.worth={role: weight, kind: number}"
+    assert run(world, weight).report.rows["valid"] == 9
+    expected(world)["train"][0]["worth"] = -2.5
+    world.write()
+    with pytest.raises(
+        DataError,
+        match=r"1 interactions have a negative weight, the least -2\.5.* out with `filter:`",
+    ):
+        run(world, weight)
 
 
 def test_given_files_are_taken_as_they_are(world: World) -> None:
@@ -415,7 +477,10 @@ def test_a_part_that_is_not_asked_for_is_empty_and_of_the_same_kind(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["positive.value=6"], r"The train split is empty \(train 0 rows after filtering\)"),
+        (
+            ["filter=[{kind: keep, column: rating, is: '>', value: 5}]"],
+            r"The train split is empty \(train 0 rows after filtering\)",
+        ),
         (["split={kind: leave_last, valid: 90}"], r"The valid split is empty \(train 110, valid 0"),
         (["split={kind: by_user, valid: 0.01}"], r"The valid split is empty \(train \d+, valid 0"),
     ],
@@ -712,7 +777,7 @@ def test_no_space_leaves_the_old_result(
     assert content(world.folder.parent / "run" / "etl") == before
 
 
-def test_a_shorter_vocabulary_is_counted_as_unseen(world: World) -> None:
+def test_e14_a_shorter_vocabulary_is_counted_as_unseen(world: World) -> None:
     result = run(world, "features.item_id.vocabulary={max_values: 3, oov_buckets: 2}")
     rows = [row["item_id"] for row in expected(world)["train"]]
     top = sorted(set(rows), key=lambda item: (-rows.count(item), item.encode()))[:3]

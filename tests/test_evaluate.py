@@ -13,11 +13,12 @@ from models.config import BASELINES
 from models.retriever import BrokenModel, Queries
 from models.two_tower import TwoTower
 from workflows import cli
-from workflows.artifacts import Prepared, load_model
+from workflows.artifacts import load_model
 from workflows.errors import ArtifactError, DataError
 from workflows.etl import etl
 from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
 from workflows.evaluate.report import Report
+from workflows.prepared import Prepared
 from workflows.store import Store
 from workflows.train import train
 

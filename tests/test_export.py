@@ -16,9 +16,10 @@ from tiny_run import CPU, Run, Tiny
 import workflows.export as module
 from models.retriever import Queries
 from models.two_tower import TwoTower
-from workflows.artifacts import Prepared, load_model
+from workflows.artifacts import load_model
 from workflows.errors import ArtifactError, MissingStage, RecipeError
 from workflows.export import as_of_named, export, towers
+from workflows.prepared import Prepared
 
 DIM = 9  # 8 and the item bias
 MAX_LEN = 4

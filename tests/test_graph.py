@@ -251,20 +251,6 @@ def test_the_first_cell_does_not_decide_what_a_column_is(first: list[str] | None
     assert not schema["city"].is_list
 
 
-def test_positives_keep_the_rows_of_the_rule() -> None:
-    of = recipes.parse(
-        {
-            **recipe().to_dict(),
-            "positive": {"column": "stars", "is": ">", "value": 2},
-        },
-        where="test",
-    )
-    data = pd.DataFrame({"stars": [1.0, 3.0, np.nan, 2.0, 5.0], "n": range(5)})
-    workflow = graph.positives(of, ["stars", "n"])
-    out = workflow.fit_transform(nvt.Dataset(data, cpu=True)).to_ddf().compute()
-    assert out["n"].tolist() == [1, 4]
-
-
 # ── on disk ─────────────────────────────────────────────────────────────────────────────
 
 

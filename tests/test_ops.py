@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import pytest
 from merlin.schema import Tags
 
 from workflows.etl import ops
-from workflows.etl.ops import Encode, IsMissing, IsPositive, Rows
-from workflows.recipe import PositiveRule, VocabularyRule
+from workflows.etl.ops import Encode, IsMissing, Rows
+from workflows.recipe import VocabularyRule
 from workflows.vocabulary import Vocabulary
 
 
@@ -200,7 +199,7 @@ def test_the_schema_has_the_size_and_no_path_of_this_machine() -> None:
     assert Tags.CATEGORICAL not in workflow.output_schema["c"].tags
 
 
-# ── Rows, IsMissing, IsPositive ─────────────────────────────────────────────────────────
+# ── Rows, IsMissing ─────────────────────────────────────────────────────────────────────
 
 
 def test_rows_names_the_place_of_an_id() -> None:
@@ -221,38 +220,3 @@ def test_is_missing_marks_the_gaps() -> None:
     assert out["y_missing"].tolist() == [1.0, 1.0, 0.0]
     assert set(map(str, out.dtypes)) == {"float32"}
     assert all(Tags.CONTINUOUS in c.tags for c in workflow.output_schema)
-
-
-COMPARE = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">=": operator.ge,
-    ">": operator.gt,
-    "<=": operator.le,
-    "<": operator.lt,
-}
-
-
-@pytest.mark.parametrize("is_", list(COMPARE))
-def test_positive_rules_are_python_comparisons_and_nulls_are_never_positive(is_: Any) -> None:
-    numbers = [1.0, 2.0, 3.3, None, 5.0, -1.0]
-    texts = ["buy", "view", None, "buy2", "", "BUY"]
-    frame = pd.DataFrame({"n": numbers, "t": texts})
-    for column, cells, value in (("n", numbers, 2.0), ("t", texts, "buy")):
-        rule = PositiveRule(column=column, is_=is_, value=value)
-        kept = IsPositive(rule)(frame).tolist()
-        assert kept == [c is not None and COMPARE[is_](c, value) for c in cells]
-    assert kept != [True] * 6
-
-
-def test_a_float32_number_equals_the_decimal_it_was_read_from() -> None:
-    frame = pd.DataFrame({"n": np.array([3.3, 3.2999, 3.3001], np.float32)})
-    rule = PositiveRule(column="n", is_="==", value=3.3)
-    assert IsPositive(rule)(frame).tolist() == [True, False, False]
-
-
-def test_the_filter_of_nvtabular_takes_the_rule() -> None:
-    frame = pd.DataFrame({"n": [1.0, 4.0, 5.0], "c": ["a", None, "c"]})
-    rule = PositiveRule(column="n", is_=">=", value=4)
-    out, _ = run(nvt.ops.Filter(f=IsPositive(rule)), frame, ["n", "c"], partitions=2)
-    assert out["c"].tolist() == [None, "c"]

@@ -16,9 +16,10 @@ from tiny_run import Tiny
 
 from models.retriever import Ragged
 from models.towers import embed
-from workflows.artifacts import Prepared, load_model
+from workflows.artifacts import load_model
 from workflows.export.raw_towers import Codes, crc32
 from workflows.export.selfcheck import padded
+from workflows.prepared import Prepared
 from workflows.vocabulary import FIRST_OOV, NULL, Vocabulary
 
 

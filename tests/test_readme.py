@@ -111,11 +111,32 @@ def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
     assert all(re.fullmatch(r"\d{5} Thing \d+", line) for line in lines)
 
 
+@pytest.mark.slow
+def test_the_second_snippet_embeds_an_item_of_no_table(shop: Path) -> None:
+    snippet = block("python", "import tensorflow").replace("movielens-100k", "shop")
+    thing = '{"sku": ["new"], "category": ["c1"], "tags": [["a", "x"]], "price": [3.5]}'
+    changed = re.sub(r"^film = .*$", f"film = {thing}", snippet, flags=re.MULTILINE)
+    assert changed != snippet
+    guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", guard + changed],
+        cwd=shop,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (shape,) = re.findall(r"shape=\((\d+), (\d+)\)", done.stdout)
+    width = pq.read_schema(shop / "runs/shop/export/item_embeddings.parquet").field("embedding")
+    assert shape == ("1", str(width.type.list_size))
+
+
 def test_every_make_target_and_verb_that_it_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     cli = (ROOT / "workflows" / "cli.py").read_text(encoding="utf-8")
     targets = {w for line in re.findall(r"make ((?:[a-z-]+ ?)+)", README) for w in line.split()}
-    verbs = set(re.findall(r"^\| `([a-z]+)` \|", README, re.MULTILINE))
+    named = re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE)
+    verbs = {verb.replace("-", "_") for verb in named}
     assert {"etl", "train", "export", "test"} <= targets
     assert {t for t in targets if not re.search(rf"\b{t}\b", makefile)} == set()
     assert {"fetch", "etl", "train", "evaluate", "export", "doctor"} <= verbs

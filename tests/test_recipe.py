@@ -52,7 +52,7 @@ def test_minimal_recipe_has_the_defaults(minimal: Path) -> None:
     assert recipe.split == LeaveLast(valid=1, test=1)
     assert recipe.sources["log"].nulls == ("",)
     assert recipe.columns("user", "time") == ["user", "when"]
-    assert recipe.positive is None
+    assert recipe.filter == ()
     assert recipe.vocabulary_rule("item").oov_buckets == 1
 
 
@@ -76,6 +76,20 @@ def test_recipe_is_frozen(minimal: Path) -> None:
         ("split:", "trian: {epochs: 3}\nsplit:", 6, "trian", "train"),
         ("split:", "train: {epoch: 3}\nsplit:", 6, "train.epoch", "epochs"),
         ("split:", "join:\n  - {table: shops, onn: user}\nsplit:", 7, "join.0.onn", "on"),
+        (
+            "split:",
+            "derive:\n  - {kind: bins, of: a, to: b, edge: [1], labels: [c, d]}\nsplit:",
+            7,
+            "derive.0.edge",
+            "edges",
+        ),
+        (
+            "split:",
+            "filter:\n  - {kind: top_users, n: 5}\n  - {kind: keep, colum: a, is: in}\nsplit:",
+            8,
+            "filter.1.colum",
+            "column",
+        ),
         (
             "item: {role: item,",
             "item: {role: item, vocabulary: {min_cont: 2},",
@@ -130,7 +144,7 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         ("sources.log.files=''", "field sources.log.files: Expected `str` of length >= 1"),
         (
             "sources.log.format=xlsx",
-            "Invalid enum value 'xlsx'. Expected one of: csv, parquet, tsv",
+            "Invalid enum value 'xlsx'. Expected one of: aliccp, csv, parquet, tsv",
         ),
         ("sources.log.rename={a: 1}", "field sources.log.rename.a: Expected `str`, got `int`"),
         ("sources.log.nulls=NA", "field sources.log.nulls: Expected `array`, got `str`"),
@@ -154,11 +168,18 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         ("vocabulary.oov_buckets=0", "field vocabulary.oov_buckets: Expected `int` >= 1"),
         ("join={table: shops, on: user}", "field join: Expected `array`, got `object`"),
         (
-            "positive={column: x, is: '=>', value: 1}",
-            "Invalid enum value '=>'. Expected one of: !=",
+            "filter=[{kind: keep, column: x, is: '=>', value: 1}]",
+            "field filter.0.is: Invalid enum value '=>'. Expected one of: !=",
         ),
-        ("positive={column: x, is: '>', value: true}", "Expected `float | str`, got `bool`"),
-        ("positive={column: x, value: 1}", "field positive: Object missing required field `is`"),
+        (
+            "filter=[{kind: keep, column: x, is: '>', value: true}]",
+            "field filter.0.value: Expected `float | str | array | null`, got `bool`",
+        ),
+        (
+            "filter=[{kind: keep, column: x, value: 1}]",
+            "field filter.0: Object missing required field `is`",
+        ),
+        ("filter=[{kind: kep}]", "field filter.0.kind: Invalid value 'kep'. Expected one of: keep"),
         ("interactions=5", "field interactions: Expected `str`, got `int`"),
         ("fetch={package: x, sha256: a, members: {}}", "field fetch.package: Expected `str` match"),
         (
@@ -239,12 +260,32 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ("split={kind: random, valid: 0.9, test: 0.2}", r"together they must be below 1, got 0.9"),
         ("split={kind: by_user, valid: 0.9, test: 0.2}", r"together they must be below 1, got 0.9"),
         (
-            "positive={column: item, is: '==', value: 3}",
-            r"positive compares 'item', a category, with 3\.0",
+            "filter=[{kind: keep, column: item, is: '==', value: 3}]",
+            r"filter compares 'item', a text column, with 3\.0",
         ),
         (
-            "positive={column: when, is: '>', value: '2020'}",
-            "positive compares 'when', a time, with '2020'",
+            "filter=[{kind: keep, column: when, is: '>', value: noon}]",
+            "filter compares 'when', a time column, with 'noon'.* seconds or a date such",
+        ),
+        (
+            "filter=[{kind: keep, column: x, is: in, value: 3}]",
+            r"filter\.0: is: in takes a list of values, got 3",
+        ),
+        (
+            "filter=[{kind: keep, column: x, is: in, value: []}]",
+            r"filter\.0: is: in takes a list of values, got none",
+        ),
+        (
+            "filter=[{kind: keep, column: x, is: in, value: [1, a]}]",
+            r"filter\.0: is: in takes numbers or texts, not both",
+        ),
+        (
+            "filter=[{kind: keep, column: x, is: '>'}]",
+            r"filter\.0: is: > takes one value, got None",
+        ),
+        (
+            "filter=[{kind: keep, column: x, is: not_null, value: 1}]",
+            r"filter\.0: is: not_null takes no value, got 1",
         ),
     ],
 )
@@ -254,11 +295,11 @@ def test_a_rule_between_fields_is_explained(minimal: Path, override: str, messag
         recipes.load(minimal, [override])
 
 
-def test_positive_lists_are_refused(minimal: Path) -> None:
+def test_filters_of_lists_are_refused(minimal: Path) -> None:
     tags = "features.tags={role: item, kind: categories, separator: ','}"
     assert recipes.load(minimal, [tags]).features["tags"].kind == "categories"
-    with pytest.raises(RecipeError, match="positive compares 'tags', a categories, with 'x'"):
-        recipes.load(minimal, [tags, "positive={column: tags, is: '==', value: x}"])
+    with pytest.raises(RecipeError, match="filter compares 'tags', a lists column, with 'x'"):
+        recipes.load(minimal, [tags, "filter=[{kind: keep, column: tags, is: '==', value: x}]"])
 
 
 def test_history_needs_item_columns_and_a_time(minimal: Path) -> None:
@@ -279,6 +320,7 @@ def test_history_needs_item_columns_and_a_time(minimal: Path) -> None:
         ("{kind: time, valid: 0, test: 0.25}", GlobalTime(valid=0.0, test=0.25)),
         ("{kind: random, seed: 9}", RandomRows(valid=0.1, test=0.1, seed=9)),
         ("{kind: by_user}", ByUser(valid=0.1, test=0.1, seed=1)),
+        ("{kind: by_user, valid: 200, test: 0.5}", ByUser(valid=200, test=0.5, seed=1)),
         ("{kind: given, test: shops}", GivenFiles(test="shops", valid=None)),
     ],
 )
@@ -494,7 +536,7 @@ def test_the_hash_knows_every_default(minimal: Path) -> None:
         ("train.epochs=7", {"train"}),
         ("features.shop={role: context}", {"features"}),
         ("split.test=2", {"split"}),
-        ("positive={column: rating, is: '>', value: 3}", {"positive"}),
+        ("filter=[{kind: keep, column: rating, is: '>', value: 3}]", {"filter"}),
         ("sources.log.nulls=['', NA]", {"sources"}),
         ("description=x", {"description"}),
     ],
@@ -509,10 +551,8 @@ def test_the_hash_changes_with_content_and_only_in_its_part(
 
 
 def test_values_of_different_types_have_different_hashes(minimal: Path) -> None:
-    texts = [
-        recipes.load(minimal, [f"positive={{column: rating, is: '==', value: {value}}}"]).digest()
-        for value in ("3", "'3'")
-    ]
+    rule = "filter=[{{kind: keep, column: rating, is: '==', value: {}}}]"
+    texts = [recipes.load(minimal, [rule.format(value)]).digest() for value in ("3", "'3'")]
     assert texts[0] != texts[1]
 
 
@@ -566,13 +606,13 @@ def test_any_valid_recipe_survives_yaml_and_back(
     raw = yaml.safe_load(MINIMAL)
     raw["sources"]["log"]["nulls"] = nulls
     raw["split"] = {"kind": "time", "valid": shares[0], "test": shares[1]}
-    raw["positive"] = {"column": "rating", "is": "!=", "value": value}
+    raw["filter"] = [{"kind": "keep", "column": "rating", "is": "!=", "value": value}]
     raw["model"] = {"query_layers": layers}
     raw["features"]["x"] = {"role": "user", "kind": "number", "null": policy}
     recipe = recipes.parse(raw, where="r.yaml")
     assert recipe.sources["log"].nulls == tuple(nulls)
-    assert recipe.positive is not None
-    assert recipe.positive.value == value
+    (rule,) = recipe.filter
+    assert rule.value == value
     text = yaml.safe_dump(recipe.to_dict(), allow_unicode=True)
     back = recipes.parse(yaml.load(text, Loader), where="r.yaml")
     assert back == recipe

@@ -155,9 +155,23 @@ def test_an_empty_part_is_refused_with_counts_and_remedy(
     with pytest.raises(
         DataError,
         match=rf"^The {part} split is empty \({counts} rows after filtering\)\. Use more data, "
-        r"another `split:`, or a weaker `positive:` rule\.$",
+        r"another `split:`, or a weaker `filter:`\.$",
     ):
         assign(rule, users=np.zeros(n, np.int64), times=np.arange(n))
+
+
+def test_e12_rows_and_users_may_be_counted_instead_of_shared() -> None:
+    users = np.arange(60) % 12
+    by_user = assign(ByUser(valid=3, test=2), users=users, times=None)
+    for part, n in ((TRAIN, 7), (VALID, 3), (TEST, 2)):
+        assert len(set(users[by_user == part])) == n
+        assert (by_user == part).sum() == 5 * n
+    rows = assign(RandomRows(valid=1, test=0.5), users=users, times=None)
+    assert [(rows == part).sum() for part in (TRAIN, VALID, TEST)] == [29, 1, 30]
+    with pytest.raises(
+        DataError, match=r"The train split is empty \(train 0, valid 4, test 8 rows"
+    ):
+        assign(ByUser(valid=4, test=8), users=np.arange(12), times=None)
 
 
 def test_a_part_that_is_not_asked_for_may_be_empty() -> None:

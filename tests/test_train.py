@@ -14,8 +14,9 @@ from world import RECIPE
 
 from models.callbacks import CatalogueValidation, Epoch
 from models.two_tower import TwoTower
-from workflows.artifacts import Prepared, TrainFiles, load_model
+from workflows.artifacts import TrainFiles, load_model
 from workflows.errors import DataError, MissingStage, RecipeError
+from workflows.prepared import Prepared
 from workflows.train import train
 
 

@@ -30,7 +30,7 @@ interactions: log
 join:
   - {table: people, on: user_id}
   - {table: films, on: item_id}
-positive: {column: rating, is: ">=", value: 3}
+filter: [{kind: keep, column: rating, is: ">=", value: 3}]
 split: {kind: leave_last, valid: 1, test: 1}
 features:
   user_id: {role: user, id: true}

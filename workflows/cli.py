@@ -97,7 +97,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     parameters += [p for p in own.parameters.values() if p.kind is _KEYWORD]
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    app.command(name=function.__name__)(command)
+    app.command(name=function.__name__.replace("_", "-"))(command)
     return function
 
 
@@ -112,6 +112,28 @@ def fetch(call: Call) -> None:
     recipe, _, data = call.open()
     result = fetch(recipe, data=data)
     _show(result, call, {"folder": result.folder, "fetched": ", ".join(result.fetched) or "-"})
+
+
+@verb
+def sample(
+    call: Call,
+    *,
+    size: Annotated[str, typer.Option(help="tiny, small, or large as the real data.")] = "small",
+    to: Annotated[str, typer.Option(help="Folder. Default: data/<recipe>.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 1,
+) -> None:
+    """Write raw files like those of aliccp, babyshop, hm, hm-joined, rees46, and who likes what."""
+    from workflows.sample import sample, size_named
+
+    name = call.recipe_name.partition(":")[0]
+    folder = Path(to) if to else Path("data") / name
+    result = sample(name, size_named(size), folder, seed=seed)
+    rows = {
+        **{file.name: f"{file.rows:,} rows" for file in result.files},
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    _show(result, call, rows)
 
 
 @verb
@@ -242,6 +264,65 @@ def export(
     _show(result, call, rows)
 
 
+_Only = Annotated[
+    list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
+]
+_Deny = Annotated[list[str] | None, typer.Option(help="An item id never to be shown.")]
+_K = Annotated[int, typer.Option("-k", min=1, help="Length of a list.")]
+
+
+@verb
+def recommend(
+    call: Call,
+    *,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A raw user id. Default: everybody, into a file.")
+    ] = None,
+    k: _K = 10,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Show what the user had before, too.")
+    ] = False,
+    only: _Only = None,
+    deny: _Deny = None,
+) -> None:
+    """Rank items for users by the export; strangers get the recipe's fallback."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.recommend import Wish, recommend
+
+    wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
+    result = recommend(recipe, store, device, wish=wish, users=user or None)
+    if result.lists and not call.as_json:
+        _rows(result.lists)
+    rows = {
+        "users": f"{result.users:,}",
+        "answered by": _counts(result.answered_by),
+        "seconds": f"{result.seconds:.1f}",
+    }
+    _show(result, call, {**rows, **({"folder": result.folder} if result.folder else {})})
+
+
+@verb
+def similar_items(
+    call: Call,
+    *,
+    item: Annotated[str, typer.Option(help="A raw item id.")],
+    k: _K = 10,
+    only: _Only = None,
+    deny: _Deny = None,
+) -> None:
+    """List the items most like one, by the export's embeddings without the item bias."""
+    recipe, store, _ = call.open()
+    from workflows.recommend import Export, Wish
+
+    wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
+    lists = Export.open(store, recipe).similar(item, wish)
+    if call.as_json:
+        print(json.dumps(lists, indent=2))
+    else:
+        _rows(lists)
+
+
 @verb
 def report(call: Call) -> None:
     """Write one HTML page and a model card about the finished run."""
@@ -270,6 +351,16 @@ def doctor(call: Call) -> None:
     _show(diagnosis, call, rows)
     if diagnosis.faults:
         raise typer.Exit(2)
+
+
+def _rows(rows: list[dict[str, Any]]) -> None:
+    """Print rows of equal columns as a table."""
+    from rich.table import Table
+
+    table = Table(*rows[0]) if rows else Table()
+    for row in rows:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+    _print(table)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -36,8 +36,10 @@ PARTS: dict[str, tuple[str, ...]] = {
         "interactions",
         "features",
         "split",
+        "pivot",
+        "derive",
         "join",
-        "positive",
+        "filter",
         "history",
         "vocabulary",
     ),
@@ -52,6 +54,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("evaluate", "fallback"),
     "export": ("name",),
+    "recommend": ("fallback", "evaluate.candidates"),
     "report": ("name", "description"),
 }
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -60,6 +63,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "tune": ("etl",),
     "evaluate": ("etl", "train"),
     "export": ("etl", "train"),
+    "recommend": ("etl", "export"),
     "report": ("etl", "train", "evaluate"),
 }
 _VERSIONS = ("merlin-two-tower", "nvtabular", "merlin-models", "merlin-core", "numpy", "pyarrow")
@@ -87,6 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         versions: of this package and those it stands on.
         rows: counts of what was written.
         metrics: headline figures.
+        options: choices of the call that are no part of the recipe.
         files: path in the folder → size and hash.
         recipe: the recipe, defaults filled in.
     """
@@ -101,6 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     rows: dict[str, int]
     metrics: dict[str, float]
+    options: dict[str, str]
     files: dict[str, FileFact]
     recipe: dict[str, Any]
 
@@ -113,11 +119,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Draft:
-    """A stage that is being written: fill `folder`, then note counts and figures."""
+    """A stage that is being written: fill `folder`, then note counts, figures and options."""
 
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -220,7 +227,7 @@ class Store:
             raise ArtifactError(f"{folder / name} {what}; the stage was changed by hand. {redo}")
         for name, fact in manifest.files.items():
             path = folder / name
-            if path.stat().st_size != fact.bytes or (deep and _sha256(path) != fact.sha256):
+            if path.stat().st_size != fact.bytes or (deep and sha256(path) != fact.sha256):
                 raise ArtifactError(
                     f"{path} is not the file that its manifest describes (size or SHA-256 differ); "
                     f"it was changed or damaged. {redo}"
@@ -313,8 +320,9 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
         versions=versions(),
         rows=draft.rows,
         metrics=draft.metrics,
+        options=draft.options,
         files={
-            str(p.relative_to(draft.folder)): FileFact(p.stat().st_size, _sha256(p)) for p in files
+            str(p.relative_to(draft.folder)): FileFact(p.stat().st_size, sha256(p)) for p in files
         },
         recipe=recipe.to_dict(),
     )
@@ -326,7 +334,8 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
         os.fsync(file.fileno())
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -19,15 +19,10 @@ from models.prior import Prior
 from models.tracking import MLflow, tracker
 from models.two_tower import Model, TwoTower
 from models.warm_start import WarmStartError, grown
-from workflows.artifacts import (
-    Prepared,
-    TrainFiles,
-    apply_prior,
-    build_model,
-    load_weights,
-)
+from workflows.artifacts import TrainFiles, apply_prior, build_model, load_weights
 from workflows.device import Device
 from workflows.errors import DataError, RecipeError, StaleInput
+from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import PARTS, Store
 

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from models.callbacks import DivergedError
 from models.config import Range
 from models.fit import Fit, Validation
-from workflows.artifacts import Prepared, build_model
+from workflows.artifacts import build_model
 from workflows.device import Device
 from workflows.errors import DataError
+from workflows.prepared import Prepared
 from workflows.recipe import Recipe, replaced
 from workflows.store import PARTS, Store
 

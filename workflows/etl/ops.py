@@ -14,28 +14,8 @@ from dask.delayed import delayed
 from merlin.dag import ColumnSelector
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from workflows.recipe import PositiveRule, VocabularyRule
+from workflows.recipe import VocabularyRule
 from workflows.vocabulary import Vocabulary
-
-_COMPARE = {
-    "==": "__eq__",
-    "!=": "__ne__",
-    ">=": "__ge__",
-    ">": "__gt__",
-    "<=": "__le__",
-    "<": "__lt__",
-}
-
-
-class IsPositive:
-    """The recipe's positive rule as the callable of NVTabular's Filter; a null is no positive."""
-
-    def __init__(self, rule: PositiveRule) -> None:
-        self.rule = rule
-
-    def __call__(self, frame: Any) -> Any:
-        values = frame[self.rule.column]
-        return getattr(values, _COMPARE[self.rule.is_])(self.rule.value) & values.notna()
 
 
 class Encode(nvt.ops.Categorify):

@@ -62,7 +62,7 @@ def refuse_empty(rows: dict[str, int]) -> None:
             counts = ", ".join(f"{p} {m}" for p, m in rows.items())
             raise DataError(
                 f"The {part} split is empty ({counts} rows after filtering). Use more data, "
-                "another `split:`, or a weaker `positive:` rule."
+                "another `split:`, or a weaker `filter:`."
             )
 
 
@@ -84,7 +84,7 @@ def _global_time(split: GlobalTime, times: npt.NDArray[np.int64]) -> Labels:
 
 
 def _by_share(n: int, valid: float, test: float, seed: int) -> Labels:
-    n_test, n_valid = round(n * test), round(n * valid)
+    n_test, n_valid = (a if isinstance(a, int) else round(n * a) for a in (test, valid))
     order = np.random.default_rng(seed).permutation(n)
     labels = np.zeros(n, np.int8)
     labels[order[:n_test]] = TEST

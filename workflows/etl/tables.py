@@ -93,7 +93,9 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
         if side is not None and column not in interactions.column_names:
             if column not in side.column_names:
                 raise _of_nobody(recipe, column, role)
-            data[column] = _look_up(ids, side[key], side[column])
+            assert join is not None
+            found = pc.index_in(ids, value_set=side[key].combine_chunks())
+            data[column] = looked_up(side[column], found, join, column).combine_chunks()
         else:
             if column not in interactions.column_names:
                 raise _of_nobody(recipe, column, role)
@@ -135,6 +137,24 @@ def _look_up(ids: pa.Array, keys: pa.ChunkedArray | pa.Array, values: pa.Chunked
     keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return values.take(pc.index_in(ids, value_set=keys))
+
+
+def looked_up(
+    values: pa.ChunkedArray, found: pa.Array | pa.ChunkedArray, join: Join, column: str
+) -> pa.ChunkedArray:
+    """Return a side table's column for ids, with the join's value where the table has no such id.
+
+    Args:
+        values: the column in the side table.
+        found: the ids' rows there, null where there is none.
+        join: its `fill`.
+        column: the column's name.
+    """
+    taken = values.take(found)
+    if column not in join.fill:
+        return taken
+    fill = pa.scalar(join.fill[column]).cast(values.type)
+    return pc.if_else(pc.is_valid(found), taken, fill)
 
 
 def _conflicts(train: pd.DataFrame, key: str, column: str) -> int:

@@ -25,7 +25,7 @@ from models.retriever import BrokenModel, Floats, Retriever
 from models.towers import embed
 from models.trial import Trial
 from models.two_tower import TwoTower
-from workflows.artifacts import Prepared, load_model
+from workflows.artifacts import load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, DataError
 from workflows.evaluate.by_score import hits_by_score
@@ -34,6 +34,7 @@ from workflows.evaluate.lift import Lift
 from workflows.evaluate.opponents import attributes, chosen
 from workflows.evaluate.report import Opponent, Protocol, Report
 from workflows.evaluate.segments import segments
+from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
 

@@ -21,14 +21,18 @@ from models.columns import Columns, as_array
 from models.retriever import Queries, Ragged
 from models.towers import Tower, embed
 from models.two_tower import Model, TwoTower
-from workflows.artifacts import KNOWN, Prepared, load_model
+from workflows.artifacts import load_model
 from workflows.device import Device
 from workflows.errors import ArtifactError, RecipeError
 from workflows.export import raw_towers, selfcheck, towers
+from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
 
 log = logging.getLogger(__name__)
+
+#: The embedding of a user who is in no table.
+UNKNOWN_USER = "unknown_user.npy"
 
 AsOf = Literal["test", "latest"]
 
@@ -86,11 +90,13 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
         model = load_model(store, recipe, prepared, as_of=as_of)
         sides = (_users(model, prepared, as_of), _items(model, prepared))
         widths = [_write(side, prepared, draft.folder) for side in sides]
+        np.save(draft.folder / UNKNOWN_USER, _unknown_user(model, prepared))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
         _check_from_outside(draft.folder)
         rows = {f"{side.name}s": len(side.raw) for side in sides}
         draft.rows = {**rows, "dim": widths[0]}
+        draft.options = {"as_of": as_of}
         draft.metrics = store.read("train", recipe, deep=False).metrics
     return ExportResult(
         store.folder("export"),
@@ -140,6 +146,12 @@ def _users(model: Model, prepared: Prepared, as_of: AsOf) -> _Side:
     key = prepared.recipe.user_id
     codes = as_array(prepared.users[key])[:n_users]
     return _Side("user", key, "query_tower", model.query_encoder, codes, inputs, raw)
+
+
+def _unknown_user(model: Model, prepared: Prepared) -> npt.NDArray[np.float32]:
+    """Return the embedding of somebody who is in no table and has no history, float32 [dim]."""
+    somebody = Queries(np.array([-1]), Ragged.empty(1))
+    return TwoTower.of(model, prepared.users, prepared.items).embed(somebody)[0]
 
 
 def _items(model: Model, prepared: Prepared) -> _Side:

@@ -7,8 +7,17 @@ code.
 from __future__ import annotations
 
 from workflows.recipe.features import Feature, History, VocabularyRule
+from workflows.recipe.filters import (
+    Condition,
+    Filter,
+    Keep,
+    PerDay,
+    SampleUsers,
+    TopUsers,
+    UsersWith,
+)
 from workflows.recipe.reading import find, load, parse, replaced
-from workflows.recipe.sources import Fetch, Join, PositiveRule, Source
+from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import (
     ByUser,
     GivenFiles,
@@ -17,22 +26,47 @@ from workflows.recipe.splits import (
     RandomRows,
     Split,
 )
+from workflows.recipe.steps import (
+    Bins,
+    CyclicMonth,
+    DatePart,
+    Derive,
+    Join,
+    PathLevel,
+    Pivot,
+    PriceCluster,
+    TopValues,
+)
 from workflows.recipe.whole import Recipe
 
 __all__ = [
+    "Bins",
     "ByUser",
+    "Condition",
+    "CyclicMonth",
+    "DatePart",
+    "Derive",
     "Feature",
     "Fetch",
+    "Filter",
     "GivenFiles",
     "GlobalTime",
     "History",
     "Join",
+    "Keep",
     "LeaveLast",
-    "PositiveRule",
+    "PathLevel",
+    "PerDay",
+    "Pivot",
+    "PriceCluster",
     "RandomRows",
     "Recipe",
+    "SampleUsers",
     "Source",
     "Split",
+    "TopUsers",
+    "TopValues",
+    "UsersWith",
     "VocabularyRule",
     "find",
     "load",

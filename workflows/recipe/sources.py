@@ -1,15 +1,15 @@
-"""Parts of a recipe: where raw rows come from, what they are joined with, which are kept."""
+"""Parts of a recipe: where raw rows come from."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from models.config import Part
 
 Pattern = Annotated[str, Meta(min_length=1)]
+Patterns = Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
 
 
 class Fetch(Part, frozen=True):
@@ -31,34 +31,22 @@ class Source(Part, frozen=True):
 
     Attributes:
         files: one file name or glob, or several, in the data folder.
-        format: by the file's ending where it is not given.
+        format: by the file's ending where it is not given; `aliccp` is Tianchi's skeleton of
+            impressions, whose columns get the names that NVIDIA's converter gives them.
+        common: the files of common features that belong to an aliccp skeleton.
         rename: raw column name → name used in the rest of the recipe.
         nulls: texts that stand for "no value" (csv and tsv).
     """
 
-    files: Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
-    format: Literal["csv", "tsv", "parquet"] | None = None
+    files: Patterns
+    format: Literal["csv", "tsv", "parquet", "aliccp"] | None = None
+    common: Patterns | None = None
     rename: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     nulls: tuple[str, ...] = ("",)
 
-
-class Join(Part, frozen=True):
-    """Look up the columns of a user or item table by their id.
-
-    Attributes:
-        table: name of a source with one row an id.
-        on: the id column, in both tables.
-        on_missing: what becomes of an interaction whose id is not in the table.
-    """
-
-    table: str
-    on: str
-    on_missing: Literal["keep", "drop"] = "keep"
-
-
-class PositiveRule(Part, frozen=True):
-    """Which rows are positives: `column` compared with `value`."""
-
-    column: str
-    is_: Literal["==", "!=", ">=", ">", "<=", "<"] = msgspec.field(name="is")
-    value: float | str
+    def __post_init__(self) -> None:
+        if (self.format == "aliccp") != (self.common is not None):
+            raise ValueError(
+                "format: aliccp needs `common`, the files of common features, and no other format "
+                "has them"
+            )

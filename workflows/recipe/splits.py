@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from models.config import NonNegative, Part, Positive, Share
 
+#: A share of all, or how many.
+Amount = Share | NonNegative
+
 
 def _check_shares(valid: float, test: float) -> None:
-    if valid + test >= 1:
+    """Refuse shares that leave nothing to train on; of counts only the data can tell."""
+    if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(
             f"valid and test are shares; together they must be below 1, got {valid} + {test}"
         )
@@ -33,10 +37,10 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 
 
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
-    """Rows drawn at random, as shares. It leaks the future; for comparison with papers."""
+    """Rows drawn at random: a share, or so many. It leaks the future; to compare with papers."""
 
-    valid: Share = 0.1
-    test: Share = 0.1
+    valid: Amount = 0.1
+    test: Amount = 0.1
     seed: NonNegative = 1
 
     def __post_init__(self) -> None:
@@ -44,10 +48,10 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
-    """Users drawn at random, as shares: valid and test users are unknown in training."""
+    """Users drawn at random: a share, or so many; those of valid and test are new to training."""
 
-    valid: Share = 0.1
-    test: Share = 0.1
+    valid: Amount = 0.1
+    test: Amount = 0.1
     seed: NonNegative = 1
 
     def __post_init__(self) -> None:

@@ -20,9 +20,12 @@ from models.config import (
     TuneConfig,
     TwoTowerConfig,
 )
+from workflows.recipe.columns import check_fill, check_made, known, raw_features
 from workflows.recipe.features import Feature, History, VocabularyRule
-from workflows.recipe.sources import Fetch, Join, PositiveRule, Source
+from workflows.recipe.filters import Condition, Filter, check_filter
+from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
+from workflows.recipe.steps import Derive, Join, Pivot
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: Columns that etl adds to the splits and tables.
@@ -36,6 +39,9 @@ class Recipe(Part, frozen=True):
         name: default name of its runs.
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
+        pivot: make one row a user and item of the interactions.
+        derive: new columns, in this order.
+        filter: which rows are kept, in this order within a stage; none for all.
         fallback: what answers a user who is in no table and has no history: `popularity`, or the
             query `tower` with an unseen id and the inputs of the unknown user.
     """
@@ -48,8 +54,10 @@ class Recipe(Part, frozen=True):
     description: str = ""
     data: str = "."
     fetch: Fetch | None = None
+    pivot: Pivot | None = None
+    derive: tuple[Derive, ...] = ()
     join: tuple[Join, ...] = ()
-    positive: PositiveRule | None = None
+    filter: tuple[Filter, ...] = ()
     history: History | None = None
     vocabulary: VocabularyRule = VocabularyRule()
     model: TwoTowerConfig = TwoTowerConfig()
@@ -100,20 +108,11 @@ class Recipe(Part, frozen=True):
                 )
         if len({j.on for j in self.join}) < len(self.join):
             raise ValueError("join may look up one table by the user id and one by the item id")
-        self._check_positive()
-
-    def _check_positive(self) -> None:
-        feature = self.features.get(self.positive.column) if self.positive else None
-        if self.positive is None or feature is None:
-            return
-        is_number = feature.role == "time" or feature.kind == "number"
-        if feature.kind == "categories" or is_number != isinstance(self.positive.value, float):
-            kind = "time" if feature.role == "time" else feature.kind
-            raise ValueError(
-                f"positive compares {self.positive.column!r}, a {kind}, with "
-                f"{self.positive.value!r}; a number or time is compared with a number, a category "
-                "or label with (quoted) text, and lists with nothing"
-            )
+        columns = known(self.features, self.derive, self.pivot)
+        check_made(columns, self.features, self.derive, self.pivot)
+        check_fill(columns, self.join)
+        check_filter(columns, self.derive, self.filter)
+        self._raw_features()
 
     def _check_history(self, times: list[str]) -> None:
         if self.history is None:
@@ -124,6 +123,22 @@ class Recipe(Part, frozen=True):
             feature = self.features.get(column)
             if feature is None or feature.role != "item" or feature.kind != "category":
                 raise ValueError(f"history column {column!r} is no item feature of kind category")
+
+    def _raw_features(self) -> dict[str, Feature]:
+        made = [step.to for step in self.derive]
+        asked = [(step.of, step.reads) for step in self.derive]
+        asked += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
+        if self.pivot:
+            made += self.pivot.counts.values()
+            asked.append((self.pivot.event, "text"))
+        return raw_features(self.features, made, asked)
+
+    def of_raw_files(self) -> Recipe:
+        """Return the recipe by which files are read: its features are raw columns, unmade."""
+        features = self._raw_features()
+        return msgspec.structs.replace(
+            self, features=features, pivot=None, derive=(), filter=(), join=(), history=None
+        )
 
     def _id(self, role: str) -> str:
         return next(n for n, f in self.features.items() if f.id and f.role == role)

@@ -15,9 +15,10 @@ from models.retriever import Ints
 from models.trial import Trial
 from models.two_tower import Model, TwoTower
 from workflows import etl
-from workflows.artifacts import Prepared, TrainFiles, load_model
+from workflows.artifacts import TrainFiles, load_model
 from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.report import Block, Figure, Report
+from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Manifest, Store
 

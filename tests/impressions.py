@@ -1,0 +1,114 @@
+"""A tiny Ali-CCP: impressions and common features as rows of Python, written as Tianchi does."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflows import recipe as recipes
+from workflows.recipe import Recipe
+
+#: Field, id and value.
+Feature = tuple[str, str, str]
+
+RAW: dict[str, Any] = {
+    "name": "impressions",
+    "sources": {
+        "log": {
+            "format": "aliccp",
+            "files": "skeleton*.csv",
+            "common": "common*.csv",
+        }
+    },
+    "interactions": "log",
+    "split": {"kind": "random", "valid": 0.2, "test": 0.2},
+    "features": {
+        "user_id": {"role": "user", "id": True},
+        "user_gender": {"role": "user"},
+        "user_brands": {"role": "user", "kind": "categories"},
+        "item_id": {"role": "item", "id": True},
+        "item_category": {"role": "item"},
+        "user_item_brands": {"role": "context"},
+        "position": {"role": "context", "kind": "number", "null": 0.0},
+        "click": {"role": "context", "kind": "number"},
+    },
+}
+
+
+@dataclass
+class Line:
+    """An impression; `count` is what the line says of its features, if not the truth."""
+
+    click: str
+    conversion: str
+    shared: str
+    features: list[Feature]
+    count: str | None = None
+
+
+def _common(dice: random.Random) -> dict[str, list[Feature]]:
+    """Return the snapshots of 12 users; the last one has no user id."""
+    lines = {}
+    for n in range(13):
+        brands = dice.sample(range(50), dice.choice([0, 1, 2, 5]))
+        features = [("101", f"0{n}", "1.0")] if n < 12 else []
+        features += [("127_14", f"{brand}", f"{1 + brand / 8}") for brand in brands]
+        if n % 3:
+            features.insert(n % 2, ("124", str(n % 2), "1.0"))
+        lines[f"{n:x}bec0ffee"] = features
+    return lines
+
+
+def _log(dice: random.Random, names: list[str]) -> list[Line]:
+    lines = []
+    for n in range(1_003):
+        item = dice.randrange(40)
+        features = [("205", str(item), "1.0"), ("206", f"c{item % 5}", "1.0")]
+        features += [("702", str(item % 7), "2.5")] * (dice.random() < 0.3)
+        features += [("301", str(1 + n % 3), "1.0")]
+        click = "1" if dice.random() < 0.4 else "0"
+        bought = "1" if click == "1" and dice.random() < 0.2 else "0"
+        lines.append(Line(click, bought, dice.choice(names), features))
+    for n in (0, 17, 18, 500, 1_002):  # bought without a click
+        lines[n].click, lines[n].conversion = "0", "1"
+    return lines
+
+
+@dataclass
+class Impressions:
+    """The raw lines, and their recipe; change them, then `write`."""
+
+    folder: Path
+    dice: random.Random = field(default_factory=lambda: random.Random(5))
+    common: dict[str, list[Feature]] = field(default_factory=dict)
+    log: list[Line] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.common = self.common or _common(self.dice)
+        self.log = self.log or _log(self.dice, list(self.common))
+
+    def write(self, *, parts: int = 1) -> Impressions:
+        """Write skeleton and common features, each in so many files."""
+        self.folder.mkdir(exist_ok=True)
+        common = [f"{name},{len(f)},{text(f)}" for name, f in self.common.items()]
+        log = [
+            f"{n},{row.click},{row.conversion},{row.shared},"
+            f"{len(row.features) if row.count is None else row.count},{text(row.features)}"
+            for n, row in enumerate(self.log, start=1)
+        ]
+        for part in range(parts):
+            for stem, lines in (("common", common), ("skeleton", log)):
+                some = lines[part * len(lines) // parts : (part + 1) * len(lines) // parts]
+                path = self.folder / f"{stem}{part}.csv"
+                path.write_text("".join(line + "\n" for line in some), encoding="utf-8")
+        return self
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """Return the recipe, with some of its fields anew."""
+        return recipes.parse({**RAW, **changes}, where="test")
+
+
+def text(features: list[Feature]) -> str:
+    return "\x01".join(f"{field}\x02{of}\x03{value}" for field, of, value in features)

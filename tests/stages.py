@@ -1,0 +1,50 @@
+"""Run etl on a world, and read what it wrote with nothing but pandas and pyarrow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from world import World
+
+from workflows.device import Device
+from workflows.etl import EtlResult, etl
+from workflows.store import Store
+
+DEVICE = Device("cpu", "asked for by a test")
+PARTS = ("train", "valid", "test")
+FITTED = ("vocabulary", "statistics.json", "train", "users", "items")
+
+
+def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
+    """Run etl on a world into runs of its own."""
+    store = Store(world.folder.parent / name)
+    return etl(world.recipe(*overrides), store, DEVICE, data=world.folder)
+
+
+def content(folder: Path, *names: str) -> dict[str, bytes]:
+    """Return path → bytes of the files of a stage, or of some of it, without the manifest."""
+    paths = [p for name in names or ["."] for p in [folder / name, *(folder / name).rglob("*")]]
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in paths
+        if p.is_file() and p.name != "manifest.json"
+    }
+
+
+def part(result: EtlResult, name: str) -> pd.DataFrame:
+    return pq.read_table(result.folder / name / "part-0.parquet").to_pandas()
+
+
+def decoded(result: EtlResult, name: str, column: str) -> list[Any]:
+    """Decode a column with pandas from the vocabulary's file alone."""
+    vocabulary = pq.read_table(result.folder / "vocabulary" / f"{column}.parquet").to_pandas()
+    values = dict(zip(vocabulary["code"], vocabulary["value"], strict=True))
+    cells = part(result, name)[column]
+    return [
+        [values.get(c) for c in cell] if isinstance(cell, np.ndarray) else values.get(cell)
+        for cell in cells
+    ]

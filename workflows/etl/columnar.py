@@ -1,0 +1,55 @@
+"""Parquet in batches of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflows.etl import files
+from workflows.etl.cells import is_list
+
+#: A row is reckoned as so many bytes, so that a batch has about the size of a block of text.
+_ROW = 64
+#: Pages are read through a buffer of so many bytes, not a whole column of a row group at once.
+_BUFFER = 1 << 20
+
+
+class ParquetFile:
+    """A parquet file.
+
+    Args:
+        path: of the file.
+        block: bytes, about, of a batch.
+
+    Attributes:
+        path: of the file.
+        names: of its columns.
+        lists: those that are lists.
+
+    Raises:
+        DataError: the file is missing, damaged, or no parquet.
+    """
+
+    def __init__(self, path: Path, *, block: int) -> None:
+        self.path = path
+        self._rows = max(1, block // _ROW)
+        with files.reading(path, "parquet"), pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+        self.names: list[str] = schema.names
+        self.lists = frozenset(field.name for field in schema if is_list(field.type))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield some columns, as the file has them.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        with (
+            files.reading(self.path, "parquet"),
+            pq.ParquetFile(self.path, buffer_size=_BUFFER) as file,
+        ):
+            for batch in file.iter_batches(self._rows, columns=list(columns)):
+                yield pa.Table.from_batches([batch]).select(list(columns))

@@ -1,0 +1,29 @@
+"""What became of the interactions on the way: how many were dropped, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+
+@dataclass
+class Counts:
+    """What was dropped on the way, by cause.
+
+    Attributes:
+        dropped: cause → interactions.
+        unmatched: joined table → interactions whose id is not in it.
+    """
+
+    dropped: dict[str, int] = field(default_factory=dict)
+    unmatched: dict[str, int] = field(default_factory=dict)
+
+    def kept(self, table: pa.Table, keep: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
+        """Return the rows that are kept (a null keeps none), and count the others."""
+        kept = table.filter(keep)
+        self.count(cause, len(table) - len(kept))
+        return kept
+
+    def count(self, cause: str, n: int) -> None:
+        self.dropped[cause] = self.dropped.get(cause, 0) + n

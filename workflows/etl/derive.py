@@ -1,0 +1,112 @@
+"""New columns, each cell made of one cell of the same row, so that chunks may be of any size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.errors import DataError
+from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
+
+_DAY = 86_400
+
+
+def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
+    """Return a made column as what its feature is: number or text."""
+    if feature is None:
+        return column
+    return pc.cast(column, pa.float32() if feature.kind == "number" else pa.string())
+
+
+def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
+    """Return the step's column: int64 for a part of a date, else float64 or text.
+
+    Args:
+        column: seconds since the epoch or ISO 8601 text, numbers, or text.
+        step: what to make; not one that learns.
+        where: names the table, for messages.
+
+    Raises:
+        DataError: a cell of which the column cannot be made.
+    """
+    place = f"{where}, column {step.of!r}"
+    if isinstance(step, DatePart):
+        return _date_part(_seconds(column, place), step.part)
+    if isinstance(step, CyclicMonth):
+        month = pc.add(_date_part(_seconds(column, place), "month"), step.offset)
+        angle = pc.multiply(pc.cast(month, pa.float64()), 2 * math.pi / 12)
+        return pc.sin(angle) if step.part == "sin" else pc.cos(angle)
+    if isinstance(step, Bins):
+        return _binned(column, step)
+    if isinstance(step, PathLevel):
+        return _level(column, step, place)
+    raise TypeError(f"{type(step).__name__} learns from the training rows")
+
+
+def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    """Return seconds since the epoch, UTC; text without a zone is UTC."""
+    if not pa.types.is_string(column.type):
+        return pc.cast(column, pa.int64())
+    text = pc.replace_substring_regex(
+        pc.utf8_trim_whitespace(column), pattern=r" ?UTC$", replacement="Z"
+    )
+    for zone in (None, "UTC"):
+        try:
+            moments = pc.cast(text, pa.timestamp("us", zone))
+        except pa.ArrowInvalid as error:
+            problem = str(error).partition("\n")[0]
+        else:
+            return pc.cast(pc.cast(moments, pa.timestamp("s"), safe=False), pa.int64())
+    raise DataError(
+        f"{place} holds a date that is not ISO 8601, such as 2020-09-22 or 2020-09-22T13:45:00Z: "
+        f"{problem}. Mend it, or declare the column as the feature of role time."
+    )
+
+
+def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
+    if part == "epoch_day":
+        days = pc.floor(pc.divide(pc.cast(seconds, pa.float64()), _DAY))
+        return pc.cast(days, pa.int64())
+    moments = pc.cast(seconds, pa.timestamp("s"))
+    ask = {
+        "year": pc.year,
+        "month": pc.month,
+        "day": pc.day,
+        "weekday": pc.day_of_week,
+        "hour": pc.hour,
+    }
+    return ask[part](moments)
+
+
+def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
+    """Count the edges below each number; a float32 edge is what a float32 cell would be."""
+    edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
+    labels = pa.array(step.labels, pa.string())
+    chunks = []
+    for chunk in column.chunks:
+        places = np.searchsorted(edges, chunk.to_numpy(zero_copy_only=False), side="left")
+        chunks.append(labels.take(pa.array(places, mask=np.asarray(chunk.is_null()))))
+    return pa.chunked_array(chunks, pa.string())
+
+
+def _level(column: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
+    """Split the distinct paths only; a log repeats them many times."""
+    paths = pc.unique(column)
+    levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
+    deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
+    if len(deeper):
+        n = len(deeper)
+        raise DataError(
+            f"{place}: {min(deeper.to_pylist())!r} has more levels than {step.levels}"
+            + (f", and so have {n - 1} more values" if n > 1 else "")
+            + f". Raise `levels` in the recipe's derive step of {step.to!r}, or mend the values."
+        )
+    padding = pa.array([step.separator * step.level], pa.string())[0]
+    padded = pc.binary_join_element_wise(pc.fill_null(paths, ""), padding, "")
+    chosen = pc.list_element(pc.split_pattern(padded, pattern=step.separator), step.level - 1)
+    return pa.chunked_array(
+        [chosen.take(pc.index_in(chunk, value_set=paths)) for chunk in column.chunks], pa.string()
+    )

@@ -1,0 +1,178 @@
+"""Which rows are kept: masks over a table, and the rules that look at all of a user's rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl.counts import Counts
+from workflows.etl.split import Part
+from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
+from workflows.recipe.filters import Stage
+
+#: Rules that look at one row alone.
+_OF_ONE_ROW = (Keep, SampleUsers)
+_DAY = 86_400
+_COMPARE = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    ">=": pc.greater_equal,
+    ">": pc.greater,
+    "<=": pc.less_equal,
+    "<": pc.less,
+}
+
+
+def met(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each cell whether it meets a condition; a missing cell is null or false.
+
+    Args:
+        condition: what to compare with.
+        column: text, numbers, or seconds since the epoch.
+    """
+    if condition.is_ == "not_null":
+        return pc.is_valid(column)
+    values = [_seconds(v) if _is_date(v, column) else v for v in condition.values]
+    if pa.types.is_integer(column.type):
+        column = pc.cast(column, pa.float64())
+    # a float32 cell is compared with the float32 that its own text would have become
+    wanted = pa.array(values).cast(column.type, safe=False)
+    if condition.is_ == "in":
+        return pc.is_in(column, value_set=wanted)
+    return _COMPARE[condition.is_](column, wanted[0])
+
+
+def _is_date(value: float | str, column: pa.ChunkedArray) -> bool:
+    return isinstance(value, str) and pa.types.is_integer(column.type)
+
+
+def _seconds(value: float | str) -> float:
+    moment = dt.datetime.fromisoformat(str(value))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
+
+
+def rows(recipe: Recipe, table: pa.Table, counts: Counts) -> pa.Table:
+    """Keep rows by the rules that need no other row, before the split."""
+    for rule in recipe.filter:
+        if rule.stage == "before" and isinstance(rule, _OF_ONE_ROW):
+            table = _by_itself(recipe, rule, table, counts)
+    return table
+
+
+def parts(
+    recipe: Recipe, tables: dict[Part, pa.Table], counts: Counts, *, stage: Stage
+) -> dict[Part, pa.Table]:
+    """Keep rows of the split parts by the rules of a stage that `rows` leaves.
+
+    No rule lets a row of train depend on a row of valid or test.
+    """
+    for rule in recipe.filter:
+        if rule.stage != stage:
+            continue
+        if isinstance(rule, UsersWith):
+            tables = _users_with(recipe, rule, tables, counts)
+        elif isinstance(rule, TopUsers):
+            tables = _top_users(recipe, rule, tables, counts)
+        elif isinstance(rule, PerDay):
+            tables = {p: _per_day(recipe, rule, t, counts) for p, t in tables.items()}
+        elif stage == "after":
+            tables = {p: _by_itself(recipe, rule, t, counts) for p, t in tables.items()}
+    return tables
+
+
+def _by_itself(
+    recipe: Recipe, rule: Keep | SampleUsers, table: pa.Table, counts: Counts
+) -> pa.Table:
+    if isinstance(rule, Keep):
+        return _kept(table, rule, counts)
+    users = table[recipe.user_id]
+    chosen = sampled(pc.unique(users), share=rule.share, seed=rule.seed)
+    cause = f"user outside the sample of {rule.share:g}"
+    return counts.kept(table, pc.is_in(users, value_set=chosen), cause)
+
+
+def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
+    cause = f"no {rule.column}" if rule.is_ == "not_null" else f"not {rule}"
+    return counts.kept(table, met(rule, table[rule.column]), cause)
+
+
+def _users_with(
+    recipe: Recipe, rule: UsersWith, tables: dict[Part, pa.Table], counts: Counts
+) -> dict[Part, pa.Table]:
+    kept, known = {}, pa.chunked_array([], pa.string())
+    for part, table in tables.items():
+        users = table[recipe.user_id]
+        here = pc.unique(users.filter(met(rule, table[rule.column])))
+        known = pa.chunked_array([*known.chunks, here])
+        keep = pc.is_in(users, value_set=known.combine_chunks())
+        kept[part] = counts.kept(table, keep, f"user without {rule}")
+    return kept
+
+
+def _top_users(
+    recipe: Recipe, rule: TopUsers, tables: dict[Part, pa.Table], counts: Counts
+) -> dict[Part, pa.Table]:
+    chosen = most_frequent(tables["train"][recipe.user_id], rule.n)
+    cause = f"not of the {rule.n} users with most rows of train"
+    return {
+        part: counts.kept(table, pc.is_in(table[recipe.user_id], value_set=chosen), cause)
+        for part, table in tables.items()
+    }
+
+
+def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: Counts) -> pa.Table:
+    assert recipe.time is not None
+    keep = within_day(
+        table[recipe.user_id], table[recipe.item_id], table[recipe.time], n=rule.n, seed=rule.seed
+    )
+    return counts.kept(table, pa.array(keep), f"beyond {rule.n} of a user and day")
+
+
+def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
+    """Return the n most frequent values, ties by value."""
+    found = pc.value_counts(values.drop_null())
+    table = pa.table({"value": found.field("values"), "n": found.field("counts")})
+    table = table.sort_by([("n", "descending"), ("value", "ascending")])
+    return table["value"].slice(0, n).combine_chunks()
+
+
+def sampled(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
+    """Return about a share of the ids; whether one is among them depends on no other."""
+    hashes = _hashes({"id": ids}, seed)
+    return ids.filter(pa.array(hashes < np.uint64(share * 2**64)))
+
+
+def within_day(
+    users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Choose n rows of each user and day at random, but by what stands in these rows alone.
+
+    Args:
+        users, items: ids, text.
+        times: seconds since the epoch, int64.
+        n: rows to keep of a user and day.
+        seed: of the draw.
+    """
+    hashes = _hashes({"user": users, "item": items, "time": times}, seed)
+    who = pd.factorize(users.to_pandas())[0]
+    days = times.to_numpy() // _DAY
+    order = np.lexsort((hashes, days, who))  # equal rows: the one that stands first
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(who[order]) != 0) | (np.diff(days[order]) != 0)
+    place = np.arange(len(order))
+    rank = place - np.maximum.accumulate(np.where(new, place, 0))
+    keep = np.empty(len(order), bool)
+    keep[order] = rank < n
+    return keep
+
+
+def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
+    """Hash rows, the same on every machine; text is hashed with the seed as the key."""
+    frame = pd.DataFrame({name: column.to_pandas() for name, column in columns.items()})
+    key = f"{seed:016d}"[-16:]
+    return pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy()

@@ -1,0 +1,34 @@
+"""A log of events → one row a user and item, with counts of each kind of event and the first time.
+
+`tally` looks at one row at a time and `merge` adds up rows that are tallies already, so that a log
+may come in chunks: merge(concat(merge(tally(chunk)), …)) is merge(tally(log)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.recipe import Pivot
+
+
+def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
+    """Return keys, time and, for each kind of event, 1 where the row is such an event, else 0."""
+    events = table[pivot.event]
+    columns = {name: table[name] for name in (*keys, *([time] if time else []))}
+    for kind, name in pivot.counts.items():
+        columns[name] = pc.cast(pc.fill_null(pc.equal(events, kind), False), pa.int64())
+    return pa.table(columns)
+
+
+def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
+    """Return one row for each of the keys, in their order: sums of counts, earliest of times."""
+    sums = [(name, "sum") for name in pivot.counts.values()]
+    firsts = [(time, "min")] if time else []
+    grouped = tallies.group_by(list(keys)).aggregate([*firsts, *sums])
+    names = [*keys, *([time] if time else []), *pivot.counts.values()]
+    found = [*keys, *(f"{name}_{how}" for name, how in [*firsts, *sums])]
+    table = grouped.select(found).rename_columns(names)
+    return table.sort_by([(key, "ascending") for key in keys])

@@ -1,0 +1,274 @@
+"""Raw tables → the interactions of each part: new columns, look-ups, the rows that are wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.errors import DataError
+from workflows.etl import derive, filters, graph, learnt, pivot, split, tables
+from workflows.etl.counts import Counts
+from workflows.etl.sources import Raw
+from workflows.recipe import Condition, GivenFiles, Join, Keep, Recipe
+
+#: Rows put in order at a time: the text of a whole column may be more than one array can hold.
+_BLOCK = 1_000_000
+
+
+def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
+    """Return the raw tables with the interactions' rows merged into one a user and item.
+
+    Raises:
+        DataError: a feature is lost by it.
+    """
+    if recipe.pivot is None:
+        return raw
+    keys, time = (recipe.user_id, recipe.item_id), recipe.time
+    for source in _interactions(recipe):
+        raw.require(source, recipe.pivot.event)
+        _refuse_lost(recipe, raw, source)
+        table = _with_keys(recipe, raw, source, counts)
+        tallies = pivot.tally(table, recipe.pivot, keys=keys, time=time)
+        merged = pivot.merge(tallies, recipe.pivot, keys=keys, time=time)
+        counts.count("merged with another event of its user and item", len(table) - len(merged))
+        for name in recipe.pivot.counts.values():
+            place = merged.column_names.index(name)
+            column = derive.declared(merged[name], recipe.features.get(name))
+            merged = merged.set_column(place, name, column)
+        raw = dataclasses.replace(
+            raw,
+            tables={**raw.tables, source: merged},
+            columns={**raw.columns, source: merged.column_names},
+        )
+    return raw
+
+
+def _interactions(recipe: Recipe) -> list[str]:
+    """Return the sources whose rows are interactions."""
+    given = recipe.split if isinstance(recipe.split, GivenFiles) else None
+    others = [name for name in (given.valid, given.test) if name] if given else []
+    return list(dict.fromkeys([recipe.interactions, *others]))
+
+
+def _refuse_lost(recipe: Recipe, raw: Raw, source: str) -> None:
+    assert recipe.pivot is not None
+    kept = {recipe.user_id, recipe.item_id, recipe.time, *recipe.pivot.counts.values()}
+    kept |= {column for join in recipe.join for column in raw.columns[join.table]}
+    lost = [name for name in recipe.features if name in raw.columns[source] and name not in kept]
+    if lost:
+        raise DataError(
+            f"{raw.where(source)}, column {lost[0]!r}: `pivot:` makes one row of many, and keeps "
+            f"the ids, the time and the counts. Remove features.{lost[0]}, or the pivot."
+        )
+
+
+def _with_keys(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
+    """Return the rows of a source that have both ids and a time."""
+    table = raw.tables[source]
+    for column in (recipe.user_id, recipe.item_id, recipe.time):
+        if column:
+            raw.require(source, column)
+            table = counts.kept(table, pc.is_valid(table[column]), f"no {column}")
+    return table
+
+
+def with_derived(recipe: Recipe, raw: Raw) -> Raw:
+    """Return the raw tables with the columns that are made of one row each.
+
+    Raises:
+        DataError: no table has what a step reads, or one has what it would make.
+    """
+    for step in recipe.derive:
+        owners = [name for name, table in raw.tables.items() if step.of in table.column_names]
+        if not owners:
+            others = [name for name in raw.tables if name != recipe.interactions]
+            raw.require(recipe.interactions, step.of, *others)
+        for name in owners:
+            if step.to in raw.columns[name]:
+                raise DataError(
+                    f"{raw.where(name)} has a column {step.to!r}, and the recipe derives one of "
+                    "that name. Remove the step, or give its column another name in `to`."
+                )
+        if not step.fitted:
+            for name in owners:
+                made = derive.made(raw.tables[name][step.of], step, where=raw.where(name))
+                raw = _with_column(recipe, raw, name, step.to, made)
+    return raw
+
+
+def with_learnt(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
+    """Return the raw tables with the columns that are made of what was learnt."""
+    for step in recipe.derive:
+        if step.fitted:
+            for name, table in raw.tables.items():
+                if step.of in table.column_names:
+                    made = learnt.made(table[step.of], states[step.to])
+                    raw = _with_column(recipe, raw, name, step.to, made)
+    return raw
+
+
+def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.ChunkedArray) -> Raw:
+    table = raw.tables[source].append_column(
+        name, derive.declared(column, recipe.features.get(name))
+    )
+    return dataclasses.replace(
+        raw,
+        tables={**raw.tables, source: table},
+        columns={**raw.columns, source: [*raw.columns[source], name]},
+    )
+
+
+def learn(
+    recipe: Recipe, parts: dict[split.Part, pa.Table], older: learnt.States
+) -> tuple[learnt.States, dict[split.Part, pa.Table]]:
+    """Learn from the rows of train what some steps need, and add their columns to every part."""
+    states = learnt.fit(recipe, parts["train"], older=older)
+    for step in recipe.derive:
+        if step.fitted:
+            parts = {
+                part: table.append_column(
+                    step.to,
+                    derive.declared(
+                        learnt.made(table[step.of], states[step.to]), recipe.features.get(step.to)
+                    ),
+                )
+                for part, table in parts.items()
+            }
+    return states, parts
+
+
+def divided(recipe: Recipe, raw: Raw, counts: Counts) -> dict[split.Part, pa.Table]:
+    """Join, keep the wanted rows, order by time, and split: part → its rows, with all columns."""
+    given = recipe.split if isinstance(recipe.split, GivenFiles) else None
+    if given:
+        names = {"train": recipe.interactions, "valid": given.valid, "test": given.test}
+        found = {p: _wanted(recipe, raw, s, counts) for p, s in names.items() if s}
+        split.refuse_empty({part: len(table) for part, table in found.items()})
+        return {part: found.get(part, found["train"].slice(0, 0)) for part in split.PARTS}
+    table = _wanted(recipe, raw, recipe.interactions, counts)
+    if len(table) == 0:
+        split.refuse_empty({"train": 0})
+    labels = split.assign(
+        recipe.split,
+        users=_numbered(table[recipe.user_id]),
+        times=table[recipe.time].to_numpy() if recipe.time else None,
+    )
+    return {
+        part: table.filter(pa.array(labels == number)) for number, part in enumerate(split.PARTS)
+    }
+
+
+def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Number ids by their first appearance."""
+    chunks = ids.dictionary_encode().chunks
+    return np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+
+
+def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
+    """Return the wanted rows of a source with all columns, in order of time."""
+    table = _with_keys(recipe, raw, source, counts)
+    _refuse_gaps(recipe, raw, source)
+    for join in recipe.join:
+        raw.require(join.table, join.on)
+        _refuse_gaps(recipe, raw, join.table)
+        table = _joined(recipe, raw, table, join, counts)
+    late = {step.to for step in recipe.derive if step.fitted}
+    for column in recipe.features:
+        if column not in late:
+            raw.require(source, column, *(j.table for j in recipe.join))
+    for column in (r.column for r in recipe.filter if isinstance(r, Condition)):
+        if column not in late:
+            raw.require(source, column, *(j.table for j in recipe.join))
+    table = filters.rows(recipe, table, counts)
+    _refuse_negative(recipe, table)
+    return _in_order(table, recipe.time) if recipe.time else table
+
+
+def _in_order(table: pa.Table, time: str) -> pa.Table:
+    """Sort by time, ties as they stood."""
+    times = table[time].to_numpy()
+    if (times[1:] >= times[:-1]).all():
+        return table
+    order = pa.array(np.argsort(times, kind="stable"))
+    return pa.table({name: _taken(table[name], order) for name in table.column_names})
+
+
+def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_string(kind):
+        column = pc.cast(column, pa.large_string())
+    whole = column.combine_chunks()
+    blocks = [
+        pc.cast(whole.take(order.slice(start, _BLOCK)), kind)
+        for start in range(0, len(order), _BLOCK)
+    ]
+    return pa.chunked_array(blocks, kind)
+
+
+def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Counts) -> pa.Table:
+    side = tables.side_table(recipe, raw, join)
+    found = pc.index_in(table[join.on], value_set=side[join.on].combine_chunks())
+    unmatched = counts.unmatched.get(join.table, 0) + found.null_count
+    counts.unmatched[join.table] = unmatched
+    if join.on_missing == "drop":
+        table = counts.kept(table, found.is_valid(), f"{join.on} not in {join.table}")
+        found = found.drop_null()
+    for column in side.column_names:
+        if column not in table.column_names:
+            if (
+                found.null_count
+                and column in _without_policy(recipe, [column])
+                and (column not in join.fill)
+            ):
+                raise DataError(
+                    f"{found.null_count} interactions have a {join.on!r} that is not in "
+                    f"{raw.where(join.table)}, so their number {column!r} is missing, and the "
+                    f"recipe has no policy for it. Set features.{column}.null to median, mean or "
+                    f"a number, or `on_missing: drop` or `fill` in the join of {join.table!r}."
+                )
+            table = table.append_column(column, tables.looked_up(side[column], found, join, column))
+    return table
+
+
+def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:
+    """Refuse a missing number without a policy, in a row that is not dropped for want of an id."""
+    table = raw.tables[source]
+    keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]
+    kept = functools.reduce(pc.and_, (pc.is_valid(table[key]) for key in keys))
+    for column in _without_policy(recipe, table.column_names):
+        gap = pc.and_(pc.is_null(table[column]), kept)
+        n = pc.sum(gap).as_py()
+        if n:
+            raise DataError(
+                f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
+                f"is missing, here and in {n - 1} more rows, and the recipe has no policy for it. "
+                f"Set features.{column}.null to median, mean or a number (and indicator: true to "
+                "keep the fact)."
+            )
+
+
+def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
+    if recipe.weight is None:
+        return
+    least = pc.min(table[recipe.weight]).as_py()
+    if least is not None and least < 0:
+        count = pc.sum(pc.less(table[recipe.weight], 0)).as_py()
+        raise DataError(
+            f"{count} interactions have a negative weight, the least {least}, in "
+            f"{recipe.weight!r}. A weight says how much a row counts in the loss: 0 or more. "
+            "Correct the column, or leave such rows out with `filter:`."
+        )
+
+
+def _without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that are numbers without a policy, gaps not filtered out."""
+    named = [c for c in columns if c in recipe.features]
+    numbers = [*graph.numeric(recipe, named), *(c for c in named if c == recipe.weight)]
+    asked = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
+    return [c for c in numbers if recipe.features[c].null == "error" and c not in asked]

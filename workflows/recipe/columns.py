@@ -1,0 +1,105 @@
+"""The columns that a recipe reads and makes, and whether its steps fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from workflows.recipe.features import Feature
+from workflows.recipe.steps import Cells, CyclicMonth, Derive, Join, Pivot
+
+Known = Mapping[str, Cells]
+
+
+def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivot | None) -> Known:
+    """Return what the cells of the columns are that a recipe declares or makes."""
+    found: dict[str, Cells] = {step.to: step.gives for step in derive}
+    found |= dict.fromkeys(pivot.counts.values() if pivot else (), "number")
+    for name, feature in features.items():
+        found[name] = _declared(feature)
+    return found
+
+
+def _declared(feature: Feature) -> Cells:
+    if feature.role == "time":
+        return "time"
+    if feature.kind == "number":
+        return "number"
+    return "lists" if feature.kind == "categories" else "text"
+
+
+def check_fill(columns: Known, joins: Sequence[Join]) -> None:
+    """Raise ValueError if a value is filled into a column of another kind."""
+    for join in joins:
+        for column, value in join.fill.items():
+            found = columns.get(column)
+            if found is None or (found == "text") != isinstance(value, str) or found == "lists":
+                what = "which the recipe does not name" if found is None else f"a {found}"
+                raise ValueError(
+                    f"join of {join.table!r} fills {column!r}, {what}, with {value!r}; a number "
+                    "is filled with a number, a category or label with (quoted) text"
+                )
+
+
+def check_made(
+    columns: Known,
+    features: Mapping[str, Feature],
+    derive: Sequence[Derive],
+    pivot: Pivot | None,
+) -> None:
+    """Raise ValueError if what is made does not fit the features, or steps each other."""
+    for name in pivot.counts.values() if pivot else ():
+        _refuse_special(f"pivot makes {name!r}", features.get(name))
+    made = [step.to for step in derive]
+    for number, step in enumerate(derive):
+        place = f"derive makes {step.to!r}"
+        if step.to in made[:number] or (pivot and step.to in pivot.counts.values()):
+            raise ValueError(f"{place} twice; give one of them another name in `to`")
+        if step.of in made[number:]:
+            raise ValueError(f"{place} of {step.of!r}, which is made later; put that step first")
+        if any(earlier.to == step.of and earlier.fitted for earlier in derive):
+            raise ValueError(
+                f"{place} of {step.of!r}, which is learnt from the training rows; a step cannot "
+                "read that"
+            )
+        found = columns.get(step.of)
+        if found not in (None, step.reads, "text" if step.reads == "time" else step.reads):
+            raise ValueError(f"{place} of {step.of!r}, a {found}; expected a {step.reads}")
+        _refuse_unlike(place, step, features.get(step.to))
+
+
+def _refuse_unlike(place: str, step: Derive, feature: Feature | None) -> None:
+    _refuse_special(place, feature)
+    if feature is None:
+        return
+    if feature.kind == "number" and step.gives == "text":
+        raise ValueError(f"{place}, which is text, but features.{step.to} has kind number")
+    if feature.kind != "number" and isinstance(step, CyclicMonth):
+        raise ValueError(f"{place}, a fraction, so features.{step.to} needs kind: number")
+
+
+def _refuse_special(place: str, feature: Feature | None) -> None:
+    if feature and (feature.id or feature.role == "time" or feature.kind == "categories"):
+        raise ValueError(f"{place}, but among the features that is an id, a time or a list")
+
+
+def raw_features(
+    features: Mapping[str, Feature],
+    made: Sequence[str],
+    asked: Sequence[tuple[str, Cells]],
+) -> dict[str, Feature]:
+    """Return the columns to read from raw files, and what to read each of them as.
+
+    Args:
+        features: all of the recipe's.
+        made: columns that the recipe makes, so that no file need have them.
+        asked: columns that steps and rules read, and as what.
+    """
+    found = {name: feature for name, feature in features.items() if name not in made}
+    for name, kind in asked:
+        if name in made or name in features:
+            continue
+        as_number = kind == "number"
+        if name in found and (found[name].kind == "number") != as_number:
+            raise ValueError(f"{name!r} is read both as number and as text; declare it")
+        found[name] = Feature(role="context", kind="number" if as_number else "label")
+    return found

@@ -1,0 +1,140 @@
+"""Parts of a recipe: which rows are kept, by a closed list of rules."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from models.config import NonNegative, Part, Positive
+from workflows.recipe.columns import Known
+from workflows.recipe.steps import Cells, Derive, Text
+
+#: Whether vocabularies and statistics are fitted on what a rule leaves, or before it drops rows.
+Stage = Literal["before", "after"]
+
+
+class Condition(Part, frozen=True):
+    """A comparison of one cell; a missing cell meets none.
+
+    Attributes:
+        column: a raw, joined or derived column.
+        value: text for text, a number for numbers; a time is compared with seconds since the epoch
+            or a date such as 2020-09-22 (UTC); `in` takes a list, `not_null` nothing.
+    """
+
+    column: Text
+    is_: Literal["==", "!=", ">=", ">", "<=", "<", "in", "not_null"] = msgspec.field(name="is")
+    value: float | str | tuple[float | str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.value, tuple)
+        if several != (self.is_ == "in") or (self.value is None) != (self.is_ == "not_null"):
+            what = {"in": "a list of values", "not_null": "no value"}.get(self.is_, "one value")
+            raise ValueError(f"is: {self.is_} takes {what}, got {self.value!r}")
+        if self.value == ():
+            raise ValueError("is: in takes a list of values, got none")
+        if len({isinstance(value, str) for value in self.values}) > 1:
+            raise ValueError(f"is: in takes numbers or texts, not both, got {list(self.values)}")
+
+    @property
+    def values(self) -> tuple[float | str, ...]:
+        """The value or values to compare with."""
+        if self.value is None:
+            return ()
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
+    @property
+    def reads(self) -> Cells:
+        """What the column's cells are taken for, where nothing else says it."""
+        return "number" if self.values and not isinstance(self.values[0], str) else "text"
+
+    def __str__(self) -> str:
+        told = ", ".join(v if isinstance(v, str) else f"{v:g}" for v in self.values)
+        return f"{self.column} {self.is_} {told}".strip()
+
+
+class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
+    """Keep the rows that meet a condition, whatever other rows are.
+
+    Attributes:
+        stage: of `after`, the split and the vocabularies still see the rows that go.
+    """
+
+    stage: Stage = "before"
+
+
+class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
+    """Keep all rows of the users who have at least one that meets a condition.
+
+    For a row of train it must be a row of train, for one of valid a row of train or valid.
+    """
+
+    stage: Stage = "before"
+
+
+class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
+    """Keep the rows of the n users with the most rows of train, ties by id."""
+
+    n: Positive
+    stage: Stage = "before"
+
+
+class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
+    """Keep the rows of about this share of the users; a hash of the id decides on each."""
+
+    share: Annotated[float, Meta(gt=0, lt=1)]
+    seed: NonNegative = 1
+    stage: Stage = "before"
+
+
+class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
+    """Keep at most n rows of a user and day (UTC) in each part of the split, drawn by a hash."""
+
+    n: Positive = 8
+    seed: NonNegative = 1
+    stage: Stage = "before"
+
+
+Filter = Keep | UsersWith | TopUsers | SampleUsers | PerDay
+
+
+def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filter]) -> None:
+    """Raise ValueError if a rule compares what cannot be compared, or what is not known yet."""
+    learnt = [step.to for step in derive if step.fitted]
+    for rule in rules:
+        if isinstance(rule, PerDay) and "time" not in columns.values():
+            raise ValueError("filter per_day needs a feature with role time")
+        if not isinstance(rule, Condition):
+            continue
+        if rule.stage == "before" and rule.column in learnt:
+            raise ValueError(
+                f"filter reads {rule.column!r}, which is learnt from the rows that it leaves; set "
+                "`stage: after`"
+            )
+        _refuse_unlike(rule, columns.get(rule.column))
+
+
+def _refuse_unlike(rule: Condition, found: Cells | None) -> None:
+    fits = True
+    if rule.values and found == "time" and rule.reads == "text":
+        fits = all(_is_date(value) for value in rule.values)
+    elif rule.values and found is not None:
+        fits = found != "lists" and (found == "text") == (rule.reads == "text")
+    if not fits:
+        raise ValueError(
+            f"filter compares {rule.column!r}, a {found} column, with {rule.value!r}; a number is "
+            "compared with a number, text with (quoted) text, a time with seconds or a date such "
+            "as 2020-09-22, and lists with nothing"
+        )
+
+
+def _is_date(value: float | str) -> bool:
+    try:
+        dt.datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return True
