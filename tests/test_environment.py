@@ -152,7 +152,7 @@ def test_the_lock_is_what_uv_compiles(tmp_path: Path) -> None:
     again = tmp_path / LOCK.name
     shutil.copy(LOCK, again)  # uv keeps the pins that it finds
     printed = run("make", "--dry-run", "--always-make", "lock").stdout.replace("\\\n", "")
-    (command,) = [line for line in printed.splitlines() if "pyproject.toml " in line]
+    (command,) = [line for line in printed.splitlines() if "--extra" in line]
     words = [str(again) if word == LOCK.name else word for word in shlex.split(command)]
     words = [str(uv) if word.endswith("bin/uv") else word for word in words if word != "--quiet"]
     done = run("env", *words)

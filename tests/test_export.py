@@ -57,6 +57,7 @@ def test_every_promised_file_is_there_and_no_other(folder):
         "item_features.parquet",
         "manifest.json",
         "schema.pbtxt",
+        "unknown_user.npy",
         "user_embeddings.parquet",
         "user_features.parquet",
         *(

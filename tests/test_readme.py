@@ -115,7 +115,7 @@ def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
 def test_the_second_snippet_embeds_an_item_of_no_table(shop: Path) -> None:
     snippet = block("python", "import tensorflow").replace("movielens-100k", "shop")
     thing = '{"sku": ["new"], "category": ["c1"], "tags": [["a", "x"]], "price": [3.5]}'
-    changed = re.sub(r"^film = .*$", f"film = {thing}", snippet, flags=re.MULTILINE)
+    changed = re.sub(r"^film = .*?}$", f"film = {thing}", snippet, flags=re.MULTILINE | re.DOTALL)
     assert changed != snippet
     guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
     done = subprocess.run(
