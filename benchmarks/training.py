@@ -1,6 +1,6 @@
 """How many rows a second train: this package beside raw Merlin, TFRS and PyTorch, same data.
 
-    python benchmarks/training.py [--batches 1024 4096 16384] [--items 1000 1000000] [--seconds 15]
+    python benchmarks/training.py [--batches 1024 4096 16384] [--items 1000 20000 1000000]
 
 400,000 clicks with sixteen categorical columns (benchmarks/workload.py), embeddings of Merlin's
 inferred sizes, MLPs 128-64, in-batch softmax, Adam at 0.001. What a row gets from each:
@@ -37,7 +37,7 @@ def main() -> None:
     """Run the grid and print a table for each cell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--items", type=int, nargs="+", default=[1000, 1_000_000])
+    parser.add_argument("--items", type=int, nargs="+", default=[1_000, 20_000, 1_000_000])
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repetitions", type=int, default=3)
