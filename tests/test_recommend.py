@@ -135,6 +135,7 @@ def test_similar_items_leave_the_item_itself_out(run):
     cosine = vectors @ mine / np.linalg.norm(vectors, axis=1) / np.linalg.norm(mine)
     expected = sorted((i for i in ids if i != "003"), key=lambda i: -cosine[ids.index(i)])
     assert [row["item_id"] for row in rows] == expected
+    assert list(rows[0]) == ["rank", "item_id", "score", "title"]
     np.testing.assert_allclose(rows[0]["score"], np.sort(cosine)[-2], rtol=1e-5)
 
 

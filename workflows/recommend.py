@@ -255,7 +255,8 @@ class Export:
             exclude=Ragged(row, np.array([0, 1])),
             candidates=self.allowed(wish),
         )
-        return self._table(np.array([item]), np.array(["similar"]), top).to_pylist()
+        table = self._table(np.array([item]), np.array([""]), top)
+        return table.drop([self.recipe.user_id, "answered_by"]).to_pylist()
 
     def allowed(self, wish: Wish) -> Bools:
         """Return which items may be shown, bool [n_items].
