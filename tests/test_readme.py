@@ -61,6 +61,20 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def printed_without_this_package(snippet: str, *, cwd: Path) -> str:
+    """Run a snippet where neither this package nor Merlin can be imported; return its output."""
+    guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", guard + snippet],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The README's own-data recipe, taken from raw files to an export by the command line."""
@@ -96,16 +110,7 @@ def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
     for readme, here in changes.items():
         assert readme in snippet
         snippet = snippet.replace(readme, here)
-    guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", guard + snippet],
-        cwd=shop,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = done.stdout.strip().splitlines()
+    lines = printed_without_this_package(snippet, cwd=shop).strip().splitlines()
     assert len(lines) == 10
     assert len(set(lines)) == 10
     assert all(re.fullmatch(r"\d{5} Thing \d+", line) for line in lines)
@@ -117,16 +122,8 @@ def test_the_second_snippet_embeds_an_item_of_no_table(shop: Path) -> None:
     thing = '{"sku": ["new"], "category": ["c1"], "tags": [["a", "x"]], "price": [3.5]}'
     changed = re.sub(r"^film = .*?}$", f"film = {thing}", snippet, flags=re.MULTILINE | re.DOTALL)
     assert changed != snippet
-    guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", guard + changed],
-        cwd=shop,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    (shape,) = re.findall(r"shape=\((\d+), (\d+)\)", done.stdout)
+    told = printed_without_this_package(changed, cwd=shop)
+    (shape,) = re.findall(r"shape=\((\d+), (\d+)\)", told)
     width = pq.read_schema(shop / "runs/shop/export/item_embeddings.parquet").field("embedding")
     assert shape == ("1", str(width.type.list_size))
 

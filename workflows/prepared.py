@@ -14,7 +14,7 @@ from models.columns import Column, read_columns
 from models.config import EvaluateConfig
 from models.retriever import Interactions, Ragged
 from models.trial import Trial, trial
-from workflows import statistics
+from workflows import statistics, vocabulary
 from workflows.recipe import Recipe
 from workflows.statistics import NumberFact
 from workflows.store import Store
@@ -78,8 +78,7 @@ class Prepared:
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Column → vocabulary."""
-        paths = sorted((self.folder / "vocabulary").glob("*.parquet"))
-        return {path.stem: Vocabulary.read(path) for path in paths}
+        return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:

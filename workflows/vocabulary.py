@@ -26,6 +26,9 @@ PAD = 0
 NULL = 1
 FIRST_OOV = 2
 
+#: Folder of a stage with a vocabulary a column.
+FOLDER = "vocabulary"
+
 Codes = npt.NDArray[np.int32]
 
 
@@ -194,3 +197,9 @@ class Vocabulary:
             null_count=int(facts["null_count"]),
             oov_count=int(facts["oov_count"]),
         )
+
+
+def read_all(folder: Path) -> dict[str, Vocabulary]:
+    """Return column → vocabulary of a stage."""
+    paths = sorted((folder / FOLDER).glob("*.parquet"))
+    return {path.stem: Vocabulary.read(path) for path in paths}

@@ -84,6 +84,7 @@ def etl(
     """
     start = time.perf_counter()
     with store.write("etl", recipe, device) as draft:
+        earlier = _checked(grow_from) if grow_from else None
         read = sources.read(recipe.of_raw_files(), data)
         log.info("read %s", ", ".join(f"{n} {t.num_rows:,}" for n, t in read.tables.items()))
         counts = Counts()
@@ -92,7 +93,7 @@ def etl(
         raw = rows.with_derived(recipe, rows.pivoted(recipe, read, counts))
         found = filters.parts(recipe, rows.divided(recipe, raw, counts), counts, stage="before")
         _refuse_emptied(recipe, found)
-        older = learnt.read(_checked(grow_from)) if grow_from else {}
+        older = learnt.read(earlier) if earlier else {}
         states, found = rows.learn(recipe, found, older)
         learnt.write(states, draft.folder)
         raw = rows.with_learnt(recipe, raw, states)
@@ -104,8 +105,8 @@ def etl(
             parts = _frames(recipe, found)
         users = tables.build(recipe, raw, parts["train"], "user")
         items = tables.build(recipe, raw, parts["train"], "item")
-        if grow_from:
-            fitted = fitted.grown_from(Fitted.read(_checked(grow_from)))
+        if earlier:
+            fitted = fitted.grown_from(Fitted.read(earlier))
         fitted.write(draft.folder)
         encoded = encode.write(recipe, fitted, parts, users, items, device, draft.folder)
         report = _report(recipe, read, counts, encoded, fitted, users, items)

@@ -25,7 +25,7 @@ from workflows import statistics
 from workflows.etl.ops import Encode, IsMissing, Rows
 from workflows.recipe import Recipe
 from workflows.statistics import NumberFact
-from workflows.vocabulary import Vocabulary
+from workflows.vocabulary import Vocabulary, read_all
 
 _ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
 _ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
@@ -72,8 +72,7 @@ class Fitted:
     @classmethod
     def read(cls, folder: Path) -> Fitted:
         """Read what `write` wrote."""
-        paths = sorted((folder / "vocabulary").glob("*.parquet"))
-        return cls({path.stem: Vocabulary.read(path) for path in paths}, statistics.read(folder))
+        return cls(read_all(folder), statistics.read(folder))
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:

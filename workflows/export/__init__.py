@@ -88,9 +88,10 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
     prepared = Prepared.open(store, recipe)
     with store.write("export", recipe, device) as draft:
         model = load_model(store, recipe, prepared, as_of=as_of)
-        sides = (_users(model, prepared, as_of), _items(model, prepared))
+        two_tower = TwoTower.of(model, prepared.users, prepared.items)
+        sides = (_users(two_tower, prepared, as_of), _items(model, prepared))
         widths = [_write(side, prepared, draft.folder) for side in sides]
-        np.save(draft.folder / UNKNOWN_USER, _unknown_user(model, prepared))
+        np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
         _check_from_outside(draft.folder)
@@ -131,11 +132,11 @@ class _Side:
     raw: pa.Table
 
 
-def _users(model: Model, prepared: Prepared, as_of: AsOf) -> _Side:
+def _users(two_tower: TwoTower, prepared: Prepared, as_of: AsOf) -> _Side:
     # the last row of the user table is nobody: without an id, it has no place in an export
     n_users = len(prepared.raw_users) - 1
     queries = Queries(np.arange(n_users), prepared.histories(*KNOWN[as_of]))
-    inputs = TwoTower.of(model, prepared.users, prepared.items).inputs(queries)
+    inputs = two_tower.inputs(queries)
     raw = prepared.raw_users.slice(0, n_users)
     if history := prepared.recipe.history:
         latest = queries.histories.last(history.max_len)
@@ -145,13 +146,13 @@ def _users(model: Model, prepared: Prepared, as_of: AsOf) -> _Side:
             raw = raw.append_column(name, lists)
     key = prepared.recipe.user_id
     codes = as_array(prepared.users[key])[:n_users]
-    return _Side("user", key, "query_tower", model.query_encoder, codes, inputs, raw)
+    return _Side("user", key, "query_tower", two_tower.tower, codes, inputs, raw)
 
 
-def _unknown_user(model: Model, prepared: Prepared) -> npt.NDArray[np.float32]:
+def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:
     """Return the embedding of somebody who is in no table and has no history, float32 [dim]."""
     somebody = Queries(np.array([-1]), Ragged.empty(1))
-    return TwoTower.of(model, prepared.users, prepared.items).embed(somebody)[0]
+    return two_tower.embed(somebody)[0]
 
 
 def _items(model: Model, prepared: Prepared) -> _Side:
