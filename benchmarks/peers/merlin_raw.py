@@ -15,35 +15,37 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 warnings.filterwarnings("ignore")
 
 import merlin.models.tf as mm
+import numpy as np
 import pandas as pd
-import tensorflow as tf
 import workload
 from merlin.io import Dataset
 from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import Tags
 from peers.pace import Pace, arguments
+from peers.watch import Watch
 
-
-class Watch(tf.keras.callbacks.Callback):
-    """Stop the fit when the time is up."""
-
-    def __init__(self, pace: Pace, batch: int) -> None:
-        super().__init__()
-        self.pace = pace
-        self.batch = batch
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Count."""
-        if self.pace.step(self.batch):
-            self.model.stop_training = True
+#: Columns of a user whose names do not say so.
+USER = ("gender", "occupation")
 
 
 def world(data: Path) -> tuple[Dataset, mm.RetrievalModelV2]:
     """Return the clicks and the model of the notebook."""
-    columns, sizes = workload.columns(data)
+    return two_towers(*workload.columns(data))
+
+
+def two_towers(
+    columns: dict[str, np.ndarray], sizes: dict[str, int]
+) -> tuple[Dataset, mm.RetrievalModelV2]:
+    """Return encoded rows and the model of the notebook for them.
+
+    Args:
+        columns: codes, int [n_rows].
+        sizes: number of codes; columns whose name begins with "user" are the user's, unless
+            `USER` names them.
+    """
     clicks = Dataset(pd.DataFrame(columns), cpu=True)
     for name, size in sizes.items():
-        side = Tags.USER if name.startswith("user") else Tags.ITEM
+        side = Tags.USER if name in USER or name.startswith("user") else Tags.ITEM
         ids = {"user_id": [Tags.USER_ID], "item_id": [Tags.ITEM_ID]}.get(name, [])
         domain = {"domain": {"min": 0, "max": size - 1, "name": name}}
         column = clicks.schema[name].with_tags([side, Tags.CATEGORICAL, *ids])

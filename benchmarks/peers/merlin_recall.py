@@ -18,11 +18,8 @@ warnings.filterwarnings("ignore")
 
 import merlin.models.tf as mm
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from merlin.io import Dataset
-from merlin.models.tf.outputs.base import DotProduct
-from merlin.schema import Tags
+from peers.merlin_raw import two_towers
 from peers.pace import arguments
 
 EPOCHS = 30
@@ -38,27 +35,10 @@ def main() -> None:
     options = arguments(__doc__)
     tf.keras.utils.set_random_seed(1)
     rows, users, items = (dict(np.load(options.data / f"{n}.npz")) for n in NAMES)
-    data = Dataset(pd.DataFrame({n: rows[n] for n in (*USER, *ITEM)}), cpu=True)
-    for name in (*USER, *ITEM):
-        table = users if name in USER else items
-        ids = {"user_id": [Tags.USER_ID], "item_id": [Tags.ITEM_ID]}.get(name, [])
-        side = Tags.USER if name in USER else Tags.ITEM
-        domain = {"domain": {"min": 0, "max": int(table[name].max()), "name": name}}
-        column = data.schema[name].with_tags([side, Tags.CATEGORICAL, *ids])
-        data.schema[name] = column.with_properties(domain)
-    towers = [
-        mm.Encoder(
-            mm.InputBlockV2(data.schema.select_by_tag(side)),
-            mm.MLPBlock([128, 64], no_activation_last_layer=True),
-        )
-        for side in (Tags.USER, Tags.ITEM)
-    ]
-    output = mm.ContrastiveOutput(
-        DotProduct(),
-        negative_samplers="in-batch",
-        schema=data.schema.select_by_tag(Tags.ITEM_ID),
-    )
-    model = mm.TwoTowerModelV2(*towers, outputs=output, schema=data.schema)
+    tables = {**users, **items}
+    sizes = {name: int(tables[name].max()) + 1 for name in (*USER, *ITEM)}
+    data, model = two_towers({n: rows[n] for n in sizes}, sizes)
+    towers = (model.query_encoder, model.candidate_encoder)
     adam = tf.keras.optimizers.Adam(RATE[options.option])
     model.compile(optimizer=adam, run_eagerly=False, metrics=[])
     seconds = 0.0

@@ -20,9 +20,9 @@ from workflows import device
 device.choose("cpu")
 
 import numpy as np
-import tensorflow as tf
 import workload
 from merlin.schema import ColumnSchema, Schema, Tags
+from peers.watch import Watch
 
 from models import in_batch
 from models.config import LossConfig, OptimizerConfig, TrainConfig, TwoTowerConfig
@@ -30,20 +30,6 @@ from models.fit import Fit
 from models.retriever import Ragged
 from models.sampled_softmax import TrainingFacts
 from models.two_tower import Model, build
-
-
-class Watch(tf.keras.callbacks.Callback):
-    """Stop the fit when the time is up."""
-
-    def __init__(self, pace: Pace, batch: int) -> None:
-        super().__init__()
-        self.pace = pace
-        self.batch = batch
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Count."""
-        if self.pace.step(self.batch):
-            self.model.stop_training = True
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import workload
 from peers.pace import Pace, arguments
+from peers.watch import Watch
 
 
 class Tower(tf.keras.Model):
@@ -57,20 +58,6 @@ class Model(tfrs.Model):
             compute_metrics=False,
             compute_batch_metrics=False,
         )
-
-
-class Watch(tf.keras.callbacks.Callback):
-    """Stop the fit when the time is up."""
-
-    def __init__(self, pace: Pace, batch: int) -> None:
-        super().__init__()
-        self.pace = pace
-        self.batch = batch
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Count."""
-        if self.pace.step(self.batch):
-            self.model.stop_training = True
 
 
 def main() -> None:
