@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import CPU, Run, Tiny
 
-import workflows.recommend as module
+import workflows.exported as module
 from models.two_tower import TwoTower
 from workflows.artifacts import load_model
 from workflows.errors import DataError, MissingStage
+from workflows.exported import Export, Wish
 from workflows.prepared import Prepared
-from workflows.recommend import FILE, Export, RecommendResult, Wish, recommend
+from workflows.recommend import FILE, RecommendResult, recommend
 
 K = 5
 

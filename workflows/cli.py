@@ -288,7 +288,8 @@ def recommend(
     """Rank items for users by the export; strangers get the recipe's fallback."""
     device = call.device()
     recipe, store, _ = call.open()
-    from workflows.recommend import Wish, recommend
+    from workflows.exported import Wish
+    from workflows.recommend import recommend
 
     wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
     result = recommend(recipe, store, device, wish=wish, users=user or None)
@@ -313,7 +314,7 @@ def similar_items(
 ) -> None:
     """List the items most like one, by the export's embeddings without the item bias."""
     recipe, store, _ = call.open()
-    from workflows.recommend import Export, Wish
+    from workflows.exported import Export, Wish
 
     wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
     lists = Export.open(store, recipe).similar(item, wish)
