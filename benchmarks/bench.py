@@ -19,6 +19,7 @@ DATA = ROOT / "runs" / "bench"
 #: Environment of a peer → its Python; `make bench` makes those of the peers from their locks.
 PYTHON = {
     "ours": ROOT / ".venv" / "bin" / "python",
+    "polars": ROOT / ".venv-bench-polars" / "bin" / "python",
     "tfrs": ROOT / ".venv-bench-tfrs" / "bin" / "python",
     "torch": ROOT / ".venv-bench-torch" / "bin" / "python",
 }

@@ -22,11 +22,13 @@ ROW_WEIGHT = "row_weight"
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 
-def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:
+def read_columns(
+    path: Path | Sequence[Path], names: Sequence[str] | None = None
+) -> dict[str, Column]:
     """Read columns from parquet.
 
     Args:
-        path: a file or a folder of parts.
+        path: a file, a folder of parts, or several files in order.
         names: which; None for all.
     """
     table = pq.read_table(path, columns=None if names is None else list(names))

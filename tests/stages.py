@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from world import World
 
 from workflows.device import Device
-from workflows.etl import EtlResult, etl
+from workflows.etl import EtlResult, codes, etl
 from workflows.store import Store
 
 DEVICE = Device("cpu", "asked for by a test")
@@ -23,6 +24,18 @@ def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
     """Run etl on a world into runs of its own."""
     store = Store(world.folder.parent / name)
     return etl(world.recipe(*overrides), store, DEVICE, data=world.folder)
+
+
+def coded(table: pa.Table) -> pa.Table:
+    """Return a table with its text as codes, as a reader gives it."""
+    columns = {}
+    for name in table.column_names:
+        array = table[name].combine_chunks()
+        if pa.types.is_list(array.type):
+            values = codes.one(array.flatten())
+            array = codes.listed(array.value_lengths(), values)
+        columns[name] = codes.one(array)
+    return pa.table(columns)
 
 
 def content(folder: Path, *names: str) -> dict[str, bytes]:

@@ -48,7 +48,7 @@ def expected(raw: Impressions) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("block", [200, 1_000, sources.BLOCK])
-def test_rows_are_those_of_naive_loops(raw: Impressions, parts: int, block: int) -> None:
+def test_e19_rows_are_those_of_naive_loops(raw: Impressions, parts: int, block: int) -> None:
     raw.write(parts=parts)
     found = sources.read(raw.recipe(), raw.folder, block=block)
     assert found.tables["log"].to_pylist() == expected(raw)

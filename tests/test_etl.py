@@ -178,7 +178,7 @@ def test_unseen_values_and_conflicts_are_counted(world: World) -> None:
     assert (part(result, "test")["shop"] == 2).sum() == 4
 
 
-def test_without_a_filter_every_row_counts(world: World) -> None:
+def test_e18_every_row_counts_that_has_its_ids_and_a_time(world: World) -> None:
     result = run(world, "filter=[]")
     assert result.report.rows == {
         name: len(rows) for name, rows in expected(world, rated=False).items()
@@ -545,7 +545,7 @@ def test_the_genres_of_the_first_film_do_not_change_the_schema(
 # ── byte for byte ───────────────────────────────────────────────────────────────────────
 
 
-def test_two_runs_are_equal_to_the_last_byte(world: World, base: EtlResult) -> None:
+def test_e12_two_runs_are_equal_to_the_last_byte(world: World, base: EtlResult) -> None:
     one, two = base, run(world, name="two")
     assert content(one.folder) == content(two.folder)
     assert len(content(one.folder)) > 15
@@ -561,7 +561,7 @@ def test_two_runs_are_equal_to_the_last_byte(world: World, base: EtlResult) -> N
 @pytest.mark.parametrize(
     "split", ["split={kind: leave_last}", "split={kind: time, valid: 0.1, test: 0.1}"]
 )
-def test_no_row_after_the_cut_changes_a_fitted_file(world: World, split: str) -> None:
+def test_e15_no_row_after_the_cut_changes_a_fitted_file(world: World, split: str) -> None:
     result = run(world, split, name="before")
     before = content(result.folder)
     withheld = {
@@ -638,7 +638,7 @@ def test_the_log_may_come_in_several_files(world: World, base: EtlResult) -> Non
     assert {name for name, data in after.items() if data != before[name]} == {"report.json"}
 
 
-def test_text_and_parquet_give_the_same_stage(world: World, base: EtlResult) -> None:
+def test_e01_text_and_parquet_give_the_same_stage(world: World, base: EtlResult) -> None:
     before = content(base.folder)
     frame = pd.DataFrame(world.log)
     frame["when"] = frame["when"].astype("Int64")
@@ -668,7 +668,7 @@ def test_nothing_tells_of_this_machine(world: World) -> None:
 # ── what others read ────────────────────────────────────────────────────────────────────
 
 
-def test_every_part_is_a_merlin_dataset_with_its_schema(world: World) -> None:
+def test_e01_every_part_is_a_merlin_dataset_with_its_schema(world: World) -> None:
     result = run(world, "history.columns=[item_id]")
     for name in (*PARTS, "users", "items"):
         folder = result.folder / name

@@ -1,4 +1,4 @@
-"""Our operators against NVTabular's own, naive loops, and themselves on other partitions."""
+"""Our operators against NVTabular's own, naive loops, and themselves in other blocks."""
 
 from __future__ import annotations
 
@@ -6,41 +6,59 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import dask.dataframe as dd
 import numpy as np
 import nvtabular as nvt
 import pandas as pd
 import pyarrow as pa
 import pytest
 from merlin.schema import Tags
+from stages import coded
 
-from workflows.etl import ops
-from workflows.etl.ops import Encode, IsMissing, Rows
+from workflows.etl import codes, graph, ops
+from workflows.etl.ops import Encode, IsMissing, Lookup, Rows
 from workflows.recipe import VocabularyRule
 from workflows.vocabulary import Vocabulary
 
+Cells = list[Any]
 
-def run(
-    op: Any, frame: pd.DataFrame, names: list[str], *, partitions: int = 1, schema: Any = None
-) -> tuple[pd.DataFrame, nvt.Workflow]:
+
+def run(op: Any, frame: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, nvt.Workflow]:
     """Fit and transform in a workflow of its own."""
-    source: Any = frame if partitions == 1 else dd.from_pandas(frame, npartitions=partitions)
-    dataset = nvt.Dataset(source, cpu=True, schema=schema)
     workflow = nvt.Workflow(names >> op)
+    dataset = nvt.Dataset(frame, cpu=True)
     return workflow.fit_transform(dataset).to_ddf().compute(), workflow
 
 
-def stock(frame: pd.DataFrame, name: str, folder: Path, **settings: Any) -> list[Any]:
+def stock(cells: Cells, folder: Path, **settings: Any) -> list[Any]:
     """Return the codes that NVTabular's Categorify gives."""
+    frame = pd.DataFrame({"c": table(cells).to_pandas()["c"]})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of pandas
         op = nvt.ops.Categorify(out_path=str(folder), dtype=np.int32, **settings)
-        return run(op, frame, [name])[0][name].tolist()
+        return run(op, frame, ["c"])[0]["c"].tolist()
 
 
-def lists(cells: list[list[str | None] | None]) -> pd.Series:
-    """Return a column of lists as it comes out of Arrow: numpy arrays, and None."""
-    return pa.array(cells, pa.list_(pa.string())).to_pandas()
+def table(cells: Cells, *, lists: bool | None = None) -> pa.Table:
+    lists = any(isinstance(cell, list) for cell in cells) if lists is None else lists
+    kind = pa.list_(pa.string()) if lists else pa.string()
+    return pa.table({"c": pa.array(cells, kind)})
+
+
+def encoded(
+    cells: Cells, *, block: int = 1000, known: Vocabulary | None = None, **rule: Any
+) -> Cells:
+    """Count and encode a column, some rows at a time."""
+    raw = coded(table(cells))
+    vocabulary = known or graph.counted(raw["c"], VocabularyRule(**rule))
+    op = Encode({"c": Lookup.of(vocabulary, codes.flat(raw["c"]).dictionary)}, {})
+    found: Cells = []
+    for rows in codes.blocks(len(raw), block):
+        frame = ops.frame(ops.numbered(raw[rows]), on_gpu=False)
+        out = op.transform(nvt.ColumnSelector(["c"]), frame)
+        kind = ops.table(out).schema.field("c").type
+        assert kind == (pa.list_(pa.int32()) if pa.types.is_list(raw["c"].type) else pa.int32())
+        found += ops.table(out)["c"].to_pylist()
+    return found
 
 
 def skewed(rng: np.random.Generator, values: list[str]) -> list[str]:
@@ -55,161 +73,97 @@ WORDS = ["b", "a", "010", "10", "-5", "Ж", "zz", "é"]
 # ── Encode ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
-def test_codes_are_those_of_categorify_where_nothing_ties(tmp_path: Path, partitions: int) -> None:
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_codes_are_those_of_categorify_where_nothing_ties(tmp_path: Path, block: int) -> None:
     cells = [*skewed(np.random.default_rng(0), WORDS), None, None]
-    frame = pd.DataFrame({"c": cells})
-    ours, _ = run(Encode({"c": VocabularyRule()}), frame, ["c"], partitions=partitions)
-    assert ours["c"].tolist() == stock(frame, "c", tmp_path)
+    found = encoded(cells, block=block)
+    assert found == stock(cells, tmp_path)
     # and by hand: the most frequent, the last of WORDS, comes first, after pad, null and unseen
-    assert ours["c"].tolist() == [1 if c is None else 3 + WORDS[::-1].index(c) for c in cells]
-    assert ours["c"].dtype == np.int32
+    assert found == [1 if c is None else 3 + WORDS[::-1].index(c) for c in cells]
 
 
 def test_rare_values_share_the_unseen_code_as_in_categorify(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"c": [*skewed(np.random.default_rng(1), WORDS), None]})
-    ours, _ = run(Encode({"c": VocabularyRule(min_count=4)}), frame, ["c"])
-    assert ours["c"].tolist() == stock(frame, "c", tmp_path, freq_threshold=4)
-    assert set(ours["c"][frame["c"].isin(WORDS[:3])]) == {2}
+    cells = [*skewed(np.random.default_rng(1), WORDS), None]
+    found = encoded(cells, min_count=4)
+    assert found == stock(cells, tmp_path, freq_threshold=4)
+    assert {code for code, cell in zip(found, cells, strict=True) if cell in WORDS[:3]} == {2}
 
 
-def test_lists_are_encoded_as_in_categorify(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [1, 4, 1000])
+def test_lists_are_encoded_as_in_categorify(tmp_path: Path, block: int) -> None:
     rng = np.random.default_rng(2)
     flat = skewed(rng, WORDS)
     cuts = np.sort(rng.integers(0, len(flat), 9))
-    frame = pd.DataFrame({"g": lists([part.tolist() for part in np.split(np.array(flat), cuts)])})
-    ours, _ = run(Encode({"g": VocabularyRule()}, lists=["g"]), frame, ["g"])
-    theirs = stock(frame, "g", tmp_path)
-    assert [c.tolist() for c in ours["g"]] == [list(c) for c in theirs]
-    assert ours["g"][0].dtype == np.int32
+    cells = [part.tolist() for part in np.split(np.array(flat), cuts)]
+    assert encoded(cells, block=block) == [list(cell) for cell in stock(cells, tmp_path)]
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 5])
-def test_ties_are_ordered_by_value_on_any_partitions_and_rows(partitions: int) -> None:
+def test_ties_are_ordered_by_value_in_any_order_of_rows() -> None:
     cells = ["b", "a", None, "c", "a", "b", "c", "d"]
+    expected = {"a": 3, "b": 4, "c": 5, "d": 6, None: 1}
     for order in (cells, cells[::-1], sorted(cells, key=str)):
-        frame = pd.DataFrame({"c": order})
-        ours, _ = run(Encode({"c": VocabularyRule()}), frame, ["c"], partitions=partitions)
-        expected = {"a": 3, "b": 4, "c": 5, "d": 6, None: 1}
-        assert ours["c"].tolist() == [expected[c] for c in order]
+        assert encoded(order) == [expected[c] for c in order]
 
 
-def test_several_columns_at_once_have_their_own_rules_and_counts() -> None:
-    frame = pd.DataFrame(
-        {
-            "c": ["x", "x", "y", None],
-            "d": ["1", "2", "2", "3"],
-            "g": lists([["x"], [], None, ["y", "x", None]]),
-        }
-    )
-    rules = {
-        "c": VocabularyRule(min_count=2),
-        "d": VocabularyRule(max_values=1, oov_buckets=3),
-        "g": VocabularyRule(),
-    }
-    op = Encode(rules, lists=["g"])
-    ours, _ = run(op, frame, ["c", "d", "g"], partitions=2)
-    assert ours["c"].tolist() == [3, 3, 2, 1]
-    assert ours["d"].tolist()[1:3] == [5, 5]
-    assert set(ours["d"].iloc[[0, 3]]) <= {2, 3, 4}
-    assert [c.tolist() for c in ours["g"]] == [[3], [], [], [4, 3, 1]]
-    counts = {
-        name: dict(zip(v.values.to_pylist(), v.counts, strict=True))
-        for name, v in op.vocabularies.items()
-    }
-    assert counts == {"c": {"x": 2}, "d": {"2": 2}, "g": {"x": 2, "y": 1}}
-    facts = {name: (v.null_count, v.oov_count) for name, v in op.vocabularies.items()}
-    assert facts == {"c": (1, 1), "d": (0, 2), "g": (1, 0)}
+def test_rules_decide_what_has_a_code() -> None:
+    assert encoded(["x", "x", "y", None], min_count=2) == [3, 3, 2, 1]
+    found = encoded(["1", "2", "2", "3"], max_values=1, oov_buckets=3)
+    assert found[1:3] == [5, 5]
+    assert {found[0], found[3]} <= {2, 3, 4}
+    counts = graph.counted(coded(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1))
+    assert dict(zip(counts.values.to_pylist(), counts.counts, strict=True)) == {"2": 2}
+    assert (counts.null_count, counts.oov_count) == (1, 1)
 
 
-def test_a_column_of_lists_stays_one_where_every_cell_is_null() -> None:
-    known = Vocabulary.build(pa.array(["x"]), np.array([1]))
-    frame = pd.DataFrame({"g": lists([None, None, ["x"]])})
-    op, selector = Encode({}, {"g": known}, lists=["g"]), nvt.ColumnSelector(["g"])
-    nulls = op.transform(selector, frame.head(2))
-    assert [c.tolist() for c in nulls["g"]] == [[], []]
-    # without being told, it could only take them for text
-    untold = Encode({}, {"g": known}).transform(selector, frame.head(2))
-    assert untold["g"].tolist() == [1, 1]
+def test_e14_null_lists_are_empty_and_not_counted_as_null_elements() -> None:
+    cells: Cells = [["x"], [], None, ["y", "x", None]]
+    assert encoded(cells) == [[3], [], [], [4, 3, 1]]
+    counts = graph.counted(coded(table(cells))["c"], VocabularyRule())
+    assert counts.counts.tolist() == [2, 1]
+    assert counts.null_count == 1
+    nothing = coded(table([None, []], lists=True))
+    assert graph.counted(nothing["c"], VocabularyRule()).size == 3
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
-def test_null_lists_are_not_counted_as_null_elements(partitions: int) -> None:
-    # with three partitions the first two hold nothing but nulls
-    frame = pd.DataFrame({"g": lists([None, None, None, None, ["x"], ["x", None]])})
-    op = Encode({"g": VocabularyRule()}, lists=["g"])
-    ddf = dd.from_pandas(frame, npartitions=partitions)
-    op.fit_finalize(op.fit(nvt.ColumnSelector(["g"]), ddf).compute())
-    assert op.vocabularies["g"].counts.tolist() == [2]
-    assert op.vocabularies["g"].null_count == 1
-
-
-def test_a_fitted_column_is_not_counted_again() -> None:
+def test_what_a_vocabulary_does_not_know_is_unseen() -> None:
     known = Vocabulary.build(pa.array(["old"]), np.array([9]), oov_buckets=2)
-    op = Encode({"d": VocabularyRule()}, {"c": known})
-    frame = pd.DataFrame({"c": ["new", "old"], "d": ["new", "new"]})
-    ours, _ = run(op, frame, ["c", "d"])
-    assert op.vocabularies["c"] is known
-    assert ours["c"].tolist()[1] == 4
-    assert ours["c"].tolist()[0] in (2, 3)
-    assert ours["d"].tolist() == [3, 3]
+    found = encoded(["new", "old", None], known=known)
+    assert found[0] in (2, 3)
+    assert found[1:] == [4, 1]
 
 
 def test_rows_keep_their_index() -> None:
-    op = Encode({}, {"c": Vocabulary.build(pa.array(["x", "y"]), np.array([2, 1]))})
-    frame = pd.DataFrame({"c": ["y", "x", None]}, index=[30, 10, 20])
+    op = Encode({"c": Lookup(np.array([4, 3, 1], np.int32), 5, 1)}, {})
+    frame = pd.DataFrame({"c": [0, 1, 2]}, index=[30, 10, 20])
     out = op.transform(nvt.ColumnSelector(["c"]), frame)
     assert out["c"].to_dict() == {30: 4, 10: 3, 20: 1}
 
 
-def test_a_slice_of_lists_is_encoded_by_its_own_offsets() -> None:
-    op = Encode({}, {"g": Vocabulary.build(pa.array(["x", "y"]), np.array([2, 1]))}, lists=["g"])
-    frame = pd.DataFrame({"g": lists([["x"], ["y", "y"], [], ["x", "y"]])})
-    out = op.transform(nvt.ColumnSelector(["g"]), frame.iloc[1:])
-    assert [c.tolist() for c in out["g"]] == [[4, 4], [], [3, 4]]
-
-
-def test_offsets_of_a_slice_start_at_zero() -> None:
-    # cudf hands such slices over; pandas copies
-    part = pa.array([["x"], ["y", "y"], [], ["x"]]).slice(1, 2)
-    assert part.offsets.to_pylist() == [1, 3, 3]
-    assert ops._offsets(part).to_pylist() == [0, 2, 2]
-
-
-def test_fitting_again_starts_anew() -> None:
-    op = Encode({"c": VocabularyRule()})
-    run(op, pd.DataFrame({"c": ["old"]}), ["c"])
-    op.clear()
-    assert op.vocabularies == {}
-    run(op, pd.DataFrame({"c": ["new"]}), ["c"])
-    assert op.vocabularies["c"].values.to_pylist() == ["new"]
-
-
 def test_the_schema_has_the_size_and_no_path_of_this_machine() -> None:
-    frame = pd.DataFrame({"c": ["a", "b"]})
-    op = Encode({"c": VocabularyRule(oov_buckets=2)})
-    _, workflow = run(op, frame, ["c"])
+    lookups = {"c": Lookup(np.array([4, 5, 1], np.int32), 6, 2)}
+    frame = pd.DataFrame({"c": [0, 1]})
+    _, workflow = run(Encode(lookups, {"c": [Tags.ITEM, Tags.CATEGORICAL]}), frame, ["c"])
     column = workflow.output_schema["c"]
     assert column.properties == {
         "domain": {"min": 0, "max": 5, "name": "c"},  # pad, null, two unseen, a, b
         "num_buckets": 2,
     }
-    assert Tags.CATEGORICAL in column.tags
-    _, workflow = run(Encode({"c": VocabularyRule()}, model_input=False), frame, ["c"])
-    assert Tags.CATEGORICAL not in workflow.output_schema["c"].tags
+    assert set(column.tags) == {Tags.ITEM, Tags.CATEGORICAL}
+    _, workflow = run(Encode(lookups, {}), frame, ["c"])
+    assert not workflow.output_schema["c"].tags
 
 
 # ── Rows, IsMissing ─────────────────────────────────────────────────────────────────────
 
 
 def test_rows_names_the_place_of_an_id() -> None:
-    ids = pa.array(["b", "0a", "Ж", None])
-    frame = pd.DataFrame({"id": ["Ж", "b", "a", "0a", "b"]}, index=[9, 8, 7, 6, 5])
-    out = Rows(ids, "row").transform(nvt.ColumnSelector(["id"]), frame)
-    assert out["row"].to_dict() == {9: 2, 8: 0, 7: -1, 6: 1, 5: 0}
+    rows = np.array([2, 0, -2, 1, -1], np.int32)  # of four ids, and of null
+    frame = pd.DataFrame({"id": [0, 1, 2, 3, 1, 4]}, index=[9, 8, 7, 6, 5, 4])
+    out = Rows(rows, "row").transform(nvt.ColumnSelector(["id"]), frame)
+    assert out["row"].to_dict() == {9: 2, 8: 0, 7: -2, 6: 1, 5: 0, 4: -1}
     assert out["row"].dtype == np.int32
-    through, workflow = run(Rows(ids, "row"), frame.reset_index(drop=True), ["id"])
-    assert through["row"].tolist() == [2, 0, -1, 1, 0]
+    through, workflow = run(Rows(rows, "row"), frame.reset_index(drop=True), ["id"])
+    assert through["row"].tolist() == [2, 0, -2, 1, 0, -1]
     assert workflow.output_schema.column_names == ["row"]
 
 

@@ -25,6 +25,7 @@ from workflows.errors import DataError
 from workflows.etl import cells as cells_of
 from workflows.etl import sources
 from workflows.etl.cells import Place
+from workflows.etl.codes import TEXT
 from workflows.recipe import Recipe
 
 #: 2021-03-04 05:06:07 UTC, counted by hand in test_times_are_seconds_since_the_epoch.
@@ -99,7 +100,7 @@ def test_newlines_in_cells_of_a_file_of_several_blocks(tmp_path: Path) -> None:
     assert read(tmp_path) == rows
 
 
-def test_gzipped_csv(tmp_path: Path) -> None:
+def test_e01_gzipped_csv(tmp_path: Path) -> None:
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(as_csv(ROWS).encode()))
     assert read(tmp_path, "log.csv.gz") == FROM_TEXT
 
@@ -217,12 +218,12 @@ def test_csv_and_parquet_of_the_same_rows_are_the_same(rows: list[dict[str, Any]
 def test_canonical_types(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(as_csv(ROWS), encoding="utf-8")
     table = sources.read(recipe(), tmp_path).tables["log"]
-    assert {f.name: str(f.type) for f in table.schema} == {
-        "user": "string",
-        "item": "string",
-        "price": "float",
-        "when": "int64",
-        "tags": "list<item: string>",
+    assert {f.name: f.type for f in table.schema} == {
+        "user": TEXT,
+        "item": TEXT,
+        "price": pa.float32(),
+        "when": pa.int64(),
+        "tags": pa.list_(TEXT),
     }
 
 

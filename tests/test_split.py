@@ -87,7 +87,7 @@ def test_global_time_is_the_naive_loop(valid: float, test: float) -> None:
     assert abs((labels == VALID).mean() - valid) < 0.02
 
 
-def test_global_time_never_divides_a_moment() -> None:
+def test_e12_global_time_never_divides_a_moment() -> None:
     times = np.repeat([10, 20, 30, 40], 5)
     labels = assign(GlobalTime(valid=0.25, test=0.25), users=np.zeros(20, np.int64), times=times)
     assert labels.tolist() == [TRAIN] * 10 + [VALID] * 5 + [TEST] * 5
@@ -122,7 +122,7 @@ def test_random_rows_have_the_shares_and_repeat_with_their_seed(valid: float) ->
     assert 300 < np.flatnonzero(labels == TEST).mean() < 700
 
 
-def test_by_user_keeps_every_user_whole() -> None:
+def test_e12_by_user_keeps_every_user_whole() -> None:
     users = np.random.default_rng(5).integers(0, 50, 2000) * 11
     labels = assign(ByUser(valid=0.2, test=0.1, seed=3), users=users, times=None)
     found = {user: set(labels[users == user]) for user in np.unique(users)}

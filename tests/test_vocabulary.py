@@ -42,7 +42,7 @@ def build(cells: Sequence[str | None], **rules: int) -> Vocabulary:
 
 
 @given(st.lists(texts, min_size=1, max_size=40), st.integers(1, 5))
-def test_decode_gives_back_what_encode_took(cells: list[str], oov_buckets: int) -> None:
+def test_e02_decode_gives_back_what_encode_took(cells: list[str], oov_buckets: int) -> None:
     vocabulary = build([*cells], oov_buckets=oov_buckets)
     codes = vocabulary.encode(pa.array(cells))
     assert vocabulary.decode(codes).to_pylist() == cells
@@ -83,14 +83,14 @@ def test_ties_are_ordered_by_value_however_the_counts_come() -> None:
         assert vocabulary.values.to_pylist() == ["-1", "10", "9", "Z", "a", "é", "Ж"]
 
 
-def test_min_count_leaves_out_the_rare_and_counts_them() -> None:
+def test_e14_min_count_leaves_out_the_rare_and_counts_them() -> None:
     vocabulary = build(["a", "a", "a", "b", "b", "c", "d", None], min_count=2)
     assert vocabulary.values.to_pylist() == ["a", "b"]
     assert (vocabulary.oov_count, vocabulary.null_count) == (2, 1)
     assert vocabulary.encode(pa.array(["c", "d", "a"])).tolist() == [2, 2, 3]
 
 
-def test_max_values_keeps_the_most_frequent_ties_by_value() -> None:
+def test_e14_max_values_keeps_the_most_frequent_ties_by_value() -> None:
     cells = ["z"] * 3 + ["y"] * 2 + ["x"] * 2 + ["w"]
     vocabulary = build([*cells], max_values=2)
     assert vocabulary.values.to_pylist() == ["z", "x"]

@@ -48,17 +48,22 @@ class Prepared:
 
     def part(self, name: str) -> dict[str, Column]:
         """Return all encoded columns of train, valid or test."""
-        return read_columns(self.folder / name / "part-0.parquet")
+        return read_columns(self._parts(name))
+
+    def _parts(self, name: str) -> list[Path]:
+        """Return the files of train, valid, test, users or items, in their order."""
+        paths = (self.folder / name).glob("part-*.parquet")
+        return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
 
     @cached_property
     def users(self) -> dict[str, Column]:
         """Encoded user table, n_users + 1 rows, the last for unknown users."""
-        return read_columns(self.folder / "users" / "part-0.parquet")
+        return read_columns(self._parts("users"))
 
     @cached_property
     def items(self) -> dict[str, Column]:
         """Encoded item table, n_items rows."""
-        return read_columns(self.folder / "items" / "part-0.parquet")
+        return read_columns(self._parts("items"))
 
     @cached_property
     def raw_users(self) -> pa.Table:
@@ -88,8 +93,8 @@ class Prepared:
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history."""
         names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
-        tables = [pq.read_table(self.folder / p / "part-0.parquet", columns=names) for p in parts]
-        rows = pa.concat_tables(tables)
+        files = [path for part in parts for path in self._parts(part)]
+        rows = pq.read_table(files, columns=names)
         times = rows[self.recipe.time].to_numpy() if self.recipe.time else None
         order = np.arange(len(rows)) if times is None else np.argsort(times, kind="stable")
         return Interactions(
@@ -107,14 +112,25 @@ class Prepared:
         return Ragged.from_pairs(rows.users[known], rows.items[known], n_lists=rows.n_users)
 
     def trial(self, part: str, config: EvaluateConfig) -> Trial | None:
-        """Return the trial of valid or test; None where the split has no such part."""
+        """Return the trial of a part; None where the split has no such part.
+
+        The rows of train are asked for as of the test part: who has learnt them knows them.
+        """
         held = self.interactions(part)
         if not len(held.users):
             return None
         return trial(
             held.users,
             held.items,
-            history=self.interactions(*KNOWN[part]),
+            history=self.interactions(*KNOWN.get(part, KNOWN["test"])),
             item_counts=self.item_counts,
             config=config,
+            contexts=self._contexts(part),
         )
+
+    def _contexts(self, part: str) -> dict[str, Column]:
+        """Return the inputs that belong to the interactions; a part is in order of time."""
+        given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
+        names = [name for name, feature in given.items() if feature.kind != "label"]
+        names += [f"{name}_missing" for name, feature in given.items() if feature.indicator]
+        return read_columns(self._parts(part), names) if names else {}

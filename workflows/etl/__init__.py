@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,11 +16,13 @@ from workflows.device import Device
 from workflows.etl import encode, filters, graph, learnt, rows, sources, split, tables
 from workflows.etl.counts import Counts
 from workflows.etl.graph import Fitted
+from workflows.etl.memory import Memory, parsed
+from workflows.etl.parts import Shares
 from workflows.etl.sources import Raw
 from workflows.etl.tables import Table
+from workflows.etl.workers import Workers, hired
 from workflows.recipe import Recipe
 from workflows.store import Store, sha256
-from workflows.vocabulary import NULL, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,28 @@ class EtlResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work, and in how much memory.
+
+    Attributes:
+        dask: "" for threads of this process, `local`, `cuda`, or a scheduler's address.
+        workers: threads or processes; 0 for one a core, worker or GPU.
+        memory: what may be taken, such as 8GiB; "" for half of what the machine has.
+        chunk: raw text that is read at a time, such as 8MiB; "" for that.
+    """
+
+    dask: str = ""
+    workers: int = 0
+    memory: str = ""
+    chunk: str = ""
+
+    @property
+    def block(self) -> int:
+        """Bytes of raw text that are read at a time."""
+        return parsed(self.chunk, "--chunk") if self.chunk else sources.BLOCK
+
+
 def etl(
     recipe: Recipe,
     store: Store,
@@ -69,6 +92,7 @@ def etl(
     *,
     data: Path,
     grow_from: Store | None = None,
+    engine: Engine | None = None,
 ) -> EtlResult:
     """Read raw files and write the etl stage.
 
@@ -78,53 +102,102 @@ def etl(
         device: chosen for this process.
         data: folder of the raw files.
         grow_from: keep the codes of this run's etl stage, and append values that are new.
+        engine: who does the work, in how much memory; what is written does not depend on it.
 
     Raises:
-        DataError: the raw data is not what the recipe says.
+        DataError: the raw data is not what the recipe says, or does not fit into memory.
     """
     start = time.perf_counter()
-    with store.write("etl", recipe, device) as draft:
+    engine = engine or Engine()
+    memory = dataclasses.replace(Memory.of(engine.memory), wider=_wider(recipe))
+    with (
+        hired(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
+        store.write("etl", recipe, device) as draft,
+    ):
         earlier = _checked(grow_from) if grow_from else None
-        read = sources.read(recipe.of_raw_files(), data)
-        log.info("read %s", ", ".join(f"{n} {t.num_rows:,}" for n, t in read.tables.items()))
         counts = Counts()
-        for skipped in read.skipped.values():
-            counts.count(sources.SKIPPED, len(skipped))
-        raw = rows.with_derived(recipe, rows.pivoted(recipe, read, counts))
+        raw, about = _read(recipe, data, engine, workers, memory, counts)
         found = filters.parts(recipe, rows.divided(recipe, raw, counts), counts, stage="before")
         _refuse_emptied(recipe, found)
+        raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts
         older = learnt.read(earlier) if earlier else {}
         states, found = rows.learn(recipe, found, older)
         learnt.write(states, draft.folder)
         raw = rows.with_learnt(recipe, raw, states)
-        parts = _frames(recipe, found)
-        fitted = _fit(recipe, parts["train"], device)
+        fitted = graph.fit(recipe, _features(recipe, found["train"]))
         if any(rule.stage == "after" for rule in recipe.filter):
             found = filters.parts(recipe, found, counts, stage="after")
             _refuse_emptied(recipe, found)
-            parts = _frames(recipe, found)
+        parts = {part: _features(recipe, table) for part, table in found.items()}
         users = tables.build(recipe, raw, parts["train"], "user")
         items = tables.build(recipe, raw, parts["train"], "item")
         if earlier:
             fitted = fitted.grown_from(Fitted.read(earlier))
         fitted.write(draft.folder)
-        encoded = encode.write(recipe, fitted, parts, users, items, device, draft.folder)
-        report = _report(recipe, read, counts, encoded, fitted, users, items)
+        shares = encode.write(
+            recipe,
+            fitted,
+            parts,
+            users,
+            items,
+            device,
+            draft.folder,
+            workers=workers,
+            memory=memory,
+        )
+        sizes = {part: len(table) for part, table in parts.items()}
+        report = _report(about, counts, shares, sizes, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
         draft.rows = {**report.rows, "users": report.users["rows"], "items": report.items["rows"]}
     return EtlResult(store.folder("etl"), report, time.perf_counter() - start)
 
 
+@dataclass(frozen=True)
+class _About:
+    """What is told of the raw files: source → rows, file → SHA-256."""
+
+    read: dict[str, int]
+    files: dict[str, str]
+
+
+def _read(
+    recipe: Recipe,
+    data: Path,
+    engine: Engine,
+    workers: Workers,
+    memory: Memory,
+    counts: Counts,
+) -> tuple[Raw, _About]:
+    """Read the raw files, and make the columns that are made of one row each."""
+    raw = sources.read(
+        recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
+    )
+    log.info("read %s", ", ".join(f"{n} {t.num_rows:,}" for n, t in raw.tables.items()))
+    for skipped in raw.skipped.values():
+        counts.count(sources.SKIPPED, len(skipped))
+    about = _About(
+        {name: table.num_rows for name, table in raw.tables.items()},
+        {raw.name(path): sha256(path) for paths in raw.files.values() for path in paths},
+    )
+    return rows.with_derived(recipe, rows.pivoted(recipe, raw, counts)), about
+
+
+def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
+    return table.select([name for name in recipe.features if name in table.column_names])
+
+
+def _wider(recipe: Recipe) -> int:
+    """Return by how many bytes what is made or joined makes a row of the log wider, at most."""
+    raw = recipe.of_raw_files().features
+    joined = [name for name in recipe.features if len(recipe.join) and name in raw]
+    return 4 * len({*joined, *(step.to for step in recipe.derive)})
+
+
 def _checked(earlier: Store) -> Path:
     """Return the folder of another run's etl stage, whole and of one recipe."""
     earlier.read("etl", earlier.recipe("etl"))
     return earlier.folder("etl")
-
-
-def _frames(recipe: Recipe, found: dict[split.Part, pa.Table]) -> dict[str, pd.DataFrame]:
-    """Return the features of the parts, as Merlin takes them."""
-    return {part: table.select(list(recipe.features)).to_pandas() for part, table in found.items()}
 
 
 def _refuse_emptied(recipe: Recipe, found: dict[split.Part, pa.Table]) -> None:
@@ -137,57 +210,28 @@ def _refuse_emptied(recipe: Recipe, found: dict[split.Part, pa.Table]) -> None:
     split.refuse_empty({part: len(found[part]) for part in asked})
 
 
-def _fit(recipe: Recipe, train: pd.DataFrame, device: Device) -> Fitted:
-    """Learn from the training rows only."""
-    columns = [c for c in train.columns if recipe.features[c].role != "time"]
-    used = [c for c in columns if recipe.features[c].kind != "label"]
-    # Merlin cannot tell the type of lists that are all empty
-    bare = [
-        c for c in used if recipe.features[c].kind == "categories" and not train[c].str.len().sum()
-    ]
-    used = [c for c in used if c not in bare]
-    dataset = encode.dataset(train[used], device, graph.raw_schema(recipe, used))
-    fitted = graph.fit(recipe, dataset, used)
-    for column in bare:
-        fitted.vocabularies[column] = Vocabulary.build(
-            pa.array([], pa.string()),
-            np.array([], np.int64),
-            oov_buckets=recipe.vocabulary_rule(column).oov_buckets,
-        )
-    return fitted
-
-
 def _report(
-    recipe: Recipe,
-    raw: Raw,
+    about: _About,
     counts: Counts,
-    encoded: dict[str, pa.Table],
-    fitted: Fitted,
+    shares: dict[str, dict[str, Shares]],
+    sizes: dict[split.Part, int],
     users: Table,
     items: Table,
 ) -> Report:
-    unseen: dict[str, dict[str, float]] = {}
-    null: dict[str, dict[str, float]] = {}
-    for part, table in encoded.items():
-        for column, vocabulary in fitted.vocabularies.items():
-            values = table[column].combine_chunks()
-            codes = pc.list_flatten(values) if pa.types.is_list(values.type) else values
-            codes = codes.to_numpy(zero_copy_only=False)
-            n = max(1, len(codes))
-            oov = (codes > NULL) & (codes < vocabulary.first_code)
-            unseen.setdefault(part, {})[column] = float(oov.sum() / n)
-            null.setdefault(part, {})[column] = float((codes == NULL).sum() / n)
+    of_parts = {part: shares[part] for part in split.PARTS}
     return Report(
-        read={name: table.num_rows for name, table in raw.tables.items()},
-        files={raw.name(path): sha256(path) for paths in raw.files.values() for path in paths},
+        read=about.read,
+        files=about.files,
         dropped=counts.dropped,
         unmatched=counts.unmatched,
-        rows={part: table.num_rows for part, table in encoded.items()},
+        rows={part: sizes[part] for part in split.PARTS},
         users=_table_facts(users, unknown_rows=1),
         items=_table_facts(items, unknown_rows=0),
         conflicts={**users.conflicts, **items.conflicts},
-        unseen=unseen,
-        null=null,
+        unseen={
+            p: {c: s.unseen / max(1, s.cells) for c, s in o.items()} for p, o in of_parts.items()
+        },
+        null={p: {c: s.null / max(1, s.cells) for c, s in o.items()} for p, o in of_parts.items()},
     )
 
 

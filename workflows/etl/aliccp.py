@@ -188,6 +188,7 @@ class Skeleton:
         path: of the file.
         names: of the columns that there may be.
         lists: columns that are lists.
+        about: how many rows there may be.
 
     Raises:
         DataError: the file is missing, empty, or no text.
@@ -199,9 +200,10 @@ class Skeleton:
         self.lists = frozenset([*listed, *(name + WEIGHT for name in listed)])
         self._common = common
         self._text = TextFile(path, kind="aliccp", nulls=(), block=block, header=_SKELETON)
+        self.about = self._text.about
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield some columns, and always `click` and `conversion`.
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Yield some columns, and always `click` and `conversion`; none comes as codes.
 
         Raises:
             DataError: a line that is not in the format, whose common features are nowhere, or that

@@ -1,4 +1,4 @@
-"""Raw columns → canonical ones: ids and categories as text, numbers float32, times in seconds.
+"""Raw columns → canonical ones: ids and categories as codes of text, numbers float32, seconds.
 
 Nothing is guessed from the values: the recipe says what a column is, so '0108775015' stays text.
 The one exception is how a time is written, which the first cell of a file decides.
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
+from workflows.etl import codes
 from workflows.recipe import Feature, Recipe
 
 #: What the name of a column of lists is followed by in the name of the weights of their values.
@@ -80,7 +81,7 @@ class Cells:
         columns = {}
         for name in batch.column_names:
             place = Place(self._path, name, self._rows)
-            columns[name] = self._convert(_plain(batch[name]), place)
+            columns[name] = self._convert(batch[name], place)
         for name in columns:
             if name + WEIGHT in columns and name + WEIGHT not in self._recipe.features:
                 place = Place(self._path, name + WEIGHT, self._rows)
@@ -91,23 +92,39 @@ class Cells:
     def _convert(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         feature = self._recipe.features.get(place.column)
         if feature is None:
-            return _weights(column, place)  # no other column is read that is no feature
+            return _weights(_plain(column), place)  # no other column is read that is no feature
         if feature.role == "time":
-            return self._seconds(column, feature, place)
+            return self._times(column, feature, place)
         if feature.kind == "number":
-            return _finite(_plain(_parsed(column, pa.float32(), place)), place)
+            return _finite(_plain(_parsed(_plain(column), pa.float32(), place)), place)
         if feature.kind == "categories":
-            return lists(column, feature.separator, place)
-        return _parsed(column, pa.string(), place)
+            return _coded_lists(lists(_plain(column), feature.separator, place))
+        return _coded(column, place)
+
+    def _times(self, column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.ChunkedArray:
+        """Parse each distinct text once; where one is no time, each cell, to find its row."""
+        if not _is_coded(column.type):
+            return self._seconds(_plain(column), feature, place)
+        self._note_how_written(_plain(column), place.column)
+        try:
+            return codes.each(column, lambda texts: self._seconds(texts, feature, place))
+        except DataError:
+            return self._seconds(_plain(column), feature, place)
+
+    def _note_how_written(self, text: pa.ChunkedArray, name: str) -> pa.DataType | None:
+        """Remember how the first time of the file is written."""
+        written = self._written.get(name) or _how_written(pc.utf8_trim_whitespace(text))
+        if written is not None:
+            self._written[name] = written
+        return written
 
     def _seconds(self, column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.ChunkedArray:
         """Return int64 seconds since the epoch, UTC, from numbers, dates or ISO 8601 text."""
         if pa.types.is_string(column.type):
-            column = pc.utf8_trim_whitespace(column)
-            written = self._written.get(place.column) or _how_written(column)
+            written = self._note_how_written(column, place.column)
             if written is None:
                 return pa.chunked_array([pa.nulls(len(column), pa.int64())])
-            self._written[place.column] = written
+            column = pc.utf8_trim_whitespace(column)
             if pa.types.is_timestamp(written):
                 column = _parsed(_iso(column) if written.tz else column, written, place)
         if pa.types.is_temporal(column.type) and not pa.types.is_timestamp(column.type):
@@ -185,6 +202,27 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type) and not pa.types.is_float16(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column
+
+
+def _is_coded(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
+
+
+def _coded(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return a column as codes of text; of integers, which are written as text at the end."""
+    if _is_coded(column.type):
+        return column
+    column = _plain(column)
+    if not pa.types.is_integer(column.type):
+        column = _parsed(column, pa.string(), place)
+    return column.dictionary_encode()
+
+
+def _coded_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return lists of text as lists of codes."""
+    array = codes.one(column)
+    values = array.flatten().dictionary_encode()
+    return pa.chunked_array([codes.listed(pc.list_value_length(array), values)])
 
 
 def _parsed(column: pa.ChunkedArray, kind: pa.DataType, place: Place) -> pa.ChunkedArray:

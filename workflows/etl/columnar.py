@@ -28,6 +28,7 @@ class ParquetFile:
         path: of the file.
         names: of its columns.
         lists: those that are lists.
+        about: how many rows there are.
 
     Raises:
         DataError: the file is missing, damaged, or no parquet.
@@ -38,18 +39,25 @@ class ParquetFile:
         self._rows = max(1, block // _ROW)
         with files.reading(path, "parquet"), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
+            self.about = file.metadata.num_rows
+            self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
         self.names: list[str] = schema.names
         self.lists = frozenset(field.name for field in schema if is_list(field.type))
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Yield some columns, as the file has them.
+
+        Args:
+            columns: which.
+            coded: those of them whose text is to come as codes.
 
         Raises:
             DataError: the file is damaged.
         """
+        texts = [name for name in coded if name in self._texts]
         with (
             files.reading(self.path, "parquet"),
-            pq.ParquetFile(self.path, buffer_size=_BUFFER) as file,
+            pq.ParquetFile(self.path, buffer_size=_BUFFER, read_dictionary=texts) as file,
         ):
             for batch in file.iter_batches(self._rows, columns=list(columns)):
                 yield pa.Table.from_batches([batch]).select(list(columns))

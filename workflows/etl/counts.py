@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass
@@ -21,7 +22,10 @@ class Counts:
 
     def kept(self, table: pa.Table, keep: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
         """Return the rows that are kept (a null keeps none), and count the others."""
-        kept = table.filter(keep)
+        if pc.all(pc.fill_null(keep, False), min_count=0).as_py():
+            kept = table  # and no copy of it
+        else:
+            kept = table.filter(keep)
         self.count(cause, len(table) - len(kept))
         return kept
 

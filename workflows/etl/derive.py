@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
+from workflows.etl import codes
 from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
 
 _DAY = 86_400
@@ -18,7 +19,11 @@ def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArra
     """Return a made column as what its feature is: number or text."""
     if feature is None:
         return column
-    return pc.cast(column, pa.float32() if feature.kind == "number" else pa.string())
+    if feature.kind == "number":
+        return pc.cast(column, pa.float32())
+    if codes.is_text(column.type):
+        return column
+    return codes.each(column.dictionary_encode(), lambda cells: pc.cast(cells, pa.string()))
 
 
 def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
@@ -33,16 +38,23 @@ def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunke
         DataError: a cell of which the column cannot be made.
     """
     place = f"{where}, column {step.of!r}"
+    if isinstance(step, Bins):
+        return _binned(column, step)
+    if isinstance(step, PathLevel):
+        levels = codes.each(column, lambda paths: _level(paths, step, place))
+        return pa.chunked_array([codes.filled(codes.one(levels), "", codes.one(column).is_null())])
+    # a log has few distinct days, and never more distinct seconds than rows
+    times = column if codes.is_text(column.type) else column.dictionary_encode()
+    return codes.each(times, lambda distinct: _of_time(distinct, step, place))
+
+
+def _of_time(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
     if isinstance(step, DatePart):
         return _date_part(_seconds(column, place), step.part)
     if isinstance(step, CyclicMonth):
         month = pc.add(_date_part(_seconds(column, place), "month"), step.offset)
         angle = pc.multiply(pc.cast(month, pa.float64()), 2 * math.pi / 12)
         return pc.sin(angle) if step.part == "sin" else pc.cos(angle)
-    if isinstance(step, Bins):
-        return _binned(column, step)
-    if isinstance(step, PathLevel):
-        return _level(column, step, place)
     raise TypeError(f"{type(step).__name__} learns from the training rows")
 
 
@@ -84,17 +96,13 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
     """Count the edges below each number; a float32 edge is what a float32 cell would be."""
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
-    labels = pa.array(step.labels, pa.string())
-    chunks = []
-    for chunk in column.chunks:
-        places = np.searchsorted(edges, chunk.to_numpy(zero_copy_only=False), side="left")
-        chunks.append(labels.take(pa.array(places, mask=np.asarray(chunk.is_null()))))
-    return pa.chunked_array(chunks, pa.string())
+    cells = codes.one(column)
+    places = np.searchsorted(edges, cells.to_numpy(zero_copy_only=False), side="left")
+    places = pa.array(places.astype(np.int32), mask=np.asarray(cells.is_null()))
+    return pa.chunked_array([codes.taken(pa.array(step.labels, pa.string()), places)])
 
 
-def _level(column: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
-    """Split the distinct paths only; a log repeats them many times."""
-    paths = pc.unique(column)
+def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
     levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
     deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
     if len(deeper):
@@ -106,7 +114,4 @@ def _level(column: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedAr
         )
     padding = pa.array([step.separator * step.level], pa.string())[0]
     padded = pc.binary_join_element_wise(pc.fill_null(paths, ""), padding, "")
-    chosen = pc.list_element(pc.split_pattern(padded, pattern=step.separator), step.level - 1)
-    return pa.chunked_array(
-        [chosen.take(pc.index_in(chunk, value_set=paths)) for chunk in column.chunks], pa.string()
-    )
+    return pc.list_element(pc.split_pattern(padded, pattern=step.separator), step.level - 1)

@@ -1,47 +1,52 @@
-"""Raw splits and tables → codes and numbers, with the schema beside them."""
+"""Raw splits and tables → codes and numbers in parts of a fixed size, the schema beside them."""
 
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import nvtabular as nvt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from merlin.io import Dataset
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from workflows.device import Device
-from workflows.etl import graph, history, split
+from workflows.etl import codes, graph, ops, split
 from workflows.etl.graph import Fitted
+from workflows.etl.history import Histories, Past
+from workflows.etl.memory import Memory
+from workflows.etl.ops import Codes, Lookup
+from workflows.etl.parts import Job, Plan, Shares
 from workflows.etl.tables import Table
+from workflows.etl.workers import Workers
 from workflows.recipe import Recipe
 from workflows.vocabulary import FIRST_OOV
 
 log = logging.getLogger(__name__)
 
-#: Rows whose history lists are made at a time.
-_BLOCK = 1_000_000
-
-
-def dataset(frame: pd.DataFrame, device: Device, schema: Schema | None = None) -> Dataset:
-    """Hand a frame to NVTabular, on the device of this process."""
-    return nvt.Dataset(frame, cpu=device.kind == "cpu", schema=schema)
+#: Rows of a part file, whoever writes it: the bytes must not depend on him.
+PART = 1 << 19
+#: Rows of a block at least, however short memory is, and how often its cells are there.
+_LEAST, _COPIES = 1 << 13, 6
 
 
 def write(
     recipe: Recipe,
     fitted: Fitted,
-    parts: dict[str, pd.DataFrame],
+    parts: dict[split.Part, pa.Table],
     users: Table,
     items: Table,
     device: Device,
     folder: Path,
-) -> dict[str, pa.Table]:
+    *,
+    workers: Workers,
+    memory: Memory,
+) -> dict[str, dict[str, Shares]]:
     """Encode and write the splits and the tables.
 
     Args:
@@ -52,106 +57,184 @@ def write(
         items: the item table.
         device: chosen for this process.
         folder: of the stage.
+        workers: who encodes.
+        memory: what may be taken.
 
     Returns:
-        The encoded splits.
+        Split or table → column → what became of its cells.
     """
-    rows = {
-        recipe.user_id: users.ids(recipe.user_id),
-        recipe.item_id: items.ids(recipe.item_id),
-    }
-    strangers = _strangers(parts, recipe.user_id, rows[recipe.user_id])
-    encoded: dict[str, pa.Table] = {}
-    for part in split.PARTS:
-        # NVTabular cannot transform a frame without rows: lend an empty part one
-        frame = parts[part] if len(parts[part]) else parts["train"].head(1)
-        table, schema = _encode(recipe, fitted, frame, device, rows=rows)
-        table = table.slice(0, len(parts[part]))
-        encoded[part] = _tell_strangers_apart(table, parts[part][recipe.user_id], strangers)
-        whole = _with_history(recipe, encoded, part)
-        _write_table(whole, schema + _history_schema(recipe, schema), folder / part)
-    for name, of, key in (("users", users, recipe.user_id), ("items", items, recipe.item_id)):
-        columns = [c for c in of.frame.column_names if c in recipe.features]
-        codes, schema = _encode(recipe, fitted, of.frame.select(columns).to_pandas(), device)
-        if name == "users":
-            codes = _unseen_last(codes, key)
-        _write_table(codes, schema, folder / name)
-        pq.write_table(of.frame, folder / name / "raw.parquet")
-        log.info("%s: %s rows", name, f"{len(codes):,}")
-    return encoded
+    found: dict[str, dict[str, Shares]] = {}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".aside-") as aside:
+        writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
+        for name, shares in writer.done(writer.jobs(parts, users, items)):
+            for column, of in shares.items():
+                found.setdefault(name, {}).setdefault(column, Shares()).add(of)
+    for name, table in (("users", users), ("items", items)):
+        readable = {c: codes.plain(table.frame[c]) for c in table.frame.column_names}
+        pq.write_table(pa.table(readable), folder / name / "raw.parquet")
+        log.info("%s: %s rows", name, f"{len(table.frame):,}")
+    return found
 
 
-def _encode(
-    recipe: Recipe,
-    fitted: Fitted,
-    frame: pd.DataFrame,
-    device: Device,
-    rows: dict[str, pa.StringArray] | None = None,
-) -> tuple[pa.Table, Schema]:
-    columns = [c for c in frame.columns if recipe.features[c].kind != "label"]
-    raw = dataset(frame[columns], device, graph.raw_schema(recipe, columns))
-    workflow = graph.encoding(recipe, fitted, columns, schema=raw.schema, rows=rows)
-    out: Any = workflow.transform(raw).to_ddf().compute()
-    if hasattr(out, "to_arrow"):  # cudf; not exercised on a GPU in CI
-        table = out.to_arrow()
-    else:
-        table = pa.Table.from_pandas(out, preserve_index=False)
-    return table.replace_schema_metadata(None), workflow.output_schema
+class _Writer:
+    """Makes jobs of tables one after the other, so that few of them are in memory."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fitted: Fitted,
+        device: Device,
+        folder: Path,
+        aside: Path,
+        memory: Memory,
+        workers: Workers,
+    ) -> None:
+        self._recipe = recipe
+        self._fitted = fitted
+        self._on_gpu = device.kind == "gpu"
+        self._folder = folder
+        self._aside = aside
+        self._workers = workers
+        self._schemas: list[tuple[Schema, Path]] = []
+        self._known: dict[str, list[tuple[pa.Array, Lookup]]] = defaultdict(list)
+        row = 4 * len(recipe.features) * workers.number
+        if recipe.history:
+            row += 4 * recipe.history.max_len * len(recipe.history.inputs)
+        self._block = memory.rows(row * _COPIES, least=_LEAST, most=PART)
+
+    def done(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, Shares]]]:
+        """Have jobs done, and yield of each its table and what it counted."""
+        waiting: deque[Job] = deque()
+
+        def issued() -> Iterator[Job]:
+            for job in jobs:
+                waiting.append(job.lent() if self._workers.are_elsewhere else job)
+                yield waiting[-1]
+
+        for shares in self._workers.map(Job.write, issued()):
+            job = waiting.popleft()
+            if isinstance(job.rows, Path):
+                job.rows.unlink()
+            yield job.path.parent.name, shares
+
+    def jobs(self, parts: dict[split.Part, pa.Table], users: Table, items: Table) -> Iterator[Job]:
+        """Yield the work of all tables."""
+        user, item = self._recipe.user_id, self._recipe.item_id
+        ids = {user: users.ids(user), item: items.ids(item)}
+        strangers = _strangers(parts, user, ids[user])
+        pasts: list[Past] = []
+        for part in split.PARTS:
+            rows = {
+                key: _rows(codes.one(parts[part][key]), of, strangers if key == user else None)
+                for key, of in ids.items()
+            }
+            histories = None
+            if self._recipe.history:
+                pasts.append(self._past(parts[part], rows[user]))
+                histories = Histories.of(pasts, self._recipe.history)
+            yield from self._of(part, parts[part], rows, histories)
+        # the unknown user, the last row, has the code of an id that was never seen
+        yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
+        yield from self._of("items", items.frame)
+
+    def _of(
+        self,
+        name: str,
+        table: pa.Table,
+        rows: Mapping[str, Codes] | None = None,
+        histories: Histories | None = None,
+        unknown: Mapping[str, int] | None = None,
+    ) -> Iterator[Job]:
+        """Yield the parts of one table, and write its schema."""
+        folder = self._folder / name
+        folder.mkdir()
+        plan = self._plan(table, rows or {}, unknown or {})
+        self._write_schema(plan.schema, histories, folder)
+        if self._workers.are_elsewhere:
+            plan = plan.lent(self._aside)
+        for number, part in enumerate(list(codes.blocks(len(table), PART)) or [slice(0, 0)]):
+            raw = ops.numbered(table.select(plan.columns)[part])
+            for column, lists in (histories.lists(part, self._block) if histories else {}).items():
+                raw = raw.append_column(column, lists)
+            path = folder / f"part-{number}.parquet"
+            yield Job(plan, raw, path, self._aside, self._block)
+
+    def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
+        """Write a table's schema; that of train is that of valid and test, and takes a while."""
+        schema = encoded + _history_schema(self._recipe, encoded, histories)
+        for known, place in self._schemas:
+            if known == schema:
+                shutil.copy(place / graph.SCHEMA, folder)
+                return
+        graph.write_schema(schema, folder)
+        self._schemas.append((schema, folder))
+
+    def _plan(self, table: pa.Table, rows: Mapping[str, Codes], unknown: Mapping[str, int]) -> Plan:
+        features = self._recipe.features
+        columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
+        sizes, arrays = {}, {f"rows of {column}": places for column, places in rows.items()}
+        for column in columns:
+            if features[column].encoded:
+                lookup = self._lookup(column, codes.flat(table[column]).dictionary)
+                found = lookup.codes
+                if column in unknown:
+                    found = np.append(found[:-1], np.int32(unknown[column]))
+                sizes[column] = (lookup.size, lookup.oov_buckets)
+                arrays[f"codes of {column}"] = found
+        return Plan(self._recipe, columns, self._fitted.numbers, sizes, arrays, self._on_gpu)
+
+    def _lookup(self, column: str, texts: pa.StringArray) -> Lookup:
+        """Return what stands for the texts of a column; parts of one table share them."""
+        for known, lookup in self._known[column]:
+            if known.equals(texts):
+                return lookup
+        lookup = Lookup.of(self._fitted.vocabularies[column], texts)
+        self._known[column].append((texts, lookup))
+        return lookup
+
+    def _past(self, table: pa.Table, rows: Codes) -> Past:
+        recipe = self._recipe
+        assert recipe.time is not None
+        assert recipe.history is not None
+        encoded = {}
+        for column in recipe.history.columns:
+            lookup = self._lookup(column, codes.flat(table[column]).dictionary)
+            encoded[column] = lookup.codes[codes.numbers(table[column])]
+        users = rows[codes.numbers(table[recipe.user_id])]
+        return Past(users, table[recipe.time].to_numpy(), encoded)
 
 
-def _strangers(parts: dict[str, pd.DataFrame], key: str, known: pa.StringArray) -> pa.StringArray:
+def _strangers(
+    parts: dict[split.Part, pa.Table], key: str, known: pa.StringArray
+) -> pa.StringArray:
     """Return the users of valid and test that are in no table, in order of appearance."""
-    ids = pa.array(pd.concat([parts["valid"][key], parts["test"][key]]), pa.string())
-    return pc.unique(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
+    found = [pa.array([], pa.string())]
+    for part in ("valid", "test"):
+        column = codes.one(parts[part][key])
+        ids = column.dictionary.take(pc.unique(column.indices))
+        found.append(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
+    return pc.unique(pa.chunked_array(found))
 
 
-def _tell_strangers_apart(table: pa.Table, ids: pd.Series, strangers: pa.StringArray) -> pa.Table:
-    """Number the users that are in no table -1, -2, …, so that each stays one person."""
-    rows = table[graph.USER_ROW].to_numpy().copy()
-    unknown = rows < 0
-    found = pc.index_in(pa.array(ids[unknown], pa.string()), value_set=strangers)
-    rows[unknown] = -1 - found.to_numpy()
-    place = table.column_names.index(graph.USER_ROW)
-    return table.set_column(place, graph.USER_ROW, pa.array(rows))
+def _rows(ids: pa.DictionaryArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Codes:
+    """Return the row of a table for each distinct id, and -1 for null.
+
+    Args:
+        ids: a column.
+        of: the table's ids.
+        strangers: ids that are in no table; they are numbered -1, -2, …, so that each stays one
+            person.
+    """
+    rows = pc.index_in(ids.dictionary, value_set=of)
+    if strangers is not None:
+        number = pc.index_in(ids.dictionary, value_set=strangers)
+        rows = pc.coalesce(rows, pc.subtract(pa.scalar(-1, pa.int32()), number))
+    return np.append(rows.fill_null(-1).to_numpy(), np.int32(-1))
 
 
-def _unseen_last(codes: pa.Table, key: str) -> pa.Table:
-    """Give the unknown user, the last row, the code of an id that was never seen."""
-    ids = codes[key].to_numpy().copy()
-    ids[-1] = FIRST_OOV
-    return codes.set_column(codes.column_names.index(key), key, pa.array(ids))
-
-
-def _with_history(recipe: Recipe, encoded: dict[str, pa.Table], part: str) -> pa.Table:
-    """Add the history columns to a part; only it and the parts before it are looked at."""
-    table = encoded[part]
-    if recipe.history is None:
-        return table
-    assert recipe.time is not None
-    before = list(split.PARTS[: split.PARTS.index(part) + 1])
-    names = [graph.USER_ROW, graph.ITEM_ROW, recipe.time, *recipe.history.columns]
-    pool = pa.concat_tables([encoded[name].select(names) for name in before]).combine_chunks()
-    order = np.argsort(pool[recipe.time].to_numpy(), kind="stable")
-    pool = pool.take(pa.array(order))
-    found = history.windows(
-        pool[graph.USER_ROW].to_numpy(), pool[recipe.time].to_numpy(), recipe.history
-    )
-    place = np.argsort(order)[
-        len(pool) - len(table) :
-    ]  # where the part's own rows, the last, stand in time
-    for name, column in recipe.history.inputs.items():
-        codes = pool[column].combine_chunks()
-        blocks = [
-            found.gather(codes, place[start : start + _BLOCK])
-            for start in range(0, max(1, len(place)), _BLOCK)
-        ]
-        table = table.append_column(name, pa.chunked_array(blocks))
-    return table
-
-
-def _history_schema(recipe: Recipe, schema: Schema) -> Schema:
+def _history_schema(recipe: Recipe, schema: Schema, histories: Histories | None) -> Schema:
     """Describe the history columns: lists that share the domain, and so the table, of a column."""
-    if recipe.history is None:
+    if recipe.history is None or histories is None:
         return Schema()
     return Schema(
         [
@@ -165,9 +248,3 @@ def _history_schema(recipe: Recipe, schema: Schema) -> Schema:
             for name, column in recipe.history.inputs.items()
         ]
     )
-
-
-def _write_table(table: pa.Table, schema: Schema, folder: Path) -> None:
-    folder.mkdir()
-    pq.write_table(table, folder / "part-0.parquet")
-    graph.write_schema(schema, folder)

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.etl import codes
 from workflows.etl.counts import Counts
 from workflows.etl.split import Part
 from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
@@ -37,6 +38,10 @@ def met(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     if condition.is_ == "not_null":
         return pc.is_valid(column)
+    return codes.each(column, lambda cells: _compared(condition, cells))
+
+
+def _compared(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     values = [_seconds(v) if _is_date(v, column) else v for v in condition.values]
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
@@ -91,9 +96,13 @@ def _by_itself(
     if isinstance(rule, Keep):
         return _kept(table, rule, counts)
     users = table[recipe.user_id]
-    chosen = sampled(pc.unique(users), share=rule.share, seed=rule.seed)
+    chosen = sampled(codes.present(users), share=rule.share, seed=rule.seed)
     cause = f"user outside the sample of {rule.share:g}"
-    return counts.kept(table, pc.is_in(users, value_set=chosen), cause)
+    return counts.kept(table, _among(users, chosen), cause)
+
+
+def _among(ids: pa.ChunkedArray, chosen: pa.StringArray) -> pa.ChunkedArray:
+    return codes.each(ids, lambda texts: pc.is_in(texts, value_set=chosen))
 
 
 def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
@@ -104,13 +113,13 @@ def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
 def _users_with(
     recipe: Recipe, rule: UsersWith, tables: dict[Part, pa.Table], counts: Counts
 ) -> dict[Part, pa.Table]:
-    kept, known = {}, pa.chunked_array([], pa.string())
+    kept, known = {}, pa.array([], pa.string())
     for part, table in tables.items():
         users = table[recipe.user_id]
-        here = pc.unique(users.filter(met(rule, table[rule.column])))
-        known = pa.chunked_array([*known.chunks, here])
-        keep = pc.is_in(users, value_set=known.combine_chunks())
-        kept[part] = counts.kept(table, keep, f"user without {rule}")
+        asked = codes.one(met(rule, table[rule.column]))
+        here = codes.present(codes.one(users).filter(asked))
+        known = pa.concat_arrays([known, here])
+        kept[part] = counts.kept(table, _among(users, known), f"user without {rule}")
     return kept
 
 
@@ -120,7 +129,7 @@ def _top_users(
     chosen = most_frequent(tables["train"][recipe.user_id], rule.n)
     cause = f"not of the {rule.n} users with most rows of train"
     return {
-        part: counts.kept(table, pc.is_in(table[recipe.user_id], value_set=chosen), cause)
+        part: counts.kept(table, _among(table[recipe.user_id], chosen), cause)
         for part, table in tables.items()
     }
 
@@ -135,8 +144,9 @@ def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: Counts) -> p
 
 def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
     """Return the n most frequent values, ties by value."""
-    found = pc.value_counts(values.drop_null())
-    table = pa.table({"value": found.field("values"), "n": found.field("counts")})
+    array = codes.one(values)
+    table = pa.table({"value": array.dictionary, "n": codes.counts(array)[:-1]})
+    table = table.filter(pc.greater(table["n"], 0))
     table = table.sort_by([("n", "descending"), ("value", "ascending")])
     return table["value"].slice(0, n).combine_chunks()
 
@@ -159,7 +169,7 @@ def within_day(
         seed: of the draw.
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
-    who = pd.factorize(users.to_pandas())[0]
+    who = codes.numbers(users)
     days = times.to_numpy() // _DAY
     order = np.lexsort((hashes, days, who))  # equal rows: the one that stands first
     new = np.ones(len(order), bool)
@@ -173,6 +183,6 @@ def within_day(
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
     """Hash rows, the same on every machine; text is hashed with the seed as the key."""
-    frame = pd.DataFrame({name: column.to_pandas() for name, column in columns.items()})
+    frame = pd.DataFrame({name: codes.one(column).to_pandas() for name, column in columns.items()})
     key = f"{seed:016d}"[-16:]
     return pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy()

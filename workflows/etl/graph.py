@@ -6,7 +6,7 @@ parquet and JSON, and a workflow is always built from recipe + state, in trainin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW
 from workflows import statistics
-from workflows.etl.ops import Encode, IsMissing, Rows
-from workflows.recipe import Recipe
+from workflows.etl import codes
+from workflows.etl.ops import Codes, Encode, IsMissing, Lookup, Rows
+from workflows.recipe import Feature, Recipe, VocabularyRule
 from workflows.statistics import NumberFact
 from workflows.vocabulary import Vocabulary, read_all
 
+#: The file of a table's schema, as Merlin calls it.
+SCHEMA = "schema.pbtxt"
 _ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
 _ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
 
@@ -42,7 +45,7 @@ def write_schema(schema: Schema, folder: Path) -> None:
             properties = struct_pb2.Struct()
             packed.Unpack(properties)
             packed.value = properties.SerializeToString(deterministic=True)
-    (folder / "schema.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
+    (folder / SCHEMA).write_text(text_format.MessageToString(message), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,11 @@ class Fitted:
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
-    """Say what raw columns are. Left alone, Merlin judges by the first row: a null is no list."""
+    """Say what the columns of a frame are (`ops.frame`). Merlin would judge by the first row."""
     found = []
     for column in columns:
         feature = recipe.features[column]
-        dtype: Any = np.str_
+        dtype: Any = np.int32
         if feature.role == "time":
             dtype = np.int64
         elif feature.kind == "number":
@@ -90,64 +93,89 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
     return Schema(found)
 
 
-def fit(recipe: Recipe, train: nvt.Dataset, columns: Sequence[str]) -> Fitted:
-    """Learn vocabularies and statistics of these columns from the training rows.
+def fit(recipe: Recipe, train: pa.Table) -> Fitted:
+    """Learn the vocabularies and statistics of a table's columns.
+
+    Codes are counted and numbers added up in blocks. NVTabular would first transform a whole
+    partition to learn types that the recipe says.
 
     Args:
         recipe: kinds of columns and vocabulary rules.
         train: the raw training rows.
-        columns: those to learn.
     """
-    encode = Encode(
-        {c: recipe.vocabulary_rule(c) for c in _encoded(recipe, columns)},
-        lists=_lists(recipe, columns),
+    columns = train.column_names
+    rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].encoded}
+    vocabularies = {c: counted(train[c], rule) for c, rule in rules.items()}
+    numbers = {c: _fact(recipe, c, train[c]) for c in numeric(recipe, columns)}
+    return Fitted(vocabularies, numbers)
+
+
+def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
+    """Return the vocabulary of a text column, or of the values of a column of lists."""
+    counts = codes.counts(column)
+    there = counts > 0
+    values = pa.concat_arrays([codes.flat(column).dictionary, pa.nulls(1, pa.string())])
+    return Vocabulary.build(
+        values.filter(pa.array(there)),
+        counts[there],
+        min_count=rule.min_count,
+        max_values=rule.max_values,
+        oov_buckets=rule.oov_buckets,
     )
-    numbers = numeric(recipe, columns)
-    fills = _fill_values(recipe, train, numbers)
-    normalize = nvt.ops.Normalize(out_dtype=np.float32)
-    nodes = None
-    if _encoded(recipe, columns):
-        nodes = _encoded(recipe, columns) >> encode
-    if numbers:
-        filled = _filled(numbers, fills) >> normalize
-        nodes = filled if nodes is None else nodes + filled
-    if nodes is not None:
-        nvt.Workflow(nodes).fit(train)
-    facts = {
-        n: NumberFact(float(normalize.means[n]), _finite(normalize.stds[n]), fills[n])
-        for n in numbers
-    }
-    return Fitted(dict(encode.vocabularies), facts)
+
+
+def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
+    """Return mean and spread of a number after its gaps are filled, summed up in float64."""
+    values, policy = codes.one(column), recipe.features[name].null
+    known = values.drop_null().to_numpy()
+    if isinstance(policy, float):
+        fill = policy
+    elif policy == "median":
+        fill = float(np.median(known)) if len(known) else 0.0
+    else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
+        fill = float(known.mean(dtype=np.float64)) if len(known) else 0.0
+    gaps, n = len(values) - len(known), len(values)
+    if n == 0:
+        return NumberFact(0.0, 0.0, fill)
+    filled = float(np.float32(fill))
+    mean = (known.sum(dtype=np.float64) + gaps * filled) / n
+    squares = gaps * (filled - mean) ** 2
+    for rows in codes.blocks(len(known)):
+        squares += float(np.square(known[rows] - mean, dtype=np.float64).sum())
+    spread = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
+    return NumberFact(float(mean), spread, fill)
 
 
 def encoding(
     recipe: Recipe,
-    fitted: Fitted,
+    lookups: Mapping[str, Lookup],
+    numbers: Mapping[str, NumberFact],
     columns: Sequence[str],
     *,
-    schema: Schema,
-    rows: dict[str, pa.StringArray] | None = None,
+    rows: Mapping[str, Codes] | None = None,
 ) -> nvt.Workflow:
-    """Build the fitted workflow that turns raw columns into model inputs with their tags.
+    """Build the fitted workflow that turns frames into model inputs with their tags.
 
     Args:
         recipe: roles and kinds.
-        fitted: vocabularies and statistics.
-        columns: the raw columns that are there.
-        schema: of the raw data.
-        rows: id column → the ids of its table; adds `user_row` or `item_row`.
+        lookups: column → what stands for its codes.
+        numbers: column → how it is standardised.
+        columns: the columns of the frame, no label.
+        rows: id column → the rows of its table; adds `user_row` or `item_row`.
     """
-    tagged = [_tagged(recipe, fitted, column) for column in columns]
-    nodes = [node for node in tagged if node is not None]
-    for column, ids in (rows or {}).items():
+    tags = {c: _tags(recipe.features[c]) for c in columns if recipe.features[c].encoded}
+    nodes = [list(tags) >> Encode(lookups, tags)]
+    tagged = [_tagged(recipe, numbers, column) for column in numeric(recipe, columns)]
+    nodes += [node for node in tagged if node is not None]
+    for column, places in (rows or {}).items():
         name = USER_ROW if recipe.features[column].role == "user" else ITEM_ROW
-        nodes.append([column] >> Rows(ids, name))
+        nodes.append([column] >> Rows(places, name))
     if recipe.time in columns:
         nodes.append([recipe.time] >> nvt.ops.AddMetadata())
     if recipe.weight in columns:
         nodes.append(_weights(recipe))
     workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
-    return workflow.fit_schema(schema)
+    return workflow.fit_schema(raw_schema(recipe, columns))
 
 
 def _weights(recipe: Recipe) -> WorkflowNode:
@@ -156,65 +184,39 @@ def _weights(recipe: Recipe) -> WorkflowNode:
     nodes = [recipe.weight]
     policy = recipe.features[recipe.weight].null
     if isinstance(policy, float):
-        nodes = nodes >> nvt.ops.FillMissing(fill_val=policy)
+        nodes = nodes >> _filled(policy)
     return nodes >> nvt.ops.Rename(name=ROW_WEIGHT)
 
 
-def _tagged(recipe: Recipe, fitted: Fitted, column: str) -> WorkflowNode | None:
-    """Return the nodes of one column, ending in the tags that the model is built by."""
+def _tags(feature: Feature) -> list[Tags]:
+    """Return the tags by which models find their inputs."""
+    tag = _ID_TAGS[feature.role] if feature.id else _ROLE_TAGS[feature.role]
+    return [tag, Tags.CATEGORICAL] if feature.encoded and feature.input else [tag]
+
+
+def _tagged(recipe: Recipe, numbers: Mapping[str, NumberFact], column: str) -> WorkflowNode | None:
+    """Return the nodes of a number, ending in the tags that the model is built by."""
     feature = recipe.features[column]
-    tags = [_ID_TAGS[feature.role]] if feature.id else [_ROLE_TAGS.get(feature.role)]
-    if feature.encoded:
-        encode = Encode(
-            {},
-            {column: fitted.vocabularies[column]},
-            lists=_lists(recipe, [column]),
-            model_input=feature.input,
-        )
-        return [column] >> encode >> nvt.ops.AddTags(tags)
-    if not feature.is_input_number or not feature.input:
+    if not feature.input:
         return None
-    fact = fitted.numbers[column]
+    fact = numbers[column]
     normalize = nvt.ops.Normalize(out_dtype=np.float32)
     normalize.means, normalize.stds = {column: fact.mean}, {column: fact.std}
-    nodes = _filled([column], {column: fact.fill}) >> normalize
+    nodes = [column] >> _filled(fact.fill) >> normalize
     if feature.indicator:
         nodes = nodes + ([column] >> IsMissing())
-    return nodes >> nvt.ops.AddTags(tags)
+    return nodes >> nvt.ops.AddTags(_tags(feature))
 
 
-def _encoded(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    return [c for c in columns if recipe.features[c].encoded]
+def _filled(value: float) -> nvt.ops.FillMissing:
+    """Fill gaps with a float32.
 
-
-def _lists(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    return [c for c in columns if recipe.features[c].kind == "categories"]
+    For any other number pandas makes the column float64, so that the last digits of its values
+    would depend on whether a gap stands in the same block.
+    """
+    return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
 
 
 def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
     """Return those of the columns that are numbers for a tower."""
     return [c for c in columns if recipe.features[c].is_input_number]
-
-
-def _filled(numbers: Sequence[str], fills: dict[str, float]) -> WorkflowNode:
-    nodes = [[n] >> nvt.ops.FillMissing(fill_val=fills[n]) for n in numbers]
-    return sum(nodes[1:], nodes[0])
-
-
-def _fill_values(recipe: Recipe, train: nvt.Dataset, numbers: Sequence[str]) -> dict[str, float]:
-    fills: dict[str, float] = {}
-    frame: Any = train.to_ddf()[list(numbers)].compute() if numbers else None
-    for name in numbers:
-        policy = recipe.features[name].null
-        if isinstance(policy, float):
-            fills[name] = policy
-        else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
-            known = frame[name].dropna()
-            middle = known.median() if policy == "median" else known.mean()
-            fills[name] = _finite(middle) if len(known) else 0.0
-    return fills
-
-
-def _finite(value: float) -> float:
-    """A column without values, or one value without spread, gives NaN: count it as 0."""
-    return float(value) if np.isfinite(value) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,17 +57,20 @@ def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windo
         times: seconds, int64 [n], rising.
         config: length, and what counts as earlier.
     """
-    order = np.argsort(users, kind="stable")
+    n = len(users)
+    order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
-    place = np.arange(len(users))
-    first = np.searchsorted(sorted_users, sorted_users, side="left")
+    place = np.arange(n, dtype=np.int32)
+    new = np.ones(n, bool)
+    new[1:] = sorted_users[1:] != sorted_users[:-1]
+    first = np.maximum.accumulate(np.where(new, place, 0))
     stop = place
     if config.before == "others":
-        stop = np.searchsorted(sorted_users, sorted_users, side="right")
+        ends = np.append(np.flatnonzero(new)[1:], n).astype(np.int32)
+        stop = np.repeat(ends, np.diff(np.append(np.flatnonzero(new), n))) if n else place
     elif config.before != "event":
         bucket = times[order] // (_DAY if config.before == "day" else 1)
-        new = np.ones(len(users), bool)
-        new[1:] = (bucket[1:] != bucket[:-1]) | (sorted_users[1:] != sorted_users[:-1])
+        new[1:] |= bucket[1:] != bucket[:-1]
         stop = np.maximum.accumulate(np.where(new, place, 0))  # the first event of the bucket
     # among all the others the row itself takes a place, and is left out when they are gathered
     own = (config.before == "others") & (place >= stop - config.max_len - 1)
@@ -74,3 +78,57 @@ def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windo
     windows = Windows(order, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows
+
+
+@dataclass(frozen=True)
+class Past:
+    """What happened in one part of the split.
+
+    Attributes:
+        users: any number for each interaction's user, int32 [n].
+        times: seconds, int64 [n], rising.
+        codes: item column → its codes, int32 [n].
+    """
+
+    users: npt.NDArray[np.int32]
+    times: npt.NDArray[np.int64]
+    codes: dict[str, npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The history columns of a part.
+
+    Attributes:
+        windows: of its interactions and those of the parts before it, in order of time.
+        codes: history column → codes of these interactions.
+        places: where the part's own ones are among them, int [n].
+    """
+
+    windows: Windows
+    codes: dict[str, pa.Array]
+    places: Ints
+
+    @classmethod
+    def of(cls, pasts: Sequence[Past], config: History) -> Histories:
+        """Make those of the last part; only it and the parts before it are looked at."""
+        times = np.concatenate([past.times for past in pasts])
+        order = np.argsort(times, kind="stable").astype(np.int32)
+        users = np.concatenate([past.users for past in pasts])[order]
+        codes = {
+            name: pa.array(np.concatenate([past.codes[column] for past in pasts])[order])
+            for name, column in config.inputs.items()
+        }
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order), dtype=np.int32)
+        own = places[len(order) - len(pasts[-1].times) :]
+        return cls(windows(users, times[order], config), codes, own)
+
+    def lists(self, part: slice, block: int) -> dict[str, pa.ChunkedArray]:
+        """Return the columns of some rows, oldest codes first, made in blocks of so many rows."""
+        rows = self.places[part]
+        blocks = [rows[start : start + block] for start in range(0, max(1, len(rows)), block)]
+        return {
+            name: pa.chunked_array([self.windows.gather(codes, block) for block in blocks])
+            for name, codes in self.codes.items()
+        }

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.etl import codes
 from workflows.etl.filters import most_frequent
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
@@ -63,17 +64,23 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
 def made(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
     """Return the column that a state makes of another, as text; each cell of one cell."""
     if isinstance(state, Frequent):
-        known = pc.is_in(column, value_set=pa.array(state.values, pa.string()))
-        named = pc.if_else(known, column, pa.scalar(state.other))
-        return pc.if_else(pc.is_valid(column), named, pa.scalar(None, pa.string()))
+        return codes.each(column, lambda texts: _named(texts, state))
     middles = _middles(np.array(state.centres))
-    labels = pa.array([f"{round(c, state.digits) + 0.0:.{state.digits}f}" for c in state.centres])
-    chunks = []
-    for chunk in column.chunks:
-        places = np.searchsorted(middles, chunk.cast(pa.float64()).to_numpy(zero_copy_only=False))
-        empty = np.asarray(chunk.is_null()) | (len(labels) == 0)
-        chunks.append(labels.cast(pa.string()).take(pa.array(places, mask=empty)))
-    return pa.chunked_array(chunks, pa.string())
+    labels = pa.array(
+        [f"{round(c, state.digits) + 0.0:.{state.digits}f}" for c in state.centres], pa.string()
+    )
+    cells = codes.one(column)
+    places = np.empty(len(cells), np.int32)
+    for rows in codes.blocks(len(cells)):
+        places[rows] = np.searchsorted(middles, cells[rows].cast(pa.float64()).to_numpy(False))
+    empty = np.asarray(cells.is_null()) | (len(labels) == 0)
+    return pa.chunked_array([codes.taken(labels, pa.array(places, mask=empty))])
+
+
+def _named(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
+    known = pc.is_in(texts, value_set=pa.array(state.values, pa.string()))
+    named = pc.if_else(known, texts, pa.scalar(state.other))
+    return pc.if_else(pc.is_valid(texts), named, pa.scalar(None, pa.string()))
 
 
 def write(states: States, folder: Path) -> None:

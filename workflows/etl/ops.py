@@ -1,125 +1,106 @@
-"""Our NVTabular operators: where its own are slow, unstable or lose something, and no others."""
+"""Our NVTabular operators, and the frames that they take: text is int32 already (codes.py).
+
+A frame's text column holds the codes of `codes.py`, the number of distinct texts standing for null.
+So encoding is one look-up, in NumPy on a CPU as in CuPy on a GPU.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import nvtabular as nvt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from dask.delayed import delayed
+from merlin.core import dispatch
 from merlin.dag import ColumnSelector
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from workflows.recipe import VocabularyRule
-from workflows.vocabulary import Vocabulary
+from workflows.etl import codes
+from workflows.vocabulary import NULL, Vocabulary
+
+Codes = npt.NDArray[np.int32]
 
 
-class Encode(nvt.ops.Categorify):
-    """Categorify with a total order of codes, a hash look-up, and text in, int32 out.
+@dataclass(frozen=True)
+class Lookup:
+    """What stands for each code of a column.
 
-    Categorify orders ties by an unstable sort and merges and sorts to encode; on a CPU a look-up
-    is several times faster. Codes, tags and schema properties are Categorify's.
-
-    Args:
-        rules: column → which values get a code of their own; they are counted by `Workflow.fit`.
-        vocabularies: column → a vocabulary fitted earlier; such a column is not counted.
-        lists: columns whose cells are lists; the cells cannot tell where all of them are null.
-        model_input: tag the columns CATEGORICAL, by which models select their inputs.
+    Attributes:
+        codes: int32 [n_texts + 1]; the last stands for null.
+        size: number of codes of the vocabulary.
+        oov_buckets: how many of them unseen values share.
     """
 
-    def __init__(
-        self,
-        rules: dict[str, VocabularyRule],
-        vocabularies: dict[str, Vocabulary] | None = None,
-        *,
-        lists: Sequence[str] = (),
-        model_input: bool = True,
-    ) -> None:
-        super().__init__(dtype=np.int32)
-        self.rules = rules
-        self.lists = lists
-        self.model_input = model_input
-        self.given = dict(vocabularies or {})
-        self.vocabularies: dict[str, Vocabulary] = dict(self.given)
+    codes: Codes
+    size: int
+    oov_buckets: int
 
-    def fit(self, col_selector: ColumnSelector, ddf: Any) -> Any:
-        """Count the values of each column, one Dask task a partition."""
-        columns = [name for name in col_selector.names if name not in self.vocabularies]
-        parts = [delayed(_count)(part, columns, self.lists) for part in ddf[columns].to_delayed()]
-        return delayed(_merge)(parts)
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, texts: pa.StringArray) -> Lookup:
+        """Look all distinct texts of a column up in a vocabulary."""
+        found = np.append(vocabulary.encode(texts), np.int32(NULL))
+        return cls(found, vocabulary.size, vocabulary.oov_buckets)
 
-    def fit_finalize(self, counts: dict[str, pa.Table]) -> None:
-        """Turn counts into vocabularies."""
-        for name, table in counts.items():
-            rule = self.rules[name]
-            self.vocabularies[name] = Vocabulary.build(
-                table["value"].combine_chunks(),
-                table["count"].to_numpy(),
-                min_count=rule.min_count,
-                max_values=rule.max_values,
-                oov_buckets=rule.oov_buckets,
-            )
 
-    def clear(self) -> None:
-        """Forget what was fitted here."""
-        self.vocabularies = dict(self.given)
+class Encode(nvt.ops.Operator):
+    """What Categorify does, by look-up: the same codes, tags and schema properties.
+
+    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort.
+
+    Args:
+        lookups: column → its look-up.
+        tags: column → its tags. All columns in one operator: Merlin copies a frame at each.
+    """
+
+    def __init__(self, lookups: Mapping[str, Lookup], tags: Mapping[str, Sequence[Tags]]) -> None:
+        super().__init__()
+        self.lookups = lookups
+        self.tags = tags
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace text by codes; a list of texts by a list of codes (null lists become empty)."""
-        out = type(df)()
-        for name in col_selector.names:
-            values = _to_arrow(df[name], is_list=name in self.lists)
-            vocabulary = self.vocabularies[name]
-            if name in self.lists:
-                values = pc.fill_null(values, [])
-                codes = pa.array(vocabulary.encode(pc.list_flatten(values)))
-                lists = pa.ListArray.from_arrays(_offsets(values), codes)
-                out[name] = _from_arrow(lists, df)
-            else:
-                out[name] = _from_arrow(pa.array(vocabulary.encode(values)), df)
-        return out
+        """Replace codes of text by codes of the vocabulary, in lists too."""
+        names = col_selector.names
+        return _like(df, {n: _looked_up(df[n], self.lookups[n].codes) for n in names})
 
     @property
-    def output_tags(self) -> list[Tags]:
-        """CATEGORICAL for model inputs."""
-        return [Tags.CATEGORICAL] if self.model_input else []
+    def output_dtype(self) -> Any:
+        """int32."""
+        return np.int32
+
+    def _compute_tags(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
+        return col_schema.with_tags(list(self.tags.get(col_schema.name, ())))
 
     def _compute_properties(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
         # not Categorify's: its cat_path would put a path of this machine into the schema
         name = col_schema.name
-        properties: dict[str, Any] = {}
-        if name in self.vocabularies:
-            size = self.vocabularies[name].size
-            properties = {
-                "domain": {"min": 0, "max": size - 1, "name": name},
-                "num_buckets": self.vocabularies[name].oov_buckets,
-            }
+        found = self.lookups[name]
+        properties = {
+            "domain": {"min": 0, "max": found.size - 1, "name": name},
+            "num_buckets": found.oov_buckets,
+        }
         return col_schema.with_properties({**col_schema.properties, **properties})
 
 
 class Rows(nvt.ops.Operator):
-    """The row of the user or item table that an id names; -1 where it is in none.
+    """The row of the user or item table that an id names; below 0 where it is in none.
 
     Args:
-        ids: text [n_rows], the table's ids in order.
+        rows: int32 [n_texts + 1], of each code of the id column.
         name: of the new column.
     """
 
-    def __init__(self, ids: pa.StringArray, name: str) -> None:
+    def __init__(self, rows: Codes, name: str) -> None:
         super().__init__()
-        self.ids = ids
+        self.rows = rows
         self.name = name
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
         """Look the ids up."""
-        found = pc.index_in(_to_arrow(df[col_selector.names[0]]), value_set=self.ids)
-        out = type(df)()
-        out[self.name] = _from_arrow(pc.fill_null(found, -1).cast(pa.int32()), df)
-        return out
+        return _like(df, {self.name: _looked_up(df[col_selector.names[0]], self.rows)})
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
         """One new column from one id."""
@@ -156,43 +137,59 @@ class IsMissing(nvt.ops.Operator):
         return np.float32
 
 
-def _count(frame: Any, columns: list[str], lists: Sequence[str]) -> dict[str, pa.Table]:
-    return {name: _value_counts(_to_arrow(frame[name], is_list=name in lists)) for name in columns}
+def _looked_up(column: Any, table: Codes) -> Any:
+    """Return what a table has for each code of a column, or of the lists of a column."""
+    if isinstance(column, pd.Series):
+        array = column.array
+        if not isinstance(array, pd.arrays.ArrowExtensionArray):
+            return table[column.to_numpy()]
+        lists = codes.one(array.__arrow_array__())
+        values = pa.array(table[lists.flatten().to_numpy()])
+        return pd.arrays.ArrowExtensionArray(codes.listed(lists.value_lengths(), values))
+    # cudf; not exercised on a GPU in CI
+    if dispatch.is_list_dtype(column):
+        values = dispatch.flatten_list_column_values(column)
+        return dispatch.encode_list_column(column, _looked_up(values, table))
+    return type(column)(table).take(column)
 
 
-def _value_counts(values: pa.Array) -> pa.Table:
-    if pa.types.is_list(values.type):
-        values = pc.list_flatten(values)
-    counts = pc.value_counts(values.cast(pa.string()))
-    return pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+def _like(frame: Any, columns: dict[str, Any]) -> Any:
+    """Return new columns as a frame of the same kind and with the same index."""
+    if isinstance(frame, pd.DataFrame):
+        return pd.DataFrame(columns, index=frame.index, copy=False)
+    made = type(frame)(columns)  # cudf; not exercised on a GPU in CI
+    made.index = frame.index
+    return made
 
 
-def _merge(parts: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
-    merged = {}
-    for name in parts[0]:
-        table = pa.concat_tables([part[name] for part in parts])
-        merged[name] = table.group_by("value").aggregate([("count", "sum")])
-        merged[name] = merged[name].rename_columns(
-            [c.replace("count_sum", "count") for c in merged[name].column_names]
+def numbered(table: pa.Table) -> pa.Table:
+    """Return rows with the codes alone, without the texts; a null list becomes an empty one."""
+    return pa.table({name: _numbered(codes.one(table[name])) for name in table.column_names})
+
+
+def frame(table: pa.Table, *, on_gpu: bool) -> Any:
+    """Return `numbered` rows as Merlin takes them: cuDF on a GPU, else pandas."""
+    if on_gpu:
+        return dispatch.get_lib().DataFrame.from_arrow(table)
+    columns = {}
+    for name in table.column_names:
+        array = codes.one(table[name])
+        columns[name] = (
+            pd.Series(pd.arrays.ArrowExtensionArray(array))
+            if pa.types.is_list(array.type)
+            else array.to_numpy(zero_copy_only=False)
         )
-    return merged
+    return pd.DataFrame(columns, copy=False)
 
 
-def _offsets(lists: pa.ListArray) -> pa.Array:
-    """Return offsets that start at 0, whatever slice of a larger array this is."""
-    return pc.subtract(lists.offsets, lists.offsets[0])
+def _numbered(array: pa.Array) -> pa.Array:
+    if pa.types.is_list(array.type):
+        return codes.listed(array.value_lengths().fill_null(0), _numbered(array.flatten()))
+    return pa.array(codes.numbers(array)) if pa.types.is_dictionary(array.type) else array
 
 
-def _to_arrow(series: Any, *, is_list: bool = False) -> pa.Array:
-    """Return a pandas or cudf column of text, or of lists of text, as one Arrow array."""
-    kind = pa.list_(pa.string()) if is_list else pa.string()
-    if hasattr(series, "to_arrow"):  # cudf; not exercised on a GPU in CI
-        return series.to_arrow().cast(kind)
-    return pa.array(series, kind, from_pandas=True)
-
-
-def _from_arrow(values: pa.Array, like: Any) -> Any:
-    """Return an Arrow array as a column of the same kind of frame, with its index."""
-    if isinstance(like, pd.DataFrame):
-        return pd.Series(values.to_pandas().values, index=like.index)
-    return type(like[like.columns[0]]).from_arrow(values)  # cudf; not exercised on a GPU in CI
+def table(frame: Any) -> pa.Table:
+    """Return a frame as an Arrow table."""
+    if hasattr(frame, "to_arrow"):  # cudf; not exercised on a GPU in CI
+        return frame.to_arrow().replace_schema_metadata(None)
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)

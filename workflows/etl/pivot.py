@@ -6,11 +6,13 @@ may come in chunks: merge(concat(merge(tally(chunk)), …)) is merge(tally(log))
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.etl import codes
 from workflows.recipe import Pivot
 
 
@@ -19,7 +21,8 @@ def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | Non
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
-        columns[name] = pc.cast(pc.fill_null(pc.equal(events, kind), False), pa.int64())
+        is_kind = codes.each(events, functools.partial(pc.equal, pa.scalar(kind)))
+        columns[name] = pc.cast(pc.fill_null(is_kind, False), pa.int64())
     return pa.table(columns)
 
 
@@ -27,8 +30,15 @@ def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | N
     """Return one row for each of the keys, in their order: sums of counts, earliest of times."""
     sums = [(name, "sum") for name in pivot.counts.values()]
     firsts = [(time, "min")] if time else []
+    texts = {key: codes.in_order(tallies[key]) for key in keys}
+    for key, ranks in texts.items():
+        tallies = tallies.set_column(tallies.column_names.index(key), key, ranks.indices)
     grouped = tallies.group_by(list(keys)).aggregate([*firsts, *sums])
     names = [*keys, *([time] if time else []), *pivot.counts.values()]
     found = [*keys, *(f"{name}_{how}" for name, how in [*firsts, *sums])]
     table = grouped.select(found).rename_columns(names)
-    return table.sort_by([(key, "ascending") for key in keys])
+    table = table.sort_by([(key, "ascending") for key in keys])
+    for key, ranks in texts.items():
+        named = pa.DictionaryArray.from_arrays(codes.one(table[key]), ranks.dictionary)
+        table = table.set_column(table.column_names.index(key), key, named)
+    return table

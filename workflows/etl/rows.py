@@ -8,17 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import derive, filters, graph, learnt, pivot, split, tables
+from workflows.etl import codes, derive, filters, graph, learnt, pivot, split, tables
 from workflows.etl.counts import Counts
 from workflows.etl.sources import Raw
 from workflows.recipe import Condition, GivenFiles, Join, Keep, Recipe
-
-#: Rows put in order at a time: the text of a whole column may be more than one array can hold.
-_BLOCK = 1_000_000
 
 
 def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
@@ -30,7 +28,7 @@ def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
     if recipe.pivot is None:
         return raw
     keys, time = (recipe.user_id, recipe.item_id), recipe.time
-    for source in _interactions(recipe):
+    for source in interactions(recipe):
         raw.require(source, recipe.pivot.event)
         _refuse_lost(recipe, raw, source)
         table = _with_keys(recipe, raw, source, counts)
@@ -49,7 +47,7 @@ def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
     return raw
 
 
-def _interactions(recipe: Recipe) -> list[str]:
+def interactions(recipe: Recipe) -> list[str]:
     """Return the sources whose rows are interactions."""
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
     others = [name for name in (given.valid, given.test) if name] if given else []
@@ -165,9 +163,9 @@ def divided(recipe: Recipe, raw: Raw, counts: Counts) -> dict[split.Part, pa.Tab
 
 
 def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Number ids by their first appearance."""
-    chunks = ids.dictionary_encode().chunks
-    return np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    """Number ids by their first appearance here, whatever stood in rows that are gone."""
+    numbers: npt.NDArray[np.int32] = pd.factorize(codes.numbers(ids))[0].astype(np.int32)
+    return numbers
 
 
 def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
@@ -196,31 +194,19 @@ def _in_order(table: pa.Table, time: str) -> pa.Table:
     if (times[1:] >= times[:-1]).all():
         return table
     order = pa.array(np.argsort(times, kind="stable"))
-    return pa.table({name: _taken(table[name], order) for name in table.column_names})
-
-
-def _taken(column: pa.ChunkedArray, order: pa.Array) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_string(kind):
-        column = pc.cast(column, pa.large_string())
-    whole = column.combine_chunks()
-    blocks = [
-        pc.cast(whole.take(order.slice(start, _BLOCK)), kind)
-        for start in range(0, len(order), _BLOCK)
-    ]
-    return pa.chunked_array(blocks, kind)
+    return pa.table({name: codes.taken(table[name], order) for name in table.column_names})
 
 
 def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Counts) -> pa.Table:
     side = tables.side_table(recipe, raw, join)
-    found = pc.index_in(table[join.on], value_set=side[join.on].combine_chunks())
+    found = tables.places(table[join.on], side[join.on])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count
     counts.unmatched[join.table] = unmatched
     if join.on_missing == "drop":
         table = counts.kept(table, found.is_valid(), f"{join.on} not in {join.table}")
         found = found.drop_null()
     for column in side.column_names:
-        if column not in table.column_names:
+        if column not in table.column_names and _is_needed(recipe, column):
             if (
                 found.null_count
                 and column in _without_policy(recipe, [column])
@@ -232,8 +218,17 @@ def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Count
                     f"recipe has no policy for it. Set features.{column}.null to median, mean or "
                     f"a number, or `on_missing: drop` or `fill` in the join of {join.table!r}."
                 )
-            table = table.append_column(column, tables.looked_up(side[column], found, join, column))
+            made = tables.looked_up(side[column], found, join, column)
+            table = table.append_column(column, pa.chunked_array([made]))
     return table
+
+
+def _is_needed(recipe: Recipe, column: str) -> bool:
+    """Say whether the log itself needs a column of a joined table, not only its table."""
+    if column in recipe.features and recipe.features[column].kind != "label":
+        return True
+    asked = [step.of for step in recipe.derive if step.fitted]
+    return column in [*asked, *(r.column for r in recipe.filter if isinstance(r, Condition))]
 
 
 def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:

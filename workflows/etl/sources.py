@@ -1,8 +1,10 @@
-"""Raw files → canonical tables, whole or in chunks: one row a row, in the order of the files."""
+"""Raw files → canonical tables, read in chunks: one row a row, in the order of the files."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +17,11 @@ from workflows.errors import DataError
 from workflows.etl import aliccp, files
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
+from workflows.etl.codes import Growing
 from workflows.etl.columnar import ParquetFile
+from workflows.etl.memory import Memory
 from workflows.etl.text import TextFile
+from workflows.etl.workers import Workers
 from workflows.recipe import Recipe, Source
 
 #: Bytes of raw text that are read at a time; no row of text may be longer.
@@ -32,7 +37,7 @@ class Raw:
     """What was read.
 
     Attributes:
-        tables: source name → its columns that the recipe names, canonical types.
+        tables: source name → its columns that the recipe names, canonical types, one array each.
         files: source name → the files it came from.
         rows: source name → rows of each of these files.
         columns: source name → all columns of these files, `rename:` applied.
@@ -51,6 +56,11 @@ class Raw:
     def where(self, source: str) -> str:
         """Name a source and its files, for messages."""
         return f"source {source!r} ({', '.join(p.name for p in self.files[source])})"
+
+    def without_rows(self, names: Sequence[str]) -> Raw:
+        """Return it with some tables emptied, so that memory is freed."""
+        empty = {name: self.tables[name].schema.empty_table() for name in names}
+        return dataclasses.replace(self, tables={**self.tables, **empty})
 
     def require(self, source: str, column: str, *joined: str) -> None:
         """Check that a source, or one of those joined to it, has a column.
@@ -85,36 +95,105 @@ class Raw:
 
 
 class _Chunk(NamedTuple):
-    """Some rows of a file, which is the source's n-th; the table is without those skipped."""
+    """Some rows of a file; the table is without those skipped."""
 
-    file: int
     rows: int
     table: pa.Table
     skipped: npt.NDArray[np.int64]
 
 
-def read(recipe: Recipe, folder: Path, *, block: int = BLOCK) -> Raw:
+@dataclass(frozen=True)
+class _File:
+    """A file and what to read of it: a job that may be done in another process.
+
+    Attributes:
+        recipe: what columns are.
+        file: the file.
+        wanted: name → raw name.
+        memory: what may be taken.
+    """
+
+    recipe: Recipe
+    file: RawFile
+    wanted: dict[str, str]
+    memory: Memory
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """Yield the rows in order."""
+        cells = Cells(self.recipe, self.file.path)
+        features = self.recipe.features
+        coded = [
+            raw
+            for name, raw in self.wanted.items()
+            if name in features and (features[name].kind != "number" or _is_time(self.recipe, name))
+        ]
+        for batch in self.file.batches(list(self.wanted.values()), coded):
+            raw = batch.select(list(self.wanted.values())).rename_columns(list(self.wanted))
+            table, skipped = cells.canonical(raw), np.array([], np.int64)
+            if isinstance(self.file, Skeleton):
+                kept = aliccp.kept(batch)
+                skipped = np.flatnonzero(~kept)
+                table = table.filter(pa.array(kept))
+            if batch.num_rows:
+                yield _Chunk(batch.num_rows, table, skipped)
+
+    def read(self) -> _Chunk:
+        """Return all rows."""
+        growing, rows, skipped = Growing(str(self.file.path)), 0, [np.array([], np.int64)]
+        for chunk in _ahead(self.chunks()):
+            growing.add(chunk.table)
+            skipped.append(chunk.skipped + rows)
+            rows += chunk.rows
+            self.memory.refuse(str(self.file.path), growing.rows, growing.width)
+        return _Chunk(rows, growing.table(), np.concatenate(skipped))
+
+
+def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Yield what an iterator yields, the next one being made meanwhile by a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
+
+
+def read(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    block: int = BLOCK,
+    workers: Workers | None = None,
+    memory: Memory | None = None,
+) -> Raw:
     """Read every source of a recipe.
 
     Args:
         recipe: which columns to keep and what they are.
         folder: where the raw files lie.
         block: bytes of raw text to read at a time.
+        workers: who reads the files, one a job; this thread where nobody is named.
+        memory: what may be taken.
 
     Raises:
-        DataError: a missing file or column, a row or cell that cannot be parsed.
+        DataError: a missing file or column, a row or cell that cannot be parsed, too many rows.
     """
     raw = Raw({}, {}, {}, {}, folder)
+    memory = memory or Memory.of()
     for name, source in recipe.sources.items():
         opened = _Opened(recipe, name, folder, block)
-        rows, tables, skipped = np.zeros(len(opened.files), np.int64), [], []
-        for chunk in opened.chunks():
-            tables.append(chunk.table)
-            skipped.append(chunk.skipped + rows.sum())
-            rows[chunk.file] += chunk.rows
-        raw.tables[name] = pa.concat_tables(tables)
+        jobs = opened.jobs(memory)
+        growing, skipped = Growing(f"source {name!r}"), []
+        rows: list[int] = []
+        for found in workers.map(_File.read, jobs) if workers else map(_File.read, jobs):
+            if found.rows:
+                growing.add(found.table)
+            skipped.append(found.skipped + sum(rows))
+            rows.append(found.rows)
+        if not sum(rows):
+            raise DataError(f"{jobs[0].file.path} has no rows. Put data there, or another file.")
+        raw.tables[name] = growing.table()
         raw.files[name] = [*(file.path for file in opened.files), *opened.shared]
-        raw.rows[name] = [*rows.tolist(), *(0 for _ in opened.shared)]
+        raw.rows[name] = [*rows, *(0 for _ in opened.shared)]
         raw.columns[name] = opened.columns
         if source.format == "aliccp":
             raw.skipped[name] = np.concatenate(skipped)
@@ -122,7 +201,7 @@ def read(recipe: Recipe, folder: Path, *, block: int = BLOCK) -> Raw:
 
 
 def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> Iterator[pa.Table]:
-    """Yield the rows of a source in order: the parts of the table that `read` gives.
+    """Yield the rows of a source in order, in pieces with texts of their own.
 
     Args:
         recipe: which columns to keep and what they are.
@@ -133,8 +212,9 @@ def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> 
     Raises:
         DataError: as `read`; what is wrong further down is found only there.
     """
-    for chunk in _Opened(recipe, source, folder, block).chunks():
-        yield chunk.table
+    for job in _Opened(recipe, source, folder, block).jobs(Memory.of()):
+        for chunk in job.chunks():
+            yield chunk.table
 
 
 class _Opened:
@@ -142,6 +222,7 @@ class _Opened:
 
     def __init__(self, recipe: Recipe, name: str, folder: Path, block: int) -> None:
         self._recipe = recipe
+        self._name = name
         self._source = recipe.sources[name]
         self.shared = files.find(name, self._source.common or (), folder)
         paths = files.find(name, self._source.files, folder)
@@ -205,23 +286,19 @@ class _Opened:
                         "source has. Make their headers alike, or list fewer `files:`."
                     )
 
-    def chunks(self) -> Iterator[_Chunk]:
-        """Yield the rows of all files in order."""
-        total = 0
-        for number, (file, wanted) in enumerate(zip(self.files, self._wanted, strict=True)):
-            cells = Cells(self._recipe, file.path)
-            for batch in file.batches(list(wanted.values())):
-                raw = batch.select(list(wanted.values())).rename_columns(list(wanted))
-                table, skipped = cells.canonical(raw), np.array([], np.int64)
-                if isinstance(file, Skeleton):
-                    kept = aliccp.kept(batch)
-                    skipped = np.flatnonzero(~kept)
-                    table = table.filter(pa.array(kept))
-                total += batch.num_rows
-                if batch.num_rows:
-                    yield _Chunk(number, batch.num_rows, table, skipped)
-        if total == 0:
-            raise DataError(f"{self.files[0].path} has no rows. Put data there, or another file.")
+    def jobs(self, memory: Memory) -> list[_File]:
+        """Return the work of reading the files, if they look as if they will fit.
+
+        Raises:
+            DataError: they will not.
+        """
+        jobs = [
+            _File(self._recipe, file, wanted, memory)
+            for file, wanted in zip(self.files, self._wanted, strict=True)
+        ]
+        width = sum(8 if _is_time(self._recipe, name) else 4 for name in self._wanted[0])
+        memory.refuse(f"source {self._name!r}", sum(file.about for file in self.files), width)
+        return jobs
 
 
 def _open(path: Path, source: Source, block: int) -> TextFile | ParquetFile:
@@ -229,6 +306,10 @@ def _open(path: Path, source: Source, block: int) -> TextFile | ParquetFile:
     if kind == "parquet":
         return ParquetFile(path, block=block)
     return TextFile(path, kind=kind, nulls=source.nulls, block=block)
+
+
+def _is_time(recipe: Recipe, name: str) -> bool:
+    return name in recipe.features and recipe.features[name].role == "time"
 
 
 def _lists(recipe: Recipe) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
+from workflows.etl import codes
 from workflows.etl.sources import Raw
 from workflows.recipe import Join, Recipe
 
@@ -30,7 +31,7 @@ class Table:
     """One table before encoding.
 
     Attributes:
-        frame: id, features, `in_train`, `train_count`.
+        frame: id as text, features with text as codes, `in_train`, `train_count`.
         conflicts: feature of the interactions → ids that have more than one value of it.
     """
 
@@ -57,7 +58,7 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
             f"{raw.place(join.table, pc.index(pc.is_null(table[join.on]), True).as_py())}. Give "
             "them one, or remove them."
         )
-    counts = pc.value_counts(table[join.on])
+    counts = pc.value_counts(codes.plain(table[join.on]))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
         first = repeated[0].as_py()
@@ -69,7 +70,7 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
     return table
 
 
-def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
+def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     """Build the user or the item table.
 
     Args:
@@ -86,7 +87,9 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
 
     ids, counts = _ids(train[key], side, key)
     interactions = raw.tables[recipe.interactions]
-    latest = train.drop_duplicates(key, keep="last")
+    latest = _Latest(train[key])
+    last = latest.rows(ids)
+    found = places(ids, side[key]) if side is not None else None
     data: dict[str, pa.Array] = {key: ids}
     conflicts = {}
     for column in columns:
@@ -94,22 +97,89 @@ def build(recipe: Recipe, raw: Raw, train: pd.DataFrame, role: Role) -> Table:
             if column not in side.column_names:
                 raise _of_nobody(recipe, column, role)
             assert join is not None
-            found = pc.index_in(ids, value_set=side[key].combine_chunks())
-            data[column] = looked_up(side[column], found, join, column).combine_chunks()
+            data[column] = looked_up(side[column], found, join, column)
         else:
             if column not in interactions.column_names:
                 raise _of_nobody(recipe, column, role)
-            kind = interactions[column].type
-            values = pa.array(latest[column], kind, from_pandas=True)
-            data[column] = _look_up(ids, pa.array(latest[key], pa.string()), values)
+            data[column] = codes.taken(train[column], last)
             if column in recipe.columns(role):
-                conflicts[column] = _conflicts(train, key, column)
+                conflicts[column] = latest.conflicts(train[column])
     data[IN_TRAIN] = pa.array(counts > 0)
     data[COUNT] = pa.array(counts)
     frame = pa.table(data)
     if role == "user":
-        frame = pa.concat_tables([frame, _unknown(frame)])
-    return Table(frame.combine_chunks(), conflicts)
+        both = pa.concat_tables([frame, _unknown(frame)])
+        frame = pa.table({name: codes.one(both[name]) for name in both.column_names})
+        frame = frame.set_column(0, key, codes.plain(frame[key]))
+    return Table(frame, conflicts)
+
+
+class _Latest:
+    """The last row of each id.
+
+    Args:
+        ids: text [n], no nulls, in order of time.
+    """
+
+    def __init__(self, ids: pa.ChunkedArray) -> None:
+        self._texts = codes.one(ids).dictionary
+        self._who = codes.numbers(ids)
+        self._last = np.full(len(self._texts), -1)
+        self._last[self._who] = np.arange(len(self._who))  # of equal places the last one stays
+
+    def rows(self, ids: pa.StringArray) -> pa.Array:
+        """Return the last row of each of some ids; null where it has none."""
+        found = pc.index_in(ids, value_set=self._texts)
+        rows = pa.array(self._last, mask=self._last < 0)
+        return rows.take(found)
+
+    def conflicts(self, column: pa.ChunkedArray) -> int:
+        """Count the ids of which some row has another value than the last one."""
+        met = self._last >= 0
+        array, last = codes.one(column), np.where(met, self._last, 0)
+        of_last = _Cells(array.take(pa.array(last)))
+        odd = np.zeros(len(self._texts), bool)
+        for rows in codes.blocks(len(array)):
+            who = self._who[rows]
+            odd[who[_Cells(array[rows]).differ(of_last, who)]] = True
+        return int(odd.sum())
+
+
+class _Cells:
+    """Cells that can be compared, a missing one being equal to another.
+
+    Args:
+        array: text as codes, lists of it, or numbers.
+    """
+
+    def __init__(self, array: pa.Array) -> None:
+        self._missing = array.is_null().to_numpy(zero_copy_only=False)
+        self._lengths: npt.NDArray[np.int64] | None = None
+        if pa.types.is_list(array.type):
+            lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+            self._lengths = lengths.astype(np.int64)
+            self._starts = np.cumsum(self._lengths) - self._lengths
+            array = array.flatten()
+        if pa.types.is_dictionary(array.type):
+            self._values: npt.NDArray[np.generic] = codes.numbers(array)
+        else:
+            self._values = array.to_numpy(zero_copy_only=False)
+
+    def differ(self, others: _Cells, places: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Say of each cell whether it is another than one of the others."""
+        odd: npt.NDArray[np.bool_] = self._missing != others._missing[places]
+        if self._lengths is None or others._lengths is None:
+            both = self._missing & others._missing[places]
+            return odd | ((self._values != others._values[places]) & ~both)
+        odd |= self._lengths != others._lengths[places]
+        same = np.flatnonzero(~odd)
+        lengths = self._lengths[same]
+        rows = np.repeat(np.arange(len(same)), lengths)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        mine = self._values[self._starts[same][rows] + within]
+        theirs = others._values[others._starts[places[same]][rows] + within]
+        odd[same[rows[mine != theirs]]] = True
+        return odd
 
 
 def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:
@@ -121,27 +191,28 @@ def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:
 
 
 def _ids(
-    train: pd.Series, side: pa.Table | None, key: str
-) -> tuple[pa.StringArray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    train: pa.ChunkedArray, side: pa.Table | None, key: str
+) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
     """Return ids by falling training count, ties by id, and those counts."""
-    seen = pc.value_counts(pa.array(train, pa.string()))
-    parts = [pa.table({"id": seen.field("values"), "n": seen.field("counts")})]
+    seen, counts = codes.one(train).dictionary, codes.counts(train)[:-1]
+    table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
-        parts.append(pa.table({"id": side[key], "n": pa.array(np.zeros(len(side), np.int64))}))
-    table = pa.concat_tables(parts).group_by("id").aggregate([("n", "sum")])
-    table = table.sort_by([("n_sum", "descending"), ("id", "ascending")])
-    return table["id"].combine_chunks(), table["n_sum"].to_numpy()
+        ids = codes.plain(side[key])
+        ids = ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"].combine_chunks())))
+        others = pa.table({"id": ids, "n": np.zeros(len(ids), np.int64)})
+        table = pa.concat_tables([table, others])
+    table = table.sort_by([("n", "descending"), ("id", "ascending")])
+    return table["id"].combine_chunks(), table["n"].to_numpy()
 
 
-def _look_up(ids: pa.Array, keys: pa.ChunkedArray | pa.Array, values: pa.ChunkedArray) -> pa.Array:
-    keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return values.take(pc.index_in(ids, value_set=keys))
+def places(ids: pa.Array | pa.ChunkedArray, of: pa.ChunkedArray) -> pa.Array:
+    """Return where ids stand in a column that has each once; null where they do not."""
+    among = codes.plain(of)
+    found = codes.each(ids, lambda texts: pc.index_in(texts, value_set=among))
+    return codes.one(found)
 
 
-def looked_up(
-    values: pa.ChunkedArray, found: pa.Array | pa.ChunkedArray, join: Join, column: str
-) -> pa.ChunkedArray:
+def looked_up(values: pa.ChunkedArray, found: pa.Array, join: Join, column: str) -> pa.Array:
     """Return a side table's column for ids, with the join's value where the table has no such id.
 
     Args:
@@ -150,17 +221,13 @@ def looked_up(
         join: its `fill`.
         column: the column's name.
     """
-    taken = values.take(found)
+    taken = codes.taken(values, found)
     if column not in join.fill:
         return taken
-    fill = pa.scalar(join.fill[column]).cast(values.type)
-    return pc.if_else(pc.is_valid(found), taken, fill)
-
-
-def _conflicts(train: pd.DataFrame, key: str, column: str) -> int:
-    values = train[column].map(str)
-    distinct = pd.DataFrame({"id": train[key], "value": values}).drop_duplicates()
-    return int((distinct["id"].value_counts() > 1).sum())
+    fill = join.fill[column]
+    if isinstance(fill, str):
+        return codes.filled(taken, fill, found.is_null())
+    return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))
 
 
 def _unknown(frame: pa.Table) -> pa.Table:

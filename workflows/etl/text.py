@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from workflows.errors import DataError
-from workflows.etl import files
+from workflows.etl import codes, files
 
 #: So much is read to see what a file is, and how its columns are called.
 _HEAD = 1 << 20
@@ -34,6 +34,8 @@ class TextFile:
         path: of the file.
         names: of its columns.
         lists: those that are lists already: none.
+        about: how many rows there may be, by the lines that the file begins with; of a gzip at
+            least so many.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, or no text.
@@ -55,6 +57,7 @@ class TextFile:
         self.has_header = not header
         self.lists: frozenset[str] = frozenset()
         head = self._head()
+        self.about = head.count(b"\n") * path.stat().st_size // len(head)
         self.names = self._first_row(head) if self.has_header else list(header)
 
     @property
@@ -96,8 +99,12 @@ class TextFile:
             )
         return names
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Yield some columns, as text, in blocks of whole rows.
+
+        Args:
+            columns: which.
+            coded: those of them whose text is to come as codes.
 
         Raises:
             DataError: a row with too few or too many cells, or longer than a block; bytes that are
@@ -107,7 +114,7 @@ class TextFile:
             watched, ragged = _Watched(self.path), _Ragged()
             rows, last, reader = 0, None, None
             try:
-                reader = self._reader(watched, ragged, columns)
+                reader = self._reader(watched, ragged, columns, coded)
                 for batch in reader or ():
                     self._refuse(watched, ragged, reader)
                     rows += batch.num_rows
@@ -119,13 +126,14 @@ class TextFile:
             self._refuse_unclosed(watched, last, rows)
 
     def _reader(
-        self, watched: _Watched, ragged: _Ragged, columns: Sequence[str]
+        self, watched: _Watched, ragged: _Ragged, columns: Sequence[str], coded: Sequence[str]
     ) -> pyarrow.csv.CSVStreamingReader | None:
         """Return a reader of the rows, or nothing where there are none.
 
         The last column is always read: a quote that is never closed shows there.
         """
         types = {self.names[-1]: pa.binary()} | dict.fromkeys(columns, pa.string())
+        types |= dict.fromkeys(coded, codes.TEXT)
         try:
             return pa.csv.open_csv(
                 watched,

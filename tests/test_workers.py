@@ -1,0 +1,174 @@
+"""Who does the work changes nothing: threads, Dask workers, one that is killed, any block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import distributed
+import pyarrow.parquet as pq
+import pytest
+from stages import DEVICE, content
+from world import World
+
+from workflows.device import Device
+from workflows.errors import DataError, DeviceError, RecipeError
+from workflows.etl import Engine, encode, etl
+from workflows.etl.memory import Memory
+from workflows.etl.workers import hired
+from workflows.store import Store
+
+PART = 10
+
+
+def stage(world: World, name: str, engine: Engine) -> dict[str, bytes]:
+    """Run etl in an engine, history and all, and return its files."""
+    world.recipe_file.write_text(world.text + "history: {columns: [item_id]}\n", encoding="utf-8")
+    store = Store(world.folder.parent / name)
+    result = etl(world.recipe(), store, DEVICE, data=world.folder, engine=engine)
+    assert sorted(p.name for p in store.root.iterdir()) == [".lock", "etl"]
+    return content(result.folder)
+
+
+@pytest.fixture
+def expected(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Return the stage as one thread writes it, in parts of ten rows."""
+    monkeypatch.setattr(encode, "PART", PART)
+    found = stage(world, "expected", Engine(workers=1))
+    assert "train/part-5.parquet" in found
+    return found
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        Engine(),
+        Engine(workers=3),
+        Engine(chunk="64"),
+        Engine(chunk="1KiB", memory="64KiB"),
+        Engine(memory="1GiB"),
+    ],
+    ids=str,
+)
+def test_e12_no_setting_changes_a_byte(
+    world: World,
+    expected: dict[str, bytes],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encode, "_LEAST", 3)
+    assert stage(world, "run", engine) == expected
+
+
+def test_parts_are_one_table_in_the_order_of_rows(world: World, expected: dict[str, bytes]) -> None:
+    folder = world.folder.parent / "expected" / "etl" / "train"
+    paths = [folder / f"part-{n}.parquet" for n in range(len(list(folder.glob("part-*"))))]
+    rows = [pq.read_metadata(path).num_rows for path in paths]
+    assert set(rows[:-1]) == {PART}
+    times = [time for path in paths for time in pq.read_table(path)["when"].to_pylist()]
+    assert times == sorted(times)
+
+
+# ── Dask ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[distributed.LocalCluster]:
+    """Return a scheduler and two worker processes on loopback."""
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=50,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+def test_e12_one_dask_worker_writes_the_same_bytes(
+    world: World, expected: dict[str, bytes]
+) -> None:
+    assert stage(world, "run", Engine(dask="local", workers=1)) == expected
+
+
+@pytest.mark.slow
+def test_e12_two_workers_of_a_scheduler_write_the_same_bytes(
+    world: World, expected: dict[str, bytes], cluster: distributed.LocalCluster
+) -> None:
+    assert stage(world, "run", Engine(dask=cluster.scheduler_address)) == expected
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_retry_and_not_a_byte(
+    world: World, expected: dict[str, bytes], cluster: distributed.LocalCluster
+) -> None:
+    victim = next(iter(cluster.workers.values())).pid
+    killed = []
+
+    def kill() -> None:
+        run = world.folder.parent / "run" / ".etl.new" / "train"
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not list(run.glob("part-0.parquet")):
+            time.sleep(0.001)
+        os.kill(victim, signal.SIGKILL)
+        killed.append(list(run.glob("part-*.parquet")))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = stage(world, "run", Engine(dask=cluster.scheduler_address))
+    killer.join()
+    assert 1 <= len(killed[0]) < len([name for name in found if name.startswith("train/part-")])
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_what_is_wrong_in_a_file_is_told_from_a_worker(
+    world: World, cluster: distributed.LocalCluster
+) -> None:
+    world.log[11]["when"] = "noon"
+    world.write()
+    with pytest.raises(DataError, match=r"raw/log\.csv, column 'when', row 12: 'noon' is no"):
+        stage(world, "run", Engine(dask=cluster.scheduler_address))
+
+
+@pytest.mark.parametrize(
+    ("dask", "error", "message"),
+    [
+        ("lokal", RecipeError, r"--dask is 'lokal'; expected local, cuda, or a scheduler such as"),
+        ("cuda", DeviceError, r"--dask cuda needs a GPU, and this process has none: asked for by"),
+        ("tcp://127.0.0.1:1", DeviceError, r"No Dask scheduler answers at tcp://127\.0\.0\.1:1 "),
+    ],
+)
+def test_workers_that_cannot_be_had(
+    dask: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.etl.workers.TIMEOUT", "1s")
+    device = Device("cpu", "asked for by a test")
+    with (
+        pytest.raises(error, match=message),
+        hired(dask, number=1, device=device, memory=Memory(2**30)),
+    ):
+        raise AssertionError("nobody to be had")
+
+
+def test_results_come_in_the_order_of_jobs_and_few_jobs_wait() -> None:
+    asked: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for job in range(20):
+            asked.append(job)
+            yield job
+
+    def late(job: int) -> int:
+        time.sleep(0.01 * (job % 3 == 0))
+        return job
+
+    with hired("", number=2, device=DEVICE, memory=Memory(2**30)) as workers:
+        for done, job in enumerate(workers.map(late, jobs())):
+            assert job == done
+            assert len(asked) <= done + 4
+    assert len(asked) == 20
