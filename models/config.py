@@ -5,7 +5,7 @@ The recipe is parsed into these; nouns in this folder take them; nothing else re
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,8 @@ NonNegative = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+#: Of an embedding: a number, or by the size of the vocabulary.
+Width = Positive | Literal["infer"]
 
 
 #: The code of values that were not seen in training: the first of the unseen codes.
@@ -25,13 +27,16 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A frozen block of a recipe that refuses unknown keys."""
 
 
-class TwoTowerConfig(Part, frozen=True):
+class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     """The towers.
 
     Attributes:
         dim: width of an embedding, and of the towers' output where a tower has no layers; `infer`
             takes Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
             multiple of 8, for each column by itself.
+        dims: widths of single categories, where they differ from `dim`: column → a width, `infer`,
+            or `one_hot`, which learns nothing: a 1 in the place of the value (missing and unseen
+            ones have places, too), for a list the mean of those. A history is as its column.
         combine: how a tower joins its inputs: `sum` (all of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: the same for the item tower. Both towers must end in the same width.
@@ -46,7 +51,8 @@ class TwoTowerConfig(Part, frozen=True):
             users and new items meet a trained row.
     """
 
-    dim: Positive | Literal["infer"] = 64
+    dim: Width = 64
+    dims: dict[str, Width | Literal["one_hot"]] = {}
     combine: Literal["sum", "concat"] = "sum"
     query_layers: tuple[Positive, ...] = ()
     item_layers: tuple[Positive, ...] = ()
@@ -59,13 +65,42 @@ class TwoTowerConfig(Part, frozen=True):
     id_dropout: Share = 0.0
 
     def __post_init__(self) -> None:
-        if self.dim == "infer" and not (
-            self.combine == "concat" and self.query_layers and self.item_layers
-        ):
+        layers = self.query_layers and self.item_layers
+        if self.dim == "infer" and not (self.combine == "concat" and layers):
             raise ValueError(
                 "dim infer gives each column a width of its own: it needs combine concat, and "
                 "query_layers and item_layers that end in one width"
             )
+        if self.dims and self.combine == "sum":
+            raise ValueError("dims gives columns widths of their own: it needs combine concat")
+
+
+class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
+    """The same items for everybody: most rows first. Nothing is learnt.
+
+    Attributes:
+        days: the age at which a row weighs 1/e; null lets all weigh the same.
+    """
+
+    #: What other kinds of model may choose.
+    item_bias: ClassVar[bool] = True
+    normalize: ClassVar[bool] = False
+
+    days: PositiveFloat | None = None
+
+
+class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
+    """Items with the categories of the history: their one-hots side by side. Nothing is learnt.
+
+    A user is the mean of what `history` lists of him; so the score is, for each category, the share
+    of the history that has the item's value, added up over the categories.
+    """
+
+    item_bias: ClassVar[bool] = False
+    normalize: ClassVar[bool] = False
+
+
+ModelConfig = TwoTowerConfig | PopularityConfig | ContentConfig
 
 
 class LossConfig(Part, frozen=True):
@@ -227,6 +262,41 @@ class TrackingConfig(Part, frozen=True):
     experiment: str = "two-tower"
 
 
+class IndexConfig(Part, frozen=True):
+    """How items are searched.
+
+    Attributes:
+        kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are FAISS's and need the `index`
+            extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
+        exact_up_to: see `auto`.
+        recall: the share of the exact search's `at` best items that hnsw and ivf must find. Their
+            effort is chosen for it, and an index that misses it is refused.
+        at: list length that recall is measured at.
+        queries: users of the export that ask while effort is chosen, and as many others while
+            recall and latency are measured.
+        seed: of the drawing of ivf's cells.
+    """
+
+    kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"
+    exact_up_to: NonNegative = 200_000
+    recall: Annotated[float, Meta(gt=0, le=1)] = 0.99
+    at: Positive = 100
+    queries: Positive = 500
+    seed: NonNegative = 1
+
+
+class Ranked(Part, frozen=True):
+    """What lists are made of.
+
+    Attributes:
+        candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
+        exclude_seen: leave out what the user had before the cut.
+    """
+
+    candidates: Literal["catalogue", "train"] = "catalogue"
+    exclude_seen: bool = True
+
+
 class EvaluateConfig(Part, frozen=True):
     """The protocol that every printed figure follows.
 
@@ -236,6 +306,8 @@ class EvaluateConfig(Part, frozen=True):
         ks: list lengths.
         exclude_seen: leave out what the user had before the cut.
         candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
+        also: other lists to measure beside the headline's, row by row.
+        train_rows: say, too, how many of the training rows the models give back, seen items kept.
         bootstrap: resamples of an interval.
         level: of an interval.
         seed: of resampling and of the random baseline.
@@ -245,6 +317,8 @@ class EvaluateConfig(Part, frozen=True):
     ks: tuple[Positive, ...] = (10, 20, 50, 100)
     exclude_seen: bool = True
     candidates: Literal["catalogue", "train"] = "catalogue"
+    also: tuple[Ranked, ...] = ()
+    train_rows: bool = False
     bootstrap: Positive = 1000
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
     seed: NonNegative = 1

@@ -106,6 +106,8 @@ class Fit:
             DivergedError: the loss is no number.
         """
         watch = self._watch()
+        if not self.model.trainable_weights:
+            return self._judged(watch)
         first = 0
         if resume and self.checkpoint:
             first = self.checkpoint.read(self.model, self.clock, self.keep)
@@ -126,6 +128,16 @@ class Fit:
             return self.clock.epochs[-1]
         self.model.set_weights(self.keep.weights)
         return self.clock.epochs[self.keep.epoch]
+
+    def _judged(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
+        """Measure a model that has nothing to learn, once."""
+        logs: dict[str, float] = {}
+        for callback in [*watch, self.clock]:
+            callback.set_model(self.model)
+            callback.on_epoch_begin(0)
+        for callback in [*watch, self.clock]:
+            callback.on_epoch_end(0, logs)
+        return self.clock.epochs[0]
 
     def _watch(self) -> list[tf.keras.callbacks.Callback]:
         if self.validation is None:

@@ -1,4 +1,4 @@
-"""Keras layers that Merlin lacks: a pooled history, a bias inside the dot product, id dropout."""
+"""Keras layers that Merlin lacks: a pooled history, one-hots, an item bias, id dropout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 from merlin.schema import Schema
+
+from models.config import UNSEEN
 
 
 class HistoryPool(tf.keras.layers.Layer):
@@ -20,6 +22,7 @@ class HistoryPool(tf.keras.layers.Layer):
         table: Keras Embedding [n_codes, dim], shared.
         max_len: positions; what is older than that is left out.
         decay: position k starts with the weight exp(-k / decay).
+        gaps: a value may be missing: it counts as no position, as if it were not in the list.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class HistoryPool(tf.keras.layers.Layer):
         *,
         max_len: int,
         decay: float = 10.0,
+        gaps: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -36,6 +40,7 @@ class HistoryPool(tf.keras.layers.Layer):
         self.column = schema.column_names[0]
         self.table = table
         self.max_len = max_len
+        self.gaps = gaps
         start = -tf.range(max_len, dtype=tf.float32) / decay
         self.position = self.add_weight(
             "position", [max_len], initializer=lambda shape, dtype=None: start
@@ -55,6 +60,8 @@ class HistoryPool(tf.keras.layers.Layer):
     def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
         """Return {column: float32 [B, dim]}; the input is ragged [B, None, 1]."""
         lists = inputs[self.column].with_row_splits_dtype(tf.int64)
+        if self.gaps:
+            lists = _known(lists)
         codes = tf.reshape(lists.flat_values, [-1])
         rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
         # the last of a list has age 0
@@ -72,6 +79,85 @@ class HistoryPool(tf.keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
         """[B, dim] under the column's name."""
         return {self.column: tf.TensorShape([None, self.table.output_dim])}
+
+
+class OneHot(tf.keras.layers.Layer):
+    """Categories as they are: a 1 in the place of the code. Padding alone, code 0, has no place.
+
+    So missing and unseen values have theirs, and the last value is no zero vector. A list is the
+    mean of its codes' vectors, missing ones left out, an empty one the zero vector.
+
+    Args:
+        schema: columns of codes or of lists of codes.
+    """
+
+    def __init__(self, schema: Schema, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+        self.widths = {column.name: int(column.int_domain.max) for column in schema}
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self._schema
+
+    def call(self, inputs: dict[str, tf.Tensor | tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+        """Return {column: float32 [B, n_codes - 1]}; inputs are [B, 1] or ragged [B, None, 1]."""
+        return {name: _one_hot(inputs[name], width) for name, width in self.widths.items()}
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
+        """[B, n_codes - 1] under each column's name."""
+        return {name: tf.TensorShape([None, width]) for name, width in self.widths.items()}
+
+
+def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
+    if not isinstance(codes, tf.RaggedTensor):
+        return tf.one_hot(tf.reshape(codes, [-1]) - 1, width)
+    codes = _known(codes)
+    places = tf.cast(tf.reshape(codes.flat_values, [-1]), tf.int64)
+    rows, lengths = codes.value_rowids(), codes.row_lengths()
+    cells = tf.stack([tf.cast(rows, tf.int64), places], axis=1)
+    shape = tf.stack([tf.size(lengths, tf.int64), width + 1])
+    # whole numbers first: equal shares are equal to the last bit, and so are ties
+    counts = tf.scatter_nd(cells, tf.ones_like(places, tf.float32), shape)[:, 1:]
+    shares = tf.math.divide_no_nan(counts, tf.cast(lengths, tf.float32)[:, None])
+    return tf.ensure_shape(shares, [None, width])
+
+
+def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Return lists of codes without padding and missing values.
+
+    In the raw form of a list both are "", so a tower must not tell them apart.
+    """
+    known = tf.ragged.boolean_mask(tf.squeeze(lists, -1), tf.squeeze(lists, -1) >= UNSEEN)
+    return tf.expand_dims(known, -1)
+
+
+class Nothing(tf.keras.layers.Layer):
+    """A tower's input that says only how many rows there are.
+
+    Args:
+        schema: one column.
+    """
+
+    def __init__(self, schema: Schema, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+
+    @property
+    def schema(self) -> Schema:
+        """The column."""
+        return self._schema
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return {column: float32 [B, 0]}."""
+        (name,) = self._schema.column_names
+        return {name: tf.zeros([tf.size(inputs[name]), 0])}
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
+        """[B, 0] under the column's name."""
+        (name,) = self._schema.column_names
+        return {name: tf.TensorShape([None, 0])}
 
 
 class ItemBias(tf.keras.layers.Layer):
@@ -112,7 +198,7 @@ class AppendOne(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return float32 [B, dim + 1]."""
-        return tf.concat([inputs, tf.ones_like(inputs[:, :1])], axis=1)
+        return tf.pad(inputs, [[0, 0], [0, 1]], constant_values=1.0)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
         """One wider."""

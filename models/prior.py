@@ -22,24 +22,28 @@ class Prior(msgspec.Struct, frozen=True):
     """The chosen prior.
 
     Attributes:
-        days: the age at which an interaction weighs 1/e.
+        days: the age at which an interaction weighs 1/e; None lets all weigh the same.
         weight: β; 0 is no prior.
     """
 
-    days: float
+    days: float | None
     weight: float
 
     def scores(self, history: Interactions) -> npt.NDArray[np.float32]:
         """Return what each item gets, float32 [n_items], as of the end of a history."""
-        if self.weight == 0 or history.times is None:
+        if self.weight == 0 or (self.days is not None and history.times is None):
             return np.zeros(history.n_items, np.float32)
-        ages = (history.times[-1] - history.times) / _DAY
         known = history.items >= 0
         counts = np.bincount(
-            history.items[known], np.exp(-ages[known] / self.days), minlength=history.n_items
+            history.items[known], self._weights(history)[known], minlength=history.n_items
         )
         logs = np.log(counts + _FLOOR)
         return (self.weight * (logs - logs.mean()) / max(logs.std(), 1e-9)).astype(np.float32)
+
+    def _weights(self, history: Interactions) -> npt.NDArray[np.float64]:
+        if self.days is None or history.times is None:
+            return np.ones(len(history.items))
+        return np.exp(-(history.times[-1] - history.times) / _DAY / self.days)
 
 
 def grid(config: PriorConfig) -> list[Prior]:

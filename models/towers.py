@@ -1,7 +1,8 @@
 """One tower from a schema: Merlin's encoder, with the pooled history and the bias that it lacks.
 
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
-each CATEGORICAL by an embedding (lists by the mean of theirs) and each CONTINUOUS as a number.
+each CATEGORICAL by an embedding (lists by the mean of theirs) or a one-hot, and each CONTINUOUS as
+a number.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.columns import Columns, n_rows, take
 from models.config import UNSEEN, TwoTowerConfig
-from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias
+from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias, OneHot
 
 #: What the rest of the house calls Merlin's class.
 Tower: TypeAlias = mm.Encoder
@@ -77,12 +78,16 @@ def build_tower(
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
         )
-    histories = schema.select_by_tag(Tags.SEQUENCE)
-    plain = schema.excluding_by_tag(Tags.SEQUENCE)
+    one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
+    embedded = schema.excluding_by_name(one_hot.column_names)
+    histories = embedded.select_by_tag(Tags.SEQUENCE)
+    plain = embedded.excluding_by_tag(Tags.SEQUENCE)
     categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
     branches: dict[str, Any] = {}
     if categorical:
         branches["categorical"] = _embeddings(name, categorical, config, seed)
+    if one_hot:
+        branches["one_hot"] = OneHot(one_hot)
     if continuous:
         branches["continuous"] = mm.Continuous(continuous)
         if config.combine == "sum":
@@ -96,6 +101,7 @@ def build_tower(
             _table(shared, column),
             max_len=int(column.shape.dims[1].max),
             decay=config.history_decay,
+            gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
         )
     # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
     inputs = mm.ParallelBlock(branches, aggregation=config.combine, is_input=True, schema=schema)
@@ -119,6 +125,10 @@ def build_tower(
     return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
 
 
+def _is_one_hot(column: ColumnSchema, config: TwoTowerConfig) -> bool:
+    return Tags.CATEGORICAL in column.tags and config.dims.get(column.int_domain.name) == "one_hot"
+
+
 def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDropout | None:
     if not config.id_dropout:
         return None
@@ -129,9 +139,11 @@ def _embeddings(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int
 ) -> tf.keras.layers.Layer:
     """Return one table a column, lists by the mean of theirs."""
+    widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
         schema,
-        dim=None if config.dim == "infer" else config.dim,
+        # Merlin infers the width of a column that has none here
+        dim={name: width for name, width in widths.items() if width != "infer"},
         sequence_combiner="mean",
         embeddings_initializer={
             column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import metrics
+from models.columns import Columns, take_rows
 from models.config import EvaluateConfig
 from models.metrics import Places
 from models.retriever import (
@@ -54,7 +55,7 @@ class Trial:
     """Queries of the users of a held-out part, with their targets.
 
     Attributes:
-        queries: one a user; histories are what he did before the part.
+        queries: one a user, or one a user and context; histories are what he did before the part.
         targets: item rows of the part, one list a query; -1 is an item of no table: always a miss.
         exclude: item rows that may not be returned; None where seen items may.
         candidates: item rows that may be returned, bool [n_items].
@@ -128,7 +129,7 @@ class Trial:
         """Return the trial of some of the queries."""
         return replace(
             self,
-            queries=Queries(self.queries.users[rows], self.queries.histories.take(rows)),
+            queries=self.queries.take(rows),
             targets=self.targets.take(rows),
             exclude=None if self.exclude is None else self.exclude.take(rows),
             warm=self.warm[rows],
@@ -147,8 +148,9 @@ def trial(
     history: Interactions,
     item_counts: npt.NDArray[np.integer],
     config: EvaluateConfig,
+    contexts: Columns | None = None,
 ) -> Trial:
-    """Gather the rows of a held-out part into one query a user.
+    """Gather the rows of a held-out part into one query a user and context.
 
     Args:
         users: user row of each held-out interaction, int [n]; negative: of no table, equal numbers
@@ -157,9 +159,16 @@ def trial(
         history: all interactions before the part; its user rows may be negative in the same way.
         item_counts: training interactions of each item, int [n_items].
         config: the protocol.
+        contexts: inputs that belong to the interaction, n rows each; none where nothing does.
     """
-    persons, which = np.unique(users, return_inverse=True)
-    queries = Queries(np.maximum(persons, -1), _histories(history, persons))
+    contexts = contexts or {}
+    first, which = occasions(users, contexts)
+    persons = users[first]
+    queries = Queries(
+        np.maximum(persons, -1),
+        _histories(history, persons),
+        {name: take_rows(column, first) for name, column in contexts.items()},
+    )
     targets = Ragged.from_pairs(which, items, n_lists=len(persons))
     everything = np.ones(history.n_items, bool)
     return Trial(
@@ -171,9 +180,36 @@ def trial(
     )
 
 
+def occasions(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
+    """Tell the queries apart that rows ask: a user each, and where there are contexts, one of them.
+
+    Args:
+        users: user row of each row, int [n].
+        contexts: n rows each; a row with a list asks a query of its own.
+
+    Returns:
+        The first row of each query, users rising; and the query of each row, int64 [n].
+    """
+    key = users
+    for column in contexts.values():
+        codes = np.arange(len(users))
+        if not isinstance(column, Ragged):
+            codes = np.unique(column, return_inverse=True)[1]
+        key = np.unique(key, return_inverse=True)[1] * len(users) + codes
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    return first, which
+
+
 def _histories(history: Interactions, persons: Ints) -> Ragged:
-    """Return what each person did, oldest first; items of no table are left out."""
-    place = np.searchsorted(persons, history.users)
-    place = np.minimum(place, len(persons) - 1)
-    mine = (persons[place] == history.users) & (history.items >= 0)
-    return Ragged.from_pairs(place[mine], history.items[mine], n_lists=len(persons))
+    """Return what each person did, oldest first; items of no table are left out.
+
+    Args:
+        history: of everybody.
+        persons: user rows, rising; whoever stands there twice gets his history twice.
+    """
+    distinct, which = np.unique(persons, return_inverse=True)
+    place = np.searchsorted(distinct, history.users)
+    place = np.minimum(place, len(distinct) - 1)
+    mine = (distinct[place] == history.users) & (history.items >= 0)
+    found = Ragged.from_pairs(place[mine], history.items[mine], n_lists=len(distinct))
+    return found.take(which)

@@ -12,8 +12,15 @@ import numpy.typing as npt
 from merlin.schema import Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
+from models import unlearnt
 from models.columns import LOSS_COLUMNS, Column, Columns, take_rows
-from models.config import LossConfig, TwoTowerConfig
+from models.config import (
+    ContentConfig,
+    LossConfig,
+    ModelConfig,
+    PopularityConfig,
+    TwoTowerConfig,
+)
 from models.exact import search
 from models.layers import ItemBias
 from models.retriever import Bools, Queries, Ragged, TopK
@@ -30,13 +37,13 @@ def read_schema(folder: Path) -> Schema:
 
 
 def build(
-    schema: Schema, config: TwoTowerConfig, loss: LossConfig, facts: TrainingFacts, *, seed: int
+    schema: Schema, config: ModelConfig, loss: LossConfig, facts: TrainingFacts, *, seed: int
 ) -> Model:
     """Build the model with all its weights.
 
     Args:
         schema: tagged columns, as the etl stage wrote them; with `user_row` and `item_row`.
-        config: the towers.
+        config: the towers; those of some kinds learn nothing, and have no trainable weights.
         loss: the loss.
         facts: of the training rows.
         seed: of the initial weights.
@@ -45,23 +52,38 @@ def build(
         TowerError: a tower without inputs, or towers of different width.
     """
     query_schema, item_schema = tower_schemas(schema)
-    item = build_tower("item", item_schema, config, config.item_layers, seed + 1000)
-    query = build_tower("query", query_schema, config, config.query_layers, seed, shared=item)
+    query, item = _towers(query_schema, item_schema, config, seed)
     model = mm.TwoTowerModelV2(
         query,
         item,
         outputs=SampledSoftmax(loss, facts, item),
         schema=query_schema + item_schema + schema.select_by_name(LOSS_COLUMNS),
     )
-    widths = [width(tower) for tower in (query, item)]
-    if widths[0] != widths[1]:
-        raise TowerError(
-            f"the query tower ends in {widths[0]} and the item tower in {widths[1]} dimensions "
-            f"(query_layers {list(config.query_layers)}, item_layers {list(config.item_layers)}, "
-            f"combine {config.combine!r}); a dot product needs equal widths. Give both towers a "
-            "last layer of the same width."
-        )
+    model.trainable = isinstance(config, TwoTowerConfig)
+    _refuse_unequal(width(query), width(item), config)
     return model
+
+
+def _towers(query: Schema, item: Schema, config: ModelConfig, seed: int) -> tuple[Tower, Tower]:
+    if isinstance(config, PopularityConfig):
+        return unlearnt.popularity(query, item)
+    if isinstance(config, ContentConfig):
+        return unlearnt.content(query, item)
+    item_tower = build_tower("item", item, config, config.item_layers, seed + 1000)
+    query_tower = build_tower("query", query, config, config.query_layers, seed, shared=item_tower)
+    return query_tower, item_tower
+
+
+def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
+    if query == item:
+        return
+    assert isinstance(config, TwoTowerConfig)  # the other kinds see to it
+    raise TowerError(
+        f"the query tower ends in {query} and the item tower in {item} dimensions "
+        f"(query_layers {list(config.query_layers)}, item_layers {list(config.item_layers)}, "
+        f"combine {config.combine!r}, dims {config.dims}); a dot product needs equal widths. Give "
+        "both towers a last layer of the same width, or inputs whose widths add up to it."
+    )
 
 
 def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
@@ -109,6 +131,8 @@ class TwoTower:
                 codes = self.items[column.int_domain.name]
                 assert isinstance(codes, np.ndarray)
                 columns[column.name] = Ragged(codes[latest.values], latest.offsets)
+            elif column.name in queries.contexts:
+                columns[column.name] = queries.contexts[column.name]
             else:
                 columns[column.name] = take_rows(self.users[column.name], queries.users)
         return columns

@@ -17,6 +17,7 @@ from workflows.artifacts import load_model
 from workflows.errors import ArtifactError, DataError
 from workflows.etl import etl
 from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
+from workflows.evaluate.lists import lists
 from workflows.evaluate.report import Report
 from workflows.prepared import Prepared
 from workflows.store import Store
@@ -53,7 +54,9 @@ def scores(run: Run) -> dict[str, np.ndarray]:
     model = load_model(run.store, run.recipe, prepared)
     tower = TwoTower.of(model, prepared.users, prepared.items)
     histories = prepared.histories("train", "valid")
-    everybody = Queries(np.arange(len(histories)), histories)
+    shop, test = prepared.users["shop"][:-1].copy(), prepared.part("test")
+    shop[test["user_row"]] = test["shop"]  # asked on the occasion of the one row that is withheld
+    everybody = Queries(np.arange(len(histories)), histories, {"shop": shop})
     ours = tower.embed(everybody).astype(np.float64) @ tower.vectors.T.astype(np.float64)
     return {
         TWO_TOWER: ours.astype(np.float32),
@@ -208,7 +211,9 @@ def popular(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_seen_items_may_be_kept_in_the_headline(run, result):
     recipe = run.world.recipe("evaluate.exclude_seen=false", "evaluate.baselines=[popularity]")
     prepared = Prepared(run.store.folder("etl"), recipe)
-    report = _Evaluation(recipe, prepared, prepared.trial("test", recipe.evaluate)).run(run.store)
+    trial = prepared.trial("test", recipe.evaluate)
+    others = lists(recipe, prepared, trial)
+    report = _Evaluation(recipe, prepared, trial, others).run(run.store)
     assert not report.headline.protocol.exclude_seen
     assert report.beside["seen_excluded"].protocol.exclude_seen
     assert "seen_kept" not in report.beside
@@ -237,7 +242,7 @@ def test_the_test_part_chooses_nothing(tmp_path):
         recipe, store = world.write().recipe(quick), Store(folder / "run")
         etl(recipe, store, CPU, data=world.folder)
         prepared = Prepared.open(store, recipe)
-        evaluation = _Evaluation(recipe, prepared, prepared.trial("test", recipe.evaluate))
+        evaluation = _Evaluation(recipe, prepared, prepared.trial("test", recipe.evaluate), {})
         assert [name for name, _ in evaluation._opponents()] == list(BASELINES[:-1])
         targets.append(prepared.raw_items["item_id"].take(evaluation.trial.targets.values))
         notes.append({n: (o.parameters, o.valid) for n, o in evaluation.opponents.items()})

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
+from toy_towers import FIRST, categories, category
 
-from models.layers import AppendOne, Draws, Dropout, HistoryPool, IdDropout, ItemBias
+from models.layers import AppendOne, Draws, Dropout, HistoryPool, IdDropout, ItemBias, OneHot
 
 N_CODES, DIM = 12, 4
 HISTORY = Schema([ColumnSchema("history", tags=[Tags.SEQUENCE], dtype=np.int32)])
@@ -195,3 +196,40 @@ def test_ids_are_dropped_in_training_only():
     np.testing.assert_array_equal(changed["age"], inputs["age"])
     np.testing.assert_array_equal(layer(inputs)["user_id"], inputs["user_id"])
     assert layer.compute_output_shape({"user_id": [None]}) == {"user_id": [None]}
+
+
+# ── one-hots ──
+
+
+def one_hot_schema(size: int) -> Schema:
+    return Schema(
+        [category("colour", Tags.ITEM, size=size), categories("tags", Tags.ITEM, size=size)]
+    )
+
+
+def test_m02_each_code_but_padding_has_a_place_the_last_and_the_unseen_one_too():
+    layer = OneHot(one_hot_schema(FIRST + 4))
+    codes = tf.range(1, FIRST + 4)[:, None]
+    tags = tf.RaggedTensor.from_row_lengths(
+        tf.reshape(codes, [-1, 1]), [len(codes)] + [0] * (len(codes) - 1)
+    )
+    found = layer({"colour": codes, "tags": tags})["colour"].numpy()
+    assert (found == np.eye(FIRST + 3)).all()
+    assert layer.compute_output_shape({})["colour"][-1] == FIRST + 3
+
+
+def test_a_missing_value_of_a_history_counts_as_no_position():
+    pool = pool_of(4, [0.0, -0.5, -1.0, -1.5])
+    with_gaps = [[3, 1, 7], [1, 1], [5, 0, 1]]
+    plain = pool(ragged([[3, 7], [], [5]]))["history"].numpy()
+    assert not np.allclose(pool(ragged(with_gaps))["history"].numpy(), plain)
+    pool.gaps = True
+    assert pool(ragged(with_gaps))["history"].numpy() == pytest.approx(plain)
+
+
+def test_m02_a_list_is_the_mean_of_its_codes_and_an_empty_one_nothing():
+    layer = OneHot(one_hot_schema(6))
+    lists = tf.ragged.constant([[[3], [5], [1], [3]], [], [[2]]], ragged_rank=1)
+    found = layer({"colour": tf.ones([3, 1], tf.int32), "tags": lists})["tags"].numpy()
+    expected = [[0, 0, 2 / 3, 0, 1 / 3], [0] * 5, [0, 1, 0, 0, 0]]
+    assert found == pytest.approx(np.array(expected))

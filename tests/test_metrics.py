@@ -63,7 +63,7 @@ def test_targets_are_found_in_their_places():
     assert found.tied.tolist() == [1] * 9
 
 
-def test_the_table_at_4():
+def test_v02_the_table_at_4():
     got = measure(4)
     assert got["recall"] == pytest.approx([2 / 2, 0, 2 / 3, 1 / 2])
     assert got["precision"] == pytest.approx([2 / 4, 0, 2 / 4, 1 / 4])
@@ -101,7 +101,7 @@ users_with_targets = st.lists(
 
 @quick
 @given(users_with_targets, st.integers(1, 5))
-def test_metrics_follow_their_definitions(users, k):
+def test_v02_metrics_follow_their_definitions(users, k):
     items = np.array([shown + [NO_ITEM] * (5 - len(shown)) for shown, _ in users])
     got = per_user(items, ragged([targets for _, targets in users]), [k, 5])
     for i, (_, targets) in enumerate(users):
@@ -135,7 +135,7 @@ def test_a_perfect_list_earns_one_and_a_list_of_misses_nothing():
     assert all(values.tolist() == [0.0] for values in misses.values())
 
 
-def test_a_target_that_the_catalogue_does_not_have_counts_and_is_never_hit():
+def test_v03_a_target_that_the_catalogue_does_not_have_counts_and_is_never_hit():
     # the gap is -1 too and must not meet the target
     got = per_user(np.array([[3, -1], [3, -1]]), ragged([[3], [3, -1]]), [2])
     assert got["recall@2"].tolist() == [1.0, 1 / 2]
@@ -205,7 +205,7 @@ def test_a_constant_scorer_earns_k_of_n_in_whatever_order_it_lists(shown):
     assert abs(naive_recall - 10 / 40) > 0.2
 
 
-def test_rows_are_counted_with_their_repeats():
+def test_v01_rows_are_counted_with_their_repeats():
     found = metrics.places(np.array([[5, 3], [1, 2]]), ragged([[5, 5, 9], [2]]))
     assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=1).tolist() == [2.0, 0.0]
     assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=2).tolist() == [2.0, 1.0]

@@ -25,13 +25,13 @@ def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
     assert step(config, -0.01) == pytest.approx(2.1, abs=1e-4)
 
 
-def test_adagrads_first_step_by_hand():
+def test_t04_adagrads_first_step_by_hand():
     config = OptimizerConfig(kind="adagrad", lr=0.1)
     # Keras starts the sum of squares at 0.1
     assert step(config, 3.0) == pytest.approx(2 - 0.1 * 3 / math.sqrt(0.1 + 9), abs=1e-6)
 
 
-def test_the_two_meanings_of_weight_decay():
+def test_t04_the_two_meanings_of_weight_decay():
     # without a gradient only the decay moves the weight
     keras = OptimizerConfig(kind="adamw", lr=0.01, weight_decay=0.001, decay="keras")
     addons = OptimizerConfig(kind="adamw", lr=0.01, weight_decay=0.001, decay="tfa")

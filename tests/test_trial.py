@@ -148,7 +148,7 @@ def test_company_does_not_change_what_a_tie_is_worth():
 # ── asking ──
 
 
-def test_seen_items_and_others_than_candidates_are_never_shown():
+def test_v05_seen_items_and_others_than_candidates_are_never_shown():
     one = of([[0], [5]], seen=[[5, 4], [0]], candidates=[0, 1, 4, 5])
     top = one.ask(Scorer(np.tile(np.arange(6.0), (2, 1))), 5)
     assert top.items.tolist() == [[1, 0, -1, -1, -1], [5, 4, 1, -1, -1]]
@@ -217,6 +217,34 @@ def test_a_trial_has_one_query_a_person_with_what_he_did_before():
     assert one.warm.tolist() == [True, False, True, False]
     assert one.exclude is one.queries.histories
     assert one.candidates.all()
+
+
+def test_a_user_asks_once_on_each_occasion():
+    users, items = np.array([1, 0, 1, 1]), np.array([5, 0, 4, 3])
+    contexts = {"month": np.array([7, 7, 2, 7])}
+    config = EvaluateConfig()
+    one = trial(users, items, history=HISTORY, item_counts=COUNTS, config=config, contexts=contexts)
+    assert one.queries.users.tolist() == [0, 1, 1]
+    assert one.queries.contexts["month"].tolist() == [7, 2, 7]
+    assert [one.targets[i].tolist() for i in range(3)] == [[0], [4], [5, 3]]
+    assert [one.queries.histories[i].tolist() for i in range(3)] == [[3], [2, 0], [2, 0]]
+    two = one.take(np.array([2]))
+    assert two.queries.contexts["month"].tolist() == [7]
+
+
+def test_rows_with_lists_ask_one_by_one():
+    users, items = np.array([1, 1]), np.array([5, 4])
+    lists = Ragged(np.array([3, 3]), np.array([0, 1, 2]))
+    one = trial(
+        users,
+        items,
+        history=HISTORY,
+        item_counts=COUNTS,
+        config=EvaluateConfig(),
+        contexts={"tags": lists},
+    )
+    assert one.queries.users.tolist() == [1, 1]
+    assert [one.targets[i].tolist() for i in range(2)] == [[5], [4]]
 
 
 def test_the_protocol_comes_from_the_configuration():

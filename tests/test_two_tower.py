@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import merlin.models.tf as mm
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
 from models.columns import as_array, take
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
+from models.in_batch import softmax_loss
 from models.layers import HistoryPool, ItemBias
 from models.retriever import Queries, Ragged
 from models.sampled_softmax import ITEM, QUERY
-from models.towers import TowerError, embed, tower_schemas
+from models.towers import TowerError, embed, tower_schemas, width
 from models.two_tower import TwoTower, build, read_schema, set_prior
 
 TOY = toy_towers()
@@ -86,7 +89,7 @@ def test_an_id_that_is_no_input_feeds_nothing():
 # --- weights ---
 
 
-def test_parameters_are_those_of_a_hand_calculation():
+def test_m01_parameters_are_those_of_a_hand_calculation():
     users, items = FIRST + N_USERS, FIRST + N_ITEMS
     linear = TOY.build("user_id", "history_item_id", "item_id", "group", dim=8)
     # user table, item table (shared), group table (4 groups), 4 positions, item bias
@@ -196,7 +199,7 @@ def test_numbers_are_projected_where_inputs_are_added():
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_the_last_layer_is_linear_and_the_others_are_not(activation):
+def test_m01_the_last_layer_is_linear_and_the_others_are_not(activation):
     model = TOY.build(
         *("user_id", "item_id"), query_layers=(6, 8), item_bias=False, activation=activation
     )
@@ -212,7 +215,7 @@ def test_the_last_layer_is_linear_and_the_others_are_not(activation):
     assert (outputs < 0).any()
 
 
-def test_normalized_outputs_have_length_one():
+def test_m06_normalized_outputs_have_length_one():
     names = ("user_id", "age", "item_id", "price")
     plain = TOY.build(*names, normalize=True, item_bias=False)
     for tower, columns in (
@@ -271,15 +274,85 @@ def test_id_dropout_trains_the_bias_of_unseen_items_too(rate, trained):
 # --- what is refused ---
 
 
-def test_towers_of_different_width_are_refused():
+def test_m03_towers_of_different_width_are_refused():
     wrong = (
         r"query tower ends in 16 and the item tower in 8 dimensions \(query_layers \[16\], "
-        r"item_layers \[\], combine 'sum'\)"
+        r"item_layers \[\], combine 'sum', dims {}\)"
     )
     with pytest.raises(TowerError, match=wrong):
         TOY.build("user_id", "item_id", query_layers=(16,), item_bias=False)
     with pytest.raises(TowerError, match=r"ends in 17 and the item tower in 9 .* combine 'concat'"):
         TOY.build("user_id", "shop", "item_id", combine="concat")
+
+
+def test_m03_widths_of_columns_add_up_to_the_other_towers():
+    """A user of 28 stands against 16 + 6 + 6: id, group and the one-hots of seven genres' codes."""
+    dims = {"user_id": 28, "item_id": 16, "group": 6, "genres": "one_hot"}
+    config = {"combine": "concat", "item_bias": False, "dims": dims}
+    names = ("user_id", "item_id", "group", "genres")
+    model = TOY.build(*names, **config)
+    assert width(model.query_encoder) == width(model.candidate_encoder) == 28
+    assert tables(model)["group"].shape == (FIRST + 4, 6)
+    wrong = r"query tower ends in 28 and the item tower in 27 dimensions .* or inputs whose widths"
+    with pytest.raises(TowerError, match=wrong):
+        TOY.build(*names, **{**config, "dims": {**dims, "group": 5}})
+
+
+def test_m01_one_hots_and_widths_of_columns_by_hand():
+    dims = {"group": "one_hot", "shop": "one_hot", "item_id": 5}
+    model = TOY.build(
+        *("user_id", "age", "shop", "item_id", "group"),
+        combine="concat",
+        dims=dims,
+        dim=8,
+        query_layers=[4],
+        item_layers=[4],
+        item_bias=False,
+    )
+    n_users, n_items = TOY.world.train.n_users + FIRST, TOY.world.train.n_items + FIRST
+    n_groups = TOY.world.n_groups + FIRST
+    query = n_users * 8 + (8 + 1 + (6 - 1)) * 4 + 4  # id, age, one-hot shop
+    item = n_items * 5 + (5 + n_groups - 1) * 4 + 4
+    assert model.query_encoder.count_params() == query
+    assert model.candidate_encoder.count_params() == item
+
+
+def test_m01_a_history_of_a_one_hot_column_is_the_share_of_each_value():
+    names = ("user_id", "history_group", "item_id", "group")
+    dims = {"group": "one_hot", "user_id": 8, "item_id": 8}
+    model = TOY.build(*names, combine="concat", dims=dims, item_bias=False)
+    rows = np.arange(len(TOY.train["user_row"]))
+    found = embed(model.query_encoder, TOY.train)
+    assert found.shape == (len(rows), 8 + FIRST + TOY.world.n_groups - 1)
+    shares = found[:, :-8] if np.allclose(found[:, :-8].sum(axis=1).max(), 1) else found[:, 8:]
+    lengths = TOY.train["history_group"].lengths
+    assert shares.sum(axis=1) == pytest.approx((lengths > 0).astype(float), abs=1e-6)
+
+
+def test_m06_cosines_without_a_temperature_cannot_lose_less_than_the_floor():
+    """64 rows of unit vectors: at best log(1 + 63 exp(-2)) = 2.254; a temperature lifts that."""
+    own = tf.range(64)
+    losses = {}
+    for temperature in (1.0, 0.05):
+        unit = tf.eye(64)
+        loss = softmax_loss(unit, unit, own, weights=tf.ones(64), temperature=temperature)
+        losses[temperature] = float(loss.total) / 64
+    assert losses[1.0] == pytest.approx(np.log(1 + 63 * np.exp(-1)), rel=1e-5)
+    assert losses[1.0] > np.log(1 + 63 * np.exp(-2)) == pytest.approx(2.254, abs=1e-3)
+    assert losses[0.05] < 1e-6
+
+
+def test_a_query_is_asked_on_its_own_occasion():
+    model = TOY.build("user_id", "shop", "item_id", "group")
+    tower = TwoTower.of(model, TOY.users, TOY.items)
+    users = np.array([3, 3, 3])
+    usual = Queries(users, Ragged.empty(3))
+    shops = np.array([1, 3, 4], np.int32)  # in the table everybody's is 1
+    asked = tower.embed(replace(usual, contexts={"shop": shops}))
+    assert asked[0] == pytest.approx(tower.embed(usual)[0])
+    expected = embed(model.query_encoder, {"user_id": TOY.users["user_id"][users], "shop": shops})
+    assert asked == pytest.approx(expected)
+    assert np.ptp(asked, axis=0).max() > 0
 
 
 def test_a_tower_without_inputs_is_refused():

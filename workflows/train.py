@@ -1,4 +1,7 @@
-"""Fit the two towers on the training rows, keeping the best epoch of a catalogue-wide metric."""
+"""Fit the two towers on the training rows, keeping the best epoch of a catalogue-wide metric.
+
+Models that learn nothing (popularity, content) are built, measured and kept in the same way.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import tensorflow as tf
 from models import prior as priors
 from models.callbacks import DivergedError, Epoch
 from models.checkpoint import Checkpoint
+from models.config import PopularityConfig
 from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
 from models.tracking import MLflow, tracker
@@ -37,7 +41,7 @@ class TrainResult:
         folder: of the stage.
         best: the epoch whose weights were kept.
         epochs: how many ran, those before a resumed one included.
-        rows_per_second: of the fastest epoch, validation included.
+        rows_per_second: of the fastest epoch, validation included; 0 where nothing was learnt.
         seconds: in all.
     """
 
@@ -81,6 +85,9 @@ def train(
         model = build_model(recipe, prepared)
         if warm_start:
             _take_over(model, prepared, warm_start)
+        prior = _popularity(recipe)
+        if prior:
+            apply_prior(model, prepared, prior, as_of="valid")
         fit = _prepare(model, recipe, prepared, _checkpoint(recipe, store, warm_start))
         log.info("training on %s rows, %s", f"{fit.batches.n_rows:,}", device.why)
         extra = _trackers(recipe, store)
@@ -88,7 +95,10 @@ def train(
         files = TrainFiles(draft.folder)
         if recipe.prior:
             prior = _choose_prior(fit, recipe, prepared)
+        if prior:
             files.prior.write_bytes(msgspec.json.encode(prior))
+            # the weights are saved without it: its counts depend on the cut that is asked for
+            apply_prior(model, prepared, Prior(prior.days, 0.0), as_of="valid")
         model.save_weights(files.weights)
         epochs = fit.clock.epochs
         files.history.write_bytes(msgspec.json.format(msgspec.json.encode(epochs), indent=2))
@@ -99,11 +109,12 @@ def train(
         draft.metrics = best.metrics
     if fit.checkpoint:
         fit.checkpoint.remove()
+    fastest = min(e.seconds for e in epochs)
     return TrainResult(
         store.folder("train"),
         best,
         len(epochs),
-        len(fit.batches.order) / min(e.seconds for e in epochs),
+        len(fit.batches.order) / fastest if fastest else 0.0,
         time.perf_counter() - start,
     )
 
@@ -194,6 +205,11 @@ def _run(
         ) from None
 
 
+def _popularity(recipe: Recipe) -> Prior | None:
+    """Return all that a model of kind popularity is: a prior, and nothing beside it."""
+    return Prior(recipe.model.days, 1.0) if isinstance(recipe.model, PopularityConfig) else None
+
+
 def _choose_prior(fit: Fit, recipe: Recipe, prepared: Prepared) -> Prior:
     """Return the prior that validates best, no prior being one of them."""
     assert recipe.prior is not None
@@ -206,6 +222,4 @@ def _choose_prior(fit: Fit, recipe: Recipe, prepared: Prepared) -> Prior:
         scores[prior] = fit.validation.trial.steady(retriever)
     best = max(scores, key=lambda prior: scores[prior])
     log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
-    # the weights are saved without it: its counts depend on the cut that is asked for
-    apply_prior(fit.model, prepared, Prior(best.days, 0.0), as_of="valid")
     return best

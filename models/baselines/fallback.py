@@ -59,7 +59,7 @@ class Fallback:
             (self.popular, np.flatnonzero(helped)),
         ):
             if len(rows):
-                some = Queries(queries.users[rows], queries.histories.take(rows))
+                some = queries.take(rows)
                 out = None if exclude is None else exclude.take(rows)
                 answer = model.top_k(some, k, exclude=out, candidates=candidates)
                 top.items[rows], top.scores[rows] = answer

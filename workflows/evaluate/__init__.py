@@ -1,4 +1,4 @@
-"""Measure the two-tower beside its baselines: same users, candidates, exclusions, same metrics.
+"""Measure a recipe's model beside its baselines: same users, candidates, exclusions, same metrics.
 
 Parameters are learnt on train and chosen on valid. What is not learnt but looked up, histories and
 counts of popularity, is as of the cut: it holds everything before the test part.
@@ -20,6 +20,7 @@ from models.baselines.errors import CannotFit
 from models.baselines.fallback import Fallback, strangers
 from models.baselines.opponent import Facts, as_of
 from models.baselines.popularity import Popularity
+from models.config import ContentConfig, ModelConfig, PopularityConfig
 from models.metrics import Places
 from models.retriever import BrokenModel, Floats, Retriever
 from models.towers import embed
@@ -31,8 +32,9 @@ from workflows.errors import ArtifactError, DataError
 from workflows.evaluate.by_score import hits_by_score
 from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
+from workflows.evaluate.lists import Lists, lists
 from workflows.evaluate.opponents import attributes, chosen
-from workflows.evaluate.report import Opponent, Protocol, Report
+from workflows.evaluate.report import Block, Opponent, Protocol, Report
 from workflows.evaluate.segments import segments
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
@@ -41,6 +43,12 @@ from workflows.store import Store
 log = logging.getLogger(__name__)
 
 TWO_TOWER = "two-tower"
+
+
+def name_of(model: ModelConfig) -> str:
+    """Return what reports call a recipe's own model."""
+    names = {PopularityConfig: "popularity", ContentConfig: "content"}
+    return names.get(type(model), TWO_TOWER)
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,14 @@ def evaluate(
         trial = prepared.trial("test", recipe.evaluate)
         if trial is None:
             raise DataError("The split has no test part; give `split:` a `test` share or file.")
-        report = _Evaluation(recipe, prepared, trial).run(store)
+        others = lists(recipe, prepared, trial)
+        report = _Evaluation(recipe, prepared, trial, others).run(store)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
         draft.rows = report.counts
-        draft.metrics = {n: f.mean for n, f in report.headline.metrics[TWO_TOWER].items()}
+        draft.metrics = {n: f.mean for n, f in report.headline.metrics[report.ours].items()}
     metric = f"recall@{recipe.evaluate.ks[0]}"
-    missed = [lift.missed(report, ours=TWO_TOWER, metric=metric) for lift in min_lifts]
+    missed = [lift.missed(report, metric=metric) for lift in min_lifts]
     return EvaluateResult(
         store.folder("evaluate"),
         report,
@@ -104,28 +113,35 @@ class _Evaluation:
         recipe: the protocol.
         prepared: the etl stage.
         trial: the headline's.
-        places: model → places of the targets under the headline's rule for seen items.
-        turned: model → the same under the other rule.
+        lists: block → what is ranked beside the headline's lists.
+        places: model → places of the trial's targets.
+        beside: block → model → places of those lists' targets.
     """
 
     recipe: Recipe
     prepared: Prepared
     trial: Trial
+    lists: dict[str, Lists]
     places: dict[str, Places] = field(default_factory=dict)
-    turned: dict[str, Places] = field(default_factory=dict)
+    beside: dict[str, dict[str, Places]] = field(default_factory=dict)
     catalogue: dict[str, dict[str, float]] = field(default_factory=dict)
     opponents: dict[str, Opponent] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def ours(self) -> str:
+        """The name of the recipe's own model."""
+        return name_of(self.recipe.model)
+
     def run(self, store: Store) -> Report:
-        """Ask the two-tower and its opponents, then count."""
+        """Ask the recipe's model and its opponents, then count."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
-        self._ask(TWO_TOWER, self._with_fallback(tower))
+        self._ask(self.ours, self._with_fallback(tower))
         by_score = hits_by_score(
             tower,
-            self._with_seen(exclude=False),
+            replace(self.trial, exclude=None),
             self.prepared.part("test"),
             self.recipe.evaluate.ks,
             embed_items=lambda columns: embed(model.candidate_encoder, columns),
@@ -151,7 +167,8 @@ class _Evaluation:
         )
         valid = prepared.trial("valid", recipe.evaluate)
         known = prepared.interactions("train", "valid")
-        for name, result in chosen(recipe.evaluate.baselines, facts, valid):
+        names = [name for name in recipe.evaluate.baselines if name != self.ours]
+        for name, result in chosen(names, facts, valid):
             if isinstance(result, CannotFit):
                 self.left_out[name] = str(result)
                 continue
@@ -159,13 +176,14 @@ class _Evaluation:
             yield name, as_of(result.model, known)
 
     def _ask(self, name: str, retriever: Retriever) -> None:
-        """Rank the trial with a model, under both rules for seen items."""
+        """Rank all trials with a model."""
         config, start = self.recipe.evaluate, time.perf_counter()
         try:
             ranking = self.trial.rank(retriever, max(config.ks))
             self.seconds[name] = round(time.perf_counter() - start, 3)
-            other = self._with_seen(exclude=not config.exclude_seen)
-            self.turned[name] = other.rank(retriever, max(config.ks)).places
+            for block, asked in self.lists.items():
+                found = asked.trial.rank(retriever, max(config.ks)).places
+                self.beside.setdefault(block, {})[name] = found
         except BrokenModel as error:
             raise ArtifactError(
                 f"{name} cannot be ranked: {error} Run `two-tower train` again, with a lower "
@@ -181,29 +199,23 @@ class _Evaluation:
             self.catalogue[name][f"popularity_bias@{k}"] = bias
         log.info("%s: %s users in %.2f s", name, f"{len(self.trial.queries):,}", self.seconds[name])
 
-    def _with_seen(self, *, exclude: bool) -> Trial:
-        """Return the trial with one rule for seen items."""
-        return replace(self.trial, exclude=self.trial.queries.histories if exclude else None)
-
     def _report(self, by_score: dict[str, Floats]) -> Report:
         protocol = self._protocol()
         tally = Tally(self.trial.targets, self.recipe.evaluate)
-        turned = msgspec.structs.replace(protocol, exclude_seen=not protocol.exclude_seen)
         rows = msgspec.structs.replace(protocol, averaged="per row")
         tfrs = msgspec.structs.replace(
             rows, exclude_seen=False, hit="by score", ties="count for the model"
         )
         return Report(
+            ours=self.ours,
             counts=self._counts(),
             fallback=self.recipe.fallback,
             headline=tally.over_users(self.places, protocol),
-            differences=tally.differences(self.places, protocol, ours=TWO_TOWER),
+            differences=tally.differences(self.places, protocol, ours=self.ours),
             beside={
                 "per_row": tally.over_rows(self.places, rows),
-                "seen_excluded" if turned.exclude_seen else "seen_kept": tally.over_users(
-                    self.turned, turned
-                ),
-                "tfrs_compat": tally.shares({TWO_TOWER: by_score}, tfrs),
+                **{name: self._block(name, protocol) for name in self.lists},
+                "tfrs_compat": tally.shares({self.ours: by_score}, tfrs),
             },
             segments={
                 segment.name: tally.segment(self.places, segment.targets, protocol, segment.what)
@@ -214,6 +226,12 @@ class _Evaluation:
             left_out=self.left_out,
             seconds=self.seconds,
         )
+
+    def _block(self, name: str, headline: Protocol) -> Block:
+        found = self.lists[name]
+        tally = Tally(found.trial.targets, self.recipe.evaluate)
+        make = tally.over_rows if found.by_row else tally.over_users
+        return make(self.beside[name], found.protocol(headline))
 
     def _protocol(self) -> Protocol:
         split = msgspec.to_builtins(self.recipe.split)
@@ -232,6 +250,7 @@ class _Evaluation:
             candidates=config.candidates,
             n_candidates=int(self.trial.candidates.sum()),
             exclude_seen=config.exclude_seen,
+            averaged="per user and context" if self.trial.queries.contexts else "per user",
             level=config.level,
         )
 

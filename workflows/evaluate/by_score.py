@@ -13,7 +13,7 @@ import numpy as np
 
 from models.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
 from models.retriever import Floats
-from models.trial import Trial
+from models.trial import Trial, occasions
 from models.two_tower import TwoTower
 
 
@@ -38,7 +38,8 @@ def hits_by_score(
         "accuracy@10" and so on: float64 [n_users], in the order of the trial's queries.
     """
     items = as_array(rows[ITEM_ROW])
-    _, users = np.unique(as_array(rows[USER_ROW]), return_inverse=True)
+    contexts = {name: rows[name] for name in trial.queries.contexts}
+    _, users = occasions(as_array(rows[USER_ROW]), contexts)
     vectors = tower.vectors[items]
     outside = np.flatnonzero(items < 0)
     if len(outside):

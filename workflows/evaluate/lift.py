@@ -40,12 +40,12 @@ class Lift:
             )
         return cls(name, factor)
 
-    def missed(self, report: Report, *, ours: str, metric: str) -> str | None:
+    def missed(self, report: Report, *, metric: str) -> str | None:
         """Say how the bar was missed; None when it was cleared.
 
         A model without a hit clears no bar, and a baseline that did not run cannot be cleared.
         """
-        figures = report.headline.metrics
+        figures, ours = report.headline.metrics, report.ours
         wanted = f"{ours} is to have at least {self.factor:g} times the {metric} of {self.baseline}"
         if self.baseline not in figures:
             why = report.left_out.get(self.baseline, "it is not among evaluate.baselines")

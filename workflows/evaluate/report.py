@@ -85,13 +85,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Every figure of one evaluation.
 
     Attributes:
+        ours: the name of the recipe's own model.
         counts: users and targets, warm and cold; `strangers` are users of no table without a
-            history.
+            history. Where features belong to an interaction, a user on each occasion counts.
         fallback: what answers strangers in the two-tower's place.
         headline: all users, over users.
         differences: the two-tower minus each baseline, user by user, under the same protocol.
-        beside: the same lists under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
-            and `tfrs_compat`.
+        beside: figures under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
+            `tfrs_compat`, and what the recipe asks for: `train_rows`, `catalogue_seen_kept` and the
+            like, row by row.
         segments: name → the figures of some users or targets; absent where there are none.
         catalogue: model → coverage and popularity bias of the headline's lists.
         opponents: baseline → how it came to its parameters.
@@ -99,6 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         seconds: model → wall time of ranking.
     """
 
+    ours: str
     counts: dict[str, int]
     fallback: str
     headline: Block

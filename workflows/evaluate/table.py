@@ -10,20 +10,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from workflows.evaluate.report import Figure, Protocol, Report
+from workflows.evaluate.report import Block, Figure, Protocol, Report
 
 #: How many of the other models stand in a line of another protocol.
 _OTHERS = 3
+#: Blocks of other protocols that every report has (of seen items kept or excluded, one).
+_ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")
 
 
-def tables(report: Report, ks: Sequence[int], *, ours: str) -> list[RenderableType]:
+def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
     """Return the comparison, what stands beside it, and the segments.
 
     Args:
         report: what to show.
         ks: list lengths; models are sorted by recall at the first.
-        ours: the model that the others are compared with.
     """
+    ours = report.ours
     by = f"recall@{ks[0]}"
     figures = report.headline.metrics
     models = sorted(figures, key=lambda model: -figures[model][by].mean)
@@ -31,15 +33,17 @@ def tables(report: Report, ks: Sequence[int], *, ours: str) -> list[RenderableTy
         Padding(Text("\n".join(_head(report))), (1, 0, 0, 0)),
         _comparison(report, ks, models, ours),
         *(Padding(Text(line), (0, 0, 0, 1)) for line in _beside(report, ks[0], ours)),
+        *([_rows(report, ks)] if _asked_by_row(report) else []),
         _segments(report, models, by),
     ]
 
 
 def _head(report: Report) -> list[str]:
-    counts = report.counts
+    counts, averaged = report.counts, report.headline.protocol.averaged
+    asked = "users" if averaged == "per user" else "pairs of a user and a context"
     return [
         protocol_line(report.headline.protocol),
-        f"{counts['users']:,} users ({counts['users_cold']:,} without a history, "
+        f"{counts['users']:,} {asked} ({counts['users_cold']:,} without a history, "
         f"{counts['strangers']:,} of them in no table: answered by {report.fallback}), "
         f"{counts['targets']:,} targets ({counts['targets_cold']:,} never met in training, "
         f"{counts['targets_outside_candidates']:,} that are no candidates: misses for all)",
@@ -102,13 +106,44 @@ def _with_interval(figure: Figure, mean: str, end: str) -> str:
 def _beside(report: Report, first: int, ours: str) -> list[str]:
     """Return a line for each other protocol, and for each model that did not run."""
     lines = []
-    for name, block in report.beside.items():
+    for name in _ALWAYS:
+        block = report.beside.get(name)
+        if block is None:
+            continue
         metric = next(n for n in block.metrics[ours] if n.endswith(f"@{first}"))
         others = [model for model in block.metrics if model != ours]
         others.sort(key=lambda model: -block.metrics[model][metric].mean)
         shown = [f"{m} {block.metrics[m][metric].mean:.4f}" for m in (ours, *others[:_OTHERS])]
         lines.append(f"{name}: {metric} {', '.join(shown)}")
     return lines + [f"{name} is left out: {why}" for name, why in report.left_out.items()]
+
+
+def _asked_by_row(report: Report) -> list[Block]:
+    """Return the blocks that the recipe asked for, of shares of rows."""
+    return [block for name, block in report.beside.items() if name not in _ALWAYS]
+
+
+def _rows(report: Report, ks: Sequence[int]) -> Table:
+    """Return the top-k accuracy of each model in the rows of test and train, side by side."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("share of rows ± standard error")
+    table.add_column("model")
+    for k in ks:
+        table.add_column(f"top {k}", justify="right")
+    for block in (report.beside["per_row"], *_asked_by_row(report)):
+        protocol = block.protocol
+        seen = "without seen ones" if protocol.exclude_seen else "seen ones, too"
+        told = f"{protocol.part} rows among {protocol.n_candidates:,} items, {seen}"
+        for model, figures in block.metrics.items():
+            cells = [_with_error(figures[f"recall@{k}"]) for k in ks]
+            table.add_row(told, model, *cells)
+            told = ""
+    return table
+
+
+def _with_error(figure: Figure) -> str:
+    error = figure.standard_error
+    return f"{figure.mean:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def _segments(report: Report, models: Sequence[str], by: str) -> Table:

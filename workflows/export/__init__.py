@@ -165,7 +165,7 @@ def _items(model: Model, prepared: Prepared) -> _Side:
 def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
     vectors = embed(side.tower, side.inputs)
-    _refuse_broken(vectors, side.name)
+    _refuse_broken(vectors, side)
     towers.save(side.tower, folder / side.tower_name)
     raw_towers.save(
         side.tower,
@@ -191,12 +191,14 @@ def _to_arrow(column: npt.NDArray[np.generic] | Ragged) -> pa.Array:
     return pa.array(column)
 
 
-def _refuse_broken(vectors: npt.NDArray[np.float32], side: str) -> None:
+def _refuse_broken(vectors: npt.NDArray[np.float32], side: _Side) -> None:
+    name = side.name
     if not np.isfinite(vectors).all():
-        raise ArtifactError(f"{side} embeddings hold NaN or infinity; train again.")
-    if len(vectors) > 1 and np.ptp(vectors, axis=0).max() == 0:
+        raise ArtifactError(f"{name} embeddings hold NaN or infinity; train again.")
+    learns = bool(side.tower.trainable_weights)  # popularity says the same to everybody
+    if learns and len(vectors) > 1 and np.ptp(vectors, axis=0).max() == 0:
         raise ArtifactError(
-            f"all {len(vectors)} {side} embeddings are the same: the {side} tower learnt nothing. "
+            f"all {len(vectors)} {name} embeddings are the same: the {name} tower learnt nothing. "
             "Give it inputs that differ, or train longer."
         )
 

@@ -100,9 +100,15 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """
     try:
         _refuse_infinite(raw)
-        return msgspec.convert(raw, Recipe)
+        return msgspec.convert(_with_kind(raw), Recipe)
     except msgspec.ValidationError as error:
         raise RecipeError(explain(str(error), raw, where, text)) from None
+
+
+def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the recipe with the kind of its model, which is two_tower unless it says otherwise."""
+    model = raw.get("model", {})
+    return {**raw, "model": {"kind": "two_tower", **model}} if isinstance(model, dict) else raw
 
 
 def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

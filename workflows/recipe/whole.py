@@ -11,7 +11,9 @@ from msgspec import Meta
 
 from models.config import (
     EvaluateConfig,
+    IndexConfig,
     LossConfig,
+    ModelConfig,
     OptimizerConfig,
     Part,
     PriorConfig,
@@ -60,7 +62,7 @@ class Recipe(Part, frozen=True):
     filter: tuple[Filter, ...] = ()
     history: History | None = None
     vocabulary: VocabularyRule = VocabularyRule()
-    model: TwoTowerConfig = TwoTowerConfig()
+    model: ModelConfig = TwoTowerConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     prior: PriorConfig | None = None
@@ -68,6 +70,7 @@ class Recipe(Part, frozen=True):
     train: TrainConfig = TrainConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    index: IndexConfig = IndexConfig()
     fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ class Recipe(Part, frozen=True):
         if not times and isinstance(self.split, LeaveLast | GlobalTime):
             raise ValueError("this kind of split needs a feature with role time")
         self._check_history(times)
+        self._check_model()
         named = [("interactions", self.interactions), *(("join", j.table) for j in self.join)]
         if isinstance(self.split, GivenFiles):
             named += [("split", s) for s in (self.split.valid, self.split.test) if s]
@@ -124,6 +128,20 @@ class Recipe(Part, frozen=True):
             if feature is None or feature.role != "item" or feature.kind != "category":
                 raise ValueError(f"history column {column!r} is no item feature of kind category")
 
+    def _check_model(self) -> None:
+        two_tower = isinstance(self.model, TwoTowerConfig)
+        if self.prior and not (two_tower and self.model.item_bias):
+            raise ValueError(
+                "prior is a part of the item bias: it needs a model of kind two_tower with "
+                "item_bias: true"
+            )
+        for column in self.model.dims if isinstance(self.model, TwoTowerConfig) else ():
+            feature = self.features.get(column)
+            if feature is None or not feature.encoded or not feature.input:
+                raise ValueError(
+                    f"model.dims names {column!r}, which is no input of kind category or categories"
+                )
+
     def _raw_features(self) -> dict[str, Feature]:
         made = [step.to for step in self.derive]
         asked = [(step.of, step.reads) for step in self.derive]
@@ -136,9 +154,9 @@ class Recipe(Part, frozen=True):
     def of_raw_files(self) -> Recipe:
         """Return the recipe by which files are read: its features are raw columns, unmade."""
         features = self._raw_features()
-        return msgspec.structs.replace(
-            self, features=features, pivot=None, derive=(), filter=(), join=(), history=None
-        )
+        bare: dict[str, Any] = {"pivot": None, "derive": (), "filter": (), "join": ()}
+        bare |= {"history": None, "model": TwoTowerConfig()}
+        return msgspec.structs.replace(self, features=features, **bare)
 
     def _id(self, role: str) -> str:
         return next(n for n, f in self.features.items() if f.id and f.role == role)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.table import protocol_line
 from workflows.recipe import ByUser, GlobalTime, LeaveLast, RandomRows
 from workflows.report import comparison, dataset, numbers, origin, segments
@@ -137,7 +136,7 @@ def _limits(finished: Finished) -> Iterator[str]:
         "shown counts as a miss, and a model that is put to use changes what is logged next."
     )
     if cold := scores.segments.get("targets_cold"):
-        figure = cold.metrics[TWO_TOWER][finished.metric]
+        figure = cold.metrics[scores.ours][finished.metric]
         yield (
             f"Items that training never met: {finished.metric} {numbers.with_interval(figure)} on "
             f"{numbers.counted(cold.targets, 'held-out row')}."
@@ -145,7 +144,7 @@ def _limits(finished: Finished) -> Iterator[str]:
     bias = f"popularity_bias@{finished.k}"
     yield (
         f"Popularity: the mean popularity percentile of what it shows is "
-        f"{scores.catalogue[TWO_TOWER][bias]:.3f} (0.5 for random lists, near 1 for the head "
+        f"{scores.catalogue[scores.ours][bias]:.3f} (0.5 for random lists, near 1 for the head "
         "alone)."
     )
     people = [c for c in finished.model.query_encoder.schema.column_names if c in recipe.features]

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from models.callbacks import VAL_MEAN
-from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.report import Block, Figure, Protocol
 from workflows.evaluate.table import protocol_line
 from workflows.report import numbers
@@ -30,7 +29,7 @@ def comparison(finished: Finished) -> Iterator[Markup]:
     head, body = comparison_table(finished)
     caption = "All models, the best first"
     rows_of = [list(map(_two_lines, row)) for row in body]
-    yield table(caption, head, rows_of, numeric=True, marked=TWO_TOWER)
+    yield table(caption, head, rows_of, numeric=True, marked=finished.scores.ours)
     yield paragraph(
         "Differences are the two-tower's figure minus the model's, user by user: an interval above "
         "0 says that the two-tower is better. Coverage is the share of the catalogue that stands "
@@ -83,7 +82,7 @@ def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
             ]
         )
     named = [name.replace("_", " ") for name in beyond]
-    return ["model", metric, f"{TWO_TOWER} minus it", *others, *named], rows
+    return ["model", metric, f"{finished.scores.ours} minus it", *others, *named], rows
 
 
 def _opponents(finished: Finished) -> Iterator[Markup]:
@@ -113,7 +112,7 @@ def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
 
 def _beside(finished: Finished) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the figures under other protocols: ours and the best others'."""
-    models = [TWO_TOWER, *(m for m in finished.models if m != TWO_TOWER)][:4]
+    models = [finished.scores.ours, *(m for m in finished.models if m != finished.scores.ours)][:4]
     rows = []
     for name, block in finished.scores.beside.items():
         found = (_usual(block, model, finished.k) for model in models)

@@ -16,7 +16,6 @@ from models.trial import Trial
 from models.two_tower import Model, TwoTower
 from workflows import etl
 from workflows.artifacts import TrainFiles, load_model
-from workflows.evaluate import TWO_TOWER
 from workflows.evaluate.report import Block, Figure, Report
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
@@ -98,7 +97,7 @@ class Finished:
     @property
     def rival(self) -> str | None:
         """The best baseline; None where none ran."""
-        return next((model for model in self.models if model != TWO_TOWER), None)
+        return next((model for model in self.models if model != self.scores.ours), None)
 
     def headline(self, model: str) -> Figure:
         """Return a model's figure by the headline metric."""

@@ -84,7 +84,8 @@ def neighbours(finished: Finished) -> list[Neighbours]:
     met = np.flatnonzero(finished.item_counts > 0)
     known = met[np.argsort(-finished.item_counts[met], kind="stable")[:N_KNOWN]]
     vectors = _directions(finished)
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1), np.finfo(np.float32).tiny)
+    lengths = np.linalg.norm(vectors, axis=1)
+    lengths[lengths == 0] = 1  # a zero vector is like no other
     found = []
     for item in known:
         others = met[met != item]

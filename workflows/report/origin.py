@@ -47,8 +47,9 @@ def model_facts(finished: Finished) -> dict[str, str]:
     }
     if finished.prior:
         prior = finished.prior
+        decay = "no decay" if prior.days is None else f"decay {prior.days:g} days"
         facts["prior"] = (
-            f"recent popularity, decay {prior.days:g} days, weight {prior.weight:g}"
+            f"recent popularity, {decay}, weight {prior.weight:g}"
             if prior.weight
             else "recent popularity was tried; none was best"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from workflows.evaluate import TWO_TOWER
 from workflows.report import (
     comparison,
     dataset,
@@ -68,7 +67,7 @@ def _opening(finished: Finished) -> Iterator[Markup]:
 
 def _tiles(finished: Finished) -> Iterator[Markup]:
     """Yield what a reader in a hurry should take along."""
-    ours, metric = finished.headline(TWO_TOWER), finished.metric
+    ours, metric = finished.headline(finished.scores.ours), finished.metric
     level = f"{finished.scores.headline.protocol.level:.0%} interval"
     low, high = ours.low, ours.high
     interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}, {level}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.evaluate import TWO_TOWER
 from workflows.report import numbers
 from workflows.report.charts import Range, Text, ranges
 from workflows.report.finished import Finished
@@ -27,7 +26,9 @@ def segments(finished: Finished) -> Iterator[Markup]:
 def _segment_chart(finished: Finished, start: str, what: str, unit: str) -> Markup | None:
     """Draw the two-tower, the best baseline and popularity by segment, if there are any."""
     blocks = finished.segments(start)
-    shown = [m for m in (TWO_TOWER, finished.rival, "popularity") if m in finished.models]
+    shown = [
+        m for m in (finished.scores.ours, finished.rival, "popularity") if m in finished.models
+    ]
     models = list(dict.fromkeys(m for m in shown if m))
     rows: dict[str, list[Range | None]] = {}
     for name, block in blocks.items():

@@ -1,0 +1,90 @@
+"""Models of other kinds, and towers with one-hots, go the way of any two-tower, stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import CPU, SETTINGS, Run, World
+from world import RECIPE
+
+from models.baselines.popularity import Popularity
+from workflows.artifacts import TrainFiles
+from workflows.etl import etl
+from workflows.evaluate import evaluate
+from workflows.export import export
+from workflows.exported import Export, Wish
+from workflows.prepared import Prepared
+from workflows.report import report
+from workflows.store import Store
+from workflows.train import train
+
+CONTENT = ("model={kind: content}", "history.columns=[genres]", "features.genres={role: item}")
+POPULARITY = ("model={kind: popularity}",)
+ONE_HOT = (
+    "model={dim: 8, combine: concat, item_bias: false, item_layers: [6], query_layers: [6], "
+    "dims: {genres: one_hot, city: one_hot, shop: one_hot, item_id: 5}}",
+)
+
+
+def whole(folder: Path, *overrides: str) -> Run:
+    """Run the four stages on the tiny world."""
+    folder.mkdir(exist_ok=True)
+    world = World(folder / "raw", text=RECIPE + SETTINGS).write()
+    recipe = world.recipe(*overrides, "evaluate.baselines=[popularity, content]")
+    run = Run(world, recipe, Store(folder / "run"))
+    etl(recipe, run.store, CPU, data=world.folder)
+    train(recipe, run.store, CPU)
+    evaluate(recipe, run.store, CPU)
+    export(recipe, run.store, CPU)  # which checks the towers in a fresh process
+    return run
+
+
+def headline(run: Run) -> dict[str, dict[str, float]]:
+    found = evaluate(run.recipe, run.store, CPU).report.headline.metrics
+    return {model: {n: f.mean for n, f in figures.items()} for model, figures in found.items()}
+
+
+@pytest.mark.slow
+def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
+    run = whole(tmp_path, *POPULARITY)
+    found = headline(run)
+    assert sorted(found) == ["content", "popularity"]  # once, as the recipe's own
+    prepared = Prepared.open(run.store, run.recipe)
+    trial = prepared.trial("test", run.recipe.evaluate)
+    assert trial is not None
+    counts = Popularity().fit(prepared.interactions("train", "valid"))
+    for name, values in trial.per_user(counts, run.recipe.evaluate.ks).items():
+        assert found["popularity"][name] == pytest.approx(values.mean())
+    (epoch,) = TrainFiles(run.store.folder("train")).read_history()
+    assert "loss" not in epoch.metrics
+    lists = Export.open(run.store, run.recipe).lists(np.array(["u6", "u7"]), Wish(keep_seen=True))
+    by_user = lists.to_pandas().groupby("user_id")["item_id"].agg(list)
+    assert by_user["u6"] == by_user["u7"]
+    vectors = np.stack(
+        pq.read_table(run.store.folder("export") / "item_embeddings.parquet")[
+            "embedding"
+        ].to_numpy()
+    )
+    assert vectors.shape[1] == 1
+    page = report(run.recipe, run.store, CPU).page.read_text(encoding="utf-8")
+    assert "popularity minus it" in page
+
+
+@pytest.mark.slow
+def test_m05_content_goes_the_whole_way(tmp_path: Path):
+    run = whole(tmp_path, *CONTENT)
+    found = headline(run)
+    assert sorted(found) == ["content", "popularity"]
+    assert found["content"] != found["popularity"]
+
+
+@pytest.mark.slow
+def test_m02_one_hots_are_exported_for_codes_and_raw_values(tmp_path: Path):
+    run = whole(tmp_path, *ONE_HOT)
+    table = pq.read_table(run.store.folder("export") / "item_embeddings.parquet")
+    vectors = np.stack(table["embedding"].to_numpy())
+    assert vectors.shape[1] == 6
+    assert np.ptp(vectors, axis=0).min() > 0

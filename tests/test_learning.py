@@ -1,0 +1,119 @@
+"""Each recipe, on its small sample, learns the planted tastes: systems.md (J), marks measured once.
+
+Popularity knows nothing of a user, the oracle knows all that was planted; what a recipe trains lies
+between the two, by at least these marks. They were measured on the samples of seed 1, with the
+epochs that stand here; what was reached stands beside each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from tiny_run import CPU
+
+from models import metrics
+from models.baselines.popularity import Popularity
+from models.callbacks import Epoch
+from models.retriever import Retriever
+from models.two_tower import TwoTower
+from workflows import recipe as recipes
+from workflows.artifacts import TrainFiles, load_model
+from workflows.etl import etl
+from workflows.prepared import Prepared
+from workflows.recipe import Recipe
+from workflows.sample import learning_marks, sample
+from workflows.store import Store
+from workflows.train import train
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A recipe that was trained on its sample."""
+
+    recipe: Recipe
+    prepared: Prepared
+    epochs: list[Epoch]
+    model: TwoTower
+
+    def share(self, asked: Retriever | None = None, *, k: int, part: str = "test") -> float:
+        """Return the share of held-out rows whose item is among the first k, seen items kept."""
+        config = msgspec.structs.replace(self.recipe.evaluate, exclude_seen=False)
+        trial = self.prepared.trial(part, config)
+        assert trial is not None
+        places = trial.rank(asked or self.model, k).places
+        hits = metrics.hits_by_user(places, trial.targets, k=k)
+        return float(hits.sum() / len(trial.targets.values))
+
+    @property
+    def popularity(self) -> Popularity:
+        return Popularity().fit(self.prepared.interactions("train"))
+
+
+def learn(folder: Path, name: str, *overrides: str) -> Learnt:
+    """Make the sample unless it is there, and run etl and train on it."""
+    base, _, variant = name.partition(":")
+    raw = folder / "raw"
+    if not raw.exists():
+        sample(base, "small", raw)
+    recipe = recipes.load(RECIPES / f"{base}.yaml", overrides, variant=variant)
+    store = Store(folder / recipe.digest())
+    etl(recipe, store, CPU, data=raw)
+    epochs = TrainFiles(train(recipe, store, CPU).folder).read_history()
+    prepared = Prepared.open(store, recipe)
+    model = load_model(store, recipe, prepared)
+    return Learnt(recipe, prepared, epochs, TwoTower.of(model, prepared.users, prepared.items))
+
+
+@pytest.mark.slow
+def test_t10_hm_beats_popularity_by_month_and_temperature(tmp_path: Path):
+    """Measured: 0.254 of rows; popularity 0.175, without the month 0.217, temperature 1: 0.219."""
+    quick = "train.epochs=4"
+    learnt = learn(tmp_path, "hm", quick)
+    ours, popularity = learnt.share(k=10), learnt.share(learnt.popularity, k=10)
+    assert ours >= 1.3 * popularity
+    assert ours < learning_marks(tmp_path / "raw", k=10).oracle
+    flat = [f"features.{name}.input=false" for name in ("month_sin", "month_cos")]
+    assert ours >= 1.05 * learn(tmp_path, "hm", quick, *flat).share(k=10)
+    assert ours >= 1.05 * learn(tmp_path, "hm", quick, "loss.temperature=1.0").share(k=10)
+
+
+@pytest.mark.slow
+def test_t10_hm_joined_learns_where_popular_items_are_no_negatives_of_everybody(tmp_path: Path):
+    """Measured: as published 0.095, below popularity's 0.164; fixed 0.238."""
+    published, fixed = learn(tmp_path, "hm-joined"), learn(tmp_path, "hm-joined:fixed")
+    popularity = fixed.share(fixed.popularity, k=10)
+    assert published.share(k=10) < popularity
+    assert 1.3 * popularity <= fixed.share(k=10)
+    assert fixed.share(k=10) < learning_marks(tmp_path / "raw", k=10).oracle
+
+
+@pytest.mark.slow
+def test_t10_babyshops_four_systems_stand_in_the_published_order(tmp_path: Path):
+    """Measured: 0.177, 0.189, 0.295, 0.317; the simple one has 0.594 of its training rows."""
+    names = ("babyshop:popularity", "babyshop", "babyshop:content", "babyshop:hybrid")
+    systems = {name: learn(tmp_path, name) for name in names}
+    popularity, simple, content, hybrid = (system.share(k=100) for system in systems.values())
+    assert popularity < simple < content < hybrid
+    assert hybrid >= 1.5 * popularity
+    assert hybrid < learning_marks(tmp_path / "raw", k=100).oracle
+    # one embedding a user and one an item learn the rows by heart
+    assert systems["babyshop"].share(k=100, part="train") - simple >= 0.3
+
+
+@pytest.mark.slow
+def test_t10_aliccp_learns_with_adam_and_hardly_with_the_notebooks_adagrad(tmp_path: Path):
+    """Measured: 0.175; popularity 0.063; the notebook's settings 0.009, and 1 % off the loss."""
+    adam = learn(tmp_path, "aliccp:adam")
+    ours, popularity = adam.share(k=10), adam.share(adam.popularity, k=10)
+    assert ours >= 2 * popularity
+    assert ours < learning_marks(tmp_path / "raw", k=10).oracle
+    notebook = learn(tmp_path, "aliccp")
+    first, *_, last = (epoch.metrics["loss"] for epoch in notebook.epochs)
+    assert last < first < math.log(notebook.recipe.train.batch_size)
+    assert notebook.share(k=10) < popularity

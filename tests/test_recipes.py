@@ -1,0 +1,65 @@
+"""The recipes of the published systems: what they say, and what a model cannot be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from models.config import ContentConfig, PopularityConfig, TwoTowerConfig
+from workflows import recipe as recipes
+from workflows.errors import RecipeError
+from workflows.recipe import Recipe
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def load(name: str, variant: str = "", *overrides: str) -> Recipe:
+    return recipes.load(FOLDER / f"{name}.yaml", overrides, variant=variant)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_head_says_what_to_download_and_type(path: Path):
+    head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
+    assert head
+    told = " ".join(line.removeprefix("#").strip() for line in head[0].splitlines())
+    if path.stem != "movielens-100k":  # fetched
+        assert f"data/{path.stem}" in told
+        assert f"make etl train evaluate export RECIPE={path.stem}" in told
+        assert f"two-tower sample --recipe {path.stem}" in told
+
+
+def test_kinds_of_models():
+    assert load("babyshop", "popularity").model == PopularityConfig()
+    assert load("babyshop", "content").model == ContentConfig()
+    assert isinstance(load("babyshop", "hybrid").model, TwoTowerConfig)
+
+
+def test_t01_the_published_losses():
+    """Of TensorFlow Recommenders and of Merlin, as models.config says they are."""
+    tfrs, merlin = load("hm-joined").loss, load("aliccp").loss
+    assert (tfrs.kind, tfrs.logq, tfrs.mask, tfrs.reduction) == ("in_batch", False, "none", "sum")
+    assert (merlin.kind, merlin.logq, merlin.mask) == ("in_batch", False, "item")
+    assert (merlin.reduction, merlin.temperature) == ("mean", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.kind=content", "unknown field `dim`"),
+        ("model={kind: tensor}", "Expected one of: two_tower, popularity, content"),
+        ("model={kind: popularity, days: 0}", "Expected `float` > 0.0"),
+        ("model.dims={brand: 8}", "dims gives columns widths of their own: it needs combine conc"),
+        (
+            "model={combine: concat, dims: {brand: 8}}",
+            "model.dims names 'brand', which is no input of kind category or categories",
+        ),
+        ("model={combine: concat, dims: {item_no: two}}", "Invalid enum value 'two'"),
+        ("prior={}", "prior is a part of the item bias: it needs a model of kind two_tower"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(override: str, message: str):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load("babyshop", "", override)

@@ -1,0 +1,74 @@
+"""What is ranked beside the headline's lists: by other rules, or of the training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from models.config import Ranked
+from models.trial import Trial
+from workflows.evaluate.report import Protocol
+from workflows.prepared import Prepared
+from workflows.recipe import Recipe
+
+_SEEN = {True: "seen_excluded", False: "seen_kept"}
+TRAIN_ROWS = "train_rows"
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists that are measured beside the headline's.
+
+    Attributes:
+        trial: who is asked for what.
+        part: whose rows are wanted.
+        ranked: what the lists are made of.
+        by_row: figures are shares of rows, not means over users.
+    """
+
+    trial: Trial
+    part: str
+    ranked: Ranked
+    by_row: bool = True
+
+    def protocol(self, headline: Protocol) -> Protocol:
+        """Return what the figures mean: what the headline's do, but for these rules."""
+        return msgspec.structs.replace(
+            headline,
+            part=self.part,
+            candidates=self.ranked.candidates,
+            n_candidates=int(self.trial.candidates.sum()),
+            exclude_seen=self.ranked.exclude_seen,
+            averaged="per row" if self.by_row else headline.averaged,
+        )
+
+
+def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, Lists]:
+    """Return the lists to measure by the names of their blocks.
+
+    Args:
+        recipe: its `evaluate` says what is asked for.
+        prepared: the etl stage.
+        headline: the trial of the test part.
+    """
+    config = recipe.evaluate
+    turned = Ranked(candidates=config.candidates, exclude_seen=not config.exclude_seen)
+    exclude = headline.queries.histories if turned.exclude_seen else None
+    found = {
+        _SEEN[turned.exclude_seen]: Lists(
+            replace(headline, exclude=exclude), "test", turned, by_row=False
+        )
+    }
+    asked = [(f"{r.candidates}_{_SEEN[r.exclude_seen]}", "test", r) for r in config.also]
+    if config.train_rows:
+        kept = Ranked(candidates=config.candidates, exclude_seen=False)
+        asked.append((TRAIN_ROWS, "train", kept))
+    for name, part, ranked in asked:
+        rules = msgspec.structs.replace(
+            config, candidates=ranked.candidates, exclude_seen=ranked.exclude_seen
+        )
+        trial = prepared.trial(part, rules)
+        assert trial is not None  # test has rows, or there were no headline
+        found[name] = Lists(trial, part, ranked)
+    return found
