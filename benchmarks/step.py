@@ -4,7 +4,7 @@
 
 Medians over thirty steps of the model of benchmarks/training.py: the whole step, the same without
 the loss (towers, their gradients, the optimiser), the towers forward, the loss with both gradients,
-the loader.
+the loader. The item tower sees each item of the batch once, as in training.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from workload import make
 
 import tensorflow as tf  # isort: skip - after the device
 
-from models import in_batch, masks
+from models import in_batch
 from models.batches import Batches
 from models.optimizer import LazyAdam
+from models.sampled_softmax import ITEM, QUERY, SampledSoftmax
 
 
 def main() -> None:
@@ -35,21 +36,28 @@ def main() -> None:
     batches = Batches(made.train, batch_size=options.batch, seed=1)
     batch = {name: tf.constant(values) for name, values in batches[0].items()}
     model, adam = made.model, LazyAdam(0.001)
-    towers = (model.query_encoder, model.candidate_encoder)
     adam.build(model.trainable_variables)
-    query, item = (tower(batch) for tower in towers)
-    own = tf.range(options.batch)
+    output = next(layer for layer in model.submodules if isinstance(layer, SampledSoftmax))
+    rows, own, repeats = tf.unique_with_counts(batch["item_row"])
     weights = tf.fill([options.batch], 1 / options.batch)
 
-    def loss_of(query: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        mask = masks.same_item(tf.reshape(batch["item_row"], [-1]), own)
-        return in_batch.softmax_loss(query, item, own, weights=weights, mask=mask).total
+    def towers(training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        return model.query_encoder(batch, training=training), output.embed_items(rows, training)
 
-    def step(loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    def whole() -> tf.Tensor:
+        vectors = {QUERY: model.query_encoder(batch, training=True)}
+        vectors[ITEM] = model.candidate_encoder(batch, training=True)
+        return output.loss_of(vectors, batch, training=True).total
+
+    def without_loss() -> tf.Tensor:
+        query, item = towers(training=True)
+        return tf.reduce_sum(query * tf.gather(item, own))
+
+    def step(loss: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
         @tf.function(autograph=False)
         def run() -> tf.Tensor:
             with tf.GradientTape() as tape:
-                total = loss(*(tower(batch, training=True) for tower in towers))
+                total = loss()
             gradients = tape.gradient(total, model.trainable_variables)
             adam.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return total
@@ -58,18 +66,22 @@ def main() -> None:
 
     @tf.function(autograph=False)
     def forward() -> tf.Tensor:
-        return tf.add_n([tf.reduce_sum(tower(batch)) for tower in towers])
+        return tf.add_n([tf.reduce_sum(vectors) for vectors in towers()])
+
+    query, item = towers()
 
     @tf.function(autograph=False)
     def loss_alone() -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch([query, item])
-            total = loss_of(query, item)
+            total = in_batch.softmax_loss(
+                query, item, own, weights=weights, repeats=tf.cast(repeats, tf.float32)
+            ).total
         return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(total, [query, item])])
 
     parts = {
-        "whole step": step(loss_of),
-        "without the loss": step(lambda q, i: tf.reduce_sum(q * i)),
+        "whole step": step(whole),
+        "without the loss": step(without_loss),
         "towers forward": forward,
         "loss and its gradients": loss_alone,
         "loader": lambda: batches[1],

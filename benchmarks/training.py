@@ -6,6 +6,7 @@
 inferred sizes, MLPs 128-64, in-batch softmax, Adam at 0.001. What a row gets from each:
 
 - ours: equal items masked, logQ on; towers, loss, optimiser and Keras fit as in `two-tower train`.
+  Without dropout, as here, an item that stands in a batch often is embedded and compared once.
 - raw Merlin: TwoTowerModelV2 as in its notebook 05, with its metrics and with metrics off.
 - TFRS: its Retrieval task, metrics off; its default does not mask equal items, the others do.
 - PyTorch: eager, sparse embedding gradients and SparseAdam; and with a blockwise loss by hand.

@@ -9,7 +9,8 @@ rows) is taken off its logit. The correction does not depend on the temperature.
 TensorFlow's own way keeps several matrices [B, C] and reads each from memory again and again. Here
 a block of rows at a time gets its probabilities, its loss and its part of both gradients while it
 lies in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
-memory is O((B + C)·d), and the three matrix products are most of the time. Pure functions.
+memory is O((B + C)·d), and the three matrix products are most of the time. Equal columns need not
+be repeated: m of them are one whose logit is log m higher. Pure functions.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def softmax_loss(
     temperature: float = 1.0,
     log_q: tf.Tensor | None = None,
     mask: Mask | None = None,
+    repeats: tf.Tensor | None = None,
     precision: str = "float32",
     block_scores: int = BLOCK_SCORES,
 ) -> Loss:
@@ -94,15 +96,23 @@ def softmax_loss(
         temperature: T > 0.
         log_q: of each column's item, float32 [C]; None for no correction.
         mask: which columns are no negatives of a row; it leaves out the row's own.
+        repeats: how many equal columns each one stands for, float32 [C]; None for one. A row's own
+            counts once: its repeats are no negatives.
         precision: of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
     """
     own = tf.cast(own, tf.int32)
+    bias = None if log_q is None else -log_q
+    surplus = None
+    if repeats is not None:
+        more = tf.math.log(repeats)
+        bias = more if bias is None else bias + more
+        surplus = tf.gather(more, own)
 
     @tf.custom_gradient
     def loss(queries: tf.Tensor, items: tf.Tensor) -> tuple[Loss, Callable[..., object]]:
         rows, d_queries, d_items = _blocks(
-            queries / temperature, items, own, weights, log_q, mask, precision, block_scores
+            queries / temperature, items, own, weights, bias, surplus, mask, precision, block_scores
         )
 
         def gradient(d_total: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -118,19 +128,23 @@ def _blocks(
     items: tf.Tensor,
     own: tf.Tensor,
     weights: tf.Tensor,
-    log_q: tf.Tensor | None,
+    bias: tf.Tensor | None,
+    surplus: tf.Tensor | None,
     mask: Mask | None,
     precision: str,
     block_scores: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1."""
+    """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1.
+
+    `bias` [C] is added to every row's logits, `surplus` [B] taken off those of the own columns.
+    """
     n_rows, dim = tf.shape(queries)[0], queries.shape[1]
     step = tf.clip_by_value(block_scores // tf.maximum(tf.shape(items)[0], 1), 1, n_rows)
     count = -(-n_rows // tf.maximum(step, 1))
     wide = items
-    if log_q is not None:  # one dimension more costs less than a pass over the scores
+    if bias is not None:  # one dimension more costs less than a pass over the scores
         queries = tf.concat([queries, tf.ones_like(queries[:, :1])], 1)
-        wide = tf.concat([items, -log_q[:, None]], 1)
+        wide = tf.concat([items, bias[:, None]], 1)
 
     narrow_items, wide = (tf.cast(v, precision) for v in (items, wide))
 
@@ -141,6 +155,9 @@ def _blocks(
         stop = tf.minimum(start + step, n_rows)
         query, mine, weight = queries[start:stop], own[start:stop], weights[start:stop, None]
         scores = _product(tf.cast(query, precision), wide, transpose_b=True)
+        if surplus is not None:
+            cells = tf.stack([tf.range(stop - start), mine], 1)
+            scores = tf.tensor_scatter_nd_sub(scores, cells, surplus[start:stop])
         if mask is not None:
             cells = mask(start, stop)
             never = tf.fill([tf.shape(cells)[0]], _NEVER)

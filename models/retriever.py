@@ -7,8 +7,8 @@ code).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -129,23 +129,33 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Queries:
-    """Who asks, and what they have done so far.
+    """Who asks, what they have done so far, and on what occasion.
 
     Attributes:
         users: user row, int64 [n_queries]; -1 is somebody unknown.
         histories: item rows of each query's user, oldest first; n_queries lists.
+        contexts: inputs of the query tower that belong to the occasion, n_queries rows each; what
+            is not here is as it was on the user's last occasion.
     """
 
     users: Ints
     histories: Ragged
+    contexts: Mapping[str, npt.NDArray[np.generic] | Ragged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
 
+    def take(self, rows: Ints) -> Queries:
+        """Return some of the queries."""
+        contexts = {
+            name: column.take(rows) if isinstance(column, Ragged) else column[rows]
+            for name, column in self.contexts.items()
+        }
+        return Queries(self.users[rows], self.histories.take(rows), contexts)
+
     def block(self, rows: slice) -> Queries:
         """Return the queries of a slice."""
-        numbers = np.arange(len(self))[rows]
-        return Queries(self.users[rows], self.histories.take(numbers))
+        return self.take(np.arange(len(self))[rows])
 
 
 class TopK(NamedTuple):
@@ -262,9 +272,16 @@ def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
     return top
 
 
-def blocks(n_queries: int, n_items: int) -> Iterator[slice]:
-    """Cut queries into slices whose scores against the whole catalogue fit in memory."""
-    step = max(1, BLOCK_SCORES // max(1, n_items))
+def blocks(n_queries: int, n_items: int, *, at_least: int = 1) -> Iterator[slice]:
+    """Cut queries into slices whose scores against the whole catalogue fit in memory.
+
+    Args:
+        n_queries: to be cut.
+        n_items: size of the catalogue.
+        at_least: queries that a slice should have; for them it may be four times as large.
+    """
+    fit = BLOCK_SCORES // max(1, n_items)
+    step = max(1, fit, min(at_least, 4 * fit))
     for start in range(0, n_queries, step):
         yield slice(start, min(start + step, n_queries))
 

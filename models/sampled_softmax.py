@@ -7,7 +7,7 @@ at all; this one is `models.in_batch` instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import merlin.models.tf as mm
 import numpy as np
@@ -18,7 +18,7 @@ from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 from models import in_batch, masks
 from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column, Columns
 from models.config import LossConfig
-from models.layers import Draws
+from models.layers import Draws, Dropout, IdDropout
 from models.retriever import Ragged
 from models.towers import Tower
 
@@ -44,11 +44,31 @@ class TrainingFacts:
     seed: int
 
 
+class Comparison(NamedTuple):
+    """The items that a batch's rows are compared with, one a column.
+
+    Attributes:
+        rows: of the item table, int [C].
+        vectors: float32 [C, dim].
+        own: the column of each row's own item, int [B].
+        repeats: how often each item was drawn, float32 [C]; None where each draw is a column.
+    """
+
+    rows: tf.Tensor
+    vectors: tf.Tensor
+    own: tf.Tensor
+    repeats: tf.Tensor | None = None
+
+
 class SampledSoftmax(ModelOutput):
     """Merlin's place for a loss, filled with the one of `models.in_batch`.
 
     In training its prediction is the batch's loss, once a row, float32 [B, 1], to be compiled with
     `BatchLoss`; at inference the score of each query with its own item, float32 [B, 1].
+
+    An item that stands in a batch many times is embedded once, and its repeats, which no mask but
+    `none` leaves to its own rows, are one column: the same loss and gradients for fewer products.
+    Not so where the item tower drops numbers out: there each repeat is a vector of its own.
 
     Args:
         config: the loss.
@@ -77,6 +97,8 @@ class SampledSoftmax(ModelOutput):
                 log_q, batch_size=facts.batch_size, negatives=config.negatives
             )
         self.n_items = n_items
+        random = any(isinstance(layer, (Dropout, IdDropout)) for layer in tower.submodules)
+        self.merged = config.mask != "none" and not random
         self.draws = Draws(facts.seed)
         self.log_q = tf.constant(log_q)
         self.liked = tf.constant(facts.positives.values, tf.int32)
@@ -114,15 +136,16 @@ class SampledSoftmax(ModelOutput):
             training: whether items outside the batch are embedded with dropout.
         """
         own = tf.reshape(features[ITEM_ROW], [-1])
-        rows, vectors, columns = self._candidates(own, inputs[ITEM], training)
+        against = self._comparison(own, inputs[ITEM], training)
         return in_batch.softmax_loss(
             inputs[QUERY],
-            vectors,
-            columns,
+            against.vectors,
+            against.own,
             weights=self._weights(features, tf.size(own)),
             temperature=self.config.temperature,
-            log_q=tf.gather(self.log_q, rows) if self._corrected else None,
-            mask=self._mask(features, rows, columns),
+            log_q=tf.gather(self.log_q, against.rows) if self._corrected else None,
+            mask=self._mask(features, against),
+            repeats=against.repeats,
             precision=self.config.precision,
         )
 
@@ -137,33 +160,35 @@ class SampledSoftmax(ModelOutput):
     def _corrected(self) -> bool:
         return self.config.logq and self.kind != "full"
 
-    def _candidates(
-        self, own: tf.Tensor, vectors: tf.Tensor, training: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Return item rows [C], their vectors [C, dim], and each row's own column [B]."""
+    def _comparison(self, own: tf.Tensor, vectors: tf.Tensor, training: bool) -> Comparison:
+        """Choose the items: `own` and `vectors` are those of the batch, [B] and [B, dim]."""
         if self.kind == "full":
             rows = tf.range(self.n_items, dtype=own.dtype)
-            return rows, self.embed_items(rows, training), own
-        positives = tf.range(tf.size(own))
+            return Comparison(rows, self.embed_items(rows, training), own)
+        rows, n_rows = own, tf.size(own)
         if self.kind == "mixed":
             drawn = self.draws.integers([self.config.negatives], self.n_items, own.dtype)
-            more = self.embed_items(drawn, training)
-            return tf.concat([own, drawn], 0), tf.concat([vectors, more], 0), positives
-        return own, vectors, positives
+            rows = tf.concat([own, drawn], 0)
+        if self.merged:
+            rows, columns, repeats = tf.unique_with_counts(rows)
+            vectors = self.embed_items(rows, training)
+            return Comparison(rows, vectors, columns[:n_rows], tf.cast(repeats, tf.float32))
+        if self.kind == "mixed":
+            vectors = tf.concat([vectors, self.embed_items(drawn, training)], 0)
+        return Comparison(rows, vectors, tf.range(n_rows))
 
-    def _mask(
-        self, features: dict[str, tf.Tensor], rows: tf.Tensor, columns: tf.Tensor
-    ) -> in_batch.Mask | None:
+    def _mask(self, features: dict[str, tf.Tensor], against: Comparison) -> in_batch.Mask | None:
         if self.config.mask == "none":
             return None
         if self.config.mask == "item":
-            return None if self.kind == "full" else masks.same_item(rows, columns)
+            once = self.kind == "full" or self.merged
+            return None if once else masks.same_item(against.rows, against.own)
         return masks.known_positives(
             tf.reshape(features[USER_ROW], [-1]),
-            columns,
+            against.own,
             self.liked,
             self.offsets,
-            items=None if self.kind == "full" else rows,
+            items=None if self.kind == "full" else against.rows,
         )
 
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import models.exact
 import models.retriever
 from models.exact import Exact, search
 from models.retriever import Queries, Ragged
@@ -67,6 +70,44 @@ def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
     monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
     assert exact.top_k(queries, 6, exclude=exclude).items.tolist() == expected
     assert search(exact.users[:-1], exact.items, 6, exclude=exclude).items.tolist() == expected
+
+
+@pytest.mark.parametrize("k", [1, 20, 400, 1500])
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_catalogue_in_groups_blocks_and_threads_is_ranked_as_one_matrix(monkeypatch, cores, k):
+    draw = np.random.default_rng(3)
+    users, items = (draw.integers(-3, 4, size=(n, 4)).astype(np.float32) for n in (20, 1500))
+    seen = draw.integers(0, 1500, size=(20, 30))
+    candidates = draw.uniform(size=1500) < 0.9
+    scores = users.astype(np.float64) @ items.T.astype(np.float64)
+    np.put_along_axis(scores, seen, -np.inf, axis=1)
+    scores[:, ~candidates] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 1500 * 7)
+    monkeypatch.setattr(models.exact, "_CORES", cores)
+    monkeypatch.setattr(models.exact, "_ALONE", 1)
+    monkeypatch.setattr(models.exact, "_PAIRS", 100)
+    exclude = Ragged(seen.ravel(), np.arange(0, 601, 30))
+    top = search(users, items, k, exclude=exclude, candidates=candidates)
+    np.testing.assert_array_equal(top.items, np.where(np.isneginf(best), -1, order))
+    np.testing.assert_array_equal(top.scores, best)
+    if k == 20:  # ties at the end of a list are what is hard here
+        assert (np.sort(scores, axis=1)[:, -21] == best[:, -1]).any()
+
+
+#: Scores of which some are equal, zeros of both signs among them.
+SCORES = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -0.0, 1.0, -1.0]))
+
+
+@given(st.lists(st.tuples(SCORES, st.integers(0, 2**32 - 1)), min_size=1, max_size=20))
+def test_keys_are_in_the_order_of_the_tie_rule(pairs):
+    scores = np.array([score for score, _ in pairs], np.float32)
+    columns = np.array([column for _, column in pairs], np.int64)
+    keys = models.exact._keys(scores, columns)
+    order = sorted(range(len(pairs)), key=lambda i: (-float(scores[i]), columns[i]))
+    assert keys[order].tolist() == sorted(keys.tolist())
+    np.testing.assert_array_equal(models.exact._scores(keys), scores)
 
 
 def test_vectors_are_ranked_as_the_users_they_belong_to(exact):

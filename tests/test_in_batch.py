@@ -81,7 +81,7 @@ def losses_of(logits, own=None, **kw) -> np.ndarray:
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.2, 3.0])
-def test_values_and_gradients_are_those_of_plain_float64(temperature, corrected, mask):
+def test_t01_values_and_gradients_are_those_of_plain_float64(temperature, corrected, mask):
     positives = np.arange(5)
     weights = np.array([1.0, 0.5, 2.0, 0.0, 1.0])
     q = COUNTS[ITEMS] / COUNTS.sum() if corrected else None
@@ -119,7 +119,7 @@ def test_the_positive_may_stand_in_any_column():
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
-def test_the_correction_does_not_depend_on_the_temperature():
+def test_t01_the_correction_does_not_depend_on_the_temperature():
     q = tf.gather(log_q(COUNTS), ITEMS)
     plain = losses_of(LOGITS, log_q=q)
     for temperature in (0.05, 7.0):
@@ -157,7 +157,7 @@ def test_a_large_score_gives_a_finite_loss():
     assert np.isfinite(gradient).all()
 
 
-def test_without_options_it_is_the_loss_of_tensorflow_recommenders():
+def test_t01_without_options_it_is_the_loss_of_tensorflow_recommenders():
     # tfrs.tasks.Retrieval: identity labels, categorical cross-entropy of the scores, summed
     queries, items = (
         tf.constant(np.random.default_rng(s).normal(size=(6, 3)), tf.float32) for s in (2, 3)
@@ -170,7 +170,7 @@ def test_without_options_it_is_the_loss_of_tensorflow_recommenders():
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_masking_equal_items_is_the_loss_of_merlin_models(temperature):
+def test_t01_masking_equal_items_is_the_loss_of_merlin_models(temperature):
     draw = np.random.default_rng(4)
     queries, vectors = (tf.constant(draw.normal(size=(5, 3)), tf.float32) for _ in range(2))
     ids = tf.constant(ITEMS[:, None])
@@ -302,6 +302,49 @@ def test_blocks_change_nothing(block_scores):
     slope = (shares - np.eye(20)[own]) * weights[:, None] / 0.5
     np.testing.assert_allclose(gradients[0], slope @ items, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(gradients[1], slope.T @ queries, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("liked", [False, True])
+@pytest.mark.parametrize("block_scores", [5, 10_000])
+def test_equal_columns_may_be_one(liked, corrected, block_scores):
+    # the batch: item 0 four times, item 3 once, and item 4 drawn beside it
+    draw = np.random.default_rng(8)
+    vectors, q = draw.normal(size=(5, 4)), draw.normal(size=5)
+    drawn = np.array([0, 2, 0, 1, 3, 0, 1, 0, 4, 2])
+    own, weights = drawn[:8], draw.uniform(size=8)
+    more = draw.uniform(size=(8, 5)) < (0.3 if liked else 0)
+    more[np.arange(8), own] = False
+    queries = tf.constant(draw.normal(size=(8, 4)), tf.float32)
+
+    def run(columns, own, cells, repeats):
+        items = tf.constant(vectors[columns], tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch([queries, items])
+            loss = softmax_loss(
+                queries,
+                items,
+                tf.constant(own),
+                weights=tf.constant(weights, tf.float32),
+                temperature=0.5,
+                log_q=tf.constant(q[columns], tf.float32) if corrected else None,
+                mask=lambda start, stop: tf.where(tf.constant(cells)[start:stop]),
+                repeats=None if repeats is None else tf.constant(repeats, tf.float32),
+                block_scores=block_scores,
+            )
+        d_queries, d_items = tape.gradient(loss.total, [queries, items])
+        by_item = np.zeros_like(vectors)
+        np.add.at(by_item, columns, d_items.numpy())
+        return loss.rows.numpy(), d_queries.numpy(), by_item
+
+    cells = more[:, drawn] | (own[:, None] == drawn)
+    cells[np.arange(8), np.arange(8)] = False
+    plain = run(drawn, np.arange(8), cells, None)
+    merged = run(np.arange(5), own, more, np.bincount(drawn))
+    for slow, fast in zip(plain, merged, strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-6)
+    once = run(np.arange(5), own, more, np.ones(5))
+    assert not np.allclose(once[0], plain[0], rtol=1e-2)
 
 
 def test_the_gradient_follows_what_becomes_of_the_total():

@@ -67,7 +67,52 @@ def test_the_loss_is_that_of_the_vectors_in_float64(kind, mask):
         "full": (np.arange(N_ITEMS), np.ones(N_ITEMS)),
     }[kind]
     expected = losses_by_hand(model, batch, columns, temperature=0.3, log_q=np.log(q), mask=mask)
-    np.testing.assert_allclose(row_losses(model, batch), expected, rtol=1e-4, atol=1e-5)
+    found = row_losses(model, batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    weights_of(model, SampledSoftmax).merged = False  # as if dropout made repeats unequal
+    weights_of(model, SampledSoftmax).draws.count.assign(0)
+    np.testing.assert_allclose(row_losses(model, batch), found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["in_batch", "mixed"])
+@pytest.mark.parametrize("mask", ["item", "user"])
+def test_repeats_as_one_column_give_the_gradients_of_many(kind, mask):
+    config = LossConfig(kind=kind, mask=mask, temperature=0.3, negatives=30)
+    model = TOY.build("user_id", "item_id", "group", "genres", loss=config, init_stddev=0.5)
+    batch = {name: tf.constant(values) for name, values in a_batch(model).items()}
+    output = weights_of(model, SampledSoftmax)
+    gradients = []
+    for merged in (True, False):
+        assert merged == output.merged
+        with tf.GradientTape() as tape:
+            vectors = {QUERY: model.query_encoder(batch), ITEM: model.candidate_encoder(batch)}
+            total = output.loss_of(vectors, batch, training=True).total
+        gradients.append(
+            [
+                tf.convert_to_tensor(gradient).numpy()
+                for gradient in tape.gradient(total, model.trainable_variables)
+            ]
+        )
+        output.merged = False
+        output.draws.count.assign(0)
+    for one, many in zip(*gradients, strict=True):
+        assert many.any()
+        np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "mask", "merged"),
+    [
+        ({}, "item", True),
+        ({}, "user", True),
+        ({}, "none", False),
+        ({"dropout": 0.1}, "user", False),
+        ({"id_dropout": 0.1}, "user", False),
+    ],
+)
+def test_repeats_are_one_column_where_they_are_equal_and_no_negatives(config, mask, merged):
+    model = TOY.build("user_id", "item_id", loss=LossConfig(mask=mask), **config)
+    assert weights_of(model, SampledSoftmax).merged == merged
 
 
 def test_without_correction_q_does_not_count():

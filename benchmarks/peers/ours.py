@@ -1,7 +1,7 @@
 """This package on the generated log: towers, loss, optimiser and Keras fit as in train.
 
-`--option plain` takes the loss in one block: the B x B matrices are kept, as elsewhere; `dim=32`
-makes the towers end in another width than 64.
+`--option plain` takes the loss in one block and repeated items as columns of their own: the B x B
+matrices are kept, as elsewhere; `dim=32` makes the towers end in another width than 64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from models import in_batch
 from models.config import LossConfig, OptimizerConfig, TrainConfig, TwoTowerConfig
 from models.fit import Fit
 from models.retriever import Ragged
-from models.sampled_softmax import TrainingFacts
+from models.sampled_softmax import SampledSoftmax, TrainingFacts
 from models.two_tower import Model, build
 
 
@@ -88,9 +88,11 @@ def main() -> None:
     """Fit until the time is up."""
     options = arguments(__doc__)
     kind, _, dim = options.option.partition("dim=")
+    made = world(options.data, options.batch, dim=int(dim or 64))
     if kind == "plain":
         in_batch.softmax_loss.__kwdefaults__["block_scores"] = (1 << 31) - 1
-    made = world(options.data, options.batch, dim=int(dim or 64))
+        loss = next(layer for layer in made.model.submodules if isinstance(layer, SampledSoftmax))
+        loss.merged = False
     config = TrainConfig(batch_size=options.batch, epochs=100)
     fit = Fit(made.model, made.train, config, OptimizerConfig(lr=0.001), None)
     pace = Pace(options.warmup, options.seconds)
