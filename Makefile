@@ -15,6 +15,7 @@ RECIPE ?= movielens-100k
 RUN ?=
 DEVICE ?= auto
 SET ?=
+TO ?=
 PYTEST ?=
 PYTHON ?=
 PYTHON310 ?= python3.10
@@ -55,7 +56,7 @@ READY := $(VENV)/.ok
 endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
-VERBS := fetch etl train tune evaluate export recommend report doctor
+VERBS := fetch etl train tune evaluate export index recommend serve load triton report doctor
 ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
@@ -66,7 +67,12 @@ train: ## fit the two-tower model
 tune: ## search hyper-parameters on the validation part
 evaluate: ## measure it beside popularity, ALS, EASE and others, with intervals
 export: evaluate ## write towers, embeddings and tables, checked in a fresh process
+index: ## make the items searchable; measure recall and latency
 recommend: ## write everybody's ten best items
+serve: ## answer over HTTP, with a page at http://127.0.0.1:8000/
+load: ## load the items into a vector database; TO=milvus or opensearch
+triton: ## write a model repository for Triton; TO=folder
+triton load: ARGS += $(if $(TO),--to '$(TO)')
 report: ## write one HTML page and a model card about the run
 doctor: ## print versions, the device and why, and what is wrong
 $(VERBS): $(READY)
@@ -121,9 +127,14 @@ endif
 bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (1 h)
 	$(PY) benchmarks/training.py --batches 4096
 	$(PY) benchmarks/training.py --batches 1024 16384 --repetitions 1
-	for claim in step memory retrieval time_to_recall scaling; do
+	for claim in step memory retrieval time_to_recall scaling serving; do
 	  $(PY) benchmarks/$$claim.py
 	done
+
+.PHONY: bench-etl
+bench-etl: $(READY) .venv-bench-polars/.ok ## etl beside NVTabular and polars, and 31.8M rows (1 h)
+	$(PY) benchmarks/etl.py
+	$(PY) benchmarks/etl_scale.py
 
 # ── environments ────────────────────────────────────────────────────────────────────────
 # Where packages come from is the machine's to say; what is installed, and where, is not.
@@ -261,7 +272,7 @@ lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=
 	  --override '$(CURDIR)/docker/ngc-like.overrides' \
 	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
 	  --output-file '$(CURDIR)/docker/ngc-like.lock'
-	for peer in tfrs torch; do
+	for peer in tfrs torch polars; do
 	  $(COMPILE) --directory "$$folder" --universal "$(CURDIR)/benchmarks/peers/$$peer.in" \
 	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
 	done

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from conformance import (
 )
 
 import models.retriever
+from models.ann import KINDS, Ann, Index
 from models.baselines.als import ALS
 from models.baselines.content import Content
 from models.baselines.ease import EASE
@@ -50,6 +51,9 @@ LEARNERS = {
 OTHERS = {"random": Random(), "popularity": Popularity(), "recent": RecentPopularity(days=1.0)}
 FITTED = {name: model.fit(WORLD.train) for name, model in (LEARNERS | OTHERS).items()}
 FITTED["exact"] = exact()
+for kind in KINDS:  # so eager that it finds everything, for lists so short that it is asked at all
+    index = replace(Index.build(exact().items, kind), effort=64, at=2)
+    FITTED[f"ann-{kind}"] = Ann(exact().users, index)
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
@@ -58,7 +62,7 @@ def test_every_retriever_keeps(name, promise):
     assert promise(FITTED[name], WORLD)
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, "exact"])
+@pytest.mark.parametrize("name", [*LEARNERS, "exact", *(f"ann-{kind}" for kind in KINDS)])
 def test_learners_find_the_withheld(name):
     assert finds_the_withheld(FITTED[name], WORLD)
 

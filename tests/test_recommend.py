@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from stages import content
 from tiny_run import CPU, Run, Tiny
 
-import workflows.exported as module
+import workflows.recommend.shards as module
 from models.two_tower import TwoTower
 from workflows.artifacts import load_model
 from workflows.errors import DataError, MissingStage
 from workflows.exported import Export, Wish
 from workflows.prepared import Prepared
-from workflows.recommend import FILE, RecommendResult, recommend
+from workflows.recommend import (
+    LISTS,
+    Order,
+    Ranker,
+    RecommendResult,
+    format_named,
+    recommend,
+)
 
 K = 5
 
@@ -41,7 +52,7 @@ def lists_of(rows: list[dict]) -> dict[str, list[str]]:
 
 
 def asked(run: Run, *users: str, **wish) -> list[dict]:
-    return recommend(run.recipe, run.store, CPU, wish=Wish(**wish), users=users).lists
+    return recommend(run.recipe, run.store, CPU, wish=Wish(**wish), order=Order(users)).lists
 
 
 def test_everybodys_lists_are_those_of_evaluate(run, everybody):
@@ -51,7 +62,7 @@ def test_everybodys_lists_are_those_of_evaluate(run, everybody):
     top = trial.ask(model, K)
     users = prepared.raw_users["user_id"].to_pylist()
     items = prepared.raw_items["item_id"].to_pylist()
-    rows = pq.read_table(everybody.folder / FILE).to_pylist()
+    rows = pq.read_table(everybody.folder / LISTS).to_pylist()
     found = lists_of(rows)
     for user, best in zip(trial.queries.users, top.items, strict=True):
         if user >= 0:
@@ -67,7 +78,7 @@ def test_everybodys_lists_are_those_of_evaluate(run, everybody):
 
 def test_nobody_is_shown_what_he_has_seen_unless_asked(run, everybody):
     seen = run.histories(withheld=1)
-    found = lists_of(pq.read_table(everybody.folder / FILE).to_pylist())
+    found = lists_of(pq.read_table(everybody.folder / LISTS).to_pylist())
     assert all(not set(found[user]) & set(seen.get(user, [])) for user in found)
     again = lists_of(asked(run, "u6", k=100, keep_seen=True))["u6"]
     assert set(again) == run.items  # longer than the catalogue: all of it, each once
@@ -78,11 +89,11 @@ def test_nobody_is_shown_what_he_has_seen_unless_asked(run, everybody):
 
 
 def test_the_size_of_a_shard_changes_nothing(run, everybody, monkeypatch, tmp_path):
-    before = pq.read_table(everybody.folder / FILE)
+    before = pq.read_table(everybody.folder / LISTS)
     monkeypatch.setattr(module, "SHARD", 3)
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
     result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K))
-    assert pq.read_table(result.folder / FILE).equals(before)
+    assert pq.read_table(result.folder / LISTS).equals(before)
 
 
 def test_a_stranger_gets_the_fallback_and_is_told(run):
@@ -99,7 +110,7 @@ def test_a_stranger_gets_the_fallback_and_is_told(run):
 
 def test_where_the_recipe_says_so_the_tower_answers_strangers(run):
     recipe = run.world.recipe("fallback=tower")
-    rows = recommend(recipe, run.store, CPU, wish=Wish(k=3), users=["nobody knows"]).lists
+    rows = recommend(recipe, run.store, CPU, wish=Wish(k=3), order=Order(("nobody knows",))).lists
     assert {row["answered_by"] for row in rows} == {"unknown-user tower"}
     nobody = np.load(run.store.folder("export") / "unknown_user.npy")
     scores = Export.open(run.store, recipe).item_vectors @ nobody
@@ -143,7 +154,201 @@ def test_similar_items_leave_the_item_itself_out(run):
 def test_without_an_export_there_is_nothing_to_recommend(tiny: Tiny, tmp_path: Path):
     run = tiny.trained.branch(tmp_path / "run", stages=("etl", "train"))
     with pytest.raises(MissingStage, match="Run `two-tower export`"):
-        recommend(run.recipe, run.store, CPU, users=["u6"])
+        recommend(run.recipe, run.store, CPU, order=Order(("u6",)))
+
+
+# ── files in, files out ──
+
+
+def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
+    ids = ["u7", "nobody", "u6", "-8200171396217105230"]
+    shops = ["app", None, None, "web"]
+    for name, write in (("csv", pacsv.write_csv), ("parquet", pq.write_table)):
+        write(pa.table({"user_id": ids, "shop": shops}), tmp_path / f"users.{name}")
+    found = []
+    for name in ("csv", "parquet"):
+        copy = run.branch(tmp_path / name, stages=("etl", "train", "export"))
+        order = Order(file=tmp_path / f"users.{name}")
+        result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K), order=order)
+        assert result.users == 4
+        assert result.answered_by == {"two-tower": 3, "popularity": 1}
+        assert copy.store.read("recommend", copy.recipe).options["users"] == f"users.{name}"
+        found.append(pq.read_table(result.folder / LISTS).to_pylist())
+    assert found[0] == found[1]
+    assert list(lists_of(found[0])) != sorted(ids)  # in the order of the file, by rank
+    told = recommend(
+        *(run.recipe, run.store, CPU),
+        wish=Wish(k=K),
+        order=Order(("u7",), context=("shop=app",)),
+    )
+    assert lists_of(told.lists)["u7"] == lists_of(found[0])["u7"]
+    np.testing.assert_allclose(
+        [row["score"] for row in told.lists],
+        [row["score"] for row in found[0] if row["user_id"] == "u7"],
+        rtol=1e-5,
+    )
+    assert lists_of(found[0])["u6"] == lists_of(asked(run, "u6", k=K))["u6"]
+
+
+def test_lists_of_items_are_allowed_and_denied(run, tmp_path):
+    everything = lists_of(asked(run, "u7", k=100))["u7"]
+    (tmp_path / "deny.txt").write_text("\n".join([everything[0], "discontinued", everything[2]]))
+    (tmp_path / "allow.csv").write_text("item_id\n" + "\n".join([*everything[1:4], "unheard of"]))
+    order = Order(("u7",), deny_file=tmp_path / "deny.txt", allow_file=tmp_path / "allow.csv")
+    found = recommend(run.recipe, run.store, CPU, order=order).lists
+    assert lists_of(found) == {"u7": [everything[1], everything[3]]}
+    (tmp_path / "allow.csv").write_text("item_id\nunheard of\n")
+    with pytest.raises(DataError, match=r"allow\.csv: none of its ids is in 'item_id'"):
+        recommend(run.recipe, run.store, CPU, order=order)
+
+
+def test_history_stands_beside_the_list(run, tmp_path):
+    seen = run.histories(withheld=1)["u6"][::-1]
+    order = Order(("u6", "nobody"), show_history=True)
+    result = recommend(run.recipe, run.store, CPU, order=order)
+    assert [row["item_id"] for row in result.histories["u6"]] == seen
+    titles = {film["item_id"]: film["title"] for film in run.world.films}
+    assert [row["title"] for row in result.histories["u6"]] == [titles.get(i) for i in seen]
+    assert result.histories["nobody"] == []
+    copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
+    with pytest.raises(DataError, match="--show-history goes with --user, or with --format jsonl"):
+        recommend(copy.recipe, copy.store, CPU, order=Order(show_history=True))
+    order = Order(show_history=True, format=format_named("jsonl"))
+    result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K), order=order)
+    text = (result.folder / LISTS / "part-00000.jsonl").read_text(encoding="utf-8")
+    lines = {line["user_id"]: line for line in map(json.loads, text.splitlines())}
+    assert set(lines) == run.users
+    assert [row["item_id"] for row in lines["u6"]["history"]] == seen
+    assert lines["u6"]["answered_by"] == "two-tower"
+    assert [row["rank"] for row in lines["u6"]["items"]] == [1, 2, 3, 4, 5]
+    plain = lists_of(asked(run, *lines, k=K))
+    assert {u: [row["item_id"] for row in line["items"]] for u, line in lines.items()} == plain
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 3)
+    copies = [run.branch(tmp_path / n, stages=("etl", "train", "export")) for n in "ab"]
+    order = Order(format="jsonl")
+    whole = recommend(copies[0].recipe, copies[0].store, CPU, wish=Wish(k=K), order=order)
+    asked_of: list[str] = []
+    ask = Export.ask
+
+    def until(n_users: int):
+        def answered(self, users, *rest):
+            if len(asked_of) + len(users) > n_users:
+                raise KeyboardInterrupt
+            asked_of.extend(users)
+            return ask(self, users, *rest)
+
+        return answered
+
+    broken = copies[1]
+    monkeypatch.setattr(Export, "ask", until(6))
+    with pytest.raises(KeyboardInterrupt):
+        recommend(broken.recipe, broken.store, CPU, wish=Wish(k=K), order=order)
+    assert not broken.store.folder("recommend").exists()
+    monkeypatch.setattr(Export, "ask", until(100))
+    again = recommend(broken.recipe, broken.store, CPU, wish=Wish(k=K), order=order)
+    assert sorted(asked_of) == sorted(run.users)  # nobody was asked for twice
+    assert content(again.folder, LISTS) == content(whole.folder, LISTS)
+    assert len(content(again.folder, LISTS)) == -(-len(run.users) // 3)
+    assert (again.users, again.answered_by) == (whole.users, whole.answered_by)
+    assert not (broken.store.root / ".recommend.shards").exists()
+
+
+def test_another_question_does_not_go_on_with_old_shards(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 3)
+    copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Shards, "link", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K))
+    assert len(list(copy.store.root.glob(".recommend.shards/*/*.parquet"))) > 1
+    result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K, deny=("003",)))
+    rows = pq.read_table(result.folder / LISTS).to_pylist()
+    assert "003" not in {row["item_id"] for row in rows}
+
+
+def test_what_is_told_must_be_a_column(run):
+    with pytest.raises(
+        DataError, match=r"--context 'month=12': expected column=value, with one of"
+    ):
+        recommend(run.recipe, run.store, CPU, order=Order(("u6",), context=("month=12",)))
+    with pytest.raises(DataError, match="--user and --users both"):
+        recommend(run.recipe, run.store, CPU, order=Order(("u6",), file=Path("users.csv")))
+    with pytest.raises(DataError, match="--format 'xml': expected parquet or jsonl"):
+        format_named("xml")
+
+
+# ── a ranker ──
+
+
+def ranked(run: Run, ranker: Ranker, k: int = K) -> list[dict]:
+    order = Order(("u6", "u7", "nobody"))
+    return recommend(run.recipe, run.store, CPU, wish=Wish(k=k), order=order, ranker=ranker).lists
+
+
+def test_a_ranker_that_changes_nothing_keeps_the_order(run):
+    plain = asked(run, "u6", "u7", "nobody", k=K)
+    for score in (lambda table: table["score"].to_numpy(), lambda table: np.zeros(len(table))):
+        found = ranked(run, Ranker("same", score))
+        assert [{n: row[n] for n in plain[0]} for row in found] == plain
+
+
+def test_a_ranker_sees_raw_features_of_both_sides_and_its_order_counts(run):
+    films = {film["item_id"]: film for film in run.world.films}
+    people = {row["user_id"]: row for row in run.world.people}
+    tables = []
+
+    def cheap_first(table: pa.Table) -> list[float]:
+        tables.append(table)
+        return [-price if price is not None else -np.inf for price in table["price"].to_pylist()]
+
+    found = ranked(run, Ranker("cheap", cheap_first, candidates=6), k=3)
+    (table,) = tables
+    rows = table.to_pylist()
+    assert {row["city"] for row in rows if row["user_id"] == "u6"} == {people["u6"]["city"]}
+    assert all(row["title"] == films.get(row["item_id"], {}).get("title") for row in rows)
+    retrieved = lists_of(rows)
+    assert retrieved == lists_of(asked(run, "u6", "u7", "nobody", k=6))
+
+    def price(item: str) -> float:
+        cost = films.get(item, {}).get("price")
+        return np.inf if cost is None else cost
+
+    for user, items in lists_of(found).items():
+        assert items == sorted(retrieved[user], key=price)[:3]  # sorted is stable
+    assert [row["rank"] for row in found] == [1, 2, 3] * 3
+
+
+def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monkeypatch):
+    (tmp_path / "shop_ranking.py").write_text("def score(table):\n    return table['rank']\n")
+    monkeypatch.chdir(tmp_path)
+    plain = lists_of(asked(run, "u6", k=100))["u6"]
+    for name in ("shop_ranking:score", "shop_ranking.py:score"):
+        order = Order(("u6",))
+        found = recommend(
+            *(run.recipe, run.store, CPU),
+            wish=Wish(k=100),
+            order=order,
+            ranker=Ranker.load(name),
+        ).lists
+        assert lists_of(found)["u6"] == plain[::-1]
+    for name, said in (
+        ("shop_ranking", "expected module:function"),
+        ("shop_ranking:none", "cannot be loaded: module 'shop_ranking' has no attribute"),
+        ("no_such:score", "cannot be loaded: No module named 'no_such'"),
+        ("none.py:score", "cannot be loaded"),
+    ):
+        with pytest.raises(DataError, match=said):
+            Ranker.load(name)
+    for score, said in (
+        (lambda _: [1.0], r"expected \d+ numbers, one a row of the table, got shape \(1,\)"),
+        (lambda table: [np.nan] * len(table), r"with \d+ NaN"),
+        (lambda table: ["x"] * len(table), "gives no numbers"),
+    ):
+        with pytest.raises(DataError, match=said):
+            ranked(run, Ranker("broken", score))
 
 
 def test_it_needs_neither_tensorflow_nor_merlin():

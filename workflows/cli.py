@@ -143,14 +143,25 @@ def etl(
     grow_from: Annotated[
         str, typer.Option(help="Keep the codes of this run's vocabularies; append new values.")
     ] = "",
+    dask: Annotated[
+        str, typer.Option(help="local, cuda (one worker a GPU), or a scheduler: tcp://host:port.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Threads, or Dask workers. Default: one a core or GPU.")
+    ] = 0,
+    memory_limit: Annotated[
+        str, typer.Option(help="What may be taken, such as 8GiB. Default: half of the machine.")
+    ] = "",
+    chunk: Annotated[str, typer.Option(help="Raw text read at a time. Default: 8MiB.")] = "",
 ) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
     recipe, store, data = call.open()
-    from workflows.etl import etl
+    from workflows.etl import Engine, etl
 
     earlier = call.store(grow_from) if grow_from else None
-    result = etl(recipe, store, device, data=data, grow_from=earlier)
+    engine = Engine(dask=dask, workers=workers, memory=memory_limit, chunk=chunk)
+    result = etl(recipe, store, device, data=data, grow_from=earlier, engine=engine)
     report = result.report
     rows = {
         "read": _counts(report.read),
@@ -205,7 +216,7 @@ def evaluate(
 ) -> None:
     """Rank the test part with the two-tower and its baselines, and compare."""
     device = call.device()
-    from workflows.evaluate import TWO_TOWER, evaluate
+    from workflows.evaluate import evaluate
     from workflows.evaluate.lift import Lift
     from workflows.evaluate.table import tables
 
@@ -213,7 +224,7 @@ def evaluate(
     recipe, store, _ = call.open()
     result = evaluate(recipe, store, device, min_lifts=lifts)
     if not call.as_json:
-        for table in tables(result.report, recipe.evaluate.ks, ours=TWO_TOWER):
+        for table in tables(result.report, recipe.evaluate.ks):
             _print(table)
     _show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
     if result.missed:
@@ -264,6 +275,31 @@ def export(
     _show(result, call, rows)
 
 
+@verb
+def index(
+    call: Call,
+    *,
+    add: Annotated[
+        str, typer.Option(help="csv or parquet of new items: embed them, and add them.")
+    ] = "",
+) -> None:
+    """Make the export's items searchable, and prove recall and latency."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.index import index
+
+    result = index(recipe, store, device, add=Path(add) if add else None)
+    rows = {
+        "kind": result.kind,
+        "items": f"{result.items:,}, of which {result.added:,} added",
+        f"recall@{result.at}": f"{result.measured.recall:.4f}",
+        "ms a query": f"p50 {result.measured.p50_ms:.2f}, p99 {result.measured.p99_ms:.2f}",
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    _show(result, call, rows)
+
+
 _Only = Annotated[
     list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
 ]
@@ -276,25 +312,54 @@ def recommend(
     call: Call,
     *,
     user: Annotated[
-        list[str] | None, typer.Option(help="A raw user id. Default: everybody, into a file.")
+        list[str] | None, typer.Option(help="A raw user id. Default: everybody, into files.")
     ] = None,
+    users: Annotated[
+        str, typer.Option(help="csv or parquet of user ids, and raw features if you like.")
+    ] = "",
     k: _K = 10,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Show what the user had before, too.")
     ] = False,
     only: _Only = None,
     deny: _Deny = None,
+    deny_file: Annotated[str, typer.Option(help="A file of item ids never to be shown.")] = "",
+    allow_file: Annotated[str, typer.Option(help="A file of the only item ids to show.")] = "",
+    context: Annotated[
+        list[str] | None, typer.Option(help="Another occasion: column=value, such as month=12.")
+    ] = None,
+    show_history: Annotated[
+        bool, typer.Option("--show-history", help="Show what the user did beside his list.")
+    ] = False,
+    file_format: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet",
+    ranker: Annotated[
+        str, typer.Option(help="A function that reorders: module:function or file.py:function.")
+    ] = "",
+    candidates: Annotated[int, typer.Option(min=1, help="Items that the ranker is given.")] = 500,
 ) -> None:
     """Rank items for users by the export; strangers get the recipe's fallback."""
     device = call.device()
     recipe, store, _ = call.open()
     from workflows.exported import Wish
-    from workflows.recommend import recommend
+    from workflows.recommend import Order, Ranker, format_named, recommend
 
+    order = Order(
+        users=tuple(user) if user else None,
+        file=Path(users) if users else None,
+        context=tuple(context or ()),
+        deny_file=Path(deny_file) if deny_file else None,
+        allow_file=Path(allow_file) if allow_file else None,
+        show_history=show_history,
+        format=format_named(file_format),
+    )
     wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
-    result = recommend(recipe, store, device, wish=wish, users=user or None)
-    if result.lists and not call.as_json:
-        _rows(result.lists)
+    chosen = Ranker.load(ranker, candidates=candidates) if ranker else None
+    result = recommend(recipe, store, device, wish=wish, order=order, ranker=chosen)
+    if not call.as_json:
+        for name, seen in result.histories.items():
+            _rows([{"what": f"{name} did", **row} for row in seen])
+        if result.lists:
+            _rows(result.lists)
     rows = {
         "users": f"{result.users:,}",
         "answered by": _counts(result.answered_by),
@@ -322,6 +387,82 @@ def similar_items(
         print(json.dumps(lists, indent=2))
     else:
         _rows(lists)
+
+
+@verb
+def serve(
+    call: Call,
+    *,
+    host: Annotated[
+        str, typer.Option(help="To listen on; 0.0.0.0 for other machines, too.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
+    watch: Annotated[
+        float, typer.Option(min=0, help="Seconds between looks for a newer export; 0: never.")
+    ] = 5.0,
+) -> None:
+    """Answer over HTTP, with a page at /; a newer export takes over without a break."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.serve import serve
+
+    result = serve(recipe, store, device, host=host, port=port, watch=watch)
+    _show(
+        result,
+        call,
+        {
+            "address": result.address,
+            "reloads": str(result.reloads),
+            "seconds": f"{result.seconds:.1f}",
+        },
+    )
+
+
+@verb
+def load(
+    call: Call,
+    *,
+    to: Annotated[str, typer.Option(help="milvus or opensearch.")] = "milvus",
+    place: Annotated[
+        str,
+        typer.Option(help="milvus: a file, or the URI of a cluster; opensearch: a folder."),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Of the collection. Default: the recipe's.")] = "",
+) -> None:
+    """Load the items into a vector database, to be asked by users' embeddings."""
+    recipe, store, _ = call.open()
+    from workflows.load import database_named, load
+
+    result = load(recipe, store, to=database_named(to), place=place, name=name)
+    rows = {
+        "place": result.place,
+        "name": result.name,
+        "items": f"{result.items:,}",
+        "dimensions": str(result.dim),
+        "seconds": f"{result.seconds:.1f}",
+    }
+    _show(result, call, rows)
+
+
+@verb
+def triton(
+    call: Call,
+    *,
+    to: Annotated[str, typer.Option(help="Folder. Default: runs/<RUN>/triton.")] = "",
+) -> None:
+    """Write a model repository for Triton: raw values of users in, raw ids of items out."""
+    call.device()
+    recipe, store, _ = call.open()
+    from workflows.triton import triton
+
+    result = triton(recipe, store, to=Path(to) if to else store.root / "triton")
+    rows = {
+        "folder": result.folder,
+        "takes": ", ".join(result.inputs),
+        "items": f"{result.items:,}",
+        "seconds": f"{result.seconds:.1f}",
+    }
+    _show(result, call, rows)
 
 
 @verb

@@ -1,33 +1,34 @@
 """An export, ready to be asked: raw ids in, lists of raw ids out, in the ranking of evaluate.
 
-It needs neither TensorFlow nor Merlin.
+Merlin is not needed, and TensorFlow only where raw values are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from models.baselines.fallback import Fallback, strangers
 from models.baselines.popularity import Popularity
-from models.exact import Exact, search
-from models.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, Retriever, TopK
+from models.exact import search
+from models.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, TopK
+from workflows.catalogue import Catalogue, vectors_of
+from workflows.embedding import RawTower
 from workflows.errors import DataError
+from workflows.lookup import Lookup
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
 
-#: Users whose lists are made at a time.
-SHARD = 50_000
+Users = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,29 @@ class Wish:
         keep_seen: show what the user had before the cut, too.
         only: rules `column=value` that every item meets; of a column of lists, one value of a cell.
         deny: raw item ids that nobody is shown.
+        allow: the only raw item ids that are shown; None for all.
     """
 
     k: int = 10
     keep_seen: bool = False
     only: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+
+
+class Answers(NamedTuple):
+    """Lists, one a question.
+
+    Attributes:
+        users: raw ids, text [n_questions].
+        by: who answered, text [n_questions]: `two-tower`; `raw features` for a user of no table of
+            whom some were told; else the fallback, `popularity` or `unknown-user tower`.
+        top: item rows of the catalogue and scores, [n_questions, k].
+    """
+
+    users: Users
+    by: np.ndarray[Any, Any]
+    top: TopK
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,14 @@ class Export:
         prepared: the etl stage.
         recipe: names of columns, and the fallback.
         as_of: the cut that the export knows of.
+        catalogue: the items, and those that the index stage added.
     """
 
     folder: Path
     prepared: Prepared
     recipe: Recipe
     as_of: str
+    catalogue: Catalogue
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Export:
@@ -72,17 +92,23 @@ class Export:
         """
         manifest = store.read("export", recipe)
         prepared = Prepared.open(store, recipe)
-        return cls(store.folder("export"), prepared, recipe, manifest.options["as_of"])
+        catalogue = Catalogue.open(store, recipe)
+        return cls(store.folder("export"), prepared, recipe, manifest.options["as_of"], catalogue)
 
-    @cached_property
+    @property
     def items(self) -> pa.Table:
         """Readable item columns, one row an item."""
-        return pq.read_table(self.folder / "item_features.parquet")
+        return self.catalogue.items
 
-    @cached_property
+    @property
     def item_ids(self) -> pa.StringArray:
         """Raw ids in the order of item rows."""
-        return self.items[self.recipe.item_id].combine_chunks()
+        return self.catalogue.ids
+
+    @property
+    def item_vectors(self) -> Floats:
+        """Embeddings, float32 [n_items, dim]."""
+        return self.catalogue.vectors
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
@@ -93,20 +119,21 @@ class Export:
         return table[self.recipe.user_id].combine_chunks()
 
     @cached_property
-    def item_vectors(self) -> Floats:
-        """Embeddings, float32 [n_items, dim]."""
-        return _vectors(self.folder / "item_embeddings.parquet")
+    def user_vectors(self) -> Floats:
+        """Embeddings, float32 [n_users + 1, dim]; the last is a stranger's."""
+        nobody = np.load(self.folder / "unknown_user.npy")
+        users = pq.read_table(self.folder / "user_embeddings.parquet", columns=["embedding"])
+        return np.concatenate([vectors_of(users), nobody[None]])
 
     @cached_property
-    def retriever(self) -> Retriever:
-        """What answers: the embeddings, and the recipe's fallback for strangers."""
-        nobody = np.load(self.folder / "unknown_user.npy")
-        users = np.concatenate([_vectors(self.folder / "user_embeddings.parquet"), nobody[None]])
-        exact = Exact(users, self.item_vectors)
-        if self.recipe.fallback == "tower":
-            return exact
-        known = self.prepared.interactions(*KNOWN[self.as_of])
-        return Fallback(exact, Popularity().fit(known), strangers)
+    def query_tower(self) -> RawTower:
+        """What embeds users by their raw values."""
+        return RawTower.open(self.folder / "query_tower_raw")
+
+    @cached_property
+    def item_tower(self) -> RawTower:
+        """What embeds items by their raw values."""
+        return RawTower.open(self.folder / "item_tower_raw")
 
     @cached_property
     def histories(self) -> Ragged:
@@ -114,32 +141,125 @@ class Export:
         known = self.prepared.histories(*KNOWN[self.as_of])
         return Ragged(known.values, np.append(known.offsets, known.offsets[-1]))
 
-    def shards(self, wish: Wish) -> Iterator[pa.Table]:
-        """Yield everybody's lists, `SHARD` users at a time."""
-        starts = range(0, len(self.user_ids), SHARD)
-        for start in tqdm(starts, unit="shard", disable=None):
-            ids = self.user_ids.slice(start, SHARD).to_numpy(zero_copy_only=False)
-            yield self.lists(ids, wish)
+    @cached_property
+    def popular(self) -> Popularity:
+        """Items by how often they were met before the cut; never, for added ones."""
+        known = self.prepared.interactions(*KNOWN[self.as_of])
+        return Popularity().fit(replace(known, n_items=len(self.items)))
 
-    def lists(self, users: np.ndarray[Any, Any], wish: Wish) -> pa.Table:
+    def lists(self, users: Users, wish: Wish, told: pa.Table | None = None) -> pa.Table:
         """Return users' lists: user id, rank, item id, score, who answered, the items' labels.
 
         Args:
             users: raw ids, text [n_users].
             wish: what lists may hold.
+            told: raw values of the query tower's inputs, n_users rows. A null is not told: the
+                user's row says what it is, or it is missing.
         """
-        found = pc.index_in(pa.array(users, pa.string()), value_set=self.user_ids)
-        rows = found.fill_null(-1).to_numpy().astype(np.int64)
-        queries = Queries(rows, self.histories.take(rows % len(self.histories)))
-        top = self.retriever.top_k(
-            queries,
+        return self.table(self.ask(users, wish, told))
+
+    def ask(self, users: Users, wish: Wish, told: pa.Table | None = None) -> Answers:
+        """Return users' lists as item rows.
+
+        Args:
+            users, wish, told: as of `lists`.
+
+        Raises:
+            DataError: a rule or an id that fits no item; what the query tower does not take.
+        """
+        rows = self.rows_of_users(users)
+        vectors, seen = self.user_vectors[rows], self.histories.take(rows % len(self.histories))
+        strange = rows < 0
+        if told is not None and told.num_columns:
+            about = self._told_of(told)
+            vectors[about] = self._embedded(rows[about], told.filter(pa.array(about)))
+            seen = self._with_told(seen, told)
+            context = set(self.recipe.columns("context"))
+            strange &= ~_any_valid(told.drop([c for c in told.column_names if c in context]))
+        by = np.where(rows < 0, "raw features", "two-tower")
+        fallback = self.recipe.fallback
+        by = np.where(strange, fallback if fallback != "tower" else "unknown-user tower", by)
+        top = self._rank(vectors, strange, seen, wish)
+        return Answers(users, by, top)
+
+    def rows_of_users(self, users: Users) -> Ints:
+        """Return the rows of users, int64 [n_users]; -1 for those of no table."""
+        return self.lookup.rows(pa.array(users, pa.string()))
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Where users stand."""
+        return Lookup(self.user_ids)
+
+    def _rank(self, vectors: Floats, strange: Bools, seen: Ragged, wish: Wish) -> TopK:
+        """Rank items for embeddings; strangers get the recipe's fallback."""
+        retriever = self.catalogue.retriever(np.concatenate([vectors, self.user_vectors[-1:]]))
+        rows = np.arange(len(vectors))
+        if self.recipe.fallback == "popularity":
+            retriever = Fallback(retriever, self.popular, strangers)
+            rows = np.where(strange, -1, rows)
+        return retriever.top_k(
+            Queries(rows, seen),
             wish.k,
-            exclude=None if wish.keep_seen else queries.histories,
+            exclude=None if wish.keep_seen else seen,
             candidates=self.allowed(wish),
         )
-        by = np.where(strangers(queries), self.recipe.fallback, "two-tower")
-        by = np.where(by == "tower", "unknown-user tower", by)
-        return self._table(users, by, top)
+
+    def _told_of(self, told: pa.Table) -> Bools:
+        """Return of whom something is told, bool [n_users]."""
+        for name in told.column_names:
+            if name not in self.query_tower.inputs:
+                raise DataError(
+                    f"The query tower takes no {name!r}. It takes "
+                    f"{', '.join(self.query_tower.inputs)}."
+                )
+        return _any_valid(told)
+
+    def _embedded(self, rows: Ints, told: pa.Table) -> Floats:
+        """Embed users by their rows of the table, overlaid with what is told."""
+        table = self.about(rows, told, list(self.query_tower.inputs))
+        if history := self.recipe.history:
+            for name in history.inputs:
+                latest = _latest(table[name].combine_chunks(), history.max_len)
+                table = table.set_column(table.column_names.index(name), name, latest)
+        return self.query_tower.embed(table)
+
+    def about(self, rows: Ints, told: pa.Table | None, columns: Sequence[str]) -> pa.Table:
+        """Return raw values of users: those of their rows, overlaid with what is told.
+
+        Args:
+            rows: of the user table, int64 [n_users]; -1 for somebody of no table.
+            told: of those users; a null is not told.
+            columns: of the user table.
+        """
+        table = self._raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
+        for number, name in enumerate(columns):
+            if told is not None and name in told.column_names:
+                column = pc.coalesce(told[name].cast(table[name].type), table[name])
+                table = table.set_column(number, name, column)
+        return table
+
+    @cached_property
+    def _raw_users(self) -> pa.Table:
+        """Readable user columns and inputs of the query tower, one row a user."""
+        history = self.recipe.history.inputs if self.recipe.history else {}
+        columns = [*self.recipe.columns("user", "context"), *history]
+        return pq.read_table(self.folder / "user_features.parquet", columns=columns)
+
+    def _with_told(self, seen: Ragged, told: pa.Table) -> Ragged:
+        """Add the items of told histories to what users have seen."""
+        history = self.recipe.history.inputs if self.recipe.history else {}
+        name = next((n for n, column in history.items() if column == self.recipe.item_id), None)
+        if name not in told.column_names:
+            return seen
+        lists = told[name].combine_chunks()
+        owners = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+        items = self.catalogue.find(lists.flatten().cast(pa.string()))
+        return Ragged.from_pairs(
+            np.concatenate([seen.owners(), owners]),
+            np.concatenate([seen.values, items]),
+            n_lists=len(seen),
+        )
 
     def similar(self, item: str, wish: Wish) -> list[dict[str, Any]]:
         """Return the items whose embeddings point most nearly where an item's does.
@@ -149,75 +269,71 @@ class Export:
         Raises:
             DataError: there is no such item.
         """
-        row = self._rows_of_items([item])
-        width = self.item_vectors.shape[1] - self.recipe.model.item_bias
-        vectors = self.item_vectors[:, :width]
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors = vectors / np.where(lengths > 0, lengths, 1)
+        row = self.catalogue.rows_of([item])
         top = search(
-            vectors[row],
-            vectors,
+            self.catalogue.directions[row],
+            self.catalogue.directions,
             wish.k,
             exclude=Ragged(row, np.array([0, 1])),
             candidates=self.allowed(wish),
+            longest=1.001,  # rounding
         )
-        table = self._table(np.array([item]), np.array([""]), top)
+        table = self.table(Answers(np.array([item]), np.array([""]), top))
         return table.drop([self.recipe.user_id, "answered_by"]).to_pylist()
 
-    def allowed(self, wish: Wish) -> Bools:
-        """Return which items may be shown, bool [n_items].
+    def allowed(self, wish: Wish) -> Bools | None:
+        """Return which items may be shown, bool [n_items]; None for all.
 
         Raises:
             DataError: a rule or an id that fits no item.
         """
-        mask = np.ones(len(self.items), bool)
-        if self.recipe.evaluate.candidates == "train":
-            mask &= self.prepared.item_counts > 0
+        mask = self.catalogue.offered.copy()
         for rule in wish.only:
-            mask &= self._meets(rule)
+            mask &= self.catalogue.meets(rule)
+        if wish.allow is not None:
+            among = np.zeros_like(mask)
+            among[self.catalogue.rows_of(wish.allow)] = True
+            mask &= among
         if wish.deny:
-            mask[self._rows_of_items(wish.deny)] = False
-        return mask
+            mask[self.catalogue.rows_of(wish.deny)] = False
+        return None if mask.all() else mask
 
-    def _meets(self, rule: str) -> Bools:
-        name, equals, value = rule.partition("=")
-        readable = [c for c in self.items.column_names if c in self.recipe.features]
-        if not equals or name not in readable:
-            raise DataError(
-                f"--only {rule!r}: expected column=value, with one of the columns "
-                f"{', '.join(readable)}."
-            )
-        column = self.items[name].combine_chunks()
-        if pa.types.is_list(column.type):
-            hits = pc.equal(column.flatten().cast(pa.string()), value).fill_null(False)
-            mask = np.zeros(len(column), bool)
-            mask[pc.list_parent_indices(column).filter(hits).to_numpy()] = True
-            return mask
-        equal = pc.equal(column.cast(pa.string()), value).fill_null(False)
-        return equal.to_numpy(zero_copy_only=False)
-
-    def _rows_of_items(self, ids: Sequence[str]) -> Ints:
-        rows = pc.index_in(pa.array(ids, pa.string()), value_set=self.item_ids)
-        if rows.null_count:
-            strange = [i for i, row in zip(ids, rows.to_pylist(), strict=True) if row is None]
-            raise DataError(f"There is no item {strange[0]!r} in {self.recipe.item_id!r}.")
-        return rows.to_numpy().astype(np.int64)
-
-    def _table(self, users: np.ndarray[Any, Any], by: np.ndarray[Any, Any], top: TopK) -> pa.Table:
+    def table(self, answers: Answers) -> pa.Table:
+        """Return answers as a table, a row a rank: as `lists`."""
+        top = answers.top
         owners, places = np.nonzero(top.items != NO_ITEM)
         rows = pa.array(top.items[owners, places])
-        labels = [n for n in self.recipe.columns("item") if self.recipe.features[n].kind == "label"]
+        labels = self.catalogue.labels
         columns = {
-            self.recipe.user_id: pa.array(users, pa.string()).take(pa.array(owners)),
+            self.recipe.user_id: pa.array(answers.users, pa.string()).take(pa.array(owners)),
             "rank": pa.array((places + 1).astype(np.int32)),
             self.recipe.item_id: self.item_ids.take(rows),
             "score": pa.array(top.scores[owners, places]),
-            "answered_by": pa.array(by, pa.string()).take(pa.array(owners)),
+            "answered_by": pa.array(answers.by, pa.string()).take(pa.array(owners)),
         }
-        columns |= {name: self.items[name].combine_chunks().take(rows) for name in labels}
+        columns |= {name: labels[name].combine_chunks().take(rows) for name in labels.column_names}
         return pa.table(columns)
 
+    def history(self, user: str) -> pa.Table:
+        """Return what a user did before the cut, newest first: item id and labels."""
+        row = self.rows_of_users(np.array([user], object))
+        seen = self.histories.take(row % len(self.histories)).values[::-1]
+        columns = [self.recipe.item_id, *self.catalogue.labels.column_names]
+        return self.items.select(columns).take(pa.array(seen))
 
-def _vectors(path: Path) -> Floats:
-    column = pq.read_table(path, columns=["embedding"])["embedding"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+
+def _any_valid(table: pa.Table) -> Bools:
+    """Say which rows hold any value, bool [n_rows]."""
+    found = np.zeros(len(table), bool)
+    for column in table.columns:
+        found |= column.is_valid().to_numpy()
+    return found
+
+
+def _latest(lists: pa.ListArray, n: int) -> pa.ListArray:
+    """Return the last `n` values of each list, as many as a history has in training."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    kept = Ragged(np.arange(offsets[-1]), offsets).last(n)
+    values = lists.flatten().take(pa.array(kept.values))
+    return pa.ListArray.from_arrays(kept.offsets.astype(np.int32), values)

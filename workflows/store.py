@@ -54,6 +54,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("evaluate", "fallback"),
     "export": ("name",),
+    "index": ("index",),
     "recommend": ("fallback", "evaluate.candidates"),
     "report": ("name", "description"),
 }
@@ -63,6 +64,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "tune": ("etl",),
     "evaluate": ("etl", "train"),
     "export": ("etl", "train"),
+    "index": ("export",),
     "recommend": ("etl", "export"),
     "report": ("etl", "train", "evaluate"),
 }

@@ -1,0 +1,180 @@
+"""Approximate search beside the exact one: lists are never short, never hold what they must not."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.ann import KINDS, Ann, Index, NoFaiss
+from models.effort import recalls, tuned
+from models.exact import Exact, search
+from models.retriever import BrokenModel, Queries, Ragged, TopK
+
+WIDTH = 16
+
+
+def world(n_items: int, n_queries: int = 60, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Items and queries around the same forty centres."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(40, WIDTH))
+    made = [
+        centres[draw.integers(0, 40, n)] + 0.4 * draw.normal(size=(n, WIDTH))
+        for n in (n_items, n_queries)
+    ]
+    items, queries = (part.astype(np.float32) for part in made)
+    return items, queries
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def index(request: pytest.FixtureRequest) -> Index:
+    items, queries = world(3000)
+    return tuned(Index.build(items, request.param), queries, at=20, recall=0.99)
+
+
+def lists(*of: list[int]) -> Ragged:
+    return Ragged(np.array([i for one in of for i in one], np.int64), np.cumsum([0, *map(len, of)]))
+
+
+def overlap(found: TopK, truth: TopK) -> float:
+    """Recall, counted by hand."""
+    pairs = zip(found.items.tolist(), truth.items.tolist(), strict=True)
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
+
+
+def test_a_tuned_index_finds_what_the_exact_search_finds(index):
+    queries = world(3000, 260)[1][60:]  # other ones than it was tuned by
+    truth = search(queries, index.items, 20)
+    found = index.search(queries, 20)
+    assert overlap(found, truth) >= (1.0 if index.kind == "flat" else 0.98)
+    np.testing.assert_allclose(recalls(found, truth).mean(), overlap(found, truth))
+    same = found.items == truth.items
+    np.testing.assert_array_equal(found.scores[same], truth.scores[same])
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+
+
+def test_too_little_effort_is_seen_and_more_is_chosen():
+    items, queries = world(5000)
+    truth = search(queries, items, 50)
+    lazy = replace(Index.build(items, "ivf"), effort=1, at=50)
+    proposed, _ = lazy.proposed(queries, 50, exclude=Ragged.empty(len(queries)))
+    better = tuned(lazy, queries, at=50, recall=0.99)
+    assert recalls(proposed, truth).mean() < 0.9
+    assert 1 < better.effort < lazy.faiss.nlist
+    assert recalls(better.search(queries, 50), truth).mean() >= 0.99
+    # where too little is proposed the exact search stands in, so that no list is short
+    assert (lazy.search(queries, 50).items >= 0).all()
+
+
+@pytest.mark.parametrize("n_items", [1, 31, 256, 10_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_are_as_long_as_they_can_be(kind, n_items):
+    items, queries = world(n_items, 12)
+    index = tuned(Index.build(items, kind), queries, at=10, recall=0.95)
+    for k in (1, 10, 40):
+        found, truth = index.search(queries, k), search(queries, items, k)
+        np.testing.assert_array_equal(found.items >= 0, truth.items >= 0)
+        assert all(len(set(row)) == len(row) for row in (r[r >= 0].tolist() for r in found.items))
+        assert recalls(found, truth).mean() >= 0.95
+    whole = index.search(queries, n_items + 3) if n_items < 1000 else None
+    if whole:  # longer than the catalogue
+        np.testing.assert_array_equal(np.sort(whole.items)[:, 3:], [range(n_items)] * 12)
+        assert (whole.items[:, n_items:] == -1).all()
+        assert (whole.scores[:, n_items:] == -np.inf).all()
+
+
+def test_nothing_excluded_and_no_other_than_candidates_is_shown(index):
+    queries = world(3000)[1]
+    draw = np.random.default_rng(3)
+    best = search(queries, index.items, 200).items
+    exclude = lists(*([*row[: draw.integers(0, 200)].tolist(), -1] for row in best))
+    for share in (0.9, 0.3, 0.004, 0.0):
+        candidates = draw.random(3000) < share
+        found = index.search(queries, 15, exclude=exclude, candidates=candidates)
+        truth = search(queries, index.items, 15, exclude=exclude, candidates=candidates)
+        np.testing.assert_array_equal(found.items >= 0, truth.items >= 0)
+        for row, items in enumerate(found.items):
+            shown = items[items >= 0]
+            assert candidates[shown].all()
+            assert not np.isin(shown, exclude[row]).any()
+        assert recalls(found, truth).mean() >= 0.97
+    everything = lists(*([list(range(3000))] * len(queries)))
+    nobody = index.search(queries, 5, exclude=everything)
+    assert (nobody.items == -1).all()
+    assert (nobody.scores == -np.inf).all()
+
+
+def test_a_query_is_answered_alone_as_among_others(index):
+    queries = world(3000)[1]
+    exclude = lists(*([list(range(7 * n)) for n in range(60)]))
+    candidates = np.arange(3000) % 3 > 0
+    together = index.search(queries, 20, exclude=exclude, candidates=candidates)
+    for row in range(0, 60, 7):
+        alone = index.search(
+            queries[[row]], 20, exclude=exclude.take(np.array([row])), candidates=candidates
+        )
+        np.testing.assert_array_equal(alone.items[0], together.items[row])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[row])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ties_are_broken_as_everywhere(kind):
+    items, queries = world(400)
+    items[50:] = items[np.arange(350) % 50]  # each embedding eight times
+    index = replace(Index.build(items, kind), effort=400 if kind == "hnsw" else 10, at=5)
+    for k in (3, 5, 20):
+        found, truth = index.search(queries, k), search(queries, items, k)
+        np.testing.assert_array_equal(found.items, truth.items)
+        np.testing.assert_array_equal(found.scores, truth.scores)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_items_give_the_same_file(kind, tmp_path):
+    items, queries = world(2000)
+    files = [tmp_path / "one", tmp_path / "two"]
+    for file in files:
+        Index.build(items, kind).write(file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    built = replace(Index.build(items, kind), effort=30, at=10)
+    read = Index.read(files[0], items, kind, effort=30, at=10)
+    np.testing.assert_array_equal(read.search(queries, 10).items, built.search(queries, 10).items)
+    with pytest.raises(ValueError, match=r"indexes 2000 items of 16 dim.* Received: 1999 of 16"):
+        Index.read(files[0], items[1:], kind, effort=30, at=10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_added_items_are_found(kind):
+    items, _ = world(2000)
+    index = replace(Index.build(items[:1500], kind), effort=64, at=10).added(items[1500:])
+    found = index.search(items[1500:], 10)
+    truth = search(items[1500:], items, 10)
+    assert (found.items[:, 0] == truth.items[:, 0]).mean() > 0.98
+    assert (found.items >= 1500).any()
+
+
+def test_users_are_named_by_rows_as_for_the_exact_search(index):
+    users = world(3000)[1]
+    asked = Queries(np.array([4, -1, 0]), Ragged.empty(3))
+    found = Ann(users, index).top_k(asked, 5)
+    truth = Exact(users, index.items).top_k(asked, 5)
+    assert recalls(found, truth).mean() >= 0.9
+    np.testing.assert_array_equal(found.items[1], index.search(users[-1:], 5).items[0])
+    with pytest.raises(ValueError, match=r"User rows must lie in \[-1, 59\). Received: 59"):
+        Ann(users, index).top_k(Queries(np.array([59]), Ragged.empty(1)), 5)
+
+
+def test_what_cannot_be_searched_is_refused(index, monkeypatch):
+    queries = world(3000)[1]
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        index.search(queries, 0)
+    with pytest.raises(ValueError, match="equally wide"):
+        index.search(queries[:, 1:], 3)
+    with pytest.raises(BrokenModel, match="1 of 60 query embeddings hold NaN"):
+        index.search(np.where(np.arange(60)[:, None] == 7, np.nan, queries), 3)
+    with pytest.raises(BrokenModel, match="item embeddings hold NaN"):
+        Index.build(np.full((3, 2), np.nan, np.float32), "flat")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(NoFaiss, match=r"pip install 'merlin-two-tower\[index\]'"):
+        Index.build(queries, "flat")

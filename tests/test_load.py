@@ -1,0 +1,264 @@
+"""Loaded items, asked for by the database itself or by naive readers of its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import Run, Tiny
+
+from models.exact import search
+from workflows.catalogue import Catalogue
+from workflows.errors import DataError, RecipeError, StorageError
+from workflows.exported import Export, Wish
+from workflows.load import database_named, load, milvus
+from workflows.load.documents import Documents
+
+STAGES = ("etl", "train", "export")
+#: milvus-lite still asks pkg_resources for its version.
+LITE = pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny.exported.branch(tmp_path_factory.mktemp("load") / "run", stages=STAGES)
+
+
+@pytest.fixture
+def documents() -> Documents:
+    """A thousand items and some, whose scores all differ."""
+    import pyarrow as pa
+
+    dice = np.random.default_rng(7)
+    n = 2345
+    return Documents(
+        pa.array([f"{row:05}" for row in range(n)]),
+        dice.standard_normal((n, 17)).astype(np.float32),
+        pa.table({"title": pa.array([f"Film {row}" for row in range(n)])}),
+    )
+
+
+def asked(file: Path, name: str, vectors: np.ndarray, k: int, **options: Any) -> list[Any]:
+    """Search a file of Milvus Lite in the way of its manual."""
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(file))
+    try:
+        found = client.search(name, data=vectors.tolist(), limit=k, **options)
+    finally:
+        client.close()
+        server_manager_instance.release_server(str(file))
+    return [[(hit["id"], hit["distance"], hit["entity"]) for hit in hits] for hits in found]
+
+
+# ── milvus ──────────────────────────────────────────────────────────────────────────────
+
+
+@LITE
+@pytest.mark.slow
+def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
+    file = tmp_path / "milvus.db"
+    result = load(run.recipe, run.store, to="milvus", place=str(file))
+    assert (result.items, result.name) == (len(run.items), "tiny")
+    export = Export.open(run.store, run.recipe)
+    users = pq.read_table(run.store.folder("export") / "user_embeddings.parquet")
+    vectors = export.user_vectors[:-1]
+    found = asked(file, "tiny", vectors, 5, output_fields=["title", "genres"])
+    lists = export.ask(users["user_id"].to_numpy(), Wish(k=5, keep_seen=True)).top
+    films = {film["item_id"]: film for film in run.world.films}
+    for hits, scores in zip(found, lists.scores, strict=True):
+        np.testing.assert_allclose([score for _, score, _ in hits], scores, rtol=1e-5)
+        for item, _, entity in hits:
+            assert entity.get("title") == films.get(item, {}).get("title")
+    ids = export.item_ids.to_pylist()
+    assert [[h[0] for h in hits] for hits in found] == [
+        [ids[i] for i in row] for row in lists.items
+    ]
+
+
+@LITE
+@pytest.mark.slow
+def test_milvus_returns_the_exact_best(documents, tmp_path):
+    file = tmp_path / "milvus.db"
+    milvus.write(documents, str(file), "items")
+    queries = np.random.default_rng(8).standard_normal((20, 17)).astype(np.float32)
+    found = asked(file, "items", queries, 100)
+    right = search(queries, documents.vectors, 100)
+    assert [[int(h[0]) for h in hits] for hits in found] == right.items.tolist()
+    # again, with other vectors: the file is replaced, and nothing stays beside it
+    turned = Documents(documents.ids, -documents.vectors, documents.columns)
+    milvus.write(turned, str(file), "items")
+    found = asked(file, "items", queries, 3)
+    worst = search(-queries, documents.vectors, 3)
+    assert [[int(h[0]) for h in hits] for hits in found] == worst.items.tolist()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == ["milvus.db"]
+
+
+@LITE
+@pytest.mark.slow
+def test_a_load_that_fails_leaves_the_old_file(documents, tmp_path, monkeypatch):
+    file = tmp_path / "milvus.db"
+    milvus.write(documents, str(file), "items")
+    before = file.read_bytes()
+    wide = Documents(documents.ids, documents.vectors[:10], documents.columns)
+    with pytest.raises(ValueError, match="zip"):
+        milvus.write(wide, str(file), "items")
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == ["milvus.db"]
+
+
+class Cluster:
+    """What a cluster's client is asked for; collections hold the ids."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.collections: dict[str, list[str]] = {}
+        self.aliases: dict[str, str] = {}
+        self.fails = fails
+
+    def __getattr__(self, name: str) -> Any:
+        from pymilvus import MilvusClient
+
+        return getattr(MilvusClient, name)  # schemas and index parameters are made without a server
+
+    def create_collection(self, name: str, **_: Any) -> None:
+        self.collections[name] = []
+
+    def insert(self, name: str, rows: list[dict[str, Any]]) -> None:
+        if self.fails:
+            from pymilvus import MilvusException
+
+            raise MilvusException(message="no room")
+        self.collections[name] += [row["id"] for row in rows]
+
+    def flush(self, name: str) -> None: ...
+    def close(self) -> None: ...
+
+    def has_collection(self, name: str) -> bool:
+        return name in self.collections or name in self.aliases
+
+    def describe_collection(self, name: str) -> dict[str, str]:
+        return {"collection_name": self.aliases.get(name, name)}
+
+    def create_alias(self, collection: str, alias: str) -> None:
+        self.aliases[alias] = collection
+
+    alter_alias = create_alias
+
+    def drop_collection(self, name: str) -> None:
+        assert name not in self.aliases.values()
+        del self.collections[name]
+
+
+def test_in_a_cluster_the_alias_moves_when_all_is_there(documents, monkeypatch):
+    cluster = Cluster()
+    monkeypatch.setattr(milvus, "_client", lambda: lambda **_: cluster)
+    for _ in range(2):
+        milvus.write(documents, "http://milvus:19530", "items")
+        (only,) = cluster.collections
+        assert cluster.aliases == {"items": only}
+        assert cluster.collections[only] == documents.ids.to_pylist()
+    before = dict(cluster.aliases)
+    cluster.fails = True
+    with pytest.raises(StorageError, match=r"Milvus at http://milvus:19530 refused: .*no room"):
+        milvus.write(documents, "http://milvus:19530", "items")
+    assert cluster.aliases == before
+    assert list(cluster.collections) == list(before.values())
+
+
+# ── opensearch ──────────────────────────────────────────────────────────────────────────
+
+
+def bulk(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Read bulk files as OpenSearch does: an action, then its document."""
+    text = "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("bulk-*")))
+    *lines, end = text.split("\n")
+    assert end == ""
+    told = [json.loads(line) for line in lines]
+    return list(zip(told[::2], told[1::2], strict=True))
+
+
+def test_opensearch_gets_every_item_and_a_mapping_that_fits(run, tmp_path):
+    result = load(run.recipe, run.store, to="opensearch", place=str(tmp_path / "os"), name="films")
+    pairs = bulk(tmp_path / "os")
+    assert result.items == len(pairs) == len(run.items)
+    assert {action["index"]["_id"] for action, _ in pairs} == run.items
+    assert all(a == {"index": {"_index": "films", "_id": d["id"]}} for a, d in pairs)
+    mapping = json.loads((tmp_path / "os" / "index.json").read_text())["mappings"]["properties"]
+    vector = mapping["embedding"]
+    assert (vector["type"], vector["space_type"]) == ("knn_vector", "innerproduct")
+    assert vector["method"]["name"] == "hnsw"
+    assert {len(document["embedding"]) for _, document in pairs} == {vector["dimension"]}
+    assert {name for _, document in pairs for name in document} == set(mapping)
+    assert {n: mapping[n]["type"] for n in ("title", "genres", "price")} == {
+        "title": "keyword", "genres": "keyword", "price": "double",
+    }  # fmt: skip
+    films = {film["item_id"]: film for film in run.world.films}
+    assert all(d.get("title") == films.get(d["id"], {}).get("title") for _, d in pairs)
+
+
+def test_its_vectors_rank_as_evaluate_does(run, tmp_path):
+    load(run.recipe, run.store, to="opensearch", place=str(tmp_path / "os"))
+    documents = [document for _, document in bulk(tmp_path / "os")]
+    items = np.array([document["embedding"] for document in documents], np.float32)
+    export = Export.open(run.store, run.recipe)
+    answers = export.ask(np.array(["u6", "u7"], object), Wish(k=5, keep_seen=True))
+    users = export.user_vectors[export.rows_of_users(answers.users)]
+    top = search(users, items, 5)
+    ids = np.array([document["id"] for document in documents])
+    right = export.item_ids.to_numpy(zero_copy_only=False)[answers.top.items]
+    assert ids[top.items].tolist() == right.tolist()
+
+
+def test_bulk_files_are_cut_where_they_grow_too_large(documents, tmp_path, monkeypatch):
+    from workflows.load import opensearch
+
+    monkeypatch.setattr(opensearch, "MOST_BYTES", 400_000)
+    opensearch.write(documents, tmp_path / "os", "films")
+    files = sorted((tmp_path / "os").glob("bulk-*"))
+    assert len(files) == 3
+    assert all(file.stat().st_size <= 400_000 for file in files)
+    assert [document["id"] for _, document in bulk(tmp_path / "os")] == documents.ids.to_pylist()
+
+
+def test_an_earlier_load_is_replaced_and_nothing_else_is(documents, tmp_path):
+    from workflows.load import opensearch
+
+    for _ in range(2):
+        opensearch.write(documents, tmp_path / "os", "films")
+        assert len(bulk(tmp_path / "os")) == len(documents)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(StorageError, match=r"holds no index\.json, so it is not overwritten"):
+        opensearch.write(documents, tmp_path / "mine", "films")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "os"]
+
+
+# ── both ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_what_may_be_recommended_is_loaded(run):
+    recipe = run.world.recipe("evaluate.candidates=train")
+    some = Documents.of(Catalogue.open(run.store, recipe))
+    met = {item for items in run.histories(withheld=2).values() for item in items}
+    assert set(some.ids.to_pylist()) == met < run.items
+
+
+def test_names_and_ids_that_a_database_does_not_take_are_refused(run, documents, tmp_path):
+    from workflows.load import opensearch
+
+    with pytest.raises(RecipeError, match="--to 'redis': expected milvus or opensearch"):
+        database_named("redis")
+    for to, name in (("milvus", "my films"), ("milvus", "1"), ("opensearch", "Films")):
+        with pytest.raises(RecipeError, match=f"--name '{name}': {to} takes"):
+            load(run.recipe, run.store, to=database_named(to), place=str(tmp_path / "x"), name=name)
+    import pyarrow as pa
+
+    long = Documents(pa.array(["x" * 513]), documents.vectors[:1], documents.columns[:1])
+    with pytest.raises(DataError, match="An item id has 513 bytes; OpenSearch takes 512"):
+        opensearch.write(long, tmp_path / "x", "films")
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,89 @@
+"""Files of raw values: typed as the recipe says, and what is wrong with them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import SETTINGS
+from world import RECIPE, World
+
+from workflows.errors import DataError
+from workflows.raw_rows import as_told, read, read_ids
+from workflows.recipe import Recipe
+
+COLUMNS = ["title", "price", "genres"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return World(tmp_path_factory.mktemp("world"), text=RECIPE + SETTINGS).write().recipe()
+
+
+def told(path: Path, text: str, recipe: Recipe) -> pa.Table:
+    path.write_text(text, encoding="utf-8")
+    return read(path, recipe, "item_id", COLUMNS)
+
+
+def test_csv_and_parquet_say_the_same(tmp_path, recipe):
+    rows = {
+        "item_id": ["0108", "-8200171396217105230", "映画"],
+        "price": [2.5, None, 3.0],
+        "genres": [["a", "b"], None, []],
+    }
+    text = "item_id,price,genres\n0108,2.5,a||b\n-8200171396217105230,,\n映画,3,|\n"
+    from_text = told(tmp_path / "new.csv", text, recipe)
+    numbers = {**rows, "item_id": pa.array([108, -8200171396217105230, 3])}
+    pq.write_table(pa.table(numbers), tmp_path / "new.parquet")
+    from_numbers = read(tmp_path / "new.parquet", recipe, "item_id", COLUMNS)
+    assert from_text.to_pydict() == rows
+    assert from_numbers.to_pydict() == {**rows, "item_id": ["108", "-8200171396217105230", "3"]}
+    assert from_text.schema.types == [pa.string(), pa.float32(), pa.list_(pa.string())]
+    assert from_text.schema == from_numbers.schema
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("title\nx\n", "there is no column 'item_id'. Expected 'item_id' and, if you like, title"),
+        ("item_id,colour\nx,red\n", "column 'colour' is unknown"),
+        ("item_id,price\nx,cheap\n", "column 'price': expected numbers, got string"),
+        ("item_id,price\nx,1\n,2\n", "row 2: there is no 'item_id'"),
+        ("item_id\nx\ny\nx\n", "item_id 'x' stands there 2 times. Keep one row of it"),
+        ("item_id,title\nx\n", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(tmp_path, recipe, text, said):
+    with pytest.raises(DataError) as caught:
+        told(tmp_path / "new.csv", text, recipe)
+    assert said in str(caught.value)
+    assert str(tmp_path / "new.csv") in str(caught.value)
+
+
+def test_files_that_are_none_are_refused(tmp_path, recipe):
+    with pytest.raises(DataError, match=r"expected a file that ends in \.csv or \.parquet"):
+        read(tmp_path / "new.xlsx", recipe, "item_id", COLUMNS)
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path / "none.csv", recipe, "item_id", COLUMNS)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ids(tmp_path / "none.txt", "item_id")
+
+
+def test_a_history_is_a_list(recipe):
+    lists = pa.table({"history_item_id": pa.array([[1, 2], None])})
+    assert as_told(lists, recipe, "here")["history_item_id"].to_pylist() == [["1", "2"], None]
+    with pytest.raises(DataError, match="'history_item_id': expected lists of text, got string"):
+        as_told(pa.table({"history_item_id": ["1|2"]}), recipe, "here")
+
+
+def test_ids_stand_in_lines_or_in_a_column(tmp_path):
+    (tmp_path / "ids.txt").write_text("007\n\n 映画 \n-1\n", encoding="utf-8")
+    (tmp_path / "ids.csv").write_text("stock,item_id\n3,007\n1,\n2,-1\n")
+    pq.write_table(pa.table({"item_id": [-1, 7]}), tmp_path / "ids.parquet")
+    assert read_ids(tmp_path / "ids.txt", "item_id") == ["007", "映画", "-1"]
+    assert read_ids(tmp_path / "ids.csv", "item_id") == ["007", "-1"]
+    assert read_ids(tmp_path / "ids.parquet", "item_id") == ["-1", "7"]
+    with pytest.raises(DataError, match="there is no column 'sku'"):
+        read_ids(tmp_path / "ids.csv", "sku")

@@ -1,0 +1,191 @@
+"""The page at / in a real browser: somebody types a user id and reads titles."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import Client, served
+from playwright.sync_api import Page, expect, sync_playwright
+from test_serve import KEY, STAGES, current, expected
+from tiny_run import Run, Tiny
+
+from workflows.serve.app import build
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+#: Root in a container has no sandbox; the rest keeps it from calling home.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed here"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny.exported.branch(tmp_path_factory.mktemp("page") / "run", stages=STAGES)
+
+
+@pytest.fixture(scope="module")
+def client(run: Run) -> Iterator[Client]:
+    with served(build(current(run))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    profile: Path = tmp_path_factory.mktemp("profile")
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=FLAGS, headless=True
+        )
+        yield context.new_page()
+        context.close()
+
+
+@pytest.fixture
+def page(browser: Page) -> Iterator[Page]:
+    """A page whose browser has nothing to complain of, and loads nothing from outside."""
+    said: list[str] = []
+    asked: list[str] = []
+    browser.on("console", lambda message: said.append(message.text))
+    browser.on("pageerror", lambda error: said.append(str(error)))
+    browser.on("request", lambda request: asked.append(request.url))
+    browser.set_viewport_size({"width": 1200, "height": 900})
+    yield browser
+    assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in asked)
+    refused = [text for text in said if "status of 4" not in text]  # told by the page itself
+    assert refused == []
+
+
+def look_up(page: Page, client: Client, user: str) -> None:
+    """Open the page, type a user id and press Enter, as somebody at a keyboard would."""
+    page.goto(f"{client.base_url}/")
+    expect(page.get_by_label("User id")).to_be_focused()
+    page.keyboard.type(user)
+    page.keyboard.press("Enter")
+
+
+def titles(page: Page, of: str) -> list[str]:
+    """Return the titles of a list once it is there."""
+    expect(page.locator(f"{of} .title").first).to_be_visible()
+    return page.locator(f"{of} .title").all_inner_texts()
+
+
+def name(item: str, title: str | None) -> str:
+    """Return what an item is called on the page."""
+    return f"{title} {item}" if title else item
+
+
+def test_somebody_types_a_user_id_and_reads_titles(run, client, page):
+    look_up(page, client, "u6")
+    right = expected(run, "u6", k=10)
+    assert titles(page, "#list") == [name(row["item_id"], row["title"]) for row in right]
+    scores = page.locator("#list .score").all_inner_texts()
+    assert scores == [f"{row['score']:.3f}" for row in right]
+    films = {film["item_id"]: film["title"] for film in run.world.films}
+    known = run.histories(withheld=1)["u6"][::-1]
+    assert titles(page, "#history") == [name(item, films.get(item)) for item in known]
+    said = f"{len(right)} items for u6, answered by two-tower"
+    expect(page.get_by_role("status")).to_have_text(said)
+    bars = [bar.bounding_box() for bar in page.locator("#list .bar i").all()]
+    widths = [bar["width"] if bar else 0.0 for bar in bars]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
+
+
+def test_an_item_opens_what_is_most_like_it_and_closes_again(client, page):
+    look_up(page, client, "u6")
+    assert len(titles(page, "#list")) > 1
+    second = page.locator("#list > li").nth(1)
+    button = second.get_by_role("button")
+    button.focus()
+    page.keyboard.press("Space")
+    expect(button).to_have_attribute("aria-expanded", "true")
+    expect(second.locator(".similar li")).to_have_count(5)
+    item = second.get_attribute("data-item")
+    like = client.get(f"/similar-items/{item}", params={"k": 5}).json()["items"]
+    shown = [name(i["item"], i["labels"]["title"]) for i in like]
+    assert second.locator(".similar .title").all_inner_texts() == shown
+    page.keyboard.press("Space")
+    expect(button).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(".similar")).to_have_count(0)
+
+
+def test_a_stranger_and_a_wrong_wish_are_told_of(client, page):
+    look_up(page, client, '<img src=x onerror="alert(1)">')
+    assert titles(page, "#list")
+    expect(page.locator("#by")).to_have_text("popularity")
+    expect(page.locator("#history-note")).to_have_text("nobody of this id is known")
+    expect(page.locator("img")).to_have_count(0)
+    page.get_by_label("Only").fill("colour=red")
+    page.get_by_role("button", name="Look up").click()
+    expect(page.get_by_role("alert")).to_contain_text("only[0]: got 'colour=red'; expected")
+    expect(page.locator("#answer")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(client, page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    look_up(page, client, "u6")
+    assert titles(page, "#list")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    assert page.evaluate(CONTRAST) >= 4.5  # WCAG 2.2, 1.4.3
+
+
+#: The least contrast between a text and what is behind it (WCAG 2.2, "contrast ratio").
+CONTRAST = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (c) => c.slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let worst = 21;
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !e.offsetParent || e.closest("noscript")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
+  }
+  return worst;
+}"""
+
+
+def test_on_a_telephone_nothing_stands_beyond_the_edge(client, page):
+    page.set_viewport_size({"width": 360, "height": 740})
+    look_up(page, client, "u6")
+    assert titles(page, "#list")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    heights = page.evaluate("[...document.querySelectorAll('button')].map((e) => e.offsetHeight)")
+    assert min(heights) >= 24  # WCAG 2.2, 2.5.8
+
+
+def test_where_a_key_is_asked_for_the_page_asks_for_it(run, page):
+    with served(build(current(run), key=KEY)) as client:
+        look_up(page, client, "u6")
+        page.get_by_label("Key").fill(KEY)
+        page.keyboard.press("Enter")
+        assert titles(page, "#list")
+
+
+def test_the_interface_is_told_without_anything_from_outside(client, page):
+    page.goto(f"{client.base_url}/docs")
+    expect(page.get_by_role("heading", name="POST /recommend")).to_be_visible()
+    expect(page.get_by_role("heading", name="Asker")).to_be_visible()

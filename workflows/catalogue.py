@@ -1,0 +1,253 @@
+"""The items that can be shown: those of the export, and those that the index stage added.
+
+Where there is an index, it proposes; where there is none, every item is scored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.ann import Ann, Index, NoFaiss
+from models.exact import Exact, looked_through
+from models.retriever import Bools, Floats, Ints, Retriever
+from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
+from workflows.lookup import Lookup
+from workflows.recipe import Recipe
+from workflows.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Searched(msgspec.Struct, frozen=True):
+    """How an index stage is searched.
+
+    Attributes:
+        kind: `exact`, or of the FAISS index beside it.
+        effort: that was chosen for it.
+        at: list length that it was chosen at.
+    """
+
+    kind: Literal["exact", "flat", "hnsw", "ivf"]
+    effort: int = 0
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class IndexFiles:
+    """File names of the index stage."""
+
+    folder: Path
+
+    @property
+    def searched(self) -> Path:
+        """How it is searched, JSON."""
+        return self.folder / "search.json"
+
+    @property
+    def faiss(self) -> Path:
+        """FAISS's own file; absent where every item is scored."""
+        return self.folder / "index.faiss"
+
+    @property
+    def added(self) -> Path:
+        """Added items: readable columns and `embedding`; absent where there are none."""
+        return self.folder / "added_items.parquet"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items, their embeddings, and what finds the best of them.
+
+    Attributes:
+        recipe: names of columns.
+        items: readable columns, one row an item: the export's, then the added ones.
+        vectors: float32 [n_items, dim].
+        n_exported: how many of them are the export's.
+        index: what proposes items; None where every item is scored.
+    """
+
+    recipe: Recipe
+    items: pa.Table
+    vectors: Floats
+    n_exported: int
+    index: Index | None = None
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> Catalogue:
+        """Read the items of the export and, if there is one that fits it, of the index.
+
+        Raises:
+            ArtifactError: the index is damaged, or FAISS is not there to read it.
+        """
+        catalogue = cls.of_export(store, recipe)
+        if not _is_indexed(store, recipe):
+            return catalogue
+        files = IndexFiles(store.folder("index"))
+        if files.added.is_file():
+            catalogue = catalogue.with_added(pq.read_table(files.added))
+        how = msgspec.json.decode(files.searched.read_bytes(), type=Searched)
+        return replace(catalogue, index=_read(catalogue.vectors, how, files))
+
+    @classmethod
+    def of_export(cls, store: Store, recipe: Recipe) -> Catalogue:
+        """Read the items of the export alone."""
+        folder = store.folder("export")
+        names = pq.read_schema(folder / "item_features.parquet").names
+        readable = [n for n in names if n in (*recipe.columns("item"), "train_count")]
+        items = pq.read_table(folder / "item_features.parquet", columns=readable)
+        vectors = vectors_of(pq.read_table(folder / "item_embeddings.parquet"))
+        return cls(recipe, items.combine_chunks(), vectors, len(items))
+
+    def with_added(self, more: pa.Table) -> Catalogue:
+        """Return the catalogue with more items behind its own, to be scored one by one.
+
+        Args:
+            more: readable columns, of which some may be missing, and `embedding`.
+        """
+        columns = {
+            field.name: more[field.name].cast(field.type)
+            if field.name in more.column_names
+            else pa.chunked_array([pa.nulls(len(more), field.type)])
+            for field in self.items.schema
+        }
+        items = pa.concat_tables([self.items, pa.table(columns, self.items.schema)])
+        vectors = np.concatenate([self.vectors, vectors_of(more)])
+        return replace(self, items=items.combine_chunks(), vectors=vectors, index=None)
+
+    @property
+    def kind(self) -> str:
+        """How it is searched: exact, flat, hnsw or ivf."""
+        return self.index.kind if self.index else "exact"
+
+    def retriever(self, users: Floats) -> Retriever:
+        """Return what ranks the items for users.
+
+        Args:
+            users: embeddings, float32 [n_users + 1, dim]; the last for every unknown user.
+        """
+        if self.index:
+            return Ann(users, self.index)
+        return Exact(users, self.vectors, self.longest)
+
+    @cached_property
+    def longest(self) -> float:
+        """The length of the longest embedding."""
+        return looked_through(self.vectors)
+
+    @cached_property
+    def ids(self) -> pa.StringArray:
+        """Raw ids in the order of rows."""
+        return self.items[self.recipe.item_id].combine_chunks()
+
+    @cached_property
+    def labels(self) -> pa.Table:
+        """The columns that are there to be read, in the order of rows."""
+        features = self.recipe.features
+        return self.items.select(
+            [n for n in self.recipe.columns("item") if features[n].kind == "label"]
+        )
+
+    @cached_property
+    def directions(self) -> Floats:
+        """Embeddings of length 1, without the item bias: what an item is like, [n_items, width]."""
+        vectors = self.vectors[:, : self.vectors.shape[1] - self.recipe.model.item_bias]
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(lengths > 0, lengths, 1)
+
+    @cached_property
+    def offered(self) -> Bools:
+        """Items that may be shown at all, bool [n_items]; added ones always."""
+        mask = np.ones(len(self.items), bool)
+        if self.recipe.evaluate.candidates == "train":
+            counts = self.items["train_count"].to_numpy()[: self.n_exported]
+            mask[: self.n_exported] = counts > 0
+        return mask
+
+    def rows_of(self, ids: Sequence[str]) -> Ints:
+        """Return the rows of items, int64 [n_ids].
+
+        Raises:
+            DataError: there is no such item.
+        """
+        rows = self.find(pa.array(ids, pa.string()))
+        if (rows < 0).any():
+            strange = ids[int(np.argmax(rows < 0))]
+            raise DataError(f"There is no item {strange!r} in {self.recipe.item_id!r}.")
+        return rows
+
+    def find(self, ids: pa.Array) -> Ints:
+        """Return the rows of items, int64 [n_ids]; -1 for those that are not there."""
+        return self.lookup.rows(ids)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Where items stand."""
+        return Lookup(self.ids)
+
+    def meets(self, rule: str) -> Bools:
+        """Return which items meet a rule `column=value`, bool [n_items].
+
+        Raises:
+            DataError: no such column.
+        """
+        name, equals, value = rule.partition("=")
+        readable = [c for c in self.items.column_names if c in self.recipe.features]
+        if not equals or name not in readable:
+            raise DataError(
+                f"--only {rule!r}: expected column=value, with one of the columns "
+                f"{', '.join(readable)}."
+            )
+        column = self.items[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            hits = pc.equal(column.flatten().cast(pa.string()), value).fill_null(False)
+            mask = np.zeros(len(column), bool)
+            mask[pc.list_parent_indices(column).filter(hits).to_numpy()] = True
+            return mask
+        equal = pc.equal(column.cast(pa.string()), value).fill_null(False)
+        return equal.to_numpy(zero_copy_only=False)
+
+
+def _is_indexed(store: Store, recipe: Recipe) -> bool:
+    """Say whether there is an index stage of this export.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        store.read("index", recipe)
+    except MissingStage:
+        return False
+    except StaleInput as error:
+        log.warning("%s Until then it is left aside, with what was added to it.", error)
+        return False
+    return True
+
+
+def _read(vectors: Floats, how: Searched, files: IndexFiles) -> Index | None:
+    """Return the index of an index stage; None where every item is scored."""
+    if how.kind == "exact":
+        return None
+    try:
+        return Index.read(files.faiss, vectors, how.kind, effort=how.effort, at=how.at)
+    except (NoFaiss, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{files.faiss} cannot be used: {error} Run `two-tower index` again, or remove "
+            f"{files.folder}."
+        ) from None
+
+
+def vectors_of(table: pa.Table) -> Floats:
+    """Return the column `embedding` as float32 [n_rows, dim]."""
+    column = table["embedding"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

@@ -1,0 +1,115 @@
+"""The towers of an export that take raw values: rows of features in, embeddings out.
+
+TensorFlow is loaded when a tower is opened, not before: most questions are answered without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.retriever import Floats
+from workflows.errors import DataError
+
+#: What a list of categories or a history is.
+TEXTS = pa.list_(pa.string())
+#: Rows that are embedded at a time.
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class RawTower:
+    """A tower that takes raw values.
+
+    Attributes:
+        inputs: name → Arrow type of a raw value: text, a list of text, or a float32.
+    """
+
+    inputs: Mapping[str, pa.DataType]
+    _module: Any  # holds the variables and look-up tables that the function uses
+    _encode: Any
+
+    @classmethod
+    def open(cls, path: Path) -> RawTower:
+        """Load a tower.
+
+        Args:
+            path: of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
+        """
+        import tensorflow as tf
+
+        module = tf.saved_model.load(str(path))
+        encode = module.signatures["serving_default"]
+        specs = encode.structured_input_signature[1]
+        return cls({name: _arrow_type(spec) for name, spec in specs.items()}, module, encode)
+
+    def embed(self, rows: pa.Table) -> Floats:
+        """Return the embedding of each row, float32 [n_rows, dim].
+
+        Args:
+            rows: raw values; a null or a column that is not there is a missing value, and columns
+                that are no inputs are not read.
+
+        Raises:
+            DataError: a column that is not what the tower takes.
+        """
+        columns = {
+            name: typed(rows[name], kind, f"column {name!r}")
+            if name in rows.column_names
+            else pa.chunked_array([pa.nulls(len(rows), kind)])
+            for name, kind in self.inputs.items()
+        }
+        table = pa.table(columns) if columns else rows.select([])
+        return np.concatenate(
+            [self._embed(table.slice(at, BATCH)) for at in range(0, max(1, len(rows)), BATCH)]
+        )
+
+    def _embed(self, rows: pa.Table) -> Floats:
+        import tensorflow as tf
+
+        inputs = {name: tf.constant(_array(rows[name])) for name in rows.column_names}
+        return self._encode(**inputs)["embedding"].numpy()
+
+
+def typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedArray:
+    """Return a column with the type that a tower takes.
+
+    Raises:
+        DataError: it cannot be read as that.
+    """
+    try:
+        return column.cast(kind, safe=not pa.types.is_floating(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{place}: expected {_EXPECTED[kind]}, got {column.type} ({error}). Mend the cell, or "
+            "leave it empty."
+        ) from None
+
+
+_EXPECTED = {pa.string(): "text", TEXTS: "lists of text", pa.float32(): "numbers"}
+
+
+def _arrow_type(spec: Any) -> pa.DataType:
+    if spec.shape.rank == 2:
+        return TEXTS
+    return pa.string() if spec.dtype.name == "string" else pa.float32()
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a column as the graph takes it: "" and NaN where nothing is, lists padded with ""."""
+    column = column.combine_chunks()
+    if pa.types.is_floating(column.type):
+        return column.to_numpy(zero_copy_only=False).astype(np.float32)
+    if pa.types.is_string(column.type):
+        return column.fill_null("").to_numpy(zero_copy_only=False).astype(object)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    matrix = np.full((len(column), max(1, lengths.max(initial=0))), "", object)
+    filled = np.arange(matrix.shape[1]) < lengths[:, None]
+    matrix[filled] = column.flatten().fill_null("").to_numpy(zero_copy_only=False)
+    return matrix

@@ -1,0 +1,224 @@
+"""The export's items, ready to be searched: exactly, or by an index that has proved its recall.
+
+Items that were not there when the towers learnt are embedded from their raw values and added.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.ann import Index, NoFaiss
+from models.config import IndexConfig
+from models.effort import recalls, tuned
+from models.exact import search
+from models.retriever import Floats, Queries, Ragged
+from workflows import raw_rows
+from workflows.catalogue import Catalogue, IndexFiles, Searched, vectors_of
+from workflows.device import Device
+from workflows.embedding import RawTower
+from workflows.errors import ArtifactError, DataError
+from workflows.recipe import Recipe
+from workflows.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the export's users see of an index.
+
+    Attributes:
+        recall: share of the exact search's best items that it finds.
+        p50_ms: of the time that one query takes, in one thread, alone.
+        p99_ms: the same.
+    """
+
+    recall: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """What can be searched, and how well.
+
+    Attributes:
+        folder: of the stage.
+        kind: exact, flat, hnsw or ivf.
+        items: all of them.
+        added: those that the export does not have.
+        effort: cells (ivf) or candidates (hnsw) looked at; 0 for the others.
+        at: list length that recall was measured at.
+        measured: recall and latency.
+        seconds: in all.
+    """
+
+    folder: Path
+    kind: str
+    items: int
+    added: int
+    effort: int
+    at: int
+    measured: Measured
+    seconds: float
+
+
+def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = None) -> IndexResult:
+    """Write runs/<name>/index/, which recommend and serve search from then on.
+
+    Args:
+        recipe: its `index` block.
+        store: the run.
+        device: chosen for this process.
+        add: csv or parquet of new items, a row each: their id and raw values of their features.
+            They join the index that is there, with those added before; it is built if there is
+            none. Without it the index is built anew from the export alone.
+
+    Raises:
+        ArtifactError: the index finds too little, or FAISS is not there.
+        DataError: a new item that is there already, or whose values are not what the recipe says.
+    """
+    start = time.perf_counter()
+    config = recipe.index
+    with store.write("index", recipe, device) as draft:
+        catalogue = Catalogue.open(store, recipe) if add else Catalogue.of_export(store, recipe)
+        more = _embedded(add, catalogue, store) if add else None
+        tune_by, prove_by = _queries(store, config)
+        catalogue = _built(catalogue, more, tune_by, config)
+        measured = measure(catalogue, prove_by, at=config.at)
+        log.info(
+            "%s: recall@%s %.4f, p50 %.2f ms, p99 %.2f ms",
+            *(catalogue.kind, config.at, measured.recall, measured.p50_ms, measured.p99_ms),
+        )
+        _refuse_poor(measured, catalogue, config)
+        effort = _write(catalogue, IndexFiles(draft.folder))
+        added = len(catalogue.items) - catalogue.n_exported
+        draft.rows = {"items": len(catalogue.items), "added": added}
+        draft.metrics = {
+            f"recall@{config.at}": measured.recall,
+            "p50_ms": measured.p50_ms,
+            "p99_ms": measured.p99_ms,
+        }
+        draft.options = {"kind": catalogue.kind, "effort": str(effort)}
+    return IndexResult(
+        store.folder("index"),
+        catalogue.kind,
+        len(catalogue.items),
+        added,
+        effort,
+        config.at,
+        measured,
+        time.perf_counter() - start,
+    )
+
+
+def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
+    """Ask for users' lists, and compare them with the exact search.
+
+    Args:
+        catalogue: that is asked.
+        users: embeddings, float32 [n_users, dim].
+        at: list length.
+    """
+    recall = 1.0
+    if catalogue.index:
+        truth = search(users, catalogue.vectors, at)
+        recall = float(recalls(catalogue.index.search(users, at), truth).mean())
+    retriever = catalogue.retriever(np.concatenate([users, users[:1]]))
+    seconds = []
+    for row in [0, *range(len(users))]:  # the first is for warming up
+        query = Queries(np.array([row]), Ragged.empty(1))
+        start = time.perf_counter()
+        retriever.top_k(query, at)
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(seconds[1:], [50, 99]) * 1000
+    return Measured(recall, float(p50), float(p99))
+
+
+def _queries(store: Store, config: IndexConfig) -> tuple[Floats, Floats]:
+    """Return embeddings of users to choose the effort by, and of others to prove it by."""
+    users = vectors_of(pq.read_table(store.folder("export") / "user_embeddings.parquet"))
+    rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
+    return users[rows[::2]], users[rows[1::2] if len(rows) > 1 else rows]
+
+
+def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
+    """Read new items and append their column `embedding`."""
+    recipe = catalogue.recipe
+    columns = [c for c in recipe.columns("item") if c != recipe.item_id]
+    items = raw_rows.read(add, recipe, recipe.item_id, columns)
+    rows = catalogue.find(items[recipe.item_id].combine_chunks())
+    if (rows >= 0).any():
+        known = items[recipe.item_id][int(np.argmax(rows >= 0))].as_py()
+        raise DataError(
+            f"{add}: {recipe.item_id} {known!r} is in the catalogue already ({(rows >= 0).sum()} "
+            f"of {len(rows)} are). Remove what is not new; an item whose features changed is "
+            "embedded anew by `two-tower etl train export`."
+        )
+    tower = RawTower.open(store.folder("export") / "item_tower_raw")
+    missing = [c for c in tower.inputs if c not in items.column_names]
+    if missing:
+        raise DataError(
+            f"{add}: there is no column {missing[0]!r}, which the item tower takes. Where it is "
+            "not known of an item, leave its cell empty."
+        )
+    vectors = tower.embed(items)
+    if not np.isfinite(vectors).all():
+        raise ArtifactError(f"{add}: an item's embedding holds NaN or infinity; train again.")
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    log.info("%s: %s new items", add, f"{len(items):,}")
+    return items.append_column("embedding", fixed)
+
+
+def _built(
+    catalogue: Catalogue, more: pa.Table | None, users: Floats, config: IndexConfig
+) -> Catalogue:
+    """Return the catalogue with new items, and with an index where it should have one."""
+    index = catalogue.index
+    if more is not None:
+        index = index.added(vectors_of(more)) if index else None
+        catalogue = catalogue.with_added(more)
+    kind = config.kind
+    if kind == "auto":
+        kind = "exact" if len(catalogue.items) <= config.exact_up_to else "ivf"
+    if kind == "exact":
+        return catalogue
+    try:
+        index = index or Index.build(catalogue.vectors, kind, seed=config.seed)
+        index = tuned(index, users, at=config.at, recall=config.recall)
+    except NoFaiss as error:
+        raise ArtifactError(f"{error} Or ask for --set index.kind=exact.") from None
+    return replace(catalogue, index=index)
+
+
+def _refuse_poor(measured: Measured, catalogue: Catalogue, config: IndexConfig) -> None:
+    if measured.recall < config.recall:
+        raise ArtifactError(
+            f"The {catalogue.kind} index finds {measured.recall:.4f} of the {config.at} best items "
+            f"of the exact search, at {measured.p50_ms:.1f} ms a query; index.recall asks for "
+            f"{config.recall}. Choose another index.kind (exact finds all), or a lower "
+            "index.recall. Nothing was written."
+        )
+
+
+def _write(catalogue: Catalogue, files: IndexFiles) -> int:
+    """Write how the catalogue is searched, its index and what was added; return the effort."""
+    how = Searched("exact")
+    if index := catalogue.index:
+        index.write(files.faiss)
+        how = Searched(index.kind, index.effort if index.kind != "flat" else 0, index.at)
+    files.searched.write_bytes(msgspec.json.format(msgspec.json.encode(how)))
+    added = catalogue.items.slice(catalogue.n_exported).select(catalogue.recipe.columns("item"))
+    if len(added):
+        vectors = catalogue.vectors[catalogue.n_exported :]
+        fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        pq.write_table(added.append_column("embedding", fixed), files.added)
+    return how.effort

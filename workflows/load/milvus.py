@@ -1,0 +1,118 @@
+"""Milvus: a file of Milvus Lite on this machine, or a cluster, by one client.
+
+Both get a new collection, and whoever asks sees the old one until it is whole: the file is written
+aside and renamed; in a cluster the collection's alias is moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from workflows.errors import DataError, StorageError
+from workflows.load.documents import ID, VECTOR, Documents
+
+#: The longest text that Milvus takes, in bytes.
+_LONGEST_ID = 65_535
+
+
+def write(documents: Documents, place: str, name: str, *, token: str = "") -> None:
+    """Load items.
+
+    Args:
+        documents: the items.
+        place: a file, or the URI of a cluster (http://host:19530).
+        name: of the collection; in a cluster the alias of it.
+        token: of a cluster: `user:password` or a key.
+
+    Raises:
+        DataError: an id is too long.
+        StorageError: the client is not installed, or Milvus or the disk refuses.
+    """
+    if documents.longest_id() > _LONGEST_ID:
+        raise DataError(
+            f"An item id has {documents.longest_id()} bytes; Milvus takes 65535 at most."
+        )
+    client_of = _client()
+    try:
+        if "://" in place:
+            _into_cluster(client_of(uri=place, token=token), documents, name)
+        else:
+            _into_file(client_of, documents, Path(place), name)
+    except OSError as error:
+        raise StorageError(
+            f"Writing {error.filename or place} failed: {error.strerror}. Make room, permit "
+            "writing there, or name another file. Nothing half-written was kept."
+        ) from error
+    except _refusals() as error:
+        raise StorageError(f"Milvus at {place} refused: {error}") from error
+
+
+def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    aside = file.with_name(f".{file.name}.new.db")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside.unlink(missing_ok=True)
+    try:
+        client = client_of(uri=str(aside))
+        try:
+            _fill(client, documents, name)
+        finally:
+            client.close()
+            server_manager_instance.release_server(str(aside))
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _into_cluster(client: Any, documents: Documents, name: str) -> None:
+    fresh = f"{name}_{time.time_ns()}"
+    try:
+        _fill(client, documents, fresh)
+        if client.has_collection(name):  # true for an alias, too
+            old = client.describe_collection(name)["collection_name"]
+            client.alter_alias(fresh, name)
+            client.drop_collection(old)
+        else:
+            client.create_alias(fresh, name)
+    except BaseException:
+        with contextlib.suppress(*_refusals()):
+            client.drop_collection(fresh)
+        raise
+    finally:
+        client.close()
+
+
+def _fill(client: Any, documents: Documents, name: str) -> None:
+    """Make a collection of an exact index by inner product, and put everything in."""
+    from pymilvus import DataType
+
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+    longest = max(1, documents.longest_id())
+    schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=longest)
+    schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=documents.vectors.shape[1])
+    index = client.prepare_index_params()
+    index.add_index(VECTOR, index_type="FLAT", metric_type="IP")
+    client.create_collection(name, schema=schema, index_params=index)
+    for batch in documents.batches():
+        client.insert(name, batch)
+    client.flush(name)
+
+
+def _client() -> Any:
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise StorageError(
+            f"Milvus needs its client ({error}): pip install 'merlin-two-tower[milvus]'."
+        ) from None
+    return MilvusClient
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from pymilvus import MilvusException
+
+    return (MilvusException,)

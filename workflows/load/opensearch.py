@@ -1,0 +1,97 @@
+"""OpenSearch: an index definition and bulk files, for `curl` or any client.
+
+    curl -X PUT $URL/<name> -H 'content-type: application/json' -d @index.json
+    curl $URL/_bulk -H 'content-type: application/x-ndjson' --data-binary @bulk-00000.ndjson
+
+OpenSearch gives an inner product s as s + 1 where s is not negative, else as 1 / (1 - s): the order
+is that of s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from workflows.errors import DataError
+from workflows.folders import replaced
+from workflows.load.documents import ID, VECTOR, Documents
+
+INDEX = "index.json"
+#: OpenSearch refuses bodies beyond 100 MiB; half of that is quick to send again.
+MOST_BYTES = 50 << 20
+#: The longest `_id` that OpenSearch takes, in bytes.
+_LONGEST_ID = 512
+
+
+def write(documents: Documents, folder: Path, name: str) -> None:
+    """Write index.json and bulk-*.ndjson.
+
+    Args:
+        documents: the items.
+        folder: where to.
+        name: of the index.
+
+    Raises:
+        DataError: an id is too long.
+        StorageError: the folder holds something else, or the disk refuses.
+    """
+    if documents.longest_id() > _LONGEST_ID:
+        raise DataError(
+            f"An item id has {documents.longest_id()} bytes; OpenSearch takes {_LONGEST_ID} at "
+            "most. Shorten it in the raw data."
+        )
+    with replaced(folder, ours=INDEX) as aside:
+        text = json.dumps(definition(documents), indent=2)
+        (aside / INDEX).write_text(text + "\n", encoding="utf-8")
+        for number, part in enumerate(_parts(documents, name)):
+            (aside / f"bulk-{number:05}.ndjson").write_bytes(part)
+
+
+def definition(documents: Documents) -> dict[str, Any]:
+    """Return the index's settings and mapping: an HNSW graph by inner product."""
+    vector = {
+        "type": "knn_vector",
+        "dimension": documents.vectors.shape[1],
+        "space_type": "innerproduct",
+        "method": {
+            "name": "hnsw",
+            "engine": "faiss",
+            "parameters": {"m": 16, "ef_construction": 256},
+        },
+    }
+    columns = {f.name: _type(f.type) for f in documents.columns.schema}
+    return {
+        "settings": {"index": {"knn": True}},
+        "mappings": {"properties": {ID: {"type": "keyword"}, VECTOR: vector, **columns}},
+    }
+
+
+def _type(kind: pa.DataType) -> dict[str, str]:
+    """Return how a column is indexed; of a list, how each of its values is."""
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    if pa.types.is_floating(value):
+        return {"type": "double"}
+    return {"type": "long" if pa.types.is_integer(value) else "keyword"}
+
+
+def _parts(documents: Documents, name: str) -> Iterator[bytes]:
+    """Yield the lines of all documents in parts of `MOST_BYTES` at most."""
+    part = bytearray()
+    for batch in documents.batches():
+        for document in batch:
+            lines = _lines(document, name)
+            if part and len(part) + len(lines) > MOST_BYTES:
+                yield bytes(part)
+                part.clear()
+            part += lines
+    yield bytes(part)
+
+
+def _lines(document: dict[str, Any], name: str) -> bytes:
+    action = {"index": {"_index": name, "_id": document[ID]}}
+    lines = (json.dumps(what, ensure_ascii=False, allow_nan=False) for what in (action, document))
+    return "".join(f"{line}\n" for line in lines).encode()

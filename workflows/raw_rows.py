@@ -1,0 +1,131 @@
+"""Rows of raw values that somebody hands in: files of users and items, typed as the recipe says.
+
+They are the features as the towers take them, after all joins and derived columns; a file of them
+is csv (text, with a feature's separator in its lists) or parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from workflows.embedding import TEXTS, typed
+from workflows.errors import DataError
+from workflows.recipe import Recipe
+
+
+def read(path: Path, recipe: Recipe, key: str, columns: Sequence[str]) -> pa.Table:
+    """Read a file of one row an id.
+
+    Args:
+        path: a .csv or .parquet file.
+        recipe: what each column is.
+        key: the id column, which must be there.
+        columns: that may be there, too.
+
+    Raises:
+        DataError: no such file; a column that is missing or unknown; a cell that is not what the
+            recipe says; an id that is missing or stands there twice.
+    """
+    table = _read(path, [key, *columns])
+    strange = [name for name in table.column_names if name not in (key, *columns)]
+    if key not in table.column_names or strange:
+        wrong = f"column {strange[0]!r} is unknown" if strange else f"there is no column {key!r}"
+        raise DataError(
+            f"{path}: {wrong}. Expected {key!r} and, if you like, {', '.join(columns)}."
+        )
+    table = as_told(table, recipe, str(path))
+    _refuse_bad_ids(table[key], key, path)
+    return table
+
+
+def as_told(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
+    """Return raw values with the types that the towers take.
+
+    Args:
+        table: features of the recipe, and inputs of its history.
+        recipe: what each column is.
+        place: where they come from, for messages.
+
+    Raises:
+        DataError: a cell that is not what the recipe says.
+    """
+    history = recipe.history.inputs if recipe.history else {}
+    columns = {}
+    for name in table.column_names:
+        column, where = table[name], f"{place}, column {name!r}"
+        if name in history or recipe.features[name].kind == "categories":
+            separator = None if name in history else recipe.features[name].separator
+            columns[name] = _lists(column, separator, where)
+        elif recipe.features[name].kind == "number":
+            columns[name] = typed(column, pa.float32(), where)
+        else:
+            columns[name] = typed(column, pa.string(), where)
+    return pa.table(columns)
+
+
+def read_ids(path: Path, key: str) -> list[str]:
+    """Return the ids of a file: one a line, or the id column of a csv or parquet file.
+
+    Raises:
+        DataError: no such file or column.
+    """
+    if path.suffix in (".csv", ".parquet"):
+        table = _read(path, [key])
+        if key not in table.column_names:
+            raise DataError(f"{path}: there is no column {key!r}.")
+        return typed(table[key], pa.string(), f"{path}, column {key!r}").drop_null().to_pylist()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _read(path: Path, texts: Sequence[str]) -> pa.Table:
+    """Read a file; of csv, the named columns stay text."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise DataError(f"{path}: expected a file that ends in .csv or .parquet.")
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        options = pa.csv.ConvertOptions(
+            column_types={name: pa.string() for name in texts},
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        return pa.csv.read_csv(path, convert_options=options)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _lists(column: pa.ChunkedArray, separator: str | None, place: str) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type) or separator is None:
+        return typed(column, TEXTS, place)
+    parts = pc.split_pattern(column, pattern=separator).combine_chunks()
+    flat = parts.flatten()
+    there = pc.not_equal(flat, "")  # of 'a||b' and ''
+    owners = pc.list_parent_indices(parts).filter(there).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(parts)))])
+    nowhere = np.append(column.is_null().to_numpy(), False)
+    offsets = pa.array(offsets.astype(np.int32), mask=nowhere)
+    return pa.chunked_array([pa.ListArray.from_arrays(offsets, flat.filter(there))])
+
+
+def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:
+    if ids.null_count:
+        row = pc.index(pc.is_null(ids), True).as_py()
+        raise DataError(f"{path}, row {row + 1}: there is no {key!r}. Give it one, or remove it.")
+    counts = pc.value_counts(ids)
+    again = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(again):
+        raise DataError(
+            f"{path}: {key} {again[0]['values'].as_py()!r} stands there "
+            f"{again[0]['counts'].as_py()} times. Keep one row of it."
+        )

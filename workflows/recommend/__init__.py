@@ -1,0 +1,177 @@
+"""Raw user ids → lists of raw item ids: a few users' are returned, many become a stage."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from workflows.device import Device
+from workflows.errors import DataError
+from workflows.exported import Export, Wish
+from workflows.recipe import Recipe
+from workflows.recommend import shards
+from workflows.recommend.order import Order, asked, format_named, with_files
+from workflows.recommend.ranker import Ranker
+from workflows.recommend.shards import Shards
+from workflows.store import Store, sha256
+
+__all__ = ["Order", "Ranker", "RecommendResult", "format_named", "recommend"]
+
+#: Folder of the stage with a file a shard.
+LISTS = "lists"
+#: What the user did that is shown beside a list.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RecommendResult:
+    """What was recommended.
+
+    Attributes:
+        folder: of the stage; None where only some users were asked for.
+        users: how many users.
+        answered_by: `two-tower`, `raw features` or the fallback → how many lists.
+        lists: the rows of the asked users' lists; empty where all were written.
+        histories: asked user → what he did, newest first; empty where that was not asked.
+        seconds: in all.
+    """
+
+    folder: Path | None
+    users: int
+    answered_by: dict[str, int]
+    lists: list[dict[str, Any]]
+    histories: dict[str, list[dict[str, Any]]]
+    seconds: float
+
+
+def recommend(
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    *,
+    wish: Wish | None = None,
+    order: Order | None = None,
+    ranker: Ranker | None = None,
+) -> RecommendResult:
+    """Rank items for users by the exported embeddings.
+
+    An interrupted run goes on where it stopped, if it is asked the same again.
+
+    Args:
+        recipe: names of columns, and the fallback.
+        store: the run.
+        device: chosen for this process.
+        wish: what lists may hold.
+        order: for whom; everybody of the user table by default, and then, or for a file,
+            runs/<name>/recommend/ is written.
+        ranker: puts what was retrieved into another order.
+
+    Raises:
+        DataError: a rule, an id or a file that fits nothing.
+    """
+    start = time.perf_counter()
+    export = Export.open(store, recipe)
+    order, given = order or Order(), wish or Wish()
+    wish = with_files(given, order, export)
+    users, told = asked(order, export)
+    lists = _Lists(export, wish, users, told, ranker)
+    if order.users is not None:
+        return _returned(lists, order, start)
+    history = partial(_history, export) if order.show_history else None
+    if history and order.format != "jsonl":
+        raise DataError("--show-history goes with --user, or with --format jsonl.")
+    save: Callable[[pa.Table, Path], None] = shards.write_parquet
+    if order.format == "jsonl":
+        save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
+    with store.write("recommend", recipe, device) as draft:
+        kept = Shards(
+            store.root / ".recommend.shards", _identity(store, recipe, wish, order, ranker)
+        )
+        counted: Counter[str] = Counter()
+        for fact in kept.write(len(users), lists, save, order.format):
+            counted.update(fact.answered_by)
+            draft.rows["recommendations"] = draft.rows.get("recommendations", 0) + fact.rows
+        kept.link(draft.folder / LISTS, order.format)
+        draft.rows["users"] = len(users)
+        draft.options = _options(export, given, order, ranker)
+    kept.remove()
+    seconds = time.perf_counter() - start
+    return RecommendResult(store.folder("recommend"), len(users), dict(counted), [], {}, seconds)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Makes the lists of a slice of the users."""
+
+    export: Export
+    wish: Wish
+    users: np.ndarray[Any, Any]
+    told: pa.Table | None
+    ranker: Ranker | None
+
+    def __call__(self, rows: slice) -> pa.Table:
+        users = self.users[rows]
+        told = None if self.told is None else self.told.slice(rows.start or 0, len(users))
+        if self.ranker:
+            return self.ranker.lists(self.export, users, self.wish, told)
+        return self.export.lists(users, self.wish, told)
+
+
+def _returned(lists: _Lists, order: Order, start: float) -> RecommendResult:
+    table = lists(slice(0, len(lists.users)))
+    histories = {user: _history(lists.export, user) for user in order.users or ()}
+    return RecommendResult(
+        None,
+        len(lists.users),
+        shards.sources(table),
+        table.to_pylist(),
+        histories if order.show_history else {},
+        time.perf_counter() - start,
+    )
+
+
+def _history(export: Export, user: str) -> list[dict[str, Any]]:
+    return export.history(user).slice(0, SHOWN).to_pylist()
+
+
+def _identity(store: Store, recipe: Recipe, wish: Wish, order: Order, ranker: Ranker | None) -> str:
+    """Return what the same shards are known by."""
+    stages = [s for s in ("etl", "export", "index") if store.folder(s).is_dir()]
+    question = {
+        "stages": [store.digest(stage) for stage in stages],
+        "recipe": recipe.to_dict(),
+        "wish": asdict(wish),
+        "order": asdict(order),
+        "file": sha256(order.file) if order.file else "",
+        "ranker": [ranker.name, ranker.digest, ranker.candidates] if ranker else [],
+        "shard": shards.SHARD,
+    }
+    text = msgspec.json.encode(question, enc_hook=str, order="sorted")
+    return hashlib.sha256(text).hexdigest()
+
+
+def _options(export: Export, wish: Wish, order: Order, ranker: Ranker | None) -> dict[str, str]:
+    return {
+        "as_of": export.as_of,
+        "k": str(wish.k),
+        "keep_seen": str(wish.keep_seen),
+        "only": ", ".join(wish.only),
+        "deny": ", ".join(wish.deny),
+        "deny_file": order.deny_file.name if order.deny_file else "",
+        "allow_file": order.allow_file.name if order.allow_file else "",
+        "users": order.file.name if order.file else "",
+        "context": ", ".join(order.context),
+        "ranker": ranker.name if ranker else "",
+        "search": export.catalogue.kind,
+        "added_items": str(len(export.items) - export.catalogue.n_exported),
+    }

@@ -1,0 +1,127 @@
+"""For whom lists are asked, what is told of them, and which items may be on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from workflows import raw_rows
+from workflows.errors import DataError
+from workflows.exported import Export, Wish
+from workflows.recipe import Recipe
+from workflows.recommend.shards import Format
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """For whom lists are made, and what is told of them.
+
+    Attributes:
+        users: raw ids, whose lists are returned; somebody of no table gets the fallback. None for
+            everybody of the user table, or of `file`.
+        file: csv or parquet with the user id and, if you like, raw values of the query tower's
+            inputs.
+        context: `column=value`, told of everybody: an occasion other than the last one.
+        deny_file: ids of items that nobody is shown.
+        allow_file: ids of the only items that are shown; in both, those of no table do not matter.
+        show_history: tell what users did, too.
+        format: of the files.
+    """
+
+    users: tuple[str, ...] | None = None
+    file: Path | None = None
+    context: tuple[str, ...] = ()
+    deny_file: Path | None = None
+    allow_file: Path | None = None
+    show_history: bool = False
+    format: Format = "parquet"
+
+
+def format_named(name: str) -> Format:
+    """Return the file format that a name stands for.
+
+    Raises:
+        DataError: it stands for none.
+    """
+    if name == "parquet":
+        return "parquet"
+    if name == "jsonl":
+        return "jsonl"
+    raise DataError(f"--format {name!r}: expected parquet or jsonl.")
+
+
+def asked(order: Order, export: Export) -> tuple[np.ndarray[Any, Any], pa.Table | None]:
+    """Return raw ids, text [n_users], and what is told of them.
+
+    Raises:
+        DataError: a file or a rule that fits nothing.
+    """
+    recipe = export.recipe
+    history = recipe.history.inputs if recipe.history else {}
+    columns = [c for c in recipe.columns("user", "context") if c != recipe.user_id]
+    tellable = [*columns, *history]
+    told = pa.table({})
+    if order.users is not None and order.file:
+        raise DataError("--user and --users both say for whom: choose one.")
+    if order.users is not None:
+        users = np.array(order.users, object)
+    elif order.file:
+        told = raw_rows.read(order.file, recipe, recipe.user_id, tellable)
+        users = told[recipe.user_id].to_numpy()
+        told = told.drop([recipe.user_id])
+    else:
+        users = export.user_ids.to_numpy(zero_copy_only=False)
+    if order.context:
+        occasion = _context(order.context, recipe, tellable)
+        everywhere = occasion.take(pa.array(np.zeros(len(users), np.int64)))
+        others = {n: told[n] for n in told.column_names if n not in occasion.column_names}
+        told = pa.table({**others, **{n: everywhere[n] for n in everywhere.column_names}})
+    return users, told if told.num_columns else None
+
+
+def _context(rules: Sequence[str], recipe: Recipe, tellable: Sequence[str]) -> pa.Table:
+    """Return `column=value` rules as a table of one row."""
+    values = {}
+    for rule in rules:
+        name, equals, value = rule.partition("=")
+        if not equals or name not in tellable:
+            raise DataError(
+                f"--context {rule!r}: expected column=value, with one of the columns "
+                f"{', '.join(tellable)}."
+            )
+        values[name] = pa.array([value])
+    return raw_rows.as_told(pa.table(values), recipe, "--context")
+
+
+def with_files(wish: Wish, order: Order, export: Export) -> Wish:
+    """Add the ids of an order's files to a wish.
+
+    Raises:
+        DataError: a file that cannot be read, or that allows nothing.
+    """
+    if order.deny_file:
+        wish = replace(wish, deny=(*wish.deny, *_known(order.deny_file, export)))
+    if order.allow_file:
+        allow = _known(order.allow_file, export)
+        if not allow:
+            raise DataError(
+                f"{order.allow_file}: none of its ids is in {export.recipe.item_id!r}, so that "
+                "nothing could be shown."
+            )
+        wish = replace(wish, allow=allow)
+    return wish
+
+
+def _known(path: Path, export: Export) -> tuple[str, ...]:
+    ids = pa.array(raw_rows.read_ids(path, export.recipe.item_id), pa.string())
+    known = export.catalogue.find(ids) >= 0
+    log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())
+    return tuple(ids.filter(pa.array(known)).to_pylist())

@@ -1,0 +1,58 @@
+"""Raw values of a question → a table as a raw tower takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from workflows.embedding import RawTower
+from workflows.serve.wire import Features, Refused, Value, fault, place
+
+#: The largest number that a tower takes: they are float32.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str) -> pa.Table:
+    """Return raw values as a table; of inputs that nobody tells there is no column.
+
+    Args:
+        rows: input → value, one a row; null is not told.
+        tower: that takes them.
+        side: of the body: `users` or `items`.
+        inside: where a row's values stand in it.
+
+    Raises:
+        Refused: for a name or a value that the tower does not take.
+    """
+    faults = [
+        fault(place("body", side, n, *inside, name), value, expected)
+        for n, row in enumerate(rows)
+        for name, value in row.items()
+        if (expected := _fault(tower, name, value))
+    ]
+    if faults:
+        raise Refused(422, *faults)
+    told = [name for name in tower.inputs if any(name in row for row in rows)]
+    columns = {name: pa.array([row.get(name) for row in rows], tower.inputs[name]) for name in told}
+    # without a column a table has no length
+    return pa.table(columns or {"": pa.nulls(len(rows))})
+
+
+def _fault(tower: RawTower, name: str, value: Value) -> str:
+    """Return what was expected in place of a value, "" if it is right."""
+    kind = tower.inputs.get(name)
+    if kind is None:
+        return f"one of the inputs {', '.join(tower.inputs)}"
+    right, expected = (
+        (list, "a list of texts")
+        if pa.types.is_list(kind)
+        else (str, "text")
+        if pa.types.is_string(kind)
+        else ((int, float), "a number")
+    )
+    fits = isinstance(value, right)
+    if fits and isinstance(value, (int, float)) and abs(value) > _LARGEST:
+        fits, expected = False, f"a number of at most {_LARGEST:g}"
+    return "" if value is None or fits else f"{expected}, or null"

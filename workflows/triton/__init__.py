@@ -1,0 +1,106 @@
+"""A model repository for NVIDIA Triton: raw values of users in, raw ids of items out.
+
+<to>/two_tower/           the ensemble: what is asked
+<to>/two_tower_query/     the query tower for raw values, a TensorFlow SavedModel
+<to>/two_tower_items/     the exact search over the items, a Python backend that needs numpy
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from workflows.catalogue import Catalogue
+from workflows.embedding import RawTower
+from workflows.folders import replaced
+from workflows.recipe import Recipe
+from workflows.store import Store
+from workflows.triton import config
+from workflows.triton.config import Spec, Step
+
+log = logging.getLogger(__name__)
+
+WHOLE, QUERY, ITEMS = "two_tower", "two_tower_query", "two_tower_items"
+_BACKEND = Path(__file__).with_name("backend.py")
+
+
+@dataclass(frozen=True)
+class TritonResult:
+    """What was written.
+
+    Attributes:
+        folder: the model repository: `tritonserver --model-repository`.
+        inputs: what the ensemble takes.
+        items: how many it ranks.
+        seconds: in all.
+    """
+
+    folder: Path
+    inputs: tuple[str, ...]
+    items: int
+    seconds: float
+
+
+def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
+    """Write a model repository from the export, and the items that the index stage added.
+
+    Args:
+        recipe: names of columns.
+        store: the run.
+        to: the repository's folder.
+
+    Raises:
+        MissingStage, StaleInput, ArtifactError: there is nothing to write.
+        StorageError: the folder holds something else, or the disk refuses.
+    """
+    start = time.perf_counter()
+    catalogue = Catalogue.open(store, recipe)
+    tower = store.folder("export") / "query_tower_raw"
+    told = {name: _spec(kind) for name, kind in RawTower.open(tower).inputs.items()}
+    with replaced(to, ours=f"{WHOLE}/config.pbtxt") as folder:
+        _write(folder, catalogue, told, tower)
+    items = int(catalogue.offered.sum())
+    log.info("%s items in %s", f"{items:,}", to)
+    asked = (*told, *_ASKED)
+    return TritonResult(to, asked, items, time.perf_counter() - start)
+
+
+#: What is asked beside the features: list length, and items not to be shown ("" for none).
+_ASKED = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
+_ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), "score": Spec("TYPE_FP32", (-1, -1))}
+
+
+def _write(folder: Path, catalogue: Catalogue, told: dict[str, Spec], tower: Path) -> None:
+    vector = {"embedding": Spec("TYPE_FP32", (-1, catalogue.vectors.shape[1]))}
+    steps = [Step(QUERY, [*told], [*vector]), Step(ITEMS, [*vector, *_ASKED], [*_ANSWER])]
+    texts = {
+        QUERY: config.savedmodel(QUERY, told, vector),
+        ITEMS: config.python(ITEMS, {**vector, **_ASKED}, _ANSWER),
+        WHOLE: config.ensemble(WHOLE, {**told, **_ASKED}, _ANSWER, steps),
+    }
+    for name, text in texts.items():
+        (folder / name / "1").mkdir(parents=True)  # a version, even where it is empty
+        (folder / name / "config.pbtxt").write_text(text, encoding="utf-8")
+    shutil.copytree(tower, folder / QUERY / "1" / "model.savedmodel")
+    shutil.copyfile(_BACKEND, folder / ITEMS / "1" / "model.py")
+    offered = np.flatnonzero(catalogue.offered)
+    ids = [str(item).encode() for item in catalogue.ids.take(pa.array(offered))]
+    np.savez(
+        folder / ITEMS / "1" / "items.npz",
+        text=np.frombuffer(b"".join(ids), np.uint8),
+        ends=np.cumsum([len(item) for item in ids], dtype=np.int64),
+        vectors=catalogue.vectors[offered],
+    )
+
+
+def _spec(kind: pa.DataType) -> Spec:
+    """Return how Triton names what a raw tower takes."""
+    if pa.types.is_list(kind):
+        return Spec("TYPE_STRING", (-1, -1))
+    return Spec("TYPE_STRING" if pa.types.is_string(kind) else "TYPE_FP32", (-1,))

@@ -1,0 +1,69 @@
+"""config.pbtxt of Triton's models, from the tensors that they take and give.
+
+A batch is the first dimension of every tensor: `max_batch_size` is 0, and the dimensions are those
+of the SavedModel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Spec(NamedTuple):
+    """A tensor: Triton's name of its type, and its dimensions, -1 for any."""
+
+    kind: str
+    dims: tuple[int, ...]
+
+
+Specs = Mapping[str, Spec]
+
+
+class Step(NamedTuple):
+    """A model of an ensemble; a tensor has the same name in all of them."""
+
+    model: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+def savedmodel(name: str, inputs: Specs, outputs: Specs) -> str:
+    """Return the configuration of a TensorFlow SavedModel."""
+    return _whole(name, 'platform: "tensorflow_savedmodel"', inputs, outputs)
+
+
+def python(name: str, inputs: Specs, outputs: Specs) -> str:
+    """Return the configuration of a Python backend."""
+    return _whole(name, 'backend: "python"', inputs, outputs)
+
+
+def ensemble(name: str, inputs: Specs, outputs: Specs, steps: Sequence[Step]) -> str:
+    """Return the configuration of models that answer one after the other."""
+    whole = _whole(name, 'platform: "ensemble"', inputs, outputs)
+    blocks = "".join(_step(step) for step in steps)
+    return f"{whole}ensemble_scheduling {{\n{blocks}}}\n"
+
+
+def _whole(name: str, kind: str, inputs: Specs, outputs: Specs) -> str:
+    tensors = [_tensor("input", *item) for item in inputs.items()]
+    tensors += [_tensor("output", *item) for item in outputs.items()]
+    return f"name: {_text(name)}\n{kind}\nmax_batch_size: 0\n{''.join(tensors)}"
+
+
+def _tensor(side: str, name: str, spec: Spec) -> str:
+    dims = ", ".join(map(str, spec.dims))
+    return f"{side} {{ name: {_text(name)} data_type: {spec.kind} dims: [ {dims} ] }}\n"
+
+
+def _step(step: Step) -> str:
+    maps = [f"    input_map {{ key: {_text(n)} value: {_text(n)} }}\n" for n in step.inputs]
+    maps += [f"    output_map {{ key: {_text(n)} value: {_text(n)} }}\n" for n in step.outputs]
+    head = f"    model_name: {_text(step.model)}\n    model_version: -1\n"
+    return f"  step {{\n{head}{''.join(maps)}  }}\n"
+
+
+def _text(name: str) -> str:
+    """Return a text as the protobuf text format quotes it."""
+    return json.dumps(name, ensure_ascii=False)
