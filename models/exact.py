@@ -6,8 +6,6 @@ The towers' outputs are taken as they are; a query's score of an item is their d
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,26 +128,22 @@ def search(
     bests = np.full((len(vectors), k), -np.inf, np.float32)
     slack = error_bound(vectors, longest)
     buffer = np.empty(0, np.float32)  # one for all blocks: fresh memory costs more than the product
-    with ThreadPoolExecutor(_CORES) as pool:  # it starts no thread before it gets work
-        for rows in blocks(len(vectors), len(items), at_least=_ROWS):
-            shape = (rows.stop - rows.start, len(items))
-            buffer = buffer if buffer.size else np.empty(shape, np.float32)
-            scores = _product(vectors[rows], items, out=buffer[: shape[0]])
-            if hidden is not None:
-                scores[:, hidden] = -np.inf
-            if exclude is not None:
-                out = exclude.take(np.arange(rows.start, rows.stop))
-                known = out.values >= 0
-                scores[out.owners()[known], out.values[known]] = -np.inf
-            into = TopK(lists[rows], bests[rows])
-            _rank_in_parts(pool, vectors[rows], items, scores, slack[rows], into)
+    for rows in blocks(len(vectors), len(items), at_least=_ROWS):
+        shape = (rows.stop - rows.start, len(items))
+        buffer = buffer if buffer.size else np.empty(shape, np.float32)
+        scores = _product(vectors[rows], items, out=buffer[: shape[0]])
+        if hidden is not None:
+            scores[:, hidden] = -np.inf
+        if exclude is not None:
+            out = exclude.take(np.arange(rows.start, rows.stop))
+            known = out.values >= 0
+            scores[out.owners()[known], out.values[known]] = -np.inf
+        _rank(vectors[rows], items, scores, slack[rows], TopK(lists[rows], bests[rows]))
     return TopK(lists, bests)
 
 
 #: Groups of columns whose maxima bound the k-th score from below: so many times k, and at least.
 _GROUPS, _MIN_GROUPS = 4, 512
-#: Threads that lists are made by, and scores that are not worth a second one.
-_CORES, _ALONE = len(os.sched_getaffinity(0)), 1 << 20
 #: Pairs whose scores are summed in float64 at a time: few enough for the cache.
 _PAIRS = 512
 #: Rows that the product should have at a time: it rearranges the whole catalogue first.
@@ -185,21 +179,6 @@ def error_bound(queries: Floats, longest: float) -> Floats:
 
 def _lengths(vectors: Floats) -> Floats:
     return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-
-
-def _rank_in_parts(
-    pool: Executor, queries: Floats, items: Floats, scores: Floats, slack: Floats, into: TopK
-) -> None:
-    """Do as `_rank` does, each core for some of the queries: NumPy lets go of Python's lock."""
-
-    def rank(part: slice) -> None:
-        here = TopK(into.items[part], into.scores[part])
-        _rank(queries[part], items, scores[part], slack[part], here)
-
-    step = len(queries) if scores.size < _ALONE else -(-len(queries) // _CORES)
-    parts = [slice(start, start + step) for start in range(0, len(queries), step)]
-    for _ in map(rank, parts) if len(parts) == 1 else pool.map(rank, parts):
-        pass
 
 
 def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: TopK) -> None:

@@ -73,8 +73,7 @@ def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
 
 
 @pytest.mark.parametrize("k", [1, 20, 400, 1500])
-@pytest.mark.parametrize("cores", [1, 3])
-def test_a_catalogue_in_groups_blocks_and_threads_is_ranked_as_one_matrix(monkeypatch, cores, k):
+def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k):
     draw = np.random.default_rng(3)
     users, items = (draw.integers(-3, 4, size=(n, 4)).astype(np.float32) for n in (20, 1500))
     seen = draw.integers(0, 1500, size=(20, 30))
@@ -85,8 +84,7 @@ def test_a_catalogue_in_groups_blocks_and_threads_is_ranked_as_one_matrix(monkey
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
     monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 1500 * 7)
-    monkeypatch.setattr(models.exact, "_CORES", cores)
-    monkeypatch.setattr(models.exact, "_ALONE", 1)
+    monkeypatch.setattr(models.exact, "_ROWS", 2)
     monkeypatch.setattr(models.exact, "_PAIRS", 100)
     exclude = Ragged(seen.ravel(), np.arange(0, 601, 30))
     top = search(users, items, k, exclude=exclude, candidates=candidates)

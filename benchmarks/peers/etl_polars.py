@@ -1,7 +1,8 @@
-"""The same by hand in polars: filter, count each column, number its values, look them up, write."""
+"""The same work by hand in polars: filter, count, number, look up, write; tables as of the end."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -22,25 +23,47 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     start = time.perf_counter()
-    columns = [*USER, *item_columns(0)]
+    item = list(item_columns(0))
+    columns = [*USER, *item]
     log = pl.scan_parquet(options.data / "log.parquet").filter(pl.col("click") != 0)
-    log = log.select(*columns, "time").collect()
-    encoded = {}
+    log = log.select(*columns, "time").collect().sort("time", maintain_order=True)
+    codes = {}
     for name in columns:
         counts = log[name].value_counts(name="count")
         # ours orders ties by the text of the value
         counts = counts.with_columns(pl.col(name).cast(pl.String).alias("text"))
         counts = counts.sort(["count", "text"], descending=[True, False])
-        codes = counts.with_row_index("code", offset=3).select(
+        codes[name] = counts.with_row_index("code", offset=3).select(
             name, pl.col("code").cast(pl.Int32), "count"
         )
-        codes.write_parquet(folder / f"{name}.parquet", compression="snappy")
-        found = log.select(name).join(codes.select(name, "code"), on=name, how="left")
-        encoded[name] = found["code"].fill_null(2).alias(name)
-    out = pl.DataFrame([*encoded.values(), log["time"]]).sort("time", maintain_order=True)
+        codes[name].write_parquet(folder / f"{name}.parquet", compression="snappy")
+    out = encoded(log, codes).with_columns(log["time"])
+    for key, names, row in (("user_id", list(USER), "user_row"), ("item_id", item, "item_row")):
+        # each id's columns as of its last row, how often it was met, and its row for the log
+        table = log.group_by(key).agg(pl.col(names[1:]).last(), pl.len().alias("train_count"))
+        table = table.sort(pl.col(key).cast(pl.String))
+        texts = table.with_columns(pl.col(names).cast(pl.String))
+        texts.write_parquet(folder / f"{key}s_raw.parquet", compression="snappy")
+        encoded(table.select(names), codes).write_parquet(
+            folder / f"{key}s.parquet", compression="snappy"
+        )
+        numbered = table.select(key).with_row_index(row)
+        out = out.with_columns(log.select(key).join(numbered, on=key, how="left")[row])
     out.write_parquet(folder / "train.parquet", compression="snappy")
+    with (options.data / "log.parquet").open("rb") as file:
+        hashlib.file_digest(file, "sha256")
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": round(seconds, 2), "rows": len(out), "peak_mib": peak()}))
+
+
+def encoded(table: pl.DataFrame, codes: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return a table's codes, a column each; 2 where a value has none."""
+    found = []
+    for name, of in codes.items():
+        if name in table.columns:
+            looked_up = table.select(name).join(of.select(name, "code"), on=name, how="left")
+            found.append(looked_up["code"].fill_null(2).alias(name))
+    return pl.DataFrame(found)
 
 
 if __name__ == "__main__":
