@@ -8,9 +8,9 @@ column codes by falling count, and writes int32 parquet and the vocabularies. Be
 
 - ours: `two-tower etl`: orders by time, writes the user and the item table as of the cut, schemas,
   the report with the SHA-256 of the raw file, and a signed manifest. Values are text to it.
-- NVTabular: Categorify on all and the filter last, as its notebook for two towers has it; no tables.
-- polars: by hand, filter first; the same order, ties, tables, row numbers and hash as ours, but for
-  schemas, shares of unseen values and the manifest. Values stay numbers to it.
+- NVTabular: Categorify on all and the filter last, as its notebook has it; no tables.
+- polars: by hand, filter first; the same order, ties, tables, row numbers and hash as ours, but no
+  schemas, shares of unseen values or manifest. Values stay numbers to it.
 
 Every contestant runs in a process of its own, in turns; imports are not counted.
 """
