@@ -13,11 +13,13 @@ from world import World
 from workflows import device
 from workflows.errors import RecipeError
 from workflows.etl import etl
-from workflows.etl.history import windows
-from workflows.recipe import History
+from workflows.etl.history import Happened, whole_by_kind, windows, windows_by_kind
+from workflows.recipe import Events, History
 from workflows.store import Store
 
 DAY = 86_400
+EVENTS = Events(column="event", kinds=("cart", "purchase"), target="purchase")
+HISTORY = History(columns=("i",), max_len=100, before="day", events=EVENTS)
 
 
 def remembered(users, times, items, config):
@@ -106,3 +108,93 @@ def test_a_history_needs_a_time(with_history):
     del with_history.log[0]["when"]
     with pytest.raises(RecipeError, match="history needs a feature with role time"):
         with_history.recipe("features.when.role=context", "split={kind: random}")
+
+
+def by_kind(users, times, kinds, items, config):
+    """Return, for each kind, each row's list by the words of the recipe."""
+    found = []
+    for kind in range(len(config.events.kinds)):
+        lists = []
+        for row in range(len(users)):
+            earlier = [
+                items[other]
+                for other in range(row)
+                if users[other] == users[row]
+                and kinds[other] == kind
+                and times[other] // DAY < times[row] // DAY
+            ]
+            cut = earlier[-config.max_len :] if config.keep == "latest" else earlier
+            lists.append(cut[: config.max_len])
+        found.append(lists)
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 5 * DAY), st.integers(-1, 1)), max_size=40
+    ),
+    st.integers(1, 4),
+    st.sampled_from(["latest", "earliest"]),
+)
+def test_e16_lists_by_kind_are_what_a_loop_remembers(rows, max_len, keep):
+    rows = sorted(rows, key=lambda row: row[1])
+    users, times, kinds = (np.array([row[n] for row in rows], np.int64) for n in range(3))
+    items = np.arange(100, 100 + len(rows))
+    config = History(columns=("i",), max_len=max_len, keep=keep, before="day", events=EVENTS)
+    found = windows_by_kind(users, times, kinds, config)
+    every = np.arange(len(rows))
+    lists = [w.gather(pa.array(items), every).to_pylist() for w in found]
+    assert lists == by_kind(users, times, kinds, items, config)
+
+
+def test_e16_the_example_of_the_original() -> None:
+    """A cart and a purchase of one day, a purchase of the next, another user's in between."""
+    users, times = np.array([1, 1, 2, 1]), np.array([10, 20, 30, DAY + 1])
+    happened = Happened.of(pa.chunked_array([["cart", "purchase", "cart", "purchase"]]), EVENTS)
+    assert happened.targets.tolist() == [False, True, False, True]
+    found = windows_by_kind(users, times, happened.kinds, HISTORY)
+    lists = [w.gather(pa.array([7, 8, 9, 8]), np.arange(4)).to_pylist() for w in found]
+    assert lists == [[[], [], [], [7]], [[], [], [], [8]]]
+
+
+def test_a_kind_that_nobody_asked_for_is_none() -> None:
+    happened = Happened.of(pa.chunked_array([["view", None, "cart"], ["purchase"]]), EVENTS)
+    assert happened.kinds.tolist() == [-1, -1, 0, 1]
+    assert happened.targets.tolist() == [False, False, False, True]
+
+
+def test_e16_of_101_events_100_are_kept() -> None:
+    users = np.zeros(102, np.int64)
+    times = np.append(np.zeros(101, np.int64), DAY)
+    kinds = np.append(np.zeros(101, np.int64), 1)
+    items = pa.array(np.arange(102))
+    for keep, expected in (("latest", range(1, 101)), ("earliest", range(100))):
+        config = History(columns=("i",), max_len=100, keep=keep, before="day", events=EVENTS)
+        carts, bought = windows_by_kind(users, times, kinds, config)
+        assert carts.gather(items, np.array([101])).to_pylist() == [list(expected)]
+        assert bought.gather(items, np.array([101])).to_pylist() == [[]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 1)), max_size=30), st.integers(1, 4))
+def test_what_is_known_of_a_user_is_all_he_did(rows, max_len):
+    users, kinds = (np.array([row[n] for row in rows], np.int64) for n in range(2))
+    config = History(columns=("i",), max_len=max_len, before="day", events=EVENTS)
+    for kind, found in enumerate(whole_by_kind(users, kinds, config, n_users=4)):
+        for user in range(4):
+            mine = [n for n, row in enumerate(rows) if row == (user, kind)]
+            assert found[user].tolist() == mine[-max_len:]
+
+
+def test_events_are_for_offer_models(world: World) -> None:
+    events = "history={columns: [item_id], events: {column: shop, kinds: [web], target: app}}"
+    with pytest.raises(RecipeError, match=r"history\.events is for offer models; add `offers`"):
+        world.recipe(events)
+    with pytest.raises(RecipeError, match="offers need a history"):
+        world.recipe("offers={}")
+    with pytest.raises(RecipeError, match="names the attribute 'color'; expected columns of hist"):
+        world.recipe(
+            "history.columns=[item_id]",
+            "offers.models={m: {attributes: [color], group_by: false, mask_net: false}}",
+        )
+    with pytest.raises(RecipeError, match="before: others goes with keep: latest"):
+        world.recipe("history={columns: [item_id], before: others, keep: earliest}")

@@ -52,7 +52,7 @@ def test_the_files_have_the_real_header_and_form(raw: Path, log: pd.DataFrame) -
 def test_there_are_three_views_to_a_cart(log: pd.DataFrame) -> None:
     views, carts, purchases = (len(of_kind(log, k)) for k in ("view", "cart", "purchase"))
     assert views == 3 * carts
-    assert carts == pytest.approx(32_400, rel=0.04)
+    assert carts == pytest.approx(64_800, rel=0.04)
     assert purchases / carts == pytest.approx(0.45 * 0.85, abs=0.02)
 
 
@@ -101,8 +101,8 @@ def test_a_cart_follows_its_view_and_a_purchase_its_cart(log: pd.DataFrame) -> N
 def test_some_users_are_odd(log: pd.DataFrame) -> None:
     purchases = of_kind(log, "purchase")
     buyers = purchases.user_id.nunique()
-    assert log.user_id.nunique() == 3_000
-    assert 1 - buyers / 3_000 == pytest.approx(0.15, abs=0.02)  # carts only
+    assert log.user_id.nunique() == 6_000
+    assert 1 - buyers / 6_000 == pytest.approx(0.15, abs=0.02)  # carts only
     a_day = purchases.groupby(["user_id", "day"]).size()
     assert (a_day > 8).sum() == 5
     events = log[log.event_type != "view"].sort_values("day", kind="stable")
@@ -126,14 +126,25 @@ def test_tastes_show_in_the_carts(log: pd.DataFrame) -> None:
         assert (carts[column] == following[column])[known].mean() > 1.5 * by_chance
 
 
+def test_users_come_back_to_what_they_had_in_a_cart(log: pd.DataFrame) -> None:
+    carts = of_kind(log, "cart")
+    first = carts.groupby(["user_id", "product_id"]).day.transform("min")
+    on_first_day = carts.day == carts.groupby("user_id").day.transform("min")
+    later = carts[~on_first_day]
+    assert (first < carts.day)[later.index].mean() == pytest.approx(0.83, abs=0.04)
+    shuffled = carts.assign(product_id=carts.product_id.sample(frac=1, random_state=1).to_numpy())
+    met = shuffled.groupby(["user_id", "product_id"]).day.transform("min") < shuffled.day
+    assert met[later.index].mean() < 0.3, "by popularity alone they would not"
+
+
 def test_popularity_does_not_tell_positives_from_negatives(raw: Path) -> None:
     popularity, oracle = mini_batch_auc(raw)
     assert popularity == pytest.approx(0.51, abs=0.02)
-    assert oracle == pytest.approx(0.86, abs=0.02)
+    assert oracle == pytest.approx(0.79, abs=0.02)
 
 
 def test_the_oracle_ranks_better_than_popularity(raw: Path) -> None:
     marks = learning_marks(raw, k=10)
-    assert marks.oracle > 1.5 * marks.popularity
+    assert marks.oracle > 1.2 * marks.popularity
     assert marks.oracle_without_month is not None
     assert marks.oracle >= marks.oracle_without_month  # it knows which items are not there yet

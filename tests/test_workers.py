@@ -22,11 +22,16 @@ from workflows.etl.workers import hired
 from workflows.store import Store
 
 PART = 10
+PLAIN = "history: {columns: [item_id]}\n"
+BY_KIND = """\
+history: {columns: [item_id], events: {column: shop, kinds: [web, app], target: web}}
+offers: {}
+"""
 
 
-def stage(world: World, name: str, engine: Engine) -> dict[str, bytes]:
+def stage(world: World, name: str, engine: Engine, history: str = PLAIN) -> dict[str, bytes]:
     """Run etl in an engine, history and all, and return its files."""
-    world.recipe_file.write_text(world.text + "history: {columns: [item_id]}\n", encoding="utf-8")
+    world.recipe_file.write_text(world.text + history, encoding="utf-8")
     store = Store(world.folder.parent / name)
     result = etl(world.recipe(), store, DEVICE, data=world.folder, engine=engine)
     assert sorted(p.name for p in store.root.iterdir()) == [".lock", "etl"]
@@ -61,6 +66,17 @@ def test_e12_no_setting_changes_a_byte(
 ) -> None:
     monkeypatch.setattr(encode, "_LEAST", 3)
     assert stage(world, "run", engine) == expected
+
+
+def test_e12_no_setting_changes_a_byte_of_lists_by_kind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "PART", 4)
+    expected = stage(world, "expected", Engine(workers=1), BY_KIND)
+    assert {"train/part-1.parquet", "latest/part-1.parquet"} < set(expected)
+    monkeypatch.setattr(encode, "_LEAST", 3)
+    engine = Engine(workers=3, chunk="64", memory="64KiB")
+    assert stage(world, "run", engine, BY_KIND) == expected
 
 
 def test_parts_are_one_table_in_the_order_of_rows(world: World, expected: dict[str, bytes]) -> None:

@@ -57,13 +57,23 @@ class Call:
 
         return device.choose(None if self.device_name == "auto" else self.device_name)
 
-    def open(self) -> tuple[Recipe, Store, Path]:
-        """Return the recipe, the run, and the folder of raw data."""
+    def open(self, *, offers: bool = False) -> tuple[Recipe, Store, Path]:
+        """Return the recipe, the run, and the folder of raw data.
+
+        Args:
+            offers: whether the verb knows what to do with models of offers.
+        """
         from workflows import recipe as recipes
+        from workflows.errors import RecipeError
 
         name, _, variant = self.recipe_name.partition(":")
         path = recipes.find(name)
         recipe = recipes.load(path, self.settings or [], variant=variant)
+        if recipe.offers and not offers:
+            raise RecipeError(
+                f"recipe {recipe.name} has models of offers, not two towers: ask `audience` and "
+                "`similar-offers`."
+            )
         return recipe, self.store(self.run or recipe.name), (path.parent / recipe.data).resolve()
 
     def store(self, run: str) -> Store:
@@ -109,7 +119,7 @@ def fetch(call: Call) -> None:
     """Download the raw files of a recipe, unless they are there."""
     from workflows.fetch import fetch
 
-    recipe, _, data = call.open()
+    recipe, _, data = call.open(offers=True)
     result = fetch(recipe, data=data)
     _show(result, call, {"folder": result.folder, "fetched": ", ".join(result.fetched) or "-"})
 
@@ -156,7 +166,7 @@ def etl(
 ) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
-    recipe, store, data = call.open()
+    recipe, store, data = call.open(offers=True)
     from workflows.etl import Engine, etl
 
     earlier = call.store(grow_from) if grow_from else None
@@ -189,7 +199,10 @@ def train(
 ) -> None:
     """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        _train_offers(call, recipe, store, device)
+        return
     from workflows.train import train
 
     earlier = call.store(warm_start) if warm_start else None
@@ -216,12 +229,15 @@ def evaluate(
 ) -> None:
     """Rank the test part with the two-tower and its baselines, and compare."""
     device = call.device()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        _evaluate_offers(call, recipe, store, device)
+        return
     from workflows.evaluate import evaluate
     from workflows.evaluate.lift import Lift
     from workflows.evaluate.table import tables
 
     lifts = [Lift.parse(text) for text in min_lift or []]
-    recipe, store, _ = call.open()
     result = evaluate(recipe, store, device, min_lifts=lifts)
     if not call.as_json:
         for table in tables(result.report, recipe.evaluate.ks):
@@ -260,7 +276,10 @@ def export(
 ) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        _export_offers(call, recipe, store, device)
+        return
     from workflows.export import as_of_named, export
 
     result = export(recipe, store, device, as_of=as_of_named(as_of))
@@ -268,6 +287,48 @@ def export(
         "users": f"{result.users:,}",
         "items": f"{result.items:,}",
         "dimensions": str(result.dim),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+        "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),
+    }
+    _show(result, call, rows)
+
+
+def _train_offers(call: Call, recipe: Recipe, store: Store, device: Device) -> None:
+    from workflows.offers.train import train
+
+    result = train(recipe, store, device)
+    rows = {
+        name: ", ".join(
+            [
+                f"epoch {epoch.epoch + 1}",
+                *(f"{metric} {value:.4f}" for metric, value in epoch.metrics.items()),
+                f"{result.rows_per_second[name]:,.0f} rows a second",
+            ]
+        )
+        for name, epoch in result.best.items()
+    }
+    _show(result, call, {**rows, "seconds": f"{result.seconds:.1f}", "folder": result.folder})
+
+
+def _evaluate_offers(call: Call, recipe: Recipe, store: Store, device: Device) -> None:
+    from workflows.offers.evaluate import evaluate
+    from workflows.offers.table import tables
+
+    result = evaluate(recipe, store, device)
+    if not call.as_json:
+        for table in tables(result.report):
+            _print(table)
+    _show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
+
+
+def _export_offers(call: Call, recipe: Recipe, store: Store, device: Device) -> None:
+    from workflows.offers.export import export
+
+    result = export(recipe, store, device)
+    rows = {
+        "users": f"{result.users:,}",
+        "offers": _counts(result.offers),
         "seconds": f"{result.seconds:.1f}",
         "folder": result.folder,
         "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),
@@ -387,6 +448,37 @@ def similar_items(
         print(json.dumps(lists, indent=2))
     else:
         _rows(lists)
+
+
+_Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.")]
+
+
+@verb
+def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
+    """Rank users for an offer, by the export of a recipe with `offers`."""
+    call.device()
+    recipe, store, _ = call.open(offers=True)
+    from workflows.offers.audience import audience
+
+    result = audience(recipe, store, offer, k=k)
+    if not call.as_json:
+        _rows(result.users)
+    rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
+    _show(result, call, rows)
+
+
+@verb
+def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
+    """List the offers most like one that is defined by a single attribute."""
+    call.device()
+    recipe, store, _ = call.open(offers=True)
+    from workflows.offers.audience import similar
+
+    rows = similar(recipe, store, offer, k=k)
+    if call.as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _rows(rows)
 
 
 @verb

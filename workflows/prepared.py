@@ -48,22 +48,22 @@ class Prepared:
 
     def part(self, name: str) -> dict[str, Column]:
         """Return all encoded columns of train, valid or test."""
-        return read_columns(self._parts(name))
+        return read_columns(self.files(name))
 
-    def _parts(self, name: str) -> list[Path]:
-        """Return the files of train, valid, test, users or items, in their order."""
+    def files(self, name: str) -> list[Path]:
+        """Return the files of train, valid, test, users, items or latest, in their order."""
         paths = (self.folder / name).glob("part-*.parquet")
         return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
 
     @cached_property
     def users(self) -> dict[str, Column]:
         """Encoded user table, n_users + 1 rows, the last for unknown users."""
-        return read_columns(self._parts("users"))
+        return read_columns(self.files("users"))
 
     @cached_property
     def items(self) -> dict[str, Column]:
         """Encoded item table, n_items rows."""
-        return read_columns(self._parts("items"))
+        return read_columns(self.files("items"))
 
     @cached_property
     def raw_users(self) -> pa.Table:
@@ -93,7 +93,7 @@ class Prepared:
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history."""
         names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
-        files = [path for part in parts for path in self._parts(part)]
+        files = [path for part in parts for path in self.files(part)]
         rows = pq.read_table(files, columns=names)
         times = rows[self.recipe.time].to_numpy() if self.recipe.time else None
         order = np.arange(len(rows)) if times is None else np.argsort(times, kind="stable")
@@ -133,4 +133,4 @@ class Prepared:
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [name for name, feature in given.items() if feature.kind != "label"]
         names += [f"{name}_missing" for name, feature in given.items() if feature.indicator]
-        return read_columns(self._parts(part), names) if names else {}
+        return read_columns(self.files(part), names) if names else {}

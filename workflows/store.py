@@ -44,7 +44,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "vocabulary",
     ),
     "train": (
-        *("model", "loss", "optimizer", "prior", "train"),
+        *("model", "loss", "optimizer", "prior", "train", "offers"),
         # what its validation reads; other baselines or intervals leave the model as it is
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
@@ -52,8 +52,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
-    "evaluate": ("evaluate", "fallback"),
-    "export": ("name",),
+    "evaluate": ("evaluate", "fallback", "tasks"),
+    "export": ("name", "tasks"),
     "index": ("index",),
     "recommend": ("fallback", "evaluate.candidates"),
     "report": ("name", "description"),

@@ -16,6 +16,7 @@ from workflows.device import Device
 from workflows.etl import encode, filters, graph, learnt, rows, sources, split, tables
 from workflows.etl.counts import Counts
 from workflows.etl.graph import Fitted
+from workflows.etl.history import Happened
 from workflows.etl.memory import Memory, parsed
 from workflows.etl.parts import Shares
 from workflows.etl.sources import Raw
@@ -134,6 +135,7 @@ def etl(
         if earlier:
             fitted = fitted.grown_from(Fitted.read(earlier))
         fitted.write(draft.folder)
+        happened = _happened(recipe, found, counts)
         shares = encode.write(
             recipe,
             fitted,
@@ -144,8 +146,10 @@ def etl(
             draft.folder,
             workers=workers,
             memory=memory,
+            happened=happened,
         )
         sizes = {part: len(table) for part, table in parts.items()}
+        sizes |= {part: int(of.targets.sum()) for part, of in happened.items()}
         report = _report(about, counts, shares, sizes, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
@@ -185,6 +189,21 @@ def _read(
 
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
     return table.select([name for name in recipe.features if name in table.column_names])
+
+
+def _happened(
+    recipe: Recipe, found: dict[split.Part, pa.Table], counts: Counts
+) -> dict[split.Part, Happened]:
+    """Return the kind of each row, where only one kind stays in the splits; else nothing."""
+    if recipe.history is None or recipe.history.events is None:
+        return {}
+    events = recipe.history.events
+    happened = {part: Happened.of(table[events.column], events) for part, table in found.items()}
+    targets = {part: int(of.targets.sum()) for part, of in happened.items()}
+    split.refuse_empty({part: n for part, n in targets.items() if len(found[part])})
+    others = sum(len(table) for table in found.values()) - sum(targets.values())
+    counts.count(f"no {events.target}: in histories only", others)
+    return happened
 
 
 def _wider(recipe: Recipe) -> int:

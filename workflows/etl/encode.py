@@ -18,10 +18,10 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from workflows.device import Device
 from workflows.etl import codes, graph, ops, split
 from workflows.etl.graph import Fitted
-from workflows.etl.history import Histories, Past
+from workflows.etl.history import Happened, Histories, Latest, Past
 from workflows.etl.memory import Memory
 from workflows.etl.ops import Codes, Lookup
-from workflows.etl.parts import Job, Plan, Shares
+from workflows.etl.parts import GROUP, Job, Plan, Shares
 from workflows.etl.tables import Table
 from workflows.etl.workers import Workers
 from workflows.recipe import Recipe
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Rows of a part file, whoever writes it: the bytes must not depend on him.
 PART = 1 << 19
+#: Folder of the table of what is known of each user after his last event.
+LATEST = "latest"
 #: Rows of a block at least, however short memory is, and how often its cells are there.
 _LEAST, _COPIES = 1 << 13, 6
 
@@ -46,6 +48,7 @@ def write(
     *,
     workers: Workers,
     memory: Memory,
+    happened: dict[split.Part, Happened] | None = None,
 ) -> dict[str, dict[str, Shares]]:
     """Encode and write the splits and the tables.
 
@@ -59,6 +62,8 @@ def write(
         folder: of the stage.
         workers: who encodes.
         memory: what may be taken.
+        happened: part → the kind of each row, where `history.events` tells kinds apart; only
+            rows of the target are written.
 
     Returns:
         Split or table → column → what became of its cells.
@@ -66,7 +71,8 @@ def write(
     found: dict[str, dict[str, Shares]] = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".aside-") as aside:
         writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
-        for name, shares in writer.done(writer.jobs(parts, users, items)):
+        jobs = writer.jobs(parts, users, items, happened or {})
+        for name, shares in writer.done(jobs):
             for column, of in shares.items():
                 found.setdefault(name, {}).setdefault(column, Shares()).add(of)
     for name, table in (("users", users), ("items", items)):
@@ -117,7 +123,13 @@ class _Writer:
                 job.rows.unlink()
             yield job.path.parent.name, shares
 
-    def jobs(self, parts: dict[split.Part, pa.Table], users: Table, items: Table) -> Iterator[Job]:
+    def jobs(
+        self,
+        parts: dict[split.Part, pa.Table],
+        users: Table,
+        items: Table,
+        happened: dict[split.Part, Happened],
+    ) -> Iterator[Job]:
         """Yield the work of all tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
@@ -128,11 +140,16 @@ class _Writer:
                 key: _rows(codes.one(parts[part][key]), of, strangers if key == user else None)
                 for key, of in ids.items()
             }
-            histories = None
+            table, of, histories = parts[part], happened.get(part), None
             if self._recipe.history:
-                pasts.append(self._past(parts[part], rows[user]))
+                pasts.append(self._past(table, rows[user], of))
                 histories = Histories.of(pasts, self._recipe.history)
-            yield from self._of(part, parts[part], rows, histories)
+                if of:
+                    table = table.filter(pa.array(of.targets))
+                    histories = histories.only(of.targets)
+            yield from self._of(part, table, rows, histories)
+        if self._recipe.offers:
+            self._write_latest(pasts, ids[user], strangers)
         # the unknown user, the last row, has the code of an id that was never seen
         yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
         yield from self._of("items", items.frame)
@@ -192,7 +209,24 @@ class _Writer:
         self._known[column].append((texts, lookup))
         return lookup
 
-    def _past(self, table: pa.Table, rows: Codes) -> Past:
+    def _write_latest(
+        self, pasts: list[Past], known: pa.StringArray, strangers: pa.StringArray
+    ) -> None:
+        """Write the id and the lists of each user of any part."""
+        recipe, folder = self._recipe, self._folder / LATEST
+        assert recipe.history is not None
+        latest = Latest.of(pasts, recipe.history)
+        # a user is his row of the table, and -1, -2, … the first, the second stranger
+        ids = pa.concat_arrays([known, strangers])
+        rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
+        folder.mkdir()
+        graph.write_schema(self._schemas[0][0].select_by_name(list(recipe.history.inputs)), folder)
+        for number, part in enumerate(list(codes.blocks(len(rows), PART)) or [slice(0, 0)]):
+            table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
+            path = folder / f"part-{number}.parquet"
+            pq.write_table(table, path, row_group_size=GROUP)
+
+    def _past(self, table: pa.Table, rows: Codes, happened: Happened | None) -> Past:
         recipe = self._recipe
         assert recipe.time is not None
         assert recipe.history is not None
@@ -201,7 +235,8 @@ class _Writer:
             lookup = self._lookup(column, codes.flat(table[column]).dictionary)
             encoded[column] = lookup.codes[codes.numbers(table[column])]
         users = rows[codes.numbers(table[recipe.user_id])]
-        return Past(users, table[recipe.time].to_numpy(), encoded)
+        kinds = happened.kinds if happened else None
+        return Past(users, table[recipe.time].to_numpy(), encoded, kinds)
 
 
 def _strangers(

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from workflows.recipe import History
+from models.retriever import Ragged
+from workflows.etl.codes import numbers, one
+from workflows.recipe import Events, History
 
 Ints = npt.NDArray[np.integer]
+Kinds = npt.NDArray[np.int8]
 _DAY = 86_400
 
 
@@ -57,6 +61,81 @@ def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windo
         times: seconds, int64 [n], rising.
         config: length, and what counts as earlier.
     """
+    order, first, stop = _earlier(users, times, config)
+    place = np.arange(len(users), dtype=np.int32)
+    # among all the others the row itself takes a place, and is left out when they are gathered
+    own = (config.before == "others") & (place >= stop - config.max_len - 1)
+    return _by_row(order, order, *_cut(first, stop, config, longer=own))
+
+
+def windows_by_kind(
+    users: Ints, times: npt.NDArray[np.int64], kinds: Kinds, config: History
+) -> list[Windows]:
+    """Find each interaction's window among those of each kind.
+
+    Args:
+        users: any number for each user, int [n], in order of time.
+        times: seconds, int64 [n], rising.
+        kinds: place in `config.events.kinds`, int8 [n]; -1 for another kind.
+        config: length, and what counts as earlier.
+    """
+    assert config.events is not None
+    order, first, stop = _earlier(users, times, config)
+    sorted_kinds = kinds[order]
+    return [
+        _of_kind(order, sorted_kinds == kind, first, stop, config)
+        for kind in range(len(config.events.kinds))
+    ]
+
+
+def whole_by_kind(
+    users: Ints, kinds: Kinds | None, config: History, *, n_users: int
+) -> list[Ragged]:
+    """Return all that each user did of each kind, as places in the log: what is known of him now.
+
+    Args:
+        users: each in [0, n_users), int [n], in order of time.
+        kinds: as `windows_by_kind` takes them; None where all rows are of one kind.
+        config: length.
+        n_users: how many lists of each kind there are.
+    """
+    found = []
+    for kind in range(len(config.events.kinds) if config.events else 1):
+        rows = np.arange(len(users)) if kinds is None else np.flatnonzero(kinds == kind)
+        whole = Ragged.from_pairs(users[rows], rows, n_lists=n_users)
+        start, stop = _cut(whole.offsets[:-1], whole.offsets[1:], config)
+        offsets = np.concatenate([[0], np.cumsum(stop - start)])
+        places = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], stop - start)
+        found.append(Ragged(whole.values[places], offsets))
+    return found
+
+
+def _of_kind(
+    order: Ints, chosen: npt.NDArray[np.bool_], first: Ints, stop: Ints, config: History
+) -> Windows:
+    """Narrow windows [first, stop) of `order` to the chosen places."""
+    before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
+    return _by_row(order, order[chosen], *_cut(before[first], before[stop], config))
+
+
+def _cut(
+    first: Ints, stop: Ints, config: History, longer: npt.NDArray[np.bool_] | int = 0
+) -> tuple[Ints, Ints]:
+    """Cut windows to their length."""
+    if config.keep == "earliest":
+        return first, np.minimum(stop, first + config.max_len)
+    return np.maximum(first, stop - config.max_len - longer), stop
+
+
+def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
+    """Return windows of `pool`, given in the order of `order`, in the order of rows."""
+    windows = Windows(pool, np.empty_like(start), np.empty_like(stop))
+    windows.start[order], windows.stop[order] = start, stop
+    return windows
+
+
+def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tuple[Ints, Ints, Ints]:
+    """Return rows sorted by user and time, and where in that order each one's window lies."""
     n = len(users)
     order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
@@ -72,12 +151,30 @@ def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windo
         bucket = times[order] // (_DAY if config.before == "day" else 1)
         new[1:] |= bucket[1:] != bucket[:-1]
         stop = np.maximum.accumulate(np.where(new, place, 0))  # the first event of the bucket
-    # among all the others the row itself takes a place, and is left out when they are gathered
-    own = (config.before == "others") & (place >= stop - config.max_len - 1)
-    start = np.maximum(first, stop - config.max_len - own)
-    windows = Windows(order, np.empty_like(start), np.empty_like(stop))
-    windows.start[order], windows.stop[order] = start, stop
-    return windows
+    return order, first, stop
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What kind of event each row of a part is.
+
+    Attributes:
+        kinds: place in `history.events.kinds`, int8 [n]; -1 for another kind.
+        targets: whether it is what is to be predicted, bool [n].
+    """
+
+    kinds: Kinds
+    targets: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray, events: Events) -> Happened:
+        """Look the texts of a column up."""
+        array = one(column)
+        texts, codes = array.dictionary, numbers(array)
+        places = pc.index_in(texts, value_set=pa.array(events.kinds, pa.string())).fill_null(-1)
+        kinds = np.append(places.to_numpy(), -1).astype(np.int8)  # the last stands for null
+        targets = pc.equal(texts, events.target).to_numpy(zero_copy_only=False)
+        return cls(kinds[codes], np.append(targets, False)[codes])
 
 
 @dataclass(frozen=True)
@@ -88,11 +185,30 @@ class Past:
         users: any number for each interaction's user, int32 [n].
         times: seconds, int64 [n], rising.
         codes: item column → its codes, int32 [n].
+        kinds: as `windows_by_kind` takes them; None where lists are of all kinds.
     """
 
     users: npt.NDArray[np.int32]
     times: npt.NDArray[np.int64]
     codes: dict[str, npt.NDArray[np.int32]]
+    kinds: Kinds | None = None
+
+    @classmethod
+    def joined(cls, pasts: Sequence[Past]) -> tuple[Past, Ints]:
+        """Return some as one, in order of time, and where their rows were one after the other."""
+        times = np.concatenate([past.times for past in pasts])
+        order = np.argsort(times, kind="stable").astype(np.int32)
+        kinds = [past.kinds for past in pasts if past.kinds is not None]
+        whole = cls(
+            np.concatenate([past.users for past in pasts])[order],
+            times[order],
+            {
+                column: np.concatenate([past.codes[column] for past in pasts])[order]
+                for column in pasts[0].codes
+            },
+            np.concatenate(kinds)[order] if kinds else None,
+        )
+        return whole, order
 
 
 @dataclass(frozen=True)
@@ -100,35 +216,71 @@ class Histories:
     """The history columns of a part.
 
     Attributes:
-        windows: of its interactions and those of the parts before it, in order of time.
-        codes: history column → codes of these interactions.
+        columns: history column → windows of the part's interactions and those of the parts before
+            it, in order of time, and codes of these interactions.
         places: where the part's own ones are among them, int [n].
     """
 
-    windows: Windows
-    codes: dict[str, pa.Array]
+    columns: dict[str, tuple[Windows, pa.Array]]
     places: Ints
 
     @classmethod
     def of(cls, pasts: Sequence[Past], config: History) -> Histories:
         """Make those of the last part; only it and the parts before it are looked at."""
-        times = np.concatenate([past.times for past in pasts])
-        order = np.argsort(times, kind="stable").astype(np.int32)
-        users = np.concatenate([past.users for past in pasts])[order]
-        codes = {
-            name: pa.array(np.concatenate([past.codes[column] for past in pasts])[order])
-            for name, column in config.inputs.items()
-        }
+        past, order = Past.joined(pasts)
+        if past.kinds is None:
+            found = [windows(past.users, past.times, config)]
+        else:
+            found = windows_by_kind(past.users, past.times, past.kinds, config)
+        arrays = {column: pa.array(past.codes[column]) for column in config.columns}
+        each = [(of, arrays[column]) for of in found for column in config.columns]
         places = np.empty_like(order)
         places[order] = np.arange(len(order), dtype=np.int32)
         own = places[len(order) - len(pasts[-1].times) :]
-        return cls(windows(users, times[order], config), codes, own)
+        return cls(dict(zip(config.inputs, each, strict=True)), own)
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Histories:
+        """Return those of some of the part's interactions."""
+        return Histories(self.columns, self.places[chosen])
 
     def lists(self, part: slice, block: int) -> dict[str, pa.ChunkedArray]:
         """Return the columns of some rows, oldest codes first, made in blocks of so many rows."""
         rows = self.places[part]
         blocks = [rows[start : start + block] for start in range(0, max(1, len(rows)), block)]
         return {
-            name: pa.chunked_array([self.windows.gather(codes, block) for block in blocks])
-            for name, codes in self.codes.items()
+            name: pa.chunked_array([found.gather(codes, block) for block in blocks])
+            for name, (found, codes) in self.columns.items()
         }
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What is known of each user after his last event.
+
+    Attributes:
+        users: rising, each once, int32 [n]; numbers as in `Past`.
+        columns: history column → places of each user's interactions, and codes of all of these.
+    """
+
+    users: npt.NDArray[np.int32]
+    columns: dict[str, tuple[Ragged, pa.Array]]
+
+    @classmethod
+    def of(cls, pasts: Sequence[Past], config: History) -> Latest:
+        """Look at all parts."""
+        past, _ = Past.joined(pasts)
+        users, people = np.unique(past.users, return_inverse=True)
+        found = whole_by_kind(people, past.kinds, config, n_users=len(users))
+        arrays = {column: pa.array(past.codes[column]) for column in config.columns}
+        each = [(of, arrays[column]) for of in found for column in config.columns]
+        return cls(users, dict(zip(config.inputs, each, strict=True)))
+
+    def lists(self, part: slice) -> dict[str, pa.ListArray]:
+        """Return the columns of some users, oldest codes first."""
+        found = {}
+        for name, (places, codes) in self.columns.items():
+            offsets = places.offsets[part.start : part.stop + 1]
+            values = codes.take(pa.array(places.values[offsets[0] : offsets[-1]]))
+            starts = (offsets - offsets[0]).astype(np.int32)
+            found[name] = pa.ListArray.from_arrays(starts, values)
+        return found

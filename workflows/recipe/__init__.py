@@ -6,7 +6,7 @@ code.
 
 from __future__ import annotations
 
-from workflows.recipe.features import Feature, History, VocabularyRule
+from workflows.recipe.features import Events, Feature, History, VocabularyRule
 from workflows.recipe.filters import (
     Condition,
     Filter,
@@ -46,6 +46,7 @@ __all__ = [
     "CyclicMonth",
     "DatePart",
     "Derive",
+    "Events",
     "Feature",
     "Fetch",
     "Filter",

@@ -76,23 +76,49 @@ class Feature(Part, frozen=True):
         return self.kind == "number" and self.role not in ("time", "weight")
 
 
+class Events(Part, frozen=True):
+    """Kinds of events in one log: some are what is to be predicted, others say what led there.
+
+    Attributes:
+        column: which names the kind of a row.
+        kinds: those of which lists are made, one list a kind and column.
+        target: the kind whose rows stay in the splits; rows of all kinds count for vocabularies.
+    """
+
+    column: Annotated[str, Meta(min_length=1)]
+    kinds: Annotated[tuple[str, ...], Meta(min_length=1)]
+    target: str
+
+
 class History(Part, frozen=True):
     """Lists of what a user did before each interaction, as inputs of the query tower.
 
     Attributes:
         columns: the item id and other item columns; column c gives the input `history_c`, which
             shares the embeddings of c.
-        max_len: the latest so many.
+        max_len: at most so many.
+        keep: the `latest`, or the `earliest`, of more than that.
         before: what is earlier: an `event` that stands before in the order of time (ties in the
             order of the file), or one of an earlier `second` or `day`; `others` takes all the
             user's other events, earlier or later: only for rows that were split at random.
+        events: a list of its own for each kind of event; column c gives the inputs
+            `history_<kind>_c`. Only offer models take them.
     """
 
     columns: tuple[str, ...]
     max_len: Positive = 50
+    keep: Literal["latest", "earliest"] = "latest"
     before: Literal["event", "second", "day", "others"] = "event"
+    events: Events | None = None
+
+    def __post_init__(self) -> None:
+        if self.before == "others" and (self.events or self.keep == "earliest"):
+            raise ValueError("before: others goes with keep: latest, and without events")
 
     @property
     def inputs(self) -> dict[str, str]:
         """Input column → item column."""
-        return {f"history_{column}": column for column in self.columns}
+        if self.events is None:
+            return {f"history_{column}": column for column in self.columns}
+        kinds = self.events.kinds
+        return {f"history_{kind}_{c}": c for kind in kinds for c in self.columns}

@@ -22,6 +22,7 @@ from models.config import (
     TuneConfig,
     TwoTowerConfig,
 )
+from models.multi_attribute.config import OffersConfig, TasksConfig
 from workflows.recipe.columns import check_fill, check_made, known, raw_features
 from workflows.recipe.features import Feature, History, VocabularyRule
 from workflows.recipe.filters import Condition, Filter, check_filter
@@ -44,6 +45,9 @@ class Recipe(Part, frozen=True):
         pivot: make one row a user and item of the interactions.
         derive: new columns, in this order.
         filter: which rows are kept, in this order within a stage; none for all.
+        offers: models of offers in place of the two towers of `model`; their verbs are in
+            workflows/offers/.
+        tasks: how these are compared.
         fallback: what answers a user who is in no table and has no history: `popularity`, or the
             query `tower` with an unseen id and the inputs of the unknown user.
     """
@@ -71,6 +75,8 @@ class Recipe(Part, frozen=True):
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     index: IndexConfig = IndexConfig()
+    offers: OffersConfig | None = None
+    tasks: TasksConfig = TasksConfig()
     fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
@@ -112,6 +118,7 @@ class Recipe(Part, frozen=True):
                 )
         if len({j.on for j in self.join}) < len(self.join):
             raise ValueError("join may look up one table by the user id and one by the item id")
+        self._check_offers()
         columns = known(self.features, self.derive, self.pivot)
         check_made(columns, self.features, self.derive, self.pivot)
         check_fill(columns, self.join)
@@ -127,6 +134,22 @@ class Recipe(Part, frozen=True):
             feature = self.features.get(column)
             if feature is None or feature.role != "item" or feature.kind != "category":
                 raise ValueError(f"history column {column!r} is no item feature of kind category")
+
+    def _check_offers(self) -> None:
+        if self.offers is None:
+            if self.history and self.history.events:
+                raise ValueError("history.events is for offer models; add `offers`")
+            return
+        if self.history is None:
+            raise ValueError("offers need a history: its columns are the attributes of an offer")
+        named = {name: model.attributes for name, model in self.offers.models.items()}
+        for place, columns in {**named, "tasks": self.tasks.attributes}.items():
+            for column in columns:
+                if column not in self.history.columns:
+                    raise ValueError(
+                        f"{place} names the attribute {column!r}; expected columns of history "
+                        f"({', '.join(self.history.columns)})"
+                    )
 
     def _check_model(self) -> None:
         two_tower = isinstance(self.model, TwoTowerConfig)
@@ -146,6 +169,8 @@ class Recipe(Part, frozen=True):
         made = [step.to for step in self.derive]
         asked = [(step.of, step.reads) for step in self.derive]
         asked += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
+        if self.history and self.history.events:
+            asked.append((self.history.events.column, "text"))
         if self.pivot:
             made += self.pivot.counts.values()
             asked.append((self.pivot.event, "text"))
@@ -154,8 +179,9 @@ class Recipe(Part, frozen=True):
     def of_raw_files(self) -> Recipe:
         """Return the recipe by which files are read: its features are raw columns, unmade."""
         features = self._raw_features()
+        # histories and the models of offers look at columns that are made
         bare: dict[str, Any] = {"pivot": None, "derive": (), "filter": (), "join": ()}
-        bare |= {"history": None, "model": TwoTowerConfig()}
+        bare |= {"history": None, "offers": None, "model": TwoTowerConfig()}
         return msgspec.structs.replace(self, features=features, **bare)
 
     def _id(self, role: str) -> str:

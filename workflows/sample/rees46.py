@@ -1,6 +1,7 @@
 """REES46: five monthly event logs of views, carts and purchases, compressed.
 
-Taste is for branches of the category tree, a few brands, and a price tier. Carts and purchases of a
+Taste is for branches of the category tree, a few brands, and a price tier, and users come back to
+items that they had in a cart; of that the truth knows nothing. Carts and purchases of a
 day follow each other within minutes, so that only a strictly-earlier-day rule keeps the answer out
 of the history.
 """
@@ -45,7 +46,7 @@ class Counts:
 
 SIZES = {
     "tiny": Counts(users=60, items=80),
-    "small": Counts(users=3_000, items=400),
+    "small": Counts(users=6_000, items=3_000),
     "large": Counts(users=400_000, items=40_000),
 }
 
@@ -64,6 +65,9 @@ _LATE_MONTH = "2020-02"
 _LATE_DAY = int(np.searchsorted(_MONTHS, _LATE_MONTH))
 #: A taste that keeps late items off the shelves before that day.
 _NOT_YET = -60.0
+
+#: Share of the carts, after a user's first day, with an item that he had in a cart before.
+_AGAIN = 0.8
 
 _VIEW, _CART, _PURCHASE = range(3)
 _EVENTS = ("view", "cart", "purchase")
@@ -153,14 +157,14 @@ def _early(tastes: Floats) -> Floats:
 def _people(n: int, dice: Dice) -> Audience:
     """Draw what users like."""
     tastes = np.zeros((n, WIDTH), np.float32)
-    for first, last, strength in ((0, BRANCH, 1.6), (BRANCH, BRAND, 1.0)):
+    for first, last, strength in ((0, BRANCH, 1.12), (BRANCH, BRAND, 0.7)):
         parts = dice.standard_gamma(0.25, (n, last - first)) + 1e-12
         parts /= parts.sum(axis=1, keepdims=True)
         tastes[:, first:last] = strength * np.log(parts + 0.05)
     liked = BRAND + favourites(np.zeros(N_BRANDS), n, 6, dice)
-    np.put_along_axis(tastes, liked, 1.6, axis=1)
+    np.put_along_axis(tastes, liked, 1.12, axis=1)
     tier = dice.integers(0, N_TIERS, n)
-    tastes[:, TIER:LATE] = -0.5 * np.abs(np.arange(N_TIERS) - tier[:, None])
+    tastes[:, TIER:LATE] = -0.35 * np.abs(np.arange(N_TIERS) - tier[:, None])
     return Audience(tastes, np.zeros(n, np.int64))
 
 
@@ -192,6 +196,7 @@ def _happened(carts: _Carts, shelves: Shelves, audience: Audience, dice: Dice) -
     """Return the log: before a cart come views of two other items and of its own."""
     n = len(carts.users)
     items = _taken(carts, np.ones(n, np.int64), shelves, audience, dice)
+    items = items[_returns(carts, dice)]
     others = _taken(carts, np.full(n, 2), shelves, audience, dice).reshape(n, 2)
     start = dice.integers(6 * 3600, 22 * 3600, int(carts.visits[-1]) + 1, dtype=np.int32)
     filled = carts.days * _DAY + start[carts.visits] + 300 * carts.nth + dice.integers(0, 60, n)
@@ -228,6 +233,18 @@ def _taken(carts: _Carts, each: Ints, shelves: Shelves, audience: Audience, dice
         counts = np.bincount(carts.users[when], each[when], n_users).astype(np.int64)
         items[np.repeat(when, each)] = shelves.draw(someone, counts, dice)
     return items
+
+
+def _returns(carts: _Carts, dice: Dice) -> Ints:
+    """Return the cart whose item each cart holds: its own, or one of the user's earlier days."""
+    n = len(carts.users)
+    first = np.searchsorted(carts.users, carts.users)  # of the user
+    earlier = np.searchsorted(carts.visits, carts.visits) - first
+    again = (earlier > 0) & (dice.random(n) < _AGAIN)
+    source = np.where(again, first + (dice.random(n) * earlier).astype(np.int64), np.arange(n))
+    while (source != source[source]).any():  # of a cart that holds an earlier one's item, that one
+        source = source[source]
+    return source
 
 
 def _sessions(n: int, dice: Dice) -> pa.Array:

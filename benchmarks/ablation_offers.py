@@ -1,0 +1,95 @@
+"""The published ablation of offer models on the sample of REES46: which blocks matter.
+
+    python benchmarks/ablation_offers.py --run runs/rees46-small [--seeds 1 2 3] [--only TTT FFT]
+
+The run holds the etl stage of `rees46:small`. Each of the six combinations is trained anew for each
+seed, its best epoch kept, and scored on all tasks as the evaluate verb does; a combination is named
+by group_by, mask_net and bilinear. The table has the means and standard deviations over seeds of
+the weighted AUC of all offers, and the published figures below them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+from bench import machine, table, write
+
+from workflows import device
+
+device.choose("cpu")
+
+from models.multi_attribute.model import Asked
+from workflows import recipe as recipes
+from workflows.offers.evaluate import task
+from workflows.offers.prepared import Offering
+from workflows.offers.train import prepared_fit
+from workflows.store import Store
+
+#: (group_by, mask_net, bilinear) → weighted AUC in `ablation rees` of the tinyclues repository.
+PUBLISHED = {
+    "FFF": (0.761, 0.660, 0.684, 0.670, 0.745, 0.653),
+    "FFT": (0.761, 0.590, 0.621, 0.625, 0.714, 0.617),
+    "TFF": (0.761, 0.721, 0.737, 0.732, 0.754, 0.682),
+    "TFT": (0.767, 0.678, 0.692, 0.691, 0.751, 0.676),
+    "TTF": (0.761, 0.728, 0.733, 0.727, 0.746, 0.678),
+    "TTT": (0.771, 0.736, 0.740, 0.741, 0.758, 0.694),
+}
+#: The order in which results come, should the run be cut short.
+ORDER = ["TTT", "FFT", "FFF", "TFF", "TFT", "TTF"]
+
+
+def main() -> None:
+    """Train and score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", default=ORDER)
+    parser.add_argument("--set", nargs="*", default=[], dest="settings")
+    options = parser.parse_args()
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in options.seeds:
+        for name in options.only:
+            start = time.perf_counter()
+            scores = _scored(options.run, name, seed, options.settings)
+            found.setdefault(name, []).append(scores)
+            shown = {key: round(value, 3) for key, value in scores.items()}
+            print(seed, name, shown, f"{time.perf_counter() - start:.0f} s", flush=True)
+            write("ablation_offers", machine(), found)
+    tasks = [key for key in found[options.only[0]][0] if key != "epoch"]
+    rows = [
+        [f"**{name}**", *(_mean([scores[key] for scores in runs]) for key in tasks)]
+        for name, runs in found.items()
+    ]
+    rows += [[f"{name} published", *PUBLISHED[name]] for name in found]
+    print(table(["", *tasks], rows))
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, float]:
+    blocks = dict(zip(("group_by", "mask_net", "bilinear"), (c == "T" for c in name), strict=True))
+    text = ", ".join(f"{key}: {str(value).lower()}" for key, value in blocks.items())
+    recipe = recipes.load(
+        recipes.find("rees46"),
+        [f"offers.models={{{name}: {{{text}}}}}", f"train.seed={seed}", *settings],
+        variant="small",
+    )
+    offering = Offering.open(Store(run), recipe)
+    fit = prepared_fit(offering, name)
+    best = fit.run()
+    pairs = offering.pairs("test")
+    assert pairs is not None
+    tasks = {key: task(offering, key, pairs.columns) for key in offering.tasks}
+    scores = pairs.scores(Asked(fit.model), tasks)
+    waucs = {key: pairs.auc(tasks[key], found).mean().mean for key, found in scores.items()}
+    return {**waucs, "epoch": best.epoch + 1}
+
+
+if __name__ == "__main__":
+    main()

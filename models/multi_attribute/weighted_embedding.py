@@ -1,0 +1,97 @@
+"""Lists of codes → mean and variance of their embeddings, without a loop over rows.
+
+An item is the list of its one value, an offer such as "brand = x" a weighted list of the values
+that its items have, a user a list of what he met.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Lists(NamedTuple):
+    """Lists of codes, one a row: list i is `codes[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        codes: int [n_values].
+        offsets: int [n_rows + 1], rising, the first 0.
+        weights: float32 [n_values], none negative; None where repeats of a code count once and
+            all codes the same.
+    """
+
+    codes: tf.Tensor
+    offsets: tf.Tensor
+    weights: tf.Tensor | None = None
+
+
+class WeightedEmbedding(tf.keras.layers.Layer):
+    """Mean and population variance of the embeddings E of a row's codes i, elementwise:
+
+        o_i = w_i / Σ_j w_j,   mean = Σ_i o_i E_i,   variance = Σ_i o_i E_i² - mean²
+
+    Both are zero for an empty list, and for one whose weights are all zero.
+
+    Args:
+        n_codes: rows of the table.
+        dim: its width.
+        l1: factor of the sum of its absolute numbers, added to the loss.
+    """
+
+    def __init__(self, n_codes: int, dim: int, *, l1: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.n_codes = n_codes
+        self.table = self.add_weight(
+            "table",
+            [n_codes, dim],
+            initializer="uniform",
+            regularizer=tf.keras.regularizers.L1(l1) if l1 else None,
+        )
+
+    def one(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the embeddings of lists of one code each: [B] → float32 [B, dim]."""
+        return tf.gather(self.table, codes)
+
+    def mean(self, lists: Lists) -> tf.Tensor:
+        """Return float32 [B, dim]."""
+        if lists.weights is not None:
+            return self.moments(lists)[0]
+        codes, rows = _distinct(lists, self.n_codes)
+        n_rows = tf.size(lists.offsets) - 1
+        return tf.sparse.segment_mean(self.table, codes, rows, num_segments=n_rows)
+
+    def moments(self, lists: Lists) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return mean and variance, float32 [B, dim] each."""
+        n_rows = tf.size(lists.offsets) - 1
+        if lists.weights is None:
+            codes, rows = _distinct(lists, self.n_codes)
+            weights = tf.ones_like(codes, tf.float32)
+        else:
+            codes, rows = lists.codes, _rows(lists)
+            weights = lists.weights
+        total = tf.math.unsorted_segment_sum(weights, rows, n_rows)
+        share = tf.math.divide_no_nan(weights, tf.gather(total, rows))[:, None]
+        vectors = tf.gather(self.table, codes)
+        mean = tf.math.unsorted_segment_sum(share * vectors, rows, n_rows)
+        square = tf.math.unsorted_segment_sum(share * tf.square(vectors), rows, n_rows)
+        # rounding may leave a little below zero
+        return mean, tf.maximum(square - tf.square(mean), 0.0)
+
+    def call(self, inputs: Lists) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return mean and variance, float32 [B, dim] each."""
+        return self.moments(inputs)
+
+
+def _rows(lists: Lists) -> tf.Tensor:
+    """Return the row of each code, rising."""
+    # as tf.ragged.row_splits_to_segment_ids, in one operation in place of thirty
+    places = tf.range(tf.size(lists.codes), dtype=lists.offsets.dtype)
+    return tf.searchsorted(lists.offsets[1:], places, side="right", out_type=tf.int64)
+
+
+def _distinct(lists: Lists, n_codes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the different codes of each row, and their rows, which rise."""
+    keys = _rows(lists) * n_codes + tf.cast(lists.codes, tf.int64)
+    first = tf.unique(keys).y  # in order of appearance, so rows still rise
+    return first % n_codes, first // n_codes

@@ -1,0 +1,80 @@
+"""Batches of about the same day, drawn anew for each epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.multi_attribute.batches import DayBatches
+
+DAY = 86_400
+
+
+def batches(n: int = 400, **options: object) -> DayBatches:
+    draw = np.random.default_rng(0)
+    users = draw.integers(0, 10, n)
+    times = draw.integers(0, 5 * DAY, n)
+    given = {"batch_size": 20, "negatives": 4, "max_per_day": 3, "seed": 1, **options}
+    return DayBatches({"row": np.arange(n)}, users=users, times=times, **given)  # type: ignore[arg-type]
+
+
+def parts(made: DayBatches) -> list[np.ndarray]:
+    return [made[i]["row"] for i in range(len(made))]
+
+
+def test_t03_batches_are_sorted_by_time_and_drawn_anew() -> None:
+    made = batches()
+    first = parts(made)
+    for rows in first:
+        assert len(rows) == 20
+        assert (np.diff(made.times[rows]) >= 0).all()
+    every = np.concatenate(first)
+    assert len(set(every)) == len(every)
+    assert (np.diff(made.times[every]) < 0).any(), "the epoch as a whole is not sorted"
+    made.on_epoch_end()
+    assert {frozenset(rows) for rows in parts(made)}.isdisjoint(frozenset(r) for r in first)
+
+
+def test_t03_the_seed_and_the_epoch_decide() -> None:
+    one, same, other = batches(), batches(), batches(seed=2)
+    assert one.order.tolist() == same.order.tolist() != other.order.tolist()
+    one.start_epoch(5)
+    same.start_epoch(5)
+    assert one.order.tolist() == same.order.tolist()
+
+
+def test_e17_a_user_has_so_many_rows_of_a_day() -> None:
+    made = batches(drop_last=False)
+    draw = np.random.default_rng(0)
+    users, times = draw.integers(0, 10, 400), draw.integers(0, 5 * DAY, 400)
+    counts = np.unique(np.stack([users, times // DAY])[:, made.order], axis=1, return_counts=True)
+    assert counts[1].max() == 3
+    everything = np.unique(np.stack([users, times // DAY]), axis=1, return_counts=True)[1]
+    assert everything.max() > 3, "there must be something to leave out"
+    assert len(made.order) == np.minimum(everything, 3).sum() // 5 * 5
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_e17_the_rows_change_between_epochs_only_when_asked(resample: bool) -> None:
+    made = batches(resample=resample, drop_last=False, negatives=0)
+    first, order = set(made.order), made.order.tolist()
+    made.start_epoch(1)
+    assert (set(made.order) != first) == resample
+    assert made.order.tolist() != order
+
+
+def test_an_incomplete_batch_is_dropped_or_cut_to_whole_mini_batches() -> None:
+    dropped, cut = batches(), batches(drop_last=False)
+    assert len(dropped.order) == len(cut.order) // 20 * 20
+    assert len(cut.order) % 5 == 0
+    assert len(parts(cut)[-1]) == len(cut.order) % 20
+
+
+def test_m12_a_batch_size_that_leaves_rows_over_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 5, got 21"):
+        batches(batch_size=21)
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="10 rows make no batch of 20, at most 3 of a user"):
+        batches(10)

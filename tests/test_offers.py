@@ -1,0 +1,336 @@
+"""The verbs of a recipe with offers, on a tiny sample of REES46."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stages import DEVICE
+from typer.testing import CliRunner
+from world import STRANGER, USERS, World
+
+from models.columns import as_array
+from models.retriever import Ragged
+from workflows import recipe as recipes
+from workflows.cli import app
+from workflows.errors import DataError, RecipeError, StaleInput
+from workflows.etl import etl
+from workflows.offers.audience import OfferExport, audience, parsed, similar
+from workflows.offers.evaluate import evaluate, task
+from workflows.offers.export import export
+from workflows.offers.prepared import Offering
+from workflows.offers.table import protocol, tables
+from workflows.offers.train import train
+from workflows.recipe import Recipe
+from workflows.sample import sample
+from workflows.store import Store
+
+SETTINGS = [
+    "vocabulary.min_count=2",
+    "offers.models={augmented: {}, mono-brand: {attributes: [brand], group_by: false, "
+    "mask_net: false, bilinear: false}}",
+    "offers.dim=8",
+    "offers.layers=[8, 4]",
+    "train.batch_size=20",
+    "train.epochs=2",
+    "tasks.bands={few: [0, 3]}",
+    "tasks.similar=6",
+]
+
+
+class Shop:
+    """A run on the tiny sample whose stages are made when they are first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.recipe: Recipe = recipes.load(recipes.find("rees46"), SETTINGS, variant="small")
+        self.store = Store(folder / "run")
+
+    @cached_property
+    def log(self) -> pd.DataFrame:
+        """The raw log in order of time, without views, of users who bought."""
+        files = sample("rees46", "tiny", self.folder / "raw").files
+        text = {"product_id": str, "user_id": str}
+        log = pd.concat(pd.read_csv(self.folder / "raw" / f.name, dtype=text) for f in files)
+        log = log[log.event_type != "view"].reset_index(drop=True)
+        buyers = log.user_id[log.event_type == "purchase"]
+        return log[log.user_id.isin(buyers)].assign(day=log.event_time.str[:10])
+
+    @cached_property
+    def prepared(self) -> Offering:
+        assert len(self.log)
+        etl(self.recipe, self.store, DEVICE, data=self.folder / "raw")
+        return Offering.open(self.store, self.recipe)
+
+    @cached_property
+    def trained(self) -> Offering:
+        offering = self.prepared
+        train(self.recipe, self.store, DEVICE)
+        return offering
+
+    @cached_property
+    def exported(self) -> Path:
+        assert self.trained
+        return export(self.recipe, self.store, DEVICE).folder
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return Shop(tmp_path_factory.mktemp("shop"))
+
+
+# ── etl ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_e16_splits_hold_purchases_and_lists_of_strictly_earlier_days(shop: Shop) -> None:
+    vocabulary = shop.prepared.prepared.vocabularies["product_id"]
+    found = set()
+    for part in ("train", "valid", "test"):
+        columns = shop.prepared.prepared.part(part)
+        lists = {kind: columns[f"history_{kind}_product_id"] for kind in ("cart", "purchase")}
+        seconds = as_array(columns["event_time"]).astype("datetime64[s]")
+        days = np.datetime_as_string(seconds, unit="D")
+        codes = as_array(columns["product_id"])
+        for row, (day, code) in enumerate(zip(days, codes, strict=True)):
+            of_row = [lists[kind] for kind in lists]
+            assert all(isinstance(column, Ragged) for column in of_row)
+            found.add((day, int(code), *(tuple(column[row].tolist()) for column in of_row)))
+    expected = set()
+    for _, mine in shop.log.groupby("user_id"):
+        for event in mine[mine.event_type == "purchase"].itertuples():
+            earlier = mine[mine.day < event.day]
+            of_kind = [earlier[earlier.event_type == kind] for kind in ("cart", "purchase")]
+            cut = [tuple(vocabulary.encode(pa.array(e.product_id))[-100:]) for e in of_kind]
+            code = vocabulary.encode(pa.array([event.product_id]))[0]
+            expected.add((event.day, int(code), *cut))
+    assert found == expected
+    assert any(carts for _, _, carts, _ in found)
+
+
+def test_e14_vocabularies_count_carts_and_purchases_of_train(shop: Shop) -> None:
+    prepared = shop.prepared.prepared
+    users = set(prepared.raw_users[shop.recipe.user_id].to_pylist()) - {None}
+    counts = shop.log[shop.log.user_id.isin(users)].product_id.value_counts()
+    vocabulary = prepared.vocabularies["product_id"]
+    assert dict(zip(vocabulary.values.to_pylist(), vocabulary.counts, strict=True)) == {
+        product: n for product, n in counts.items() if n >= 2
+    }
+    assert vocabulary.oov_buckets == 10
+
+
+def test_what_is_known_of_each_user_is_all_of_his_log(shop: Shop) -> None:
+    offering = shop.prepared
+    vocabulary = offering.prepared.vocabularies["product_id"]
+    assert set(offering.user_ids.to_pylist()) == set(shop.log.user_id)
+    lists = offering.latest["history_cart_product_id"]
+    for row in (0, 7, len(offering.user_ids) - 1):
+        mine = shop.log[shop.log.user_id == offering.user_ids[row].as_py()]
+        carts = mine.product_id[mine.event_type == "cart"]
+        assert list(lists[row]) == list(vocabulary.encode(pa.array(carts))[-100:])
+
+
+def test_e15_no_row_of_test_changes_what_is_learnt(shop: Shop, tmp_path: Path) -> None:
+    prepared = shop.prepared.prepared
+    known = set(prepared.raw_users[shop.recipe.user_id].to_pylist())
+    stranger = next(u for u in shop.log.user_id if u not in known)
+    raw = tmp_path / "raw"
+    sample("rees46", "tiny", raw)
+    for path in raw.glob("*.csv.gz"):
+        log = pd.read_csv(path, dtype=str, keep_default_na=False)
+        log.loc[log.user_id == stranger, "price"] = "99999.0"
+        log.to_csv(path, index=False)
+    store = Store(tmp_path / "run")
+    etl(shop.recipe, store, DEVICE, data=raw)
+    for name in ("vocabulary/product_id.parquet", "vocabulary/price_cluster.parquet"):
+        one, other = (s.folder("etl") / name for s in (shop.store, store))
+        assert one.read_bytes() == other.read_bytes()
+
+
+# ── offers ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_task_has_the_offers_of_test_values_that_have_a_code(shop: Shop) -> None:
+    offering = shop.prepared
+    pairs = offering.pairs("test")
+    assert pairs is not None
+    made = task(offering, "brand", pairs.columns)
+    codes = as_array(pairs.columns["brand"])
+    first = offering.prepared.vocabularies["brand"].first_code
+    assert ((made.keys < 0) == (codes < first)).all(), "[UNK] is nobody's offer"
+    assert made.n_offers == len(set(codes[codes >= first]))
+    assert (
+        made.offers["brand"].lists.values[made.keys[codes >= first]] == codes[codes >= first]
+    ).all()
+    again = offering.pairs("test")
+    assert again is not None
+    assert (as_array(again.columns["brand"]) == codes).all(), "the same in each call"
+
+
+def test_an_offer_is_read_as_it_is_written() -> None:
+    names = ["brand", "category1"]
+    assert parsed("brand=x", names) == {"brand": "x"}
+    assert parsed("brand=a,b=c,category1=d", names) == {"brand": "a,b=c", "category1": "d"}
+    for text in ("brand", "color=x", "brand=x,brand=y", ""):
+        with pytest.raises(DataError, match="expected attribute=value, each once"):
+            parsed(text, names)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.monitor=val_mean", "judged by 'val_auc', got 'val_mean'"),
+        ("train.batch_size=21", "multiple of 5, got 21"),
+        ("train.batch_size=5000", "rows make no batch of 5000"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(shop: Shop, setting: str, message: str) -> None:
+    assert shop.prepared
+    recipe = recipes.load(recipes.find("rees46"), [*SETTINGS, setting], variant="small")
+    with pytest.raises(RecipeError, match=message):
+        train(recipe, shop.store, DEVICE)
+    assert not list(shop.store.root.glob(".train.new")), "nothing half-written stays behind"
+
+
+def test_verbs_of_two_towers_say_whom_to_ask(shop: Shop) -> None:
+    verbs = ["index", "recommend", "similar-items --item 1", "serve", "load", "triton"]
+    for verb in (*verbs, "tune", "report"):
+        done = CliRunner().invoke(app, [*verb.split(), "--recipe", "rees46"])
+        assert isinstance(done.exception, RecipeError)
+        assert "ask `audience` and `similar-offers`" in str(done.exception)
+    with pytest.raises(RecipeError, match="movielens-100k has no `offers`"):
+        Offering.open(shop.store, recipes.load(recipes.find("movielens-100k")))
+
+
+def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
+    store = Store(world.folder.parent / "run")
+    settings = ["history.columns=[item_id]", "split={kind: random, valid: 0, test: 0.3}"]
+    etl(world.recipe(*settings), store, DEVICE, data=world.folder)
+    recipe = world.recipe(*settings, "offers={}")
+    with pytest.raises(StaleInput, match="was made before the recipe had `offers`"):
+        Offering.open(store, recipe)
+    etl(recipe, store, DEVICE, data=world.folder)
+    assert set(Offering.open(store, recipe).user_ids.to_pylist()) <= {*USERS, STRANGER}
+
+
+# ── train, evaluate, export, ask ────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_v07_every_model_is_scored_on_every_task(shop: Shop) -> None:
+    assert shop.trained
+    result = evaluate(shop.recipe, shop.store, DEVICE)
+    report = result.report
+    tasks = shop.prepared.tasks
+    cells = {(s.model, s.task, s.band) for s in report.scores}
+    models, bands = ("augmented", "mono-brand"), ("all", "few")
+    assert cells == {(m, t, b) for m in models for t in tasks for b in bands}
+    for score in report.scores:
+        assert score.wauc is None or 0 <= score.wauc <= 1
+        assert (score.low, score.high) == ((0, None) if score.band == "all" else (0, 3))
+    every = {s.task: s for s in report.scores if s.band == "all" and s.model == "augmented"}
+    few = {s.task: s for s in report.scores if s.band == "few" and s.model == "augmented"}
+    assert all(few[t].positives <= every[t].positives <= report.events for t in tasks)
+    assert report.pairs == report.events * 5
+    again = evaluate(shop.recipe, shop.store, DEVICE).report
+    assert again.scores == report.scores
+    assert len(tables(report)) == 3
+    assert "in mini-batches of 5" in protocol(report)
+    written = json.loads((result.folder / "report.json").read_text())
+    assert len(written["scores"]) == len(report.scores)
+
+
+@pytest.mark.slow
+def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) -> None:
+    offering = shop.trained
+    here = offering.load(shop.store, "augmented").users(offering.latest)
+    code = f"""
+from pathlib import Path
+import numpy as np
+from workflows import device; device.choose("cpu")
+from workflows import recipe as recipes
+from workflows.offers.prepared import Offering
+from workflows.store import Store
+recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
+store = Store(Path({str(shop.store.root)!r}))
+offering = Offering.open(store, recipe)
+np.save({str(tmp_path / "there.npy")!r}, offering.load(store, "augmented").users(offering.latest))
+"""
+    root = Path(recipes.__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "there.npy"), here, atol=1e-6)
+    assert np.ptp(here, axis=0).max() > 0.01
+
+
+@pytest.mark.slow
+def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
+    folder = shop.exported
+    brands = pq.read_table(folder / "offer_embeddings" / "brand.parquet")
+    assert brands.schema.metadata[b"shape"] == b"3x8"
+    assert brands["value"].to_pylist() == shop.prepared.values("brand")[1]
+    similar = pq.read_table(folder / "similarity" / "brand.parquet")
+    names = similar["value"].to_pylist()
+    assert similar.column_names == ["value", *names]
+    matrix = np.stack([similar[name].to_numpy() for name in names])
+    np.testing.assert_allclose(matrix, matrix.T)
+    np.testing.assert_allclose(np.diag(matrix), 1)
+    counts = dict(zip(brands["value"].to_pylist(), brands["events"].to_pylist(), strict=True))
+    assert min(counts[n] for n in names) >= sorted(counts.values())[-6], "the most frequent"
+    assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop) -> None:
+    assert shop.exported
+    brand = shop.prepared.values("brand")[1][0]
+    result = audience(shop.recipe, shop.store, f"brand={brand}", k=5)
+    assert [row["rank"] for row in result.users] == [1, 2, 3, 4, 5]
+    scores = [row["score"] for row in result.users]
+    assert scores == sorted(scores, reverse=True)
+    bought = shop.log[(shop.log.event_type == "purchase") & (shop.log.brand == brand)]
+    assert result.events == len(bought)
+    asked = shop.prepared.load(shop.store, "augmented")
+    offers, _ = OfferExport.open(shop.store, shop.recipe).described(f"brand={brand}")
+    users = asked.users(shop.prepared.latest)
+    found = asked.score(users[None], asked.offers(offers)[None])[0, :, 0]
+    best = np.argsort(-found, kind="stable")[:5]
+    ids = shop.prepared.user_ids.take(best).to_pylist()
+    assert [row["user_id"] for row in result.users] == ids
+    with pytest.raises(DataError, match="no value that training has met"):
+        audience(shop.recipe, shop.store, "brand=nobody")
+    top = shop.prepared.values("category1")[1][0]
+    nothing = f"category1={top},category2={_of_another(shop, top)}"
+    with pytest.raises(DataError, match="nothing that was bought is all of that"):
+        audience(shop.recipe, shop.store, nothing)
+
+
+def _of_another(shop: Shop, top: str) -> str:
+    levels = shop.log.category_code.dropna().str.split(".", expand=True)
+    mine = set(levels[1][levels[0] == top])
+    known = shop.prepared.values("category2")[1]
+    return next(value for value in known if value not in mine)
+
+
+@pytest.mark.slow
+def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
+    assert shop.exported
+    values = shop.prepared.values("category2")[1]
+    rows = similar(shop.recipe, shop.store, f"category2={values[0]}", k=100)
+    assert {row["category2"] for row in rows} == set(values) - {values[0]}
+    cosines = [row["cosine"] for row in rows]
+    assert cosines == sorted(cosines, reverse=True)
+    with pytest.raises(DataError, match="asked for by one attribute=value"):
+        similar(shop.recipe, shop.store, "brand=a,category2=b")

@@ -1,0 +1,61 @@
+"""A toy world of two attributes whose users buy again what they bought, for offer models."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import tensorflow as tf
+from merlin.schema import ColumnSchema, Schema, Tags
+from toy_towers import categories, category
+
+from models.columns import Column
+from models.multi_attribute.config import OfferModel, OffersConfig
+from models.multi_attribute.model import Model, build
+from models.retriever import Ragged
+
+ITEMS, KINDS = 20, 5
+CONFIG = OffersConfig(dim=6, layers=(8, 4), dropout=0.1)
+
+
+def schema() -> Schema:
+    """Items of a kind, and a user's earlier items and their kinds."""
+    columns = [
+        category("item", Tags.ITEM_ID, size=ITEMS),
+        category("kind", Tags.ITEM, size=KINDS),
+    ]
+    for of in list(columns):
+        lists = categories(of.name, Tags.USER, Tags.SEQUENCE, size=of.int_domain.max + 1)
+        named = ColumnSchema(
+            f"history_{of.name}", lists.tags, lists.properties, lists.dtype, dims=(None, (0, 9))
+        )
+        columns.append(named)
+    return Schema(columns)
+
+
+def events(n: int, seed: int = 0) -> dict[str, Column]:
+    """Return events whose users have met the event's item, and others, before."""
+    draw = np.random.default_rng(seed)
+    items = draw.integers(0, ITEMS, n)
+    lengths = draw.integers(0, 4, n)
+    owners = np.repeat(np.arange(n), lengths)
+    met = np.where(draw.random(len(owners)) < 0.7, items[owners], draw.integers(0, ITEMS))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return {
+        "item": items.astype(np.int32),
+        "kind": (items % KINDS).astype(np.int32),
+        "history_item": Ragged(met.astype(np.int32), offsets),
+        "history_kind": Ragged((met % KINDS).astype(np.int32), offsets),
+    }
+
+
+def model(blocks: OfferModel | None = None, config: OffersConfig = CONFIG) -> Model:
+    """Build a model with the same weights each time."""
+    tf.keras.utils.set_random_seed(1)
+    return build(schema(), config, blocks or OfferModel(), ["item", "kind"], seed=1)
+
+
+@cache
+def built(group_by: bool, mask_net: bool, bilinear: bool) -> Model:
+    """Return a model to be asked, not to be trained."""
+    return model(OfferModel(group_by=group_by, mask_net=mask_net, bilinear=bilinear))

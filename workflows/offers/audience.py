@@ -1,0 +1,227 @@
+"""From an offer to people: who is likely to take it, and which offers are like it."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from models.multi_attribute.offers import Offers, items_as_offers, offers_of
+from models.multi_attribute.similarity import directions
+from models.retriever import Floats, Ints
+from workflows.errors import DataError
+from workflows.offers import selfcheck
+from workflows.offers.prepared import Offering
+from workflows.recipe import Recipe
+from workflows.store import Store
+
+#: Users that are scored at a time.
+_BLOCK = 20_000
+
+
+@dataclass(frozen=True)
+class AudienceResult:
+    """Whom to address.
+
+    Attributes:
+        users: their raw ids, ranks and scores, best first.
+        events: how many events the offer is described by.
+        seconds: in all.
+    """
+
+    users: list[dict[str, Any]]
+    events: int
+    seconds: float
+
+
+def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> AudienceResult:
+    """Rank users for an offer.
+
+    A score says how much likelier the user takes this offer than the next best one; between two
+    offers scores are not compared. Ties are broken by the order of users.
+
+    Args:
+        recipe: of the run.
+        store: the run.
+        text: what defines the offer: `attribute=value`, several of them with commas.
+        k: how many users.
+
+    Raises:
+        DataError: there is no such attribute or value, or nothing that is all of it.
+        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+    """
+    start = time.perf_counter()
+    export = OfferExport.open(store, recipe)
+    offers, events = export.described(text)
+    scores = export.scores(export.embedded(offers))[:, 0]
+    order = np.argsort(-scores, kind="stable")[:k]
+    users = [
+        {recipe.user_id: user, "rank": rank, "score": float(score)}
+        for rank, (user, score) in enumerate(
+            zip(
+                export.offering.user_ids.take(pa.array(order)).to_pylist(),
+                scores[order],
+                strict=True,
+            ),
+            start=1,
+        )
+    ]
+    return AudienceResult(users, events, time.perf_counter() - start)
+
+
+def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dict[str, Any]]:
+    """Return the offers of the same attribute that are most like one, best first.
+
+    Args:
+        recipe: of the run.
+        store: the run.
+        text: `attribute=value`.
+        k: how many.
+
+    Raises:
+        DataError: there is no such offer among the exported ones.
+    """
+    export = OfferExport.open(store, recipe)
+    wanted = parsed(text, export.offering.attributes)
+    if len(wanted) != 1:
+        raise DataError(f"--offer {text!r}: similar offers are asked for by one attribute=value.")
+    ((attribute, value),) = wanted.items()
+    table = export.embeddings(attribute)
+    place = pc.index(table["value"], value).as_py()
+    if place < 0:
+        raise DataError(f"There is no offer {attribute} = {value!r} in the export.")
+    vectors = table["embedding"].combine_chunks()
+    shape = [int(n) for n in table.schema.metadata[b"shape"].decode().split("x")]
+    unit = directions(vectors.flatten().to_numpy().reshape(len(vectors), *shape))
+    cosines = unit @ unit[place]
+    order = np.argsort(-cosines, kind="stable")
+    order = order[order != place][:k]
+    return [
+        {attribute: table["value"][int(i)].as_py(), "rank": rank, "cosine": float(cosines[i])}
+        for rank, i in enumerate(order, start=1)
+    ]
+
+
+def parsed(text: str, attributes: list[str]) -> dict[str, str]:
+    """Return attribute → value. A comma in a value is one, unless `attribute=` follows it.
+
+    Raises:
+        DataError: not of that form, or an attribute that there is none of, or one twice.
+    """
+    names = "|".join(map(re.escape, attributes))
+    found: dict[str, str] = {}
+    for part in re.split(rf",(?=(?:{names})=)", text):
+        name, equals, value = part.partition("=")
+        if not equals or name not in attributes or name in found:
+            raise DataError(
+                f"--offer {text!r}: expected attribute=value, each once, with commas between; "
+                f"attributes are {', '.join(attributes)}."
+            )
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True)
+class OfferExport:
+    """An export of offer models, ready to be asked.
+
+    Attributes:
+        folder: of the export stage.
+        offering: the etl stage.
+    """
+
+    folder: Path
+    offering: Offering
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> OfferExport:
+        """Check the stages and return them.
+
+        Raises:
+            RecipeError: the recipe has no offers.
+            MissingStage, StaleInput, ArtifactError: they cannot be used.
+        """
+        offering = Offering.open(store, recipe)
+        store.read("export", recipe)
+        return cls(store.folder("export"), offering)
+
+    @cached_property
+    def users(self) -> Floats:
+        """Users' vectors, float32 [n_users, …]."""
+        return np.load(self.folder / selfcheck.USER_VECTORS)
+
+    def embeddings(self, attribute: str) -> pa.Table:
+        """Return value, events and embedding of the offers of an attribute.
+
+        Raises:
+            DataError: they were not exported.
+        """
+        path = self.folder / "offer_embeddings" / f"{attribute}.parquet"
+        if not path.is_file():
+            raise DataError(
+                f"Offers of {attribute!r} were not exported; tasks.attributes of the recipe says "
+                f"which are: {', '.join(self.offering.tasks)}."
+            )
+        return pq.read_table(path)
+
+    def described(self, text: str) -> tuple[Offers, int]:
+        """Return an offer by what was bought of it, in any part, and by how many events.
+
+        Raises:
+            DataError: an unknown attribute or value, or no event that is all of it.
+        """
+        offering = self.offering
+        wanted = parsed(text, offering.attributes)
+        codes = {name: offering.code(name, value) for name, value in wanted.items()}
+        events = offering.events("train", "valid", "test")
+        chosen = np.all([events[name] == code for name, code in codes.items()], axis=0)
+        n = int(chosen.sum())
+        if not n and len(codes) > 1:
+            raise DataError(
+                f"--offer {text!r}: nothing that was bought is all of that at once, so nothing "
+                "says what the offer is. Ask for less."
+            )
+        groups = np.where(chosen, 0, -1)
+        offers = offers_of(groups, events, n_offers=1, top=offering.recipe.tasks.top)
+        defining: dict[str, Ints] = {name: np.array([code]) for name, code in codes.items()}
+        return {**offers, **items_as_offers(defining)}, n
+
+    def embedded(self, offers: Offers) -> Floats:
+        """Return vectors of offers by the exported tower, float32 [n_offers, …]."""
+        tower = _signature(self.folder / "offer_tower")
+        names = {key.rpartition("__")[0] for key in tower.structured_input_signature[1]}
+        inputs: dict[str, tf.Tensor] = {}
+        for name in names:
+            lists, weights = offers[name].lists, offers[name].weights
+            inputs[f"{name}__values"] = tf.constant(lists.values, tf.int32)
+            inputs[f"{name}__offsets"] = tf.constant(lists.offsets, tf.int32)
+            inputs[f"{name}__weights"] = tf.constant(weights)
+        return tower(**inputs)["offers"].numpy()
+
+    def scores(self, offers: Floats) -> Floats:
+        """Score every user with every offer, float32 [n_users, n_offers]."""
+        scorer = _signature(self.folder / "scorer")
+        starts = range(0, len(self.users), _BLOCK)
+        parts = [
+            scorer(
+                users=tf.constant(self.users[start : start + _BLOCK]), offers=tf.constant(offers)
+            )
+            for start in starts
+        ]
+        return np.concatenate([part["scores"].numpy() for part in parts])
+
+
+def _signature(folder: Path) -> Any:
+    loaded = tf.saved_model.load(str(folder))
+    signature = loaded.signatures["serving_default"]
+    signature.owner = loaded  # a signature alone does not keep its variables alive
+    return signature

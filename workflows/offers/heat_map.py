@@ -1,0 +1,48 @@
+"""Cosines of offers as pictures, one panel a model. They need matplotlib, and are left out else."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.retriever import Floats
+
+log = logging.getLogger(__name__)
+
+#: Inches of a panel: so much, and for each offer a little more.
+_MARGIN, _CELL = 2.0, 0.14
+
+
+def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str) -> None:
+    """Draw one heat map a model, each in its own order.
+
+    Args:
+        maps: model → cosines [n, n], and the offers' names in that order.
+        path: of the PNG.
+        title: what the offers are.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        log.info("%s: left out, matplotlib is not installed", path.name)
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    side = _MARGIN + _CELL * max(len(names) for _, names in maps.values())
+    figure = Figure(figsize=(side * len(maps), side + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{title}: cosine of offers")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for panel, (model, (matrix, names)) in zip(panels, maps.items(), strict=True):
+        image = panel.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+        panel.set_title(model)
+        places, labels = range(len(names)), [_short(name) for name in names]
+        panel.set_xticks(places, labels, rotation=90, fontsize=6)
+        panel.set_yticks(places, labels, fontsize=6)
+    figure.colorbar(image, ax=list(panels), shrink=0.8)
+    figure.savefig(path, dpi=110)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else name[:17] + "…"

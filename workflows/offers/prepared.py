@@ -1,0 +1,204 @@
+"""What offer models need of the etl stage, and of each other's weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.columns import USER_ROW, Column, as_array, n_rows, read_columns, take_rows
+from models.multi_attribute import model as noun
+from models.multi_attribute.batches import DayBatches
+from models.multi_attribute.config import OfferModel, OffersConfig
+from models.multi_attribute.model import Asked, Model
+from models.multi_attribute.trial import Pairs
+from models.retriever import Ints
+from models.two_tower import read_schema
+from workflows.errors import DataError, RecipeError, StaleInput
+from workflows.prepared import Prepared
+from workflows.recipe import Recipe
+from workflows.store import Store
+
+
+@dataclass(frozen=True)
+class Offering:
+    """The etl stage of a recipe with `offers`.
+
+    Attributes:
+        prepared: the stage.
+    """
+
+    prepared: Prepared
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> Offering:
+        """Check the stage and return it.
+
+        Raises:
+            RecipeError: the recipe has no offers.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+        """
+        if recipe.offers is None:
+            raise RecipeError(
+                f"recipe {recipe.name} has no `offers`: it describes two towers. Add the field, or "
+                "ask `recommend`."
+            )
+        prepared = Prepared.open(store, recipe)
+        if not prepared.files("latest"):
+            raise StaleInput(
+                f"{prepared.folder} was made before the recipe had `offers`. Run `two-tower etl` "
+                "(or `make etl`) again."
+            )
+        return cls(prepared)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the stage was made from."""
+        return self.prepared.recipe
+
+    @property
+    def config(self) -> OffersConfig:
+        """The models."""
+        assert self.recipe.offers is not None
+        return self.recipe.offers
+
+    @property
+    def attributes(self) -> list[str]:
+        """What an offer may be defined by."""
+        assert self.recipe.history is not None
+        return list(self.recipe.history.columns)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The attributes whose values make the offers of evaluation and export."""
+        return list(self.recipe.tasks.attributes) or self.attributes
+
+    @property
+    def compared(self) -> dict[str, OfferModel]:
+        """The models that look at all attributes."""
+        return {
+            name: blocks for name, blocks in self.config.models.items() if not blocks.attributes
+        }
+
+    @cached_property
+    def latest(self) -> dict[str, Column]:
+        """Lists of each user after his last event, name → [n_users]."""
+        assert self.recipe.history is not None
+        return read_columns(self.prepared.files("latest"), list(self.recipe.history.inputs))
+
+    @cached_property
+    def user_ids(self) -> pa.StringArray:
+        """Raw ids of the users of `latest`."""
+        name = self.recipe.user_id
+        column = pq.read_table(self.prepared.files("latest"), columns=[name])[name]
+        return column.combine_chunks()
+
+    def events(self, *parts: str) -> dict[str, Ints]:
+        """Return the attributes' codes in the target events of some parts."""
+        found = [self.prepared.part(part) for part in parts]
+        return {
+            name: np.concatenate([as_array(columns[name]) for columns in found])
+            for name in self.attributes
+        }
+
+    def values(self, attribute: str) -> tuple[Ints, list[str]]:
+        """Return the codes that stand for one value each, rising, and the values.
+
+        A missing value, null or empty, is nothing that an offer could be defined by.
+        """
+        vocabulary = self.prepared.vocabularies[attribute]
+        chosen = pc.not_equal(vocabulary.values, "").to_numpy(zero_copy_only=False)
+        codes = vocabulary.first_code + np.flatnonzero(chosen)
+        return codes, vocabulary.decode(codes).to_pylist()
+
+    def batches(self, part: str, *, seed: int, names: list[str]) -> DayBatches:
+        """Return the rows to train on.
+
+        Raises:
+            RecipeError: the batch size does not divide, or there are too few rows.
+        """
+        return self._batches(part, seed=seed, names=names, drop_last=True)
+
+    def pairs(self, part: str) -> Pairs | None:
+        """Return the held-out events in mini-batches, the same in each call; None without any."""
+        if not n_rows(self.prepared.part(part)):
+            return None
+        names = [*self.attributes, *self.latest]
+        seed = self.recipe.evaluate.seed
+        batches = self._batches(part, seed=seed, names=names, drop_last=False)
+        columns = {name: take_rows(batches.columns[name], batches.order) for name in names}
+        return Pairs(columns, self.config.negatives + 1)
+
+    def _batches(self, part: str, *, seed: int, names: list[str], drop_last: bool) -> DayBatches:
+        columns = self.prepared.part(part)
+        assert self.recipe.time is not None
+        try:
+            return DayBatches(
+                {name: columns[name] for name in names},
+                users=as_array(columns[USER_ROW]),
+                times=as_array(columns[self.recipe.time]),
+                batch_size=self.recipe.train.batch_size,
+                negatives=self.config.negatives,
+                max_per_day=self.config.max_per_day,
+                seed=seed,
+                resample=self.config.resample,
+                drop_last=drop_last,
+            )
+        except ValueError as error:
+            raise RecipeError(f"recipe {self.recipe.name}, part {part}: {error}.") from None
+
+    def build(self, name: str) -> Model:
+        """Build a model of the recipe with fresh weights."""
+        return noun.build(
+            read_schema(self.prepared.folder / "train"),
+            self.config,
+            self.config.models[name],
+            self.attributes,
+            seed=self.recipe.train.seed,
+        )
+
+    def load(self, store: Store, name: str) -> Asked:
+        """Build a model of the recipe with the weights that the train stage kept.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+        """
+        store.read("train", self.recipe)
+        model = self.build(name)
+        model.load_weights(weights_file(store.folder("train"), name))
+        return Asked(model)
+
+    def code(self, attribute: str, value: str) -> int:
+        """Return the code of a value.
+
+        Raises:
+            DataError: there is no such attribute, or no such value.
+        """
+        if attribute not in self.attributes:
+            raise DataError(
+                f"There is no attribute {attribute!r}; an offer is defined by "
+                f"{', '.join(self.attributes)}."
+            )
+        vocabulary = self.prepared.vocabularies[attribute]
+        code = int(vocabulary.encode(pa.array([value]))[0])
+        if code < vocabulary.first_code:
+            raise DataError(
+                f"{attribute} = {value!r} is no value that training has met often enough "
+                f"(vocabulary/{attribute}.parquet of the etl stage lists those that it has)."
+            )
+        return code
+
+
+def weights_file(folder: Path, name: str) -> Path:
+    """Return where a model's weights lie in the train stage."""
+    return folder / f"{name}.weights.h5"
+
+
+def history_file(folder: Path, name: str) -> Path:
+    """Return where a fit's epochs lie in the train stage, JSON."""
+    return folder / f"{name}.history.json"

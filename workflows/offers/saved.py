@@ -1,0 +1,39 @@
+"""A trained offer model as three SavedModels that need no code of ours.
+
+user_tower    <list>__values, <list>__offsets of each list of a user → users
+offer_tower   <attribute>__values, __offsets, __weights of each attribute → offers
+scorer        users, offers → scores [n_users, n_offers]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from models.multi_attribute.model import Asked
+
+
+def save(asked: Asked, folder: Path) -> None:
+    """Write user_tower, offer_tower and scorer into a folder.
+
+    Args:
+        asked: the model.
+        folder: of the export.
+    """
+    users, offers, pairs = asked.specs()
+    _save(asked.model, folder / "user_tower", asked.of_users, users, "users")
+    _save(asked.model, folder / "offer_tower", asked.of_offers, offers, "offers")
+    _save(asked.model, folder / "scorer", asked.of_pairs, pairs, "scores")
+
+
+def _save(model: Any, folder: Path, function: Any, specs: dict[str, Any], name: str) -> None:
+    module = tf.Module()
+    module.weights = model.weights
+
+    def call(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: function(dict(zip(specs, tensors, strict=True)))}
+
+    traced = tf.function(call, input_signature=list(specs.values()), autograph=False)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": traced})

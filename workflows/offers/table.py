@@ -1,0 +1,61 @@
+"""A report as tables of models and tasks, one a band, never without its bounds."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from workflows.offers.evaluate import OffersReport, Score
+
+
+def tables(report: OffersReport) -> list[RenderableType]:
+    """Return the protocol, and a table for each band that has offers."""
+    found: list[RenderableType] = [Padding(Text(protocol(report)), (1, 0, 0, 0))]
+    bands = dict.fromkeys(score.band for score in report.scores)
+    for band in bands:
+        scores = [score for score in report.scores if score.band == band]
+        if any(score.offers for score in scores):
+            found.append(_table(band, scores))
+    return found
+
+
+def protocol(report: OffersReport) -> str:
+    """Return how the figures were made, as a sentence."""
+    return (
+        f"weighted AUC by offer over {report.events:,} test events in mini-batches of "
+        f"{report.negatives + 1}, sorted by date; {report.pairs:,} pairs a task, without those of "
+        f"a user with another event of his own offer; offers are what was bought in "
+        f"{report.source}, top {report.top} values; {report.without_history:.1%} of the events "
+        "have no history"
+    )
+
+
+def bounds(score: Score) -> str:
+    """Return a band's bounds in words."""
+    if score.high is None:
+        return f"more than {score.low} positives"
+    return f"{score.low} < positives <= {score.high}"
+
+
+def _table(band: str, scores: list[Score]) -> Table:
+    cells = {(score.model, score.task): score for score in scores}
+    tasks = list(dict.fromkeys(score.task for score in scores))
+    models = list(dict.fromkeys(score.model for score in scores))
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=f"{band}: offers with {bounds(scores[0])}",
+        title_justify="left",
+    )
+    table.add_column("model")
+    for task in tasks:
+        of = cells[models[0], task]
+        left_out = f", {of.one_class} of one class" if of.one_class else ""
+        table.add_column(f"{task}\n({of.offers}{left_out})", justify="right")
+    for model in models:
+        found = [cells[model, task].wauc for task in tasks]
+        table.add_row(model, *("-" if wauc is None else f"{wauc:.3f}" for wauc in found))
+    return table
