@@ -81,7 +81,7 @@ def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, f
         variant="small",
     )
     offering = Offering.open(Store(run), recipe)
-    fit = prepared_fit(offering, name)
+    fit = prepared_fit(offering, name, offering.pairs("valid"))
     best = fit.run()
     pairs = offering.pairs("test")
     assert pairs is not None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.retriever import Ints, Ragged
+from models.retriever import Floats, Ints, Ragged
 
 Column = npt.NDArray[np.generic] | Ragged
 Columns = Mapping[str, Column]
@@ -42,6 +42,22 @@ def from_arrow(values: pa.ChunkedArray) -> Column:
         offsets = array.offsets.to_numpy().astype(np.int64)
         return Ragged(array.flatten().to_numpy(), offsets - offsets[0])
     return array.to_numpy(zero_copy_only=False)
+
+
+def to_arrow(column: Column) -> pa.Array:
+    """Return a column as `from_arrow` reads it."""
+    if isinstance(column, Ragged):
+        return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
+    return pa.array(column)
+
+
+def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
+    """Return the rows of a matrix as lists of one length.
+
+    Args:
+        vectors: float32 [n, d].
+    """
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:

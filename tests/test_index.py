@@ -239,7 +239,8 @@ def test_without_an_export_there_is_nothing_to_index(tiny: Tiny, tmp_path):
 
 def test_a_change_of_the_index_makes_nothing_before_it_stale(run):
     for stage in ("etl", "train", "export"):
-        run.store.read(stage, run.world.recipe("index.kind=ivf"))
+        other = run.store.read(stage, run.world.recipe("index.kind=ivf"))
+        assert other == run.store.read(stage, run.recipe)
 
 
 def test_the_command_line_adds_an_item_and_shows_it(run, tmp_path, monkeypatch, capsys):

@@ -30,6 +30,9 @@ from workflows.store import Store
 
 Users = np.ndarray[Any, Any]
 
+#: File of the embedding of a user who is in no table.
+UNKNOWN_USER = "unknown_user.npy"
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -121,7 +124,7 @@ class Export:
     @cached_property
     def user_vectors(self) -> Floats:
         """Embeddings, float32 [n_users + 1, dim]; the last is a stranger's."""
-        nobody = np.load(self.folder / "unknown_user.npy")
+        nobody = np.load(self.folder / UNKNOWN_USER)
         users = pq.read_table(self.folder / "user_embeddings.parquet", columns=["embedding"])
         return np.concatenate([vectors_of(users), nobody[None]])
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.ann import Index, NoFaiss
+from models.columns import fixed_lists
 from models.config import IndexConfig
 from models.effort import recalls, tuned
 from models.exact import search
@@ -173,9 +174,8 @@ def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
     vectors = tower.embed(items)
     if not np.isfinite(vectors).all():
         raise ArtifactError(f"{add}: an item's embedding holds NaN or infinity; train again.")
-    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     log.info("%s: %s new items", add, f"{len(items):,}")
-    return items.append_column("embedding", fixed)
+    return items.append_column("embedding", fixed_lists(vectors))
 
 
 def _built(
@@ -219,6 +219,5 @@ def _write(catalogue: Catalogue, files: IndexFiles) -> int:
     added = catalogue.items.slice(catalogue.n_exported).select(catalogue.recipe.columns("item"))
     if len(added):
         vectors = catalogue.vectors[catalogue.n_exported :]
-        fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        pq.write_table(added.append_column("embedding", fixed), files.added)
+        pq.write_table(added.append_column("embedding", fixed_lists(vectors)), files.added)
     return how.effort

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from workflows import separated
 from workflows.embedding import TEXTS, typed
 from workflows.errors import DataError
 from workflows.recipe import Recipe
@@ -108,14 +108,7 @@ def _read(path: Path, texts: Sequence[str]) -> pa.Table:
 def _lists(column: pa.ChunkedArray, separator: str | None, place: str) -> pa.ChunkedArray:
     if not pa.types.is_string(column.type) or separator is None:
         return typed(column, TEXTS, place)
-    parts = pc.split_pattern(column, pattern=separator).combine_chunks()
-    flat = parts.flatten()
-    there = pc.not_equal(flat, "")  # of 'a||b' and ''
-    owners = pc.list_parent_indices(parts).filter(there).to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(parts)))])
-    nowhere = np.append(column.is_null().to_numpy(), False)
-    offsets = pa.array(offsets.astype(np.int32), mask=nowhere)
-    return pa.chunked_array([pa.ListArray.from_arrays(offsets, flat.filter(there))])
+    return separated.split(column, separator)
 
 
 def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:

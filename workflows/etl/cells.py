@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows import separated
 from workflows.errors import DataError
 from workflows.etl import codes
 from workflows.recipe import Feature, Recipe
@@ -302,16 +303,7 @@ def lists(column: pa.ChunkedArray, separator: str | None, place: Place) -> pa.Ch
             f"{place} holds {column.type}, not lists; set its `separator` (such as '|') to split "
             "text."
         )
-    text = _parsed(column, pa.string(), place)
-    parts = pc.split_pattern(text, pattern=separator).combine_chunks()
-    # 'a||b' and '' have empty parts; they are no categories
-    flat, rows = pc.list_flatten(parts), pc.list_parent_indices(parts)
-    keep = pc.not_equal(flat, "")
-    lengths = np.bincount(pc.filter(rows, keep).to_numpy(), minlength=len(column))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    null = np.append(column.is_null().to_numpy(), False)
-    whole = pa.ListArray.from_arrays(pa.array(offsets, mask=null), pc.filter(flat, keep))
-    return pa.chunked_array([whole])
+    return separated.split(_parsed(column, pa.string(), place), separator)
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +14,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Columns, as_array
+from models.columns import Columns, as_array, fixed_lists, to_arrow
 from models.retriever import Queries, Ragged
 from models.towers import Tower, embed
 from models.two_tower import Model, TwoTower
+from workflows import proof
 from workflows.artifacts import load_model
 from workflows.device import Device
-from workflows.errors import ArtifactError, RecipeError
+from workflows.errors import RecipeError
 from workflows.export import raw_towers, selfcheck, towers
+from workflows.exported import UNKNOWN_USER
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
 
 log = logging.getLogger(__name__)
-
-#: The embedding of a user who is in no table.
-UNKNOWN_USER = "unknown_user.npy"
 
 AsOf = Literal["test", "latest"]
 
@@ -94,7 +90,7 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
         np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
-        _check_from_outside(draft.folder)
+        proof.check_from_outside(selfcheck.__file__, draft.folder, "embeddings")
         rows = {f"{side.name}s": len(side.raw) for side in sides}
         draft.rows = {**rows, "dim": widths[0]}
         draft.options = {"as_of": as_of}
@@ -165,7 +161,12 @@ def _items(model: Model, prepared: Prepared) -> _Side:
 def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
     vectors = embed(side.tower, side.inputs)
-    _refuse_broken(vectors, side)
+    proof.refuse_broken(
+        vectors,
+        f"{side.name} embeddings",
+        whose=f"{side.name} tower",
+        learns=bool(side.tower.trainable_weights),  # popularity says the same to everybody
+    )
     towers.save(side.tower, folder / side.tower_name)
     raw_towers.save(
         side.tower,
@@ -175,46 +176,10 @@ def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     )
     ids = {side.key: side.raw[side.key], f"{side.name}_code": pa.array(side.codes)}
     readable = {name: side.raw[name] for name in side.raw.column_names if name != side.key}
-    inputs = {f"{name}{selfcheck.SUFFIX}": _to_arrow(c) for name, c in side.inputs.items()}
+    inputs = {f"{name}{selfcheck.SUFFIX}": to_arrow(c) for name, c in side.inputs.items()}
     features = pa.table({**ids, **readable, **inputs})
     pq.write_table(features, folder / f"{side.name}_features.parquet")
-    fixed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    embeddings = pa.table({**ids, "embedding": fixed})
+    embeddings = pa.table({**ids, "embedding": fixed_lists(vectors)})
     pq.write_table(embeddings, folder / f"{side.name}_embeddings.parquet")
     log.info("%s: %s rows", side.name, f"{len(vectors):,}")
     return vectors.shape[1]
-
-
-def _to_arrow(column: npt.NDArray[np.generic] | Ragged) -> pa.Array:
-    if isinstance(column, Ragged):
-        return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
-    return pa.array(column)
-
-
-def _refuse_broken(vectors: npt.NDArray[np.float32], side: _Side) -> None:
-    name = side.name
-    if not np.isfinite(vectors).all():
-        raise ArtifactError(f"{name} embeddings hold NaN or infinity; train again.")
-    learns = bool(side.tower.trainable_weights)  # popularity says the same to everybody
-    if learns and len(vectors) > 1 and np.ptp(vectors, axis=0).max() == 0:
-        raise ArtifactError(
-            f"all {len(vectors)} {name} embeddings are the same: the {name} tower learnt nothing. "
-            "Give it inputs that differ, or train longer."
-        )
-
-
-def _check_from_outside(folder: Path) -> None:
-    """Load the towers in a fresh, isolated process and compare 200 rows of each side."""
-    done = subprocess.run(
-        [sys.executable, "-I", str(Path(selfcheck.__file__)), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ArtifactError(
-            f"The exported towers, loaded in a fresh process, do not give the model's embeddings: "
-            f"{reason}. Nothing was exported."
-        )

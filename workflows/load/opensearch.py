@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from workflows.errors import DataError
-from workflows.folders import replaced
+from workflows.folders import refuse_foreign, replaced
 from workflows.load.documents import ID, VECTOR, Documents
 
 INDEX = "index.json"
@@ -44,7 +45,7 @@ def write(documents: Documents, folder: Path, name: str) -> None:
             f"An item id has {documents.longest_id()} bytes; OpenSearch takes {_LONGEST_ID} at "
             "most. Shorten it in the raw data."
         )
-    with replaced(folder, ours=INDEX) as aside:
+    with replaced(folder, refuse=partial(refuse_foreign, ours=INDEX)) as aside:
         text = json.dumps(definition(documents), indent=2)
         (aside / INDEX).write_text(text + "\n", encoding="utf-8")
         for number, part in enumerate(_parts(documents, name)):

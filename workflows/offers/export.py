@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Column
+from models.columns import Column, fixed_lists, to_arrow
 from models.multi_attribute.model import Asked
 from models.multi_attribute.offers import Offers, offers_by_value
 from models.multi_attribute.similarity import cosines, ward_order
 from models.retriever import Floats, Ragged
+from workflows import proof
 from workflows.device import Device
-from workflows.errors import ArtifactError
 from workflows.offers import heat_map, saved, selfcheck
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
@@ -74,7 +71,7 @@ def export(recipe: Recipe, store: Store, device: Device) -> OffersExportResult:
         saved.save(first, draft.folder)
         _write_check(draft.folder, offering, offering.tasks[0])
         shutil.copytree(offering.prepared.folder / "vocabulary", draft.folder / "vocabulary")
-        _check_from_outside(draft.folder)
+        proof.check_from_outside(selfcheck.__file__, draft.folder, "vectors")
         draft.rows = {"users": len(offering.user_ids), **counts}
         draft.options = {"model": next(iter(asked))}
     return OffersExportResult(
@@ -103,9 +100,9 @@ def _offers(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.n
 
 def _write_users(offering: Offering, asked: Asked, folder: Path) -> None:
     vectors = asked.users(offering.latest)
-    _refuse_broken(vectors, "user")
+    proof.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)
-    lists = {name: _to_arrow(column) for name, column in offering.latest.items()}
+    lists = {name: _codes(column) for name, column in offering.latest.items()}
     table = pa.table({offering.recipe.user_id: offering.user_ids, **lists})
     pq.write_table(table, folder / selfcheck.USERS)
     log.info("users: %s", f"{len(vectors):,}")
@@ -115,10 +112,9 @@ def _write_offers(
     folder: Path, attribute: str, values: list[str], events: np.ndarray, vectors: Floats
 ) -> None:
     """Write offer_embeddings/<attribute>.parquet; the vectors' shape stands in its metadata."""
-    _refuse_broken(vectors, f"{attribute} offer")
+    proof.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
     flat = vectors.reshape(len(vectors), -1)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-    table = pa.table({"value": values, "events": events, "embedding": column})
+    table = pa.table({"value": values, "events": events, "embedding": fixed_lists(flat)})
     shape = "x".join(map(str, vectors.shape[1:]))
     (folder / "offer_embeddings").mkdir(exist_ok=True)
     path = folder / "offer_embeddings" / f"{attribute}.parquet"
@@ -156,41 +152,13 @@ def _write_check(folder: Path, offering: Offering, attribute: str) -> None:
     offers, values, _ = _offers(offering, attribute)
     columns: dict[str, pa.Array] = {"value": pa.array(values)}
     for name, lists in offers.items():
-        columns[name] = _to_arrow(lists.lists)
+        columns[name] = _codes(lists.lists)
         offsets = lists.lists.offsets.astype(np.int32)
         columns[f"{name}_weight"] = pa.ListArray.from_arrays(offsets, pa.array(lists.weights))
     table = pa.table(columns).replace_schema_metadata({"attribute": attribute})
     pq.write_table(table, folder / selfcheck.OFFERS)
 
 
-def _to_arrow(column: Column) -> pa.Array:
+def _codes(column: Column) -> pa.Array:
     assert isinstance(column, Ragged)
-    codes = pa.array(column.values.astype(np.int32))
-    return pa.ListArray.from_arrays(column.offsets.astype(np.int32), codes)
-
-
-def _refuse_broken(vectors: Floats, what: str) -> None:
-    if not np.isfinite(vectors).all():
-        raise ArtifactError(f"{what} vectors hold NaN or infinity; train again.")
-    if len(vectors) > 1 and np.ptp(vectors, axis=0).max() == 0:
-        raise ArtifactError(
-            f"all {len(vectors)} {what} vectors are the same: the model learnt nothing. Train "
-            "longer."
-        )
-
-
-def _check_from_outside(folder: Path) -> None:
-    """Load the towers in a fresh, isolated process and embed users and offers again."""
-    done = subprocess.run(
-        [sys.executable, "-I", str(Path(selfcheck.__file__)), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ArtifactError(
-            f"The exported towers, loaded in a fresh process, do not give the model's vectors: "
-            f"{reason}. Nothing was exported."
-        )
+    return to_arrow(Ragged(column.values.astype(np.int32), column.offsets))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.columns import USER_ROW, Column, as_array, n_rows, read_columns, take_rows
+from models.columns import USER_ROW, Column, Columns, as_array, n_rows, read_columns, take_rows
 from models.multi_attribute import model as noun
 from models.multi_attribute.batches import DayBatches
 from models.multi_attribute.config import OfferModel, OffersConfig
@@ -122,20 +122,23 @@ class Offering:
         Raises:
             RecipeError: the batch size does not divide, or there are too few rows.
         """
-        return self._batches(part, seed=seed, names=names, drop_last=True)
+        columns = self.prepared.part(part)
+        return self._batches(part, columns, seed=seed, names=names, drop_last=True)
 
     def pairs(self, part: str) -> Pairs | None:
         """Return the held-out events in mini-batches, the same in each call; None without any."""
-        if not n_rows(self.prepared.part(part)):
+        rows = self.prepared.part(part)
+        if not n_rows(rows):
             return None
         names = [*self.attributes, *self.latest]
         seed = self.recipe.evaluate.seed
-        batches = self._batches(part, seed=seed, names=names, drop_last=False)
+        batches = self._batches(part, rows, seed=seed, names=names, drop_last=False)
         columns = {name: take_rows(batches.columns[name], batches.order) for name in names}
         return Pairs(columns, self.config.negatives + 1)
 
-    def _batches(self, part: str, *, seed: int, names: list[str], drop_last: bool) -> DayBatches:
-        columns = self.prepared.part(part)
+    def _batches(
+        self, part: str, columns: Columns, *, seed: int, names: list[str], drop_last: bool
+    ) -> DayBatches:
         assert self.recipe.time is not None
         try:
             return DayBatches(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from models.callbacks import DivergedError, Epoch
 from models.multi_attribute.fit import MONITOR, OfferFit
+from models.multi_attribute.trial import Pairs
 from workflows.device import Device
 from workflows.errors import DataError, RecipeError
 from workflows.offers.prepared import Offering, history_file, weights_file
@@ -59,8 +60,9 @@ def train(recipe: Recipe, store: Store, device: Device) -> OffersTrainResult:
         )
     best, rates = {}, {}
     with store.write("train", recipe, device) as draft:
+        pairs = offering.pairs("valid")
         for name in offering.config.models:
-            fit = prepared_fit(offering, name)
+            fit = prepared_fit(offering, name, pairs)
             log.info("%s: %s rows an epoch, %s", name, f"{len(fit.batches.order):,}", device.why)
             best[name] = _run(fit, name)
             epochs = fit.clock.epochs
@@ -77,7 +79,7 @@ def train(recipe: Recipe, store: Store, device: Device) -> OffersTrainResult:
     return OffersTrainResult(store.folder("train"), best, rates, time.perf_counter() - start)
 
 
-def prepared_fit(offering: Offering, name: str) -> OfferFit:
+def prepared_fit(offering: Offering, name: str, pairs: Pairs | None) -> OfferFit:
     """Return a fit whose result depends on the seed, and on no model that was trained before."""
     recipe = offering.recipe
     tf.keras.backend.clear_session()
@@ -89,7 +91,7 @@ def prepared_fit(offering: Offering, name: str) -> OfferFit:
         batches=offering.batches("train", seed=recipe.train.seed, names=model.schema.column_names),
         train=recipe.train,
         rates=recipe.optimizer,
-        pairs=offering.pairs("valid"),
+        pairs=pairs,
         item=recipe.item_id,
     )
 

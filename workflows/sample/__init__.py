@@ -14,12 +14,10 @@ whether a recipe runs, and whether what it trains has learnt (see `learning_mark
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,6 +26,7 @@ import msgspec
 import numpy as np
 
 from workflows.errors import DataError, RecipeError, StorageError
+from workflows.folders import replaced
 from workflows.sample import aliccp, babyshop, hm, hm_joined, oracle, rees46
 from workflows.sample.lines import RawFile
 from workflows.sample.oracle import HeldOut, Marks
@@ -126,7 +125,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
     began = time.monotonic()
     folder = folder.resolve()
     log.info("writing the %s %s sample (seed %d) to %s", size, name, seed, folder)
-    with _replaced(folder) as aside:
+    with replaced(folder, refuse=_refuse_foreign) as aside:
         files = tuple(system.write(aside, size, np.random.default_rng(seed)))
         label = Label(name, size, seed, {file.name: file.rows for file in files})
         text = msgspec.json.format(msgspec.json.encode(label), indent=2)
@@ -194,37 +193,6 @@ def _system(name: str) -> _System:
     raise RecipeError(
         f"There are no samples of {name!r}{hint}. There are of {', '.join(sorted(_SYSTEMS))}."
     )
-
-
-@contextlib.contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill; put it in place of another if, and only if, the block ends well."""
-    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("new", "old"))
-    try:
-        _restore(folder, old)
-        _refuse_foreign(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            yield aside
-            if folder.exists():
-                folder.rename(old)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            _restore(folder, old)
-    except OSError as error:
-        raise StorageError(
-            f"Writing {error.filename or folder} failed: {error.strerror}. Make room, permit "
-            "writing there, or choose another folder. Nothing half-written was kept."
-        ) from error
-
-
-def _restore(folder: Path, old: Path) -> None:
-    """Bring back the old sample if its replacement did not come, else remove it."""
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from workflows.catalogue import Catalogue
 from workflows.embedding import RawTower
-from workflows.folders import replaced
+from workflows.folders import refuse_foreign, replaced
 from workflows.recipe import Recipe
 from workflows.store import Store
 from workflows.triton import config
@@ -63,7 +64,8 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
     catalogue = Catalogue.open(store, recipe)
     tower = store.folder("export") / "query_tower_raw"
     told = {name: _spec(kind) for name, kind in RawTower.open(tower).inputs.items()}
-    with replaced(to, ours=f"{WHOLE}/config.pbtxt") as folder:
+    foreign = partial(refuse_foreign, ours=f"{WHOLE}/config.pbtxt")
+    with replaced(to, refuse=foreign) as folder:
         _write(folder, catalogue, told, tower)
     items = int(catalogue.offered.sum())
     log.info("%s items in %s", f"{items:,}", to)
