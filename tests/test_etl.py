@@ -773,7 +773,7 @@ def test_no_space_leaves_the_old_result(
     monkeypatch.setattr(encode.pq, "write_table", fill_up)
     with pytest.raises(StorageError, match=r"no space is left on the device: free some, or choose"):
         run(world)
-    assert len(written) == 7
+    assert len(written) >= 7  # vocabularies are written by threads, so others may be under way
     assert content(world.folder.parent / "run" / "etl") == before
 
 

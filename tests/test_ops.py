@@ -15,7 +15,7 @@ from merlin.schema import Tags
 from stages import coded
 
 from workflows.etl import codes, graph, ops
-from workflows.etl.ops import Encode, IsMissing, Lookup, Rows
+from workflows.etl.ops import Encode, IsMissing, Lookup
 from workflows.recipe import VocabularyRule
 from workflows.vocabulary import Vocabulary
 
@@ -153,18 +153,23 @@ def test_the_schema_has_the_size_and_no_path_of_this_machine() -> None:
     assert not workflow.output_schema["c"].tags
 
 
-# ── Rows, IsMissing ─────────────────────────────────────────────────────────────────────
-
-
-def test_rows_names_the_place_of_an_id() -> None:
+def test_the_place_of_an_id_is_named_beside_its_code() -> None:
     rows = np.array([2, 0, -2, 1, -1], np.int32)  # of four ids, and of null
+    lookups = {"id": Lookup(np.array([3, 4, 5, 6, 1], np.int32), 7, 1)}
     frame = pd.DataFrame({"id": [0, 1, 2, 3, 1, 4]}, index=[9, 8, 7, 6, 5, 4])
-    out = Rows(rows, "row").transform(nvt.ColumnSelector(["id"]), frame)
+    op = Encode(lookups, {"id": [Tags.USER_ID]}, {"row": ("id", rows)})
+    out = op.transform(nvt.ColumnSelector(["id"]), frame)
     assert out["row"].to_dict() == {9: 2, 8: 0, 7: -2, 6: 1, 5: 0, 4: -1}
     assert out["row"].dtype == np.int32
-    through, workflow = run(Rows(rows, "row"), frame.reset_index(drop=True), ["id"])
+    through, workflow = run(op, frame.reset_index(drop=True), ["id"])
     assert through["row"].tolist() == [2, 0, -2, 1, 0, -1]
-    assert workflow.output_schema.column_names == ["row"]
+    assert through["id"].tolist() == [3, 4, 5, 6, 4, 1]
+    assert workflow.output_schema.column_names == ["id", "row"]
+    assert not workflow.output_schema["row"].tags
+    assert "domain" not in workflow.output_schema["row"].properties
+
+
+# ── IsMissing ───────────────────────────────────────────────────────────────────────────
 
 
 def test_is_missing_marks_the_gaps() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from workflows.etl.memory import Memory, parsed
 from workflows.etl.parts import Shares
 from workflows.etl.sources import Raw
 from workflows.etl.tables import Table
+from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers, hired
 from workflows.recipe import Recipe
 from workflows.store import Store, sha256
@@ -112,12 +114,13 @@ def etl(
     engine = engine or Engine()
     memory = dataclasses.replace(Memory.of(engine.memory), wider=_wider(recipe))
     with (
+        ThreadPoolExecutor(1) as hasher,
         hired(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
         store.write("etl", recipe, device) as draft,
     ):
         earlier = _checked(grow_from) if grow_from else None
         counts = Counts()
-        raw, about = _read(recipe, data, engine, workers, memory, counts)
+        raw, about = _read(recipe, data, engine, workers, memory, counts, hasher)
         found = filters.parts(recipe, rows.divided(recipe, raw, counts), counts, stage="before")
         _refuse_emptied(recipe, found)
         raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts
@@ -130,8 +133,8 @@ def etl(
             found = filters.parts(recipe, found, counts, stage="after")
             _refuse_emptied(recipe, found)
         parts = {part: _features(recipe, table) for part, table in found.items()}
-        users = tables.build(recipe, raw, parts["train"], "user")
-        items = tables.build(recipe, raw, parts["train"], "item")
+        built = of_each(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
+        users, items = built["user"], built["item"]
         if earlier:
             fitted = fitted.grown_from(Fitted.read(earlier))
         fitted.write(draft.folder)
@@ -159,10 +162,10 @@ def etl(
 
 @dataclass(frozen=True)
 class _About:
-    """What is told of the raw files: source → rows, file → SHA-256."""
+    """What is told of the raw files: source → rows, file → its SHA-256, which a thread works on."""
 
     read: dict[str, int]
-    files: dict[str, str]
+    files: dict[str, Future[str]]
 
 
 def _read(
@@ -172,6 +175,7 @@ def _read(
     workers: Workers,
     memory: Memory,
     counts: Counts,
+    hasher: Executor,
 ) -> tuple[Raw, _About]:
     """Read the raw files, and make the columns that are made of one row each."""
     raw = sources.read(
@@ -182,7 +186,11 @@ def _read(
         counts.count(sources.SKIPPED, len(skipped))
     about = _About(
         {name: table.num_rows for name, table in raw.tables.items()},
-        {raw.name(path): sha256(path) for paths in raw.files.values() for path in paths},
+        {
+            raw.name(path): hasher.submit(sha256, path)
+            for paths in raw.files.values()
+            for path in paths
+        },
     )
     return rows.with_derived(recipe, rows.pivoted(recipe, raw, counts)), about
 
@@ -240,7 +248,7 @@ def _report(
     of_parts = {part: shares[part] for part in split.PARTS}
     return Report(
         read=about.read,
-        files=about.files,
+        files={name: digest.result() for name, digest in about.files.items()},
         dropped=counts.dropped,
         unmatched=counts.unmatched,
         rows={part: sizes[part] for part in split.PARTS},

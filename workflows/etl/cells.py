@@ -210,13 +210,13 @@ def _is_coded(kind: pa.DataType) -> bool:
 
 
 def _coded(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return a column as codes of text; of integers, which are written as text at the end."""
+    """Return a column as codes of text; integers as such, which are written as text at the end."""
     if _is_coded(column.type):
         return column
     column = _plain(column)
-    if not pa.types.is_integer(column.type):
-        column = _parsed(column, pa.string(), place)
-    return column.dictionary_encode()
+    if pa.types.is_integer(column.type):
+        return column
+    return _parsed(column, pa.string(), place).dictionary_encode()
 
 
 def _coded_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
 """Text as codes: a text column holds int32 numbers into one array of the distinct texts it met.
 
 A log repeats its ids and categories many times, so what is done to text is done to the distinct
-texts, once, and looked up. Codes rise by first appearance; no result may depend on them.
+texts, once, and looked up. No result may depend on which code a text has.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.errors import DataError
-
 #: A column of text, and of lists of text.
 TEXT = pa.dictionary(pa.int32(), pa.string())
 TEXTS = pa.list_(TEXT)
 
 #: Rows that are worked on at a time, where a whole column's worth of int64 would be in the way.
 BLOCK = 1 << 20
-#: Texts that wait to be merged: at least so many, and at most so many times those merged already.
-_WAITING, _TIMES = 1 << 20, 4
+
 
 Ints = npt.NDArray[np.integer]
 
@@ -125,148 +122,6 @@ def filled(column: pa.Array, text: str, where: pa.Array) -> pa.Array:
         place, known = len(known), pa.concat_arrays([known, pa.array([text], pa.string())])
     codes = pc.if_else(where, pa.scalar(place, pa.int32()), column.indices)
     return pa.DictionaryArray.from_arrays(codes, known)
-
-
-class Growing:
-    """A table that comes in pieces, each with distinct texts of its own.
-
-    Args:
-        where: names the table, for messages.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._columns: dict[str, _Texts | _Lists | _Others] = {}
-        self.rows = 0
-
-    def add(self, piece: pa.Table) -> None:
-        """Append rows.
-
-        Raises:
-            DataError: a column has too much distinct text.
-        """
-        for name in piece.column_names:
-            if name not in self._columns:
-                self._columns[name] = _column(piece[name].type)
-            try:
-                self._columns[name].add(piece[name])
-            except pa.ArrowCapacityError:
-                raise self._too_long(name) from None
-        self.rows += len(piece)
-
-    @property
-    def width(self) -> float:
-        """Bytes of a row so far, the texts themselves left out."""
-        return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
-
-    def table(self) -> pa.Table:
-        """Return all rows, each column one array, and forget them.
-
-        Raises:
-            DataError: a column has too much distinct text.
-        """
-        made = {}
-        for name in list(self._columns):
-            try:
-                made[name] = self._columns.pop(name).array()
-            except pa.ArrowCapacityError:
-                raise self._too_long(name) from None
-        return pa.table(made)
-
-    def _too_long(self, name: str) -> DataError:
-        return DataError(
-            f"{self._where}, column {name!r} has more than 2 GiB of distinct text, or more than "
-            "2^31 values of lists. Leave it out of the features, or read fewer files."
-        )
-
-
-def _column(kind: pa.DataType) -> _Texts | _Lists | _Others:
-    if pa.types.is_dictionary(kind):
-        return _Texts()
-    if pa.types.is_list(kind) and pa.types.is_dictionary(kind.value_type):
-        return _Lists()
-    return _Others()
-
-
-class _Others:
-    """Pieces of a column of numbers."""
-
-    def __init__(self) -> None:
-        self._pieces: list[pa.Array] = []
-        self.nbytes = 0
-
-    def add(self, piece: pa.ChunkedArray) -> None:
-        self._pieces += piece.chunks
-        self.nbytes += piece.nbytes
-
-    def array(self) -> pa.Array:
-        return self._pieces[0] if len(self._pieces) == 1 else pa.concat_arrays(self._pieces)
-
-
-class _Texts:
-    """Pieces of a text column.
-
-    Arrow has no table of texts that grows, so pieces wait until there are many of them: then each
-    text is looked at a small number of times, however many pieces there are.
-    """
-
-    def __init__(self) -> None:
-        self._known: pa.Array = None
-        self._codes: list[pa.Array] = []
-        self._waiting: list[pa.DictionaryArray] = []
-        self._texts = 0
-        self.nbytes = 0
-
-    def add(self, piece: pa.ChunkedArray) -> None:
-        for array in piece.chunks:
-            self._waiting.append(array)
-            self._texts += len(array.dictionary)
-            self.nbytes += array.indices.nbytes
-        if self._texts > max(_WAITING, _TIMES * len(self._known or ())):
-            self._merge()
-
-    def _merge(self) -> None:
-        """Give what waits the codes of all texts known so far, in order of appearance."""
-        first = []
-        if self._known is not None:
-            none = pa.array([], pa.int32())
-            first = [pa.DictionaryArray.from_arrays(none, self._known)]
-        chunks = pa.chunked_array([*first, *self._waiting]).unify_dictionaries().chunks
-        self._known = chunks[0].dictionary
-        self._codes += [chunk.indices for chunk in chunks[len(first) :]]
-        self._waiting, self._texts = [], 0
-
-    def array(self) -> pa.DictionaryArray:
-        if self._waiting:
-            self._merge()
-        codes = self._codes[0] if len(self._codes) == 1 else pa.concat_arrays(self._codes)
-        self._codes = []
-        known = self._known
-        if not pa.types.is_string(known.type):
-            known = pc.cast(known, pa.string())
-        return pa.DictionaryArray.from_arrays(codes, known, safe=False)
-
-
-class _Lists:
-    """Pieces of a column of lists of text."""
-
-    def __init__(self) -> None:
-        self._lengths: list[pa.Array] = []
-        self._values = _Texts()
-        self._bytes = 0
-
-    @property
-    def nbytes(self) -> int:
-        return self._bytes + self._values.nbytes
-
-    def add(self, piece: pa.ChunkedArray) -> None:
-        for array in piece.chunks:
-            self._lengths.append(pc.list_value_length(array))
-            self._bytes += self._lengths[-1].nbytes
-            self._values.add(pa.chunked_array([array.flatten()]))
-
-    def array(self) -> pa.ListArray:
-        return listed(pa.concat_arrays(self._lengths), self._values.array())
 
 
 def listed(lengths: pa.Array, values: pa.Array) -> pa.ListArray:

@@ -21,8 +21,9 @@ from workflows.etl.graph import Fitted
 from workflows.etl.history import Happened, Histories, Latest, Past
 from workflows.etl.memory import Memory
 from workflows.etl.ops import Codes, Lookup
-from workflows.etl.parts import GROUP, Job, Plan, Shares
+from workflows.etl.parts import GROUP, Job, Plan, Shares, leaf
 from workflows.etl.tables import Table
+from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers
 from workflows.recipe import Recipe
 from workflows.vocabulary import FIRST_OOV
@@ -76,8 +77,9 @@ def write(
             for column, of in shares.items():
                 found.setdefault(name, {}).setdefault(column, Shares()).add(of)
     for name, table in (("users", users), ("items", items)):
-        readable = {c: codes.plain(table.frame[c]) for c in table.frame.column_names}
-        pq.write_table(pa.table(readable), folder / name / "raw.parquet")
+        readable = pa.table({c: codes.plain(table.frame[c]) for c in table.frame.column_names})
+        repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
+        pq.write_table(readable, folder / name / "raw.parquet", use_dictionary=repeated)
         log.info("%s: %s rows", name, f"{len(table.frame):,}")
     return found
 
@@ -103,10 +105,12 @@ class _Writer:
         self._workers = workers
         self._schemas: list[tuple[Schema, Path]] = []
         self._known: dict[str, list[tuple[pa.Array, Lookup]]] = defaultdict(list)
+        self._places: dict[str, list[tuple[pa.Array, Codes]]] = defaultdict(list)
+        self._plans: list[Plan] = []
         row = 4 * len(recipe.features) * workers.number
         if recipe.history:
             row += 4 * recipe.history.max_len * len(recipe.history.inputs)
-        self._block = memory.rows(row * _COPIES, least=_LEAST, most=PART)
+        self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
 
     def done(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, Shares]]]:
         """Have jobs done, and yield of each its table and what it counted."""
@@ -137,7 +141,7 @@ class _Writer:
         pasts: list[Past] = []
         for part in split.PARTS:
             rows = {
-                key: _rows(codes.one(parts[part][key]), of, strangers if key == user else None)
+                key: self._rows(key, parts[part], of, strangers if key == user else None)
                 for key, of in ids.items()
             }
             table, of, histories = parts[part], happened.get(part), None
@@ -189,16 +193,34 @@ class _Writer:
     def _plan(self, table: pa.Table, rows: Mapping[str, Codes], unknown: Mapping[str, int]) -> Plan:
         features = self._recipe.features
         columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
-        sizes, arrays = {}, {f"rows of {column}": places for column, places in rows.items()}
-        for column in columns:
-            if features[column].encoded:
-                lookup = self._lookup(column, codes.flat(table[column]).dictionary)
-                found = lookup.codes
-                if column in unknown:
-                    found = np.append(found[:-1], np.int32(unknown[column]))
-                sizes[column] = (lookup.size, lookup.oov_buckets)
-                arrays[f"codes of {column}"] = found
-        return Plan(self._recipe, columns, self._fitted.numbers, sizes, arrays, self._on_gpu)
+        arrays = {f"rows of {column}": places for column, places in rows.items()}
+        lookups = of_each(
+            [column for column in columns if features[column].encoded],
+            lambda column: self._lookup(column, codes.flat(table[column]).dictionary),
+        )
+        for column, lookup in lookups.items():
+            arrays[f"codes of {column}"] = lookup.codes
+            if column in unknown:
+                for_null = np.int32(unknown[column])
+                arrays[f"codes of {column}"] = np.append(lookup.codes[:-1], for_null)
+        sizes = {column: (lookup.size, lookup.oov_buckets) for column, lookup in lookups.items()}
+        for known in self._plans:
+            if known.is_of(columns, arrays):
+                return known
+        numbers = self._fitted.numbers
+        self._plans.append(Plan(self._recipe, columns, numbers, sizes, arrays, self._on_gpu))
+        return self._plans[-1]
+
+    def _rows(
+        self, key: str, table: pa.Table, of: pa.StringArray, strangers: pa.StringArray | None
+    ) -> Codes:
+        """Return the rows that stand for the distinct ids of a column; the splits share them."""
+        texts = codes.one(table[key]).dictionary
+        for known, rows in self._places[key]:
+            if known.equals(texts):
+                return rows
+        self._places[key].append((texts, _rows(texts, of, strangers)))
+        return self._places[key][-1][1]
 
     def _lookup(self, column: str, texts: pa.StringArray) -> Lookup:
         """Return what stands for the texts of a column; parts of one table share them."""
@@ -251,18 +273,18 @@ def _strangers(
     return pc.unique(pa.chunked_array(found))
 
 
-def _rows(ids: pa.DictionaryArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Codes:
+def _rows(ids: pa.StringArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Codes:
     """Return the row of a table for each distinct id, and -1 for null.
 
     Args:
-        ids: a column.
+        ids: distinct.
         of: the table's ids.
         strangers: ids that are in no table; they are numbered -1, -2, …, so that each stays one
             person.
     """
-    rows = pc.index_in(ids.dictionary, value_set=of)
+    rows = pc.index_in(ids, value_set=of)
     if strangers is not None:
-        number = pc.index_in(ids.dictionary, value_set=strangers)
+        number = pc.index_in(ids, value_set=strangers)
         rows = pc.coalesce(rows, pc.subtract(pa.scalar(-1, pa.int32()), number))
     return np.append(rows.fill_null(-1).to_numpy(), np.int32(-1))
 

@@ -23,7 +23,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW
 from workflows import statistics
 from workflows.etl import codes
-from workflows.etl.ops import Codes, Encode, IsMissing, Lookup, Rows
+from workflows.etl.ops import Codes, Encode, IsMissing, Lookup
+from workflows.etl.threads import of_each
 from workflows.recipe import Feature, Recipe, VocabularyRule
 from workflows.statistics import NumberFact
 from workflows.vocabulary import Vocabulary, read_all
@@ -68,8 +69,8 @@ class Fitted:
     def write(self, folder: Path) -> None:
         """Write vocabulary/<column>.parquet and statistics.json into a folder."""
         (folder / "vocabulary").mkdir()
-        for name, vocabulary in self.vocabularies.items():
-            vocabulary.write(folder / "vocabulary" / f"{name}.parquet")
+        of = self.vocabularies
+        of_each(of, lambda name: of[name].write(folder / "vocabulary" / f"{name}.parquet"))
         statistics.write(self.numbers, folder)
 
     @classmethod
@@ -105,8 +106,8 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     """
     columns = train.column_names
     rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].encoded}
-    vocabularies = {c: counted(train[c], rule) for c, rule in rules.items()}
-    numbers = {c: _fact(recipe, c, train[c]) for c in numeric(recipe, columns)}
+    vocabularies = of_each(rules, lambda c: counted(train[c], rules[c]))
+    numbers = of_each(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
     return Fitted(vocabularies, numbers)
 
 
@@ -164,12 +165,13 @@ def encoding(
         rows: id column → the rows of its table; adds `user_row` or `item_row`.
     """
     tags = {c: _tags(recipe.features[c]) for c in columns if recipe.features[c].encoded}
-    nodes = [list(tags) >> Encode(lookups, tags)]
+    named = {
+        USER_ROW if recipe.features[column].role == "user" else ITEM_ROW: (column, places)
+        for column, places in (rows or {}).items()
+    }
+    nodes = [list(tags) >> Encode(lookups, tags, named)]
     tagged = [_tagged(recipe, numbers, column) for column in numeric(recipe, columns)]
     nodes += [node for node in tagged if node is not None]
-    for column, places in (rows or {}).items():
-        name = USER_ROW if recipe.features[column].role == "user" else ITEM_ROW
-        nodes.append([column] >> Rows(places, name))
     if recipe.time in columns:
         nodes.append([recipe.time] >> nvt.ops.AddMetadata())
     if recipe.weight in columns:

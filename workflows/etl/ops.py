@@ -49,22 +49,37 @@ class Lookup:
 class Encode(nvt.ops.Operator):
     """What Categorify does, by look-up: the same codes, tags and schema properties.
 
-    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort.
+    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort. All
+    columns are looked up in one operator, as Merlin copies a frame wherever two come together.
 
     Args:
         lookups: column → its look-up.
-        tags: column → its tags. All columns in one operator: Merlin copies a frame at each.
+        tags: column → its tags.
+        rows: new column → the id column that it is made of, and of each of its codes the row of
+            the user or item table, int32 [n_texts + 1], below 0 where it is in none.
     """
 
-    def __init__(self, lookups: Mapping[str, Lookup], tags: Mapping[str, Sequence[Tags]]) -> None:
+    def __init__(
+        self,
+        lookups: Mapping[str, Lookup],
+        tags: Mapping[str, Sequence[Tags]],
+        rows: Mapping[str, tuple[str, Codes]] | None = None,
+    ) -> None:
         super().__init__()
         self.lookups = lookups
         self.tags = tags
+        self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace codes of text by codes of the vocabulary, in lists too."""
-        names = col_selector.names
-        return _like(df, {n: _looked_up(df[n], self.lookups[n].codes) for n in names})
+        """Replace codes of text by codes of the vocabulary, in lists too; look the ids up."""
+        made = {n: _looked_up(df[n], self.lookups[n].codes) for n in col_selector.names}
+        made |= {name: _looked_up(df[key], table) for name, (key, table) in self.rows.items()}
+        return _like(df, made)
+
+    def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
+        """A column each, and the rows' of their ids."""
+        of_rows = {name: [key] for name, (key, _) in self.rows.items()}
+        return {**{name: [name] for name in col_selector.names}, **of_rows}
 
     @property
     def output_dtype(self) -> Any:
@@ -77,39 +92,14 @@ class Encode(nvt.ops.Operator):
     def _compute_properties(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
         # not Categorify's: its cat_path would put a path of this machine into the schema
         name = col_schema.name
+        if name in self.rows:
+            return col_schema
         found = self.lookups[name]
         properties = {
             "domain": {"min": 0, "max": found.size - 1, "name": name},
             "num_buckets": found.oov_buckets,
         }
         return col_schema.with_properties({**col_schema.properties, **properties})
-
-
-class Rows(nvt.ops.Operator):
-    """The row of the user or item table that an id names; below 0 where it is in none.
-
-    Args:
-        rows: int32 [n_texts + 1], of each code of the id column.
-        name: of the new column.
-    """
-
-    def __init__(self, rows: Codes, name: str) -> None:
-        super().__init__()
-        self.rows = rows
-        self.name = name
-
-    def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Look the ids up."""
-        return _like(df, {self.name: _looked_up(df[col_selector.names[0]], self.rows)})
-
-    def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """One new column from one id."""
-        return {self.name: list(col_selector.names)}
-
-    @property
-    def output_dtype(self) -> Any:
-        """int32."""
-        return np.int32
 
 
 class IsMissing(nvt.ops.Operator):

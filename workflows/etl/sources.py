@@ -17,8 +17,8 @@ from workflows.errors import DataError
 from workflows.etl import aliccp, files
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
-from workflows.etl.codes import Growing
 from workflows.etl.columnar import ParquetFile
+from workflows.etl.growing import Growing
 from workflows.etl.memory import Memory
 from workflows.etl.text import TextFile
 from workflows.etl.workers import Workers
@@ -137,9 +137,19 @@ class _File:
             if batch.num_rows:
                 yield _Chunk(batch.num_rows, table, skipped)
 
+    def growing(self) -> Growing:
+        """Return a table without rows that grows by chunks."""
+        texts = [
+            name
+            for name, feature in self.recipe.features.items()
+            if feature.kind in ("category", "label") and feature.role != "time"
+        ]
+        return Growing(str(self.file.path), texts)
+
     def read(self) -> _Chunk:
         """Return all rows."""
-        growing, rows, skipped = Growing(str(self.file.path)), 0, [np.array([], np.int64)]
+        growing, rows = self.growing(), 0
+        skipped = [np.array([], np.int64)]
         for chunk in _ahead(self.chunks()):
             growing.add(chunk.table)
             skipped.append(chunk.skipped + rows)
@@ -214,7 +224,9 @@ def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> 
     """
     for job in _Opened(recipe, source, folder, block).jobs(Memory.of()):
         for chunk in job.chunks():
-            yield chunk.table
+            growing = job.growing()
+            growing.add(chunk.table)
+            yield growing.table()
 
 
 class _Opened:

@@ -22,6 +22,7 @@ from workflows.etl.sources import Raw
 from workflows.recipe import Join, Recipe
 
 Role = Literal["user", "item"]
+ROLES: tuple[Role, ...] = ("user", "item")
 #: Columns of a table beside its features.
 IN_TRAIN, COUNT = "in_train", "train_count"
 
@@ -153,7 +154,10 @@ class _Cells:
     """
 
     def __init__(self, array: pa.Array) -> None:
-        self._missing = array.is_null().to_numpy(zero_copy_only=False)
+        self._missing: npt.NDArray[np.bool_] | np.bool_ = np.False_
+        # a missing text has a code of its own
+        if array.null_count and not pa.types.is_dictionary(array.type):
+            self._missing = array.is_null().to_numpy(zero_copy_only=False)
         self._lengths: npt.NDArray[np.int64] | None = None
         if pa.types.is_list(array.type):
             lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
@@ -167,11 +171,13 @@ class _Cells:
 
     def differ(self, others: _Cells, places: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Say of each cell whether it is another than one of the others."""
-        odd: npt.NDArray[np.bool_] = self._missing != others._missing[places]
+        gap, other_gap = self._missing, others._missing
+        if isinstance(other_gap, np.ndarray):
+            other_gap = other_gap[places]
         if self._lengths is None or others._lengths is None:
-            both = self._missing & others._missing[places]
-            return odd | ((self._values != others._values[places]) & ~both)
-        odd |= self._lengths != others._lengths[places]
+            odd: npt.NDArray[np.bool_] = self._values != others._values[places]
+            return (odd & ~(gap & other_gap)) | (gap != other_gap)
+        odd = (self._lengths != others._lengths[places]) | (gap != other_gap)
         same = np.flatnonzero(~odd)
         lengths = self._lengths[same]
         rows = np.repeat(np.arange(len(same)), lengths)
