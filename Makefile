@@ -126,10 +126,14 @@ endif
 .PHONY: bench
 bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (1 h)
 	$(PY) benchmarks/training.py --batches 4096
-	$(PY) benchmarks/training.py --batches 1024 16384 --repetitions 1
-	for claim in step memory retrieval time_to_recall scaling serving; do
+	$(PY) benchmarks/training.py --batches 1024 16384 --items 1000 1000000 --repetitions 1
+	for claim in step memory retrieval time_to_recall scaling; do
 	  $(PY) benchmarks/$$claim.py
 	done
+
+.PHONY: bench-serve
+bench-serve: $(READY) .venv-bench-tfrs/.ok ## answers a second beside TFRS, ten minutes of load
+	$(PY) benchmarks/serving.py
 
 .PHONY: bench-etl
 bench-etl: $(READY) .venv-bench-polars/.ok ## etl beside NVTabular and polars, and 31.8M rows (1 h)

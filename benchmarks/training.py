@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1024, 4096, 16384])
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 20_000, 1_000_000])
     parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     facts, results = machine(), {}
