@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,6 @@ from workflows.train import train
 @pytest.fixture
 def trained(tiny: Tiny) -> Run:
     return tiny.trained
-
-
-@pytest.fixture
-def eagerly():
-    """Run steps without tracing them first, which takes seconds for each model."""
-    tf.config.run_functions_eagerly(True)
-    with warnings.catch_warnings():
-        # TensorFlow: "does not apply to tf.data functions"
-        warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
-        yield
-    tf.config.run_functions_eagerly(False)
 
 
 def weights(run: Run) -> list[np.ndarray]:
