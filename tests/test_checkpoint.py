@@ -89,6 +89,7 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     assert not (stopped.store.root / ".train.checkpoint").exists()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(tmp_path / "run", "train.epochs=2")
     with pytest.raises(Stopped):
