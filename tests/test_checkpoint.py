@@ -77,6 +77,7 @@ def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
     assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
     train(whole.recipe, whole.store, CPU)

@@ -108,6 +108,7 @@ def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     assert warm < cold - 0.01
 
 
+@pytest.mark.slow
 def test_old_users_are_served_as_well_as_before(grown_world):
     world, before, after = grown_world
     recipe = world.recipe()
