@@ -87,11 +87,13 @@ notebooks: $(READY) ## execute the notebooks into runs/notebooks/
 	done
 
 # ── checks ──────────────────────────────────────────────────────────────────────────────
-.PHONY: test lint types contracts pytest
+.PHONY: test test-fast lint types contracts pytest
 ifeq ($(NGC),)
-test: lint types contracts
+test test-fast: lint types contracts
 endif
 test: pytest ## lint, types, contracts, pytest; in the container pytest alone
+test-fast: override PYTEST += -m "not slow"
+test-fast: pytest ## the same without the slow tests: under 5 minutes
 lint: $(READY) ## style: ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

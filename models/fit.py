@@ -108,6 +108,8 @@ class Fit:
         watch = self._watch()
         if not self.model.trainable_weights:
             return self._judged(watch)
+        # variables made inside the first step would have it traced twice
+        self.model.optimizer.build(self.model.trainable_variables)
         first = 0
         if resume and self.checkpoint:
             first = self.checkpoint.read(self.model, self.clock, self.keep)

@@ -61,4 +61,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Return the verbs' results on the tiny world, each made when it is first asked for."""
     from tiny_run import Tiny  # TensorFlow and Merlin: not for every test file
 
-    return Tiny(tmp_path_factory.mktemp("tiny"))
+    own = tmp_path_factory.getbasetemp()
+    # xdist's workers have folders of their own in one of the session
+    return Tiny((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny")
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Run the steps of fits without tracing them."""
+    from tiny_run import steps_run_eagerly
+
+    with steps_run_eagerly():
+        yield

@@ -77,6 +77,7 @@ def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
     assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
     train(whole.recipe, whole.store, CPU)
@@ -89,6 +90,7 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     assert not (stopped.store.root / ".train.checkpoint").exists()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(tmp_path / "run", "train.epochs=2")
     with pytest.raises(Stopped):

@@ -418,9 +418,21 @@ def test_test_runs_every_check_in_order() -> None:
         for name in ("ruff check", "ruff format --check", "mypy", "lint-imports", "-m pytest")
     ]
     assert places == sorted(places)
+    assert "not slow" not in done.stdout
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "exec make test" in ci
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@needs_make
+@pytest.mark.parametrize("ngc", ["0", "1"])
+def test_test_fast_is_test_without_what_is_slow(ngc: str) -> None:
+    every, fast = (
+        run("make", "--dry-run", name, f"NGC={ngc}", "PYTEST=-k some").stdout
+        for name in ("test", "test-fast")
+    )
+    assert "-k some" in every
+    assert fast == every.replace("-k some", '-k some -m "not slow"')
 
 
 @needs_make

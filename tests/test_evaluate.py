@@ -144,6 +144,7 @@ def test_users_and_targets_add_up(result):
     assert all(block.users and block.targets for block in segments.values())
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_strangers_get_the_declared_fallback_and_are_counted(tmp_path):
     world = World(tmp_path / "raw")
     last = {"rating": 5, "shop": "web", "when": 990_000_000}
@@ -151,7 +152,8 @@ def test_strangers_get_the_declared_fallback_and_are_counted(tmp_path):
         world.log.append({**last, "user_id": f"new {n}", "item_id": world.films[item]["item_id"]})
     world.text = RECIPE + SETTINGS
     world.write()
-    recipe = world.recipe("split={kind: time, valid: 0.1, test: 0.1}", "train.epochs=1")
+    quick = ("train.epochs=1", "evaluate.baselines=[popularity]")
+    recipe = world.recipe("split={kind: time, valid: 0.1, test: 0.1}", *quick)
     store = Store(tmp_path / "run")
     etl(recipe, store, CPU, data=world.folder)
     train(recipe, store, CPU)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import CPU, SETTINGS, Run, World
+from tiny_run import CPU, SETTINGS, Run, World, steps_run_eagerly
 from world import RECIPE
 
 from models.baselines.popularity import Popularity
@@ -28,29 +28,27 @@ ONE_HOT = (
     "dims: {genres: one_hot, city: one_hot, shop: one_hot, item_id: 5}}",
 )
 
+#: Model → metric → mean.
+Figures = dict[str, dict[str, float]]
 
-def whole(folder: Path, *overrides: str) -> Run:
-    """Run the four stages on the tiny world."""
+
+def whole(folder: Path, *overrides: str) -> tuple[Run, Figures]:
+    """Run the four stages on the tiny world; return the run and the headline's means."""
     folder.mkdir(exist_ok=True)
     world = World(folder / "raw", text=RECIPE + SETTINGS).write()
     recipe = world.recipe(*overrides, "evaluate.baselines=[popularity, content]")
     run = Run(world, recipe, Store(folder / "run"))
     etl(recipe, run.store, CPU, data=world.folder)
-    train(recipe, run.store, CPU)
-    evaluate(recipe, run.store, CPU)
+    with steps_run_eagerly():
+        train(recipe, run.store, CPU)
+    found = evaluate(recipe, run.store, CPU).report.headline.metrics
     export(recipe, run.store, CPU)  # which checks the towers in a fresh process
-    return run
-
-
-def headline(run: Run) -> dict[str, dict[str, float]]:
-    found = evaluate(run.recipe, run.store, CPU).report.headline.metrics
-    return {model: {n: f.mean for n, f in figures.items()} for model, figures in found.items()}
+    return run, {model: {n: f.mean for n, f in of.items()} for model, of in found.items()}
 
 
 @pytest.mark.slow
 def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
-    run = whole(tmp_path, *POPULARITY)
-    found = headline(run)
+    run, found = whole(tmp_path, *POPULARITY)
     assert sorted(found) == ["content", "popularity"]  # once, as the recipe's own
     prepared = Prepared.open(run.store, run.recipe)
     trial = prepared.trial("test", run.recipe.evaluate)
@@ -75,15 +73,14 @@ def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
 
 @pytest.mark.slow
 def test_m05_content_goes_the_whole_way(tmp_path: Path):
-    run = whole(tmp_path, *CONTENT)
-    found = headline(run)
+    _, found = whole(tmp_path, *CONTENT)
     assert sorted(found) == ["content", "popularity"]
     assert found["content"] != found["popularity"]
 
 
 @pytest.mark.slow
 def test_m02_one_hots_are_exported_for_codes_and_raw_values(tmp_path: Path):
-    run = whole(tmp_path, *ONE_HOT)
+    run, _ = whole(tmp_path, *ONE_HOT)
     table = pq.read_table(run.store.folder("export") / "item_embeddings.parquet")
     vectors = np.stack(table["embedding"].to_numpy())
     assert vectors.shape[1] == 6

@@ -43,14 +43,14 @@ def test_m09_subsets_have_the_published_sizes() -> None:
 def test_m09_a_call_takes_one_subset_for_the_whole_batch() -> None:
     made, codes = generator(), batch()
     met = set()
+    of_subset = {
+        chosen: as_partition(made.joined(codes, tf.constant(chosen) > 0))
+        for chosen in np.ndindex(2, 2, 2)
+        if any(chosen)
+    }
     for _ in range(40):
-        keys = made(codes, training=True).numpy()
-        found = [
-            chosen
-            for chosen in np.ndindex(2, 2, 2)
-            if any(chosen)
-            and as_partition(keys) == as_partition(made.joined(codes, tf.constant(chosen) > 0))
-        ]
+        keys = as_partition(made(codes, training=True).numpy())
+        found = [chosen for chosen, partition in of_subset.items() if partition == keys]
         assert len(found) == 1
         met.add(found[0])
     assert len(met) == 7, "40 draws of 7 subsets should meet each"

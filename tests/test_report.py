@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,11 +18,10 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from tiny_run import CPU, SETTINGS, Run
+from tiny_run import CPU, SETTINGS, Run, steps_run_eagerly
 from world import ITEMS, RECIPE, World
 
 from models.retriever import Queries, Ragged
@@ -53,12 +51,8 @@ def make(folder: Path, text: str, *, seen: dict[str, str]) -> Run:
     world.write()
     run = Run(world, world.recipe(), Store(folder / "run"))
     etl(run.recipe, run.store, CPU, data=world.folder)
-    tf.config.run_functions_eagerly(True)  # tracing a fit takes seconds, its few steps do not
-    with warnings.catch_warnings():
-        # TensorFlow: "does not apply to tf.data functions"
-        warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
+    with steps_run_eagerly():
         train(run.recipe, run.store, CPU)
-    tf.config.run_functions_eagerly(False)
     evaluate(run.recipe, run.store, CPU)
     return run
 
@@ -517,6 +511,7 @@ def test_the_card_names_use_data_figures_limits_versions_and_hashes(run, markdow
 # --- the stage ---
 
 
+@pytest.mark.slow
 def test_two_reports_are_the_same_bytes_in_another_process_too(run, tmp_path):
     stages = ("etl", "train", "evaluate")
     other = run.branch(tmp_path / "run", stages=stages)

@@ -20,11 +20,11 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def log(raw: Path) -> pd.DataFrame:
-    """Return all events in the order of the files, times and days as text."""
+    """Return all events in the order of the files, times as text and days as dates."""
     parts = [pd.read_csv(raw / f"{month}.csv.gz") for month in MONTHS]
     assert all(len(set(p.event_time.str[:7])) == 1 for p in parts)
     log = pd.concat(parts, ignore_index=True)
-    return log.assign(day=log.event_time.str[:10])
+    return log.assign(day=log.event_time.str[:10].astype("datetime64[s]"))
 
 
 def of_kind(log: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -40,7 +40,8 @@ def test_the_files_have_the_real_header_and_form(raw: Path, log: pd.DataFrame) -
             )
     assert log.event_time.str.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC").all()
     assert log.event_time.is_monotonic_increasing
-    assert (log.day.min(), log.day.max()) == ("2019-12-01", "2020-04-30")
+    days = [str(day.date()) for day in (log.day.min(), log.day.max())]
+    assert days == ["2019-12-01", "2020-04-30"]
     assert [str(log[c].dtype) for c in ("product_id", "category_id", "price", "user_id")] == [
         *("int64", "int64", "float64", "int64")
     ]

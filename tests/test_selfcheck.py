@@ -88,6 +88,7 @@ def test_lists_are_padded_with_code_0():
     assert padded(pa.chunked_array([pa.array([1, 2])])).tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_as_a_script_it_ends_with_1_and_one_line(folder):
     tamper(folder / "user_embeddings.parquet", by=0.25)
     path = folder / "item_features.parquet"

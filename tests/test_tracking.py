@@ -14,6 +14,7 @@ from workflows.train import train
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
+@pytest.mark.usefixtures("eagerly")
 def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(
         tmp_path / "run", "tracking={kind: mlflow, experiment: tiny}", "train.epochs=2"
@@ -34,6 +35,7 @@ def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path)
     assert {"history.json", "model.weights.h5"} <= names
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_tensorboard_writes_events(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(tmp_path / "run", "tracking={kind: tensorboard}", "train.epochs=1")
     train(run.recipe, run.store, CPU)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,6 @@ from workflows.train import train
 @pytest.fixture
 def trained(tiny: Tiny) -> Run:
     return tiny.trained
-
-
-@pytest.fixture
-def eagerly():
-    """Run steps without tracing them first, which takes seconds for each model."""
-    tf.config.run_functions_eagerly(True)
-    with warnings.catch_warnings():
-        # TensorFlow: "does not apply to tf.data functions"
-        warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
-        yield
-    tf.config.run_functions_eagerly(False)
 
 
 def weights(run: Run) -> list[np.ndarray]:
@@ -57,9 +45,11 @@ class Listener(tf.keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[dict[str, float]] = []
+        self.traces = 0
 
     def on_epoch_end(self, epoch, logs=None):
         self.seen.append(dict(logs))
+        self.traces = self.model.train_function.experimental_get_tracing_count()
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +87,13 @@ def test_callbacks_of_the_user_see_the_catalogue_wide_figures(repeated):
     for seen, noted in zip(listener.seen, figures(run), strict=True):
         assert seen["val_recall@10"] == noted["val_recall@10"]
         assert {"loss", "val_mean", "val_ndcg@3"} < set(seen)
+
+
+def test_a_step_is_traced_once_for_batches_of_any_size(repeated):
+    run, listener, _ = repeated
+    n_rows = run.store.read("train", run.recipe).rows["train"]
+    assert n_rows % run.recipe.train.batch_size, "the last batch is smaller"
+    assert listener.traces == 1
 
 
 def test_tensorboard_gets_them_too(repeated):

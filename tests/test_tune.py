@@ -19,6 +19,7 @@ def trials(run: Run) -> list[Tried]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_an_interrupted_search_goes_on(tiny: Tiny, tmp_path, monkeypatch):
     run = tiny.prepared.branch(tmp_path / "run", SPACE, "tune.trials=3", "train.epochs=1")
     value, calls = verb._value, []

@@ -99,6 +99,7 @@ def test_without_growing_the_codes_move(grown_world, tmp_path):
         train(world.recipe(), fresh, CPU, warm_start=before)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     world, before, after = grown_world
     still = world.recipe("train.epochs=1", "optimizer.lr=1.0e-12")
@@ -107,6 +108,7 @@ def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     assert warm < cold - 0.01
 
 
+@pytest.mark.slow
 def test_old_users_are_served_as_well_as_before(grown_world):
     world, before, after = grown_world
     recipe = world.recipe()

@@ -1,12 +1,19 @@
-"""The verbs' results on the tiny world (`world.py`), made once a process and changed by no test."""
+"""The verbs' results on the tiny world (`world.py`), made once a session and changed by no test."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+import tensorflow as tf
 from world import RECIPE, World
 
 from workflows.device import Device
@@ -15,6 +22,8 @@ from workflows.export import ExportResult, export
 from workflows.recipe import Recipe
 from workflows.store import Store
 from workflows.train import TrainResult, train
+
+Result = TypeVar("Result", TrainResult, ExportResult)
 
 CPU = Device("cpu", "tests run on a CPU")
 #: Small and quick; a list, a history, numbers and a context feature are all there.
@@ -81,19 +90,58 @@ def prepare(folder: Path, text: str = RECIPE + SETTINGS) -> Run:
     return run
 
 
+@contextlib.contextmanager
+def steps_run_eagerly() -> Iterator[None]:
+    """Let a fit of few steps run them without tracing them first, which takes seconds a model."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        with warnings.catch_warnings():
+            # TensorFlow: "does not apply to tf.data functions"
+            warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
+            yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 class Tiny:
-    """One run whose stages are made when they are first asked for."""
+    """One run whose stages are made when they are first asked for.
+
+    Args:
+        folder: of all processes that run the tests; the first that asks for a stage makes it, and
+            others wait for it and read what its verb returned.
+    """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            yield
+
+    def _once(self, result: type[Result], make: Callable[[], Result]) -> Result:
+        told = self.folder / f"{result.__name__}.json"
+        with self._alone():
+            if not told.exists():
+                told.write_bytes(msgspec.json.encode(make(), enc_hook=str))
+        # the maker reads it, too: all tests see the same
+        return msgspec.json.decode(told.read_bytes(), type=result, dec_hook=lambda _, v: Path(v))
 
     @cached_property
     def prepared(self) -> Run:
-        return prepare(self.folder)
+        with self._alone():
+            run = self.folder / "run"
+            if not (run / "etl").exists():
+                return prepare(self.folder)
+        world = World(self.folder / "raw", text=RECIPE + SETTINGS)
+        return Run(world, world.recipe(), Store(run))
 
     @cached_property
     def train_result(self) -> TrainResult:
-        return train(self.prepared.recipe, self.prepared.store, CPU)
+        run = self.prepared
+        return self._once(TrainResult, lambda: train(run.recipe, run.store, CPU))
 
     @property
     def trained(self) -> Run:
@@ -102,7 +150,8 @@ class Tiny:
 
     @cached_property
     def export_result(self) -> ExportResult:
-        return export(self.trained.recipe, self.trained.store, CPU)
+        run = self.trained
+        return self._once(ExportResult, lambda: export(run.recipe, run.store, CPU))
 
     @property
     def exported(self) -> Run:

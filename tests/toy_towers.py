@@ -109,7 +109,10 @@ def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
 
 
 def compiled(model: mm.RetrievalModelV2, *, lr: float = 0.05) -> mm.RetrievalModelV2:
+    # as models.fit does: the step is traced once, and not converted first
+    model.train_step = tf.autograph.experimental.do_not_convert(model.train_step)
     model.compile(tf.keras.optimizers.Adam(lr), loss=BatchLoss(), metrics=[])
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
