@@ -23,6 +23,9 @@ from models.two_tower import TwoTower
 from workflows import recipe as recipes
 from workflows.artifacts import TrainFiles, load_model
 from workflows.etl import etl
+from workflows.offers.evaluate import ALL
+from workflows.offers.evaluate import evaluate as evaluate_offers
+from workflows.offers.train import train as train_offers
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.sample import learning_marks, sample
@@ -117,3 +120,29 @@ def test_t10_aliccp_learns_with_adam_and_hardly_with_the_notebooks_adagrad(tmp_p
     first, *_, last = (epoch.metrics["loss"] for epoch in notebook.epochs)
     assert last < first < math.log(notebook.recipe.train.batch_size)
     assert notebook.share(k=10) < popularity
+
+
+@pytest.mark.slow
+def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(tmp_path: Path):
+    """Measured with seeds 1 to 3: README, "Audiences of offers". The marks are half of that."""
+    blocks = "group_by: false, mask_net: false"
+    models = f"{{augmented: {{}}, bilinear: {{{blocks}}}, simple: {{{blocks}, bilinear: false}}}}"
+    recipe = recipes.load(
+        RECIPES / "rees46.yaml", [f"offers.models={models}", "train.seed=1"], variant="small"
+    )
+    sample("rees46", "small", tmp_path / "raw")
+    store = Store(tmp_path / "run")
+    etl(recipe, store, CPU, data=tmp_path / "raw")
+    train_offers(recipe, store, CPU)
+    scores = evaluate_offers(recipe, store, CPU).report.scores
+    found = {(s.model, s.task): s.wauc or 0.0 for s in scores if s.band == ALL}
+
+    def gain(task: str, model: str, other: str) -> float:
+        return found[model, task] - found[other, task]
+
+    assert found["augmented", "product_id"] >= 0.8
+    assert found["simple", "product_id"] >= 0.75
+    assert abs(gain("product_id", "augmented", "bilinear")) <= 0.02
+    assert gain("category1", "augmented", "bilinear") >= 0.03
+    assert gain("brand", "augmented", "bilinear") >= 0.02
+    assert gain("category1", "bilinear", "simple") <= -0.02

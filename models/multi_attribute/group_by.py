@@ -26,7 +26,7 @@ def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     both = tf.concat([flat, tf.square(flat)], axis=1)
     mean, square = tf.split(_means(both, keys), 2, axis=1)
     # rounding may leave a little below zero
-    variance = tf.maximum(square - tf.square(mean), 0.0)
+    variance = tf.nn.relu(square - tf.square(mean))
     shape = tf.concat([[-1], shape[1:]], axis=0)
     return tf.reshape(mean, shape), tf.reshape(variance, shape)
 
