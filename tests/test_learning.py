@@ -12,20 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 from tiny_run import CPU
 
 from models import metrics
 from models.baselines.popularity import Popularity
 from models.callbacks import Epoch
+from models.multi_attribute.offers import offers_by_value
 from models.retriever import Retriever
 from models.two_tower import TwoTower
 from workflows import recipe as recipes
 from workflows.artifacts import TrainFiles, load_model
 from workflows.etl import etl
+from workflows.offers.evaluate import ALL
+from workflows.offers.evaluate import evaluate as evaluate_offers
+from workflows.offers.prepared import Offering
+from workflows.offers.train import train as train_offers
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.sample import learning_marks, sample
+from workflows.sample.truth import read_truth
 from workflows.store import Store
 from workflows.train import train
 
@@ -117,3 +125,68 @@ def test_t10_aliccp_learns_with_adam_and_hardly_with_the_notebooks_adagrad(tmp_p
     first, *_, last = (epoch.metrics["loss"] for epoch in notebook.epochs)
     assert last < first < math.log(notebook.recipe.train.batch_size)
     assert notebook.share(k=10) < popularity
+
+
+@pytest.fixture(scope="module")
+def rees46(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Store]:
+    """The three published offer models, trained on the sample."""
+    folder = tmp_path_factory.mktemp("rees46")
+    blocks = "group_by: false, mask_net: false"
+    models = f"{{augmented: {{}}, bilinear: {{{blocks}}}, simple: {{{blocks}, bilinear: false}}}}"
+    recipe = recipes.load(
+        RECIPES / "rees46.yaml", [f"offers.models={models}", "train.seed=1"], variant="small"
+    )
+    sample("rees46", "small", folder / "raw")
+    store = Store(folder / "run")
+    etl(recipe, store, CPU, data=folder / "raw")
+    train_offers(recipe, store, CPU)
+    return folder / "raw", recipe, store
+
+
+@pytest.mark.slow
+def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(
+    rees46: tuple[Path, Recipe, Store],
+) -> None:
+    """Measured with seeds 1 to 3: README, "Audiences of offers"."""
+    _, recipe, store = rees46
+    scores = evaluate_offers(recipe, store, CPU).report.scores
+    found = {(s.model, s.task): s.wauc or 0.0 for s in scores if s.band == ALL}
+
+    def gain(task: str, model: str, other: str) -> float:
+        return found[model, task] - found[other, task]
+
+    assert found["augmented", "product_id"] >= 0.8
+    assert found["simple", "product_id"] >= 0.75
+    assert abs(gain("product_id", "augmented", "bilinear")) <= 0.02
+    assert gain("category1", "augmented", "bilinear") >= 0.03
+    assert gain("brand", "augmented", "bilinear") >= 0.02
+    assert gain("category1", "bilinear", "simple") <= -0.02
+
+
+@pytest.mark.slow
+def test_q06_the_planted_audience_ranks_first(rees46: tuple[Path, Recipe, Store]) -> None:
+    """Measured: of the first 100 users for a category 64 are of the tenth planted to like it most,
+    where chance has 10.
+    """
+    raw, recipe, store = rees46
+    offering, truth = Offering.open(store, recipe), read_truth(raw)
+    asked = offering.load(store, "augmented")
+    users = truth.user_tastes[pc.index_in(offering.user_ids, value_set=truth.users).to_numpy()]
+    events = offering.events("train", "valid", "test")
+    codes, _ = offering.values("category1")
+    offers = asked.offers(offers_by_value("category1", codes, events, top=recipe.tasks.top))
+    scores = asked.score(asked.users(offering.latest)[None], offers[None])[0]
+    products = offering.prepared.vocabularies["product_id"]
+    shares, last = [], []
+    everything = users @ truth.item_tastes.mean(axis=0)
+    for code, mine in zip(codes, scores.T, strict=True):
+        items = np.unique(events["product_id"][events["category1"] == code])
+        known = products.decode(items[items >= products.first_code])
+        places = pc.index_in(known, value_set=truth.items).to_numpy()
+        # less what he likes anyway, or who likes everything would be everybody's audience
+        liking = users @ truth.item_tastes[places].mean(axis=0) - everything
+        audience = liking >= np.quantile(liking, 0.9)
+        shares.append(audience[np.argsort(-mine, kind="stable")[:100]].mean())
+        last.append(audience[np.argsort(mine, kind="stable")[:100]].mean())
+    assert np.mean(shares) >= 0.5
+    assert np.mean(last) < 0.05, "the last 100 are nobody's audience"

@@ -88,6 +88,16 @@ def test_m09_the_seed_decides() -> None:
     assert len({tuple(keys) for keys in one}) > 1, "each call draws anew"
 
 
+def test_m09_keys_are_those_of_tuples_also_where_their_product_fits_no_int64() -> None:
+    large = KeyGenerator([2**31 - 1] * 4, mean_attributes=1.0, or_share=0.0, seed=1)
+    codes = np.random.default_rng(0).integers(0, 3, (200, 4)) * (2**30 - 1)
+    for chosen in np.ndindex(2, 2, 2, 2):
+        keys = large.joined(tf.constant(codes), tf.constant(chosen) > 0).numpy()
+        tuples = np.unique(codes * chosen, axis=0, return_inverse=True)[1]
+        assert as_partition(keys) == as_partition(tuples)
+        assert keys.max() < 200
+
+
 # ── OR ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -134,7 +144,7 @@ def test_m09_collided_groups_are_whole_and_few_together() -> None:
 
 
 def test_m08_the_example_of_the_original() -> None:
-    mean, variance = group_moments(tf.eye(3), tf.constant([0, 0, 1]))
+    mean, variance = group_moments(tf.eye(3), tf.constant([[0, 0, 1]], tf.int64))
     np.testing.assert_allclose(mean, [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
     np.testing.assert_allclose(variance, [[0.25, 0.25, 0], [0.25, 0.25, 0], [0, 0, 0]])
 
@@ -142,18 +152,36 @@ def test_m08_the_example_of_the_original() -> None:
 def test_m08_moments_are_those_of_numpy_and_broadcast_back() -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(50, 3, 4)).astype(np.float32)
-    keys = draw.integers(0, 9, 50)
-    mean, variance = group_moments(vectors, keys)
-    for row, key in enumerate(keys):
-        np.testing.assert_allclose(mean[row], vectors[keys == key].mean(axis=0), atol=1e-6)
-        np.testing.assert_allclose(variance[row], vectors[keys == key].var(axis=0), atol=1e-6)
-    assert np.abs(mean.numpy() - vectors).max() > 0.1, "grouping must change something"
+    keys = draw.integers(0, 9, (3, 50))
+    means, variances = (
+        tf.reshape(moment, [3, 50, 3, 4]) for moment in group_moments(vectors, keys)
+    )
+    for version, row in np.ndindex(3, 50):
+        group = vectors[keys[version] == keys[version, row]]
+        np.testing.assert_allclose(means[version, row], group.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(variances[version, row], group.var(axis=0), atol=1e-6)
+    assert np.abs(means.numpy() - vectors).max() > 0.1, "grouping must change something"
+
+
+def test_m08_gradients_are_those_of_differences() -> None:
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(12, 3)).astype(np.float32)
+    keys = tf.constant(draw.integers(0, 4, (2, 12)))
+    weights = draw.normal(size=(2, 24, 3)).astype(np.float32)
+
+    def value(x: tf.Tensor) -> tf.Tensor:
+        mean, variance = group_moments(x, keys)
+        return tf.reduce_sum(weights[0] * mean + weights[1] * variance)
+
+    (found,), (hand,) = tf.test.compute_gradient(value, [vectors], delta=1e-2)
+    np.testing.assert_allclose(found, hand, atol=2e-3)
+    assert np.abs(hand).max() > 0.1
 
 
 def test_m08_gradients_go_to_all_rows_of_a_group() -> None:
     vectors = tf.Variable(tf.eye(3))
     with tf.GradientTape() as tape:
-        mean, _ = group_moments(vectors, tf.constant([0, 0, 1]))
+        mean, _ = group_moments(vectors, tf.constant([[0, 0, 1]], tf.int64))
         value = mean[0, 2] * 8.0
     slope = tape.gradient(value, vectors).numpy()
     np.testing.assert_allclose(slope, [[0, 0, 4], [0, 0, 4], [0, 0, 0]])

@@ -39,6 +39,25 @@ def test_t04_the_two_meanings_of_weight_decay():
     assert step(addons, 0.0) == pytest.approx(2 - 0.001 * 2, abs=1e-6)
 
 
+def test_t04_adamw_in_one_operation_steps_as_kerass():
+    draw = np.random.default_rng(0)
+    table = draw.normal(size=(4, 3)).astype(np.float32)
+    ours, keras, without = (tf.Variable(table) for _ in range(3))
+    config = OptimizerConfig(kind="adamw", lr=0.1, weight_decay=0.02, warmup_steps=3)
+    pairs = [
+        (optimizer(config, steps=10), ours),
+        (tf.keras.optimizers.AdamW(Course(0.1, 3, 10, "constant"), weight_decay=0.02), keras),
+        (optimizer(OptimizerConfig(kind="adam", lr=0.1, warmup_steps=3), steps=10), without),
+    ]
+    for count in range(6):
+        slope = tf.constant(draw.normal(size=(4, 3)).astype(np.float32))
+        sparse = tf.IndexedSlices(slope[:2], tf.constant([3, 1]), tf.constant([4, 3]))
+        for adam, variable in pairs:
+            adam.apply_gradients([(sparse if count == 4 else slope, variable)])
+    np.testing.assert_allclose(ours, keras, atol=1e-5)
+    assert np.abs(ours.numpy() - without.numpy()).max() > 1e-3, "the decay must matter"
+
+
 @pytest.mark.parametrize(
     ("kind", "last", "middle"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers import Dropout
+from models.layers import CoarseDropout
 
 #: Hidden rows of the user compressor for each row that it leaves.
 WIDER = 2
@@ -46,7 +46,7 @@ class UserCompressor(tf.keras.layers.Layer):
         dense = tf.keras.layers.EinsumDense
         self.k = k
         self.widen: Any = None
-        self.drop = Dropout(dropout, seed=seed)
+        self.drop = CoarseDropout(dropout, seed=seed)
         self.norm = tf.keras.layers.LayerNormalization()
         self.mix = dense("bhr,hk->bkr", [k, None], activation="selu", bias_axes="k")
         self.batch_norm = tf.keras.layers.BatchNormalization()
@@ -70,7 +70,7 @@ class _Choice(tf.keras.layers.Layer):
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.winners = hidden // LOSERS
-        self.drops = [Dropout(dropout, seed=seed + i) for i in range(2)]
+        self.drops = [CoarseDropout(dropout, seed=seed + i) for i in range(2)]
         self.hidden = tf.keras.layers.Dense(hidden, "gelu")
         self.norm = tf.keras.layers.LayerNormalization()
         self.out = tf.keras.layers.Dense(size, "tanh")
@@ -108,7 +108,7 @@ class OfferCompressor(tf.keras.layers.Layer):
         mean, variance = inputs
         mixture = self.choice(description(mean, variance), training=training)
         mixture = tf.reshape(mixture, [-1, mean.shape[1], self.m])
-        return tf.einsum("bod,bom->bmd", mean, mixture)
+        return tf.matmul(mixture, mean, transpose_a=True)
 
 
 class MaskNet(tf.keras.layers.Layer):

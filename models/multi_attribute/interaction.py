@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers import Dropout
+from models.layers import CoarseDropout
 
 
 class Stack(tf.keras.layers.Layer):
@@ -42,7 +42,7 @@ class Stack(tf.keras.layers.Layer):
             tf.keras.layers.Dense(width, kernel_regularizer=rule, bias_regularizer=rule)
             for width in [*layers, *([out] if out else [])]
         ]
-        self.drops = [Dropout(dropout, seed=seed + i) for i in range(len(layers))]
+        self.drops = [CoarseDropout(dropout, seed=seed + i) for i in range(len(layers))]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return float32 [B, width]; of the inputs all but the first dimension are joined."""
@@ -92,7 +92,7 @@ class Bilinear(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.drop = Dropout(dropout, seed=seed)
+        self.drop = CoarseDropout(dropout, seed=seed)
         self.head = Stack(layers, out=1, dropout=dropout, l1=l1, seed=seed + 1)
         rule = tf.keras.regularizers.L1(l1) if l1 else None
         self.kernel = self.add_weight(
@@ -103,9 +103,19 @@ class Bilinear(tf.keras.layers.Layer):
     def pairs(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return s, float32 [G, I, J, A, k, m]."""
         kernel = self.drop(self.kernel, training=training)
-        # the kernel meets each user once, not each pair
-        met = tf.einsum("gikr,kmrd->gikmd", users, kernel)
-        return tf.einsum("gikmd,agjmd->gijakm", met, offers) + self.bias
+        k, m, d, _ = kernel.shape
+        groups, i = tf.shape(users)[0], tf.shape(users)[1]
+        versions, j = tf.shape(offers)[0], tf.shape(offers)[2]
+        # two products of matrices; tf.einsum turns its operands around in six dimensions, which
+        # takes longer than the products. The kernel meets each user once, not each pair
+        of_users = tf.transpose(tf.reshape(users, [-1, k, d]), [1, 0, 2])
+        of_kernel = tf.reshape(tf.transpose(kernel, [0, 2, 1, 3]), [k, d, m * d])
+        met = tf.reshape(of_users @ of_kernel, [k, groups, i, m, d])
+        met = tf.reshape(tf.transpose(met, [1, 3, 2, 0, 4]), [groups, m, i * k, d])
+        of_offers = tf.reshape(tf.transpose(offers, [1, 3, 2, 0, 4]), [groups, m, j * versions, d])
+        s = tf.reshape(tf.matmul(met, of_offers, transpose_b=True), [groups, m, i, k, j * versions])
+        s = tf.reshape(tf.transpose(s, [0, 2, 4, 3, 1]), [groups, i, j, versions, k, m])
+        return s + self.bias
 
     def call(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return float32 [G, I, J, A] of users [G, I, k, d] and offers [A, G, J, m, d]."""

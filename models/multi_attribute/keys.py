@@ -23,6 +23,8 @@ N_SUBSETS = 30_000
 MAX_PARTS = 50
 #: Groups of up to this quantile's size, and a few rows more, stay whole.
 QUANTILE, SLACK = 0.4, 5
+#: The largest number of an int64, and of rows that a batch is taken to have at most.
+_MOST, MAX_ROWS = 2**63 - 1, 2**31
 #: Groups thrown together: 2 and a Poisson number of this mean.
 MORE_GROUPS = 0.5
 
@@ -81,11 +83,12 @@ class KeyGenerator(Draws):
     def joined(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
         """Number the combinations of values of the chosen attributes, bool [n_attributes]."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
-        keys = tf.zeros_like(codes[:, 0])
-        for place, size in enumerate(self.sizes):
-            # numbered anew each time, or the product of all sizes would not fit an int64
-            keys = tf.unique(keys * size + codes[:, place], tf.int64).idx
-        return keys
+        keys, many = codes[:, 0], self.sizes[0]
+        for place, size in enumerate(self.sizes[1:], start=1):
+            if many * size > _MOST:
+                keys, many = tf.unique(keys, tf.int64).idx, MAX_ROWS
+            keys, many = keys * size + codes[:, place], many * size
+        return tf.unique(keys, tf.int64).idx
 
     def split(self, keys: tf.Tensor) -> tf.Tensor:
         """Split groups that are larger than most, each row going anywhere."""

@@ -71,10 +71,8 @@ class OfferTower(tf.keras.layers.Layer):
         if not (training and self.keys):
             return self.finished(vectors, tf.zeros_like(vectors), training=training)
         stacked = tf.stack(codes, axis=1)
-        drawn = [
-            group_moments(vectors, self.keys(stacked, training=True)) for _ in range(self.versions)
-        ]
-        means, variances = (tf.concat(parts, axis=0) for parts in zip(*drawn, strict=True))
+        drawn = tf.stack([self.keys(stacked, training=True) for _ in range(self.versions)])
+        means, variances = group_moments(vectors, drawn)
         return self.finished(means, variances, training=training)
 
     def embed(self, offers: Mapping[str, Lists]) -> tf.Tensor:

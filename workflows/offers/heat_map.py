@@ -30,7 +30,8 @@ def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str
     from matplotlib.figure import Figure
 
     side = _MARGIN + _CELL * max(len(names) for _, names in maps.values())
-    figure = Figure(figsize=(side * len(maps), side + 0.6), layout="constrained")
+    # the colours' bar needs an inch, or the maps shrink and leave a gap below the title
+    figure = Figure(figsize=(side * len(maps) + 1.0, side + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{title}: cosine of offers")
     panels = figure.subplots(1, len(maps), squeeze=False)[0]

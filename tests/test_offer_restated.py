@@ -1,0 +1,73 @@
+"""The fast training step against its formulas put down as they are read: loss and gradients."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy_offers as toy
+
+from models.columns import take
+from models.multi_attribute.config import OfferModel
+from models.multi_attribute.model import Asked, Model
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from restated_offers import Restated
+
+ROWS = 20
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A model without dropout or OR, whose every grouping is by kind."""
+    config = msgspec.structs.replace(toy.CONFIG, dropout=0.0, or_share=0.0, augmentations=1, l1=0.1)
+    made = toy.model(OfferModel(), config)
+    keys = Asked(made).towers[1].keys
+    assert keys is not None
+    monkeypatch.setattr(keys, "subsets", tf.constant([[False, True]]))
+    return made
+
+
+def batch() -> dict[str, tf.Tensor]:
+    return {k: tf.constant(v) for k, v in take(toy.events(ROWS), np.arange(ROWS)).items()}
+
+
+def fast(made: Model) -> tuple[float, list[np.ndarray]]:
+    """Return the loss of the step that trains, and the gradient of each weight."""
+    with tf.GradientTape() as tape:
+        prediction = made(batch(), training=True)
+        cross = tf.nn.sigmoid_cross_entropy_with_logits(prediction.targets, prediction.outputs)
+        loss = tf.reduce_mean(cross) + tf.add_n(made.losses)
+    return float(loss), dense(tape.gradient(loss, made.trainable_variables))
+
+
+def slow(made: Model, chosen: list[bool]) -> tuple[float, list[np.ndarray]]:
+    """Return the same of the restatement that groups by the chosen attributes."""
+    restated = Restated(made, tf.constant([chosen]), size=5, versions=1)
+    with tf.GradientTape() as tape:
+        made(batch(), training=True)  # the penalties are those of the last call
+        loss = restated.loss(batch())
+    return float(loss), dense(tape.gradient(loss, made.trainable_variables))
+
+
+def dense(gradients: list[tf.Tensor]) -> list[np.ndarray]:
+    return [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+
+
+def test_the_step_has_the_loss_and_the_gradients_of_the_formulas(made: Model) -> None:
+    (ours, slopes), (hand, by_hand) = fast(made), slow(made, [False, True])
+    assert ours == pytest.approx(hand, rel=1e-5)
+    for weight, found, expected in zip(made.trainable_variables, slopes, by_hand, strict=True):
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, atol=1e-4 * size + 1e-7, err_msg=weight.name)
+
+
+def test_another_grouping_has_others(made: Model) -> None:
+    (ours, slopes), (hand, by_hand) = fast(made), slow(made, [True, False])
+    assert abs(ours - hand) > 1e-4
+    gaps = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(slopes, by_hand, strict=True)]
+    assert max(gaps) > 0.1
