@@ -8,6 +8,7 @@ a number.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -189,6 +190,21 @@ def width(tower: Tower) -> int:
 
 #: Traced once a tower; validation asks after every epoch.
 _COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
+#: Batches that a tower has embedded without being traced.
+_UNTRACED: WeakKeyDictionary[Tower, int] = WeakKeyDictionary()
+#: Tracing takes as long as so many calls.
+_TRACING = 8
+
+
+def _function(
+    tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
+) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Return the tower as a function of that many batches; traced once that has paid for itself."""
+    before = _UNTRACED.get(tower, 0)
+    if before + batches > _TRACING:
+        return _compiled(tower, like)
+    _UNTRACED[tower] = before + batches
+    return lambda batch: tower(batch, training=False)
 
 
 def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
@@ -223,9 +239,10 @@ def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDAr
     """
     columns = {name: columns[name] for name in tower.schema.column_names}
     count = n_rows(columns)
-    call = _compiled(tower, take(columns, np.arange(0)))
+    batches = np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+    call = _function(tower, take(columns, np.arange(0)), len(batches))
     parts = [
         call({name: tf.constant(v) for name, v in take(columns, rows).items()}).numpy()
-        for rows in np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+        for rows in batches
     ]
     return np.concatenate(parts).astype(np.float32, copy=False)

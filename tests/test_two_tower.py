@@ -11,7 +11,8 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
-from models.columns import as_array, take
+from models import towers
+from models.columns import as_array, take, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.in_batch import softmax_loss
 from models.layers import HistoryPool, ItemBias
@@ -225,6 +226,19 @@ def test_m06_normalized_outputs_have_length_one():
         vectors = embed(tower, columns)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
         assert vectors.std(axis=0).min() > 0.01
+
+
+def test_a_tower_says_the_same_before_and_after_it_is_traced():
+    names = ("user_id", "age", "hobbies", "history_item_id", "item_id")
+    layers = {"query_layers": (9, 6), "item_layers": (6,), "item_bias": False}
+    tower = TOY.build(*names, combine="concat", normalize=True, **layers).query_encoder
+    rows = {name: take_rows(TOY.train[name], np.arange(5)) for name in tower.schema.column_names}
+    said = [embed(tower, rows, batch_size=2) for _ in range(2)]
+    assert tower not in towers._COMPILED
+    said += [embed(tower, rows, batch_size=2) for _ in range(2)]
+    assert tower in towers._COMPILED
+    for again in said[1:]:
+        np.testing.assert_allclose(again, said[0], rtol=1e-6, atol=1e-7)
 
 
 def test_the_item_bias_is_one_more_dimension_beside_the_unit_vector():
