@@ -60,6 +60,15 @@ def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 
 
+def write_vectors(table: pa.Table, path: Path) -> None:
+    """Write a table of embeddings as parquet.
+
+    Without dictionaries: hardly a number stands there twice, and looking for one takes longer than
+    writing.
+    """
+    pq.write_table(table, path, use_dictionary=False)
+
+
 def as_array(column: Column) -> npt.NDArray[np.integer]:
     """Return a column of whole numbers, one a row.
 

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from peers.ours import world  # chooses the device first
 from peers.pace import arguments, peak
 
+from models.columns import fixed_lists, write_vectors
 from models.exact import search
 from models.towers import embed
 
@@ -35,8 +35,8 @@ def main() -> None:
     items = embed(made.model.candidate_encoder, made.items)
     embedded = time.perf_counter()
     for name, matrix in (("users", vectors), ("items", items)):
-        lists = pa.FixedSizeListArray.from_arrays(matrix.ravel(), matrix.shape[1])
-        pq.write_table(pa.table({"embedding": lists}), options.data / f"{name}.parquet")
+        table = pa.table({"embedding": fixed_lists(matrix)})
+        write_vectors(table, options.data / f"{name}.parquet")
     written = time.perf_counter()
     top = search(vectors, items, K, exclude=made.seen.take(np.arange(n)))
     ranked = time.perf_counter()
