@@ -19,6 +19,8 @@ Columns = Mapping[str, Column]
 USER_ROW, ITEM_ROW = "user_row", "item_row"
 #: What a row counts in the loss, for the loss alone; absent where all count the same.
 ROW_WEIGHT = "row_weight"
+#: The property by which a column of weights names the list whose values they weigh.
+WEIGHTS_OF = "weights_of"
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 
