@@ -19,6 +19,8 @@ Columns = Mapping[str, Column]
 USER_ROW, ITEM_ROW = "user_row", "item_row"
 #: What a row counts in the loss, for the loss alone; absent where all count the same.
 ROW_WEIGHT = "row_weight"
+#: The property by which a column of weights names the list whose values they weigh.
+WEIGHTS_OF = "weights_of"
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 
@@ -58,6 +60,15 @@ def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
         vectors: float32 [n, d].
     """
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
+def write_vectors(table: pa.Table, path: Path) -> None:
+    """Write a table of embeddings as parquet.
+
+    Without dictionaries: hardly a number stands there twice, and looking for one takes longer than
+    writing.
+    """
+    pq.write_table(table, path, use_dictionary=False)
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
 
+from models.blas import product, side_by_side, threads
 from models.retriever import (
     NO_ITEM,
     Bools,
@@ -23,6 +23,7 @@ from models.retriever import (
     TopK,
     blocks,
     check_k,
+    room,
 )
 
 
@@ -127,18 +128,25 @@ def search(
     lists = np.full((len(vectors), k), NO_ITEM, np.int64)
     bests = np.full((len(vectors), k), -np.inf, np.float32)
     slack = error_bound(vectors, longest)
-    buffer = np.empty(0, np.float32)  # one for all blocks: fresh memory costs more than the product
-    for rows in blocks(len(vectors), len(items), at_least=_ROWS):
-        shape = (rows.stop - rows.start, len(items))
-        buffer = buffer if buffer.size else np.empty(shape, np.float32)
-        scores = _product(vectors[rows], items, out=buffer[: shape[0]])
-        if hidden is not None:
-            scores[:, hidden] = -np.inf
-        if exclude is not None:
-            out = exclude.take(np.arange(rows.start, rows.stop))
-            known = out.values >= 0
-            scores[out.owners()[known], out.values[known]] = -np.inf
-        _rank(vectors[rows], items, scores, slack[rows], TopK(lists[rows], bests[rows]))
+    n_threads = max(1, min(threads(), _MOST_THREADS, room(len(items)) // _FEW_ROWS))
+    parts = list(blocks(len(vectors), len(items), at_least=_ROWS, at_a_time=n_threads))
+    todo = iter(parts)
+
+    def work() -> None:
+        buffer = np.empty(0, np.float32)  # one for all: fresh memory costs more than the product
+        for rows in todo:
+            shape = (rows.stop - rows.start, len(items))
+            buffer = buffer if len(buffer) >= shape[0] else np.empty(shape, np.float32)
+            scores = product(vectors[rows], items, out=buffer[: shape[0]])
+            if hidden is not None:
+                scores[:, hidden] = -np.inf
+            if exclude is not None:
+                out = exclude.take(np.arange(rows.start, rows.stop))
+                known = out.values >= 0
+                scores[out.owners()[known], out.values[known]] = -np.inf
+            _rank(vectors[rows], items, scores, slack[rows], TopK(lists[rows], bests[rows]))
+
+    side_by_side(work, max(1, min(n_threads, len(parts))))
     return TopK(lists, bests)
 
 
@@ -148,17 +156,10 @@ _GROUPS, _MIN_GROUPS = 4, 512
 _PAIRS = 512
 #: Rows that the product should have at a time: it rearranges the whole catalogue first.
 _ROWS = 128
-
-
-def _product(queries: Floats, items: Floats, *, out: Floats) -> Floats:
-    """Write all scores into `out`, float32 [n_queries, n_items].
-
-    By SciPy's BLAS, not NumPy's: NumPy 1.23 brings one of 2022, which does not know the processors
-    made since and then uses the instructions of 2004 (4 times slower, benchmarks/NOTES.md).
-    """
-    if out.size:
-        blas.sgemm(1.0, items.T, queries.T, trans_a=True, c=out.T, overwrite_c=True)
-    return out
+#: Rows that it must have, or two threads that each rearrange are slower than one product in two.
+_FEW_ROWS = 16
+#: Threads that rank; what many more of them would do for the interpreter's lock was not measured.
+_MOST_THREADS = 8
 
 
 def looked_through(items: Floats) -> float:

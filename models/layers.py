@@ -1,7 +1,8 @@
-"""Keras layers that Merlin lacks: a pooled history, one-hots, an item bias, id dropout."""
+"""Keras layers that Merlin lacks: pooled histories and weighted lists, one-hots, an item bias."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -79,6 +80,69 @@ class HistoryPool(tf.keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
         """[B, dim] under the column's name."""
         return {self.column: tf.TensorShape([None, self.table.output_dim])}
+
+
+class WeightedMean(tf.keras.layers.Layer):
+    """Lists of categories as the weighted mean of their embeddings.
+
+        Σ_k w_k e(code_k) / Σ_k w_k
+
+    Missing values are left out with their weights; the mean of nothing, and one whose weights are
+    all zero, is the zero vector.
+
+    Args:
+        schema: the lists of codes, and the lists of their weights.
+        weights: column of codes → column of its weights.
+        tables: column of codes → Keras Embedding [n_codes, dim].
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        weights: Mapping[str, str],
+        tables: Mapping[str, tf.keras.layers.Embedding],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+        self.weights_of = dict(weights)
+        self.tables = dict(tables)
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self._schema
+
+    def build(self, input_shape: Any) -> None:
+        """Make the tables' weights, each under its column's name: HDF5 asks for names."""
+        for column, table in self.tables.items():
+            with tf.name_scope(column):
+                table.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+        """Return {column of codes: float32 [B, dim]}; inputs are ragged [B, None, 1]."""
+        return {
+            column: _weighted_mean(inputs[column], inputs[self.weights_of[column]], table)
+            for column, table in self.tables.items()
+        }
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
+        """[B, dim] under the name of each column of codes."""
+        return {c: tf.TensorShape([None, table.output_dim]) for c, table in self.tables.items()}
+
+
+def _weighted_mean(
+    lists: tf.RaggedTensor, weights: tf.RaggedTensor, table: tf.keras.layers.Embedding
+) -> tf.Tensor:
+    codes = tf.reshape(lists.flat_values, [-1])
+    counts = tf.reshape(weights.flat_values, [-1]) * tf.cast(codes >= UNSEEN, tf.float32)
+    rows, n_rows = lists.value_rowids(), lists.nrows()
+    vectors = tf.nn.embedding_lookup(table.embeddings, codes)
+    total = tf.math.unsorted_segment_sum(counts[:, None] * vectors, rows, n_rows)
+    norm = tf.math.unsorted_segment_sum(counts, rows, n_rows)
+    mean = tf.math.divide_no_nan(total, norm[:, None])
+    return tf.ensure_shape(mean, [None, table.output_dim])
 
 
 class OneHot(tf.keras.layers.Layer):

@@ -272,16 +272,23 @@ def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
     return top
 
 
-def blocks(n_queries: int, n_items: int, *, at_least: int = 1) -> Iterator[slice]:
+def room(n_items: int) -> int:
+    """Return of how many queries the scores of the whole catalogue may be in memory."""
+    return 4 * (BLOCK_SCORES // max(1, n_items))
+
+
+def blocks(
+    n_queries: int, n_items: int, *, at_least: int = 1, at_a_time: int = 1
+) -> Iterator[slice]:
     """Cut queries into slices whose scores against the whole catalogue fit in memory.
 
     Args:
         n_queries: to be cut.
         n_items: size of the catalogue.
         at_least: queries that a slice should have; for them it may be four times as large.
+        at_a_time: slices that share that memory.
     """
-    fit = BLOCK_SCORES // max(1, n_items)
-    step = max(1, fit, min(at_least, 4 * fit))
+    step = max(1, room(n_items) // 4 // at_a_time, min(at_least, room(n_items) // at_a_time))
     for start in range(0, n_queries, step):
         yield slice(start, min(start + step, n_queries))
 

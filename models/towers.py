@@ -1,13 +1,14 @@
 """One tower from a schema: Merlin's encoder, with the pooled history and the bias that it lacks.
 
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
-each CATEGORICAL by an embedding (lists by the mean of theirs) or a one-hot, and each CONTINUOUS as
-a number.
+each CATEGORICAL by an embedding (lists by the mean of theirs, weighted by the
+weights beside them) or a one-hot, and each CONTINUOUS as a number.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -18,9 +19,9 @@ import numpy.typing as npt
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.columns import Columns, n_rows, take
+from models.columns import WEIGHTS_OF, Columns, n_rows, take
 from models.config import UNSEEN, TwoTowerConfig
-from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias, OneHot
+from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias, OneHot, WeightedMean
 
 #: What the rest of the house calls Merlin's class.
 Tower: TypeAlias = mm.Encoder
@@ -38,11 +39,13 @@ class Input:
         name: of the column.
         domain: whose codes they are; None for a number.
         is_list: whether a cell is a list.
+        weights_of: the list whose values its numbers weigh; None for any other column.
     """
 
     name: str
     domain: str | None
     is_list: bool
+    weights_of: str | None = None
 
 
 def inputs_of(tower: Tower) -> list[Input]:
@@ -52,6 +55,7 @@ def inputs_of(tower: Tower) -> list[Input]:
             column.name,
             column.int_domain.name if Tags.CATEGORICAL in column.tags else None,
             column.is_list,
+            column.properties.get(WEIGHTS_OF),
         )
         for column in tower.schema
     ]
@@ -60,6 +64,8 @@ def inputs_of(tower: Tower) -> list[Input]:
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
     """Return the inputs of the query tower and of the item tower."""
     inputs = schema.select_by_tag(Tags.CATEGORICAL) + schema.select_by_tag(Tags.CONTINUOUS)
+    lists = inputs.column_names
+    inputs += Schema([c for c in schema if c.properties.get(WEIGHTS_OF) in lists])
     query = inputs.select_by_tag(Tags.USER) + inputs.select_by_tag(Tags.CONTEXT)
     return query, inputs.select_by_tag(Tags.ITEM)
 
@@ -81,11 +87,18 @@ def build_tower(
     one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
     embedded = schema.excluding_by_name(one_hot.column_names)
     histories = embedded.select_by_tag(Tags.SEQUENCE)
-    plain = embedded.excluding_by_tag(Tags.SEQUENCE)
+    weights = {c.properties[WEIGHTS_OF]: c.name for c in schema if WEIGHTS_OF in c.properties}
+    plain = embedded.excluding_by_tag(Tags.SEQUENCE).excluding_by_name(list(weights))
     categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
     branches: dict[str, Any] = {}
     if categorical:
         branches["categorical"] = _embeddings(name, categorical, config, seed)
+    if weights:
+        weighted = schema.select_by_name(list(weights))
+        made = _embeddings(name, weighted, config, seed + len(categorical))
+        tables = {c.name: _table(made, c) for c in weighted}
+        both = weighted + schema.select_by_name(list(weights.values()))
+        branches["weighted"] = WeightedMean(both, weights, tables)
     if one_hot:
         branches["one_hot"] = OneHot(one_hot)
     if continuous:
@@ -153,7 +166,7 @@ def _embeddings(
     )
 
 
-def _table(tower: Tower, column: ColumnSchema) -> tf.keras.layers.Embedding:
+def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
     """Return the tower's table of the domain that a column shares."""
     domain = column.int_domain.name
     for block in tower.submodules:
@@ -189,6 +202,22 @@ def width(tower: Tower) -> int:
 
 #: Traced once a tower; validation asks after every epoch.
 _COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
+#: Batches that a tower has embedded without being traced.
+_UNTRACED: WeakKeyDictionary[Tower, int] = WeakKeyDictionary()
+#: Tracing takes as long as so many calls.
+_TRACING = 8
+
+
+def _function(
+    tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
+) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Return the tower as a function of that many batches; traced once that has paid for itself."""
+    before = _UNTRACED.get(tower, 0)
+    # of lists Merlin would trace a function of its own for every new number of values
+    if before + batches > _TRACING or any(column.is_list for column in tower.schema):
+        return _compiled(tower, like)
+    _UNTRACED[tower] = before + batches
+    return lambda batch: tower(batch, training=False)
 
 
 def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
@@ -223,9 +252,10 @@ def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDAr
     """
     columns = {name: columns[name] for name in tower.schema.column_names}
     count = n_rows(columns)
-    call = _compiled(tower, take(columns, np.arange(0)))
+    batches = np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+    call = _function(tower, take(columns, np.arange(0)), len(batches))
     parts = [
         call({name: tf.constant(v) for name, v in take(columns, rows).items()}).numpy()
-        for rows in np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+        for rows in batches
     ]
     return np.concatenate(parts).astype(np.float32, copy=False)

@@ -6,12 +6,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from impressions import RAW, Impressions, Line
 
+from workflows import recipe as recipes
+from workflows.device import Device
+from workflows.embedding import RawTower
 from workflows.errors import RecipeError
-from workflows.etl import sources
+from workflows.etl import etl, sources
+from workflows.export import export
 from workflows.sample import sample
+from workflows.store import Store
+from workflows.train import train
 
 
 @pytest.fixture
@@ -181,3 +190,39 @@ def test_reading_is_no_loop_over_rows(tmp_path: Path) -> None:
     rows = sum(len(chunk) for chunk in sources.stream(raw.recipe(), "log", raw.folder))
     assert rows == 99_800
     assert time.perf_counter() - start < 20  # 1 s on two idle cores
+
+
+# ── weights, from the raw files to the export ──
+
+
+@pytest.mark.slow
+def test_m07_lists_are_weighed_from_the_raw_files_to_the_export(tmp_path: Path) -> None:
+    folder = sample("aliccp", "tiny", tmp_path / "raw").folder
+    path = Path(__file__).parents[1] / "recipes" / "aliccp.yaml"
+    small = ["train.epochs=1", "evaluate.ks=[10]", "train.monitor=val_recall@10"]
+    recipe, store = recipes.load(path, small, variant="lists"), Store(tmp_path / "run")
+    device = Device("cpu", "asked for by a test")
+    etl(recipe, store, device, data=folder)
+    train(recipe, store, device)
+    exported = export(recipe, store, device).folder  # which checks both forms of both towers
+    users = pq.read_table(exported / "user_features.parquet")
+    for name in ("user_shops", "user_intentions", "user_brands", "user_categories"):
+        lists, weights = users[name].to_pylist(), users[f"{name}_weight"].to_pylist()
+        assert [len(w) for w in weights] == [len(v) for v in lists]
+        assert max(map(max, weights)) > min(map(min, weights)) > 0
+        codes, encoded = (users[f"{name}{end}_input"].to_pylist() for end in ("", "_weight"))
+        assert [len(v) for v in codes] == [len(v) for v in lists]
+        assert encoded == weights
+    tower = RawTower.open(exported / "query_tower_raw")
+    vectors = pq.read_table(exported / "user_embeddings.parquet")["embedding"]
+    expected = np.array(vectors.to_pylist(), np.float32)
+    np.testing.assert_allclose(tower.embed(users), expected, rtol=1e-4, atol=1e-5)
+    # what nobody tells weighs 1
+    weights = [name for name in users.column_names if name.endswith("_weight")]
+    ones = users
+    for name in weights:
+        of = pa.array([[1.0] * len(v) for v in users[name].to_pylist()], pa.list_(pa.float32()))
+        ones = ones.set_column(ones.column_names.index(name), name, of)
+    plain = tower.embed(users.drop_columns(weights))
+    np.testing.assert_allclose(plain, tower.embed(ones), rtol=1e-4, atol=1e-5)
+    assert np.abs(plain - expected).max() > 1e-3

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.columns import as_array, from_arrow, n_rows, read_columns, take, take_rows
+from models.columns import (
+    as_array,
+    fixed_lists,
+    from_arrow,
+    n_rows,
+    read_columns,
+    take,
+    take_rows,
+    write_vectors,
+)
 from models.retriever import Ragged
 
 LISTS = [[3, 1], [], [7], [2, 2, 9], []]
@@ -107,3 +116,12 @@ def test_lists_are_no_array():
     assert as_array(COLUMNS["code"]) is COLUMNS["code"]
     with pytest.raises(TypeError, match="one number a row was expected, got lists"):
         as_array(COLUMNS["genres"])
+
+
+def test_vectors_are_read_as_they_were_written(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    table = pa.table({"item_id": [f"i{n}" for n in range(300)], "embedding": fixed_lists(vectors)})
+    write_vectors(table, tmp_path / "vectors.parquet")
+    assert pq.read_table(tmp_path / "vectors.parquet").equals(table)
+    group = pq.ParquetFile(tmp_path / "vectors.parquet").metadata.row_group(0)
+    assert not any(group.column(i).has_dictionary_page for i in range(group.num_columns))

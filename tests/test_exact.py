@@ -94,6 +94,24 @@ def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k
         assert (np.sort(scores, axis=1)[:, -21] == best[:, -1]).any()
 
 
+def test_lists_do_not_tell_how_many_threads_made_them(monkeypatch):
+    draw = np.random.default_rng(4)
+    users, items = (draw.normal(size=(n, 16)).astype(np.float32) for n in (90, 700))
+    exclude = Ragged.from_pairs(np.repeat(np.arange(90), 5), draw.integers(0, 700, 450), n_lists=90)
+    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 700 * 8)
+    monkeypatch.setattr(models.exact, "_ROWS", 4)
+    monkeypatch.setattr(models.exact, "_FEW_ROWS", 1)
+    made = []
+    for n_threads in (1, 2, 5):
+        monkeypatch.setattr(models.exact, "threads", lambda n=n_threads: n)
+        made.append(search(users, items, 20, exclude=exclude))
+    for row in range(90):
+        assert made[0].items[row].tolist() == by_hand(users[row], items, exclude[row].tolist())[:20]
+    for other in made[1:]:
+        np.testing.assert_array_equal(other.items, made[0].items)
+        np.testing.assert_array_equal(other.scores, made[0].scores)
+
+
 #: Scores of which some are equal, zeros of both signs among them.
 SCORES = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -0.0, 1.0, -1.0]))
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import CPU, Run, Tiny
 
+import models.two_tower
 import workflows.export as module
 from models.retriever import Queries
 from models.two_tower import TwoTower
@@ -311,7 +312,7 @@ def test_embeddings_that_are_all_the_same_are_refused(branch, unchecked, monkeyp
         vectors = embed(tower, columns)
         return vectors if "history_item_id" in columns else np.ones_like(vectors)
 
-    monkeypatch.setattr(module, "embed", constant)
+    monkeypatch.setattr(models.two_tower, "embed", constant)  # which embeds the items
     with pytest.raises(
         ArtifactError, match=r"all \d+ item embeddings are the same: the item tower learnt nothing"
     ):

@@ -17,6 +17,7 @@ from models.layers import (
     IdDropout,
     ItemBias,
     OneHot,
+    WeightedMean,
 )
 
 N_CODES, DIM = 12, 4
@@ -254,3 +255,60 @@ def test_m02_a_list_is_the_mean_of_its_codes_and_an_empty_one_nothing():
     found = layer({"colour": tf.ones([3, 1], tf.int32), "tags": lists})["tags"].numpy()
     expected = [[0, 0, 2 / 3, 0, 1 / 3], [0] * 5, [0, 1, 0, 0, 0]]
     assert found == pytest.approx(np.array(expected))
+
+
+# ── weighted lists ──
+
+CODES = [[], [5], [3, 7, 3], [4, 9], [1, 0, 6], [1]]
+WEIGHTS = [[], [0.25], [2.0, 1.0, 0.5], [0.0, 0.0], [8.0, 8.0, 3.0], [4.0]]
+
+
+def weighted_mean() -> WeightedMean:
+    lists = categories("shops", Tags.USER, size=N_CODES)
+    weights = ColumnSchema("shops_weight", dtype=np.float32, dims=(None, None))
+    table = tf.keras.layers.Embedding(N_CODES, DIM)
+    layer = WeightedMean(Schema([lists, weights]), {"shops": "shops_weight"}, {"shops": table})
+    layer(weighted([[3]], [[1.0]]))  # builds the table
+    table.set_weights([np.random.default_rng(0).normal(size=(N_CODES, DIM)).astype(np.float32)])
+    return layer
+
+
+def weighted(codes: list[list[int]], weights: list[list[float]]) -> dict[str, tf.RaggedTensor]:
+    """Merlin's form of two list columns: [B, None, 1]."""
+    return {
+        "shops": tf.ragged.constant(codes, tf.int32, ragged_rank=1)[..., None],
+        "shops_weight": tf.ragged.constant(weights, tf.float32, ragged_rank=1)[..., None],
+    }
+
+
+def weighted_by_hand(table: np.ndarray) -> np.ndarray:
+    """Without padding (0) and missing values (1); of nothing, zeros."""
+    means = np.zeros((len(CODES), DIM))
+    for row, (codes, weights) in enumerate(zip(CODES, WEIGHTS, strict=True)):
+        known = [(c, w) for c, w in zip(codes, weights, strict=True) if c > 1 and w > 0]
+        if known:
+            of, by = zip(*known, strict=True)
+            means[row] = np.average(table[list(of)].astype(np.float64), axis=0, weights=by)
+    return means
+
+
+def test_m07_a_weighted_list_is_the_weighted_mean_and_zero_where_nothing_counts():
+    layer = weighted_mean()
+    found = layer(weighted(CODES, WEIGHTS))["shops"].numpy()
+    expected = weighted_by_hand(layer.tables["shops"].get_weights()[0])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert (found[[0, 3, 5]] == 0).all()  # not NaN
+    assert (found[[1, 2, 4]] != 0).all()
+
+
+def test_m07_only_the_rows_that_count_have_gradients():
+    layer = weighted_mean()
+    table = layer.tables["shops"].embeddings
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(weighted(CODES, WEIGHTS))["shops"])
+    gradient = tape.gradient(total, table)
+    assert isinstance(gradient, tf.IndexedSlices)
+    expected = np.zeros((N_CODES, DIM))
+    # row 1: all of 5; row 2: 3 has 2.5 of 3.5, 7 the rest; row 4: 6 alone is known
+    expected[[5, 3, 7, 6]] = np.array([1, 2.5 / 3.5, 1 / 3.5, 1])[:, None]
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, rtol=1e-6, atol=1e-9)

@@ -234,12 +234,29 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ("features.item.kind=label", "features.item: an id has role user or item and kind categ"),
         ("features.x={role: user, null: mean}", "features.x: null and indicator are for kind num"),
         ("features.x={role: user, indicator: true}", "null and indicator are for kind number"),
-        ("features.x={role: user, separator: ','}", "features.x: separator is for kind categories"),
+        ("features.x={role: user, separator: ','}", "features.x: separator is for kinds cat"),
         (
             "features.x={role: user, kind: number, vocabulary: {min_count: 2}}",
             "features.x: vocabulary is for kinds category and categories",
         ),
         ("features.when={role: time, vocabulary: {min_count: 2}}", "features.when: vocabulary is"),
+        (
+            "features.x={role: user, weights: w}",
+            "features.x: weights is for inputs of kind categories",
+        ),
+        (
+            "features.x={role: user, kind: categories, input: false, weights: w}",
+            "features.x: weights is for inputs of kind categories",
+        ),
+        (
+            "features.x={role: user, kind: categories, weights: w}",
+            "features.x.weights names 'w', which is no feature of kind weights; known: none",
+        ),
+        (
+            "features.x={role: user, kind: weights}",
+            "features.x has kind weights, and 0 lists name it in their `weights`; expected one",
+        ),
+        ("features.x={role: weight, kind: weights}", "kind weights is for roles user, item and"),
         ("features.x={role: user, unit: ms}", "features.x: unit is for role time"),
         ("interactions=logs", r"interactions names 'logs', which is not one of the sources \(log"),
         ("join=[{table: zz, on: user}]", "join names 'zz', which is not one of the sources"),
@@ -616,3 +633,20 @@ def test_any_valid_recipe_survives_yaml_and_back(
     text = yaml.safe_dump(recipe.to_dict(), allow_unicode=True)
     back = recipes.parse(yaml.load(text, Loader), where="r.yaml")
     assert back == recipe
+
+
+def test_a_list_and_its_weights_name_each_other(minimal: Path) -> None:
+    lists = "features.shops={role: user, kind: categories, weights: shops_weight}"
+    weights = "features.shops_weight={role: user, kind: weights}"
+    found = recipes.load(minimal, [lists, weights])
+    assert found.features["shops"].weights == "shops_weight"
+    assert not found.features["shops_weight"].encoded
+    wrong = lists.replace("shops_weight", "shop_weight")
+    with pytest.raises(RecipeError, match=r"'shop_weight', .* Did you mean 'shops_weight'\? known"):
+        recipes.load(minimal, [wrong, weights])
+    with pytest.raises(RecipeError, match="shops and shops_weight must have the same role"):
+        recipes.load(minimal, [lists, weights.replace("user", "item")])
+    with pytest.raises(RecipeError, match="shops_weight has kind weights, and 2 lists name it"):
+        recipes.load(minimal, [lists, lists.replace("shops=", "brands="), weights])
+    with pytest.raises(RecipeError, match="'shops' one_hot, which knows no weights"):
+        recipes.load(minimal, [lists, weights, "model={combine: concat, dims: {shops: one_hot}}"])

@@ -555,6 +555,39 @@ def test_a_text_column_of_such_a_name_is_none(tmp_path: Path) -> None:
     assert read(tmp_path) == [{"user": "u", "tags": ["a", "b"]}]
 
 
+def weighing(**more: Any) -> dict[str, Any]:
+    """Features by which `tags` are weighed by a column `n`."""
+    return {
+        "tags": {"role": "item", "kind": "categories", "separator": "|", "weights": "n"},
+        "n": {"role": "item", "kind": "weights", **more},
+    }
+
+
+def test_weights_may_be_text_with_a_separator_and_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,tags,n\nu,a|b,1|0.5\nv,,\n", encoding="utf-8")
+    found = read(tmp_path, features=weighing(separator="|"))
+    assert found[0] == {"user": "u", "tags": ["a", "b"], "n": [1.0, 0.5]}
+    assert not found[1]["tags"]
+    assert not found[1]["n"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], r"row 2: 1 weights for 2 values\. Expected one each"),
+        ([[1.0, 2.0], [3.0, -1.0]], r"row 2: the weight -1\.0 is below 0\. Mend it"),
+        ([[1.0, 2.0], [3.0, math.inf]], r"row 2: inf is no weight\. Expected a finite number"),
+    ],
+)
+def test_weights_that_the_recipe_names_are_checked(
+    tmp_path: Path, weights: list[Any], message: str
+) -> None:
+    rows = pa.table({"user": ["u", "v"], "tags": [["a", "b"]] * 2, "n": weights})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=rf"log\.parquet, column 'n', {message}"):
+        read(tmp_path, "log.parquet", features=weighing())
+
+
 # ── nulls ───────────────────────────────────────────────────────────────────────────────
 
 

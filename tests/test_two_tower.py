@@ -11,10 +11,12 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
-from models.columns import as_array, take
+from models import towers
+from models.batches import Batches
+from models.columns import WEIGHTS_OF, as_array, take, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
 from models.in_batch import softmax_loss
-from models.layers import HistoryPool, ItemBias
+from models.layers import HistoryPool, ItemBias, WeightedMean
 from models.retriever import Queries, Ragged
 from models.sampled_softmax import ITEM, QUERY
 from models.towers import TowerError, embed, tower_schemas, width
@@ -225,6 +227,65 @@ def test_m06_normalized_outputs_have_length_one():
         vectors = embed(tower, columns)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
         assert vectors.std(axis=0).min() > 0.01
+
+
+def test_lists_with_weights_enter_a_tower_by_their_weighted_mean_and_are_learnt():
+    draw = np.random.default_rng(5)
+    columns, train, users, items = [], dict(TOY.train), dict(TOY.users), dict(TOY.items)
+    for name, side, table in (("hobbies", Tags.USER, users), ("genres", Tags.ITEM, items)):
+        properties = {WEIGHTS_OF: name}
+        dims = (None, None)
+        column = ColumnSchema(
+            f"{name}_weight", tags=[side], properties=properties, dtype=np.float32, dims=dims
+        )
+        columns.append(column)
+        lists = table[name]
+        weights = draw.uniform(0.5, 9, size=len(lists.values)).astype(np.float32)
+        table[column.name] = Ragged(weights, lists.offsets)
+        of = "user_row" if side == Tags.USER else "item_row"
+        train[column.name] = take_rows(table[column.name], train[of])
+    schema = TOY.schema("user_id", "hobbies", "item_id", "genres") + Schema(columns)
+    config = TwoTowerConfig(dim=6, combine="concat", dropout=0.0, item_bias=False)
+    facts = replace(TOY.facts(), items=items)
+    model = build(schema, config, LossConfig(kind="full"), facts, seed=1)
+    names = [weight.name for weight in model.trainable_weights]  # HDF5 asks for different ones
+    assert len(set(names)) == len(names) == 4
+    layers = []
+    for tower, rows, (key, name) in (
+        (model.query_encoder, users, ("user_id", "hobbies")),
+        (model.candidate_encoder, items, ("item_id", "genres")),
+    ):
+        layers.append(weights_of(tower, WeightedMean).tables[name])
+        table = layers[-1].get_weights()[0]
+        means = np.zeros((len(rows[key]), 6))
+        for row in np.flatnonzero(rows[name].lengths):
+            vectors = table[rows[name][row]].astype(np.float64)
+            means[row] = np.average(vectors, axis=0, weights=rows[f"{name}_weight"][row])
+        expected = np.concatenate([means, tables(model)[key][rows[key]]], axis=1)
+        found = embed(tower, rows)
+        # the branches of a tower are joined in the order of their columns' names
+        order = [name, key] if name < key else [key, name]
+        halves = dict(zip((name, key), np.split(expected, 2, axis=1), strict=True))
+        expected = np.concatenate([halves[n] for n in order], axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    before = [layer.get_weights()[0] for layer in layers]
+    columns = {name: train[name] for name in model.schema.column_names}
+    compiled(model).fit(Batches(columns, batch_size=64, seed=1), epochs=1, verbose=0)
+    for layer, fresh in zip(layers, before, strict=True):
+        assert (np.abs(layer.get_weights()[0] - fresh).max(axis=1) > 1e-3).sum() > 3
+
+
+def test_a_tower_says_the_same_before_and_after_it_is_traced():
+    names = ("user_id", "age", "shop", "item_id")
+    layers = {"query_layers": (9, 6), "item_layers": (6,), "item_bias": False}
+    tower = TOY.build(*names, combine="concat", normalize=True, **layers).query_encoder
+    rows = {name: take_rows(TOY.train[name], np.arange(5)) for name in tower.schema.column_names}
+    said = [embed(tower, rows, batch_size=2) for _ in range(2)]
+    assert tower not in towers._COMPILED
+    said += [embed(tower, rows, batch_size=2) for _ in range(2)]
+    assert tower in towers._COMPILED
+    for again in said[1:]:
+        np.testing.assert_allclose(again, said[0], rtol=1e-6, atol=1e-7)
 
 
 def test_the_item_bias_is_one_more_dimension_beside_the_unit_vector():

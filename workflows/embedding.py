@@ -19,6 +19,8 @@ from workflows.errors import DataError
 
 #: What a list of categories or a history is.
 TEXTS = pa.list_(pa.string())
+#: What the weights of a list's values are.
+NUMBERS = pa.list_(pa.float32())
 #: Rows that are embedded at a time.
 BATCH = 4096
 
@@ -28,7 +30,7 @@ class RawTower:
     """A tower that takes raw values.
 
     Attributes:
-        inputs: name → Arrow type of a raw value: text, a list of text, or a float32.
+        inputs: name → Arrow type of a raw value: text, a list of text, a float32, or a list of it.
     """
 
     inputs: Mapping[str, pa.DataType]
@@ -92,24 +94,30 @@ def typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedA
         ) from None
 
 
-_EXPECTED = {pa.string(): "text", TEXTS: "lists of text", pa.float32(): "numbers"}
+_EXPECTED = {
+    pa.string(): "text",
+    TEXTS: "lists of text",
+    pa.float32(): "numbers",
+    NUMBERS: "lists of numbers",
+}
 
 
 def _arrow_type(spec: Any) -> pa.DataType:
     if spec.shape.rank == 2:
-        return TEXTS
+        return TEXTS if spec.dtype.name == "string" else NUMBERS
     return pa.string() if spec.dtype.name == "string" else pa.float32()
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a column as the graph takes it: "" and NaN where nothing is, lists padded with ""."""
+    """Return a column as the graph takes it: "" or NaN where nothing is, in padded lists, too."""
     column = column.combine_chunks()
     if pa.types.is_floating(column.type):
         return column.to_numpy(zero_copy_only=False).astype(np.float32)
     if pa.types.is_string(column.type):
         return column.fill_null("").to_numpy(zero_copy_only=False).astype(object)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-    matrix = np.full((len(column), max(1, lengths.max(initial=0))), "", object)
+    nothing, dtype = (np.nan, np.float32) if column.type == NUMBERS else ("", object)
+    matrix = np.full((len(column), max(1, lengths.max(initial=0))), nothing, dtype)
     filled = np.arange(matrix.shape[1]) < lengths[:, None]
-    matrix[filled] = column.flatten().fill_null("").to_numpy(zero_copy_only=False)
+    matrix[filled] = column.flatten().fill_null(nothing).to_numpy(zero_copy_only=False)
     return matrix

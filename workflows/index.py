@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.ann import Index, NoFaiss
-from models.columns import fixed_lists
+from models.columns import fixed_lists, write_vectors
 from models.config import IndexConfig
 from models.effort import recalls, tuned
 from models.exact import search
@@ -219,5 +219,5 @@ def _write(catalogue: Catalogue, files: IndexFiles) -> int:
     added = catalogue.items.slice(catalogue.n_exported).select(catalogue.recipe.columns("item"))
     if len(added):
         vectors = catalogue.vectors[catalogue.n_exported :]
-        pq.write_table(added.append_column("embedding", fixed_lists(vectors)), files.added)
+        write_vectors(added.append_column("embedding", fixed_lists(vectors)), files.added)
     return how.effort

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from workflows import separated
-from workflows.embedding import TEXTS, typed
+from workflows.embedding import NUMBERS, TEXTS, typed
 from workflows.errors import DataError
 from workflows.recipe import Recipe
 
@@ -63,6 +63,8 @@ def as_told(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
         if name in history or recipe.features[name].kind == "categories":
             separator = None if name in history else recipe.features[name].separator
             columns[name] = _lists(column, separator, where)
+        elif recipe.features[name].kind == "weights":
+            columns[name] = _lists(column, recipe.features[name].separator, where, NUMBERS)
         elif recipe.features[name].kind == "number":
             columns[name] = typed(column, pa.float32(), where)
         else:
@@ -105,10 +107,12 @@ def _read(path: Path, texts: Sequence[str]) -> pa.Table:
         raise DataError(f"{path} cannot be read: {error}.") from None
 
 
-def _lists(column: pa.ChunkedArray, separator: str | None, place: str) -> pa.ChunkedArray:
-    if not pa.types.is_string(column.type) or separator is None:
-        return typed(column, TEXTS, place)
-    return separated.split(column, separator)
+def _lists(
+    column: pa.ChunkedArray, separator: str | None, place: str, kind: pa.DataType = TEXTS
+) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type) and separator is not None:
+        column = separated.split(column, separator)
+    return typed(column, kind, place)
 
 
 def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:

@@ -6,6 +6,7 @@ The one exception is how a time is written, which the first cell of a file decid
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +84,21 @@ class Cells:
         for name in batch.column_names:
             place = Place(self._path, name, self._rows)
             columns[name] = self._convert(batch[name], place)
-        for name in columns:
-            if name + WEIGHT in columns and name + WEIGHT not in self._recipe.features:
-                place = Place(self._path, name + WEIGHT, self._rows)
-                _refuse_unlike(columns[name], columns[name + WEIGHT], place)
+        for name, weights in self._weighed(columns):
+            place = Place(self._path, weights, self._rows)
+            _refuse_unlike(columns[name], columns[weights], place)
         self._rows += batch.num_rows
         return pa.table(columns)
+
+    def _weighed(self, columns: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield the lists of a file that have weights, and those."""
+        features = self._recipe.features
+        for name in columns:
+            weights = features[name].weights if name in features else None
+            if weights is None and name + WEIGHT not in features:
+                weights = name + WEIGHT
+            if weights is not None and weights in columns:
+                yield name, weights
 
     def _convert(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         feature = self._recipe.features.get(place.column)
@@ -98,6 +108,8 @@ class Cells:
             return self._times(column, feature, place)
         if feature.kind == "number":
             return _finite(_plain(_parsed(_plain(column), pa.float32(), place)), place)
+        if feature.kind == "weights":
+            return _not_negative(_weights(_split(column, feature, place), place), place)
         if feature.kind == "categories":
             return _coded_lists(lists(_plain(column), feature.separator, place))
         return _coded(column, place)
@@ -322,6 +334,25 @@ def _refuse_unlike(values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Pla
             f"{place.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
             "each; mend it, or leave the column out."
         )
+
+
+def _split(column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.ChunkedArray:
+    """Return weights as lists, where they are text."""
+    column = _plain(column)
+    if feature.separator is None or not pa.types.is_string(column.type):
+        return column
+    return lists(column, feature.separator, place)
+
+
+def _not_negative(weights: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Refuse weights below 0: their sum could be 0, and a mean would be anything."""
+    array = weights.combine_chunks()
+    flat = pc.list_flatten(array)
+    at = pc.index(pc.less(flat, 0), True).as_py()
+    if at >= 0:
+        row = pc.list_parent_indices(array)[at].as_py()
+        raise DataError(f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Mend it.")
+    return weights
 
 
 def _weights(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:

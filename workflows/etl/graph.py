@@ -20,7 +20,7 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW
+from models.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, WEIGHTS_OF
 from workflows import statistics
 from workflows.etl import codes
 from workflows.etl.ops import Codes, Encode, IsMissing, Lookup
@@ -87,9 +87,9 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
         dtype: Any = np.int32
         if feature.role == "time":
             dtype = np.int64
-        elif feature.kind == "number":
+        elif feature.kind in ("number", "weights"):
             dtype = np.float32
-        dims = (None, None) if feature.kind == "categories" else (None,)
+        dims = (None, None) if feature.kind in ("categories", "weights") else (None,)
         found.append(ColumnSchema(column, dtype=dtype, dims=dims))
     return Schema(found)
 
@@ -172,12 +172,21 @@ def encoding(
     nodes = [list(tags) >> Encode(lookups, tags, named)]
     tagged = [_tagged(recipe, numbers, column) for column in numeric(recipe, columns)]
     nodes += [node for node in tagged if node is not None]
+    nodes += [_weighing(recipe, c) for c in columns if recipe.features[c].weights]
     if recipe.time in columns:
         nodes.append([recipe.time] >> nvt.ops.AddMetadata())
     if recipe.weight in columns:
         nodes.append(_weights(recipe))
     workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
     return workflow.fit_schema(raw_schema(recipe, columns))
+
+
+def _weighing(recipe: Recipe, column: str) -> WorkflowNode:
+    """Return the node of the weights of a list, which says whose they are."""
+    feature = recipe.features[column]
+    return [feature.weights] >> nvt.ops.AddMetadata(
+        [_ROLE_TAGS[feature.role]], {WEIGHTS_OF: column}
+    )
 
 
 def _weights(recipe: Recipe) -> WorkflowNode:

@@ -125,7 +125,8 @@ class _File:
         coded = [
             raw
             for name, raw in self.wanted.items()
-            if name in features and (features[name].kind != "number" or _is_time(self.recipe, name))
+            if name in features
+            and (features[name].kind not in ("number", "weights") or _is_time(self.recipe, name))
         ]
         for batch in self.file.batches(list(self.wanted.values()), coded):
             raw = batch.select(list(self.wanted.values())).rename_columns(list(self.wanted))

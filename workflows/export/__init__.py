@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Columns, as_array, fixed_lists, to_arrow
+from models.columns import Columns, as_array, fixed_lists, to_arrow, write_vectors
 from models.retriever import Queries, Ragged
 from models.towers import Tower, embed
-from models.two_tower import Model, TwoTower
+from models.two_tower import TwoTower
 from workflows import proof
 from workflows.artifacts import load_model
 from workflows.device import Device
@@ -85,7 +85,10 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
     with store.write("export", recipe, device) as draft:
         model = load_model(store, recipe, prepared, as_of=as_of)
         two_tower = TwoTower.of(model, prepared.users, prepared.items)
-        sides = (_users(two_tower, prepared, as_of), _items(model, prepared))
+        sides = (
+            _users(two_tower, prepared, as_of),
+            _items(two_tower, model.candidate_encoder, prepared),
+        )
         widths = [_write(side, prepared, draft.folder) for side in sides]
         np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
@@ -116,6 +119,7 @@ class _Side:
         tower: the encoder.
         codes: of the ids, int [n_rows].
         inputs: of the tower, n_rows rows.
+        vectors: what it makes of them, float32 [n_rows, dim].
         raw: readable columns, n_rows rows.
     """
 
@@ -125,6 +129,7 @@ class _Side:
     tower: Tower
     codes: npt.NDArray[np.integer]
     inputs: Columns
+    vectors: npt.NDArray[np.float32]
     raw: pa.Table
 
 
@@ -142,7 +147,8 @@ def _users(two_tower: TwoTower, prepared: Prepared, as_of: AsOf) -> _Side:
             raw = raw.append_column(name, lists)
     key = prepared.recipe.user_id
     codes = as_array(prepared.users[key])[:n_users]
-    return _Side("user", key, "query_tower", two_tower.tower, codes, inputs, raw)
+    tower = two_tower.tower
+    return _Side("user", key, "query_tower", tower, codes, inputs, embed(tower, inputs), raw)
 
 
 def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:
@@ -151,18 +157,18 @@ def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:
     return two_tower.embed(somebody)[0]
 
 
-def _items(model: Model, prepared: Prepared) -> _Side:
-    key, tower = prepared.recipe.item_id, model.candidate_encoder
+def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
+    key = prepared.recipe.item_id
     inputs = {name: prepared.items[name] for name in tower.schema.column_names}
     codes = as_array(prepared.items[key])
-    return _Side("item", key, "item_tower", tower, codes, inputs, prepared.raw_items)
+    vectors, raw = two_tower.vectors, prepared.raw_items
+    return _Side("item", key, "item_tower", tower, codes, inputs, vectors, raw)
 
 
 def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
-    vectors = embed(side.tower, side.inputs)
     proof.refuse_broken(
-        vectors,
+        side.vectors,
         f"{side.name} embeddings",
         whose=f"{side.name} tower",
         learns=bool(side.tower.trainable_weights),  # popularity says the same to everybody
@@ -179,7 +185,7 @@ def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     inputs = {f"{name}{selfcheck.SUFFIX}": to_arrow(c) for name, c in side.inputs.items()}
     features = pa.table({**ids, **readable, **inputs})
     pq.write_table(features, folder / f"{side.name}_features.parquet")
-    embeddings = pa.table({**ids, "embedding": fixed_lists(vectors)})
-    pq.write_table(embeddings, folder / f"{side.name}_embeddings.parquet")
-    log.info("%s: %s rows", side.name, f"{len(vectors):,}")
-    return vectors.shape[1]
+    embeddings = pa.table({**ids, "embedding": fixed_lists(side.vectors)})
+    write_vectors(embeddings, folder / f"{side.name}_embeddings.parquet")
+    log.info("%s: %s rows", side.name, f"{len(side.vectors):,}")
+    return side.vectors.shape[1]

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.towers import Input, Tower, inputs_of
-from workflows.export.towers import OUTPUT, ragged_batch
+from workflows.export.towers import OUTPUT, ragged_batch, weights_of
 from workflows.statistics import NumberFact
 from workflows.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
 
@@ -34,7 +34,8 @@ def save(
 
     Its `serving_default` takes a tensor a feature: string [B] for a category, "" where it is
     missing; string [B, L] for a list of categories or a history (oldest first), "" where there is
-    no more; float32 [B] for a number, NaN where it is missing. It returns {"embedding": float32
+    no more; float32 [B, L] for the weights of a list's values, NaN where one is missing, which then
+    is 1; float32 [B] for a number, NaN where it is missing. It returns {"embedding": float32
     [B, dim]}. A value that training has not met gets its unseen code.
 
     Args:
@@ -52,9 +53,11 @@ def save(
         readers = {c.name: _reader(c, module.codes, numbers) for c in inputs}
         specs = {c.name: _spec(c) for c in inputs if _raw_name(c) == c.name}
 
+        weights = weights_of(tower)
+
         def encode(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
             encoded = {c.name: readers[c.name](raw[_raw_name(c)]) for c in inputs}
-            return {OUTPUT: tower(ragged_batch(encoded), training=False)}
+            return {OUTPUT: tower(ragged_batch(encoded, weights), training=False)}
 
         function = tf.function(encode, autograph=False).get_concrete_function(**specs)
         tf.saved_model.save(module, str(path), signatures={"serving_default": function})
@@ -62,7 +65,7 @@ def save(
 
 def _raw_name(column: Input) -> str:
     """Return the raw feature that an input is made from."""
-    return column.name if column.domain else column.name.removesuffix(_MISSING)
+    return column.name if column.domain or column.weights_of else column.name.removesuffix(_MISSING)
 
 
 def _spec(column: Input) -> tf.TensorSpec:
@@ -80,6 +83,8 @@ def _reader(
         if not column.is_list:
             return look_up
         return lambda values: tf.where(values == "", PAD, look_up(values))
+    if column.weights_of:
+        return tf.identity
     if _raw_name(column) != column.name:
         return lambda values: tf.cast(tf.math.is_nan(values), tf.float32)
     fact = numbers[column.name]

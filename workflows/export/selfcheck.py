@@ -52,19 +52,20 @@ def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str |
 def padded(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     """Return a column as an array: lists as a padded matrix, gaps as "" or NaN.
 
-    Codes are padded with 0, text with "".
+    Codes and weights are padded with 0, text with "".
     """
     kind = column.type
     if not pa.types.is_list(kind):
         return column.fill_null("").to_numpy() if pa.types.is_string(kind) else column.to_numpy()
-    is_text = pa.types.is_string(kind.value_type)
-    filler: str | int = "" if is_text else 0
+    dtype: type = np.float32 if pa.types.is_floating(kind.value_type) else np.int32
+    dtype = object if pa.types.is_string(kind.value_type) else dtype
+    filler: str | int = "" if dtype is object else 0
     rows = [
         [filler if value is None else value for value in row or []] for row in column.to_pylist()
     ]
     width = max(1, *map(len, rows)) if rows else 1
     padded = [row + [filler] * (width - len(row)) for row in rows]
-    return np.array(padded, object if is_text else np.int32)
+    return np.array(padded, dtype)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Column, fixed_lists, to_arrow
+from models.columns import Column, fixed_lists, to_arrow, write_vectors
 from models.multi_attribute.model import Asked
 from models.multi_attribute.offers import Offers, offers_by_value
 from models.multi_attribute.similarity import cosines, ward_order
@@ -118,7 +118,7 @@ def _write_offers(
     shape = "x".join(map(str, vectors.shape[1:]))
     (folder / "offer_embeddings").mkdir(exist_ok=True)
     path = folder / "offer_embeddings" / f"{attribute}.parquet"
-    pq.write_table(table.replace_schema_metadata({"shape": shape}), path)
+    write_vectors(table.replace_schema_metadata({"shape": shape}), path)
     log.info("%s: %s offers", attribute, f"{len(vectors):,}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from workflows.recipe.features import Feature
 from workflows.recipe.steps import Cells, CyclicMonth, Derive, Join, Pivot
+from workflows.recipe.text import nearest
 
 Known = Mapping[str, Cells]
 
@@ -24,7 +25,30 @@ def _declared(feature: Feature) -> Cells:
         return "time"
     if feature.kind == "number":
         return "number"
-    return "lists" if feature.kind == "categories" else "text"
+    return "lists" if feature.kind in ("categories", "weights") else "text"
+
+
+def check_weights(features: Mapping[str, Feature]) -> None:
+    """Raise ValueError if a list and the weights of its values do not name each other."""
+    weights = {name: 0 for name, feature in features.items() if feature.kind == "weights"}
+    for name, feature in features.items():
+        if feature.weights is None:
+            continue
+        if feature.weights not in weights:
+            raise ValueError(
+                f"features.{name}.weights names {feature.weights!r}, which is no feature of kind "
+                f"weights; {nearest(feature.weights, list(weights))}known: "
+                f"{', '.join(weights) or 'none'}"
+            )
+        if features[feature.weights].role != feature.role:
+            raise ValueError(f"features {name} and {feature.weights} must have the same role")
+        weights[feature.weights] += 1
+    for name, lists in weights.items():
+        if lists != 1:
+            raise ValueError(
+                f"features.{name} has kind weights, and {lists} lists name it in their `weights`; "
+                "expected one"
+            )
 
 
 def check_fill(columns: Known, joins: Sequence[Join]) -> None:
@@ -78,7 +102,7 @@ def _refuse_unlike(place: str, step: Derive, feature: Feature | None) -> None:
 
 
 def _refuse_special(place: str, feature: Feature | None) -> None:
-    if feature and (feature.id or feature.role == "time" or feature.kind == "categories"):
+    if feature and (feature.id or feature.role == "time" or _declared(feature) == "lists"):
         raise ValueError(f"{place}, but among the features that is an id, a time or a list")
 
 

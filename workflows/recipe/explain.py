@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from workflows.recipe.text import line_of
+from workflows.recipe.text import line_of, nearest
 from workflows.recipe.whole import Recipe
 
 
@@ -31,11 +30,6 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
         where + (f", line {line}" if line else "") + (f", field {'.'.join(path)}" if path else "")
     )
     return f"{place}: {problem}.{hint}"
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _name_the_keys(path: list[str], raw: Any) -> list[str]:

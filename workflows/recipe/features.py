@@ -30,8 +30,12 @@ class Feature(Part, frozen=True):
         role: whose it is; `context` belongs to the interaction and feeds the query tower;
             `time` orders the interactions; `weight` is what an interaction counts in the loss.
         id: this is the user's or the item's id.
-        kind: `category`, `categories` (a list), `number`, or `label` (kept to be read by people).
-        separator: splits a text cell into `categories`; null where cells are lists already.
+        kind: `category`, `categories` (a list), `number`, `label` (kept to be read by people), or
+            `weights` (a list of numbers beside the values of a list).
+        separator: splits a text cell into `categories` or `weights`; null where cells are lists
+            already.
+        weights: the column of kind `weights` that says what each of the `categories` counts; the
+            tower takes their weighted mean.
         null: what a missing `number` becomes; `error` refuses it.
         indicator: give a number a second input that says whether it was missing.
         input: feed it to its tower; an id that is no input still names its rows.
@@ -41,8 +45,9 @@ class Feature(Part, frozen=True):
 
     role: Literal["user", "item", "context", "time", "weight"]
     id: bool = False
-    kind: Literal["category", "categories", "number", "label"] = "category"
+    kind: Literal["category", "categories", "number", "label", "weights"] = "category"
     separator: Annotated[str, Meta(min_length=1)] | None = None
+    weights: str | None = None
     null: Literal["error", "median", "mean"] | float = "error"
     indicator: bool = False
     input: bool = True
@@ -54,8 +59,12 @@ class Feature(Part, frozen=True):
             raise ValueError("an id has role user or item and kind category")
         if self.kind != "number" and (self.null != "error" or self.indicator):
             raise ValueError("null and indicator are for kind number")
-        if self.kind != "categories" and self.separator is not None:
-            raise ValueError("separator is for kind categories")
+        if self.kind not in ("categories", "weights") and self.separator is not None:
+            raise ValueError("separator is for kinds categories and weights")
+        if self.weights is not None and (self.kind != "categories" or not self.input):
+            raise ValueError("weights is for inputs of kind categories")
+        if self.kind == "weights" and self.role in ("time", "weight"):
+            raise ValueError("kind weights is for roles user, item and context")
         if self.vocabulary is not None and not self.encoded:
             raise ValueError("vocabulary is for kinds category and categories")
         if self.role == "weight" and (

@@ -11,8 +11,8 @@ import msgspec
 import yaml
 
 from workflows.errors import RecipeError
-from workflows.recipe.explain import explain, nearest
-from workflows.recipe.text import Loader
+from workflows.recipe.explain import explain
+from workflows.recipe.text import Loader, nearest
 from workflows.recipe.whole import Recipe
 
 

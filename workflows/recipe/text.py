@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -65,3 +66,8 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
         else:
             break
     return line
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""

@@ -23,7 +23,7 @@ from models.config import (
     TwoTowerConfig,
 )
 from models.multi_attribute.config import OffersConfig, TasksConfig
-from workflows.recipe.columns import check_fill, check_made, known, raw_features
+from workflows.recipe.columns import check_fill, check_made, check_weights, known, raw_features
 from workflows.recipe.features import Feature, History, VocabularyRule
 from workflows.recipe.filters import Condition, Filter, check_filter
 from workflows.recipe.sources import Fetch, Source
@@ -100,6 +100,7 @@ class Recipe(Part, frozen=True):
         if not times and isinstance(self.split, LeaveLast | GlobalTime):
             raise ValueError("this kind of split needs a feature with role time")
         self._check_history(times)
+        check_weights(self.features)
         self._check_model()
         named = [("interactions", self.interactions), *(("join", j.table) for j in self.join)]
         if isinstance(self.split, GivenFiles):
@@ -158,11 +159,17 @@ class Recipe(Part, frozen=True):
                 "prior is a part of the item bias: it needs a model of kind two_tower with "
                 "item_bias: true"
             )
-        for column in self.model.dims if isinstance(self.model, TwoTowerConfig) else ():
+        dims = self.model.dims if isinstance(self.model, TwoTowerConfig) else {}
+        for column, width in dims.items():
             feature = self.features.get(column)
             if feature is None or not feature.encoded or not feature.input:
                 raise ValueError(
                     f"model.dims names {column!r}, which is no input of kind category or categories"
+                )
+            if width == "one_hot" and feature.weights:
+                raise ValueError(
+                    f"model.dims makes {column!r} one_hot, which knows no weights; give it a "
+                    f"width, or leave features.{column}.weights out"
                 )
 
     def _raw_features(self) -> dict[str, Feature]:

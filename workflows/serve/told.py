@@ -45,14 +45,16 @@ def _fault(tower: RawTower, name: str, value: Value) -> str:
     kind = tower.inputs.get(name)
     if kind is None:
         return f"one of the inputs {', '.join(tower.inputs)}"
-    right, expected = (
-        (list, "a list of texts")
-        if pa.types.is_list(kind)
-        else (str, "text")
-        if pa.types.is_string(kind)
-        else ((int, float), "a number")
+    is_list = pa.types.is_list(kind)
+    is_text = pa.types.is_string(kind.value_type if is_list else kind)
+    right, one, many = (
+        (str, "text", "a list of texts")
+        if is_text
+        else ((int, float), "a number", "a list of numbers")
     )
-    fits = isinstance(value, right)
-    if fits and isinstance(value, (int, float)) and abs(value) > _LARGEST:
+    expected = many if is_list else one
+    cells = value if isinstance(value, list) else [value]
+    fits = isinstance(value, list) == is_list and all(isinstance(cell, right) for cell in cells)
+    if fits and any(isinstance(cell, (int, float)) and abs(cell) > _LARGEST for cell in cells):
         fits, expected = False, f"a number of at most {_LARGEST:g}"
     return "" if value is None or fits else f"{expected}, or null"

@@ -25,17 +25,19 @@ _short.maxlevel = 3
 
 
 def _value(value: object) -> object:
-    """Let pass what a raw tower takes: text, a number, texts, or null for what is missing."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and _is_float(value):
+    """Let pass what a raw tower takes: text, a number, lists of either, or null for a gap."""
+    if value is None or isinstance(value, str) or _is_float(value):
         return value
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return value
+    if isinstance(value, list) and all(map(_is_float, value)):
         return value
     raise PydanticCustomError("raw_value", "text, a finite number, a list of texts or null")
 
 
-def _is_float(value: float) -> bool:
+def _is_float(value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
     try:
         return math.isfinite(float(value))
     except OverflowError:  # an int beyond 1e308
@@ -43,7 +45,7 @@ def _is_float(value: float) -> bool:
 
 
 Id = Annotated[str, Field(min_length=1, max_length=1000)]
-Value = Annotated[str | float | list[str] | None, BeforeValidator(_value)]
+Value = Annotated[str | float | list[str] | list[float] | None, BeforeValidator(_value)]
 Features = Annotated[dict[str, Value], Field(max_length=MAX_BATCH)]
 
 

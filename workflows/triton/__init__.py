@@ -103,6 +103,6 @@ def _write(folder: Path, catalogue: Catalogue, told: dict[str, Spec], tower: Pat
 
 def _spec(kind: pa.DataType) -> Spec:
     """Return how Triton names what a raw tower takes."""
-    if pa.types.is_list(kind):
-        return Spec("TYPE_STRING", (-1, -1))
-    return Spec("TYPE_STRING" if pa.types.is_string(kind) else "TYPE_FP32", (-1,))
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    dims = (-1, -1) if pa.types.is_list(kind) else (-1,)
+    return Spec("TYPE_STRING" if pa.types.is_string(value) else "TYPE_FP32", dims)
