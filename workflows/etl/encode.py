@@ -79,7 +79,12 @@ def write(
     for name, table in (("users", users), ("items", items)):
         readable = pa.table({c: codes.plain(table.frame[c]) for c in table.frame.column_names})
         repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
-        pq.write_table(readable, folder / name / "raw.parquet", use_dictionary=repeated)
+        pq.write_table(
+            readable,
+            folder / name / "raw.parquet",
+            use_dictionary=repeated,
+            use_compliant_nested_type=True,
+        )
         log.info("%s: %s rows", name, f"{len(table.frame):,}")
     return found
 

@@ -154,13 +154,14 @@ class Job:
                 file,
                 row_group_size=GROUP,
                 use_dictionary=self.plan.with_dictionary(table.schema),
+                use_compliant_nested_type=True,
             )
             file.replace(self.path)
         return {c: _shares(table[c], 2 + buckets) for c, (_, buckets) in self.plan.sizes.items()}
 
 
 def leaf(column: pa.Field) -> str:
-    """Return what parquet calls the cells of a column."""
+    """Return what parquet calls the cells of a column, its lists written by the standard."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
 
 
