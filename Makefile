@@ -128,7 +128,7 @@ endif
 .PHONY: bench
 bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (1 h)
 	$(PY) benchmarks/training.py --batches 4096
-	$(PY) benchmarks/training.py --batches 1024 16384 --items 1000 1000000 --repetitions 1
+	$(PY) benchmarks/training.py --batches 1024 16384 --items 20000 --repetitions 1
 	for claim in step memory retrieval time_to_recall scaling; do
 	  $(PY) benchmarks/$$claim.py
 	done
