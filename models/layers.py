@@ -314,33 +314,13 @@ class Dropout(Draws):
         """Return float32, the shape of the inputs."""
         if not training:
             return inputs
-        keep = tf.cast(self.kept(tf.shape(inputs)), inputs.dtype)
+        keep = tf.cast(self.uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
         # a product: a choice takes four times as long, in both directions
         return inputs * (keep / (1.0 - self.rate))
-
-    def kept(self, shape: tf.Tensor) -> tf.Tensor:
-        """Draw which numbers stay, bool of a shape."""
-        return self.uniform(shape) >= self.rate
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Unchanged."""
         return input_shape
-
-
-class CoarseDropout(Dropout):
-    """Dropout with a rate in steps of 1/65536, which takes half as many random bits.
-
-    Where most of what is dropped from is small layers, drawing takes longer than multiplying.
-    """
-
-    def kept(self, shape: tf.Tensor) -> tf.Tensor:
-        """Draw which numbers stay, bool of a shape."""
-        size = tf.reduce_prod(shape)
-        words = tf.random.stateless_uniform(
-            [(size + 1) // 2], self._next(), minval=None, maxval=None, dtype=tf.int32
-        )
-        chances = tf.reshape(tf.bitcast(words, tf.int16), [-1])[:size]
-        return tf.reshape(chances >= round(self.rate * 2**16) - 2**15, shape)
 
 
 class IdDropout(Draws):

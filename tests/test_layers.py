@@ -10,7 +10,6 @@ from toy_towers import FIRST, categories, category
 
 from models.layers import (
     AppendOne,
-    CoarseDropout,
     Draws,
     Dropout,
     HistoryPool,
@@ -182,9 +181,8 @@ def test_whole_numbers_are_drawn_evenly_below_the_limit():
     assert np.abs(counts[:10] / 30_000 - 0.1).max() < 0.01
 
 
-@pytest.mark.parametrize("kind", [Dropout, CoarseDropout])
-def test_dropout_leaves_out_its_share_and_keeps_the_mean(kind):
-    layer = kind(0.3, seed=1)
+def test_dropout_leaves_out_its_share_and_keeps_the_mean():
+    layer = Dropout(0.3, seed=1)
     inputs = tf.fill([200, 200], 2.0)
     dropped = layer(inputs, training=True).numpy()
     assert (dropped == 0).mean() == pytest.approx(0.3, abs=0.01)
@@ -193,17 +191,6 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(kind):
     assert ((dropped == 0) == (again == 0)).mean() == pytest.approx(0.58, abs=0.01)  # .3² + .7²
     np.testing.assert_array_equal(layer(inputs), inputs)
     assert layer.compute_output_shape([None, 3]) == [None, 3]
-
-
-def test_coarse_dropout_takes_any_shape_and_its_neighbours_fall_apart():
-    layer = CoarseDropout(0.5, seed=1)
-    odd = layer(tf.ones([7, 3, 5]), training=True).numpy()
-    assert odd.shape == (7, 3, 5)
-    assert set(np.unique(odd)) == {0.0, 2.0}
-    # two numbers are halves of one random word
-    pairs = layer(tf.ones([20_000, 2]), training=True).numpy() > 0
-    assert (pairs[:, 0] == pairs[:, 1]).mean() == pytest.approx(0.5, abs=0.02)
-    assert (CoarseDropout(0.0, seed=1)(tf.ones([1000]), training=True).numpy() == 1).all()
 
 
 def test_ids_are_dropped_in_training_only():

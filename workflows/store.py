@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -311,6 +312,8 @@ def _explained(root: Path) -> Iterator[None]:
 
 def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:
     files = sorted(p for p in draft.folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        digests = list(threads.map(sha256, files))
     manifest = Manifest(
         stage=stage,
         recipe_hash=recipe.digest(),
@@ -324,7 +327,8 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
         metrics=draft.metrics,
         options=draft.options,
         files={
-            str(p.relative_to(draft.folder)): FileFact(p.stat().st_size, sha256(p)) for p in files
+            str(path.relative_to(draft.folder)): FileFact(path.stat().st_size, digest)
+            for path, digest in zip(files, digests, strict=True)
         },
         recipe=recipe.to_dict(),
     )

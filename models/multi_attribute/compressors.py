@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers import CoarseDropout
+from models.layers import Dropout
 
 #: Hidden rows of the user compressor for each row that it leaves.
 WIDER = 2
@@ -32,6 +32,13 @@ def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.concat([mean, variance], axis=1), [-1, size])
 
 
+class _Mixture(tf.keras.layers.EinsumDense):
+    """Keras' layer by a product of matrices, which takes half the time of its einsum."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
+
+
 class UserCompressor(tf.keras.layers.Layer):
     """A user's attributes [B, u, d] → [B, k, d]: a product for each pair of rows, then a mixture.
 
@@ -43,12 +50,11 @@ class UserCompressor(tf.keras.layers.Layer):
 
     def __init__(self, k: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        dense = tf.keras.layers.EinsumDense
         self.k = k
         self.widen: Any = None
-        self.drop = CoarseDropout(dropout, seed=seed)
+        self.drop = Dropout(dropout, seed=seed)
         self.norm = tf.keras.layers.LayerNormalization()
-        self.mix = dense("bhr,hk->bkr", [k, None], activation="selu", bias_axes="k")
+        self.mix = _Mixture("bhr,hk->bkr", [k, None], activation="selu", bias_axes="k")
         self.batch_norm = tf.keras.layers.BatchNormalization()
 
     def build(self, shape: Any) -> None:
@@ -70,7 +76,7 @@ class _Choice(tf.keras.layers.Layer):
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.winners = hidden // LOSERS
-        self.drops = [CoarseDropout(dropout, seed=seed + i) for i in range(2)]
+        self.drops = [Dropout(dropout, seed=seed + i) for i in range(2)]
         self.hidden = tf.keras.layers.Dense(hidden, "gelu")
         self.norm = tf.keras.layers.LayerNormalization()
         self.out = tf.keras.layers.Dense(size, "tanh")

@@ -11,7 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers import CoarseDropout
+from models.layers import Dropout
+from models.multi_attribute.weighted_embedding import Penalty
 
 
 class Stack(tf.keras.layers.Layer):
@@ -36,13 +37,13 @@ class Stack(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        rule = tf.keras.regularizers.L1(l1) if l1 else None
+        rule = Penalty(l1) if l1 else None
         self.norm = tf.keras.layers.BatchNormalization()
         self.dense = [
             tf.keras.layers.Dense(width, kernel_regularizer=rule, bias_regularizer=rule)
             for width in [*layers, *([out] if out else [])]
         ]
-        self.drops = [CoarseDropout(dropout, seed=seed + i) for i in range(len(layers))]
+        self.drops = [Dropout(dropout, seed=seed + i) for i in range(len(layers))]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return float32 [B, width]; of the inputs all but the first dimension are joined."""
@@ -92,9 +93,9 @@ class Bilinear(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.drop = CoarseDropout(dropout, seed=seed)
+        self.drop = Dropout(dropout, seed=seed)
         self.head = Stack(layers, out=1, dropout=dropout, l1=l1, seed=seed + 1)
-        rule = tf.keras.regularizers.L1(l1) if l1 else None
+        rule = Penalty(l1) if l1 else None
         self.kernel = self.add_weight(
             "kernel", shape, initializer="glorot_uniform", regularizer=rule
         )

@@ -6,6 +6,7 @@ that its items have, a user a list of what he met.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,6 +25,20 @@ class Lists(NamedTuple):
     codes: tf.Tensor
     offsets: tf.Tensor
     weights: tf.Tensor | None = None
+
+
+class Penalty(tf.keras.regularizers.L1):
+    """Keras' L1, whose gradient is one pass over the weights: Keras' takes three."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return l1 times the sum of absolute numbers."""
+
+        @tf.custom_gradient
+        def total(weights: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            value = self.l1 * tf.reduce_sum(tf.abs(weights))
+            return value, lambda upstream: (self.l1 * upstream) * tf.sign(weights)
+
+        return total(tf.convert_to_tensor(x))
 
 
 class WeightedEmbedding(tf.keras.layers.Layer):
@@ -46,7 +61,7 @@ class WeightedEmbedding(tf.keras.layers.Layer):
             "table",
             [n_codes, dim],
             initializer="uniform",
-            regularizer=tf.keras.regularizers.L1(l1) if l1 else None,
+            regularizer=Penalty(l1) if l1 else None,
         )
 
     def one(self, codes: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from workflows.vocabulary import FIRST_OOV
 log = logging.getLogger(__name__)
 
 #: Rows of a part file, whoever writes it: the bytes must not depend on him.
-PART = 1 << 19
+PART = 1 << 18
 #: Folder of the table of what is known of each user after his last event.
 LATEST = "latest"
 #: Rows of a block at least, however short memory is, and how often its cells are there.
@@ -70,23 +71,38 @@ def write(
         Split or table → column → what became of its cells.
     """
     found: dict[str, dict[str, Shares]] = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".aside-") as aside:
+    tables = {"users": users, "items": items}
+    for name in (*tables, *split.PARTS):
+        (folder / name).mkdir()
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".aside-") as aside,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        readable = [
+            beside.submit(_write_readable, table.frame, folder / name)
+            for name, table in tables.items()
+        ]
         writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
         jobs = writer.jobs(parts, users, items, happened or {})
         for name, shares in writer.done(jobs):
             for column, of in shares.items():
                 found.setdefault(name, {}).setdefault(column, Shares()).add(of)
-    for name, table in (("users", users), ("items", items)):
-        readable = pa.table({c: codes.plain(table.frame[c]) for c in table.frame.column_names})
-        repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
-        pq.write_table(
-            readable,
-            folder / name / "raw.parquet",
-            use_dictionary=repeated,
-            use_compliant_nested_type=True,
-        )
-        log.info("%s: %s rows", name, f"{len(table.frame):,}")
+        for written in readable:
+            written.result()
     return found
+
+
+def _write_readable(frame: pa.Table, folder: Path) -> None:
+    """Write a table as people read it, and as the raw towers take it."""
+    readable = pa.table({column: codes.plain(frame[column]) for column in frame.column_names})
+    repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
+    pq.write_table(
+        readable,
+        folder / "raw.parquet",
+        use_dictionary=repeated,
+        use_compliant_nested_type=True,
+    )
+    log.info("%s: %s rows", folder.name, f"{len(frame):,}")
 
 
 class _Writer:
@@ -108,7 +124,7 @@ class _Writer:
         self._folder = folder
         self._aside = aside
         self._workers = workers
-        self._schemas: list[tuple[Schema, Path]] = []
+        self._schemas: dict[str, Schema] = {}
         self._known: dict[str, list[tuple[pa.Array, Lookup]]] = defaultdict(list)
         self._places: dict[str, list[tuple[pa.Array, Codes]]] = defaultdict(list)
         self._plans: list[Plan] = []
@@ -142,6 +158,10 @@ class _Writer:
         """Yield the work of all tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
+        # they are short, and the splits' jobs are long: nobody waits at the end
+        # the unknown user, the last row, has the code of an id that was never seen
+        yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
+        yield from self._of("items", items.frame)
         strangers = _strangers(parts, user, ids[user])
         pasts: list[Past] = []
         for part in split.PARTS:
@@ -159,9 +179,6 @@ class _Writer:
             yield from self._of(part, table, rows, histories)
         if self._recipe.offers:
             self._write_latest(pasts, ids[user], strangers)
-        # the unknown user, the last row, has the code of an id that was never seen
-        yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
-        yield from self._of("items", items.frame)
 
     def _of(
         self,
@@ -173,7 +190,6 @@ class _Writer:
     ) -> Iterator[Job]:
         """Yield the parts of one table, and write its schema."""
         folder = self._folder / name
-        folder.mkdir()
         plan = self._plan(table, rows or {}, unknown or {})
         self._write_schema(plan.schema, histories, folder)
         if self._workers.are_elsewhere:
@@ -188,12 +204,12 @@ class _Writer:
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
         """Write a table's schema; that of train is that of valid and test, and takes a while."""
         schema = encoded + _history_schema(self._recipe, encoded, histories)
-        for known, place in self._schemas:
-            if known == schema:
-                shutil.copy(place / graph.SCHEMA, folder)
-                return
-        graph.write_schema(schema, folder)
-        self._schemas.append((schema, folder))
+        same = next((name for name, known in self._schemas.items() if known == schema), None)
+        if same:
+            shutil.copy(self._folder / same / graph.SCHEMA, folder)
+        else:
+            graph.write_schema(schema, folder)
+        self._schemas[folder.name] = schema
 
     def _plan(self, table: pa.Table, rows: Mapping[str, Codes], unknown: Mapping[str, int]) -> Plan:
         features = self._recipe.features
@@ -247,7 +263,8 @@ class _Writer:
         ids = pa.concat_arrays([known, strangers])
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
         folder.mkdir()
-        graph.write_schema(self._schemas[0][0].select_by_name(list(recipe.history.inputs)), folder)
+        schema = self._schemas["train"].select_by_name(list(recipe.history.inputs))
+        graph.write_schema(schema, folder)
         for number, part in enumerate(list(codes.blocks(len(rows), PART)) or [slice(0, 0)]):
             table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
             path = folder / f"part-{number}.parquet"
@@ -273,8 +290,9 @@ def _strangers(
     found = [pa.array([], pa.string())]
     for part in ("valid", "test"):
         column = codes.one(parts[part][key])
-        ids = column.dictionary.take(pc.unique(column.indices))
-        found.append(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
+        if len(column):
+            ids = column.dictionary.take(pc.unique(column.indices))
+            found.append(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
     return pc.unique(pa.chunked_array(found))
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from workflows.errors import DataError
 from workflows.etl import codes
 from workflows.etl.sources import Raw
+from workflows.etl.threads import of_each
 from workflows.recipe import Join, Recipe
 
 Role = Literal["user", "item"]
@@ -92,7 +93,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     last = latest.rows(ids)
     found = places(ids, side[key]) if side is not None else None
     data: dict[str, pa.Array] = {key: ids}
-    conflicts = {}
+    told = []
     for column in columns:
         if side is not None and column not in interactions.column_names:
             if column not in side.column_names:
@@ -104,7 +105,8 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
                 raise _of_nobody(recipe, column, role)
             data[column] = codes.taken(train[column], last)
             if column in recipe.columns(role):
-                conflicts[column] = latest.conflicts(train[column])
+                told.append(column)
+    conflicts = of_each(told, lambda column: latest.conflicts(train[column]))
     data[IN_TRAIN] = pa.array(counts > 0)
     data[COUNT] = pa.array(counts)
     frame = pa.table(data)

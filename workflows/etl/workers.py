@@ -22,6 +22,9 @@ from workflows.device import Device
 from workflows.errors import DeviceError, RecipeError
 from workflows.etl.memory import Memory
 
+#: Where a cluster answers about itself: this machine alone, any port. With no address at all it takes
+#: port 8787 of every interface, and a second cluster complains.
+LOOPBACK = "127.0.0.1:0"
 #: How long a scheduler may take to answer.
 TIMEOUT = "10s"
 
@@ -108,7 +111,7 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
             threads_per_worker=1,
             memory_limit=memory.limit // n,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=LOOPBACK,
             silence_logs=logging.ERROR,
         ) as cluster:
             yield cluster
@@ -117,7 +120,7 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
             raise DeviceError(f"--dask cuda needs a GPU, and this process has none: {device.why}.")
         from dask_cuda import LocalCUDACluster  # not exercised on a GPU in CI
 
-        with LocalCUDACluster(n_workers=number or None, dashboard_address=None) as cluster:
+        with LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK) as cluster:
             yield cluster
     elif "://" in dask:
         yield dask
