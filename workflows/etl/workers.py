@@ -22,8 +22,8 @@ from workflows.device import Device
 from workflows.errors import DeviceError, RecipeError
 from workflows.etl.memory import Memory
 
-#: Where a cluster answers about itself: this machine alone, any port. With no address at all it takes
-#: port 8787 of every interface, and a second cluster complains.
+#: Where a cluster answers about itself: this machine alone, any port. With no address at all it
+#: takes port 8787 of every interface, and a second cluster complains.
 LOOPBACK = "127.0.0.1:0"
 #: How long a scheduler may take to answer.
 TIMEOUT = "10s"
