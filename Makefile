@@ -301,7 +301,7 @@ clean: ## remove environments, builds and caches; data/ and runs/ stay
 help: ## this list
 	@echo "make TARGET ... [RECIPE=name-or-path] [RUN=name] [DEVICE=auto|cpu|gpu] [SET='a.b=1 c.d=2']"
 	echo
-	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 14
+	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 15
 	echo
 	echo "PYTHON=path      the Python that .venv is made with, or that has Merlin of its own"
 	echo "NGC=1 | NGC=0    use python3's own Merlin | make .venv (found out when not said)"

@@ -107,18 +107,14 @@ class WeightedMean(tf.keras.layers.Layer):
         self._schema = schema
         self.weights_of = dict(weights)
         self.tables = dict(tables)
+        for column, table in self.tables.items():
+            with tf.name_scope(column):  # HDF5 asks for names
+                table.build(None)  # here, so that the optimiser knows all weights before the fit
 
     @property
     def schema(self) -> Schema:
         """The columns."""
         return self._schema
-
-    def build(self, input_shape: Any) -> None:
-        """Make the tables' weights, each under its column's name: HDF5 asks for names."""
-        for column, table in self.tables.items():
-            with tf.name_scope(column):
-                table.build(input_shape)
-        super().build(input_shape)
 
     def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
         """Return {column of codes: float32 [B, dim]}; inputs are ragged [B, None, 1]."""
