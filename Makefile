@@ -93,7 +93,7 @@ test test-fast: lint types contracts
 endif
 test: pytest ## lint, types, contracts, pytest; in the container pytest alone
 test-fast: override PYTEST += -m "not slow"
-test-fast: pytest ## the same without the slow tests: under 5 minutes
+test-fast: pytest ## the same without the slow tests
 lint: $(READY) ## style: ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
