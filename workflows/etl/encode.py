@@ -6,9 +6,10 @@ import logging
 import shutil
 import tempfile
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ from workflows.recipe import Recipe
 from workflows.vocabulary import FIRST_OOV
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 #: Rows of a part file, whoever writes it: the bytes must not depend on him.
 PART = 1 << 18
@@ -237,20 +240,12 @@ class _Writer:
     ) -> Codes:
         """Return the rows that stand for the distinct ids of a column; the splits share them."""
         texts = codes.one(table[key]).dictionary
-        for known, rows in self._places[key]:
-            if known.equals(texts):
-                return rows
-        self._places[key].append((texts, _rows(texts, of, strangers)))
-        return self._places[key][-1][1]
+        return _once(self._places[key], texts, lambda: _rows(texts, of, strangers))
 
     def _lookup(self, column: str, texts: pa.StringArray) -> Lookup:
         """Return what stands for the texts of a column; parts of one table share them."""
-        for known, lookup in self._known[column]:
-            if known.equals(texts):
-                return lookup
-        lookup = Lookup.of(self._fitted.vocabularies[column], texts)
-        self._known[column].append((texts, lookup))
-        return lookup
+        vocabulary = self._fitted.vocabularies[column]
+        return _once(self._known[column], texts, lambda: Lookup.of(vocabulary, texts))
 
     def _write_latest(
         self, pasts: list[Past], known: pa.StringArray, strangers: pa.StringArray
@@ -281,6 +276,17 @@ class _Writer:
         users = rows[codes.numbers(table[recipe.user_id])]
         kinds = happened.kinds if happened else None
         return Past(users, table[recipe.time].to_numpy(), encoded, kinds)
+
+
+def _once(
+    found: list[tuple[pa.StringArray, Made]], texts: pa.StringArray, make: Callable[[], Made]
+) -> Made:
+    """Return what was found for the same texts before, or else make it and remember it."""
+    for known, made in found:
+        if known.equals(texts):
+            return made
+    found.append((texts, make()))
+    return found[-1][1]
 
 
 def _strangers(
