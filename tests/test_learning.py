@@ -20,15 +20,17 @@ from tiny_run import CPU
 from models import metrics
 from models.baselines.popularity import Popularity
 from models.callbacks import Epoch
+from models.multi_attribute.model import Asked
 from models.multi_attribute.offers import offers_by_value
 from models.retriever import Retriever
 from models.two_tower import TwoTower
 from workflows import recipe as recipes
 from workflows.artifacts import TrainFiles, load_model
 from workflows.etl import etl
-from workflows.offers.evaluate import ALL
+from workflows.offers.evaluate import ALL, task
 from workflows.offers.evaluate import evaluate as evaluate_offers
 from workflows.offers.prepared import Offering
+from workflows.offers.train import prepared_fit
 from workflows.offers.train import train as train_offers
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
@@ -161,6 +163,28 @@ def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(
     assert gain("category1", "augmented", "bilinear") >= 0.03
     assert gain("brand", "augmented", "bilinear") >= 0.02
     assert gain("category1", "bilinear", "simple") <= -0.02
+
+
+@pytest.mark.slow
+def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it(
+    rees46: tuple[Path, Recipe, Store],
+) -> None:
+    """Measured after the last epoch, as published, seeds 1 to 3: README, "Audiences of offers"."""
+    _, recipe, store = rees46
+    offering = Offering.open(store, recipe)
+    pairs = offering.pairs("test")
+    assert pairs is not None
+    tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}
+    found = {}
+    for name in ("bilinear", "simple"):
+        fit = prepared_fit(offering, name, None)
+        assert fit.run().epoch == recipe.train.epochs - 1
+        scores = pairs.scores(Asked(fit.model), tasks)
+        found[name] = {key: pairs.auc(tasks[key], of).mean().mean for key, of in scores.items()}
+    lost = {key: found["simple"][key] - found["bilinear"][key] for key in tasks}
+    assert lost["product_id"] < 0
+    assert min(lost["category1"], lost["category2"], lost["category3"]) >= 0.02
+    assert lost["brand"] >= 0.01
 
 
 @pytest.mark.slow
