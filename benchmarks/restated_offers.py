@@ -8,72 +8,54 @@ model of ours, so the loss can be compared to the last places.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from models.multi_attribute.interaction import Bilinear
 from models.multi_attribute.model import Asked, Model
-from models.multi_attribute.towers import OfferTower, UserTower
 
 
-@dataclass(frozen=True)
 class Restated:
     """The training loss of a model with all blocks, slowly.
 
-    Attributes:
+    Args:
         model: built; its weights are used.
         subsets: of attributes, bool [n_subsets, n_attributes].
-        size: rows of a mini-batch.
-        versions: groupings of a step.
-        metric: told of all pairs, as in the notebooks; None for no metric.
     """
 
-    model: Model
-    subsets: tf.Tensor
-    size: int
-    versions: int
-    metric: tf.keras.metrics.Metric | None = None
-
-    @property
-    def towers(self) -> tuple[UserTower, OfferTower]:
-        """Users' and offers' side."""
-        return Asked(self.model).towers
-
-    @property
-    def meet(self) -> Bilinear:
-        """How both meet."""
-        return self.model.last.to_call
+    def __init__(self, model: Model, subsets: tf.Tensor, *, size: int, versions: int) -> None:
+        self.model = model
+        self.users, self.offers = Asked(model).towers
+        self.meet = model.last.to_call
+        self.subsets = subsets
+        self.size = size
+        self.versions = versions
 
     def loss(self, batch: Mapping[str, tf.Tensor], training: bool = True) -> tf.Tensor:
         """Return cross-entropy and penalty of a batch."""
         users = self._users(batch, training)
-        tower = self.towers[1]
-        codes = tf.stack([batch[name] for name in tower.attributes], axis=1)
-        pairs = zip(tower.tables, tf.unstack(codes, axis=1), strict=True)
+        codes = tf.stack([batch[name] for name in self.offers.attributes], axis=1)
+        pairs = zip(self.offers.tables, tf.unstack(codes, axis=1), strict=True)
         vectors = tf.stack([self._pooled(t, c, tf.range(tf.size(c) + 1)) for t, c in pairs], axis=1)
         logits = []
         for _ in range(self.versions):
             mean, variance = self.grouped(vectors, self.keys(codes))
-            offers = tower.finished(mean, variance, training=training)
+            offers = self.offers.finished(mean, variance, training=training)
             logits.append(self._scored(users, offers, training))
         own = tf.reshape(tf.eye(self.size), [1, -1])
         target = tf.reshape(tf.tile(own, [tf.shape(codes)[0] // self.size, 1]), [-1, 1])
         found = tf.concat(logits, axis=1)
-        targets = tf.broadcast_to(target, tf.shape(found))
-        if self.metric is not None:
-            self.metric.update_state(targets, found)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, found)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.broadcast_to(target, tf.shape(found)), found
+        )
         return tf.reduce_mean(losses) + tf.add_n(self.model.losses)
 
     def _users(self, batch: Mapping[str, tf.Tensor], training: bool) -> tf.Tensor:
-        tower = self.towers[0]
         met = [
             self._pooled(table, batch[f"{name}__values"], batch[f"{name}__offsets"])
-            for name, table in zip(tower.columns, tower.tables, strict=True)
+            for name, table in zip(self.users.columns, self.users.tables, strict=True)
         ]
-        return tower.last(tf.stack(met, axis=1), training=training)
+        return self.users.last(tf.stack(met, axis=1), training=training)
 
     @staticmethod
     def _pooled(table: Any, codes: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:

@@ -183,8 +183,8 @@ def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it
         found[name] = {key: pairs.auc(tasks[key], of).mean().mean for key, of in scores.items()}
     lost = {key: found["simple"][key] - found["bilinear"][key] for key in tasks}
     assert lost["product_id"] < 0
-    assert min(lost["category1"], lost["category2"], lost["category3"]) >= 0.02
-    assert lost["brand"] >= 0.01
+    assert min(lost["category1"], lost["category2"], lost["category3"]) >= 0.03
+    assert lost["brand"] >= 0.02
 
 
 @pytest.mark.slow

@@ -144,18 +144,19 @@ def test_m09_collided_groups_are_whole_and_few_together() -> None:
 
 
 def test_m08_the_example_of_the_original() -> None:
-    mean, variance = group_moments(tf.eye(3), tf.constant([[0, 0, 1]], tf.int64))
-    np.testing.assert_allclose(mean, [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
-    np.testing.assert_allclose(variance, [[0.25, 0.25, 0], [0.25, 0.25, 0], [0, 0, 0]])
+    mean, variance, of_rows = group_moments(tf.eye(3), tf.constant([[0, 0, 1]], tf.int64))
+    assert of_rows.numpy().tolist() == [0, 0, 1]
+    np.testing.assert_allclose(mean, [[0.5, 0.5, 0], [0, 0, 1]])
+    np.testing.assert_allclose(variance, [[0.25, 0.25, 0], [0, 0, 0]])
 
 
 def test_m08_moments_are_those_of_numpy_and_broadcast_back() -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(50, 3, 4)).astype(np.float32)
     keys = draw.integers(0, 9, (3, 50))
-    means, variances = (
-        tf.reshape(moment, [3, 50, 3, 4]) for moment in group_moments(vectors, keys)
-    )
+    *moments, of_rows = group_moments(vectors, keys)
+    means, variances = (tf.reshape(tf.gather(m, of_rows), [3, 50, 3, 4]) for m in moments)
+    assert len(moments[0]) == sum(keys.max(axis=1) + 1), "each group once"
     for version, row in np.ndindex(3, 50):
         group = vectors[keys[version] == keys[version, row]]
         np.testing.assert_allclose(means[version, row], group.mean(axis=0), atol=1e-6)
@@ -168,9 +169,10 @@ def test_m08_gradients_are_those_of_differences() -> None:
     vectors = draw.normal(size=(12, 3)).astype(np.float32)
     keys = tf.constant(draw.integers(0, 4, (2, 12)))
     weights = draw.normal(size=(2, 24, 3)).astype(np.float32)
+    of_rows = group_moments(vectors, keys).of_rows
 
     def value(x: tf.Tensor) -> tf.Tensor:
-        mean, variance = group_moments(x, keys)
+        mean, variance = (tf.gather(moment, of_rows) for moment in group_moments(x, keys)[:2])
         return tf.reduce_sum(weights[0] * mean + weights[1] * variance)
 
     (found,), (hand,) = tf.test.compute_gradient(value, [vectors], delta=1e-2)
@@ -178,10 +180,20 @@ def test_m08_gradients_are_those_of_differences() -> None:
     assert np.abs(hand).max() > 0.1
 
 
+def test_m08_a_group_without_rows_is_zero_and_gives_no_gradient() -> None:
+    vectors = tf.Variable(tf.eye(3))
+    with tf.GradientTape() as tape:
+        mean, variance, of_rows = group_moments(vectors, tf.constant([[0, 2, 2]], tf.int64))
+        value = tf.reduce_sum(tf.gather(mean, of_rows))
+    assert not mean[1].numpy().any()
+    assert not variance[1].numpy().any()
+    np.testing.assert_allclose(tape.gradient(value, vectors), np.ones((3, 3)))
+
+
 def test_m08_gradients_go_to_all_rows_of_a_group() -> None:
     vectors = tf.Variable(tf.eye(3))
     with tf.GradientTape() as tape:
-        mean, _ = group_moments(vectors, tf.constant([[0, 0, 1]], tf.int64))
+        mean = group_moments(vectors, tf.constant([[0, 0, 1]], tf.int64)).mean
         value = mean[0, 2] * 8.0
     slope = tape.gradient(value, vectors).numpy()
     np.testing.assert_allclose(slope, [[0, 0, 4], [0, 0, 4], [0, 0, 0]])

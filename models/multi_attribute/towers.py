@@ -72,8 +72,7 @@ class OfferTower(tf.keras.layers.Layer):
             return self.finished(vectors, tf.zeros_like(vectors), training=training)
         stacked = tf.stack(codes, axis=1)
         drawn = tf.stack([self.keys(stacked, training=True) for _ in range(self.versions)])
-        means, variances = group_moments(vectors, drawn)
-        return self.finished(means, variances, training=training)
+        return self.finished(*group_moments(vectors, drawn), training=training)
 
     def embed(self, offers: Mapping[str, Lists]) -> tf.Tensor:
         """Return offers given by weighted lists of values of each attribute: evaluation's path."""
@@ -85,13 +84,27 @@ class OfferTower(tf.keras.layers.Layer):
         return self.finished(means, variances)
 
     def finished(
-        self, mean: tf.Tensor, variance: tf.Tensor, *, training: bool = False
+        self,
+        mean: tf.Tensor,
+        variance: tf.Tensor,
+        of_rows: tf.Tensor | None = None,
+        *,
+        training: bool = False,
     ) -> tf.Tensor:
-        """Return what meets the users, of mean and variance [B, o, d]."""
+        """Return what meets the users.
+
+        Args:
+            mean, variance: of offers, [n, o, d].
+            of_rows: the offer of each row; None where each is a row's own. Rows of one offer share
+                its compression and, in training, what dropout leaves of it.
+            training: whether to drop out.
+        """
         offers = mean
         if self.compressor is not None and self.mask is not None:
             both = (mean, variance)
             offers = self.compressor(both, training=training) * self.mask(both, training=training)
+        if of_rows is not None:
+            offers = tf.gather(offers, of_rows)
         return offers if self.stack is None else self.stack(offers, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
