@@ -103,8 +103,8 @@ def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, d
     found = {}
     for epoch, weights in (("best", fit.model.get_weights()), ("last", clock.weights)):
         fit.model.set_weights(weights)
-        scores = pairs.scores(Asked(fit.model), tasks)
-        found[epoch] = {key: pairs.auc(tasks[key], of).mean().mean for key, of in scores.items()}
+        aucs = pairs.aucs(Asked(fit.model), tasks)
+        found[epoch] = {key: auc.mean().mean for key, auc in aucs.items()}
     return found
 
 

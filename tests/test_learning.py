@@ -179,8 +179,8 @@ def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it
     for name in ("bilinear", "simple"):
         fit = prepared_fit(offering, name, None)
         assert fit.run().epoch == recipe.train.epochs - 1
-        scores = pairs.scores(Asked(fit.model), tasks)
-        found[name] = {key: pairs.auc(tasks[key], of).mean().mean for key, of in scores.items()}
+        aucs = pairs.aucs(Asked(fit.model), tasks)
+        found[name] = {key: auc.mean().mean for key, auc in aucs.items()}
     lost = {key: found["simple"][key] - found["bilinear"][key] for key in tasks}
     assert lost["product_id"] < 0
     assert min(lost["category1"], lost["category2"], lost["category3"]) >= 0.03

@@ -75,6 +75,11 @@ class Pairs:
             chosen = {name: take_rows(self.columns[name], rows) for name in names}
             yield slice(start, start + step), chosen
 
+    def aucs(self, asked: Asked, tasks: Mapping[str, Task]) -> dict[str, GroupedAuc]:
+        """Score all pairs of each task, and return the AUC of each of its offers."""
+        scores = self.scores(asked, tasks)
+        return {name: self.auc(task, scores[name]) for name, task in tasks.items()}
+
     def auc(self, task: Task, scores: Floats) -> GroupedAuc:
         """Return the AUC of each offer, over the pairs whose offer it is.
 

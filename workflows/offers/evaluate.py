@@ -106,8 +106,8 @@ def evaluate(recipe: Recipe, store: Store, device: Device) -> OffersEvaluateResu
         for name in offering.config.models:
             began = time.perf_counter()
             asked = offering.load(store, name)
-            for of, found in pairs.scores(asked, tasks).items():
-                scores += _bands(name, of, pairs.auc(tasks[of], found), recipe.tasks)
+            for of, auc in pairs.aucs(asked, tasks).items():
+                scores += _bands(name, of, auc, recipe.tasks)
             seconds[name] = round(time.perf_counter() - began, 3)
             log.info("%s: %d tasks in %.2f s", name, len(tasks), seconds[name])
         report = _report(offering, pairs, scores, seconds)
