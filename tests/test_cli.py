@@ -278,6 +278,25 @@ def test_an_unknown_recipe_lists_the_known_ones(here: World, two_tower: Run) -> 
     assert "There is no recipe 'movielens'; Did you mean 'movielens-100k'? known: " in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--resume", "--warm-start", "x"], "no --resume, --warm-start: leave"),
+        (["evaluate", "--min-lift", "popularity:2"], "knows no --min-lift: leave that out"),
+        (["export", "--as-of", "latest"], "knows no --as-of: leave that out"),
+        (["tune"], "recipe rees46 has models of offers, not two towers: ask `audience`"),
+    ],
+)
+def test_models_of_offers_refuse_what_is_of_two_towers(
+    here: World, two_tower: Run, arguments: list[str], said: str
+) -> None:
+    recipe = str(ROOT / "recipes" / "rees46.yaml")
+    code, out, err = two_tower(*arguments, "--recipe", recipe, "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert is_one_paragraph(err), err
+    assert said in err
+
+
 def test_no_space_is_one_paragraph(
     here: World, two_tower: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

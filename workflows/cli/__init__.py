@@ -1,0 +1,59 @@
+"""`two-tower VERB`: pick the device, then import the verb. No logic."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from workflows.cli import about, data, hand_over, model, questions
+from workflows.cli.call import Call, command
+from workflows.cli.show import complain
+from workflows.errors import TwoTowerError
+
+__all__ = ["Call", "app", "main"]
+
+#: In the order of --help.
+VERBS = (
+    data.fetch,
+    data.sample,
+    data.etl,
+    model.train,
+    model.tune,
+    model.evaluate,
+    model.export,
+    questions.index,
+    questions.recommend,
+    questions.similar_items,
+    questions.audience,
+    questions.similar_offers,
+    hand_over.serve,
+    hand_over.load,
+    hand_over.triton,
+    about.report,
+    about.doctor,
+)
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Candidate retrieval with two-tower models on NVIDIA Merlin.",
+)
+for verb in VERBS:
+    app.command(name=verb.__name__.replace("_", "-"))(command(verb))
+
+
+def main() -> None:
+    """Run the command line: a fault of input or machine is one paragraph and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("workflows").setLevel(logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors
+    try:
+        app(prog_name="two-tower")
+    except TwoTowerError as error:
+        complain(error)
+        sys.exit(2)

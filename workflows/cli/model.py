@@ -1,0 +1,118 @@
+"""From splits to an export: train, evaluate, tune, export."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workflows.cli import offers
+from workflows.cli.call import Call
+from workflows.cli.show import complain, show, show_text
+
+
+def train(
+    call: Call,
+    *,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted fit.")
+    ] = False,
+    warm_start: Annotated[
+        str, typer.Option(help="Begin with the weights of this run (see etl --grow-from).")
+    ] = "",
+) -> None:
+    """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
+    device = call.device()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        offers.refuse(recipe, {"--resume": resume, "--warm-start": warm_start})
+        offers.train(call, recipe, store, device)
+        return
+    from workflows.train import train
+
+    earlier = call.store(warm_start) if warm_start else None
+    result = train(recipe, store, device, resume=resume, warm_start=earlier)
+    shown = ("loss", "val_recall", "val_ndcg")
+    rows = {
+        "best epoch": f"{result.best.epoch + 1} of {result.epochs}",
+        **{n: f"{v:.4f}" for n, v in result.best.metrics.items() if n.startswith(shown)},
+        "rows a second": f"{result.rows_per_second:,.0f}",
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    show(result, call, rows)
+
+
+def evaluate(
+    call: Call,
+    *,
+    min_lift: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 3 below so many times a baseline: popularity:1.5."),
+    ] = None,
+) -> None:
+    """Rank the test part with the two-tower and its baselines, and compare."""
+    device = call.device()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        offers.refuse(recipe, {"--min-lift": min_lift})
+        offers.evaluate(call, recipe, store, device)
+        return
+    from workflows.evaluate import evaluate
+    from workflows.evaluate.lift import Lift
+    from workflows.evaluate.table import tables
+
+    lifts = [Lift.parse(text) for text in min_lift or []]
+    result = evaluate(recipe, store, device, min_lifts=lifts)
+    if not call.as_json:
+        for table in tables(result.report, recipe.evaluate.ks):
+            show_text(table)
+    show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
+    if result.missed:
+        complain(f"missed lift: {'; '.join(result.missed)}")
+        raise typer.Exit(3)
+
+
+def tune(call: Call) -> None:
+    """Search hyper-parameters on the validation part; an interrupted search goes on."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.tune import tune
+
+    result = tune(recipe, store, device)
+    rows = {
+        "trials": str(result.trials),
+        result.metric: f"{result.best.value:.4f}",
+        "set": "\n".join(f"{name}={value}" for name, value in result.best.settings.items()),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    show(result, call, rows)
+
+
+def export(
+    call: Call,
+    *,
+    as_of: Annotated[
+        str, typer.Option(help="What histories know of: test (as evaluated, default) or latest.")
+    ] = "",
+) -> None:
+    """Write towers, feature tables and embeddings, checked in a fresh process."""
+    device = call.device()
+    recipe, store, _ = call.open(offers=True)
+    if recipe.offers:
+        offers.refuse(recipe, {"--as-of": as_of})
+        offers.export(call, recipe, store, device)
+        return
+    from workflows.export import as_of_named, export
+
+    result = export(recipe, store, device, as_of=as_of_named(as_of or "test"))
+    rows = {
+        "users": f"{result.users:,}",
+        "items": f"{result.items:,}",
+        "dimensions": str(result.dim),
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+        "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),
+    }
+    show(result, call, rows)

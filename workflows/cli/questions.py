@@ -1,0 +1,144 @@
+"""What an export is asked: index, recommend, similar-items, audience, similar-offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflows.cli.call import Call
+from workflows.cli.show import counts, show, show_list, show_rows
+
+_Only = Annotated[
+    list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
+]
+_Deny = Annotated[list[str] | None, typer.Option(help="An item id never to be shown.")]
+_K = Annotated[int, typer.Option("-k", min=1, help="Length of a list.")]
+
+
+def index(
+    call: Call,
+    *,
+    add: Annotated[
+        str, typer.Option(help="csv or parquet of new items: embed them, and add them.")
+    ] = "",
+) -> None:
+    """Make the export's items searchable, and prove recall and latency."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.index import index
+
+    result = index(recipe, store, device, add=Path(add) if add else None)
+    rows = {
+        "kind": result.kind,
+        "items": f"{result.items:,}, of which {result.added:,} added",
+        f"recall@{result.at}": f"{result.measured.recall:.4f}",
+        "ms a query": f"p50 {result.measured.p50_ms:.2f}, p99 {result.measured.p99_ms:.2f}",
+        "seconds": f"{result.seconds:.1f}",
+        "folder": result.folder,
+    }
+    show(result, call, rows)
+
+
+def recommend(
+    call: Call,
+    *,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A raw user id. Default: everybody, into files.")
+    ] = None,
+    users: Annotated[
+        str, typer.Option(help="csv or parquet of user ids, and raw features if you like.")
+    ] = "",
+    k: _K = 10,
+    keep_seen: Annotated[
+        bool, typer.Option("--keep-seen", help="Show what the user had before, too.")
+    ] = False,
+    only: _Only = None,
+    deny: _Deny = None,
+    deny_file: Annotated[str, typer.Option(help="A file of item ids never to be shown.")] = "",
+    allow_file: Annotated[str, typer.Option(help="A file of the only item ids to show.")] = "",
+    context: Annotated[
+        list[str] | None, typer.Option(help="Another occasion: column=value, such as month=12.")
+    ] = None,
+    show_history: Annotated[
+        bool, typer.Option("--show-history", help="Show what the user did beside his list.")
+    ] = False,
+    file_format: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet",
+    ranker: Annotated[
+        str, typer.Option(help="A function that reorders: module:function or file.py:function.")
+    ] = "",
+    candidates: Annotated[int, typer.Option(min=1, help="Items that the ranker is given.")] = 500,
+) -> None:
+    """Rank items for users by the export; strangers get the recipe's fallback."""
+    device = call.device()
+    recipe, store, _ = call.open()
+    from workflows.exported import Wish
+    from workflows.recommend import Order, Ranker, format_named, recommend
+
+    order = Order(
+        users=tuple(user) if user else None,
+        file=Path(users) if users else None,
+        context=tuple(context or ()),
+        deny_file=Path(deny_file) if deny_file else None,
+        allow_file=Path(allow_file) if allow_file else None,
+        show_history=show_history,
+        format=format_named(file_format),
+    )
+    wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
+    chosen = Ranker.load(ranker, candidates=candidates) if ranker else None
+    result = recommend(recipe, store, device, wish=wish, order=order, ranker=chosen)
+    if not call.as_json:
+        for name, seen in result.histories.items():
+            show_rows([{"what": f"{name} did", **row} for row in seen])
+        if result.lists:
+            show_rows(result.lists)
+    rows = {
+        "users": f"{result.users:,}",
+        "answered by": counts(result.answered_by),
+        "seconds": f"{result.seconds:.1f}",
+    }
+    show(result, call, {**rows, **({"folder": result.folder} if result.folder else {})})
+
+
+def similar_items(
+    call: Call,
+    *,
+    item: Annotated[str, typer.Option(help="A raw item id.")],
+    k: _K = 10,
+    only: _Only = None,
+    deny: _Deny = None,
+) -> None:
+    """List the items most like one, by the export's embeddings without the item bias."""
+    recipe, store, _ = call.open()
+    from workflows.exported import Export, Wish
+
+    wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
+    lists = Export.open(store, recipe).similar(item, wish)
+    show_list(lists, call)
+
+
+_Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.")]
+
+
+def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
+    """Rank users for an offer, by the export of a recipe with `offers`."""
+    call.device()
+    recipe, store, _ = call.open(offers=True)
+    from workflows.offers.audience import audience
+
+    result = audience(recipe, store, offer, k=k)
+    if not call.as_json:
+        show_rows(result.users)
+    rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
+    show(result, call, rows)
+
+
+def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
+    """List the offers most like one that is defined by a single attribute."""
+    call.device()
+    recipe, store, _ = call.open(offers=True)
+    from workflows.offers.audience import similar
+
+    rows = similar(recipe, store, offer, k=k)
+    show_list(rows, call)
