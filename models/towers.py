@@ -84,6 +84,23 @@ def build_tower(
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
         )
+    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
+    inputs = mm.ParallelBlock(
+        _branches(name, schema, config, seed, shared),
+        aggregation=config.combine,
+        is_input=True,
+        schema=schema,
+    )
+    ids = schema.select_by_tag(Tags.ID)
+    blocks = _blocks(name, ids, config, layers, seed)
+    pre = _id_dropout(ids.first, config, seed + 1) if ids else None
+    return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+
+
+def _branches(
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: Tower | None
+) -> dict[str, Any]:
+    """Return what turns the columns of each kind into vectors."""
     one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
     embedded = schema.excluding_by_name(one_hot.column_names)
     histories = embedded.select_by_tag(Tags.SEQUENCE)
@@ -116,8 +133,13 @@ def build_tower(
             decay=config.history_decay,
             gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
         )
-    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
-    inputs = mm.ParallelBlock(branches, aggregation=config.combine, is_input=True, schema=schema)
+    return branches
+
+
+def _blocks(
+    name: str, ids: Schema, config: TwoTowerConfig, layers: tuple[int, ...], seed: int
+) -> list[tf.keras.layers.Layer]:
+    """Return what comes after the inputs, in order."""
     blocks: list[tf.keras.layers.Layer] = []
     if config.dropout:
         blocks.append(Dropout(config.dropout, seed=seed))
@@ -127,15 +149,13 @@ def build_tower(
         )
     if config.normalize:
         blocks.append(mm.L2Norm())
-    ids = schema.select_by_tag(Tags.ID)
     if config.item_bias and name == "item" and not ids:
         raise TowerError(
             "item_bias needs the item id; set `input: true` for it, or model.item_bias to false"
         )
     if config.item_bias:
         blocks.append(_bias(ids.first, config, seed) if name == "item" else AppendOne())
-    pre = _id_dropout(ids.first, config, seed + 1) if ids else None
-    return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+    return blocks
 
 
 def _is_one_hot(column: ColumnSchema, config: TwoTowerConfig) -> bool:
