@@ -166,6 +166,20 @@ def test_e09_a_deeper_path_is_named() -> None:
 def test_a_separator_of_any_length() -> None:
     step = PathLevel(of="code", to="x", level=2, levels=2, separator=" > ")
     assert made(step, column(["a > b", "a>b"])) == ["b", ""]
+    step = PathLevel(of="code", to="x", level=1, levels=2, separator="::")
+    assert made(step, column(["a:", "a::b", None])) == ["a:", "a", ""]  # "a:" with "::" is no path
+
+
+def test_a_whole_number_is_binned_as_what_it_is() -> None:
+    step = Bins(of="x", to="y", edges=(-0.5, 1.5), labels=("a", "b", "c"))
+    for kind in (pa.int64(), pa.float32()):
+        assert made(step, column([-1, 0, 1, 2], kind)) == ["a", "b", "b", "c"]
+
+
+def test_a_date_may_have_nanoseconds() -> None:
+    step = DatePart(of="at", to="x", part="day")
+    texts = ["2020-10-05 00:00:00.123456789", "2020-10-05 00:00:00.000000000+0200"]
+    assert [made(step, column([text]))[0] for text in texts] == [5, 4]
 
 
 # ── in etl ──────────────────────────────────────────────────────────────────────────────

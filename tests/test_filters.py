@@ -65,6 +65,43 @@ def test_a_float32_number_equals_the_decimal_it_was_read_from() -> None:
     assert met([3.3, 3.2999], pa.float32(), "in", (3.3,)) == [True, False]
 
 
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_large_number_is_compared_with_all_its_digits(world: World, declared: bool) -> None:
+    """float32 knows no odd number above 2**24: 20200101 and 20200103 would be one."""
+    world.log = [{**row, "order": 20_200_101 + 2 * n} for n, row in enumerate(world.log)]
+    world.write()
+    wanted = [20_200_103, 20_200_105]
+    rule = f"{{kind: keep, column: order, is: in, value: {wanted}}}"
+    feature = ["features.order={role: context, kind: number}"] if declared else []
+    split = "split={kind: random, valid: 0, test: 0}"
+    result = run(world, f"filter=[{rule}]", split, *feature)
+    assert result.report.dropped["not order in 20200103, 20200105"] == 158  # of 160 with ids
+    kept = pq.read_table(result.folder / "train" / "part-0.parquet")
+    assert kept.num_rows == 2
+    if declared:
+        assert kept.schema.field("order").type == pa.float32()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "rule", "names"),
+    [
+        (
+            "{kind: top_users, n: 2}",
+            "{kind: keep, column: rating, is: '>=', value: 3}",
+            "keep.*top_users",
+        ),
+        ("{kind: per_day}", "{kind: sample_users, share: 0.5}", "sample_users.*per_day"),
+    ],
+)
+def test_a_rule_that_would_be_done_before_an_earlier_one_is_refused(
+    world: World, earlier: str, rule: str, names: str
+) -> None:
+    world.recipe(f"filter=[{rule}, {earlier}]")
+    world.recipe(f"filter=[{earlier}, {rule[:-1]}, stage: after}}]")
+    with pytest.raises(RecipeError, match=f"filter {names}, but is done first"):
+        world.recipe(f"filter=[{earlier}, {rule}]")
+
+
 def test_a_time_is_compared_with_seconds_or_a_date() -> None:
     new_year = [1_577_836_799, 1_577_836_800]  # the last second of 2019 in UTC, and the next
     assert met(new_year, pa.int64(), ">=", "2020-01-01") == [False, True]

@@ -311,6 +311,17 @@ def test_a_grown_state_keeps_codes_and_scales() -> None:
     assert new.grown_from(old).vocabularies["city"] is new.vocabularies["city"]
 
 
+def test_a_known_value_that_is_rare_now_keeps_its_code_and_its_count() -> None:
+    texts = pa.array(["a", "b", "c", "d"])
+    old = Vocabulary.build(texts.slice(0, 2), np.array([9, 8]), min_count=5)
+    new = Vocabulary.build(texts, np.array([3, 9, 2, 7]), min_count=5)
+    assert new.oov_count == 5
+    grown = new.grown_from(old)
+    assert grown.values.to_pylist() == ["a", "b", "d"]
+    assert grown.counts.tolist() == [3, 9, 7]
+    assert grown.oov_count == 2  # of c alone
+
+
 def test_codes_cannot_be_kept_with_other_buckets() -> None:
     old = Fitted({"user": Vocabulary.build(pa.array(["a"]), np.array([1]), oov_buckets=2)})
     new = Fitted({"user": Vocabulary.build(pa.array(["a"]), np.array([1]), oov_buckets=3)})

@@ -17,7 +17,7 @@ from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
 from world import ITEMS, UNSEEN, World
 
 from workflows import recipe as recipes
-from workflows.errors import RecipeError
+from workflows.errors import ArtifactError, RecipeError
 from workflows.etl import etl, learnt
 from workflows.recipe import Recipe
 from workflows.store import Store
@@ -203,6 +203,28 @@ def test_a_grown_stage_keeps_what_was_learnt(world: World) -> None:
         grow_from=Store(old.folder.parent),
     )
     assert content(grown.folder, "derived.json") == content(old.folder, "derived.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("features.age.null=mean", r"features.age.null: 'median', now 'mean'"),
+        ("derive=[{kind: top_values, of: shop, to: top_shop, n: 1}]", "derive step of top_shop"),
+    ],
+)
+def test_a_grown_stage_refuses_to_learn_by_other_rules(
+    world: World, setting: str, said: str
+) -> None:
+    steps = ["derive=[{kind: top_values, of: shop, to: top_shop, n: 2}]"]
+    old = run(world, *steps)
+    with pytest.raises(ArtifactError, match=said):
+        etl(
+            world.recipe(*steps, setting),
+            Store(world.folder.parent / "grown"),
+            DEVICE,
+            data=world.folder,
+            grow_from=Store(old.folder.parent),
+        )
 
 
 def test_rules_may_ask_what_was_learnt_after_it_only(world: World) -> None:

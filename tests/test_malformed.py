@@ -479,6 +479,11 @@ CASES = [
         cell("log.csv", 7, 4, "-99999999999"),
         r"log\.csv, column 'when', row 7: '-99999999999' lies outside the years 1 to 9999\. Set",
     ),
+    Case(
+        "dates to the nanosecond",
+        content("log.csv", as_dates("%Y-%m-%d %H:%M:%S.123456789")),
+        SAME,
+    ),
     Case("dates without a zone are UTC", content("log.csv", as_dates("%Y-%m-%dT%H:%M:%S")), SAME),
     Case("dates with a zone", content("log.csv", as_dates("%Y-%m-%d %H:%M:%SZ")), SAME),
     Case("dates that end in UTC", content("log.csv", as_dates("%Y-%m-%d %H:%M:%S UTC")), SAME),

@@ -223,6 +223,11 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
     [
         ("features={user_row: {role: user}}", "a feature may not be called 'user_row': etl has"),
         ("features={in_train: {role: user}}", "a feature may not be called 'in_train'.*`rename`"),
+        (
+            "features={age: {role: user, kind: number, indicator: true, null: 0}, "
+            "age_missing: {role: user}}",
+            "a feature may not be called 'age_missing': etl has a column of that name",
+        ),
         ("features={a/b: {role: user}}", "a feature may not be called 'a/b'.* a file cannot have"),
         ("features={..: {role: user}}", r"a feature may not be called '\.\.'"),
         ("features.user.id=false", "exactly one with role user and id: true, got none"),
@@ -650,3 +655,39 @@ def test_a_list_and_its_weights_name_each_other(minimal: Path) -> None:
         recipes.load(minimal, [lists, lists.replace("shops=", "brands="), weights])
     with pytest.raises(RecipeError, match="'shops' one_hot, which knows no weights"):
         recipes.load(minimal, [lists, weights, "model={combine: concat, dims: {shops: one_hot}}"])
+
+
+def test_a_history_takes_its_name_from_no_feature(minimal: Path) -> None:
+    history, feature = "history={columns: [item]}", "features.history_item={role: user}"
+    recipes.load(minimal, [history])
+    recipes.load(minimal, [feature])
+    with pytest.raises(RecipeError, match="a feature may not be called 'history_item'"):
+        recipes.load(minimal, [history, feature])
+
+
+# ── YAML that is no plain data ──────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", ["!!int abc", "!!float abc", "!!timestamp 2020"])
+def test_a_tag_that_does_not_fit_its_value_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: {value}\n")
+    with pytest.raises(RecipeError, match=r"x.yaml cannot be read as YAML"):
+        recipes.load(path)
+    path.write_text("name: x\n")
+    with pytest.raises(RecipeError, match=r"--set 'train.epochs=.*the value is not YAML"):
+        recipes.load(path, [f"train.epochs={value}"])
+
+
+def test_a_value_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\n")
+    with pytest.raises(RecipeError, match="a value contains itself"):
+        recipes.load(path, ["train=&a [*a]"])
+
+
+def test_a_variant_is_fields(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\nvariants: {v: 3}\n")
+    with pytest.raises(RecipeError, match=r"variants.v: expected a mapping of fields, got 3"):
+        recipes.load(path, variant="v")

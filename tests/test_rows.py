@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from stages import part, run
-from world import World
+from stages import decoded, part, run
+from world import GHOST, UNSEEN, World
 
-from workflows.etl import codes, rows
+from workflows.errors import DataError, RecipeError
+from workflows.etl import EtlResult, codes, rows
 from workflows.etl.counts import Counts
 
 RULES = [
@@ -80,3 +83,96 @@ def test_all_rows_are_in_a_part_or_counted(world: World, split: str) -> None:
     assert sum(report.rows.values()) + sum(report.dropped.values()) == 163
     assert len(report.dropped) == 3 + len(RULES)
     assert len(part(result, "valid")) == report.rows["valid"]
+
+
+# ── columns of joined tables ────────────────────────────────────────────────────────────
+
+
+def raw_table(result: EtlResult, table: str) -> dict[str, dict[str, Any]]:
+    """Return id → row of a table before encoding."""
+    found = pq.read_table(result.folder / table / "raw.parquet").to_pylist()
+    return {row["user_id" if table == "users" else "item_id"]: row for row in found}
+
+
+@pytest.mark.parametrize(("role", "prefix"), [("user", "U"), ("item", "I")])
+def test_a_column_of_both_joined_tables_is_taken_from_that_of_its_role(
+    world: World, role: str, prefix: str
+) -> None:
+    world.people = [{**row, "land": f"U{n}"} for n, row in enumerate(world.people)]
+    world.films = [{**row, "land": f"I{n}"} for n, row in enumerate(world.films)]
+    world.write()
+    result = run(world, f"features.land={{role: {role}}}")
+    lands = [land for land in decoded(result, "train", "land") if land is not None]
+    assert len(lands) > 50
+    assert {land[0] for land in lands} == {prefix}
+    told = raw_table(result, f"{role}s").values()
+    assert {row["land"][0] for row in told if row["land"] is not None} == {prefix}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "filter=[{kind: keep, column: land, is: '==', value: U1}]",
+        "features.land={role: context}",
+    ],
+)
+def test_a_column_of_both_joined_tables_without_an_owner_is_refused(
+    world: World, setting: str
+) -> None:
+    world.people = [{**row, "land": "U1"} for row in world.people]
+    world.films = [{**row, "land": "I1"} for row in world.films]
+    world.write()
+    with pytest.raises(DataError, match=r"\(films.csv\) both have a column 'land'.*`rename:`"):
+        run(world, setting)
+
+
+def test_what_is_made_of_a_filled_value_is_the_same_in_log_and_table(world: World) -> None:
+    fill = "{table: films, on: item_id, on_missing: fill, fill: {price: 2.5, title: none such}}"
+    result = run(
+        world,
+        f"join=[{{table: people, on: user_id}}, {fill}]",
+        "derive=[{kind: price_cluster, of: price, to: cluster, k: 3}, "
+        "{kind: top_values, of: title, to: top, n: 20}, "
+        "{kind: bins, of: price, to: dear, edges: [1], labels: [no, yes]}]",
+        "features.cluster={role: item}",
+        "features.top={role: item}",
+        "features.dear={role: item}",
+    )
+    ghost = raw_table(result, "items")[GHOST]
+    assert (ghost["price"], ghost["top"], ghost["dear"]) == (2.5, "none such", "yes")
+    assert ghost["cluster"] is not None
+    rows = [n for n, item in enumerate(decoded(result, "train", "item_id")) if item == GHOST]
+    assert len(rows) > 3
+    for name in ("cluster", "top", "dear"):
+        assert {decoded(result, "train", name)[n] for n in rows} == {ghost[name]}
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [("{city: none}", r"\(films.csv\) has no column 'city'"), ("{top: x}", "fill 'title', which")],
+)
+def test_a_join_fills_its_own_columns_only(world: World, fill: str, said: str) -> None:
+    join = f"{{table: films, on: item_id, on_missing: fill, fill: {fill}}}"
+    with pytest.raises((DataError, RecipeError), match=said):
+        run(
+            world,
+            f"join=[{{table: people, on: user_id}}, {join}]",
+            "derive=[{kind: top_values, of: title, to: top, n: 20}]",
+            "features.top={role: item}",
+        )
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "kind: number, null: mean, ", "kind: categories, separator: '|', "]
+)
+def test_who_has_no_row_yet_keeps_what_his_table_says(world: World, kind: str) -> None:
+    """A column of the log and of the table: the log's last row says it, else the table."""
+    for n, row in enumerate(world.log):
+        row["hue"] = n % 3
+    world.films = [{**row, "hue": 7} for row in world.films]
+    world.write()
+    result = run(world, f"features.hue={{{kind}role: item}}")
+    hues = {item: row["hue"] for item, row in raw_table(result, "items").items()}
+    plain = {"": "7", "kind: number, null: mean, ": 7.0}.get(kind, ["7"])
+    assert hues.pop(UNSEEN) == plain
+    assert all(hue is not None and hue != plain for hue in hues.values())

@@ -564,7 +564,7 @@ def weighing(**more: Any) -> dict[str, Any]:
 
 
 def test_weights_may_be_text_with_a_separator_and_have_any_name(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user,tags,n\nu,a|b,1|0.5\nv,,\n", encoding="utf-8")
+    (tmp_path / "log.csv").write_text("user,tags,n\nu,a|b,1| 0.5\nv,,\n", encoding="utf-8")
     found = read(tmp_path, features=weighing(separator="|"))
     assert found[0] == {"user": "u", "tags": ["a", "b"], "n": [1.0, 0.5]}
     assert not found[1]["tags"]
@@ -872,3 +872,17 @@ def test_text_without_a_separator_is_refused(tmp_path: Path) -> None:
         match=r"log\.csv, column 'tags' holds string, not lists; set its `separator` \(such as ",
     ):
         cells(tmp_path, "tags", ["a|b"], features={"tags": {"role": "item", "kind": "categories"}})
+
+
+def test_a_file_of_nulls_alone_has_lists_like_its_siblings(tmp_path: Path) -> None:
+    for name, tags in (("a", pa.array([["x"], []])), ("b", pa.nulls(2))):
+        table = pa.table({"user": ["u", "v"], "when": [MOMENT] * 2, "tags": tags})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    found = read(tmp_path, "*.parquet", features={"tags": {"role": "item", "kind": "categories"}})
+    assert [row["tags"] for row in found] == [["x"], [], None, None]
+
+
+def test_parquet_knows_nulls_by_itself(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": ["NA"], "when": [MOMENT]}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log.parquet is parquet, .*`nulls` is for csv and tsv"):
+        read(tmp_path, "log.parquet", source={"files": "log.parquet", "nulls": ["NA"]})

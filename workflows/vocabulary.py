@@ -42,6 +42,7 @@ class Vocabulary:
         oov_buckets: how many codes unseen values share, at least 1.
         null_count: training cells that were null.
         oov_count: training cells whose value is too rare to have a code of its own.
+        rare: the values and counts of these, where it was built here; they are not written.
     """
 
     values: pa.StringArray
@@ -49,6 +50,7 @@ class Vocabulary:
     oov_buckets: int = 1
     null_count: int = 0
     oov_count: int = 0
+    rare: tuple[pa.StringArray, npt.NDArray[np.int64]] | None = None
 
     @classmethod
     def build(
@@ -77,18 +79,21 @@ class Vocabulary:
         keep = int(pc.sum(pc.greater_equal(table["count"], min_count)).as_py() or 0)
         keep = keep if max_values is None else min(keep, max_values)
         every = table["count"].to_numpy().astype(np.int64)
+        texts = table["value"].combine_chunks()
         return cls(
-            table["value"].combine_chunks().slice(0, keep),
+            texts.slice(0, keep),
             every[:keep],
             oov_buckets=oov_buckets,
             null_count=null_count,
             oov_count=int(every[keep:].sum()),
+            rare=(texts.slice(keep), every[keep:]),
         )
 
     def grown_from(self, older: Vocabulary) -> Vocabulary:
         """Return this vocabulary with the older one's values first, at the codes they had.
 
-        Values of the older one that were not seen now stay, with a count of 0.
+        Values of the older one that were not seen now stay, with a count of 0; those that are too
+        rare now stay, too.
 
         Raises:
             ArtifactError: the older one has another number of unseen codes, so codes would move.
@@ -99,15 +104,18 @@ class Vocabulary:
                 f"{self.oov_buckets}; codes can only be kept with the same number."
             )
         new = pc.invert(pc.is_in(self.values, value_set=older.values))
-        place = pc.index_in(older.values, value_set=self.values)
         counts = pa.array(self.counts, pa.int64())
-        kept = pc.fill_null(counts.take(place), 0).to_numpy()
+        kept = _counted(older.values, self.values, self.counts)
+        again = 0
+        if self.rare:
+            rare = _counted(older.values, *self.rare)
+            kept, again = kept + rare, int(rare.sum())
         return Vocabulary(
             pa.concat_arrays([older.values, self.values.filter(new)]),
             np.concatenate([kept, counts.filter(new).to_numpy()]),
             oov_buckets=self.oov_buckets,
             null_count=self.null_count,
-            oov_count=self.oov_count,
+            oov_count=self.oov_count - again,
         )
 
     @property
@@ -197,6 +205,14 @@ class Vocabulary:
             null_count=int(facts["null_count"]),
             oov_count=int(facts["oov_count"]),
         )
+
+
+def _counted(
+    texts: pa.StringArray, values: pa.StringArray, counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the count of each text among some values; 0 where it is none of them."""
+    found = pa.array(counts, pa.int64()).take(pc.index_in(texts, value_set=values))
+    return pc.fill_null(found, 0).to_numpy()
 
 
 def read_all(folder: Path) -> dict[str, Vocabulary]:

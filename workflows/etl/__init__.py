@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.device import Device
+from workflows.errors import ArtifactError
 from workflows.etl import encode, filters, graph, learnt, rows, sources, split, tables
 from workflows.etl.counts import Counts
 from workflows.etl.graph import Fitted
@@ -118,7 +119,7 @@ def etl(
         hired(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
         store.write("etl", recipe, device) as draft,
     ):
-        earlier = _checked(grow_from) if grow_from else None
+        earlier = _checked(recipe, grow_from) if grow_from else None
         counts = Counts()
         raw, about = _read(recipe, data, engine, workers, memory, counts, hasher)
         found = filters.parts(recipe, rows.divided(recipe, raw, counts), counts, stage="before")
@@ -196,7 +197,8 @@ def _read(
 
 
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
-    return table.select([name for name in recipe.features if name in table.column_names])
+    names = [name for name in recipe.features if name in table.column_names]
+    return pa.table({name: tables.narrow(recipe, name, table[name]) for name in names})
 
 
 def _happened(
@@ -221,9 +223,30 @@ def _wider(recipe: Recipe) -> int:
     return 4 * len({*joined, *(step.to for step in recipe.derive)})
 
 
-def _checked(earlier: Store) -> Path:
-    """Return the folder of another run's etl stage, whole and of one recipe."""
-    earlier.read("etl", earlier.recipe("etl"))
+def _checked(recipe: Recipe, earlier: Store) -> Path:
+    """Return the folder of another run's etl stage, whole and of one recipe.
+
+    Raises:
+        ArtifactError: it learnt by other rules what is kept from it.
+    """
+    older = earlier.recipe("etl")
+    earlier.read("etl", older)
+    learnt_by = {step.to: step for step in older.derive if step.fitted}
+    rules = [
+        *((f"derive step of {s.to}", s, learnt_by.get(s.to)) for s in recipe.derive if s.fitted),
+        *(
+            (f"features.{name}.null", feature.null, older.features[name].null)
+            for name, feature in recipe.features.items()
+            if name in older.features and older.features[name].is_input_number
+        ),
+    ]
+    for what, now, then in rules:
+        if then is not None and now != then:
+            raise ArtifactError(
+                f"{earlier.folder('etl')} was made with another {what}: {then!r}, now {now!r}. "
+                "What it learnt is kept as it is; leave that unchanged, or start without "
+                "--grow-from."
+            )
     return earlier.folder("etl")
 
 

@@ -107,7 +107,9 @@ class Cells:
         if feature.role == "time":
             return self._times(column, feature, place)
         if feature.kind == "number":
-            return _finite(_plain(_parsed(_plain(column), pa.float32(), place)), place)
+            exact = place.column in self._recipe.compared
+            kind = pa.float64() if exact else pa.float32()
+            return _finite(_plain(_parsed(_plain(column), kind, place)), place)
         if feature.kind == "weights":
             return _not_negative(_weights(_split(column, feature, place), place), place)
         if feature.kind == "categories":
@@ -139,7 +141,7 @@ class Cells:
                 return pa.chunked_array([pa.nulls(len(column), pa.int64())])
             column = pc.utf8_trim_whitespace(column)
             if pa.types.is_timestamp(written):
-                column = _parsed(_iso(column) if written.tz else column, written, place)
+                column = _parsed(iso(column), written, place)
         if pa.types.is_temporal(column.type) and not pa.types.is_timestamp(column.type):
             column = _parsed(column, pa.timestamp("s"), place)
         if pa.types.is_timestamp(column.type):
@@ -157,13 +159,14 @@ def _how_written(text: pa.ChunkedArray) -> pa.DataType | None:
         return None
     if pc.all(pc.match_substring_regex(first, _NUMBER)).as_py():
         return pa.int64()
-    zoned = pc.any(pc.match_substring_regex(_iso(first), _ZONE)).as_py()
+    zoned = pc.any(pc.match_substring_regex(iso(first), _ZONE)).as_py()
     return pa.timestamp("us", "UTC" if zoned else None)
 
 
-def _iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write the zone `UTC` as ISO 8601 does."""
-    return pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
+def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write the zone `UTC` as ISO 8601 does, and a second's fraction with at most six digits."""
+    text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
+    return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
@@ -308,8 +311,8 @@ def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 def lists(column: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ChunkedArray:
     """Return lists of text, from lists of anything or from text with a separator."""
-    if is_list(column.type) or pa.types.is_nested(column.type):
-        return _parsed(column, pa.list_(pa.string()), place)
+    if is_list(column.type) or pa.types.is_nested(column.type) or pa.types.is_null(column.type):
+        return _parsed(column, pa.list_(pa.string()), place)  # a part file may have nulls alone
     if separator is None:
         raise DataError(
             f"{place} holds {column.type}, not lists; set its `separator` (such as '|') to split "
@@ -341,7 +344,9 @@ def _split(column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.Chunke
     column = _plain(column)
     if feature.separator is None or not pa.types.is_string(column.type):
         return column
-    return lists(column, feature.separator, place)
+    texts = lists(column, feature.separator, place).combine_chunks()
+    trimmed = pc.utf8_trim_whitespace(texts.flatten())
+    return pa.chunked_array([codes.listed(pc.list_value_length(texts), trimmed)])
 
 
 def _not_negative(weights: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:

@@ -98,6 +98,15 @@ def taken(values: pa.Array | pa.ChunkedArray, places: pa.Array) -> pa.Array:
     return one(values).take(places)
 
 
+def stacked(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return columns of one type one after the other, as one array."""
+    arrays = [one(column) for column in columns]
+    if pa.types.is_list(arrays[0].type):
+        lengths = pa.concat_arrays([pc.list_value_length(array) for array in arrays])
+        return listed(lengths, stacked(*(array.flatten() for array in arrays)))
+    return one(pa.chunked_array(arrays))
+
+
 def each(
     column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> pa.ChunkedArray:

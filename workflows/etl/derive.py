@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import codes
+from workflows.etl import cells, codes
 from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
 
 _DAY = 86_400
@@ -62,9 +62,7 @@ def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
     """Return seconds since the epoch, UTC; text without a zone is UTC."""
     if not pa.types.is_string(column.type):
         return pc.cast(column, pa.int64())
-    text = pc.replace_substring_regex(
-        pc.utf8_trim_whitespace(column), pattern=r" ?UTC$", replacement="Z"
-    )
+    text = cells.iso(pc.utf8_trim_whitespace(column))
     for zone in (None, "UTC"):
         try:
             moments = pc.cast(text, pa.timestamp("us", zone))
@@ -95,6 +93,8 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
     """Count the edges below each number; a float32 edge is what a float32 cell would be."""
+    if pa.types.is_integer(column.type):
+        column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
     cells = codes.one(column)
     places = np.searchsorted(edges, cells.to_numpy(zero_copy_only=False), side="left")
@@ -112,6 +112,8 @@ def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArr
             + (f", and so have {n - 1} more values" if n > 1 else "")
             + f". Raise `levels` in the recipe's derive step of {step.to!r}, or mend the values."
         )
-    padding = pa.array([step.separator * step.level], pa.string())[0]
-    padded = pc.binary_join_element_wise(pc.fill_null(paths, ""), padding, "")
-    return pc.list_element(pc.split_pattern(padded, pattern=step.separator), step.level - 1)
+    found = codes.one(levels)
+    places = found.offsets.to_numpy()[:-1] + step.level - 1
+    too_short = pc.list_value_length(found).to_numpy() < step.level
+    level = found.values.take(pa.array(places, mask=too_short))
+    return pa.chunked_array([level.fill_null("")])

@@ -14,10 +14,8 @@ from workflows.etl import codes
 from workflows.etl.counts import Counts
 from workflows.etl.split import Part
 from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
-from workflows.recipe.filters import Stage
+from workflows.recipe.filters import OF_ONE_ROW, Stage
 
-#: Rules that look at one row alone.
-_OF_ONE_ROW = (Keep, SampleUsers)
 _DAY = 86_400
 _COMPARE = {
     "==": pc.equal,
@@ -64,7 +62,7 @@ def _seconds(value: float | str) -> float:
 def rows(recipe: Recipe, table: pa.Table, counts: Counts) -> pa.Table:
     """Keep rows by the rules that need no other row, before the split."""
     for rule in recipe.filter:
-        if rule.stage == "before" and isinstance(rule, _OF_ONE_ROW):
+        if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
             table = _by_itself(recipe, rule, table, counts)
     return table
 

@@ -64,7 +64,8 @@ class Fitted:
             else vocabulary
             for name, vocabulary in self.vocabularies.items()
         }
-        return Fitted(vocabularies, {**self.numbers, **older.numbers})
+        numbers = {name: older.numbers.get(name, fact) for name, fact in self.numbers.items()}
+        return Fitted(vocabularies, numbers)
 
     def write(self, folder: Path) -> None:
         """Write vocabulary/<column>.parquet and statistics.json into a folder."""

@@ -33,6 +33,7 @@ def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | N
     texts = {key: codes.in_order(tallies[key]) for key in keys}
     for key, ranks in texts.items():
         tallies = tallies.set_column(tallies.column_names.index(key), key, ranks.indices)
+    tallies = tallies.combine_chunks()  # pyarrow 10, the container's, loses cells of chunks
     grouped = tallies.group_by(list(keys)).aggregate([*firsts, *sums])
     names = [*keys, *([time] if time else []), *pivot.counts.values()]
     found = [*keys, *(f"{name}_{how}" for name, how in [*firsts, *sums])]

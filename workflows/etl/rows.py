@@ -97,7 +97,7 @@ def with_derived(recipe: Recipe, raw: Raw) -> Raw:
             for name in owners:
                 made = derive.made(raw.tables[name][step.of], step, where=raw.where(name))
                 raw = _with_column(recipe, raw, name, step.to, made)
-    return raw
+    return _with_filled(recipe, raw)
 
 
 def with_learnt(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
@@ -108,7 +108,28 @@ def with_learnt(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
                 if step.of in table.column_names:
                     made = learnt.made(table[step.of], states[step.to])
                     raw = _with_column(recipe, raw, name, step.to, made)
-    return raw
+    return _with_filled(recipe, raw, states)
+
+
+def _with_filled(recipe: Recipe, raw: Raw, states: learnt.States | None = None) -> Raw:
+    """Return the raw tables, told what is made of a value that a join fills in.
+
+    So an id that is not in a joined table has the same values in the log and in its own table.
+    """
+    filled = {join.table: raw.fill(join) for join in recipe.join}
+    for fill in filled.values():
+        for step in recipe.derive:
+            if step.of in fill and (states is not None if step.fitted else step.to not in fill):
+                value = fill[step.of]
+                kind = pa.string() if isinstance(value, str) else pa.float32()
+                cell = pa.chunked_array([pa.array([value], kind)])
+                if step.fitted:
+                    assert states is not None
+                    made = learnt.made(cell, states[step.to])
+                else:
+                    made = derive.made(cell, step, where="the join's `fill`")
+                fill[step.to] = derive.declared(made, recipe.features.get(step.to))[0].as_py()
+    return dataclasses.replace(raw, filled=filled)
 
 
 def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.ChunkedArray) -> Raw:
@@ -180,7 +201,9 @@ def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
     for column in recipe.features:
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
-    for column in (r.column for r in recipe.filter if isinstance(r, Condition)):
+    events = recipe.history.events if recipe.history else None
+    asked = [r.column for r in recipe.filter if isinstance(r, Condition)]
+    for column in [*asked, *([events.column] if events else [])]:
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.rows(recipe, table, counts)
@@ -205,12 +228,18 @@ def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Count
     if join.on_missing == "drop":
         table = counts.kept(table, found.is_valid(), f"{join.on} not in {join.table}")
         found = found.drop_null()
+    others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
+    fill = raw.fill(join)
+    for column in join.fill:
+        raw.require(join.table, column)
     for column in side.column_names:
         if column not in table.column_names and _is_needed(recipe, column):
+            if column in others and not _is_of(recipe, raw, column, join):
+                continue
             if (
                 found.null_count
                 and column in _without_policy(recipe, [column])
-                and (column not in join.fill)
+                and (column not in fill)
             ):
                 raise DataError(
                     f"{found.null_count} interactions have a {join.on!r} that is not in "
@@ -218,9 +247,25 @@ def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Count
                     f"recipe has no policy for it. Set features.{column}.null to median, mean or "
                     f"a number, or `on_missing: drop` or `fill` in the join of {join.table!r}."
                 )
-            made = tables.looked_up(side[column], found, join, column)
+            made = tables.looked_up(side[column], found, fill, column)
             table = table.append_column(column, pa.chunked_array([made]))
     return table
+
+
+def _is_of(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
+    """Say which of two joined tables that both have a column is its owner: that of its role.
+
+    Raises:
+        DataError: no role says it.
+    """
+    role = recipe.features[column].role if column in recipe.features else None
+    if role not in tables.ROLES:
+        places = " and ".join(raw.where(j.table) for j in recipe.join)
+        raise DataError(
+            f"{places} both have a column {column!r}, and nothing says which is meant. Give one of "
+            "them another name with `rename:`."
+        )
+    return join.on == (recipe.user_id if role == "user" else recipe.item_id)
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
@@ -228,6 +273,7 @@ def _is_needed(recipe: Recipe, column: str) -> bool:
     if column in recipe.features and recipe.features[column].kind != "label":
         return True
     asked = [step.of for step in recipe.derive if step.fitted]
+    asked += [recipe.history.events.column] if recipe.history and recipe.history.events else []
     return column in [*asked, *(r.column for r in recipe.filter if isinstance(r, Condition))]
 
 

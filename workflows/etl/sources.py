@@ -22,7 +22,7 @@ from workflows.etl.growing import Growing
 from workflows.etl.memory import Memory
 from workflows.etl.text import TextFile
 from workflows.etl.workers import Workers
-from workflows.recipe import Recipe, Source
+from workflows.recipe import Join, Recipe, Source
 
 #: Bytes of raw text that are read at a time; no row of text may be longer.
 BLOCK = 8 << 20
@@ -44,6 +44,8 @@ class Raw:
         folder: the data folder.
         skipped: source name → numbers, from 0 and over all its files, of the rows left out of
             its table: those of aliccp that were bought without a click.
+        filled: joined source → column → its value for ids that are not in the table; what is made
+            of a join's `fill`, beside it.
     """
 
     tables: dict[str, pa.Table]
@@ -52,6 +54,11 @@ class Raw:
     columns: dict[str, list[str]]
     folder: Path
     skipped: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    filled: dict[str, dict[str, float | str]] = field(default_factory=dict)
+
+    def fill(self, join: Join) -> dict[str, float | str]:
+        """Return column → value for ids that are not in a joined table."""
+        return {**join.fill, **self.filled.get(join.table, {})}
 
     def where(self, source: str) -> str:
         """Name a source and its files, for messages."""
@@ -309,14 +316,22 @@ class _Opened:
             _File(self._recipe, file, wanted, memory)
             for file, wanted in zip(self.files, self._wanted, strict=True)
         ]
-        width = sum(8 if _is_time(self._recipe, name) else 4 for name in self._wanted[0])
+        width = sum(8 if self._is_wide(name) else 4 for name in self._wanted[0])
         memory.refuse(f"source {self._name!r}", sum(file.about for file in self.files), width)
         return jobs
+
+    def _is_wide(self, name: str) -> bool:
+        return _is_time(self._recipe, name) or name in self._recipe.compared
 
 
 def _open(path: Path, source: Source, block: int) -> TextFile | ParquetFile:
     kind = files.kind(path, source)
     if kind == "parquet":
+        if source.nulls != Source(files="").nulls:
+            raise DataError(
+                f"{path} is parquet, where a cell without a value is null: `nulls` is for csv and "
+                "tsv. Take it out of the source, or write nulls into the file."
+            )
         return ParquetFile(path, block=block)
     return TextFile(path, kind=kind, nulls=source.nulls, block=block)
 

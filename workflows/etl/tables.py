@@ -8,6 +8,7 @@ somebody unknown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,17 +96,17 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     data: dict[str, pa.Array] = {key: ids}
     told = []
     for column in columns:
-        if side is not None and column not in interactions.column_names:
-            if column not in side.column_names:
-                raise _of_nobody(recipe, column, role)
-            assert join is not None
-            data[column] = looked_up(side[column], found, join, column)
-        else:
-            if column not in interactions.column_names:
-                raise _of_nobody(recipe, column, role)
-            data[column] = codes.taken(train[column], last)
+        in_side = side is not None and column in side.column_names
+        of_side = narrow(recipe, column, side[column]) if side is not None and in_side else None
+        if column in interactions.column_names:
+            data[column] = _latest(train[column], last, of_side, found)
             if column in recipe.columns(role):
                 told.append(column)
+        elif of_side is not None:
+            assert join is not None
+            data[column] = looked_up(of_side, found, raw.fill(join), column)
+        else:
+            raise _of_nobody(recipe, column, role)
     conflicts = of_each(told, lambda column: latest.conflicts(train[column]))
     data[IN_TRAIN] = pa.array(counts > 0)
     data[COUNT] = pa.array(counts)
@@ -115,6 +116,32 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
         frame = pa.table({name: codes.one(both[name]) for name in both.column_names})
         frame = frame.set_column(0, key, codes.plain(frame[key]))
     return Table(frame, conflicts)
+
+
+def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a number as float32; what filters compare was read with all its digits."""
+    is_number = name in recipe.features and pa.types.is_float64(column.type)
+    return pc.cast(column, pa.float32(), safe=False) if is_number else column
+
+
+def _latest(
+    train: pa.ChunkedArray,
+    last: pa.Array,
+    side: pa.ChunkedArray | None,
+    found: pa.Array | None,
+) -> pa.Array:
+    """Return the values of ids in their last row, or in the side table where they have no row.
+
+    Args:
+        train: the column in the training rows.
+        last: the ids' last rows, null where there is none.
+        side: the column in the side table, if it has one, too.
+        found: the ids' rows there, null where there is none.
+    """
+    if side is None:
+        return codes.taken(train, last)
+    places = pc.coalesce(pc.cast(last, pa.int64()), pc.add(pc.cast(found, pa.int64()), len(train)))
+    return codes.taken(codes.stacked(train, side), places)
 
 
 class _Latest:
@@ -220,19 +247,21 @@ def places(ids: pa.Array | pa.ChunkedArray, of: pa.ChunkedArray) -> pa.Array:
     return codes.one(found)
 
 
-def looked_up(values: pa.ChunkedArray, found: pa.Array, join: Join, column: str) -> pa.Array:
-    """Return a side table's column for ids, with the join's value where the table has no such id.
+def looked_up(
+    values: pa.ChunkedArray, found: pa.Array, filled: Mapping[str, float | str], column: str
+) -> pa.Array:
+    """Return a side table's column for ids, with another value where the table has no such id.
 
     Args:
         values: the column in the side table.
         found: the ids' rows there, null where there is none.
-        join: its `fill`.
+        filled: column → that value.
         column: the column's name.
     """
     taken = codes.taken(values, found)
-    if column not in join.fill:
+    if column not in filled:
         return taken
-    fill = join.fill[column]
+    fill = filled[column]
     if isinstance(fill, str):
         return codes.filled(taken, fill, found.is_null())
     return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))

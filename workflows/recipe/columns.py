@@ -51,10 +51,16 @@ def check_weights(features: Mapping[str, Feature]) -> None:
             )
 
 
-def check_fill(columns: Known, joins: Sequence[Join]) -> None:
-    """Raise ValueError if a value is filled into a column of another kind."""
+def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) -> None:
+    """Raise ValueError if a value is filled into a column of another kind, or into a learnt one."""
+    learnt = {step.to: step.of for step in derive if step.fitted}
     for join in joins:
         for column, value in join.fill.items():
+            if column in learnt:
+                raise ValueError(
+                    f"join of {join.table!r} fills {column!r}, which is learnt from the training "
+                    f"rows; fill {learnt[column]!r}, which it is made of"
+                )
             found = columns.get(column)
             if found is None or (found == "text") != isinstance(value, str) or found == "lists":
                 what = "which the recipe does not name" if found is None else f"a {found}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -53,8 +54,12 @@ class Condition(Part, frozen=True):
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
-        told = ", ".join(v if isinstance(v, str) else f"{v:g}" for v in self.values)
+        told = ", ".join(v if isinstance(v, str) else _number(v) for v in self.values)
         return f"{self.column} {self.is_} {told}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else repr(value)
 
 
 class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
@@ -100,11 +105,14 @@ class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
 
 
 Filter = Keep | UsersWith | TopUsers | SampleUsers | PerDay
+#: Rules that look at one row alone.
+OF_ONE_ROW = (Keep, SampleUsers)
 
 
 def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filter]) -> None:
     """Raise ValueError if a rule compares what cannot be compared, or what is not known yet."""
     learnt = [step.to for step in derive if step.fitted]
+    _refuse_late(rules)
     for rule in rules:
         if isinstance(rule, PerDay) and "time" not in columns.values():
             raise ValueError("filter per_day needs a feature with role time")
@@ -116,6 +124,19 @@ def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filte
                 "`stage: after`"
             )
         _refuse_unlike(rule, columns.get(rule.column))
+
+
+def _refuse_late(rules: Sequence[Filter]) -> None:
+    """Refuse a rule of one row after one that looks at all rows of the split parts."""
+    before = [rule for rule in rules if rule.stage == "before"]
+    for earlier, rule in itertools.pairwise(before):
+        if isinstance(rule, OF_ONE_ROW) and not isinstance(earlier, OF_ONE_ROW):
+            names = [r.__struct_config__.tag for r in (rule, earlier)]
+            raise ValueError(
+                f"filter {names[0]} comes after {names[1]}, but is done first: it looks at one row "
+                f"alone, and {names[1]} at all rows of the parts. Put it before, or set its "
+                "`stage: after`"
+            )
 
 
 def _refuse_unlike(rule: Condition, found: Cells | None) -> None:

@@ -51,7 +51,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:  # of tags such as !!int
         raise RecipeError(
             f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
         ) from None
@@ -74,7 +74,12 @@ def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[
             f"{path} has no variant {variant!r}; {nearest(variant, known)}"
             f"known: {', '.join(known) or 'none'}."
         )
-    varied = _laid_over(raw, variants[variant] or {})
+    patch = variants[variant] or {}
+    if not isinstance(patch, dict):
+        raise RecipeError(
+            f"{path}, variants.{variant}: expected a mapping of fields, got {patch!r}."
+        )
+    varied = _laid_over(raw, patch)
     return {**varied, "name": f"{raw.get('name')}-{variant}"}
 
 
@@ -101,6 +106,8 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     try:
         _refuse_infinite(raw)
         return msgspec.convert(_with_kind(raw), Recipe)
+    except RecursionError:
+        raise RecipeError(f"{where}: a value contains itself, by a YAML anchor.") from None
     except msgspec.ValidationError as error:
         raise RecipeError(explain(str(error), raw, where, text)) from None
 
@@ -155,7 +162,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
     try:
         at[last] = yaml.load(value, Loader)
-    except yaml.YAMLError as error:
+    except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
             f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"
         ) from None

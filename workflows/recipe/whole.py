@@ -80,8 +80,10 @@ class Recipe(Part, frozen=True):
     fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
+        reserved = [*_RESERVED, *(f"{n}_missing" for n, f in self.features.items() if f.indicator)]
+        reserved += self.history.inputs if self.history else ()
         for name in self.features:
-            if name in _RESERVED or "/" in name or name.startswith("."):
+            if name in reserved or "/" in name or name.startswith("."):
                 raise ValueError(
                     f"a feature may not be called {name!r}: etl has a column of that name, or a "
                     "file cannot have it. Give the raw column another with `rename`"
@@ -122,7 +124,7 @@ class Recipe(Part, frozen=True):
         self._check_offers()
         columns = known(self.features, self.derive, self.pivot)
         check_made(columns, self.features, self.derive, self.pivot)
-        check_fill(columns, self.join)
+        check_fill(columns, self.join, self.derive)
         check_filter(columns, self.derive, self.filter)
         self._raw_features()
 
@@ -187,9 +189,16 @@ class Recipe(Part, frozen=True):
         """Return the recipe by which files are read: its features are raw columns, unmade."""
         features = self._raw_features()
         # histories and the models of offers look at columns that are made
-        bare: dict[str, Any] = {"pivot": None, "derive": (), "filter": (), "join": ()}
+        bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
+        bare["filter"] = tuple(r for r in self.filter if isinstance(r, Condition))
         bare |= {"history": None, "offers": None, "model": TwoTowerConfig()}
         return msgspec.structs.replace(self, features=features, **bare)
+
+    @property
+    def compared(self) -> set[str]:
+        """Names of the columns that a filter compares with numbers."""
+        rules = [rule for rule in self.filter if isinstance(rule, Condition)]
+        return {rule.column for rule in rules if rule.reads == "number"}
 
     def _id(self, role: str) -> str:
         return next(n for n, f in self.features.items() if f.id and f.role == role)

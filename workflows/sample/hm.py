@@ -159,7 +159,7 @@ def held_out(folder: Path) -> HeldOut:
 def by_month(rows: pa.Table) -> pa.Table:
     """Replace the column date by a column month, "01" to "12"."""
     months = pc.utf8_slice_codeunits(rows["date"], 5, 7)
-    return rows.drop_columns(["date"]).append_column("month", months)
+    return rows.select(["user", "item"]).append_column("month", months)
 
 
 def open_shop(counts: Counts, dice: Dice) -> Shop:
