@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from tiny_run import Tiny
 
 
-#: Tests of the server need packages that the NGC container does not bring.
-collect_ignore_glob = [] if find_spec("fastapi") and find_spec("httpx") else ["test_serve*.py"]
+#: Tests that need packages which the NGC container does not bring.
+NEEDS = {
+    "test_serve*.py": ("fastapi", "httpx"),
+    "test_tracking.py": ("mlflow",),
+    "test_tune.py": ("optuna",),
+}
+collect_ignore_glob = [files for files, names in NEEDS.items() if not all(map(find_spec, names))]
 
 # a shared machine is slow at times, and a failure should come again
 settings.register_profile("house", deadline=None, derandomize=True)
