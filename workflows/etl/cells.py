@@ -30,6 +30,7 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 #: Whole numbers up to here are exact in a float of so many bits.
 _EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+_GREATEST = float(np.finfo(np.float32).max)
 #: What a cell should hold, for messages.
 _EXPECTED = {
     pa.timestamp("us"): "Expected ISO 8601, such as 2021-03-04 05:06:07, as in the first row.",
@@ -297,7 +298,7 @@ def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
 
 
 def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    row = pc.index(pc.is_inf(column), True).as_py()
+    row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
     if row >= 0:
         raise DataError(
             f"{place.row(row)}: the number is infinite, or too large for a float32. Mend it, or "

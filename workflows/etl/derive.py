@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import cells, codes
+from workflows.etl import codes
+from workflows.etl.cells import iso
 from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
 
 _DAY = 86_400
@@ -62,7 +63,7 @@ def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
     """Return seconds since the epoch, UTC; text without a zone is UTC."""
     if not pa.types.is_string(column.type):
         return pc.cast(column, pa.int64())
-    text = cells.iso(pc.utf8_trim_whitespace(column))
+    text = iso(pc.utf8_trim_whitespace(column))
     for zone in (None, "UTC"):
         try:
             moments = pc.cast(text, pa.timestamp("us", zone))

@@ -96,10 +96,11 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     data: dict[str, pa.Array] = {key: ids}
     told = []
     for column in columns:
-        in_side = side is not None and column in side.column_names
-        of_side = narrow(recipe, column, side[column]) if side is not None and in_side else None
+        of_side = None
+        if side is not None and column in side.column_names:
+            of_side = narrow(recipe, column, side[column])
         if column in interactions.column_names:
-            data[column] = _latest(train[column], last, of_side, found)
+            data[column] = _newest(train[column], last, of_side, found)
             if column in recipe.columns(role):
                 told.append(column)
         elif of_side is not None:
@@ -124,7 +125,7 @@ def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArra
     return pc.cast(column, pa.float32(), safe=False) if is_number else column
 
 
-def _latest(
+def _newest(
     train: pa.ChunkedArray,
     last: pa.Array,
     side: pa.ChunkedArray | None,

@@ -190,8 +190,10 @@ class Recipe(Part, frozen=True):
         features = self._raw_features()
         # histories and the models of offers look at columns that are made
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
-        bare["filter"] = tuple(r for r in self.filter if isinstance(r, Condition))
         bare |= {"history": None, "offers": None, "model": TwoTowerConfig()}
+        # what is compared is read with more digits
+        rules = [r for r in self.filter if isinstance(r, Condition) and r.column in features]
+        bare["filter"] = tuple(rules)
         return msgspec.structs.replace(self, features=features, **bare)
 
     @property
