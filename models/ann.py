@@ -45,6 +45,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Items proposed beyond what a list needs, so that rounding and ties rarely reach its end.
 _MARGIN = 16
+#: Items that a filter may leave to be scored one and all.
+FEW = 50_000
 #: Queries whose proposals are settled at a time.
 _BLOCK = 1024
 #: Links of an item in the graph, and candidates looked at while it is built (Malkov 2018).
@@ -168,6 +170,8 @@ class Index:
         refuse_nan(vectors, "query")
         vectors = np.ascontiguousarray(vectors, np.float32)
         exclude = Ragged.empty(len(vectors)) if exclude is None else exclude
+        if candidates is not None and np.count_nonzero(candidates) <= FEW:
+            return self._among(np.flatnonzero(candidates), vectors, k, exclude)
         top, settled = self.proposed(vectors, k, exclude=exclude, candidates=candidates)
         if (rows := np.flatnonzero(~settled)).size:
             out = exclude.take(rows)
@@ -180,6 +184,19 @@ class Index:
             top.items[rows], top.scores[rows] = found
         return top
 
+    def _among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
+        """Score all of a few items: a filter may leave those that no list would begin with."""
+        if len(rows) == 0:
+            return _nothing(len(vectors), k)
+        place = np.full(len(self.items), NO_ITEM, np.int64)
+        place[rows] = np.arange(len(rows))
+        hidden = np.where(exclude.values >= 0, place[exclude.values], NO_ITEM)
+        among = hidden != NO_ITEM
+        out = Ragged.from_pairs(exclude.owners()[among], hidden[among], n_lists=len(exclude))
+        found = search(vectors, self.items[rows], k, exclude=out, longest=self.longest)
+        items = np.where(found.items == NO_ITEM, NO_ITEM, rows[found.items])
+        return TopK(items, found.scores)
+
     def proposed(
         self, vectors: Floats, k: int, *, exclude: Ragged, candidates: Bools | None = None
     ) -> tuple[TopK, Bools]:
@@ -188,10 +205,7 @@ class Index:
         Args:
             vectors, k, exclude, candidates: as of `search`.
         """
-        top = TopK(
-            np.full((len(vectors), k), NO_ITEM, np.int64),
-            np.full((len(vectors), k), -np.inf, np.float32),
-        )
+        top = _nothing(len(vectors), k)
         settled = np.zeros(len(vectors), bool)
         for rows, depth in self._alike(k, exclude.lengths, candidates):
             items = self._propose(vectors[rows], depth, candidates)
@@ -307,6 +321,12 @@ class Ann:
         """
         vectors = user_vectors(self.users, queries)
         return self.index.search(vectors, k, exclude=exclude, candidates=candidates)
+
+
+def _nothing(n_queries: int, k: int) -> TopK:
+    return TopK(
+        np.full((n_queries, k), NO_ITEM, np.int64), np.full((n_queries, k), -np.inf, np.float32)
+    )
 
 
 def _faiss() -> Any:

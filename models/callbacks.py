@@ -17,6 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from models.columns import Columns
+from models.retriever import BrokenModel
 from models.trial import STEADY_KS, Trial, mean_of_steady
 from models.two_tower import TwoTower
 
@@ -71,9 +72,13 @@ class CatalogueValidation(tf.keras.callbacks.Callback):
         """Measure; `logs` is the dict that later callbacks and the history get."""
         if logs is None:
             return
-        model = TwoTower.of(self.model, self.users, self.items)
         ks = sorted({*self.ks, *STEADY_KS})
-        means = {n: float(v.mean()) for n, v in self.trial.per_user(model, ks).items()}
+        try:
+            model = TwoTower.of(self.model, self.users, self.items)
+            found = self.trial.per_user(model, ks)
+        except BrokenModel as error:  # a last step's update is in no loss
+            raise DivergedError(f"after epoch {epoch + 1}: {error}") from error
+        means = {n: float(v.mean()) for n, v in found.items()}
         logs.update({f"val_{name}": mean for name, mean in means.items()})
         logs[VAL_MEAN] = mean_of_steady(means)
 

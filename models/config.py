@@ -225,7 +225,7 @@ class Range(Part, frozen=True):
             )
 
 
-Choices = Annotated[tuple[int | float | str | None, ...], Meta(min_length=1)]
+Choices = Annotated[tuple[bool | int | float | str | None, ...], Meta(min_length=1)]
 
 
 class TuneConfig(Part, frozen=True):
@@ -246,6 +246,15 @@ class TuneConfig(Part, frozen=True):
             "train.max_rows_per_user": (20, 30, 50, None),
         }
     )
+
+    def __post_init__(self) -> None:
+        for name in self.space:
+            root = name.partition(".")[0]
+            if root not in ("model", "loss", "optimizer", "train") or name == "train.monitor":
+                raise ValueError(
+                    f"space names {name!r}; expected a field of model, loss, optimizer or train "
+                    "(not train.monitor): no other field changes a fit on one etl stage"
+                )
 
 
 class TrackingConfig(Part, frozen=True):

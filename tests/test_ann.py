@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models import ann
 from models.ann import KINDS, Ann, Index, NoFaiss
 from models.effort import recalls, tuned
 from models.exact import Exact, search
@@ -85,7 +86,9 @@ def test_lists_are_as_long_as_they_can_be(kind, n_items):
         assert (whole.scores[:, n_items:] == -np.inf).all()
 
 
-def test_nothing_excluded_and_no_other_than_candidates_is_shown(index):
+@pytest.mark.parametrize("few", [0, 3000])
+def test_nothing_excluded_and_no_other_than_candidates_is_shown(index, few, monkeypatch):
+    monkeypatch.setattr(ann, "FEW", few)
     queries = world(3000)[1]
     draw = np.random.default_rng(3)
     best = search(queries, index.items, 200).items
@@ -99,14 +102,15 @@ def test_nothing_excluded_and_no_other_than_candidates_is_shown(index):
             shown = items[items >= 0]
             assert candidates[shown].all()
             assert not np.isin(shown, exclude[row]).any()
-        assert recalls(found, truth).mean() >= 0.97
+        assert recalls(found, truth).mean() >= (1 if few else 0.97)
     everything = lists(*([list(range(3000))] * len(queries)))
     nobody = index.search(queries, 5, exclude=everything)
     assert (nobody.items == -1).all()
     assert (nobody.scores == -np.inf).all()
 
 
-def test_a_query_is_answered_alone_as_among_others(index):
+def test_a_query_is_answered_alone_as_among_others(index, monkeypatch):
+    monkeypatch.setattr(ann, "FEW", 0)
     queries = world(3000)[1]
     exclude = lists(*([list(range(7 * n)) for n in range(60)]))
     candidates = np.arange(3000) % 3 > 0
@@ -117,6 +121,20 @@ def test_a_query_is_answered_alone_as_among_others(index):
         )
         np.testing.assert_array_equal(alone.items[0], together.items[row])
         np.testing.assert_array_equal(alone.scores[0], together.scores[row])
+
+
+def test_a_filter_that_leaves_few_items_finds_the_best_of_them(index):
+    """Also those whom no list would begin with."""
+    queries = world(3000)[1]
+    worst = search(-queries, index.items, 60).items
+    for row in range(0, 60, 11):
+        candidates = np.zeros(3000, bool)
+        candidates[worst[row]] = True
+        exclude = lists(worst[row, -3:].tolist())
+        found = index.search(queries[[row]], 20, exclude=exclude, candidates=candidates)
+        truth = search(queries[[row]], index.items, 20, exclude=exclude, candidates=candidates)
+        np.testing.assert_array_equal(found.items, truth.items)
+        np.testing.assert_array_equal(found.scores, truth.scores)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -96,7 +96,9 @@ def test_somebody_new_is_known_by_what_is_told(run, export):
     }
     found = asked(export, ["new", "other", None], told)
     latest = history[-4:]  # history.max_len
-    vector = embedded(run.store.folder("export"), city="Oslo", history_item_id=latest)
+    vector = embedded(
+        run.store.folder("export"), user_id="new", city="Oslo", history_item_id=latest
+    )
     assert found["new", "raw features"] == ranked(export, vector, history)
     # an occasion alone says nothing about who asks
     assert found["other", "popularity"] == found[None, "popularity"]
@@ -107,7 +109,7 @@ def test_somebody_new_is_known_by_what_is_told(run, export):
 
 def test_where_the_tower_answers_strangers_the_occasion_counts(run):
     export = Export.open(run.store, run.world.recipe("fallback=tower"))
-    vector = embedded(run.store.folder("export"), shop="app")
+    vector = embedded(run.store.folder("export"), user_id="new", shop="app")
     found = asked(export, ["new"], {"shop": ["app"]})
     assert found == {("new", "unknown-user tower"): ranked(export, vector, [])}
 

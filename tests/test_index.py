@@ -237,6 +237,19 @@ def test_without_an_export_there_is_nothing_to_index(tiny: Tiny, tmp_path):
         index(run.recipe, run.store, CPU)
 
 
+def test_nothing_is_added_where_that_would_lose_what_was_added_before(run, tmp_path):
+    index(run.recipe, run.store, CPU, add=write(tmp_path))
+    more = pa.table({"item_id": ["77"], "price": [1.0], "genres": [["z"]]})
+    pq.write_table(more, tmp_path / "more.parquet")
+    other = run.world.recipe("index.at=7")
+    with pytest.raises(StaleInput, match=r"index changed since.*would lose the 2 items"):
+        index(other, run.store, CPU, add=tmp_path / "more.parquet")
+    assert Export.open(run.store, run.recipe).item_ids.to_pylist()[-2] == "new 1"
+    assert index(other, run.store, CPU).added == 0
+    assert index(other, run.store, CPU, add=tmp_path / "more.parquet").added == 1
+    index(run.recipe, run.store, CPU)
+
+
 def test_a_change_of_the_index_makes_nothing_before_it_stale(run):
     for stage in ("etl", "train", "export"):
         other = run.store.read(stage, run.world.recipe("index.kind=ivf"))

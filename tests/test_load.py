@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,20 @@ from tiny_run import Run, Tiny
 
 from models.exact import search
 from workflows.catalogue import Catalogue
-from workflows.errors import DataError, RecipeError, StorageError
+from workflows.errors import (
+    ArtifactError,
+    DataError,
+    MissingStage,
+    RecipeError,
+    StaleInput,
+    StorageError,
+    TwoTowerError,
+)
 from workflows.exported import Export, Wish
 from workflows.load import database_named, load, milvus
 from workflows.load.documents import Documents
+from workflows.recipe import Recipe
+from workflows.triton import triton
 
 STAGES = ("etl", "train", "export")
 #: milvus-lite still asks pkg_resources for its version.
@@ -97,6 +109,39 @@ def test_milvus_returns_the_exact_best(documents, tmp_path):
     worst = search(-queries, documents.vectors, 3)
     assert [[int(h[0]) for h in hits] for hits in found] == worst.items.tolist()
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == ["milvus.db"]
+    with pytest.raises(StorageError, match=r"milvus.db also holds items, which would be lost"):
+        milvus.write(documents, str(file), "others")
+    assert asked(file, "items", queries, 3) == found
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(documents, tmp_path):
+    pytest.importorskip("milvus_lite")
+    for name, said in (("notes.txt", "ends in .db"), ("notes.db", "no file of Milvus Lite")):
+        (tmp_path / name).write_text("notes")
+        with pytest.raises(StorageError, match=said):
+            milvus.write(documents, str(tmp_path / name), "items")
+        assert (tmp_path / name).read_text() == "notes"
+
+
+@pytest.mark.parametrize("hand_over", ["load", "triton"])
+def test_an_export_that_is_stale_damaged_or_missing_is_not_handed_over(run, tmp_path, hand_over):
+    def refused(recipe: Recipe, error: type[TwoTowerError]) -> None:
+        to = tmp_path / "to"
+        call = {
+            "load": partial(load, to="opensearch", place=str(to)),
+            "triton": partial(triton, to=to),
+        }[hand_over]
+        with pytest.raises(error, match="export"):
+            call(recipe, mine.store)
+        assert not (tmp_path / "to").exists()
+
+    mine = run.branch(tmp_path / "run", stages=STAGES)
+    refused(run.world.recipe("model.dim=32"), StaleInput)
+    file = mine.store.folder("export") / "item_features.parquet"
+    file.write_bytes(file.read_bytes() + b"x")
+    refused(mine.recipe, ArtifactError)
+    shutil.rmtree(mine.store.folder("export"))
+    refused(mine.recipe, MissingStage)
 
 
 @LITE

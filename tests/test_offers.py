@@ -334,3 +334,16 @@ def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
     assert cosines == sorted(cosines, reverse=True)
     with pytest.raises(DataError, match="asked for by one attribute=value"):
         similar(shop.recipe, shop.store, "brand=a,category2=b")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("offers.models={../evil: {}}", r"Expected `str` matching regex"),
+        ("tasks.source=valid", "tasks.source is 'valid', and the split has no such part"),
+    ],
+)
+def test_a_recipe_of_offers_that_cannot_be_is_refused(setting: str, said: str) -> None:
+    path = recipes.find("rees46")
+    with pytest.raises(RecipeError, match=said):
+        recipes.load(path, ["split={kind: by_user, valid: 0, test: 0.2}", setting])

@@ -53,6 +53,9 @@ def test_csv_and_parquet_say_the_same(tmp_path, recipe):
         ("item_id,price\nx,1\n,2\n", "row 2: there is no 'item_id'"),
         ("item_id\nx\ny\nx\n", "item_id 'x' stands there 2 times. Keep one row of it"),
         ("item_id,title\nx\n", "cannot be read"),
+        ("item_id,price\nx,1\ny,1e39\n", "column 'price': the number in place 2 is infinite"),
+        ("item_id,item_id\nx,y\n", "'item_id' is the name of several columns"),
+        ("item_id,price\n", "has no rows. Expected one for each 'item_id'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path, recipe, text, said):
@@ -87,3 +90,19 @@ def test_ids_stand_in_lines_or_in_a_column(tmp_path):
     assert read_ids(tmp_path / "ids.parquet", "item_id") == ["-1", "7"]
     with pytest.raises(DataError, match="there is no column 'sku'"):
         read_ids(tmp_path / "ids.csv", "sku")
+
+
+def test_what_is_no_number_is_not_told(tmp_path, recipe):
+    assert told(tmp_path / "new.csv", "item_id,price\nx,nan\n", recipe)["price"].null_count == 1
+
+
+def test_text_of_any_width_is_split(tmp_path, recipe):
+    for genres in (pa.array(["a|b"], pa.large_string()), pa.array(["a|b"]).dictionary_encode()):
+        pq.write_table(pa.table({"item_id": ["x"], "genres": genres}), tmp_path / "new.parquet")
+        found = read(tmp_path / "new.parquet", recipe, "item_id", COLUMNS)
+        assert found["genres"].to_pylist() == [["a", "b"]]
+
+
+def test_ids_of_a_file_with_a_mark_are_all_read(tmp_path):
+    (tmp_path / "deny.txt").write_text("50\n51\n", encoding="utf-8-sig")
+    assert read_ids(tmp_path / "deny.txt", "item_id") == ["50", "51"]

@@ -228,6 +228,7 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
             "age_missing: {role: user}}",
             "a feature may not be called 'age_missing': etl has a column of that name",
         ),
+        ("features={score: {role: item}}", "a feature may not be called 'score': .* or lists have"),
         ("features={a/b: {role: user}}", "a feature may not be called 'a/b'.* a file cannot have"),
         ("features={..: {role: user}}", r"a feature may not be called '\.\.'"),
         ("features.user.id=false", "exactly one with role user and id: true, got none"),

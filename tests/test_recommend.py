@@ -321,8 +321,14 @@ def test_a_ranker_sees_raw_features_of_both_sides_and_its_order_counts(run):
     assert [row["rank"] for row in found] == [1, 2, 3] * 3
 
 
+def test_a_shard_has_fewer_users_where_lists_are_longer():
+    sizes = [module.shard_size(length) for length in (1, 10, 100, 1000, 10**7)]
+    assert sizes == [50_000, 50_000, 10_000, 1000, 1]
+
+
 def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monkeypatch):
     (tmp_path / "shop_ranking.py").write_text("def score(table):\n    return table['rank']\n")
+    (tmp_path / "broken.py").write_text("def score(:\n")
     monkeypatch.chdir(tmp_path)
     plain = lists_of(asked(run, "u6", k=100))["u6"]
     for name in ("shop_ranking:score", "shop_ranking.py:score"):
@@ -336,8 +342,10 @@ def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monk
         assert lists_of(found)["u6"] == plain[::-1]
     for name, said in (
         ("shop_ranking", "expected module:function"),
-        ("shop_ranking:none", "cannot be loaded: module 'shop_ranking' has no attribute"),
-        ("no_such:score", "cannot be loaded: No module named 'no_such'"),
+        ("shop_ranking:none", "loaded: AttributeError: module 'shop_ranking' has no attribute"),
+        ("shop_ranking:__doc__", "is None, which cannot be called"),
+        ("no_such:score", "cannot be loaded: ModuleNotFoundError: No module named 'no_such'"),
+        ("broken.py:score", "cannot be loaded: SyntaxError"),
         ("none.py:score", "cannot be loaded"),
     ):
         with pytest.raises(DataError, match=said):

@@ -155,7 +155,8 @@ def test_who_is_told_by_raw_values_is_answered_by_them(run, client):
     assert told_items(lists[0]) == [row["item_id"] for row in expected(run, "u6", k=100)]
     assert told_items(lists[1]) == told_items(lists[2])
     assert set(told_items(lists[1])) == run.items - {"003", "001"}  # what he says he has seen
-    vector = client.post("/embed", json={"users": [told]}).json()["users"][0]
+    stranger = {**told, "user_id": "new"}  # a stranger's id is unseen, not missing
+    vector = client.post("/embed", json={"users": [stranger]}).json()["users"][0]
     scores = Export.open(run.store, run.recipe).item_vectors @ np.array(vector)
     best = dict(zip(Export.open(run.store, run.recipe).item_ids.to_pylist(), scores, strict=True))
     np.testing.assert_allclose(
@@ -349,6 +350,8 @@ EMBEDS: list[tuple[Any, str]] = [
     ({"items": [{"genres": "a"}]}, "body.items[0].genres"),
     ({"items": [{"age": 3}]}, "body.items[0].age"),
     ({"users": [[]]}, "body.users[0]"),
+    ({"items": [{"item_id": "\ud800"}]}, "body.items[0].item_id"),
+    ({"users": [{"history_item_id": ["\udfff"]}]}, "body.users[0].history_item_id"),
     ({"user": [{}]}, "body.user"),
 ]
 OTHERS: list[tuple[str, str, int, str]] = [

@@ -193,6 +193,13 @@ def test_a_learning_rate_that_blows_up_is_explained(trained, tmp_path, eagerly):
     assert not run.store.folder("train").exists()
 
 
+def test_a_last_step_that_blows_up_is_explained(trained, tmp_path, eagerly):
+    """What it spoils is in no loss any more, but in the validation."""
+    run = trained.branch(tmp_path, "optimizer.lr=1e30", "train.batch_size=1000")
+    with pytest.raises(DataError, match=r"Training failed: after epoch 1: .*NaN or infinity"):
+        train(run.recipe, run.store, CPU)
+
+
 def test_a_number_that_is_none_is_explained(trained, tmp_path, eagerly, monkeypatch):
     run = trained.branch(tmp_path)
     part = Prepared.part

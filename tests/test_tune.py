@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from tiny_run import CPU, Run, Tiny
@@ -46,7 +48,7 @@ def test_an_interrupted_search_goes_on(tiny: Tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ("{optimiser.lr: [0.1]}", "unknown field `optimiser`"),
+        ("{optimizer.rate: [0.1]}", "unknown field `rate`"),
         ("{model.dim: [0]}", "field model.dim: Expected `int` >= 1"),
     ],
 )
@@ -54,6 +56,27 @@ def test_a_space_that_the_recipe_does_not_have_is_refused(tiny: Tiny, tmp_path, 
     run = tiny.prepared.branch(tmp_path / "run", f"tune.space={space}")
     with pytest.raises(RecipeError, match=message):
         tune(run.recipe, run.store, CPU)
+
+
+@pytest.mark.parametrize("field", ["history.max_len", "optimiser.lr", "train.monitor", "split"])
+def test_a_field_that_changes_no_fit_is_refused(tiny: Tiny, field: str):
+    with pytest.raises(RecipeError, match=rf"space names '{field}'; expected a field of model"):
+        tiny.prepared.world.recipe(f"tune.space={{{field}: [1, 2]}}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_a_search_of_several_sessions_is_that_of_one(tiny: Tiny, tmp_path):
+    def searched(folder: str, *sessions: int) -> list[dict[str, Any]]:
+        run = tiny.prepared.branch(tmp_path / folder)
+        for n in sessions:
+            recipe = run.world.recipe(SPACE, "train.epochs=1", f"tune.trials={n}")
+            tune(recipe, run.store, CPU)
+        return [one.settings for one in trials(run)]
+
+    whole = searched("one", 4)
+    assert searched("several", 1, 4) == whole
+    assert len({str(settings) for settings in whole}) == 4
 
 
 def test_a_range_goes_up(tiny: Tiny):

@@ -99,6 +99,17 @@ def test_without_growing_the_codes_move(grown_world, tmp_path):
         train(world.recipe(), fresh, CPU, warm_start=before)
 
 
+def test_with_other_buckets_the_codes_move(grown_world, tmp_path):
+    world, before, _ = grown_world
+    fresh, other = Store(tmp_path / "fresh"), world.recipe("vocabulary={oov_buckets: 3}")
+    raw = World(tmp_path / "raw", text=world.text).write()  # the same values as before
+    etl(other, fresh, CPU, data=raw.folder)
+    old, new = (vocabulary(store, "item_id").values for store in (before, fresh))
+    assert new.equals(old)
+    with pytest.raises(StaleInput, match=r"the codes of '\w+' moved since\. Run .*--grow-from"):
+        train(other, fresh, CPU, warm_start=before)
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     world, before, after = grown_world

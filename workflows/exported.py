@@ -34,6 +34,10 @@ Users = np.ndarray[Any, Any]
 UNKNOWN_USER = "unknown_user.npy"
 
 
+#: An id that nobody has; an empty text would be a missing one.
+_NOBODY = "\0"
+
+
 @dataclass(frozen=True)
 class Wish:
     """What a list may hold.
@@ -175,7 +179,8 @@ class Export:
         strange = rows < 0
         if told is not None and told.num_columns:
             about = self._told_of(told)
-            vectors[about] = self._embedded(rows[about], told.filter(pa.array(about)))
+            given = told.filter(pa.array(about))
+            vectors[about] = self._embedded(users[about], rows[about], given)
             seen = self._with_told(seen, told)
             context = set(self.recipe.columns("context"))
             strange &= ~_any_valid(told.drop([c for c in told.column_names if c in context]))
@@ -203,7 +208,7 @@ class Export:
             rows = np.where(strange, -1, rows)
         return retriever.top_k(
             Queries(rows, seen),
-            wish.k,
+            min(wish.k, len(self.items)),
             exclude=None if wish.keep_seen else seen,
             candidates=self.allowed(wish),
         )
@@ -218,9 +223,14 @@ class Export:
                 )
         return _any_valid(told)
 
-    def _embedded(self, rows: Ints, told: pa.Table) -> Floats:
+    def _embedded(self, users: Users, rows: Ints, told: pa.Table) -> Floats:
         """Embed users by their rows of the table, overlaid with what is told."""
         table = self.about(rows, told, list(self.query_tower.inputs))
+        key = self.recipe.user_id
+        if key in table.column_names:  # who is in no table has an id that training has not met
+            asked = pa.array([user or _NOBODY for user in users], pa.string())
+            ids = pc.coalesce(table[key], pa.chunked_array([asked]))
+            table = table.set_column(table.column_names.index(key), key, ids)
         if history := self.recipe.history:
             for name in history.inputs:
                 latest = _latest(table[name].combine_chunks(), history.max_len)
@@ -276,7 +286,7 @@ class Export:
         top = search(
             self.catalogue.directions[row],
             self.catalogue.directions,
-            wish.k,
+            min(wish.k, len(self.items)),
             exclude=Ragged(row, np.array([0, 1])),
             candidates=self.allowed(wish),
             longest=1.001,  # rounding

@@ -21,6 +21,7 @@ def replaced(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
     Raises:
         StorageError: there are other files, or the disk refuses.
     """
+    folder = folder.resolve()  # "." has no name
     aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("new", "old"))
     try:
         _restore(folder, old)

@@ -25,7 +25,7 @@ from workflows import raw_rows
 from workflows.catalogue import Catalogue, IndexFiles, Searched, vectors_of
 from workflows.device import Device
 from workflows.embedding import RawTower
-from workflows.errors import ArtifactError, DataError
+from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.recipe import Recipe
 from workflows.store import Store
 
@@ -89,6 +89,8 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
     """
     start = time.perf_counter()
     config = recipe.index
+    if add:
+        _refuse_to_lose(store, recipe)
     with store.write("index", recipe, device) as draft:
         catalogue = Catalogue.open(store, recipe) if add else Catalogue.of_export(store, recipe)
         more = _embedded(add, catalogue, store) if add else None
@@ -119,6 +121,22 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         measured,
         time.perf_counter() - start,
     )
+
+
+def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
+    """Refuse to add to an index that is stale, where that would lose what was added before."""
+    try:
+        store.read("index", recipe)
+    except MissingStage:
+        pass
+    except StaleInput as error:
+        added = IndexFiles(store.folder("index")).added
+        if added.is_file():
+            raise StaleInput(
+                f"{error} But that, like --add, would lose the {pq.read_metadata(added).num_rows} "
+                "items that were added to it: run `two-tower index` without --add, and then add "
+                "the files of all of them again."
+            ) from None
 
 
 def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:

@@ -6,6 +6,7 @@ is csv (text, with a feature's separator in its lists) or parquet.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def read(path: Path, recipe: Recipe, key: str, columns: Sequence[str]) -> pa.Tab
             recipe says; an id that is missing or stands there twice.
     """
     table = _read(path, [key, *columns])
+    if table.num_rows == 0:
+        raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
     strange = [name for name in table.column_names if name not in (key, *columns)]
     if key not in table.column_names or strange:
         wrong = f"column {strange[0]!r} is unknown" if strange else f"there is no column {key!r}"
@@ -64,9 +67,13 @@ def as_told(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
             separator = None if name in history else recipe.features[name].separator
             columns[name] = _lists(column, separator, where)
         elif recipe.features[name].kind == "weights":
-            columns[name] = _lists(column, recipe.features[name].separator, where, NUMBERS)
+            lists = _lists(column, recipe.features[name].separator, where, NUMBERS)
+            _refuse_infinite(lists.combine_chunks().flatten(), where)
+            columns[name] = lists
         elif recipe.features[name].kind == "number":
-            columns[name] = typed(column, pa.float32(), where)
+            numbers = typed(column, pa.float32(), where)
+            _refuse_infinite(numbers, where)
+            columns[name] = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float32()), numbers)
         else:
             columns[name] = typed(column, pa.string(), where)
     return pa.table(columns)
@@ -84,7 +91,7 @@ def read_ids(path: Path, key: str) -> list[str]:
             raise DataError(f"{path}: there is no column {key!r}.")
         return typed(table[key], pa.string(), f"{path}, column {key!r}").drop_null().to_pylist()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
     return [line.strip() for line in lines if line.strip()]
@@ -96,20 +103,41 @@ def _read(path: Path, texts: Sequence[str]) -> pa.Table:
         raise DataError(f"{path}: expected a file that ends in .csv or .parquet.")
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path)
+            return _without_twins(pq.read_table(path), path)
         options = pa.csv.ConvertOptions(
             column_types={name: pa.string() for name in texts},
             null_values=[""],
             strings_can_be_null=True,
         )
-        return pa.csv.read_csv(path, convert_options=options)
+        return _without_twins(pa.csv.read_csv(path, convert_options=options), path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _without_twins(table: pa.Table, path: Path) -> pa.Table:
+    """Return a table after checking that no two columns have one name."""
+    again = [name for name, n in Counter(table.column_names).items() if n > 1]
+    if again:
+        raise DataError(f"{path}: {again[0]!r} is the name of several columns. Keep one of them.")
+    return table
+
+
+def _refuse_infinite(numbers: pa.Array | pa.ChunkedArray, place: str) -> None:
+    row = pc.index(pc.is_inf(numbers), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place}: the number in place {row + 1} is infinite, or too large for a float32. Mend "
+            "it, or leave it empty."
+        )
 
 
 def _lists(
     column: pa.ChunkedArray, separator: str | None, place: str, kind: pa.DataType = TEXTS
 ) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_large_string(column.type):
+        column = column.cast(pa.string())
     if pa.types.is_string(column.type) and separator is not None:
         column = separated.split(column, separator)
     return typed(column, kind, place)

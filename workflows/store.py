@@ -54,7 +54,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
     "evaluate": ("evaluate", "fallback", "tasks"),
-    "export": ("name", "tasks"),
+    "export": ("name", "model", "tasks"),
     "index": ("index",),
     "recommend": ("fallback", "evaluate.candidates"),
     "report": ("name", "description"),

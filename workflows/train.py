@@ -150,7 +150,10 @@ def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None
     """Codes that mean something else now would give every id another id's embedding."""
     for column, vocabulary in now.vocabularies.items():
         old = before.vocabularies.get(column)
-        if old is not None and not vocabulary.values[: len(old.values)].equals(old.values):
+        if old is None:
+            continue
+        begin = vocabulary.values[: len(old.values)]
+        if old.first_code != vocabulary.first_code or not begin.equals(old.values):
             raise StaleInput(
                 f"--warm-start {earlier.root}: the codes of {column!r} moved since. Run "
                 f"`two-tower etl --grow-from {earlier.root}` first, which keeps them."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import optuna
 import tensorflow as tf
 from optuna.storages import JournalStorage
@@ -84,7 +85,10 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
         with tqdm(
             total=recipe.tune.trials, initial=len(done), disable=None, file=sys.stderr
         ) as bar:
-            for _ in range(recipe.tune.trials - len(done)):
+            for number in range(len(done), recipe.tune.trials):
+                # a sampler's own place in its draws is lost with the process
+                seed = np.random.SeedSequence([recipe.train.seed, number]).generate_state(1)[0]
+                study.sampler = optuna.samplers.TPESampler(seed=int(seed))
                 study.optimize(lambda t: _value(t, recipe, prepared, validation), n_trials=1)
                 bar.update()
         tried = [_tried(t) for t in _done(study)]
@@ -107,7 +111,6 @@ def _study(recipe: Recipe, store: Store) -> optuna.Study:
     return optuna.create_study(
         study_name=f"{identity} {store.read('etl', recipe, deep=False).digest}",
         storage=JournalStorage(JournalFileBackend(str(store.root / JOURNAL))),
-        sampler=optuna.samplers.TPESampler(seed=recipe.train.seed),
         direction="maximize",
         load_if_exists=True,
     )

@@ -75,7 +75,7 @@ class _Choice(tf.keras.layers.Layer):
 
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.winners = hidden // LOSERS
+        self.winners = max(1, hidden // LOSERS)
         self.drops = [Dropout(dropout, seed=seed + i) for i in range(2)]
         self.hidden = tf.keras.layers.Dense(hidden, "gelu")
         self.norm = tf.keras.layers.LayerNormalization()

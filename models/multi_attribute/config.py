@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from models.config import NonNegative, NonNegativeFloat, Part, Positive, PositiveFloat, Share
 
+#: A part of file names.
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: More than `low` positives, and at most `high`; null for no upper bound.
 Band = tuple[NonNegative, Positive | None]
 
@@ -58,7 +60,7 @@ class OffersConfig(Part, frozen=True):
         resample: draw these anew in each epoch.
     """
 
-    models: Annotated[dict[str, OfferModel], Meta(min_length=1)] = msgspec.field(
+    models: Annotated[dict[_Name, OfferModel], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: {
             "augmented": OfferModel(),
             "bilinear": OfferModel(group_by=False, mask_net=False),

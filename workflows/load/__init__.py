@@ -76,6 +76,7 @@ def load(
     """
     start = time.perf_counter()
     name = _checked(name or re.sub(r"\W", "_", recipe.name), to)
+    store.read("export", recipe)
     documents = Documents.of(Catalogue.open(store, recipe))
     place = place or str(store.root / ("milvus.db" if to == "milvus" else "opensearch"))
     log.info("loading %s items into %s", f"{len(documents):,}", place)

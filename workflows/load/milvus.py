@@ -14,6 +14,8 @@ from typing import Any
 from workflows.errors import DataError, StorageError
 from workflows.load.documents import ID, VECTOR, Documents
 
+#: What a file of Milvus Lite, one of SQLite, begins with.
+_SIGNATURE = b"SQLite format 3\0"
 #: The longest text that Milvus takes, in bytes.
 _LONGEST_ID = 65_535
 
@@ -53,6 +55,7 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
 def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> None:
     from milvus_lite.server_manager import server_manager_instance
 
+    _refuse_to_overwrite(client_of, file, name)
     aside = file.with_name(f".{file.name}.new.db")
     file.parent.mkdir(parents=True, exist_ok=True)
     aside.unlink(missing_ok=True)
@@ -66,6 +69,39 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _refuse_to_overwrite(client_of: Any, file: Path, name: str) -> None:
+    """Refuse a file that is not Milvus Lite's, or in which something else would be lost.
+
+    Raises:
+        StorageError: it holds other collections, or is no such file, or may not be called so.
+    """
+    from milvus_lite.server_manager import server_manager_instance
+
+    if file.suffix != ".db":
+        raise StorageError(
+            f"{file}: a file of Milvus Lite ends in .db; a cluster is given as http://host:19530."
+        )
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        if opened.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise StorageError(
+                f"{file} is there and is no file of Milvus Lite, so it is not overwritten. Name "
+                "another --place, or move it away."
+            )
+    client = client_of(uri=str(file))
+    try:
+        others = sorted(set(client.list_collections()) - {name})
+    finally:
+        client.close()
+        server_manager_instance.release_server(str(file))
+    if others:
+        raise StorageError(
+            f"{file} also holds {', '.join(others)}, which would be lost. Name another --place, "
+            f"or --name {others[0]} to replace it."
+        )
 
 
 def _into_cluster(client: Any, documents: Documents, name: str) -> None:

@@ -33,6 +33,8 @@ from workflows.recipe.steps import Derive, Join, Pivot
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: Columns that etl adds to the splits and tables.
 _RESERVED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
+#: Columns of lists and embeddings, beside the features of users and items.
+_OF_LISTS = ("rank", "score", "answered_by", "ranker_score", "embedding")
 
 
 class Recipe(Part, frozen=True):
@@ -82,11 +84,13 @@ class Recipe(Part, frozen=True):
     def __post_init__(self) -> None:
         reserved = [*_RESERVED, *(f"{n}_missing" for n, f in self.features.items() if f.indicator)]
         reserved += self.history.inputs if self.history else ()
-        for name in self.features:
-            if name in reserved or "/" in name or name.startswith("."):
+        for name, feature in self.features.items():
+            shown = feature.role in ("user", "item", "context") and name in _OF_LISTS
+            if shown or name in reserved or "/" in name or name.startswith("."):
                 raise ValueError(
-                    f"a feature may not be called {name!r}: etl has a column of that name, or a "
-                    "file cannot have it. Give the raw column another with `rename`"
+                    f"a feature may not be called {name!r}: etl has a column of that name, or "
+                    "lists have, or a file cannot have it. Give the raw column another with "
+                    "`rename`"
                 )
         for role in ("user", "item"):
             ids = [n for n, f in self.features.items() if f.id and f.role == role]
@@ -145,6 +149,11 @@ class Recipe(Part, frozen=True):
             return
         if self.history is None:
             raise ValueError("offers need a history: its columns are the attributes of an offer")
+        if self.tasks.source != "train" and not getattr(self.split, self.tasks.source, 1):
+            raise ValueError(
+                f"tasks.source is {self.tasks.source!r}, and the split has no such part; what "
+                "belongs to an offer is learnt from its rows"
+            )
         named = {name: model.attributes for name, model in self.offers.models.items()}
         for place, columns in {**named, "tasks": self.tasks.attributes}.items():
             for column in columns:

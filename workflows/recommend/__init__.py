@@ -94,9 +94,10 @@ def recommend(
     if order.format == "jsonl":
         save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
     with store.write("recommend", recipe, device) as draft:
-        kept = Shards(
-            store.root / ".recommend.shards", _identity(store, recipe, wish, order, ranker)
-        )
+        candidates = ranker.candidates if ranker else 0
+        size = shards.shard_size(min(max(wish.k, candidates), len(export.items)))
+        identity = _identity(store, recipe, wish, order, ranker, size)
+        kept = Shards(store.root / ".recommend.shards", identity, size=size)
         counted: Counter[str] = Counter()
         for fact in kept.write(len(users), lists, save, order.format):
             counted.update(fact.answered_by)
@@ -144,7 +145,9 @@ def _history(export: Export, user: str) -> list[dict[str, Any]]:
     return export.history(user).slice(0, SHOWN).to_pylist()
 
 
-def _identity(store: Store, recipe: Recipe, wish: Wish, order: Order, ranker: Ranker | None) -> str:
+def _identity(
+    store: Store, recipe: Recipe, wish: Wish, order: Order, ranker: Ranker | None, size: int
+) -> str:
     """Return what the same shards are known by."""
     stages = [s for s in ("etl", "export", "index") if store.folder(s).is_dir()]
     question = {
@@ -154,7 +157,7 @@ def _identity(store: Store, recipe: Recipe, wish: Wish, order: Order, ranker: Ra
         "order": asdict(order),
         "file": sha256(order.file) if order.file else "",
         "ranker": [ranker.name, ranker.digest, ranker.candidates] if ranker else [],
-        "shard": shards.SHARD,
+        "shard": size,
     }
     text = msgspec.json.encode(question, enc_hook=str, order="sorted")
     return hashlib.sha256(text).hexdigest()

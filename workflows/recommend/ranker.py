@@ -57,13 +57,20 @@ class Ranker:
             raise DataError(f"--ranker {name!r}: expected module:function or file.py:function.")
         try:
             score = getattr(_imported(module), function)
-        except (ImportError, OSError, AttributeError) as error:
-            raise DataError(f"--ranker {name!r} cannot be loaded: {error}.") from None
+        except Exception as error:  # whatever a file of somebody's does
+            raise DataError(
+                f"--ranker {name!r} cannot be loaded: {type(error).__name__}: {error}."
+            ) from error
+        if not callable(score):
+            raise DataError(f"--ranker {name!r} is {score!r}, which cannot be called.")
         return cls(name, score, candidates)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file that the function stands in; its name where there is none."""
+        """SHA-256 of the file that was named, or the function stands in; its name without one."""
+        module = self.name.partition(":")[0]
+        if module.endswith(".py"):
+            return sha256(Path(module))
         file = getattr(sys.modules.get(self.score.__module__), "__file__", None)
         return sha256(Path(file)) if file else self.name
 

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-#: Users whose lists are made at a time.
-SHARD = 50_000
+#: Users whose lists are made at a time, and rows of all their lists. An array of text holds 2 GiB.
+SHARD, ROWS = 50_000, 1_000_000
 
 Format = Literal["parquet", "jsonl"]
 
@@ -38,16 +38,23 @@ class Fact(msgspec.Struct, frozen=True):
     answered_by: dict[str, int]
 
 
+def shard_size(length: int) -> int:
+    """Return of how many users a shard is, by the length of the lists that are retrieved."""
+    return max(1, min(SHARD, ROWS // length))
+
+
 class Shards:
     """A folder of shards that grows, whichever process works at it.
 
     Args:
         folder: beside the stage.
         identity: of the question; shards of another are removed.
+        size: users of a shard.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, *, size: int) -> None:
         self._root = folder
+        self._size = size
         self._folder = folder / identity[:16]
 
     def write(
@@ -66,12 +73,12 @@ class Shards:
             suffix: of the files.
         """
         self._begin()
-        starts = range(0, n_users, SHARD)
+        starts = range(0, n_users, self._size)
         for number, start in enumerate(tqdm(starts, unit="shard", disable=None)):
             part = self._folder / f"part-{number:05d}.{suffix}"
             fact = part.with_suffix(".json")  # comes last: with it the shard is whole
             if not fact.is_file():
-                table = lists(slice(start, start + SHARD))
+                table = lists(slice(start, start + self._size))
                 save(table, part)
                 _replace(fact, msgspec.json.encode(Fact(len(table), sources(table))))
             yield msgspec.json.decode(fact.read_bytes(), type=Fact)

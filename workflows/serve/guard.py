@@ -47,7 +47,7 @@ class Guard:
     def _check_key(self, headers: Headers) -> None:
         told = headers.get("authorization", "")
         kind, _, key = told.partition(" ")
-        same = hmac.compare_digest(key.strip().encode("latin-1"), self.key)
+        same = hmac.compare_digest(key.strip(" \t").encode("latin-1"), self.key)
         if self.key and not (kind.lower() == "bearer" and same):
             said = "another" if told else "none"
             raise Refused(401, fault("header.authorization", said, "Bearer and the server's key"))

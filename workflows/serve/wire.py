@@ -26,13 +26,18 @@ _short.maxlevel = 3
 
 def _value(value: object) -> object:
     """Let pass what a raw tower takes: text, a number, lists of either, or null for a gap."""
-    if value is None or isinstance(value, str) or _is_float(value):
+    if value is None or _is_text(value) or _is_float(value):
         return value
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+    if isinstance(value, list) and all(map(_is_text, value)):
         return value
     if isinstance(value, list) and all(map(_is_float, value)):
         return value
     raise PydanticCustomError("raw_value", "text, a finite number, a list of texts or null")
+
+
+def _is_text(value: object) -> bool:
+    """Say whether a value is text that has bytes: half of a surrogate pair has none."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _is_float(value: object) -> bool:

@@ -61,6 +61,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
         StorageError: the folder holds something else, or the disk refuses.
     """
     start = time.perf_counter()
+    store.read("export", recipe)
     catalogue = Catalogue.open(store, recipe)
     tower = store.folder("export") / "query_tower_raw"
     told = {name: _spec(kind) for name, kind in RawTower.open(tower).inputs.items()}
