@@ -126,7 +126,8 @@ def test_five_reloads_under_load_lose_no_request(run, tmp_path):
         assert load.returncode == 0
         assert figures["errors"] == 0, figures
         assert figures["requests"] > 100
-        assert len(figures["exports"]) == 2  # both have answered
+        # two in turn have answered, and the one before them if the load was quick to begin
+        assert len(figures["exports"]) in (2, 3)
         assert sum(figures["exports"].values()) == figures["requests"]
         assert server.figure('two_tower_reloads_total{result="refused"}') == 0
         assert held[-1] < held[1] + 30  # MiB
