@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from models.config import NonNegative, NonNegativeFloat, Part, Positive, PositiveFloat, Share
+from models.config import Name, NonNegative, NonNegativeFloat, Part, Positive, PositiveFloat, Share
 
-#: A part of file names.
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: More than `low` positives, and at most `high`; null for no upper bound.
 Band = tuple[NonNegative, Positive | None]
 
@@ -60,7 +58,7 @@ class OffersConfig(Part, frozen=True):
         resample: draw these anew in each epoch.
     """
 
-    models: Annotated[dict[_Name, OfferModel], Meta(min_length=1)] = msgspec.field(
+    models: Annotated[dict[Name, OfferModel], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: {
             "augmented": OfferModel(),
             "bilinear": OfferModel(group_by=False, mask_net=False),

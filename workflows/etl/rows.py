@@ -201,9 +201,7 @@ def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
     for column in recipe.features:
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
-    events = recipe.history.events if recipe.history else None
-    asked = [r.column for r in recipe.filter if isinstance(r, Condition)]
-    for column in [*asked, *([events.column] if events else [])]:
+    for column in _asked(recipe):
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.rows(recipe, table, counts)
@@ -272,9 +270,14 @@ def _is_needed(recipe: Recipe, column: str) -> bool:
     """Say whether the log itself needs a column of a joined table, not only its table."""
     if column in recipe.features and recipe.features[column].kind != "label":
         return True
-    asked = [step.of for step in recipe.derive if step.fitted]
-    asked += [recipe.history.events.column] if recipe.history and recipe.history.events else []
-    return column in [*asked, *(r.column for r in recipe.filter if isinstance(r, Condition))]
+    return column in [*_asked(recipe), *(step.of for step in recipe.derive if step.fitted)]
+
+
+def _asked(recipe: Recipe) -> list[str]:
+    """Return the columns that filters and the history's kinds of events read."""
+    events = recipe.history.events if recipe.history else None
+    rules = [rule.column for rule in recipe.filter if isinstance(rule, Condition)]
+    return [*rules, events.column] if events else rules
 
 
 def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:

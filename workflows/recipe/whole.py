@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from models.config import (
     EvaluateConfig,
     IndexConfig,
     LossConfig,
     ModelConfig,
+    Name,
     OptimizerConfig,
     Part,
     PriorConfig,
@@ -30,7 +30,6 @@ from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
 from workflows.recipe.steps import Derive, Join, Pivot
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: Columns that etl adds to the splits and tables.
 _RESERVED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
 #: Columns of lists and embeddings, beside the features of users and items.
