@@ -27,18 +27,18 @@ Logs = dict[str, float] | None
 VAL_MEAN = "val_mean"
 
 
-class Epoch(msgspec.Struct, frozen=True):
+class Epoch(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was measured in one epoch.
 
     Attributes:
-        epoch: from 0.
-        seconds: wall time, validation included.
+        epoch: number, from 0.
         metrics: name → value.
+        seconds: wall time, validation included; 0 where it was not kept.
     """
 
     epoch: int
-    seconds: float
     metrics: dict[str, float]
+    seconds: float = 0.0
 
 
 class DivergedError(ArithmeticError):
@@ -149,7 +149,7 @@ class Clock(tf.keras.callbacks.Callback):
         """Note the epoch."""
         hidden = ("loss_batch", "regularization_loss")
         metrics = {n: float(v) for n, v in (logs or {}).items() if n not in hidden}
-        self.epochs.append(Epoch(epoch, round(time.perf_counter() - self.start, 3), metrics))
+        self.epochs.append(Epoch(epoch, metrics, round(time.perf_counter() - self.start, 3)))
 
 
 class Progress(tf.keras.callbacks.Callback):

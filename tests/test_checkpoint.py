@@ -102,8 +102,10 @@ def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
 
 
 def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path):
-    old = tmp_path / "checkpoint.old"
+    old = tmp_path / ".checkpoint.old"
     old.mkdir()
-    (old / "state.json").write_text('{"identity": "another", "epochs": [], "best_epoch": -1}')
+    (old / "state.json").write_text(
+        '{"identity": "another", "epochs": [], "best_epoch": -1, "sha256": {}}'
+    )
     assert Checkpoint(tmp_path / "checkpoint", "mine").read(None, None, None) == 0
     assert (tmp_path / "checkpoint" / "state.json").is_file()

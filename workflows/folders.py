@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from models import atomic
 from workflows.errors import StorageError
 
 
@@ -22,32 +23,29 @@ def replaced(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
         StorageError: there are other files, or the disk refuses.
     """
     folder = folder.resolve()  # "." has no name
-    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("new", "old"))
+    aside = folder.with_name(f".{folder.name}.new")
     try:
-        _restore(folder, old)
+        atomic.recover(folder)
         refuse(folder)
-        shutil.rmtree(aside, ignore_errors=True)
+        atomic.remove(aside)
         aside.mkdir(parents=True)
         try:
             yield aside
-            if folder.exists():
-                folder.rename(old)
-            aside.rename(folder)
+            atomic.put_in_place(aside, folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            _restore(folder, old)
+            atomic.remove(aside)
     except OSError as error:
         raise StorageError(
-            f"Writing {error.filename or folder} failed: {error.strerror}. Make room, permit "
+            f"Writing {error.filename or folder} failed: {_said(error)}. Make room, permit "
             "writing there, or choose another folder. Nothing half-written was kept."
         ) from error
 
 
-def _restore(folder: Path, old: Path) -> None:
-    """Bring back the old folder if its replacement did not come, else remove it."""
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def _said(error: OSError) -> str:
+    """Return what went wrong; shutil gathers the errors of many files in one without a message."""
+    if isinstance(error, shutil.Error) and error.args and error.args[0]:
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
 
 
 def refuse_foreign(folder: Path, *, ours: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,7 @@ def check_from_outside(script: str, folder: Path, what: str) -> None:
         text=True,
         check=False,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        preexec_fn=_die_with_the_parent,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -58,3 +61,13 @@ def check_from_outside(script: str, folder: Path, what: str) -> None:
             f"The exported towers, loaded in a fresh process, do not give the model's {what}: "
             f"{reason}. Nothing was exported."
         )
+
+
+#: Asks Linux to send this process a signal when its parent ends (prctl, PR_SET_PDEATHSIG).
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # looked up before the fork
+
+
+def _die_with_the_parent() -> None:
+    """Let the kernel end the checking process when the exporting one is killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,9 +1,10 @@
-"""runs/<name>/<stage>/: written aside, renamed into place, its manifest last.
+"""Stage folders runs/<name>/<stage>/: each is written aside and put in place whole.
 
-A stage folder is either whole or absent. What makes it whole is manifest.json: the recipe and its
-hash, the inputs' digests, versions, the device and why, and size and SHA-256 of every file. A
-reader checks it all, so a stale, half-written or tampered stage is refused with the command that
-renews it.
+A stage folder is either whole or absent. Its manifest.json makes it whole: it holds the recipe and
+its hash, the digests of the inputs, versions, the device and the reason for it, and the size and
+SHA-256 of every file. A reader checks all of this, so that a stale, half-written or damaged stage
+is refused with the command that renews it. The hashes detect damage, not malice: whoever can write
+the folder can write its manifest, too.
 """
 
 from __future__ import annotations
@@ -12,24 +13,34 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import msgspec
+import pyarrow as pa
 
+from models import atomic
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
 from workflows.recipe import Recipe, parse
 
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
 MANIFEST = "manifest.json"
+#: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
+#: work done again at another speed leaves later stages fresh.
+TIMES = "times.json"
 #: What each stage reads of the recipe, and which earlier stages it reads.
 PARTS: dict[str, tuple[str, ...]] = {
     "etl": (
@@ -69,6 +80,10 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "recommend": ("etl", "export"),
     "report": ("etl", "train", "evaluate"),
 }
+#: How often a reader tries to read stages that are being replaced.
+_ATTEMPTS = 5
+#: The stages that questions are answered from.
+ANSWERING = ("etl", "export", "index")
 _VERSIONS = ("merlin-two-tower", "nvtabular", "merlin-models", "merlin-core", "numpy", "pyarrow")
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
@@ -115,8 +130,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the stage holds; the same for the same files, whenever they were made."""
-        content = {"parts": self.parts_hash, "inputs": self.inputs, "files": self.files}
+        """SHA-256 of what the stage holds; equal for equal files, whenever they were made."""
+        files = {name: fact for name, fact in self.files.items() if name != TIMES}
+        content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 
@@ -148,19 +164,32 @@ class Store:
             StorageError: no space, no permission, or another process is writing this run.
             MissingStage, StaleInput, ArtifactError: of the stages that this one reads.
         """
-        inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
+        for name in INPUTS[stage]:
+            self._manifest(name)  # a missing stage is refused before anything is written
         with _explained(self.root), self._locked():
-            self._tidy(stage)
-            aside = self.root / f".{stage}.new"
+            # no other process writes this run now, so the block reads the inputs that are signed
+            inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
+            final, aside = self.folder(stage), self.root / f".{stage}.new"
+            atomic.recover(final)
+            atomic.remove(aside)
+            atomic.remove(atomic.older(final))
             aside.mkdir()
             draft = Draft(aside)
             try:
                 yield draft
                 _sign(draft, stage, recipe, device, inputs)
+                if final.is_symlink():
+                    log.warning(
+                        "%s was a link to %s. It becomes a folder of this run; what the link leads "
+                        "to stays as it is. To keep runs on another disk, link the whole run "
+                        "folder.",
+                        *(final, final.readlink()),
+                    )
+                atomic.put_in_place(aside, final)
             except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    atomic.remove(aside)
                 raise
-            self._swap(stage)
 
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
@@ -215,6 +244,8 @@ class Store:
                 f"{folder} is not there yet. Run `two-tower {stage}` (or `make {stage}`) first."
             )
         try:
+            if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
+                raise FileNotFoundError(errno.ENOENT, "No such file, or no regular one")
             return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError) as error:
             raise ArtifactError(
@@ -230,43 +261,66 @@ class Store:
             raise ArtifactError(f"{folder / name} {what}; the stage was changed by hand. {redo}")
         for name, fact in manifest.files.items():
             path = folder / name
-            if path.stat().st_size != fact.bytes or (deep and sha256(path) != fact.sha256):
+            if path.stat().st_size != fact.bytes or (deep and atomic.sha256(path) != fact.sha256):
                 raise ArtifactError(
                     f"{path} is not the file that its manifest describes (size or SHA-256 differ); "
                     f"it was changed or damaged. {redo}"
                 )
 
-    def _swap(self, stage: str) -> None:
-        """Put the new folder in place. A kill between the renames is mended by `_restore`."""
-        final, new, old = (self.root / n for n in (stage, f".{stage}.new", f".{stage}.old"))
-        if final.exists():
-            final.rename(old)
-        new.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-
     def _mend(self, stage: str) -> None:
-        """Restore as a reader: a writer that is between the renames is left to finish."""
-        if (self.root / f".{stage}.old").exists() and not self.folder(stage).exists():
+        """Bring back an older result; a writer that is between its renames is left to finish."""
+        final = self.folder(stage)
+        if atomic.exists(atomic.older(final)) and not atomic.exists(final):
             with contextlib.suppress(StorageError, OSError), self._locked():
-                self._restore(stage)
-
-    def _restore(self, stage: str) -> None:
-        """Bring back the old result if a kill came between moving it aside and its replacement."""
-        final, old = self.root / stage, self.root / f".{stage}.old"
-        if old.exists() and not final.exists():
-            old.rename(final)
-
-    def _tidy(self, stage: str) -> None:
-        self._restore(stage)
-        for leftover in (f".{stage}.new", f".{stage}.old"):
-            shutil.rmtree(self.root / leftover, ignore_errors=True)
+                atomic.recover(final)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            _lock(lock, self.root)
+        descriptor = atomic.open_own(self.root / ".lock")
+        try:
+            _lock(descriptor, self.root)
             yield
+        finally:
+            os.close(descriptor)
+
+    def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
+        """Return what `read` gives while no process replaces one of these stages.
+
+        A reader takes no lock. If a stage was replaced meanwhile, it reads again.
+
+        Args:
+            stages: names of those that are read.
+            read: reads them, and may be called several times.
+
+        Raises:
+            StaleInput: they were replaced during each of several attempts.
+        """
+        for _ in range(_ATTEMPTS):
+            before = self.stamps(stages)
+            try:
+                found = read()
+            except (OSError, pa.ArrowException, TwoTowerError):
+                if self.stamps(stages) == before:
+                    raise
+                continue
+            if self.stamps(stages) == before:
+                return found
+        raise StaleInput(
+            f"{self.root} was written again and again while it was being read. Try again when no "
+            "other process writes it."
+        )
+
+    def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
+        """Return, for each stage, what changes when it is replaced; None where it is not there."""
+        return tuple(self._stamp(stage) for stage in stages)
+
+    def _stamp(self, stage: str) -> tuple[int, int] | None:
+        try:
+            fact = (self.folder(stage) / MANIFEST).stat()
+        except OSError:
+            return None
+        return fact.st_ino, fact.st_mtime_ns
 
 
 def _at(recipe: Any, path: str) -> Any:
@@ -276,44 +330,109 @@ def _at(recipe: Any, path: str) -> Any:
     return recipe
 
 
-def _lock(lock: IO[str], root: Path) -> None:
+def _lock(descriptor: int, root: Path) -> None:
+    """Take the only lock of a run; it ends with the process.
+
+    Raises:
+        StorageError: another process has it.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StorageError(
-            f"Another process is writing {root}. Wait for it, or choose another --run."
-        ) from None
+        raise _busy(root) from None
+    except OSError as error:
+        _lock_by_range(descriptor, root, error)
+
+
+def _lock_by_range(descriptor: int, root: Path, why: OSError) -> None:
+    """Take a POSIX lock, which some network file systems have where they have no flock."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise _busy(root) from None
+    except OSError:
+        log.warning(
+            "The file system of %s has no locks (%s). See to it that no two processes write this "
+            "run at once.",
+            *(root, why.strerror),
+        )
+
+
+def _busy(root: Path) -> StorageError:
+    return StorageError(f"Another process is writing {root}. Wait for it, or choose another --run.")
+
+
+#: What to do about an error of the operating system.
+_REMEDIES = {
+    errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
+    errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
+    errno.EACCES: "permission denied: choose a --run that you may write",
+    errno.EPERM: "the operation is not permitted: choose a --run on another file system",
+    errno.EROFS: "the file system is read-only: choose a --run that you may write",
+    errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
+    errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
+    errno.EINVAL: "what stands there is no regular file: remove it, or choose another --run",
+    errno.ELOOP: "it is a link, and links are not followed when writing: remove it",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.EIO: "the disk reports an error: check it, or choose another --run",
+    errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
+}
+#: Below so many free bytes an error of a library that writes is taken for a full disk.
+_FULL = 1 << 20
 
 
 @contextlib.contextmanager
 def _explained(root: Path) -> Iterator[None]:
-    """Say what to do about a disk that refuses."""
-    remedies = {
-        errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
-        errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
-        errno.EACCES: "permission denied: choose a --run that you may write",
-        errno.EROFS: "the file system is read-only: choose a --run that you may write",
-        errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
-        errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
-        errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
-    }
+    """Say what to do about a disk that refuses, whoever reports it.
+
+    FAISS, TensorFlow, Arrow and zip files report a full disk as errors of their own, which are not
+    OSErrors; so the disk itself is asked.
+    """
     try:
         yield
-    except TwoTowerError:
+    except (TwoTowerError, KeyboardInterrupt, SystemExit):
         raise
     except OSError as error:
-        if error.errno not in remedies:
+        said = error.strerror or str(error)
+        number = errno.ENOSPC if _says_full(error) else error.errno or 0
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
+        if path.absolute().is_relative_to(root.absolute()):
+            remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
+            what = f"Writing {path} failed; {remedy}."
+        else:
+            what = f"{path} cannot be used: {said}. See that it is there and may be used."
+        raise StorageError(f"{what} Nothing half-written was kept.") from error
+    except Exception as error:
+        if not (_says_full(error) or _is_full(root)):
             raise
         raise StorageError(
-            f"Writing {error.filename or root} failed; {remedies[error.errno]}. "
-            "Nothing half-written was kept."
+            f"Writing {root} failed; {_REMEDIES[errno.ENOSPC]}. Nothing half-written was kept."
         ) from error
+
+
+def _says_full(error: Exception) -> bool:
+    """Say whether an error of a library, or one that led to it, tells of a full disk."""
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, OSError) and told.errno == errno.ENOSPC:
+            return True
+        if any(text in str(told) for text in ("No space left", "disk is full")):
+            return True
+        told = told.__cause__ or told.__context__
+    return False
+
+
+def _is_full(root: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(root).free < _FULL
+    return False
 
 
 def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:
     files = sorted(p for p in draft.folder.rglob("*") if p.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        digests = list(threads.map(sha256, files))
+        digests = list(threads.map(atomic.sha256, files))
     manifest = Manifest(
         stage=stage,
         recipe_hash=recipe.digest(),
@@ -333,20 +452,7 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
         recipe=recipe.to_dict(),
     )
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    path = draft.folder / MANIFEST
-    with path.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    (draft.folder / MANIFEST).write_bytes(text)
 
 
 def versions() -> dict[str, str]:

@@ -79,8 +79,8 @@ def train(
         DataError: the loss became NaN.
     """
     start = time.perf_counter()
-    prepared = Prepared.open(store, recipe)
     with store.write("train", recipe, device) as draft:
+        prepared = Prepared.open(store, recipe)
         _seed(recipe.train.seed)
         model = build_model(recipe, prepared)
         if warm_start:
@@ -101,7 +101,7 @@ def train(
             apply_prior(model, prepared, Prior(prior.days, 0.0), as_of="valid")
         model.save_weights(files.weights)
         epochs = fit.clock.epochs
-        files.history.write_bytes(msgspec.json.format(msgspec.json.encode(epochs), indent=2))
+        files.write_history(epochs)
         for track in extra:
             if isinstance(track, MLflow):
                 track.log_folder(draft.folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
+from models import atomic
 from models.callbacks import DivergedError
 from models.config import Range
 from models.fit import Fit, Validation
@@ -73,12 +76,12 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
         RecipeError: a field of the space that the recipe has not.
     """
     start = time.perf_counter()
-    prepared = Prepared.open(store, recipe)
-    trial = prepared.trial("valid", recipe.evaluate)
-    if trial is None:
-        raise DataError("tune chooses on the valid part; the split has none.")
-    validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
     with store.write("tune", recipe, device) as draft:
+        prepared = Prepared.open(store, recipe)
+        trial = prepared.trial("valid", recipe.evaluate)
+        if trial is None:
+            raise DataError("tune chooses on the valid part; the split has none.")
+        validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
         study = _study(recipe, store)
         done = _done(study)
         log.info("%s of %s trials are done", len(done), recipe.tune.trials)
@@ -106,14 +109,47 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
 def _study(recipe: Recipe, store: Store) -> optuna.Study:
     """Open the study of this recipe and data in the run's journal, or begin it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    store.root.mkdir(parents=True, exist_ok=True)
+    journal = store.root / JOURNAL
+    _mend(journal)
     identity = recipe.digest(*(p for p in PARTS["tune"] if p != "tune.trials"))
     return optuna.create_study(
         study_name=f"{identity} {store.read('etl', recipe, deep=False).digest}",
-        storage=JournalStorage(JournalFileBackend(str(store.root / JOURNAL))),
+        storage=JournalStorage(JournalFileBackend(str(journal))),
         direction="maximize",
         load_if_exists=True,
     )
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that was not written whole; set a journal aside that cannot be read.
+
+    Optuna appends one line of JSON for each step of a search. After a kill, a full disk or a power
+    loss the last line may be torn, and Optuna would append the next one to it.
+
+    Raises:
+        OSError: the journal is a link or no regular file, or the disk refuses.
+    """
+    with os.fdopen(atomic.open_own(journal), "r+b") as file:
+        lines = file.read().splitlines(keepends=True)
+        whole = len(lines)
+        while whole and not _is_record(lines[whole - 1]):
+            whole -= 1
+        if whole < len(lines) and whole >= len(lines) - 1:
+            file.truncate(sum(len(line) for line in lines[:whole]))
+            log.warning("%s: its last line was torn and is left out.", journal)
+    if whole < len(lines) - 1 or not all(map(_is_record, lines[:whole])):
+        damaged = journal.with_name(f"{JOURNAL}.damaged")
+        atomic.remove(damaged)
+        journal.rename(damaged)
+        log.warning("%s cannot be read and is set aside as %s.", journal, damaged)
+
+
+def _is_record(line: bytes) -> bool:
+    """Say whether a line of the journal is whole JSON."""
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -112,9 +112,10 @@ def similar_items(
     """List the items most like one, by the export's embeddings without the item bias."""
     recipe, store, _ = call.open()
     from workflows.exported import Export, Wish
+    from workflows.store import ANSWERING
 
     wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
-    lists = Export.open(store, recipe).similar(item, wish)
+    lists = store.steadily(ANSWERING, lambda: Export.open(store, recipe).similar(item, wish))
     show_list(lists, call)
 
 
@@ -126,8 +127,9 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     call.device()
     recipe, store, _ = call.open(offers=True)
     from workflows.offers.audience import audience
+    from workflows.store import ANSWERING
 
-    result = audience(recipe, store, offer, k=k)
+    result = store.steadily(ANSWERING, lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
         show_rows(result.users)
     rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
@@ -139,6 +141,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     call.device()
     recipe, store, _ = call.open(offers=True)
     from workflows.offers.audience import similar
+    from workflows.store import ANSWERING
 
-    rows = similar(recipe, store, offer, k=k)
+    rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)

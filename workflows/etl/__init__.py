@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models import atomic
 from workflows.device import Device
 from workflows.errors import ArtifactError
 from workflows.etl import encode, filters, graph, learnt, rows, sources, split, tables
@@ -26,7 +27,7 @@ from workflows.etl.tables import Table
 from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers, hired
 from workflows.recipe import Recipe
-from workflows.store import Store, sha256
+from workflows.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def _read(
     about = _About(
         {name: table.num_rows for name, table in raw.tables.items()},
         {
-            raw.name(path): hasher.submit(sha256, path)
+            raw.name(path): hasher.submit(atomic.sha256, path)
             for paths in raw.files.values()
             for path in paths
         },

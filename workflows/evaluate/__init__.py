@@ -84,8 +84,8 @@ def evaluate(
         ArtifactError: a model gives scores that are no numbers.
     """
     start = time.perf_counter()
-    prepared = Prepared.open(store, recipe)
     with store.write("evaluate", recipe, device) as draft:
+        prepared = Prepared.open(store, recipe)
         trial = prepared.trial("test", recipe.evaluate)
         if trial is None:
             raise DataError("The split has no test part; give `split:` a `test` share or file.")

@@ -81,8 +81,8 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
         ArtifactError: a fresh process could not reproduce the embeddings.
     """
     start = time.perf_counter()
-    prepared = Prepared.open(store, recipe)
     with store.write("export", recipe, device) as draft:
+        prepared = Prepared.open(store, recipe)
         model = load_model(store, recipe, prepared, as_of=as_of)
         two_tower = TwoTower.of(model, prepared.users, prepared.items)
         sides = (

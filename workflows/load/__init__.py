@@ -15,7 +15,7 @@ from workflows.errors import RecipeError
 from workflows.load import milvus, opensearch
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.store import ANSWERING, Store
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,7 @@ def load(
     """
     start = time.perf_counter()
     name = _checked(name or re.sub(r"\W", "_", recipe.name), to)
-    store.read("export", recipe)
-    documents = Documents.of(Catalogue.open(store, recipe))
+    documents = store.steadily(ANSWERING, lambda: _documents(recipe, store))
     place = place or str(store.root / ("milvus.db" if to == "milvus" else "opensearch"))
     log.info("loading %s items into %s", f"{len(documents):,}", place)
     if to == "milvus":
@@ -86,6 +85,11 @@ def load(
         opensearch.write(documents, Path(place), name)
     seconds = time.perf_counter() - start
     return LoadResult(place, name, len(documents), documents.vectors.shape[1], seconds)
+
+
+def _documents(recipe: Recipe, store: Store) -> Documents:
+    store.read("export", recipe)
+    return Documents.of(Catalogue.open(store, recipe))
 
 
 def _checked(name: str, to: Database) -> str:

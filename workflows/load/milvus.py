@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from models import atomic
 from workflows.errors import DataError, StorageError
 from workflows.load.documents import ID, VECTOR, Documents
 
@@ -58,7 +59,7 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
     _refuse_to_overwrite(client_of, file, name)
     aside = file.with_name(f".{file.name}.new.db")
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside.unlink(missing_ok=True)
+    _remove(aside)
     try:
         client = client_of(uri=str(aside))
         try:
@@ -66,9 +67,15 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
         finally:
             client.close()
             server_manager_instance.release_server(str(aside))
-        aside.replace(file)
+        atomic.put_in_place(aside, file)
     finally:
-        aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def _remove(database: Path) -> None:
+    """Remove a database and what SQLite writes beside it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        atomic.remove(database.with_name(database.name + suffix))
 
 
 def _refuse_to_overwrite(client_of: Any, file: Path, name: str) -> None:

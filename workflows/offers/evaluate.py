@@ -96,8 +96,8 @@ def evaluate(recipe: Recipe, store: Store, device: Device) -> OffersEvaluateResu
         DataError: the split has no test part.
     """
     start = time.perf_counter()
-    offering = Offering.open(store, recipe)
     with store.write("evaluate", recipe, device) as draft:
+        offering = Offering.open(store, recipe)
         pairs = offering.pairs("test")
         if pairs is None:
             raise DataError("The split has no test part; give `split:` a `test` share.")

@@ -56,9 +56,9 @@ def export(recipe: Recipe, store: Store, device: Device) -> OffersExportResult:
         ArtifactError: a fresh process could not reproduce the vectors.
     """
     start = time.perf_counter()
-    offering = Offering.open(store, recipe)
     counts = {}
     with store.write("export", recipe, device) as draft:
+        offering = Offering.open(store, recipe)
         asked = {name: offering.load(store, name) for name in _shown(offering)}
         first = next(iter(asked.values()))
         _write_users(offering, first, draft.folder)

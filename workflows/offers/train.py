@@ -7,17 +7,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import tensorflow as tf
 
 from models.callbacks import DivergedError, Epoch
 from models.multi_attribute.fit import MONITOR, OfferFit
 from models.multi_attribute.trial import Pairs
+from workflows.artifacts import write_epochs, write_times
 from workflows.device import Device
 from workflows.errors import DataError, RecipeError
 from workflows.offers.prepared import Offering, history_file, weights_file
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.store import TIMES, Store
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +52,15 @@ def train(recipe: Recipe, store: Store, device: Device) -> OffersTrainResult:
         DataError: the loss became NaN.
     """
     start = time.perf_counter()
-    offering = Offering.open(store, recipe)
     if recipe.train.monitor != MONITOR:
         raise RecipeError(
             f"recipe {recipe.name}, field train.monitor: an offer model is judged by {MONITOR!r}, "
             f"got {recipe.train.monitor!r}. Set it to that."
         )
     best, rates = {}, {}
+    histories: dict[str, list[Epoch]] = {}
     with store.write("train", recipe, device) as draft:
+        offering = Offering.open(store, recipe)
         pairs = offering.pairs("valid")
         for name in offering.config.models:
             fit = prepared_fit(offering, name, pairs)
@@ -68,9 +69,11 @@ def train(recipe: Recipe, store: Store, device: Device) -> OffersTrainResult:
             epochs = fit.clock.epochs
             rates[name] = len(fit.batches.order) / min(e.seconds for e in epochs)
             fit.model.save_weights(weights_file(draft.folder, name))
-            text = msgspec.json.format(msgspec.json.encode(epochs), indent=2)
-            history_file(draft.folder, name).write_bytes(text)
+            file = history_file(draft.folder, name)
+            write_epochs(epochs, file)
+            histories[file.name] = epochs
             draft.rows[name] = len(fit.batches.order)
+        write_times(histories, draft.folder / TIMES)
         draft.metrics = {
             f"{name} {metric}": value
             for name, epoch in best.items()

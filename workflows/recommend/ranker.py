@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from models import atomic
 from workflows.errors import DataError
 from workflows.exported import Answers, Export, Users, Wish
-from workflows.store import sha256
 
 SCORE = "ranker_score"
 
@@ -70,9 +70,9 @@ class Ranker:
         """SHA-256 of the file that was named, or the function stands in; its name without one."""
         module = self.name.partition(":")[0]
         if module.endswith(".py"):
-            return sha256(Path(module))
+            return atomic.sha256(Path(module))
         file = getattr(sys.modules.get(self.score.__module__), "__file__", None)
-        return sha256(Path(file)) if file else self.name
+        return atomic.sha256(Path(file)) if file else self.name
 
     def lists(self, export: Export, users: Users, wish: Wish, told: pa.Table | None) -> pa.Table:
         """Return users' lists, as `Export.lists`, in the ranker's order and with its scores.

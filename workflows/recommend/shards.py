@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from models import atomic
+
 #: Users whose lists are made at a time, and rows of all their lists. An array of text holds 2 GiB.
 SHARD, ROWS = 50_000, 1_000_000
 
@@ -32,10 +34,23 @@ class Fact(msgspec.Struct, frozen=True):
     Attributes:
         rows: ranks of all lists.
         answered_by: who answered → how many lists.
+        bytes: size of the shard's file.
+        sha256: hash of the shard's file.
     """
 
     rows: int
     answered_by: dict[str, int]
+    bytes: int
+    sha256: str
+
+    def is_of(self, part: Path) -> bool:
+        """Say whether a file is the one that was described, by its size and hash."""
+        return (
+            part.is_file()
+            and not part.is_symlink()
+            and part.stat().st_size == self.bytes
+            and atomic.sha256(part) == self.sha256
+        )
 
 
 def shard_size(length: int) -> int:
@@ -77,28 +92,53 @@ class Shards:
         for number, start in enumerate(tqdm(starts, unit="shard", disable=None)):
             part = self._folder / f"part-{number:05d}.{suffix}"
             fact = part.with_suffix(".json")  # comes last: with it the shard is whole
-            if not fact.is_file():
+            known = _read_fact(fact)
+            if known is None or not known.is_of(part):
+                atomic.remove(fact)
                 table = lists(slice(start, start + self._size))
-                save(table, part)
-                _replace(fact, msgspec.json.encode(Fact(len(table), sources(table))))
-            yield msgspec.json.decode(fact.read_bytes(), type=Fact)
+                known = _written(table, part, save)
+                atomic.write_bytes(fact, msgspec.json.encode(known))
+            yield known
 
     def link(self, folder: Path, suffix: Format) -> None:
         """Put all shards into a folder."""
         folder.mkdir()
         for part in self._folder.glob(f"part-*.{suffix}"):
-            os.link(part, folder / part.name)
+            try:
+                os.link(part, folder / part.name)
+            except OSError:  # some file systems have no hard links
+                shutil.copyfile(part, folder / part.name)
 
     def remove(self) -> None:
         """Remove the shards here; those that were linked stay."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        atomic.remove(self._root)
 
     def _begin(self) -> None:
+        if self._root.is_symlink():
+            atomic.remove(self._root)
         if self._root.is_dir():
             for other in self._root.iterdir():
-                if other != self._folder:
-                    shutil.rmtree(other)
+                if other != self._folder or other.is_symlink():
+                    atomic.remove(other)
         self._folder.mkdir(parents=True, exist_ok=True)
+
+
+def _written(table: pa.Table, part: Path, save: Callable[[pa.Table, Path], None]) -> Fact:
+    """Write a shard, sync it, and return what describes it."""
+    aside = part.with_name(f".{part.name}")
+    atomic.remove(aside)
+    save(table, aside)
+    fact = Fact(len(table), sources(table), aside.stat().st_size, atomic.sha256(aside))
+    atomic.put_in_place(aside, part)
+    return fact
+
+
+def _read_fact(path: Path) -> Fact | None:
+    """Return what describes a shard; None where it is missing or cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Fact)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def write_parquet(lists: pa.Table, path: Path) -> None:
@@ -144,9 +184,3 @@ def sources(lists: pa.Table) -> dict[str, int]:
     """Return who answered how many lists."""
     first = lists.filter(pc.equal(lists["rank"], 1))
     return dict(Counter(first["answered_by"].to_pylist()))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(".new")
-    aside.write_bytes(content)
-    aside.replace(path)

@@ -1,0 +1,191 @@
+"""Put finished files and folders in place so that neither a kill nor a power loss damages a result.
+
+A result is written beside its final place and then put there in four steps: sync the new files and
+folders from the bottom up; exchange new and old in one step of the kernel (renameat2 with
+RENAME_EXCHANGE, Linux 3.15), so that a reader never meets a gap; sync the parent folder; only then
+remove the old result. The order follows Pillai et al. 2014, "All File Systems Are Not Created
+Equal", section 4. Links are never followed: a link in the way is removed, and what it points at
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+#: The kernel or the file system does not know the exchange.
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+#: File systems that cannot sync a folder (some network and FUSE ones) answer with these.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+
+
+def put_in_place(new: Path, final: Path) -> None:
+    """Sync `new`, put it where `final` is, sync the parent, then remove what `final` was.
+
+    Args:
+        new: a finished file or folder beside `final`, on the same file system.
+        final: the place; an older result there, or a link, is replaced.
+
+    Raises:
+        OSError: the disk refused. The older result is at `final`, or, after a kill between the two
+            renames of a file system without the exchange, at `older(final)`.
+    """
+    sync_tree(new)
+    try:
+        _exchange_or_rename(new, final)
+    except OSError:
+        recover(final)
+        raise
+    sync_folder(final.parent)
+    remove(new)  # after an exchange the older result is here
+    remove(older(final))
+
+
+def _exchange_or_rename(new: Path, final: Path) -> None:
+    if not exists(final):
+        new.rename(final)
+    elif not new.is_dir() and not _is_real_folder(final):
+        new.replace(final)
+    elif not exchange(new, final):
+        old = older(final)
+        remove(old)
+        final.rename(old)
+        new.rename(final)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; return False where the kernel or file system cannot.
+
+    Raises:
+        OSError: the exchange failed for another reason.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    sys.audit("os.rename", str(first), str(second), -1, -1)  # as Python does for its own renames
+    paths = (os.fsencode(first), os.fsencode(second))
+    failed = libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def older(final: Path) -> Path:
+    """Return where the older result is kept between two renames, where there is no exchange."""
+    return final.with_name(f".{final.name.lstrip('.')}.old")
+
+
+def recover(final: Path) -> None:
+    """Bring back the older result if a kill came between the two renames of `put_in_place`."""
+    if exists(older(final)) and not exists(final):
+        older(final).rename(final)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader finds the whole old content or the whole new one."""
+    write_file(path, lambda file: file.write(content))
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file beside `path`, and put it in place if it ends well."""
+    aside = path.with_name(f".{path.name.lstrip('.')}.new")
+    remove(aside)
+    try:
+        with aside.open("xb") as file:
+            write(file)
+        put_in_place(aside, path)
+    except BaseException:
+        remove(aside)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it points at) or a folder with all it holds; or nothing.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    try:
+        if _is_real_folder(path):
+            shutil.rmtree(path)  # it does not follow links inside
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass  # another process removed it meanwhile
+
+
+def open_own(path: Path) -> int:
+    """Open or make a file of our own for reading and writing; never truncate, never follow a link.
+
+    Returns:
+        A file descriptor, which the caller closes.
+
+    Raises:
+        OSError: the path is a link (ELOOP), no regular file (EINVAL), or cannot be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def sync_tree(path: Path) -> None:
+    """Sync a file, or a folder from the bottom up; links are not followed."""
+    if not _is_real_folder(path):
+        if path.is_file() and not path.is_symlink():
+            _sync(path)
+        return
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            sync_tree(Path(folder, name))
+        sync_folder(Path(folder))
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the entries of a folder, where the file system can."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def exists(path: Path) -> bool:
+    """Say whether there is anything at a path, a link that leads nowhere included."""
+    return os.path.lexists(path)
+
+
+def _is_real_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
