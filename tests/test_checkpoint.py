@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny
 
+from models.callbacks import Clock, Epoch, KeepBest
 from models.checkpoint import Checkpoint
 from workflows.artifacts import TrainFiles
 from workflows.train import train
@@ -109,3 +112,73 @@ def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path):
     )
     assert Checkpoint(tmp_path / "checkpoint", "mine").read(None, None, None) == 0
     assert (tmp_path / "checkpoint" / "state.json").is_file()
+
+
+# ── damage ──────────────────────────────────────────────────────────────────────────────
+
+
+def small_fit() -> tuple[tf.keras.Model, Clock, KeepBest]:
+    """Return a compiled model with one step of Adam behind it, and what a fit remembers."""
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+    model.compile(optimizer="adam", loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    clock, keep = Clock(), KeepBest("val_mean", patience=3)
+    return model, clock, keep
+
+
+def state_of(model: tf.keras.Model) -> list[np.ndarray]:
+    return [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables)]
+
+
+DAMAGES = {
+    **{
+        f"{name} {how}": (name, how)
+        for name in ("weights.npz", "optimizer.npz", "best.npz", "state.json")
+        for how in ("halved", "zeroed", "emptied", "missing")
+    },
+    "another best epoch": ("state.json", "best_epoch"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_a_fresh_start_and_never_half_loaded(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, clock, keep = small_fit()
+    keep.epoch, keep.value, keep.weights = 0, 0.5, model.get_weights()
+    clock.epochs = [Epoch(0, {"val_mean": 0.5})]
+    checkpoint = Checkpoint(tmp_path / ".checkpoint", "mine")
+    checkpoint.write(model, clock, keep)
+    name, how = DAMAGES[damage]
+    path = tmp_path / ".checkpoint" / name
+    content = path.read_bytes()
+    path.unlink()
+    if how == "best_epoch":
+        path.write_bytes(content.replace(b'"best_epoch":0', b'"best_epoch":5'))
+    elif how != "missing":
+        cut = {
+            "halved": content[: len(content) // 2],
+            "zeroed": bytes(len(content)),
+            "emptied": b"",
+        }
+        path.write_bytes(cut[how])
+    other, its_clock, its_keep = small_fit()
+    before = state_of(other)
+    assert checkpoint.read(other, its_clock, its_keep) == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, state_of(other), strict=True))
+    assert (its_clock.epochs, its_keep.epoch) == ([], -1)
+    told = [m for m in caplog.messages if "cannot be used" in m]
+    assert len(told) == (damage != "state.json missing")
+
+
+def test_a_sound_checkpoint_is_taken_up(tmp_path: Path) -> None:
+    model, clock, keep = small_fit()
+    keep.epoch, keep.value, keep.weights = 0, 0.5, model.get_weights()
+    clock.epochs = [Epoch(0, {"val_mean": 0.5}, 1.5)]
+    Checkpoint(tmp_path / ".checkpoint", "mine").write(model, clock, keep)
+    other, its_clock, its_keep = small_fit()
+    assert Checkpoint(tmp_path / ".checkpoint", "mine").read(other, its_clock, its_keep) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(state_of(model), state_of(other), strict=True))
+    assert its_clock.epochs == clock.epochs
+    assert (its_keep.epoch, its_keep.value) == (0, 0.5)
+    assert Checkpoint(tmp_path / ".checkpoint", "another's").read(other, its_clock, its_keep) == 0

@@ -585,3 +585,121 @@ def test_files_are_hashed_right_whatever_their_size(store: Store) -> None:
         assert facts[f"{size}.bin"].bytes == size
         assert facts[f"{size}.bin"].sha256 == hashlib.sha256(b"z" * size).hexdigest()
     assert re.fullmatch(r"[0-9a-f]{64}", store.digest("etl"))
+
+
+# ── links, clocks, readers beside a writer ──────────────────────────────────────────────
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(store: Store) -> None:
+    store.root.mkdir(parents=True)
+    victim = store.root.parent / "victim"
+    victim.write_text("precious")
+    (store.root / ".lock").symlink_to(victim)
+    with pytest.raises(StorageError, match=r"\.lock failed; it is a link, and links are not follo"):
+        write(store)
+    assert victim.read_text() == "precious"
+
+
+def test_a_stage_that_is_a_link_is_written_again_and_its_target_stays(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = store.root.parent / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "theirs").write_text("theirs")
+    store.root.mkdir(parents=True)
+    store.folder("etl").symlink_to(elsewhere)
+    for version in (1, 2):
+        write(store, version=version)
+        assert version_of(store) == version
+    assert [p.name for p in elsewhere.iterdir()] == ["theirs"]
+    assert sum("was a link to" in message for message in caplog.messages) == 1
+    assert left_over(store) == []
+
+
+def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(store: Store) -> None:
+    write(store)
+    manifest = store.folder("etl") / "manifest.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(ArtifactError, match="no regular one"):
+        store.read("etl", recipe())
+
+
+def test_the_same_work_at_another_speed_has_the_same_digest(store: Store) -> None:
+    digests = []
+    for seconds in ("1.5", "2.5"):
+        with store.write("etl", recipe(), DEVICE) as draft:
+            (draft.folder / "data").write_text("same")
+            (draft.folder / "times.json").write_text(seconds)
+        digests.append(store.digest("etl"))
+    assert digests[0] == digests[1]
+    (store.folder("etl") / "times.json").write_text("tampered")
+    with pytest.raises(ArtifactError, match=r"times\.json is not the file"):
+        store.read("etl", recipe())
+    with store.write("etl", recipe(), DEVICE) as draft:
+        (draft.folder / "data").write_text("another")
+    assert store.digest("etl") != digests[0]
+
+
+def test_a_verb_signs_the_inputs_that_it_read(store: Store) -> None:
+    """While a stage is written, no other process can replace what it reads."""
+    write(store)
+    with store.write("train", recipe(), DEVICE):
+        read = store.digest("etl")
+        with pytest.raises(StorageError, match="Another process is writing"):
+            write(Store(store.root), version=2)
+    assert store.read("train", recipe()).inputs == {"etl": read}
+
+
+def test_a_reader_that_meets_two_states_reads_again(store: Store) -> None:
+    write(store, version=1)
+    attempts: list[int] = []
+
+    def read() -> tuple[int, int]:
+        attempts.append(len(attempts))
+        first = version_of(store)
+        if len(attempts) == 1:
+            write(store, version=2)
+        return first, version_of(store)
+
+    assert store.steadily(["etl"], read) == (2, 2)  # never (1, 2)
+    assert len(attempts) == 2
+
+
+def test_a_reader_whose_files_go_away_reads_again_but_a_fault_of_its_own_is_told(
+    store: Store,
+) -> None:
+    write(store, version=1)
+    attempts: list[int] = []
+
+    def read() -> int:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            write(store, version=2)
+            raise FileNotFoundError("it was there a moment ago")
+        return version_of(store)
+
+    assert store.steadily(["etl"], read) == 2
+    with pytest.raises(FileNotFoundError, match="mine"):
+        store.steadily(["etl"], lambda: (_ for _ in ()).throw(FileNotFoundError("mine")))
+
+
+def test_a_reader_beside_a_writer_that_never_rests_is_told_so(store: Store) -> None:
+    with pytest.raises(StaleInput, match="written again and again while it was being read"):
+        store.steadily(["etl"], lambda: write(store))
+
+
+@pytest.mark.parametrize("locks", ["ranges only", "none"])
+def test_a_file_system_without_flock_can_be_written(
+    store: Store, locks: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    if locks == "none":
+        monkeypatch.setattr("fcntl.lockf", refuses)
+    write(store)
+    assert version_of(store) == 1
+    warned = [m for m in caplog.messages if "has no locks" in m]
+    assert len(warned) == (locks == "none")

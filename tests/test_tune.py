@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -93,3 +94,51 @@ def test_without_a_valid_part_there_is_nothing_to_choose_by(tiny: Tiny, tmp_path
     run = prepare(tmp_path, text)
     with pytest.raises(DataError, match="tune chooses on the valid part; the split has none"):
         tune(run.recipe, run.store, CPU)
+
+
+# ── the journal ─────────────────────────────────────────────────────────────────────────
+
+
+def journal_of(folder: Path, *lines: bytes) -> Path:
+    path = folder / verb.JOURNAL
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+WHOLE = [b'{"op_code": 0, "study_name": "a"}\n', b'{"op_code": 4}\n']
+
+
+@pytest.mark.parametrize("torn", [b'{"op_co', b'{"op_code": 5}', b"\0\0\0\0", b"\n"])
+def test_a_torn_last_line_is_left_out_and_the_search_kept(tmp_path: Path, torn: bytes) -> None:
+    journal = journal_of(tmp_path, *WHOLE, torn)
+    verb._mend(journal)
+    assert journal.read_bytes() == b"".join(WHOLE)
+    assert [p.name for p in tmp_path.iterdir()] == [verb.JOURNAL]
+
+
+def test_a_sound_journal_is_left_as_it_is_and_a_missing_one_is_made(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path, *WHOLE)
+    verb._mend(journal)
+    assert journal.read_bytes() == b"".join(WHOLE)
+    journal.unlink()
+    verb._mend(journal)
+    assert journal.read_bytes() == b""
+
+
+def test_a_journal_with_damage_in_its_middle_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = journal_of(tmp_path, WHOLE[0], b"rubbish\n", WHOLE[1])
+    verb._mend(journal)
+    assert not journal.exists()
+    kept = tmp_path / f"{verb.JOURNAL}.damaged"
+    assert kept.read_bytes() == WHOLE[0] + b"rubbish\n" + WHOLE[1]
+    assert "cannot be read and is set aside" in caplog.text
+
+
+def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / verb.JOURNAL).symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"):
+        verb._mend(tmp_path / verb.JOURNAL)
+    assert (tmp_path / "victim").read_bytes() == b"precious"

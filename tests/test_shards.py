@@ -1,0 +1,88 @@
+"""Shards that an interrupted run left are looked at before they are used."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from workflows.recommend.shards import Shards, write_parquet
+
+
+def lists(users: slice) -> pa.Table:
+    numbers = range(users.start, min(users.stop, 25))
+    return pa.table(
+        {
+            "user": [str(n) for n in numbers],
+            "rank": pa.array([1] * len(numbers), pa.int32()),
+            "answered_by": ["two-tower"] * len(numbers),
+        }
+    )
+
+
+def written(folder: Path, made: list[int]) -> Shards:
+    """Write the shards that are not there yet, and note which were made."""
+
+    def noted(users: slice) -> pa.Table:
+        made.append(users.start // 10)
+        return lists(users)
+
+    shards = Shards(folder, "a" * 16, size=10)
+    facts = list(shards.write(25, noted, write_parquet, "parquet"))
+    assert [fact.rows for fact in facts] == [10, 10, 5]
+    return shards
+
+
+def content(folder: Path) -> list[str]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    return [user for part in parts for user in pq.read_table(part)["user"].to_pylist()]
+
+
+DAMAGES = {
+    "shard emptied": ("parquet", lambda path: path.write_bytes(b"")),
+    "shard zeroed": ("parquet", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+    "shard halved": (
+        "parquet",
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    ),
+    "shard missing": ("parquet", lambda path: path.unlink()),
+    "fact emptied": ("json", lambda path: path.write_bytes(b"")),
+    "fact zeroed": ("json", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+    "fact missing": ("json", lambda path: path.unlink()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_made_again_and_the_others_are_kept(tmp_path: Path, damage: str) -> None:
+    made: list[int] = []
+    written(tmp_path / ".shards", made)
+    suffix, spoil = DAMAGES[damage]
+    spoil(tmp_path / ".shards" / ("a" * 16) / f"part-00001.{suffix}")
+    shards = written(tmp_path / ".shards", made)
+    assert made == [0, 1, 2, 1]
+    shards.link(tmp_path / "lists", "parquet")
+    assert content(tmp_path / "lists") == [str(n) for n in range(25)]
+
+
+def test_a_folder_of_shards_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "important"
+    kept.mkdir(parents=True)
+    (tmp_path / ".shards").symlink_to(tmp_path / "kept")
+    written(tmp_path / ".shards", [])
+    assert kept.is_dir()
+    assert not (tmp_path / ".shards").is_symlink()
+
+
+def test_without_hard_links_shards_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuses)
+    written(tmp_path / ".shards", []).link(tmp_path / "lists", "parquet")
+    assert content(tmp_path / "lists") == [str(n) for n in range(25)]
