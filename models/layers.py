@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,23 @@ import tensorflow as tf
 from merlin.schema import Schema
 
 from models.config import UNSEEN
+
+#: Names that TensorFlow takes for a layer wherever it stands.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+#: What the name of a layer begins with if its column has a name that TensorFlow refuses.
+_ESCAPED = "x-"
+
+
+def layer_name(column: str) -> str:
+    """Return the name of the Keras layer of a column; no two columns share one.
+
+    TensorFlow refuses most characters. A name with such characters is written with their code
+    points: `a b` becomes `x-a-20-b`. The columns keep their own names everywhere else.
+    """
+    if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
+        return column
+    kept = (c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in column)
+    return _ESCAPED + "".join(kept)
 
 
 class HistoryPool(tf.keras.layers.Layer):
@@ -108,7 +126,7 @@ class WeightedMean(tf.keras.layers.Layer):
         self.weights_of = dict(weights)
         self.tables = dict(tables)
         for column, table in self.tables.items():
-            with tf.name_scope(column):  # HDF5 asks for names
+            with tf.name_scope(layer_name(column)):  # HDF5 asks for names
                 table.build(None)  # here, so that the optimiser knows all weights before the fit
 
     @property

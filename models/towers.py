@@ -21,7 +21,16 @@ from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.columns import WEIGHTS_OF, Columns, n_rows, take
 from models.config import UNSEEN, TwoTowerConfig
-from models.layers import AppendOne, Dropout, HistoryPool, IdDropout, ItemBias, OneHot, WeightedMean
+from models.layers import (
+    AppendOne,
+    Dropout,
+    HistoryPool,
+    IdDropout,
+    ItemBias,
+    OneHot,
+    WeightedMean,
+    layer_name,
+)
 
 #: What the rest of the house calls Merlin's class.
 Tower: TypeAlias = mm.Encoder
@@ -109,24 +118,24 @@ def _branches(
     categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
     branches: dict[str, Any] = {}
     if categorical:
-        branches["categorical"] = _embeddings(name, categorical, config, seed)
+        branches[_branch("categorical", schema)] = _embeddings(name, categorical, config, seed)
     if weights:
         weighted = schema.select_by_name(list(weights))
         made = _embeddings(name, weighted, config, seed + len(categorical))
         tables = {c.name: _table(made, c) for c in weighted}
         both = weighted + schema.select_by_name(list(weights.values()))
-        branches["weighted"] = WeightedMean(both, weights, tables)
+        branches[_branch("weighted", schema)] = WeightedMean(both, weights, tables)
     if one_hot:
-        branches["one_hot"] = OneHot(one_hot)
+        branches[_branch("one_hot", schema)] = OneHot(one_hot)
     if continuous:
-        branches["continuous"] = mm.Continuous(continuous)
+        numbers = mm.Continuous(continuous)
         if config.combine == "sum":
             project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
-            branches["continuous"] = mm.ContinuousProjection(continuous, project)
+            numbers = mm.ContinuousProjection(continuous, project)
+        branches[_branch("continuous", schema)] = numbers
     for column in histories:
         assert shared is not None
-        # no column's name: ParallelBlock takes a branch called like its input for one that it feeds
-        branches[f"{column.name}_pool"] = HistoryPool(
+        branches[_branch(f"{column.name}_pool", schema)] = HistoryPool(
             Schema([column]),
             _table(shared, column),
             max_len=int(column.shape.dims[1].max),
@@ -134,6 +143,16 @@ def _branches(
             gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
         )
     return branches
+
+
+def _branch(name: str, schema: Schema) -> str:
+    """Return a name that no column has.
+
+    ParallelBlock takes a branch called like a column for one that only this column feeds.
+    """
+    while name in schema.column_names:
+        name += "_"
+    return name
 
 
 def _blocks(
@@ -174,7 +193,7 @@ def _embeddings(
     """Return one table a column, lists by the mean of theirs."""
     widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
-        schema,
+        Schema([_with_table_name(column) for column in schema]),
         # Merlin infers the width of a column that has none here
         dim={name: width for name, width in widths.items() if width != "infer"},
         sequence_combiner="mean",
@@ -186,11 +205,18 @@ def _embeddings(
     )
 
 
+def _with_table_name(column: ColumnSchema) -> ColumnSchema:
+    """Return a column whose domain is called as a layer may be: Merlin names tables after it."""
+    name = layer_name(column.int_domain.name)
+    domain = {**column.properties["domain"], "name": name}
+    return column.with_properties({"domain": domain})
+
+
 def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
     """Return the tower's table of the domain that a column shares."""
     domain = column.int_domain.name
     for block in tower.submodules:
-        if isinstance(block, mm.EmbeddingTable) and block.table_name == domain:
+        if isinstance(block, mm.EmbeddingTable) and block.table_name == layer_name(domain):
             return block.table
     raise TowerError(
         f"{column.name!r} shares the embeddings of {domain!r}, which is no input of the item "

@@ -49,6 +49,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_promised_file_is_there_and_no_other(folder):
     saved_model = {
         "fingerprint.pb",
+        "inputs.json",
         "saved_model.pb",
         "variables/variables.data-00000-of-00001",
         "variables/variables.index",

@@ -72,7 +72,12 @@ def test_everybodys_lists_are_those_of_evaluate(run, everybody):
     titles = {film["item_id"]: film["title"] for film in run.world.films}
     assert all(row["title"] == titles.get(row["item_id"]) for row in rows)
     manifest = run.store.read("recommend", run.recipe)
-    assert manifest.rows == {"users": everybody.users, "recommendations": len(rows)}
+    assert manifest.rows == {
+        "users": everybody.users,
+        "recommendations": len(rows),
+        "users_without_items": 0,
+        "short_lists": sum(len(items) < K for items in found.values()),
+    }
     assert manifest.options["as_of"] == "test"
 
 
@@ -94,6 +99,30 @@ def test_the_size_of_a_shard_changes_nothing(run, everybody, monkeypatch, tmp_pa
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
     result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K))
     assert pq.read_table(result.folder / LISTS).equals(before)
+
+
+def test_who_gets_nothing_is_told_and_counted(run, tmp_path):
+    seen = run.histories(withheld=1)["u6"][0]
+    others = sorted(u for u, items in run.histories(withheld=1).items() if seen not in items)
+    everybody = ["u6", *others, "u6"]
+    wish, order = Wish(k=K, allow=(seen,)), Order(tuple(everybody))
+    result = recommend(run.recipe, run.store, CPU, wish=wish, order=order)
+    assert (result.users, result.empty, result.short) == (len(everybody), 2, len(others))
+    assert (sum(result.answered_by.values()), result.without_items) == (len(everybody), ["u6"])
+    assert lists_of(result.lists) == {user: [seen] for user in others}
+    copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
+    (tmp_path / "users.csv").write_text("user_id\nu6\n" + f"{others[0]}\nu7\n", encoding="utf-8")
+    order = Order(file=tmp_path / "users.csv", format="jsonl")
+    result = recommend(copy.recipe, copy.store, CPU, wish=wish, order=order)
+    text = (result.folder / LISTS / "part-00000.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["user_id"] for line in lines] == ["u6", others[0], "u7"]
+    assert (lines[0]["items"], lines[0]["answered_by"]) == ([], "two-tower")
+    assert [item["item_id"] for item in lines[1]["items"]] == [seen]
+    rows = copy.store.read("recommend", copy.recipe).rows
+    without = sum(not line["items"] for line in lines)
+    assert (rows["users"], rows["users_without_items"]) == (3, without)
+    assert rows["short_lists"] == rows["recommendations"] == 3 - without
 
 
 def test_a_stranger_gets_the_fallback_and_is_told(run):

@@ -6,34 +6,31 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflows.recommend.shards import Shards, write_parquet
+from workflows.recommend.shards import Listed, Shards, write_parquet
 
 
-def lists(users: slice) -> pa.Table:
-    numbers = range(users.start, min(users.stop, 25))
-    return pa.table(
-        {
-            "user": [str(n) for n in numbers],
-            "rank": pa.array([1] * len(numbers), pa.int32()),
-            "answered_by": ["two-tower"] * len(numbers),
-        }
-    )
+def lists(users: slice) -> Listed:
+    names = np.array([str(n) for n in range(users.start, min(users.stop, 25))])
+    ones, by = np.ones(len(names), np.int64), np.full(len(names), "two-tower")
+    rows = pa.table({"user": names, "rank": ones.astype(np.int32), "answered_by": by})
+    return Listed(names, by, ones, rows, 1)
 
 
 def written(folder: Path, made: list[int]) -> Shards:
     """Write the shards that are not there yet, and note which were made."""
 
-    def noted(users: slice) -> pa.Table:
+    def noted(users: slice) -> Listed:
         made.append(users.start // 10)
         return lists(users)
 
     shards = Shards(folder, "a" * 16, size=10)
     facts = list(shards.write(25, noted, write_parquet, "parquet"))
-    assert [fact.rows for fact in facts] == [10, 10, 5]
+    assert [fact.counts.rows for fact in facts] == [10, 10, 5]
     return shards
 
 

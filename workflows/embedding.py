@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.retriever import Floats
+from workflows import arguments
 from workflows.errors import DataError
 
 #: What a list of categories or a history is.
@@ -31,9 +32,11 @@ class RawTower:
 
     Attributes:
         inputs: name → Arrow type of a raw value: text, a list of text, a float32, or a list of it.
+        arguments: name → what the SavedModel calls it.
     """
 
     inputs: Mapping[str, pa.DataType]
+    arguments: Mapping[str, str]
     _module: Any  # holds the variables and look-up tables that the function uses
     _encode: Any
 
@@ -49,7 +52,9 @@ class RawTower:
         module = tf.saved_model.load(str(path))
         encode = module.signatures["serving_default"]
         specs = encode.structured_input_signature[1]
-        return cls({name: _arrow_type(spec) for name, spec in specs.items()}, module, encode)
+        named = arguments.read(path)
+        inputs = {name: _arrow_type(specs[argument]) for name, argument in named.items()}
+        return cls(inputs, named, module, encode)
 
     def embed(self, rows: pa.Table) -> Floats:
         """Return the embedding of each row, float32 [n_rows, dim].
@@ -75,7 +80,7 @@ class RawTower:
     def _embed(self, rows: pa.Table) -> Floats:
         import tensorflow as tf
 
-        inputs = {name: tf.constant(_array(rows[name])) for name in rows.column_names}
+        inputs = {self.arguments[n]: tf.constant(_array(rows[n])) for n in rows.column_names}
         return self._encode(**inputs)["embedding"].numpy()
 
 

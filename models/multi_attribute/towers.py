@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.layers import layer_name
 from models.multi_attribute.compressors import MaskNet, OfferCompressor, UserCompressor
 from models.multi_attribute.config import OfferModel, OffersConfig
 from models.multi_attribute.group_by import group_moments
@@ -37,7 +38,7 @@ class OfferTower(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.attributes = list(sizes)
         self.tables = [
-            WeightedEmbedding(n, config.dim, l1=config.l1, name=f"offer_{name}")
+            WeightedEmbedding(n, config.dim, l1=config.l1, name=f"offer_{layer_name(name)}")
             for name, n in sizes.items()
         ]
         self.versions = config.augmentations if blocks.group_by else 1
@@ -139,7 +140,8 @@ class UserTower(tf.keras.layers.Layer):
         self.columns = list(domains)
         known = dict(zip(shared.attributes, shared.tables, strict=True)) if shared else {}
         self.tables = [
-            known.get(of) or WeightedEmbedding(sizes[of], config.dim, l1=config.l1, name=column)
+            known.get(of)
+            or WeightedEmbedding(sizes[of], config.dim, l1=config.l1, name=layer_name(column))
             for column, of in domains.items()
         ]
         self.last: tf.keras.layers.Layer = _tower(config, seed + 50)

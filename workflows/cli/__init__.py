@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
@@ -10,7 +11,7 @@ import typer
 
 from workflows.cli import about, data, hand_over, model, questions
 from workflows.cli.call import Call, command
-from workflows.cli.show import complain
+from workflows.cli.show import complain, printable
 from workflows.errors import TwoTowerError
 
 __all__ = ["Call", "app", "main"]
@@ -46,9 +47,21 @@ for verb in VERBS:
     app.command(name=verb.__name__.replace("_", "-"))(command(verb))
 
 
+class _Printable(logging.Formatter):
+    """The message alone, in which a terminal finds no command."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message as it is shown."""
+        return printable(super().format(record), lines=True)
+
+
 def main() -> None:
     """Run the command line: a fault of input or machine is one paragraph and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a terminal lacks are escaped there
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("workflows").setLevel(logging.INFO)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workflows.cli.call import Call
 from workflows.cli.show import counts, show, show_list, show_rows
+
+if TYPE_CHECKING:
+    from workflows.recommend import RecommendResult
 
 _Only = Annotated[
     list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
@@ -62,7 +65,7 @@ def recommend(
         list[str] | None, typer.Option(help="Another occasion: column=value, such as month=12.")
     ] = None,
     show_history: Annotated[
-        bool, typer.Option("--show-history", help="Show what the user did beside his list.")
+        bool, typer.Option("--show-history", help="Show what the user did beside their list.")
     ] = False,
     file_format: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet",
     ranker: Annotated[
@@ -90,15 +93,27 @@ def recommend(
     result = recommend(recipe, store, device, wish=wish, order=order, ranker=chosen)
     if not call.as_json:
         for name, seen in result.histories.items():
-            show_rows([{"what": f"{name} did", **row} for row in seen])
+            show_rows([{"": f"{name} did", **row} for row in seen])
         if result.lists:
             show_rows(result.lists)
     rows = {
         "users": f"{result.users:,}",
         "answered by": counts(result.answered_by),
+        **_lengths(result, k),
         "seconds": f"{result.seconds:.1f}",
     }
     show(result, call, {**rows, **({"folder": result.folder} if result.folder else {})})
+
+
+def _lengths(result: RecommendResult, k: int) -> dict[str, str]:
+    """Return rows that say whose lists are empty, and how many are shorter than asked."""
+    rows = {}
+    if result.empty:
+        named = f" ({', '.join(result.without_items[:5])})" if result.without_items else ""
+        rows["no item is left for"] = f"{result.empty:,}{named}"
+    if result.short:
+        rows[f"fewer than {k} items for"] = f"{result.short:,}"
+    return rows
 
 
 def similar_items(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
 
     table = Table(show_header=False)
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(printable(name), printable(value))
     show_text(table)
 
 
@@ -45,25 +46,54 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
     """Print rows of equal columns as a table."""
     from rich.table import Table
 
-    table = Table(*rows[0]) if rows else Table()
+    table = Table(*map(printable, rows[0])) if rows else Table()
     for row in rows:
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     show_text(table)
 
 
 def show_text(what: RenderableType) -> None:
-    """Print to stdout."""
+    """Print to stdout. Brackets and colons of the data are no markup and no emoji."""
     from rich.console import Console
 
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=160)
-    console.print(what)
+    # a file or a pipe has no width of its own
+    width = None if Console().is_terminal else 160
+    Console(width=width, markup=False, emoji=False).print(what)
 
 
 def complain(what: object) -> None:
     """Print one paragraph to stderr."""
-    print(f"two-tower: {what}", file=sys.stderr)
+    print(f"two-tower: {printable(what, lines=True)}", file=sys.stderr)
+
+
+def printable(what: object, *, lines: bool = False) -> str:
+    """Return text in which a terminal finds no command: control characters are escaped.
+
+    Args:
+        what: is printed.
+        lines: keep line breaks.
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if _is_command(letter) and not (lines and letter == "\n")
+        else letter
+        for letter in str(what)
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else printable(value)
+
+
+def _is_command(letter: str) -> bool:
+    """Say whether a terminal may obey a character instead of showing it."""
+    return unicodedata.category(letter) in _CONTROL or letter in _DIRECTIONS
+
+
+#: Control characters, halves of surrogate pairs, separators of lines and of paragraphs.
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
+#: They turn the direction of what follows them.
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def counts(of: Mapping[str, int]) -> str:

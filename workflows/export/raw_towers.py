@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.towers import Input, Tower, inputs_of
+from workflows import arguments
 from workflows.export.towers import OUTPUT, ragged_batch, weights_of
 from workflows.statistics import NumberFact
 from workflows.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
@@ -36,7 +37,8 @@ def save(
     missing; string [B, L] for a list of categories or a history (oldest first), "" where there is
     no more; float32 [B, L] for the weights of a list's values, NaN where one is missing, which then
     is 1; float32 [B] for a number, NaN where it is missing. It returns {"embedding": float32
-    [B, dim]}. A value that training has not met gets its unseen code.
+    [B, dim]}. A value that training has not met gets its unseen code. `inputs.json` in its folder
+    says what the tensor of each feature is called.
 
     Args:
         tower: a built encoder.
@@ -51,16 +53,19 @@ def save(
         domains = {c.domain for c in inputs if c.domain}
         module.codes = {d: Codes(vocabularies[d], Path(folder) / f"{d}.txt") for d in domains}
         readers = {c.name: _reader(c, module.codes, numbers) for c in inputs}
-        specs = {c.name: _spec(c) for c in inputs if _raw_name(c) == c.name}
+        raw_inputs = [c for c in inputs if _raw_name(c) == c.name]
+        named = arguments.argument_names([c.name for c in raw_inputs])
+        specs = {c.name: _spec(c, named[c.name]) for c in raw_inputs}
 
         weights = weights_of(tower)
 
-        def encode(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        def encode(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             encoded = {c.name: readers[c.name](raw[_raw_name(c)]) for c in inputs}
             return {OUTPUT: tower(ragged_batch(encoded, weights), training=False)}
 
-        function = tf.function(encode, autograph=False).get_concrete_function(**specs)
+        function = tf.function(encode, autograph=False).get_concrete_function(specs)
         tf.saved_model.save(module, str(path), signatures={"serving_default": function})
+    arguments.write(named, path)
 
 
 def _raw_name(column: Input) -> str:
@@ -68,10 +73,10 @@ def _raw_name(column: Input) -> str:
     return column.name if column.domain or column.weights_of else column.name.removesuffix(_MISSING)
 
 
-def _spec(column: Input) -> tf.TensorSpec:
+def _spec(column: Input, name: str) -> tf.TensorSpec:
     shape = [None, None] if column.is_list else [None]
     dtype = tf.string if column.domain else tf.float32
-    return tf.TensorSpec(shape, dtype, name=column.name)
+    return tf.TensorSpec(shape, dtype, name=name)
 
 
 def _reader(

@@ -6,6 +6,7 @@ with the embeddings beside them. If they differ: exit code 1, and one line that 
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import tensorflow as tf
 TOLERANCE = 1e-5
 SAMPLES = 200
 SUFFIX = "_input"
+#: File of a tower's folder: column → argument.
+INPUTS = "inputs.json"
 
 
 def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str | None:
@@ -36,9 +39,10 @@ def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str |
         return f"{side}: {features.num_rows} rows of features, {embeddings.num_rows} embeddings"
     rows = np.unique(np.linspace(0, features.num_rows - 1, SAMPLES).astype(np.int64))
     specs = encode.structured_input_signature[1]
+    named = json.loads((folder / tower / INPUTS).read_text(encoding="utf-8"))
     inputs = {
-        name: tf.constant(padded(features[f"{name}{suffix}"].take(rows)), spec.dtype)
-        for name, spec in specs.items()
+        argument: tf.constant(padded(features[f"{name}{suffix}"].take(rows)), specs[argument].dtype)
+        for name, argument in named.items()
     }
     vectors = embeddings["embedding"].combine_chunks()
     expected = vectors.flatten().to_numpy().reshape(len(vectors), -1)[rows]

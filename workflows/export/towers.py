@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from models.towers import Tower, inputs_of
+from workflows import arguments
 from workflows.vocabulary import PAD
 
 OUTPUT = "embedding"
@@ -18,31 +19,34 @@ def save(tower: Tower, path: Path) -> None:
 
     Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a
     list of categories padded with code 0, float32 [B, L] for the weights of its values, float32 [B]
-    for a number; it returns {"embedding": float32 [B, dim]}.
+    for a number; it returns {"embedding": float32 [B, dim]}. `inputs.json` in its folder says what
+    the tensor of each feature is called.
 
     Args:
         tower: a built encoder.
         path: the SavedModel's folder.
     """
+    named = arguments.argument_names(tower.schema.column_names)
     specs = {
         column.name: tf.TensorSpec(
             [None, None] if column.is_list else [None],
             tf.as_dtype(column.dtype.to_numpy.name),
-            name=column.name,
+            name=named[column.name],
         )
         for column in tower.schema
     }
 
     weights = weights_of(tower)
 
-    def encode(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+    def encode(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {OUTPUT: tower(ragged_batch(features, weights), training=False)}
 
     module = tf.Module()
     # Merlin's layers would save traces and configs of their own; the function needs variables only
     module.weights = list(tower.weights)
-    function = tf.function(encode, autograph=False).get_concrete_function(**specs)
+    function = tf.function(encode, autograph=False).get_concrete_function(specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
+    arguments.write(named, path)
 
 
 def weights_of(tower: Tower) -> dict[str, str]:

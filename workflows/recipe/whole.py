@@ -26,14 +26,10 @@ from models.multi_attribute.config import OffersConfig, TasksConfig
 from workflows.recipe.columns import check_fill, check_made, check_weights, known, raw_features
 from workflows.recipe.features import Feature, History, VocabularyRule
 from workflows.recipe.filters import Condition, Filter, check_filter
+from workflows.recipe.names import check_names
 from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
 from workflows.recipe.steps import Derive, Join, Pivot
-
-#: Columns that etl adds to the splits and tables.
-_RESERVED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
-#: Columns of lists and embeddings, beside the features of users and items.
-_OF_LISTS = ("rank", "score", "answered_by", "ranker_score", "embedding")
 
 
 class Recipe(Part, frozen=True):
@@ -81,16 +77,7 @@ class Recipe(Part, frozen=True):
     fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
-        reserved = [*_RESERVED, *(f"{n}_missing" for n, f in self.features.items() if f.indicator)]
-        reserved += self.history.inputs if self.history else ()
-        for name, feature in self.features.items():
-            shown = feature.role in ("user", "item", "context") and name in _OF_LISTS
-            if shown or name in reserved or "/" in name or name.startswith("."):
-                raise ValueError(
-                    f"a feature may not be called {name!r}: etl has a column of that name, or "
-                    "lists have, or a file cannot have it. Give the raw column another with "
-                    "`rename`"
-                )
+        check_names(self.features, self.history, offers=self.offers is not None)
         for role in ("user", "item"):
             ids = [n for n, f in self.features.items() if f.id and f.role == role]
             if len(ids) != 1:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from workflows.recipe import Recipe
 from workflows.recommend import shards
 from workflows.recommend.order import Order, asked, format_named, with_files
 from workflows.recommend.ranker import Ranker
-from workflows.recommend.shards import Shards
+from workflows.recommend.shards import Counts, Listed, Shards
 from workflows.store import ANSWERING, Store
 
 __all__ = ["Order", "Ranker", "RecommendResult", "format_named", "recommend"]
@@ -41,16 +40,22 @@ class RecommendResult:
     Attributes:
         folder: of the stage; None where only some users were asked for.
         users: how many users.
-        answered_by: `two-tower`, `raw features` or the fallback → how many lists.
+        answered_by: `two-tower`, `raw features` or the fallback → how many lists, empty ones, too.
+        empty: users for whom no item is left.
+        short: other users whose lists are shorter than asked.
         lists: the rows of the asked users' lists; empty where all were written.
-        histories: asked user → what he did, newest first; empty where that was not asked.
+        without_items: asked users for whom no item is left.
+        histories: asked user → what they did, newest first; empty where that was not asked.
         seconds: in all.
     """
 
     folder: Path | None
     users: int
     answered_by: dict[str, int]
+    empty: int
+    short: int
     lists: list[dict[str, Any]]
+    without_items: list[str]
     histories: dict[str, list[dict[str, Any]]]
     seconds: float
 
@@ -93,23 +98,26 @@ def recommend(
         lists = _lists(recipe, store, order, given, ranker)
         export, wish, users = lists.export, lists.wish, lists.users
         history = partial(_history, export) if order.show_history else None
-        save: Callable[[pa.Table, Path], None] = shards.write_parquet
+        save: Callable[[Listed, Path], None] = shards.write_parquet
         if order.format == "jsonl":
             save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
         candidates = ranker.candidates if ranker else 0
         size = shards.shard_size(min(max(wish.k, candidates), len(export.items)))
         identity = _identity(store, recipe, wish, order, ranker, size)
         kept = Shards(store.root / ".recommend.shards", identity, size=size)
-        counted: Counter[str] = Counter()
-        for fact in kept.write(len(users), lists, save, order.format):
-            counted.update(fact.answered_by)
-            draft.rows["recommendations"] = draft.rows.get("recommendations", 0) + fact.rows
+        facts = list(kept.write(len(users), lists, save, order.format))
         kept.link(draft.folder / LISTS, order.format)
-        draft.rows["users"] = len(users)
+        all_of_it = Counts.summed(fact.counts for fact in facts)
+        draft.rows = {
+            "users": len(users),
+            "recommendations": all_of_it.rows,
+            "users_without_items": all_of_it.empty,
+            "short_lists": all_of_it.short,
+        }
         draft.options = _options(export, given, order, ranker)
     kept.remove()
     seconds = time.perf_counter() - start
-    return RecommendResult(store.folder("recommend"), len(users), dict(counted), [], {}, seconds)
+    return _result(store.folder("recommend"), all_of_it, seconds)
 
 
 @dataclass(frozen=True)
@@ -122,12 +130,13 @@ class _Lists:
     told: pa.Table | None
     ranker: Ranker | None
 
-    def __call__(self, rows: slice) -> pa.Table:
+    def __call__(self, rows: slice) -> Listed:
         users = self.users[rows]
         told = None if self.told is None else self.told.slice(rows.start or 0, len(users))
         if self.ranker:
             return self.ranker.lists(self.export, users, self.wish, told)
-        return self.export.lists(users, self.wish, told)
+        answers = self.export.ask(users, self.wish, told)
+        return Listed.of(answers, self.export.table(answers), self.wish.k)
 
 
 def _lists(recipe: Recipe, store: Store, order: Order, wish: Wish, ranker: Ranker | None) -> _Lists:
@@ -138,15 +147,20 @@ def _lists(recipe: Recipe, store: Store, order: Order, wish: Wish, ranker: Ranke
 
 
 def _returned(lists: _Lists, order: Order, start: float) -> RecommendResult:
-    table = lists(slice(0, len(lists.users)))
+    listed = lists(slice(0, len(lists.users)))
     histories = {user: _history(lists.export, user) for user in order.users or ()}
+    return replace(
+        _result(None, listed.counts(), time.perf_counter() - start),
+        lists=listed.rows.to_pylist(),
+        without_items=list(dict.fromkeys(listed.users[listed.lengths == 0].tolist())),
+        histories=histories if order.show_history else {},
+    )
+
+
+def _result(folder: Path | None, counts: Counts, seconds: float) -> RecommendResult:
+    users = sum(counts.answered_by.values())
     return RecommendResult(
-        None,
-        len(lists.users),
-        shards.sources(table),
-        table.to_pylist(),
-        histories if order.show_history else {},
-        time.perf_counter() - start,
+        folder, users, counts.answered_by, counts.empty, counts.short, [], [], {}, seconds
     )
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from models import atomic
 from workflows.errors import DataError
 from workflows.exported import Answers, Export, Users, Wish
+from workflows.recommend.shards import Listed
 
 SCORE = "ranker_score"
 
@@ -74,8 +75,8 @@ class Ranker:
         file = getattr(sys.modules.get(self.score.__module__), "__file__", None)
         return atomic.sha256(Path(file)) if file else self.name
 
-    def lists(self, export: Export, users: Users, wish: Wish, told: pa.Table | None) -> pa.Table:
-        """Return users' lists, as `Export.lists`, in the ranker's order and with its scores.
+    def lists(self, export: Export, users: Users, wish: Wish, told: pa.Table | None) -> Listed:
+        """Return users' lists in the ranker's order and with its scores.
 
         Raises:
             DataError: it does not give a number for each candidate.
@@ -90,7 +91,8 @@ class Ranker:
         kept = places < wish.k  # owners rise, so places are those of the new order, too
         table = table.append_column(SCORE, pa.array(scores)).take(pa.array(order[kept]))
         rank = pa.array((places[kept] + 1).astype(np.int32))
-        return table.set_column(table.column_names.index("rank"), "rank", rank)
+        table = table.set_column(table.column_names.index("rank"), "rank", rank)
+        return Listed.of(answers, table, wish.k)
 
     def _scores(self, candidates: pa.Table) -> npt.NDArray[np.float64]:
         given: Any = self.score(candidates)

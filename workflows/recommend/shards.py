@@ -10,17 +10,19 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from models import atomic
+from models.retriever import NO_ITEM, Ints
+from workflows.exported import Answers, Users
 
 #: Users whose lists are made at a time, and rows of all their lists. An array of text holds 2 GiB.
 SHARD, ROWS = 50_000, 1_000_000
@@ -28,18 +30,72 @@ SHARD, ROWS = 50_000, 1_000_000
 Format = Literal["parquet", "jsonl"]
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """What a shard holds.
+class Counts(msgspec.Struct, frozen=True):
+    """How many lists there are, and how long they are.
 
     Attributes:
         rows: ranks of all lists.
         answered_by: who answered → how many lists.
-        bytes: size of the shard's file.
-        sha256: hash of the shard's file.
+        empty: lists without an item.
+        short: other lists that are shorter than asked.
     """
 
     rows: int
     answered_by: dict[str, int]
+    empty: int
+    short: int
+
+    @classmethod
+    def summed(cls, parts: Iterable[Counts]) -> Counts:
+        """Return the counts of all parts together."""
+        rows = empty = short = 0
+        by: Counter[str] = Counter()
+        for part in parts:
+            by.update(part.answered_by)
+            rows, empty, short = rows + part.rows, empty + part.empty, short + part.short
+        return cls(rows, dict(by), empty, short)
+
+
+class Listed(NamedTuple):
+    """The lists of some users, empty ones among them.
+
+    Attributes:
+        users: raw ids, text [n_users].
+        by: who answered, text [n_users].
+        lengths: of the lists, int64 [n_users].
+        rows: a row a rank, list after list.
+        k: length that was asked for.
+    """
+
+    users: Users
+    by: Users
+    lengths: Ints
+    rows: pa.Table
+    k: int
+
+    @classmethod
+    def of(cls, answers: Answers, rows: pa.Table, k: int) -> Listed:
+        """Return answers with the rows of their lists, of which the first `k` were kept."""
+        lengths = (answers.top.items != NO_ITEM).sum(axis=1).clip(max=k)
+        return cls(answers.users, answers.by, lengths, rows, k)
+
+    def counts(self) -> Counts:
+        """Count the lists."""
+        empty = int((self.lengths == 0).sum())
+        short = int((self.lengths < self.k).sum()) - empty
+        return Counts(self.rows.num_rows, dict(Counter(self.by.tolist())), empty, short)
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """What a shard holds.
+
+    Attributes:
+        counts: of its lists.
+        bytes: size of the shard's file.
+        sha256: hash of the shard's file.
+    """
+
+    counts: Counts
     bytes: int
     sha256: str
 
@@ -75,8 +131,8 @@ class Shards:
     def write(
         self,
         n_users: int,
-        lists: Callable[[slice], pa.Table],
-        save: Callable[[pa.Table, Path], None],
+        lists: Callable[[slice], Listed],
+        save: Callable[[Listed, Path], None],
         suffix: Format,
     ) -> Iterator[Fact]:
         """Write the shards that are not there yet; yield the facts of all.
@@ -95,8 +151,7 @@ class Shards:
             known = _read_fact(fact)
             if known is None or not known.is_of(part):
                 atomic.remove(fact)
-                table = lists(slice(start, start + self._size))
-                known = _written(table, part, save)
+                known = _written(lists(slice(start, start + self._size)), part, save)
                 atomic.write_bytes(fact, msgspec.json.encode(known))
             yield known
 
@@ -123,12 +178,12 @@ class Shards:
         self._folder.mkdir(parents=True, exist_ok=True)
 
 
-def _written(table: pa.Table, part: Path, save: Callable[[pa.Table, Path], None]) -> Fact:
+def _written(listed: Listed, part: Path, save: Callable[[Listed, Path], None]) -> Fact:
     """Write a shard, sync it, and return what describes it."""
     aside = part.with_name(f".{part.name}")
     atomic.remove(aside)
-    save(table, aside)
-    fact = Fact(len(table), sources(table), aside.stat().st_size, atomic.sha256(aside))
+    save(listed, aside)
+    fact = Fact(listed.counts(), aside.stat().st_size, atomic.sha256(aside))
     atomic.put_in_place(aside, part)
     return fact
 
@@ -141,46 +196,27 @@ def _read_fact(path: Path) -> Fact | None:
         return None
 
 
-def write_parquet(lists: pa.Table, path: Path) -> None:
-    """Write a row a rank."""
-    pq.write_table(lists, path)
+def write_parquet(listed: Listed, path: Path) -> None:
+    """Write a row a rank; a user without an item has no row."""
+    pq.write_table(listed.rows, path)
 
 
 def write_jsonl(
-    lists: pa.Table, path: Path, *, key: str, history: Callable[[str], object] | None
+    listed: Listed, path: Path, *, key: str, history: Callable[[str], object] | None
 ) -> None:
     """Write a line a list: user, who answered, `items` with ranks, scores and labels, `history`.
 
     Args:
-        lists: a row a rank.
+        listed: the lists; an empty one gets a line, too.
         path: of the file.
         key: the user id column.
         history: gives what a user did; None for nothing.
     """
+    rows: Iterator[dict[str, Any]] = iter(listed.rows.drop([key, "answered_by"]).to_pylist())
+    each = zip(listed.users, listed.by, listed.lengths.tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
-        for line in _by_user(lists, key):
+        for user, by, length in each:
+            line = {key: user, "answered_by": by, "items": list(islice(rows, length))}
             if history:
-                line["history"] = history(str(line[key]))
+                line["history"] = history(str(user))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _by_user(lists: pa.Table, key: str) -> Iterator[dict[str, object]]:
-    """Yield users with their items, from a row a rank."""
-    line: dict[str, object] = {}
-    items: list[dict[str, object]] = []
-    for row in lists.to_pylist():
-        user, by = row.pop(key), row.pop("answered_by")
-        if row["rank"] == 1:
-            if line:
-                yield line
-            items = []
-            line = {key: user, "answered_by": by, "items": items}
-        items.append(row)
-    if line:
-        yield line
-
-
-def sources(lists: pa.Table) -> dict[str, int]:
-    """Return who answered how many lists."""
-    first = lists.filter(pc.equal(lists["rank"], 1))
-    return dict(Counter(first["answered_by"].to_pylist()))

@@ -64,26 +64,54 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
     store.read("export", recipe)
     catalogue = Catalogue.open(store, recipe)
     tower = store.folder("export") / "query_tower_raw"
-    told = {name: _spec(kind) for name, kind in RawTower.open(tower).inputs.items()}
+    query = RawTower.open(tower)
+    tensors = _tensors(query)
     foreign = partial(refuse_foreign, ours=f"{WHOLE}/config.pbtxt")
     with replaced(to, refuse=foreign) as folder:
-        _write(folder, catalogue, told, tower)
+        _write(folder, catalogue, query, tensors, tower)
     items = int(catalogue.offered.sum())
     log.info("%s items in %s", f"{items:,}", to)
-    asked = (*told, *_ASKED)
+    asked = (*tensors.values(), *_ASKED)
     return TritonResult(to, asked, items, time.perf_counter() - start)
 
 
 #: What is asked beside the features: list length, and items not to be shown ("" for none).
 _ASKED = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
+_VECTOR = "embedding"
 _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), "score": Spec("TYPE_FP32", (-1, -1))}
 
 
-def _write(folder: Path, catalogue: Catalogue, told: dict[str, Spec], tower: Path) -> None:
-    vector = {"embedding": Spec("TYPE_FP32", (-1, catalogue.vectors.shape[1]))}
-    steps = [Step(QUERY, [*told], [*vector]), Step(ITEMS, [*vector, *_ASKED], [*_ANSWER])]
+def _tensors(query: RawTower) -> dict[str, str]:
+    """Return feature → the ensemble's tensor: its own name, unless the repository needs that."""
+    taken = {*_ASKED, _VECTOR, *_ANSWER}
+    tensors: dict[str, str] = {}
+    for name in query.inputs:
+        tensor = name
+        while tensor in taken or (tensor != name and tensor in query.inputs):
+            tensor += "_"
+        if tensor != name:
+            log.warning(
+                "the feature %r is asked for as %r: %r says something else", name, tensor, name
+            )
+        taken.add(tensor)
+        tensors[name] = tensor
+    return tensors
+
+
+def _write(
+    folder: Path, catalogue: Catalogue, query: RawTower, tensors: dict[str, str], tower: Path
+) -> None:
+    specs = {name: _spec(kind) for name, kind in query.inputs.items()}
+    told = {tensors[name]: spec for name, spec in specs.items()}
+    arguments = {query.arguments[name]: spec for name, spec in specs.items()}
+    vector = {_VECTOR: Spec("TYPE_FP32", (-1, catalogue.vectors.shape[1]))}
+    found = {name: name for name in (*vector, *_ASKED)}
+    steps = [
+        Step(QUERY, {query.arguments[name]: tensors[name] for name in specs}, [*vector]),
+        Step(ITEMS, found, [*_ANSWER]),
+    ]
     texts = {
-        QUERY: config.savedmodel(QUERY, told, vector),
+        QUERY: config.savedmodel(QUERY, arguments, vector),
         ITEMS: config.python(ITEMS, {**vector, **_ASKED}, _ANSWER),
         WHOLE: config.ensemble(WHOLE, {**told, **_ASKED}, _ANSWER, steps),
     }

@@ -22,10 +22,10 @@ Specs = Mapping[str, Spec]
 
 
 class Step(NamedTuple):
-    """A model of an ensemble; a tensor has the same name in all of them."""
+    """A model of an ensemble: its name, its input → the ensemble's tensor, and its outputs."""
 
     model: str
-    inputs: Sequence[str]
+    inputs: Mapping[str, str]
     outputs: Sequence[str]
 
 
@@ -58,7 +58,9 @@ def _tensor(side: str, name: str, spec: Spec) -> str:
 
 
 def _step(step: Step) -> str:
-    maps = [f"    input_map {{ key: {_text(n)} value: {_text(n)} }}\n" for n in step.inputs]
+    maps = [
+        f"    input_map {{ key: {_text(n)} value: {_text(t)} }}\n" for n, t in step.inputs.items()
+    ]
     maps += [f"    output_map {{ key: {_text(n)} value: {_text(n)} }}\n" for n in step.outputs]
     head = f"    model_name: {_text(step.model)}\n    model_version: -1\n"
     return f"  step {{\n{head}{''.join(maps)}  }}\n"
