@@ -313,7 +313,8 @@ class EvaluateConfig(Part, frozen=True):
 
     Attributes:
         baselines: what stands beside the two-tower, of `models.baselines`. Their hyper-parameters
-            are chosen on the validation part from a small grid that stands with each.
+            are chosen on the validation part, from a grid that stands with each and goes on where
+            its best point lies at an edge.
         ks: list lengths.
         exclude_seen: leave out what the user had before the cut.
         candidates: `catalogue` (every row of the item table) or `train` (items seen in training).

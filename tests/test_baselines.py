@@ -10,7 +10,7 @@ import toy
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-import models.baselines.ease
+import models.baselines.cost
 import models.baselines.random
 import models.retriever
 from models.baselines.als import ALS
@@ -185,7 +185,7 @@ def test_the_blocks_of_the_fit_do_not_matter(monkeypatch):
     knn, ease = ItemKNN(neighbours=3).fit(TRAIN), EASE().fit(TRAIN)
     monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 4 * N_ITEMS)
     assert (ItemKNN(neighbours=3).fit(TRAIN).similarities != knn.similarities).nnz == 0
-    np.testing.assert_array_equal(EASE().fit(TRAIN).weights, ease.weights)
+    np.testing.assert_array_equal(EASE().fit(TRAIN).learnt.weights, ease.learnt.weights)
 
 
 def test_knn_needs_a_neighbour():
@@ -210,7 +210,7 @@ def naive_ease(regularization: float) -> np.ndarray:
 def test_ease_is_the_constrained_least_squares_solution(regularization):
     model = EASE(regularization=regularization).fit(TRAIN)
     expected = naive_ease(regularization)
-    np.testing.assert_allclose(model.weights, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(model.learnt.weights, expected, rtol=1e-4, atol=1e-7)
     got = as_scores(model.top_k(ask(ASKED), N_ITEMS))
     np.testing.assert_allclose(got, binary(ASKED) @ expected, rtol=1e-4, atol=1e-6)
 
@@ -218,7 +218,7 @@ def test_ease_is_the_constrained_least_squares_solution(regularization):
 def test_decay_weighs_the_latest_most_and_leaves_the_fit_alone():
     plain, decayed = EASE(regularization=5.0).fit(TRAIN), EASE(regularization=5.0, decay=2.0)
     decayed = decayed.fit(TRAIN)
-    np.testing.assert_array_equal(plain.weights, decayed.weights)
+    np.testing.assert_array_equal(plain.learnt.weights, decayed.learnt.weights)
     x = np.zeros((len(ASKED), N_ITEMS))
     for row, history in enumerate(ASKED):
         for position, item in enumerate(reversed(history)):
@@ -245,12 +245,12 @@ def test_an_item_that_is_in_no_table_takes_a_position_but_has_no_score():
     )
 
 
-def test_ease_refuses_a_catalogue_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(models.baselines.ease, "MAX_ITEMS", N_ITEMS - 1)
-    with pytest.raises(
-        ValueError, match=r"up to 14 fit in memory. Received: 15 items. Use ItemKNN"
-    ):
-        EASE().fit(TRAIN)
+def test_ease_refuses_what_does_not_fit_in_memory(monkeypatch):
+    monkeypatch.setattr(models.baselines.cost, "available_memory", lambda: 5_000)
+    with pytest.raises(ValueError, match=r"15 items: it would take .* of memory are free"):
+        EASE().fit(TRAIN)  # 24 bytes for each of 15 x 15 pairs
+    monkeypatch.setattr(models.baselines.cost, "available_memory", lambda: 5_500)
+    EASE().fit(TRAIN)
 
 
 def test_ease_needs_positive_numbers():

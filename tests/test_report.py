@@ -346,6 +346,8 @@ def test_the_comparison_is_that_of_evaluate(run, tree, markdown):
     }
     for name, note in scores["opponents"].items():
         assert chosen[name][2] == str(note["tried"])
+        where = f"at the edge of {' and '.join(note['edge'])}" if note.get("edge") else "inside"
+        assert chosen[name][3] == (where if note["tried"] > 1 else "")
         for parameter, value in note["parameters"].items():
             assert f"{parameter} {value:g}" in chosen[name][1]
     for name, block in scores["beside"].items():

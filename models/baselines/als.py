@@ -8,13 +8,13 @@ events need no refit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
+from models.baselines.search import Axis, Grid, Point
 from models.retriever import (
     Bools,
     Floats,
@@ -26,13 +26,13 @@ from models.retriever import (
     top_k_by_scores,
 )
 
-#: Factors, regularization and alpha to choose from.
-GRID = (
-    (64, 10.0, 2.0),
-    (32, 1.0, 2.0),
-    (32, 10.0, 2.0),
-    (128, 10.0, 2.0),
-    (128, 50.0, 8.0),
+#: Factors, regularization and alpha to start from.
+START = (
+    (64.0, 30.0, 8.0),
+    (64.0, 10.0, 2.0),
+    (32.0, 1.0, 2.0),
+    (128.0, 50.0, 8.0),
+    (128.0, 100.0, 16.0),
 )
 
 
@@ -104,8 +104,17 @@ class ALS:
         )
 
 
-def grid(train: Interactions, *, seed: int) -> Iterator[ALS]:
-    """Yield a fitted ALS for each entry of `GRID`."""
-    for factors, regularization, alpha in GRID:
-        model = ALS(factors=factors, regularization=regularization, alpha=alpha, seed=seed)
-        yield model.fit(train)
+def grid(train: Interactions, *, seed: int) -> Grid:
+    """Return the search over factors, regularization and alpha."""
+
+    def fit(point: Point) -> ALS:
+        factors, regularization, alpha = point
+        model = ALS(factors=int(factors), regularization=regularization, alpha=alpha, seed=seed)
+        return model.fit(train)
+
+    axes = (
+        Axis(name="factors", low=8.0, high=256.0, whole=True),
+        Axis(name="regularization", low=0.01, high=10_000.0),
+        Axis(name="alpha", low=1.0, high=1000.0),
+    )
+    return Grid(start=START, fit=fit, axes=axes)

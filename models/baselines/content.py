@@ -6,13 +6,14 @@ the user is the mean of his items' attribute vectors, the score a dot product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 
 from models.baselines.errors import CannotFit
+from models.baselines.search import Grid
 from models.columns import Column
 from models.retriever import (
     NO_ITEM,
@@ -48,15 +49,15 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
     return sp.hstack(parts, format="csr", dtype=np.float32)
 
 
-def grid(train: Interactions, attributes: sp.csr_matrix) -> Iterator[Content]:
-    """Yield the one fitted model.
+def grid(train: Interactions, attributes: sp.csr_matrix) -> Grid:
+    """Return the one model, without parameters.
 
     Raises:
         CannotFit: when there are no attributes.
     """
     if not attributes.shape[1]:
         raise CannotFit("the items have no categories beside their id")
-    yield Content(attributes=attributes).fit(train)
+    return Grid(start=((),), fit=lambda _: Content(attributes=attributes).fit(train))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ Sarwar et al. 2001; the sum over the history, without normalising by it, as Desh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 
+from models.baselines.search import Axis, Grid, Point
 from models.retriever import (
     Bools,
     Floats,
@@ -25,7 +25,7 @@ from models.retriever import (
     top_k_by_scores,
 )
 
-#: Numbers of neighbours to choose from.
+#: Numbers of neighbours to start from.
 NEIGHBOURS = (20, 5, 10, 50, 100)
 
 
@@ -101,8 +101,16 @@ class ItemKNN:
         return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()
 
 
-def grid(train: Interactions) -> Iterator[ItemKNN]:
-    """Yield a fitted ItemKNN for each of `NEIGHBOURS`, all from one matrix of similarities."""
-    widest = ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)
-    for neighbours in NEIGHBOURS:
-        yield widest.nearest(neighbours)
+def grid(train: Interactions) -> Grid:
+    """Return the search over the number of neighbours: models are cut from one wider one."""
+    widest = [ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)]
+
+    def fit(point: Point) -> ItemKNN:
+        neighbours = int(point[0])
+        if neighbours > widest[0].neighbours:
+            widest[0] = ItemKNN(neighbours=neighbours).fit(train)
+        return widest[0].nearest(neighbours)
+
+    axis = Axis(name="neighbours", low=1.0, high=1000.0, whole=True)
+    start = tuple((float(neighbours),) for neighbours in NEIGHBOURS)
+    return Grid(start=start, fit=fit, axes=(axis,))

@@ -1,14 +1,14 @@
-"""What every baseline offers to an evaluation: fitted models to choose from, or why there are none.
+"""What every baseline offers to an evaluation: a grid to choose a model from, or why there is none.
 
-The grids are small and fixed and stand beside each model, so that opponents are honest: the best of
-a grid is chosen on the validation part, as the two-tower's best epoch is. Where nothing can be
-chosen by, the first of a grid is taken.
+The grids stand beside each model and grow where their best point lies at an edge (`search`), so
+that opponents are honest. The best point is chosen on the validation part, as the two-tower's best
+epoch is. Where there is no validation part, the first point of a grid is taken.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from models.baselines import content, ease, item_knn, popularity
 from models.baselines.errors import CannotFit
 from models.baselines.fallback import Fallback, without_history
 from models.baselines.random import Random
+from models.baselines.search import Grid
 from models.config import Baseline
 from models.retriever import Interactions, Retriever
 
@@ -37,33 +38,38 @@ class Facts:
     seed: int
 
 
-def _by_history(
-    grid: Callable[[Facts], Iterator[Retriever]],
-) -> Callable[[Facts], Iterator[Retriever]]:
+def _by_history(grid: Callable[[Facts], Grid]) -> Callable[[Facts], Grid]:
     """Return a grid whose models fall back to popularity where there is no history."""
 
-    def with_fallback(facts: Facts) -> Iterator[Retriever]:
+    def with_fallback(facts: Facts) -> Grid:
         popular = popularity.Popularity().fit(facts.train)
-        for model in grid(facts):
-            yield Fallback(model, popular, without_history)
+        bare = grid(facts)
+        return dataclasses.replace(
+            bare, fit=lambda point: Fallback(bare.fit(point), popular, without_history)
+        )
 
     return with_fallback
 
 
-def _als(facts: Facts) -> Iterator[Retriever]:
+def _als(facts: Facts) -> Grid:
     try:
         from models.baselines import als  # implicit is an extra, and slow to import
     except ImportError as error:
         raise CannotFit(
             f"the library {error.name} is not installed; the extra `baselines` brings it"
         ) from None
-    yield from als.grid(facts.train, seed=facts.seed)
+    return als.grid(facts.train, seed=facts.seed)
 
 
-#: Each gives the fitted models of its grid one by one, or raises CannotFit.
-GRIDS: Mapping[Baseline, Callable[[Facts], Iterator[Retriever]]] = {
-    "random": lambda facts: iter([Random(seed=facts.seed).fit(facts.train)]),
-    "popularity": lambda facts: iter([popularity.Popularity().fit(facts.train)]),
+def _alone(model: Random | popularity.Popularity, facts: Facts) -> Grid:
+    """Return the grid of a model without parameters."""
+    return Grid(start=((),), fit=lambda _: model.fit(facts.train))
+
+
+#: Each gives a baseline's grid, or raises CannotFit.
+GRIDS: Mapping[Baseline, Callable[[Facts], Grid]] = {
+    "random": lambda facts: _alone(Random(seed=facts.seed), facts),
+    "popularity": lambda facts: _alone(popularity.Popularity(), facts),
     "recent-popularity": lambda facts: popularity.grid(facts.train),
     "content": _by_history(lambda facts: content.grid(facts.train, facts.attributes)),
     "item-knn": _by_history(lambda facts: item_knn.grid(facts.train)),

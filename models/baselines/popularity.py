@@ -6,12 +6,12 @@ most often; see Ji et al. 2020, "A re-visit of the popularity baseline in recomm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from models.baselines.errors import CannotFit
+from models.baselines.search import Axis, Grid
 from models.retriever import (
     Bools,
     Floats,
@@ -24,7 +24,8 @@ from models.retriever import (
 )
 
 _DAY = 86_400.0  # seconds
-#: Memories of recent popularity to choose from, in days.
+_NO_TIMES = "RecentPopularity needs times; this data has none. Use Popularity."
+#: Memories of recent popularity to start from, in days.
 DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
 
 
@@ -77,7 +78,7 @@ class RecentPopularity:
             CannotFit: when the interactions have no times.
         """
         if train.times is None:
-            raise CannotFit("RecentPopularity needs times; this data has none. Use Popularity.")
+            raise CannotFit(_NO_TIMES)
         ages = (train.times.max(initial=0) - train.times) / _DAY
         return replace(self, counts=_counts(train, np.exp(-ages / self.days)))
 
@@ -93,14 +94,19 @@ class RecentPopularity:
         return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
-def grid(train: Interactions) -> Iterator[RecentPopularity]:
-    """Yield a fitted RecentPopularity for each of `DAYS`.
+def grid(train: Interactions) -> Grid:
+    """Return the search over the memory.
 
     Raises:
         CannotFit: when the interactions have no times.
     """
-    for days in DAYS:
-        yield RecentPopularity(days=days).fit(train)
+    if train.times is None:
+        raise CannotFit(_NO_TIMES)
+    return Grid(
+        start=tuple((days,) for days in DAYS),
+        fit=lambda point: RecentPopularity(days=point[0]).fit(train),
+        axes=(Axis(name="days", low=0.01, high=4000.0),),
+    )
 
 
 def _counts(train: Interactions, weights: Floats) -> Floats:

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,14 @@ import scipy.sparse as sp
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from models.baselines import opponent
+from models.baselines import opponent, search
 from models.baselines.content import multi_hot
 from models.baselines.errors import CannotFit
 from models.baselines.opponent import Facts
+from models.baselines.search import Grid, Point
 from models.columns import Column
 from models.config import Baseline
-from models.retriever import Retriever
+from models.retriever import BrokenModel, Retriever
 from models.trial import Trial
 from workflows.evaluate.report import Opponent
 from workflows.recipe import Recipe
@@ -46,7 +48,7 @@ def chosen(
     Args:
         names: of baselines.
         facts: what they learn from.
-        valid: what they are chosen by; None takes the first of each grid.
+        valid: what they are chosen by; None takes the first point of each grid.
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
@@ -62,31 +64,72 @@ def chosen(
 
 
 def choose(name: Baseline, facts: Facts, valid: Trial | None) -> Chosen:
-    """Fit a baseline's grid on train and return the best on valid; of equals the first.
+    """Search a baseline's grid: fit on train, return the best on valid; among equals the first.
 
     Raises:
         CannotFit: it does not run on this data.
     """
     start = time.perf_counter()
-    best: Retriever | None = None
-    value, tried = -np.inf, 0
-    for model in opponent.GRIDS[name](facts):
-        tried += 1
-        if valid is None:
-            best = model
-            break
-        score = valid.steady(model)
-        if score > value:
-            best, value = model, score
-    assert best is not None
+    grid = opponent.GRIDS[name](facts)
+    if grid.notice:
+        log.info("%s: %s", name, grid.notice)
+    if valid is None:
+        model = grid.fit(grid.start[0])
+        log.info("%s %s: fitted; no valid part to choose by", name, grid.named(grid.start[0]))
+        note = Opponent(parameters=opponent.parameters(model), tried=1, seconds=_since(start))
+        return Chosen(model, note)
+    climb = _Climb(name, grid, valid)
+    climbed = search.climb(grid, climb.measure)
+    if climb.best is None:
+        raise CannotFit(f"none of its {climbed.tried} points gives scores that are numbers")
     note = Opponent(
-        parameters=opponent.parameters(best),
-        tried=tried,
-        valid=None if valid is None else value,
-        valid_users=None if valid is None else len(valid.queries),
-        seconds=round(time.perf_counter() - start, 3),
+        parameters=opponent.parameters(climb.best),
+        tried=climbed.tried,
+        edge=climbed.edge,
+        valid=climb.value,
+        valid_users=len(valid.queries),
+        seconds=_since(start),
     )
-    return Chosen(best, note)
+    return Chosen(climb.best, note)
+
+
+@dataclass
+class _Climb:
+    """A search while it runs; it keeps the best model, and says each point in a line of the log.
+
+    Attributes:
+        name: of the baseline.
+        grid: what is searched.
+        valid: what models are measured by.
+        best: the best model so far; None while every one was broken.
+        value: its mean of the steady metrics.
+    """
+
+    name: Baseline
+    grid: Grid
+    valid: Trial
+    best: Retriever | None = None
+    value: float = -np.inf
+
+    def measure(self, point: Point) -> float:
+        """Fit a point and return its value; a model whose scores are no numbers has the lowest."""
+        start = time.perf_counter()
+        label = " ".join(filter(None, (self.name, self.grid.named(point))))
+        try:
+            model = self.grid.fit(point)
+            value = self.valid.steady(model)
+        except (BrokenModel, np.linalg.LinAlgError) as why:
+            log.warning("%s: no value, for %s (%.1f s)", label, why, _since(start))
+            return -np.inf
+        log.info("%s: valid %.4f (%.1f s)", label, value, _since(start))
+        if value > self.value:
+            self.best, self.value = model, value
+        return value
+
+
+def _since(start: float) -> float:
+    """Return the seconds since a moment of the performance counter."""
+    return round(time.perf_counter() - start, 3)
 
 
 def _some_users(valid: Trial, seed: int) -> Trial:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from typing import TypeGuard
+
 import msgspec
+
+#: What stands where a figure does not exist.
+NOTHING = "-"
+
+
+def exists(value: float | None) -> TypeGuard[float]:
+    """Say whether there is a figure: an average of nothing is none."""
+    return value is not None and not math.isnan(value)
+
+
+def shown(value: float | None, form: str) -> str:
+    """Return a figure as text in one of the formats of `format`, or a dash where there is none."""
+    return format(value, form) if exists(value) else NOTHING
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,14 +84,17 @@ class Opponent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         parameters: name → value.
         tried: how many combinations were fitted on train.
+        edge: parameters whose chosen value is the lowest or the highest that was tried, because the
+            search met a bound or ended; empty when the choice lies inside what was tried.
         valid: the chosen one's mean of recall@10, @20, @50 and ndcg@10 on the validation part;
-            absent where the split has none, and the first of the grid was taken.
+            absent where the split has none, and the first point of the grid was taken.
         valid_users: users that it was chosen by.
         seconds: of fitting and choosing.
     """
 
     parameters: dict[str, float]
     tried: int
+    edge: tuple[str, ...] = ()
     valid: float | None = None
     valid_users: int | None = None
     seconds: float

@@ -1,19 +1,21 @@
-"""A report as tables of 120 columns: figures never without their protocol."""
+"""A report as tables: figures never without their protocol, and whole at every width."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from workflows.evaluate.report import Block, Figure, Protocol, Report
+from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report, exists, shown
+from workflows.evaluate.sheet import Column, Sheet
 
 #: How many of the other models stand in a line of another protocol.
 _OTHERS = 3
+#: Parameters that no search changes.
+_FIXED = ("seed", "iterations")
 #: Blocks of other protocols that every report has (of seen items kept or excluded, one).
 _ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")
 
@@ -28,7 +30,7 @@ def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
     ours = report.ours
     by = f"recall@{ks[0]}"
     figures = report.headline.metrics
-    models = sorted(figures, key=lambda model: -figures[model][by].mean)
+    models = _sorted(list(figures), figures, by)
     return [
         Padding(Text("\n".join(_head(report))), (1, 0, 0, 0)),
         _comparison(report, ks, models, ours),
@@ -62,44 +64,55 @@ def protocol_line(protocol: Protocol) -> str:
     )
 
 
-def _comparison(report: Report, ks: Sequence[int], models: Sequence[str], ours: str) -> Table:
+def _sorted(
+    models: Sequence[str], figures: Mapping[str, Mapping[str, Figure]], metric: str
+) -> list[str]:
+    """Return models by falling figures; those without one come last."""
+    means = {model: figures[model][metric].mean for model in models}
+    return sorted(models, key=lambda model: -means[model] if exists(means[model]) else math.inf)
+
+
+def _comparison(report: Report, ks: Sequence[int], models: Sequence[str], ours: str) -> Sheet:
     first = ks[0]
-    names = [f"ndcg@{first}", f"mrr@{first}", *(f"recall@{k}" for k in ks[1:])]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model, parameters chosen on valid")
-    table.add_column(f"recall@{first}", justify="right")
-    table.add_column(f"{ours} minus it", justify="right")
-    for name in (*names, f"coverage@{first}"):
-        table.add_column(name.replace("@", "\n@"), justify="right")
-    for model in models:
-        figures = report.headline.metrics[model]
-        table.add_row(
-            _name(report, model),
-            _with_interval(figures[f"recall@{first}"], ".4f", ".3f"),
-            ""
-            if model == ours
-            else _with_interval(
-                report.differences.metrics[model][f"recall@{first}"], "+.4f", "+.3f"
-            ),
-            *(f"{figures[name].mean:.4f}" for name in names),
-            f"{report.catalogue[model][f'coverage@{first}']:.3f}",
-        )
-    return table
+    by = f"recall@{first}"
+    figures, pairs = report.headline.metrics, report.differences.metrics
+    columns = [
+        Column(by, [_with_interval(figures[model][by], ".4f", ".3f") for model in models]),
+        Column(
+            f"{ours} minus it",
+            [
+                "" if model == ours else _with_interval(pairs[model][by], "+.4f", "+.3f")
+                for model in models
+            ],
+        ),
+    ]
+    for name in (f"ndcg@{first}", f"mrr@{first}", *(f"recall@{k}" for k in ks[1:])):
+        cells = [shown(figures[model][name].mean, ".4f") for model in models]
+        columns.append(Column(name.replace("@", "\n@"), cells))
+    shares = [shown(report.catalogue[model].get(f"coverage@{first}"), ".3f") for model in models]
+    columns.append(Column(f"coverage\n@{first}", shares))
+    names = [_name(report, model) for model in models]
+    return Sheet("model, parameters chosen on valid", names, columns)
 
 
 def _name(report: Report, model: str) -> str:
-    """Return the model, and below it what was chosen among how many."""
+    """Return the model; below it what was chosen, among how many, and whether at an edge."""
     note = report.opponents.get(model)
     if note is None or note.tried == 1:
         return model
-    shown = [f"{name} {value:g}" for name, value in note.parameters.items() if name != "seed"]
-    return f"{model} (best of {note.tried})\n  {', '.join(shown)}"
+    chosen = [f"{name}={value:g}" for name, value in note.parameters.items() if name not in _FIXED]
+    return f"{model} (best of {note.tried}, {place(note)})\n  {' '.join(chosen)}"
+
+
+def place(note: Opponent) -> str:
+    """Return where the chosen point lies in what was tried: `inside`, or at which edge."""
+    return f"at the edge of {' and '.join(note.edge)}" if note.edge else "inside"
 
 
 def _with_interval(figure: Figure, mean: str, end: str) -> str:
     """Return a mean, and below it its interval; formats are those of `format`."""
-    if figure.low is None or figure.high is None:
-        return format(figure.mean, mean)
+    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
+        return shown(figure.mean, mean)
     return f"{figure.mean:{mean}}\n[{figure.low:{end}}, {figure.high:{end}}]"
 
 
@@ -112,9 +125,12 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
             continue
         metric = next(n for n in block.metrics[ours] if n.endswith(f"@{first}"))
         others = [model for model in block.metrics if model != ours]
-        others.sort(key=lambda model: -block.metrics[model][metric].mean)
-        shown = [f"{m} {block.metrics[m][metric].mean:.4f}" for m in (ours, *others[:_OTHERS])]
-        lines.append(f"{name}: {metric} {', '.join(shown)}")
+        others = _sorted(others, block.metrics, metric)
+        told = [
+            f"{model} {shown(block.metrics[model][metric].mean, '.4f')}"
+            for model in (ours, *others[:_OTHERS])
+        ]
+        lines.append(f"{name}: {metric} {', '.join(told)}")
     return lines + [f"{name} is left out: {why}" for name, why in report.left_out.items()]
 
 
@@ -123,35 +139,35 @@ def _asked_by_row(report: Report) -> list[Block]:
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 
-def _rows(report: Report, ks: Sequence[int]) -> Table:
+def _rows(report: Report, ks: Sequence[int]) -> Sheet:
     """Return the top-k accuracy of each model in the rows of test and train, side by side."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("share of rows ± standard error")
-    table.add_column("model")
-    for k in ks:
-        table.add_column(f"top {k}", justify="right")
+    names: list[str] = []
+    figures: list[Mapping[str, Figure] | None] = []
     for block in (report.beside["per_row"], *_asked_by_row(report)):
         protocol = block.protocol
         seen = "without seen ones" if protocol.exclude_seen else "seen ones, too"
-        told = f"{protocol.part} rows among {protocol.n_candidates:,} items, {seen}"
-        for model, figures in block.metrics.items():
-            cells = [_with_error(figures[f"recall@{k}"]) for k in ks]
-            table.add_row(told, model, *cells)
-            told = ""
-    return table
+        names.append(f"{protocol.part} rows among {protocol.n_candidates:,} items, {seen}")
+        names.extend(f"  {model}" for model in block.metrics)
+        figures.extend((None, *block.metrics.values()))
+    columns = [
+        Column(f"top {k}", [_with_error(f[f"recall@{k}"]) if f else "" for f in figures])
+        for k in ks
+    ]
+    return Sheet("share of rows ± standard error", names, columns)
 
 
 def _with_error(figure: Figure) -> str:
     error = figure.standard_error
-    return f"{figure.mean:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+    return shown(figure.mean, ".4f") + (f" ± {error:.4f}" if exists(error) else "")
 
 
-def _segments(report: Report, models: Sequence[str], by: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(f"{by}\nby segment", no_wrap=True)
-    for name in ("users", "targets", *models):
-        table.add_column(name.replace("-", "-\n"), justify="right")
-    for name, block in report.segments.items():
-        values = [f"{block.metrics[model][by].mean:.4f}" for model in models]
-        table.add_row(name, f"{block.users:,}", f"{block.targets:,}", *values)
-    return table
+def _segments(report: Report, models: Sequence[str], by: str) -> Sheet:
+    blocks = report.segments.values()
+    columns = [
+        Column("users", [f"{block.users:,}" for block in blocks]),
+        Column("targets", [f"{block.targets:,}" for block in blocks]),
+    ]
+    for model in models:
+        cells = [shown(block.metrics[model][by].mean, ".4f") for block in blocks]
+        columns.append(Column(model.replace("-", "-\n"), cells))
+    return Sheet(f"{by}\nby segment", list(report.segments), columns)

@@ -141,11 +141,10 @@ def _limits(finished: Finished) -> Iterator[str]:
             f"Items that training never met: {finished.metric} {numbers.with_interval(figure)} on "
             f"{numbers.counted(cold.targets, 'held-out row')}."
         )
-    bias = f"popularity_bias@{finished.k}"
+    bias = scores.catalogue[scores.ours].get(f"popularity_bias@{finished.k}")
     yield (
         f"Popularity: the mean popularity percentile of what it shows is "
-        f"{scores.catalogue[scores.ours][bias]:.3f} (0.5 for random lists, near 1 for the head "
-        "alone)."
+        f"{numbers.score(bias, form='.3f')} (0.5 for random lists, near 1 for the head alone)."
     )
     people = [c for c in finished.model.query_encoder.schema.column_names if c in recipe.features]
     people = [c for c in people if c != recipe.user_id and recipe.features[c].role == "user"]

@@ -9,7 +9,7 @@ import msgspec
 
 from models.callbacks import VAL_MEAN
 from workflows.evaluate.report import Block, Figure, Protocol
-from workflows.evaluate.table import protocol_line
+from workflows.evaluate.table import place, protocol_line
 from workflows.report import numbers
 from workflows.report.charts import Range, Text, ranges
 from workflows.report.finished import Finished
@@ -78,7 +78,7 @@ def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
                 numbers.with_interval(figures_of[metric]),
                 numbers.difference(pairs[metric]) if pairs else "",
                 *(numbers.score(figures_of[name].mean) for name in others),
-                *(f"{scores.catalogue[model][name]:.3f}" for name in beyond),
+                *(numbers.score(scores.catalogue[model].get(name), form=".3f") for name in beyond),
             ]
         )
     named = [name.replace("_", " ") for name in beyond]
@@ -102,12 +102,20 @@ def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
             name,
             numbers.settings(note.parameters) or "none",
             f"{note.tried:,}",
+            place(note) if note.tried > 1 else "",
             "" if note.valid is None else numbers.score(note.valid),
             f"{note.seconds:,.1f}",
         ]
         for name, note in finished.scores.opponents.items()
     ]
-    return ["model", "parameters", "tried", f"{VAL_MEAN} of the chosen", "seconds"], rows
+    return [
+        "model",
+        "parameters",
+        "tried",
+        "where among them",
+        f"{VAL_MEAN} of the chosen",
+        "seconds",
+    ], rows
 
 
 def _beside(finished: Finished) -> tuple[list[str], list[list[str]]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workflows.evaluate.report import Figure
+from workflows.evaluate.report import Figure, exists, shown
 
 
-def score(value: float) -> str:
-    """Return a metric to four digits."""
-    return f"{value:.4f}"
+def score(value: float | None, *, form: str = ".4f") -> str:
+    """Return a metric to four digits, or a dash."""
+    return shown(value, form)
 
 
 def share(value: float) -> str:
@@ -23,15 +23,15 @@ def share(value: float) -> str:
 
 def with_interval(figure: Figure) -> str:
     """Return a mean and its interval, if it has one."""
-    if figure.low is None or figure.high is None:
+    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
         return score(figure.mean)
     return f"{figure.mean:.4f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def difference(figure: Figure) -> str:
     """Return a difference and its interval with their signs."""
-    if figure.low is None or figure.high is None:
-        return f"{figure.mean:+.4f}"
+    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
+        return score(figure.mean, form="+.4f")
     return f"{figure.mean:+.4f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 
 

@@ -1,0 +1,172 @@
+"""The two closed forms of EASE: by items, or by users where these are fewer.
+
+With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
+is as large as the catalogue. By Woodbury's identity P = (I - X'KX) / lambda with
+K = (XX' + lambda I)^-1, which is as large as the users are many. So a history x has the scores
+
+    xB = (r - d x) / (1 - d)    with r = xX'KX and d = diag(X'KX),
+
+item by item, and no matrix of all items by all items is ever made. The formula does not divide by
+lambda, and 1 - d is at least lambda / (lambda + n) for an item of n users, so that no digits are
+lost. One decomposition of XX' into eigenvectors would serve every lambda, but it takes as long as
+seven inversions by Cholesky (of 1,892 users), and a search tries four to eight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from models.baselines.cost import Cost, inverse, threads
+from models.retriever import Floats, Interactions, blocks
+
+
+class Learnt(Protocol):
+    """B, in whatever form."""
+
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        ...
+
+    def score(self, histories: sp.csr_matrix) -> Floats:
+        """Return xB of each history, float32 [n_histories, n_items]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByItems:
+    """B itself.
+
+    Attributes:
+        weights: B, float32 [n_items, n_items].
+    """
+
+    weights: Floats
+
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        return len(self.weights)
+
+    def score(self, histories: sp.csr_matrix) -> Floats:
+        """Return xB of each history, float32 [n_histories, n_items]."""
+        return np.asarray(histories @ self.weights)
+
+
+@dataclass(frozen=True)
+class ByUsers:
+    """What B is made of, for histories of anybody: those in training and others.
+
+    Attributes:
+        users: X, float64 [n_users, n_items].
+        inverse: K, float64 [n_users, n_users].
+        shares: d, float64 [n_items].
+    """
+
+    users: sp.csr_matrix
+    inverse: Floats
+    shares: Floats
+
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        return int(self.users.shape[1])
+
+    def score(self, histories: sp.csr_matrix) -> Floats:
+        """Return xB of each history, float32 [n_histories, n_items]."""
+        histories = histories.astype(np.float64)
+        alike = (histories @ self.users.T).toarray()
+        with threads(len(self.inverse)):
+            alike = alike @ self.inverse
+        scores = np.asarray(alike @ self.users)
+        own = histories.tocoo()
+        scores[own.row, own.col] -= own.data * self.shares[own.col]
+        scores /= 1.0 - self.shares
+        return scores.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """Gives the weights of any lambda; what they share is worked out once.
+
+    Attributes:
+        train: what is learnt from.
+    """
+
+    train: Interactions
+
+    @cached_property
+    def users(self) -> sp.csr_matrix:
+        """X without the users who have no history, float64 [n_users, n_items]."""
+        matrix = self.train.histories().to_csr(self.train.n_items)
+        return matrix[matrix.getnnz(axis=1) > 0].astype(np.float64)
+
+    @property
+    def by_users(self) -> bool:
+        """Whether users are fewer than items."""
+        return bool(self.users.shape[0] < self.users.shape[1])
+
+    def cost(self, *, fits: int, kept: int = 1) -> Cost:
+        """Return what one lambda takes.
+
+        Args:
+            fits: how many there will be at least.
+            kept: how many solutions stay in memory beside the one in work.
+        """
+        n_users, n_items = self.users.shape
+        if self.by_users:
+            # the inverse, its products with X, and every user asked once
+            operations = 3.0 * n_users**3 + 6.0 * n_users * self.users.nnz
+            return Cost(n_users, operations, 8.0 * (2 + kept) * n_users**2, fits)
+        operations = 1.0 * n_items**3 + 4.0 * n_items * self.users.nnz
+        return Cost(n_items, operations, (20.0 + 4 * kept) * n_items**2, fits)
+
+    def sentence(self, *, fits: int) -> str:
+        """Say which form is taken, and what a fit costs.
+
+        Raises:
+            CannotFit: it takes too much time or memory.
+        """
+        n_users, n_items = self.users.shape
+        form = (
+            f"{n_users:,} users, for {n_items:,} items" if self.by_users else f"{n_items:,} items"
+        )
+        return self.cost(fits=fits).sentence(f"a dense matrix of the {form}")
+
+    def solve(self, regularization: float) -> Learnt:
+        """Return the weights of one lambda."""
+        gram = self._gram.copy()
+        np.fill_diagonal(gram, gram.diagonal() + regularization)
+        inverted = inverse(gram)
+        if self.by_users:
+            return ByUsers(self.users, inverted, _shares(self.users, inverted))
+        inverted /= -inverted.diagonal()
+        np.fill_diagonal(inverted, 0.0)
+        return ByItems(inverted.astype(np.float32, order="C"))
+
+    @cached_property
+    def _gram(self) -> Floats:
+        """XX' or X'X, float64, in blocks: as a sparse matrix it may be larger."""
+        rows = self.users if self.by_users else self.users.T.tocsr()
+        columns = rows.T.tocsr()
+        n = rows.shape[0]
+        gram = np.empty((n, n))
+        for some in blocks(n, n):
+            gram[some] = (rows[some] @ columns).toarray()
+        return gram
+
+
+def _shares(users: sp.csr_matrix, inverse: Floats) -> Floats:
+    """Return the diagonal of X'KX, float64 [n_items]."""
+    items = users.T.tocsr()
+    n_items, n_users = items.shape
+    shares = np.empty(n_items)
+    for some in blocks(n_items, n_users):
+        rows = items[some]
+        shares[some] = np.asarray(rows.multiply(rows @ inverse).sum(axis=1)).ravel()
+    return shares

@@ -1,0 +1,133 @@
+"""What the inverse of a dense matrix costs, said before it is begun."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+
+from models.baselines.errors import CannotFit
+from models.retriever import Floats
+
+#: Nobody waits longer than this for one baseline.
+MAX_SECONDS = 900.0
+#: Below so many rows one thread inverts faster than several that share a busy machine.
+SMALL = 4_000
+#: Side of the matrix by which the machine's speed is measured.
+_SAMPLE = 500
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time and memory of one fit, and how many fits are certain to come.
+
+    Attributes:
+        n_rows: of the matrix that is inverted.
+        operations: floating-point operations of a fit and of asking it once.
+        bytes: the most that stands in memory at once.
+        fits: how many there will be at least.
+    """
+
+    n_rows: int
+    operations: float
+    bytes: float
+    fits: int
+
+    def sentence(self, what: str) -> str:
+        """Say what is to be inverted, and how long it should take at the speed measured now.
+
+        Raises:
+            CannotFit: more than the memory that is free, or than `MAX_SECONDS`.
+        """
+        seconds = self.operations / speed(self.n_rows)
+        took = f"about {_time(seconds)} a fit and {self.bytes / _GIB:.1f} GiB"
+        free = available_memory()
+        if free is not None and self.bytes > free:
+            raise CannotFit(
+                f"{what}: it would take {took}; {free / _GIB:.1f} GiB of memory are free"
+            )
+        if seconds * self.fits > MAX_SECONDS:
+            raise CannotFit(
+                f"{what}: it would take {took}, at least {_time(seconds * self.fits)} for its "
+                f"{self.fits} fits; the limit is {_time(MAX_SECONDS)}"
+            )
+        return f"{what}: {took}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{max(seconds, 0.1):.1f} s"
+
+
+def speed(n_rows: int) -> float:
+    """Return how many operations a second the machine does now, inverting so many rows."""
+    n = _SAMPLE if n_rows < SMALL else 4 * _SAMPLE
+    best = np.inf
+    for _ in range(2):  # the faster one says less about who else uses the machine
+        matrix = np.eye(n) * n + 1.0
+        start = time.perf_counter()
+        with threads(n_rows):
+            _invert(matrix)
+        best = min(best, time.perf_counter() - start)
+    return n**3 / max(best, 1e-9)
+
+
+def inverse(matrix: Floats) -> Floats:
+    """Return the inverse of a symmetric, positive definite matrix, float64; it is used up.
+
+    Raises:
+        LinAlgError: the matrix is not positive definite.
+    """
+    with threads(len(matrix)):
+        inverted = _invert(matrix)
+    for i in range(len(inverted)):  # LAPACK gives the upper half
+        inverted[i + 1 :, i] = inverted[i, i + 1 :]
+    return inverted
+
+
+def _invert(matrix: Floats) -> Floats:
+    """Return the upper half of the inverse; Cholesky takes half the work of a general one."""
+    # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
+    factor, fault = scipy.linalg.lapack.dpotrf(matrix.T, overwrite_a=True, clean=False)
+    if fault:
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    inverted, _ = scipy.linalg.lapack.dpotri(factor, overwrite_c=True)
+    return np.asarray(inverted)
+
+
+def threads(n_rows: int) -> AbstractContextManager[object]:
+    """Keep a small inversion to one thread, where the library for that is installed."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1 if n_rows < SMALL else None, user_api="blas")
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still take; None where the system does not say.
+
+    The container's limit counts as well as the machine's memory.
+    """
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")]
+    except OSError:
+        pass
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):  # no such file, or `max`
+            continue
+    return min(found, default=None)
