@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import optuna
 import pytest
+import yaml
 from tiny_run import CPU, Run, Tiny
 
+from models.config import Range, TuneConfig, usual_space
 from workflows import tune as verb
 from workflows.errors import DataError, RecipeError
+from workflows.recipe import parse
 from workflows.tune import Tried, tune
 
+COSINES = (
+    "tune.space={optimizer.lr: {low: 0.001, high: 0.1, log: true}, model.normalize: [false, true], "
+    "loss.temperature: {low: 0.05, high: 0.3, only_if: {model.normalize: true}, otherwise: 1.0}}"
+)
 SPACE = "tune.space={optimizer.lr: {low: 0.001, high: 0.1, log: true}, model.dim: [4, 8]}"
 
 
@@ -71,13 +79,92 @@ def test_a_search_of_several_sessions_is_that_of_one(tiny: Tiny, tmp_path):
     def searched(folder: str, *sessions: int) -> list[dict[str, Any]]:
         run = tiny.prepared.branch(tmp_path / folder)
         for n in sessions:
-            recipe = run.world.recipe(SPACE, "train.epochs=1", f"tune.trials={n}")
+            recipe = run.world.recipe(COSINES, "train.epochs=1", f"tune.trials={n}")
             tune(recipe, run.store, CPU)
         return [one.settings for one in trials(run)]
 
     whole = searched("one", 4)
     assert searched("several", 1, 4) == whole
     assert len({str(settings) for settings in whole}) == 4
+    for settings in whole:
+        low, high = (0.05, 0.3) if settings["model.normalize"] else (1.0, 1.0)
+        assert low <= settings["loss.temperature"] <= high
+
+
+def asked(space: dict[str, Any], *drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a search sets where its sampler draws these values."""
+    return [verb._suggest(optuna.trial.FixedTrial(values), space) for values in drawn]
+
+
+def test_a_temperature_is_drawn_with_cosines_only():
+    usual = {"optimizer.lr": 0.003, "model.dim": 64, "model.dropout": 0.2, "train.batch_size": 512}
+    usual |= {"train.max_rows_per_user": None, "model.history_decay": 20.0}
+    space = usual_space(ordered=True)
+    cosine, product = asked(
+        space,
+        usual | {"model.normalize": True, "loss.temperature": 0.1},
+        usual | {"model.normalize": False},  # a temperature that is asked for is an error here
+    )
+    assert cosine == usual | {"model.normalize": True, "loss.temperature": 0.1}
+    assert product == usual | {"model.normalize": False, "loss.temperature": 1.0}
+
+
+def test_a_range_without_otherwise_leaves_the_recipe_as_it_is():
+    space = {
+        "model.normalize": (False, True),
+        "loss.temperature": Range(low=0.1, high=0.2, only_if={"model.normalize": True}),
+    }
+    assert asked(space, {"model.normalize": False}) == [{"model.normalize": False}]
+
+
+@pytest.mark.parametrize(
+    ("history", "ordered"),
+    [
+        ("{columns: [item_id]}", True),
+        ("{columns: [item_id], before: day}", True),
+        ("{columns: [item_id], before: others}", False),
+        ("null", False),
+    ],
+)
+def test_the_decay_of_a_history_is_searched_where_it_has_an_order(history, ordered):
+    text = SHOP.replace("HISTORY", history)
+    split = "random" if "others" in history else "time"
+    recipe = parse(yaml.safe_load(text.replace("SPLIT", split)), where="here")
+    space = verb._with_space(recipe).tune.space
+    assert ("model.history_decay" in space) == ordered
+    assert space == usual_space(ordered=ordered)
+    own = msgspec.structs.replace(recipe, tune=TuneConfig(space={"model.dim": (4,)}))
+    assert verb._with_space(own) is own
+
+
+SHOP = """
+name: shop
+sources: {events: {files: events.csv}}
+interactions: events
+split: {kind: SPLIT, valid: 0.1, test: 0.1}
+history: HISTORY
+features:
+  user_id: {role: user, id: true}
+  item_id: {role: item, id: true}
+  at: {role: time}
+"""
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            "{loss.temperature: {low: 0.1, high: 1, only_if: {model.normalize: true}}, "
+            "model.normalize: [true]}",
+            "space draws 'loss.temperature' only if 'model.normalize' has a value; expected that "
+            "field in the space before it, which holds: nothing",
+        ),
+        ("{model.dropout: {low: 0, high: 0.5, otherwise: 0.1}}", "otherwise is for a range with"),
+    ],
+)
+def test_a_condition_that_cannot_be_met_is_refused(tiny: Tiny, space: str, message: str):
+    with pytest.raises(RecipeError, match=message):
+        tiny.prepared.world.recipe(f"tune.space={space}")
 
 
 def test_a_range_goes_up(tiny: Tiny):

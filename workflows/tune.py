@@ -7,10 +7,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,7 +20,7 @@ from tqdm import tqdm
 
 from models import atomic
 from models.callbacks import DivergedError
-from models.config import Range
+from models.config import Plain, Range, Space, usual_space
 from models.fit import Fit, Validation
 from workflows.artifacts import build_model
 from workflows.device import Device
@@ -39,7 +37,7 @@ JOURNAL = ".tune.journal"
 class Tried(msgspec.Struct, frozen=True):
     """One trial: what was set, and what it gave (absent if the fit diverged)."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Plain]
     value: float | None
     epochs: int
 
@@ -82,7 +80,8 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
         if trial is None:
             raise DataError("tune chooses on the valid part; the split has none.")
         validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
-        study = _study(recipe, store)
+        searched = _with_space(recipe)
+        study = _study(searched, store)
         done = _done(study)
         log.info("%s of %s trials are done", len(done), recipe.tune.trials)
         with tqdm(
@@ -92,7 +91,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
                 # a sampler's own place in its draws is lost with the process
                 seed = np.random.SeedSequence([recipe.train.seed, number]).generate_state(1)[0]
                 study.sampler = optuna.samplers.TPESampler(seed=int(seed))
-                study.optimize(lambda t: _value(t, recipe, prepared, validation), n_trials=1)
+                study.optimize(lambda t: _value(t, searched, prepared, validation), n_trials=1)
                 bar.update()
         tried = [_tried(t) for t in _done(study)]
         best = max(tried, key=lambda t: -1.0 if t.value is None else t.value)
@@ -104,6 +103,16 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
     return TuneResult(
         store.folder("tune"), recipe.train.monitor, best, len(tried), time.perf_counter() - start
     )
+
+
+def _with_space(recipe: Recipe) -> Recipe:
+    """Return the recipe with the usual space where it names none."""
+    if recipe.tune.space is not None:
+        return recipe
+    history = recipe.history
+    ordered = history is not None and recipe.time is not None and history.before != "others"
+    space = usual_space(ordered=ordered)
+    return msgspec.structs.replace(recipe, tune=msgspec.structs.replace(recipe.tune, space=space))
 
 
 def _study(recipe: Recipe, store: Store) -> optuna.Study:
@@ -162,7 +171,9 @@ def _value(
     trial: optuna.Trial, recipe: Recipe, prepared: Prepared, validation: Validation
 ) -> float:
     """Fit once; return the best epoch's metric. A fit that diverges is a pruned trial."""
-    chosen = replaced(recipe, _suggest(trial, recipe.tune.space))
+    settings = _suggest(trial, recipe.tune.space or {})
+    trial.set_user_attr("settings", settings)
+    chosen = replaced(recipe, settings)
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(chosen.train.seed)
     fit = Fit(
@@ -181,16 +192,19 @@ def _value(
     return best.metrics[chosen.train.monitor]
 
 
-def _suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
+def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
+    """Draw every field of the space whose condition holds; the others are what they are then."""
+    chosen: dict[str, Plain] = {}
     for name, values in space.items():
-        if isinstance(values, Range):
-            chosen[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
-        else:
+        if not isinstance(values, Range):
             chosen[name] = trial.suggest_categorical(name, list(values))
+        elif all(chosen.get(other) == value for other, value in values.only_if.items()):
+            chosen[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
+        elif values.otherwise is not None:
+            chosen[name] = values.otherwise
     return chosen
 
 
 def _tried(trial: optuna.trial.FrozenTrial) -> Tried:
     value = trial.value if trial.state is optuna.trial.TrialState.COMPLETE else None
-    return Tried(trial.params, value, trial.user_attrs.get("epochs", 0))
+    return Tried(trial.user_attrs["settings"], value, trial.user_attrs.get("epochs", 0))
