@@ -45,7 +45,9 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         activation: of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
         history_decay: an item at position k of the history starts with the weight exp(-k / decay);
-            training goes on from there.
+            training goes on from there. Null gives all positions the same weight, which training
+            leaves alone: the history is a bag without an order. It is the default of a recipe
+            whose history has no time.
         init_stddev: standard deviation of freshly made embeddings.
         item_bias: one more dimension, 1 on the queries' side, that ranks items for everybody.
         dropout: share of the numbers of a tower's joined inputs left out in a training step.
@@ -60,7 +62,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     item_layers: tuple[Positive, ...] = ()
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     normalize: bool = False
-    history_decay: PositiveFloat = 10.0
+    history_decay: PositiveFloat | None = 10.0
     init_stddev: PositiveFloat = 0.05
     item_bias: bool = True
     dropout: Share = 0.2

@@ -34,13 +34,14 @@ class HistoryPool(tf.keras.layers.Layer):
 
         h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
 
-    with p learnt, one number a position. An empty history is the zero vector.
+    with p learnt, one number a position, or w = 1 where there is no decay. An empty history is the
+    zero vector.
 
     Args:
         schema: one list column of codes, oldest first.
         table: Keras Embedding [n_codes, dim], shared.
         max_len: positions; what is older than that is left out.
-        decay: position k starts with the weight exp(-k / decay).
+        decay: position k starts with the weight exp(-k / decay); None: positions do not matter.
         gaps: a value may be missing: it counts as no position, as if it were not in the list.
     """
 
@@ -50,7 +51,7 @@ class HistoryPool(tf.keras.layers.Layer):
         table: tf.keras.layers.Embedding,
         *,
         max_len: int,
-        decay: float = 10.0,
+        decay: float | None = 10.0,
         gaps: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -60,10 +61,12 @@ class HistoryPool(tf.keras.layers.Layer):
         self.table = table
         self.max_len = max_len
         self.gaps = gaps
-        start = -tf.range(max_len, dtype=tf.float32) / decay
-        self.position = self.add_weight(
-            "position", [max_len], initializer=lambda shape, dtype=None: start
-        )
+        self.position: tf.Variable | None = None
+        if decay is not None:
+            start = -tf.range(max_len, dtype=tf.float32) / decay
+            self.position = self.add_weight(
+                "position", [max_len], initializer=lambda shape, dtype=None: start
+            )
 
     @property
     def schema(self) -> Schema:
@@ -85,9 +88,9 @@ class HistoryPool(tf.keras.layers.Layer):
         rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
         # the last of a list has age 0
         ages = tf.gather(lists.row_limits(), rows) - 1 - tf.range(tf.size(codes, tf.int64))
-        kept = ages < self.max_len
-        weights = tf.gather(tf.exp(self.position), tf.minimum(ages, self.max_len - 1))
-        weights *= tf.cast(kept, weights.dtype)
+        weights = tf.cast(ages < self.max_len, tf.float32)
+        if self.position is not None:
+            weights *= tf.gather(tf.exp(self.position), tf.minimum(ages, self.max_len - 1))
         vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
         total = tf.math.unsorted_segment_sum(weights[:, None] * vectors, rows, n_rows)
         norm = tf.math.unsorted_segment_sum(weights, rows, n_rows)

@@ -104,6 +104,15 @@ class Ragged:
         return matrix
 
 
+def joined(first: Ragged, second: Ragged) -> Ragged:
+    """Return lists with the values of two: those of the first, then those of the second."""
+    return Ragged.from_pairs(
+        np.concatenate([first.owners(), second.owners()]),
+        np.concatenate([first.values, second.values]),
+        n_lists=len(first),
+    )
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Positive interactions in order of time (ties keep their order in the raw files).

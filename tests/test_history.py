@@ -8,12 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import World
+from world import World, write_csv
 
 from workflows import device
+from workflows import recipe as recipes
 from workflows.errors import RecipeError
 from workflows.etl import etl
 from workflows.etl.history import Happened, whole_by_kind, windows, windows_by_kind
+from workflows.prepared import Prepared
 from workflows.recipe import Events, History
 from workflows.store import Store
 
@@ -104,10 +106,98 @@ def test_a_history_is_of_item_categories(with_history, column):
         with_history.recipe(f"history.columns=[{column}]")
 
 
-def test_a_history_needs_a_time(with_history):
-    del with_history.log[0]["when"]
-    with pytest.raises(RecipeError, match="history needs a feature with role time"):
-        with_history.recipe("features.when.role=context", "split={kind: random}")
+def test_a_bag_is_the_default_without_time_and_an_order_is_refused_with_the_cure(with_history):
+    untimed = ("features.when.role=context", "split={kind: random}")
+    bag = with_history.recipe("history={columns: [item_id]}", *untimed)
+    assert (bag.history.before, bag.history.max_len) == ("others", 200)
+    assert bag.model.history_decay is None
+    said = with_history.recipe("history.max_len=7", "model.history_decay=3", *untimed)
+    assert (said.history.max_len, said.model.history_decay) == (7, 3.0)
+    timed = with_history.recipe()
+    assert (timed.history.before, timed.model.history_decay) == ("event", 10.0)
+    with pytest.raises(RecipeError, match=r"before: second needs.* role time.*set before: others"):
+        with_history.recipe("history.before=second", *untimed)
+
+
+def bags(store: Store, part: str) -> dict[tuple[str, str], set[str]]:
+    """Return the ids of the history of each pair of a user and an item, which stand there once."""
+    users = pq.read_table(store.folder("etl") / "users" / "raw.parquet")["user_id"].to_pylist()
+    codes = pq.read_table(store.folder("etl") / "vocabulary" / "item_id.parquet").to_pylist()
+    item_of = {row["code"]: row["value"] for row in codes}
+    return {
+        (users[row["user_row"]], item_of[row["item_id"]]): {
+            item_of[code] for code in row["history_item_id"]
+        }
+        for row in read(store, part)
+    }
+
+
+PAIRS = [(f"u{user}", f"i{item}") for user in range(6) for item in range(user, user + 9)]
+UNTIMED = """\
+name: pairs
+sources: {log: {files: log.csv}}
+interactions: log
+split: {kind: random, valid: 0.2, test: 0.2}
+history: {columns: [item_id]}
+features:
+  user_id: {role: user, id: true, input: false}
+  item_id: {role: item, id: true}
+"""
+
+
+def prepared(folder, pairs, *overrides):
+    folder.mkdir()
+    rows = [{"user_id": user, "item_id": item} for user, item in pairs]
+    write_csv(folder / "log.csv", rows)
+    (folder / "pairs.yaml").write_text(UNTIMED)
+    store = Store(folder / "run")
+    recipe = recipes.load(folder / "pairs.yaml", overrides)
+    etl(recipe, store, device.Device("cpu", "test"), data=folder)
+    return recipe, store
+
+
+def test_two_columns_without_time_give_bags_that_hold_no_row_of_their_own_part(tmp_path):
+    recipe, store = prepared(tmp_path / "a", PAIRS)
+    rows = {part: bags(store, part) for part in ("train", "valid", "test")}
+    assert [len(of) for of in rows.values()] == [54 - 2 * 11, 11, 11]
+    known: set[tuple[str, str]] = set(rows["train"])
+    for part, of in rows.items():
+        for (user, item), bag in of.items():
+            mine = {other for name, other in known if name == user}
+            # an item that train never met has no code: it is missing on both sides
+            assert bag - {None} == mine - {item, None}
+        known |= set(of) if part != "train" else set()
+    asked = Prepared.open(store, recipe).trial("test", recipe.evaluate)
+    assert asked.queries.histories.lengths.sum() > 0
+
+
+@pytest.mark.parametrize("split", ["{kind: random}", "{kind: by_user}"])
+def test_the_order_of_the_file_does_not_matter_without_time(tmp_path, split):
+    """Of 9 rows of a user at most 3 are shown: a sample by the seed, not the file's last ones."""
+    overrides = (f"split={split}", "history.max_len=3")
+    shuffled = [PAIRS[n] for n in np.random.default_rng(5).permutation(len(PAIRS))]
+    stores = [
+        prepared(tmp_path / name, pairs, *overrides)[1]
+        for name, pairs in (("a", PAIRS), ("b", PAIRS[::-1]), ("c", shuffled))
+    ]
+    first, *others = [[bags(store, part) for part in ("train", "valid")] for store in stores]
+    assert others == [first, first]
+    assert {len(bag) for bag in first[0].values()} <= {2, 3}
+    seeded = prepared(tmp_path / "d", PAIRS, *overrides, "history.seed=2")[1]
+    assert bags(seeded, "train") != first[0]
+    assert bags(seeded, "train").keys() == first[0].keys()  # the split has a seed of its own
+
+
+def test_evaluate_takes_the_sample_that_training_took(tmp_path):
+    recipe, store = prepared(tmp_path / "a", PAIRS, "history.max_len=3")
+    opened = Prepared.open(store, recipe)
+    asked = opened.trial("valid", recipe.evaluate)
+    users = opened.raw_users["user_id"].to_pylist()
+    items = opened.raw_items["item_id"].to_pylist()
+    latest = asked.queries.histories.last(3)
+    shown = {users[row]: {items[i] for i in latest[n]} for n, row in enumerate(asked.queries.users)}
+    for (user, _), bag in bags(store, "valid").items():
+        assert bag == shown[user]
 
 
 def by_kind(users, times, kinds, items, config):

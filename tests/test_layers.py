@@ -91,6 +91,16 @@ def test_a_fresh_pool_prefers_the_latest():
     assert weights[49] > 0.001
 
 
+def test_a_pool_without_decay_is_a_bag_that_learns_no_positions():
+    table = tf.keras.layers.Embedding(N_CODES, DIM)
+    pool = HistoryPool(HISTORY, table, max_len=3, decay=None)
+    pooled = pool(ragged([[9, 2, 5, 7], [7, 5, 2], [4], []]))["history"].numpy()
+    vectors = table.get_weights()[0]
+    mean = vectors[[2, 5, 7]].mean(axis=0) * np.sqrt(3)  # the last three
+    np.testing.assert_allclose(pooled, [mean, mean, vectors[4], 0 * mean], rtol=1e-5, atol=1e-7)
+    assert [weight.name for weight in pool.trainable_weights] == [table.embeddings.name]
+
+
 def test_gradients_reach_the_table_and_the_positions():
     pool = pool_of(3)
     direction = np.random.default_rng(1).normal(size=(len(LISTS), DIM))

@@ -235,7 +235,10 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ("features.item.id=false", "exactly one with role item and id: true, got none"),
         ("features.u2={role: user, id: true}", r"role user and id: true, got \['user', 'u2'\]"),
         ("features.t2={role: time}", r"may have one with role time, got \['when', 't2'\]"),
-        ("features.when={role: context}", "this kind of split needs a feature with role time"),
+        (
+            "features.when={role: context}",
+            "split leave_last needs a feature with role time. .*random",
+        ),
         ("features.x={role: context, id: true}", "an id has role user or item and kind category"),
         ("features.item.kind=label", "features.item: an id has role user or item and kind categ"),
         ("features.x={role: user, null: mean}", "features.x: null and indicator are for kind num"),
@@ -332,8 +335,9 @@ def test_history_needs_item_columns_and_a_time(minimal: Path) -> None:
     with pytest.raises(RecipeError, match="history column 'itm' is no item feature"):
         recipes.load(minimal, ["history.columns=[itm]"])
     untimed = ["split.kind=random", "split={kind: random}", "features.when={role: context}"]
-    with pytest.raises(RecipeError, match="history needs a feature with role time"):
-        recipes.load(minimal, [*untimed[1:], "history.columns=[item]"])
+    early = "history={columns: [item], before: day}"
+    with pytest.raises(RecipeError, match=r"history.before: day needs .* time.*before: others"):
+        recipes.load(minimal, [*untimed[1:], early])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stages import decoded, part, run
-from world import GHOST, UNSEEN, World
+from world import GHOST, UNSEEN, World, write_csv
 
 from workflows.errors import DataError, RecipeError
 from workflows.etl import EtlResult, codes, rows
@@ -176,3 +177,74 @@ def test_who_has_no_row_yet_keeps_what_his_table_says(world: World, kind: str) -
     plain = {"": "7", "kind: number, null: mean, ": 7.0}.get(kind, ["7"])
     assert hues.pop(UNSEEN) == plain
     assert all(hue is not None and hue != plain for hue in hues.values())
+
+
+# ── joins that find nobody ──────────────────────────────────────────────────────────────
+
+
+def spelt(world: World, spell: Callable[[str], str]) -> World:
+    """Give the people of the side table ids in a spelling of their own."""
+    world.people = [{**row, "user_id": spell(f"1{n}x")} for n, row in enumerate(world.people)]
+    for n, row in enumerate(world.log):
+        row["user_id"] = f"1{n % 8}x"
+    return world.write()
+
+
+@pytest.mark.parametrize(
+    ("spell", "theirs", "cause"),
+    [
+        (lambda id: f" {id}", " 10x", "blanks around ids"),
+        (lambda id: f"00{id}", "0010x", "zeros before numbers"),
+        (str.upper, "10X", "capital letters"),
+        (lambda id: f"'{id}'", "'10x'", "quotes around ids"),
+        (lambda id: f"user-{id}", "user-10x", ""),
+    ],
+)
+def test_a_join_that_finds_no_id_is_refused_with_both_spellings(
+    world: World, spell: Callable[[str], str], theirs: str, cause: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        run(spelt(world, spell))
+    told = str(error.value)
+    assert told.startswith(
+        "None of 8 ids of 'user_id' in source 'log' (log.csv) are in source 'people' (people.csv). "
+        f"The former has '10x', '11x', '12x', the latter {theirs!r}, "
+    )
+    assert (f"The likely cause is {cause}, in one" in told) == bool(cause)
+    assert "Mend the ids in one of them, or leave the join out" in told
+
+
+def test_a_join_that_finds_few_ids_is_told_and_goes_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.people = [{**world.people[0], "user_id": f"stranger {n}"} for n in range(9)]
+    world.people[3]["user_id"] = "10x"
+    for n, row in enumerate(world.log):
+        row["user_id"] = f"1{n % 30}x"
+    result = run(world.write())
+    [told] = [message for message in caplog.messages if "ids of" in message]
+    assert told.startswith("Only 1 of 30 ids of 'user_id' in source 'log' (log.csv) are in source")
+    assert told.endswith("Interactions of the others get no value of it.")
+    assert result.report.unmatched["people"] > 100
+
+
+def test_values_of_ones_own_are_asked_for_in_words(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    join = "{table: people, on: user_id, on_missing: fill, fill: {city: Rom}}"
+    result = run(spelt(world, "other {}".format), f"join=[{join}, {{table: films, on: item_id}}]")
+    assert set(decoded(result, "train", "city")) == {"Rom"}
+    assert any(message.startswith("None of 8 ids") for message in caplog.messages)
+
+
+def test_a_part_of_its_own_file_may_be_of_strangers(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_csv(
+        world.folder / "later.csv",
+        [{**row, "user_id": f"new {n}"} for n, row in enumerate(world.log)],
+    )
+    result = run(world, "sources.later={files: later.csv}", "split={kind: given, test: later}")
+    assert result.report.rows["test"] > 100
+    [told] = [message for message in caplog.messages if "ids of" in message]
+    assert "in source 'later' (later.csv) are in source 'people'" in told

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows.errors import DataError
-from workflows.etl.split import PARTS, TEST, TRAIN, VALID, assign, refuse_empty
+from workflows.etl.split import PARTS, TEST, TRAIN, VALID, assign, refuse_empty, warn_of_few
 from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows
 
 TIMES = np.arange(10)
@@ -61,46 +61,72 @@ def test_leave_last_breaks_ties_of_time_by_the_order_of_the_file() -> None:
 
 
 def naive_global_time(times: list[int], valid: float, test: float) -> list[int]:
-    """Linear quantiles by hand (Hyndman and Fan 1996, type 7)."""
-    ordered = sorted(times)
-
-    def quantile(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-    first, second = quantile(1 - valid - test), quantile(1 - test)
-    return [TRAIN if t <= first else VALID if t <= second else TEST for t in times]
+    """Try every pair of cuts between different times; of equally near ones the latest is taken."""
+    n, best, labels = len(times), float("inf"), [TRAIN] * len(times)
+    cuts = [row for row in range(1, n) if times[row] > times[row - 1]]
+    for first in cuts if valid else [None]:
+        for second in cuts if test else [n]:
+            start = second if first is None else first
+            if start > second or (valid and start == second):
+                continue
+            miss = abs(second - n * (1 - test)) + abs(start - n * (1 - valid - test))
+            if miss <= best:
+                best = miss
+                labels = [TRAIN if r < start else VALID if r < second else TEST for r in range(n)]
+    return labels
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.1, 0.1), (0.25, 0.125), (0.0, 0.5), (0.3, 0.0)])
-def test_global_time_is_the_naive_loop(valid: float, test: float) -> None:
-    times = sorted(np.random.default_rng(3).integers(0, 1000, 200).tolist())
+@pytest.mark.parametrize("moments", [1000, 12, 4])
+def test_global_time_is_the_naive_loop(valid: float, test: float, moments: int) -> None:
+    times = sorted(np.random.default_rng(3).integers(0, moments, 120).tolist())
     labels = assign(
         GlobalTime(valid=valid, test=test),
-        users=np.zeros(200, np.int64),
+        users=np.zeros(120, np.int64),
         times=np.array(times),
     )
     assert labels.tolist() == naive_global_time(times, valid, test)
-    assert abs((labels == TEST).mean() - test) < 0.02
-    assert abs((labels == VALID).mean() - valid) < 0.02
+    if moments == 1000:
+        assert abs((labels == TEST).mean() - test) < 0.02
+        assert abs((labels == VALID).mean() - valid) < 0.02
 
 
 def test_e12_global_time_never_divides_a_moment() -> None:
     times = np.repeat([10, 20, 30, 40], 5)
-    labels = assign(GlobalTime(valid=0.25, test=0.25), users=np.zeros(20, np.int64), times=times)
+    rule = GlobalTime(valid=0.25, test=0.25)
+    labels = assign(rule, users=np.zeros(20, np.int64), times=times)
     assert labels.tolist() == [TRAIN] * 10 + [VALID] * 5 + [TEST] * 5
-    with pytest.raises(DataError, match=r"The test split is empty \(train 15, valid 5, test 0"):
-        # the last fifth lies within the last moment
-        assign(GlobalTime(valid=0.2, test=0.2), users=np.zeros(20, np.int64), times=times)
 
 
-def test_global_time_where_all_is_one_moment_is_refused() -> None:
-    with pytest.raises(
-        DataError, match=r"The valid split is empty \(train 10, valid 0, test 0 rows"
-    ):
-        assign(GlobalTime(), users=ONE_USER, times=np.full(10, 3))
+def test_a_day_that_holds_both_cuts_is_test_and_the_day_before_valid(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Seven days, 30 of 100 rows on the last: both cuts fall on it, and neither part is empty."""
+    times = np.repeat(np.arange(7), [10, 12, 12, 12, 12, 12, 30]) * 86_400
+    labels = assign(GlobalTime(), users=np.zeros(100, np.int64), times=times)
+    assert labels.tolist() == [TRAIN] * 58 + [VALID] * 12 + [TEST] * 30
+    assert caplog.messages == [
+        "split time: test holds 30.0 % of the rows where 10 % are asked for, because many rows "
+        "share a time, and rows of one time stay together"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ([3] * 10, r"^All 10 rows have the same time, 1970-01-01 00:00:03 UTC, so that a split"),
+        ([3] * 9 + [4], r"^The 10 rows have only 2 times, 1970-01-01 00:00:03 UTC and 1970-"),
+    ],
+)
+def test_too_few_times_for_the_parts_are_refused(times: list[int], told: str) -> None:
+    with pytest.raises(DataError, match=told + r".* into train, valid, test\. Take .*by_user"):
+        assign(GlobalTime(), users=ONE_USER, times=np.array(times))
+
+
+def test_two_times_are_enough_for_two_parts() -> None:
+    times = np.array([3] * 9 + [4])
+    labels = assign(GlobalTime(valid=0, test=0.5), users=ONE_USER, times=times)
+    assert labels.tolist() == [TRAIN] * 9 + [TEST]
 
 
 @pytest.mark.parametrize("valid", [0.0, 0.2])
@@ -141,23 +167,60 @@ def test_by_user_does_not_care_how_users_are_numbered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "n", "part", "counts"),
+    ("rule", "n", "part", "counts", "why"),
     [
-        (LeaveLast(valid=1, test=1), 2, "valid", "train 2, valid 0, test 0"),
-        (RandomRows(valid=0.1, test=0.1), 3, "valid", "train 3, valid 0, test 0"),
-        (ByUser(valid=0.0, test=0.4), 10, "test", "train 10, test 0"),
-        (RandomRows(valid=0.0, test=0.9), 4, "train", "train 0, test 4"),
+        (
+            LeaveLast(valid=1, test=1),
+            2,
+            "valid",
+            "train 2, valid 0, test 0",
+            "Split leave_last holds 1 + 1 rows out of each user who has more, and none of 1 users "
+            "has more than 2; a row is one event of one user. Splits of kind random and by_user "
+            "take fewer.",
+        ),
+        (
+            RandomRows(valid=0.1, test=0.1),
+            3,
+            "valid",
+            "train 3, valid 0, test 0",
+            "The split asks for valid 0.1 and test 0.1 of 3 rows.",
+        ),
+        (
+            ByUser(valid=0.0, test=0.4),
+            10,
+            "test",
+            "train 10, test 0",
+            "The split asks for test 0.4 of 1 users.",
+        ),
+        (
+            RandomRows(valid=0.0, test=0.9),
+            4,
+            "train",
+            "train 0, test 4",
+            "The split asks for test 0.9 of 4 rows.",
+        ),
     ],
 )
-def test_an_empty_part_is_refused_with_counts_and_remedy(
-    rule: LeaveLast | RandomRows | ByUser, n: int, part: str, counts: str
+@pytest.mark.parametrize("dropped", ["", "7 rows were dropped before: no user_id (7)."])
+def test_an_empty_part_is_refused_with_counts_and_the_cause(
+    rule: LeaveLast | RandomRows | ByUser, n: int, part: str, counts: str, why: str, dropped: str
 ) -> None:
-    with pytest.raises(
-        DataError,
-        match=rf"^The {part} split is empty \({counts} rows after filtering\)\. Use more data, "
-        r"another `split:`, or a weaker `filter:`\.$",
-    ):
-        assign(rule, users=np.zeros(n, np.int64), times=np.arange(n))
+    with pytest.raises(DataError) as error:
+        assign(rule, users=np.zeros(n, np.int64), times=np.arange(n), dropped=dropped)
+    assert str(error.value) == (
+        f"The {part} split is empty ({counts} rows). {why} {dropped}{' ' if dropped else ''}"
+        "Use more data, or another `split:`."
+    )
+
+
+def test_few_held_out_rows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_few({"train": 3, "valid": 0, "test": 20})
+    assert not caplog.messages
+    warn_of_few({"train": 3, "valid": 1, "test": 19})
+    assert caplog.messages == [
+        "valid has 1 row and test has 19 rows: with fewer than 20 the figures of a part are mostly "
+        "chance. Hold out more rows."
+    ]
 
 
 def test_e12_rows_and_users_may_be_counted_instead_of_shared() -> None:

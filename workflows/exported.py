@@ -149,6 +149,12 @@ class Export:
         return Ragged(known.values, np.append(known.offsets, known.offsets[-1]))
 
     @cached_property
+    def seen(self) -> Ragged:
+        """What each user of the table saw before the cut: histories, and what a filter dropped."""
+        known = self.prepared.seen(*KNOWN[self.as_of])
+        return Ragged(known.values, np.append(known.offsets, known.offsets[-1]))
+
+    @cached_property
     def popular(self) -> Popularity:
         """Items by how often they were met before the cut; never, for added ones."""
         known = self.prepared.interactions(*KNOWN[self.as_of])
@@ -175,7 +181,7 @@ class Export:
             DataError: a rule or an id that fits no item; what the query tower does not take.
         """
         rows = self.rows_of_users(users)
-        vectors, seen = self.user_vectors[rows], self.histories.take(rows % len(self.histories))
+        vectors, seen = self.user_vectors[rows], self.seen.take(rows % len(self.seen))
         strange = rows < 0
         if told is not None and told.num_columns:
             about = self._told_of(told)

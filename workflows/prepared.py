@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,14 +12,18 @@ import pyarrow.parquet as pq
 
 from models.columns import Column, read_columns
 from models.config import EvaluateConfig
-from models.retriever import Interactions, Ragged
+from models.retriever import Interactions, Ragged, joined
 from models.trial import Trial, trial
 from workflows import statistics, vocabulary
+from workflows.draw import drawn
 from workflows.recipe import Recipe
 from workflows.statistics import NumberFact
 from workflows.store import Store
 from workflows.vocabulary import Vocabulary
 
+#: File of what users saw in rows that a filter dropped: user and item row, and the part, by its
+#: place among the three, from which on it is known. Absent where no filter asks for it.
+SEEN = "seen.parquet"
 #: The parts that are known at a cut: before valid, before test, or all of them.
 KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "valid", "test")}
 
@@ -91,16 +95,32 @@ class Prepared:
         return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
-        """Return the interactions of some parts, in order of time within each user's history."""
+        """Return the interactions of some parts, in order of time within each user's history.
+
+        Where the data has no time, histories are in an order drawn at random, and so their end is a
+        sample; it is the order that etl takes.
+        """
+        rows = self._as_written(*parts)
+        order = np.arange(len(rows.users))
+        if rows.times is not None:
+            order = np.argsort(rows.times, kind="stable")
+        elif history := self.recipe.history:
+            order = np.argsort(drawn(rows.users, rows.items, seed=history.seed), kind="stable")
+        return replace(
+            rows,
+            users=rows.users[order],
+            items=rows.items[order],
+            times=None if rows.times is None else rows.times[order],
+        )
+
+    def _as_written(self, *parts: str) -> Interactions:
+        """Return the interactions of some parts, one part after the other, as their files say."""
         names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
-        files = [path for part in parts for path in self.files(part)]
-        rows = pq.read_table(files, columns=names)
-        times = rows[self.recipe.time].to_numpy() if self.recipe.time else None
-        order = np.arange(len(rows)) if times is None else np.argsort(times, kind="stable")
+        rows = pq.read_table([path for part in parts for path in self.files(part)], columns=names)
         return Interactions(
-            users=rows["user_row"].to_numpy()[order],
-            items=rows["item_row"].to_numpy()[order],
-            times=None if times is None else times[order],
+            users=rows["user_row"].to_numpy(),
+            items=rows["item_row"].to_numpy(),
+            times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
             n_users=len(self.raw_users) - 1,
             n_items=len(self.raw_items),
         )
@@ -111,25 +131,51 @@ class Prepared:
         known = (rows.users >= 0) & (rows.items >= 0)
         return Ragged.from_pairs(rows.users[known], rows.items[known], n_lists=rows.n_users)
 
+    def also_seen(self, *parts: str) -> Interactions | None:
+        """Return what users saw in rows of some parts that a filter dropped; None for nothing."""
+        path = self.folder / SEEN
+        if not path.is_file():
+            return None
+        rows = pq.read_table(path)
+        known = np.isin(rows["part"].to_numpy(), [KNOWN["latest"].index(part) for part in parts])
+        return Interactions(
+            users=rows["user_row"].to_numpy()[known],
+            items=rows["item_row"].to_numpy()[known],
+            times=None,
+            n_users=len(self.raw_users) - 1,
+            n_items=len(self.raw_items),
+        )
+
+    def seen(self, *parts: str) -> Ragged:
+        """Return what each user of the table saw in some parts, whether it counts or not."""
+        histories, more = self.histories(*parts), self.also_seen(*parts)
+        if more is None:
+            return histories
+        known = more.users >= 0
+        lists = Ragged.from_pairs(more.users[known], more.items[known], n_lists=more.n_users)
+        return joined(histories, lists)
+
     def trial(self, part: str, config: EvaluateConfig) -> Trial | None:
         """Return the trial of a part; None where the split has no such part.
 
         The rows of train are asked for as of the test part: who has learnt them knows them.
         """
-        held = self.interactions(part)
+        parts = KNOWN.get(part, KNOWN["test"])
+        held = self._as_written(part)  # beside the contexts, which are read as they stand
         if not len(held.users):
             return None
         return trial(
             held.users,
             held.items,
-            history=self.interactions(*KNOWN.get(part, KNOWN["test"])),
+            history=self.interactions(*parts),
+            also_seen=self.also_seen(*parts),
             item_counts=self.item_counts,
             config=config,
             contexts=self._contexts(part),
         )
 
     def _contexts(self, part: str) -> dict[str, Column]:
-        """Return the inputs that belong to the interactions; a part is in order of time."""
+        """Return the inputs that belong to the interactions, as the part's files say."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [name for name, feature in given.items() if feature.kind != "label"]
         names += [f"{name}_missing" for name, feature in given.items() if feature.indicator]

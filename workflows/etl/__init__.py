@@ -123,8 +123,9 @@ def etl(
         earlier = _checked(recipe, grow_from) if grow_from else None
         counts = Counts()
         raw, about = _read(recipe, data, engine, workers, memory, counts, hasher)
-        found = filters.parts(recipe, rows.divided(recipe, raw, counts), counts, stage="before")
-        _refuse_emptied(recipe, found)
+        divided, seen = rows.divided(recipe, raw, counts)
+        found = filters.parts(recipe, divided, counts, stage="before")
+        _refuse_emptied(recipe, found, counts)
         raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts
         older = learnt.read(earlier) if earlier else {}
         states, found = rows.learn(recipe, found, older)
@@ -133,7 +134,7 @@ def etl(
         fitted = graph.fit(recipe, _features(recipe, found["train"]))
         if any(rule.stage == "after" for rule in recipe.filter):
             found = filters.parts(recipe, found, counts, stage="after")
-            _refuse_emptied(recipe, found)
+            _refuse_emptied(recipe, found, counts)
         parts = {part: _features(recipe, table) for part, table in found.items()}
         built = of_each(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
         users, items = built["user"], built["item"]
@@ -152,9 +153,11 @@ def etl(
             workers=workers,
             memory=memory,
             happened=happened,
+            seen=seen,
         )
         sizes = {part: len(table) for part, table in parts.items()}
         sizes |= {part: int(of.targets.sum()) for part, of in happened.items()}
+        split.warn_of_few(sizes)
         report = _report(about, counts, shares, sizes, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
@@ -211,7 +214,10 @@ def _happened(
     events = recipe.history.events
     happened = {part: Happened.of(table[events.column], events) for part, table in found.items()}
     targets = {part: int(of.targets.sum()) for part, of in happened.items()}
-    split.refuse_empty({part: n for part, n in targets.items() if len(found[part])})
+    split.refuse_empty(
+        {part: n for part, n in targets.items() if len(found[part])},
+        f"Rows whose {events.column!r} is no {events.target!r} stand in histories only.",
+    )
     others = sum(len(table) for table in found.values()) - sum(targets.values())
     counts.count(f"no {events.target}: in histories only", others)
     return happened
@@ -251,14 +257,14 @@ def _checked(recipe: Recipe, earlier: Store) -> Path:
     return earlier.folder("etl")
 
 
-def _refuse_emptied(recipe: Recipe, found: dict[split.Part, pa.Table]) -> None:
+def _refuse_emptied(recipe: Recipe, found: dict[split.Part, pa.Table], counts: Counts) -> None:
     """Refuse a part without rows, unless the split asked for none."""
     asked = [
         part
         for part in split.PARTS
         if part == "train" or getattr(recipe.split, part) not in (0, None)
     ]
-    split.refuse_empty({part: len(found[part]) for part in asked})
+    split.refuse_empty({part: len(found[part]) for part in asked}, counts.told())
 
 
 def _report(

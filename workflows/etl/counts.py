@@ -29,5 +29,11 @@ class Counts:
         self.count(cause, len(table) - len(kept))
         return kept
 
+    def told(self) -> str:
+        """Return a sentence on the interactions that were dropped; nothing if none were."""
+        causes = {cause: n for cause, n in self.dropped.items() if n}
+        shown = ", ".join(f"{cause} ({n:,})" for cause, n in causes.items())
+        return f"{sum(causes.values()):,} rows were dropped before: {shown}." if causes else ""
+
     def count(self, cause: str, n: int) -> None:
         self.dropped[cause] = self.dropped.get(cause, 0) + n

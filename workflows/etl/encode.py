@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from workflows.device import Device
+from workflows.draw import drawn
 from workflows.etl import codes, graph, ops, split
 from workflows.etl.graph import Fitted
 from workflows.etl.history import Happened, Histories, Latest, Past
 from workflows.etl.memory import Memory
 from workflows.etl.ops import Codes, Lookup
 from workflows.etl.parts import GROUP, Job, Plan, Shares, leaf
+from workflows.etl.seen import Seen
 from workflows.etl.tables import Table
 from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers
@@ -54,6 +56,7 @@ def write(
     workers: Workers,
     memory: Memory,
     happened: dict[split.Part, Happened] | None = None,
+    seen: Seen | None = None,
 ) -> dict[str, dict[str, Shares]]:
     """Encode and write the splits and the tables.
 
@@ -69,6 +72,7 @@ def write(
         memory: what may be taken.
         happened: part → the kind of each row, where `history.events` tells kinds apart; only
             rows of the target are written.
+        seen: what users saw without that it counts; None where nothing asks for it.
 
     Returns:
         Split or table → column → what became of its cells.
@@ -86,7 +90,7 @@ def write(
             for name, table in tables.items()
         ]
         writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
-        jobs = writer.jobs(parts, users, items, happened or {})
+        jobs = writer.jobs(parts, users, items, happened or {}, seen)
         for name, shares in writer.done(jobs):
             for column, of in shares.items():
                 found.setdefault(name, {}).setdefault(column, Shares()).add(of)
@@ -157,6 +161,7 @@ class _Writer:
         users: Table,
         items: Table,
         happened: dict[split.Part, Happened],
+        seen: Seen | None,
     ) -> Iterator[Job]:
         """Yield the work of all tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
@@ -166,6 +171,8 @@ class _Writer:
         yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
         yield from self._of("items", items.frame)
         strangers = _strangers(parts, user, ids[user])
+        if seen:
+            seen.write(ids[user], strangers, ids[item], self._folder)
         pasts: list[Past] = []
         for part in split.PARTS:
             rows = {
@@ -174,7 +181,7 @@ class _Writer:
             }
             table, of, histories = parts[part], happened.get(part), None
             if self._recipe.history:
-                pasts.append(self._past(table, rows[user], of))
+                pasts.append(self._past(table, rows[user], rows[item], of))
                 histories = Histories.of(pasts, self._recipe.history)
                 if of:
                     table = table.filter(pa.array(of.targets))
@@ -265,17 +272,22 @@ class _Writer:
             path = folder / f"part-{number}.parquet"
             pq.write_table(table, path, row_group_size=GROUP)
 
-    def _past(self, table: pa.Table, rows: Codes, happened: Happened | None) -> Past:
+    def _past(
+        self, table: pa.Table, user_rows: Codes, item_rows: Codes, happened: Happened | None
+    ) -> Past:
         recipe = self._recipe
-        assert recipe.time is not None
         assert recipe.history is not None
         encoded = {}
         for column in recipe.history.columns:
             lookup = self._lookup(column, codes.flat(table[column]).dictionary)
             encoded[column] = lookup.codes[codes.numbers(table[column])]
-        users = rows[codes.numbers(table[recipe.user_id])]
-        kinds = happened.kinds if happened else None
-        return Past(users, table[recipe.time].to_numpy(), encoded, kinds)
+        users = user_rows[codes.numbers(table[recipe.user_id])]
+        if recipe.time:
+            times = table[recipe.time].to_numpy()
+        else:
+            items = item_rows[codes.numbers(table[recipe.item_id])]
+            times = drawn(users, items, seed=recipe.history.seed)
+        return Past(users, times, encoded, happened.kinds if happened else None)
 
 
 def _once(

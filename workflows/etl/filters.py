@@ -59,10 +59,21 @@ def _seconds(value: float | str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
 
 
-def rows(recipe: Recipe, table: pa.Table, counts: Counts) -> pa.Table:
-    """Keep rows by the rules that need no other row, before the split."""
+def rows(recipe: Recipe, table: pa.Table, counts: Counts, seen: list[pa.Table]) -> pa.Table:
+    """Keep rows by the rules that need no other row, before the split.
+
+    Args:
+        recipe: its rules.
+        table: the rows.
+        counts: of what is dropped.
+        seen: takes the dropped rows that still count as seen.
+    """
     for rule in recipe.filter:
         if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
+            if isinstance(rule, Keep) and rule.still_seen:
+                lost = pc.invert(pc.fill_null(met(rule, table[rule.column]), False))
+                names = (recipe.user_id, recipe.item_id, recipe.time)
+                seen.append(table.select([n for n in names if n]).filter(lost))
             table = _by_itself(recipe, rule, table, counts)
     return table
 
@@ -177,6 +188,26 @@ def within_day(
     keep = np.empty(len(order), bool)
     keep[order] = rank < n
     return keep
+
+
+def shuffled(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
+    """Return an order of the rows that looks random and does not depend on how they stand.
+
+    Rows of one user and item follow each other in the order of what else they hold.
+
+    Args:
+        table: text, numbers, or lists, of which the order takes no notice.
+        user, item: the columns of the ids.
+    """
+    keys = _hashes({"user": table[user], "item": table[item]}, 0)
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    tied = order[np.append(same, False) | np.insert(same, 0, False)] if len(order) else order
+    others = [f.name for f in table.schema if not pa.types.is_list(f.type)]
+    few = table.select(others).take(pa.array(tied))
+    more = [_hashes({name: few[name]}, 0) for name in others]
+    order[np.isin(order, tied)] = tied[np.lexsort((*more, keys[tied]))]
+    return order
 
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""What a user did before each interaction: list columns, strictly earlier, never the target."""
+"""What is known of a user at each interaction: lists of other interactions, never the target."""
 
 from __future__ import annotations
 
@@ -53,15 +53,23 @@ class Windows:
         return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
 
 
-def windows(users: Ints, times: npt.NDArray[np.int64], config: History) -> Windows:
+def windows(
+    users: Ints,
+    times: npt.NDArray[np.int64],
+    config: History,
+    known: npt.NDArray[np.bool_] | None = None,
+) -> Windows:
     """Find each interaction's window.
 
     Args:
         users: any number for each user, int [n], in order of time.
-        times: seconds, int64 [n], rising.
+        times: seconds, int64 [n], rising; numbers drawn where the data has no time.
         config: length, and what counts as earlier.
+        known: the only interactions that `before: others` may show, bool [n]; None for all.
     """
     order, first, stop = _earlier(users, times, config)
+    if config.before == "others" and known is not None:
+        return _of_kind(order, known[order], first, stop, config)
     place = np.arange(len(users), dtype=np.int32)
     # among all the others the row itself takes a place, and is left out when they are gathered
     own = (config.before == "others") & (place >= stop - config.max_len - 1)
@@ -183,7 +191,8 @@ class Past:
 
     Attributes:
         users: any number for each interaction's user, int32 [n].
-        times: seconds, int64 [n], rising.
+        times: seconds, int64 [n], rising; numbers drawn for each row where the data has no time, so
+            that the latest rows are rows drawn at random.
         codes: item column → its codes, int32 [n].
         kinds: as `windows_by_kind` takes them; None where lists are of all kinds.
     """
@@ -226,18 +235,23 @@ class Histories:
 
     @classmethod
     def of(cls, pasts: Sequence[Past], config: History) -> Histories:
-        """Make those of the last part; only it and the parts before it are looked at."""
+        """Make those of the last part; only it and the parts before it are looked at.
+
+        Among all others a row of train knows the other rows of train, and a row of valid or test
+        knows the rows of the parts before, none of its own: as evaluate asks.
+        """
         past, order = Past.joined(pasts)
+        before = len(order) - len(pasts[-1].times)
         if past.kinds is None:
-            found = [windows(past.users, past.times, config)]
+            known = order < before if len(pasts) > 1 else None
+            found = [windows(past.users, past.times, config, known)]
         else:
             found = windows_by_kind(past.users, past.times, past.kinds, config)
         arrays = {column: pa.array(past.codes[column]) for column in config.columns}
         each = [(of, arrays[column]) for of in found for column in config.columns]
         places = np.empty_like(order)
         places[order] = np.arange(len(order), dtype=np.int32)
-        own = places[len(order) - len(pasts[-1].times) :]
-        return cls(dict(zip(config.inputs, each, strict=True)), own)
+        return cls(dict(zip(config.inputs, each, strict=True)), places[before:])
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Histories:
         """Return those of some of the part's interactions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,10 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import codes, derive, filters, graph, learnt, pivot, split, tables
+from workflows.etl import codes, derive, filters, graph, learnt, matches, pivot, split, tables
 from workflows.etl.counts import Counts
+from workflows.etl.seen import Seen
 from workflows.etl.sources import Raw
 from workflows.recipe import Condition, GivenFiles, Join, Keep, Recipe
+
+log = logging.getLogger(__name__)
 
 
 def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
@@ -162,25 +166,54 @@ def learn(
     return states, parts
 
 
-def divided(recipe: Recipe, raw: Raw, counts: Counts) -> dict[split.Part, pa.Table]:
-    """Join, keep the wanted rows, order by time, and split: part → its rows, with all columns."""
+def divided(
+    recipe: Recipe, raw: Raw, counts: Counts
+) -> tuple[dict[split.Part, pa.Table], Seen | None]:
+    """Join, keep the wanted rows, order by time, and split.
+
+    Returns:
+        Part → its rows, with all columns; and the dropped rows that still count as seen, where a
+        filter asks for them.
+    """
+    seen: dict[split.Part, list[pa.Table]] = {part: [] for part in split.PARTS}
+    parts = _parts(recipe, raw, counts, seen)
+    asked = any(isinstance(rule, Keep) and rule.still_seen for rule in recipe.filter)
+    return parts, Seen.of(recipe, seen, parts) if asked else None
+
+
+def _parts(
+    recipe: Recipe, raw: Raw, counts: Counts, seen: dict[split.Part, list[pa.Table]]
+) -> dict[split.Part, pa.Table]:
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
     if given:
-        names = {"train": recipe.interactions, "valid": given.valid, "test": given.test}
-        found = {p: _wanted(recipe, raw, s, counts) for p, s in names.items() if s}
-        split.refuse_empty({part: len(table) for part, table in found.items()})
+        names: dict[split.Part, str | None] = {
+            "train": recipe.interactions,
+            "valid": given.valid,
+            "test": given.test,
+        }
+        found = {p: _wanted(recipe, raw, s, counts, seen[p]) for p, s in names.items() if s}
+        split.refuse_empty({part: len(table) for part, table in found.items()}, counts.told())
         return {part: found.get(part, found["train"].slice(0, 0)) for part in split.PARTS}
-    table = _wanted(recipe, raw, recipe.interactions, counts)
+    table = _wanted(recipe, raw, recipe.interactions, counts, seen["train"])
     if len(table) == 0:
-        split.refuse_empty({"train": 0})
-    labels = split.assign(
-        recipe.split,
-        users=_numbered(table[recipe.user_id]),
-        times=table[recipe.time].to_numpy() if recipe.time else None,
-    )
+        split.refuse_empty({"train": 0}, counts.told())
+    labels = _labels(recipe, table, counts.told())
     return {
         part: table.filter(pa.array(labels == number)) for number, part in enumerate(split.PARTS)
     }
+
+
+def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
+    """Say which part each row is of; without a time, whatever the order of the rows."""
+    users = table[recipe.user_id]
+    if recipe.time:
+        times = table[recipe.time].to_numpy()
+        return split.assign(recipe.split, users=_numbered(users), times=times, dropped=dropped)
+    order = filters.shuffled(table, recipe.user_id, recipe.item_id)
+    labels = np.empty(len(table), np.int8)
+    numbers = _numbered(users.take(pa.array(order)))
+    labels[order] = split.assign(recipe.split, users=numbers, times=None, dropped=dropped)
+    return labels
 
 
 def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
@@ -189,14 +222,19 @@ def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
     return numbers
 
 
-def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
-    """Return the wanted rows of a source with all columns, in order of time."""
+def _wanted(
+    recipe: Recipe, raw: Raw, source: str, counts: Counts, seen: list[pa.Table]
+) -> pa.Table:
+    """Return the wanted rows of a source with all columns, in order of time.
+
+    Dropped rows that still count as seen are added to `seen`.
+    """
     table = _with_keys(recipe, raw, source, counts)
     _refuse_gaps(recipe, raw, source)
     for join in recipe.join:
         raw.require(join.table, join.on)
         _refuse_gaps(recipe, raw, join.table)
-        table = _joined(recipe, raw, table, join, counts)
+        table = _joined(recipe, raw, source, table, join, counts)
     late = {step.to for step in recipe.derive if step.fitted}
     for column in recipe.features:
         if column not in late:
@@ -204,7 +242,7 @@ def _wanted(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
     for column in _asked(recipe):
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
-    table = filters.rows(recipe, table, counts)
+    table = filters.rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
     return _in_order(table, recipe.time) if recipe.time else table
 
@@ -218,8 +256,11 @@ def _in_order(table: pa.Table, time: str) -> pa.Table:
     return pa.table({name: codes.taken(table[name], order) for name in table.column_names})
 
 
-def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Counts) -> pa.Table:
+def _joined(
+    recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join, counts: Counts
+) -> pa.Table:
     side = tables.side_table(recipe, raw, join)
+    _refuse_unmatched(recipe, raw, source, table, join)
     found = tables.places(table[join.on], side[join.on])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count
     counts.unmatched[join.table] = unmatched
@@ -248,6 +289,22 @@ def _joined(recipe: Recipe, raw: Raw, table: pa.Table, join: Join, counts: Count
             made = tables.looked_up(side[column], found, fill, column)
             table = table.append_column(column, pa.chunked_array([made]))
     return table
+
+
+def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
+    """Refuse a join that finds no id of the training rows, and warn of one that finds few."""
+    ids, others = codes.present(table[join.on]), codes.plain(raw.tables[join.table][join.on])
+    found = matches.match(ids, others)
+    if not found.is_odd:
+        return
+    told = found.told(join.on, raw.where(source), raw.where(join.table))
+    if found.found or join.on_missing == "fill" or source != recipe.interactions:
+        log.warning("%s Interactions of the others get no value of it.", told)
+        return
+    raise DataError(
+        f"{told} Mend the ids in one of them, or leave the join out; to go on with values of your "
+        "own, give the join `on_missing: fill` and `fill`."
+    )
 
 
 def _is_of(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:

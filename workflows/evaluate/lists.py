@@ -54,7 +54,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, List
     """
     config = recipe.evaluate
     turned = Ranked(candidates=config.candidates, exclude_seen=not config.exclude_seen)
-    exclude = headline.queries.histories if turned.exclude_seen else None
+    exclude = headline.seen if turned.exclude_seen else None
     found = {
         _SEEN[turned.exclude_seen]: Lists(
             replace(headline, exclude=exclude), "test", turned, by_row=False

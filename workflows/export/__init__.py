@@ -30,6 +30,9 @@ from workflows.store import Store
 
 log = logging.getLogger(__name__)
 
+#: File of the pairs of a user and an item that a filter dropped and that still count as seen.
+ALSO_SEEN = "also_seen.parquet"
+
 AsOf = Literal["test", "latest"]
 
 
@@ -90,6 +93,7 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
             _items(two_tower, model.candidate_encoder, prepared),
         )
         widths = [_write(side, prepared, draft.folder) for side in sides]
+        _write_seen(prepared, as_of, draft.folder)
         np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
@@ -149,6 +153,18 @@ def _users(two_tower: TwoTower, prepared: Prepared, as_of: AsOf) -> _Side:
     codes = as_array(prepared.users[key])[:n_users]
     tower = two_tower.tower
     return _Side("user", key, "query_tower", tower, codes, inputs, embed(tower, inputs), raw)
+
+
+def _write_seen(prepared: Prepared, as_of: AsOf, folder: Path) -> None:
+    """Write who is not to be offered what although no history says so, if a filter asks for it."""
+    rows = prepared.also_seen(*KNOWN[as_of])
+    if rows is None:
+        return
+    known, recipe = rows.users >= 0, prepared.recipe
+    users = prepared.raw_users[recipe.user_id].take(pa.array(rows.users[known]))
+    items = prepared.raw_items[recipe.item_id].take(pa.array(rows.items[known]))
+    pairs = pa.table({recipe.user_id: users, recipe.item_id: items})
+    pq.write_table(pairs, folder / ALSO_SEEN)
 
 
 def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from models.config import Part, Positive
+from models.config import NonNegative, Part, Positive
 
 
 class VocabularyRule(Part, frozen=True):
@@ -105,11 +105,15 @@ class History(Part, frozen=True):
     Attributes:
         columns: the item id and other item columns; column c gives the input `history_c`, which
             shares the embeddings of c.
-        max_len: at most so many.
-        keep: the `latest`, or the `earliest`, of more than that.
+        max_len: at most so many; 200 is the default where the features have no time.
+        keep: the `latest`, or the `earliest`, of more than that. Where there is no time, `latest`
+            stands for a sample of the user's rows, drawn by `seed`.
         before: what is earlier: an `event` that stands before in the order of time (ties in the
-            order of the file), or one of an earlier `second` or `day`; `others` takes all the
-            user's other events, earlier or later: only for rows that were split at random.
+            order of the file), or one of an earlier `second` or `day`. `others` needs no time: a
+            row of train knows all other rows of train of its user, and a row of valid or test all
+            rows of the parts before. It is for rows that were split without regard to time, and is
+            the default where the features have no time.
+        seed: of the sample.
         events: a list of its own for each kind of event; column c gives the inputs
             `history_<kind>_c`. Only offer models take them.
     """
@@ -118,6 +122,7 @@ class History(Part, frozen=True):
     max_len: Positive = 50
     keep: Literal["latest", "earliest"] = "latest"
     before: Literal["event", "second", "day", "others"] = "event"
+    seed: NonNegative = 1
     events: Events | None = None
 
     def __post_init__(self) -> None:

@@ -67,9 +67,19 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 
     Attributes:
         stage: of `after`, the split and the vocabularies still see the rows that go.
+        still_seen: whether the items of the rows that go still count as seen by their users, so
+            that what somebody disliked is not offered to them again. Such rows are no positives,
+            stand in no history and count for no popularity. With a split by time they are known
+            where their time is before that of all rows held out.
     """
 
     stage: Stage = "before"
+    still_seen: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.still_seen and self.stage == "after":
+            raise ValueError("still_seen is for rules of stage: before")
 
 
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):

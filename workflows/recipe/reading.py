@@ -15,6 +15,10 @@ from workflows.recipe.explain import explain
 from workflows.recipe.text import Loader, nearest
 from workflows.recipe.whole import Recipe
 
+#: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
+#: random, not because it is old: on MovieLens-100K 200 in place of 50 gain 0.005 recall@10.
+BAG = 200
+
 
 def find(name: str) -> Path:
     """Return the file of a recipe given by path, or by name in `recipes/`.
@@ -105,7 +109,7 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """
     try:
         _refuse_infinite(raw)
-        return msgspec.convert(_with_kind(raw), Recipe)
+        return msgspec.convert(_with_bag(_with_kind(raw)), Recipe)
     except RecursionError:
         raise RecipeError(f"{where}: a value contains itself, by a YAML anchor.") from None
     except msgspec.ValidationError as error:
@@ -116,6 +120,23 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the recipe with the kind of its model, which is two_tower unless it says otherwise."""
     model = raw.get("model", {})
     return {**raw, "model": {"kind": "two_tower", **model}} if isinstance(model, dict) else raw
+
+
+def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the recipe with what its history is by default where no feature is a time: a bag.
+
+    It is a bag of all the user's other rows, or of a large sample; an order that means nothing
+    weighs nothing.
+    """
+    features, history, model = (raw.get(part) for part in ("features", "history", "model"))
+    if not isinstance(features, Mapping) or not isinstance(history, Mapping):
+        return raw
+    if any(isinstance(f, Mapping) and f.get("role") == "time" for f in features.values()):
+        return raw
+    bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
+    if isinstance(model, Mapping) and model.get("kind") == "two_tower":
+        bag["model"] = {"history_decay": None, **model}
+    return bag
 
 
 def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

@@ -26,7 +26,8 @@ class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     """One cut for all users: the last rows in time, as shares of all rows.
 
-    A row belongs to train up to and including the time quantile 1 - valid - test.
+    Rows of one time stay together: a cut lies between two times, as near to the asked share as they
+    allow, and leaves no part empty.
     """
 
     valid: Share = 0.1

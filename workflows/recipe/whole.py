@@ -90,7 +90,11 @@ class Recipe(Part, frozen=True):
                 raise ValueError(f"features may have one with role {role}, got {found}")
         times = [n for n, f in self.features.items() if f.role == "time"]
         if not times and isinstance(self.split, LeaveLast | GlobalTime):
-            raise ValueError("this kind of split needs a feature with role time")
+            kind = self.split.__struct_config__.tag
+            raise ValueError(
+                f"split {kind} needs a feature with role time. Without a time, take a split of "
+                "kind random (rows), by_user (users) or given (files)"
+            )
         self._check_history(times)
         check_weights(self.features)
         self._check_model()
@@ -121,8 +125,12 @@ class Recipe(Part, frozen=True):
     def _check_history(self, times: list[str]) -> None:
         if self.history is None:
             return
-        if not times:
-            raise ValueError("history needs a feature with role time")
+        if not times and self.history.before != "others":
+            raise ValueError(
+                f"history.before: {self.history.before} needs a feature with role time. A history "
+                "without time is a bag of the user's other rows: set before: others, or leave "
+                "`before` out"
+            )
         for column in self.history.columns:
             feature = self.features.get(column)
             if feature is None or feature.role != "item" or feature.kind != "category":

@@ -54,13 +54,13 @@ def decays(finished: Finished) -> dict[str, Floats]:
     """Return what each place of a full history weighs, the latest first: input → shares [n].
 
     Places that no training history was long enough to reach keep their first weight and are left
-    out.
+    out, and so are inputs whose places all weigh the same by the recipe.
     """
     reached = int(finished.user_counts.max()) - 1  # a row's history ends before the row
     weights = {
         block.column: np.exp(block.position.numpy()[:reached])
         for block in finished.model.query_encoder.submodules
-        if isinstance(block, HistoryPool)
+        if isinstance(block, HistoryPool) and block.position is not None
     }
     return {name: w / w.sum() for name, w in sorted(weights.items()) if len(w)}
 
