@@ -10,15 +10,32 @@ from typing import Annotated, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[int, Meta(ge=1)]
-NonNegative = Annotated[int, Meta(ge=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-NonNegativeFloat = Annotated[float, Meta(ge=0)]
+# Every number of a recipe has an upper bound: what is larger is a slip, and would end in an error
+# of memory or of a library that takes no such number.
+
+#: NumPy, Arrow, protobuf, FAISS and TensorFlow all take integers up to here.
+_MOST = 2**31 - 1
+#: float32 holds numbers up to 3.4e38; products of two hyper-parameters stay within it.
+_LARGEST = 1e18
+Positive = Annotated[int, Meta(ge=1, le=_MOST)]
+NonNegative = Annotated[int, Meta(ge=0, le=_MOST)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=_LARGEST)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-#: A name that is a part of file names.
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-#: Of an embedding: a number, or by the size of the vocabulary.
-Width = Positive | Literal["infer"]
+#: The length of a list of items, of a user's history or of a ranking: each query holds one.
+Length = Annotated[int, Meta(ge=1, le=10_000)]
+#: The width of a layer. A square kernel of the largest has 1 GiB.
+Wide = Annotated[int, Meta(ge=1, le=16_384)]
+#: How often something is repeated, such as epochs, trials or resamples.
+Times = Annotated[int, Meta(ge=1, le=100_000)]
+#: Rows of a batch, or rows drawn for it. Their embeddings of width 64 have 256 MiB.
+Rows = Annotated[int, Meta(ge=1, le=1_000_000)]
+#: Codes that a column holds beside those of its values: each is a row of an embedding table.
+Buckets = Annotated[int, Meta(ge=1, le=10_000_000)]
+#: Text that becomes a part of file names.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=100)]
+#: The width of an embedding: a number, or a rule by the size of the vocabulary.
+Width = Annotated[int, Meta(ge=1, le=4_096)] | Literal["infer"]
 
 
 #: The code of values that were not seen in training: the first of the unseen codes.
@@ -58,8 +75,8 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     dim: Width = 64
     dims: dict[str, Width | Literal["one_hot"]] = {}
     combine: Literal["sum", "concat"] = "sum"
-    query_layers: tuple[Positive, ...] = ()
-    item_layers: tuple[Positive, ...] = ()
+    query_layers: Annotated[tuple[Wide, ...], Meta(max_length=32)] = ()
+    item_layers: Annotated[tuple[Wide, ...], Meta(max_length=32)] = ()
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     normalize: bool = False
     history_decay: PositiveFloat | None = 10.0
@@ -132,7 +149,7 @@ class LossConfig(Part, frozen=True):
 
     kind: Literal["auto", "in_batch", "mixed", "full"] = "auto"
     full_up_to: NonNegative = 20_000
-    negatives: Positive = 1024
+    negatives: Rows = 1024
     temperature: PositiveFloat = 1.0
     logq: bool = True
     mask: Literal["none", "item", "user"] = "user"
@@ -181,10 +198,10 @@ class TrainConfig(Part, frozen=True):
         seed: of initial weights, order of rows and draws.
     """
 
-    batch_size: Positive = 512
-    epochs: Positive = 40
+    batch_size: Rows = 512
+    epochs: Times = 40
     monitor: str = "val_mean"
-    patience: Positive = 4
+    patience: Times = 4
     max_rows_per_user: Positive | None = None
     seed: NonNegative = 1
 
@@ -197,8 +214,10 @@ class PriorConfig(Part, frozen=True):
         weights: strengths to try; no prior is tried as well.
     """
 
-    days: tuple[PositiveFloat, ...] = (3.0, 7.0, 14.0)
-    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    days: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (3.0, 7.0, 14.0)
+    weights: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (
+        *(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    )
 
 
 Baseline = Literal[
@@ -246,7 +265,7 @@ class Range(Part, frozen=True):
             raise ValueError("otherwise is for a range with only_if; this one is always drawn")
 
 
-Choices = Annotated[tuple[Plain, ...], Meta(min_length=1)]
+Choices = Annotated[tuple[Plain, ...], Meta(min_length=1, max_length=1_000)]
 Space = dict[str, Choices | Range]
 
 
@@ -284,7 +303,7 @@ class TuneConfig(Part, frozen=True):
             is a history in the order of time, how fast it fades.
     """
 
-    trials: Positive = 20
+    trials: Times = 20
     space: Space | None = None
 
     def __post_init__(self) -> None:
@@ -337,8 +356,8 @@ class IndexConfig(Part, frozen=True):
     kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"
     exact_up_to: NonNegative = 200_000
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.99
-    at: Positive = 100
-    queries: Positive = 500
+    at: Length = 100
+    queries: Times = 500
     seed: NonNegative = 1
 
 
@@ -372,12 +391,12 @@ class EvaluateConfig(Part, frozen=True):
     """
 
     baselines: tuple[Baseline, ...] = BASELINES
-    ks: tuple[Positive, ...] = (10, 20, 50, 100)
+    ks: Annotated[tuple[Length, ...], Meta(max_length=100)] = (10, 20, 50, 100)
     exclude_seen: bool = True
     candidates: Literal["catalogue", "train"] = "catalogue"
-    also: tuple[Ranked, ...] = ()
+    also: Annotated[tuple[Ranked, ...], Meta(max_length=100)] = ()
     train_rows: bool = False
-    bootstrap: Positive = 1000
+    bootstrap: Times = 1000
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
     seed: NonNegative = 1
 

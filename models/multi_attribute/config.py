@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from models.config import Name, NonNegative, NonNegativeFloat, Part, Positive, PositiveFloat, Share
+from models.config import (
+    Name,
+    NonNegative,
+    NonNegativeFloat,
+    Part,
+    Positive,
+    PositiveFloat,
+    Share,
+    Wide,
+)
+
+#: A number of parts that each take memory of their own, such as groupings of a training step.
+Few = Annotated[int, Meta(ge=1, le=1_000)]
 
 #: More than `low` positives, and at most `high`; null for no upper bound.
 Band = tuple[NonNegative, Positive | None]
@@ -65,15 +77,15 @@ class OffersConfig(Part, frozen=True):
             "simple": OfferModel(group_by=False, mask_net=False, bilinear=False),
         }
     )
-    dim: Positive = 100
-    user_meta: Positive = 5
-    offer_meta: Positive = 3
-    layers: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (100, 50)
+    dim: Annotated[int, Meta(ge=1, le=4_096)] = 100
+    user_meta: Few = 5
+    offer_meta: Few = 3
+    layers: Annotated[tuple[Wide, ...], Meta(min_length=1, max_length=32)] = (100, 50)
     dropout: Share = 0.1
     l1: NonNegativeFloat = 3e-7
     share_tables: bool = False
-    negatives: Positive = 4
-    augmentations: Positive = 3
+    negatives: Few = 4
+    augmentations: Few = 3
     mean_attributes: PositiveFloat = 2.0
     or_share: Annotated[float, Meta(ge=0, le=1)] = 0.4
     max_per_day: Positive = 8
@@ -93,12 +105,12 @@ class TasksConfig(Part, frozen=True):
     """
 
     attributes: tuple[str, ...] = ()
-    top: Positive = 250
+    top: Annotated[int, Meta(ge=1, le=100_000)] = 250
     source: Literal["train", "valid", "test"] = "train"
     bands: dict[str, Band] = msgspec.field(
         default_factory=lambda: {"popular": (200, None), "cold": (10, 200)}
     )
-    similar: Positive = 40
+    similar: Few = 40
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.bands.items():

@@ -44,7 +44,7 @@ def _name_the_keys(path: list[str], raw: Any) -> list[str]:
         named.append(step)
         if isinstance(raw, Mapping):
             raw = raw.get(step)
-        elif isinstance(raw, list) and step.isdigit():
+        elif isinstance(raw, list) and step.isdigit() and int(step) < len(raw):
             raw = raw[int(step)]
     return named
 

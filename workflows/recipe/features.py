@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from models.config import NonNegative, Part, Positive
+from models.config import Buckets, Length, NonNegative, Part, Positive
 
 
 class VocabularyRule(Part, frozen=True):
@@ -20,7 +20,7 @@ class VocabularyRule(Part, frozen=True):
 
     min_count: Positive = 1
     max_values: Positive | None = None
-    oov_buckets: Positive = 1
+    oov_buckets: Buckets = 1
 
 
 class Feature(Part, frozen=True):
@@ -48,7 +48,7 @@ class Feature(Part, frozen=True):
     kind: Literal["category", "categories", "number", "label", "weights"] = "category"
     separator: Annotated[str, Meta(min_length=1)] | None = None
     weights: str | None = None
-    null: Literal["error", "median", "mean"] | float = "error"
+    null: Literal["error", "median", "mean"] | Annotated[float, Meta(ge=-1e18, le=1e18)] = "error"
     indicator: bool = False
     input: bool = True
     vocabulary: VocabularyRule | None = None
@@ -119,7 +119,7 @@ class History(Part, frozen=True):
     """
 
     columns: tuple[str, ...]
-    max_len: Positive = 50
+    max_len: Length = 50
     keep: Literal["latest", "earliest"] = "latest"
     before: Literal["event", "second", "day", "others"] = "event"
     seed: NonNegative = 1

@@ -12,7 +12,7 @@ import yaml
 
 from workflows.errors import RecipeError
 from workflows.recipe.explain import explain
-from workflows.recipe.text import Loader, nearest
+from workflows.recipe.text import LONGEST, Loader, nearest
 from workflows.recipe.whole import Recipe
 
 #: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
@@ -53,8 +53,10 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
         RecipeError: names file, line, field, what was expected and what came.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         raw = yaml.load(text, Loader)
+    except RecursionError:
+        raise RecipeError(f"{path} cannot be read as YAML: it is nested too deeply.") from None
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:  # of tags such as !!int
         raise RecipeError(
             f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
@@ -68,6 +70,24 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
         _override(raw, override)
     where = " --set ".join([str(path), *overrides])
     return parse(raw, where=where, text=text)
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a recipe file.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+        RecipeError: it is no regular file, or too large to be a recipe.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path} is no regular file. Name the YAML file of a recipe.")
+    size = path.stat().st_size
+    if size > LONGEST:
+        raise RecipeError(
+            f"{path} has {size:,} bytes; a recipe has at most {LONGEST:,}. Raw data belongs in "
+            "files of its own, which `sources:` names."
+        )
+    return path.read_text(encoding="utf-8")
 
 
 def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
@@ -183,6 +203,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
     try:
         at[last] = yaml.load(value, Loader)
+    except RecursionError:
+        raise RecipeError(f"--set {key}: the value is nested too deeply.") from None
     except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
             f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"

@@ -11,6 +11,8 @@ from models.config import NonNegative, Part, Positive
 #: What a column's cells are: seconds, numbers, text, or lists of text.
 Cells = Literal["time", "number", "text", "lists"]
 Text = Annotated[str, Meta(min_length=1)]
+#: A level of a path. Deeper ones are no categories of a shop but a damaged separator.
+Depth = Annotated[int, Meta(ge=1, le=100)]
 
 
 class Join(Part, frozen=True):
@@ -90,7 +92,7 @@ class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
     gives: ClassVar[Cells] = "number"
 
     part: Literal["sin", "cos"]
-    offset: int = -1
+    offset: Annotated[int, Meta(ge=-12, le=12)] = -1
 
 
 class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
@@ -128,8 +130,8 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
     reads: ClassVar[Cells] = "text"
     gives: ClassVar[Cells] = "text"
 
-    level: Positive
-    levels: Positive
+    level: Depth
+    levels: Depth
     separator: Text = "."
 
     def __post_init__(self) -> None:
@@ -151,10 +153,10 @@ class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
     gives: ClassVar[Cells] = "text"
     fitted: ClassVar[bool] = True
 
-    k: Positive
+    k: Annotated[int, Meta(ge=1, le=10_000)]
     seed: NonNegative = 1
-    sample: Positive = 500_000
-    digits: NonNegative = 0
+    sample: Annotated[int, Meta(ge=1, le=100_000_000)] = 500_000
+    digits: Annotated[int, Meta(ge=0, le=15)] = 0
 
 
 class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):

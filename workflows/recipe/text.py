@@ -9,6 +9,11 @@ from typing import Any
 
 import yaml
 
+#: A recipe of thousands of columns stays far below these. PyYAML reads about 100 kB a second.
+LONGEST, _NODES, _DEPTH = 1_000_000, 200_000, 100
+_INTEGERS = range(-(2**63), 2**63)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750,
@@ -22,16 +27,44 @@ class Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the root; refuse one that is too large, aliases counted as what they repeat."""
+        node = super().get_single_node()
+        if node is not None:
+            _refuse_large(node)
+        return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth = getattr(self, "_depth", 0) + 1
+        if self._depth > _DEPTH:
+            raise _refused(f"nested more than {_DEPTH} deep", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise _refused("half of a surrogate pair is no character", node.start_mark)
+        return value
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        digits = self.construct_scalar(node)
+        if len(digits) > 20 or int(digits) not in _INTEGERS:
+            problem = "an integer beyond 64 bits; put it in quotes if it is an id"
+            raise _refused(problem, node.start_mark)
+        return int(digits)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be text", key.start_mark
-                )
+                raise _refused("a key must be text", key.start_mark)
+            if _SURROGATE.search(key.value):
+                raise _refused("half of a surrogate pair is no character", key.start_mark)
             if key.value in lines:
                 problem = f"{key.value!r} stands here a second time, after line {lines[key.value]}"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                raise _refused(problem, key.start_mark)
             lines[key.value] = key.start_mark.line + 1
         self.flatten_mapping(node)
         return {k.value: self.construct_object(v, deep=deep) for k, v in node.value}
@@ -48,6 +81,45 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|nan|NaN))$"),
     list("-+.0123456789"),
 )
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+def _refuse_large(root: yaml.Node) -> None:
+    """Refuse a document that aliases make large: nine aliases of nine, nine times over, are 9^9.
+
+    Raises:
+        ConstructorError: it has too many nodes, or a node contains itself.
+    """
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    stack = [(root, False)]
+    while stack:
+        node, is_counted = stack.pop()
+        children = _children(node)
+        if is_counted:
+            open_nodes.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > _NODES:
+                problem = f"more than {_NODES:,} values, aliases counted each time"
+                raise _refused(problem, node.start_mark)
+        elif id(node) in open_nodes:
+            raise _refused("a value contains itself, by an anchor", node.start_mark)
+        elif id(node) not in sizes:
+            open_nodes.add(id(node))
+            stack.append((node, True))
+            stack += [(child, False) for child in children]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
