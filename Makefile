@@ -12,6 +12,7 @@ SHELL := bash
 .SUFFIXES:
 
 RECIPE ?= movielens-100k
+RECIPE_IS_OF := $(origin RECIPE)
 RUN ?=
 DEVICE ?= auto
 SET ?=
@@ -57,7 +58,9 @@ endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
 VERBS := fetch etl train tune evaluate export index recommend serve load triton report doctor
-ARGS = --recipe '$(RECIPE)' $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
+# a run that is named remembers its recipe, so that only one that is asked for is passed, too
+ARGS = $(if $(and $(RUN),$(filter file,$(RECIPE_IS_OF))),,--recipe '$(RECIPE)' )
+ARGS += $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
 .PHONY: $(VERBS)

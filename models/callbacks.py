@@ -6,6 +6,7 @@ no retrieval metric (issue models#673). Here `val_recall@10` is what evaluate wo
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from models.columns import Columns
 from models.retriever import BrokenModel
 from models.trial import STEADY_KS, Trial, mean_of_steady
 from models.two_tower import TwoTower
+
+log = logging.getLogger(__name__)
 
 Logs = dict[str, float] | None
 
@@ -147,23 +150,36 @@ class Clock(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Note the epoch."""
-        hidden = ("loss_batch", "regularization_loss")
-        metrics = {n: float(v) for n, v in (logs or {}).items() if n not in hidden}
-        self.epochs.append(Epoch(epoch, metrics, round(time.perf_counter() - self.start, 3)))
+        seconds = round(time.perf_counter() - self.start, 3)
+        self.epochs.append(Epoch(epoch, measured(logs), seconds))
+
+
+def measured(logs: Logs) -> dict[str, float]:
+    """Return the metrics of an epoch's logs, without what Merlin adds for itself."""
+    hidden = ("loss_batch", "regularization_loss")
+    return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """One bar over all steps, off when nobody is looking.
+    """One bar over all steps on a terminal; elsewhere a line an epoch, unless nobody wants them.
+
+    Put it after the clock.
 
     Args:
         epochs: at most this many.
-        shown: metrics to show beside the bar.
+        shown: metrics to show beside the bar, and in the lines.
+        clock: what was measured.
+        lines: whether to log a line an epoch where there is no terminal.
     """
 
-    def __init__(self, epochs: int, shown: Sequence[str]) -> None:
+    def __init__(
+        self, epochs: int, shown: Sequence[str], clock: Clock, *, lines: bool = True
+    ) -> None:
         super().__init__()
         self.epochs = epochs
         self.shown = shown
+        self.clock = clock
+        self.lines = lines
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Open the bar."""
@@ -178,7 +194,12 @@ class Progress(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Show the epoch's figures."""
         figures = {n: f"{v:.4f}" for n, v in (logs or {}).items() if n in self.shown}
-        self.bar.set_postfix({"epoch": epoch + 1, **figures})
+        if not self.bar.disable:
+            self.bar.set_postfix({"epoch": epoch + 1, **figures})
+        elif self.lines:
+            told = ", ".join(f"{name} {figure}" for name, figure in figures.items())
+            seconds = self.clock.epochs[-1].seconds
+            log.info("epoch %s of %s: %s, %.1f s", epoch + 1, self.epochs, told, seconds)
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Close the bar."""

@@ -62,6 +62,7 @@ class Fit:
         validation: None where there is no validation part: then the last epoch is the best.
         checkpoint: where to keep each epoch; None for nowhere.
         clock: what was measured.
+        lines: whether a line an epoch is logged where there is no terminal.
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Fit:
     validation: Validation | None
     checkpoint: Checkpoint | None = None
     clock: Clock = field(default_factory=Clock)
+    lines: bool = True
 
     def __post_init__(self) -> None:
         self.keep = KeepBest(self.train.monitor, self.train.patience)
@@ -154,7 +156,8 @@ class Fit:
         return [callback, self.keep]
 
     def _after(self) -> list[Any]:
-        progress = Progress(self.train.epochs, ("loss", self.train.monitor))
+        shown = ("loss", self.train.monitor)
+        progress = Progress(self.train.epochs, shown, self.clock, lines=self.lines)
         if self.checkpoint is None:
             return [progress]
         return [WriteCheckpoint(self.checkpoint, self.clock, self.keep), progress]

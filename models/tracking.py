@@ -1,21 +1,115 @@
-"""Keras callbacks that carry parameters, metrics and artefacts to a tracker."""
+"""Trackers of a fit: parameters, metrics of every epoch and artefacts go to MLflow or TensorBoard.
+
+A tracker never ends a fit. Its first fault, be it a server that is down or a disk that is full, is
+one warning, and the tracker is left alone from then on.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import tensorflow as tf
 
-from models.callbacks import Logs
+from models.callbacks import Logs, measured
 from models.config import TrackingConfig
+
+log = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+#: MLflow would try a server that is down for minutes, at every call.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+#: How many parameters MLflow takes at a time.
+_PARAMETERS = 100
+
+
+class Book(Protocol):
+    """Where a tracker writes."""
+
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open a run."""
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of an epoch, which counts from 0."""
+
+    def add(self, folder: Path) -> None:
+        """Add the files of a folder as artefacts, where the tracker keeps such."""
+
+    def end(self, status: Status) -> None:
+        """Close the run."""
+
+
+class Tracker(tf.keras.callbacks.Callback):
+    """A callback that writes into a book as long as the book can be written.
+
+    Args:
+        name: of the tracker, for the warning.
+        book: what to write into.
+    """
+
+    def __init__(self, name: str, book: Book) -> None:
+        super().__init__()
+        self.name = name
+        self.book = book
+        self.begun = False
+        self.lost = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Open the run."""
+        self.begun = True
+        self._safely(lambda: self.book.begin(self.model))
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write the epoch."""
+        metrics = measured(logs)
+        self._safely(lambda: self.book.note(epoch, metrics))
+
+    def add(self, folder: Path) -> None:
+        """Add the files of a folder as artefacts."""
+        if self.begun:
+            self._safely(lambda: self.book.add(folder))
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Close the run as what the block ends with: well, with an error, or by Ctrl-C."""
+        status: Status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            if self.begun:
+                self._safely(lambda: self.book.end(status))
+
+    def _safely(self, write: Callable[[], None]) -> None:
+        if self.lost:
+            return
+        try:
+            write()
+        except Exception as error:
+            self.lost = True
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning(
+                "%s cannot be written to, and the fit goes on without it: %s",
+                self.name,
+                reason if len(reason) <= 300 else f"{reason[:300]}…",
+            )
 
 
 def tracker(
     config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path
-) -> tf.keras.callbacks.Callback:
+) -> Tracker:
     """Return the callback of a tracker.
 
     Args:
@@ -28,50 +122,95 @@ def tracker(
         ModuleNotFoundError: the tracker's library is not installed.
     """
     if config.kind == "tensorboard":
-        return tf.keras.callbacks.TensorBoard(str(folder / "tensorboard"))
-    return MLflow(config, run=run, params=params, folder=folder)
+        return Tracker("TensorBoard", TensorBoard(folder / "tensorboard"))
+    uri = config.uri or (folder / "mlruns").resolve().as_uri()
+    return Tracker(f"MLflow at {uri}", MLflow(uri, config.experiment, run, params))
 
 
-class MLflow(tf.keras.callbacks.Callback):
-    """A run of MLflow: parameters, every epoch's metrics; artefacts by `log_folder`.
+class TensorBoard:
+    """Event files for TensorBoard.
 
     Args:
-        config: `uri` is a tracking server or a folder; empty for `mlruns` in the run's folder.
-        run: name of the run.
-        params: nested parameters.
-        folder: of the run.
+        folder: where they lie.
     """
 
-    def __init__(
-        self, config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path
-    ) -> None:
-        super().__init__()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open the files and write the graph of the model."""
+        self.callback = tf.keras.callbacks.TensorBoard(str(self.folder))
+        self.callback.set_model(model)
+        self.callback.on_train_begin()
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the epoch."""
+        self.callback.on_epoch_begin(epoch)
+        self.callback.on_epoch_end(epoch, dict(metrics))
+
+    def add(self, folder: Path) -> None:
+        """Add nothing: TensorBoard has no artefacts."""
+
+    def end(self, status: Status) -> None:
+        """Close the files."""
+        self.callback.on_train_end()
+
+
+class MLflow:
+    """A run of MLflow.
+
+    The client's own functions are used, not MLflow's global run, which MLflow itself would close as
+    finished when the process ends.
+
+    Args:
+        uri: a tracking server or a folder.
+        experiment: its name; made where it is not there.
+        run: name of the run.
+        params: nested parameters.
+    """
+
+    def __init__(self, uri: str, experiment: str, run: str, params: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks for consent
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         import mlflow  # the `tracking` extra: only who asks for it needs it
 
+        for chatty in ("mlflow", "urllib3"):  # they tell each attempt; the tracker tells the last
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         self.mlflow = mlflow
-        self.params_to_log = params
-        self.run_name = run
-        mlflow.set_tracking_uri(config.uri or (folder / "mlruns").resolve().as_uri())
-        mlflow.set_experiment(config.experiment)
+        self.uri, self.experiment, self.name, self.params = uri, experiment, run, params
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Open the run."""
-        self.run = self.mlflow.start_run(run_name=self.run_name)
-        self.mlflow.log_params(dict(_flat(self.params_to_log)))
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open the run and log its parameters."""
+        from mlflow.entities import Param
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
+        there = self.client.get_experiment_by_name(self.experiment)
+        experiment = (
+            there.experiment_id if there else self.client.create_experiment(self.experiment)
+        )
+        self.run_id = self.client.create_run(experiment, run_name=self.name).info.run_id
+        params = [Param(name, str(value)) for name, value in _flat(self.params)]
+        for first in range(0, len(params), _PARAMETERS):
+            self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the epoch. MLflow's names have no `@`."""
-        metrics = {name.replace("@", "_at_"): float(v) for name, v in (logs or {}).items()}
-        self.mlflow.log_metrics(metrics, step=epoch)
+        from mlflow.entities import Metric
 
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Close the run."""
-        self.mlflow.end_run()
+        now = int(time.time() * 1000)
+        found = [
+            Metric(name.replace("@", "_at_"), value, now, epoch) for name, value in metrics.items()
+        ]
+        self.client.log_batch(self.run_id, metrics=found)
 
-    def log_folder(self, folder: Path) -> None:
+    def add(self, folder: Path) -> None:
         """Add the files of a folder as artefacts."""
-        self.mlflow.MlflowClient().log_artifacts(self.run.info.run_id, str(folder))
+        self.client.log_artifacts(self.run_id, str(folder))
+
+    def end(self, status: Status) -> None:
+        """Close the run."""
+        self.client.set_terminated(self.run_id, status)
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

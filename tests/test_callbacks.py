@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import math
+import re
 import sys
 
 import numpy as np
@@ -196,16 +198,29 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
-def test_progress_is_shown_to_people_only(monkeypatch, stream):
-    screen = stream()
+def test_progress_is_a_bar_on_a_terminal_and_a_line_an_epoch_elsewhere(monkeypatch, caplog, stream):
+    screen, clock = stream(), Clock()
     monkeypatch.setattr(sys, "stderr", screen)
-    fit([0.25, 0.75], Progress(2, ("loss", "val_recall@10")))
+    with caplog.at_level(logging.INFO):
+        fit([0.25, 0.75], clock, Progress(2, ("loss", "val_recall@10"), clock))
     shown = screen.getvalue()
     if stream is Terminal:
         assert "2/2" in shown
         assert "val_recall@10=0.7500" in shown
+        assert caplog.messages == []
     else:
         assert shown == ""
+        told = r"epoch {} of 2: loss \d+\.\d{{4}}, val_recall@10 0\.{}, \d+\.\d s"
+        for line, epoch, value in zip(caplog.messages, (1, 2), ("2500", "7500"), strict=True):
+            assert re.fullmatch(told.format(epoch, value), line), line
+
+
+def test_progress_of_a_trial_tells_no_epochs(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with caplog.at_level(logging.INFO):
+        fit([0.25, 0.75], clock, Progress(2, ("loss",), clock, lines=False))
+    assert caplog.messages == []
 
 
 def test_seen_items_are_left_out(model, valid):

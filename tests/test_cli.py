@@ -338,10 +338,13 @@ def test_a_stage_that_is_missing_stale_or_damaged_is_one_paragraph(
         assert is_one_paragraph(err), err
         return err
 
-    assert "runs/tiny/etl is not there yet. Run `two-tower etl` (or `make etl`) first" in refused()
+    absent = "runs/tiny/etl is not there yet. Run `two-tower etl --recipe raw/tiny.yaml` (or `make"
+    assert absent in refused()
     assert two_tower("etl", "--recipe", "raw/tiny.yaml")[0] == 0
     stale = refused("--set", "vocabulary.min_count=2")
-    assert "runs/tiny/etl was made from another recipe: vocabulary changed since" in stale
+    changed = "runs/tiny/etl was made from another recipe: vocabulary.min_count was 1 and is 2 now"
+    assert changed in stale
+    assert "two-tower etl --recipe raw/tiny.yaml --set vocabulary.min_count=2` (or `make" in stale
     Path("runs/tiny/etl/statistics.json").write_text("{}")
     assert "runs/tiny/etl/statistics.json is not the file that its manifest desc" in refused()
     Path("runs/tiny/etl/manifest.json").write_text("{")
@@ -371,7 +374,7 @@ def test_doctor_tells_facts_as_json_and_as_a_table() -> None:
     done = shell("doctor", "--device", "cpu", "--json")
     told = json.loads(done.stdout)
     assert done.returncode == (2 if told["faults"] else 0)
-    assert told["device"] == {"kind": "cpu", "why": "asked for by --device"}
+    assert told["devices"]["etl"] == {"kind": "cpu", "why": "asked for by --device"}
     assert "nvtabular" in told["versions"]
     table = shell("doctor", "--device", "cpu")
     for said in ("python", "nvtabular", "cpu (asked for by --device)", "processors", "wrong"):
@@ -381,5 +384,5 @@ def test_doctor_tells_facts_as_json_and_as_a_table() -> None:
 def test_doctor_exits_2_where_something_is_wrong(two_tower: Run) -> None:
     code, out, _ = two_tower("doctor", "--device", "gpu", "--json")
     assert code == 2
-    assert json.loads(out)["device"] is None
+    assert list(json.loads(out)["devices"]) == ["other verbs"]
     assert "asks for a GPU" in json.loads(out)["faults"][0]

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from workflows import device as devices
 from workflows import doctor as doctors
+from workflows.device import Device
 from workflows.doctor import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +32,8 @@ def modest_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sound_machine_has_no_faults(tmp_path: Path) -> None:
     found = doctor(runs=tmp_path / "runs")
     assert found.faults == []
-    assert found.device is not None
-    assert found.device.kind == "cpu"
+    assert {device.kind for device in found.devices.values()} == {"cpu"}
+    assert list(found.devices) == ["etl", "train", "tune", "evaluate", "export", "other verbs"]
     assert found.versions["nvtabular"] == metadata.version("nvtabular")
     assert found.facts["processors"] == str(len(os.sched_getaffinity(0)))
     kibibytes = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
@@ -87,19 +89,28 @@ def test_two_versions_that_do_not_go_together(
     )
 
 
-def test_a_gpu_without_cudf_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctors.devices, "count_gpus", lambda: (2, "NVML found 2 devices"))
-    monkeypatch.setattr(doctors.devices, "_LOOKERS", ())
-    faults = doctor().faults
-    assert faults == [
-        "NVML found 2 devices, but cudf is not installed: NVTabular would run on the CPU. Use the "
-        "NGC Merlin container (docker/Dockerfile.gpu), or --device cpu."
+def test_a_gpu_that_a_verb_cannot_use_is_told_and_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = devices._Fault("cuDF is not installed here", "Get it")
+    monkeypatch.setattr(devices, "count_gpus", lambda: (2, "NVML found 2 devices"))
+    monkeypatch.setattr(devices, "NEEDS", {"etl": lambda: fault, "train": lambda: None})
+    found = doctor()
+    assert found.faults == []
+    assert found.devices == {
+        "etl": Device("cpu", "no GPU for etl: cuDF is not installed here; NVML found 2 devices"),
+        "train": Device("gpu", "NVML found 2 devices"),
+        "other verbs": Device("cpu", "no GPU is needed"),
+    }
+    refused = doctor(requested="gpu")
+    assert list(refused.devices) == ["train", "other verbs"]
+    assert refused.faults == [
+        "--device asks for a GPU, but cuDF is not installed here; NVML found 2 devices. Get it, or "
+        "use --device cpu."
     ]
 
 
 def test_a_device_that_cannot_be_had_is_a_fault_and_no_crash() -> None:
     found = doctor(requested="gpu")
-    assert found.device is None
+    assert list(found.devices) == ["other verbs"]
     assert len(found.faults) == 1
     assert found.faults[0].startswith("--device asks for a GPU, but CUDA_VISIBLE_DEVICES is ''")
 

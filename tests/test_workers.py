@@ -18,7 +18,7 @@ from workflows.device import Device
 from workflows.errors import DataError, DeviceError, RecipeError
 from workflows.etl import Engine, encode, etl
 from workflows.etl.memory import Memory
-from workflows.etl.workers import hired
+from workflows.etl.workers import hired, local_cluster
 from workflows.store import Store
 
 PART = 10
@@ -94,13 +94,7 @@ def test_parts_are_one_table_in_the_order_of_rows(world: World, expected: dict[s
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.LocalCluster]:
     """Return a scheduler and two worker processes on loopback."""
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as cluster:
+    with local_cluster(2, memory_limit=2**30) as cluster:
         yield cluster
 
 

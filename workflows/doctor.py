@@ -16,6 +16,8 @@ from workflows.device import Device
 from workflows.errors import DeviceError
 from workflows.store import versions
 
+#: Stands for the verbs that use no GPU.
+OTHER_VERBS = "other verbs"
 _NEEDED = ("tensorflow", "nvtabular", "merlin.models", "merlin.core", "msgspec", "pyarrow")
 
 
@@ -25,13 +27,13 @@ class Diagnosis:
 
     Attributes:
         versions: of Python and packages.
-        device: what `--device` would give, or None if it cannot be had.
+        devices: verb → what it would run on; without the verbs that cannot have what is asked for.
         facts: name → what was found.
         faults: what is wrong, each with its remedy; empty when all is well.
     """
 
     versions: dict[str, str]
-    device: Device | None
+    devices: dict[str, Device]
     facts: dict[str, str]
     faults: list[str]
 
@@ -43,19 +45,9 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
         requested: the device asked for.
         runs: where runs are written.
     """
-    faults: list[str] = []
-    device: Device | None = None
-    try:  # before looking for packages, which imports the folders they lie in
-        device = devices.choose(requested)
-    except DeviceError as error:
-        faults.append(str(error))
+    # before looking for packages, which imports the folders they lie in
+    chosen, faults = _devices(requested)
     faults += [*_python_faults(), *_package_faults(), *_version_faults()]
-    n_gpus, seen = devices.count_gpus()
-    if n_gpus and importlib.util.find_spec("cudf") is None:
-        faults.append(
-            f"{seen}, but cudf is not installed: NVTabular would run on the CPU. Use the NGC "
-            "Merlin container (docker/Dockerfile.gpu), or --device cpu."
-        )
     free = shutil.disk_usage(_existing(runs)).free
     if free < 1 << 30:
         faults.append(f"only {free >> 20} MiB are free for {runs}: free some, or choose --run.")
@@ -64,7 +56,20 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB",
         "free disk": f"{free >> 30} GiB",
     }
-    return Diagnosis(versions(), device, facts, faults)
+    return Diagnosis(versions(), chosen, facts, faults)
+
+
+def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
+    """Return the device of each verb as the verb itself would choose it, and what is wrong."""
+    chosen: dict[str, Device] = {}
+    faults: list[str] = []
+    for verb in (*devices.NEEDS, OTHER_VERBS):
+        try:
+            chosen[verb] = devices.decided(requested, verb=verb)
+        except DeviceError as error:
+            faults += [text for text in [str(error)] if text not in faults]
+    devices.choose("cpu")  # nothing here needs a GPU, and no package may look for one
+    return chosen, faults
 
 
 def _existing(path: Path) -> Path:

@@ -29,6 +29,8 @@ import msgspec
 import pyarrow as pa
 
 from models import atomic
+from workflows.asked import Asked
+from workflows.changed import changes
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
 from workflows.recipe import Recipe, parse
@@ -41,6 +43,8 @@ MANIFEST = "manifest.json"
 #: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
 #: work done again at another speed leaves later stages fresh.
 TIMES = "times.json"
+#: Beside the stages, while a fit is not finished: what `train --resume` goes on from.
+CHECKPOINT = ".train.checkpoint"
 #: What each stage reads of the recipe, and which earlier stages it reads.
 PARTS: dict[str, tuple[str, ...]] = {
     "etl": (
@@ -147,10 +151,16 @@ class Draft:
 
 
 class Store:
-    """The stage folders of one run."""
+    """The stage folders of one run.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: where they lie.
+        asked: what the user typed, for the commands that messages name.
+    """
+
+    def __init__(self, root: Path, asked: Asked | None = None) -> None:
         self.root = root
+        self.asked = asked or Asked()
 
     def folder(self, stage: str) -> Path:
         """Return where a stage's finished output lies (whether or not it is there)."""
@@ -177,6 +187,7 @@ class Store:
             draft = Draft(aside)
             try:
                 yield draft
+                draft.options |= self.asked.options(self.root)
                 _sign(draft, stage, recipe, device, inputs)
                 if final.is_symlink():
                     log.warning(
@@ -202,17 +213,16 @@ class Store:
         Raises:
             MissingStage, StaleInput, ArtifactError: each names the command that mends it.
         """
-        manifest = self._manifest(stage)
-        redo = f"Run `two-tower {stage}` (or `make {stage}`) again."
+        manifest = self.manifest(stage)
+        redo = f"Run {self.asked.command(stage)} again."
         if manifest.parts_hash != recipe.digest(*PARTS[stage]):
-            now = recipe.to_dict()
-            changed = [p for p in PARTS[stage] if _at(manifest.recipe, p) != _at(now, p)]
+            own = f" Or take the run's own recipe: {self.asked.own}." if self.asked.own else ""
             raise StaleInput(
-                f"{self.folder(stage)} was made from another recipe: {', '.join(changed)} changed "
-                f"since. {redo}"
+                f"{self.folder(stage)} was made from another recipe: "
+                f"{changes(PARTS[stage], manifest.recipe, recipe.to_dict())}. {redo}{own}"
             )
         for name, digest in manifest.inputs.items():
-            if self._manifest(name).digest != digest:
+            if self.manifest(name).digest != digest:
                 raise StaleInput(
                     f"{self.folder(stage)} was made from an earlier {name} stage than the one in "
                     f"{self.folder(name)}. {redo}"
@@ -226,7 +236,7 @@ class Store:
         Raises:
             MissingStage, ArtifactError: there is none.
         """
-        return self._manifest(stage).digest
+        return self.manifest(stage).digest
 
     def recipe(self, stage: str) -> Recipe:
         """Return the recipe that a finished stage was made from.
@@ -234,15 +244,18 @@ class Store:
         Raises:
             MissingStage, ArtifactError: there is none.
         """
-        return parse(self._manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
+        return parse(self.manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
 
-    def _manifest(self, stage: str) -> Manifest:
+    def manifest(self, stage: str) -> Manifest:
+        """Return what a finished stage says of itself, unchecked.
+
+        Raises:
+            MissingStage, ArtifactError: there is none that can be read.
+        """
         folder = self.folder(stage)
         self._mend(stage)
         if not folder.is_dir():
-            raise MissingStage(
-                f"{folder} is not there yet. Run `two-tower {stage}` (or `make {stage}`) first."
-            )
+            raise MissingStage(f"{folder} is not there yet. Run {self.asked.command(stage)} first.")
         try:
             if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
                 raise FileNotFoundError(errno.ENOENT, "No such file, or no regular one")
@@ -250,7 +263,7 @@ class Store:
         except (OSError, msgspec.DecodeError) as error:
             raise ArtifactError(
                 f"{folder / MANIFEST} cannot be read ({error}); the stage is half-written or "
-                f"damaged. Remove {folder} and run `two-tower {stage}` again."
+                f"damaged. Remove {folder} and run {self.asked.command(stage)} again."
             ) from None
 
     def _check_files(self, stage: str, manifest: Manifest, *, deep: bool, redo: str) -> None:
@@ -321,13 +334,6 @@ class Store:
         except OSError:
             return None
         return fact.st_ino, fact.st_mtime_ns
-
-
-def _at(recipe: Any, path: str) -> Any:
-    """Return what stands at `train` or `evaluate.ks` of a recipe's plain data, None if nothing."""
-    for step in path.split("."):
-        recipe = recipe.get(step) if isinstance(recipe, dict) else None
-    return recipe
 
 
 def _lock(descriptor: int, root: Path) -> None:

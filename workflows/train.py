@@ -5,6 +5,7 @@ Models that learn nothing (popularity, content) are built, measured and kept in 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from models.checkpoint import Checkpoint
 from models.config import PopularityConfig
 from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
-from models.tracking import MLflow, tracker
+from models.tracking import Tracker, tracker
 from models.two_tower import Model, TwoTower
 from models.warm_start import WarmStartError, grown
 from workflows.artifacts import TrainFiles, apply_prior, build_model, load_weights
@@ -28,7 +29,7 @@ from workflows.device import Device
 from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
-from workflows.store import PARTS, Store
+from workflows.store import CHECKPOINT, PARTS, Store
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def train(
         DataError: the loss became NaN.
     """
     start = time.perf_counter()
-    with store.write("train", recipe, device) as draft:
+    with contextlib.ExitStack() as open_books, store.write("train", recipe, device) as draft:
         prepared = Prepared.open(store, recipe)
         _seed(recipe.train.seed)
         model = build_model(recipe, prepared)
@@ -89,8 +90,10 @@ def train(
         if prior:
             apply_prior(model, prepared, prior, as_of="valid")
         fit = _prepare(model, recipe, prepared, _checkpoint(recipe, store, warm_start))
-        log.info("training on %s rows, %s", f"{fit.batches.n_rows:,}", device.why)
+        log.info("training on %s rows", f"{fit.batches.n_rows:,}")
         extra = _trackers(recipe, store)
+        for track in extra:
+            open_books.enter_context(track.following())
         best = _run(fit, recipe, [*callbacks, *extra], resume=resume)
         files = TrainFiles(draft.folder)
         if recipe.prior:
@@ -103,8 +106,7 @@ def train(
         epochs = fit.clock.epochs
         files.write_history(epochs)
         for track in extra:
-            if isinstance(track, MLflow):
-                track.log_folder(draft.folder)
+            track.add(draft.folder)
         draft.rows = {"train": fit.batches.n_rows, "epochs": len(epochs)}
         draft.metrics = best.metrics
     if fit.checkpoint:
@@ -130,7 +132,7 @@ def _checkpoint(recipe: Recipe, store: Store, warm_start: Store | None) -> Check
     parts = [recipe.digest(*PARTS["train"]), store.read("etl", recipe, deep=False).digest]
     if warm_start:
         parts.append(warm_start.digest("train"))
-    return Checkpoint(store.root / ".train.checkpoint", " ".join(parts))
+    return Checkpoint(store.root / CHECKPOINT, " ".join(parts))
 
 
 def _take_over(model: Model, prepared: Prepared, earlier: Store) -> None:
@@ -175,7 +177,7 @@ def _prepare(model: Model, recipe: Recipe, prepared: Prepared, checkpoint: Check
     )
 
 
-def _trackers(recipe: Recipe, store: Store) -> list[tf.keras.callbacks.Callback]:
+def _trackers(recipe: Recipe, store: Store) -> list[Tracker]:
     if recipe.tracking is None:
         return []
     try:

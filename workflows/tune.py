@@ -91,8 +91,11 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
                 # a sampler's own place in its draws is lost with the process
                 seed = np.random.SeedSequence([recipe.train.seed, number]).generate_state(1)[0]
                 study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+                begun = time.perf_counter()
                 study.optimize(lambda t: _value(t, searched, prepared, validation), n_trials=1)
                 bar.update()
+                if bar.disable:  # nobody looks at a terminal
+                    log.info("%s, %.1f s", _line(study, recipe), time.perf_counter() - begun)
         tried = [_tried(t) for t in _done(study)]
         best = max(tried, key=lambda t: -1.0 if t.value is None else t.value)
         if best.value is None:
@@ -113,6 +116,20 @@ def _with_space(recipe: Recipe) -> Recipe:
     ordered = history is not None and recipe.time is not None and history.before != "others"
     space = usual_space(ordered=ordered)
     return msgspec.structs.replace(recipe, tune=msgspec.structs.replace(recipe.tune, space=space))
+
+
+def _line(study: optuna.Study, recipe: Recipe) -> str:
+    """Say what the last trial tried and gave, and what is the best so far."""
+    done = _done(study)
+    last, values = _tried(done[-1]), [t.value for t in map(_tried, done) if t.value is not None]
+    settings = ", ".join(f"{name}={_short(value)}" for name, value in last.settings.items())
+    gave = "diverged" if last.value is None else f"{recipe.train.monitor} {last.value:.4f}"
+    best = f" (best {max(values):.4f})" if values else ""
+    return f"trial {len(done)} of {recipe.tune.trials}: {gave}{best}; {settings}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _study(recipe: Recipe, store: Store) -> optuna.Study:
@@ -182,6 +199,7 @@ def _value(
         train=chosen.train,
         rates=chosen.optimizer,
         validation=validation,
+        lines=False,
     )
     try:
         best = fit.run()

@@ -98,7 +98,7 @@ class OfferFit:
                 *watch,
                 *([keep] if self.pairs else []),
                 self.clock,
-                Progress(self.train.epochs, ("loss", MONITOR)),
+                Progress(self.train.epochs, ("loss", MONITOR), self.clock),
             ],
         )
         if self.pairs is None:

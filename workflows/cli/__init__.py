@@ -62,7 +62,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a terminal lacks are escaped there
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.getLogger("workflows").setLevel(logging.INFO)
+    for ours in ("models", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors
     try:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from workflows.cli.call import Call
 from workflows.cli.show import show
 
+if TYPE_CHECKING:
+    from workflows.device import Device
+
 
 def report(call: Call) -> None:
     """Write one HTML page and a model card about the finished run."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(device)
     from workflows.report import report
 
     result = report(recipe, store, device)
@@ -24,13 +29,23 @@ def doctor(call: Call) -> None:
     from workflows.doctor import doctor
 
     diagnosis = doctor(requested=None if call.device_name == "auto" else call.device_name)
-    found = diagnosis.device
     rows = {
         **diagnosis.versions,
         **diagnosis.facts,
-        "device": f"{found.kind} ({found.why})" if found else "none",
+        **_devices(diagnosis.devices),
         "wrong": "\n".join(diagnosis.faults) or "nothing",
     }
     show(diagnosis, call, rows)
     if diagnosis.faults:
         raise typer.Exit(2)
+
+
+def _devices(found: dict[str, Device]) -> dict[str, str]:
+    """Return one row for the verbs that run on the same device for the same reason."""
+    shown: dict[str, list[str]] = {}
+    for verb, device in found.items():
+        why = device.why.replace(f" for {verb}:", ":")
+        shown.setdefault(f"{device.kind} ({why})", []).append(verb)
+    return {f"device of {', '.join(verbs)}": text for text, verbs in shown.items()} or {
+        "device": "none"
+    }

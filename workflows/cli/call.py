@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from workflows.cli.interrupt import interruptible
+
 if TYPE_CHECKING:
+    from workflows.asked import Asked
     from workflows.device import Device
     from workflows.recipe import Recipe
+    from workflows.remembered import Remembered
     from workflows.store import Store
+
+
+log = logging.getLogger(__name__)
+
+#: Verbs that make a run from a recipe; all others find the recipe in the run.
+_FROM_RECIPE = ("fetch", "sample", "etl", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +34,11 @@ class Call:
     recipe_name: Annotated[
         str,
         typer.Option(
-            "--recipe", help="A name in recipes/ or a .yaml file; NAME:VARIANT for a variant."
+            "--recipe",
+            help="A name in recipes/ or a .yaml file; NAME:VARIANT for a variant. Default: what "
+            "the run was made with, settings included; for etl in a checkout movielens-100k.",
         ),
-    ] = "movielens-100k"
+    ] = ""
     run: Annotated[
         str, typer.Option("--run", help="Folder runs/<RUN>, or a path. Default: the recipe's name.")
     ] = ""
@@ -35,37 +48,116 @@ class Call:
         typer.Option("--set", help="Override a recipe field: train.epochs=3. May be repeated."),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    #: Which verb it is; empty for a process that calls several.
+    verb: str = ""
 
     def device(self) -> Device:
         """Decide the device of this process. Before anything heavy is imported."""
         from workflows import device
 
-        return device.choose(None if self.device_name == "auto" else self.device_name)
+        requested = None if self.device_name == "auto" else self.device_name
+        return device.choose(requested, verb=self.verb)
 
-    def open(self, *, offers: bool = False) -> tuple[Recipe, Store, Path]:
-        """Return the recipe, the run, and the folder of raw data.
+    def open(
+        self, device: Device | None = None, *, offers: bool = False
+    ) -> tuple[Recipe, Store, Path]:
+        """Return the recipe, the run, and the folder of raw data; say so before the verb begins.
 
         Args:
+            device: of this process; None for a verb that looks for none.
             offers: whether the verb knows what to do with models of offers.
         """
-        from workflows import recipe as recipes
         from workflows.errors import RecipeError
+        from workflows.remembered import refuse_another
 
-        name, _, variant = self.recipe_name.partition(":")
-        path = recipes.find(name)
-        recipe = recipes.load(path, self.settings or [], variant=variant)
+        recipe, store, data = self._opened()
         if recipe.offers and not offers:
             raise RecipeError(
                 f"recipe {recipe.name} has models of offers, not two towers: ask `audience` and "
                 "`similar-offers`."
             )
-        return recipe, self.store(self.run or recipe.name), (path.parent / recipe.data).resolve()
+        if self.verb == "etl":
+            refuse_another(store, recipe, store.asked)
+        on = f", device {device.kind} ({device.why})" if device else ""
+        log.info("two-tower %s: recipe %s, run %s%s", self.verb, recipe.name, store.root, on)
+        return recipe, store, data
 
     def store(self, run: str) -> Store:
         """Return a run by its name in runs/, or by its path."""
         from workflows.store import Store
 
-        return Store(Path(run) if "/" in run else Path("runs") / run)
+        return Store(_folder(run))
+
+    def root(self) -> Path:
+        """Return the folder of the run, whether or not it is there.
+
+        Raises:
+            RecipeError: neither run nor recipe is named, or there is no such recipe.
+        """
+        return _folder(self.run or self._read()[0].name)
+
+    def _opened(self) -> tuple[Recipe, Store, Path]:
+        """Return recipe, run and raw data: by the recipe that is named, else by the run's own."""
+        from workflows import recipe as recipes
+        from workflows.asked import Asked
+        from workflows.store import Store
+
+        asked = Asked(self.verb, self.recipe_name, self.run, tuple(self.settings or ()))
+        found = self._remembered(asked)
+        if found is None:
+            recipe, path = self._read()
+            store = Store(_folder(self.run or recipe.name), dataclasses.replace(asked, file=path))
+            return recipe, store, recipes.data_folder(recipe, path)
+        store = Store(self.root(), dataclasses.replace(asked, file=found.file))
+        where = str(store.folder(found.stage))
+        recipe = recipes.overridden(found.recipe, asked.settings, where=where)
+        return recipe, store, recipes.data_folder(recipe, found.file or store.root)
+
+    def _remembered(self, asked: Asked) -> Remembered | None:
+        """Return the recipe of the run; None for a verb that is given one, or makes the run.
+
+        Raises:
+            MissingStage: the run that is named is not there.
+        """
+        from workflows import remembered
+        from workflows.errors import MissingStage
+        from workflows.store import Store
+
+        if self.recipe_name or self.verb in _FROM_RECIPE:
+            return None
+        store = Store(self.root(), asked)
+        found = remembered.of_run(store, self.verb)
+        if found is None and self.run:
+            raise MissingStage(
+                f"{store.root} holds no finished stage. Run {asked.command('etl')} first, or name "
+                f"another run (in runs/: {_runs()})."
+            )
+        return found
+
+    def _read(self) -> tuple[Recipe, Path]:
+        """Return the recipe that is named, or the default one of a checkout, and its file."""
+        from workflows import recipe as recipes
+        from workflows.errors import RecipeError
+
+        named = self.recipe_name or recipes.default_name()
+        if not named:
+            known = ", ".join(recipes.known_names())
+            or_run = "" if self.verb in _FROM_RECIPE else f", or --run (in runs/: {_runs()})"
+            raise RecipeError(
+                f"{self.verb or 'two-tower'} is not told what to work on. Give --recipe with a "
+                f"name ({known}) or a .yaml file{or_run}."
+            )
+        name, _, variant = named.partition(":")
+        path = recipes.find(name)
+        return recipes.load(path, self.settings or [], variant=variant), path
+
+
+def _runs() -> str:
+    return ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/etl"))) or "none"
+
+
+def _folder(run: str) -> Path:
+    return Path(run) if "/" in run else Path("runs") / run
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -73,13 +165,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     Keyword-only parameters of the function, annotated for typer, are options of this verb alone.
     """
-    fields = dataclasses.fields(Call)
+    fields = [field for field in dataclasses.fields(Call) if field.name != "verb"]
+    verb = function.__name__.replace("_", "-")
     shared = get_type_hints(Call, include_extras=True)
     own = inspect.signature(function, eval_str=True).parameters.values()
 
     def called(**options: Any) -> None:
-        call = Call(**{field.name: options.pop(field.name) for field in fields})
-        function(call, **options)
+        call = Call(**{field.name: options.pop(field.name) for field in fields}, verb=verb)
+        with interruptible(call):
+            function(call, **options)
 
     parameters = [
         inspect.Parameter(f.name, _KEYWORD, default=f.default, annotation=shared[f.name])

@@ -60,7 +60,7 @@ def etl(
 ) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
-    recipe, store, data = call.open(offers=True)
+    recipe, store, data = call.open(device, offers=True)
     from workflows.etl import Engine, etl
 
     earlier = call.store(grow_from) if grow_from else None

@@ -24,7 +24,7 @@ def serve(
 ) -> None:
     """Answer over HTTP, with a page at /; a newer export takes over without a break."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(device)
     from workflows.serve import serve
 
     result = serve(recipe, store, device, host=host, port=port, watch=watch)
@@ -50,7 +50,7 @@ def load(
     name: Annotated[str, typer.Option(help="Of the collection. Default: the recipe's.")] = "",
 ) -> None:
     """Load the items into a vector database, to be asked by users' embeddings."""
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(call.device())
     from workflows.load import database_named, load
 
     result = load(recipe, store, to=database_named(to), place=place, name=name)
@@ -70,8 +70,8 @@ def triton(
     to: Annotated[str, typer.Option(help="Folder. Default: runs/<RUN>/triton.")] = "",
 ) -> None:
     """Write a model repository for Triton: raw values of users in, raw ids of items out."""
-    call.device()
-    recipe, store, _ = call.open()
+    device = call.device()
+    recipe, store, _ = call.open(device)
     from workflows.triton import triton
 
     result = triton(recipe, store, to=Path(to) if to else store.root / "triton")

@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
     device = call.device()
-    recipe, store, _ = call.open(offers=True)
+    recipe, store, _ = call.open(device, offers=True)
     if recipe.offers:
         offers.refuse(recipe, {"--resume": resume, "--warm-start": warm_start})
         offers.train(call, recipe, store, device)
@@ -53,7 +53,7 @@ def evaluate(
 ) -> None:
     """Rank the test part with the two-tower and its baselines, and compare."""
     device = call.device()
-    recipe, store, _ = call.open(offers=True)
+    recipe, store, _ = call.open(device, offers=True)
     if recipe.offers:
         offers.refuse(recipe, {"--min-lift": min_lift})
         offers.evaluate(call, recipe, store, device)
@@ -76,7 +76,7 @@ def evaluate(
 def tune(call: Call) -> None:
     """Search hyper-parameters on the validation part; an interrupted search goes on."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(device)
     from workflows.tune import tune
 
     result = tune(recipe, store, device)
@@ -99,7 +99,7 @@ def export(
 ) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
-    recipe, store, _ = call.open(offers=True)
+    recipe, store, _ = call.open(device, offers=True)
     if recipe.offers:
         offers.refuse(recipe, {"--as-of": as_of})
         offers.export(call, recipe, store, device)

@@ -29,7 +29,7 @@ def index(
 ) -> None:
     """Make the export's items searchable, and prove recall and latency."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(device)
     from workflows.index import index
 
     result = index(recipe, store, device, add=Path(add) if add else None)
@@ -75,7 +75,7 @@ def recommend(
 ) -> None:
     """Rank items for users by the export; strangers get the recipe's fallback."""
     device = call.device()
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(device)
     from workflows.exported import Wish
     from workflows.recommend import Order, Ranker, format_named, recommend
 
@@ -125,7 +125,7 @@ def similar_items(
     deny: _Deny = None,
 ) -> None:
     """List the items most like one, by the export's embeddings without the item bias."""
-    recipe, store, _ = call.open()
+    recipe, store, _ = call.open(call.device())
     from workflows.exported import Export, Wish
     from workflows.store import ANSWERING
 
@@ -139,8 +139,7 @@ _Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.
 
 def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """Rank users for an offer, by the export of a recipe with `offers`."""
-    call.device()
-    recipe, store, _ = call.open(offers=True)
+    recipe, store, _ = call.open(call.device(), offers=True)
     from workflows.offers.audience import audience
     from workflows.store import ANSWERING
 
@@ -153,8 +152,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
 
 def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """List the offers most like one that is defined by a single attribute."""
-    call.device()
-    recipe, store, _ = call.open(offers=True)
+    recipe, store, _ = call.open(call.device(), offers=True)
     from workflows.offers.audience import similar
     from workflows.store import ANSWERING
 

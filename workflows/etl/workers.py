@@ -7,6 +7,7 @@ the raw files and the run folder under the paths of this process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import deque
@@ -27,9 +28,14 @@ from workflows.etl.memory import Memory
 LOOPBACK = "127.0.0.1:0"
 #: How long a scheduler may take to answer.
 TIMEOUT = "10s"
+#: Seconds that a worker may take to end; it takes one where the machine is idle.
+CLOSING = 30.0
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
+Closed = TypeVar("Closed", bound=Any)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,11 @@ def hired(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator
         with ThreadPoolExecutor(cores) as executor:
             yield Workers(executor, cores)
         return
-    with _cluster(dask, number, device, memory) as cluster, _client(cluster) as client:
+    with (
+        _quiet(),
+        _cluster(dask, number, device, memory) as cluster,
+        _client(cluster) as client,
+    ):
         there = client.scheduler_info()["workers"]
         yield Workers(client, max(1, number or len(there)), are_elsewhere=True)
 
@@ -106,22 +116,17 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
     """Yield what a client connects to."""
     if dask == "local":
         n = number or os.cpu_count() or 1
-        with distributed.LocalCluster(
-            n_workers=n,
-            threads_per_worker=1,
-            memory_limit=memory.limit // n,
-            host="127.0.0.1",
-            dashboard_address=LOOPBACK,
-            silence_logs=logging.ERROR,
-        ) as cluster:
+        with local_cluster(n, memory_limit=memory.limit // n) as cluster:
             yield cluster
     elif dask == "cuda":
         if device.kind != "gpu":
             raise DeviceError(f"--dask cuda needs a GPU, and this process has none: {device.why}.")
         from dask_cuda import LocalCUDACluster  # not exercised on a GPU in CI
 
-        with LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK) as cluster:
-            yield cluster
+        with _closed(
+            LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK)
+        ) as gpus:
+            yield gpus
     elif "://" in dask:
         yield dask
     else:
@@ -129,6 +134,38 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
             f"--dask is {dask!r}; expected local, cuda, or a scheduler such as "
             "tcp://127.0.0.1:8786."
         )
+
+
+class _PatientNanny(distributed.Nanny):
+    """Starts and ends a worker process, and lets it take its time to end.
+
+    Dask's own kills a worker after three seconds, which a busy machine needs, and fails if the
+    killed one is not gone within another one.
+    """
+
+    async def close(self, timeout: float = CLOSING, reason: str = "nanny-close") -> Any:
+        return await super().close(timeout=max(timeout, CLOSING), reason=reason)
+
+
+@contextmanager
+def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalCluster]:
+    """Yield a scheduler and worker processes on this machine.
+
+    Args:
+        n: how many workers.
+        memory_limit: bytes that each may take.
+    """
+    cluster = distributed.LocalCluster(
+        n_workers=n,
+        threads_per_worker=1,
+        memory_limit=memory_limit,
+        host="127.0.0.1",
+        dashboard_address=LOOPBACK,
+        silence_logs=logging.CRITICAL,
+        worker_class=_PatientNanny,
+    )
+    with _closed(cluster):
+        yield cluster
 
 
 @contextmanager
@@ -140,5 +177,29 @@ def _client(cluster: Any) -> Iterator[distributed.Client]:
             f"No Dask scheduler answers at {cluster} ({error}). Start one with `dask scheduler`, "
             "or use --dask local."
         ) from None
-    with client:
+    with _closed(client):
         yield client
+
+
+@contextmanager
+def _closed(what: Closed) -> Iterator[Closed]:
+    """Close a client or a cluster at the end; one that does not close in time fails nothing."""
+    try:
+        yield what
+    finally:
+        try:
+            what.close(timeout=2 * CLOSING)
+        except (asyncio.TimeoutError, OSError) as error:  # all results are there already
+            log.warning("Dask did not stop in %s s: %r", 2 * CLOSING, error)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask from telling how its processes come and go; what fails a job is raised."""
+    dask = logging.getLogger("distributed")
+    level = dask.level
+    dask.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        dask.setLevel(level)

@@ -64,7 +64,7 @@ def train(recipe: Recipe, store: Store, device: Device) -> OffersTrainResult:
         pairs = offering.pairs("valid")
         for name in offering.config.models:
             fit = prepared_fit(offering, name, pairs)
-            log.info("%s: %s rows an epoch, %s", name, f"{len(fit.batches.order):,}", device.why)
+            log.info("%s: %s rows an epoch", name, f"{len(fit.batches.order):,}")
             best[name] = _run(fit, name)
             epochs = fit.clock.epochs
             rates[name] = len(fit.batches.order) / min(e.seconds for e in epochs)

@@ -16,7 +16,16 @@ from workflows.recipe.filters import (
     TopUsers,
     UsersWith,
 )
-from workflows.recipe.reading import find, load, parse, replaced
+from workflows.recipe.reading import (
+    data_folder,
+    default_name,
+    find,
+    known_names,
+    load,
+    overridden,
+    parse,
+    replaced,
+)
 from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import (
     ByUser,
@@ -69,8 +78,12 @@ __all__ = [
     "TopValues",
     "UsersWith",
     "VocabularyRule",
+    "data_folder",
+    "default_name",
     "find",
+    "known_names",
     "load",
+    "overridden",
     "parse",
     "replaced",
 ]

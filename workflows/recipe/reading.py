@@ -18,6 +18,11 @@ from workflows.recipe.whole import Recipe
 #: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
 #: random, not because it is old: on MovieLens-100K 200 in place of 50 gain 0.005 recall@10.
 BAG = 200
+#: Where the recipes of this package lie: in its wheel, or at the top of a checkout.
+_SHIPPED = Path(__file__).parent / "shipped"
+_CHECKOUT = Path(__file__).parents[2] / "recipes"
+#: The recipe of the first commands: what a verb works by in a checkout where none is named.
+FIRST = "movielens-100k"
 
 
 def find(name: str) -> Path:
@@ -30,15 +35,41 @@ def find(name: str) -> Path:
         if Path(name).is_file():
             return Path(name).resolve()
         raise RecipeError(f"There is no recipe file {name}. Working folder: {Path.cwd()}.")
-    folders = [Path("recipes"), Path(__file__).parents[2] / "recipes"]
+    folders = _folders()
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return (folder / f"{name}.yaml").resolve()
-    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    known = known_names()
     raise RecipeError(
         f"There is no recipe {name!r}; {nearest(name, known)}known: {', '.join(known) or 'none'}. "
         "A recipe of your own is given by its path, ending in .yaml."
     )
+
+
+def _folders() -> list[Path]:
+    return [Path("recipes"), _SHIPPED if _SHIPPED.is_dir() else _CHECKOUT]
+
+
+def known_names() -> list[str]:
+    """Return the names that `find` knows."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def default_name() -> str:
+    """Return the recipe of a verb that is given none: the first one in a checkout, else none."""
+    return FIRST if Path("recipes", f"{FIRST}.yaml").is_file() else ""
+
+
+def data_folder(recipe: Recipe, path: Path) -> Path:
+    """Return the folder of a recipe's raw files.
+
+    Args:
+        recipe: says where, relative to its own folder.
+        path: its file. A recipe inside an installed package is taken to lie in `recipes/` of the
+            working folder: nobody's data belongs into the package.
+    """
+    home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
+    return (home / recipe.data).resolve()
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
@@ -88,6 +119,24 @@ def _text_of(path: Path) -> str:
             "files of its own, which `sources:` names."
         )
     return path.read_text(encoding="utf-8")
+
+
+def overridden(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
+    """Return a recipe with texts such as `train.epochs=3` laid over it.
+
+    Args:
+        recipe: the others' values.
+        overrides: as of `load`. A block that gets another `kind` loses its other fields, which
+            belong to the kind before.
+        where: where the recipe comes from, for error messages.
+
+    Raises:
+        RecipeError: as `load`.
+    """
+    raw = recipe.to_dict()
+    for override in overrides:
+        _override(raw, override, whole=True)
+    return parse(raw, where=" --set ".join([where, *overrides]))
 
 
 def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
@@ -191,21 +240,27 @@ def _refuse_infinite(value: Any, at: str = "$") -> None:
             _refuse_infinite(part, f"{at}[{number}]")
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> None:
+    """Set one field. In a whole recipe, a new kind takes the place of the block of another."""
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")
     *parents, last = key.strip().split(".")
     at = raw
     for parent in parents:
-        at = at.setdefault(parent, {})
+        if at.get(parent) is None:  # a whole recipe says so of what is left out
+            at[parent] = {}
+        at = at[parent]
         if not isinstance(at, dict):
             raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
     try:
-        at[last] = yaml.load(value, Loader)
+        new = yaml.load(value, Loader)
     except RecursionError:
         raise RecipeError(f"--set {key}: the value is nested too deeply.") from None
     except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
             f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"
         ) from None
+    if whole and last == "kind" and at.get("kind") != new:
+        at.clear()
+    at[last] = new

@@ -1,0 +1,49 @@
+"""What has changed between two recipes, told field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+#: How many fields a message tells, and how many signs of a value.
+_TOLD, _WIDTH = 4, 60
+
+
+def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which fields differ, and both values of each; the first few where they are many.
+
+    Args:
+        parts: of the recipe that count, such as `train` or `evaluate.ks`.
+        then, now: the recipes as plain data.
+    """
+    found = [
+        f"{path} was {_shown(before)} and is {_shown(after)} now"
+        for part in parts
+        for path, before, after in _differences(part, _at(then, part), _at(now, part))
+    ]
+    more = f", and {len(found) - _TOLD} more fields" if len(found) > _TOLD else ""
+    return "; ".join(found[:_TOLD]) + more
+
+
+def _differences(path: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the path of each field that differs, and both values."""
+    if isinstance(then, dict) and isinstance(now, dict) and then.get("kind") == now.get("kind"):
+        for key in dict.fromkeys((*then, *now)):
+            yield from _differences(f"{path}.{key}", then.get(key), now.get(key))
+    elif then != now:
+        yield path, then, now
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a recipe as text that fits into a sentence."""
+    text = "absent" if value is None else msgspec.json.encode(value).decode()
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+
+
+def _at(recipe: Any, path: str) -> Any:
+    """Return what stands at `train` or `evaluate.ks` of a recipe's plain data, None if nothing."""
+    for step in path.split("."):
+        recipe = recipe.get(step) if isinstance(recipe, dict) else None
+    return recipe

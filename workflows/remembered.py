@@ -1,0 +1,90 @@
+"""The recipe that a run remembers: verbs after etl work by it, unless they are told another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.asked import DIGEST, FILE, Asked
+from workflows.errors import MissingStage, RecipeError, StaleInput
+from workflows.recipe import Recipe
+from workflows.store import INPUTS, Manifest, Store
+
+#: What asks an export.
+_OF_EXPORT = ("recommend", "similar-items", "audience", "similar-offers", "serve", "load", "triton")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The recipe of a finished stage.
+
+    Attributes:
+        stage: whose manifest holds it.
+        recipe: with the settings that the stage was made with.
+        file: the recipe's file as it lay then; None where that is not known.
+    """
+
+    stage: str
+    recipe: Recipe
+    file: Path | None
+
+
+def of_run(store: Store, verb: str) -> Remembered | None:
+    """Return the recipe of the newest stage that a verb reads; None if none is there.
+
+    Raises:
+        StaleInput, ArtifactError: that stage cannot be used.
+    """
+    for stage in _newest_first(verb):
+        try:
+            manifest = store.manifest(stage)
+        except MissingStage:
+            continue
+        recipe = store.recipe(stage)
+        try:
+            store.read(stage, recipe, deep=False)
+        except StaleInput:
+            if stage == "index":  # an index of an earlier export is left aside by who reads it
+                continue
+            raise
+        return Remembered(stage, recipe, _file(store, manifest))
+    return None
+
+
+def _newest_first(verb: str) -> tuple[str, ...]:
+    if verb in _OF_EXPORT:
+        return ("index", "export", "train", "etl")
+    reads = INPUTS.get(verb, ())
+    earlier = ("train", "etl") if "export" in reads else ()
+    return (*reversed(reads), *earlier)
+
+
+def _file(store: Store, manifest: Manifest) -> Path | None:
+    told = manifest.options.get(FILE)
+    return (store.root / told).resolve() if told else None
+
+
+def refuse_another(store: Store, recipe: Recipe, asked: Asked) -> None:
+    """Refuse to write etl over a run that another recipe file made.
+
+    The same file may have been edited since, and a copy of it is no other recipe.
+
+    Raises:
+        RecipeError: it names both files.
+    """
+    try:
+        manifest = store.manifest("etl")
+    except MissingStage:
+        return
+    before, now = _file(store, manifest), asked.options(store.root)
+    if before is None or not now or asked.file is None or before == asked.file.resolve():
+        return
+    if manifest.options.get(DIGEST) == now[DIGEST]:
+        return
+    name = manifest.recipe.get("name")
+    same = f"also called {name!r}" if name == recipe.name else f"called {recipe.name!r}"
+    raise RecipeError(
+        f"{store.root} was made by the recipe file {before}, and {asked.file} is another one, "
+        f"{same}. Give it a run of its own: `two-tower etl --recipe {asked.recipe} --run NAME`; "
+        f"or remove {store.root} first, if that run is not needed any more."
+    )
