@@ -175,7 +175,7 @@ class Store:
             MissingStage, StaleInput, ArtifactError: of the stages that this one reads.
         """
         for name in INPUTS[stage]:
-            self._manifest(name)  # a missing stage is refused before anything is written
+            self.manifest(name)  # a missing stage is refused before anything is written
         with _explained(self.root), self._locked():
             # no other process writes this run now, so the block reads the inputs that are signed
             inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
