@@ -16,16 +16,8 @@ from workflows.recipe.filters import (
     TopUsers,
     UsersWith,
 )
-from workflows.recipe.reading import (
-    data_folder,
-    default_name,
-    find,
-    known_names,
-    load,
-    overridden,
-    parse,
-    replaced,
-)
+from workflows.recipe.finding import data_folder, default_name, find, known_names
+from workflows.recipe.reading import load, overridden, parse, replaced
 from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import (
     ByUser,
