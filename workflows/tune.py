@@ -128,7 +128,7 @@ def _line(study: optuna.Study, recipe: Recipe) -> str:
     return f"trial {len(done)} of {recipe.tune.trials}: {gave}{best}; {settings}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
