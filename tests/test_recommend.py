@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from tiny_run import CPU, Run, Tiny
 import workflows.recommend.shards as module
 from models.two_tower import TwoTower
 from workflows.artifacts import load_model
+from workflows.catalogue import split_rule
 from workflows.errors import DataError, MissingStage
 from workflows.exported import Export, Wish
 from workflows.prepared import Prepared
@@ -163,8 +165,34 @@ def test_lists_hold_only_what_is_wished(run):
 def test_rules_and_ids_that_fit_nothing_are_refused(run):
     with pytest.raises(DataError, match=r"--only 'colour=red': expected column=value, with one of"):
         asked(run, "u6", only=("colour=red",))
-    with pytest.raises(DataError, match="There is no item 'xyz' in 'item_id'"):
-        asked(run, "u6", deny=("001", "xyz"))
+    for rule, said in (
+        ("genres=aa", "no item has 'aa' in 'genres'. Did you mean 'a'?"),
+        ("price=2.6", "no item has '2.6' in 'price'. The nearest number is 2.5."),
+        ("price=cheap", "'cheap' is no number"),
+    ):
+        with pytest.raises(DataError) as caught:
+            asked(run, "u6", only=(rule,))
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["price=0.5", "price=0.50", "price=5e-1", "price= 0.5"])
+def test_numbers_of_a_rule_are_compared_as_numbers(run, rule):
+    assert lists_of(asked(run, "u7", k=100, keep_seen=True, only=(rule,)))["u7"] == ["002"]
+
+
+def test_denied_ids_of_no_item_are_counted_and_hide_nothing(run, caplog):
+    with caplog.at_level(logging.WARNING):
+        denied = asked(run, "u7", k=100, deny=("xyz", "001", "abc"))
+    assert [r.getMessage() for r in caplog.records] == [
+        "--deny: 2 of 3 ids are of no item in the catalogue and hide nothing, such as 'xyz'"
+    ]
+    assert denied == asked(run, "u7", k=100, deny=("001",))
+
+
+def test_a_column_may_hold_an_equals_sign():
+    assert split_rule("a=b=c", ["a", "a=b"]) == ("a=b", "c")
+    assert split_rule("a=b=c", ["a"]) == ("a", "b=c")
+    assert split_rule("b=c", ["a"]) is None
 
 
 def test_similar_items_leave_the_item_itself_out(run):
@@ -217,6 +245,19 @@ def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
         rtol=1e-5,
     )
     assert lists_of(found[0])["u6"] == lists_of(asked(run, "u6", k=K))["u6"]
+
+
+def test_what_a_file_of_strangers_does_not_tell_is_named_once(run, tmp_path, caplog):
+    (tmp_path / "people.csv").write_text("user_id,city,notes\nu6,Oslo,x\nnew,Oslo,y\n")
+    order = Order(file=tmp_path / "people.csv")
+    copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
+    with caplog.at_level(logging.WARNING):
+        recommend(copy.recipe, copy.store, CPU, wish=Wish(k=2), order=order)
+    passed_over, missing = [record.getMessage() for record in caplog.records]
+    assert passed_over.endswith("1 columns are no features here and are passed over: 'notes'")
+    assert "which count as missing for 1 of 2 users, who are in no table: " in missing
+    assert all(repr(name) in missing for name in ("age", "shop", "history_item_id"))
+    assert "'city'" not in missing
 
 
 def test_lists_of_items_are_allowed_and_denied(run, tmp_path):

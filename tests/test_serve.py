@@ -253,7 +253,6 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "deny": [
         *((value, "body.deny") for value in (None, "001", 1, {}, False, ["001"] * 1001)),
         *(([value], "body.deny[0]") for value in (None, 1, [], {}, "", "x" * 1001, "\ud800")),
-        (["001", "nope"], "deny[1]"),
         (["001", "003", ""], "body.deny[2]"),
     ],
     "users": [
@@ -328,7 +327,6 @@ GETS: list[tuple[str, int, str]] = [
     *((f"/recommend/u6?keep_seen={v}", 422, "query.keep_seen") for v in ("2", "x", "")),
     *((f"/recommend/u6?only={v}", 422, "only[0]") for v in ("", "x", "a=b", "%00", "%ff")),
     ("/recommend/u6?deny=", 422, "query.deny[0]"),
-    ("/recommend/u6?deny=nope", 422, "deny[0]"),
     ("/recommend/u6?K=5", 422, "query.K"),
     ("/recommend/u6?user=5", 422, "query.user"),
     (f"/recommend/{'x' * 1001}", 422, "path.user"),

@@ -24,6 +24,7 @@ from models.retriever import Bools, Floats, Ints, Retriever
 from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.lookup import Lookup
 from workflows.recipe import Recipe
+from workflows.recipe.text import nearest
 from workflows.store import Store
 
 log = logging.getLogger(__name__)
@@ -198,24 +199,85 @@ class Catalogue:
     def meets(self, rule: str) -> Bools:
         """Return which items meet a rule `column=value`, bool [n_items].
 
+        Numbers are compared as such: `price=4.0` is `price=4`.
+
         Raises:
-            DataError: no such column.
+            DataError: no such column, or no number where one is needed.
         """
-        name, equals, value = rule.partition("=")
+        name, value = self._parsed(rule)
+        column = self.items[name].combine_chunks()
+        if not pa.types.is_list(column.type):
+            equal = pc.equal(column, _like(value, column.type, rule)).fill_null(False)
+            return equal.to_numpy(zero_copy_only=False)
+        hits = pc.equal(column.flatten(), _like(value, column.type.value_type, rule))
+        mask = np.zeros(len(column), bool)
+        mask[pc.list_parent_indices(column).filter(hits.fill_null(False)).to_numpy()] = True
+        return mask
+
+    def refuse_vain(self, rules: Sequence[str]) -> None:
+        """Refuse a rule that no item meets.
+
+        Raises:
+            DataError: there is one; the message names the value that is nearest to it.
+        """
+        for rule in rules:
+            if not self.meets(rule).any():
+                name, value = self._parsed(rule)
+                raise DataError(
+                    f"--only {rule!r}: no item has {value!r} in {name!r}. "
+                    f"{self._nearest(name, value)}Correct the rule, or leave it out."
+                )
+
+    def _parsed(self, rule: str) -> tuple[str, str]:
+        """Return the column and the value of a rule."""
         readable = [c for c in self.items.column_names if c in self.recipe.features]
-        if not equals or name not in readable:
+        parsed = split_rule(rule, readable)
+        if parsed is None:
             raise DataError(
                 f"--only {rule!r}: expected column=value, with one of the columns "
                 f"{', '.join(readable)}."
             )
+        return parsed
+
+    def _nearest(self, name: str, value: str) -> str:
         column = self.items[name].combine_chunks()
-        if pa.types.is_list(column.type):
-            hits = pc.equal(column.flatten().cast(pa.string()), value).fill_null(False)
-            mask = np.zeros(len(column), bool)
-            mask[pc.list_parent_indices(column).filter(hits).to_numpy()] = True
-            return mask
-        equal = pc.equal(column.cast(pa.string()), value).fill_null(False)
-        return equal.to_numpy(zero_copy_only=False)
+        values = (column.flatten() if pa.types.is_list(column.type) else column).unique()
+        values = values.drop_null()
+        if pa.types.is_string(values.type):
+            return nearest(value, values.to_pylist())
+        if not len(values):
+            return ""
+        numbers = values.to_numpy().astype(np.float64)
+        close = numbers[np.abs(numbers - float(value)).argmin()]
+        return f"The nearest number is {close:g}. "
+
+
+def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
+    """Return column and value of `column=value`; None if it begins with none of the columns.
+
+    The name of a column may hold `=`, too.
+    """
+    fits = [name for name in columns if rule.startswith(f"{name}=")]
+    if not fits:
+        return None
+    name = max(fits, key=len)
+    return name, rule[len(name) + 1 :]
+
+
+def _like(value: str, kind: pa.DataType, rule: str) -> pa.Scalar:
+    """Return the value of a rule as what a column holds.
+
+    Raises:
+        DataError: it is no number, and the column holds numbers.
+    """
+    if pa.types.is_string(kind):
+        return pa.scalar(value, kind)
+    try:
+        return pa.scalar(float(value), pa.float64()).cast(kind, safe=False)
+    except ValueError:
+        raise DataError(
+            f"--only {rule!r}: {value!r} is no number. Give one, such as 4.5."
+        ) from None
 
 
 def _is_indexed(store: Store, recipe: Recipe) -> bool:

@@ -46,7 +46,7 @@ class Wish:
         k: list length; shorter where fewer items remain.
         keep_seen: show what the user had before the cut, too.
         only: rules `column=value` that every item meets; of a column of lists, one value of a cell.
-        deny: raw item ids that nobody is shown.
+        deny: raw item ids that nobody is shown; those of no item do not matter.
         allow: the only raw item ids that are shown; None for all.
     """
 
@@ -314,7 +314,8 @@ class Export:
             among[self.catalogue.rows_of(wish.allow)] = True
             mask &= among
         if wish.deny:
-            mask[self.catalogue.rows_of(wish.deny)] = False
+            denied = self.catalogue.find(pa.array(wish.deny, pa.string()))
+            mask[denied[denied >= 0]] = False  # what is not there need not be hidden
         return None if mask.all() else mask
 
     def table(self, answers: Answers) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from workflows import separated
+from workflows import handed_columns, separated
 from workflows.embedding import NUMBERS, TEXTS, typed
 from workflows.errors import DataError
 from workflows.recipe import Recipe
@@ -28,21 +28,17 @@ def read(path: Path, recipe: Recipe, key: str, columns: Sequence[str]) -> pa.Tab
         path: a .csv or .parquet file.
         recipe: what each column is.
         key: the id column, which must be there.
-        columns: that may be there, too.
+        columns: that may be there, too; others are passed over, and named in a warning.
 
     Raises:
-        DataError: no such file; a column that is missing or unknown; a cell that is not what the
-            recipe says; an id that is missing or stands there twice.
+        DataError: no such file; no id column; a cell that is not what the recipe says; an id that
+            is missing or stands there twice.
     """
-    table = _read(path, [key, *columns])
+    raws = handed_columns.raw_names(recipe, [key, *columns]).values()
+    table = _read(path, [key, *columns, *(raw for of in raws for raw in of)])
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
-    strange = [name for name in table.column_names if name not in (key, *columns)]
-    if key not in table.column_names or strange:
-        wrong = f"column {strange[0]!r} is unknown" if strange else f"there is no column {key!r}"
-        raise DataError(
-            f"{path}: {wrong}. Expected {key!r} and, if you like, {', '.join(columns)}."
-        )
+    table = handed_columns.chosen(table, recipe, key, columns, str(path))
     table = as_told(table, recipe, str(path))
     _refuse_bad_ids(table[key], key, path)
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -130,8 +130,13 @@ def similar_items(
     from workflows.store import ANSWERING
 
     wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
-    lists = store.steadily(ANSWERING, lambda: Export.open(store, recipe).similar(item, wish))
-    show_list(lists, call)
+
+    def answer() -> list[dict[str, Any]]:
+        export = Export.open(store, recipe)
+        export.catalogue.refuse_vain(wish.only)
+        return export.similar(item, wish)
+
+    show_list(store.steadily(ANSWERING, answer), call)
 
 
 _Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.")]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from workflows import raw_rows
+from workflows import handed_columns, raw_rows
+from workflows.catalogue import split_rule
 from workflows.errors import DataError
 from workflows.exported import Export, Wish
 from workflows.recipe import Recipe
@@ -84,20 +85,41 @@ def asked(order: Order, export: Export) -> tuple[np.ndarray[Any, Any], pa.Table 
         everywhere = occasion.take(pa.array(np.zeros(len(users), np.int64)))
         others = {n: told[n] for n in told.column_names if n not in occasion.column_names}
         told = pa.table({**others, **{n: everywhere[n] for n in everywhere.column_names}})
+    if order.file and told.num_columns:
+        _tell_missing(order.file, users, told.column_names, export)
     return users, told if told.num_columns else None
+
+
+def _tell_missing(
+    file: Path, users: np.ndarray[Any, Any], given: Sequence[str], export: Export
+) -> None:
+    """Warn of what a file does not say about people of no table, or says in part."""
+    recipe = export.recipe
+    inputs = [name for name in export.query_tower.inputs if name != recipe.user_id]
+    strangers = int((export.rows_of_users(users) < 0).sum())
+    if strangers:
+        among = f"{strangers:,} of {len(users):,} users, who are in no table"
+        handed_columns.tell_missing(given, inputs, recipe, str(file), among=among)
+        return
+    for step in recipe.derive:
+        if step.of in given and step.to in inputs and step.to not in given:
+            log.warning(
+                "%s gives %r, but not %r%s: that stays as it is in the table of users",
+                *(file, step.of, step.to, handed_columns.derived(step.to, recipe)),
+            )
 
 
 def _context(rules: Sequence[str], recipe: Recipe, tellable: Sequence[str]) -> pa.Table:
     """Return `column=value` rules as a table of one row."""
     values = {}
     for rule in rules:
-        name, equals, value = rule.partition("=")
-        if not equals or name not in tellable:
+        parsed = split_rule(rule, tellable)
+        if parsed is None:
             raise DataError(
                 f"--context {rule!r}: expected column=value, with one of the columns "
                 f"{', '.join(tellable)}."
             )
-        values[name] = pa.array([value])
+        values[parsed[0]] = pa.array([parsed[1]])
     return raw_rows.as_told(pa.table(values), recipe, "--context")
 
 
@@ -107,6 +129,8 @@ def with_files(wish: Wish, order: Order, export: Export) -> Wish:
     Raises:
         DataError: a file that cannot be read, or that allows nothing.
     """
+    export.catalogue.refuse_vain(wish.only)
+    _tell_unknown(wish.deny, export)
     if order.deny_file:
         wish = replace(wish, deny=(*wish.deny, *_known(order.deny_file, export)))
     if order.allow_file:
@@ -118,6 +142,16 @@ def with_files(wish: Wish, order: Order, export: Export) -> Wish:
             )
         wish = replace(wish, allow=allow)
     return wish
+
+
+def _tell_unknown(deny: Sequence[str], export: Export) -> None:
+    """Say how many ids of --deny are those of no item."""
+    unknown = [item for item in deny if export.catalogue.find(pa.array([item]))[0] < 0]
+    if unknown:
+        log.warning(
+            "--deny: %s of %s ids are of no item in the catalogue and hide nothing, such as %r",
+            *(len(unknown), len(deny), unknown[0]),
+        )
 
 
 def _known(path: Path, export: Export) -> tuple[str, ...]:

@@ -162,15 +162,13 @@ class Served:
         return any(name in vars(self.export) for name in ("query_tower", "item_tower"))
 
     def blame(self, wish: Wish) -> list[Fault]:
-        """Return which rules and ids of a wish fit nothing here."""
-        parts = [(f"only[{n}]", rule, Wish(only=(rule,))) for n, rule in enumerate(wish.only)]
-        parts += [(f"deny[{n}]", item, Wish(deny=(item,))) for n, item in enumerate(wish.deny)]
+        """Return which rules of a wish fit no column here."""
         found = []
-        for place, got, alone in parts:
+        for n, rule in enumerate(wish.only):
             try:
-                self.export.allowed(alone)
+                self.export.catalogue.meets(rule)
             except DataError as error:
-                found.append(fault(place, got, str(error)))
+                found.append(fault(f"only[{n}]", rule, str(error)))
         return found
 
     def _tower(self, name: str) -> RawTower:

@@ -1,0 +1,70 @@
+"""Files of training handed in again: raw names, more columns than wanted, derived ones missing."""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+import pytest
+from world import RECIPE, World
+
+from workflows.errors import DataError
+from workflows.handed_columns import chosen, derived, tell_missing
+from workflows.recipe import Recipe
+
+DERIVE = """
+derive: [{kind: bins, of: age, to: group, edges: [30], labels: [young, old]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    text = RECIPE + DERIVE
+    text = text.replace(
+        "people: {files: people.csv}", "people: {files: people.csv, rename: RENAME}"
+    )
+    text = text.replace("RENAME", "{Customer No: user_id, Town: city, town: city}")
+    text = text.replace("  city: {role: user}\n", "  city: {role: user}\n  group: {role: user}\n")
+    return World(tmp_path_factory.mktemp("world"), text=text).write().recipe()
+
+
+def given(*names: str) -> pa.Table:
+    return pa.table({name: [name] for name in names})
+
+
+def test_raw_names_become_those_of_the_recipe(recipe):
+    table = chosen(given("Town", "Customer No"), recipe, "user_id", ["age", "city"], "new.csv")
+    assert table.to_pydict() == {"city": ["Town"], "user_id": ["Customer No"]}
+    kept = chosen(given("user_id", "Customer No"), recipe, "user_id", ["age"], "new.csv")
+    assert kept.to_pydict() == {"user_id": ["user_id"]}
+    with pytest.raises(DataError, match="renames both 'Town' and 'town' to 'city'"):
+        chosen(given("user_id", "town", "Town"), recipe, "user_id", ["city"], "new.csv")
+
+
+def test_other_columns_are_passed_over_and_named(recipe, caplog):
+    table = given("user_id", "citty", "phone", "age")
+    with caplog.at_level(logging.WARNING):
+        found = chosen(table, recipe, "user_id", ["age", "city"], "new.csv")
+    assert found.column_names == ["user_id", "age"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "new.csv: 2 columns are no features here and are passed over: "
+        "'citty' (did you mean 'city'?), 'phone'"
+    )
+
+
+def test_an_id_column_of_another_name_is_found_out(recipe):
+    with pytest.raises(DataError, match="no column 'user_id'. Did you mean 'userid'"):
+        chosen(given("userid", "age"), recipe, "user_id", ["age"], "new.csv")
+
+
+def test_inputs_that_are_not_given_are_named_with_what_they_are_made_of(recipe, caplog):
+    with caplog.at_level(logging.WARNING):
+        tell_missing(["age"], ["age", "city", "group"], recipe, "new.csv", among="all 3 users")
+        tell_missing(["age"], ["age"], recipe, "new.csv", among="all 3 users")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "new.csv does not give 2 inputs of the tower, which count as missing for all 3 users: "
+        "'city', 'group' (which the recipe derives from 'age'; write it into the file, too)"
+    )
+    assert derived("city", recipe) == ""

@@ -1,0 +1,116 @@
+"""Which columns of a file that somebody hands in are wanted, and which are missing or passed over.
+
+A file of new users or items often is the one that training read: it has raw names, and more columns
+than the towers take.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+
+from workflows.errors import DataError
+from workflows.recipe import Recipe
+from workflows.recipe.text import nearest
+
+log = logging.getLogger(__name__)
+
+#: So many columns are named in a message.
+_NAMED = 10
+
+
+def chosen(
+    table: pa.Table, recipe: Recipe, key: str, columns: Sequence[str], place: str
+) -> pa.Table:
+    """Return the columns that the recipe knows, by its names; others are passed over and named.
+
+    Args:
+        table: as it was read.
+        recipe: whose sources may `rename` raw columns.
+        key: the id column, which must be there.
+        columns: that may be there, too.
+        place: the file, for messages.
+
+    Raises:
+        DataError: the id column is missing, or two raw columns have the same new name.
+    """
+    wanted = [key, *columns]
+    table = table.rename_columns(_names(table.column_names, recipe, wanted, place))
+    others = [name for name in table.column_names if name not in wanted]
+    if key not in table.column_names:
+        raise DataError(
+            f"{place}: there is no column {key!r}. {nearest(key, others)}Expected {key!r} and, if "
+            f"you like, {', '.join(columns)}."
+        )
+    if others:
+        absent = [name for name in columns if name not in table.column_names]
+        named = [f"{name!r}{_meant(name, absent)}" for name in others[:_NAMED]]
+        log.warning(
+            "%s: %s columns are no features here and are passed over: %s%s",
+            *(place, len(others), ", ".join(named), ", …" if len(others) > _NAMED else ""),
+        )
+    return table.select([name for name in table.column_names if name in wanted])
+
+
+def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
+    """Return column → the raw names that sources rename to it."""
+    found: dict[str, list[str]] = {}
+    for source in recipe.sources.values():
+        for raw, name in source.rename.items():
+            if name in wanted and raw not in wanted and raw not in found.setdefault(name, []):
+                found[name].append(raw)
+    return found
+
+
+def tell_missing(
+    given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
+) -> None:
+    """Warn of inputs of a tower that a file does not give.
+
+    Args:
+        given: the file's columns.
+        inputs: of the tower.
+        recipe: may derive inputs of other columns.
+        place: the file.
+        among: says for whom they are missing.
+    """
+    missing = [name for name in inputs if name not in given]
+    if missing:
+        named = ", ".join(f"{name!r}{derived(name, recipe)}" for name in missing[:_NAMED])
+        more = ", …" if len(missing) > _NAMED else ""
+        log.warning(
+            "%s does not give %s inputs of the tower, which count as missing for %s: %s%s",
+            *(place, len(missing), among, named, more),
+        )
+
+
+def derived(name: str, recipe: Recipe) -> str:
+    """Return words that say what a column is made of by the recipe; none if it is not made."""
+    step = next((step for step in recipe.derive if step.to == name), None)
+    if step is None:
+        return ""
+    return f" (which the recipe derives from {step.of!r}; write it into the file, too)"
+
+
+def _meant(name: str, absent: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, absent, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:
+    """Return what the recipe calls the columns of a file."""
+    renamed: dict[str, str] = {}
+    for name, raws in raw_names(recipe, wanted).items():
+        there = [raw for raw in raws if raw in names]
+        if name in names or not there:
+            continue
+        if len(there) > 1:
+            raise DataError(
+                f"{place}: the recipe renames both {there[0]!r} and {there[1]!r} to {name!r}. Keep "
+                "one of these columns."
+            )
+        renamed[there[0]] = name
+    return [renamed.get(name, name) for name in names]
