@@ -54,7 +54,7 @@ def test_other_columns_are_passed_over_and_named(recipe, caplog):
 
 
 def test_an_id_column_of_another_name_is_found_out(recipe):
-    with pytest.raises(DataError, match="no column 'user_id'. Did you mean 'userid'"):
+    with pytest.raises(DataError, match=r"no column 'user_id'\. Did you mean 'userid'"):
         chosen(given("userid", "age"), recipe, "user_id", ["age"], "new.csv")
 
 

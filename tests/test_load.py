@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,54 @@ def asked(file: Path, name: str, vectors: np.ndarray, k: int, **options: Any) ->
 
 
 # ── milvus ──────────────────────────────────────────────────────────────────────────────
+
+
+ODD = ["id", "a b", "a_b", "a.b", "a", "_id", "类别", "title"]
+
+
+def odd_documents(*titles: str) -> Documents:
+    """Documents whose columns have names that databases need or refuse."""
+    import pyarrow as pa
+
+    columns = {name: [f"{name} {n}" for n in range(len(titles))] for name in ODD}
+    ids = pa.array([str(n) for n in range(len(titles))])
+    table = pa.table({**columns, "title": list(titles)})
+    return Documents(ids, np.eye(len(titles), 4, dtype=np.float32), table)
+
+
+@LITE
+def test_milvus_gets_names_that_it_takes(tmp_path, caplog):
+    milvus.write(odd_documents("x", "y"), str(tmp_path / "a.db"), "odd")
+    told = dict(re.findall(r"column '(.*)' is the field '(.*)' in", caplog.text))
+    assert told == {"id": "id_2", "a b": "a_b_2", "a.b": "a_b_3", "类别": "column"}
+    (hits,) = asked(
+        *(tmp_path / "a.db", "odd", np.eye(1, 4), 1),
+        filter='a_b_3 == "a.b 0"',
+        output_fields=["*"],
+    )
+    fields = {field: f"{name} 0" for name, field in {**{n: n for n in ODD}, **told}.items()}
+    assert {**fields, "title": "x", "id": "0"}.items() <= {**hits[0][2], "id": hits[0][0]}.items()
+
+
+def test_milvus_refuses_an_item_with_too_much_text(tmp_path):
+    with pytest.raises(DataError, match=r"of 1 items .* '1' has 66,0.. bytes, most .* 'title'"):
+        milvus.write(odd_documents("x", "y" * 66_000), str(tmp_path / "a.db"), "odd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_opensearch_gets_names_and_texts_that_it_takes(tmp_path, caplog):
+    from workflows.load import opensearch
+
+    opensearch.write(odd_documents("x", "y" * 40_000), tmp_path / "os", "odd")
+    mapping = json.loads((tmp_path / "os" / "index.json").read_text())["mappings"]["properties"]
+    assert set(mapping) - {"id", "embedding"} == {
+        *("id_2", "a b", "a_b", "a_b_2", "a", "id_3", "类别", "title"),
+    }
+    # https://opensearch.org/docs: a keyword beyond 32,766 bytes is refused without ignore_above
+    assert mapping["title"] == {"type": "keyword", "ignore_above": 8191}
+    assert mapping["title"]["ignore_above"] * 4 <= 32_766
+    assert "1 values of 'title' have more than 8,191 letters" in caplog.text
+    assert bulk(tmp_path / "os")[1][1]["title"] == "y" * 40_000
 
 
 @LITE

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,16 +24,17 @@ INPUTS = "inputs.json"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def argument_names(columns: Sequence[str]) -> dict[str, str]:
+def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
     """Return column → argument; no two columns share one.
 
     `User ID` becomes `User_ID`, and `class` becomes `class_2`.
 
     Args:
         columns: what a tower takes. A name that TensorFlow takes has the first claim to itself.
+        taken: names that no column gets.
     """
     arguments: dict[str, str] = {}
-    used = {"self"}
+    used = {"self", *(name.lower() for name in taken)}
     for column in sorted(columns, key=lambda name: not _PLAIN.fullmatch(name)):
         name = column if _PLAIN.fullmatch(column) else _near(column)
         number = 1

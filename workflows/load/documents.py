@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.retriever import Floats
+from workflows.arguments import argument_names
 from workflows.catalogue import Catalogue
-from workflows.errors import DataError
+
+log = logging.getLogger(__name__)
 
 #: Names of the fields that are not columns of the recipe.
 ID, VECTOR = "id", "embedding"
@@ -38,26 +44,40 @@ class Documents:
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Documents:
-        """Return the items of a catalogue that may be shown.
-
-        Raises:
-            DataError: a column has the name of a field.
-        """
+        """Return the items of a catalogue that may be shown."""
         recipe, offered = catalogue.recipe, np.flatnonzero(catalogue.offered)
         names = [n for n in catalogue.items.column_names if n in recipe.features]
         names.remove(recipe.item_id)
-        for name in (ID, VECTOR):
-            if name in names:
-                raise DataError(
-                    f"The item column {name!r} has the name of a field of its own in the database. "
-                    "Give it another name in the recipe."
-                )
         rows = pa.array(offered)
         columns = catalogue.items.select(names).take(rows)
         return cls(catalogue.ids.take(rows), catalogue.vectors[offered], columns)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def named(self, allowed: re.Pattern[str]) -> Documents:
+        """Return the documents with names of columns that a database takes.
+
+        Args:
+            allowed: matches names that may stay. Another column, or one that is called like a
+                field of every document, gets a name of letters, digits and _, and is told.
+        """
+        names = self.columns.column_names
+        kept = [n for n in names if allowed.fullmatch(n) and n not in (ID, VECTOR)]
+        others = [name for name in names if name not in kept]
+        fields = argument_names(others, taken=[*kept, ID, VECTOR])
+        for name, field in fields.items():
+            log.warning("the column %r is the field %r in the database", name, field)
+        columns = self.columns.rename_columns([fields.get(name, name) for name in names])
+        return replace(self, columns=columns)
+
+    def text_bytes(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the bytes of text in each column of text or of lists of it, int64 [n_items]."""
+        return {
+            name: _text_bytes(column.combine_chunks())
+            for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)
+            if pa.types.is_string(column.type) or column.type == pa.list_(pa.string())
+        }
 
     def longest_id(self) -> int:
         """Return the bytes of the longest id."""
@@ -73,3 +93,11 @@ class Documents:
                 {ID: i, VECTOR: vector, **{n: v for n, v in row.items() if v is not None}}
                 for i, vector, row in zip(ids, vectors, rows, strict=True)
             ]
+
+
+def _text_bytes(column: pa.Array) -> npt.NDArray[np.int64]:
+    if pa.types.is_string(column.type):
+        return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+    flat = pc.fill_null(pc.binary_length(column.flatten()), 0).to_numpy()
+    rows = pc.list_parent_indices(column).to_numpy()
+    return np.bincount(rows, flat, minlength=len(column)).astype(np.int64)

@@ -7,9 +7,12 @@ aside and renamed; in a cluster the collection's alias is moved.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from models import atomic
 from workflows.errors import DataError, StorageError
@@ -19,6 +22,10 @@ from workflows.load.documents import ID, VECTOR, Documents
 _SIGNATURE = b"SQLite format 3\0"
 #: The longest text that Milvus takes, in bytes.
 _LONGEST_ID = 65_535
+#: The bytes of all readable columns of an item, which Milvus keeps in one field of JSON.
+_LONGEST_ROW = 65_536
+#: Names that a filter of Milvus can say.
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def write(documents: Documents, place: str, name: str, *, token: str = "") -> None:
@@ -31,13 +38,15 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
         token: of a cluster: `user:password` or a key.
 
     Raises:
-        DataError: an id is too long.
+        DataError: an id, or an item's text, is too long.
         StorageError: the client is not installed, or Milvus or the disk refuses.
     """
     if documents.longest_id() > _LONGEST_ID:
         raise DataError(
             f"An item id has {documents.longest_id()} bytes; Milvus takes 65535 at most."
         )
+    documents = documents.named(_FIELD)
+    _refuse_long(documents)
     client_of = _client()
     try:
         if "://" in place:
@@ -51,6 +60,24 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
         ) from error
     except _refusals() as error:
         raise StorageError(f"Milvus at {place} refused: {error}") from error
+
+
+def _refuse_long(documents: Documents) -> None:
+    """Refuse items whose readable columns hold more text than Milvus takes."""
+    columns = documents.text_bytes()
+    if not columns:
+        return
+    totals = np.sum(list(columns.values()), axis=0)
+    n_long = int((totals > _LONGEST_ROW).sum())
+    if n_long:
+        row = int(totals.argmax())
+        longest = max(columns, key=lambda name: columns[name][row])
+        raise DataError(
+            f"The readable columns of {n_long:,} items hold more text than Milvus takes, which is "
+            f"{_LONGEST_ROW:,} bytes an item: {documents.ids[row].as_py()!r} has "
+            f"{totals[row]:,} bytes, most of them in {longest!r}. Shorten that column in the raw "
+            "data, or leave it out of the recipe's features."
+        )
 
 
 def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> None:

@@ -10,22 +10,32 @@ is that of s.
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from workflows.errors import DataError
 from workflows.folders import refuse_foreign, replaced
 from workflows.load.documents import ID, VECTOR, Documents
+
+log = logging.getLogger(__name__)
 
 INDEX = "index.json"
 #: OpenSearch refuses bodies beyond 100 MiB; half of that is quick to send again.
 MOST_BYTES = 50 << 20
 #: The longest `_id` that OpenSearch takes, in bytes.
 _LONGEST_ID = 512
+#: The longest text that can be searched for, in letters: a keyword has 32,766 bytes at most, and a
+#: letter up to 4.
+_IGNORE_ABOVE = 8_191
+#: Names of fields: a dot would make a field inside another, and `_` begins those of OpenSearch.
+_FIELD = re.compile(r"[^._*][^.*]*")
 
 
 def write(documents: Documents, folder: Path, name: str) -> None:
@@ -45,6 +55,8 @@ def write(documents: Documents, folder: Path, name: str) -> None:
             f"An item id has {documents.longest_id()} bytes; OpenSearch takes {_LONGEST_ID} at "
             "most. Shorten it in the raw data."
         )
+    documents = documents.named(_FIELD)
+    _tell_long(documents)
     with replaced(folder, refuse=partial(refuse_foreign, ours=INDEX)) as aside:
         text = json.dumps(definition(documents), indent=2)
         (aside / INDEX).write_text(text + "\n", encoding="utf-8")
@@ -71,12 +83,29 @@ def definition(documents: Documents) -> dict[str, Any]:
     }
 
 
-def _type(kind: pa.DataType) -> dict[str, str]:
+def _type(kind: pa.DataType) -> dict[str, str | int]:
     """Return how a column is indexed; of a list, how each of its values is."""
     value = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_floating(value):
         return {"type": "double"}
-    return {"type": "long" if pa.types.is_integer(value) else "keyword"}
+    if pa.types.is_integer(value):
+        return {"type": "long"}
+    return {"type": "keyword", "ignore_above": _IGNORE_ABOVE}
+
+
+def _tell_long(documents: Documents) -> None:
+    """Warn of text that is kept, but cannot be searched for."""
+    for name, column in zip(documents.columns.column_names, documents.columns.columns, strict=True):
+        texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        if not pa.types.is_string(texts.type):
+            continue
+        n_long = pc.sum(pc.greater(pc.utf8_length(texts), _IGNORE_ABOVE)).as_py() or 0
+        if n_long:
+            log.warning(
+                "%s values of %r have more than %s letters: OpenSearch keeps them, but no filter "
+                "finds them",
+                *(f"{n_long:,}", name, f"{_IGNORE_ABOVE:,}"),
+            )
 
 
 def _parts(documents: Documents, name: str) -> Iterator[bytes]:
