@@ -90,13 +90,13 @@ notebooks: $(READY) ## execute the notebooks into runs/notebooks/
 	done
 
 # ── checks ──────────────────────────────────────────────────────────────────────────────
-.PHONY: test test-fast lint types contracts pytest
+.PHONY: test test-quality lint types contracts pytest
 ifeq ($(NGC),)
-test test-fast: lint types contracts
+test: lint types contracts
 endif
 test: pytest ## lint, types, contracts, pytest; in the container pytest alone
-test-fast: override PYTEST += -m "not slow"
-test-fast: pytest ## the same without the slow tests
+test-quality: override PYTEST += -m quality
+test-quality: pytest ## what recipes learn, and other long checks, before a release (5 min)
 lint: $(READY) ## style: ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -120,9 +120,9 @@ endif
 .PHONY: test-ngc
 ifneq ($(HAS_PYTHON310),)
 test-ngc: .venv-ngc/.ok
-	.venv-ngc/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST)
+	.venv-ngc/bin/python -m pytest -n 2 --dist worksteal $(PYTEST)
 else
-test-ngc: ## the fast tests, on the container's versions; PYTHON310=path
+test-ngc: ## the tests on the container's versions; PYTHON310=path
 	@echo "test-ngc: skipped. It needs Python 3.10, which the NGC container has, and" \
 	  "'$(PYTHON310)' is none: make test-ngc PYTHON310=/path/to/python3.10"
 endif
@@ -304,7 +304,7 @@ clean: ## remove environments, builds and caches; data/ and runs/ stay
 help: ## this list
 	@echo "make TARGET ... [RECIPE=name-or-path] [RUN=name] [DEVICE=auto|cpu|gpu] [SET='a.b=1 c.d=2']"
 	echo
-	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 15
+	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 16
 	echo
 	echo "PYTHON=path      the Python that .venv is made with, or that has Merlin of its own"
 	echo "NGC=1 | NGC=0    use python3's own Merlin | make .venv (found out when not said)"

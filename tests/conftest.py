@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,39 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 @pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[..., float]:
+    """Return a function that takes a name and a figure, and gives the figure back.
+
+    `make test-quality` ends with a list of these figures, for the notes of a release.
+    """
+
+    def note(name: str, figure: float) -> float:
+        record_property(_FIGURE + name, f"{figure:.3f}")
+        return figure
+
+    return note
+
+
+_FIGURE = "figure: "
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the figures that tests have measured."""
+    figures = [
+        (report.nodeid.rpartition("::")[2], name.removeprefix(_FIGURE), figure)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, figure in report.user_properties
+        if name.startswith(_FIGURE)
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        for test, name, figure in figures:
+            terminalreporter.write_line(f"{figure}  {name}  ({test})")
+
+
+@pytest.fixture
 def world(tmp_path: Path) -> World:
     """Return a small data set with every oddity, written to disk."""
     return World(tmp_path / "raw").write()
@@ -69,6 +102,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     own = tmp_path_factory.getbasetemp()
     # xdist's workers have folders of their own in one of the session
     return Tiny((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny")
+
+
+@pytest.fixture
+def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports be checked in the test's own process: a fresh one imports TensorFlow first.
+
+    That a fresh process can do it, with no package of ours, is shown by the export of `tiny`.
+    """
+    from tiny_run import check_here
+
+    from workflows import proof
+
+    monkeypatch.setattr(proof, "check_from_outside", check_here)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from impressions import RAW, Impressions, Line
+from tiny_run import steps_run_eagerly
 
 from workflows import recipe as recipes
 from workflows.device import Device
@@ -195,7 +196,7 @@ def test_reading_is_no_loop_over_rows(tmp_path: Path) -> None:
 # ── weights, from the raw files to the export ──
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("checked_here")
 def test_m07_lists_are_weighed_from_the_raw_files_to_the_export(tmp_path: Path) -> None:
     folder = sample("aliccp", "tiny", tmp_path / "raw").folder
     path = Path(__file__).parents[1] / "recipes" / "aliccp.yaml"
@@ -203,7 +204,8 @@ def test_m07_lists_are_weighed_from_the_raw_files_to_the_export(tmp_path: Path) 
     recipe, store = recipes.load(path, small, variant="lists"), Store(tmp_path / "run")
     device = Device("cpu", "asked for by a test")
     etl(recipe, store, device, data=folder)
-    train(recipe, store, device)
+    with steps_run_eagerly():
+        train(recipe, store, device)
     exported = export(recipe, store, device).folder  # which checks both forms of both towers
     users = pq.read_table(exported / "user_features.parquet")
     for name in ("user_shops", "user_intentions", "user_brands", "user_categories"):

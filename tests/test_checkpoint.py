@@ -80,7 +80,6 @@ def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
     assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
 
 
-@pytest.mark.slow
 def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
     train(whole.recipe, whole.store, CPU)
@@ -95,10 +94,11 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
 
 @pytest.mark.usefixtures("eagerly")
 def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
-    run = tiny.prepared.branch(tmp_path / "run", "train.epochs=2")
+    quick = ("train.epochs=2", "train.batch_size=512")
+    run = tiny.prepared.branch(tmp_path / "run", *quick)
     with pytest.raises(Stopped):
         train(run.recipe, run.store, CPU, callbacks=[StopIn(1)])
-    other = run.world.recipe("train.epochs=2", "train.seed=5")
+    other = run.world.recipe(*quick, "train.seed=5")
     result = train(other, run.store, CPU, resume=True)
     assert result.epochs == 2
     assert [epoch.epoch for epoch in TrainFiles(run.store.folder("train")).read_history()] == [0, 1]

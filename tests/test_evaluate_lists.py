@@ -127,7 +127,6 @@ def test_v09_the_error_of_a_share_is_that_of_the_binomial():
     assert found.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 2_000), rel=0.06)
 
 
-@pytest.mark.slow
 def test_v01_a_hundred_thousand_rows_are_ranked_in_blocks():
     """No loop over rows: 100,000 of them against 5,000 items, and some checked by hand."""
     n, n_items = 100_000, 5_000

@@ -268,7 +268,6 @@ def assert_nothing_left(run: Run) -> None:
         run.store.read("export", run.recipe)
 
 
-@pytest.mark.slow
 def test_towers_and_embeddings_that_are_not_the_models_are_not_exported(branch, monkeypatch):
     save, embed = towers.save, module.embed
 

@@ -21,9 +21,12 @@ from workflows.report import report
 from workflows.store import Store
 from workflows.train import train
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 CONTENT = ("model={kind: content}", "history.columns=[genres]", "features.genres={role: item}")
 POPULARITY = ("model={kind: popularity}",)
 ONE_HOT = (
+    "train.epochs=1",
     "model={dim: 8, combine: concat, item_bias: false, item_layers: [6], query_layers: [6], "
     "dims: {genres: one_hot, city: one_hot, shop: one_hot, item_id: 5}}",
 )
@@ -42,11 +45,10 @@ def whole(folder: Path, *overrides: str) -> tuple[Run, Figures]:
     with steps_run_eagerly():
         train(recipe, run.store, CPU)
     found = evaluate(recipe, run.store, CPU).report.headline.metrics
-    export(recipe, run.store, CPU)  # which checks the towers in a fresh process
+    export(recipe, run.store, CPU)  # which checks the towers
     return run, {model: {n: f.mean for n, f in of.items()} for model, of in found.items()}
 
 
-@pytest.mark.slow
 def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
     run, found = whole(tmp_path, *POPULARITY)
     assert sorted(found) == ["content", "popularity"]  # once, as the recipe's own
@@ -71,14 +73,12 @@ def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
     assert "popularity minus it" in page
 
 
-@pytest.mark.slow
 def test_m05_content_goes_the_whole_way(tmp_path: Path):
     _, found = whole(tmp_path, *CONTENT)
     assert sorted(found) == ["content", "popularity"]
     assert found["content"] != found["popularity"]
 
 
-@pytest.mark.slow
 def test_m02_one_hots_are_exported_for_codes_and_raw_values(tmp_path: Path):
     run, _ = whole(tmp_path, *ONE_HOT)
     table = pq.read_table(run.store.folder("export") / "item_embeddings.parquet")

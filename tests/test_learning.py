@@ -8,6 +8,7 @@ epochs that stand here; what was reached stands beside each.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,9 @@ from workflows.store import Store
 from workflows.train import train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+pytestmark = pytest.mark.quality
+#: Notes a figure under a name, and gives it back.
+Note = Callable[[str, float], float]
 
 
 @dataclass(frozen=True)
@@ -80,53 +84,59 @@ def learn(folder: Path, name: str, *overrides: str) -> Learnt:
     return Learnt(recipe, prepared, epochs, TwoTower.of(model, prepared.users, prepared.items))
 
 
-@pytest.mark.slow
-def test_t10_hm_beats_popularity_by_month_and_temperature(tmp_path: Path):
+def test_t10_hm_beats_popularity_by_month_and_temperature(tmp_path: Path, measured: Note):
     """Measured: 0.254 of rows; popularity 0.175, without the month 0.217, temperature 1: 0.219."""
     quick = "train.epochs=4"
     learnt = learn(tmp_path, "hm", quick)
-    ours, popularity = learnt.share(k=10), learnt.share(learnt.popularity, k=10)
+    ours = measured("hm", learnt.share(k=10))
+    popularity = measured("popularity", learnt.share(learnt.popularity, k=10))
     assert ours >= 1.3 * popularity
     assert ours < learning_marks(tmp_path / "raw", k=10).oracle
     flat = [f"features.{name}.input=false" for name in ("month_sin", "month_cos")]
-    assert ours >= 1.05 * learn(tmp_path, "hm", quick, *flat).share(k=10)
-    assert ours >= 1.05 * learn(tmp_path, "hm", quick, "loss.temperature=1.0").share(k=10)
+    without = learn(tmp_path, "hm", quick, *flat).share(k=10)
+    assert ours >= 1.05 * measured("hm without the month", without)
+    other = learn(tmp_path, "hm", quick, "loss.temperature=1.0").share(k=10)
+    assert ours >= 1.05 * measured("hm with temperature 1", other)
 
 
-@pytest.mark.slow
-def test_t10_hm_joined_learns_where_popular_items_are_no_negatives_of_everybody(tmp_path: Path):
+def test_t10_hm_joined_learns_where_popular_items_are_no_negatives_of_everybody(
+    tmp_path: Path, measured: Note
+):
     """Measured: as published 0.095, below popularity's 0.164; fixed 0.238."""
     published, fixed = learn(tmp_path, "hm-joined"), learn(tmp_path, "hm-joined:fixed")
-    popularity = fixed.share(fixed.popularity, k=10)
-    assert published.share(k=10) < popularity
-    assert 1.3 * popularity <= fixed.share(k=10)
-    assert fixed.share(k=10) < learning_marks(tmp_path / "raw", k=10).oracle
+    popularity = measured("popularity", fixed.share(fixed.popularity, k=10))
+    assert measured("hm-joined", published.share(k=10)) < popularity
+    ours = measured("hm-joined:fixed", fixed.share(k=10))
+    assert 1.3 * popularity <= ours < learning_marks(tmp_path / "raw", k=10).oracle
 
 
-@pytest.mark.slow
-def test_t10_babyshops_four_systems_stand_in_the_published_order(tmp_path: Path):
+def test_t10_babyshops_four_systems_stand_in_the_published_order(tmp_path: Path, measured: Note):
     """Measured: 0.177, 0.189, 0.295, 0.317; the simple one has 0.594 of its training rows."""
     names = ("babyshop:popularity", "babyshop", "babyshop:content", "babyshop:hybrid")
     systems = {name: learn(tmp_path, name) for name in names}
-    popularity, simple, content, hybrid = (system.share(k=100) for system in systems.values())
+    shares = {name: measured(name, system.share(k=100)) for name, system in systems.items()}
+    popularity, simple, content, hybrid = shares.values()
     assert popularity < simple < content < hybrid
     assert hybrid >= 1.5 * popularity
     assert hybrid < learning_marks(tmp_path / "raw", k=100).oracle
     # one embedding a user and one an item learn the rows by heart
-    assert systems["babyshop"].share(k=100, part="train") - simple >= 0.3
+    by_heart = systems["babyshop"].share(k=100, part="train")
+    assert measured("babyshop on its training rows", by_heart) - simple >= 0.3
 
 
-@pytest.mark.slow
-def test_t10_aliccp_learns_with_adam_and_hardly_with_the_notebooks_adagrad(tmp_path: Path):
+def test_t10_aliccp_learns_with_adam_and_hardly_with_the_notebooks_adagrad(
+    tmp_path: Path, measured: Note
+):
     """Measured: 0.175; popularity 0.063; the notebook's settings 0.009, and 1 % off the loss."""
     adam = learn(tmp_path, "aliccp:adam")
-    ours, popularity = adam.share(k=10), adam.share(adam.popularity, k=10)
+    ours = measured("aliccp:adam", adam.share(k=10))
+    popularity = measured("popularity", adam.share(adam.popularity, k=10))
     assert ours >= 2 * popularity
     assert ours < learning_marks(tmp_path / "raw", k=10).oracle
     notebook = learn(tmp_path, "aliccp")
     first, *_, last = (epoch.metrics["loss"] for epoch in notebook.epochs)
     assert last < first < math.log(notebook.recipe.train.batch_size)
-    assert notebook.share(k=10) < popularity
+    assert measured("aliccp", notebook.share(k=10)) < popularity
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +155,17 @@ def rees46(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Stor
     return folder / "raw", recipe, store
 
 
-@pytest.mark.slow
 def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(
-    rees46: tuple[Path, Recipe, Store],
+    rees46: tuple[Path, Recipe, Store], measured: Note
 ) -> None:
     """Measured with seeds 1 to 3: README, "Audiences of offers"; this passes in four minutes."""
     _, recipe, store = rees46
     scores = evaluate_offers(recipe, store, CPU).report.scores
-    found = {(s.model, s.task): s.wauc or 0.0 for s in scores if s.band == ALL}
+    found = {
+        (s.model, s.task): measured(f"{s.model}, {s.task}", s.wauc or 0.0)
+        for s in scores
+        if s.band == ALL
+    }
 
     def gain(task: str, model: str, other: str) -> float:
         return found[model, task] - found[other, task]
@@ -165,9 +178,8 @@ def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(
     assert gain("category1", "bilinear", "simple") <= -0.02
 
 
-@pytest.mark.slow
 def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it(
-    rees46: tuple[Path, Recipe, Store],
+    rees46: tuple[Path, Recipe, Store], measured: Note
 ) -> None:
     """Measured after the last epoch, as published, seeds 1 to 3: README, "Audiences of offers"."""
     _, recipe, store = rees46
@@ -180,15 +192,19 @@ def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it
         fit = prepared_fit(offering, name, None)
         assert fit.run().epoch == recipe.train.epochs - 1
         aucs = pairs.aucs(Asked(fit.model), tasks)
-        found[name] = {key: auc.mean().mean for key, auc in aucs.items()}
+        found[name] = {
+            key: measured(f"{name}, last epoch, {key}", auc.mean().mean)
+            for key, auc in aucs.items()
+        }
     lost = {key: found["simple"][key] - found["bilinear"][key] for key in tasks}
     assert lost["product_id"] < 0
     assert min(lost["category1"], lost["category2"], lost["category3"]) >= 0.03
     assert lost["brand"] >= 0.02
 
 
-@pytest.mark.slow
-def test_q06_the_planted_audience_ranks_first(rees46: tuple[Path, Recipe, Store]) -> None:
+def test_q06_the_planted_audience_ranks_first(
+    rees46: tuple[Path, Recipe, Store], measured: Note
+) -> None:
     """Measured: of the first 100 users for a category 64 are of the tenth planted to like it most,
     where chance has 10.
     """
@@ -212,5 +228,7 @@ def test_q06_the_planted_audience_ranks_first(rees46: tuple[Path, Recipe, Store]
         audience = liking >= np.quantile(liking, 0.9)
         shares.append(audience[np.argsort(-mine, kind="stable")[:100]].mean())
         last.append(audience[np.argsort(mine, kind="stable")[:100]].mean())
-    assert np.mean(shares) >= 0.5
-    assert np.mean(last) < 0.05, "the last 100 are nobody's audience"
+    assert measured("planted users among the first 100", np.mean(shares)) >= 0.5
+    assert measured("planted users among the last 100", np.mean(last)) < 0.05, (
+        "the last 100 are nobody's audience"
+    )

@@ -121,7 +121,6 @@ def test_opensearch_gets_names_and_texts_that_it_takes(tmp_path, caplog):
 
 
 @LITE
-@pytest.mark.slow
 def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
     file = tmp_path / "milvus.db"
     result = load(run.recipe, run.store, to="milvus", place=str(file))
@@ -143,7 +142,6 @@ def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
 
 
 @LITE
-@pytest.mark.slow
 def test_milvus_returns_the_exact_best(documents, tmp_path):
     file = tmp_path / "milvus.db"
     milvus.write(documents, str(file), "items")
@@ -194,7 +192,6 @@ def test_an_export_that_is_stale_damaged_or_missing_is_not_handed_over(run, tmp_
 
 
 @LITE
-@pytest.mark.slow
 def test_a_load_that_fails_leaves_the_old_file(documents, tmp_path, monkeypatch):
     file = tmp_path / "milvus.db"
     milvus.write(documents, str(file), "items")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -13,10 +14,13 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from world import Rows, write_csv
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01-etl", "02-train-evaluate", "03-export-query"]
@@ -229,16 +233,20 @@ def kernel_environment(folder: Path) -> dict[str, str]:
         "JUPYTER_PATH": str(folder / "jupyter"),
         "IPYTHONDIR": str(folder / "ipython"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLBACKEND": INLINE,
         "PYTHONPATH": os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]),
     }
 
 
+#: What draws figures in a notebook.
+INLINE = "module://matplotlib_inline.backend_inline"
+PARAMETERS = {"recipe": "mine", "device": "cpu", "overrides": ["train.batch_size=64"]}
+
+
 def execute(name: str, project: Path, environment: dict[str, str]) -> Shown:
-    """Run a notebook as Jupyter would: in the folder that it lies in."""
-    parameters = {"recipe": "mine", "device": "cpu", "overrides": ["train.batch_size=64"]}
+    """Run a notebook as Jupyter would: in the folder that it lies in, by a kernel of its own."""
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--kernel", "python3"]
-    command += ["-y", json.dumps(parameters), str(FOLDER / f"{name}.ipynb"), f"{name}.ipynb"]
+    command += ["-y", json.dumps(PARAMETERS), str(FOLDER / f"{name}.ipynb"), f"{name}.ipynb"]
     folder = project / "notebooks"
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -254,33 +262,131 @@ def execute(name: str, project: Path, environment: dict[str, str]) -> Shown:
     return shown
 
 
+@pytest.fixture(scope="module")
+def shell() -> Iterator[InteractiveShell]:
+    """IPython, which runs the cells inside of a kernel, here without one."""
+    import matplotlib
+    from IPython.core.interactiveshell import InteractiveShell
+    from matplotlib_inline.backend_inline import configure_inline_support
+    from traitlets.config import Config
+
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    before = matplotlib.get_backend()
+    matplotlib.use(INLINE)
+    configure_inline_support(shell, INLINE)
+    yield shell
+    matplotlib.use(before)
+    InteractiveShell.clear_instance()
+
+
+class Here:
+    """Run notebooks in this process, which has imported TensorFlow already.
+
+    Args:
+        shell: that runs the cells.
+        logged: what was logged.
+    """
+
+    def __init__(self, shell: InteractiveShell, logged: pytest.LogCaptureFixture) -> None:
+        self.shell = shell
+        self.logged = logged
+
+    def __call__(self, name: str) -> Shown:
+        """Run a notebook."""
+        self.shell.reset()
+        return {cell["id"]: self._shown(cell) for cell in code_cells(stored(name))}
+
+    def _shown(self, cell: Cell) -> dict[str, list[str]]:
+        from IPython.utils.capture import capture_output
+
+        code = source(cell)
+        if "parameters" in cell["metadata"].get("tags", []):
+            code += "".join(f"\n{name} = {value!r}" for name, value in PARAMETERS.items())
+        values: list[dict[str, str]] = []
+        hook = self.shell.displayhook
+        hook.write_output_prompt = lambda: None
+        hook.write_format_data = lambda data, _=None: values.append(data)
+        self.logged.clear()
+        with capture_output() as captured:
+            self.shell.run_cell(code).raise_error()
+        kinds: dict[str, list[str]] = {}
+        for data in [*values, *(output.data for output in captured.outputs)]:
+            for kind, text in data.items():
+                kinds.setdefault(kind, []).append(text)
+        said = [r.getMessage() for r in self.logged.records if r.levelno >= logging.WARNING]
+        if said or captured.stdout or captured.stderr:
+            kinds["stream"] = [*said, captured.stdout, captured.stderr]
+        return kinds
+
+
 def figures(shown: Shown) -> list[str]:
     """Return the cells that show a plot."""
     return [cell for cell, kinds in shown.items() if "image/png" in kinds]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_extra = pytest.mark.skipif(
     not (find_spec("papermill") and find_spec("ipykernel") and find_spec("matplotlib")),
     reason="needs the extra `notebooks`",
 )
-@pytest.mark.parametrize("recipe", [TITLED, BARE], ids=["titled", "bare"])
-def test_they_run_in_order(recipe: str, tmp_path: Path) -> None:
+both_recipes = pytest.mark.parametrize("recipe", [TITLED, BARE], ids=["titled", "bare"])
+
+
+@needs_extra
+@both_recipes
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("checked_here")
+def test_they_run_in_order(
+    recipe: str,
+    tmp_path: Path,
+    shell: InteractiveShell,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tiny_run import steps_run_eagerly
+
+    project = write_project(tmp_path / "project", recipe)
+    monkeypatch.chdir(project / "notebooks")
+    here = Here(shell, caplog)
+    etl = here("01-etl")
+    with steps_run_eagerly():
+        train = here("02-train-evaluate")
+    check(project, recipe, etl, train, here("03-export-query"))
+
+
+@needs_extra
+def test_papermill_runs_one(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "project", TITLED)
+    shown = execute("01-etl", project, kernel_environment(tmp_path))
+    check_etl(shown, titled=True)
+
+
+@needs_extra
+@both_recipes
+@pytest.mark.quality
+def test_papermill_runs_them_in_order(recipe: str, tmp_path: Path) -> None:
     project = write_project(tmp_path / "project", recipe)
     environment = kernel_environment(tmp_path)
-    etl, train, export = (execute(name, project, environment) for name in NAMES)
+    check(project, recipe, *(execute(name, project, environment) for name in NAMES))
+
+
+def check_etl(etl: Shown, *, titled: bool) -> None:
+    assert "cpu" in etl["set-up"]["text/plain"][0]
+    assert figures(etl) == ["popularity", "history-lengths"]
+    assert ("genres" in etl["shares"]["text/plain"][0]) == titled
+
+
+def check(project: Path, recipe: str, etl: Shown, train: Shown, export: Shown) -> None:
+    """Compare what the notebooks show with the files of the run."""
     titled = recipe == TITLED
     cells = [kinds for shown in (etl, train, export) for kinds in shown.values()]
-    said = [text for kinds in cells for text in kinds.get("stream", [])]
+    said = [text for kinds in cells for text in kinds.get("stream", []) if text]
     assert ["no valid part" in text for text in said] == ([] if titled else [True]), said
     run = project / "runs" / ("titled" if titled else "bare")
     assert sorted(path.name for path in run.iterdir() if path.is_dir()) == [
         *("etl", "evaluate", "export", "train")
     ]
 
-    assert "cpu" in etl["set-up"]["text/plain"][0]
-    assert figures(etl) == ["popularity", "history-lengths"]
-    assert ("genres" in etl["shares"]["text/plain"][0]) == titled
+    check_etl(etl, titled=titled)
 
     assert "of 2" in train["train"]["text/plain"][0]
     assert figures(train) == ["learning-curve", "recall"]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stages import DEVICE
+from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
 from world import STRANGER, USERS, World
 
@@ -74,7 +75,8 @@ class Shop:
     @cached_property
     def trained(self) -> Offering:
         offering = self.prepared
-        train(self.recipe, self.store, DEVICE)
+        with steps_run_eagerly():
+            train(self.recipe, self.store, DEVICE)
         return offering
 
     @cached_property
@@ -224,7 +226,6 @@ def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
 # ── train, evaluate, export, ask ────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 def test_v07_every_model_is_scored_on_every_task(shop: Shop) -> None:
     assert shop.trained
     result = evaluate(shop.recipe, shop.store, DEVICE)
@@ -248,7 +249,7 @@ def test_v07_every_model_is_scored_on_every_task(shop: Shop) -> None:
     assert len(written["scores"]) == len(report.scores)
 
 
-@pytest.mark.slow
+@pytest.mark.quality  # `export` has a fresh process give them in each run
 def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) -> None:
     offering = shop.trained
     here = offering.load(shop.store, "augmented").users(offering.latest)
@@ -275,7 +276,6 @@ np.save({str(tmp_path / "there.npy")!r}, offering.load(store, "augmented").users
     assert np.ptp(here, axis=0).max() > 0.01
 
 
-@pytest.mark.slow
 def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     folder = shop.exported
     brands = pq.read_table(folder / "offer_embeddings" / "brand.parquet")
@@ -292,7 +292,6 @@ def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop) -> None:
     assert shop.exported
     brand = shop.prepared.values("brand")[1][0]
@@ -324,7 +323,6 @@ def _of_another(shop: Shop, top: str) -> str:
     return next(value for value in known if value not in mine)
 
 
-@pytest.mark.slow
 def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
     assert shop.exported
     values = shop.prepared.values("category2")[1]

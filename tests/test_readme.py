@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny_run import check_here
+from typer.testing import CliRunner
 
-from workflows.cli import VERBS
+from workflows import proof
+from workflows.cli import VERBS, app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,30 +66,54 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def printed_without_this_package(snippet: str, *, cwd: Path) -> str:
-    """Run a snippet where neither this package nor Merlin can be imported; return its output."""
+def printed_without_this_package(*snippets: str, cwd: Path) -> list[str]:
+    """Run snippets where neither this package nor Merlin can be imported; return their outputs."""
     guard = "import sys\nsys.modules.update(dict.fromkeys(('merlin', 'models', 'workflows')))\n"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", guard + snippet],
+        [sys.executable, "-I", "-c", guard + f"print({MARK!r})\n".join(snippets)],
         cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return done.stdout.split(MARK)
+
+
+#: Stands between the outputs of two snippets.
+MARK = "-- next snippet --"
+CALL = ("--recipe", "shop.yaml", "--set", "train.epochs=2", "--set", "train.batch_size=512")
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The README's own-data recipe, taken from raw files to an export by the command line."""
+    """The README's own-data recipe, taken from raw files to an export by the command line.
+
+    Training is a process of its own, as it is for a user; the other verbs are called in this one.
+    """
     folder = tmp_path_factory.mktemp("shop")
     write_shop(folder)
     (folder / "shop.yaml").write_text(block("yaml", "# shop.yaml"), encoding="utf-8")
-    for verb in ("etl", "train", "export"):
-        done = run(verb, "--recipe", "shop.yaml", "--set", "train.epochs=2", cwd=folder)
-        assert done.returncode == 0, f"{verb}: {done.stderr[-2000:]}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(proof, "check_from_outside", check_here)
+        for verb in ("etl", "train", "export"):
+            if verb == "train":
+                done = run(verb, *CALL, cwd=folder)
+                assert done.returncode == 0, done.stderr[-2000:]
+            else:
+                called = CliRunner().invoke(app, [verb, *CALL])
+                assert called.exit_code == 0, (verb, called.output, called.exception)
     return folder
+
+
+@pytest.mark.quality
+def test_every_verb_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    (tmp_path / "shop.yaml").write_text(block("yaml", "# shop.yaml"), encoding="utf-8")
+    for verb in ("etl", "train", "evaluate", "export", "index", "recommend", "report"):
+        done = run(verb, *CALL, cwd=tmp_path)
+        assert done.returncode == 0, f"{verb}: {done.stderr[-2000:]}"
 
 
 def test_the_second_recipe_is_short() -> None:
@@ -94,14 +121,24 @@ def test_the_second_recipe_is_short() -> None:
     assert len(lines) < 20
 
 
-@pytest.mark.slow
 def test_the_second_recipe_runs_from_raw_files_to_an_export(shop: Path) -> None:
     embeddings = pq.read_table(shop / "runs/shop/export/item_embeddings.parquet")
     assert sorted(embeddings["sku"].to_pylist()) == [f"{i:05d}" for i in range(30)]
 
 
-@pytest.mark.slow
-def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
+def test_the_snippets_need_nothing_of_this_package(shop: Path) -> None:
+    titles, embedding = printed_without_this_package(ten_titles(), of_no_table(), cwd=shop)
+    lines = titles.strip().splitlines()
+    assert len(lines) == 10
+    assert len(set(lines)) == 10
+    assert all(re.fullmatch(r"\d{5} Thing \d+", line) for line in lines)
+    (shape,) = re.findall(r"shape=\((\d+), (\d+)\)", embedding)
+    width = pq.read_schema(shop / "runs/shop/export/item_embeddings.parquet").field("embedding")
+    assert shape == ("1", str(width.type.list_size))
+
+
+def ten_titles() -> str:
+    """Return the snippet that goes from a raw id to ten titles, made to fit the shop."""
     snippet = block("python", "import numpy")
     changes = {
         "runs/movielens-100k/export": "runs/shop/export",
@@ -112,22 +149,16 @@ def test_the_snippet_goes_from_a_raw_id_to_ten_titles(shop: Path) -> None:
     for readme, here in changes.items():
         assert readme in snippet
         snippet = snippet.replace(readme, here)
-    lines = printed_without_this_package(snippet, cwd=shop).strip().splitlines()
-    assert len(lines) == 10
-    assert len(set(lines)) == 10
-    assert all(re.fullmatch(r"\d{5} Thing \d+", line) for line in lines)
+    return snippet
 
 
-@pytest.mark.slow
-def test_the_second_snippet_embeds_an_item_of_no_table(shop: Path) -> None:
+def of_no_table() -> str:
+    """Return the snippet that embeds an item of no table, made to fit the shop."""
     snippet = block("python", "import tensorflow").replace("movielens-100k", "shop")
     thing = '{"sku": ["new"], "category": ["c1"], "tags": [["a", "x"]], "price": [3.5]}'
     changed = re.sub(r"^film = .*?}$", f"film = {thing}", snippet, flags=re.MULTILINE | re.DOTALL)
     assert changed != snippet
-    told = printed_without_this_package(changed, cwd=shop)
-    (shape,) = re.findall(r"shape=\((\d+), (\d+)\)", told)
-    width = pq.read_schema(shop / "runs/shop/export/item_embeddings.parquet").field("embedding")
-    assert shape == ("1", str(width.type.list_size))
+    return changed
 
 
 def test_every_make_target_and_verb_that_it_names_exists() -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_run import CPU, steps_run_eagerly
 
 from models.config import ContentConfig, PopularityConfig, TwoTowerConfig
 from workflows import recipe as recipes
 from workflows.errors import RecipeError
+from workflows.etl import etl
 from workflows.recipe import Recipe
+from workflows.sample import learning_marks, sample
+from workflows.store import Store
+from workflows.train import train
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -64,3 +70,21 @@ def test_t01_the_published_losses():
 def test_a_model_that_cannot_be_is_refused(override: str, message: str):
     with pytest.raises(RecipeError, match=re.escape(message)):
         load("babyshop", "", override)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("hm", ""), ("hm-joined", "fixed"), ("babyshop", "hybrid")]
+)
+def test_a_published_recipe_takes_its_sample_from_raw_files_to_a_fit(
+    name: str, variant: str, tmp_path: Path
+):
+    """What it learns is measured by test_learning.py, and aliccp's way is in test_aliccp.py."""
+    raw = sample(name, "tiny", tmp_path / "raw").folder
+    recipe = load(name, variant, "train.epochs=1", "train.batch_size=4096")
+    store = Store(tmp_path / "run")
+    etl(recipe, store, CPU, data=raw)
+    with steps_run_eagerly():
+        fit = train(recipe, store, CPU)
+    assert np.isfinite(fit.best.metrics["loss"])
+    marks = learning_marks(raw, k=10)
+    assert 0 <= marks.popularity < marks.oracle <= 1

@@ -513,7 +513,6 @@ def test_the_card_names_use_data_figures_limits_versions_and_hashes(run, markdow
 # --- the stage ---
 
 
-@pytest.mark.slow
 def test_two_reports_are_the_same_bytes_in_another_process_too(run, tmp_path):
     stages = ("etl", "train", "evaluate")
     other = run.branch(tmp_path / "run", stages=stages)

@@ -26,7 +26,6 @@ FLAGS = (
     "--disable-sync",
 )
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed here"),
 ]
 

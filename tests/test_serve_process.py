@@ -23,7 +23,6 @@ from workflows.serve.app import build
 from workflows.serve.served import Served
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from workflows.train import train
 @pytest.mark.usefixtures("eagerly")
 def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(
-        tmp_path / "run", "tracking={kind: mlflow, experiment: tiny}", "train.epochs=2"
+        tmp_path / "run",
+        "tracking={kind: mlflow, experiment: tiny}",
+        "train.epochs=2",
+        "train.batch_size=512",
     )
     train(run.recipe, run.store, CPU)
     client = mlflow.MlflowClient((run.store.root / "mlruns").as_uri())
@@ -37,7 +40,9 @@ def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path)
 
 @pytest.mark.usefixtures("eagerly")
 def test_tensorboard_writes_events(tiny: Tiny, tmp_path):
-    run = tiny.prepared.branch(tmp_path / "run", "tracking={kind: tensorboard}", "train.epochs=1")
+    run = tiny.prepared.branch(
+        tmp_path / "run", "tracking={kind: tensorboard}", "train.epochs=1", "train.batch_size=512"
+    )
     train(run.recipe, run.store, CPU)
     (events,) = (run.store.root / "tensorboard" / "train").glob("events.*")
     assert b"epoch_recall@10" in b"".join(

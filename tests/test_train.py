@@ -73,7 +73,7 @@ def test_one_seed_gives_the_same_weights_and_figures_to_the_last_digit(trained, 
 
 
 def test_another_seed_gives_others(trained, tmp_path, eagerly):
-    other = trained.branch(tmp_path, "train.seed=2", "train.epochs=1")
+    other = trained.branch(tmp_path, "train.seed=2", "train.epochs=1", "train.batch_size=512")
     train(other.recipe, other.store, CPU)
     assert figures(other)[0]["loss"] != figures(trained)[0]["loss"]
     tables = [w for w in weights(trained) if w.ndim == 2]
@@ -230,6 +230,7 @@ def test_without_a_valid_part_the_last_epoch_is_kept_with_a_warning(tmp_path, ea
 
 
 @pytest.mark.parametrize("kind", ["full", "mixed", "in_batch"])
+@pytest.mark.usefixtures("eagerly")
 def test_towers_with_layers_train_with_every_kind_of_loss(tiny: Tiny, tmp_path, kind):
     run = tiny.prepared.branch(
         tmp_path,
@@ -238,6 +239,7 @@ def test_towers_with_layers_train_with_every_kind_of_loss(tiny: Tiny, tmp_path, 
         "model.query_layers=[8]",
         "model.item_layers=[8]",
         "train.epochs=1",
+        "train.batch_size=64",
     )
     result = train(run.recipe, run.store, CPU)
     assert np.isfinite(result.best.metrics["loss"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ import pytest
 import yaml
 from tiny_run import CPU, Run, Tiny
 
-from models.config import Range, TuneConfig, usual_space
+from models.callbacks import Epoch
+from models.config import OptimizerConfig, Range, TuneConfig, usual_space
 from workflows import tune as verb
 from workflows.errors import DataError, RecipeError
 from workflows.recipe import parse
@@ -29,7 +31,6 @@ def trials(run: Run) -> list[Tried]:
     return msgspec.json.decode(path.read_bytes(), type=list[Tried])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_an_interrupted_search_goes_on(tiny: Tiny, tmp_path, monkeypatch):
     run = tiny.prepared.branch(tmp_path / "run", SPACE, "tune.trials=3", "train.epochs=1")
@@ -73,9 +74,21 @@ def test_a_field_that_changes_no_fit_is_refused(tiny: Tiny, field: str):
         tiny.prepared.world.recipe(f"tune.space={{{field}: [1, 2]}}")
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("eagerly")
-def test_a_search_of_several_sessions_is_that_of_one(tiny: Tiny, tmp_path):
+class QuickFit:
+    """What a search sees of a fit, without one: the value is a function of the learning rate."""
+
+    def __init__(self, *, rates: OptimizerConfig, **_: object) -> None:
+        self.value = 1 - abs(rates.lr - 0.02)
+        self.clock = SimpleNamespace(epochs=[0])
+
+    def run(self) -> Epoch:
+        return Epoch(0, {"val_mean": self.value}, 0.0)
+
+
+def test_a_search_of_several_sessions_is_that_of_one(tiny: Tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(verb, "Fit", QuickFit)
+    monkeypatch.setattr(verb, "build_model", lambda *_: None)
+
     def searched(folder: str, *sessions: int) -> list[dict[str, Any]]:
         run = tiny.prepared.branch(tmp_path / folder)
         for n in sessions:

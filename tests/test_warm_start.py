@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiny_run import steps_run_eagerly
 from world import USERS, World
 
 from models.config import UNSEEN
@@ -64,11 +65,12 @@ def grown_world(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Store,
     """The tiny world before and after a week in which a user and an item came."""
     tmp_path = tmp_path_factory.mktemp("grown")
     world = World(tmp_path / "raw")
-    world.text += "history: {columns: [item_id]}\ntrain: {epochs: 2, batch_size: 16}\n"
+    world.text += "history: {columns: [item_id]}\ntrain: {epochs: 2, batch_size: 64}\n"
     recipe = world.write().recipe()
     before, after = Store(tmp_path / "before"), Store(tmp_path / "after")
     etl(recipe, before, CPU, data=world.folder)
-    train(recipe, before, CPU)
+    with steps_run_eagerly():
+        train(recipe, before, CPU)
     last = max(row["when"] for row in world.log if row["when"])
     for n in range(40):  # the newcomers are the most frequent of all: first by count
         row = {"user_id": "new", "item_id": "00new", "rating": 5, "shop": "web", "when": last + n}
@@ -119,7 +121,7 @@ def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     assert warm < cold - 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.quality
 def test_old_users_are_served_as_well_as_before(grown_world):
     world, before, after = grown_world
     recipe = world.recipe()

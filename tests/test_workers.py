@@ -98,21 +98,18 @@ def cluster() -> Iterator[distributed.LocalCluster]:
         yield cluster
 
 
-@pytest.mark.slow
 def test_e12_one_dask_worker_writes_the_same_bytes(
     world: World, expected: dict[str, bytes]
 ) -> None:
     assert stage(world, "run", Engine(dask="local", workers=1)) == expected
 
 
-@pytest.mark.slow
 def test_e12_two_workers_of_a_scheduler_write_the_same_bytes(
     world: World, expected: dict[str, bytes], cluster: distributed.LocalCluster
 ) -> None:
     assert stage(world, "run", Engine(dask=cluster.scheduler_address)) == expected
 
 
-@pytest.mark.slow
 def test_a_killed_worker_costs_a_retry_and_not_a_byte(
     world: World, expected: dict[str, bytes], cluster: distributed.LocalCluster
 ) -> None:
@@ -135,7 +132,6 @@ def test_a_killed_worker_costs_a_retry_and_not_a_byte(
     assert found == expected
 
 
-@pytest.mark.slow
 def test_what_is_wrong_in_a_file_is_told_from_a_worker(
     world: World, cluster: distributed.LocalCluster
 ) -> None:

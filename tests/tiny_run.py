@@ -19,6 +19,8 @@ from world import RECIPE, World
 from workflows.device import Device
 from workflows.etl import etl
 from workflows.export import ExportResult, export
+from workflows.export import selfcheck as towers_check
+from workflows.offers import selfcheck as offers_check
 from workflows.recipe import Recipe
 from workflows.store import Store
 from workflows.train import TrainResult, train
@@ -101,6 +103,12 @@ def steps_run_eagerly() -> Iterator[None]:
             yield
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+def check_here(script: str, folder: Path, what: str) -> None:
+    """Stand in for `proof.check_from_outside`: make the same comparison in this process."""
+    checks = {check.__file__: check for check in (towers_check, offers_check)}
+    assert checks[script].faults(folder) == [], what
 
 
 class Tiny:

@@ -72,14 +72,18 @@ def padded(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.g
     return np.array(padded, dtype)
 
 
-def main() -> None:
-    """Check the towers of the folder named on the command line, by codes and by raw values."""
-    folder = Path(sys.argv[1])
-    faults = [
+def faults(folder: Path) -> list[str]:
+    """Return what is wrong with the towers of an export, by codes and by raw values."""
+    found = [
         check(folder, side, tower) or check(folder, side, f"{tower}_raw", suffix="")
         for side, tower in (("user", "query_tower"), ("item", "item_tower"))
     ]
-    message = "; ".join(f for f in faults if f)
+    return [fault for fault in found if fault]
+
+
+def main() -> None:
+    """Check the towers of the folder named on the command line."""
+    message = "; ".join(faults(Path(sys.argv[1])))
     strangers = [m for m in ("merlin", "nvtabular", "models", "workflows") if m in sys.modules]
     if strangers:
         message += f"; {strangers} had to be imported"

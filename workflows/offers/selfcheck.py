@@ -69,10 +69,14 @@ def _compared(tower: str, found: np.ndarray, expected: np.ndarray) -> str | None
     return None
 
 
+def faults(folder: Path) -> list[str]:
+    """Return what is wrong with the towers of an export."""
+    return [fault for fault in (check_users(folder), check_offers(folder)) if fault]
+
+
 def main() -> None:
     """Check the towers of the folder named on the command line."""
-    folder = Path(sys.argv[1])
-    message = "; ".join(fault for fault in (check_users(folder), check_offers(folder)) if fault)
+    message = "; ".join(faults(Path(sys.argv[1])))
     strangers = [m for m in ("merlin", "nvtabular", "models", "workflows") if m in sys.modules]
     if strangers:
         message += f"; {strangers} had to be imported"
