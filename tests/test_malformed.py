@@ -217,39 +217,35 @@ CASES = [
     Case(
         "tabs for commas",
         content("log.csv", lambda data: data.replace(b",", b"\t")),
-        r"log\.csv has none of the columns that the recipe names.* or its `format:`",
+        r"log\.csv has none of the columns that the recipe names.* looks as if '\\t' stands",
     ),
     Case("UTF-8 with a mark", content("log.csv", lambda data: b"\xef\xbb\xbf" + data), SAME),
     Case(
         "UTF-16",
         content("log.csv", lambda data: data.decode().encode("utf-16")),
-        r"log\.csv is UTF-16, not UTF-8, so it cannot be read as csv\. Convert it, such as with",
+        r"log\.csv is UTF-16, so it cannot be read as csv in utf-8\. Set the source's `encod",
     ),
     Case(
         "UTF-16 without a mark",
         content("log.csv", lambda data: data.decode().encode("utf-16-le")),
-        r"log\.csv: the names of the columns are not UTF-8: .* Convert the file",
+        r"log\.csv: the first row is no UTF-8: 'u\\x00s.* Set the source's `encoding:`, such as",
     ),
     Case(
         "latin-1 in a cell",
         content("people.csv", lambda data: data.replace("Köln".encode(), "Köln".encode("latin-1"))),
-        r"people\.csv, line 2: the byte b'\\xf6' is no UTF-8\. Text must be UTF-8; convert the",
+        r"people\.csv, line 2: the byte b'\\xf6' is no UTF-8\. Set the source's `encoding:` to",
     ),
     Case(
         "latin-1 in the header",
         replaced("people.csv", 0, b"city", b"gr\xf6\xdfe"),
-        r"people\.csv: the names of the columns are not UTF-8: .* Convert the file",
+        r"people\.csv: the first row is no UTF-8: .* Set the source's `encoding:`, such as latin-1",
     ),
     Case(
         "a zip archive",
         content("log.csv", zipped),
         r"log\.csv is a zip archive or a spreadsheet, so it cannot be read as csv\. Unpack or exp",
     ),
-    Case(
-        "gzip without its ending",
-        content("log.csv", gzip.compress),
-        r"log\.csv is compressed with gzip, so it cannot be read as csv\. Give it a name that ends",
-    ),
+    Case("gzip without its ending", content("log.csv", gzip.compress), SAME),
     Case(
         "parquet by the name of csv",
         in_turn(parquet(unchanged), moved("log.parquet", "log.csv")),
@@ -265,7 +261,7 @@ CASES = [
     Case(
         "no header",
         content("log.csv", lambda data: data.partition(b"\n")[2]),
-        r"log\.csv has none of the columns.* it has: 0108775015, .*See that its first row names t",
+        r"log\.csv has none of the columns.* it has: 0108775015, .*list the columns in the",
     ),
     Case(
         "another name",
@@ -325,12 +321,12 @@ CASES = [
     Case(
         "a quote that is never closed",
         cell("log.csv", 7, 3, '"web'),
-        r"log\.csv has 1 unparsable row; the first, row 7, has 9 fields where 5.*web,880.*Mend the",
+        r"log\.csv, column 'shop', row 7: text stands behind the closing quote of a cell: '\"web",
     ),
     Case(
         "a quote in the last column that is closed rows later",
         cell("people.csv", 3, 2, '"Oslo'),
-        r"people\.csv has 1 unparsable row; the first, row 3, has 6 fields where 3 are expected: ",
+        r"people\.csv, column 'city', row 3: text stands behind the closing quote of a cell: '\"O",
     ),
     Case(
         "a quote in the last column that is never closed",
@@ -371,12 +367,7 @@ CASES = [
         r"log\.csv\.gz cannot be read as csv: Truncated compressed stream\. See that the whole fi",
         set=GZ,
     ),
-    Case(
-        "no gzip",
-        gzipped(gzip.decompress),
-        r"log\.csv\.gz is no gzip file, though its name ends in \.gz\. Fetch it again",
-        set=GZ,
-    ),
+    Case("no gzip, by the name of one", gzipped(gzip.decompress), SAME, set=GZ),
     Case(
         "gzip that does not add up",
         gzipped(lambda packed: packed[:-8] + b"\0\1\2\3" + packed[-4:]),
@@ -695,7 +686,7 @@ ALICCP = [
     Case(
         "a skeleton in UTF-16",
         content("skeleton0.csv", lambda data: data.decode().encode("utf-16")),
-        r"skeleton0\.csv is UTF-16, not UTF-8, so it cannot be read as aliccp\. Convert it",
+        r"skeleton0\.csv is UTF-16, so it cannot be read as aliccp in utf-8\. Set the source's",
     ),
     Case(
         "bought without a click",

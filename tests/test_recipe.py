@@ -144,7 +144,7 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         ("sources.log.files=''", "field sources.log.files: Expected `str` of length >= 1"),
         (
             "sources.log.format=xlsx",
-            "Invalid enum value 'xlsx'. Expected one of: aliccp, csv, parquet, tsv",
+            "Invalid enum value 'xlsx'. Expected one of: aliccp, csv, jsonl, parquet, tsv",
         ),
         ("sources.log.rename={a: 1}", "field sources.log.rename.a: Expected `str`, got `int`"),
         ("sources.log.nulls=NA", "field sources.log.nulls: Expected `array`, got `str`"),
@@ -416,7 +416,7 @@ def test_headers_that_are_numbers_can_be_renamed(minimal: Path) -> None:
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL + "  item: {role: user}\n")
     with pytest.raises(
-        RecipeError, match=r"'item' stands here a second time, after line 9.*line 11"
+        RecipeError, match=r"YAML: line 11, .*: 'item' stands here a second time, after line 9\."
     ):
         recipes.load(path)
 
@@ -435,9 +435,12 @@ def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a: [1", "cannot be read as YAML: .*line 1"),
-        ("a: b: c", "cannot be read as YAML: mapping values are not allowed here .*line 1"),
-        ("a: !!python/object/apply:os.system [id]", "cannot be read as YAML: could not determine"),
-        ("? [a]\n: 1", "cannot be read as YAML: a key must be text .*line 1"),
+        (
+            "a: b: c",
+            "cannot be read as YAML: line 1, 'a: b: c': mapping values .* put it in quotes",
+        ),
+        ("a: !!python/object/apply:os.system [id]", "cannot be read as YAML: line 1, .*could not"),
+        ("? [a]\n: 1", "cannot be read as YAML: line 1, .* a key must be text"),
         ("", "expected a mapping of fields, got NoneType"),
         ("- a", "expected a mapping of fields, got list"),
     ],

@@ -187,8 +187,9 @@ def _read(
         recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
     )
     log.info("read %s", ", ".join(f"{n} {t.num_rows:,}" for n, t in raw.tables.items()))
-    for skipped in raw.skipped.values():
-        counts.count(sources.SKIPPED, len(skipped))
+    for name, skipped in raw.skipped.items():
+        if recipe.sources[name].format == "aliccp":
+            counts.count(sources.SKIPPED, len(skipped))
     about = _About(
         {name: table.num_rows for name, table in raw.tables.items()},
         {

@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
+from workflows.etl import files
 from workflows.etl.cells import WEIGHT
-from workflows.etl.text import TextFile
+from workflows.etl.text import Dialect, TextFile
 
 Ints = npt.NDArray[np.int64]
 
@@ -125,7 +126,7 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     wanted = _fields(columns)
     names, parts, rows = [], {name: [] for name in wanted}, []  # type: ignore[var-annotated]
     for path in paths:
-        file = TextFile(path, kind="aliccp", nulls=(), block=block, header=_COMMON)
+        file = _opened(path, _COMMON, block)
         before = 0
         for batch in file.batches(_COMMON):
             found = _Features(batch, path, before)
@@ -139,6 +140,13 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     every = pa.chunked_array(names, pa.string()).combine_chunks()
     _refuse_repeated(every, paths, rows)
     return Common(every, {name: _shared(parts[name], len(every)) for name in wanted})
+
+
+def _opened(path: Path, columns: tuple[str, ...], block: int) -> TextFile:
+    file = TextFile(path, Dialect("aliccp", columns=columns), block=block)
+    if file.is_bare:
+        raise files.without_rows(path, is_empty=True)
+    return file
 
 
 def _fields(columns: Sequence[str]) -> list[str]:
@@ -199,7 +207,7 @@ class Skeleton:
         self.names = list(NAMES)
         self.lists = frozenset([*listed, *(name + WEIGHT for name in listed)])
         self._common = common
-        self._text = TextFile(path, kind="aliccp", nulls=(), block=block, header=_SKELETON)
+        self._text = _opened(path, _SKELETON, block)
         self.about = self._text.about
 
     def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:

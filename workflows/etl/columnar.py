@@ -29,6 +29,7 @@ class ParquetFile:
         names: of its columns.
         lists: those that are lists.
         about: how many rows there are.
+        is_bare: whether that is none.
 
     Raises:
         DataError: the file is missing, damaged, or no parquet.
@@ -39,7 +40,8 @@ class ParquetFile:
         self._rows = max(1, block // _ROW)
         with files.reading(path, "parquet"), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            self.about = file.metadata.num_rows
+            self.about: int = file.metadata.num_rows
+            self.is_bare = self.about == 0
             self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
         self.names: list[str] = schema.names
         self.lists = frozenset(field.name for field in schema if is_list(field.type))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import lzma
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +16,24 @@ from workflows.recipe import Source
 
 #: The first bytes of files that are no text.
 _SIGNATURES = (
-    (b"\xff\xfe", "is UTF-16, not UTF-8", "Convert it, such as with `iconv -f UTF-16 -t UTF-8`."),
-    (b"\xfe\xff", "is UTF-16, not UTF-8", "Convert it, such as with `iconv -f UTF-16 -t UTF-8`."),
-    (b"\x1f\x8b", "is compressed with gzip", "Give it a name that ends in .gz."),
     (b"PAR1", "is parquet", "Set the source's `format: parquet`."),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "Unpack or export it."),
+    (b"\xd0\xcf\x11\xe0", "is a spreadsheet", "Export it as csv in UTF-8."),
+    (b"\x1f\x9d", "is packed with compress", "Unpack it, or pack it with gzip."),
+    (b"7z\xbc\xaf", "is a 7z archive", "Unpack it."),
+    (b"ORC", "is ORC", "Write it as parquet."),
+    (b"Obj\x01", "is Avro", "Write it as parquet."),
+    (b"ARROW1", "is Feather", "Write it as parquet."),
+    (b"SQLite format 3", "is a database of SQLite", "Export its tables as csv."),
+)
+#: How UTF-16 begins.
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+#: What packers append to a file's name.
+_PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
+_FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+#: What Spark, Hadoop and desktops put beside data: a glob passes over it.
+_BESIDE = re.compile(
+    r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store"
 )
 
 
@@ -39,18 +54,20 @@ def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
 
 
 def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
-    root = Path(Path(pattern).anchor or folder)
-    exact = root / pattern
+    asked = pattern
     try:
-        matches = [exact] if exact.exists() else sorted(root.glob(pattern.lstrip("/")))
-    except (ValueError, OSError) as error:
+        pattern = str(Path(pattern).expanduser())
+        root = Path(Path(pattern).anchor or folder)
+        exact = root / pattern
+        matches = [exact] if exact.exists() else _globbed(root, pattern)
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: nobody's home
         raise DataError(
-            f"source {name!r}: {pattern!r} is no file name or glob ({error}). Correct `files:`."
+            f"source {name!r}: {asked!r} is no file name or glob ({error}). Correct `files:`."
         ) from None
     if not matches:
         link = " It is a link that leads nowhere." if exact.is_symlink() else ""
         raise DataError(
-            f"source {name!r}: no file matches {pattern!r} in {root}.{link} Put the raw files "
+            f"source {name!r}: no file matches {asked!r} in {root}.{link} Put the raw files "
             "there, set `data:` in the recipe, or run `two-tower fetch` if the recipe can fetch "
             "them."
         )
@@ -58,7 +75,7 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
         if path.is_dir():
             raise DataError(
                 f"source {name!r}: {path} is a folder. Name the files in it, such as "
-                f"{path.name + '/*.parquet'!r}."
+                f"{_within(path, asked)!r}."
             )
         if path.exists() and not path.is_file():
             raise DataError(
@@ -66,6 +83,19 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
                 "content to a file."
             )
     return matches
+
+
+def _globbed(root: Path, pattern: str) -> list[Path]:
+    matches = sorted(root.glob(pattern.lstrip("/")))
+    return [path for path in matches if not _BESIDE.fullmatch(path.name)]
+
+
+def _within(folder: Path, asked: str) -> str:
+    """Return a glob for the files in a folder that was asked for."""
+    inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _BESIDE.fullmatch(p.name))
+    ending = "".join(inside[0].suffixes[-2:]) if inside else ".parquet"
+    deep = "**/" if inside and inside[0].parent != folder else ""
+    return f"{asked.rstrip('/')}/{deep}*{ending}"
 
 
 def kind(path: Path, source: Source) -> str:
@@ -76,13 +106,29 @@ def kind(path: Path, source: Source) -> str:
     """
     if source.format:
         return source.format
-    ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    if ending in ("csv", "tsv", "parquet"):
-        return ending
+    ending = re.sub(_PACKERS, "", path.name.lower()).rpartition(".")[2]
+    if ending in _FORMATS:
+        return _FORMATS[ending]
+    if set(source.told) & {"columns", "delimiter", "quote", "escape"}:
+        return "csv"
     raise DataError(
-        f"{path}: the ending .{ending} names no format. Set the source's `format:` to csv, tsv or "
-        "parquet."
+        f"{path}: the ending .{ending} names no format. Set the source's `format:` to csv, tsv, "
+        "jsonl (one JSON object a line) or parquet."
     )
+
+
+#: Words of errors that say that a file is damaged, or not there.
+_CUT = (
+    "Truncated",
+    "zlib",
+    "No such",
+    "Permission",
+    "links",
+    "Compressed",
+    "Corrupt",
+    "Lz4",
+    "ZSTD",
+)
 
 
 @contextmanager
@@ -94,30 +140,46 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be read as {kind}: {said}. {_remedy(said, kind)}") from None
 
 
 def _remedy(said: str, kind: str) -> str:
-    if any(word in said for word in ("Truncated", "zlib", "No such", "Permission", "links")):
+    if any(word in said for word in _CUT):
         return "See that the whole file is there and may be read."
     return f"Mend the file, or set the source's `format:` if it is not {kind}."
 
 
-def refuse_other(path: Path, kind: str, head: bytes) -> None:
+def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
     """Refuse a text file that is visibly something else.
 
     Args:
         path: of the file.
         kind: what the recipe takes it for.
-        head: its first bytes, decompressed.
+        head: its first bytes, unpacked.
+        encoding: what its text should be in.
     """
     for signature, what, remedy in _SIGNATURES:
         if head.startswith(signature):
             raise DataError(f"{path} {what}, so it cannot be read as {kind}. {remedy}")
-    if not head.strip():
-        raise DataError(f"{path} is empty. Put data there, or another file.")
+    if kind in ("csv", "tsv") and head.lstrip().startswith((b'{"', b"[{")):
+        raise DataError(
+            f"{path} looks like JSON, so it cannot be read as {kind}. Set the source's `format: "
+            "jsonl` if it has one object a line."
+        )
+    if head.startswith(_WIDE) and "16" not in encoding and "32" not in encoding:
+        raise DataError(
+            f"{path} is UTF-16, so it cannot be read as {kind} in {encoding}. Set the source's "
+            "`encoding: utf-16`."
+        )
+
+
+def without_rows(path: Path, *, is_empty: bool) -> DataError:
+    """Return the error that says that a file has no rows."""
+    return DataError(
+        f"{path} {'is empty' if is_empty else 'has no rows'}. Put data there, or another file."
+    )
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -67,8 +67,9 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
         first = repeated[0].as_py()
         raise DataError(
             f"{where}: {len(repeated)} ids of {join.on!r} stand there more than once, the first is "
-            f"{first['values']!r} ({first['counts']} times). A joined table has one row an id; "
-            "remove the others."
+            f"{first['values']!r} ({first['counts']} times). A joined table has one row an id: "
+            "remove the others, or set the source's `latest:` (the latest row of an id counts) or "
+            "`long:` (a row is a property of an id)."
         )
     return table
 

@@ -3,101 +3,205 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
+import itertools
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from workflows.errors import DataError
 from workflows.etl import codes, files
+from workflows.etl.quotes import Quotes
+from workflows.etl.streams import UNIT, Unpacked, Watched, opened
+from workflows.recipe import Source
 
 #: So much is read to see what a file is, and how its columns are called.
 _HEAD = 1 << 20
-#: How a file ends is seen in so many bytes; there may be blank lines.
-_TAIL = 1 << 10
+#: Stands for the character between two cells where that is part of a name; no text has it.
+_STAND_IN = "\ufffe"
+#: In so many rows a name of a column is looked for among its values.
+_LOOKED = 10_000
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How text is written.
+
+    Attributes:
+        kind: `csv`, `tsv`, or what else to call it in messages.
+        delimiter: what stands between two cells.
+        quote: what stands around cells; empty where quotes are ordinary characters.
+        escape: what makes an ordinary character of the one behind it; empty for none.
+        encoding: of the text.
+        nulls: texts that stand for no value.
+        columns: the names of the columns where the first row is not those.
+    """
+
+    kind: str
+    delimiter: str = ","
+    quote: str = ""
+    escape: str = ""
+    encoding: str = "utf-8"
+    nulls: tuple[str, ...] = ()
+    columns: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, source: Source, kind: str) -> Dialect:
+        """Return the dialect of a source's files of one kind."""
+        delimiter = source.delimiter or ("\t" if kind == "tsv" else ",")
+        quote = source.quote
+        if quote is None:
+            quote = '"' if kind == "csv" and len(delimiter.encode()) == 1 else ""
+        return cls(
+            kind,
+            delimiter,
+            quote,
+            source.escape,
+            source.encoding,
+            source.nulls,
+            source.columns or (),
+        )
+
+    @property
+    def between(self) -> str:
+        """The one character that stands between two cells when they are parsed."""
+        return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
+
+    def watched(self, path: Path) -> Watched:
+        """Open a file as it is parsed."""
+        quotes = None
+        if self.quote:
+            marks = (self.between, self.quote, self.escape)
+            quotes = Quotes(*(mark.encode() for mark in marks))
+        return Watched(path, self.encoding, self.delimiter, quotes)
+
+    def rows(self, lines: io.TextIOBase) -> Iterator[list[str]]:
+        """Yield the rows of a text that are not blank, parsed slowly."""
+        rows = csv.reader(
+            lines,
+            delimiter=self.between,
+            quotechar=self.quote or None,
+            escapechar=self.escape or None,
+            quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+        )
+        return (row for row in rows if row)
 
 
 class TextFile:
-    """A csv or tsv file, perhaps in gzip.
+    """A csv or tsv file, perhaps packed.
 
     Args:
         path: of the file.
-        kind: `csv`, `tsv`, or what else to call it in messages.
-        nulls: texts that stand for no value.
+        dialect: how it is written.
         block: bytes that are read at a time; no row may be longer.
-        header: the names of the columns of a file that does not begin with them.
 
     Attributes:
         path: of the file.
         names: of its columns.
         lists: those that are lists already: none.
-        about: how many rows there may be, by the lines that the file begins with; of a gzip at
-            least so many.
+        about: how many rows there may be, by the lines that the file begins with; of a packed file
+            at least so many.
+        is_bare: whether the file has no row.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or no text.
+        DataError: the file is missing, no text, or in another encoding; its first row is not what
+            it should be.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        kind: str,
-        nulls: Sequence[str],
-        block: int,
-        header: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, path: Path, dialect: Dialect, *, block: int) -> None:
         self.path = path
-        self.kind = kind
-        self.nulls = list(nulls)
+        self.dialect = dialect
         self.block = block
-        self.has_header = not header
         self.lists: frozenset[str] = frozenset()
+        self.names: list[str] = list(dialect.columns)
+        self.about = 0
         head = self._head()
-        self.about = head.count(b"\n") * path.stat().st_size // len(head)
-        self.names = self._first_row(head) if self.has_header else list(header)
+        self.is_bare = not head
+        if head:
+            lines = max(head.count(b"\n"), head.count(b"\r"))
+            self.about = lines * path.stat().st_size // len(head)
+            self._read_names(head)
 
     @property
-    def _delimiter(self) -> str:
-        return "\t" if self.kind == "tsv" else ","
-
-    @property
-    def _is_quoted(self) -> bool:
-        return self.kind == "csv"
+    def has_header(self) -> bool:
+        """Whether the first row is the names."""
+        return not self.dialect.columns
 
     def _head(self) -> bytes:
         """Return how the file begins, blank lines left out, after a look at what it is."""
-        with files.reading(self.path, self.kind), _open(self.path) as stream:
+        with files.reading(self.path, self.dialect.kind), opened(self.path) as stream:
             head = stream.read(_HEAD)
             while head and not head.strip():
                 head = stream.read(_HEAD)
-        files.refuse_other(self.path, self.kind, head)
+        files.refuse_other(self.path, self.dialect.kind, head, self.dialect.encoding)
         return bytes(head)
 
-    def _first_row(self, head: bytes) -> list[str]:
-        """Return the names in the first row that is not blank."""
-        text = head.decode("utf-8-sig", "replace")
+    def _read_names(self, head: bytes) -> None:
+        """Take the names from the first row that is not blank, or compare it with them."""
+        text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
+        text = text.removeprefix("\ufeff")
+        if self.dialect.between != self.dialect.delimiter:
+            text = text.replace(self.dialect.between, _STAND_IN)
+            text = text.replace(self.dialect.delimiter, self.dialect.between)
         try:
-            rows = csv.reader(
-                io.StringIO(text, newline=""),
-                delimiter=self._delimiter,
-                quoting=csv.QUOTE_MINIMAL if self._is_quoted else csv.QUOTE_NONE,
-            )
-            names = [] if "\0" in text.splitlines()[0] else next(row for row in rows if row)
+            lines = re.split("[\r\n]+", text.strip("\r\n"), maxsplit=1)
+            rows = self.dialect.rows(io.StringIO(text, newline=""))
+            names = [] if "\0" in lines[0] else next(rows)
+            names = [name.replace(_STAND_IN, self.dialect.between) for name in names]
+            is_alone = len(head) < _HEAD and not "".join(lines[1:]).strip("\r\n")
+            self.is_bare = self.has_header and is_alone
         except csv.Error as error:
             raise DataError(
                 f"{self.path}: the first row cannot be read as the names of columns ({error}). "
-                f"Mend the file, or set the source's `format:` if it is not {self.kind}."
+                f"Mend the file, or set the source's `format:` if it is not {self.dialect.kind}."
             ) from None
         if not names or any("\ufffd" in name for name in names):
             raise DataError(
-                f"{self.path}: the names of the columns are not UTF-8: {text[:80]!r}. Convert the "
-                "file, such as with `iconv -f LATIN1 -t UTF-8`."
+                f"{self.path}: the first row is no {name_of(self.dialect.encoding)}: "
+                f"{text[:80]!r}. Set the source's `encoding:`, such as latin-1, cp1252 or utf-16, "
+                "or convert the file."
             )
-        return names
+        if self.has_header:
+            self.names = names
+        elif self.dialect.kind != "aliccp":  # its lines are looked at by their reader
+            self._refuse_other_names(names)
+
+    def _refuse_other_names(self, first: list[str]) -> None:
+        """Refuse a first row that is the names, or has another number of cells."""
+        if [cell.strip().lower() for cell in first] == [name.lower() for name in self.names]:
+            raise DataError(
+                f"{self.path} begins with a row of names, and the source names them in `columns:`, "
+                "which is for files without one. Leave `columns:` out."
+            )
+        if len(first) != len(self.names):
+            raise DataError(
+                f"{self.path}: the first row has {len(first)} cells, and the source's `columns:` "
+                f"names {len(self.names)}: {', '.join(map(repr, first))[:80]}. Name each column, "
+                "also those that are not needed, or set the source's `delimiter:`."
+            )
+
+    def echoes(self, names: Sequence[str]) -> set[str]:
+        """Return those names of columns that are a value of their column, too, near the beginning.
+
+        Args:
+            names: which to look for.
+        """
+        if not names:
+            return set()
+        places = {name: self.names.index(name) for name in names}
+        found = set()
+        with contextlib.suppress(csv.Error), self._until(_HEAD) as stream:
+            lines = io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")
+            for row in itertools.islice(self.dialect.rows(lines), 1, _LOOKED):
+                found |= {n for n, at in places.items() if at < len(row) and row[at] == n}
+        return found
 
     def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Yield some columns, as text, in blocks of whole rows.
@@ -108,32 +212,32 @@ class TextFile:
 
         Raises:
             DataError: a row with too few or too many cells, or longer than a block; bytes that are
-                no text; a quote that is never closed.
+                no text; a quote that is never closed, or that text follows.
         """
-        with files.reading(self.path, self.kind):
-            watched, ragged = _Watched(self.path), _Ragged()
-            rows, last, reader = 0, None, None
+        with files.reading(self.path, self.dialect.kind):
+            watched, ragged = self.dialect.watched(self.path), _Ragged()
+            rows, reader = 0, None
             try:
                 reader = self._reader(watched, ragged, columns, coded)
                 for batch in reader or ():
                     self._refuse(watched, ragged, reader)
                     rows += batch.num_rows
-                    last = batch if batch.num_rows else last
-                    yield pa.Table.from_batches([batch]).select(list(columns))
+                    table = pa.Table.from_batches([batch]).select(list(columns))
+                    yield _with_units(table) if watched.has_units else table
+            except UnicodeError:
+                raise self._undecodable() from None
             except pa.ArrowInvalid as error:
+                self._refuse(watched, ragged, None)
                 raise self._explained(error, rows) from None
             self._refuse(watched, ragged, reader)
-            self._refuse_unclosed(watched, last, rows)
+            if watched.quotes and watched.quotes.is_open:
+                raise self._unclosed()
 
     def _reader(
-        self, watched: _Watched, ragged: _Ragged, columns: Sequence[str], coded: Sequence[str]
+        self, watched: Watched, ragged: _Ragged, columns: Sequence[str], coded: Sequence[str]
     ) -> pyarrow.csv.CSVStreamingReader | None:
-        """Return a reader of the rows, or nothing where there are none.
-
-        The last column is always read: a quote that is never closed shows there.
-        """
-        types = {self.names[-1]: pa.binary()} | dict.fromkeys(columns, pa.string())
-        types |= dict.fromkeys(coded, codes.TEXT)
+        """Return a reader of the rows, or nothing where there are none."""
+        types = dict.fromkeys(columns, pa.string()) | dict.fromkeys(coded, codes.TEXT)
         try:
             return pa.csv.open_csv(
                 watched,
@@ -144,15 +248,16 @@ class TextFile:
                     column_names=None if self.has_header else self.names,
                 ),
                 pa.csv.ParseOptions(
-                    delimiter=self._delimiter,
-                    quote_char='"' if self._is_quoted else False,
-                    newlines_in_values=self._is_quoted,
+                    delimiter=self.dialect.between,
+                    quote_char=self.dialect.quote or False,
+                    escape_char=self.dialect.escape or False,
+                    newlines_in_values=bool(self.dialect.quote),
                     invalid_row_handler=ragged,
                 ),
                 pa.csv.ConvertOptions(
                     column_types=types,
                     include_columns=list(types),
-                    null_values=self.nulls,
+                    null_values=list(self.dialect.nulls),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
                 ),
@@ -163,25 +268,90 @@ class TextFile:
             return None  # a header that no line end follows, or nothing at all
 
     def _refuse(
-        self, watched: _Watched, ragged: _Ragged, reader: pyarrow.csv.CSVStreamingReader | None
+        self, watched: Watched, ragged: _Ragged, reader: pyarrow.csv.CSVStreamingReader | None
     ) -> None:
         if watched.nul is not None:
+            line = _lines(self._until(watched.nul)) + 1
             raise DataError(
-                f"{self.path}, line {watched.line(watched.nul)} has a NUL byte (byte "
-                f"{watched.nul:,} of the text), so it is damaged, or not UTF-8. Fetch the file "
-                "again, or convert it."
+                f"{self.path}, line {line} has a NUL byte (byte {watched.nul:,} of the text), so "
+                "it is damaged, or in another encoding than the source's `encoding:` says. Fetch "
+                "the file again, or convert it."
             )
+        if watched.quotes and watched.quotes.fault is not None:
+            raise self._behind_quote(watched.quotes.fault)
         if ragged.first is None:
             return
         for _ in reader or ():
             """Meet the other ragged rows, to count them."""
         first, row = ragged.first, ragged.first.number - self.has_header
+        text = first.text.replace(self.dialect.between, self.dialect.delimiter)
         raise DataError(
             f"{self.path} has {ragged.count} unparsable row{'s' * (ragged.count > 1)}; the first, "
             f"row {row}, has {first.actual_columns} fields where {first.expected_columns} are "
-            f"expected: {first.text[:80]!r}. Mend the file, or set the source's `format:` if it is "
-            f"not {self.kind}."
+            f"expected: {text[:80]!r}. Mend the file, or set the source's `format:` or "
+            f"`delimiter:` if it is not {self.dialect.kind}.{self._escape_hint(text)}"
         )
+
+    def _escape_hint(self, text: str) -> str:
+        if self.dialect.escape or '\\"' not in text:
+            return ""
+        return " Where a backslash makes a quote part of the text, set the source's `escape: '\\'`."
+
+    def _behind_quote(self, place: int) -> DataError:
+        """Return the error that names a cell that goes on behind its closing quote.
+
+        Args:
+            place: of the closing quote in the bytes that are parsed.
+        """
+        row, cells = self._row_of(place)
+        behind = self._from(place).decode("utf-8", "replace")
+        begin = cells[-1] if cells else ""
+        shown = begin if len(begin) < 60 else begin[:30] + " … " + begin[-30:]
+        hint = self._escape_hint(begin[-1:] + behind)
+        return DataError(
+            f"{self.path}, {self._named(cells)}row {row}: text stands behind the closing quote of "
+            f"a cell: {self.dialect.quote + shown + behind!r}. Either a quote before it is not "
+            "closed, so that rows would be lost, or a quote within the text is not doubled. Mend "
+            f"the file, or set the source's `quote: ''` if quotes mean nothing in it.{hint}"
+        )
+
+    def _unclosed(self) -> DataError:
+        row, cells = self._row_of(None)
+        text = cells[-1] if cells else ""
+        return DataError(
+            f"{self.path}, {self._named(cells)}row {row}: a quote is opened and never closed: "
+            f"{text[:80]!r}. Close it, double it where it is part of the text, or set the source's "
+            "`quote: ''` if quotes mean nothing in the file."
+        )
+
+    def _named(self, cells: Sequence[str]) -> str:
+        """Name the column of the last of some cells, for messages."""
+        known = 0 < len(cells) <= len(self.names)
+        return f"column {self.names[len(cells) - 1]!r}, " if known else ""
+
+    def _row_of(self, place: int | None) -> tuple[int, list[str]]:
+        """Return the number of the row with a byte inside a quoted cell, and its cells so far."""
+        row, cells = -int(self.has_header), []
+        lines = io.TextIOWrapper(self._until(place), "utf-8", "replace", newline="")
+        try:
+            for found in self.dialect.rows(lines):
+                row, cells = row + 1, found
+        except csv.Error:  # a cell longer than this module takes
+            row, cells = row + 1, []
+        return row, cells
+
+    def _from(self, place: int) -> bytes:
+        """Return some bytes of the file, from a place on, up to the end of the line."""
+        with self._until(place + 40) as stream:
+            left = place
+            while left:
+                left -= len(stream.read(min(left, _HEAD)))
+            return re.split(rb"[\r\n]", stream.read(), maxsplit=1)[0]
+
+    def _until(self, place: int | None) -> io.BufferedReader:
+        """Open the file as it is parsed, up to a byte."""
+        plain = Watched(self.path, self.dialect.encoding, self.dialect.delimiter)
+        return io.BufferedReader(_Beginning(plain, place))
 
     def _explained(self, error: pa.ArrowInvalid, rows: int) -> DataError | pa.ArrowInvalid:
         """Return what is wrong after so many rows, if it is known."""
@@ -196,36 +366,75 @@ class TextFile:
         return error
 
     def _undecodable(self) -> DataError:
-        """Return the error that names the first line that is not UTF-8."""
-        decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
-        with _open(self.path) as stream:
-            while data := stream.read(_HEAD):
-                waiting = decoder.getstate()[0]
-                try:
-                    decoder.decode(data)
-                except UnicodeDecodeError as error:
-                    line += (waiting + data)[: error.start].count(b"\n")
-                    bad = (waiting + data)[error.start : error.start + 1]
-                    break
-                line += data.count(b"\n")
-            else:
-                bad = b""
-        return DataError(
-            f"{self.path}, line {line}: the byte {bad!r} is no UTF-8. Text must be UTF-8; convert "
-            "the file, such as with `iconv -f LATIN1 -t UTF-8`."
-        )
+        """Return the error that names the first line that is no text in the encoding."""
+        return undecodable(self.path, self.dialect.encoding)
 
-    def _refuse_unclosed(self, watched: _Watched, last: pa.RecordBatch | None, rows: int) -> None:
-        """Refuse a last cell that goes on over the end of its line and ends without a quote."""
-        if last is None or not self._is_quoted or watched.end == b'"':
-            return
-        cell = last.column(self.names[-1])[-1].as_py() or ""
-        text = cell if isinstance(cell, str) else cell.decode("utf-8", "replace")
-        if len(text.splitlines()) > 1:
-            raise DataError(
-                f"{self.path}, column {self.names[-1]!r}, row {rows}: a quote is opened and never "
-                f"closed: {text[:80]!r}. Close it, or double it where it is part of the text."
-            )
+
+def undecodable(path: Path, encoding: str) -> DataError:
+    """Return the error that names the first line of a file that is no text in an encoding."""
+    decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
+    with opened(path) as stream:
+        while data := stream.read(_HEAD):
+            waiting = decoder.getstate()[0]
+            try:
+                decoder.decode(data)
+            except UnicodeDecodeError as error:
+                whole = waiting + data
+                line += whole[: error.start].count(b"\n")
+                bad = whole[error.start : error.start + 1]
+                break
+            line += data.count(b"\n")
+    remedy = (
+        "Set the source's `encoding:` to what it is, such as latin-1 or cp1252"
+        if encoding == "utf-8"
+        else "Correct the source's `encoding:`"
+    )
+    return DataError(
+        f"{path}, line {line}: the byte {bad!r} is no {name_of(encoding)}. {remedy}, or convert "
+        "the file."
+    )
+
+
+def name_of(encoding: str) -> str:
+    """Return what an encoding is called in messages."""
+    return "UTF-8" if encoding == "utf-8" else encoding
+
+
+def _with_units(table: pa.Table) -> pa.Table:
+    """Put the character back that stands for the delimiter while a text is parsed."""
+    for at, name in enumerate(table.column_names):
+        made = codes.each(table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode()))
+        table = table.set_column(at, name, made)
+    return table
+
+
+def _lines(stream: io.BufferedReader) -> int:
+    """Count the line ends of a text."""
+    with stream:
+        return sum(data.count(b"\n") for data in iter(lambda: stream.read(_HEAD), b""))
+
+
+class _Beginning(io.RawIOBase):
+    """The first bytes of a text."""
+
+    def __init__(self, stream: Unpacked, size: int | None) -> None:
+        self._stream = stream
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = len(buffer) if self._left is None else min(len(buffer), self._left)
+        data = self._stream.read(size)
+        buffer[: len(data)] = data
+        if self._left is not None:
+            self._left -= len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Ragged:
@@ -239,50 +448,3 @@ class _Ragged:
         self.first = self.first or row
         self.count += 1
         return "skip"
-
-
-class _Watched(io.RawIOBase):
-    """The bytes of a text file as they go by: where the first NUL is, and how they end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream = _open(path)
-        self._read = 0
-        self.nul: int | None = None
-        self.end = b""
-
-    def readable(self) -> bool:
-        """Say that this is for reading, as Arrow asks."""
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, and look at them."""
-        data: bytes = self._stream.read(size)
-        if self.nul is None and (at := data.find(b"\0")) >= 0:
-            self.nul = self._read + at
-        self._read += len(data)
-        self.end = data[-_TAIL:].rstrip()[-1:] or self.end
-        return data
-
-    def line(self, byte: int) -> int:
-        """Return the number, from 1, of the line that has a byte of the text."""
-        with _open(self._path) as stream:
-            return int(stream.read(byte).count(b"\n")) + 1
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-        super().close()
-
-
-def _open(path: Path) -> pa.NativeFile:
-    """Open a file, decompressed if its name ends in .gz."""
-    if path.suffix == ".gz":
-        with path.open("rb") as file:
-            start = file.read(2)
-        if start not in (b"", b"\x1f\x8b"):
-            raise DataError(
-                f"{path} is no gzip file, though its name ends in .gz. Fetch it again, or give it "
-                "the name of what it is."
-            )
-    return pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None)

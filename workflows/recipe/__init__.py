@@ -18,7 +18,7 @@ from workflows.recipe.filters import (
 )
 from workflows.recipe.finding import data_folder, default_name, find, known_names
 from workflows.recipe.reading import load, overridden, parse, replaced
-from workflows.recipe.sources import Fetch, Source
+from workflows.recipe.sources import Fetch, Latest, Long, Source
 from workflows.recipe.splits import (
     ByUser,
     GivenFiles,
@@ -56,7 +56,9 @@ __all__ = [
     "History",
     "Join",
     "Keep",
+    "Latest",
     "LeaveLast",
+    "Long",
     "PathLevel",
     "PerDay",
     "Pivot",

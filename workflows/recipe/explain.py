@@ -11,6 +11,9 @@ import msgspec
 from workflows.recipe.text import line_of, nearest
 from workflows.recipe.whole import Recipe
 
+#: How the expression for names begins that are parts of file names.
+_NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
+
 
 def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     """Turn msgspec's message into file, line, field, what is wrong and what would be right."""
@@ -25,11 +28,28 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
         hint = f" {nearest(unknown[1], known)}Fields here: {', '.join(known)}."
     elif choices := _choices_at(path):
         hint = f" Expected one of: {', '.join(choices)}."
+    hint += _slip(problem)
     line = line_of(text, path)
     place = (
         where + (f", line {line}" if line else "") + (f", field {'.'.join(path)}" if path else "")
     )
     return f"{place}: {problem}.{hint}"
+
+
+def _slip(problem: str) -> str:
+    """Say what YAML may have made of a text."""
+    if "`str" in problem and "got `null`" in problem:
+        return ' To YAML an unquoted null, ~, # or nothing is no text; put it in quotes: "null".'
+    if "`str" in problem and re.search(r"got `(int|float|bool)`", problem):
+        return " If a text is meant, put it in quotes."
+    if problem.startswith("Expected `str` of length >= 1"):
+        return ' An unquoted | or > begins a block of text in YAML; put it in quotes: "|".'
+    if f"matching regex '{_NAME}" in problem:
+        return (
+            " A name has letters, digits, `_`, `-` and dots, no blanks, and begins with a letter "
+            "or a digit."
+        )
+    return ""
 
 
 def _name_the_keys(path: list[str], raw: Any) -> list[str]:

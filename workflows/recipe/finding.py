@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from workflows.errors import RecipeError
@@ -54,9 +55,12 @@ def data_folder(recipe: Recipe, path: Path) -> Path:
     """Return the folder of a recipe's raw files.
 
     Args:
-        recipe: says where, relative to its own folder.
+        recipe: says where, relative to its own folder; `~` is a home folder.
         path: its file. A recipe inside an installed package is taken to lie in `recipes/` of the
             working folder: nobody's data belongs into the package.
     """
     home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
-    return (home / recipe.data).resolve()
+    data = Path(recipe.data)
+    with contextlib.suppress(RuntimeError):  # a user who is unknown here
+        data = data.expanduser()
+    return (home / data).resolve()

@@ -12,7 +12,7 @@ import yaml
 
 from workflows.errors import RecipeError
 from workflows.recipe.explain import explain
-from workflows.recipe.text import LONGEST, Loader, nearest
+from workflows.recipe.text import LONGEST, Loader, nearest, slip
 from workflows.recipe.whole import Recipe
 
 #: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
@@ -31,15 +31,14 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
     Raises:
         RecipeError: names file, line, field, what was expected and what came.
     """
+    text = ""
     try:
         text = _text_of(path)
         raw = yaml.load(text, Loader)
     except RecursionError:
         raise RecipeError(f"{path} cannot be read as YAML: it is nested too deeply.") from None
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:  # of tags such as !!int
-        raise RecipeError(
-            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
-        ) from None
+        raise RecipeError(f"{path} cannot be read as YAML: {slip(error, text)}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: expected a mapping of fields, got {type(raw).__name__}.")
     variants = raw.pop("variants", {})
@@ -207,7 +206,7 @@ def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> Non
         raise RecipeError(f"--set {key}: the value is nested too deeply.") from None
     except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
-            f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}"
+            f"--set {override!r}: the value is not YAML: {slip(error, value)}"
         ) from None
     if whole and last == "kind" and at.get("kind") != new:
         at.clear()

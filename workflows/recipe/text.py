@@ -122,6 +122,43 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
+#: What a text looks like that YAML takes for something else.
+_QUOTE = (
+    "A text that begins with one of * & ! | > % @ ` ? - , or # or that has a colon in it means "
+    'something else to YAML: put it in quotes, such as "*.csv" or "|"'
+)
+#: A part of what PyYAML says → what to do.
+_REMEDIES = (
+    ("'\\t' that cannot start", "Indent with blanks, not with tabs"),
+    (
+        "unknown escape character",
+        "Within double quotes a backslash begins a code: take single ones",
+    ),
+    ("alias", _QUOTE),
+    ("anchor", _QUOTE),
+    ("cannot start any token", _QUOTE),
+    ("mapping values are not allowed", _QUOTE),
+    ("expected the node content", _QUOTE),
+    ("constructor for the tag", _QUOTE),
+    ("are not allowed here", _QUOTE),
+    ("did not find expected", _QUOTE),
+    ("but found", _QUOTE),
+)
+
+
+def slip(error: Exception, text: str) -> str:
+    """Say what is wrong with a text that is no YAML, where, and what to do."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    number = error.problem_mark.line
+    lines = text.split("\n")
+    line = lines[number].strip() if number < len(lines) else ""
+    said = " ".join(part for part in (error.context, error.problem) if part)
+    is_told = isinstance(error, yaml.constructor.ConstructorError) and "for the tag" not in said
+    remedies = (f" {remedy}." for part, remedy in _REMEDIES if part in said and not is_told)
+    return f"line {number + 1}, {line[:80]!r}: {said}.{next(remedies, '')}"
+
+
 def line_of(text: str, path: Sequence[str]) -> int | None:
     """Return the line (from 1) of the deepest part of a path that stands in the YAML text."""
     node = yaml.compose(text, Loader) if text else None

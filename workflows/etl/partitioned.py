@@ -1,0 +1,86 @@
+"""Columns that stand in a file's path: `day=2020-09-13/part-0.parquet`, as Hive and Spark write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from workflows.etl import codes
+
+#: What stands for no value.
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class RowFile(Protocol):
+    """A file of rows: see TextFile."""
+
+    path: Path
+    names: list[str]
+    lists: frozenset[str]
+    about: int
+    is_bare: bool
+
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Yield some columns in blocks of rows."""
+        ...
+
+
+def told(path: Path, folder: Path) -> dict[str, str | None]:
+    """Return the columns that the folders of a file tell: name → value, the same for all rows.
+
+    Args:
+        path: of the file.
+        folder: the data folder, whose own path tells nothing.
+    """
+    inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+    pairs = [part.partition("=") for part in inside.parts[:-1]]
+    return {
+        unquote(name): None if value == _NULL else unquote(value)
+        for name, equals, value in pairs
+        if name and equals
+    }
+
+
+class Partitioned:
+    """A file with columns that its path tells.
+
+    Args:
+        file: the file itself.
+        values: column → value.
+
+    Attributes:
+        path, lists, about, is_bare: of the file.
+        names: of its columns, and those told.
+    """
+
+    def __init__(self, file: RowFile, values: Mapping[str, str | None]) -> None:
+        self._file = file
+        self._values = values
+        self.path, self.lists, self.about = file.path, file.lists, file.about
+        self.is_bare = file.is_bare
+        self.names = [*file.names, *values]
+
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Yield some columns in blocks of rows; those of the path as codes.
+
+        Args:
+            columns: which.
+            coded: those of them whose text is to come as codes.
+
+        Raises:
+            DataError: of the file.
+        """
+        inside = [name for name in columns if name not in self._values] or self._file.names[:1]
+        for batch in self._file.batches(inside, [name for name in coded if name in inside]):
+            for name, value in self._values.items():
+                numbers = pa.nulls(len(batch), pa.int32())
+                if value is not None:
+                    numbers = numbers.fill_null(0)
+                texts = pa.array([value or ""], pa.string())
+                column = pa.DictionaryArray.from_arrays(numbers, texts)
+                batch = batch.append_column(pa.field(name, codes.TEXT), column)
+            yield batch.select(list(columns))

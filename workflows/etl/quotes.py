@@ -1,0 +1,146 @@
+"""Whether the quotes of delimited text are as they should be, seen in its bytes.
+
+A cell that begins with a quote ends with one, and a quote inside is doubled (RFC 4180) or escaped.
+Arrow takes more: it appends what stands behind a closing quote to the cell. So a quote that is
+never closed ends at the next quoted cell, the rows between are part of one cell, and nobody is
+told.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+#: So many bytes are looked at together: they and what is made of them fit a processor's cache.
+_STEP = 1 << 19
+
+Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+class Quotes:
+    """Follows the quotes of a text that comes in pieces.
+
+    Quotes that stand side by side are looked at together. An odd number of them opens a cell if
+    they stand where one begins, and closes it if one is open; an even number changes nothing. So
+    the state is a count of changes, and no byte is looked at by itself.
+
+    Args:
+        delimiter: the byte between two cells.
+        quote: the byte.
+        escape: the byte that makes an ordinary character of the one behind it; empty for none.
+
+    Attributes:
+        fault: place, from 0, of the first closing quote that text follows.
+        is_open: whether a cell is open as far as the text was seen.
+    """
+
+    def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
+        self._quote, self._escape = quote, escape
+        self._ends = delimiter + b"\r\n"
+        self._kept = b"\n"  # a text begins as a line does
+        self._place = -1
+        self._tail = re.compile(
+            rb"%s.[%s]*\Z" % (re.escape(escape) + b"*" * bool(escape), re.escape(quote + escape)),
+            re.DOTALL,
+        )
+        self.fault: int | None = None
+        self.is_open = False
+
+    def see(self, data: bytes) -> None:
+        """Look at the next piece; an empty one ends the text."""
+        if self._quote in data or self._escape or not data:
+            for start in range(0, max(1, len(data)), _STEP):
+                self._see(data[start : start + _STEP])
+        else:
+            self._see(data)
+
+    def _see(self, data: bytes) -> None:
+        if self.fault is not None:
+            return
+        if not data:
+            self._look(np.frombuffer(self._kept + b"\n", np.uint8))
+            self._kept = b"\n"
+            return
+        if self._quote not in data and self._quote not in self._kept and not self._escape:
+            self._place += len(self._kept) + len(data) - 1
+            self._kept = data[-1:]
+            return
+        if self._place < 0 and data.startswith(b"\xef\xbb\xbf"):
+            data, self._place = data[3:], 2
+        whole = self._kept + data
+        found = self._tail.search(whole, max(0, len(whole) - 4096))
+        start = found.start() if found else len(whole) - 1
+        # what comes behind the last quotes is not known yet
+        self._look(np.frombuffer(whole, np.uint8), len(whole) - start)
+        self._kept = whole[start:]
+        self._place += start
+
+    def _look(self, text: Bytes, kept: int = 0) -> None:
+        """Follow the quotes of a text, whose first byte was looked at already.
+
+        Args:
+            text: the bytes.
+            kept: so many at the end will be looked at with the next ones.
+        """
+        is_quote, is_end = text == self._quote[0], self._is_end(text)
+        begins = is_end[:-1]
+        if self._escape:
+            plain = ~self._escaped(text)
+            is_quote &= plain
+            begins = begins & plain[:-1]
+        is_quote[0] = False
+        is_quote[len(text) - max(0, kept - 1) :] = False
+        first = is_quote[1:] & ~is_quote[:-1]
+        last = is_quote[1:-1] & ~is_quote[2:]
+        begins, follows = begins[first], is_end[2:][last]
+        if len(begins) == 0:
+            return
+        is_odd = np.ones(len(begins), bool)
+        if len(begins) < np.count_nonzero(is_quote):
+            is_odd = (np.flatnonzero(last) - np.flatnonzero(first)) & 1 == 0
+        is_open, self.is_open = _states(is_odd, begins, self.is_open)
+        wrong = ~follows & ((is_open & is_odd) | (~is_open & begins & ~is_odd))
+        if wrong.any():
+            self.fault = self._place + 1 + int(np.flatnonzero(last)[wrong.argmax()])
+
+    def _is_end(self, text: Bytes) -> Mask:
+        """Say of each byte whether it ends a cell that is not quoted."""
+        first, *others = self._ends
+        found = text == first
+        for other in others:
+            found |= text == other
+        return found
+
+    def _escaped(self, text: Bytes) -> Mask:
+        """Say of each byte whether an odd number of escapes stands before it."""
+        found = np.zeros(len(text) + 1, bool)
+        at = np.flatnonzero(text == self._escape[0])
+        first = np.flatnonzero(np.append(True, np.diff(at) > 1)) if len(at) else at
+        counts = np.diff(np.append(first, len(at)))
+        found[(at[first] + counts)[counts % 2 == 1]] = True
+        # the second of two escapes, the fourth of four and so on
+        nth = np.arange(len(at)) - np.repeat(first, counts)
+        found[at[nth % 2 == 1]] = True
+        return found[:-1]
+
+
+def _states(is_odd: Mask, begins: Mask, before: bool) -> tuple[Mask, bool]:
+    """Return whether a cell is open before each group of quotes, and after the last one.
+
+    An odd group where a cell can begin changes the state; any other odd one leaves no cell open.
+
+    Args:
+        is_odd: whether it is an odd number.
+        begins: whether a cell can begin there.
+        before: whether one is open before all.
+    """
+    toggles, resets = is_odd & begins, is_odd & ~begins
+    if is_odd.all() and not (begins[0] and before) and not (begins[1:] & begins[:-1]).any():
+        return np.append(before, begins[:-1]), bool(begins[-1])
+    total = np.cumsum(toggles, dtype=np.int32) + np.int32(before)
+    at_reset = np.maximum.accumulate(np.where(resets, total, np.int32(0)))
+    after = ((total - at_reset) & 1) == 1
+    return np.append(before, after[:-1]), bool(after[-1])
