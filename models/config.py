@@ -194,7 +194,8 @@ class TrainConfig(Part, frozen=True):
         monitor: the metric whose best epoch is kept, of `val_recall@k`, `val_ndcg@k`, …;
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, steadier than any one.
         patience: stop after this many epochs without a better one.
-        max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all.
+        max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all. 50 is
+            the default of a recipe whose history has no time.
         seed: of initial weights, order of rows and draws.
     """
 

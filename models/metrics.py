@@ -362,8 +362,10 @@ def coverage(items: Ints, *, k: int, n_items: int) -> float:
     return len(np.unique(head[head >= 0])) / n_items
 
 
-def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float:
+def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
     """Return the mean popularity percentile of all items in the first k of all lists.
+
+    It is None when no list holds an item.
 
     The percentile of an item is the share of the catalogue that is less popular, items of equal
     popularity counted half. So a uniformly random list earns 0.5, whatever the distribution; near
@@ -373,14 +375,11 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float:
         items: item rows, int [n_users, k_max]; -1 is a gap and left out.
         counts: training interactions of each item, int [n_items].
         k: list length, from 1 to k_max.
-
-    Raises:
-        ValueError: when no list holds an item.
     """
     head = _cut(items, k)
     shown = head[head >= 0]
     if not len(shown):
-        raise ValueError(f"None of {len(items)} lists holds an item; no popularity to average.")
+        return None
     in_order = np.sort(counts)
     below = np.searchsorted(in_order, counts, "left")
     up_to = np.searchsorted(in_order, counts, "right")

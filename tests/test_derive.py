@@ -15,7 +15,16 @@ from world import STRANGER, World
 
 from workflows.errors import DataError, RecipeError
 from workflows.etl import derive
-from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
+from workflows.recipe import (
+    Bins,
+    Clip,
+    CyclicMonth,
+    DatePart,
+    Derive,
+    Feature,
+    Log1p,
+    PathLevel,
+)
 
 #: The age groups of the H&M system, by their upper edges.
 AGE_GROUPS = ("0-18", "19-25", "26-35", "36-45", "46-55", "56-65", "66-80", "80+")
@@ -182,6 +191,52 @@ def test_a_date_may_have_nanoseconds() -> None:
     assert [made(step, column([text]))[0] for text in texts] == [5, 4]
 
 
+# ── numbers ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_log1p_is_that_of_numpy() -> None:
+    cells = [0.0, 1.0, None, 352_698.0, 1e-9]
+    expected = [None if c is None else pytest.approx(float(np.log1p(c))) for c in cells]
+    step = Log1p(of="plays", to="mild")
+    assert made(step, column(cells, pa.float64())) == expected
+    assert made(step, column([0, 7, None], pa.int64())) == [0.0, pytest.approx(np.log(8)), None]
+
+
+def test_log1p_refuses_negative_numbers() -> None:
+    cells = column([1.0, None, -0.5, -3.0])
+    with pytest.raises(
+        DataError,
+        match=r"^log \(a.csv\), column 'plays': log1p takes numbers from 0 on; 2 cells are "
+        r"negative, the first in row 3 with -0.5\. Mend them, or raise them to 0 with a step of ",
+    ):
+        derive.made(cells, Log1p(of="plays", to="mild"), where="log (a.csv)")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 10.0, [0.0, 0.0, 10.0, None, 10.0]),
+        (None, 10.0, [-5.0, 0.0, 10.0, None, 10.0]),
+        (0.0, None, [0.0, 0.0, 10.0, None, 99.5]),
+    ],
+)
+def test_clip_keeps_numbers_within_its_bounds(
+    low: float | None, high: float | None, expected: list[float | None]
+) -> None:
+    cells = column([-5.0, 0.0, 10.0, None, 99.5], pa.float64())
+    assert made(Clip(of="x", to="y", low=low, high=high), cells) == expected
+
+
+def test_a_weight_may_be_derived(world: World) -> None:
+    for n, row in enumerate(world.log):
+        row["plays"] = 10 ** (n % 6) - 1
+    world.write()
+    steps = "{kind: clip, of: plays, to: fewer, high: 1000}, {kind: log1p, of: fewer, to: mild}"
+    result = run(world, f"derive=[{steps}]", "features.mild={role: weight, kind: number}")
+    known = [float(np.float32(np.log1p(min(1000, 10**n - 1)))) for n in range(6)]
+    assert set(part(result, "train")["row_weight"]) == {np.float32(value) for value in known}
+
+
 # ── in etl ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -289,6 +344,11 @@ def test_a_step_that_does_not_fit_the_files_is_named(world: World, step: str, me
             "[{kind: bins, of: a, to: b, edges: [1], labels: [a]}]",
             "1 edges part the line into 2 intervals, but there are 1 labels",
         ),
+        ("[{kind: clip, of: a, to: b}]", "clip needs low, high or both"),
+        (
+            "[{kind: clip, of: a, to: b, low: 2, high: 1}]",
+            "low must not be above high, got 2 and 1",
+        ),
         (
             "[{kind: path_level, of: a, to: b, level: 3, levels: 2}]",
             r"derive\.0: level 3 is deeper than levels: 2",
@@ -313,7 +373,7 @@ def test_a_step_that_does_not_fit_the_files_is_named(world: World, step: str, me
         ),
         (
             "[{kind: cyclic_month, of: when, to: city, part: sin}]",
-            "derive makes 'city', a fraction, so features.city needs kind: number",
+            "derive makes 'city', a number, so features.city needs kind: number",
         ),
         (
             "[{kind: path_level, of: title, to: price, level: 1, levels: 2}]",

@@ -22,7 +22,7 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
 from world import GHOST, STRANGER, UNSEEN, USERS, World, write_csv
 
-from workflows.errors import DataError, RecipeError, StorageError
+from workflows.errors import ArtifactError, DataError, RecipeError, StorageError
 from workflows.etl import EtlResult, encode, etl
 from workflows.store import Store
 
@@ -804,6 +804,9 @@ def test_codes_are_kept_when_vocabularies_grow(world: World, base: EtlResult) ->
         data=world.folder,
         grow_from=Store(old.folder.parent),
     )
+    store = Store(grown.folder.parent)
+    with pytest.raises(ArtifactError, match=r"is the run that is being written.*--run grown-2 --g"):
+        etl(world.recipe(), store, DEVICE, data=world.folder, grow_from=store)
     before, after = (
         pq.read_table(r.folder / "vocabulary" / "item_id.parquet").to_pandas() for r in (old, grown)
     )

@@ -248,3 +248,40 @@ def test_a_part_of_its_own_file_may_be_of_strangers(
     assert result.report.rows["test"] > 100
     [told] = [message for message in caplog.messages if "ids of" in message]
     assert "in source 'later' (later.csv) are in source 'people'" in told
+
+
+# ── weights ─────────────────────────────────────────────────────────────────────────────
+
+
+def weighed(world: World, weigh: Callable[[int], float]) -> World:
+    for n, row in enumerate(world.log):
+        row["plays"] = weigh(n)
+    return world.write()
+
+
+WEIGHT = "features.plays={role: weight, kind: number}"
+
+
+def test_weights_that_are_all_0_are_refused(world: World) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"^All \d+ weights of train, column 'plays', are 0, so that nothing can be learnt\.",
+    ):
+        run(weighed(world, lambda n: 0), WEIGHT)
+
+
+@pytest.mark.parametrize(("highest", "told"), [(200, False), (201, True)])
+def test_a_heavy_tail_of_weights_is_told_with_the_cure(
+    world: World, caplog: pytest.LogCaptureFixture, highest: float, told: bool
+) -> None:
+    """The median of those above 0 is 2; the highest stands in the first row, which trains."""
+    world.log[0]["rating"] = 5
+    run(weighed(world, lambda n: (highest if n == 0 else 2) * (n % 3 == 0)), WEIGHT)
+    found = [message for message in caplog.messages if "weight" in message]
+    assert len(found) == told
+    if told:
+        assert found[0].startswith(
+            "column 'plays', the weight of rows: its highest value is 201, and the median of those "
+            "above 0 is 2, so that few rows decide what is learnt."
+        )
+        assert "{kind: log1p, of: plays, to: mild_weight}" in found[0]

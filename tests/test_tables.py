@@ -280,3 +280,27 @@ def test_a_feature_of_the_wrong_role_is_refused(user_table: bool) -> None:
         r"in a table joined on 'user'\. Correct its role, or add the join\.$",
     ):
         build(of, raw_of(log=log(), films=FILMS, people=PEOPLE), "user")
+
+
+@pytest.mark.parametrize(("n_odd", "told"), [(5, False), (6, True)])
+def test_a_feature_that_differs_for_most_ids_is_told(
+    caplog: pytest.LogCaptureFixture, n_odd: int, told: bool
+) -> None:
+    """Ten items with two rows each; an eleventh has one row and can have no conflict."""
+    price = {"role": "item", "kind": "number", "null": "mean"}
+    items = [n % 10 for n in range(20)] + [10]
+    rows = [
+        {**dict(zip(COLUMNS, LOG[0], strict=True)), "item": f"i{item}", "price": 1.0 * place}
+        for place, item in enumerate(items)
+    ]
+    for place in range(10, 20 - n_odd):
+        rows[place]["price"] = rows[place - 10]["price"]
+    table = as_table(rows, TYPES | {"price": pa.float32()})
+    of = recipe(price=price)
+    tables.warn_of_conflicts(of, build(of, raw_of(log=coded(table)), "item"))
+    assert len(caplog.messages) == told
+    if told:
+        assert caplog.messages[0].startswith(
+            "column 'price' has role item, but differs between the rows of 6 of 10 items that have "
+            "more than one row of train; the latest value is taken for all of them."
+        )

@@ -167,6 +167,14 @@ def test_an_unknown_metric_is_refused_with_those_that_are_measured(trained, tmp_
     assert not run.store.folder("train").exists()
 
 
+def test_batches_that_compare_an_item_with_itself_alone_are_refused(trained, tmp_path):
+    run = trained.branch(tmp_path, "train.batch_size=1", "loss.kind=in_batch")
+    with pytest.raises(
+        RecipeError, match=r"field train.batch_size: .* a batch of 1 has nothing to compare\. Take"
+    ):
+        train(run.recipe, run.store, CPU)
+
+
 def test_towers_that_do_not_fit_are_refused(trained, tmp_path):
     run = trained.branch(tmp_path, "model.query_layers=[4]")
     with pytest.raises(

@@ -56,6 +56,27 @@ def of(
     )
 
 
+def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
+    history = Interactions(np.array([0, 1, -2]), np.array([1, 2, 3]), None, 2, 6)
+    also = Interactions(np.array([1, -2, 0, 5]), np.array([4, 5, 0, 1]), None, 2, 6)
+    users, items = np.array([0, 1, -2]), np.array([2, 4, 1])
+    counts = np.ones(6, np.int64)
+    of_all = trial(
+        users, items, history=history, item_counts=counts, config=EvaluateConfig(), also_seen=also
+    )
+    assert of_all.queries.users.tolist() == [-1, 0, 1]
+    assert [of_all.queries.histories[n].tolist() for n in range(3)] == [[3], [1], [2]]
+    assert of_all.exclude is not None
+    assert [of_all.exclude[n].tolist() for n in range(3)] == [[3, 5], [1, 0], [2, 4]]
+    assert of_all.n_hidden() == 1  # user 1 is to get item 4, which they saw
+    two = of_all.take(np.array([2, 0]))
+    assert [two.seen[n].tolist() for n in range(2)] == [[2, 4], [3, 5]]
+    keeping = EvaluateConfig(exclude_seen=False)
+    kept = trial(users, items, history=history, item_counts=counts, config=keeping, also_seen=also)
+    assert kept.exclude is None
+    assert kept.n_hidden() == 0
+
+
 def toy_trial() -> Trial:
     return of(
         [WORLD.targets[i].tolist() for i in range(len(WORLD.members))],

@@ -12,6 +12,8 @@ from models.warm_start import WarmStartError, grown
 from workflows import device
 from workflows.errors import StaleInput
 from workflows.etl import etl
+from workflows.held_out import refuse_leak
+from workflows.prepared import Prepared
 from workflows.store import Store
 from workflows.train import train
 from workflows.vocabulary import FIRST_OOV, Vocabulary
@@ -128,3 +130,29 @@ def test_old_users_are_served_as_well_as_before(grown_world):
     first = before.read("train", recipe).metrics["val_recall@10"]
     second = train(recipe, after, CPU, warm_start=before).best.metrics["val_recall@10"]
     assert second >= first - 1 / len(USERS)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_warm_start_that_has_learnt_what_is_held_out_is_refused(grown_world, tmp_path):
+    """Rows drawn anew: most of valid and test were rows of train for the warm model."""
+    world, before, _ = grown_world
+    store = Store(tmp_path / "redrawn")
+    recipe = world.recipe("split={kind: random, seed: 5}")
+    etl(recipe, store, CPU, data=world.folder, grow_from=before)
+    with pytest.raises(
+        StaleInput,
+        match=r"before: \d+ of 15 rows of valid were rows of train there, .* split of kind random "
+        r"does not keep .* Take split given, time or leave_last.* or train without --warm-start",
+    ):
+        train(recipe, store, CPU, warm_start=before)
+
+
+def test_a_split_that_is_drawn_again_from_the_same_rows_does_not_leak(tmp_path):
+    world = World(tmp_path / "raw").write()
+    recipe = world.recipe("split={kind: random}")
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store in stores:
+        etl(recipe, store, CPU, data=world.folder)
+    first, second = (Prepared.open(store, recipe) for store in stores)
+    refuse_leak(first, second, "a")
+    assert len(second.interactions("test").users) > 5

@@ -18,7 +18,7 @@ import tensorflow as tf
 from models import prior as priors
 from models.callbacks import DivergedError, Epoch
 from models.checkpoint import Checkpoint
-from models.config import PopularityConfig
+from models.config import PopularityConfig, TwoTowerConfig
 from models.fit import Fit, UnknownMetricError, Validation
 from models.prior import Prior
 from models.tracking import Tracker, tracker
@@ -27,6 +27,7 @@ from models.warm_start import WarmStartError, grown
 from workflows.artifacts import TrainFiles, apply_prior, build_model, load_weights
 from workflows.device import Device
 from workflows.errors import DataError, RecipeError, StaleInput
+from workflows.held_out import refuse_leak, warn_of_hidden
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import CHECKPOINT, PARTS, Store
@@ -82,6 +83,7 @@ def train(
     start = time.perf_counter()
     with contextlib.ExitStack() as open_books, store.write("train", recipe, device) as draft:
         prepared = Prepared.open(store, recipe)
+        _refuse_lonely(recipe, prepared)
         _seed(recipe.train.seed)
         model = build_model(recipe, prepared)
         if warm_start:
@@ -121,6 +123,20 @@ def train(
     )
 
 
+def _refuse_lonely(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse batches that compare an item with itself alone, of which nothing can be learnt."""
+    n_items, loss = len(prepared.raw_items), recipe.loss
+    in_batch = loss.kind == "in_batch" or (loss.kind == "auto" and n_items > loss.full_up_to)
+    if in_batch and recipe.train.batch_size == 1 and isinstance(recipe.model, TwoTowerConfig):
+        raise RecipeError(
+            f"recipe {recipe.name}, field train.batch_size: loss.kind {loss.kind} compares the "
+            "items of a batch with each other, and a batch of 1 has nothing to compare. Take more "
+            "rows, or loss.kind: full."
+        )
+    if n_items == 1:
+        log.warning("the item table has one item: there is nothing to learn")
+
+
 def _seed(seed: int) -> None:
     """Make a CPU run repeat to the last digit."""
     tf.keras.utils.set_random_seed(seed)
@@ -140,6 +156,7 @@ def _take_over(model: Model, prepared: Prepared, earlier: Store) -> None:
     recipe = earlier.recipe("train")
     before = Prepared.open(earlier, recipe)
     _refuse_moved_codes(before, prepared, earlier)
+    refuse_leak(before, prepared, str(earlier.root))
     old = load_weights(earlier, recipe, before)
     names = [weight.name for weight in model.weights]
     try:
@@ -166,6 +183,7 @@ def _prepare(model: Model, recipe: Recipe, prepared: Prepared, checkpoint: Check
     trial = prepared.trial("valid", recipe.evaluate)
     validation = None
     if trial is not None:
+        warn_of_hidden(trial, "valid")
         validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
     return Fit(
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -72,9 +73,16 @@ def etl(
         "dropped": counts(report.dropped),
         "not in a joined table": counts(report.unmatched),
         "interactions": counts(report.rows),
+        "unseen items": _unseen(report.unseen, recipe.item_id),
         "users": counts(report.users),
         "items": counts(report.items),
         "seconds": f"{result.seconds:.1f}",
         "folder": result.folder,
     }
     show(result, call, rows)
+
+
+def _unseen(unseen: Mapping[str, Mapping[str, float]], item_id: str) -> str:
+    """Return the shares of held-out rows whose item has no code of its own."""
+    shares = {part: unseen[part].get(item_id, 0.0) for part in ("valid", "test")}
+    return ", ".join(f"{share:.1%} of {part}" for part, share in shares.items() if share) or "none"

@@ -120,7 +120,7 @@ def etl(
         hired(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
         store.write("etl", recipe, device) as draft,
     ):
-        earlier = _checked(recipe, grow_from) if grow_from else None
+        earlier = _checked(recipe, grow_from, store) if grow_from else None
         counts = Counts()
         raw, about = _read(recipe, data, engine, workers, memory, counts, hasher)
         divided, seen = rows.divided(recipe, raw, counts)
@@ -135,6 +135,7 @@ def etl(
         if any(rule.stage == "after" for rule in recipe.filter):
             found = filters.parts(recipe, found, counts, stage="after")
             _refuse_emptied(recipe, found, counts)
+        rows.check_weights(recipe, found["train"])
         parts = {part: _features(recipe, table) for part, table in found.items()}
         built = of_each(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
         users, items = built["user"], built["item"]
@@ -158,6 +159,8 @@ def etl(
         sizes = {part: len(table) for part, table in parts.items()}
         sizes |= {part: int(of.targets.sum()) for part, of in happened.items()}
         split.warn_of_few(sizes)
+        for table in (users, items):
+            tables.warn_of_conflicts(recipe, table)
         report = _report(about, counts, shares, sizes, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (draft.folder / "report.json").write_bytes(text)
@@ -231,12 +234,19 @@ def _wider(recipe: Recipe) -> int:
     return 4 * len({*joined, *(step.to for step in recipe.derive)})
 
 
-def _checked(recipe: Recipe, earlier: Store) -> Path:
+def _checked(recipe: Recipe, earlier: Store, store: Store) -> Path:
     """Return the folder of another run's etl stage, whole and of one recipe.
 
     Raises:
         ArtifactError: it learnt by other rules what is kept from it.
     """
+    if earlier.root.resolve() == store.root.resolve():
+        raise ArtifactError(
+            f"--grow-from {earlier.root} is the run that is being written: what its train stage "
+            "learnt would be lost. Write another run, such as `two-tower etl --run "
+            f"{store.root.name}-2 --grow-from {earlier.root.name}`, and train it with "
+            f"`--warm-start {earlier.root.name}`."
+        )
     older = earlier.recipe("etl")
     earlier.read("etl", older)
     learnt_by = {step.to: step for step in older.derive if step.fitted}

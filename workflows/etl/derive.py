@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from workflows.errors import DataError
 from workflows.etl import codes
 from workflows.etl.cells import iso
-from workflows.recipe import Bins, CyclicMonth, DatePart, Derive, Feature, PathLevel
+from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature, Log1p, PathLevel
 
 _DAY = 86_400
 
@@ -41,6 +41,10 @@ def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunke
     place = f"{where}, column {step.of!r}"
     if isinstance(step, Bins):
         return _binned(column, step)
+    if isinstance(step, Log1p):
+        return _log1p(column, place)
+    if isinstance(step, Clip):
+        return _clipped(column, step)
     if isinstance(step, PathLevel):
         levels = codes.each(column, lambda paths: _level(paths, step, place))
         return pa.chunked_array([codes.filled(codes.one(levels), "", codes.one(column).is_null())])
@@ -101,6 +105,28 @@ def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
     places = np.searchsorted(edges, cells.to_numpy(zero_copy_only=False), side="left")
     places = pa.array(places.astype(np.int32), mask=np.asarray(cells.is_null()))
     return pa.chunked_array([codes.taken(pa.array(step.labels, pa.string()), places)])
+
+
+def _log1p(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    numbers = pc.cast(column, pa.float64())
+    negative = pc.fill_null(pc.less(numbers, 0), False)
+    n = pc.sum(negative).as_py()
+    if n:
+        row = pc.index(negative, True).as_py()
+        raise DataError(
+            f"{place}: log1p takes numbers from 0 on; {n:,} cells are negative, the first in row "
+            f"{row + 1} with {numbers[row].as_py():g}. Mend them, or raise them to 0 with a step "
+            "of kind clip before."
+        )
+    return pc.log1p(numbers)
+
+
+def _clipped(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
+    numbers = pc.cast(column, pa.float64())
+    for bound, choose in ((step.low, pc.max_element_wise), (step.high, pc.min_element_wise)):
+        if bound is not None:
+            numbers = choose(numbers, pa.scalar(bound), skip_nulls=False)
+    return numbers
 
 
 def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ somebody unknown.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,10 @@ from workflows.recipe import Join, Recipe
 
 Role = Literal["user", "item"]
 ROLES: tuple[Role, ...] = ("user", "item")
+log = logging.getLogger(__name__)
+
+#: Ids with more than one row, below which conflicts are not told.
+SEVERAL = 10
 #: Columns of a table beside its features.
 IN_TRAIN, COUNT = "in_train", "train_count"
 
@@ -217,6 +222,24 @@ class _Cells:
         theirs = others._values[others._starts[places[same]][rows] + within]
         odd[same[rows[mine != theirs]]] = True
         return odd
+
+
+def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
+    """Warn of columns that differ between the rows of most ids: they say what an event was."""
+    several = int(pc.sum(pc.greater(table.frame[COUNT], 1)).as_py() or 0)
+    for column, n in table.conflicts.items():
+        if 2 * n > several >= SEVERAL and recipe.features[column].kind != "label":
+            role = recipe.features[column].role
+            log.warning(
+                "column %r has role %s, but differs between the rows of %s of %s %ss that have "
+                "more than one row of train; the latest value is taken for all of them. What belongs "
+                "to an event has role context or weight, or is no feature.",
+                column,
+                role,
+                f"{n:,}",
+                f"{several:,}",
+                role,
+            )
 
 
 def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:

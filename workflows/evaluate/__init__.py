@@ -36,6 +36,7 @@ from workflows.evaluate.lists import Lists, lists
 from workflows.evaluate.opponents import attributes, chosen
 from workflows.evaluate.report import Block, Opponent, Protocol, Report
 from workflows.evaluate.segments import segments
+from workflows.held_out import warn_of_hidden
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
@@ -89,6 +90,7 @@ def evaluate(
         trial = prepared.trial("test", recipe.evaluate)
         if trial is None:
             raise DataError("The split has no test part; give `split:` a `test` share or file.")
+        warn_of_hidden(trial, "test")
         others = lists(recipe, prepared, trial)
         report = _Evaluation(recipe, prepared, trial, others).run(store)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
@@ -124,7 +126,7 @@ class _Evaluation:
     lists: dict[str, Lists]
     places: dict[str, Places] = field(default_factory=dict)
     beside: dict[str, dict[str, Places]] = field(default_factory=dict)
-    catalogue: dict[str, dict[str, float]] = field(default_factory=dict)
+    catalogue: dict[str, dict[str, float | None]] = field(default_factory=dict)
     opponents: dict[str, Opponent] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -266,4 +268,5 @@ class _Evaluation:
             "targets": len(items),
             "targets_cold": int((~known | (counts[items] == 0)).sum()),
             "targets_outside_candidates": int((~known | ~trial.candidates[items]).sum()),
+            "targets_seen": trial.n_hidden(),
         }

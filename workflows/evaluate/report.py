@@ -105,7 +105,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ours: the name of the recipe's own model.
-        counts: users and targets, warm and cold; `strangers` are users of no table without a
+        counts: users and targets, warm and cold; `targets_seen` are those that no list may show,
+            because their users had them before; `strangers` are users of no table without a
             history. Where features belong to an interaction, a user on each occasion counts.
         fallback: what answers strangers in the two-tower's place.
         headline: all users, over users.
@@ -114,7 +115,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             `tfrs_compat`, and what the recipe asks for: `train_rows`, `catalogue_seen_kept` and the
             like, row by row.
         segments: name → the figures of some users or targets; absent where there are none.
-        catalogue: model → coverage and popularity bias of the headline's lists.
+        catalogue: model → coverage and popularity bias of the headline's lists; null where no list
+            holds an item.
         opponents: baseline → how it came to its parameters.
         left_out: baseline → why it did not run.
         seconds: model → wall time of ranking.
@@ -127,7 +129,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     differences: Block
     beside: dict[str, Block]
     segments: dict[str, Block]
-    catalogue: dict[str, dict[str, float]]
+    catalogue: dict[str, dict[str, float | None]]
     opponents: dict[str, Opponent]
     left_out: dict[str, str]
     seconds: dict[str, float]

@@ -29,10 +29,12 @@ from workflows.recipe.splits import (
 )
 from workflows.recipe.steps import (
     Bins,
+    Clip,
     CyclicMonth,
     DatePart,
     Derive,
     Join,
+    Log1p,
     PathLevel,
     Pivot,
     PriceCluster,
@@ -43,6 +45,7 @@ from workflows.recipe.whole import Recipe
 __all__ = [
     "Bins",
     "ByUser",
+    "Clip",
     "Condition",
     "CyclicMonth",
     "DatePart",
@@ -58,6 +61,7 @@ __all__ = [
     "Keep",
     "Latest",
     "LeaveLast",
+    "Log1p",
     "Long",
     "PathLevel",
     "PerDay",

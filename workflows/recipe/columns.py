@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from workflows.recipe.features import Feature
-from workflows.recipe.steps import Cells, CyclicMonth, Derive, Join, Pivot
+from workflows.recipe.steps import Cells, Clip, CyclicMonth, Derive, Join, Log1p, Pivot
 from workflows.recipe.text import nearest
 
 Known = Mapping[str, Cells]
@@ -103,8 +103,8 @@ def _refuse_unlike(place: str, step: Derive, feature: Feature | None) -> None:
         return
     if feature.kind == "number" and step.gives == "text":
         raise ValueError(f"{place}, which is text, but features.{step.to} has kind number")
-    if feature.kind != "number" and isinstance(step, CyclicMonth):
-        raise ValueError(f"{place}, a fraction, so features.{step.to} needs kind: number")
+    if feature.kind != "number" and isinstance(step, CyclicMonth | Log1p | Clip):
+        raise ValueError(f"{place}, a number, so features.{step.to} needs kind: number")
 
 
 def _refuse_special(place: str, feature: Feature | None) -> None:

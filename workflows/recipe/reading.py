@@ -18,6 +18,8 @@ from workflows.recipe.whole import Recipe
 #: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
 #: random, not because it is old: on MovieLens-100K 200 in place of 50 gain 0.005 recall@10.
 BAG = 200
+#: Rows of a user in an epoch of such a recipe: 50 in place of all gain 0.004 there, in less time.
+BAG_ROWS = 50
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
@@ -142,9 +144,10 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the recipe with what its history is by default where no feature is a time: a bag.
 
     It is a bag of all the user's other rows, or of a large sample; an order that means nothing
-    weighs nothing.
+    weighs nothing. Rows of one user show the same bag but for one item, so an epoch draws some.
     """
     features, history, model = (raw.get(part) for part in ("features", "history", "model"))
+    train = raw.get("train", {})
     if not isinstance(features, Mapping) or not isinstance(history, Mapping):
         return raw
     if any(isinstance(f, Mapping) and f.get("role") == "time" for f in features.values()):
@@ -152,6 +155,8 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
     if isinstance(model, Mapping) and model.get("kind") == "two_tower":
         bag["model"] = {"history_decay": None, **model}
+    if isinstance(train, Mapping):
+        bag["train"] = {"max_rows_per_user": BAG_ROWS, **train}
     return bag
 
 

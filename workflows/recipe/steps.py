@@ -119,6 +119,29 @@ class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
             )
 
 
+class Log1p(Derived, frozen=True, tag_field="kind", tag="log1p"):
+    """log(1 + x) of a number from 0 on, such as a count whose few largest values are huge."""
+
+    reads: ClassVar[Cells] = "number"
+    gives: ClassVar[Cells] = "number"
+
+
+class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
+    """A number, but at least `low` and at most `high`; one of them may be left out."""
+
+    reads: ClassVar[Cells] = "number"
+    gives: ClassVar[Cells] = "number"
+
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is None and self.high is None:
+            raise ValueError("clip needs low, high or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low must not be above high, got {self.low:g} and {self.high:g}")
+
+
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
     """One level of a path such as `a.b.c`; '' where there is no path or it is not so deep.
 
@@ -170,4 +193,4 @@ class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
     other: Text = "other"
 
 
-Derive = DatePart | CyclicMonth | Bins | PathLevel | PriceCluster | TopValues
+Derive = DatePart | CyclicMonth | Bins | Log1p | Clip | PathLevel | PriceCluster | TopValues
