@@ -232,8 +232,8 @@ def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
             role = recipe.features[column].role
             log.warning(
                 "column %r has role %s, but differs between the rows of %s of %s %ss that have "
-                "more than one row of train; the latest value is taken for all of them. What belongs "
-                "to an event has role context or weight, or is no feature.",
+                "more than one row of train; the latest value is taken for all of them. What "
+                "belongs to an event has role context or weight, or is no feature.",
                 column,
                 role,
                 f"{n:,}",
