@@ -156,10 +156,13 @@ def test_e09_each_level_of_a_path() -> None:
     levels = [
         made(PathLevel(of="code", to="x", level=n, levels=4), column(PATHS)) for n in (1, 2, 3, 4)
     ]
-    naive = [[*(path or "").split("."), "", "", "", ""][:4] for path in PATHS]
+    naive = [
+        [level or None for level in [*(path or "").split("."), "", "", "", ""][:4]]
+        for path in PATHS
+    ]
     assert [list(row) for row in zip(*levels, strict=True)] == naive
-    assert naive[1] == ["a", "b", "c", ""]
-    assert naive[2] == [""] * 4
+    assert naive[1] == ["a", "b", "c", None]
+    assert naive[2] == [None] * 4
 
 
 def test_e09_a_deeper_path_is_named() -> None:
@@ -174,9 +177,13 @@ def test_e09_a_deeper_path_is_named() -> None:
 
 def test_a_separator_of_any_length() -> None:
     step = PathLevel(of="code", to="x", level=2, levels=2, separator=" > ")
-    assert made(step, column(["a > b", "a>b"])) == ["b", ""]
+    assert made(step, column(["a > b", "a>b"])) == ["b", None]
     step = PathLevel(of="code", to="x", level=1, levels=2, separator="::")
-    assert made(step, column(["a:", "a::b", None])) == ["a:", "a", ""]  # "a:" with "::" is no path
+    assert made(step, column(["a:", "a::b", None])) == [
+        "a:",
+        "a",
+        None,
+    ]  # "a:" with "::" is no path
 
 
 def test_a_whole_number_is_binned_as_what_it_is() -> None:
@@ -269,7 +276,7 @@ def test_derived_columns_are_features_where_their_source_lives(world: World) -> 
     for user, group in zip(users["user_id"], users["group"], strict=True):
         assert group == people.get(user), user
     for item, word in zip(items["item_id"], items["word"], strict=True):
-        assert word == (titles[item].partition(" ")[2] if item in titles else None)
+        assert word == (titles[item].partition(" ")[2] or None if item in titles else None)
     for name in PARTS:
         who = users["user_id"][part(result, name)["user_row"]]
         assert decoded(result, name, "group") == [people.get(user) for user in who]

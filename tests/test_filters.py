@@ -238,9 +238,10 @@ def test_e17_at_most_n_rows_of_a_user_and_day(world: World) -> None:
         row["when"] = row["when"] and 86_400 * (10 + n // 80) - 20 + n % 40  # two midnights
     world.write()
     split = "split={kind: by_user, valid: 0.2, test: 0.2}"
-    everything = run(world, split, "filter=[]", name="everything")
+    when = "features.when={role: time, unit: s}"  # days of January 1970 are meant
+    everything = run(world, split, when, "filter=[]", name="everything")
     results = [
-        run(world, split, f"filter=[{{kind: per_day, n: 2, seed: {seed}}}]", name=f"seed-{n}")
+        run(world, split, when, f"filter=[{{kind: per_day, n: 2, seed: {seed}}}]", name=f"seed-{n}")
         for n, seed in enumerate((1, 1, 2))
     ]
     for name in PARTS:

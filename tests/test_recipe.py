@@ -50,7 +50,7 @@ def test_minimal_recipe_has_the_defaults(minimal: Path) -> None:
     recipe = recipes.load(minimal)
     assert (recipe.user_id, recipe.item_id, recipe.time) == ("user", "item", "when")
     assert recipe.split == LeaveLast(valid=1, test=1)
-    assert recipe.sources["log"].nulls == ("",)
+    assert recipe.sources["log"].nulls == ()
     assert recipe.columns("user", "time") == ["user", "when"]
     assert recipe.filter == ()
     assert recipe.vocabulary_rule("item").oov_buckets == 1

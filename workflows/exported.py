@@ -196,6 +196,16 @@ class Export:
         top = self._rank(vectors, strange, seen, wish)
         return Answers(users, by, top)
 
+    def known(self, column: str) -> pa.StringArray:
+        """Return the texts that training met in a column; of ids, those that can be asked for."""
+        history = self.recipe.history.inputs if self.recipe.history else {}
+        column = history.get(column, column)
+        if column == self.recipe.user_id:
+            return self.user_ids
+        if column == self.recipe.item_id:
+            return self.item_ids
+        return self.prepared.vocabularies[column].values
+
     def rows_of_users(self, users: Users) -> Ints:
         """Return the rows of users, int64 [n_users]; -1 for those of no table."""
         return self.lookup.rows(pa.array(users, pa.string()))

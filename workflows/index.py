@@ -26,6 +26,7 @@ from workflows.catalogue import Catalogue, IndexFiles, Searched, vectors_of
 from workflows.device import Device
 from workflows.embedding import RawTower
 from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
+from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
 
@@ -173,7 +174,13 @@ def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
     """Read new items and append their column `embedding`."""
     recipe = catalogue.recipe
     columns = [c for c in recipe.columns("item") if c != recipe.item_id]
-    items = raw_rows.read(add, recipe, recipe.item_id, columns)
+    prepared = Prepared.open(store, recipe)
+
+    def known(column: str) -> pa.StringArray:
+        is_id = column == recipe.item_id
+        return catalogue.ids if is_id else prepared.vocabularies[column].values
+
+    items = raw_rows.read(add, recipe, recipe.item_id, columns, known)
     rows = catalogue.find(items[recipe.item_id].combine_chunks())
     if (rows >= 0).any():
         known = items[recipe.item_id][int(np.argmax(rows >= 0))].as_py()

@@ -1,13 +1,13 @@
 """Rows of raw values that somebody hands in: files of users and items, typed as the recipe says.
 
-They are the features as the towers take them, after all joins and derived columns; a file of them
-is csv (text, with a feature's separator in its lists) or parquet.
+They are the features as the towers take them, after all joins and derived columns. A value becomes
+what etl would have made of it (values.py, separated.py, spelling.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,77 +15,141 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from workflows import handed_columns, separated
-from workflows.embedding import NUMBERS, TEXTS, typed
+from workflows import handed_columns, separated, spelling
+from workflows.embedding import NUMBERS, TEXTS
 from workflows.errors import DataError
 from workflows.recipe import Recipe
+from workflows.values import Place, as_numbers, as_text, missing, parsed
+
+#: Column → the texts that training met there.
+Known = Callable[[str], pa.StringArray]
+#: What stands between the ids of a history that is told as text.
+BETWEEN = "|"
+_ENDINGS = {".csv": ",", ".tsv": "\t"}
 
 
-def read(path: Path, recipe: Recipe, key: str, columns: Sequence[str]) -> pa.Table:
+def read(
+    path: Path, recipe: Recipe, key: str, columns: Sequence[str], known: Known | None = None
+) -> pa.Table:
     """Read a file of one row an id.
 
     Args:
-        path: a .csv or .parquet file.
+        path: csv or tsv, perhaps with .gz behind it, or parquet.
         recipe: what each column is.
         key: the id column, which must be there.
         columns: that may be there, too; others are passed over, and named in a warning.
+        known: the texts of training, by which told ones are spelt.
 
     Raises:
         DataError: no such file; no id column; a cell that is not what the recipe says; an id that
             is missing or stands there twice.
     """
-    raws = handed_columns.raw_names(recipe, [key, *columns]).values()
-    table = _read(path, [key, *columns, *(raw for of in raws for raw in of)])
+    table = _read(path)
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
     table = handed_columns.chosen(table, recipe, key, columns, str(path))
-    table = as_told(table, recipe, str(path))
+    table = as_told(table, recipe, str(path), known)
     _refuse_bad_ids(table[key], key, path)
     return table
 
 
-def as_told(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
+def as_told(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
     """Return raw values with the types that the towers take.
 
     Args:
         table: features of the recipe, and inputs of its history.
         recipe: what each column is.
         place: where they come from, for messages.
+        known: the texts of training, by which told ones are spelt.
 
     Raises:
         DataError: a cell that is not what the recipe says.
     """
     history = recipe.history.inputs if recipe.history else {}
+    nulls = nulls_of(recipe)
     columns = {}
     for name in table.column_names:
-        column, where = table[name], f"{place}, column {name!r}"
-        if name in history or recipe.features[name].kind == "categories":
-            separator = None if name in history else recipe.features[name].separator
-            columns[name] = _lists(column, separator, where)
-        elif recipe.features[name].kind == "weights":
-            lists = _lists(column, recipe.features[name].separator, where, NUMBERS)
-            _refuse_infinite(lists.combine_chunks().flatten(), where)
-            columns[name] = lists
-        elif recipe.features[name].kind == "number":
-            numbers = typed(column, pa.float32(), where)
-            _refuse_infinite(numbers, where)
-            columns[name] = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float32()), numbers)
+        column, at = table[name], Place(place, name)
+        if name in history:
+            columns[name] = separated.lists(_present(column), BETWEEN, at)
+            continue
+        feature = recipe.features[name]
+        if feature.kind in ("categories", "weights"):
+            lists = separated.lists(_present(column, nulls), feature.separator, at, all_parts=True)
+            columns[name] = lists if feature.kind == "categories" else _numbers(lists, at)
+        elif feature.kind == "number":
+            columns[name] = as_numbers(column, pa.float32(), at, nulls)
         else:
-            columns[name] = typed(column, pa.string(), where)
-    return pa.table(columns)
+            columns[name] = pc.cast(as_text(column, at), pa.string())
+    for name, column in columns.items():
+        if name not in history and recipe.features[name].kind == "categories":
+            weights = recipe.features[name].weights
+            if weights is not None and weights in columns:
+                at = Place(place, weights)
+                columns[name], columns[weights] = _together(column, columns[weights], at)
+            else:
+                columns[name] = pa.chunked_array([separated.without_gaps(column.combine_chunks())])
+    return as_trained(pa.table(columns), recipe, known)
+
+
+def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
+    """Return told texts as training reads them: some are missing, some are spelt otherwise.
+
+    Args:
+        table: text, lists of text, and others, which stay.
+        recipe: whose `nulls` stand for no value, unless training met them as values.
+        known: the texts of training.
+    """
+    history = recipe.history.inputs if recipe.history else {}
+    for number, name in enumerate(table.column_names):
+        column, kind = table[name], table[name].type
+        is_label = name in recipe.features and recipe.features[name].kind == "label"
+        if pa.types.is_string(kind):
+            column = _without_nulls(column, name, recipe, None if is_label else known)
+            if known and not is_label:
+                column = pa.chunked_array([_spelt(column.combine_chunks(), name, known)])
+        elif kind == TEXTS and known:
+            lists = column.combine_chunks()
+            values = _spelt(lists.flatten(), history.get(name, name), known)
+            column = pa.chunked_array([separated.relisted(lists, values)])
+        table = table.set_column(number, name, column)
+    return table
+
+
+def _spelt(texts: pa.StringArray, name: str, known: Known) -> pa.StringArray:
+    if pc.all(pc.is_null(spelling.other(texts))).as_py():
+        return texts
+    return spelling.like(texts, known(name))
+
+
+def _without_nulls(
+    column: pa.ChunkedArray, name: str, recipe: Recipe, known: Known | None
+) -> pa.ChunkedArray:
+    found = missing(column, nulls_of(recipe))
+    if known is None or found.null_count == missing(column, ()).null_count:
+        return found
+    # sources may have other `nulls`: what training met as a value is one
+    is_value = pc.is_in(column, value_set=known(name), skip_nulls=True)
+    return pc.if_else(is_value, column, found)
+
+
+def nulls_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the texts that stand for no value in any source."""
+    return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 
 def read_ids(path: Path, key: str) -> list[str]:
-    """Return the ids of a file: one a line, or the id column of a csv or parquet file.
+    """Return the ids of a file: one a line, or the id column of a csv, tsv or parquet file.
 
     Raises:
         DataError: no such file or column.
     """
-    if path.suffix in (".csv", ".parquet"):
-        table = _read(path, [key])
+    if _ending(path) in (*_ENDINGS, ".parquet"):
+        table = _read(path)
         if key not in table.column_names:
             raise DataError(f"{path}: there is no column {key!r}.")
-        return typed(table[key], pa.string(), f"{path}, column {key!r}").drop_null().to_pylist()
+        ids = pc.cast(as_text(table[key], Place(path, key)), pa.string())
+        return missing(ids, ()).drop_null().to_pylist()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -93,21 +157,42 @@ def read_ids(path: Path, key: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _read(path: Path, texts: Sequence[str]) -> pa.Table:
-    """Read a file; of csv, the named columns stay text."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise DataError(f"{path}: expected a file that ends in .csv or .parquet.")
-    try:
-        if path.suffix == ".parquet":
-            return _without_twins(pq.read_table(path), path)
-        options = pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in texts},
-            null_values=[""],
-            strings_can_be_null=True,
+def _ending(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a file; every cell of text stays text, whatever it looks like."""
+    ending = _ending(path)
+    if ending not in (*_ENDINGS, ".parquet"):
+        raise DataError(
+            f"{path}: expected a file that ends in .csv, .tsv (or these and .gz) or .parquet."
         )
-        return _without_twins(pa.csv.read_csv(path, convert_options=options), path)
+    try:
+        if ending == ".parquet":
+            return _without_twins(pq.read_table(path), path)
+        is_packed = path.name.lower().endswith(".gz")
+        with pa.input_stream(str(path), compression="gzip" if is_packed else None) as stream:
+            return _without_twins(_of_text(stream, _ENDINGS[ending]), path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _of_text(stream: pa.NativeFile, delimiter: str) -> pa.Table:
+    data = stream.read()
+    parsing = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if delimiter == "," else False,
+        newlines_in_values=delimiter == ",",
+    )
+    head = pa.csv.open_csv(pa.BufferReader(data), parse_options=parsing).schema.names
+    converting = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(head, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+    )
+    return pa.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
 
 
 def _without_twins(table: pa.Table, path: Path) -> pa.Table:
@@ -118,25 +203,44 @@ def _without_twins(table: pa.Table, path: Path) -> pa.Table:
     return table
 
 
-def _refuse_infinite(numbers: pa.Array | pa.ChunkedArray, place: str) -> None:
-    row = pc.index(pc.is_inf(numbers), True).as_py()
+def _present(column: pa.ChunkedArray, nulls: Sequence[str] = ()) -> pa.ChunkedArray:
+    """Return text without the texts that stand for no value; others as they are."""
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_large_string(column.type):
+        column = pc.cast(column, pa.string())
+    return missing(column, nulls) if pa.types.is_string(column.type) else column
+
+
+def _numbers(lists: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
+    """Return weights, which are finite or missing, from lists of their texts."""
+    numbers = parsed(lists, NUMBERS, at).combine_chunks()
+    flat = numbers.flatten()
+    bad = pc.index(pc.is_inf(flat), True).as_py()
+    if bad >= 0:
+        row = pc.list_parent_indices(numbers)[bad].as_py()
+        raise DataError(f"{at.row(row)}: a weight is infinite, or too large. Mend it.")
+    return pa.chunked_array([numbers])
+
+
+def _together(
+    values: pa.ChunkedArray, weights: pa.ChunkedArray, at: Place
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return values and their weights without the parts that have no text.
+
+    Raises:
+        DataError: a row has another number of weights than of values.
+    """
+    one, other = values.combine_chunks(), weights.combine_chunks()
+    one, other = separated.aligned(one, other)
+    n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (one, other))
+    row = pc.index(pc.and_(pc.not_equal(n, m), pc.is_valid(other)), True).as_py()
     if row >= 0:
         raise DataError(
-            f"{place}: the number in place {row + 1} is infinite, or too large for a float32. Mend "
-            "it, or leave it empty."
+            f"{at.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
+            "each; mend it, or leave the column out."
         )
-
-
-def _lists(
-    column: pa.ChunkedArray, separator: str | None, place: str, kind: pa.DataType = TEXTS
-) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_large_string(column.type):
-        column = column.cast(pa.string())
-    if pa.types.is_string(column.type) and separator is not None:
-        column = separated.split(column, separator)
-    return typed(column, kind, place)
+    return pa.chunked_array([one]), pa.chunked_array([other])
 
 
 def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:

@@ -6,7 +6,7 @@ texts, once, and looked up. No result may depend on which code a text has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ Ints = npt.NDArray[np.integer]
 def is_text(kind: pa.DataType) -> bool:
     """Say whether a column of this type is text, as codes or not."""
     return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind))
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Say whether a column of this type is text as codes, or lists of it."""
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    return bool(pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type))
 
 
 def one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -121,6 +127,31 @@ def each(
     array = one(column)
     made = function(pa.chunked_array([array.dictionary]))
     return pa.chunked_array([taken(made, array.indices)])
+
+
+def mapped(
+    column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> pa.ChunkedArray:
+    """Return codes of what a function makes of each distinct value, which it is asked for once.
+
+    Args:
+        column: a dictionary of any values.
+        function: makes text of values, or null; of two values it may make the same text.
+    """
+    array = one(column)
+    made = one(function(pa.chunked_array([array.dictionary])))
+    indices = made.indices.take(array.indices)
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, made.dictionary)])
+
+
+def without(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.DictionaryArray:
+    """Return a text column whose cells with one of some texts are null."""
+    places = pc.index_in(pa.array(texts, pa.string()), value_set=column.dictionary).drop_null()
+    if not len(places):
+        return column
+    hit = pc.is_in(column.indices, value_set=places)
+    indices = pc.if_else(hit, pa.scalar(None, pa.int32()), column.indices)
+    return pa.DictionaryArray.from_arrays(indices, column.dictionary)
 
 
 def filled(column: pa.Array, text: str, where: pa.Array) -> pa.Array:

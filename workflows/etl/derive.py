@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from workflows.errors import DataError
 from workflows.etl import codes
-from workflows.etl.cells import iso
+from workflows.etl.times import iso
 from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature, Log1p, PathLevel
 
 _DAY = 86_400
@@ -46,8 +46,7 @@ def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunke
     if isinstance(step, Clip):
         return _clipped(column, step)
     if isinstance(step, PathLevel):
-        levels = codes.each(column, lambda paths: _level(paths, step, place))
-        return pa.chunked_array([codes.filled(codes.one(levels), "", codes.one(column).is_null())])
+        return codes.mapped(codes.one(column), lambda paths: _level(paths, step, place))
     # a log has few distinct days, and never more distinct seconds than rows
     times = column if codes.is_text(column.type) else column.dictionary_encode()
     return codes.each(times, lambda distinct: _of_time(distinct, step, place))
@@ -130,6 +129,7 @@ def _clipped(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
 
 
 def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
+    """Return a level of each path; null where the path has none, or an empty one."""
     levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
     deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
     if len(deeper):
@@ -143,4 +143,5 @@ def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArr
     places = found.offsets.to_numpy()[:-1] + step.level - 1
     too_short = pc.list_value_length(found).to_numpy() < step.level
     level = found.values.take(pa.array(places, mask=too_short))
-    return pa.chunked_array([level.fill_null("")])
+    level = pc.if_else(pc.equal(level, ""), pa.scalar(None, pa.string()), level)
+    return pa.chunked_array([level])

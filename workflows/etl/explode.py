@@ -12,6 +12,7 @@ from workflows import separated
 from workflows.errors import DataError
 from workflows.etl.cells import is_list
 from workflows.etl.partitioned import RowFile
+from workflows.values import Place
 
 #: A table that is yielded has about so many rows, however long lists are.
 _ROWS = 1 << 20
@@ -89,7 +90,7 @@ class Exploded:
         found = {}
         for name in self._columns:
             column = batch[name]
-            place = f"{self.path}, column {name!r}"
+            place = Place(self.path, name, before)
             if is_list(column.type):
                 found[name] = column.cast(pa.list_(column.type.value_type))
             elif not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -97,14 +98,18 @@ class Exploded:
                     f"{place} holds {column.type}, not lists, so `explode:` cannot take it apart. "
                     "Leave it out of `explode:`."
                 )
-            elif self._separator is None:
-                raise DataError(
-                    f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
-                    "`explode:` can take it apart."
-                )
             else:
-                found[name] = separated.split(column.cast(pa.string()), self._separator)
+                found[name] = self._parts(column, place)
         return found
+
+    def _parts(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return text as lists: split at the separator, or read as lists in brackets."""
+        if self._separator is None and not separated.are_in_brackets(column):
+            raise DataError(
+                f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
+                "`explode:` can take it apart."
+            )
+        return separated.lists(column, self._separator, place)
 
     def _lengths(self, lists: dict[str, pa.ChunkedArray], before: int) -> np.ndarray:
         """Return the number of values of each row, int64 [n]."""

@@ -14,7 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import codes, derive, filters, graph, learnt, matches, pivot, split, tables
+from workflows.etl import (
+    codes,
+    derive,
+    filters,
+    graph,
+    learnt,
+    matches,
+    oddities,
+    pivot,
+    split,
+    tables,
+)
 from workflows.etl.counts import Counts
 from workflows.etl.seen import Seen
 from workflows.etl.sources import Raw
@@ -247,6 +258,7 @@ def _wanted(
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
+    oddities.tell_of_times(recipe, source, table)
     return _in_order(table, recipe.time) if recipe.time else table
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from workflows.errors import DataError
 from workflows.etl import codes
-from workflows.etl.cells import iso
+from workflows.etl.times import iso
 from workflows.recipe.sources import Long
 
 #: Says where a row is, from 0.

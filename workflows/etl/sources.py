@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workflows.errors import DataError
-from workflows.etl import aliccp, codes, files, partitioned, snapshots
+from workflows.etl import aliccp, codes, files, oddities, partitioned, snapshots, spelt
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
 from workflows.etl.columnar import ParquetFile
@@ -141,16 +141,18 @@ class _File:
         file: the file.
         wanted: name → raw name.
         memory: what may be taken.
+        nulls: texts that stand for no value.
     """
 
     recipe: Recipe
     file: RawFile
     wanted: dict[str, str]
     memory: Memory
+    nulls: tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[_Chunk]:
         """Yield the rows in order."""
-        cells = Cells(self.recipe, self._told)
+        cells = Cells(self.recipe, self._told, self.nulls)
         features = self.recipe.features
         coded = [
             raw
@@ -167,6 +169,7 @@ class _File:
                 table = table.filter(pa.array(kept))
             if batch.num_rows:
                 yield _Chunk(batch.num_rows, table, skipped)
+        cells.finish()
 
     @property
     def _told(self) -> Path:
@@ -193,7 +196,8 @@ class _File:
             rows += chunk.rows
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
         empty = self.file.empty if isinstance(self.file, Exploded) else 0
-        return _Chunk(rows, growing.table(), np.concatenate(skipped), empty)
+        table = spelt.settled(self.recipe, self.file.path, growing.table())
+        return _Chunk(rows, table, np.concatenate(skipped), empty)
 
 
 def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
@@ -257,6 +261,7 @@ def read(
             _keep_latest(raw, name, recipe)
         if source.long:
             _make_wide(raw, name, recipe)
+    oddities.tell(recipe, raw.tables)
     return raw
 
 
@@ -294,7 +299,9 @@ def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
         )
     texts = snapshots.wide(table, long, wanted, lambda row: raw.place(name, row))
     path = Path(f"{raw.files[name][0]}, after `long:`")
-    made = Cells(recipe, path).canonical(texts)
+    cells = Cells(recipe, path, source.nulls)
+    made = spelt.settled(recipe, path, cells.canonical(texts))
+    cells.finish()
     raw.tables[name] = pa.table({column: codes.one(made[column]) for column in made.column_names})
     raw.shaped[name] = ", after `long:`"
     raw.columns[name] = [long.id, *(column for column in called if column != long.id)]
@@ -469,7 +476,7 @@ class _Opened:
             DataError: they will not.
         """
         jobs = [
-            _File(self._recipe, file, wanted, memory)
+            _File(self._recipe, file, wanted, memory, self._source.nulls)
             for file, wanted in zip(self.files, self._wanted, strict=True)
         ]
         width = sum(8 if self._is_wide(name) else 4 for name in self._wanted[0])
@@ -488,14 +495,13 @@ def _open(
     if kind == "parquet":
         if source.told:
             raise DataError(
-                f"{path} is parquet, where a cell without a value is null and nothing is text: "
-                f"`{source.told[0]}` is for csv and tsv. Take it out of the source, or write nulls "
-                "into the file."
+                f"{path} is parquet, which says itself how its cells are written: "
+                f"`{source.told[0]}` is for csv and tsv. Take it out of the source."
             )
         return ParquetFile(path, block=block)
     if kind == "jsonl":
         return JsonLines(
-            path, encoding=source.encoding, nulls=source.nulls, block=block, wanted=named
+            path, encoding=source.encoding, nulls=("", *source.nulls), block=block, wanted=named
         )
     return TextFile(path, Dialect.of(source, kind), block=block)
 

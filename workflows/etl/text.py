@@ -65,7 +65,7 @@ class Dialect:
             quote,
             source.escape,
             source.encoding,
-            source.nulls,
+            ("", *source.nulls),
             source.columns or (),
         )
 

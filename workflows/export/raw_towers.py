@@ -113,10 +113,12 @@ class Codes(tf.Module):
     def __init__(self, vocabulary: Vocabulary, file: Path) -> None:
         super().__init__()
         self.oov_buckets = vocabulary.oov_buckets
-        values = vocabulary.values.to_pylist() or ["\0"]  # TensorFlow refuses a table of nothing
-        if any("\n" in value or "\r" in value for value in values):
+        values = vocabulary.values.to_pylist()
+        if not values or any(not value or "\n" in value or "\r" in value for value in values):
+            # TensorFlow refuses a table of nothing: this one has a text that is not found
+            texts, numbers = values or ["\0"], np.arange(len(values)) if values else [-1]
             first = tf.lookup.KeyValueTensorInitializer(
-                tf.constant(values), np.arange(len(values)), value_dtype=tf.int64
+                tf.constant(texts), tf.constant(numbers, tf.int64)
             )
         else:  # a file loads in seconds where a constant of millions of texts takes minutes
             file.write_bytes("".join(f"{value}\n" for value in values).encode())

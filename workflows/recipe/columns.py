@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from workflows.recipe.features import Feature
+from workflows.recipe.features import Feature, History
 from workflows.recipe.steps import Cells, Clip, CyclicMonth, Derive, Join, Log1p, Pivot
 from workflows.recipe.text import nearest
 
@@ -49,6 +49,25 @@ def check_weights(features: Mapping[str, Feature]) -> None:
                 f"features.{name} has kind weights, and {lists} lists name it in their `weights`; "
                 "expected one"
             )
+
+
+def check_order(
+    features: Mapping[str, Feature], derive: Sequence[Derive], history: History | None
+) -> None:
+    """Raise ValueError if numbers that only order events are taken for dates."""
+    order = [name for name, feature in features.items() if feature.unit == "order"]
+    for name in order:
+        if history and history.before == "day":
+            raise ValueError(
+                f"history.before: day needs dates, and features.{name}.unit: order says that its "
+                "numbers are none; use before: event"
+            )
+        for step in derive:
+            if step.of == name:
+                raise ValueError(
+                    f"derive makes {step.to!r} of the dates in {name!r}, and features.{name}.unit: "
+                    "order says that its numbers are none"
+                )
 
 
 def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from models.config import Buckets, Length, NonNegative, Part, Positive
+from workflows.recipe import forms
 
 
 class VocabularyRule(Part, frozen=True):
@@ -40,7 +41,12 @@ class Feature(Part, frozen=True):
         indicator: give a number a second input that says whether it was missing.
         input: feed it to its tower; an id that is no input still names its rows.
         vocabulary: rules that differ from the recipe's.
-        unit: of a `time` that is a number.
+        unit: what a `time` that is a number counts since 1970: s, ms, us, ns, or d for days.
+            `order` says that the numbers only order the events and are no dates. Without it,
+            numbers are seconds, and are refused where they would be dates that no log has.
+        format: how a `time` is written that is not ISO 8601: directives of strptime such as
+            `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or
+            `excel` for the days that spreadsheets count.
     """
 
     role: Literal["user", "item", "context", "time", "weight"]
@@ -52,7 +58,8 @@ class Feature(Part, frozen=True):
     indicator: bool = False
     input: bool = True
     vocabulary: VocabularyRule | None = None
-    unit: Literal["s", "ms", "us", "ns"] = "s"
+    unit: Literal["s", "ms", "us", "ns", "d", "order"] | None = None
+    format: Annotated[str, Meta(min_length=1)] | None = None
 
     def __post_init__(self) -> None:
         if self.id and (self.role not in ("user", "item") or self.kind != "category"):
@@ -71,8 +78,12 @@ class Feature(Part, frozen=True):
             self.kind != "number" or self.null in ("median", "mean") or self.indicator
         ):
             raise ValueError("a weight has kind number, null: error or a number, and no indicator")
-        if self.unit != "s" and self.role != "time":
-            raise ValueError("unit is for role time")
+        if (self.unit or self.format) and self.role != "time":
+            raise ValueError(f"{'unit' if self.unit else 'format'} is for role time")
+        if self.unit and self.format:
+            raise ValueError("a time has either a unit or a format")
+        if self.format:
+            forms.check(self.format)
 
     @property
     def encoded(self) -> bool:

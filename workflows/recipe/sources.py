@@ -84,7 +84,7 @@ class Source(Part, frozen=True):
             backslash (csv and tsv); a doubled quote stands for a quote anyhow.
         encoding: of the text (csv, tsv and jsonl), as Python calls it, such as latin-1 or cp1252.
         rename: raw column name → name used in the rest of the recipe.
-        nulls: texts that stand for "no value" (csv, tsv and jsonl).
+        nulls: texts that stand for "no value", beside the empty text, which always does.
         explode: columns (their names in the recipe) that hold a list a row: each value gets a row
             of its own, in which the other columns are repeated. Lists of one row must be of one
             length.
@@ -102,7 +102,7 @@ class Source(Part, frozen=True):
     escape: Character = ""
     encoding: Text = "utf-8"
     rename: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
-    nulls: tuple[str, ...] = ("",)
+    nulls: tuple[str, ...] = ()
     explode: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
     separator: Text | None = None
     latest: Latest | None = None
@@ -122,7 +122,7 @@ class Source(Part, frozen=True):
         for name in self.told:
             if self.format == "parquet" or self.format == "aliccp":
                 raise ValueError(f"{name} says how text is written, and format {self.format} knows")
-            if self.format == "jsonl" and name not in ("encoding", "nulls"):
+            if self.format == "jsonl" and name != "encoding":
                 raise ValueError(f"{name} is for csv and tsv; JSON lines say it themselves")
         _check_encoding(self.encoding)
         if self.columns and len(set(self.columns)) < len(self.columns):
@@ -153,7 +153,7 @@ class Source(Part, frozen=True):
     def told(self) -> list[str]:
         """Names of the fields that say how text is written, and are not as they are by default."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
-        every = {**plain, "encoding": "utf-8", "nulls": ("",)}
+        every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]
 
 

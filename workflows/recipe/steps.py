@@ -143,7 +143,7 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
 
 
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
-    """One level of a path such as `a.b.c`; '' where there is no path or it is not so deep.
+    """One level of a path such as `a.b.c`; missing where there is no path or it is not so deep.
 
     Attributes:
         level: from 1.

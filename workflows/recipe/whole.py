@@ -23,7 +23,14 @@ from models.config import (
     TwoTowerConfig,
 )
 from models.multi_attribute.config import OffersConfig, TasksConfig
-from workflows.recipe.columns import check_fill, check_made, check_weights, known, raw_features
+from workflows.recipe.columns import (
+    check_fill,
+    check_made,
+    check_order,
+    check_weights,
+    known,
+    raw_features,
+)
 from workflows.recipe.features import Feature, History, VocabularyRule
 from workflows.recipe.filters import Condition, Filter, check_filter
 from workflows.recipe.names import check_names
@@ -119,6 +126,7 @@ class Recipe(Part, frozen=True):
         columns = known(self.features, self.derive, self.pivot)
         check_made(columns, self.features, self.derive, self.pivot)
         check_fill(columns, self.join, self.derive)
+        check_order(self.features, self.derive, self.history)
         check_filter(columns, self.derive, self.filter)
         self._raw_features()
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from workflows import handed_columns, raw_rows
+from workflows import handed_columns, raw_rows, spelling
 from workflows.catalogue import split_rule
 from workflows.errors import DataError
 from workflows.exported import Export, Wish
-from workflows.recipe import Recipe
 from workflows.recommend.shards import Format
 
 log = logging.getLogger(__name__)
@@ -75,13 +74,13 @@ def asked(order: Order, export: Export) -> tuple[np.ndarray[Any, Any], pa.Table 
     if order.users is not None:
         users = np.array(order.users, object)
     elif order.file:
-        told = raw_rows.read(order.file, recipe, recipe.user_id, tellable)
+        told = raw_rows.read(order.file, recipe, recipe.user_id, tellable, export.known)
         users = told[recipe.user_id].to_numpy()
         told = told.drop([recipe.user_id])
     else:
         users = export.user_ids.to_numpy(zero_copy_only=False)
     if order.context:
-        occasion = _context(order.context, recipe, tellable)
+        occasion = _context(order.context, export, tellable)
         everywhere = occasion.take(pa.array(np.zeros(len(users), np.int64)))
         others = {n: told[n] for n in told.column_names if n not in occasion.column_names}
         told = pa.table({**others, **{n: everywhere[n] for n in everywhere.column_names}})
@@ -109,7 +108,7 @@ def _tell_missing(
             )
 
 
-def _context(rules: Sequence[str], recipe: Recipe, tellable: Sequence[str]) -> pa.Table:
+def _context(rules: Sequence[str], export: Export, tellable: Sequence[str]) -> pa.Table:
     """Return `column=value` rules as a table of one row."""
     values = {}
     for rule in rules:
@@ -120,7 +119,7 @@ def _context(rules: Sequence[str], recipe: Recipe, tellable: Sequence[str]) -> p
                 f"{', '.join(tellable)}."
             )
         values[parsed[0]] = pa.array([parsed[1]])
-    return raw_rows.as_told(pa.table(values), recipe, "--context")
+    return raw_rows.as_told(pa.table(values), export.recipe, "--context", export.known)
 
 
 def with_files(wish: Wish, order: Order, export: Export) -> Wish:
@@ -156,6 +155,7 @@ def _tell_unknown(deny: Sequence[str], export: Export) -> None:
 
 def _known(path: Path, export: Export) -> tuple[str, ...]:
     ids = pa.array(raw_rows.read_ids(path, export.recipe.item_id), pa.string())
+    ids = spelling.like(ids, export.item_ids)
     known = export.catalogue.find(ids) >= 0
     log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())
     return tuple(ids.filter(pa.array(known)).to_pylist())

@@ -14,6 +14,7 @@ from models.retriever import NO_ITEM, BrokenModel
 from workflows.embedding import RawTower
 from workflows.errors import ArtifactError, DataError, StaleInput
 from workflows.exported import Export, Wish
+from workflows.raw_rows import as_trained
 from workflows.recipe import Recipe
 from workflows.serve.told import table_of
 from workflows.serve.wire import (
@@ -83,6 +84,7 @@ class Served:
         told = None
         if any(user.features for user in users):
             told = table_of([u.features for u in users], self.query_tower, "users", "features")
+            told = as_trained(told, self.export.recipe, self.export.known)
         ids = np.array([user.id or "" for user in users], object)
         try:
             answers = self.export.ask(ids, wish, told)
@@ -140,7 +142,8 @@ class Served:
         if not rows:
             return []
         tower = self.query_tower if side == "users" else self.item_tower
-        vectors = tower.embed(table_of(rows, tower, side))
+        told = as_trained(table_of(rows, tower, side), self.export.recipe, self.export.known)
+        vectors = tower.embed(told)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if broken:
             raise Refused(422, *(fault(f"body.{side}[{n}]", rows[n], _EMBEDDABLE) for n in broken))

@@ -1,0 +1,117 @@
+"""One value in two spellings: booleans and whole floats, and words that stand for nothing.
+
+The same frame has `true` and 1991 in parquet, `True` and `1991.0` in csv. The canonical spelling is
+that of parquet. It is decided for all texts of a column together, never for one of them: '1.0'
+beside '1' may be two versions of a program.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: Words that writers put where a value is missing.
+NULLISH = (
+    *("\\N", "NULL", "Null", "null", "(null)", "<null>", "None", "none", "NONE", "<NA>", "NA"),
+    *("N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NaT", "nil", "NIL", "undefined"),
+)
+_BOOLEANS = ("true", "false")
+#: A whole number as pandas writes it once a column has a gap; any number with a point.
+_WHOLE = r"^-?\d+\.0$"
+_WITH_POINT = r"^-?\d+\.\d+$"
+_INTEGER = r"^-?\d+$"
+#: A whole number with a point that has so many digits that a float may not hold it.
+_LONG = r"^-?\d{16,}\.0$"
+#: A number as spreadsheets and Python write it when it is long.
+_SCIENTIFIC = r"^[-+]?\d(\.\d+)?[eE]\+\d{2,}$"
+#: Whole numbers from here on are not exact as floats.
+_EXACT = 2**53
+#: A few texts show that a column is of another kind, so that most are not looked at in full.
+_FEW = 32
+
+
+def other(texts: pa.StringArray) -> pa.StringArray:
+    """Return the canonical spelling of each text; null where it is canonical, or has no other."""
+    none = pa.scalar(None, pa.string())
+    lower = pc.utf8_lower(texts)
+    is_boolean = pc.and_(_among(lower, _BOOLEANS), pc.not_equal(lower, texts))
+    is_whole = pc.match_substring_regex(texts, _WHOLE)
+    return pc.if_else(is_boolean, lower, pc.if_else(is_whole, _without_point(texts), none))
+
+
+def settled(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
+    """Return the texts of a column in canonical spelling.
+
+    Args:
+        texts: all of the column's texts in one file, each once, no nulls.
+        fractions: numbers such as 36.5 may stand among the whole ones.
+
+    Returns:
+        Canonical texts in the same order; None where they are canonical, or where not all of them
+        are booleans or numbers with a point, so that each stays as it is.
+    """
+    if not _may_settle(texts.slice(0, _FEW), fractions=fractions):
+        return None
+    if not _may_settle(texts, fractions=fractions):
+        return None
+    canonical = pc.coalesce(other(texts), texts)
+    return None if canonical.equals(texts) else canonical
+
+
+def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
+    texts = texts.filter(pc.invert(_among(texts, NULLISH)))
+    pattern = _WITH_POINT if fractions else _WHOLE
+    return bool(
+        pc.all(_among(pc.utf8_lower(texts), _BOOLEANS)).as_py()
+        or pc.all(pc.match_substring_regex(texts, pattern)).as_py()
+    )
+
+
+def like(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
+    """Return texts in the spelling of a column that is known already.
+
+    A text that the column has stays. Another is spelt as the column spells it, or as all of the
+    column is spelt.
+
+    Args:
+        texts: any, nulls among them.
+        known: texts of the column.
+    """
+    twins = other(texts)
+    if twins.null_count == len(twins):
+        return texts
+    is_known = _among(texts, known)
+    whole = bool(pc.all(pc.match_substring_regex(known, _INTEGER)).as_py())
+    boolean = bool(pc.all(_among(known, _BOOLEANS)).as_py())
+    fits = _among(twins, known)
+    if whole or boolean:
+        pattern = _INTEGER if whole else "^(true|false)$"
+        fits = pc.or_(fits, pc.match_substring_regex(twins, pattern))
+    fits = pc.and_(pc.fill_null(fits, False), pc.invert(is_known))
+    return pc.if_else(fits, twins, texts)
+
+
+def inexact(texts: pa.StringArray) -> str | None:
+    """Return the first text that is a whole float and too long to be exact."""
+    for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
+        if abs(int(text.removesuffix(".0"))) >= _EXACT:
+            return str(text)
+    return None
+
+
+def is_scientific(texts: pa.StringArray) -> pa.BooleanArray:
+    """Say which texts are numbers such as 9.78014E+12, whose last digits may be lost."""
+    return pc.match_substring_regex(texts, _SCIENTIFIC)
+
+
+def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:
+    """Say which texts are words for a missing value."""
+    return _among(texts, NULLISH)
+
+
+def _without_point(texts: pa.StringArray) -> pa.StringArray:
+    return pc.replace_substring_regex(texts, pattern=r"\.0$", replacement="")
+
+
+def _among(texts: pa.Array, known: pa.Array | tuple[str, ...]) -> pa.BooleanArray:
+    return pc.is_in(texts, value_set=pa.array(known, pa.string()))
