@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_ties_are_broken_as_everywhere(kind):
         np.testing.assert_array_equal(found.scores, truth.scores)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_the_same_items_give_the_same_file(kind, tmp_path):
     items, queries = world(2000)
     files = [tmp_path / "one", tmp_path / "two"]
@@ -196,3 +197,36 @@ def test_what_cannot_be_searched_is_refused(index, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(NoFaiss, match=r"pip install 'merlin-two-tower\[index\]'"):
         Index.build(queries, "flat")
+
+
+# ── damaged files ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("damage", ["emptied", "halved", "random", "huge"])
+def test_a_damaged_index_is_refused_and_does_not_end_the_process(
+    tmp_path: Path, kind: str, damage: str
+) -> None:
+    rng = np.random.default_rng(1)
+    items = rng.normal(size=(500, 8)).astype(np.float32)
+    path = tmp_path / "index.faiss"
+    Index.build(items, kind).write(path)
+    content = path.read_bytes()
+    assert len(Index.read(path, items, kind, effort=16, at=10).items) == 500
+    spoilt = {
+        "emptied": b"",
+        "halved": content[: len(content) // 2],
+        "random": content[:4] + rng.bytes(len(content) - 4),
+        "huge": content[:4] + b"\xff" * 40 + content[44:],
+    }
+    path.write_bytes(spoilt[damage])
+    with pytest.raises(ValueError, match=r"index\.faiss is damaged, FAISS cannot read it"):
+        Index.read(path, items, kind, effort=16, at=10)
+
+
+def test_a_flat_index_is_made_of_the_embeddings_whatever_its_file_holds(tmp_path: Path) -> None:
+    items = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    (tmp_path / "index.faiss").write_bytes(b"rubbish")
+    read = Index.read(tmp_path / "index.faiss", items, "flat", effort=0, at=10)
+    assert (read.search(items[:5], 1).items[:, 0] >= 0).all()
+    assert read.at == 10

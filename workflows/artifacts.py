@@ -15,6 +15,7 @@ from models.prior import Prior
 from models.sampled_softmax import TrainingFacts
 from models.towers import TowerError
 from models.two_tower import Model
+from workflows import trust
 from workflows.errors import RecipeError
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
@@ -124,7 +125,9 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     """
     store.read("train", recipe)
     model = build_model(recipe, prepared)
-    model.load_weights(TrainFiles(store.folder("train")).weights)
+    weights = TrainFiles(store.folder("train")).weights
+    trust.refuse_strange_weights(weights)
+    model.load_weights(weights)
     return model
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.retriever import Floats
-from workflows import arguments
+from workflows import arguments, trust
 from workflows.errors import DataError
 
 #: What a list of categories or a history is.
@@ -46,9 +46,13 @@ class RawTower:
 
         Args:
             path: of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
+
+        Raises:
+            ArtifactError: it holds operations that no tower of ours needs.
         """
         import tensorflow as tf
 
+        trust.refuse_strange_model(path)
         module = tf.saved_model.load(str(path))
         encode = module.signatures["serving_default"]
         specs = encode.structured_input_signature[1]

@@ -239,7 +239,8 @@ def _write(catalogue: Catalogue, files: IndexFiles) -> int:
     """Write how the catalogue is searched, its index and what was added; return the effort."""
     how = Searched("exact")
     if index := catalogue.index:
-        index.write(files.faiss)
+        if index.kind != "flat":  # the embeddings are all that a flat index holds
+            index.write(files.faiss)
         how = Searched(index.kind, index.effort if index.kind != "flat" else 0, index.at)
     files.searched.write_bytes(msgspec.json.format(msgspec.json.encode(how)))
     added = catalogue.items.slice(catalogue.n_exported).select(catalogue.recipe.columns("item"))

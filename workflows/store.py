@@ -29,6 +29,7 @@ import msgspec
 import pyarrow as pa
 
 from models import atomic
+from workflows import trust
 from workflows.asked import Asked
 from workflows.changed import changes
 from workflows.device import Device
@@ -116,6 +117,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         options: choices of the call that are no part of the recipe.
         files: path in the folder → size and hash.
         recipe: the recipe, defaults filled in.
+        signature: HMAC of all the rest, where the environment has a key; else empty.
     """
 
     stage: str
@@ -131,6 +133,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str]
     files: dict[str, FileFact]
     recipe: dict[str, Any]
+    signature: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """What is signed: everything but the signature."""
+        bare = msgspec.structs.replace(self, signature="")
+        return msgspec.json.encode(bare, order="sorted")
 
     @property
     def digest(self) -> str:
@@ -259,12 +268,14 @@ class Store:
         try:
             if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
                 raise FileNotFoundError(errno.ENOENT, "No such file, or no regular one")
-            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError) as error:
             raise ArtifactError(
                 f"{folder / MANIFEST} cannot be read ({error}); the stage is half-written or "
                 f"damaged. Remove {folder} and run {self.asked.command(stage)} again."
             ) from None
+        trust.refuse_unsigned(manifest.content, manifest.signature, folder / MANIFEST)
+        return manifest
 
     def _check_files(self, stage: str, manifest: Manifest, *, deep: bool, redo: str) -> None:
         folder = self.folder(stage)
@@ -457,7 +468,8 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
         },
         recipe=recipe.to_dict(),
     )
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    signed = msgspec.structs.replace(manifest, signature=trust.signature(manifest.content))
+    text = msgspec.json.format(msgspec.json.encode(signed), indent=2)
     (draft.folder / MANIFEST).write_bytes(text)
 
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from models.multi_attribute.offers import Offers, items_as_offers, offers_of
 from models.multi_attribute.similarity import directions
 from models.retriever import Floats, Ints
+from workflows import trust
 from workflows.errors import DataError
 from workflows.offers import selfcheck
 from workflows.offers.prepared import Offering
@@ -221,6 +222,7 @@ class OfferExport:
 
 
 def _signature(folder: Path) -> Any:
+    trust.refuse_strange_model(folder)
     loaded = tf.saved_model.load(str(folder))
     signature = loaded.signatures["serving_default"]
     signature.owner = loaded  # a signature alone does not keep its variables alive

@@ -19,6 +19,7 @@ from models.multi_attribute.model import Asked, Model
 from models.multi_attribute.trial import Pairs
 from models.retriever import Ints
 from models.two_tower import read_schema
+from workflows import trust
 from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
@@ -173,7 +174,9 @@ class Offering:
         """
         store.read("train", self.recipe)
         model = self.build(name)
-        model.load_weights(weights_file(store.folder("train"), name))
+        weights = weights_file(store.folder("train"), name)
+        trust.refuse_strange_weights(weights)
+        model.load_weights(weights)
         return Asked(model)
 
     def code(self, attribute: str, value: str) -> int:
