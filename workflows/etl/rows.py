@@ -33,9 +33,6 @@ from workflows.recipe import Condition, GivenFiles, Join, Keep, Recipe
 
 log = logging.getLogger(__name__)
 
-#: A highest weight of so many times the median is warned of.
-HEAVY = 100
-
 
 def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
     """Return the raw tables with the interactions' rows merged into one a user and item.
@@ -379,36 +376,6 @@ def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
             f"{count} interactions have a negative weight, the least {least}, in "
             f"{recipe.weight!r}. A weight says how much a row counts in the loss: 0 or more. "
             "Correct the column, or leave such rows out with `filter:`."
-        )
-
-
-def check_weights(recipe: Recipe, train: pa.Table) -> None:
-    """Refuse weights of which nothing can be learnt, and warn of those that few rows decide.
-
-    Raises:
-        DataError: all weights are 0.
-    """
-    if recipe.weight is None:
-        return
-    weights = train[recipe.weight].to_numpy()
-    weights = weights[weights > 0]
-    if not len(weights):
-        raise DataError(
-            f"All {len(train):,} weights of train, column {recipe.weight!r}, are 0, so that "
-            f"nothing can be learnt. Correct the column, or remove features.{recipe.weight}."
-        )
-    highest, median = float(weights.max()), float(np.median(weights))
-    if highest > HEAVY * median:
-        log.warning(
-            "column %r, the weight of rows: its highest value is %g, and the median of those above "
-            "0 is %g, so that few rows decide what is learnt. Take a milder weight: `derive: "
-            "[{kind: log1p, of: %s, to: mild_weight}]` with features.mild_weight in place of "
-            "features.%s, a step of kind clip, or no weight.",
-            recipe.weight,
-            highest,
-            median,
-            recipe.weight,
-            recipe.weight,
         )
 
 
