@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import toy
+from conformance import PROMISES, finds_the_withheld
 
 from models.baselines.closed_form import ByItems, ByUsers, Solver
 from models.baselines.ease import EASE
@@ -71,6 +73,31 @@ def test_both_forms_are_the_closed_form_of_the_paper(train, regularization):
         assert got.dtype == np.float32
         expected = histories.toarray().astype(np.float64) @ weights
         assert (abs(got - expected) <= tolerance(histories, weights)).all()
+
+
+class OfUsers(Solver):
+    by_users = True
+
+
+class OfItems(Solver):
+    by_users = False
+
+
+@pytest.mark.parametrize("regularization", [0.5, 100.0])
+@pytest.mark.parametrize("train", [FEW, MANY], ids=["few users", "many users"])
+def test_on_the_same_data_both_forms_give_the_same_scores(train, regularization):
+    one, other = (kind(train).solve(regularization) for kind in (OfUsers, OfItems))
+    assert (type(one), type(other)) == (ByUsers, ByItems)
+    weights = primal(train, regularization)
+    for histories in (held_out(train), sp.csr_matrix(dense(train), dtype=np.float32)):
+        difference = abs(one.score(histories) - other.score(histories))
+        assert (difference <= tolerance(histories, weights)).all()
+
+
+@pytest.mark.parametrize("promise", [*PROMISES, finds_the_withheld], ids=lambda p: p.__name__)
+def test_the_form_by_users_keeps_what_every_retriever_promises(promise):
+    world = toy.world()
+    assert promise(EASE(decay=3.0, learnt=OfUsers(world.train).solve(100.0)), world)
 
 
 def test_another_lambda_is_told_apart_by_that_tolerance():

@@ -21,21 +21,26 @@ def steady_machine(monkeypatch):
 @pytest.mark.usefixtures("steady_machine")
 def test_a_cost_is_said_in_time_and_memory():
     said = Cost(1_000, 4e9, 3 * 2**30, 5).sentence("a matrix")
-    assert said == "a matrix: about 4.0 s a fit and 3.0 GiB"
+    assert said == "a matrix: about 4.0 s a fit on an idle machine and 3.0 GiB"
     said = Cost(1_000, 150e9, 2**29, 5).sentence("a matrix")
-    assert said == "a matrix: about 2 min a fit and 0.5 GiB"
+    assert said == "a matrix: about 2 min a fit on an idle machine and 0.5 GiB"
 
 
 @pytest.mark.usefixtures("steady_machine")
 @pytest.mark.parametrize(
     ("operations", "gibibytes", "why"),
     [
-        (1e9, 8.1, "it would take about 1.0 s a fit and 8.1 GiB; 8.0 GiB of memory are free"),
+        (
+            1e9,
+            8.1,
+            "it would take about 1.0 s a fit on an idle machine and 8.1 GiB; 8.0 GiB of memory are "
+            "free",
+        ),
         (
             181e9,
             1,
-            "it would take about 3 min a fit and 1.0 GiB, at least 15 min for its 5 fits; the "
-            "limit is 15 min",
+            "it would take about 3 min a fit on an idle machine and 1.0 GiB, at least 15 min for "
+            "its 5 fits; the limit is 15 min",
         ),
     ],
 )

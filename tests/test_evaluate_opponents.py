@@ -212,7 +212,8 @@ def test_a_line_of_the_log_says_the_point_its_value_and_its_time(caplog):
     caplog.clear()
     opponents.choose("ease", FACTS, VALID)
     assert re.fullmatch(
-        r"ease: a dense matrix of the 25 items: about 0\.1 s a fit and 0\.0 GiB", caplog.messages[0]
+        r"ease: a dense matrix of the 25 items: about 0\.1 s a fit on an idle machine and 0\.0 GiB",
+        caplog.messages[0],
     )
 
 

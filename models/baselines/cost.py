@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ MAX_SECONDS = 900.0
 #: Below so many rows one thread inverts faster than several that share a busy machine.
 SMALL = 4_000
 #: Side of the matrix by which the machine's speed is measured.
-_SAMPLE = 500
+_SAMPLE = 800
 _GIB = 2**30
 
 
@@ -39,13 +40,13 @@ class Cost:
     fits: int
 
     def sentence(self, what: str) -> str:
-        """Say what is to be inverted, and how long it should take at the speed measured now.
+        """Say what is to be inverted, and how long it should take if nobody else is at work.
 
         Raises:
             CannotFit: more than the memory that is free, or than `MAX_SECONDS`.
         """
         seconds = self.operations / speed(self.n_rows)
-        took = f"about {_time(seconds)} a fit and {self.bytes / _GIB:.1f} GiB"
+        took = f"about {_time(seconds)} a fit on an idle machine and {self.bytes / _GIB:.1f} GiB"
         free = available_memory()
         if free is not None and self.bytes > free:
             raise CannotFit(
@@ -64,16 +65,20 @@ def _time(seconds: float) -> str:
 
 
 def speed(n_rows: int) -> float:
-    """Return how many operations a second the machine does now, inverting so many rows."""
-    n = _SAMPLE if n_rows < SMALL else 4 * _SAMPLE
+    """Return how many operations a second the machine does when it inverts so many rows.
+
+    The processor's time is taken, not the clock's: who else is at work on the machine must not
+    decide which baselines run.
+    """
     best = np.inf
-    for _ in range(2):  # the faster one says less about who else uses the machine
-        matrix = np.eye(n) * n + 1.0
-        start = time.perf_counter()
-        with threads(n_rows):
+    for _ in range(3):
+        matrix = np.eye(_SAMPLE) * _SAMPLE + 1.0
+        start = time.thread_time()
+        with threads(1):
             _invert(matrix)
-        best = min(best, time.perf_counter() - start)
-    return n**3 / max(best, 1e-9)
+        best = min(best, time.thread_time() - start)
+    cores = 1 if n_rows < SMALL else len(os.sched_getaffinity(0))
+    return cores * _SAMPLE**3 / max(best, 1e-9)
 
 
 def inverse(matrix: Floats) -> Floats:
