@@ -172,7 +172,7 @@ def test_opponents_say_how_they_were_chosen(result):
     assert set(opponents) == set(BASELINES)
     assert result.report.left_out == {}
     assert opponents["ease"].parameters["regularization"] > 0
-    assert opponents["ease-decayed"].tried >= 12
+    assert opponents["ease-decayed"].tried >= 15
     assert all(0 <= note.valid <= 1 for note in opponents.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from stages import DEVICE
 from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
@@ -26,7 +28,7 @@ from workflows.cli import app
 from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.etl import etl
 from workflows.offers.audience import OfferExport, audience, parsed, similar
-from workflows.offers.evaluate import evaluate, task
+from workflows.offers.evaluate import OffersReport, Score, evaluate, task
 from workflows.offers.export import export
 from workflows.offers.prepared import Offering
 from workflows.offers.table import protocol, tables
@@ -247,6 +249,43 @@ def test_v07_every_model_is_scored_on_every_task(shop: Shop) -> None:
     assert "in mini-batches of 5" in protocol(report)
     written = json.loads((result.folder / "report.json").read_text())
     assert len(written["scores"]) == len(report.scores)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_figure_of_every_task_is_whole(width: int) -> None:
+    tasks = ("product_id", "category1", "category2", "category3", "brand", "price_cluster")
+    scores = [
+        Score(
+            model=model,
+            task=name,
+            band="all",
+            low=0,
+            high=None,
+            wauc=0.5 + m / 10 + t / 100 if t else None,
+            offers=7,
+            positives=9,
+            one_class=2,
+        )
+        for m, model in enumerate(("augmented", "popularity"))
+        for t, name in enumerate(tasks)
+    ]
+    report = OffersReport(
+        pairs=9,
+        events=9,
+        without_history=0.0,
+        negatives=4,
+        source="train",
+        top=3,
+        scores=scores,
+        seconds={},
+    )
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for table in tables(report):
+        console.print(table)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    expected = [*tasks, *(f"{s.wauc:.3f}" for s in scores if s.wauc is not None)]
+    assert [shown for shown in expected if shown not in text] == []
 
 
 @pytest.mark.quality  # `export` has a fresh process give them in each run

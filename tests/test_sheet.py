@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from workflows.evaluate.sheet import Column, Sheet
+from workflows.sheet import Column, Sheet
 
 NAMES = ["two-tower", "a-model-with-a-rather-long-name of many words\n  alpha 0.25, beta 128"]
 SHEET = Sheet(
@@ -58,6 +58,15 @@ def test_a_row_keeps_its_figures():
             "one": [f"1.{i}" for i in range(30)],
             "two": [f"2.{i}" for i in range(30)],
         }
+
+
+def test_a_title_stands_above_the_first_table_only():
+    sheet = Sheet(
+        "m", ["one"], [Column(f"c{i}", ["0.123"]) for i in range(20)], title="all: [0, 3]"
+    )
+    text = "\n".join(shown(sheet, 60))
+    assert text.count("all: [0, 3]") == 1
+    assert text.index("all: [0, 3]") < text.index("0.123")
 
 
 def test_without_columns_the_names_stand_alone():

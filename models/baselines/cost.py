@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,13 @@ def _time(seconds: float) -> str:
 
 
 def speed(n_rows: int) -> float:
-    """Return how many operations a second the machine does when it inverts so many rows.
+    """Return how many operations a second the machine does when it inverts so many rows."""
+    return _speed_of_a_core() * (1 if n_rows < SMALL else len(os.sched_getaffinity(0)))
+
+
+@cache
+def _speed_of_a_core() -> float:
+    """Measure an inversion by one thread.
 
     The processor's time is taken, not the clock's: who else is at work on the machine must not
     decide which baselines run.
@@ -77,8 +84,7 @@ def speed(n_rows: int) -> float:
         with threads(1):
             _invert(matrix)
         best = min(best, time.thread_time() - start)
-    cores = 1 if n_rows < SMALL else len(os.sched_getaffinity(0))
-    return cores * _SAMPLE**3 / max(best, 1e-9)
+    return _SAMPLE**3 / max(best, 1e-9)
 
 
 def inverse(matrix: Floats) -> Floats:

@@ -29,7 +29,7 @@ from models.retriever import (
 REGULARIZATIONS = (100.0, 50.0, 200.0, 500.0)
 #: Values of lambda, and of the decay with each, to start from.
 DECAYED_REGULARIZATIONS = (300.0, 100.0, 1000.0)
-DECAYS = (10.0, 5.0, 20.0, 50.0)
+DECAYS = (10.0, 5.0, 20.0, 50.0, 200.0)
 
 
 @dataclass(frozen=True, kw_only=True)

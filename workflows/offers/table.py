@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from workflows.offers.evaluate import OffersReport, Score
+from workflows.sheet import Column, Sheet
 
 
 def tables(report: OffersReport) -> list[RenderableType]:
@@ -40,22 +39,14 @@ def bounds(score: Score) -> str:
     return f"{score.low} < positives <= {score.high}"
 
 
-def _table(band: str, scores: list[Score]) -> Table:
+def _table(band: str, scores: list[Score]) -> Sheet:
     cells = {(score.model, score.task): score for score in scores}
-    tasks = list(dict.fromkeys(score.task for score in scores))
     models = list(dict.fromkeys(score.model for score in scores))
-    table = Table(
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title=f"{band}: offers with {bounds(scores[0])}",
-        title_justify="left",
-    )
-    table.add_column("model")
-    for task in tasks:
+    columns = []
+    for task in dict.fromkeys(score.task for score in scores):
         of = cells[models[0], task]
-        left_out = f", {of.one_class} of one class" if of.one_class else ""
-        table.add_column(f"{task}\n({of.offers}{left_out})", justify="right")
-    for model in models:
-        found = [cells[model, task].wauc for task in tasks]
-        table.add_row(model, *("-" if wauc is None else f"{wauc:.3f}" for wauc in found))
-    return table
+        left_out = f",\n{of.one_class} of one class" if of.one_class else ""
+        found = [cells[model, task].wauc for model in models]
+        figures = ["-" if wauc is None else f"{wauc:.3f}" for wauc in found]
+        columns.append(Column(f"{task}\n({of.offers}{left_out})", figures))
+    return Sheet("model", models, columns, title=f"{band}: offers with {bounds(scores[0])}")

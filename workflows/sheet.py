@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.table import Table
+from rich.text import Text
 
 #: Names wrap, but not at less than this width unless a column of figures would not fit beside.
 _NAMES = 20
@@ -49,14 +50,18 @@ class Sheet:
         head: above the names.
         names: of the rows.
         columns: of figures, in the order in which they are shown.
+        title: above the first table.
     """
 
     head: str
     names: Sequence[str]
     columns: Sequence[Column]
+    title: str = ""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         """Yield as many tables as the width asks for."""
+        if self.title:
+            yield Text(self.title, style="italic")
         space = options.max_width - _EDGES
         names = self._names(space)
         for some in self._parts(space - names):
