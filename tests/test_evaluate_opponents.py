@@ -60,7 +60,7 @@ def test_a_grid_holds_fitted_models_with_parameters_of_their_own(name):
     parameters = [tuple(opponent.parameters(model).items()) for model in models]
     assert len(set(parameters)) == len(models)
     assert all(promise(models[0], WORLD) for promise in PROMISES)
-    sizes = {"recent-popularity": 7, "item-knn": 5, "ease": 4, "ease-decayed": 15, "als": 5}
+    sizes = {"recent-popularity": 7, "item-knn": 5, "ease": 5, "ease-decayed": 15, "als": 5}
     assert len(models) == sizes.get(name, 1)
 
 
@@ -222,9 +222,9 @@ def test_a_line_of_the_log_says_the_point_its_value_and_its_time(caplog, monkeyp
 def test_a_search_climbs_beyond_the_first_points(monkeypatch):
     monkeypatch.setattr(Trial, "steady", lambda _, model: -abs(np.log(model.model.regularization)))
     note = opponents.choose("ease", FACTS, VALID).note
-    # 100, 50, 200, 500, then 25, 12.5, … down to 0.78125, and one that is worse
+    # 100, 50, 200, 300, 500, then 25, 12.5, … down to 0.78125, and one that is worse
     assert note.parameters == {"regularization": pytest.approx(0.78125)}
-    assert (note.tried, note.edge) == (4 + 6 + 1, ())
+    assert (note.tried, note.edge) == (5 + 6 + 1, ())
 
 
 def test_a_point_whose_scores_are_no_numbers_is_passed_over(monkeypatch, caplog):
@@ -243,7 +243,7 @@ def test_a_point_whose_scores_are_no_numbers_is_passed_over(monkeypatch, caplog)
         raise BrokenModel("all scores are NaN.")
 
     monkeypatch.setattr(Trial, "steady", always)
-    with pytest.raises(CannotFit, match="none of its 4 points gives scores that are numbers"):
+    with pytest.raises(CannotFit, match="none of its 5 points gives scores that are numbers"):
         opponents.choose("ease", FACTS, VALID)
 
 

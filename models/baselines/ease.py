@@ -26,7 +26,7 @@ from models.retriever import (
 )
 
 #: Values of lambda to start from.
-REGULARIZATIONS = (100.0, 50.0, 200.0, 500.0)
+REGULARIZATIONS = (100.0, 50.0, 200.0, 300.0, 500.0)
 #: Values of lambda, and of the decay with each, to start from.
 DECAYED_REGULARIZATIONS = (300.0, 100.0, 1000.0)
 DECAYS = (10.0, 5.0, 20.0, 50.0, 200.0)
