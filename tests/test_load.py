@@ -142,9 +142,13 @@ def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
 
 
 @LITE
-def test_milvus_returns_the_exact_best(documents, tmp_path):
+def test_milvus_returns_the_exact_best(documents, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     file = tmp_path / "milvus.db"
     milvus.write(documents, str(file), "items")
+    assert list(temporary.iterdir()) == []  # the server's logs are gone
     queries = np.random.default_rng(8).standard_normal((20, 17)).astype(np.float32)
     found = asked(file, "items", queries, 100)
     right = search(queries, documents.vectors, 100)

@@ -38,6 +38,8 @@ from workflows.recipe import Recipe, parse
 
 log = logging.getLogger(__name__)
 
+trust.patch_arrow()  # before the first file is read
+
 Found = TypeVar("Found")
 
 MANIFEST = "manifest.json"

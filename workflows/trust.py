@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from workflows.errors import ArtifactError
+
+log = logging.getLogger(__name__)
 
 #: Environment variable that holds the secret with which manifests are signed.
 SIGNING_KEY = "TWO_TOWER_SIGNING_KEY"
@@ -210,6 +213,28 @@ def _strange_weights(path: Path, what: str) -> ArtifactError:
         f"{path} {what}; `two-tower train` writes no such file. It was not loaded. Load only runs "
         "that you trust, or train again."
     )
+
+
+# ── Arrow ───────────────────────────────────────────────────────────────────────────────
+
+
+def patch_arrow() -> None:
+    """Switch off what a crafted Parquet or IPC file runs in PyArrow before 14.0.1.
+
+    See CVE-2023-47248. The NGC container has such a PyArrow, and the package that patches it.
+    """
+    import pyarrow as pa
+
+    if tuple(int(part) for part in pa.__version__.split(".")[:3]) >= (14, 0, 1):
+        return
+    try:
+        import pyarrow_hotfix  # noqa: F401 - importing it is what patches
+    except ImportError:
+        log.warning(
+            "PyArrow %s runs code of crafted files (CVE-2023-47248): install pyarrow-hotfix, and "
+            "read only files that you trust.",
+            pa.__version__,
+        )
 
 
 # ── signatures ──────────────────────────────────────────────────────────────────────────

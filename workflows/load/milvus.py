@@ -7,8 +7,11 @@ aside and renamed; in a cluster the collection's alias is moved.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,8 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
         if "://" in place:
             _into_cluster(client_of(uri=place, token=token), documents, name)
         else:
-            _into_file(client_of, documents, Path(place), name)
+            with _own_temporary_files():
+                _into_file(client_of, documents, Path(place), name)
     except OSError as error:
         raise StorageError(
             f"Writing {error.filename or place} failed: {error.strerror}. Make room, permit "
@@ -97,6 +101,21 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
         atomic.put_in_place(aside, file)
     finally:
         _remove(aside)
+
+
+@contextlib.contextmanager
+def _own_temporary_files() -> Iterator[None]:
+    """Let Milvus Lite's server write its logs into a folder that is removed afterwards."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="two-tower-milvus-") as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
 
 
 def _remove(database: Path) -> None:
