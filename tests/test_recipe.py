@@ -673,6 +673,55 @@ def test_a_history_takes_its_name_from_no_feature(minimal: Path) -> None:
         recipes.load(minimal, [history, feature])
 
 
+# ── slips that YAML takes for something else ────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("files: *.csv", r"line 5, 'files: \*\.csv': while scanning an alias .*: put it in quotes"),
+        ("files: *csv", r"found undefined alias .*put it in quotes"),
+        ("files: @x", r"line 5, .*cannot start any token\. .*put it in quotes"),
+        ("files: !x", r"line 5, .*could not determine a constructor .*put it in quotes"),
+        ("files: a, delimiter: ::", r"line 5, .*mapping values are not allowed.*put it in quotes"),
+        ("files: [a, |]", r"line 5, .*cannot start any token\. .*put it in quotes"),
+        ("\tfiles: a", r"line 5, .*Indent with blanks, not with tabs"),
+        ('files: "\\d"', r"line 5, .*unknown escape character .*take single ones"),
+        ("files: |", r"Expected `str.* An unquoted \| or > begins a block of text .*in quotes"),
+        ("files: ~", r"field sources.log.files: .*got `null`. To YAML an unquoted null, ~, # or"),
+        (
+            "{files: a, nulls: [NA, null]}",
+            r"nulls\.1: Expected `str`, got `null`.*in quotes: \"null",
+        ),
+        ("{files: a, nulls: [NA, 0]}", r"nulls\.1: Expected `str`, got `int`.*put it in quotes"),
+        (
+            "files: s3://bucket/*.csv",
+            r"field sources.log: files names 's3://.*: copy them into the",
+        ),
+    ],
+)
+def test_a_slip_is_told_with_its_remedy(tmp_path: Path, line: str, message: str) -> None:
+    text = f"name: shop\nsplit: {{kind: random}}\nsources:\n  log:\n    {line}\n"
+    rest = "interactions: log\nfeatures:\n  user: {role: user, id: true}\n"
+    with pytest.raises(RecipeError, match=message):
+        recipes.load(written(tmp_path, text + rest + "  item: {role: item, id: true}\n"))
+
+
+def test_a_name_with_a_blank_is_told_what_a_name_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"field name: .* A name has letters, digits, .*no blanks"
+    ):
+        recipes.load(written(tmp_path, MINIMAL.replace("name: shop", "name: My Shop")))
+
+
+def test_a_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = written(tmp_path, MINIMAL)
+    for data, folder in (("~/raw", tmp_path / "raw"), ("~nobody-here", tmp_path / "~nobody-here")):
+        asked = recipes.load(path, [f"data='{data}'"])
+        assert recipes.data_folder(asked, path) == folder.resolve()
+
+
 # ── YAML that is no plain data ──────────────────────────────────────────────────────────
 
 

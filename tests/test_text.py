@@ -178,6 +178,29 @@ def test_a_quote_far_down_is_numbered(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_cells_that_look_like_rows_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # one closing and one opening quote are missing: the parser sees one cell of three lines
+    text = 'user,item,tags\nu,"a\nv,b,x\nw,c",y\nz,"5 ""inch""",z\n'
+    with caplog.at_level(logging.WARNING):
+        assert len(rows(tmp_path, text, format="csv")) == 2
+    (record,) = caplog.records
+    assert "1 quoted cells go over several lines that look like rows" in record.message
+    assert "the first is column 'item', row 1." in record.message
+
+
+@pytest.mark.parametrize(
+    "text", ['user,item\nu,"a\nb"\nv,"c\nd, e, f"\n', 'user,item\n\n\nu,"a"\n']
+)
+def test_texts_of_several_lines_are_nothing_odd(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        rows(tmp_path, text, format="csv")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_only_three_line_ends_count(tmp_path: Path, odd: str) -> None:
     text = f"user,item\nu,a {odd}b\nv,c{odd} d\n"

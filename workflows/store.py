@@ -51,6 +51,7 @@ CHECKPOINT = ".train.checkpoint"
 #: What each stage reads of the recipe, and which earlier stages it reads.
 PARTS: dict[str, tuple[str, ...]] = {
     "etl": (
+        "data",
         "sources",
         "interactions",
         "features",

@@ -30,6 +30,7 @@ class ParquetFile:
         lists: those that are lists.
         about: how many rows there are.
         is_bare: whether that is none.
+        notes: what is odd in it: nothing.
 
     Raises:
         DataError: the file is missing, damaged, or no parquet.
@@ -44,6 +45,7 @@ class ParquetFile:
             self.is_bare = self.about == 0
             self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
         self.names: list[str] = schema.names
+        self.notes: list[str] = []
         self.lists = frozenset(field.name for field in schema if is_list(field.type))
 
     def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:

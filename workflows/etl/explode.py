@@ -27,7 +27,7 @@ class Exploded:
         separator: what stands between the values where they are text.
 
     Attributes:
-        path, names, is_bare: of the file.
+        path, names, is_bare, notes: of the file.
         lists: columns that are lists still.
         about: how many rows there may be, by the mean length of the first lists.
         empty: rows met so far that have no value, so that no row came of them.
@@ -41,6 +41,7 @@ class Exploded:
         self._columns = list(columns)
         self._separator = separator
         self.path, self.names, self.is_bare = file.path, file.names, file.is_bare
+        self.notes = file.notes
         self.lists = file.lists - frozenset(columns)
         self.empty = 0
         for name in columns:

@@ -48,6 +48,7 @@ class JsonLines:
         about: how many rows there may be, by the lines that the file begins with; of a packed file
             at least so many.
         is_bare: whether the file has no row.
+        notes: what is odd in it: nothing.
 
     Raises:
         DataError: the file is missing, no JSON lines, or in another encoding.
@@ -60,6 +61,7 @@ class JsonLines:
         self._encoding = encoding
         self._nulls = pa.array(list(nulls), pa.string())
         self._block = block
+        self.notes: list[str] = []
         head = self._head()
         self.is_bare = not head
         self.about = head.count(b"\n") * path.stat().st_size // max(1, len(head))

@@ -23,6 +23,7 @@ class RowFile(Protocol):
     lists: frozenset[str]
     about: int
     is_bare: bool
+    notes: list[str]
 
     def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Yield some columns in blocks of rows."""
@@ -53,7 +54,7 @@ class Partitioned:
         values: column → value.
 
     Attributes:
-        path, lists, about, is_bare: of the file.
+        path, lists, about, is_bare, notes: of the file.
         names: of its columns, and those told.
     """
 
@@ -61,7 +62,7 @@ class Partitioned:
         self._file = file
         self._values = values
         self.path, self.lists, self.about = file.path, file.lists, file.about
-        self.is_bare = file.is_bare
+        self.is_bare, self.notes = file.is_bare, file.notes
         self.names = [*file.names, *values]
 
     def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:

@@ -35,6 +35,7 @@ class Quotes:
     Attributes:
         fault: place, from 0, of the first closing quote that text follows.
         is_open: whether a cell is open as far as the text was seen.
+        is_met: whether there was a quote so far.
     """
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
@@ -48,10 +49,12 @@ class Quotes:
         )
         self.fault: int | None = None
         self.is_open = False
+        self.is_met = False
 
     def see(self, data: bytes) -> None:
         """Look at the next piece; an empty one ends the text."""
-        if self._quote in data or self._escape or not data:
+        self.is_met = self.is_met or self._quote in data
+        if self._escape or not data or self._quote in data:
             for start in range(0, max(1, len(data)), _STEP):
                 self._see(data[start : start + _STEP])
         else:

@@ -124,12 +124,21 @@ class Raw:
 
 
 class _Chunk(NamedTuple):
-    """Some rows of a file; the table is without those skipped; `empty` rows have empty lists."""
+    """Some rows of a file.
+
+    Attributes:
+        rows: how many.
+        table: without those skipped.
+        skipped: their numbers.
+        empty: rows with lists without a value, so that `explode:` made nothing of them.
+        notes: what is odd in the file.
+    """
 
     rows: int
     table: pa.Table
     skipped: npt.NDArray[np.int64]
     empty: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,8 +205,9 @@ class _File:
             rows += chunk.rows
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
         empty = self.file.empty if isinstance(self.file, Exploded) else 0
+        notes = () if isinstance(self.file, Skeleton) else tuple(self.file.notes)
         table = spelt.settled(self.recipe, self.file.path, growing.table())
-        return _Chunk(rows, table, np.concatenate(skipped), empty)
+        return _Chunk(rows, table, np.concatenate(skipped), empty, notes)
 
 
 def _ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
@@ -242,6 +252,8 @@ def read(
             skipped.append(found.skipped + sum(rows))
             rows.append(found.rows)
             empty += found.empty
+            for note in found.notes:
+                log.warning("%s", note)
         if not sum(rows):
             raise files.without_rows(jobs[0].file.path, is_empty=False)
         raw.tables[name] = growing.table()

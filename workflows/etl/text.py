@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -109,6 +110,7 @@ class TextFile:
         about: how many rows there may be, by the lines that the file begins with; of a packed file
             at least so many.
         is_bare: whether the file has no row.
+        notes: what is odd in it, as far as it was read.
 
     Raises:
         DataError: the file is missing, no text, or in another encoding; its first row is not what
@@ -122,6 +124,7 @@ class TextFile:
         self.lists: frozenset[str] = frozenset()
         self.names: list[str] = list(dialect.columns)
         self.about = 0
+        self.notes: list[str] = []
         head = self._head()
         self.is_bare = not head
         if head:
@@ -214,6 +217,7 @@ class TextFile:
             DataError: a row with too few or too many cells, or longer than a block; bytes that are
                 no text; a quote that is never closed, or that text follows.
         """
+        self.notes.clear()
         with files.reading(self.path, self.dialect.kind):
             watched, ragged = self.dialect.watched(self.path), _Ragged()
             rows, reader = 0, None
@@ -232,6 +236,41 @@ class TextFile:
             self._refuse(watched, ragged, reader)
             if watched.quotes and watched.quotes.is_open:
                 raise self._unclosed()
+            if watched.quotes and watched.quotes.is_met and watched.lines > rows + self.has_header:
+                self._look_for_rows_in_cells()
+
+    def _look_for_rows_in_cells(self) -> None:
+        """Note cells that hold whole rows, where all cells of several lines look like that.
+
+        Two quotes that are missing, one to close a cell and one to open another, make one cell of
+        all rows between, and no parser can tell it from a text of several lines. A text has lines
+        that look otherwise.
+        """
+        watched, before, found = self.dialect.watched(self.path), 0, list[tuple[int, str]]()
+        for batch in self._reader(watched, _Ragged(), self.names, ()) or ():
+            for at in range(batch.num_columns):
+                cells = batch.column(at)
+                rows = np.flatnonzero(pc.match_substring_regex(cells, "[\r\n]").fill_null(False))
+                for row, text in zip(rows, cells.take(pa.array(rows)).to_pylist(), strict=True):
+                    if not self._holds_rows(text, at):
+                        return
+                    found.append((before + int(row) + 1, self.names[at]))
+            before += batch.num_rows
+        if found:
+            row, name = min(found)
+            self.notes.append(
+                f"{self.path}: {len(found)} quoted cells go over several lines that look like rows "
+                f"of the file; the first is column {name!r}, row {row}. If a quote is missing "
+                "there, these rows are lost: close it, or set the source's `quote: ''` if quotes "
+                "mean nothing in the file."
+            )
+
+    def _holds_rows(self, text: str, column: int) -> bool:
+        """Say whether each line of a cell but the first has as many cells as a row there has."""
+        lines = re.split("\r\n|[\r\n]", text)
+        cells = [line.count(self.dialect.between) for line in lines[1:]]
+        whole = [len(self.names) - 1] * (len(cells) - 1)
+        return cells == [*whole, column] and len(self.names) > 1 and (column > 0 or bool(whole))
 
     def _reader(
         self, watched: Watched, ragged: _Ragged, columns: Sequence[str], coded: Sequence[str]
