@@ -60,6 +60,18 @@ def test_text_with_a_separator_and_other_columns_repeated(
     assert "1 rows have no value in item, so `explode:` makes no row of them" in record.message
 
 
+def test_parts_without_text_keep_their_places(tmp_path: Path) -> None:
+    text = "user,item,when\nu,a||b|c,1|2||3\n"
+    (tmp_path / "log.csv").write_text(text, encoding="utf-8")
+    found = read(tmp_path, source={"explode": ["item", "when"], "separator": "|"})
+    assert [(row["item"], row["when"]) for row in found] == [
+        ("a", 1),
+        (None, 2),
+        ("b", None),
+        ("c", 3),
+    ]
+
+
 def test_json_lists(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"user": "u", "item": [1, 2]}\n', encoding="utf-8")
     found = read(tmp_path, "log.jsonl", source={"explode": ["item"]})

@@ -110,7 +110,9 @@ class Exploded:
                 f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
                 "`explode:` can take it apart."
             )
-        return separated.lists(column, self._separator, place)
+        # where lists are taken apart together, a part without text keeps its place
+        together = len(self._columns) > 1
+        return separated.lists(column, self._separator, place, all_parts=together)
 
     def _lengths(self, lists: dict[str, pa.ChunkedArray], before: int) -> np.ndarray:
         """Return the number of values of each row, int64 [n]."""
