@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -69,6 +70,23 @@ def names(answer: Any) -> list[str]:
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────
+
+
+ODD_IDS = [
+    *("a/b i003", "https://x.y/u?id=u01&n=2", "#1", "100%", "%2F", "%252F", "a+b", "a b", " "),
+    *("a//b", "/a", "a/", "../x", "類/Ж", "a;b", "a\\b", '"', "<script>"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_IDS)
+def test_an_id_of_any_letters_passes_through_a_path(client, name):
+    answer = client.get(f"/recommend/{quote(name, safe='')}", params={"k": 1, "deny": name})
+    assert (answer.status_code, answer.json()["user"]) == (200, name)
+    history = client.get(f"/history/{quote(name, safe='')}").json()
+    assert (history["user"], history["known"]) == (name, False)
+    missing = client.get(f"/similar-items/{quote(name, safe='')}")
+    assert (missing.status_code, missing.json()["faults"][0]["field"]) == (404, "path.item")
+    assert missing.headers["content-type"] == "application/json"
 
 
 def test_lists_are_those_of_the_export(run, client):

@@ -64,7 +64,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     for ours in ("models", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for theirs in ("tensorflow", "absl"):
+        logging.getLogger(theirs).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors
     try:
         app(prog_name="two-tower")
