@@ -88,8 +88,11 @@ def test_ids_stand_in_lines_or_in_a_column(tmp_path):
     assert read_ids(tmp_path / "ids.txt", "item_id") == ["007", "映画", "-1"]
     assert read_ids(tmp_path / "ids.csv", "item_id") == ["007", "-1"]
     assert read_ids(tmp_path / "ids.parquet", "item_id") == ["-1", "7"]
-    with pytest.raises(DataError, match="there is no column 'sku'"):
+    with pytest.raises(DataError, match=r"there is no column 'sku'\. It has stock, item_id"):
         read_ids(tmp_path / "ids.csv", "sku")
+    assert read_ids(tmp_path / "ids.csv", "sku", raw=["no", "item_id"]) == ["007", "-1"]
+    (tmp_path / "odd.txt").write_text("a\u2028b\r\nc\x0cd\n", encoding="utf-8", newline="")
+    assert read_ids(tmp_path / "odd.txt", "item_id") == ["a\u2028b", "c\x0cd"]
 
 
 def test_what_is_no_number_is_not_told(tmp_path, recipe):

@@ -96,17 +96,26 @@ def test_the_checksum_is_zlibs(texts):
 
 
 @pytest.mark.parametrize("oov_buckets", [1, 7])
-@pytest.mark.parametrize("odd", [[], ["two\nlines"]])  # as a file, and as a constant
+@pytest.mark.parametrize("odd", [[], ["two\nlines", "\r", "a\r", "\n", " a\t", "ÿ0", "\0", "b\0"]])
 def test_codes_are_those_of_the_vocabulary(tmp_path, oov_buckets, odd):
     known = vocabulary("b", "0108", "Ж", " ", *odd, oov_buckets=oov_buckets)
     asked = ["Ж", "b", "x", "0108", "108", " ", "y", "z", *odd]
     codes = Codes(known, tmp_path / "values.txt")
-    found = codes(tf.constant([*asked, ""])).numpy()
+    found = codes(tf.constant([text.encode() for text in [*asked, ""]])).numpy()
     np.testing.assert_array_equal(found[:-1], known.encode(pa.array(asked)))
     assert found[-1] == NULL
     matrix = codes(tf.reshape(tf.constant(asked[:8]), [2, 4])).numpy()
     np.testing.assert_array_equal(matrix.ravel(), found[:8])
     assert len(set(found)) > 5
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=8, unique=True))
+def test_any_text_has_the_code_of_the_vocabulary(tmp_path_factory, texts):
+    known = vocabulary(*texts[::2])
+    codes = Codes(known, tmp_path_factory.mktemp("codes") / "values.txt")
+    found = codes(tf.constant([text.encode() for text in texts])).numpy()
+    np.testing.assert_array_equal(found, known.encode(pa.array(texts, pa.string())))
 
 
 def test_a_vocabulary_without_values_knows_nothing(tmp_path):

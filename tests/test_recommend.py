@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +20,11 @@ from tiny_run import CPU, Run, Tiny
 import workflows.recommend.shards as module
 from models.two_tower import TwoTower
 from workflows.artifacts import load_model
-from workflows.catalogue import split_rule
+from workflows.catalogue import Catalogue, split_rule
 from workflows.errors import DataError, MissingStage
 from workflows.exported import Export, Wish
 from workflows.prepared import Prepared
+from workflows.recipe import Feature
 from workflows.recommend import (
     LISTS,
     Order,
@@ -187,6 +189,17 @@ def test_denied_ids_of_no_item_are_counted_and_hide_nothing(run, caplog):
         "--deny: 2 of 3 ids are of no item in the catalogue and hide nothing, such as 'xyz'"
     ]
     assert denied == asked(run, "u7", k=100, deny=("001",))
+
+
+def test_a_rule_is_spelt_as_its_column_is():
+    names = ("new", "year")
+    features = {"item_id": Feature("item", id=True), **dict.fromkeys(names, Feature("item"))}
+    columns = {"item_id": ["a", "b"], "new": ["true", "false"], "year": ["1991", None]}
+    recipe = SimpleNamespace(features=features, item_id="item_id")
+    catalogue = Catalogue(recipe, pa.table(columns), np.zeros((2, 1), np.float32), 2)
+    for rule in ("new=true", "new=True", "year=1991", "year=1991.0"):
+        assert catalogue.meets(rule).tolist() == [True, False], rule
+    assert not catalogue.meets("new=yes").any()
 
 
 def test_a_column_may_hold_an_equals_sign():

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from models.ann import Ann, Index, NoFaiss
 from models.exact import Exact, looked_through
 from models.retriever import Bools, Floats, Ints, Retriever
+from workflows import spelling
 from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.lookup import Lookup
 from workflows.recipe import Recipe
@@ -199,7 +200,8 @@ class Catalogue:
     def meets(self, rule: str) -> Bools:
         """Return which items meet a rule `column=value`, bool [n_items].
 
-        Numbers are compared as such: `price=4.0` is `price=4`.
+        Numbers are compared as such, and text is spelt as the column spells it: `price=4.0` is
+        `price=4`, and `new=True` is `new=true`.
 
         Raises:
             DataError: no such column, or no number where one is needed.
@@ -207,9 +209,9 @@ class Catalogue:
         name, value = self._parsed(rule)
         column = self.items[name].combine_chunks()
         if not pa.types.is_list(column.type):
-            equal = pc.equal(column, _like(value, column.type, rule)).fill_null(False)
+            equal = pc.equal(column, _like(value, column, rule)).fill_null(False)
             return equal.to_numpy(zero_copy_only=False)
-        hits = pc.equal(column.flatten(), _like(value, column.type.value_type, rule))
+        hits = pc.equal(column.flatten(), _like(value, column.flatten(), rule))
         mask = np.zeros(len(column), bool)
         mask[pc.list_parent_indices(column).filter(hits.fill_null(False)).to_numpy()] = True
         return mask
@@ -264,16 +266,19 @@ def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
     return name, rule[len(name) + 1 :]
 
 
-def _like(value: str, kind: pa.DataType, rule: str) -> pa.Scalar:
+def _like(value: str, column: pa.Array, rule: str) -> pa.Scalar:
     """Return the value of a rule as what a column holds.
 
     Raises:
         DataError: it is no number, and the column holds numbers.
     """
-    if pa.types.is_string(kind):
-        return pa.scalar(value, kind)
+    if pa.types.is_string(column.type):
+        told = pa.array([value], pa.string())
+        if spelling.other(told).null_count == 0:  # it has another spelling
+            told = spelling.like(told, column.unique().drop_null())
+        return told[0]
     try:
-        return pa.scalar(float(value), pa.float64()).cast(kind, safe=False)
+        return pa.scalar(float(value), pa.float64()).cast(column.type, safe=False)
     except ValueError:
         raise DataError(
             f"--only {rule!r}: {value!r} is no number. Give one, such as 4.5."

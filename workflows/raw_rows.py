@@ -138,7 +138,7 @@ def nulls_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 
-def read_ids(path: Path, key: str) -> list[str]:
+def read_ids(path: Path, key: str, *, raw: Sequence[str] = ()) -> list[str]:
     """Return the ids of a file: one a line, or the id column of a csv, tsv or parquet file.
 
     Raises:
@@ -146,12 +146,15 @@ def read_ids(path: Path, key: str) -> list[str]:
     """
     if _ending(path) in (*_ENDINGS, ".parquet"):
         table = _read(path)
-        if key not in table.column_names:
-            raise DataError(f"{path}: there is no column {key!r}.")
-        ids = pc.cast(as_text(table[key], Place(path, key)), pa.string())
+        name = next((name for name in (key, *raw) if name in table.column_names), None)
+        if name is None:
+            raise DataError(
+                f"{path}: there is no column {key!r}. It has {', '.join(table.column_names)}."
+            )
+        ids = pc.cast(as_text(table[name], Place(path, name)), pa.string())
         return missing(ids, ()).drop_null().to_pylist()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
     return [line.strip() for line in lines if line.strip()]

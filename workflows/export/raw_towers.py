@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from models.towers import Input, Tower, inputs_of
@@ -105,6 +104,10 @@ def _reader(
 class Codes(tf.Module):
     """A vocabulary as a look-up inside the graph; the codes are those of `Vocabulary.encode`.
 
+    The values stand in a file, a line each: it loads in seconds where a constant of millions of
+    texts takes minutes, and a graph holds 2 GiB at most. The few values that are no line, such as
+    text with line breaks, stand in the graph.
+
     Args:
         vocabulary: values in the order of their codes.
         file: where to write them, one a line; TensorFlow copies it into the SavedModel.
@@ -113,33 +116,47 @@ class Codes(tf.Module):
     def __init__(self, vocabulary: Vocabulary, file: Path) -> None:
         super().__init__()
         self.oov_buckets = vocabulary.oov_buckets
-        values = vocabulary.values.to_pylist()
-        if not values or any(not value or "\n" in value or "\r" in value for value in values):
-            # TensorFlow refuses a table of nothing: this one has a text that is not found
-            texts, numbers = values or ["\0"], np.arange(len(values)) if values else [-1]
-            first = tf.lookup.KeyValueTensorInitializer(
-                tf.constant(texts), tf.constant(numbers, tf.int64)
-            )
-        else:  # a file loads in seconds where a constant of millions of texts takes minutes
-            file.write_bytes("".join(f"{value}\n" for value in values).encode())
-            first = tf.lookup.TextFileInitializer(
-                str(file),
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            )
         self.first_code = vocabulary.first_code
+        values = vocabulary.values.to_pylist()
+        odd = {value: n for n, value in enumerate(values) if _is_no_line(value)}
+        # bytes that are no UTF-8, and so no value, keep the place of an odd one
+        lines = (b"\xff%d" % odd[value] if value in odd else value.encode() for value in values)
+        file.write_bytes(b"\n".join(lines) + b"\n" if values else _NOTHING)
+        first = tf.lookup.TextFileInitializer(
+            str(file),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
         self.table = tf.lookup.StaticHashTable(first, default_value=-1)
+        self.odd = None
+        if odd:
+            second = tf.lookup.KeyValueTensorInitializer(
+                tf.constant([value.encode() for value in odd]),
+                tf.constant(list(odd.values()), tf.int64),
+            )
+            self.odd = tf.lookup.StaticHashTable(second, default_value=-1)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
         """Return the code of each text, int32, the shape of the values."""
         found = self.table.lookup(values)
+        if self.odd is not None:
+            found = tf.maximum(found, self.odd.lookup(values))
         unseen = tf.constant(FIRST_OOV, tf.int64)
         if self.oov_buckets > 1:
             unseen += crc32(values) % self.oov_buckets
         codes = tf.where(found >= 0, found + self.first_code, unseen)
         return tf.cast(tf.where(values == "", tf.constant(NULL, tf.int64), codes), tf.int32)
+
+
+#: A file without values: TensorFlow refuses an empty one, and this is no text.
+_NOTHING = b"\xff\n"
+
+
+def _is_no_line(value: str) -> bool:
+    """Say whether a text cannot stand in a line of its own."""
+    return not value or "\n" in value or "\r" in value
 
 
 def crc32(values: tf.Tensor) -> tf.Tensor:

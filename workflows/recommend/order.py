@@ -154,7 +154,9 @@ def _tell_unknown(deny: Sequence[str], export: Export) -> None:
 
 
 def _known(path: Path, export: Export) -> tuple[str, ...]:
-    ids = pa.array(raw_rows.read_ids(path, export.recipe.item_id), pa.string())
+    key = export.recipe.item_id
+    raw = handed_columns.raw_names(export.recipe, [key]).get(key, [])
+    ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())
     ids = spelling.like(ids, export.item_ids)
     known = export.catalogue.find(ids) >= 0
     log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())
