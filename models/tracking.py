@@ -99,12 +99,18 @@ class Tracker(tf.keras.callbacks.Callback):
             write()
         except Exception as error:
             self.lost = True
-            reason = " ".join(str(error).split()) or type(error).__name__
             log.warning(
                 "%s cannot be written to, and the fit goes on without it: %s",
-                self.name,
-                reason if len(reason) <= 300 else f"{reason[:300]}…",
+                *(self.name, _reason(error)),
             )
+
+
+def _reason(error: BaseException) -> str:
+    """Return in a few words what an error began with: a refused connection, a full disk."""
+    while first := error.__cause__ or error.__context__:
+        error = first
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def tracker(

@@ -57,9 +57,7 @@ def _left(call: Call) -> str:
         return "Stopped by Ctrl-C. The epochs that ended are kept; go on after the last of them"
     if call.verb == "tune":
         return "Stopped by Ctrl-C. The trials that ended are kept; the same command goes on"
-    return (
-        "Stopped by Ctrl-C. Nothing half-written is kept, and what was there before is; begin again"
-    )
+    return "Stopped by Ctrl-C. Earlier results are kept, and nothing half-written; begin again"
 
 
 def _again(call: Call) -> str:
