@@ -58,16 +58,33 @@ def dense(gradients: list[tf.Tensor]) -> list[np.ndarray]:
     return [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
 
 
+def tolerances(slopes: list[np.ndarray]) -> list[float]:
+    """Return how far each gradient may be off by rounding.
+
+    A sum is off by what enters it, not by what comes out: the bias before a batch normalisation has
+    a gradient of zero, the rest that is left of terms as large as the largest gradient here. Five
+    pairs of factors enter for each row.
+    """
+    largest = max(np.abs(slope).max() for slope in slopes)
+    rounding = 5 * ROWS * np.finfo(np.float32).eps * largest
+    return [float(1e-4 * np.abs(slope).max() + rounding) for slope in slopes]
+
+
+def gaps(slopes: list[np.ndarray], others: list[np.ndarray]) -> list[float]:
+    return [float(np.abs(a - b).max()) for a, b in zip(slopes, others, strict=True)]
+
+
 def test_the_step_has_the_loss_and_the_gradients_of_the_formulas(made: Model) -> None:
     (ours, slopes), (hand, by_hand) = fast(made), slow(made, [False, True])
     assert ours == pytest.approx(hand, rel=1e-5)
-    for weight, found, expected in zip(made.trainable_variables, slopes, by_hand, strict=True):
-        size = np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, atol=1e-4 * size + 1e-7, err_msg=weight.name)
+    found = zip(made.trainable_variables, gaps(slopes, by_hand), tolerances(by_hand), strict=True)
+    assert {weight.name: gap for weight, gap, allowed in found if gap > allowed} == {}
 
 
 def test_another_grouping_has_others(made: Model) -> None:
+    """The control of the first test: almost every weight's gradient is told from a wrong one."""
     (ours, slopes), (hand, by_hand) = fast(made), slow(made, [True, False])
     assert abs(ours - hand) > 1e-4
-    gaps = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(slopes, by_hand, strict=True)]
-    assert max(gaps) > 0.1
+    found = zip(gaps(slopes, by_hand), tolerances(by_hand), strict=True)
+    told_apart = [gap > 2 * allowed for gap, allowed in found]
+    assert np.mean(told_apart) > 0.9
