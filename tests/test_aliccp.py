@@ -200,7 +200,12 @@ def test_reading_is_no_loop_over_rows(tmp_path: Path) -> None:
 def test_m07_lists_are_weighed_from_the_raw_files_to_the_export(tmp_path: Path) -> None:
     folder = sample("aliccp", "tiny", tmp_path / "raw").folder
     path = Path(__file__).parents[1] / "recipes" / "aliccp.yaml"
-    small = ["train.epochs=1", "evaluate.ks=[10]", "train.monitor=val_recall@10"]
+    small = [
+        "train.epochs=1",
+        "train.batch_size=4096",
+        "evaluate.ks=[10]",
+        "train.monitor=val_recall@10",
+    ]
     recipe, store = recipes.load(path, small, variant="lists"), Store(tmp_path / "run")
     device = Device("cpu", "asked for by a test")
     etl(recipe, store, device, data=folder)

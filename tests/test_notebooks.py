@@ -354,25 +354,12 @@ def test_they_run_in_order(
 
 
 @needs_extra
-def test_papermill_runs_one(tmp_path: Path) -> None:
-    project = write_project(tmp_path / "project", TITLED)
-    shown = execute("01-etl", project, kernel_environment(tmp_path))
-    check_etl(shown, titled=True)
-
-
-@needs_extra
 @both_recipes
 @pytest.mark.quality
 def test_papermill_runs_them_in_order(recipe: str, tmp_path: Path) -> None:
     project = write_project(tmp_path / "project", recipe)
     environment = kernel_environment(tmp_path)
     check(project, recipe, *(execute(name, project, environment) for name in NAMES))
-
-
-def check_etl(etl: Shown, *, titled: bool) -> None:
-    assert "cpu" in etl["set-up"]["text/plain"][0]
-    assert figures(etl) == ["popularity", "history-lengths"]
-    assert ("genres" in etl["shares"]["text/plain"][0]) == titled
 
 
 def check(project: Path, recipe: str, etl: Shown, train: Shown, export: Shown) -> None:
@@ -386,7 +373,9 @@ def check(project: Path, recipe: str, etl: Shown, train: Shown, export: Shown) -
         *("etl", "evaluate", "export", "train")
     ]
 
-    check_etl(etl, titled=titled)
+    assert "cpu" in etl["set-up"]["text/plain"][0]
+    assert figures(etl) == ["popularity", "history-lengths"]
+    assert ("genres" in etl["shares"]["text/plain"][0]) == titled
 
     assert "of 2" in train["train"]["text/plain"][0]
     assert figures(train) == ["learning-curve", "recall"]

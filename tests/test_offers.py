@@ -43,7 +43,7 @@ SETTINGS = [
     "mask_net: false, bilinear: false}}",
     "offers.dim=8",
     "offers.layers=[8, 4]",
-    "train.batch_size=20",
+    "train.batch_size=220",
     "train.epochs=2",
     "tasks.bands={few: [0, 3]}",
     "tasks.similar=6",

@@ -16,7 +16,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny
@@ -46,7 +45,7 @@ def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path)
     assert logged.data.params["loss.temperature"] == "1.0"
     assert not {"loss_batch", "regularization_loss"} & set(logged.data.metrics)
     history = TrainFiles(run.store.folder("train")).read_history()
-    client = mlflow.MlflowClient((run.store.root / "mlruns").as_uri())
+    client = client_of(run.store.root)
     recalls = client.get_metric_history(logged.info.run_id, "val_recall_at_10")
     assert [m.value for m in sorted(recalls, key=lambda m: m.step)] == [
         epoch.metrics["val_recall@10"] for epoch in history
@@ -55,9 +54,15 @@ def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path)
     assert {"history.json", "model.weights.h5"} <= names
 
 
+def client_of(root: Path) -> Any:
+    import mlflow  # it takes a second and a half, which other files' tests need not wait for
+
+    return mlflow.MlflowClient((root / "mlruns").as_uri())
+
+
 def runs(root: Path, experiment: str) -> list[Any]:
     """Return the runs of an experiment in a file store."""
-    client = mlflow.MlflowClient((root / "mlruns").as_uri())
+    client = client_of(root)
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id]))
 

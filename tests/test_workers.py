@@ -110,6 +110,7 @@ def test_e12_two_workers_of_a_scheduler_write_the_same_bytes(
     assert stage(world, "run", Engine(dask=cluster.scheduler_address)) == expected
 
 
+@pytest.mark.quality
 def test_a_killed_worker_costs_a_retry_and_not_a_byte(
     world: World, expected: dict[str, bytes], cluster: distributed.LocalCluster
 ) -> None:
