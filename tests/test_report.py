@@ -563,7 +563,7 @@ def test_a_missing_stage_is_named_with_the_command_that_makes_it(run, tmp_path, 
 def test_a_stale_or_damaged_stage_is_refused(run, tmp_path):
     stages = ("etl", "train", "evaluate")
     other = run.branch(tmp_path / "stale", "evaluate.bootstrap=21", stages=stages)
-    with pytest.raises(StaleInput, match=r"evaluate changed since\. Run `two-tower evaluate`"):
+    with pytest.raises(StaleInput, match=r"evaluate\.bootstrap was 20 and is 21 now\. Run `two-"):
         report(other.recipe, other.store, CPU)
     other = run.branch(tmp_path / "damaged", stages=stages)
     with (other.store.folder("evaluate") / "report.json").open("a") as file:

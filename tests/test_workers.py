@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import distributed
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from world import World
 
 from workflows.device import Device
 from workflows.errors import DataError, DeviceError, RecipeError
-from workflows.etl import Engine, encode, etl
+from workflows.etl import Engine, encode, etl, workers
 from workflows.etl.memory import Memory
 from workflows.etl.workers import hired, local_cluster
 from workflows.store import Store
@@ -98,10 +99,22 @@ def cluster() -> Iterator[distributed.LocalCluster]:
         yield cluster
 
 
+@pytest.mark.quality
 def test_e12_one_dask_worker_writes_the_same_bytes(
     world: World, expected: dict[str, bytes]
 ) -> None:
     assert stage(world, "run", Engine(dask="local", workers=1)) == expected
+
+
+def test_e12_local_workers_write_the_same_bytes(
+    world: World,
+    expected: dict[str, bytes],
+    cluster: distributed.LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Take the cluster of this file, a `local_cluster`, too: another takes seconds to start."""
+    monkeypatch.setattr(workers, "local_cluster", lambda *_, **__: nullcontext(cluster))
+    assert stage(world, "run", Engine(dask="local", workers=2)) == expected
 
 
 def test_e12_two_workers_of_a_scheduler_write_the_same_bytes(
