@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows import spelling
 from workflows.etl import codes
 from workflows.etl.counts import Counts
 from workflows.etl.split import Part
@@ -44,6 +45,8 @@ def _compared(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     # a float32 cell is compared with the float32 that its own text would have become
+    if pa.types.is_string(column.type):
+        values = [spelling.as_in(str(value), column) for value in values]
     wanted = pa.array(values).cast(column.type, safe=False)
     if condition.is_ == "in":
         return pc.is_in(column, value_set=wanted)

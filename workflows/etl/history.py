@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.retriever import Ragged
+from workflows import spelling
 from workflows.etl.codes import numbers, one
 from workflows.recipe import Events, History
 
@@ -179,9 +180,12 @@ class Happened:
         """Look the texts of a column up."""
         array = one(column)
         texts, codes = array.dictionary, numbers(array)
-        places = pc.index_in(texts, value_set=pa.array(events.kinds, pa.string())).fill_null(-1)
+        named = [spelling.as_in(kind, texts) for kind in events.kinds]
+        places = pc.index_in(texts, value_set=pa.array(named, pa.string())).fill_null(-1)
         kinds = np.append(places.to_numpy(), -1).astype(np.int8)  # the last stands for null
-        targets = pc.equal(texts, events.target).to_numpy(zero_copy_only=False)
+        targets = pc.equal(texts, spelling.as_in(events.target, texts)).to_numpy(
+            zero_copy_only=False
+        )
         return cls(kinds[codes], np.append(targets, False)[codes])
 
 

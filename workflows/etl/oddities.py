@@ -6,7 +6,7 @@ Texts are looked at once each, and rows are only counted for those that look odd
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +32,17 @@ _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
 
 Seconds = npt.NDArray[np.int64]
 Tables = Mapping[str, pa.Table]
+#: Source and row (from 0) → the row's file, and its number there.
+Row = Callable[[str, int], str]
 
 
-def tell(recipe: Recipe, tables: Tables) -> None:
+def tell(recipe: Recipe, tables: Tables, row: Row) -> None:
     """Warn of odd texts in the tables of all sources.
+
+    Args:
+        recipe: what each column is.
+        tables: source → its rows.
+        row: names a row of a source, for messages.
 
     Raises:
         DataError: ids in scientific notation.
@@ -45,7 +52,7 @@ def tell(recipe: Recipe, tables: Tables) -> None:
             columns = dict(_columns(name, tables))
             nulls = {source: recipe.sources[source].nulls for source in columns}
             _tell_of_words(name, columns, nulls, is_id=feature.id)
-            _tell_of_exponents(name, columns, is_id=feature.id)
+            _tell_of_exponents(name, columns, row, is_id=feature.id)
             _tell_of_twins(name, columns)
 
 
@@ -68,7 +75,7 @@ class _Found(NamedTuple):
     def shown(self, most: int = 3) -> str:
         """Name the most frequent ones."""
         first = sorted(self.cells.items(), key=lambda item: (-item[1], item[0]))[:most]
-        return ", ".join(f"{text!r} ({n:,} cells)" for text, n in first)
+        return ", ".join(f"'{text}' ({n:,} cells)" for text, n in first)
 
 
 def _counted(columns: Mapping[str, pa.DictionaryArray], odd: Mapping[str, pa.Array]) -> _Found:
@@ -102,23 +109,17 @@ def _tell_of_words(
         return
     shown = _Found(words, found.of)
     sources = " and ".join(sorted(s for s in columns if pc.any(odd[s]).as_py()))
-    what = (
-        "is an id of its own, one that all these rows share" if is_id else "is a value like others"
-    )
+    what = "so that these rows share one id" if is_id else "which count as values of their own"
+    quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in words)
     log.warning(
-        "column %r of %s has %s: each of them %s. If it stands for a missing value, list it: "
-        "sources.%s.nulls=[%s].",
-        name,
-        sources,
-        shown.shown(),
-        what,
-        sources.partition(" ")[0],
-        ", ".join(repr(text) for text in words),
+        "column %r of %s has %s, %s. If that stands for a missing value, list it in the source's "
+        "`nulls`, such as sources.%s.nulls=[%s].",
+        *(name, sources, shown.shown(), what, sources.partition(" ")[0], quoted),
     )
 
 
 def _tell_of_exponents(
-    name: str, columns: Mapping[str, pa.DictionaryArray], *, is_id: bool
+    name: str, columns: Mapping[str, pa.DictionaryArray], row: Row, *, is_id: bool
 ) -> None:
     odd = {source: spelling.is_scientific(column.dictionary) for source, column in columns.items()}
     found = _counted(columns, odd)
@@ -126,10 +127,14 @@ def _tell_of_exponents(
         return
     place = f"column {name!r} of {' and '.join(s for s in columns if pc.any(odd[s]).as_py())}"
     if is_id:
+        source = next(s for s in columns if pc.any(odd[s]).as_py())
+        of = columns[source].indices
+        first = pc.index(pc.is_in(of, value_set=pc.indices_nonzero(odd[source])), True).as_py()
         raise DataError(
-            f"{place} has ids in scientific notation in {found.total:,} cells, such as "
-            f"{found.shown(1)}: a spreadsheet or a float has cut off digits, so that several ids "
-            "may have become one. Export the column again, as text or as integers."
+            f"{row(source, first)}, column {name!r}: this and {found.total - 1:,} more cells hold "
+            f"ids in scientific notation, such as {found.shown(1)}. A spreadsheet or a float has "
+            "cut off digits, so that several ids may have become one. Export the column again, as "
+            "text or as integers."
         )
     log.warning(
         "%s has numbers in scientific notation, such as %s, which are read as text as they stand. "
@@ -202,6 +207,8 @@ def _tell_of_far(
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin
+    if times.is_plausible(middle):
+        early, late = early | times.are_old(seconds), late | times.are_ahead(seconds)
     for day in (*_PLACEHOLDERS, *_PLACEHOLDERS_AHEAD):
         start = int(np.datetime64(day, "s").astype(np.int64))
         if abs(start - middle) > 5 * _YEAR:

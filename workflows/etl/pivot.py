@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows import spelling
 from workflows.etl import codes
 from workflows.recipe import Pivot
 
@@ -21,9 +22,13 @@ def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | Non
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
-        is_kind = codes.each(events, functools.partial(pc.equal, pa.scalar(kind)))
+        is_kind = codes.each(events, functools.partial(_is, kind))
         columns[name] = pc.cast(pc.fill_null(is_kind, False), pa.int64())
     return pa.table(columns)
+
+
+def _is(kind: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.equal(texts, spelling.as_in(kind, texts))
 
 
 def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:

@@ -273,7 +273,7 @@ def read(
             _keep_latest(raw, name, recipe)
         if source.long:
             _make_wide(raw, name, recipe)
-    oddities.tell(recipe, raw.tables)
+    oddities.tell(recipe, raw.tables, raw.place)
     return raw
 
 

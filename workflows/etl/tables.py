@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows import spelling
 from workflows.errors import DataError
 from workflows.etl import codes
 from workflows.etl.sources import Raw
@@ -288,6 +289,7 @@ def looked_up(
         return taken
     fill = filled[column]
     if isinstance(fill, str):
+        fill = spelling.as_in(fill, codes.one(values).dictionary)
         return codes.filled(taken, fill, found.is_null())
     return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -185,7 +186,7 @@ class _Guessed:
         self._least = min(self._least, int(numbers.min()))
         self._most = max(self._most, int(numbers.max()))
         if not is_plausible(self._least) or not is_plausible(self._most):
-            self._odd += int(((numbers < _OLDEST) | (numbers >= _newest())).sum())
+            self._odd += int((are_old(numbers) | are_ahead(numbers)).sum())
 
     def refuse(self, place: Place) -> None:
         """Refuse them where most are implausible."""
@@ -201,6 +202,16 @@ class _Guessed:
 def is_plausible(seconds: float) -> bool:
     """Say whether a log may have such a date: since 1990, and no more than some years ahead."""
     return bool(_OLDEST <= seconds < _newest())
+
+
+def are_old(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which dates are older than any log, bool [n]."""
+    return seconds < _OLDEST
+
+
+def are_ahead(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which dates lie further ahead than any of a log, bool [n]."""
+    return seconds >= _newest()
 
 
 def _newest() -> int:
