@@ -277,6 +277,7 @@ def test_e05_fill_gives_values_to_those_whom_no_table_knows(world: World) -> Non
             "on_missing: fill, fill: {age: old}",
             "join of 'people' fills 'age', a number, with 'old'; a number is filled with a number",
         ),
+        ("on_missing: fill, fill: {city: ''}", "fills 'city' with an empty text, which never is"),
         ("on_missing: fill, fill: {town: x}", "fills 'town', which the recipe does not name"),
     ],
 )

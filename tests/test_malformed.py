@@ -201,6 +201,11 @@ def zipped(data: bytes) -> bytes:
     return out.getvalue()
 
 
+def as_python(match: re.Match[bytes]) -> bytes:
+    """Write a cell of parts as Python writes a list."""
+    return b',"%s"\n' % repr([part.decode() for part in match[1].split(b"|") if part]).encode()
+
+
 def set_log(pattern: str) -> tuple[str, ...]:
     return (f"sources.log={{files: '{pattern}'}}",)
 
@@ -504,7 +509,70 @@ CASES = [
         cell("log.csv", 7, 4, "1997-02-30"),
         r"log\.csv, column 'when', row 7: '1997-02-30' is no double\. Mend it",
     ),
+    Case(
+        "dates of another form, by the recipe's format",
+        content("log.csv", as_dates("%m/%d/%Y %I:%M:%S %p")),
+        SAME,
+        set=("features.when={role: time, format: '%m/%d/%Y %I:%M:%S %p'}",),
+    ),
+    Case(
+        "dates as whole numbers",
+        content("log.csv", as_dates("%Y%m%d")),
+        r"log\.csv, column 'when': the numbers run from 19971120 to 19971120\. As seconds since"
+        r" 1970 they would be dates from 1970-08-20 .*set features\.when\.format to yyyymmdd\. If they",
+    ),
+    Case(
+        "numbers that only count the rows",
+        content("log.csv", lambda data: re.sub(rb",8800000(\d\d)", rb",\1", data)),
+        r"log\.csv, column 'when': the numbers run from 0 to 13\. .*set features\.when\.unit to or",
+    ),
+    # ── lists
+    Case(
+        "blanks around the parts of lists",
+        content("films.csv", lambda data: re.sub(rb"(?<=[a-z])\|", b" |  ", data)),
+        SAME,
+    ),
+    Case(
+        "lists written by Python",
+        content(
+            "films.csv", lambda data: re.sub(rb",([a-z](\|[a-z]|\|\|[a-z])*)\n", as_python, data)
+        ),
+        SAME,
+    ),
+    Case(
+        "lists of objects",
+        cell("films.csv", 3, 3, '"[{""id"": 1, ""name"": ""a""}]"'),
+        r"films\.csv, column 'genres', row 3: '\[{\"id\": 1, .* holds objects or lists within a",
+    ),
+    Case(
+        "lists in brackets without quotes",
+        cell("films.csv", 3, 3, "[a|b]"),
+        r"films\.csv, column 'genres', row 3: '\[a\|b\]' begins .* '\[a' would be a value\. Expe",
+    ),
     # ── ids and look-ups
+    Case(
+        "ids of a spreadsheet",
+        in_turn(*(cell("log.csv", n, 1, "9.78014E+12") for n in (7, 9, 11))),
+        r"log\.csv, row 7, column 'item_id': this and 2 more cells hold ids in scientific notation",
+    ),
+    Case(
+        "bytes that are no text, and no UUIDs",
+        parquet(lambda t: with_column(t, "shop", pa.array([b"\xff\xfe"] * len(t)))),
+        r"log\.parquet, column 'shop', row 1: b'\\xff\\xfe' are bytes that are no UTF-8 text\. B",
+        set=PARQUET,
+    ),
+    Case(
+        "text stored as bytes",
+        parquet(lambda t: with_column(t, "shop", pc.cast(t["shop"], pa.binary()))),
+        SAME,
+        set=PARQUET,
+    ),
+    Case(
+        "times as decimals",
+        parquet(lambda t: with_column(t, "when", pc.cast(t["when"], pa.decimal128(38, 0)))),
+        SAME,
+        set=PARQUET,
+    ),
     Case("ids that are not there", cell("log.csv", 7, 0, ""), {"no user_id": 1}),
     Case("white space for an id is an id", cell("log.csv", 7, 3, " "), {"no user_id": 0}),
     Case("times that are not there", cell("log.csv", 7, 4, ""), {"no when": 1}),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_run import SETTINGS
 from world import RECIPE, World
 
 from workflows.errors import DataError
-from workflows.raw_rows import as_told, read, read_ids
+from workflows.raw_rows import as_told, as_trained, read, read_ids
 from workflows.recipe import Recipe
 
 COLUMNS = ["title", "price", "genres"]
@@ -109,3 +113,108 @@ def test_text_of_any_width_is_split(tmp_path, recipe):
 def test_ids_of_a_file_with_a_mark_are_all_read(tmp_path):
     (tmp_path / "deny.txt").write_text("50\n51\n", encoding="utf-8-sig")
     assert read_ids(tmp_path / "deny.txt", "item_id") == ["50", "51"]
+
+
+# ── the same rules as in training ───────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Return a recipe with words for nothing and with weights of a list."""
+    text = RECIPE.replace("{files: log.csv}", "{files: log.csv, nulls: [NA, '-']}").replace(
+        'separator: "|"}', 'separator: "|", weights: shares}'
+    )
+    text += "  shares: {role: item, kind: weights, separator: '|'}\n"
+    return World(tmp_path_factory.mktemp("shop"), text=text + SETTINGS).write().recipe()
+
+
+def known(column: str) -> pa.StringArray:
+    """Return what training met: a city is called '-', members are booleans."""
+    return pa.array(
+        {"city": ["Oslo", "-", "true"], "history_item_id": ["1991", "7"]}.get(column, ["1", "2"])
+    )
+
+
+def of_people(folder: Path, text: str, recipe: Recipe, name: str = "people.csv") -> pa.Table:
+    (folder / name).write_text(text, encoding="utf-8")
+    return read(folder / name, recipe, "user_id", ["age", "city", "history_item_id"], known)
+
+
+def test_words_for_nothing_are_missing_as_in_training(tmp_path, shop):
+    rows = "p1, 34 ,NA\np2,NA,-\np3,-,Oslo\np4,,\n"
+    found = of_people(tmp_path, "user_id,age,city\n" + rows, shop).to_pydict()
+    assert found["age"] == [34, None, None, None]
+    assert found["city"] == [None, "-", "Oslo", None]  # '-' is a city that training met
+
+
+def test_values_are_spelt_as_training_met_them(tmp_path, shop):
+    text = 'user_id,city,history_item_id\n2.0,True,1991.0|7.0|8.0\n3.0,Yes,"[""7.0"", ""x""]"\n'
+    found = of_people(tmp_path, text, shop).to_pydict()
+    assert found["user_id"] == ["2", "3"]  # as all known ids are whole
+    assert found["city"] == ["true", "Yes"]
+    assert found["history_item_id"] == [["1991", "7", "8"], ["7", "x"]]
+
+
+def test_tsv_gzip_and_capital_endings_are_read(tmp_path, shop):
+    rows = b"user_id\tcity\np1\tOslo\n"
+    for name, data in {
+        "a.tsv": rows,
+        "b.TSV.gz": gzip.compress(rows),
+        "c.CSV.GZ": gzip.compress(rows.replace(b"\t", b",")),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        found = read(tmp_path / name, shop, "user_id", ["city"])
+        assert found.to_pydict() == {"user_id": ["p1"], "city": ["Oslo"]}
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (
+            pa.array([1.0, 2.0**53]),
+            r"column 'user_id', row 2: 9007199254740992\.0 is a double, who",
+        ),
+        (pa.array([b"\xff"]), r"column 'user_id', row 1: b'\\xff' are bytes that are no UTF-8"),
+    ],
+)
+def test_ids_that_may_have_become_others_are_refused(tmp_path, shop, ids, said):
+    pq.write_table(pa.table({"user_id": ids}), tmp_path / "people.parquet")
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / "people.parquet", shop, "user_id", [])
+    with pytest.raises(DataError, match=said):
+        read_ids(tmp_path / "people.parquet", "user_id")
+
+
+def test_uuids_and_long_whole_floats_are_the_ids_of_training(tmp_path, shop):
+    one = uuid.UUID(int=2**127 + 12345)
+    pq.write_table(pa.table({"user_id": [one.bytes]}), tmp_path / "people.parquet")
+    assert read(tmp_path / "people.parquet", shop, "user_id", [])["user_id"][0].as_py() == str(one)
+    pq.write_table(pa.table({"user_id": [1e15]}), tmp_path / "people.parquet")
+    assert read_ids(tmp_path / "people.parquet", "user_id") == ["1" + 15 * "0"]
+
+
+def test_weights_stay_with_their_values(tmp_path, shop):
+    columns = ["genres", "shares"]
+    (tmp_path / "new.csv").write_text("item_id,genres,shares\nx,a|| b,1|5|2\ny,a,\n")
+    found = read(tmp_path / "new.csv", shop, "item_id", columns)
+    assert found["genres"].to_pylist() == [["a", "b"], ["a"]]
+    assert found["shares"].to_pylist() == [[1, 2], None]
+    (tmp_path / "new.csv").write_text("item_id,genres,shares\nx,a|b,1\n")
+    with pytest.raises(DataError, match=r"column 'shares', row 1: 1 weights for 2 values"):
+        read(tmp_path / "new.csv", shop, "item_id", columns)
+    (tmp_path / "new.csv").write_text("item_id,genres,shares\nx,a|b,1|inf\n")
+    with pytest.raises(DataError, match=r"column 'shares', row 1: a weight is infinite"):
+        read(tmp_path / "new.csv", shop, "item_id", columns)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["True", "1991.0", "NA", "-", "", " a ", "7", "Ж"]), max_size=3),
+        min_size=1,
+    )
+)
+def test_files_and_questions_say_the_same(shop, lists):
+    """What is told as rows of values becomes what a parquet file of them becomes."""
+    rows = pa.table({"history_item_id": pa.array(lists, pa.list_(pa.string()))})
+    told = as_trained(as_told(rows, shop, "here"), shop, known)
+    assert told.equals(as_told(rows, shop, "here", known))

@@ -121,3 +121,23 @@ def test_any_text_has_the_code_of_the_vocabulary(tmp_path_factory, texts):
 def test_a_vocabulary_without_values_knows_nothing(tmp_path):
     codes = Codes(vocabulary(), tmp_path / "none.txt")
     assert codes(tf.constant(["a", ""])).numpy().tolist() == [FIRST_OOV, NULL]
+    assert codes(tf.constant(["\0"])).numpy().tolist() == [FIRST_OOV]
+
+
+#: What some reader takes for the end of a line, and blanks.
+ODD = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028", "\u2029", " ", "\t"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_character_moves_the_codes(tmp_path, odd):
+    values = [odd, f"a{odd}", f"{odd}a", f"a{odd}b", "a", "b", "ab"]
+    known = vocabulary(*values)
+    found = Codes(known, tmp_path / "values.txt")(tf.constant(values)).numpy()
+    np.testing.assert_array_equal(found, known.encode(pa.array(values)))
+    assert len(set(found)) == len(set(values)) == found.max() - known.first_code + 1
+
+
+def test_an_empty_text_of_an_older_vocabulary_is_missing(tmp_path):
+    known = vocabulary("a", "", "b")
+    found = Codes(known, tmp_path / "values.txt")(tf.constant(["a", "", "b"])).numpy()
+    assert found.tolist() == [known.first_code, NULL, known.first_code + 2]

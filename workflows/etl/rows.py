@@ -143,7 +143,9 @@ def _with_filled(recipe: Recipe, raw: Raw, states: learnt.States | None = None) 
                     made = learnt.made(cell, states[step.to])
                 else:
                     made = derive.made(cell, step, where="the join's `fill`")
-                fill[step.to] = derive.declared(made, recipe.features.get(step.to))[0].as_py()
+                cell = derive.declared(made, recipe.features.get(step.to))
+                if cell[0].is_valid:  # a step may make nothing of it
+                    fill[step.to] = cell[0].as_py()
     return dataclasses.replace(raw, filled=filled)
 
 

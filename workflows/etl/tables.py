@@ -285,9 +285,9 @@ def looked_up(
         column: the column's name.
     """
     taken = codes.taken(values, found)
-    if column not in filled:
+    fill = filled.get(column)
+    if fill is None:  # nothing is said, or a step makes nothing of what is
         return taken
-    fill = filled[column]
     if isinstance(fill, str):
         fill = spelling.as_in(fill, codes.one(values).dictionary)
         return codes.filled(taken, fill, found.is_null())

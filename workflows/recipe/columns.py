@@ -80,6 +80,11 @@ def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) 
                     f"join of {join.table!r} fills {column!r}, which is learnt from the training "
                     f"rows; fill {learnt[column]!r}, which it is made of"
                 )
+            if value == "":
+                raise ValueError(
+                    f"join of {join.table!r} fills {column!r} with an empty text, which never is a "
+                    "value: it is missing. Leave it out of `fill`, or give it a name"
+                )
             found = columns.get(column)
             if found is None or (found == "text") != isinstance(value, str) or found == "lists":
                 what = "which the recipe does not name" if found is None else f"a {found}"
