@@ -519,7 +519,7 @@ CASES = [
         "dates as whole numbers",
         content("log.csv", as_dates("%Y%m%d")),
         r"log\.csv, column 'when': the numbers run from 19971120 to 19971120\. As seconds since"
-        r" 1970 they would be dates from 1970-08-20 .*set features\.when\.format to yyyymmdd\. If they",
+        r" 1970 they would be dates from 1970-08-20 .*set features\.when\.format to yyyymmdd\.",
     ),
     Case(
         "numbers that only count the rows",
