@@ -242,7 +242,7 @@ def test_nothing_is_added_where_that_would_lose_what_was_added_before(run, tmp_p
     more = pa.table({"item_id": ["77"], "price": [1.0], "genres": [["z"]]})
     pq.write_table(more, tmp_path / "more.parquet")
     other = run.world.recipe("index.at=7")
-    with pytest.raises(StaleInput, match=r"index changed since.*would lose the 2 items"):
+    with pytest.raises(StaleInput, match=r"index was made from another.*would lose the 2 items"):
         index(other, run.store, CPU, add=tmp_path / "more.parquet")
     assert Export.open(run.store, run.recipe).item_ids.to_pylist()[-2] == "new 1"
     assert index(other, run.store, CPU).added == 0

@@ -29,6 +29,8 @@ OF_USERS = ["user_id:token", "a b", "a_b", "a.b", "class", "2nd (cat)", "Age", "
 OF_ITEMS = ["类别", "#no", "a,b", 'a"b', "a[b]", "training", "inputs", "categorical", "x" * 200]
 NUMBERS = ["Preis €", "When?", "name", "continuous"]
 LISTS = ["kwargs", "items[]", "embedded, too"]
+WEIGHTS = "how [much]?"
+LAYERS = {"query_layers": [4], "item_layers": [4]}
 
 
 def _recipe() -> str:
@@ -42,6 +44,8 @@ def _recipe() -> str:
     features |= {name: {"role": "user", "kind": "number"} for name in NUMBERS}
     features |= {name: {"role": "item"} for name in OF_ITEMS}
     features |= {n: {"role": "item", "kind": "categories", "separator": "|"} for n in LISTS}
+    features[LISTS[-1]]["weights"] = WEIGHTS
+    features[WEIGHTS] = {"role": "item", "kind": "weights", "separator": "|"}
     recipe = {
         "name": "odd",
         "sources": {"log": {"files": "log.csv"}},
@@ -49,7 +53,7 @@ def _recipe() -> str:
         "split": {"kind": "leave_last", "valid": 1, "test": 1},
         "features": features,
         "history": {"columns": [ITEM, "a,b"], "max_len": 3},
-        "model": {"dim": 4},
+        "model": {"combine": "concat", "dim": 4, "dims": {"#no": "one_hot"}, **LAYERS},
         "train": {"epochs": 1, "batch_size": 64},
         "evaluate": {"ks": [1], "bootstrap": 5},
     }
@@ -66,7 +70,7 @@ def _log() -> list[dict]:
     goods = {
         f"i{n}": {c: f"{dice.randrange(3)}" for c in OF_ITEMS}
         | {c: "|".join(f"{dice.randrange(4)}" for _ in range(2)) for c in LISTS}
-        | {"[b] title": f"[/b] {n}"}
+        | {"[b] title": f"[/b] {n}", WEIGHTS: "1|3"}
         for n in range(8)
     }
     rows = [(f"u{n % 9}", f"i{dice.randrange(8)}", 1_600_000_000 + 60 * n) for n in range(81)]
@@ -96,7 +100,7 @@ def test_every_column_is_an_input_of_its_tower(run):
     }
     histories = {f"history_{name}" for name in (ITEM, "a,b")}
     assert taken["query_tower_raw"] == {USER, *OF_USERS, *NUMBERS} | histories
-    assert taken["item_tower_raw"] == {ITEM, *OF_ITEMS, *LISTS}
+    assert taken["item_tower_raw"] == {ITEM, *OF_ITEMS, *LISTS, WEIGHTS}
 
 
 def test_every_column_moves_the_embedding(run):
@@ -110,7 +114,7 @@ def test_every_column_moves_the_embedding(run):
 
 
 def test_index_and_recommend_know_the_columns(run, tmp_path):
-    new = {ITEM: "new", **dict.fromkeys(OF_ITEMS, "1"), **dict.fromkeys(LISTS, "1|2")}
+    new = {ITEM: "new", **dict.fromkeys(OF_ITEMS, "1"), **dict.fromkeys([*LISTS, WEIGHTS], "1|2")}
     write_csv(tmp_path / "new.csv", [new])
     assert index(run.recipe, run.store, CPU, add=tmp_path / "new.csv").added == 1
     write_csv(tmp_path / "users.csv", [{USER: "u1", "a b": "2", "Preis €": 3}])

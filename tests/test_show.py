@@ -31,6 +31,11 @@ def test_brackets_of_titles_names_and_paths_are_no_markup(capsys, title):
     assert "folder [i]" in printed
 
 
+def test_an_empty_list_is_a_sentence(capsys):
+    show_rows([])
+    assert capsys.readouterr().out == "No row: nothing meets what was asked.\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -43,10 +43,13 @@ def show_list(rows: list[dict[str, Any]], call: Call) -> None:
 
 
 def show_rows(rows: list[dict[str, Any]]) -> None:
-    """Print rows of equal columns as a table."""
+    """Print rows of equal columns as a table; where there are none, say so."""
+    if not rows:
+        show_text("No row: nothing meets what was asked.")
+        return
     from rich.table import Table
 
-    table = Table(*map(printable, rows[0])) if rows else Table()
+    table = Table(*map(printable, rows[0]))
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     show_text(table)
