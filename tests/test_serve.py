@@ -28,6 +28,7 @@ from workflows.exported import Export, Wish
 from workflows.serve import wire
 from workflows.serve.app import build
 from workflows.serve.current import Current
+from workflows.serve.limits import LIMITS
 from workflows.serve.served import Served, stamps
 from workflows.serve.wire import Asker
 
@@ -333,7 +334,7 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
         for body in (b"[" * 100_000, b'{"a":' * 100_000, b'{"users": "\xc3\x28"}')
     ),
     (b'{"users": ' + b"9" * 5000 + b"}", JSON_TYPE, 400, "body"),
-    (b" " * (wire.MAX_BODY + 1), JSON_TYPE, 413, "body"),
+    (b" " * (LIMITS.body + 1), JSON_TYPE, 413, "body"),
     *(
         (json.dumps(SOMEBODY).encode(), {"content-type": kind} if kind else {}, 415, place)
         for place in ["header.content-type"]

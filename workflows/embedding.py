@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.retriever import Floats
+from models.retriever import Floats, Ints
 from workflows import arguments, trust
 from workflows.errors import DataError
 
@@ -22,8 +22,9 @@ from workflows.errors import DataError
 TEXTS = pa.list_(pa.string())
 #: What the weights of a list's values are.
 NUMBERS = pa.list_(pa.float32())
-#: Rows that are embedded at a time.
-BATCH = 4096
+#: Rows that are embedded at a time, and cells of their padded lists: rows x the longest list. A
+#: cell becomes an embedding, so that these take 64 MB at 64 dimensions.
+BATCH, CELLS = 4096, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,52 @@ class RawTower:
             for name, kind in self.inputs.items()
         }
         table = pa.table(columns) if columns else rows.select([])
-        return np.concatenate(
-            [self._embed(table.slice(at, BATCH)) for at in range(0, max(1, len(rows)), BATCH)]
-        )
+        batches = _batches(_widths(table))
+        if len(batches) == 1:
+            return self._embed(table)
+        parts = [self._embed(table.take(pa.array(batch))) for batch in batches]
+        vectors = np.empty((len(rows), parts[0].shape[1]), np.float32)
+        vectors[np.concatenate(batches)] = np.concatenate(parts)
+        return vectors
 
     def _embed(self, rows: pa.Table) -> Floats:
         import tensorflow as tf
 
         inputs = {self.arguments[n]: tf.constant(_array(rows[n])) for n in rows.column_names}
         return self._encode(**inputs)["embedding"].numpy()
+
+
+def _widths(table: pa.Table) -> Ints:
+    """Return how long the longest list of each row is, int64 [n_rows]."""
+    widths = np.zeros(len(table), np.int64)
+    for column in table.columns:
+        if pa.types.is_list(column.type):
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+            widths = np.maximum(widths, lengths)
+    return widths
+
+
+def _batches(widths: Ints) -> list[Ints]:
+    """Return rows that are embedded together, of like widths: one long list pads no short ones.
+
+    Rows stay in their order where one batch holds all.
+
+    Args:
+        widths: int64 [n_rows].
+    """
+    if len(widths) <= BATCH and len(widths) * widths.max(initial=1) <= CELLS:
+        return [np.arange(len(widths))]
+    order = np.argsort(widths, kind="stable")
+    batches: list[Ints] = []
+    start = 0
+    while start < len(order):
+        cells = np.maximum(widths[order[start : start + BATCH]], 1) * np.arange(
+            1, 1 + min(BATCH, len(order) - start)
+        )
+        stop = start + max(1, int(np.searchsorted(cells, CELLS, side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
 
 
 def typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedArray:

@@ -31,5 +31,9 @@ class DeviceError(TwoTowerError):
     """The device asked for is not there."""
 
 
+class AddressError(TwoTowerError):
+    """The address to listen on cannot be had."""
+
+
 class StorageError(TwoTowerError):
     """The disk refused: no space, no permission, or another process is writing."""

@@ -5,9 +5,9 @@ Merlin is not needed, and TensorFlow only where raw values are told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ Users = np.ndarray[Any, Any]
 UNKNOWN_USER = "unknown_user.npy"
 
 
+#: Masks of what may be shown that are kept: a byte an item each.
+_MASKS = 16
 #: An id that nobody has; an empty text would be a missing one.
 _NOBODY = "\0"
 
@@ -247,11 +249,19 @@ class Export:
             asked = pa.array([user or _NOBODY for user in users], pa.string())
             ids = pc.coalesce(table[key], pa.chunked_array([asked]))
             table = table.set_column(table.column_names.index(key), key, ids)
+        return self.query_tower.embed(self.latest(table))
+
+    def latest(self, told: pa.Table) -> pa.Table:
+        """Cut the histories of raw values to as many of the last events as training looks at.
+
+        Args:
+            told: inputs of the query tower; a history that is not told has no column.
+        """
         if history := self.recipe.history:
-            for name in history.inputs:
-                latest = _latest(table[name].combine_chunks(), history.max_len)
-                table = table.set_column(table.column_names.index(name), name, latest)
-        return self.query_tower.embed(table)
+            for name in [n for n in history.inputs if n in told.column_names]:
+                lists = _latest(told[name].combine_chunks(), history.max_len)
+                told = told.set_column(told.column_names.index(name), name, lists)
+        return told
 
     def about(self, rows: Ints, told: pa.Table | None, columns: Sequence[str]) -> pa.Table:
         """Return raw values of users: those of their rows, overlaid with what is told.
@@ -311,11 +321,19 @@ class Export:
         return table.drop([self.recipe.user_id, "answered_by"]).to_pylist()
 
     def allowed(self, wish: Wish) -> Bools | None:
-        """Return which items may be shown, bool [n_items]; None for all.
+        """Return which items may be shown, bool [n_items], not to be changed; None for all.
 
         Raises:
             DataError: a rule or an id that fits no item.
         """
+        return self._allowed(Wish(only=wish.only, deny=wish.deny, allow=wish.allow))
+
+    @cached_property
+    def _allowed(self) -> Callable[[Wish], Bools | None]:
+        # a rule looks at the whole catalogue, and a server is asked for the same rules again
+        return lru_cache(_MASKS)(self._look_for_allowed)
+
+    def _look_for_allowed(self, wish: Wish) -> Bools | None:
         mask = self.catalogue.offered.copy()
         for rule in wish.only:
             mask &= self.catalogue.meets(rule)
@@ -326,6 +344,7 @@ class Export:
         if wish.deny:
             denied = self.catalogue.find(pa.array(wish.deny, pa.string()))
             mask[denied[denied >= 0]] = False  # what is not there need not be hidden
+        mask.setflags(write=False)
         return None if mask.all() else mask
 
     def table(self, answers: Answers) -> pa.Table:
@@ -344,10 +363,15 @@ class Export:
         columns |= {name: labels[name].combine_chunks().take(rows) for name in labels.column_names}
         return pa.table(columns)
 
-    def history(self, user: str) -> pa.Table:
-        """Return what a user did before the cut, newest first: item id and labels."""
+    def history(self, user: str, k: int | None = None) -> pa.Table:
+        """Return what a user did before the cut, newest first: item id and labels.
+
+        Args:
+            user: raw id.
+            k: how many of the newest; None for all.
+        """
         row = self.rows_of_users(np.array([user], object))
-        seen = self.histories.take(row % len(self.histories)).values[::-1]
+        seen = self.histories.take(row % len(self.histories)).values[::-1][:k]
         columns = [self.recipe.item_id, *self.catalogue.labels.column_names]
         return self.items.select(columns).take(pa.array(seen))
 

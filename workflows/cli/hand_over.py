@@ -21,13 +21,39 @@ def serve(
     watch: Annotated[
         float, typer.Option(min=0, help="Seconds between looks for a newer export; 0: never.")
     ] = 5.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that requests may give as Host, beside localhost; '*' for any. May be "
+            "repeated. Where --host is not of this machine alone, any name may be given until "
+            "one is allowed here."
+        ),
+    ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running questions get to end after SIGTERM."),
+    ] = 30.0,
 ) -> None:
-    """Answer over HTTP, with a page at /; a newer export takes over without a break."""
+    """Answer over HTTP, with a page at /; a newer export takes over without a break.
+
+    A run folder is a program: it holds TensorFlow graphs, and whoever can write it can have them
+    read and write files of this machine. Serve only runs that you trust. The hashes in a run
+    detect damage, not malice.
+    """
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.serve import serve
 
-    result = serve(recipe, store, device, host=host, port=port, watch=watch)
+    result = serve(
+        recipe,
+        store,
+        device,
+        host=host,
+        port=port,
+        watch=watch,
+        allow_hosts=allow_host or (),
+        grace=grace,
+    )
     show(
         result,
         call,

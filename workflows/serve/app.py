@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -16,11 +19,22 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from workflows.errors import DataError, TwoTowerError
 from workflows.exported import Wish
 from workflows.serve import faults, web
+from workflows.serve.big import (
+    Long,
+    Pieces,
+    check_lists,
+    check_rows,
+    cost_of_lists,
+    cost_of_rows,
+    listed,
+)
 from workflows.serve.current import Current
 from workflows.serve.guard import Guard
+from workflows.serve.limits import LIMITS, Limits
 from workflows.serve.observe import Figures, Observer
 from workflows.serve.served import Served
 from workflows.serve.together import Together
+from workflows.serve.turns import HAS_TURN, Turns, busy
 from workflows.serve.wire import (
     Asked,
     Asker,
@@ -43,13 +57,22 @@ Answer = TypeVar("Answer")
 Wished = Annotated[Asked, Query()]
 
 
-def build(current: Current, *, key: str = "", watch: float = 0.0) -> FastAPI:
+def build(
+    current: Current,
+    *,
+    key: str = "",
+    watch: float = 0.0,
+    hosts: Collection[str] = (),
+    limits: Limits = LIMITS,
+) -> FastAPI:
     """Return the app.
 
     Args:
         current: the export that answers.
         key: that callers must name; "" for none, and then nobody may reload over HTTP.
         watch: seconds between looks for a newer export; 0 for never.
+        hosts: names that `Host` may say; none of them for any.
+        limits: of questions.
     """
     figures = Figures(current)
 
@@ -68,6 +91,7 @@ def build(current: Current, *, key: str = "", watch: float = 0.0) -> FastAPI:
         lifespan=life,
     )
     app.state.current, app.state.figures, app.state.key = current, figures, key
+    app.state.limits, app.state.turns = limits, Turns(limits)
     # more threads than cores wait for each other; these many keep a slow question from being alone
     app.state.together = Together()
     app.state.limiter = CapacityLimiter(2 * (os.cpu_count() or 1))
@@ -77,7 +101,7 @@ def build(current: Current, *, key: str = "", watch: float = 0.0) -> FastAPI:
     app.include_router(open_to_all)
     app.include_router(web.router)
     faults.install(app)
-    app.add_middleware(Guard, key=key)
+    app.add_middleware(Guard, key=key, hosts=hosts, turns=app.state.turns, limits=limits)
     app.add_middleware(Observer, figures=figures)  # the outermost: added last
     return app
 
@@ -94,66 +118,80 @@ def _faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Faults} for status in statuses}
 
 
-guarded = APIRouter(responses=_faults(401, 422))
-open_to_all = APIRouter()
+guarded = APIRouter(responses=_faults(400, 401, 422, 503))
+open_to_all = APIRouter(responses=_faults(400))
 
 
-@guarded.post("/recommend", responses=_faults(400, 413, 415))
+@guarded.post("/recommend", responses=_faults(408, 413, 415))
 async def recommend(request: Request, body: RecommendBody) -> Lists:
     """Rank items for a batch of users, each known by id, told by raw values, or both."""
-    served = _served(request)
-    lists = await _lists(request, served, body.users, body.wish())
-    request.app.state.figures.count(lists)
-    return _json(Lists.model_construct(export=served.health.export, lists=lists))
+    served, wish, state = _served(request), body.wish(), request.app.state
+    check_lists(served, len(body.users), wish, state.limits)
+    cost = cost_of_lists(served, len(body.users), wish)
+    if cost <= state.limits.small and not request.scope.get(HAS_TURN):
+        with state.turns.small():
+            lists = await _lists(request, served, body.users, wish)
+        state.figures.count(Counter(one.answered_by for one in lists))
+        return _json(Lists.model_construct(export=served.health.export, lists=lists))
+    async with state.turns.big(request.scope, request.receive, cost):
+        pieces = _pieces(request)
+        parts = await _asked(request, served, wish, lambda: pieces.lists(served, body.users, wish))
+    state.figures.count(pieces.answered_by)
+    return _long(request, served, listed("lists", parts))
 
 
 @guarded.get("/recommend/{user:path}")
 async def recommend_one(request: Request, user: Id, asked: Wished) -> OneList:
     """Rank items for one user."""
-    served = _served(request)
-    lists = await _lists(request, served, [Asker(id=user)], asked.wish())
-    request.app.state.figures.count(lists)
+    served, wish = _served(request), asked.wish()
+    async with _turn(request, cost_of_lists(served, 1, wish)):
+        lists = await _lists(request, served, [Asker(id=user)], wish)
+    request.app.state.figures.count(Counter([lists[0].answered_by]))
     return _json(OneList.model_construct(**dict(lists[0]), export=served.health.export))
 
 
 @guarded.get("/similar-items/{item:path}", responses=_faults(404))
 async def similar_items(request: Request, item: Id, asked: Wished) -> Similar:
     """List the items most like one; how popular they are does not count."""
-    served = _served(request)
+    served, wish = _served(request), asked.wish()
     if not served.knows_item(item):
         raise Refused(404, fault("path.item", item, "the id of an item"))
-    wish = asked.wish()
-    items = await _asked(
-        request, served, wish, lambda: _work(request, lambda: served.similar(item, wish))
-    )
+    async with _turn(request, cost_of_lists(served, 1, wish)):
+        items = await _asked(
+            request, served, wish, lambda: _work(request, lambda: served.similar(item, wish))
+        )
     return _json(Similar.model_construct(export=served.health.export, item=item, items=items))
 
 
 @guarded.get("/history/{user:path}")
-async def history(request: Request, user: Id, k: Annotated[int, Query(ge=1)] = 50) -> History:
+async def history(
+    request: Request, user: Id, k: Annotated[int, Query(ge=1, le=LIMITS.k)] = 50
+) -> History:
     """List what a user did before the cut, newest first."""
     served = _served(request)
-    items = await _work(request, lambda: served.history(user))
+    async with _turn(request, k):
+        items = await _work(request, lambda: served.history(user, k))
     return _json(
         History.model_construct(
-            export=served.health.export,
-            user=user,
-            known=items is not None,
-            items=(items or [])[:k],
+            export=served.health.export, user=user, known=items is not None, items=items or []
         )
     )
 
 
-@guarded.post("/embed", responses=_faults(400, 413, 415, 503))
+@guarded.post("/embed", responses=_faults(408, 413, 415))
 async def embed(request: Request, body: EmbedBody) -> Embedded:
     """Embed users and items from raw values, as the towers take them; what is not told is missing.
 
-    The first question of this kind waits until TensorFlow is loaded.
+    Histories are cut to the last events, as many as training looks at. The first question of this
+    kind waits until TensorFlow is loaded.
     """
-    served = _served(request)
-    users = await _work(request, lambda: served.embed("users", body.users))
-    items = await _work(request, lambda: served.embed("items", body.items))
-    return _json(Embedded.model_construct(export=served.health.export, users=users, items=items))
+    served, state = _served(request), request.app.state
+    check_rows(body.users, body.items, served.dim, state.limits.numbers)
+    async with _turn(request, cost_of_rows(len(body.users) + len(body.items))):
+        pieces = _pieces(request)
+        users = await pieces.vectors(served, "users", body.users)
+        items = await pieces.vectors(served, "items", body.items)
+    return _long(request, served, [*listed("users", users), b",", *listed("items", items)])
 
 
 @open_to_all.get("/health")
@@ -174,8 +212,11 @@ async def reload(request: Request) -> Health:
     if not request.app.state.key:
         expected = "a server with TWO_TOWER_API_KEY; without one, send it SIGHUP"
         raise Refused(403, fault("header.authorization", "none", expected))
+    current: Current = request.app.state.current
+    if current.is_reloading:
+        raise busy("a reload in progress", request.app.state.limits.retry)
     try:
-        served = await to_thread.run_sync(request.app.state.current.reload)
+        served = await to_thread.run_sync(current.reload)
     except TwoTowerError as error:
         raise Refused(409, fault("export", type(error).__name__, str(error))) from None
     return _json(served.health)
@@ -193,10 +234,14 @@ async def _lists(
     """Answer users: those known by id alone with others who wait, raw values by themselves."""
     if any(user.features for user in users):
         return await _asked(
-            request, served, wish, lambda: _work(request, lambda: served.lists(users, wish))
+            request,
+            served,
+            wish,
+            lambda: _work(request, lambda: served.lists(users, wish, served.told_of(users))),
         )
     together: Together = request.app.state.together
-    return await _asked(request, served, wish, lambda: together.lists(served, users, wish))
+    gone = request.is_disconnected
+    return await _asked(request, served, wish, lambda: together.lists(served, users, wish, gone))
 
 
 async def _asked(
@@ -218,3 +263,30 @@ async def _work(request: Request, work: Callable[[], Answer]) -> Answer:
 def _json(answer: Any) -> Any:
     """Return an answer as JSON at once: what we made ourselves need not be validated again."""
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _long(request: Request, served: Served, fields: list[bytes]) -> Any:
+    """Return an answer whose pieces are JSON already."""
+    export = b'{"export":%s,' % json.dumps(served.health.export).encode()
+    return Long([export, *fields, b"}"], request.app.state.turns)
+
+
+def _pieces(request: Request) -> Pieces:
+    return Pieces(request, partial(_work, request), request.app.state.limits)
+
+
+@asynccontextmanager
+async def _turn(request: Request, cost: int) -> AsyncIterator[None]:
+    """Take a turn among the small questions, or among the big ones.
+
+    Args:
+        request: to be answered.
+        cost: in ranks.
+    """
+    turns: Turns = request.app.state.turns
+    if cost <= request.app.state.limits.small and not request.scope.get(HAS_TURN):
+        with turns.small():
+            yield
+    else:
+        async with turns.big(request.scope, request.receive, cost):
+            yield

@@ -49,6 +49,11 @@ class Current:
             log.info("now serving %s", self._name)
             return self.now
 
+    @property
+    def is_reloading(self) -> bool:
+        """Whether another export is being loaded."""
+        return self._lock.locked()
+
     def renew(self) -> None:
         """Reload if that is possible; the log says how it went."""
         with contextlib.suppress(TwoTowerError):

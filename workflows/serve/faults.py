@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from workflows.errors import TwoTowerError
-from workflows.serve.wire import Refused, fault, faults_of
+from workflows.serve.wire import Refused, fault, refused
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _broken)
 
 
-def response(refused: Refused) -> JSONResponse:
+def response(why: Refused) -> JSONResponse:
     """Return a refusal as HTTP."""
-    return JSONResponse(refused.body.model_dump(), refused.status)
+    return JSONResponse(why.body.model_dump(), why.status, why.headers)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -36,7 +36,7 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return response(Refused(422, *faults_of(error.errors())))
+    return response(refused(error.errors()))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflows.serve.current import Current
-from workflows.serve.wire import UserList
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +47,10 @@ class Figures:
         )
         self.registry.register(_Loaded(current))
 
-    def count(self, lists: Iterable[UserList]) -> None:
-        """Count who answered."""
-        for answer in lists:
-            self.lists.labels(answer.answered_by).inc()
+    def count(self, answered_by: Mapping[str, int]) -> None:
+        """Count who answered how many lists."""
+        for name, lists in answered_by.items():
+            self.lists.labels(name).inc(lists)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""
@@ -111,8 +110,7 @@ class Observer:
             self._tell(scope, status, time.perf_counter() - start)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")
-        method = scope["method"] if route != "none" else "other"  # anybody can invent a method
+        route, method = _labels(scope)
         self.figures.requests.labels(method, route, str(status)).inc()
         self.figures.seconds.labels(method, route).observe(seconds)
         if log.isEnabledFor(logging.INFO):
@@ -125,3 +123,13 @@ class Observer:
                 "ms": round(seconds * 1000, 2),
             }
             log.info(json.dumps(line))
+
+
+def _labels(scope: Scope) -> tuple[str, str]:
+    """Return route and method from a closed set: anybody can invent paths and methods.
+
+    Each pair of labels is a dozen lines of the figures for as long as the server lives.
+    """
+    route = scope.get("route")
+    method = scope["method"] if scope["method"] in (getattr(route, "methods", None) or ()) else ""
+    return getattr(route, "path", "none"), method or "other"

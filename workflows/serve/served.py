@@ -74,17 +74,31 @@ class Served:
         served._check()
         return served
 
-    def lists(self, users: Sequence[Asker], wish: Wish) -> list[UserList]:
-        """Return a list for each user, in their order.
+    def told_of(self, users: Sequence[Asker]) -> pa.Table | None:
+        """Return the raw values that users are told by, a row a user; None if there are none.
 
         Raises:
             Refused: for raw values that the query tower does not take.
+        """
+        if not any(user.features for user in users):
+            return None
+        told = table_of([u.features for u in users], self.query_tower, "users", "features")
+        return as_trained(told, self.export.recipe, self.export.known)
+
+    def lists(
+        self, users: Sequence[Asker], wish: Wish, told: pa.Table | None = None
+    ) -> list[UserList]:
+        """Return a list for each user, in their order.
+
+        Args:
+            users: known by id, or told by raw values.
+            wish: what lists may hold.
+            told: what `told_of` returns for these users, if they are told by raw values.
+
+        Raises:
+            Refused: for raw values that make no numbers.
             DataError: a rule or an id that fits no item.
         """
-        told = None
-        if any(user.features for user in users):
-            told = table_of([u.features for u in users], self.query_tower, "users", "features")
-            told = as_trained(told, self.export.recipe, self.export.known)
         ids = np.array([user.id or "" for user in users], object)
         try:
             answers = self.export.ask(ids, wish, told)
@@ -121,12 +135,12 @@ class Served:
             for row in rows
         ]
 
-    def history(self, user: str) -> list[Shown] | None:
-        """Return what a user did before the cut, newest first; None for somebody of no table."""
+    def history(self, user: str, k: int) -> list[Shown] | None:
+        """Return the last k things a user did before the cut; None for somebody of no table."""
         if self.export.rows_of_users(np.array([user], object))[0] < 0:
             return None
         key = self.export.recipe.item_id
-        rows = self.export.history(user).to_pylist()
+        rows = self.export.history(user, k).to_pylist()
         return [Shown.model_construct(item=row.pop(key), labels=row) for row in rows]
 
     def knows_item(self, item: str) -> bool:
@@ -143,11 +157,16 @@ class Served:
             return []
         tower = self.query_tower if side == "users" else self.item_tower
         told = as_trained(table_of(rows, tower, side), self.export.recipe, self.export.known)
-        vectors = tower.embed(told)
+        vectors = tower.embed(self.export.latest(told) if side == "users" else told)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if broken:
             raise Refused(422, *(fault(f"body.{side}[{n}]", rows[n], _EMBEDDABLE) for n in broken))
-        return [[float(value) for value in vector] for vector in vectors]
+        return list(vectors.tolist())
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+        return int(self.export.item_vectors.shape[1])
 
     @property
     def query_tower(self) -> RawTower:

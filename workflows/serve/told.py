@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from workflows.embedding import RawTower
-from workflows.serve.wire import Features, Refused, Value, fault, place
+from workflows.serve.wire import MANY, Fault, Features, Refused, Value, fault, place
 
 #: The largest number that a tower takes: they are float32.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -26,18 +27,23 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
     Raises:
         Refused: for a name or a value that the tower does not take.
     """
-    faults = [
-        fault(place("body", side, n, *inside, name), value, expected)
-        for n, row in enumerate(rows)
-        for name, value in row.items()
-        if (expected := _fault(tower, name, value))
-    ]
+    faults = list(islice(_faults(rows, tower, side, inside), MANY))
     if faults:
         raise Refused(422, *faults)
     told = [name for name in tower.inputs if any(name in row for row in rows)]
     columns = {name: pa.array([row.get(name) for row in rows], tower.inputs[name]) for name in told}
     # without a column a table has no length
     return pa.table(columns or {"": pa.nulls(len(rows))})
+
+
+def _faults(
+    rows: Sequence[Features], tower: RawTower, side: str, inside: Sequence[str]
+) -> Iterator[Fault]:
+    """Yield what is wrong, one after the other: nobody reads more than a few."""
+    for n, row in enumerate(rows):
+        for name, value in row.items():
+            if expected := _fault(tower, name, value):
+                yield fault(place("body", side, n, *inside, name), value, expected)
 
 
 def _fault(tower: RawTower, name: str, value: Value) -> str:

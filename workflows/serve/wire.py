@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from workflows.exported import Wish
+from workflows.serve.limits import LIMITS
 
-#: The longest list, the most users, rules or ids of a question, and the largest body in bytes.
-MAX_K, MAX_BATCH, MAX_BODY = 1000, 1000, 1 << 20
-#: What is told of a question with many faults.
-_MAX_FAULTS = 20
+#: Faults of a question that are told, and that are looked for: pydantic takes 20 microseconds for
+#: each, and a body has room for 100,000.
+MAX_FAULTS, MANY = 20, 1000
 _LONGEST_NAME = 80
+
+#: How many faults have been found in the question that is being checked.
+_found: contextvars.ContextVar[int] = contextvars.ContextVar("found", default=0)
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -32,12 +37,17 @@ def _value(value: object) -> object:
         return value
     if isinstance(value, list) and all(map(_is_float, value)):
         return value
+    if _found.get() >= MANY:  # the question is refused anyway
+        return None
+    _found.set(_found.get() + 1)
     raise PydanticCustomError("raw_value", "text, a finite number, a list of texts or null")
 
 
 def _is_text(value: object) -> bool:
     """Say whether a value is text that has bytes: half of a surrogate pair has none."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, str) and (
+        value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
 
 
 def _is_float(value: object) -> bool:
@@ -51,11 +61,23 @@ def _is_float(value: object) -> bool:
 
 Id = Annotated[str, Field(min_length=1, max_length=1000)]
 Value = Annotated[str | float | list[str] | list[float] | None, BeforeValidator(_value)]
-Features = Annotated[dict[str, Value], Field(max_length=MAX_BATCH)]
+Features = Annotated[dict[str, Value], Field(max_length=LIMITS.batch)]
 
 
 class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many_faults(cls, told: object) -> object:
+        """Leave out unknown fields where enough of them have been found."""
+        if not isinstance(told, dict) or len(told) <= len(cls.model_fields):
+            return told
+        unknown = [name for name in told if name not in cls.model_fields]
+        room = max(0, MANY - _found.get())
+        _found.set(_found.get() + len(unknown))
+        left_out = set(islice(unknown, room, None))
+        return {name: value for name, value in told.items() if name not in left_out}
 
 
 class Asked(BaseModel):
@@ -63,16 +85,25 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    k: int = Field(10, ge=1, le=MAX_K, description="Length of a list.")
+    k: int = Field(10, ge=1, le=LIMITS.k, description="Length of a list.")
     keep_seen: bool = Field(False, description="Show what the user had before, too.")
     only: list[str] = Field(
-        [], max_length=MAX_BATCH, description="Rules column=value that every item meets."
+        [], max_length=LIMITS.rules, description="Rules column=value that every item meets."
     )
-    deny: list[Id] = Field([], max_length=MAX_BATCH, description="Ids of items not to be shown.")
+    deny: list[Id] = Field([], max_length=LIMITS.batch, description="Ids of items not to be shown.")
 
     def wish(self) -> Wish:
         """Return it as an export takes it."""
         return Wish(self.k, self.keep_seen, tuple(self.only), tuple(self.deny))
+
+
+class _Body(_Question):
+    @model_validator(mode="before")
+    @classmethod
+    def _begin(cls, told: object) -> object:
+        """Forget the faults of the question before."""
+        _found.set(0)
+        return told
 
 
 class Asker(_Question):
@@ -92,17 +123,17 @@ class Asker(_Question):
         return self
 
 
-class RecommendBody(Asked, _Question):
+class RecommendBody(Asked, _Body):
     """A batch of users, and what all their lists may hold."""
 
-    users: list[Asker] = Field(min_length=1, max_length=MAX_BATCH)
+    users: list[Asker] = Field(min_length=1, max_length=LIMITS.batch)
 
 
-class EmbedBody(_Question):
+class EmbedBody(_Body):
     """Raw rows of users or items."""
 
-    users: list[Features] = Field([], max_length=MAX_BATCH)
-    items: list[Features] = Field([], max_length=MAX_BATCH)
+    users: list[Features] = Field([], max_length=LIMITS.batch)
+    items: list[Features] = Field([], max_length=LIMITS.batch)
 
 
 class Shown(BaseModel):
@@ -191,7 +222,9 @@ class Faults(BaseModel):
     """Why a question was refused."""
 
     faults: list[Fault]
-    more: int = Field(0, description="How many faults are not told.")
+    more: int = Field(
+        0, description="How many more faults were found; the search ends after a thousand."
+    )
 
 
 class Refused(Exception):
@@ -200,12 +233,21 @@ class Refused(Exception):
     Args:
         status: HTTP's.
         faults: what is wrong.
+        more: how many faults there are beside them.
+        headers: of the answer.
     """
 
-    def __init__(self, status: int, *faults: Fault) -> None:
+    def __init__(
+        self,
+        status: int,
+        *faults: Fault,
+        more: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(status, faults)
-        self.status = status
-        self.body = Faults(faults=list(faults[:_MAX_FAULTS]), more=len(faults[_MAX_FAULTS:]))
+        self.status, self.headers = status, headers
+        more += len(faults[MAX_FAULTS:])
+        self.body = Faults(faults=list(faults[:MAX_FAULTS]), more=more)
 
 
 def fault(field: str, got: object, expected: str) -> Fault:
@@ -213,9 +255,10 @@ def fault(field: str, got: object, expected: str) -> Fault:
     return Fault(field=field, got=_short.repr(got), expected=expected)
 
 
-def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[Fault]:
+def refused(errors: Sequence[Mapping[str, Any]]) -> Refused:
     """Return pydantic's errors in our words: `body.users[0].id`, what came, what was expected."""
-    return [fault(_place(e), e.get("input"), _expected(e)) for e in errors]
+    told = [fault(_place(e), e.get("input"), _expected(e)) for e in errors[:MAX_FAULTS]]
+    return Refused(422, *told, more=len(errors) - len(told))
 
 
 def _place(error: Mapping[str, Any]) -> str:
