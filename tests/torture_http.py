@@ -199,7 +199,8 @@ def _status_of(server: Server, raw: bytes) -> str:
         connection.settimeout(12)
         try:
             connection.sendall(raw)
-            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # closed by now
+                connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65536):
                 told = told or piece
         except TimeoutError:
@@ -286,7 +287,7 @@ def hang_up(port: int, seconds: float, seed: int) -> int:
     generator, sent, until = random.Random(seed), 0, time.monotonic() + seconds
     open_ones: list[tuple[float, socket.socket]] = []
     while time.monotonic() < until:
-        while len(open_ones) < 64:
+        for _ in range(64 - len(open_ones)):
             with contextlib.suppress(OSError):
                 one = socket.create_connection(("127.0.0.1", port), 5)
                 one.settimeout(5)
@@ -390,9 +391,8 @@ CAMPAIGNS = (odd, worst, flood, invented, slow, stop)
 
 def torture(
     run: Path, size: Size, seed: int, *, code: Path = ROOT, only: tuple[str, ...] = ()
-) -> dict[str, Outcome]:
-    """Run the campaigns against servers of a run, and return what each found."""
-    outcomes = {}
+) -> Iterator[tuple[str, Outcome]]:
+    """Run the campaigns against servers of a run, and yield what each found."""
     with tempfile.TemporaryDirectory() as folder:
         server = None
         try:
@@ -402,12 +402,11 @@ def torture(
                 if server is None or server.process.poll() is not None:
                     log = Path(folder) / f"{campaign.__name__}.log"
                     server = Server(run, code, log, files=1024 if size.idle > 900 else 0)
-                outcomes[campaign.__name__] = campaign(server, size, seed)
+                yield campaign.__name__, campaign(server, size, seed)
         finally:
             if server is not None:
                 server.process.kill()
                 server.process.wait()
-    return outcomes
 
 
 def main() -> None:
@@ -426,11 +425,12 @@ def main() -> None:
         return
     size = SMALL if options.small else Size()
     only = tuple(options.only)
-    outcomes = torture(options.run, size, options.seed, code=options.code, only=only)
-    for name, outcome in outcomes.items():
-        print(json.dumps({"campaign": name, "tried": outcome.tried, **outcome.figures}))
-        print(json.dumps({"campaign": name, "lost": outcome.lost[:20], "n": len(outcome.lost)}))
-    sys.exit(any(outcome.lost for outcome in outcomes.values()))
+    lost = 0
+    for name, outcome in torture(options.run, size, options.seed, code=options.code, only=only):
+        told = {"campaign": name, "tried": outcome.tried, "lost": len(outcome.lost)}
+        print(json.dumps({**told, **outcome.figures, "why": outcome.lost[:20]}), flush=True)
+        lost += len(outcome.lost)
+    sys.exit(lost > 0)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 KEY = "TWO_TOWER_API_KEY"
 #: What uvicorn, asyncio and we complain through, when a stranger makes us.
 _COMPLAINTS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
+#: Seconds after which a thread that computes lets another one in; Python's own are 5 ms.
+_TURN = 0.001
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,19 @@ def serve(
 
 def _run(server: _Server, sockets: list[socket.socket]) -> None:
     # questions run side by side: a product that takes all cores for one makes the others wait
-    with threadpool_limits(1, "blas"), server.hears_signals(), _seldom():
+    with threadpool_limits(1, "blas"), _quick_turns(), server.hears_signals(), _seldom():
         asyncio.run(server.serve(sockets))
+
+
+@contextlib.contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Let threads change more often: a small question changes threads twice while big ones run."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
@@ -133,7 +147,7 @@ class _Server(uvicorn.Server):
                 app,  # type: ignore[arg-type]
                 http=Connection,
                 ws="none",
-                backlog=LIMITS.backlog,
+                backlog=LIMITS.accepted,
                 access_log=False,
                 log_level="warning",
                 server_header=False,
@@ -151,6 +165,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
+        for one in sockets or []:
+            one.listen(LIMITS.backlog)  # asyncio takes as many in one go as it lets the kernel hold
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         self.address = f"http://{shown(host)}:{port}"
         loop.add_signal_handler(

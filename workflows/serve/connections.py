@@ -21,7 +21,7 @@ from workflows.serve.limits import Limits
 log = logging.getLogger(__name__)
 
 #: File descriptors that are left for files, the log and reloads.
-_SPARE = 100
+_SPARE = 150
 #: Seconds in which a complaint is written once.
 _QUIET = 10.0
 _LATE = (
@@ -39,10 +39,16 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def connection_made(self, transport: Any) -> None:
         """Take a connection; close the one that has waited longest when there are too many."""
         super().connection_made(transport)
-        self.opened = time.monotonic()
+        self.idle_since = time.monotonic()
         if len(self.connections) > self.most:
-            idle = [c for c in self.connections if c is not self and _waits_for(c) == "head"]
-            oldest = min(idle, key=lambda c: c.opened, default=self)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # who is closed leaves the set only when the loop comes round
+        there = [c for c in self.connections if not c.transport.is_closing()]
+        if len(there) > self.most:
+            idle = [c for c in there if c is not self and _waits_for(c) == "head"]
+            oldest = min(idle, key=lambda c: c.idle_since, default=self)
             oldest.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -52,6 +58,23 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         except Exception as error:
             log.warning("a request was dropped that cannot be read: %s", error)
             self.transport.close()
+
+
+    def on_response_complete(self) -> None:
+        """Wait for the next question."""
+        self.idle_since = time.monotonic()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; whoever answers the part before it is not heard any more."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        super().send_400_response(msg)
 
 
 def _waits_for(connection: Any) -> str:

@@ -62,13 +62,16 @@ class Guard:
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body; a large one is parsed only when its turn has come."""
+        told = _length(Headers(scope=scope))
+        if self.limits.large_body < told <= self.limits.body:
+            self.turns.check_big(int(told * _COST))  # the server throws away what is not read
         body = await self._read(receive)
         again = _again(body, receive)
         if len(body) <= self.limits.large_body:
             await self.app(scope, again, send)
             return
-        self._check_values(body)
         async with self.turns.big(scope, receive, int(len(body) * _COST)):
+            self._check_values(body)
             await self.app(scope, again, send)
 
     def _check_host(self, headers: Headers) -> None:
@@ -143,6 +146,12 @@ def host_of(told: str) -> str:
     name, colon, port = told.strip().lower().rpartition(":")
     whole = name if colon and port.isdigit() else told.strip().lower()
     return whole.removesuffix(".")
+
+
+def _length(headers: Headers) -> int:
+    """Return how long a body says it is; 0 if it does not."""
+    told = headers.get("content-length", "")
+    return int(told) if told.isdecimal() and len(told) < 20 else 0
 
 
 def _check_kind(headers: Headers) -> None:

@@ -43,7 +43,9 @@ class Limits:
         sending: bytes of long answers that their askers have not taken yet.
         connections: open ones; the one that has waited longest for a question is closed for a new
             one. Each takes a file descriptor, and Linux gives a process 1,024 unless told.
-        backlog: connections that the kernel holds until the server takes them.
+        backlog: connections that the kernel holds until the server takes them; beyond it they are
+            dropped, and come again a second later.
+        accepted: connections that the server takes in one go, before it can close any.
 
     Seconds:
 
@@ -69,11 +71,12 @@ class Limits:
     small: int = 500
     questions: int = 256
     waiting: int = 250_000
-    large_body: int = 16 << 10
+    large_body: int = 8 << 10
     reading: int = 64 << 20
     sending: int = 64 << 20
     connections: int = 800
-    backlog: int = 128
+    backlog: int = 1024
+    accepted: int = 32
 
     head: float = 10.0
     reading_seconds: float = 20.0

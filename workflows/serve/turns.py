@@ -56,6 +56,15 @@ class Turns:
         finally:
             self._small -= 1
 
+    def check_big(self, cost: int) -> None:
+        """Refuse a big question that would wait too long.
+
+        Raises:
+            Refused: 503, when too much waits.
+        """
+        if self._big and self._big + cost > self._limits.waiting:
+            raise self._busy(f"big questions in progress that cost {self._big} ranks")
+
     @contextlib.asynccontextmanager
     async def big(self, scope: Scope, receive: Receive, cost: int) -> AsyncIterator[None]:
         """Wait for a turn among the big questions, and answer one meanwhile.
@@ -73,8 +82,7 @@ class Turns:
         if scope.get(HAS_TURN):
             yield
             return
-        if self._big and self._big + cost > self._limits.waiting:
-            raise self._busy(f"big questions in progress that cost {self._big} ranks")
+        self.check_big(cost)
         self._big += cost
         try:
             async with self._one_at_a_time:

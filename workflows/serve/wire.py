@@ -20,6 +20,8 @@ from workflows.serve.limits import LIMITS
 #: each, and a body has room for 100,000.
 MAX_FAULTS, MANY = 20, 1000
 _LONGEST_NAME = 80
+#: Fields up to which nobody counts the unknown ones.
+_FEW = 8
 
 #: How many faults have been found in the question that is being checked.
 _found: contextvars.ContextVar[int] = contextvars.ContextVar("found", default=0)
@@ -71,7 +73,7 @@ class _Question(BaseModel):
     @classmethod
     def _not_too_many_faults(cls, told: object) -> object:
         """Leave out unknown fields where enough of them have been found."""
-        if not isinstance(told, dict) or len(told) <= len(cls.model_fields):
+        if not isinstance(told, dict) or len(told) <= _FEW:
             return told
         unknown = [name for name in told if name not in cls.model_fields]
         room = max(0, MANY - _found.get())
