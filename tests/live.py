@@ -26,11 +26,28 @@ class Client(httpx.Client):
             time.sleep(0.01)
 
 
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, deadlines: Any) -> None:
+        super().__init__(config)
+        self.deadlines = deadlines
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.deadlines:
+            self.deadlines.look(self.server_state.connections)
+        return await super().on_tick(counter)
+
+
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[Client]:
-    """Serve an app while the block runs."""
-    config = uvicorn.Config(app, port=0, log_level="critical", server_header=False)
-    server = uvicorn.Server(config)
+def served(app: Any, http: Any = "auto", deadlines: Any = None) -> Iterator[Client]:
+    """Serve an app while the block runs.
+
+    Args:
+        app: to be served.
+        http: uvicorn's protocol.
+        deadlines: that are looked after ten times a second.
+    """
+    config = uvicorn.Config(app, port=0, log_level="critical", server_header=False, http=http)
+    server = _Server(config, deadlines)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

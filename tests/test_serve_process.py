@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -37,14 +39,20 @@ class Server:
         run: that it serves.
         log: file of what it says.
         watch: seconds between looks for a newer export.
+        grace: seconds to end in.
+        code: that runs the command line.
     """
 
-    def __init__(self, run: Run, log: Path, *, watch: float = 0.0) -> None:
+    def __init__(
+        self, run: Run, log: Path, *, watch: float = 0.0, grace: float = 30, code: str = ""
+    ) -> None:
         self.log = log
         words = ["serve", "--recipe", str(run.world.recipe_file), "--run", str(run.store.root)]
+        words += ["--port", "0", "--watch", str(watch), "--grace", str(grace)]
+        begin = ["-c", code] if code else ["-m", "workflows"]
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workflows", *words, "--port", "0", "--watch", str(watch)],
+                [sys.executable, *begin, *words],
                 cwd=ROOT,
                 stdout=file,
                 stderr=file,
@@ -72,7 +80,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(run: Run, log: Path, **options: float) -> Iterator[Server]:
+def serving(run: Run, log: Path, **options: Any) -> Iterator[Server]:
     server = Server(run, log, **options)
     try:
         yield server
@@ -104,6 +112,73 @@ def test_without_an_export_it_says_what_to_do(run, tmp_path):
     )
     assert done.returncode == 2
     assert b"Run `two-tower export` (or `make export`) first." in done.stderr
+
+
+#: A server in which the question of somebody called `stuck` takes a minute.
+STUCK = """
+import time
+from workflows.serve.served import Served
+lists = Served.lists
+def slow(self, users, *arguments):
+    time.sleep(60 if users[0].id == "stuck" else 0)
+    return lists(self, users, *arguments)
+Served.lists = slow
+from workflows.cli import main
+main()
+"""
+
+
+@contextlib.contextmanager
+def stuck(server: Server) -> Iterator[None]:
+    """Ask what takes a minute while the block runs."""
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"{server.address}/recommend/stuck", timeout=60)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    while server.figure("two_tower_requests_running ") < 2:  # it, and this one
+        time.sleep(0.02)
+    yield
+    asker.join()
+
+
+def test_nothing_that_runs_outlives_the_grace(run, tmp_path):
+    with serving(run, tmp_path / "log", grace=1.5, code=STUCK) as server, stuck(server):
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 1
+        assert 1 < time.monotonic() - start < 10
+        assert "what was running did not end within 1.5 s" in server.log.read_text()
+
+
+def test_a_second_signal_ends_it_at_once(run, tmp_path):
+    with serving(run, tmp_path / "log", grace=50, code=STUCK) as server, stuck(server):
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # the control: the question still runs
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 128 + signal.SIGTERM
+        assert time.monotonic() - start < 20
+        assert "stopped at once by a second SIGTERM" in server.log.read_text()
+
+
+def test_a_port_that_is_taken_is_one_paragraph(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--recipe", str(run.world.recipe_file), "--run", str(run.store.root)]
+        words += ["--port", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            [sys.executable, "-m", "workflows", "serve", *words],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "Another process listens there. Stop it, or take another --port." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_five_reloads_under_load_lose_no_request(run, tmp_path):

@@ -13,6 +13,7 @@ from workflows.errors import DataError
 from workflows.exported import Wish
 from workflows.serve import together as module
 from workflows.serve.together import Together
+from workflows.serve.turns import Gone
 from workflows.serve.wire import Asker, UserList
 
 
@@ -130,3 +131,37 @@ def test_free_workers_answer_at_once_and_are_free_again():
 
     asyncio.run(run())
     assert [users for users, _ in echo.batches] == [[str(n)] for n in range(5)]
+
+
+def test_who_has_hung_up_while_waiting_is_left_out(monkeypatch):
+    monkeypatch.setattr(module, "_LONG", 0)
+    echo = Echo(held=1)
+
+    async def gone() -> bool:
+        return True
+
+    async def ask_and_go(together: Together) -> Any:
+        return await together.lists(echo, [Asker(id="a"), Asker(id="b")], Wish(), gone)
+
+    answers = busy(echo, ask_and_go, lambda t: ask(t, echo, "c"), lambda t: ask(t, echo, "d", k=3))
+    assert [type(answer) for answer in answers] == [Gone, list, list]
+    assert [users for users, _ in echo.batches] == [["first"], ["c"], ["d"]]
+
+
+def test_a_batch_of_nobody_is_not_begun(monkeypatch):
+    monkeypatch.setattr(module, "_LONG", 0)
+    echo = Echo(held=1)
+
+    async def gone() -> bool:
+        return True
+
+    answers = busy(echo, lambda t: t.lists(echo, [Asker(id="a")], Wish(k=7), gone))
+    assert [type(answer) for answer in answers] == [Gone]
+    assert len(echo.batches) == 1
+
+
+def test_long_lists_make_small_batches():
+    echo = Echo(held=1)
+    users = [str(n) for n in range(5)]
+    assert busy(echo, lambda t: ask(t, echo, *users, k=1000)) == [users]
+    assert [len(batch) for batch, _ in echo.batches] == [1, 2, 2, 1]

@@ -104,25 +104,23 @@ def _widths(table: pa.Table) -> Ints:
 
 
 def _batches(widths: Ints) -> list[Ints]:
-    """Return rows that are embedded together, of like widths: one long list pads no short ones.
+    """Return rows that are embedded together; where lists are long, those of like lengths.
 
-    Rows stay in their order where one batch holds all.
+    One long list pads all others of its batch, so it shares one with few.
 
     Args:
         widths: int64 [n_rows].
     """
-    if len(widths) <= BATCH and len(widths) * widths.max(initial=1) <= CELLS:
-        return [np.arange(len(widths))]
-    order = np.argsort(widths, kind="stable")
+    long = min(BATCH, len(widths)) * widths.max(initial=1) > CELLS
+    order = np.argsort(widths, kind="stable") if long else np.arange(len(widths))
     batches: list[Ints] = []
     start = 0
-    while start < len(order):
-        cells = np.maximum(widths[order[start : start + BATCH]], 1) * np.arange(
-            1, 1 + min(BATCH, len(order) - start)
-        )
-        stop = start + max(1, int(np.searchsorted(cells, CELLS, side="right")))
-        batches.append(order[start:stop])
-        start = stop
+    while start < len(order) or not batches:
+        rows = order[start : start + BATCH]
+        cells = np.maximum.accumulate(np.maximum(widths[rows], 1)) * np.arange(1, len(rows) + 1)
+        n_rows = max(1, int(np.searchsorted(cells, CELLS, side="right")))
+        batches.append(rows[:n_rows])
+        start += n_rows
     return batches
 
 

@@ -24,14 +24,12 @@ from workflows.serve.app import build
 from workflows.serve.connections import Connection, Deadlines, Seldom, quiet_loop, room
 from workflows.serve.current import Current
 from workflows.serve.limits import LIMITS
-from workflows.serve.listening import bound, explained, is_local, names_of, shown
+from workflows.serve.listening import KEY, bound, explained, names_of, shown, warn_if_open
 from workflows.serve.served import Served, stamps
 from workflows.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Where the key is told; an argument would be seen by everybody on the machine.
-KEY = "TWO_TOWER_API_KEY"
 #: What uvicorn, asyncio and we complain through, when a stranger makes us.
 _COMPLAINTS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
 #: Seconds after which a thread that computes lets another one in; Python's own are 5 ms.
@@ -87,13 +85,7 @@ def serve(
             close.callback(one.close)
         current = Current(lambda: Served.open(store, recipe), lambda: stamps(store))
         key = os.environ.get(KEY, "")
-        if not key and not is_local(host):
-            log.warning(
-                "Other machines can reach %s, and %s is not set: whoever does may read what every "
-                "user did. Set it, or listen on 127.0.0.1.",
-                shown(host),
-                KEY,
-            )
+        warn_if_open(host, key)
         app = build(current, key=key, watch=watch, hosts=names_of(host, allow_hosts))
         server = _Server(app, current, grace)
         with explained(host, port):
@@ -190,17 +182,21 @@ class _Server(uvicorn.Server):
     def hears_signals(self) -> Iterator[None]:
         """Stop in order at the first SIGTERM or SIGINT, within the grace, and at once at the next.
 
-        The handlers stay until the event loop is closed: what runs in a thread may hold it.
+        The handlers stay when the event loop is closed, until the last thread has ended: Python
+        would wait for it without a bound.
         """
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers, threads = (signal.SIGTERM, signal.SIGINT), set(threading.enumerate())
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:
+            if self._last_resort:
+                for thread in set(threading.enumerate()) - threads:
+                    if not thread.daemon:
+                        thread.join()
+                self._last_resort.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)
-            if self._last_resort:
-                self._last_resort.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -59,7 +59,6 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             log.warning("a request was dropped that cannot be read: %s", error)
             self.transport.close()
 
-
     def on_response_complete(self) -> None:
         """Wait for the next question."""
         self.idle_since = time.monotonic()
@@ -80,6 +79,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 def _waits_for(connection: Any) -> str:
     """Return what it waits for: a head, a body, the server, or that an answer is taken."""
     cycle = connection.cycle
+    if connection.transport.get_write_buffer_size():
+        return "taking"  # uvicorn may have written it all and be done
     if cycle is None or cycle.response_complete:
         return "head"
     if cycle.response_started:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterator, Sequence
 
 from workflows.errors import AddressError
 
+log = logging.getLogger(__name__)
+
+#: Where the key is told; an argument would be seen by everybody on the machine.
+KEY = "TWO_TOWER_API_KEY"
 _WHAT_TO_DO = {
     errno.EADDRINUSE: "Another process listens there. Stop it, or take another --port.",
     errno.EACCES: "Ports below 1024 are for the administrator. Take another --port.",
@@ -66,6 +71,22 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def warn_if_open(host: str, key: str) -> None:
+    """Warn of a server that other machines can reach and that asks for no key.
+
+    Args:
+        host: that it listens on.
+        key: that askers must name; "" for none.
+    """
+    if not key and not is_local(host):
+        log.warning(
+            "Other machines can reach a server on %s, and %s is not set: whoever reaches it may "
+            "read what every user did. Set the key, or listen on 127.0.0.1.",
+            shown(host) or "all addresses",
+            KEY,
+        )
 
 
 def names_of(host: str, more: Sequence[str]) -> frozenset[str]:
