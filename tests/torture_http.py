@@ -226,10 +226,15 @@ def biggest() -> dict[str, tuple[str, str, Any]]:
     }
 
 
+def load_tensorflow(server: Server) -> None:
+    """Ask the first question for raw values, which waits for TensorFlow as no other does."""
+    server.ask("POST", "/embed", {"users": [{}], "items": [{}]}, wait=120)
+
+
 def worst(server: Server, size: Size, seed: int) -> Outcome:
     """Measure each of the biggest questions alone."""
     outcome = Outcome()
-    server.ask("POST", "/embed", {"users": [{}], "items": [{}]}, wait=120)  # loads TensorFlow
+    load_tensorflow(server)
     for name, (method, path, body) in biggest().items():
         before = server.processor(), server.memory("VmRSS")
         server.forget()
@@ -246,6 +251,7 @@ def worst(server: Server, size: Size, seed: int) -> Outcome:
 
 def flood(server: Server, size: Size, seed: int) -> Outcome:
     """Let 64 clients send the biggest questions and hang up, while somebody asks a plain one."""
+    load_tensorflow(server)
     server.forget()
     before = server.memory("VmRSS")
     with _flooding(server, size.seconds + 1, seed) as sent:
@@ -408,7 +414,10 @@ def torture(
                 if server is None or server.process.poll() is not None:
                     log = Path(folder) / f"{campaign.__name__}.log"
                     server = Server(run, code, log, files=1024 if size.idle > 900 else 0)
-                yield campaign.__name__, campaign(server, size, seed)
+                start = time.monotonic()
+                outcome = campaign(server, size, seed)
+                outcome.figures["took, s"] = round(time.monotonic() - start, 1)
+                yield campaign.__name__, outcome
         finally:
             if server is not None:
                 server.process.kill()
