@@ -124,8 +124,8 @@ def test_big_questions_are_answered_as_small_ones(serving):
             "/recommend", json={**body, "users": [*someone, {"features": {"x": 1}}]}
         )
         assert names(answer) == ["body.users[4].features.x"]
-        answer = client.post("/recommend", json={**body, "deny": ["001", "nope"]})
-        assert names(answer) == ["deny[1]"]
+        answer = client.post("/recommend", json={**body, "only": ["genres=a", "colour=red"]})
+        assert names(answer) == ["only[1]"]
         figures = client.get("/metrics").text.splitlines()
     assert 'two_tower_lists_total{answered_by="popularity"} 3.0' in figures
     assert 'two_tower_lists_total{answered_by="two-tower"} 6.0' in figures
