@@ -19,7 +19,7 @@ OPEN = {*web.FILES, "/openapi.json", "/health", "/metrics"}
 #: How many times the bytes of the largest body are read and thrown away: who is still sending hears
 #: no answer.
 _PATIENCE = 16
-#: What a byte of a large body costs, in ranks: to parse and check 1 MiB takes 0.2 seconds.
+#: What a byte of a large body costs, in ranks: to parse, check and embed 1 MiB takes 0.2 seconds.
 _COST = 1 / 50
 
 
