@@ -288,3 +288,24 @@ def test_events_are_for_offer_models(world: World) -> None:
         )
     with pytest.raises(RecipeError, match="before: others goes with keep: latest"):
         world.recipe("history={columns: [item_id], before: others, keep: earliest}")
+
+
+def test_contexts_stay_beside_their_rows_without_time(tmp_path):
+    """Histories are drawn in another order than rows stand in; occasions are told by the rows."""
+    pairs = [(f"u{n % 3}", f"i{n}") for n in range(30)]
+    folder = tmp_path / "a"
+    folder.mkdir()
+    rows = [{"user_id": user, "item_id": item, "shop": f"shop of {item}"} for user, item in pairs]
+    write_csv(folder / "log.csv", rows)
+    (folder / "pairs.yaml").write_text(UNTIMED + "  shop: {role: context}\n")
+    recipe, store = recipes.load(folder / "pairs.yaml"), Store(folder / "run")
+    etl(recipe, store, device.Device("cpu", "test"), data=folder)
+    opened = Prepared.open(store, recipe)
+    asked = opened.trial("train", recipe.evaluate)
+    shops = {
+        row["code"]: row["value"]
+        for row in pq.read_table(store.folder("etl") / "vocabulary" / "shop.parquet").to_pylist()
+    }
+    items = opened.raw_items["item_id"].to_pylist()
+    for n, code in enumerate(asked.queries.contexts["shop"]):
+        assert [f"shop of {items[row]}" for row in asked.targets[n]] == [shops[code]]

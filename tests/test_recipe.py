@@ -335,6 +335,10 @@ def test_history_needs_item_columns_and_a_time(minimal: Path) -> None:
     with pytest.raises(RecipeError, match="history column 'itm' is no item feature"):
         recipes.load(minimal, ["history.columns=[itm]"])
     untimed = ["split.kind=random", "split={kind: random}", "features.when={role: context}"]
+    with pytest.raises(RecipeError, match="prior weighs rows by their age, which needs a feature"):
+        recipes.load(minimal, [*untimed[1:], "prior={}"])
+    with pytest.raises(RecipeError, match=r"model.days weighs rows by their age"):
+        recipes.load(minimal, [*untimed[1:], "model={kind: popularity, days: 3}"])
     early = "history={columns: [item], before: day}"
     with pytest.raises(RecipeError, match=r"history.before: day needs .* time.*before: others"):
         recipes.load(minimal, [*untimed[1:], early])

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.retriever import Interactions
 from models.trial import Trial
+from workflows.draw import drawn
 from workflows.errors import StaleInput
 from workflows.prepared import Prepared
 
@@ -33,10 +33,11 @@ def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
     Raises:
         StaleInput: too many held-out rows were rows of train there.
     """
-    learnt = _Rows(before.interactions("train"), before).of(now)
-    own = _Rows(now.interactions("train"), now).of(now)
+    timed = bool(before.recipe.time and now.recipe.time)
+    learnt = _rows(before, "train", as_of=now, timed=timed)
+    own = _rows(now, "train", as_of=now, timed=timed)
     for part in ("valid", "test"):
-        held = _Rows(now.interactions(part), now).of(now)
+        held = _rows(now, part, as_of=now, timed=timed)
         leaked = int((np.isin(held, learnt) & ~np.isin(held, own)).sum())
         if leaked > SOME * len(held):
             raise StaleInput(
@@ -73,25 +74,25 @@ def warn_of_hidden(trial: Trial, part: str) -> None:
     )
 
 
-class _Rows:
-    """Interactions of one stage, as another stage would number them."""
+def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
+    """Return a number of each row of a part, equal for equal user, item and, if `timed`, time.
 
-    def __init__(self, rows: Interactions, prepared: Prepared) -> None:
-        self._rows = rows
-        self._users = prepared.raw_users[prepared.recipe.user_id].slice(0, rows.n_users)
-        self._items = prepared.raw_items[prepared.recipe.item_id]
-
-    def of(self, prepared: Prepared) -> npt.NDArray[np.void]:
-        """Return one value a row, equal for equal user, item and time, of what both tables know."""
-        users = _renumbered(self._users, prepared.raw_users[prepared.recipe.user_id])
-        items = _renumbered(self._items, prepared.raw_items[prepared.recipe.item_id])
-        rows = self._rows
-        known = (rows.users >= 0) & (rows.items >= 0)
-        times = np.zeros(len(known), np.int64) if rows.times is None else rows.times
-        found = (users[rows.users[known]], items[rows.items[known]], times[known])
-        both = (found[0] >= 0) & (found[1] >= 0)
-        table = np.ascontiguousarray(np.stack([column[both] for column in found], axis=1))
-        return table.view([("", np.int64)] * 3).ravel()
+    Rows of users or items that the tables of `as_of` do not know are left out.
+    """
+    rows = prepared.interactions(part)
+    rows_of = {}
+    for role, key in (("user", prepared.recipe.user_id), ("item", prepared.recipe.item_id)):
+        mine = prepared.raw_users if role == "user" else prepared.raw_items
+        theirs = as_of.raw_users if role == "user" else as_of.raw_items
+        found = rows.users if role == "user" else rows.items
+        rows_of[role] = np.where(
+            found < 0, -1, _renumbered(mine[key], theirs[key])[np.maximum(found, -1)]
+        )
+    both = (rows_of["user"] >= 0) & (rows_of["item"] >= 0)
+    numbers = drawn(rows_of["user"][both], rows_of["item"][both], seed=0)
+    if not timed or rows.times is None:
+        return numbers
+    return drawn(numbers, rows.times[both], seed=0)
 
 
 def _renumbered(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

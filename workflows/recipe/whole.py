@@ -151,6 +151,8 @@ class Recipe(Part, frozen=True):
             return
         if self.history is None:
             raise ValueError("offers need a history: its columns are the attributes of an offer")
+        if self.time is None:
+            raise ValueError("offers need a feature with role time")
         if self.tasks.source != "train" and not getattr(self.split, self.tasks.source, 1):
             raise ValueError(
                 f"tasks.source is {self.tasks.source!r}, and the split has no such part; what "
@@ -171,6 +173,12 @@ class Recipe(Part, frozen=True):
             raise ValueError(
                 "prior is a part of the item bias: it needs a model of kind two_tower with "
                 "item_bias: true"
+            )
+        if self.time is None and (self.prior or getattr(self.model, "days", None)):
+            what = "prior" if self.prior else "model.days"
+            raise ValueError(
+                f"{what} weighs rows by their age, which needs a feature with role time; leave it "
+                "out where the data has no time"
             )
         dims = self.model.dims if isinstance(self.model, TwoTowerConfig) else {}
         for column, width in dims.items():
