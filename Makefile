@@ -281,10 +281,20 @@ lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=
 	  --override '$(CURDIR)/docker/ngc-like.overrides' \
 	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
 	  --output-file '$(CURDIR)/docker/ngc-like.lock'
-	for peer in tfrs torch polars; do
+	for peer in tfrs torch polars audit; do
 	  $(COMPILE) --directory "$$folder" --universal "$(CURDIR)/benchmarks/peers/$$peer.in" \
 	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
 	done
+
+# These read the lock alone. The scanner needs a network that reaches a database of advisories.
+.PHONY: audit sbom
+audit: .venv-bench-audit/.ok ## known advisories of the locked packages, accepted ones left out
+	$(<D)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip \
+	  $$(sed -nE 's/^([A-Z]+-[^ ]+) .*/--ignore-vuln \1/p' docs/accepted-advisories.txt)
+sbom: .venv-bench-audit/.ok ## all locked packages as CycloneDX: runs/sbom.json
+	@mkdir -p runs
+	$(<D)/bin/cyclonedx-py requirements requirements.lock --output-file runs/sbom.json
+	@echo runs/sbom.json
 
 .PHONY: image image-cpu image-gpu
 image: image-cpu image-gpu ## both images
