@@ -159,8 +159,8 @@ def test_m08_moments_are_those_of_numpy_and_broadcast_back() -> None:
     assert len(moments[0]) == sum(keys.max(axis=1) + 1), "each group once"
     for version, row in np.ndindex(3, 50):
         group = vectors[keys[version] == keys[version, row]]
-        np.testing.assert_allclose(means[version, row], group.mean(axis=0), atol=1e-6)
-        np.testing.assert_allclose(variances[version, row], group.var(axis=0), atol=1e-6)
+        np.testing.assert_allclose(means[version, row], group.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(variances[version, row], group.var(axis=0), atol=1e-5)
     assert np.abs(means.numpy() - vectors).max() > 0.1, "grouping must change something"
 
 

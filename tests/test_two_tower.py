@@ -285,7 +285,7 @@ def test_a_tower_says_the_same_before_and_after_it_is_traced():
     said += [embed(tower, rows, batch_size=2) for _ in range(2)]
     assert tower in towers._COMPILED
     for again in said[1:]:
-        np.testing.assert_allclose(again, said[0], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(again, said[0], rtol=1e-6, atol=1e-6)
 
 
 def test_the_item_bias_is_one_more_dimension_beside_the_unit_vector():
