@@ -70,10 +70,16 @@ def test_data_is_not_taken_for_names(tmp_path: Path, first: str, rename: dict[st
 
 
 def test_names_that_are_places_are_names(tmp_path: Path) -> None:
-    found = rows(
-        tmp_path, "0,1,2\nu,i,7\n", rename={"0": "user", "1": "item", "2": "when"}, format="csv"
-    )
-    assert found == [{"user": "u", "item": "i", "when": 7}]
+    rename = {"0": "user", "1": "item", "2": "when"}
+    found = rows(tmp_path, "0,1,2\n0,1,7\n", rename=rename, format="csv")
+    assert found == [{"user": "0", "item": "1", "when": 7}]
+
+
+def test_data_is_not_taken_for_names_in_folders_that_tell_columns(tmp_path: Path) -> None:
+    (tmp_path / "price=1").mkdir()
+    (tmp_path / "price=1" / "log.csv").write_text("7,2020-01-01\n8,2020-01-01\n", encoding="utf-8")
+    with pytest.raises(DataError, match="the first row is taken for the names of the columns"):
+        read(tmp_path, "*/*.csv", source={"rename": {"7": "user"}})
 
 
 # ── delimiters ──────────────────────────────────────────────────────────────────────────

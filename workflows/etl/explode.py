@@ -27,6 +27,7 @@ class Exploded:
         separator: what stands between the values where they are text.
 
     Attributes:
+        file: the file itself.
         path, names, is_bare, notes: of the file.
         lists: columns that are lists still.
         about: how many rows there may be, by the mean length of the first lists.
@@ -37,7 +38,7 @@ class Exploded:
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str], separator: str | None) -> None:
-        self._file = file
+        self.file = file
         self._columns = list(columns)
         self._separator = separator
         self.path, self.names, self.is_bare = file.path, file.names, file.is_bare
@@ -69,7 +70,7 @@ class Exploded:
         asked = list(dict.fromkeys([*columns, *self._columns]))
         coded = [name for name in coded if name not in self._columns]
         before = self.empty = 0
-        for batch in self._file.batches(asked, coded):
+        for batch in self.file.batches(asked, coded):
             lists = self._listed(batch, before)
             lengths = self._lengths(lists, before)
             self.empty += int((lengths == 0).sum())

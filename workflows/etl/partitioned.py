@@ -54,12 +54,13 @@ class Partitioned:
         values: column → value.
 
     Attributes:
+        file: the file itself.
         path, lists, about, is_bare, notes: of the file.
         names: of its columns, and those told.
     """
 
     def __init__(self, file: RowFile, values: Mapping[str, str | None]) -> None:
-        self._file = file
+        self.file = file
         self._values = values
         self.path, self.lists, self.about = file.path, file.lists, file.about
         self.is_bare, self.notes = file.is_bare, file.notes
@@ -75,8 +76,8 @@ class Partitioned:
         Raises:
             DataError: of the file.
         """
-        inside = [name for name in columns if name not in self._values] or self._file.names[:1]
-        for batch in self._file.batches(inside, [name for name in coded if name in inside]):
+        inside = [name for name in columns if name not in self._values] or self.file.names[:1]
+        for batch in self.file.batches(inside, [name for name in coded if name in inside]):
             for name, value in self._values.items():
                 numbers = pa.nulls(len(batch), pa.int32())
                 if value is not None:

@@ -96,6 +96,8 @@ class Quotes:
             begins = begins & plain[:-1]
         is_quote[0] = False
         is_quote[len(text) - max(0, kept - 1) :] = False
+        if self._is_plain(is_quote, begins, is_end):
+            return
         first = is_quote[1:] & ~is_quote[:-1]
         last = is_quote[1:-1] & ~is_quote[2:]
         begins, follows = begins[first], is_end[2:][last]
@@ -108,6 +110,25 @@ class Quotes:
         wrong = ~follows & ((is_open & is_odd) | (~is_open & begins & ~is_odd))
         if wrong.any():
             self.fault = self._place + 1 + int(np.flatnonzero(last)[wrong.argmax()])
+
+    def _is_plain(self, is_quote: Mask, begins: Mask, is_end: Mask) -> bool:
+        """Follow quotes that open and close in turn; say whether there are no others.
+
+        Args:
+            is_quote: whether a byte is a quote [n].
+            begins: whether a cell can begin behind a byte [n - 1].
+            is_end: whether a byte ends a cell that is not quoted [n].
+        """
+        opens = begins[is_quote[1:]]
+        if len(opens) == 0:
+            return True
+        first = int(self.is_open)
+        if not opens[first::2].all() or opens[1 - first :: 2].any():
+            return False
+        if (is_quote[1:-1] & ~begins[:-1] & ~is_end[2:]).any():
+            return False
+        self.is_open = bool(opens[-1])
+        return True
 
     def _is_end(self, text: Bytes) -> Mask:
         """Say of each byte whether it ends a cell that is not quoted."""

@@ -454,14 +454,21 @@ class _Opened:
 
     def _refuse_data_for_names(self, file: RawFile, chosen: dict[str, str]) -> None:
         """Refuse a first row that was taken for the names, and is visibly data."""
-        if not isinstance(file, TextFile) or not file.has_header:
-            return
+        inside: object = file
+        while isinstance(inside, Partitioned | Exploded):
+            inside = inside.file
+        if isinstance(inside, TextFile) and inside.has_header:
+            self._refuse_data_in(inside, chosen)
+
+    def _refuse_data_in(self, file: TextFile, chosen: dict[str, str]) -> None:
+        if any(file.names == [str(n + first) for n in range(len(file.names))] for first in (0, 1)):
+            return  # columns that are numbered, as pandas does where they have no names
+        chosen = {name: raw for name, raw in chosen.items() if raw in file.names}
         echoes = file.echoes([raw for name, raw in chosen.items() if name != raw])
         for name, raw in chosen.items():
             feature = self._recipe.features.get(name)
-            place = file.names.index(raw)
             is_key = feature is not None and (feature.id or feature.role == "time")
-            is_number = _NUMBER.fullmatch(raw) and raw not in (str(place), str(place + 1))
+            is_number = _NUMBER.fullmatch(raw)
             if _DATE.fullmatch(raw) or raw in echoes or (is_key and is_number):
                 raise DataError(
                     f"{file.path}: the first row is taken for the names of the columns, and looks "
