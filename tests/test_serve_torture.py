@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torture_http
 from test_serve import STAGES
 from tiny_run import Tiny
 from torture_http import Size, torture
-
-pytestmark = pytest.mark.slow
 
 SIZE = Size(malformed=150, invented=150, seconds=2, idle=120, deadlines=False)
 
