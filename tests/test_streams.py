@@ -100,3 +100,18 @@ def test_a_line_that_is_no_text_in_the_encoding_is_named(tmp_path: Path) -> None
         match=r"line 3: the byte b'\\x81' is no cp1252\. Correct the source's `encoding:`",
     ):
         read(tmp_path, source={"encoding": "cp1252"})
+
+
+def test_a_text_that_ends_within_a_character_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes("user,item\nu,Ж\n".encode("utf-16")[:-1])
+    with pytest.raises(DataError, match=r"line \d: the file ends within a character of utf-16, so"):
+        read(tmp_path, source={"encoding": "utf-16"})
+
+
+def test_utf_16_without_its_mark_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes("user,item\nu,i\n".encode("utf-16-le"))
+    with pytest.raises(
+        DataError, match=r"log\.csv is no utf-16: .* does not start with BOM\. Correct"
+    ):
+        read(tmp_path, source={"encoding": "utf-16"})
+    assert read(tmp_path, source={"encoding": "utf-16-le"}) == [{"user": "u", "item": "i"}]

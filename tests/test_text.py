@@ -207,6 +207,13 @@ def test_texts_of_several_lines_are_nothing_odd(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("row", ["\xff,i,more", "u,\xff"])
+def test_a_row_that_is_neither_text_nor_whole_is_named(tmp_path: Path, row: str) -> None:
+    (tmp_path / "log.csv").write_bytes(f"user,item\nu,i\n{row}\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"log\.csv, line 3: the byte b'\\xff' is no UTF-8"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_only_three_line_ends_count(tmp_path: Path, odd: str) -> None:
     text = f"user,item\nu,a {odd}b\nv,c{odd} d\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _KEY = 1 << 12
 _LISTS = pa.list_(pa.string())
 #: A value that needs no second look: text without a backslash, a number, true, false.
 _SIMPLE = r'^("[^"\\]*"|[^"\[{].*)$'
+_HALF = re.compile("[\ud800-\udfff]")
 
 Object = dict[str, msgspec.Raw]
 
@@ -65,7 +67,10 @@ class JsonLines:
         head = self._head()
         self.is_bare = not head
         self.about = head.count(b"\n") * path.stat().st_size // max(1, len(head))
-        found = self._first_values(head)
+        try:
+            found = self._first_values(head)
+        except UnicodeError:
+            raise undecodable(path, encoding) from None
         self.lists = frozenset(name for name, value in found.items() if value.startswith(b"["))
         missing = [name for name in wanted if name not in found]
         self.names = [*found, *self._later(missing)]
@@ -228,20 +233,21 @@ def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
         found = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         found, said = None, str(error)
-    if not isinstance(found, dict):
-        raise DataError(
-            f"{place} is no JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
-            'Expected one object a line, such as {"user": "u1", "item": "i1"}; mend the file.'
-        )
-    for name, value in found.items():
-        if isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
-            raise DataError(
-                f"{place}, column {name!r}: half of a character (a surrogate) in {value!r}. "
-                "Mend it."
-            )
-    return decoder.decode(b"{%s}" % b",".join(
-        b"%s:%s" % (_written(name), _written(value)) for name, value in found.items()
-    ))  # fmt: skip
+    if isinstance(found, dict):
+        halves = (name for name, value in found.items() if _HALF.search(_shown({name: value})))
+        name = next(halves, None)
+        if name is None:
+            pairs = (b"%s:%s" % (_written(name), _written(value)) for name, value in found.items())
+            return decoder.decode(b"{%s}" % b",".join(pairs))
+        said = f"key {name!r}: half of a character, a surrogate"
+    raise DataError(
+        f"{place} is no JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
+        'Expected one object a line, such as {"user": "u1", "item": "i1"}; mend the file.'
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 class _Digits(str):

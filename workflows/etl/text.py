@@ -8,9 +8,11 @@ import csv
 import io
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -148,7 +150,10 @@ class TextFile:
 
     def _read_names(self, head: bytes) -> None:
         """Take the names from the first row that is not blank, or compare it with them."""
-        text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
+        try:
+            text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
+        except UnicodeError:
+            raise self._undecodable() from None
         text = text.removeprefix("\ufeff")
         if self.dialect.between != self.dialect.delimiter:
             text = text.replace(self.dialect.between, _STAND_IN)
@@ -394,7 +399,8 @@ class TextFile:
 
     def _explained(self, error: pa.ArrowInvalid, rows: int) -> DataError | pa.ArrowInvalid:
         """Return what is wrong after so many rows, if it is known."""
-        if "invalid UTF8" in str(error):
+        # a row that is no text cannot be shown to `_Ragged`, so Arrow ends
+        if "invalid UTF8" in str(error) or "CSV parse error" in str(error):
             return self._undecodable()
         if "straddling" in str(error):
             return DataError(
@@ -414,15 +420,23 @@ def undecodable(path: Path, encoding: str) -> DataError:
     decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
     with opened(path) as stream:
         while data := stream.read(_HEAD):
-            waiting = decoder.getstate()[0]
             try:
                 decoder.decode(data)
-            except UnicodeDecodeError as error:
-                whole = waiting + data
-                line += whole[: error.start].count(b"\n")
-                bad = whole[error.start : error.start + 1]
+            except UnicodeError as error:
+                if not isinstance(error, UnicodeDecodeError):
+                    return DataError(
+                        f"{path} is no {name_of(encoding)}: {error}. Correct the source's "
+                        "`encoding:`, or convert the file."
+                    )
+                line += error.object[: error.start].count(b"\n")
+                bad = error.object[error.start : error.start + 1]
                 break
             line += data.count(b"\n")
+    if not bad:
+        return DataError(
+            f"{path}, line {line}: the file ends within a character of {name_of(encoding)}, so it "
+            "is cut off, or in another encoding. Fetch it again, or set the source's `encoding:`."
+        )
     remedy = (
         "Set the source's `encoding:` to what it is, such as latin-1 or cp1252"
         if encoding == "utf-8"
@@ -487,3 +501,12 @@ class _Ragged:
         self.first = self.first or row
         self.count += 1
         return "skip"
+
+
+def _unheard(told: sys.UnraisableHookArgs, *, otherwise: Any = sys.unraisablehook) -> None:
+    """Say nothing of a row that Arrow could not show to `_Ragged`: `_explained` tells of it."""
+    if not isinstance(told.object, _Ragged):
+        otherwise(told)
+
+
+sys.unraisablehook = _unheard
