@@ -12,6 +12,7 @@ import json
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -130,11 +131,27 @@ def _of_ends(
 
 def _with_nulls(lists: pa.ListArray) -> pa.ListArray:
     """Return lists whose parts are trimmed, parts without text being null."""
-    values = pc.utf8_trim_whitespace(lists.flatten())
-    empty = pc.equal(values, "")
+    values = lists.flatten()
+    if _may_have_blanks(values):
+        values = pc.utf8_trim_whitespace(values)
+    elif not pc.any(pc.equal(pc.binary_length(values), 0)).as_py():
+        return lists
+    empty = pc.equal(pc.binary_length(values), 0)
     if pc.any(empty).as_py():
         values = pc.if_else(empty, pa.scalar(None, pa.string()), values)
     return relisted(lists, values)
+
+
+def _may_have_blanks(texts: pa.StringArray) -> bool:
+    """Say whether any text may have blanks; all of them are looked through as one."""
+    whole = _bytes_of(texts)
+    return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
+
+
+def _bytes_of(texts: pa.StringArray) -> bytes:
+    """Return the bytes of all texts, or of more."""
+    data = texts.buffers()[2]
+    return data.to_pybytes() if data is not None else b""
 
 
 def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
@@ -152,8 +169,7 @@ def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 def _cut(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListArray:
     """Split text at the separator; cells in brackets are read as lists."""
-    bracketed = pc.fill_null(pc.match_substring_regex(text, _BRACKETED), False)
-    found = np.flatnonzero(bracketed.to_numpy())
+    found = _bracketed(text)
     told: dict[int, list[str | None]] = {}
     for row, cell in zip(found.tolist(), text.take(pa.array(found)).to_pylist(), strict=True):
         parts = _in_brackets(cell.strip(), separator, place, row)
@@ -174,6 +190,15 @@ def _cut(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListA
     for row, cells in told.items():
         parts[row] = cells
     return pa.array(parts, pa.list_(pa.string()))
+
+
+def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return which texts begin and end with brackets."""
+    whole = [_bytes_of(chunk) for chunk in text.chunks]
+    if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
+        return np.array([], np.int64)
+    hits = pc.fill_null(pc.match_substring_regex(text, _BRACKETED), False)
+    return np.flatnonzero(hits.to_numpy())
 
 
 def _in_brackets(

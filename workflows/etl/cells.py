@@ -160,7 +160,8 @@ def _lists(
     column: pa.ChunkedArray, feature: Feature, place: Place, *, all_parts: bool
 ) -> pa.ChunkedArray:
     """Return lists of text; text is split once for each distinct one."""
-    if not codes.is_text(column.type):
+    if not codes.is_text(column.type) or _is_varied(column):
+        column = plain(column, place)
         return separated.lists(column, feature.separator, place, all_parts=all_parts)
     try:
         return codes.each(
@@ -169,6 +170,13 @@ def _lists(
         )
     except DataError:  # name the row
         return separated.lists(plain(column, place), feature.separator, place, all_parts=all_parts)
+
+
+def _is_varied(column: pa.ChunkedArray) -> bool:
+    """Say whether text as codes has so many distinct texts that it is no longer than its cells."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    return 2 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column)
 
 
 def _coded_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:

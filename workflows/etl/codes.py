@@ -146,10 +146,14 @@ def mapped(
 
 def without(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.DictionaryArray:
     """Return a text column whose cells with one of some texts are null."""
-    places = pc.index_in(pa.array(texts, pa.string()), value_set=column.dictionary).drop_null()
-    if not len(places):
+    known = column.dictionary
+    found = [
+        pc.index(known, text) if text else pc.index(pc.binary_length(known), 0) for text in texts
+    ]
+    places = [place.as_py() for place in found if place.as_py() >= 0]
+    if not places:
         return column
-    hit = pc.is_in(column.indices, value_set=places)
+    hit = pc.is_in(column.indices, value_set=pa.array(places, pa.int32()))
     indices = pc.if_else(hit, pa.scalar(None, pa.int32()), column.indices)
     return pa.DictionaryArray.from_arrays(indices, column.dictionary)
 
