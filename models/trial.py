@@ -56,7 +56,7 @@ class Trial:
     """Queries of the users of a held-out part, with their targets.
 
     Attributes:
-        queries: one a user, or one a user and context; histories are what he did before the part.
+        queries: one a user, or one a user and context; histories are what they did before the part.
         targets: item rows of the part, one list a query; -1 is an item of no table: always a miss.
         exclude: item rows that may not be returned; None where seen items may.
         candidates: item rows that may be returned, bool [n_items].
@@ -231,7 +231,7 @@ def _histories(history: Interactions, persons: Ints) -> Ragged:
 
     Args:
         history: of everybody.
-        persons: user rows, rising; whoever stands there twice gets his history twice.
+        persons: user rows, rising; who stands there twice gets their history twice.
     """
     distinct, which = np.unique(persons, return_inverse=True)
     place = np.searchsorted(distinct, history.users)

@@ -237,6 +237,12 @@ def test_values_of_ones_own_are_asked_for_in_words(
     assert any(message.startswith("None of 8 ids") for message in caplog.messages)
 
 
+def test_a_join_that_would_drop_every_row_is_refused_by_its_cause(world: World) -> None:
+    join = "{table: people, on: user_id, on_missing: drop}"
+    with pytest.raises(DataError, match="The likely cause is capital letters, in one of them"):
+        run(spelt(world, str.upper), f"join=[{join}, {{table: films, on: item_id}}]")
+
+
 def test_a_part_of_its_own_file_may_be_of_strangers(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,7 +100,7 @@ def windows_by_kind(
 def whole_by_kind(
     users: Ints, kinds: Kinds | None, config: History, *, n_users: int
 ) -> list[Ragged]:
-    """Return all that each user did of each kind, as places in the log: what is known of him now.
+    """Return all that each user did of each kind, as places in the log: what is known now.
 
     Args:
         users: each in [0, n_users), int [n], in order of time.
@@ -273,7 +273,7 @@ class Histories:
 
 @dataclass(frozen=True)
 class Latest:
-    """What is known of each user after his last event.
+    """What is known of each user after their last event.
 
     Attributes:
         users: rising, each once, int32 [n]; numbers as in `Past`.
