@@ -16,7 +16,7 @@ from world import World
 from workflows import device
 from workflows.device import Device
 from workflows.errors import DeviceError
-from workflows.store import versions
+from workflows.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from workflows import device as devices
 from workflows.device import Device
 from workflows.errors import DeviceError
-from workflows.store import versions
+from workflows.versions import versions
 
 #: Stands for the verbs that use no GPU.
 OTHER_VERBS = "other verbs"

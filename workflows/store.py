@@ -16,12 +16,10 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +33,7 @@ from workflows.changed import changes
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
 from workflows.recipe import Recipe, parse
+from workflows.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +91,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
 _ATTEMPTS = 5
 #: The stages that questions are answered from.
 ANSWERING = ("etl", "export", "index")
-_VERSIONS = ("merlin-two-tower", "nvtabular", "merlin-models", "merlin-core", "numpy", "pyarrow")
-_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 
 class FileFact(msgspec.Struct, frozen=True):
@@ -474,12 +471,3 @@ def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict
     signed = msgspec.structs.replace(manifest, signature=trust.signature(manifest.content))
     text = msgspec.json.format(msgspec.json.encode(signed), indent=2)
     (draft.folder / MANIFEST).write_bytes(text)
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of Python, this package and those it stands on."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in (*_VERSIONS, *_TENSORFLOW):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

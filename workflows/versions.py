@@ -1,0 +1,19 @@
+"""Which versions are installed, told without importing any of the packages."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib import metadata
+
+_VERSIONS = ("merlin-two-tower", "nvtabular", "merlin-models", "merlin-core", "numpy", "pyarrow")
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of Python, this package and those it stands on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in (*_VERSIONS, *_TENSORFLOW):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
