@@ -14,6 +14,8 @@ _TOLD, _WIDTH = 4, 60
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say which fields differ, and both values of each; the first few where they are many.
 
+    Two versions of this package may write one recipe in two ways, and then no value differs.
+
     Args:
         parts: of the recipe that count, such as `train` or `evaluate.ks`.
         then, now: the recipes as plain data.
@@ -23,6 +25,8 @@ def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any
         for part in parts
         for path, before, after in _differences(part, _at(then, part), _at(now, part))
     ]
+    if not found:
+        return "another version of this package read it"
     more = f", and {len(found) - _TOLD} more fields" if len(found) > _TOLD else ""
     return "; ".join(found[:_TOLD]) + more
 
