@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,8 +31,6 @@ log = logging.getLogger(__name__)
 
 #: What uvicorn, asyncio and we complain through, when a stranger makes us.
 _COMPLAINTS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
-#: Seconds after which a thread that computes lets another one in; Python's own are 5 ms.
-_TURN = 0.001
 
 
 @dataclass(frozen=True)
@@ -95,19 +92,8 @@ def serve(
 
 def _run(server: _Server, sockets: list[socket.socket]) -> None:
     # questions run side by side: a product that takes all cores for one makes the others wait
-    with threadpool_limits(1, "blas"), _quick_turns(), server.hears_signals(), _seldom():
+    with threadpool_limits(1, "blas"), server.hears_signals(), _seldom():
         asyncio.run(server.serve(sockets))
-
-
-@contextlib.contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Let threads change more often: a small question changes threads twice while big ones run."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager

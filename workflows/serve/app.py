@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -129,7 +129,7 @@ async def recommend(request: Request, body: RecommendBody) -> Lists:
     check_lists(served, len(body.users), wish, state.limits)
     cost = cost_of_lists(served, len(body.users), wish)
     if cost <= state.limits.small and not request.scope.get(HAS_TURN):
-        with state.turns.small():
+        async with state.turns.small():
             lists = await _lists(request, served, body.users, wish)
         state.figures.count(Counter(one.answered_by for one in lists))
         return _json(Lists.model_construct(export=served.health.export, lists=lists))
@@ -275,8 +275,7 @@ def _pieces(request: Request) -> Pieces:
     return Pieces(request, partial(_work, request), request.app.state.limits)
 
 
-@asynccontextmanager
-async def _turn(request: Request, cost: int) -> AsyncIterator[None]:
+def _turn(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
     """Take a turn among the small questions, or among the big ones.
 
     Args:
@@ -285,8 +284,5 @@ async def _turn(request: Request, cost: int) -> AsyncIterator[None]:
     """
     turns: Turns = request.app.state.turns
     if cost <= request.app.state.limits.small and not request.scope.get(HAS_TURN):
-        with turns.small():
-            yield
-    else:
-        async with turns.big(request.scope, request.receive, cost):
-            yield
+        return turns.small()
+    return turns.big(request.scope, request.receive, cost)

@@ -144,6 +144,8 @@ class Together:
 async def _drop_gone(ones: Sequence[_One]) -> None:
     """End the questions of those who have hung up while they waited."""
     late = time.monotonic() - _LONG
+    if ones[0].question.since >= late:  # the first has waited longest
+        return
     for question in {one.question for one in ones if one.question.since < late}:
         if await question.gone():
             for one in ones:

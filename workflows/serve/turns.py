@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
@@ -20,6 +22,8 @@ from workflows.serve.wire import Refused, fault
 HAS_TURN = "two_tower.has_turn"
 #: What nginx calls a request whose asker went away; nobody hears it, the figures count it.
 GONE = 499
+#: Seconds after which a thread that computes lets another one in; Python's own are 5 ms.
+_TURN = 0.001
 
 
 class Gone(Refused):
@@ -41,9 +45,16 @@ class Turns:
         self._small = self._big = self._reading = self._sending = 0
         self._one_at_a_time = asyncio.Lock()
 
-    @contextlib.contextmanager
-    def small(self) -> Iterator[None]:
+    def small(self) -> AbstractAsyncContextManager[None]:
         """Answer a small question meanwhile.
+
+        Raises:
+            Refused: 503, when too many are in progress.
+        """
+        return _Small(self)
+
+    def begin_small(self) -> None:
+        """Count a small question.
 
         Raises:
             Refused: 503, when too many are in progress.
@@ -51,10 +62,10 @@ class Turns:
         if self._small >= self._limits.questions:
             raise self._busy(f"{self._small} questions in progress")
         self._small += 1
-        try:
-            yield
-        finally:
-            self._small -= 1
+
+    def end_small(self) -> None:
+        """Count a small question no more."""
+        self._small -= 1
 
     def check_big(self, cost: int) -> None:
         """Refuse a big question that would wait too long.
@@ -90,7 +101,8 @@ class Turns:
                     raise Gone
                 scope[HAS_TURN] = True
                 try:
-                    yield
+                    with _quick_turns():
+                        yield
                 finally:
                     scope[HAS_TURN] = False
         finally:
@@ -123,6 +135,33 @@ class Turns:
 
     def _busy(self, got: str) -> Refused:
         return busy(got, self._limits.retry)
+
+
+class _Small:
+    """A small question; a class, because contextlib's generators take 8 microseconds more."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    async def __aenter__(self) -> None:
+        self._turns.begin_small()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.end_small()
+
+
+@contextlib.contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Let threads change more often: a small question changes threads twice while a big one runs.
+
+    Only meanwhile, because it costs a seventh more of the processor.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def busy(got: str, retry: int) -> Refused:
