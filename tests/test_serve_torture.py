@@ -10,7 +10,7 @@ from test_serve import STAGES
 from tiny_run import Tiny
 from torture_http import Size, torture
 
-SIZE = Size(malformed=150, invented=150, seconds=2, idle=120, deadlines=False)
+SIZE = Size(malformed=150, invented=150, seconds=1.5, idle=120, deadlines=False)
 
 
 @pytest.fixture

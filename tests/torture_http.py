@@ -385,8 +385,8 @@ def _is_open(one: socket.socket) -> bool:
 def stop(server: Server, size: Size, seed: int) -> Outcome:
     """SIGTERM in the middle of a flood: the process ends within its grace."""
     outcome = Outcome(1)
-    with _flooding(server, 3, seed) as sent:
-        time.sleep(1.5)
+    with _flooding(server, 2, seed) as sent:
+        time.sleep(1)
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
