@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.asked import DIGEST, FILE, Asked
 from workflows.errors import MissingStage, RecipeError, StaleInput
+from workflows.invocation import DIGEST, FILE, Invocation
 from workflows.recipe import Recipe
 from workflows.store import INPUTS, Manifest, Store
 
@@ -64,7 +64,7 @@ def _file(store: Store, manifest: Manifest) -> Path | None:
     return (store.root / told).resolve() if told else None
 
 
-def refuse_another(store: Store, recipe: Recipe, asked: Asked) -> None:
+def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
     """Refuse to write etl over a run that another recipe file made.
 
     The same file may have been edited since, and a copy of it is no other recipe.
@@ -76,15 +76,15 @@ def refuse_another(store: Store, recipe: Recipe, asked: Asked) -> None:
         manifest = store.manifest("etl")
     except MissingStage:
         return
-    before, now = _file(store, manifest), asked.options(store.root)
-    if before is None or not now or asked.file is None or before == asked.file.resolve():
+    before, now = _file(store, manifest), invocation.options(store.root)
+    if before is None or not now or invocation.file is None or before == invocation.file.resolve():
         return
     if manifest.options.get(DIGEST) == now[DIGEST]:
         return
     name = manifest.recipe.get("name")
     same = f"also called {name!r}" if name == recipe.name else f"called {recipe.name!r}"
     raise RecipeError(
-        f"{store.root} was made by the recipe file {before}, and {asked.file} is another one, "
-        f"{same}. Give it a run of its own: `two-tower etl --recipe {asked.recipe} --run NAME`; "
+        f"{store.root} was made by the recipe file {before}, and {invocation.file} is another one, "
+        f"{same}. Give it a run of its own: `two-tower etl --recipe {invocation.recipe} --run NAME`; "
         f"or remove {store.root} first, if that run is not needed any more."
     )

@@ -28,10 +28,10 @@ import pyarrow as pa
 
 from models import atomic
 from workflows import trust
-from workflows.asked import Asked
 from workflows.changed import changes
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
+from workflows.invocation import Invocation
 from workflows.recipe import Recipe, parse
 from workflows.versions import versions
 
@@ -164,12 +164,12 @@ class Store:
 
     Args:
         root: where they lie.
-        asked: what the user typed, for the commands that messages name.
+        invocation: what the user typed, for the commands that messages name.
     """
 
-    def __init__(self, root: Path, asked: Asked | None = None) -> None:
+    def __init__(self, root: Path, invocation: Invocation | None = None) -> None:
         self.root = root
-        self.asked = asked or Asked()
+        self.invocation = invocation or Invocation()
 
     def folder(self, stage: str) -> Path:
         """Return where a stage's finished output lies (whether or not it is there)."""
@@ -196,7 +196,7 @@ class Store:
             draft = Draft(aside)
             try:
                 yield draft
-                draft.options |= self.asked.options(self.root)
+                draft.options |= self.invocation.options(self.root)
                 _sign(draft, stage, recipe, device, inputs)
                 if final.is_symlink():
                     log.warning(
@@ -223,9 +223,13 @@ class Store:
             MissingStage, StaleInput, ArtifactError: each names the command that mends it.
         """
         manifest = self.manifest(stage)
-        redo = f"Run {self.asked.command(stage)} again."
+        redo = f"Run {self.invocation.command(stage)} again."
         if manifest.parts_hash != recipe.digest(*PARTS[stage]):
-            own = f" Or take the run's own recipe: {self.asked.own}." if self.asked.own else ""
+            own = (
+                f" Or take the run's own recipe: {self.invocation.own}."
+                if self.invocation.own
+                else ""
+            )
             raise StaleInput(
                 f"{self.folder(stage)} was made from another recipe: "
                 f"{changes(PARTS[stage], manifest.recipe, recipe.to_dict())}. {redo}{own}"
@@ -264,7 +268,9 @@ class Store:
         folder = self.folder(stage)
         self._mend(stage)
         if not folder.is_dir():
-            raise MissingStage(f"{folder} is not there yet. Run {self.asked.command(stage)} first.")
+            raise MissingStage(
+                f"{folder} is not there yet. Run {self.invocation.command(stage)} first."
+            )
         try:
             if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
                 raise FileNotFoundError(errno.ENOENT, "No such file, or no regular one")
@@ -272,7 +278,7 @@ class Store:
         except (OSError, msgspec.DecodeError) as error:
             raise ArtifactError(
                 f"{folder / MANIFEST} cannot be read ({error}); the stage is half-written or "
-                f"damaged. Remove {folder} and run {self.asked.command(stage)} again."
+                f"damaged. Remove {folder} and run {self.invocation.command(stage)} again."
             ) from None
         trust.refuse_unsigned(manifest.content, manifest.signature, folder / MANIFEST)
         return manifest

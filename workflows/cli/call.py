@@ -14,8 +14,8 @@ import typer
 from workflows.cli.interrupt import interruptible
 
 if TYPE_CHECKING:
-    from workflows.asked import Asked
     from workflows.device import Device
+    from workflows.invocation import Invocation
     from workflows.recipe import Recipe
     from workflows.remembered import Remembered
     from workflows.store import Store
@@ -77,7 +77,7 @@ class Call:
                 "`similar-offers`."
             )
         if self.verb == "etl":
-            refuse_another(store, recipe, store.asked)
+            refuse_another(store, recipe, store.invocation)
         on = f", device {device.kind} ({device.why})" if device else ""
         log.info("two-tower %s: recipe %s, run %s%s", self.verb, recipe.name, store.root, on)
         return recipe, store, data
@@ -99,21 +99,23 @@ class Call:
     def _opened(self) -> tuple[Recipe, Store, Path]:
         """Return recipe, run and raw data: by the recipe that is named, else by the run's own."""
         from workflows import recipe as recipes
-        from workflows.asked import Asked
+        from workflows.invocation import Invocation
         from workflows.store import Store
 
-        asked = Asked(self.verb, self.recipe_name, self.run, tuple(self.settings or ()))
-        found = self._remembered(asked)
+        invocation = Invocation(self.verb, self.recipe_name, self.run, tuple(self.settings or ()))
+        found = self._remembered(invocation)
         if found is None:
             recipe, path = self._read()
-            store = Store(_folder(self.run or recipe.name), dataclasses.replace(asked, file=path))
+            store = Store(
+                _folder(self.run or recipe.name), dataclasses.replace(invocation, file=path)
+            )
             return recipe, store, recipes.data_folder(recipe, path)
-        store = Store(self.root(), dataclasses.replace(asked, file=found.file))
+        store = Store(self.root(), dataclasses.replace(invocation, file=found.file))
         where = str(store.folder(found.stage))
-        recipe = recipes.overridden(found.recipe, asked.settings, where=where)
+        recipe = recipes.overridden(found.recipe, invocation.settings, where=where)
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
-    def _remembered(self, asked: Asked) -> Remembered | None:
+    def _remembered(self, invocation: Invocation) -> Remembered | None:
         """Return the recipe of the run; None for a verb that is given one, or makes the run.
 
         Raises:
@@ -125,11 +127,11 @@ class Call:
 
         if self.recipe_name or self.verb in _FROM_RECIPE:
             return None
-        store = Store(self.root(), asked)
+        store = Store(self.root(), invocation)
         found = remembered.of_run(store, self.verb)
         if found is None and self.run:
             raise MissingStage(
-                f"{store.root} holds no finished stage. Run {asked.command('etl')} first, or name "
+                f"{store.root} holds no finished stage. Run {invocation.command('etl')} first, or name "
                 f"another run (in runs/: {_runs()})."
             )
         return found

@@ -1,26 +1,27 @@
-"""What the user typed, kept so that a message can name the whole command to type next."""
+"""The command line of this process, kept so that a message can name the whole next command."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
+
+from models import atomic
 
 #: Names in a manifest's options: the recipe file relative to the run's folder, and its SHA-256.
 FILE, DIGEST = "recipe_file", "recipe_sha256"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options that every verb has, as they were given; empty where they were not.
+class Invocation:
+    """The options that every verb has, as the user gave them; empty where they were not given.
 
     Attributes:
-        verb: that was called.
+        verb: name of the verb that was called.
         recipe: the name or file of the recipe, with its variant.
         run: the name or path of the run.
-        settings: of `--set`.
+        settings: the values of `--set`.
         file: the recipe's file; None where the recipe comes from no file.
     """
 
@@ -31,9 +32,9 @@ class Asked:
     file: Path | None = None
 
     def command(self, verb: str) -> str:
-        """Return how to call a verb for the same run and recipe, as one types it.
+        """Return the command that calls a verb for the same run and recipe.
 
-        `etl` takes a recipe from nowhere else, so that it always names one.
+        The command of `etl` always names a recipe, because a run has none before etl.
         """
         recipe = self.recipe or (self._shown_file() if verb == "etl" and self.run else "")
         words = ["two-tower", verb]
@@ -46,7 +47,7 @@ class Asked:
 
     @property
     def own(self) -> str:
-        """How to call this verb by the recipe that the run remembers; empty where it already is."""
+        """The command that uses the recipe stored in the run; empty if this command does already."""
         if not self.verb or not (self.recipe or self.settings):
             return ""
         return (
@@ -60,7 +61,7 @@ class Asked:
         return str(self.file) if shown.startswith("..") else shown
 
     def _with_make(self, verb: str, recipe: str) -> str:
-        """Return the same for make, whose variables cannot hold a setting with blanks or quotes."""
+        """Return the same command for make; empty if a value has blanks or quotes, which make breaks."""
         values = {"RECIPE": recipe, "RUN": self.run, "SET": " ".join(self.settings)}
         given = {name: value for name, value in values.items() if value}
         if any(sign in value for value in (recipe, self.run, *self.settings) for sign in " '\"$#"):
@@ -69,12 +70,12 @@ class Asked:
         return " ".join(["make", verb, *quoted])
 
     def options(self, root: Path) -> dict[str, str]:
-        """Return what the manifest of a stage remembers of the recipe's file.
+        """Return the path and SHA-256 of the recipe's file, for the manifest of a stage.
 
         Args:
-            root: folder of the run; the file is told relative to it, so that both may move.
+            root: folder of the run. The path is relative to it, so that both may be moved together.
         """
         if self.file is None or not self.file.is_file():
             return {}
         relative = os.path.relpath(self.file.resolve(), root.resolve())
-        return {FILE: relative, DIGEST: sha256(self.file.read_bytes()).hexdigest()}
+        return {FILE: relative, DIGEST: atomic.sha256(self.file)}
