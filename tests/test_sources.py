@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflows import list_cells
 from workflows import recipe as recipes
-from workflows import separated
 from workflows.errors import DataError
 from workflows.etl import sources
 from workflows.etl.codes import TEXT
@@ -874,7 +874,7 @@ def test_text_is_split_at_the_literal_separator(
 )
 def test_lists_of_any_length_stay_in_their_rows(lists: list[list[str] | None]) -> None:
     column = pa.chunked_array([[None if x is None else "|".join(x) for x in lists]], pa.string())
-    found = separated.lists(column, "|", Place("x.csv", "tags")).to_pylist()
+    found = list_cells.lists(column, "|", Place("x.csv", "tags")).to_pylist()
     assert found == [None if x is None else [part for part in x if part] for x in lists]
 
 

@@ -21,7 +21,7 @@ from models.config import IndexConfig
 from models.effort import recalls, tuned
 from models.exact import search
 from models.retriever import Floats, Queries, Ragged
-from workflows import handed_columns, raw_rows
+from workflows import raw_columns, raw_rows
 from workflows.catalogue import Catalogue, IndexFiles, Searched, vectors_of
 from workflows.device import Device
 from workflows.embedding import RawTower
@@ -192,7 +192,7 @@ def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
     tower = RawTower.open(store.folder("export") / "item_tower_raw")
     missing = [c for c in tower.inputs if c not in items.column_names]
     if missing:
-        source = handed_columns.derived(missing[0], recipe)
+        source = raw_columns.derived(missing[0], recipe)
         raise DataError(
             f"{add}: there is no column {missing[0]!r}{source}, which the item tower takes. Where "
             "it is not known of an item, leave its cell empty."

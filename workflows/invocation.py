@@ -47,7 +47,7 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The command that uses the recipe stored in the run; empty if this command does already."""
+        """The command that uses the run's own recipe; empty if this command does so already."""
         if not self.verb or not (self.recipe or self.settings):
             return ""
         return (
@@ -61,7 +61,7 @@ class Invocation:
         return str(self.file) if shown.startswith("..") else shown
 
     def _with_make(self, verb: str, recipe: str) -> str:
-        """Return the same command for make; empty if a value has blanks or quotes, which make breaks."""
+        """Return the command for make; empty if a value has blanks or quotes, which make breaks."""
         values = {"RECIPE": recipe, "RUN": self.run, "SET": " ".join(self.settings)}
         given = {name: value for name, value in values.items() if value}
         if any(sign in value for value in (recipe, self.run, *self.settings) for sign in " '\"$#"):

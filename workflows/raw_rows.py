@@ -1,7 +1,7 @@
 """Rows of raw values that somebody hands in: files of users and items, typed as the recipe says.
 
 They are the features as the towers take them, after all joins and derived columns. A value becomes
-what etl would have made of it (values.py, separated.py, spelling.py).
+what etl would have made of it (values.py, list_cells.py, spelling.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from workflows import handed_columns, separated, spelling
+from workflows import list_cells, raw_columns, spelling
 from workflows.embedding import NUMBERS, TEXTS
 from workflows.errors import DataError
 from workflows.recipe import Recipe
@@ -47,7 +47,7 @@ def read(
     table = _read(path)
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
-    table = handed_columns.chosen(table, recipe, key, columns, str(path))
+    table = raw_columns.chosen(table, recipe, key, columns, str(path))
     table = as_told(table, recipe, str(path), known)
     _refuse_bad_ids(table[key], key, path)
     return table
@@ -71,11 +71,11 @@ def as_told(table: pa.Table, recipe: Recipe, place: str, known: Known | None = N
     for name in table.column_names:
         column, at = table[name], Place(place, name)
         if name in history:
-            columns[name] = separated.lists(_present(column), BETWEEN, at)
+            columns[name] = list_cells.lists(_present(column), BETWEEN, at)
             continue
         feature = recipe.features[name]
         if feature.kind in ("categories", "weights"):
-            lists = separated.lists(_present(column, nulls), feature.separator, at, all_parts=True)
+            lists = list_cells.lists(_present(column, nulls), feature.separator, at, all_parts=True)
             columns[name] = lists if feature.kind == "categories" else _numbers(lists, at)
         elif feature.kind == "number":
             columns[name] = as_numbers(column, pa.float32(), at, nulls)
@@ -88,7 +88,7 @@ def as_told(table: pa.Table, recipe: Recipe, place: str, known: Known | None = N
                 at = Place(place, weights)
                 columns[name], columns[weights] = _together(column, columns[weights], at)
             else:
-                columns[name] = pa.chunked_array([separated.without_gaps(column.combine_chunks())])
+                columns[name] = pa.chunked_array([list_cells.without_gaps(column.combine_chunks())])
     return as_trained(pa.table(columns), recipe, known)
 
 
@@ -111,7 +111,7 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
         elif kind == TEXTS and known:
             lists = column.combine_chunks()
             values = _spelt(lists.flatten(), history.get(name, name), known)
-            column = pa.chunked_array([separated.relisted(lists, values)])
+            column = pa.chunked_array([list_cells.relisted(lists, values)])
         table = table.set_column(number, name, column)
     return table
 
@@ -235,7 +235,7 @@ def _together(
         DataError: a row has another number of weights than of values.
     """
     one, other = values.combine_chunks(), weights.combine_chunks()
-    one, other = separated.aligned(one, other)
+    one, other = list_cells.aligned(one, other)
     n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (one, other))
     row = pc.index(pc.and_(pc.not_equal(n, m), pc.is_valid(other)), True).as_py()
     if row >= 0:

@@ -1,4 +1,4 @@
-"""What every verb is called with: a verb is a function of a `Call`, and of options of its own."""
+"""The options that all verbs share: a verb is a function of a `Call` and of its own options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workflows.device import Device
     from workflows.invocation import Invocation
     from workflows.recipe import Recipe
-    from workflows.remembered import Remembered
+    from workflows.run_recipe import RunRecipe
     from workflows.store import Store
 
 
@@ -48,11 +48,11 @@ class Call:
         typer.Option("--set", help="Override a recipe field: train.epochs=3. May be repeated."),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    #: Which verb it is; empty for a process that calls several.
+    #: The verb that is called; empty for a process that calls several.
     verb: str = ""
 
     def device(self) -> Device:
-        """Decide the device of this process. Before anything heavy is imported."""
+        """Decide the device of this process, before anything heavy is imported."""
         from workflows import device
 
         requested = None if self.device_name == "auto" else self.device_name
@@ -68,7 +68,7 @@ class Call:
             offers: whether the verb knows what to do with models of offers.
         """
         from workflows.errors import RecipeError
-        from workflows.remembered import refuse_another
+        from workflows.run_recipe import refuse_another
 
         recipe, store, data = self._opened()
         if recipe.offers and not offers:
@@ -103,7 +103,7 @@ class Call:
         from workflows.store import Store
 
         invocation = Invocation(self.verb, self.recipe_name, self.run, tuple(self.settings or ()))
-        found = self._remembered(invocation)
+        found = self._run_recipe(invocation)
         if found is None:
             recipe, path = self._read()
             store = Store(
@@ -115,24 +115,24 @@ class Call:
         recipe = recipes.overridden(found.recipe, invocation.settings, where=where)
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
-    def _remembered(self, invocation: Invocation) -> Remembered | None:
-        """Return the recipe of the run; None for a verb that is given one, or makes the run.
+    def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:
+        """Return the recipe of the run; None for a verb that takes a recipe or makes the run.
 
         Raises:
             MissingStage: the run that is named is not there.
         """
-        from workflows import remembered
+        from workflows import run_recipe
         from workflows.errors import MissingStage
         from workflows.store import Store
 
         if self.recipe_name or self.verb in _FROM_RECIPE:
             return None
         store = Store(self.root(), invocation)
-        found = remembered.of_run(store, self.verb)
+        found = run_recipe.of_run(store, self.verb)
         if found is None and self.run:
             raise MissingStage(
-                f"{store.root} holds no finished stage. Run {invocation.command('etl')} first, or name "
-                f"another run (in runs/: {_runs()})."
+                f"{store.root} holds no finished stage. Run {invocation.command('etl')} first, or "
+                f"name another run (in runs/: {_runs()})."
             )
         return found
 
@@ -146,7 +146,7 @@ class Call:
             known = ", ".join(recipes.known_names())
             or_run = "" if self.verb in _FROM_RECIPE else f", or --run (in runs/: {_runs()})"
             raise RecipeError(
-                f"{self.verb or 'two-tower'} is not told what to work on. Give --recipe with a "
+                f"{self.verb or 'two-tower'} does not know what to work on. Give --recipe with a "
                 f"name ({known}) or a .yaml file{or_run}."
             )
         name, _, variant = named.partition(":")

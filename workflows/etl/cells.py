@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows import separated
+from workflows import list_cells
 from workflows.errors import DataError
 from workflows.etl import codes
 from workflows.etl.times import Times
@@ -162,14 +162,14 @@ def _lists(
     """Return lists of text; text is split once for each distinct one."""
     if not codes.is_text(column.type) or _is_varied(column):
         column = plain(column, place)
-        return separated.lists(column, feature.separator, place, all_parts=all_parts)
+        return list_cells.lists(column, feature.separator, place, all_parts=all_parts)
     try:
         return codes.each(
             column,
-            lambda texts: separated.lists(texts, feature.separator, place, all_parts=all_parts),
+            lambda texts: list_cells.lists(texts, feature.separator, place, all_parts=all_parts),
         )
     except DataError:  # name the row
-        return separated.lists(plain(column, place), feature.separator, place, all_parts=all_parts)
+        return list_cells.lists(plain(column, place), feature.separator, place, all_parts=all_parts)
 
 
 def _is_varied(column: pa.ChunkedArray) -> bool:
@@ -191,7 +191,7 @@ def _weights_of(column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.C
     column = plain(column, place)
     if feature.separator is None or not pa.types.is_string(column.type):
         return column
-    return separated.lists(column, feature.separator, place, all_parts=True)
+    return list_cells.lists(column, feature.separator, place, all_parts=True)
 
 
 def _together(
@@ -207,7 +207,7 @@ def _together(
     kind = weights.type
     of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
     lists = weights if of_text else parsed(weights, pa.list_(pa.float32()), place)
-    one, other = separated.aligned(values.combine_chunks(), lists.combine_chunks())
+    one, other = list_cells.aligned(values.combine_chunks(), lists.combine_chunks())
     made = pa.chunked_array([one])
     numbers = _weights(pa.chunked_array([other]), place)
     _refuse_unlike(made, numbers, place)

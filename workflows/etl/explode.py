@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows import separated
+from workflows import list_cells
 from workflows.errors import DataError
 from workflows.etl.cells import is_list
 from workflows.etl.partitioned import RowFile
@@ -106,14 +106,14 @@ class Exploded:
 
     def _parts(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return text as lists: split at the separator, or read as lists in brackets."""
-        if self._separator is None and not separated.are_in_brackets(column):
+        if self._separator is None and not list_cells.are_in_brackets(column):
             raise DataError(
                 f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
                 "`explode:` can take it apart."
             )
         # where lists are taken apart together, a part without text keeps its place
         together = len(self._columns) > 1
-        return separated.lists(column, self._separator, place, all_parts=together)
+        return list_cells.lists(column, self._separator, place, all_parts=together)
 
     def _lengths(self, lists: dict[str, pa.ChunkedArray], before: int) -> np.ndarray:
         """Return the number of values of each row, int64 [n]."""

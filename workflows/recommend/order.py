@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from workflows import handed_columns, raw_rows, spelling
+from workflows import raw_columns, raw_rows, spelling
 from workflows.catalogue import split_rule
 from workflows.errors import DataError
 from workflows.exported import Export, Wish
@@ -98,13 +98,13 @@ def _tell_missing(
     strangers = int((export.rows_of_users(users) < 0).sum())
     if strangers:
         among = f"{strangers:,} of {len(users):,} users, who are in no table"
-        handed_columns.tell_missing(given, inputs, recipe, str(file), among=among)
+        raw_columns.warn_of_missing(given, inputs, recipe, str(file), among=among)
         return
     for step in recipe.derive:
         if step.of in given and step.to in inputs and step.to not in given:
             log.warning(
                 "%s gives %r, but not %r%s: that stays as it is in the table of users",
-                *(file, step.of, step.to, handed_columns.derived(step.to, recipe)),
+                *(file, step.of, step.to, raw_columns.derived(step.to, recipe)),
             )
 
 
@@ -155,7 +155,7 @@ def _tell_unknown(deny: Sequence[str], export: Export) -> None:
 
 def _known(path: Path, export: Export) -> tuple[str, ...]:
     key = export.recipe.item_id
-    raw = handed_columns.raw_names(export.recipe, [key]).get(key, [])
+    raw = raw_columns.raw_names(export.recipe, [key]).get(key, [])
     ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())
     ids = spelling.like(ids, export.item_ids)
     known = export.catalogue.find(ids) >= 0

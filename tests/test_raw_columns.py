@@ -9,7 +9,7 @@ import pytest
 from world import RECIPE, World
 
 from workflows.errors import DataError
-from workflows.handed_columns import chosen, derived, tell_missing
+from workflows.raw_columns import chosen, derived, warn_of_missing
 from workflows.recipe import Recipe
 
 DERIVE = """
@@ -60,8 +60,8 @@ def test_an_id_column_of_another_name_is_found_out(recipe):
 
 def test_inputs_that_are_not_given_are_named_with_what_they_are_made_of(recipe, caplog):
     with caplog.at_level(logging.WARNING):
-        tell_missing(["age"], ["age", "city", "group"], recipe, "new.csv", among="all 3 users")
-        tell_missing(["age"], ["age"], recipe, "new.csv", among="all 3 users")
+        warn_of_missing(["age"], ["age", "city", "group"], recipe, "new.csv", among="all 3 users")
+        warn_of_missing(["age"], ["age"], recipe, "new.csv", among="all 3 users")
     (record,) = caplog.records
     assert record.getMessage() == (
         "new.csv does not give 2 inputs of the tower, which count as missing for all 3 users: "

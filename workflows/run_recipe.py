@@ -1,4 +1,4 @@
-"""The recipe that a run remembers: verbs after etl work by it, unless they are told another one."""
+"""The recipe that a run was made with: verbs after etl use it unless they are given another one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from workflows.invocation import DIGEST, FILE, Invocation
 from workflows.recipe import Recipe
 from workflows.store import INPUTS, Manifest, Store
 
-#: What asks an export.
+#: Verbs that read an export.
 _OF_EXPORT = ("recommend", "similar-items", "audience", "similar-offers", "serve", "load", "triton")
 
 
 @dataclass(frozen=True)
-class Remembered:
+class RunRecipe:
     """The recipe of a finished stage.
 
     Attributes:
-        stage: whose manifest holds it.
-        recipe: with the settings that the stage was made with.
-        file: the recipe's file as it lay then; None where that is not known.
+        stage: the stage whose manifest holds it.
+        recipe: the recipe, with the settings that the stage was made with.
+        file: path of the recipe's file at that time; None where it is not known.
     """
 
     stage: str
@@ -29,7 +29,7 @@ class Remembered:
     file: Path | None
 
 
-def of_run(store: Store, verb: str) -> Remembered | None:
+def of_run(store: Store, verb: str) -> RunRecipe | None:
     """Return the recipe of the newest stage that a verb reads; None if none is there.
 
     Raises:
@@ -44,10 +44,10 @@ def of_run(store: Store, verb: str) -> Remembered | None:
         try:
             store.read(stage, recipe, deep=False)
         except StaleInput:
-            if stage == "index":  # an index of an earlier export is left aside by who reads it
+            if stage == "index":  # its readers ignore an index of an earlier export
                 continue
             raise
-        return Remembered(stage, recipe, _file(store, manifest))
+        return RunRecipe(stage, recipe, _file(store, manifest))
     return None
 
 
@@ -60,8 +60,8 @@ def _newest_first(verb: str) -> tuple[str, ...]:
 
 
 def _file(store: Store, manifest: Manifest) -> Path | None:
-    told = manifest.options.get(FILE)
-    return (store.root / told).resolve() if told else None
+    stored = manifest.options.get(FILE)
+    return (store.root / stored).resolve() if stored else None
 
 
 def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
@@ -70,7 +70,7 @@ def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None
     The same file may have been edited since, and a copy of it is no other recipe.
 
     Raises:
-        RecipeError: it names both files.
+        RecipeError: another file made the run; the message names both.
     """
     try:
         manifest = store.manifest("etl")
@@ -84,7 +84,7 @@ def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None
     name = manifest.recipe.get("name")
     same = f"also called {name!r}" if name == recipe.name else f"called {recipe.name!r}"
     raise RecipeError(
-        f"{store.root} was made by the recipe file {before}, and {invocation.file} is another one, "
-        f"{same}. Give it a run of its own: `two-tower etl --recipe {invocation.recipe} --run NAME`; "
-        f"or remove {store.root} first, if that run is not needed any more."
+        f"{store.root} was made by the recipe file {before}, and {invocation.file} is another "
+        f"one, {same}. Give it a run of its own: `two-tower etl --recipe {invocation.recipe} --run "
+        f"NAME`; or remove {store.root} first, if that run is not needed any more."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from workflows import remembered
+from workflows import run_recipe
 from workflows.cli import Call, main
 from workflows.device import Device
 from workflows.errors import MissingStage, RecipeError, StaleInput
@@ -228,6 +228,6 @@ def test_a_manifest_that_names_no_file_is_nobodys(here: World) -> None:
     with Store(RUN).write("etl", here.recipe(), CPU):
         pass
     assert json.loads((RUN / "etl" / "manifest.json").read_bytes())["options"] == {}
-    found = remembered.of_run(Store(RUN), "train")
-    assert found == remembered.Remembered("etl", here.recipe(), None)
+    found = run_recipe.of_run(Store(RUN), "train")
+    assert found == run_recipe.RunRecipe("etl", here.recipe(), None)
     make("etl", recipe="raw/tiny.yaml")

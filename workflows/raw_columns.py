@@ -65,7 +65,7 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
-def tell_missing(
+def warn_of_missing(
     given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
 ) -> None:
     """Warn of inputs of a tower that a file does not give.
