@@ -18,11 +18,11 @@ from test_serve import JSON_TYPE, STAGES, current, names
 from tiny_run import Run, Tiny
 
 from workflows.serve.app import build
+from workflows.serve.back_pressure import Turns
 from workflows.serve.current import Current
 from workflows.serve.limits import Limits
 from workflows.serve.listening import names_of
 from workflows.serve.served import Served
-from workflows.serve.turns import Turns
 from workflows.serve.wire import MANY, Refused
 
 MAX_LEN = 4  # of a history: tiny_run's recipe

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from workflows import recipe as recipes
 from workflows.errors import DataError, RecipeError
-from workflows.etl import formats, sources
+from workflows.etl import sources, time_formats
 from workflows.recipe import Recipe
 
 UTC = dt.timezone.utc
@@ -110,7 +110,7 @@ def test_numbers_of_parquet_may_be_dates(tmp_path: Path) -> None:
 def test_what_is_not_of_the_form_is_named_with_its_row(
     tmp_path: Path, form: str, cell: str
 ) -> None:
-    good = formats.example(formats.NAMED.get(form, form))
+    good = time_formats.example(time_formats.NAMED.get(form, form))
     with pytest.raises(DataError) as caught:
         read(tmp_path, [good, cell], format=form)
     said = str(caught.value)
@@ -127,7 +127,7 @@ def test_forms_are_read_as_python_reads_them(when: dt.datetime) -> None:
             continue  # C's strftime writes no leading zeros
         if when.year < 1000:
             continue
-        (found,) = formats.seconds(pa.chunked_array([[text]]), form).to_pylist()
+        (found,) = time_formats.seconds(pa.chunked_array([[text]]), form).to_pylist()
         assert found == int((when - dt.datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.trial import Trial
-from workflows.draw import drawn
 from workflows.errors import StaleInput
+from workflows.pair_hash import pair_hash
 from workflows.prepared import Prepared
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,10 @@ def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt
             found < 0, -1, _renumbered(mine[key], theirs[key])[np.maximum(found, -1)]
         )
     both = (rows_of["user"] >= 0) & (rows_of["item"] >= 0)
-    numbers = drawn(rows_of["user"][both], rows_of["item"][both], seed=0)
+    numbers = pair_hash(rows_of["user"][both], rows_of["item"][both], seed=0)
     if not timed or rows.times is None:
         return numbers
-    return drawn(numbers, rows.times[both], seed=0)
+    return pair_hash(numbers, rows.times[both], seed=0)
 
 
 def _renumbered(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

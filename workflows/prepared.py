@@ -15,7 +15,7 @@ from models.config import EvaluateConfig
 from models.retriever import Interactions, Ragged, joined
 from models.trial import Trial, trial
 from workflows import statistics, vocabulary
-from workflows.draw import drawn
+from workflows.pair_hash import pair_hash
 from workflows.recipe import Recipe
 from workflows.statistics import NumberFact
 from workflows.store import Store
@@ -97,7 +97,7 @@ class Prepared:
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history.
 
-        Where the data has no time, histories are in an order drawn at random, and so their end is a
+        Where the data has no time, histories are in a random order, and so their end is a
         sample; it is the order that etl takes.
         """
         rows = self._as_written(*parts)
@@ -105,7 +105,7 @@ class Prepared:
         if rows.times is not None:
             order = np.argsort(rows.times, kind="stable")
         elif history := self.recipe.history:
-            order = np.argsort(drawn(rows.users, rows.items, seed=history.seed), kind="stable")
+            order = np.argsort(pair_hash(rows.users, rows.items, seed=history.seed), kind="stable")
         return replace(
             rows,
             users=rows.users[order],

@@ -28,11 +28,11 @@ import pyarrow as pa
 
 from models import atomic
 from workflows import trust
-from workflows.changed import changes
 from workflows.device import Device
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
 from workflows.invocation import Invocation
 from workflows.recipe import Recipe, parse
+from workflows.recipe.changes import changes
 from workflows.versions import versions
 
 log = logging.getLogger(__name__)

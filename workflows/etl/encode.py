@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from workflows.device import Device
-from workflows.draw import drawn
 from workflows.etl import codes, graph, ops, split
 from workflows.etl.graph import Fitted
 from workflows.etl.history import Happened, Histories, Latest, Past
@@ -29,6 +28,7 @@ from workflows.etl.seen import Seen
 from workflows.etl.tables import Table
 from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers
+from workflows.pair_hash import pair_hash
 from workflows.recipe import Recipe
 from workflows.vocabulary import FIRST_OOV
 
@@ -286,7 +286,7 @@ class _Writer:
             times = table[recipe.time].to_numpy()
         else:
             items = item_rows[codes.numbers(table[recipe.item_id])]
-            times = drawn(users, items, seed=recipe.history.seed)
+            times = pair_hash(users, items, seed=recipe.history.seed)
         return Past(users, times, encoded, happened.kinds if happened else None)
 
 

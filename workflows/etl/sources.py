@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workflows.errors import DataError
-from workflows.etl import aliccp, codes, files, oddities, partitioned, snapshots, spelt
+from workflows.etl import aliccp, canonical, codes, files, oddities, partitioned, snapshots
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
 from workflows.etl.columnar import ParquetFile
@@ -206,7 +206,7 @@ class _File:
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
         empty = self.file.empty if isinstance(self.file, Exploded) else 0
         notes = () if isinstance(self.file, Skeleton) else tuple(self.file.notes)
-        table = spelt.settled(self.recipe, self.file.path, growing.table())
+        table = canonical.settled(self.recipe, self.file.path, growing.table())
         return _Chunk(rows, table, np.concatenate(skipped), empty, notes)
 
 
@@ -312,7 +312,7 @@ def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
     texts = snapshots.wide(table, long, wanted, lambda row: raw.place(name, row))
     path = Path(f"{raw.files[name][0]}, after `long:`")
     cells = Cells(recipe, path, source.nulls)
-    made = spelt.settled(recipe, path, cells.canonical(texts))
+    made = canonical.settled(recipe, path, cells.canonical(texts))
     cells.finish()
     raw.tables[name] = pa.table({column: codes.one(made[column]) for column in made.column_names})
     raw.shaped[name] = ", after `long:`"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.errors import DataError
-from workflows.etl import codes, formats
+from workflows.etl import codes, time_formats
 from workflows.recipe import Feature
 from workflows.values import Place, bad_cell, parsed, plain
 
@@ -114,12 +114,12 @@ class Times:
         try:
             return pc.cast(iso(text), self._written, safe=False)
         except pa.ArrowInvalid:
-            row = formats.first_bad(iso(text), self._written)
+            row = time_formats.first_bad(iso(text), self._written)
         told = _ISO if self._written.tz is None else _ISO_ZONE
         is_first = place.before + row == self._first
         expected = f"Expected {told}{'' if is_first else ', as in the first row'}."
         value = text[row].as_py()
-        like = formats.likely(value)
+        like = time_formats.likely(value)
         if is_first and like:
             forms = " or to ".join(repr(form) for form in like)
             expected += f" Set features.{place.column}.format to {forms} if that is what it means."
@@ -231,8 +231,8 @@ def cure(column: str, *numbers: float) -> str:
         column: of the times.
         numbers: some of them.
     """
-    for form in formats.OF_DIGITS:
-        if all(formats.fits(number, form) for number in numbers):
+    for form in time_formats.OF_DIGITS:
+        if all(time_formats.fits(number, form) for number in numbers):
             name = "yyyymmdd" if form == "%Y%m%d" else repr(form)
             return (
                 f"They look like dates written {form}: set features.{column}.format to {name}. "
@@ -266,10 +266,10 @@ def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
     """Return seconds of times that are written in a form of their own."""
-    pattern = formats.NAMED.get(form, form)
-    if form in formats.NAMED:  # a column of numbers with gaps is written as 20200913.0
+    pattern = time_formats.NAMED.get(form, form)
+    if form in time_formats.NAMED:  # a column of numbers with gaps is written as 20200913.0
         text = pc.replace_substring_regex(text, pattern=r"\.0*$", replacement="")
-    found = formats.seconds(text, pattern)
+    found = time_formats.seconds(text, pattern)
     bad = pc.index(pc.and_(pc.is_null(found), pc.is_valid(text)), True).as_py()
     if bad >= 0:
         raise bad_cell(
@@ -277,8 +277,8 @@ def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArra
             bad,
             text[bad].as_py(),
             "is no such time.",
-            f"Expected {formats.example(pattern)!r} or the like, by features.{place.column}.format "
-            f"({form}).",
+            f"Expected {time_formats.example(pattern)!r} or another time in the form {form!r} of "
+            f"features.{place.column}.format.",
         )
     return found
 

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report, exists, shown
-from workflows.sheet import Column, Sheet
+from workflows.terminal_table import Column, TerminalTable
 
 #: How many of the other models stand in a line of another protocol.
 _OTHERS = 3
@@ -72,7 +72,9 @@ def _sorted(
     return sorted(models, key=lambda model: -means[model] if exists(means[model]) else math.inf)
 
 
-def _comparison(report: Report, ks: Sequence[int], models: Sequence[str], ours: str) -> Sheet:
+def _comparison(
+    report: Report, ks: Sequence[int], models: Sequence[str], ours: str
+) -> TerminalTable:
     first = ks[0]
     by = f"recall@{first}"
     figures, pairs = report.headline.metrics, report.differences.metrics
@@ -92,7 +94,7 @@ def _comparison(report: Report, ks: Sequence[int], models: Sequence[str], ours: 
     shares = [shown(report.catalogue[model].get(f"coverage@{first}"), ".3f") for model in models]
     columns.append(Column(f"coverage\n@{first}", shares))
     names = [_name(report, model) for model in models]
-    return Sheet("model, parameters chosen on valid", names, columns)
+    return TerminalTable("model, parameters chosen on valid", names, columns)
 
 
 def _name(report: Report, model: str) -> str:
@@ -139,7 +141,7 @@ def _asked_by_row(report: Report) -> list[Block]:
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 
-def _rows(report: Report, ks: Sequence[int]) -> Sheet:
+def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
     """Return the top-k accuracy of each model in the rows of test and train, side by side."""
     names: list[str] = []
     figures: list[Mapping[str, Figure] | None] = []
@@ -153,7 +155,7 @@ def _rows(report: Report, ks: Sequence[int]) -> Sheet:
         Column(f"top {k}", [_with_error(f[f"recall@{k}"]) if f else "" for f in figures])
         for k in ks
     ]
-    return Sheet("share of rows ± standard error", names, columns)
+    return TerminalTable("share of rows ± standard error", names, columns)
 
 
 def _with_error(figure: Figure) -> str:
@@ -161,7 +163,7 @@ def _with_error(figure: Figure) -> str:
     return shown(figure.mean, ".4f") + (f" ± {error:.4f}" if exists(error) else "")
 
 
-def _segments(report: Report, models: Sequence[str], by: str) -> Sheet:
+def _segments(report: Report, models: Sequence[str], by: str) -> TerminalTable:
     blocks = report.segments.values()
     columns = [
         Column("users", [f"{block.users:,}" for block in blocks]),
@@ -170,4 +172,4 @@ def _segments(report: Report, models: Sequence[str], by: str) -> Sheet:
     for model in models:
         cells = [shown(block.metrics[model][by].mean, ".4f") for block in blocks]
         columns.append(Column(model.replace("-", "-\n"), cells))
-    return Sheet(f"{by}\nby segment", list(report.segments), columns)
+    return TerminalTable(f"{by}\nby segment", list(report.segments), columns)

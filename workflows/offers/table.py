@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from workflows.offers.evaluate import OffersReport, Score
-from workflows.sheet import Column, Sheet
+from workflows.terminal_table import Column, TerminalTable
 
 
 def tables(report: OffersReport) -> list[RenderableType]:
@@ -39,7 +39,7 @@ def bounds(score: Score) -> str:
     return f"{score.low} < positives <= {score.high}"
 
 
-def _table(band: str, scores: list[Score]) -> Sheet:
+def _table(band: str, scores: list[Score]) -> TerminalTable:
     cells = {(score.model, score.task): score for score in scores}
     models = list(dict.fromkeys(score.model for score in scores))
     columns = []
@@ -49,4 +49,4 @@ def _table(band: str, scores: list[Score]) -> Sheet:
         found = [cells[model, task].wauc for model in models]
         figures = ["-" if wauc is None else f"{wauc:.3f}" for wauc in found]
         columns.append(Column(f"{task}\n({of.offers}{left_out})", figures))
-    return Sheet("model", models, columns, title=f"{band}: offers with {bounds(scores[0])}")
+    return TerminalTable("model", models, columns, title=f"{band}: offers with {bounds(scores[0])}")

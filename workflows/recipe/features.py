@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from models.config import Buckets, Length, NonNegative, Part, Positive
-from workflows.recipe import forms
+from workflows.recipe import time_formats
 
 
 class VocabularyRule(Part, frozen=True):
@@ -83,7 +83,7 @@ class Feature(Part, frozen=True):
         if self.unit and self.format:
             raise ValueError("a time has either a unit or a format")
         if self.format:
-            forms.check(self.format)
+            time_formats.check(self.format)
 
     @property
     def encoded(self) -> bool:

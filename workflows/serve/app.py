@@ -19,7 +19,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from workflows.errors import DataError, TwoTowerError
 from workflows.exported import Wish
 from workflows.serve import faults, web
-from workflows.serve.big import (
+from workflows.serve.back_pressure import HAS_TURN, Turns, busy
+from workflows.serve.batching import Together
+from workflows.serve.current import Current
+from workflows.serve.guard import Guard
+from workflows.serve.limits import LIMITS, Limits
+from workflows.serve.long_answers import (
     Long,
     Pieces,
     check_lists,
@@ -28,13 +33,8 @@ from workflows.serve.big import (
     cost_of_rows,
     listed,
 )
-from workflows.serve.current import Current
-from workflows.serve.guard import Guard
-from workflows.serve.limits import LIMITS, Limits
 from workflows.serve.observe import Figures, Observer
 from workflows.serve.served import Served
-from workflows.serve.together import Together
-from workflows.serve.turns import HAS_TURN, Turns, busy
 from workflows.serve.wire import (
     Asked,
     Asker,

@@ -10,8 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflows.serve import faults, web
+from workflows.serve.back_pressure import Gone, Turns
 from workflows.serve.limits import Limits
-from workflows.serve.turns import Gone, Turns
 from workflows.serve.wire import Refused, fault
 
 #: Paths that need no key: they tell nothing of users.

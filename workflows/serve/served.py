@@ -16,7 +16,7 @@ from workflows.errors import ArtifactError, DataError, StaleInput
 from workflows.exported import Export, Wish
 from workflows.raw_rows import as_trained
 from workflows.recipe import Recipe
-from workflows.serve.told import table_of
+from workflows.serve.raw_values import table_of
 from workflows.serve.wire import (
     Asker,
     Fault,

@@ -20,9 +20,9 @@ from starlette.types import Receive, Scope, Send
 
 from workflows.exported import Wish
 from workflows.serve import faults
+from workflows.serve.back_pressure import Gone, Turns
 from workflows.serve.limits import Limits
 from workflows.serve.served import Served
-from workflows.serve.turns import Gone, Turns
 from workflows.serve.wire import Asker, Features, Refused, UserList, fault
 
 #: Runs what takes processor time in a thread.

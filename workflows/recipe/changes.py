@@ -1,4 +1,4 @@
-"""What has changed between two recipes, told field by field."""
+"""The differences between two recipes, field by field."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-#: How many fields a message tells, and how many signs of a value.
-_TOLD, _WIDTH = 4, 60
+#: How many fields a message names, and how many characters of a value it shows.
+_NAMED, _WIDTH = 4, 60
 
 
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any
     Two versions of this package may write one recipe in two ways, and then no value differs.
 
     Args:
-        parts: of the recipe that count, such as `train` or `evaluate.ks`.
+        parts: paths of the recipe's parts that count, such as `train` or `evaluate.ks`.
         then, now: the recipes as plain data.
     """
     found = [
@@ -27,8 +27,8 @@ def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any
     ]
     if not found:
         return "another version of this package read it"
-    more = f", and {len(found) - _TOLD} more fields" if len(found) > _TOLD else ""
-    return "; ".join(found[:_TOLD]) + more
+    more = f", and {len(found) - _NAMED} more fields" if len(found) > _NAMED else ""
+    return "; ".join(found[:_NAMED]) + more
 
 
 def _differences(path: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

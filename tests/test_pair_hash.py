@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workflows.draw import drawn
+from workflows.pair_hash import pair_hash
 
 
 def splitmix64(state: int) -> int:
@@ -19,7 +19,7 @@ def splitmix64(state: int) -> int:
 def test_numbers_are_those_of_splitmix64() -> None:
     assert splitmix64(0) == 0xE220A8397B1DCDAF  # published: the first number of seed 0
     users, items = np.array([0, 5, -2], np.int32), np.array([7, -1, 3], np.int32)
-    found = drawn(users, items, seed=4)
+    found = pair_hash(users, items, seed=4)
     mask = (1 << 64) - 1
     expected = [
         splitmix64(splitmix64(splitmix64(4) ^ (int(u) & mask)) ^ (int(i) & mask)) >> 1
@@ -30,12 +30,12 @@ def test_numbers_are_those_of_splitmix64() -> None:
 
 def test_each_pair_has_its_own_number_whatever_stands_beside_it() -> None:
     users, items = np.repeat(np.arange(50), 40), np.tile(np.arange(40), 50)
-    found = drawn(users, items, seed=1)
+    found = pair_hash(users, items, seed=1)
     assert len(set(found.tolist())) == 2000
     some = np.random.default_rng(1).permutation(2000)[:300]
-    assert (drawn(users[some], items[some], seed=1) == found[some]).all()
-    assert (drawn(users, items, seed=2) != found).all()
-    assert not len(drawn(users[:0], items[:0], seed=1))
+    assert (pair_hash(users[some], items[some], seed=1) == found[some]).all()
+    assert (pair_hash(users, items, seed=2) != found).all()
+    assert not len(pair_hash(users[:0], items[:0], seed=1))
     # as many of each user's lowest half as chance says: items are not in one order for all
     low = found.reshape(50, 40) < np.median(found)
     assert 15 < low.sum(axis=0).min() <= low.sum(axis=0).max() < 35

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.recipe.forms import DIRECTIVES, MONTHS, NAMED, words
+from workflows.recipe.time_formats import DIRECTIVES, MONTHS, NAMED, words
 
 __all__ = ["NAMED", "OF_DIGITS", "example", "first_bad", "fits", "likely", "seconds"]
 

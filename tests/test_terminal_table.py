@@ -1,4 +1,4 @@
-"""Sheet: every figure stands whole in one table or the next, at any width."""
+"""TerminalTable: every figure stands whole in one table or the next, at any width."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from workflows.sheet import Column, Sheet
+from workflows.terminal_table import Column, TerminalTable
 
 NAMES = ["two-tower", "a-model-with-a-rather-long-name of many words\n  alpha 0.25, beta 128"]
-SHEET = Sheet(
+SHEET = TerminalTable(
     "model",
     NAMES,
     [
@@ -21,7 +21,7 @@ SHEET = Sheet(
 )
 
 
-def shown(sheet: Sheet, width: int) -> list[str]:
+def shown(sheet: TerminalTable, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(sheet)
     return console.export_text().splitlines()
@@ -47,7 +47,9 @@ def test_one_table_where_there_is_room_and_more_where_there_is_not():
 
 
 def test_a_row_keeps_its_figures():
-    sheet = Sheet("m", ["one", "two"], [Column(f"c{i}", [f"1.{i}", f"2.{i}"]) for i in range(30)])
+    sheet = TerminalTable(
+        "m", ["one", "two"], [Column(f"c{i}", [f"1.{i}", f"2.{i}"]) for i in range(30)]
+    )
     for width in (30, 70):
         found = {name: [] for name in ("one", "two")}
         for line in shown(sheet, width):
@@ -61,7 +63,7 @@ def test_a_row_keeps_its_figures():
 
 
 def test_a_title_stands_above_the_first_table_only():
-    sheet = Sheet(
+    sheet = TerminalTable(
         "m", ["one"], [Column(f"c{i}", ["0.123"]) for i in range(20)], title="all: [0, 3]"
     )
     text = "\n".join(shown(sheet, 60))
@@ -70,4 +72,4 @@ def test_a_title_stands_above_the_first_table_only():
 
 
 def test_without_columns_the_names_stand_alone():
-    assert [line.strip() for line in shown(Sheet("m", ["one"], []), 80)] == []
+    assert [line.strip() for line in shown(TerminalTable("m", ["one"], []), 80)] == []

@@ -1,25 +1,25 @@
-"""A draw that depends on who met what, and on nothing else: not on the order of a file's rows."""
+"""A hash of a user and an item: a random order of interactions that no order of rows changes."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-#: Constants of splitmix64 (Steele, Lea and Flood 2014, figure 2), whose bits all depend on all.
+#: Constants of splitmix64 (Steele, Lea and Flood 2014, figure 2).
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def drawn(
+def pair_hash(
     users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], *, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Return a random number of each pair of a user and an item, the same for the same pair.
+    """Return a pseudo-random number for each pair of a user and an item.
 
-    Rows in the order of these numbers are in random order, so that the last n rows of a user are n
-    rows drawn without regard to where they stood.
+    Equal pairs have equal numbers. Rows that are sorted by these numbers are in random order, so
+    the last n rows of a user are a random sample, wherever they stood in the file.
 
     Args:
-        users: user row of each interaction, int [n]; strangers have numbers below 0.
-        items: item row of each interaction, int [n]; -1 is an item of no table.
+        users: user row of each interaction, int [n]; unknown users have numbers below 0.
+        items: item row of each interaction, int [n]; -1 is an item that is in no table.
         seed: another seed gives other numbers.
 
     Returns:
@@ -32,7 +32,7 @@ def drawn(
 
 
 def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    mixed = numbers + np.uint64(_STEP)  # it wraps, as it is meant to
+    mixed = numbers + np.uint64(_STEP)  # it wraps on purpose
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_FIRST)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_SECOND)
     return mixed ^ (mixed >> np.uint64(31))

@@ -1,6 +1,7 @@
-"""Booleans and whole floats of a file → one spelling, whichever format the file has (spelling.py).
+"""Give booleans and whole floats of a file one spelling, whatever the format of the file.
 
-It is decided for a column of a file as a whole, so it comes after the last batch.
+The rules are in workflows/spelling.py. They decide for a whole column of a file, so they
+are applied after the last batch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def settled(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
         table: all its rows, text as codes.
 
     Raises:
-        DataError: a whole number that is written as a float is too long to be exact.
+        DataError: a whole number is written as a float and too long to be exact.
     """
     for number, name in enumerate(table.column_names):
         feature = recipe.features.get(name)

@@ -12,8 +12,8 @@ import pytest
 from workflows.errors import DataError
 from workflows.exported import Wish
 from workflows.serve import together as module
-from workflows.serve.together import Together
-from workflows.serve.turns import Gone
+from workflows.serve.back_pressure import Gone
+from workflows.serve.batching import Together
 from workflows.serve.wire import Asker, UserList
 
 

@@ -43,7 +43,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TerminalTable:
     """Rows by name, columns of figures.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workflows.changed import changes
+from workflows.recipe.changes import changes
 
 THEN = {"model": {"kind": "two_tower", "dim": 64}, "split": {"kind": "random"}, "ks": [10]}
 
