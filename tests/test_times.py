@@ -115,7 +115,7 @@ def test_what_is_not_of_the_form_is_named_with_its_row(
         read(tmp_path, [good, cell], format=form)
     said = str(caught.value)
     assert f"column 'ts', row 2: {cell!r} is no such time. Expected {good!r}" in said
-    assert f"features.ts.format ({form}). Mend it" in said
+    assert f"another time in the form {form!r} of features.ts.format. Mend it" in said
 
 
 @given(st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)))

@@ -16,7 +16,17 @@ import pyarrow.compute as pc
 from models import atomic
 from workflows.device import Device
 from workflows.errors import ArtifactError
-from workflows.etl import encode, filters, graph, learnt, odd, rows, sources, split, tables
+from workflows.etl import (
+    encode,
+    filters,
+    graph,
+    learnt,
+    rows,
+    sources,
+    split,
+    tables,
+    value_warnings,
+)
 from workflows.etl.counts import Counts
 from workflows.etl.graph import Fitted
 from workflows.etl.history import Happened
@@ -135,7 +145,7 @@ def etl(
         if any(rule.stage == "after" for rule in recipe.filter):
             found = filters.parts(recipe, found, counts, stage="after")
             _refuse_emptied(recipe, found, counts)
-        odd.check_weights(recipe, found["train"])
+        value_warnings.check_weights(recipe, found["train"])
         parts = {part: _features(recipe, table) for part, table in found.items()}
         built = of_each(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
         users, items = built["user"], built["item"]
@@ -190,7 +200,7 @@ def _read(
         recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
     )
     log.info("read %s", ", ".join(f"{n} {t.num_rows:,}" for n, t in raw.tables.items()))
-    odd.warn_of_blanks(recipe, raw)
+    value_warnings.check_texts(recipe, raw)
     for name, skipped in raw.skipped.items():
         if recipe.sources[name].format == "aliccp":
             counts.count(sources.SKIPPED, len(skipped))

@@ -21,10 +21,10 @@ from workflows.etl import (
     graph,
     learnt,
     matches,
-    oddities,
     pivot,
     split,
     tables,
+    time_warnings,
 )
 from workflows.etl.counts import Counts
 from workflows.etl.seen import Seen
@@ -257,7 +257,7 @@ def _wanted(
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
-    oddities.tell_of_times(recipe, source, table)
+    time_warnings.check_times(recipe, source, table)
     return _in_order(table, recipe.time) if recipe.time else table
 
 

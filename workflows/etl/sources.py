@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workflows.errors import DataError
-from workflows.etl import aliccp, canonical, codes, files, oddities, partitioned, snapshots
+from workflows.etl import aliccp, canonical, codes, files, partitioned, snapshots
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
 from workflows.etl.columnar import ParquetFile
@@ -273,7 +273,6 @@ def read(
             _keep_latest(raw, name, recipe)
         if source.long:
             _make_wide(raw, name, recipe)
-    oddities.tell(recipe, raw.tables, raw.place)
     return raw
 
 

@@ -191,7 +191,7 @@ class _Guessed:
     def refuse(self, place: Place) -> None:
         """Refuse them where most are implausible."""
         if 2 * self._odd > self._all:
-            first, last = (_date(number) for number in (self._least, self._most))
+            first, last = (date(number) for number in (self._least, self._most))
             raise DataError(
                 f"{place}: the numbers run from {self._least} to {self._most}. As seconds since "
                 f"1970 they would be dates from {first} to {last}, which no log has. "
@@ -220,7 +220,8 @@ def _newest() -> int:
     return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
 
 
-def _date(seconds: int) -> str:
+def date(seconds: int) -> str:
+    """Return the day of a time, such as 2020-09-13."""
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from stages import decoded, run
+from world import World
 
 from workflows import recipe as recipes
 from workflows.errors import DataError
-from workflows.etl import oddities, sources
+from workflows.etl import sources, value_warnings
 from workflows.recipe import Recipe
 
 RAW: dict[str, Any] = {
@@ -52,8 +54,9 @@ def read(
     """Return the table of the log, and what was warned of."""
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        table = sources.read(recipe(**changes), folder).tables["log"]
-    return table, caplog.messages
+        raw = sources.read(recipe(**changes), folder)
+        value_warnings.check_texts(recipe(**changes), raw)
+    return raw.tables["log"], caplog.messages
 
 
 # ── words for nothing ───────────────────────────────────────────────────────────────────
@@ -87,8 +90,8 @@ def test_ids_of_spreadsheets_are_refused(tmp_path, caplog):
     with pytest.raises(DataError) as caught:
         read(tmp_path, caplog)
     said = str(caught.value)
-    assert f"{tmp_path}/log.csv, row 2, column 'item': this and 1 more cells hold ids in" in said
-    assert "such as '9.78014E+12' (2 cells)" in said
+    assert f"{tmp_path}/log.csv, row 2, column 'item': '9.78014E+12' is an id in scient" in said
+    assert "; 2 cells of the column have such ids." in said
 
 
 def test_categories_of_spreadsheets_are_told(tmp_path, caplog):
@@ -125,7 +128,7 @@ def test_values_that_stand_in_one_file_in_both_spellings_stay_two(tmp_path, capl
     table, told = read(tmp_path, caplog)
     assert table["city"].to_pylist() == ["1.0", "1", "1.1", "1.0", "2.0"]
     assert len(told) == 1
-    assert "column 'city' of log has 1 values in two spellings, such as '1.0' and '1'" in told[0]
+    assert "column 'city' of log has 1 value in two spellings, such as '1.0' and '1'" in told[0]
     assert "(2 cells have the first)" in told[0]
 
 
@@ -137,76 +140,62 @@ def test_a_float_that_is_too_long_is_refused_in_text_too(tmp_path, caplog):
         read(tmp_path, caplog)
 
 
-# ── times ───────────────────────────────────────────────────────────────────────────────
+# ── weights ─────────────────────────────────────────────────────────────────────────────
 
 
-def seconds(*days: str) -> list[int]:
-    zone = dt.timezone.utc
-    return [int(dt.datetime.fromisoformat(d).replace(tzinfo=zone).timestamp()) for d in days]
+def weighed(world: World, weigh: Callable[[int], float]) -> World:
+    for n, row in enumerate(world.log):
+        row["plays"] = weigh(n)
+    return world.write()
 
 
-def told_of(times: list[int], caplog, **changes: Any) -> list[str]:
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        oddities.tell_of_times(recipe(**changes), "log", pa.table({"ts": times}))
-    return caplog.messages
+WEIGHT = "features.plays={role: weight, kind: number}"
 
 
-YEAR = [seconds("2020-01-01")[0] + 86_400 * n for n in range(360)]
+def test_weights_that_are_all_0_are_refused(world: World) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"^All \d+ weights of train, column 'plays', are 0, so that nothing can be learnt\.",
+    ):
+        run(weighed(world, lambda n: 0), WEIGHT)
 
 
-@pytest.mark.parametrize(
-    ("odd", "said"),
-    [
-        ("1970-01-01", "1 of 361 times far from all others (1970-01-01; the middle one is 2020-06"),
-        ("1900-01-01", "(1900-01-01; the middle one"),
-        ("2035-05-05", "(2035-05-05; the middle one"),
-        ("9999-12-31", "(9999-12-31; the middle one"),
-    ],
-)
-def test_one_date_far_from_all_others_is_told(odd: str, said: str, caplog) -> None:
-    (message,) = told_of([*YEAR, *seconds(odd)], caplog)
-    assert said in message
-    recent = "they decide what counts as recent" in message
-    assert recent == (odd > "2020")
-    assert "{kind: keep, column: ts" in message
+@pytest.mark.parametrize(("highest", "told"), [(200, False), (201, True)])
+def test_a_heavy_tail_of_weights_is_told_with_the_cure(
+    world: World, caplog: pytest.LogCaptureFixture, highest: float, told: bool
+) -> None:
+    """The median of those above 0 is 2; the highest stands in the first row, which trains."""
+    world.log[0]["rating"] = 5
+    run(weighed(world, lambda n: (highest if n == 0 else 2) * (n % 3 == 0)), WEIGHT)
+    found = [message for message in caplog.messages if "weight" in message]
+    assert len(found) == told
+    if told:
+        assert found[0].startswith(
+            "column 'plays', the weight of rows: its highest value is 201, and the median of those "
+            "above 0 is 2, so that few rows decide what is learnt."
+        )
+        assert "{kind: log1p, of: plays, to: mild_weight}" in found[0]
 
 
-def test_a_placeholder_of_many_rows_is_told(caplog):
-    (message,) = told_of(YEAR + seconds("1970-01-01") * 200, caplog)
-    assert "200 of 560 times" in message
+# ── blanks ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_many_dates_that_are_still_to_come_are_told(caplog):
-    (message,) = told_of(YEAR + seconds("2080-05-05") * 100, caplog)
-    assert "100 of 460 times far from all others (2080-05-05" in message
-
-
-@pytest.mark.parametrize("times", [YEAR, [5], YEAR[:2], [YEAR[n // 100] for n in range(1000)]])
-def test_usual_times_are_no_matter(times: list[int], caplog) -> None:
-    assert told_of(times, caplog) == []
-
-
-def test_a_log_of_many_years_with_a_thin_start_is_usual(caplog):
-    thin = seconds(*(f"{year}-06-01" for year in range(1996, 2010)))
-    dense = seconds(
-        *(f"{year}-{month:02d}-01" for year in range(2010, 2019) for month in range(1, 13))
+def test_blanks_around_ids_and_categories_are_told_and_kept(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n, row in enumerate(world.log):
+        row["user_id"] = row["user_id"] and (f" {row['user_id']}" if n % 2 else row["user_id"])
+    world.people = [{**row, "city": f"{row['city']}\t"} for row in world.people]
+    world.write()
+    result = run(world)
+    found = [message for message in caplog.messages if "blanks around them" in message]
+    assert len(found) == 2
+    assert found[0].startswith(
+        "source 'log' (log.csv), column 'user_id': 9 of 18 different values have blanks around "
+        "them, such as "
     )
-    assert told_of(thin + dense, caplog) == []
-
-
-def test_far_dates_do_not_decide_a_cut(caplog):
-    split = {"kind": "time", "valid": 0.05, "test": 0.05}
-    times = YEAR + seconds("9999-12-31") * 20
-    with pytest.raises(DataError, match=r"20 of 380 times far.*would decide where the split cuts"):
-        told_of(times, caplog, split=split)
-    assert len(told_of(YEAR + seconds("9999-12-31"), caplog, split=split)) == 1
-
-
-def test_a_unit_that_gives_1970_is_told_with_the_likely_one(caplog):
-    ts = {**RAW["features"], "ts": {"role": "time", "unit": "ms"}}
-    (message,) = told_of([second // 1000 for second in YEAR], caplog, features=ts)
-    assert "by features.ts.unit most times are about 1970-01-19" in message
-    assert "Set features.ts.unit to s" in message
-    order = {**RAW["features"], "ts": {"role": "time", "unit": "order"}}
-    assert told_of(list(range(9)), caplog, features=order) == []
+    assert "and 9 of them stand there without blanks, too." in found[0]
+    assert "source 'people' (people.csv), column 'city'" in found[1]
+    users = {user for user in decoded(result, "train", "user_id") if user}
+    assert {user for user in users if user.startswith(" ")}
+    assert {user for user in users if not user.startswith(" ")}
