@@ -553,7 +553,7 @@ CASES = [
     Case(
         "ids of a spreadsheet",
         in_turn(*(cell("log.csv", n, 1, "9.78014E+12") for n in (7, 9, 11))),
-        r"log\.csv, row 7, column 'item_id': '9\.78014E\+12' is an id in scientific notation; 3 cell",
+        r"log\.csv, row 7, column 'item_id': '9\.78014E\+12' is an id in scientific notation; 3",
     ),
     Case(
         "bytes that are no text, and no UUIDs",

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,10 +27,12 @@ import pyarrow as pa
 from models import atomic
 from workflows import trust
 from workflows.device import Device
+from workflows.disk_errors import explained
 from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError, TwoTowerError
 from workflows.invocation import Invocation
 from workflows.recipe import Recipe, parse
 from workflows.recipe.changes import changes
+from workflows.run_lock import locked
 from workflows.versions import versions
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ MANIFEST = "manifest.json"
 TIMES = "times.json"
 #: Beside the stages, while a fit is not finished: what `train --resume` goes on from.
 CHECKPOINT = ".train.checkpoint"
-#: What each stage reads of the recipe, and which earlier stages it reads.
+#: The parts of the recipe that each stage reads. INPUTS has the earlier stages that it reads.
 PARTS: dict[str, tuple[str, ...]] = {
     "etl": (
         "data",
@@ -89,7 +89,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 }
 #: How often a reader tries to read stages that are being replaced.
 _ATTEMPTS = 5
-#: The stages that questions are answered from.
+#: The stages from which questions are answered.
 ANSWERING = ("etl", "export", "index")
 
 
@@ -101,23 +101,23 @@ class FileFact(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage says of itself.
+    """The description of a finished stage.
 
     Attributes:
-        stage: its name.
-        recipe_hash: of the whole recipe.
-        parts_hash: of the parts of the recipe that the stage reads.
+        stage: name of the stage.
+        recipe_hash: hash of the whole recipe.
+        parts_hash: hash of the parts of the recipe that the stage reads.
         inputs: earlier stage → digest of its manifest.
         device: cpu or gpu.
-        device_why: why it was that one.
-        created: UTC, ISO 8601.
-        versions: of this package and those it stands on.
-        rows: counts of what was written.
+        device_why: the reason for that device.
+        created: time in UTC, ISO 8601.
+        versions: versions of this package and its dependencies.
+        rows: counts of the rows that were written.
         metrics: headline figures.
         options: choices of the call that are no part of the recipe.
         files: path in the folder → size and hash.
         recipe: the recipe, defaults filled in.
-        signature: HMAC of all the rest, where the environment has a key; else empty.
+        signature: HMAC of all other fields if the environment has a key, else empty.
     """
 
     stage: str
@@ -137,7 +137,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bytes:
-        """What is signed: everything but the signature."""
+        """The bytes that are signed: all fields but the signature."""
         bare = msgspec.structs.replace(self, signature="")
         return msgspec.json.encode(bare, order="sorted")
 
@@ -163,8 +163,8 @@ class Store:
     """The stage folders of one run.
 
     Args:
-        root: where they lie.
-        invocation: what the user typed, for the commands that messages name.
+        root: folder of the run.
+        invocation: the command line, for the commands that messages name.
     """
 
     def __init__(self, root: Path, invocation: Invocation | None = None) -> None:
@@ -181,11 +181,11 @@ class Store:
 
         Raises:
             StorageError: no space, no permission, or another process is writing this run.
-            MissingStage, StaleInput, ArtifactError: of the stages that this one reads.
+            MissingStage, StaleInput, ArtifactError: a stage that this one reads cannot be used.
         """
         for name in INPUTS[stage]:
             self.manifest(name)  # a missing stage is refused before anything is written
-        with _explained(self.root), self._locked():
+        with explained(self.root), locked(self.root):
             # no other process writes this run now, so the block reads the inputs that are signed
             inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
             final, aside = self.folder(stage), self.root / f".{stage}.new"
@@ -215,9 +215,9 @@ class Store:
         """Return the manifest of a finished stage after checking that it may be used.
 
         Args:
-            stage: its name.
-            recipe: what it must have been made from.
-            deep: compare the hash of every file too, not only its size.
+            stage: name of the stage.
+            recipe: the recipe from which it must have been made.
+            deep: compare the hash of every file, not only its size.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: each names the command that mends it.
@@ -260,7 +260,7 @@ class Store:
         return parse(self.manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
 
     def manifest(self, stage: str) -> Manifest:
-        """Return what a finished stage says of itself, unchecked.
+        """Return the manifest of a finished stage without checking it against recipe and files.
 
         Raises:
             MissingStage, ArtifactError: there is none that can be read.
@@ -301,27 +301,17 @@ class Store:
         """Bring back an older result; a writer that is between its renames is left to finish."""
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
-            with contextlib.suppress(StorageError, OSError), self._locked():
+            with contextlib.suppress(StorageError, OSError), locked(self.root):
                 atomic.recover(final)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = atomic.open_own(self.root / ".lock")
-        try:
-            _lock(descriptor, self.root)
-            yield
-        finally:
-            os.close(descriptor)
-
     def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
-        """Return what `read` gives while no process replaces one of these stages.
+        """Return the result of `read` while no process replaces one of these stages.
 
         A reader takes no lock. If a stage was replaced meanwhile, it reads again.
 
         Args:
-            stages: names of those that are read.
-            read: reads them, and may be called several times.
+            stages: names of the stages that are read.
+            read: reads them. It may be called several times.
 
         Raises:
             StaleInput: they were replaced during each of several attempts.
@@ -342,7 +332,7 @@ class Store:
         )
 
     def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-        """Return, for each stage, what changes when it is replaced; None where it is not there."""
+        """Return a stamp of each stage, which changes when it is replaced; None if it is absent."""
         return tuple(self._stamp(stage) for stage in stages)
 
     def _stamp(self, stage: str) -> tuple[int, int] | None:
@@ -351,105 +341,6 @@ class Store:
         except OSError:
             return None
         return fact.st_ino, fact.st_mtime_ns
-
-
-def _lock(descriptor: int, root: Path) -> None:
-    """Take the only lock of a run; it ends with the process.
-
-    Raises:
-        StorageError: another process has it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _busy(root) from None
-    except OSError as error:
-        _lock_by_range(descriptor, root, error)
-
-
-def _lock_by_range(descriptor: int, root: Path, why: OSError) -> None:
-    """Take a POSIX lock, which some network file systems have where they have no flock."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise _busy(root) from None
-    except OSError:
-        log.warning(
-            "The file system of %s has no locks (%s). See to it that no two processes write this "
-            "run at once.",
-            *(root, why.strerror),
-        )
-
-
-def _busy(root: Path) -> StorageError:
-    return StorageError(f"Another process is writing {root}. Wait for it, or choose another --run.")
-
-
-#: What to do about an error of the operating system.
-_REMEDIES = {
-    errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
-    errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
-    errno.EACCES: "permission denied: choose a --run that you may write",
-    errno.EPERM: "the operation is not permitted: choose a --run on another file system",
-    errno.EROFS: "the file system is read-only: choose a --run that you may write",
-    errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
-    errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
-    errno.EINVAL: "what stands there is no regular file: remove it, or choose another --run",
-    errno.ELOOP: "it is a link, and links are not followed when writing: remove it",
-    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
-    errno.EMFILE: "too many files are open (ulimit -n)",
-    errno.EIO: "the disk reports an error: check it, or choose another --run",
-    errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
-}
-#: Below so many free bytes an error of a library that writes is taken for a full disk.
-_FULL = 1 << 20
-
-
-@contextlib.contextmanager
-def _explained(root: Path) -> Iterator[None]:
-    """Say what to do about a disk that refuses, whoever reports it.
-
-    FAISS, TensorFlow, Arrow and zip files report a full disk as errors of their own, which are not
-    OSErrors; so the disk itself is asked.
-    """
-    try:
-        yield
-    except (TwoTowerError, KeyboardInterrupt, SystemExit):
-        raise
-    except OSError as error:
-        said = error.strerror or str(error)
-        number = errno.ENOSPC if _says_full(error) else error.errno or 0
-        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
-        if path.absolute().is_relative_to(root.absolute()):
-            remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
-            what = f"Writing {path} failed; {remedy}."
-        else:
-            what = f"{path} cannot be used: {said}. See that it is there and may be used."
-        raise StorageError(f"{what} Nothing half-written was kept.") from error
-    except Exception as error:
-        if not (_says_full(error) or _is_full(root)):
-            raise
-        raise StorageError(
-            f"Writing {root} failed; {_REMEDIES[errno.ENOSPC]}. Nothing half-written was kept."
-        ) from error
-
-
-def _says_full(error: Exception) -> bool:
-    """Say whether an error of a library, or one that led to it, tells of a full disk."""
-    told: BaseException | None = error
-    while told is not None:
-        if isinstance(told, OSError) and told.errno == errno.ENOSPC:
-            return True
-        if any(text in str(told) for text in ("No space left", "disk is full")):
-            return True
-        told = told.__cause__ or told.__context__
-    return False
-
-
-def _is_full(root: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return shutil.disk_usage(root).free < _FULL
-    return False
 
 
 def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:

@@ -1,0 +1,84 @@
+"""Errors of the disk while a stage is written: each becomes a StorageError with its remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflows.errors import StorageError, TwoTowerError
+
+#: What to do about an error of the operating system.
+_REMEDIES = {
+    errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
+    errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
+    errno.EACCES: "permission denied: choose a --run that you may write",
+    errno.EPERM: "the operation is not permitted: choose a --run on another file system",
+    errno.EROFS: "the file system is read-only: choose a --run that you may write",
+    errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
+    errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
+    errno.EINVAL: "what stands there is no regular file: remove it, or choose another --run",
+    errno.ELOOP: "it is a link, and links are not followed when writing: remove it",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.EIO: "the disk reports an error: check it, or choose another --run",
+    errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
+}
+#: Below so many free bytes an error of a library that writes is taken for a full disk.
+_FULL = 1 << 20
+
+
+@contextlib.contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Raise StorageError in the place of an error of the disk, with what to do about it.
+
+    FAISS, TensorFlow, Arrow and zip files report a full disk as errors of their own, which are no
+    OSErrors. So the free space is looked at after any other error.
+
+    Args:
+        root: the folder that the block writes into.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        yield
+    except (TwoTowerError, KeyboardInterrupt, SystemExit):
+        raise
+    except OSError as error:
+        said = error.strerror or str(error)
+        number = errno.ENOSPC if _says_full(error) else error.errno or 0
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
+        if path.absolute().is_relative_to(root.absolute()):
+            remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
+            what = f"Writing {path} failed; {remedy}."
+        else:
+            what = f"{path} cannot be used: {said}. See that it is there and may be used."
+        raise StorageError(f"{what} Nothing half-written was kept.") from error
+    except Exception as error:
+        if not (_says_full(error) or _is_full(root)):
+            raise
+        raise StorageError(
+            f"Writing {root} failed; {_REMEDIES[errno.ENOSPC]}. Nothing half-written was kept."
+        ) from error
+
+
+def _says_full(error: Exception) -> bool:
+    """Say whether an error of a library, or one that led to it, reports a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return True
+        if any(text in str(cause) for text in ("No space left", "disk is full")):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_full(root: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(root).free < _FULL
+    return False
