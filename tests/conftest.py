@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,6 +54,19 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module=r"(models|workflows|test_\w+)\b")
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command line that is called in the test's process sets up of logging."""
+    loggers = [logging.getLogger(name) for name in (None, "workflows", "models", "tensorflow")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        for handler in list(logger.handlers):
+            if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture
