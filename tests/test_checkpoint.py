@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_run import CPU, Run, Tiny
+from tiny_run import CPU, Run, Tiny, steps_run_eagerly
 
 from models.callbacks import Clock, Epoch, KeepBest
 from models.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ def figures(run: Run) -> list[dict[str, float]]:
 def stopped(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A fit with every random draw that there is, stopped in its third epoch."""
     run = tiny.prepared.branch(tmp_path_factory.mktemp("stopped"), *RANDOM)
-    with pytest.raises(Stopped):
+    with steps_run_eagerly(), pytest.raises(Stopped):
         train(run.recipe, run.store, CPU, callbacks=[StopIn(2)])
     return run
 
@@ -80,6 +80,7 @@ def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
     assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
     train(whole.recipe, whole.store, CPU)

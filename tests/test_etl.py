@@ -876,10 +876,10 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.quality)])
-def test_killed_runs_leave_the_old_result_or_none(
-    world: World, base: EtlResult, kills: int
-) -> None:
+@pytest.mark.quality
+def test_killed_runs_leave_the_old_result_or_none(world: World, base: EtlResult) -> None:
+    """A few kills of every verb are in test_torture.py."""
+    kills = 40
     folder = world.folder.parent / "killed"
     done = subprocess.run(
         [
@@ -896,8 +896,8 @@ def test_killed_runs_leave_the_old_result_or_none(
     told = json.loads(done.stdout)
     assert told["whole"] == Store(base.folder.parent).digest("etl")
     assert told["none"] + told["old"] == kills
-    assert told["killed"] >= kills // 4, "some of them must have been killed in the middle"
-    assert told["none"] >= 1 or kills < 20, "a few may all come after the end"
+    assert told["killed"] >= kills // 2, "most of them must have been killed in the middle"
+    assert told["none"] >= 1
     run(world, name="killed")  # the next run succeeds, and leaves nothing of the others
     assert content(folder / "etl") == content(base.folder)
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "etl"]

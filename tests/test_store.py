@@ -517,6 +517,7 @@ def test_a_kill_at_every_single_step_leaves_the_old_result_or_the_new(
     assert left_over(store) == []
 
 
+@pytest.mark.quality
 def test_kills_at_random_moments_leave_the_old_result_or_none(store: Store) -> None:
     dice = random.Random(20)
     done = 0  # the last version that is known to be in place
