@@ -31,15 +31,15 @@ NUMBERS = [str(17850 + n) for n in range(20)]
 def test_the_likely_cause_is_told(here: list[str], there: list[str], cause: str) -> None:
     found = match(ids(*here), ids(*there))
     assert (found.ids, found.found, found.cause) == (20, 0, cause)
-    assert found.is_odd
+    assert found.is_poor
     assert found.examples == (sorted(here)[:3], sorted(there)[:3])
 
 
 def test_half_of_the_ids_spelt_otherwise_are_told_though_many_are_found() -> None:
     here = [*NUMBERS[:12], *(f"{n}.0" for n in NUMBERS[12:16]), "u1", "u2", "u3"]
     found = match(ids(*here), ids(*NUMBERS))
-    assert (found.found, found.cause, found.is_odd) == (12, "a '.0' at the end of numbers", True)
-    told = found.told("user", "the log", "customers")
+    assert (found.found, found.cause, found.is_poor) == (12, "a '.0' at the end of numbers", True)
+    told = found.sentences("user", "the log", "customers")
     assert told.startswith(
         "Only 12 of 19 ids of 'user' in the log are in customers. The former has '17862.0', "
         "'17863.0', '17864.0', the latter '17862', '17863', '17864'."
@@ -47,13 +47,13 @@ def test_half_of_the_ids_spelt_otherwise_are_told_though_many_are_found() -> Non
 
 
 @pytest.mark.parametrize(("n_found", "odd"), [(0, True), (1, True), (2, False), (20, False)])
-def test_a_join_is_odd_below_a_tenth(n_found: int, odd: bool) -> None:
+def test_a_join_is_poor_below_a_tenth(n_found: int, odd: bool) -> None:
     here = [*NUMBERS[:n_found], *(f"stranger {n}" for n in range(20 - n_found))]
-    assert match(ids(*here), ids(*NUMBERS)).is_odd == odd
+    assert match(ids(*here), ids(*NUMBERS)).is_poor == odd
 
 
 def test_no_ids_are_not_odd() -> None:
-    assert not match(ids(), ids("a")).is_odd
-    assert match(ids("a"), ids()).told("x", "here", "there") == (
+    assert not match(ids(), ids("a")).is_poor
+    assert match(ids("a"), ids()).sentences("x", "here", "there") == (
         "None of 1 ids of 'x' in here are in there. The former has 'a'."
     )

@@ -224,7 +224,7 @@ def test_a_join_that_finds_few_ids_is_told_and_goes_on(
     result = run(world.write())
     [told] = [message for message in caplog.messages if "ids of" in message]
     assert told.startswith("Only 1 of 30 ids of 'user_id' in source 'log' (log.csv) are in source")
-    assert told.endswith("Interactions of the others get no value of it.")
+    assert told.endswith("Interactions with other ids get no value from it.")
     assert result.report.unmatched["people"] > 100
 
 

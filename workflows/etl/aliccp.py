@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 from workflows.errors import DataError
 from workflows.etl import files
 from workflows.etl.cells import WEIGHT
-from workflows.etl.text import Dialect, TextFile
+from workflows.etl.dialect import Dialect
+from workflows.etl.text import TextFile
 
 Ints = npt.NDArray[np.int64]
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from workflows.errors import DataError
 from workflows.etl import files
+from workflows.etl.encodings import undecodable
 from workflows.etl.streams import Unpacked, opened
-from workflows.etl.text import undecodable
 
 #: So much is read to see which keys there are.
 _HEAD = 1 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: Below this share of ids that are found, a join is told to be odd.
+#: Below this share of ids that are found, a join is reported.
 FEW = 0.1
 #: Ids of each side that are shown.
 _SHOWN = 3
@@ -42,11 +42,11 @@ class Match:
     cause: str
 
     @property
-    def is_odd(self) -> bool:
-        """Whether so few ids are found, or so many by another spelling, that it must be told."""
+    def is_poor(self) -> bool:
+        """Whether so few ids are found, or so many by another spelling, that the user must know."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
-    def told(self, column: str, here: str, there: str) -> str:
+    def sentences(self, column: str, here: str, there: str) -> str:
         """Return what was found, as sentences.
 
         Args:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +16,17 @@ from workflows.etl import (
     codes,
     derive,
     filters,
-    graph,
+    gaps,
+    joins,
     learnt,
-    matches,
     pivot,
     split,
-    tables,
     time_warnings,
 )
 from workflows.etl.counts import Counts
 from workflows.etl.seen import Seen
 from workflows.etl.sources import Raw
-from workflows.recipe import Condition, GivenFiles, Join, Keep, Recipe
+from workflows.recipe import GivenFiles, Keep, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -243,16 +240,16 @@ def _wanted(
     Dropped rows that still count as seen are added to `seen`.
     """
     table = _with_keys(recipe, raw, source, counts)
-    _refuse_gaps(recipe, raw, source)
+    gaps.refuse(recipe, raw, source)
     for join in recipe.join:
         raw.require(join.table, join.on)
-        _refuse_gaps(recipe, raw, join.table)
-        table = _joined(recipe, raw, source, table, join, counts)
+        gaps.refuse(recipe, raw, join.table)
+        table = joins.joined(recipe, raw, source, table, join, counts)
     late = {step.to for step in recipe.derive if step.fitted}
     for column in recipe.features:
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
-    for column in _asked(recipe):
+    for column in joins.columns_of_rules(recipe):
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.rows(recipe, table, counts, seen)
@@ -270,104 +267,6 @@ def _in_order(table: pa.Table, time: str) -> pa.Table:
     return pa.table({name: codes.taken(table[name], order) for name in table.column_names})
 
 
-def _joined(
-    recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join, counts: Counts
-) -> pa.Table:
-    side = tables.side_table(recipe, raw, join)
-    _refuse_unmatched(recipe, raw, source, table, join)
-    found = tables.places(table[join.on], side[join.on])
-    unmatched = counts.unmatched.get(join.table, 0) + found.null_count
-    counts.unmatched[join.table] = unmatched
-    if join.on_missing == "drop":
-        table = counts.kept(table, found.is_valid(), f"{join.on} not in {join.table}")
-        found = found.drop_null()
-    others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
-    fill = raw.fill(join)
-    for column in join.fill:
-        raw.require(join.table, column)
-    for column in side.column_names:
-        if column not in table.column_names and _is_needed(recipe, column):
-            if column in others and not _is_of(recipe, raw, column, join):
-                continue
-            if (
-                found.null_count
-                and column in _without_policy(recipe, [column])
-                and (column not in fill)
-            ):
-                raise DataError(
-                    f"{found.null_count} interactions have a {join.on!r} that is not in "
-                    f"{raw.where(join.table)}, so their number {column!r} is missing, and the "
-                    f"recipe has no policy for it. Set features.{column}.null to median, mean or "
-                    f"a number, or `on_missing: drop` or `fill` in the join of {join.table!r}."
-                )
-            made = tables.looked_up(side[column], found, fill, column)
-            table = table.append_column(column, pa.chunked_array([made]))
-    return table
-
-
-def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
-    """Refuse a join that finds no id of the training rows, and warn of one that finds few."""
-    ids, others = codes.present(table[join.on]), codes.plain(raw.tables[join.table][join.on])
-    found = matches.match(ids, others)
-    if not found.is_odd:
-        return
-    told = found.told(join.on, raw.where(source), raw.where(join.table))
-    if found.found or join.on_missing == "fill" or source != recipe.interactions:
-        log.warning("%s Interactions of the others get no value of it.", told)
-        return
-    raise DataError(
-        f"{told} Mend the ids in one of them, or leave the join out; to go on with values of your "
-        "own, give the join `on_missing: fill` and `fill`."
-    )
-
-
-def _is_of(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
-    """Say which of two joined tables that both have a column is its owner: that of its role.
-
-    Raises:
-        DataError: no role says it.
-    """
-    role = recipe.features[column].role if column in recipe.features else None
-    if role not in tables.ROLES:
-        places = " and ".join(raw.where(j.table) for j in recipe.join)
-        raise DataError(
-            f"{places} both have a column {column!r}, and nothing says which is meant. Give one of "
-            "them another name with `rename:`."
-        )
-    return join.on == (recipe.user_id if role == "user" else recipe.item_id)
-
-
-def _is_needed(recipe: Recipe, column: str) -> bool:
-    """Say whether the log itself needs a column of a joined table, not only its table."""
-    if column in recipe.features and recipe.features[column].kind != "label":
-        return True
-    return column in [*_asked(recipe), *(step.of for step in recipe.derive if step.fitted)]
-
-
-def _asked(recipe: Recipe) -> list[str]:
-    """Return the columns that filters and the history's kinds of events read."""
-    events = recipe.history.events if recipe.history else None
-    rules = [rule.column for rule in recipe.filter if isinstance(rule, Condition)]
-    return [*rules, events.column] if events else rules
-
-
-def _refuse_gaps(recipe: Recipe, raw: Raw, source: str) -> None:
-    """Refuse a missing number without a policy, in a row that is not dropped for want of an id."""
-    table = raw.tables[source]
-    keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]
-    kept = functools.reduce(pc.and_, (pc.is_valid(table[key]) for key in keys))
-    for column in _without_policy(recipe, table.column_names):
-        gap = pc.and_(pc.is_null(table[column]), kept)
-        n = pc.sum(gap).as_py()
-        if n:
-            raise DataError(
-                f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
-                f"is missing, here and in {n - 1} more rows, and the recipe has no policy for it. "
-                f"Set features.{column}.null to median, mean or a number (and indicator: true to "
-                "keep the fact)."
-            )
-
-
 def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
     if recipe.weight is None:
         return
@@ -379,11 +278,3 @@ def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
             f"{recipe.weight!r}. A weight says how much a row counts in the loss: 0 or more. "
             "Correct the column, or leave such rows out with `filter:`."
         )
-
-
-def _without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns that are numbers without a policy, gaps not filtered out."""
-    named = [c for c in columns if c in recipe.features]
-    numbers = [*graph.numeric(recipe, named), *(c for c in named if c == recipe.weight)]
-    asked = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
-    return [c for c in numbers if recipe.features[c].null == "error" and c not in asked]

@@ -21,12 +21,13 @@ from workflows.etl import aliccp, canonical, codes, files, partitioned, snapshot
 from workflows.etl.aliccp import Skeleton
 from workflows.etl.cells import WEIGHT, Cells
 from workflows.etl.columnar import ParquetFile
+from workflows.etl.dialect import Dialect
 from workflows.etl.explode import Exploded
 from workflows.etl.growing import Growing
 from workflows.etl.jsonlines import JsonLines
 from workflows.etl.memory import Memory
 from workflows.etl.partitioned import Partitioned
-from workflows.etl.text import Dialect, TextFile
+from workflows.etl.text import TextFile
 from workflows.etl.workers import Workers
 from workflows.recipe import Feature, Join, Recipe, Source
 

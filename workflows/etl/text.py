@@ -10,7 +10,6 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ import pyarrow.csv
 
 from workflows.errors import DataError
 from workflows.etl import codes, files
-from workflows.etl.quotes import Quotes
+from workflows.etl.dialect import Dialect
+from workflows.etl.encodings import name_of, undecodable
 from workflows.etl.streams import UNIT, Unpacked, Watched, opened
-from workflows.recipe import Source
 
 #: So much is read to see what a file is, and how its columns are called.
 _HEAD = 1 << 20
@@ -31,70 +30,6 @@ _HEAD = 1 << 20
 _STAND_IN = "\ufffe"
 #: In so many rows a name of a column is looked for among its values.
 _LOOKED = 10_000
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How text is written.
-
-    Attributes:
-        kind: `csv`, `tsv`, or what else to call it in messages.
-        delimiter: what stands between two cells.
-        quote: what stands around cells; empty where quotes are ordinary characters.
-        escape: what makes an ordinary character of the one behind it; empty for none.
-        encoding: of the text.
-        nulls: texts that stand for no value.
-        columns: the names of the columns where the first row is not those.
-    """
-
-    kind: str
-    delimiter: str = ","
-    quote: str = ""
-    escape: str = ""
-    encoding: str = "utf-8"
-    nulls: tuple[str, ...] = ()
-    columns: tuple[str, ...] = field(default=())
-
-    @classmethod
-    def of(cls, source: Source, kind: str) -> Dialect:
-        """Return the dialect of a source's files of one kind."""
-        delimiter = source.delimiter or ("\t" if kind == "tsv" else ",")
-        quote = source.quote
-        if quote is None:
-            quote = '"' if kind == "csv" and len(delimiter.encode()) == 1 else ""
-        return cls(
-            kind,
-            delimiter,
-            quote,
-            source.escape,
-            source.encoding,
-            ("", *source.nulls),
-            source.columns or (),
-        )
-
-    @property
-    def between(self) -> str:
-        """The one character that stands between two cells when they are parsed."""
-        return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
-
-    def watched(self, path: Path) -> Watched:
-        """Open a file as it is parsed."""
-        quotes = None
-        if self.quote:
-            marks = (self.between, self.quote, self.escape)
-            quotes = Quotes(*(mark.encode() for mark in marks))
-        return Watched(path, self.encoding, self.delimiter, quotes)
-
-    def rows(self, lines: io.TextIOBase) -> Iterator[list[str]]:
-        """Yield the rows of a text that are not blank, parsed slowly."""
-        rows = csv.reader(
-            lines,
-            delimiter=self.between,
-            quotechar=self.quote or None,
-            escapechar=self.escape or None,
-            quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
-        )
-        return (row for row in rows if row)
 
 
 class TextFile:
@@ -413,44 +348,6 @@ class TextFile:
     def _undecodable(self) -> DataError:
         """Return the error that names the first line that is no text in the encoding."""
         return undecodable(self.path, self.dialect.encoding)
-
-
-def undecodable(path: Path, encoding: str) -> DataError:
-    """Return the error that names the first line of a file that is no text in an encoding."""
-    decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
-    with opened(path) as stream:
-        while data := stream.read(_HEAD):
-            try:
-                decoder.decode(data)
-            except UnicodeError as error:
-                if not isinstance(error, UnicodeDecodeError):
-                    return DataError(
-                        f"{path} is no {name_of(encoding)}: {error}. Correct the source's "
-                        "`encoding:`, or convert the file."
-                    )
-                line += error.object[: error.start].count(b"\n")
-                bad = error.object[error.start : error.start + 1]
-                break
-            line += data.count(b"\n")
-    if not bad:
-        return DataError(
-            f"{path}, line {line}: the file ends within a character of {name_of(encoding)}, so it "
-            "is cut off, or in another encoding. Fetch it again, or set the source's `encoding:`."
-        )
-    remedy = (
-        "Set the source's `encoding:` to what it is, such as latin-1 or cp1252"
-        if encoding == "utf-8"
-        else "Correct the source's `encoding:`"
-    )
-    return DataError(
-        f"{path}, line {line}: the byte {bad!r} is no {name_of(encoding)}. {remedy}, or convert "
-        "the file."
-    )
-
-
-def name_of(encoding: str) -> str:
-    """Return what an encoding is called in messages."""
-    return "UTF-8" if encoding == "utf-8" else encoding
 
 
 def _with_units(table: pa.Table) -> pa.Table:
