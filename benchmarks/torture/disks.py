@@ -1,0 +1,119 @@
+"""Full disks: verbs end in one paragraph, keep the old result, and succeed when there is room.
+
+A limit on the size of files (ulimit -f) needs no rights. A small tmpfs is truer: it is mounted where
+the process may mount one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from forked import file_limit
+from judge import damaged_run, ended_badly, left_over
+from kills import VICTIMS, Victim
+from scene import Scene
+from tally import Tally
+
+
+def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
+    """Fill the disk `n` times: every second time a tmpfs, where one can be mounted."""
+    dice, tally = random.Random(seed), Tally("full disks")
+    can_mount = _can_mount(folder)
+    for number, victim in enumerate(VICTIMS):
+        share = n // len(VICTIMS) + (number < n % len(VICTIMS))
+        tmpfs = share // 2 if can_mount else 0
+        own = scene.branch(folder / victim.verb, *victim.stages)
+        _limited(victim, share - tmpfs, dice, own, tally)
+        if tmpfs:
+            with _tmpfs(folder / f"{victim.verb}-tmpfs") as place:
+                _crowded(victim, tmpfs, dice, scene.branch(place / "scene", *victim.stages), tally)
+    return tally.finished()
+
+
+def _can_mount(folder: Path) -> bool:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError), _tmpfs(folder / "mount"):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _tmpfs(folder: Path) -> Iterator[Path]:
+    folder.mkdir(parents=True)
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)]
+    subprocess.run(words, check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True)
+
+
+def _begin(victim: Victim, scene: Scene, tally: Tally) -> bool:
+    """Make the old result."""
+    faults = ended_badly(scene.call(victim.verb, *victim.turns[0]), 0)
+    if faults:
+        tally.count(f"{victim.verb} before any full disk", faults)
+    return not faults
+
+
+def _limited(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+    if not _begin(victim, scene, tally):
+        return
+    largest = max(p.stat().st_size for p in scene.run.rglob("*") if p.is_file())
+    for number in range(n):
+        limit = int(largest ** dice.random())
+        case = f"{victim.verb} with files of {limit:,} bytes at most"
+        _try(victim, number, case, limit, scene, tally)
+
+
+def _crowded(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+    if not _begin(victim, scene, tally):
+        return
+    for number in range(n):
+        room = int(1_000_000 ** dice.random())
+        filler = scene.folder.parent / "filler"
+        with filler.open("wb") as file:
+            free = _free(scene.folder)
+            file.write(bytes(max(0, free - room)))
+        case = f"{victim.verb} with {_free(scene.folder):,} bytes of room"
+        _try(victim, number, case, None, scene, tally, filler)
+
+
+def _free(folder: Path) -> int:
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_bsize
+
+
+def _try(
+    victim: Victim,
+    number: int,
+    case: str,
+    limit: int | None,
+    scene: Scene,
+    tally: Tally,
+    filler: Path | None = None,
+) -> None:
+    """Call a verb without room, then with room."""
+    words = victim.turns[1 - number % 2]
+    old = victim.held(scene.run)
+    ended = scene.call(
+        victim.verb, *words, before=None if limit is None else file_limit(limit)
+    )
+    faults = ended_badly(ended, 0, 2) + damaged_run(scene.run) + left_over(scene.folder)
+    if ended.code and victim.held(scene.run) != old:
+        faults.append("the old result is gone")
+    if ended.code == 2 and not _names_cause(ended.err):
+        faults.append(f"the cause is not named: {ended.err.strip()[-300:]}")
+    if filler is not None:
+        filler.unlink()
+    after = scene.call(victim.verb, *words)
+    faults += [f"with room: {fault}" for fault in ended_badly(after, 0)]
+    tally.count(case, faults, "done" if ended.code == 0 else "refused")
+
+
+def _names_cause(text: str) -> bool:
+    return any(words in text for words in ("no space", "No space", "larger than", "too large"))

@@ -1,0 +1,120 @@
+"""Decides what is a loss, with nothing of the package: json, hashlib, pyarrow and NumPy read files.
+
+A loss is a traceback, an exit code other than 0, 2 and 3, a process that does not end, a result that
+is signed and cannot be read, an old result that is gone, and something half-written left in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from forked import Ended
+
+#: Seconds after which a verb on a tiny run counts as hung.
+PATIENCE = 30
+
+
+def ended_badly(ended: Ended, *expected: int) -> list[str]:
+    """Return what is wrong with the end of a process that nobody killed.
+
+    Args:
+        ended: the process.
+        expected: exit codes that are right; 0, 2 and 3 if none is told.
+    """
+    if ended.hung:
+        return [f"no end within {ended.seconds:.0f} s"]
+    faults = []
+    if "Traceback (most recent call last)" in ended.err:
+        faults.append("a traceback: " + _last(ended.err))
+    if ended.code not in (expected or (0, 2, 3)):
+        faults.append(f"exit code {ended.code}: {_last(ended.err)}")
+    return faults
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:300]
+
+
+def digest(stage: Path) -> str:
+    """Return what a stage holds, as one hash; empty if it is not there or not whole.
+
+    The seconds of `times.json` are no part of it.
+    """
+    if damaged(stage) or not stage.is_dir():
+        return ""
+    manifest = json.loads((stage / "manifest.json").read_bytes())
+    facts = {name: fact for name, fact in manifest["files"].items() if name != "times.json"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def damaged(stage: Path) -> list[str]:
+    """Return what is wrong with a stage that is there, beginning with its manifest."""
+    if not stage.is_dir():
+        return []
+    path = stage / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return [f"{path.parent.name}/manifest.json cannot be read: {error}"]
+    there = {str(p.relative_to(stage)) for p in stage.rglob("*") if p.is_file()}
+    if there != {"manifest.json", *manifest["files"]}:
+        return [f"{stage.name} holds other files than its manifest says"]
+    faults = []
+    for name, fact in manifest["files"].items():
+        content = (stage / name).read_bytes()
+        if (len(content), hashlib.sha256(content).hexdigest()) != (fact["bytes"], fact["sha256"]):
+            faults.append(f"{stage.name}/{name} is not what its manifest says")
+        elif fault := _unreadable(stage / name):
+            faults.append(f"{stage.name}/{name} is signed and cannot be read: {fault}")
+    return faults
+
+
+def _unreadable(path: Path) -> str:
+    """Return why a file cannot be read; empty if it can, or if its kind is not known."""
+    try:
+        if path.suffix == ".parquet":
+            pq.ParquetFile(path).read(use_threads=False)  # no thread in a parent of forks
+        elif path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix in (".jsonl", ".ndjson"):
+            for line in path.read_bytes().splitlines():
+                json.loads(line)
+        elif path.suffix == ".npy":
+            np.load(path, allow_pickle=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return str(error)[:200]
+    return ""
+
+
+def damaged_run(run: Path) -> list[str]:
+    """Return what is wrong with all stages of a run."""
+    stages = [p for p in run.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return [fault for stage in stages if stage.name != "opensearch" for fault in damaged(stage)]
+
+
+def bulk(folder: Path) -> str:
+    """Return what a folder for OpenSearch holds, as one hash; empty if it is not whole."""
+    try:
+        json.loads((folder / "index.json").read_bytes())
+        parts = sorted(folder.glob("bulk-*.ndjson"))
+        lines = [line for part in parts for line in part.read_bytes().splitlines()]
+        decoded = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return ""
+    if not decoded or len(decoded) % 2 or not all("index" in line for line in decoded[::2]):
+        return ""
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
+
+def left_over(folder: Path) -> list[str]:
+    """Return what is half-written in a run, or left in the temporary folder beside it."""
+    run, temporary = folder / "run", folder / "tmp"
+    hidden = [p.name for p in run.iterdir() if p.name.startswith(".") and p.name != ".lock"]
+    faults = [f"{name} is left in the run" for name in sorted(hidden)]
+    left = sorted(p.name for p in temporary.iterdir()) if temporary.is_dir() else []
+    return faults + [f"{name} is left in the temporary folder" for name in left]

@@ -1,0 +1,80 @@
+"""Kill -9 at random moments: the old result or the new one is whole, and the next run succeeds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from judge import bulk, damaged_run, digest, ended_badly, left_over
+from scene import Scene
+from tally import Tally
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A verb that writes one of two results in turns.
+
+    Attributes:
+        verb: its name.
+        stages: that it needs.
+        turns: what is added to the command for one result and for the other.
+        held: returns what the result is, as a hash.
+    """
+
+    verb: str
+    stages: tuple[str, ...]
+    turns: tuple[tuple[str, ...], tuple[str, ...]]
+    held: Callable[[Path], str]
+
+
+VICTIMS = (
+    Victim("etl", (), (("--set", "vocabulary.oov_buckets=1"), ("--set", "vocabulary.oov_buckets=2")),
+           lambda run: digest(run / "etl")),
+    Victim("recommend", ("etl", "train", "export", "index"), (("-k", "3"), ("-k", "5")),
+           lambda run: digest(run / "recommend")),
+    Victim("index", ("etl", "train", "export"), ((), ("--set", "index.kind=exact")),
+           lambda run: digest(run / "index")),
+    Victim("load", ("etl", "train", "export", "index"),
+           (("--to", "opensearch", "--name", "a"), ("--to", "opensearch", "--name", "b")),
+           lambda run: bulk(run / "opensearch")),
+)  # fmt: skip
+
+
+def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
+    """Kill each verb as often, so that `n` kills are made in all."""
+    dice, tally = random.Random(seed), Tally("kills")
+    for number, victim in enumerate(VICTIMS):
+        share = n // len(VICTIMS) + (number < n % len(VICTIMS))
+        _kill(victim, share, dice, scene.branch(folder / victim.verb, *victim.stages), tally)
+    return tally.finished()
+
+
+def _kill(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+    known, took = [], 0.0
+    for turn in (1, 0):
+        ended = scene.call(victim.verb, *victim.turns[turn])
+        if faults := ended_badly(ended, 0) or left_over(scene.folder):
+            tally.count(f"{victim.verb} before any kill", faults)
+            return
+        known, took = [victim.held(scene.run), *known], max(took, ended.seconds)
+    for number in range(n):
+        turn = 1 - number % 2
+        words = victim.turns[turn]
+        moment = dice.uniform(0.1, 1) * took
+        killed = scene.call(victim.verb, *words, kill_after=moment)
+        faults = [] if killed.killed else ended_badly(killed, 0)
+        faults += damaged_run(scene.run)
+        held = victim.held(scene.run)
+        if held not in known:
+            faults.append("neither the old result nor the new one is there")
+        what = "new result" if held == known[turn] else "old result"
+        after = scene.call(victim.verb, *words)
+        faults += [f"next run: {fault}" for fault in ended_badly(after, 0)]
+        if victim.held(scene.run) != known[turn]:
+            faults.append("the next run's result is another one")
+        faults += [f"next run: {fault}" for fault in left_over(scene.folder)]
+        case = f"{victim.verb} killed after {moment:.3f} of {took:.3f} s"
+        tally.count(case, faults, what if killed.killed else "ended before")
+        took = (took + after.seconds) / 2
