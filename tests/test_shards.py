@@ -65,6 +65,24 @@ def test_a_damaged_shard_is_made_again_and_the_others_are_kept(tmp_path: Path, d
     assert content(tmp_path / "lists") == [str(n) for n in range(25)]
 
 
+def test_what_a_full_disk_cuts_off_is_removed_and_whole_shards_are_kept(tmp_path: Path) -> None:
+    def fails_at(failing: int) -> None:
+        def save(listed: Listed, path: Path) -> None:
+            path.write_text("half")
+            if int(listed.users[0]) // 10 == failing:
+                raise OSError(28, "No space left on device")
+
+        shards = Shards(tmp_path / ".shards", "a" * 64, size=10)
+        with pytest.raises(OSError, match="No space"):
+            list(shards.write(25, lists, save, "parquet"))
+
+    fails_at(0)
+    assert list(tmp_path.iterdir()) == []
+    fails_at(1)
+    names = {path.name for path in (tmp_path / ".shards" / ("a" * 16)).iterdir()}
+    assert names == {"part-00000.parquet", "part-00000.json"}
+
+
 def test_a_folder_of_shards_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "important"
     kept.mkdir(parents=True)

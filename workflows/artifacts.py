@@ -20,6 +20,7 @@ from workflows.errors import RecipeError
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
 from workflows.store import TIMES, Store
+from workflows.understood import understood
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
     )
-    schema = two_tower.read_schema(prepared.folder / "train")
+    with understood(prepared.folder / "train", "etl"):
+        schema = two_tower.read_schema(prepared.folder / "train")
     try:
         return two_tower.build(schema, recipe.model, recipe.loss, facts, seed=recipe.train.seed)
     except TowerError as error:
@@ -127,7 +129,8 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     model = build_model(recipe, prepared)
     weights = TrainFiles(store.folder("train")).weights
     trust.refuse_strange_weights(weights)
-    model.load_weights(weights)
+    with understood(weights, "train"):
+        model.load_weights(weights)
     return model
 
 

@@ -27,6 +27,7 @@ from workflows.lookup import Lookup
 from workflows.recipe import Recipe
 from workflows.recipe.text import nearest
 from workflows.store import Store
+from workflows.understood import need, understood, vectors_of
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +97,25 @@ class Catalogue:
         if not _is_indexed(store, recipe):
             return catalogue
         files = IndexFiles(store.folder("index"))
-        if files.added.is_file():
-            catalogue = catalogue.with_added(pq.read_table(files.added))
-        how = msgspec.json.decode(files.searched.read_bytes(), type=Searched)
+        with understood(files.folder, "index"):
+            if files.added.is_file():
+                catalogue = catalogue.with_added(pq.read_table(files.added))
+            how = msgspec.json.decode(files.searched.read_bytes(), type=Searched)
         return replace(catalogue, index=_read(catalogue.vectors, how, files))
 
     @classmethod
     def of_export(cls, store: Store, recipe: Recipe) -> Catalogue:
         """Read the items of the export alone."""
         folder = store.folder("export")
-        names = pq.read_schema(folder / "item_features.parquet").names
-        readable = [n for n in names if n in (*recipe.columns("item"), "train_count")]
-        items = pq.read_table(folder / "item_features.parquet", columns=readable)
-        vectors = vectors_of(pq.read_table(folder / "item_embeddings.parquet"))
+        with understood(folder, "export"):
+            names = pq.read_schema(folder / "item_features.parquet").names
+            readable = [n for n in names if n in (*recipe.columns("item"), "train_count")]
+            items = pq.read_table(folder / "item_features.parquet", columns=readable)
+            path = folder / "item_embeddings.parquet"
+            vectors = vectors_of(pq.read_table(path), path, "export")
+            lengths = f"{len(items)} items have {len(vectors)} embeddings"
+            need(len(vectors) == len(items), path, "export", lengths)
+            need(recipe.item_id in items.column_names, folder, "export", "items without an id")
         return cls(recipe, items.combine_chunks(), vectors, len(items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
@@ -124,7 +131,8 @@ class Catalogue:
             for field in self.items.schema
         }
         items = pa.concat_tables([self.items, pa.table(columns, self.items.schema)])
-        vectors = np.concatenate([self.vectors, vectors_of(more)])
+        added = vectors_of(more, Path("added_items.parquet"), "index")
+        vectors = np.concatenate([self.vectors, added])
         return replace(self, items=items.combine_chunks(), vectors=vectors, index=None)
 
     @property
@@ -312,9 +320,3 @@ def _read(vectors: Floats, how: Searched, files: IndexFiles) -> Index | None:
             f"{files.faiss} cannot be used: {error} Run `two-tower index` again, or remove "
             f"{files.folder}."
         ) from None
-
-
-def vectors_of(table: pa.Table) -> Floats:
-    """Return the column `embedding` as float32 [n_rows, dim]."""
-    column = table["embedding"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

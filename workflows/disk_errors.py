@@ -50,7 +50,7 @@ def explained(root: Path) -> Iterator[None]:
         raise
     except OSError as error:
         said = error.strerror or str(error)
-        number = errno.ENOSPC if _says_full(error) else error.errno or 0
+        number = error.errno or _reported(error)
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
         if path.absolute().is_relative_to(root.absolute()):
             remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
@@ -59,23 +59,35 @@ def explained(root: Path) -> Iterator[None]:
             what = f"{path} cannot be used: {said}. See that it is there and may be used."
         raise StorageError(f"{what} Nothing half-written was kept.") from error
     except Exception as error:
-        if not (_says_full(error) or _is_full(root)):
+        number = _reported(error) or (errno.ENOSPC if _is_full(root) else 0)
+        if not number:
             raise
         raise StorageError(
-            f"Writing {root} failed; {_REMEDIES[errno.ENOSPC]}. Nothing half-written was kept."
+            f"Writing {root} failed; {_REMEDIES[number]}. Nothing half-written was kept."
         ) from error
 
 
-def _says_full(error: Exception) -> bool:
-    """Say whether an error of a library, or one that led to it, reports a full disk."""
+#: Text in the errors of libraries → the fault of the disk that it reports.
+_REPORTED = {
+    "disk is full": errno.ENOSPC,
+    **{
+        os.strerror(number): number
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    },
+}
+
+
+def _reported(error: Exception) -> int:
+    """Return the fault of the disk that an error, or one that led to it, reports; 0 for none."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return True
-        if any(text in str(cause) for text in ("No space left", "disk is full")):
-            return True
+        if isinstance(cause, OSError) and cause.errno in _REPORTED.values():
+            return cause.errno or 0
+        for text, number in _REPORTED.items():
+            if text in str(cause):
+                return number
         cause = cause.__cause__ or cause.__context__
-    return False
+    return 0
 
 
 def _is_full(root: Path) -> bool:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from models.retriever import Floats, Ints
 from workflows import arguments, trust
 from workflows.errors import DataError
+from workflows.understood import understood
 
 #: What a list of categories or a history is.
 TEXTS = pa.list_(pa.string())
@@ -49,16 +50,17 @@ class RawTower:
             path: of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
 
         Raises:
-            ArtifactError: it holds operations that no tower of ours needs.
+            ArtifactError: it holds operations that no tower of ours needs, or is damaged.
         """
         import tensorflow as tf
 
         trust.refuse_strange_model(path)
-        module = tf.saved_model.load(str(path))
-        encode = module.signatures["serving_default"]
-        specs = encode.structured_input_signature[1]
-        named = arguments.read(path)
-        inputs = {name: _arrow_type(specs[argument]) for name, argument in named.items()}
+        with understood(path, "export"):
+            module = tf.saved_model.load(str(path))
+            encode = module.signatures["serving_default"]
+            specs = encode.structured_input_signature[1]
+            named = arguments.read(path)
+            inputs = {name: _arrow_type(specs[argument]) for name, argument in named.items()}
         return cls(inputs, named, module, encode)
 
     def embed(self, rows: pa.Table) -> Floats:

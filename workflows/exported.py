@@ -20,13 +20,14 @@ from models.baselines.fallback import Fallback, strangers
 from models.baselines.popularity import Popularity
 from models.exact import search
 from models.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, TopK
-from workflows.catalogue import Catalogue, vectors_of
+from workflows.catalogue import Catalogue
 from workflows.embedding import RawTower
 from workflows.errors import DataError
 from workflows.lookup import Lookup
 from workflows.prepared import KNOWN, Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
+from workflows.understood import need, understood, vectors_of
 
 Users = np.ndarray[Any, Any]
 
@@ -122,17 +123,32 @@ class Export:
     @cached_property
     def user_ids(self) -> pa.StringArray:
         """Raw ids in the order of user rows."""
-        table = pq.read_table(
-            self.folder / "user_embeddings.parquet", columns=[self.recipe.user_id]
-        )
-        return table[self.recipe.user_id].combine_chunks()
+        path = self.folder / "user_embeddings.parquet"
+        with understood(path, "export"):
+            table = pq.read_table(path, columns=[self.recipe.user_id])
+            return table[self.recipe.user_id].combine_chunks()
 
     @cached_property
     def user_vectors(self) -> Floats:
         """Embeddings, float32 [n_users + 1, dim]; the last is a stranger's."""
-        nobody = np.load(self.folder / UNKNOWN_USER)
-        users = pq.read_table(self.folder / "user_embeddings.parquet", columns=["embedding"])
-        return np.concatenate([vectors_of(users), nobody[None]])
+        nobody = self._nobody
+        path = self.folder / "user_embeddings.parquet"
+        with understood(path, "export"):
+            users = vectors_of(pq.read_table(path, columns=["embedding"]), path, "export")
+        width = self.item_vectors.shape[1]
+        need(users.shape[1] == width, path, "export", f"users are not {width} numbers as items are")
+        return np.concatenate([users, nobody[None]])
+
+    @property
+    def _nobody(self) -> Floats:
+        """A stranger's embedding, float32 [dim]."""
+        path = self.folder / UNKNOWN_USER
+        with understood(path, "export"):
+            found: Floats = np.load(path, allow_pickle=False)
+            width = self.item_vectors.shape[1]
+            is_right = found.shape == (width,) and np.isfinite(found).all()
+            need(bool(is_right), path, "export", f"expected {width} numbers")
+        return found
 
     @cached_property
     def query_tower(self) -> RawTower:
@@ -283,7 +299,11 @@ class Export:
         """Readable user columns and inputs of the query tower, one row a user."""
         history = self.recipe.history.inputs if self.recipe.history else {}
         columns = [*self.recipe.columns("user", "context"), *history]
-        return pq.read_table(self.folder / "user_features.parquet", columns=columns)
+        path = self.folder / "user_features.parquet"
+        with understood(path, "export"):
+            table = pq.read_table(path, columns=columns)
+            need(len(table) == len(self.user_ids), path, "export", "it has other users")
+        return table
 
     def _with_told(self, seen: Ragged, told: pa.Table) -> Ragged:
         """Add the items of told histories to what users have seen."""

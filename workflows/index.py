@@ -22,13 +22,14 @@ from models.effort import recalls, tuned
 from models.exact import search
 from models.retriever import Floats, Queries, Ragged
 from workflows import raw_columns, raw_rows
-from workflows.catalogue import Catalogue, IndexFiles, Searched, vectors_of
+from workflows.catalogue import Catalogue, IndexFiles, Searched
 from workflows.device import Device
 from workflows.embedding import RawTower
 from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
+from workflows.understood import need, understood, vectors_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
     with store.write("index", recipe, device) as draft:
         catalogue = Catalogue.open(store, recipe) if add else Catalogue.of_export(store, recipe)
         more = _embedded(add, catalogue, store) if add else None
-        tune_by, prove_by = _queries(store, config)
+        tune_by, prove_by = _queries(store, config, catalogue.vectors.shape[1])
         catalogue = _built(catalogue, more, tune_by, config)
         measured = measure(catalogue, prove_by, at=config.at)
         log.info(
@@ -163,9 +164,18 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
     return Measured(recall, float(p50), float(p99))
 
 
-def _queries(store: Store, config: IndexConfig) -> tuple[Floats, Floats]:
-    """Return embeddings of users to choose the effort by, and of others to prove it by."""
-    users = vectors_of(pq.read_table(store.folder("export") / "user_embeddings.parquet"))
+def _queries(store: Store, config: IndexConfig, width: int) -> tuple[Floats, Floats]:
+    """Return embeddings of users to choose the effort by, and of others to prove it by.
+
+    Args:
+        store: the run.
+        config: how many.
+        width: of the items' embeddings.
+    """
+    path = store.folder("export") / "user_embeddings.parquet"
+    with understood(path, "export"):
+        users = vectors_of(pq.read_table(path), path, "export")
+    need(users.shape[1] == width, path, "export", f"users are not {width} numbers as items are")
     rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
     return users[rows[::2]], users[rows[1::2] if len(rows) > 1 else rows]
 
@@ -210,7 +220,7 @@ def _built(
     """Return the catalogue with new items, and with an index where it should have one."""
     index = catalogue.index
     if more is not None:
-        index = index.added(vectors_of(more)) if index else None
+        index = index.added(vectors_of(more, Path("items"), "index")) if index else None
         catalogue = catalogue.with_added(more)
     kind = config.kind
     if kind == "auto":

@@ -19,6 +19,7 @@ from workflows.pair_hash import pair_hash
 from workflows.recipe import Recipe
 from workflows.statistics import NumberFact
 from workflows.store import Store
+from workflows.understood import need, understood
 from workflows.vocabulary import Vocabulary
 
 #: File of what users saw in rows that a filter dropped: user and item row, and the part, by its
@@ -52,7 +53,8 @@ class Prepared:
 
     def part(self, name: str) -> dict[str, Column]:
         """Return all encoded columns of train, valid or test."""
-        return read_columns(self.files(name))
+        with understood(self.folder / name, "etl"):
+            return read_columns(self.files(name))
 
     def files(self, name: str) -> list[Path]:
         """Return the files of train, valid, test, users, items or latest, in their order."""
@@ -62,37 +64,42 @@ class Prepared:
     @cached_property
     def users(self) -> dict[str, Column]:
         """Encoded user table, n_users + 1 rows, the last for unknown users."""
-        return read_columns(self.files("users"))
+        return self.part("users")
 
     @cached_property
     def items(self) -> dict[str, Column]:
         """Encoded item table, n_items rows."""
-        return read_columns(self.files("items"))
+        return self.part("items")
 
     @cached_property
     def raw_users(self) -> pa.Table:
         """Readable user table in the same order; the last row has no id."""
-        return pq.read_table(self.folder / "users" / "raw.parquet")
+        with understood(self.folder / "users", "etl"):
+            return pq.read_table(self.folder / "users" / "raw.parquet")
 
     @cached_property
     def raw_items(self) -> pa.Table:
         """Readable item table in the same order."""
-        return pq.read_table(self.folder / "items" / "raw.parquet")
+        with understood(self.folder / "items", "etl"):
+            return pq.read_table(self.folder / "items" / "raw.parquet")
 
     @cached_property
     def item_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Training interactions of each item, int64 [n_items]."""
-        return self.raw_items["train_count"].to_numpy()
+        with understood(self.folder / "items", "etl"):
+            return self.raw_items["train_count"].to_numpy()
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Column → vocabulary."""
-        return vocabulary.read_all(self.folder)
+        with understood(self.folder / "vocabulary", "etl"):
+            return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
         """Number column → how it is standardised."""
-        return statistics.read(self.folder)
+        with understood(self.folder / statistics.FILE, "etl"):
+            return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history.
@@ -116,14 +123,28 @@ class Prepared:
     def _as_written(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, one part after the other, as their files say."""
         names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
-        rows = pq.read_table([path for part in parts for path in self.files(part)], columns=names)
-        return Interactions(
-            users=rows["user_row"].to_numpy(),
-            items=rows["item_row"].to_numpy(),
-            times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
-            n_users=len(self.raw_users) - 1,
-            n_items=len(self.raw_items),
-        )
+        files = [path for part in parts for path in self.files(part)]
+        with understood(self.folder, "etl"):
+            rows = pq.read_table(files, columns=names)
+            return self._within(
+                Interactions(
+                    users=rows["user_row"].to_numpy(),
+                    items=rows["item_row"].to_numpy(),
+                    times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
+                    n_users=len(self.raw_users) - 1,
+                    n_items=len(self.raw_items),
+                )
+            )
+
+    def _within(self, rows: Interactions) -> Interactions:
+        """Return interactions whose rows are those of the tables."""
+        for table, found, n in (
+            ("users", rows.users, rows.n_users),
+            ("items", rows.items, rows.n_items),
+        ):
+            is_there = not len(found) or found.max() < n
+            need(bool(is_there), self.folder / table, "etl", "interactions name rows beyond it")
+        return rows
 
     def histories(self, *parts: str) -> Ragged:
         """Return what each user of the table did in some parts, oldest first."""
@@ -136,15 +157,19 @@ class Prepared:
         path = self.folder / SEEN
         if not path.is_file():
             return None
-        rows = pq.read_table(path)
-        known = np.isin(rows["part"].to_numpy(), [KNOWN["latest"].index(part) for part in parts])
-        return Interactions(
-            users=rows["user_row"].to_numpy()[known],
-            items=rows["item_row"].to_numpy()[known],
-            times=None,
-            n_users=len(self.raw_users) - 1,
-            n_items=len(self.raw_items),
-        )
+        wanted = [KNOWN["latest"].index(part) for part in parts]
+        with understood(path, "etl"):
+            rows = pq.read_table(path)
+            known = np.isin(rows["part"].to_numpy(), wanted)
+            return self._within(
+                Interactions(
+                    users=rows["user_row"].to_numpy()[known],
+                    items=rows["item_row"].to_numpy()[known],
+                    times=None,
+                    n_users=len(self.raw_users) - 1,
+                    n_items=len(self.raw_items),
+                )
+            )
 
     def seen(self, *parts: str) -> Ragged:
         """Return what each user of the table saw in some parts, whether it counts or not."""

@@ -24,6 +24,7 @@ from workflows.offers import selfcheck
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
 from workflows.store import Store
+from workflows.understood import understood
 
 #: Users that are scored at a time.
 _BLOCK = 20_000
@@ -158,7 +159,9 @@ class OfferExport:
     @cached_property
     def users(self) -> Floats:
         """Users' vectors, float32 [n_users, …]."""
-        return np.load(self.folder / selfcheck.USER_VECTORS)
+        path = self.folder / selfcheck.USER_VECTORS
+        with understood(path, "export"):
+            return np.load(path, allow_pickle=False)
 
     def embeddings(self, attribute: str) -> pa.Table:
         """Return value, events and embedding of the offers of an attribute.
@@ -172,7 +175,8 @@ class OfferExport:
                 f"Offers of {attribute!r} were not exported; tasks.attributes of the recipe says "
                 f"which are: {', '.join(self.offering.tasks)}."
             )
-        return pq.read_table(path)
+        with understood(path, "export"):
+            return pq.read_table(path)
 
     def described(self, text: str) -> tuple[Offers, int]:
         """Return an offer by what was bought of it, in any part, and by how many events.
@@ -223,7 +227,8 @@ class OfferExport:
 
 def _signature(folder: Path) -> Any:
     trust.refuse_strange_model(folder)
-    loaded = tf.saved_model.load(str(folder))
-    signature = loaded.signatures["serving_default"]
+    with understood(folder, "export"):
+        loaded = tf.saved_model.load(str(folder))
+        signature = loaded.signatures["serving_default"]
     signature.owner = loaded  # a signature alone does not keep its variables alive
     return signature

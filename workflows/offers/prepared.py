@@ -24,6 +24,7 @@ from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.prepared import Prepared
 from workflows.recipe import Recipe
 from workflows.store import Store
+from workflows.understood import understood
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,8 @@ class Offering:
         model = self.build(name)
         weights = weights_file(store.folder("train"), name)
         trust.refuse_strange_weights(weights)
-        model.load_weights(weights)
+        with understood(weights, "train"):
+            model.load_weights(weights)
         return Asked(model)
 
     def code(self, attribute: str, value: str) -> int:

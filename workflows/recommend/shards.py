@@ -6,6 +6,7 @@ are linked into the stage when all are there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -151,9 +152,20 @@ class Shards:
             known = _read_fact(fact)
             if known is None or not known.is_of(part):
                 atomic.remove(fact)
-                known = _written(lists(slice(start, start + self._size)), part, save)
-                atomic.write_bytes(fact, msgspec.json.encode(known))
+                try:
+                    known = _written(lists(slice(start, start + self._size)), part, save)
+                    atomic.write_bytes(fact, msgspec.json.encode(known))
+                except BaseException:
+                    self._remove_useless(part)
+                    raise
             yield known
+
+    def _remove_useless(self, part: Path) -> None:
+        """Remove a shard without a fact, and the folder if it holds no whole shard."""
+        with contextlib.suppress(OSError):
+            atomic.remove(part)
+            if not any(self._folder.glob("part-*.json")):
+                self.remove()
 
     def link(self, folder: Path, suffix: Format) -> None:
         """Put all shards into a folder."""
@@ -182,9 +194,14 @@ def _written(listed: Listed, part: Path, save: Callable[[Listed, Path], None]) -
     """Write a shard, sync it, and return what describes it."""
     aside = part.with_name(f".{part.name}")
     atomic.remove(aside)
-    save(listed, aside)
-    fact = Fact(listed.counts(), aside.stat().st_size, atomic.sha256(aside))
-    atomic.put_in_place(aside, part)
+    try:
+        save(listed, aside)
+        fact = Fact(listed.counts(), aside.stat().st_size, atomic.sha256(aside))
+        atomic.put_in_place(aside, part)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            atomic.remove(aside)
+        raise
     return fact
 
 
