@@ -145,6 +145,10 @@ bench-etl: $(READY) .venv-bench-polars/.ok ## etl beside NVTabular and polars, a
 	$(PY) benchmarks/etl.py
 	$(PY) benchmarks/etl_scale.py
 
+.PHONY: torture
+torture: $(READY) ## kills, full disks, power losses, damaged and hostile files, requests (1 h)
+	$(PY) benchmarks/torture/run.py
+
 # ── environments ────────────────────────────────────────────────────────────────────────
 # Where packages come from is the machine's to say; what is installed, and where, is not.
 unexport CONDA_PREFIX PYTHONHOME VIRTUAL_ENV PIP_PREFIX PIP_REQUIRE_HASHES PIP_TARGET

@@ -1,7 +1,7 @@
 """Full disks: verbs end in one paragraph, keep the old result, and succeed when there is room.
 
-A limit on the size of files (ulimit -f) needs no rights. A small tmpfs is truer: it is mounted where
-the process may mount one.
+A limit on the size of files (ulimit -f) needs no rights. A small tmpfs is truer: it is mounted
+where the process may mount one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from forked import file_limit
 from judge import damaged_run, ended_badly, left_over
-from kills import VICTIMS, Victim
+from kills import Victim, victims
 from scene import Scene
 from tally import Tally
 
@@ -24,8 +24,9 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
     """Fill the disk `n` times: every second time a tmpfs, where one can be mounted."""
     dice, tally = random.Random(seed), Tally("full disks")
     can_mount = _can_mount(folder)
-    for number, victim in enumerate(VICTIMS):
-        share = n // len(VICTIMS) + (number < n % len(VICTIMS))
+    chosen = victims(n)
+    for number, victim in enumerate(chosen):
+        share = n // len(chosen) + (number < n % len(chosen))
         tmpfs = share // 2 if can_mount else 0
         own = scene.branch(folder / victim.verb, *victim.stages)
         _limited(victim, share - tmpfs, dice, own, tally)
@@ -100,9 +101,7 @@ def _try(
     """Call a verb without room, then with room."""
     words = victim.turns[1 - number % 2]
     old = victim.held(scene.run)
-    ended = scene.call(
-        victim.verb, *words, before=None if limit is None else file_limit(limit)
-    )
+    ended = scene.call(victim.verb, *words, before=None if limit is None else file_limit(limit))
     faults = ended_badly(ended, 0, 2) + damaged_run(scene.run) + left_over(scene.folder)
     if ended.code and victim.held(scene.run) != old:
         faults.append("the old result is gone")

@@ -89,6 +89,10 @@ def _negative_codes(table: pa.Table) -> pa.Table:
     return _replaced(table, "code", pa.array(range(-len(table), 0), pa.int64()))
 
 
+def _far_rows(table: pa.Table) -> pa.Table:
+    return _replaced(table, "item_row", pa.array([2**40] * len(table), pa.int64()))
+
+
 def _empty(table: pa.Table) -> pa.Table:
     return table.slice(0, 0)
 
@@ -101,9 +105,11 @@ def _twice(table: pa.Table) -> pa.Table:
     return pa.concat_tables([table, table])
 
 
+_FACT = {"bytes": 24, "sha256": ""}
 _ITEMS, _USERS = "export/item_embeddings.parquet", "export/user_embeddings.parquet"
 _WORDS = "export/vocabulary/item_id.parquet"
 _READ = ("recommend", "similar-items", "load", "index")
+_TRAINED, _INTERACTIONS = ("export", "evaluate"), ("recommend", "evaluate")
 _LISTS = ("recommend", "similar-items")
 
 #: What, how, verbs, exit codes.
@@ -114,7 +120,7 @@ FILES = (
     ("a manifest with a BOM", _text("export/manifest.json", "\ufeff{}"), ("recommend",), (2,)),
     (
         "a manifest that names files outside",
-        _manifest("export", lambda m: m["files"].update({"../../victim/precious": {"bytes": 24, "sha256": ""}})),
+        _manifest("export", lambda m: m["files"].update({"../../victim/precious": _FACT})),
         ("recommend", "load", "index"),
         (2,),
     ),
@@ -146,7 +152,7 @@ FILES = (
     ("embeddings of another width", _table(_ITEMS, _wider), _LISTS, (0, 2)),
     ("embeddings of text", _table(_ITEMS, _texts), _READ, (2,)),
     ("items without embeddings", _table(_ITEMS, _no_embedding), _READ, (2,)),
-    ("items without ids", _table(_ITEMS, _first_column_gone), _READ, (2,)),
+    ("embeddings without ids", _table(_ITEMS, _first_column_gone), _READ, (0, 2)),
     ("no items", _table(_ITEMS, _empty), _READ, (0, 2)),
     ("items twice", _table(_ITEMS, _twice), _READ, (0, 2)),
     ("half of the items", _table(_ITEMS, _half), _READ, (0, 2)),
@@ -156,21 +162,19 @@ FILES = (
     ("half of the users", _table(_USERS, _half), ("recommend",), (0, 2)),
     ("codes far away", _table(_WORDS, _far_codes), _LISTS, (0, 2)),
     ("codes below zero", _table(_WORDS, _negative_codes), _LISTS, (0, 2)),
-    ("a vocabulary without a column", _table(_WORDS, _first_column_gone), _LISTS, (2,)),
+    ("a vocabulary without a column", _table(_WORDS, _first_column_gone), _LISTS, (0, 2)),
     ("an empty vocabulary", _table(_WORDS, _empty), _LISTS, (0, 2)),
     ("a parquet file that is cut", _bytes(_ITEMS, "cut", 3), _READ, (2,)),
     ("a parquet file with noise", _bytes(_ITEMS, "random", 17), _READ, (0, 2)),
     ("a parquet file with huge numbers", _bytes(_ITEMS, "huge", 12), _READ, (0, 2)),
     ("a parquet file that is text", _text(_ITEMS, "hello"), _READ, (2,)),
-    ("features that are text", _text("export/item_features.parquet", "x"), ("recommend", "load"), (2,)),
-    ("users' features are text", _text("export/user_features.parquet", "x"), ("recommend",), (2,)),
+    ("features of text", _text("export/item_features.parquet", "x"), ("recommend", "load"), (2,)),
+    ("users of text", _text("export/user_features.parquet", "x"), ("recommend --users",), (2,)),
     ("an index without its facts", _text("index/search.json", "{}"), ("recommend",), (2,)),
     ("an index of null", _text("index/search.json", "null"), ("recommend",), (2,)),
-    (
-        "statistics of null",
-        _text("etl/statistics.json", "null"),
-        ("export", "evaluate"),
-        (2,),
-    ),
-    ("a schema of noise", _bytes("etl/schema.pbtxt", "random", 5), ("export", "evaluate"), (0, 2)),
+    ("statistics of null", _text("etl/statistics.json", "null"), _TRAINED, (0, 2)),
+    ("interactions of text", _text("etl/train/part-0.parquet", "x"), _INTERACTIONS, (2,)),
+    ("users' rows of text", _text("etl/users/raw.parquet", "x"), _INTERACTIONS, (2,)),
+    ("rows beyond the tables", _table("etl/train/part-0.parquet", _far_rows), _INTERACTIONS, (2,)),
+    ("a schema of noise", _bytes("etl/train/schema.pbtxt", "random", 5), _TRAINED, (0, 2)),
 )  # fmt: skip

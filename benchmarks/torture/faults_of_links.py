@@ -90,7 +90,7 @@ LINKS = (
         "a vocabulary is a pipe, and signed",
         _pipe("export/vocabulary/item_id.parquet", signed=True),
         ("recommend", "similar-items"),
-        (2,),
+        (0, 2),
     ),
     (
         "embeddings are a link to a device, and signed",

@@ -98,10 +98,9 @@ def _weights(change: Callable[[h5py.File, Path], object]) -> Callable[[Path, Pat
 def _first(group: Any) -> tuple[Any, str]:
     """Return the group and the name of the first numbers of a file."""
     for name in group:
-        if isinstance(group[name], h5py.Dataset):
+        if isinstance(group[name], h5py.Dataset) and group[name].shape:
             return group, name
-        found = _first(group[name])
-        if found[1]:
+        if isinstance(group[name], h5py.Group) and (found := _first(group[name]))[1]:
             return found
     return group, ""
 

@@ -20,13 +20,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What verbs import when they are called.
-_MODULES = """
-    faiss h5py pyarrow.dataset
-    workflows.cli workflows.etl workflows.recipe workflows.recommend workflows.index workflows.load
-    workflows.load.opensearch workflows.triton workflows.store workflows.tune workflows.train
-    workflows.evaluate workflows.export workflows.report workflows.offers.audience
-""".split()
+_VERBS = (
+    "cli",
+    "etl",
+    "recipe",
+    "recommend",
+    "index",
+    "load",
+    "load.opensearch",
+    "triton",
+    "store",
+)
+#: What verbs import when they are called. Merlin's models run operations when they are imported:
+#: the children of verbs that train import them themselves.
+_MODULES = ("faiss", "h5py", "pyarrow.dataset", "tensorflow", *(f"workflows.{v}" for v in _VERBS))
 
 
 def preload() -> None:
@@ -37,6 +44,9 @@ def preload() -> None:
     device.choose("cpu")
     for name in _MODULES:
         importlib.import_module(name)
+    from tensorflow.python.eager import context
+
+    assert not context.context()._initialized, "a forked child would wait for ever"
 
 
 @dataclass(frozen=True)

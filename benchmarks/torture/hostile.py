@@ -1,4 +1,4 @@
-"""Run folders of strangers: links, pipes, foreign manifests, damaged and planted files, signed again.
+"""Run folders of strangers: links, pipes, foreign manifests, damaged and planted files, re-signed.
 
 The hashes of a run help against damage, not against whoever can write the run. So each verb that
 reads such a run ends in one paragraph, or does what it should; it runs nothing of the run, and it

@@ -1,7 +1,8 @@
 """Decides what is a loss, with nothing of the package: json, hashlib, pyarrow and NumPy read files.
 
-A loss is a traceback, an exit code other than 0, 2 and 3, a process that does not end, a result that
-is signed and cannot be read, an old result that is gone, and something half-written left in place.
+A loss is a traceback, an exit code other than 0, 2 and 3, a process that does not end, a result
+that is signed and cannot be read, an old result that is gone, and something half-written that is
+left in place.
 """
 
 from __future__ import annotations

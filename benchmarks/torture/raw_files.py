@@ -24,15 +24,19 @@ from tally import Tally
 MEMORY = 12
 csv.field_size_limit(1 << 30)
 _SPICE = [
-    *(b'"', b'""', b",", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b";", b"\t"),
-    *(b"\\", b"'", b" ", b"=1+1", b"-0", b"1e400", b"NaN", b"null", b"\xe2\x80\xa8", b"\x1a", b"9" * 40),
+    *(b'"', b'""', b",", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b";"),
+    *(b"\t", b"\\", b"'", b" ", b"=1+1", b"-0", b"1e400", b"NaN", b"null", b"\xe2\x80\xa8"),
+    b"\x1a",
+    b"9" * 40,
 ]  # fmt: skip
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
     """Damage `n` logs, a third of them each csv, JSON lines and parquet."""
     dice, tally = random.Random(seed), Tally("raw files")
-    rows = list(csv.DictReader((scene.folder / "raw" / "log.csv").open(encoding="utf-8", newline="")))
+    rows = list(
+        csv.DictReader((scene.folder / "raw" / "log.csv").open(encoding="utf-8", newline=""))
+    )
     for number in range(n):
         suffix = ("csv", "jsonl", "parquet")[number % 3]
         own = Scene(folder / f"{number:04}")
@@ -50,7 +54,9 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
             faults += _lost(ended.out, log)
         elif ended.code == 2 and log.name not in ended.err and "etl" not in ended.err:
             faults.append(f"refused without the file's name: {ended.err[-200:]}")
-        tally.count(f"{suffix} {how}", faults, f"{suffix} {'read' if ended.code == 0 else 'refused'}")
+        tally.count(
+            f"{suffix} {how}", faults, f"{suffix} {'read' if ended.code == 0 else 'refused'}"
+        )
         if not faults:
             shutil.rmtree(own.folder)
     return tally.finished()

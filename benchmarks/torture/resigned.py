@@ -1,4 +1,4 @@
-"""What an attacker does who can write a run: change a file, and sign the run again, later stages too."""
+"""What an attacker does who can write a run: change a file, and sign it and later stages again."""
 
 from __future__ import annotations
 

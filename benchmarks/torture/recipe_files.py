@@ -32,15 +32,42 @@ history: {columns: [item_id], max_len: 4}
 tune: {trials: 2, space: {model.dim: [4, 8], optimizer.lr: {low: 0.001, high: 0.1}}}
 description: a tiny one
 """
-_NUMBERS: list[Any] = [0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, 10**400, 0.5, -0.0, 1e308]
+_NUMBERS: list[Any] = [
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63) - 1,
+    10**30,
+    10**400,
+    0.5,
+    -0.0,
+    1e308,
+]
 _TEXTS: list[Any] = [
     *("", " ", "\n", "a\n", "\0", "\u202e", "\ud800", "é", "x" * 100_000, "../../etc/passwd"),
-    *("/etc/passwd", "/dev/zero", "~", "*", "**/*", "$HOME", "{0}", "%s", "(a+)+$", "[", "-", "--help"),
+    *(
+        "/etc/passwd",
+        "/dev/zero",
+        "~",
+        "*",
+        "**/*",
+        "$HOME",
+        "{0}",
+        "%s",
+        "(a+)+$",
+        "[",
+        "-",
+        "--help",
+    ),
     *("2026-13-45", "log", "user_id", "no_such", "item_id", "1e3", "=1+1", "<script>", "null"),
 ]
 _SHAPES: list[Any] = [
     *([], {}, [[]], [{}], {"": ""}, {"a": {"b": {"c": 1}}}, [None], [1, "a", None], ["a"] * 5_000),
-    *({"kind": "keep"}, {"low": 1, "high": 0}, list(range(2_000)), {"files": []}, {"files": "log.csv"}),
+    *({"kind": "keep"}, {"low": 1, "high": 0}, list(range(2_000)), {"files": []}),
+    {"files": "log.csv"},
 ]  # fmt: skip
 _OTHERS: list[Any] = [None, True, False, float("nan"), float("inf"), float("-inf")]
 
@@ -87,8 +114,8 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
     raw = folder / "raw"
     shutil.copytree(scene.folder / "raw", raw)
     tree = whole(scene)
-    few = list(bombs().items())[: max(4, n)]
-    cases = [(f"bomb {name}", text) for name, text in few]
+    cases = [("as it is", _written(tree))]
+    cases += [(f"bomb {name}", text) for name, text in list(bombs().items())[: max(2, n // 3)]]
     cases += [_mutated(tree, dice) for _ in range(n)]
     for number, (case, text) in enumerate(cases):
         path = raw / "mutated.yaml"
