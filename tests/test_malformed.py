@@ -407,6 +407,15 @@ CASES = [
         set=PARQUET,
     ),
     Case(
+        "parquet of text that is no UTF-8",
+        parquet(
+            lambda t: with_column(t, "shop", t["shop"].cast(pa.binary()).cast(pa.string())),
+            also=lambda data: data.replace(b"web", b"w\xe9b"),
+        ),
+        r"log\.parquet, column 'shop' holds what is no value of its type .*Invalid UTF8",
+        set=PARQUET,
+    ),
+    Case(
         "structs for ids",
         parquet(lambda t: with_column(t, "item_id", pa.array([{"a": 1}] * len(t)))),
         r"log\.parquet, column 'item_id' holds struct<.*>, which cannot be read as string\. Corre",

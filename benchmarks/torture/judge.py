@@ -115,7 +115,23 @@ def bulk(folder: Path) -> str:
 def left_over(folder: Path) -> list[str]:
     """Return what is half-written in a run, or left in the temporary folder beside it."""
     run, temporary = folder / "run", folder / "tmp"
-    hidden = [p.name for p in run.iterdir() if p.name.startswith(".") and p.name != ".lock"]
-    faults = [f"{name} is left in the run" for name in sorted(hidden)]
+    hidden = [p for p in run.iterdir() if p.name.startswith(".") and p.name != ".lock"]
+    faults = [f"{p.name} is left in the run" for p in sorted(hidden) if not _whole_shards(p)]
     left = sorted(p.name for p in temporary.iterdir()) if temporary.is_dir() else []
     return faults + [f"{name} is left in the temporary folder" for name in left]
+
+
+def _whole_shards(folder: Path) -> bool:
+    """Say whether these are finished shards of lists, which the same command goes on from."""
+    if folder.name != ".recommend.shards":
+        return False
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    parts = {p for p in files if p.name.startswith("part-") and p.suffix != ".json"}
+    facts = {p.with_suffix(".json") for p in parts}
+    if not parts or set(files) != parts | facts:
+        return False
+    return all(_is_of(json.loads(part.with_suffix(".json").read_bytes()), part) for part in parts)
+
+
+def _is_of(fact: dict[str, object], part: Path) -> bool:
+    return fact["sha256"] == hashlib.sha256(part.read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflows.errors import DataError
 from workflows.etl import files
 from workflows.etl.cells import is_list
 
@@ -56,7 +57,7 @@ class ParquetFile:
             coded: those of them whose text is to come as codes.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, or holds text that is no UTF-8.
         """
         texts = [name for name in coded if name in self._texts]
         with (
@@ -64,4 +65,18 @@ class ParquetFile:
             pq.ParquetFile(self.path, buffer_size=_BUFFER, read_dictionary=texts) as file,
         ):
             for batch in file.iter_batches(self._rows, columns=list(columns)):
-                yield pa.Table.from_batches([batch]).select(list(columns))
+                table = pa.Table.from_batches([batch]).select(list(columns))
+                self._refuse_damaged(table)
+                yield table
+
+    def _refuse_damaged(self, table: pa.Table) -> None:
+        """Refuse values that Arrow reads without a look at them: text that is no UTF-8."""
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"{self.path}, column {name!r} holds what is no value of its type "
+                    f"{column.type} ({error}). The file is damaged, or was written by a program "
+                    "that took another encoding for UTF-8; write it again."
+                ) from None
