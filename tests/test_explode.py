@@ -12,7 +12,8 @@ import pytest
 from test_sources import read, recipe
 
 from workflows.errors import DataError
-from workflows.etl import explode, sources
+from workflows.etl import explode
+from workflows.etl.source_files import SourceFiles
 
 EVENTS = [
     {"user": "u", "item": "a", "when": 1},
@@ -109,5 +110,5 @@ def test_the_estimate_counts_values(tmp_path: Path) -> None:
         pa.table({"user": ["u"] * 10, "item": [["a"] * 50] * 10}), tmp_path / "l.parquet"
     )
     asked = recipe("l.parquet", source={"explode": ["item"]})
-    (file,) = sources._Opened(asked, "log", tmp_path, 1 << 20).files
+    (file,) = SourceFiles(asked, "log", tmp_path, 1 << 20).files
     assert file.about == 500
