@@ -48,7 +48,7 @@ def test_other_columns_are_passed_over_and_named(recipe, caplog):
     assert found.column_names == ["user_id", "age"]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "new.csv: 2 columns are no features here and are passed over: "
+        "new.csv: 2 columns passed over, which no feature needs: "
         "'citty' (did you mean 'city'?), 'phone'"
     )
 
@@ -64,7 +64,7 @@ def test_inputs_that_are_not_given_are_named_with_what_they_are_made_of(recipe, 
         warn_of_missing(["age"], ["age"], recipe, "new.csv", among="all 3 users")
     (record,) = caplog.records
     assert record.getMessage() == (
-        "new.csv does not give 2 inputs of the tower, which count as missing for all 3 users: "
+        "new.csv lacks 2 inputs of the tower, so that values are missing for all 3 users: "
         "'city', 'group' (which the recipe derives from 'age'; write it into the file, too)"
     )
     assert derived("city", recipe) == ""

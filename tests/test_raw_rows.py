@@ -15,7 +15,7 @@ from tiny_run import SETTINGS
 from world import RECIPE, World
 
 from workflows.errors import DataError
-from workflows.raw_rows import as_told, as_trained, read, read_ids
+from workflows.raw_rows import as_trained, read, read_ids, with_types
 from workflows.recipe import Recipe
 
 COLUMNS = ["title", "price", "genres"]
@@ -79,9 +79,9 @@ def test_files_that_are_none_are_refused(tmp_path, recipe):
 
 def test_a_history_is_a_list(recipe):
     lists = pa.table({"history_item_id": pa.array([[1, 2], None])})
-    assert as_told(lists, recipe, "here")["history_item_id"].to_pylist() == [["1", "2"], None]
+    assert with_types(lists, recipe, "here")["history_item_id"].to_pylist() == [["1", "2"], None]
     texts = pa.table({"history_item_id": ["1| 2", '["1|2", "a"]', ""]})
-    found = as_told(texts, recipe, "here")["history_item_id"].to_pylist()
+    found = with_types(texts, recipe, "here")["history_item_id"].to_pylist()
     assert found == [["1", "2"], ["1|2", "a"], None]
 
 
@@ -216,5 +216,15 @@ def test_weights_stay_with_their_values(tmp_path, shop):
 def test_files_and_questions_say_the_same(shop, lists):
     """What is told as rows of values becomes what a parquet file of them becomes."""
     rows = pa.table({"history_item_id": pa.array(lists, pa.list_(pa.string()))})
-    told = as_trained(as_told(rows, shop, "here"), shop, known)
-    assert told.equals(as_told(rows, shop, "here", known))
+    told = as_trained(with_types(rows, shop, "here"), shop, known)
+    assert told.equals(with_types(rows, shop, "here", known))
+
+
+@pytest.mark.parametrize("text", ['item_id,a\n1,"x\n2,"y"\n3,z\n', 'item_id,a\n1,"x\n2,y\n'])
+def test_a_quote_that_swallows_rows_is_refused(tmp_path: Path, text: str) -> None:
+    """The first file has text behind a closing quote, the second one no closing quote at all."""
+    (tmp_path / "new.csv").write_text(text)
+    with pytest.raises(DataError, match=r"new\.csv.*: a quote is not closed, or text stands behin"):
+        read_ids(tmp_path / "new.csv", "item_id")
+    (tmp_path / "new.csv").write_text('item_id,a\n1,"x ""y"", z\nw"\n2,b"c\n')
+    assert read_ids(tmp_path / "new.csv", "item_id") == ["1", "2"]

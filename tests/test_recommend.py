@@ -267,8 +267,8 @@ def test_what_a_file_of_strangers_does_not_tell_is_named_once(run, tmp_path, cap
     with caplog.at_level(logging.WARNING):
         recommend(copy.recipe, copy.store, CPU, wish=Wish(k=2), order=order)
     passed_over, missing = [record.getMessage() for record in caplog.records]
-    assert passed_over.endswith("1 columns are no features here and are passed over: 'notes'")
-    assert "which count as missing for 1 of 2 users, who are in no table: " in missing
+    assert passed_over.endswith("1 column passed over, which no feature needs: 'notes'")
+    assert "so that values are missing for 1 of 2 users, who are in no table: " in missing
     assert all(repr(name) in missing for name in ("age", "shop", "history_item_id"))
     assert "'city'" not in missing
 

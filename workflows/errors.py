@@ -37,3 +37,8 @@ class AddressError(TwoTowerError):
 
 class StorageError(TwoTowerError):
     """The disk refused: no space, no permission, or another process is writing."""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun for a message, such as `1 column` or `1,200 rows`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"

@@ -1,7 +1,7 @@
-"""Which columns of a file that somebody hands in are wanted, and which are missing or passed over.
+"""The columns of a file for a question: which are wanted, missing or passed over.
 
-A file of new users or items often is the one that training read: it has raw names, and more columns
-than the towers take.
+Such a file often is the one that training read. It has raw names, and more columns than the towers
+take.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from workflows.errors import DataError
+from workflows.errors import DataError, counted
 from workflows.recipe import Recipe
 from workflows.recipe.text import nearest
 
 log = logging.getLogger(__name__)
 
-#: So many columns are named in a message.
+#: A message names at most so many columns.
 _NAMED = 10
 
 
@@ -28,10 +28,10 @@ def chosen(
     """Return the columns that the recipe knows, by its names; others are passed over and named.
 
     Args:
-        table: as it was read.
-        recipe: whose sources may `rename` raw columns.
+        table: the file's columns.
+        recipe: its sources may `rename` raw columns.
         key: the id column, which must be there.
-        columns: that may be there, too.
+        columns: names that may be there, too.
         place: the file, for messages.
 
     Raises:
@@ -49,8 +49,11 @@ def chosen(
         absent = [name for name in columns if name not in table.column_names]
         named = [f"{name!r}{_meant(name, absent)}" for name in others[:_NAMED]]
         log.warning(
-            "%s: %s columns are no features here and are passed over: %s%s",
-            *(place, len(others), ", ".join(named), ", …" if len(others) > _NAMED else ""),
+            "%s: %s passed over, which no feature needs: %s%s",
+            place,
+            counted(len(others), "column"),
+            ", ".join(named),
+            ", …" if len(others) > _NAMED else "",
         )
     return table.select([name for name in table.column_names if name in wanted])
 
@@ -72,23 +75,23 @@ def warn_of_missing(
 
     Args:
         given: the file's columns.
-        inputs: of the tower.
-        recipe: may derive inputs of other columns.
+        inputs: the inputs of the tower.
+        recipe: may derive inputs from other columns.
         place: the file.
-        among: says for whom they are missing.
+        among: the users or items for whom they are missing.
     """
     missing = [name for name in inputs if name not in given]
     if missing:
         named = ", ".join(f"{name!r}{derived(name, recipe)}" for name in missing[:_NAMED])
         more = ", …" if len(missing) > _NAMED else ""
         log.warning(
-            "%s does not give %s inputs of the tower, which count as missing for %s: %s%s",
-            *(place, len(missing), among, named, more),
+            "%s lacks %s of the tower, so that values are missing for %s: %s%s",
+            *(place, counted(len(missing), "input"), among, named, more),
         )
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return words that say what a column is made of by the recipe; none if it is not made."""
+    """Return a remark on the column from which the recipe derives another; empty if it does not."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""

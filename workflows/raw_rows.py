@@ -1,4 +1,4 @@
-"""Rows of raw values that somebody hands in: files of users and items, typed as the recipe says.
+"""Files of users or items for questions: rows of raw values, with the types of the recipe.
 
 They are the features as the towers take them, after all joins and derived columns. A value becomes
 what etl would have made of it (values.py, list_cells.py, spelling.py).
@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 from workflows import list_cells, raw_columns, spelling
 from workflows.embedding import NUMBERS, TEXTS
 from workflows.errors import DataError
+from workflows.quotes import Quotes
 from workflows.recipe import Recipe
 from workflows.values import Place, as_numbers, as_text, missing, parsed
 
 #: Column → the texts that training met there.
 Known = Callable[[str], pa.StringArray]
-#: What stands between the ids of a history that is told as text.
+#: The separator of the ids of a history that is written as text.
 BETWEEN = "|"
 _ENDINGS = {".csv": ",", ".tsv": "\t"}
 
@@ -37,8 +38,8 @@ def read(
         path: csv or tsv, perhaps with .gz behind it, or parquet.
         recipe: what each column is.
         key: the id column, which must be there.
-        columns: that may be there, too; others are passed over, and named in a warning.
-        known: the texts of training, by which told ones are spelt.
+        columns: names that may be there, too. Other columns are passed over with a warning.
+        known: the texts of training, whose spelling the given texts get.
 
     Raises:
         DataError: no such file; no id column; a cell that is not what the recipe says; an id that
@@ -48,19 +49,19 @@ def read(
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
     table = raw_columns.chosen(table, recipe, key, columns, str(path))
-    table = as_told(table, recipe, str(path), known)
+    table = with_types(table, recipe, str(path), known)
     _refuse_bad_ids(table[key], key, path)
     return table
 
 
-def as_told(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
+def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
     """Return raw values with the types that the towers take.
 
     Args:
         table: features of the recipe, and inputs of its history.
         recipe: what each column is.
         place: where they come from, for messages.
-        known: the texts of training, by which told ones are spelt.
+        known: the texts of training, whose spelling the given texts get.
 
     Raises:
         DataError: a cell that is not what the recipe says.
@@ -93,11 +94,11 @@ def as_told(table: pa.Table, recipe: Recipe, place: str, known: Known | None = N
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Return told texts as training reads them: some are missing, some are spelt otherwise.
+    """Return given texts as training reads them: some are missing values, some are spelt otherwise.
 
     Args:
         table: text, lists of text, and others, which stay.
-        recipe: whose `nulls` stand for no value, unless training met them as values.
+        recipe: its `nulls` stand for no value, unless training met them as values.
         known: the texts of training.
     """
     history = recipe.history.inputs if recipe.history else {}
@@ -128,7 +129,7 @@ def _without_nulls(
     found = missing(column, nulls_of(recipe))
     if known is None or found.null_count == missing(column, ()).null_count:
         return found
-    # sources may have other `nulls`: what training met as a value is one
+    # the sources may differ in `nulls`: a text that training met as a value is a value
     is_value = pc.is_in(column, value_set=known(name), skip_nulls=True)
     return pc.if_else(is_value, column, found)
 
@@ -176,13 +177,15 @@ def _read(path: Path) -> pa.Table:
             return _without_twins(pq.read_table(path), path)
         is_packed = path.name.lower().endswith(".gz")
         with pa.input_stream(str(path), compression="gzip" if is_packed else None) as stream:
-            return _without_twins(_of_text(stream, _ENDINGS[ending]), path)
+            return _without_twins(_of_text(stream, _ENDINGS[ending], path), path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
 
 
-def _of_text(stream: pa.NativeFile, delimiter: str) -> pa.Table:
+def _of_text(stream: pa.NativeFile, delimiter: str, path: Path) -> pa.Table:
     data = stream.read()
+    if delimiter == ",":
+        _refuse_open_quotes(data, path)
     parsing = pa.csv.ParseOptions(
         delimiter=delimiter,
         quote_char='"' if delimiter == "," else False,
@@ -196,6 +199,23 @@ def _of_text(stream: pa.NativeFile, delimiter: str) -> pa.Table:
         quoted_strings_can_be_null=True,
     )
     return pa.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
+
+
+def _refuse_open_quotes(data: bytes, path: Path) -> None:
+    """Refuse quotes by which rows would become a part of a cell, as etl does."""
+    quotes = Quotes(b",", b'"')
+    quotes.see(data)
+    quotes.see(b"")
+    if quotes.fault is None and not quotes.is_open:
+        return
+    where = str(path)
+    if quotes.fault is not None:
+        line = data[: quotes.fault].count(b"\n") + 1
+        where += f", line {line}"
+    raise DataError(
+        f"{where}: a quote is not closed, or text stands behind the closing quote of a cell, so "
+        "that rows would be lost. Close the quote, or double it where it is a part of the text."
+    )
 
 
 def _without_twins(table: pa.Table, path: Path) -> pa.Table:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflows.etl.quotes import Quotes
 from workflows.etl.streams import UNIT, Watched
+from workflows.quotes import Quotes
 from workflows.recipe import Source
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
-from workflows.etl.quotes import Quotes
+from workflows.quotes import Quotes
 
 #: The first bytes of a packed file → what Arrow calls the packer; Arrow does not know xz.
 _PACKED = (

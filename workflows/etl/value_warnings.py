@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows import spelling
-from workflows.errors import DataError
+from workflows.errors import DataError, counted
 from workflows.etl import codes
 from workflows.etl.sources import Raw
 from workflows.recipe import Recipe
@@ -102,11 +102,7 @@ class _Found:
     def shown(self, most: int = 3) -> str:
         """Name the most frequent texts."""
         first = self.table.slice(0, most).to_pylist()
-        return ", ".join(f"'{row['text']}' ({_counted(row['cells'], 'cell')})" for row in first)
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"
+        return ", ".join(f"'{row['text']}' ({counted(row['cells'], 'cell')})" for row in first)
 
 
 def _sources(wrong: Marks) -> str:
@@ -150,7 +146,7 @@ def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> N
         row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()
         raise DataError(
             f"{raw.place(source, row)}, column {name!r}: {columns[source][row].as_py()!r} is an id "
-            f"in scientific notation; {_counted(found.cells, 'cell')} of the column "
+            f"in scientific notation; {counted(found.cells, 'cell')} of the column "
             f"{'has' if found.cells == 1 else 'have'} such ids. A spreadsheet or a float has cut "
             "off digits, so that several ids may have become one. Export the column again, as text "
             "or as integers."
@@ -181,10 +177,10 @@ def _warn_of_twins(name: str, columns: Columns) -> None:
         "own (%s the first). Write them alike if they are the same.",
         name,
         " and ".join(columns),
-        _counted(len(found), "value"),
+        counted(len(found), "value"),
         text,
         spelling.other(pa.array([text]))[0].as_py(),
-        f"{_counted(found.cells, 'cell')} {'has' if found.cells == 1 else 'have'}",
+        f"{counted(found.cells, 'cell')} {'has' if found.cells == 1 else 'have'}",
     )
 
 

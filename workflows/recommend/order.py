@@ -85,14 +85,14 @@ def asked(order: Order, export: Export) -> tuple[np.ndarray[Any, Any], pa.Table 
         others = {n: told[n] for n in told.column_names if n not in occasion.column_names}
         told = pa.table({**others, **{n: everywhere[n] for n in everywhere.column_names}})
     if order.file and told.num_columns:
-        _tell_missing(order.file, users, told.column_names, export)
+        _warn_of_missing(order.file, users, told.column_names, export)
     return users, told if told.num_columns else None
 
 
-def _tell_missing(
+def _warn_of_missing(
     file: Path, users: np.ndarray[Any, Any], given: Sequence[str], export: Export
 ) -> None:
-    """Warn of what a file does not say about people of no table, or says in part."""
+    """Warn of inputs that a file does not give for unknown users, or gives only in part."""
     recipe = export.recipe
     inputs = [name for name in export.query_tower.inputs if name != recipe.user_id]
     strangers = int((export.rows_of_users(users) < 0).sum())
@@ -119,7 +119,7 @@ def _context(rules: Sequence[str], export: Export, tellable: Sequence[str]) -> p
                 f"{', '.join(tellable)}."
             )
         values[parsed[0]] = pa.array([parsed[1]])
-    return raw_rows.as_told(pa.table(values), export.recipe, "--context", export.known)
+    return raw_rows.with_types(pa.table(values), export.recipe, "--context", export.known)
 
 
 def with_files(wish: Wish, order: Order, export: Export) -> Wish:
@@ -129,7 +129,7 @@ def with_files(wish: Wish, order: Order, export: Export) -> Wish:
         DataError: a file that cannot be read, or that allows nothing.
     """
     export.catalogue.refuse_vain(wish.only)
-    _tell_unknown(wish.deny, export)
+    _warn_of_unknown(wish.deny, export)
     if order.deny_file:
         wish = replace(wish, deny=(*wish.deny, *_known(order.deny_file, export)))
     if order.allow_file:
@@ -143,13 +143,14 @@ def with_files(wish: Wish, order: Order, export: Export) -> Wish:
     return wish
 
 
-def _tell_unknown(deny: Sequence[str], export: Export) -> None:
-    """Say how many ids of --deny are those of no item."""
-    unknown = [item for item in deny if export.catalogue.find(pa.array([item]))[0] < 0]
-    if unknown:
+def _warn_of_unknown(deny: Sequence[str], export: Export) -> None:
+    """Warn of ids of --deny that no item of the catalogue has."""
+    rows = export.catalogue.find(pa.array(deny, pa.string()))
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown):
         log.warning(
             "--deny: %s of %s ids are of no item in the catalogue and hide nothing, such as %r",
-            *(len(unknown), len(deny), unknown[0]),
+            *(len(unknown), len(deny), deny[unknown[0]]),
         )
 
 
