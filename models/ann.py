@@ -92,8 +92,8 @@ class Index:
 
         Args:
             items: float32 [n_items, d].
-            kind: of the index.
-            seed: of the drawing of cells' centres.
+            kind: the kind of the index.
+            seed: the seed of the drawing of cells' centres.
 
         Raises:
             NoFaiss: the package is not there.
@@ -306,7 +306,7 @@ class Ann:
 
     Attributes:
         users: float32 [n_users + 1, d]; the last row stands for every unknown user.
-        index: of the items.
+        index: the index of the items.
     """
 
     users: Floats

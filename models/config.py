@@ -59,7 +59,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         combine: how a tower joins its inputs: `sum` (all of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: the same for the item tower. Both towers must end in the same width.
-        activation: of the layers before the last.
+        activation: the activation of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
         history_decay: an item at position k of the history starts with the weight exp(-k / decay);
             training goes on from there. Null gives all positions the same weight, which training
@@ -132,7 +132,7 @@ class LossConfig(Part, frozen=True):
             drawn uniformly from the item table (Yang et al. 2020), `full` the whole item table;
             `auto` is full for tables of up to `full_up_to` items, else in_batch.
         full_up_to: see `auto`.
-        negatives: of `mixed`.
+        negatives: the negatives of `mixed`.
         temperature: T of the logits s/T - log q.
         logq: subtract log q, q the share of rows that bring the item into the comparison, so that
             popular items are not punished for standing in many batches. `full` needs none.
@@ -164,7 +164,7 @@ class OptimizerConfig(Part, frozen=True):
         kind: adagrad and adamw as in Keras 2.12, and adam, which leaves the rows of a table (and
             their moments) alone that a batch does not touch.
         lr: learning rate.
-        weight_decay: of adamw.
+        weight_decay: the weight decay of adamw.
         decay: what a step of adamw takes off a weight w: `keras` lr·weight_decay·w,
             `tfa` weight_decay·w, as TensorFlow Addons meant it (there of touched rows only, here of
             all).
@@ -196,7 +196,7 @@ class TrainConfig(Part, frozen=True):
         patience: stop after this many epochs without a better one.
         max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all. 50 is
             the default of a recipe whose history has no time.
-        seed: of initial weights, order of rows and draws.
+        seed: the seed of initial weights, order of rows and draws.
     """
 
     batch_size: Rows = 512
@@ -330,8 +330,8 @@ class TrackingConfig(Part, frozen=True):
 
     Attributes:
         kind: the tracker; it needs the `tracking` extra.
-        uri: of an MLflow server, or a folder; empty for one in the run's folder.
-        experiment: of MLflow.
+        uri: the URI of an MLflow server, or a folder; empty for one in the run's folder.
+        experiment: the experiment of MLflow.
     """
 
     kind: Literal["mlflow", "tensorboard"]
@@ -351,7 +351,7 @@ class IndexConfig(Part, frozen=True):
         at: list length that recall is measured at.
         queries: users of the export that ask while effort is chosen, and as many others while
             recall and latency are measured.
-        seed: of the drawing of ivf's cells.
+        seed: the seed of the drawing of ivf's cells.
     """
 
     kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"
@@ -387,8 +387,8 @@ class EvaluateConfig(Part, frozen=True):
         also: other lists to measure beside the headline's, row by row.
         train_rows: say, too, how many of the training rows the models give back, seen items kept.
         bootstrap: resamples of an interval.
-        level: of an interval.
-        seed: of resampling and of the random baseline.
+        level: the level of an interval.
+        seed: the seed of resampling and of the random baseline.
     """
 
     baselines: tuple[Baseline, ...] = BASELINES

@@ -19,8 +19,8 @@ def tuned(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
     no effort is enough, the largest is taken.
 
     Args:
-        index: of any effort.
-        vectors: of queries, float32 [n_queries, d].
+        index: the index of any effort.
+        vectors: the vectors of queries, float32 [n_queries, d].
         at: list length.
         recall: the target, in (0, 1].
     """

@@ -64,7 +64,7 @@ def mixture_log_q(
     """Return log q of batch items and uniform items together (Yang et al. 2020, section 3.2).
 
     Args:
-        log_q: of the batch alone, float32 [n_items].
+        log_q: the log q of the batch alone, float32 [n_items].
         batch_size: B rows, drawn as often as items are popular.
         negatives: m items, drawn uniformly.
     """
@@ -92,13 +92,13 @@ def softmax_loss(
         queries: float32 [B, d].
         items: float32 [C, d].
         own: the column of each row's own item, int [B].
-        weights: of the rows in the total, float32 [B]; a mean has 1/B.
+        weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
-        log_q: of each column's item, float32 [C]; None for no correction.
+        log_q: the log q of each column's item, float32 [C]; None for no correction.
         mask: which columns are no negatives of a row; it leaves out the row's own.
         repeats: how many equal columns each one stands for, float32 [C]; None for one. A row's own
             counts once: its repeats are no negatives.
-        precision: of the matrix products, `float32` or `bfloat16`; sums stay in float32.
+        precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
     """
     own = tf.cast(own, tf.int32)

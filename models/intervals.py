@@ -43,7 +43,7 @@ def bootstrap(
 
     Args:
         values: one value a user, float [n_users], n_users at least 2.
-        seed: of the resamples; the same seed gives the same interval.
+        seed: the seed of the resamples; the same seed gives the same interval.
         n_resamples: how many times the users are drawn again.
         level: the share of bootstrap means inside the interval, between 0 and 1.
 
@@ -65,7 +65,7 @@ def bootstrap_columns(
 
     Args:
         values: float [n_users, n_columns], n_users at least 2.
-        seed: of the resamples.
+        seed: the seed of the resamples.
         n_resamples: how many times the users are drawn again.
         level: the share of bootstrap means inside the interval.
 
@@ -106,7 +106,7 @@ def paired_difference(
     Args:
         a: one value a user, float [n_users].
         b: the other model's values of the same users in the same order, float [n_users].
-        seed: of the resamples.
+        seed: the seed of the resamples.
         n_resamples: how many times the users are drawn again.
         level: the share of bootstrap means inside the interval.
 

@@ -293,7 +293,7 @@ class Draws(tf.keras.layers.Layer):
     have drawn had it never stopped. Keras' own dropout starts its stream anew in each process.
 
     Args:
-        seed: of the stream.
+        seed: the seed of the stream.
     """
 
     def __init__(self, seed: int, **kwargs: Any) -> None:
@@ -320,7 +320,7 @@ class Dropout(Draws):
 
     Args:
         rate: share of numbers.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
 
     def __init__(self, rate: float, *, seed: int, **kwargs: Any) -> None:
@@ -349,7 +349,7 @@ class IdDropout(Draws):
         column: codes of an id.
         rate: share of rows.
         unseen: the code to put in.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
 
     def __init__(self, column: str, *, rate: float, unseen: int, seed: int, **kwargs: Any) -> None:

@@ -279,7 +279,7 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
 
     Args:
         ties: of n_users users.
-        weights: of the ranks 1 to k, float64 [k].
+        weights: the weights of the ranks 1 to k, float64 [k].
     """
     k, values = len(weights), np.zeros(len(ties.n_targets))
     first = np.flatnonzero((ties.earlier == 0) & (ties.before < k))

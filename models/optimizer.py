@@ -20,7 +20,7 @@ def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Opt
 
     Args:
         config: kind, rates and their course.
-        steps: of the whole fit, if it is not stopped early.
+        steps: the steps of the whole fit, if it is not stopped early.
     """
     rate: Any = config.lr
     if config.warmup_steps or config.schedule != "constant":

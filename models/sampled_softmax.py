@@ -34,7 +34,7 @@ class TrainingFacts:
         positives: item rows of each user, a Ragged of n_users lists.
         items: inputs of the item tower, n_items rows.
         batch_size: rows of a training step.
-        seed: of drawn negatives.
+        seed: the seed of drawn negatives.
     """
 
     item_counts: npt.NDArray[np.integer]
@@ -48,7 +48,7 @@ class Comparison(NamedTuple):
     """The items that a batch's rows are compared with, one a column.
 
     Attributes:
-        rows: of the item table, int [C].
+        rows: the rows of the item table, int [C].
         vectors: float32 [C, dim].
         own: the column of each row's own item, int [B].
         repeats: how often each item was drawn, float32 [C]; None where each draw is a column.
@@ -72,7 +72,7 @@ class SampledSoftmax(ModelOutput):
 
     Args:
         config: the loss.
-        facts: of the training rows.
+        facts: the facts of the training rows.
         tower: the item tower, for items that are not in the batch.
     """
 

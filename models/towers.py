@@ -45,7 +45,7 @@ class Input:
     """A column that a tower takes.
 
     Attributes:
-        name: of the column.
+        name: the name of the column.
         domain: whose codes they are; None for a number.
         is_list: whether a cell is a list.
         weights_of: the list whose values its numbers weigh; None for any other column.

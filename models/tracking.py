@@ -52,7 +52,7 @@ class Tracker(tf.keras.callbacks.Callback):
     """A callback that writes into a book as long as the book can be written.
 
     Args:
-        name: of the tracker, for the warning.
+        name: the name of the tracker, for the warning.
         book: what to write into.
     """
 

@@ -230,7 +230,7 @@ def _histories(history: Interactions, persons: Ints) -> Ragged:
     """Return what each person did, oldest first; items of no table are left out.
 
     Args:
-        history: of everybody.
+        history: the history of everybody.
         persons: user rows, rising; who stands there twice gets their history twice.
     """
     distinct, which = np.unique(persons, return_inverse=True)

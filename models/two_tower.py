@@ -45,8 +45,8 @@ def build(
         schema: tagged columns, as the etl stage wrote them; with `user_row` and `item_row`.
         config: the towers; those of some kinds learn nothing, and have no trainable weights.
         loss: the loss.
-        facts: of the training rows.
-        seed: of the initial weights.
+        facts: the facts of the training rows.
+        seed: the seed of the initial weights.
 
     Raises:
         TowerError: a tower without inputs, or towers of different width.

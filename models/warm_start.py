@@ -30,7 +30,7 @@ def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) ->
     Args:
         old: weights of the earlier model, in order.
         fresh: initial weights of the new one, in the same order; tables may have more rows.
-        names: of the new weights, for messages.
+        names: the names of the new weights, for messages.
 
     Raises:
         WarmStartError: a weight that is missing or shaped otherwise.

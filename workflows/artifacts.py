@@ -106,7 +106,7 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
 
     Args:
         store: the run.
-        recipe: of the run.
+        recipe: the recipe of the run.
         prepared: its etl stage.
         as_of: the cut, a key of `KNOWN`, up to which a prior counts interactions.
 

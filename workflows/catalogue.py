@@ -37,7 +37,7 @@ class Searched(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `exact`, or of the FAISS index beside it.
-        effort: that was chosen for it.
+        effort: the effort that was chosen for it.
         at: list length that it was chosen at.
     """
 

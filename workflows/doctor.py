@@ -26,7 +26,7 @@ class Diagnosis:
     """Facts and faults.
 
     Attributes:
-        versions: of Python and packages.
+        versions: the versions of Python and packages.
         devices: verb → what it would run on; without the verbs that cannot have what is asked for.
         facts: name → what was found.
         faults: what is wrong, each with its remedy; empty when all is well.

@@ -47,7 +47,7 @@ class RawTower:
         """Load a tower.
 
         Args:
-            path: of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
+            path: the path of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
 
         Raises:
             ArtifactError: it holds operations that no tower of ours needs, or is damaged.

@@ -80,7 +80,7 @@ class Export:
     """An export, ready to be asked.
 
     Attributes:
-        folder: of the export stage.
+        folder: the folder of the export stage.
         prepared: the etl stage.
         recipe: names of columns, and the fallback.
         as_of: the cut that the export knows of.
@@ -283,9 +283,9 @@ class Export:
         """Return raw values of users: those of their rows, overlaid with what is told.
 
         Args:
-            rows: of the user table, int64 [n_users]; -1 for somebody of no table.
+            rows: the rows of the user table, int64 [n_users]; -1 for somebody of no table.
             told: of those users; a null is not told.
-            columns: of the user table.
+            columns: the columns of the user table.
         """
         table = self._raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
         for number, name in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Whether what is held out can say anything: seen by nobody who learnt, and free to be found."""
+"""Checks of held-out rows: training has not seen them, and their targets may be returned."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def warn_of_hidden(trial: Trial, part: str) -> None:
     """Warn where many targets may not be shown, because their users had them before.
 
     Args:
-        trial: of the part.
+        trial: the trial of the part.
         part: its name.
     """
     hidden, targets = trial.n_hidden(), len(trial.targets.values)

@@ -54,7 +54,7 @@ class IndexResult:
     """What can be searched, and how well.
 
     Attributes:
-        folder: of the stage.
+        folder: the folder of the stage.
         kind: exact, flat, hnsw or ivf.
         items: all of them.
         added: those that the export does not have.
@@ -145,7 +145,7 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
     """Ask for users' lists, and compare them with the exact search.
 
     Args:
-        catalogue: that is asked.
+        catalogue: the catalogue that is asked.
         users: embeddings, float32 [n_users, dim].
         at: list length.
     """
@@ -170,7 +170,7 @@ def _queries(store: Store, config: IndexConfig, width: int) -> tuple[Floats, Flo
     Args:
         store: the run.
         config: how many.
-        width: of the items' embeddings.
+        width: the width of the items' embeddings.
     """
     path = store.folder("export") / "user_embeddings.parquet"
     with understood(path, "export"):

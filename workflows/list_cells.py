@@ -1,4 +1,4 @@
-"""Cells of lists: lists as such, text with a separator, and lists written as JSON or Python do.
+"""Cells with lists: lists of parquet, text with a separator, and lists as JSON or Python write.
 
 Blanks around the parts and parts without text are left out. A part never is half of something: a
 cell in brackets is read as a list, or refused.

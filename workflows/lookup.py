@@ -16,7 +16,7 @@ class Lookup:
     """Where raw ids stand.
 
     Args:
-        ids: of the rows, each once.
+        ids: the ids of the rows, each once.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:

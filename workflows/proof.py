@@ -41,7 +41,7 @@ def check_from_outside(script: str, folder: Path, what: str) -> None:
 
     Args:
         script: file to run; it ends with 1 and one line if something differs.
-        folder: of the export.
+        folder: the folder of the export.
         what: the towers give.
 
     Raises:

@@ -1,9 +1,8 @@
-"""Whether the quotes of delimited text are as they should be, seen in its bytes.
+"""Check the quotes of delimited text by its bytes.
 
 A cell that begins with a quote ends with one, and a quote inside is doubled (RFC 4180) or escaped.
 Arrow takes more: it appends what stands behind a closing quote to the cell. So a quote that is
-never closed ends at the next quoted cell, the rows between are part of one cell, and nobody is
-told.
+never closed ends at the next quoted cell, and the rows between silently become part of one cell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One value in two spellings: booleans and whole floats, and words that stand for nothing.
+"""One spelling of booleans and whole floats, and the words for a missing value.
 
 The same frame has `true` and 1991 in parquet, `True` and `1991.0` in csv. The canonical spelling is
 that of parquet. It is decided for all texts of a column together, never for one of them: '1.0'

@@ -48,8 +48,8 @@ class TerminalTable:
 
     Attributes:
         head: above the names.
-        names: of the rows.
-        columns: of figures, in the order in which they are shown.
+        names: the names of the rows.
+        columns: the columns of figures, in the order in which they are shown.
         title: above the first table.
     """
 

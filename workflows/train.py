@@ -40,7 +40,7 @@ class TrainResult:
     """Where the stage lies, and how the fit went.
 
     Attributes:
-        folder: of the stage.
+        folder: the folder of the stage.
         best: the epoch whose weights were kept.
         epochs: how many ran, those before a resumed one included.
         rows_per_second: of the fastest epoch, validation included; 0 where nothing was learnt.
@@ -73,7 +73,7 @@ def train(
             data; the result is that of a fit that was not interrupted. Anew if there is none.
         warm_start: begin with the weights of this run's train stage; its vocabularies must be the
             first part of ours (`etl --grow-from`).
-        callbacks: of Keras, more of them (TensorBoard, …); they see the `val_*` metrics.
+        callbacks: callbacks of Keras, more of them (TensorBoard, …); they see the `val_*` metrics.
 
     Raises:
         RecipeError: an unknown metric to monitor, or towers that do not fit together.

@@ -82,7 +82,7 @@ def refuse_strange_model(folder: Path) -> None:
     """Refuse a SavedModel that holds operations, or files, that no tower of ours needs.
 
     Args:
-        folder: of the SavedModel. It is parsed, and nothing of it is run.
+        folder: the folder of the SavedModel. It is parsed, and nothing of it is run.
 
     Raises:
         ArtifactError: names the operation or the file.
@@ -174,7 +174,7 @@ def refuse_strange_weights(path: Path) -> None:
     """Refuse an HDF5 file that points at other files, or holds more numbers than bytes.
 
     Args:
-        path: of the weights.
+        path: the path of the weights.
 
     Raises:
         ArtifactError: names what is wrong.
@@ -252,7 +252,7 @@ def refuse_unsigned(content: bytes, signed: str, path: Path) -> None:
     Args:
         content: what was signed.
         signed: its signature, hexadecimal, or empty.
-        path: of the manifest.
+        path: the path of the manifest.
 
     Raises:
         ArtifactError: it has no signature, or another one.

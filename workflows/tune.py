@@ -47,11 +47,11 @@ class TuneResult:
     """Where the stage lies, and the best trial.
 
     Attributes:
-        folder: of the stage; `trials.json` holds all of them.
+        folder: the folder of the stage; `trials.json` holds all of them.
         metric: what was maximised on the validation part.
         best: the best trial.
         trials: how many there are, those of earlier sessions included.
-        seconds: of this session.
+        seconds: the seconds of this session.
     """
 
     folder: Path

@@ -1,8 +1,8 @@
-"""Says by name which file of a stage is not what the stage's verb writes.
+"""Name the file of a stage whose content is not what the stage's verb writes.
 
 The hashes of a manifest show that a file is the one that was signed, not that it holds what it
 should: whoever can write a run can sign it. So whatever goes wrong while a stage's content is read
-is a fault of that content, and is told in one paragraph.
+is a fault of that content, and is reported in one paragraph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def understood(path: Path, verb: str) -> Iterator[None]:
 
     Args:
         path: the file or folder that is read.
-        verb: that writes it.
+        verb: the verb that writes it.
 
     Raises:
         ArtifactError: what is read there is not what the verb writes.
@@ -42,9 +42,9 @@ def vectors_of(table: pa.Table, path: Path, verb: str) -> Floats:
     """Return the column `embedding` as float32 [n_rows, dim].
 
     Args:
-        table: that was read.
+        table: the table that was read.
         path: where from.
-        verb: that writes it.
+        verb: the verb that writes it.
 
     Raises:
         ArtifactError: there are no embeddings, or some hold NaN or infinity.

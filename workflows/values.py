@@ -1,7 +1,7 @@
-"""One raw value, and what it becomes: text, a number, or nothing.
+"""The types of raw values: each becomes text, a number, or a missing value.
 
-The same rules hold for files of training, files at serving and questions over HTTP, so they stand
-here, where nothing of Merlin, Dask or TensorFlow is needed.
+The same rules hold for files of training, files at serving and questions over HTTP, so they are
+in a module that needs no Merlin, Dask or TensorFlow.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 @dataclass(frozen=True)
 class Place:
-    """Where cells come from, for messages.
+    """The origin of cells, for messages.
 
     Attributes:
-        path: their file, or what else they came by.
-        column: their column, as the recipe calls it.
-        before: rows of the file that stand before them.
+        path: their file, or the option or field that gave them.
+        column: name of their column in the recipe.
+        before: number of rows of the file before them.
     """
 
     path: Path | str
@@ -51,7 +51,7 @@ class Place:
 
 
 def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Undo how a writer of parquet stored text and numbers; NaN becomes null.
+    """Return plain text and numbers, whatever types parquet stored them in; NaN becomes null.
 
     Raises:
         DataError: bytes that are neither UTF-8 nor UUIDs.
@@ -97,7 +97,7 @@ def as_numbers(
     """Return float32 or float64 from numbers or text, blanks around it left out.
 
     Args:
-        column: of any type.
+        column: the column of any type.
         kind: to return.
         place: for messages.
         nulls: texts that stand for no value; the empty text always does.
@@ -116,7 +116,7 @@ def as_numbers(
 
 
 def missing(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
-    """Make null what stands for no value: the empty text, and what the recipe names."""
+    """Return text in which the empty text and the recipe's `nulls` are null."""
     empty = pc.is_in(column, value_set=pa.array(["", *nulls], pa.string()))
     if not pc.any(empty).as_py():
         return column
@@ -129,7 +129,7 @@ def parsed(
     """Return a column as another type.
 
     Args:
-        column: of any type.
+        column: the column of any type.
         kind: to return.
         place: for messages.
         expected: says what cells should be, for messages.
@@ -155,9 +155,9 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
     """Return the error of one cell.
 
     Args:
-        place: of the column.
+        place: the place of the column.
         row: the number of the cell, from 0.
-        value: of the cell.
+        value: the value of the cell.
         what: is wrong with it.
         expected: says what it should be.
     """

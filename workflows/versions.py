@@ -1,4 +1,4 @@
-"""Which versions are installed, told without importing any of the packages."""
+"""The installed versions, found without importing any of the packages."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class ALS:
         regularization: lambda, on both sides.
         alpha: confidence of an observed pair, against 1 of any other.
         iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
-        seed: of the first factors.
+        seed: the seed of the first factors.
         item_factors: float32 [n_items, d], learnt by `fit`.
     """
 

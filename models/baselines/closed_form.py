@@ -26,7 +26,7 @@ from models.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):
-    """B, in whatever form."""
+    """The weights B, in either of the two forms."""
 
     @property
     def n_items(self) -> int:
@@ -60,7 +60,7 @@ class ByItems:
 
 @dataclass(frozen=True)
 class ByUsers:
-    """What B is made of, for histories of anybody: those in training and others.
+    """The factors of B, from which the scores of any history follow.
 
     Attributes:
         users: X, float64 [n_users, n_items].

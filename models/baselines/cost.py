@@ -1,4 +1,4 @@
-"""What the inverse of a dense matrix costs, said before it is begun."""
+"""Estimate the time and memory of the inverse of a dense matrix before it is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import scipy.linalg
 from models.baselines.errors import CannotFit
 from models.retriever import Floats
 
-#: Nobody waits longer than this for one baseline.
+#: One baseline may take at most so many seconds.
 MAX_SECONDS = 900.0
 #: Below so many rows one thread inverts faster than several that share a busy machine.
 SMALL = 4_000
@@ -29,7 +29,7 @@ class Cost:
     """Time and memory of one fit, and how many fits are certain to come.
 
     Attributes:
-        n_rows: of the matrix that is inverted.
+        n_rows: the number of rows of the matrix that is inverted.
         operations: floating-point operations of a fit and of asking it once.
         bytes: the most that stands in memory at once.
         fits: how many there will be at least.

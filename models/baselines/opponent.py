@@ -30,7 +30,7 @@ class Facts:
     Attributes:
         train: the training interactions.
         attributes: multi-hot attributes of the items, float32 [n_items, n_attributes].
-        seed: of random numbers.
+        seed: the seed of random numbers.
     """
 
     train: Interactions
@@ -83,7 +83,7 @@ def as_of(model: Retriever, known: Interactions) -> Retriever:
     """Return the model with its counts of popularity as of a cut; what it has learnt stays.
 
     Args:
-        model: of a grid.
+        model: the model of a grid.
         known: all interactions before the cut.
     """
     if isinstance(model, popularity.Popularity | popularity.RecentPopularity):

@@ -27,7 +27,7 @@ class Axis:
     """One parameter, its next values and its bounds.
 
     Attributes:
-        name: of the parameter.
+        name: the name of the parameter.
         low: no smaller value is tried.
         high: no larger value is tried.
         ratio: the next value is so many times as large, or as small.
@@ -51,7 +51,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a baseline can be fitted with.
+    """The points at which a baseline can be fitted.
 
     Attributes:
         start: points that are tried in any case; where there is nothing to choose by, the first is

@@ -42,7 +42,7 @@ class WeightedAuc:
 
     Attributes:
         mean: NaN where there is no group.
-        groups: that it is the mean of.
+        groups: the groups that it is the mean of.
         positives: in these groups.
         one_class: groups of the band that have no AUC.
     """
@@ -57,7 +57,7 @@ def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int)
     """Return the AUC of each group, by one sort of all pairs.
 
     Args:
-        groups: of each pair, int [n], each in [0, n_groups).
+        groups: the groups of each pair, int [n], each in [0, n_groups).
         scores: float [n].
         positive: bool [n].
         n_groups: how many groups there are.

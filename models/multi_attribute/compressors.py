@@ -45,7 +45,7 @@ class UserCompressor(tf.keras.layers.Layer):
     Args:
         k: rows that are left.
         dropout: share of the hidden rows' numbers left out in training.
-        seed: of the dropout.
+        seed: the seed of the dropout.
     """
 
     def __init__(self, k: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
@@ -95,7 +95,7 @@ class OfferCompressor(tf.keras.layers.Layer):
     Args:
         m: rows that are left.
         dropout: share left out in training.
-        seed: of the dropout.
+        seed: the seed of the dropout.
     """
 
     def __init__(self, m: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
@@ -124,7 +124,7 @@ class MaskNet(tf.keras.layers.Layer):
     Args:
         m: rows of a compressed offer.
         dropout: share left out in training.
-        seed: of the dropout.
+        seed: the seed of the dropout.
     """
 
     def __init__(self, m: int, *, dropout: float, seed: int, **kwargs: Any) -> None:

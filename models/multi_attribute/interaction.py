@@ -23,7 +23,7 @@ class Stack(tf.keras.layers.Layer):
         out: width of one more layer without them; None for no such layer.
         dropout: share left out in training.
         l1: factor of the sum of absolute weights of the dense layers.
-        seed: of the dropout.
+        seed: the seed of the dropout.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Bilinear(tf.keras.layers.Layer):
         s_uo = U_uᵀ K_uo O_o + b_uo
 
     Args:
-        shape: of the kernel, [rows of a user, rows of an offer, dim, dim].
+        shape: the shape of the kernel, [rows of a user, rows of an offer, dim, dim].
         layers: widths of the head.
         dropout: share of the kernel's numbers, and of the head's, left out in training.
         l1: factor of the sum of absolute weights of kernel and head.
-        seed: of the dropout.
+        seed: the seed of the dropout.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
     Args:
         n: how many attributes there are.
         mean: size of a subset, on average, empty ones included; at most n.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
     dice = np.random.default_rng(seed)
     drawn = dice.random((N_SUBSETS, n)) < min(1.0, mean / n)
@@ -49,7 +49,7 @@ class KeyGenerator(Draws):
         sizes: number of codes of each attribute.
         mean_attributes: see `subsets`.
         or_share: share of the calls whose groups are split and thrown together.
-        seed: of all draws.
+        seed: the seed of all draws.
     """
 
     def __init__(

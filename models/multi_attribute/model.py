@@ -40,8 +40,8 @@ def build(
         schema: of the training rows, as the etl stage wrote it: items' attributes, users' lists.
         config: widths.
         blocks: which blocks there are.
-        attributes: of an offer, in an order that the weights depend on.
-        seed: of dropout and keys; initial weights follow Keras' global seed.
+        attributes: the attributes of an offer, in an order that the weights depend on.
+        seed: the seed of dropout and keys; initial weights follow Keras' global seed.
 
     Raises:
         ValueError: the model names an attribute that there is none of.

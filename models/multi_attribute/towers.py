@@ -23,7 +23,7 @@ class OfferTower(tf.keras.layers.Layer):
         sizes: attribute → number of codes; their order is that of the rows.
         config: widths.
         blocks: which blocks there are.
-        seed: of dropout and keys.
+        seed: the seed of dropout and keys.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class UserTower(tf.keras.layers.Layer):
         sizes: attribute → number of codes.
         config: widths.
         blocks: which blocks there are.
-        seed: of the dropout.
+        seed: the seed of the dropout.
         shared: the offers' side, whose tables to look up; None for tables of its own.
     """
 

@@ -85,7 +85,7 @@ class Pairs:
 
         Args:
             task: the offers.
-            scores: of all pairs, as `scores` gives them.
+            scores: the scores of all pairs, as `scores` gives them.
         """
         keys = task.keys.reshape(-1, self.size)
         offers = np.broadcast_to(keys[:, None, :], scores.shape)

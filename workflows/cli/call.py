@@ -64,7 +64,7 @@ class Call:
         """Return the recipe, the run, and the folder of raw data; say so before the verb begins.
 
         Args:
-            device: of this process; None for a verb that looks for none.
+            device: the device of this process; None for a verb that looks for none.
             offers: whether the verb knows what to do with models of offers.
         """
         from workflows.errors import RecipeError

@@ -1,4 +1,4 @@
-"""What Ctrl-C ends with: one paragraph that says how to go on, and exit code 130."""
+"""The end of a verb by Ctrl-C: one paragraph that says how to go on, and exit code 130."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def refuse(recipe: Recipe, options: Mapping[str, object]) -> None:
     """Refuse options that are of two towers only, rather than let them do nothing.
 
     Args:
-        recipe: of models of offers.
+        recipe: the recipe of models of offers.
         options: name → what was given; falsy where it was not.
 
     Raises:

@@ -117,7 +117,7 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     """Read files of common features.
 
     Args:
-        paths: of the files; a name stands in one of them, once.
+        paths: the paths of the files; a name stands in one of them, once.
         columns: which to keep, of `NAMES`.
         block: bytes to read at a time.
 
@@ -188,14 +188,14 @@ class Skeleton:
     """A file of impressions, joined with their common features.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         common: the features that they share.
         listed: columns that are lists; another one may have one value a line.
         block: bytes to read at a time.
 
     Attributes:
-        path: of the file.
-        names: of the columns that there may be.
+        path: the path of the file.
+        names: the names of the columns that there may be.
         lists: columns that are lists.
         about: how many rows there may be.
 
@@ -307,7 +307,7 @@ class _Features:
 
     Args:
         batch: columns `features` and `count`, text.
-        path: of the file, for messages.
+        path: the path of the file, for messages.
         before: rows of the file that stand before the block.
 
     Raises:

@@ -202,7 +202,7 @@ def _together(
     Args:
         values: lists of text.
         weights: lists of numbers or of their texts.
-        place: of the weights.
+        place: the place of the weights.
     """
     kind = weights.type
     of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)

@@ -22,16 +22,16 @@ class ParquetFile:
     """A parquet file.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         block: bytes, about, of a batch.
 
     Attributes:
-        path: of the file.
-        names: of its columns.
-        lists: those that are lists.
+        path: the path of the file.
+        names: the names of its columns.
+        lists: names of the columns of lists.
         about: how many rows there are.
         is_bare: whether that is none.
-        notes: what is odd in it: nothing.
+        notes: sentences on what looks wrong: none.
 
     Raises:
         DataError: the file is missing, damaged, or no parquet.
@@ -54,7 +54,7 @@ class ParquetFile:
 
         Args:
             columns: which.
-            coded: those of them whose text is to come as codes.
+            coded: those columns whose text comes as codes.
 
         Raises:
             DataError: the file is damaged, or holds text that is no UTF-8.

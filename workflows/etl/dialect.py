@@ -22,7 +22,7 @@ class Dialect:
         delimiter: what stands between two cells.
         quote: what stands around cells; empty where quotes are ordinary characters.
         escape: what makes an ordinary character of the one behind it; empty for none.
-        encoding: of the text.
+        encoding: the encoding of the text.
         nulls: texts that stand for no value.
         columns: the names of the columns where the first row is not those.
     """

@@ -67,7 +67,7 @@ def write(
         users: the user table.
         items: the item table.
         device: chosen for this process.
-        folder: of the stage.
+        folder: the folder of the stage.
         workers: who encodes.
         memory: what may be taken.
         happened: part → the kind of each row, where `history.events` tells kinds apart; only

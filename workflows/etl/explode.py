@@ -23,13 +23,13 @@ class Exploded:
 
     Args:
         file: the file itself.
-        columns: those of lists, as the file calls them; the lists of a row are of one length.
+        columns: names of the file's columns of lists; the lists of a row have one length.
         separator: what stands between the values where they are text.
 
     Attributes:
         file: the file itself.
-        path, names, is_bare, notes: of the file.
-        lists: columns that are lists still.
+        path, names, is_bare, notes: as for the file.
+        lists: names of the columns that hold lists afterwards.
         about: how many rows there may be, by the mean length of the first lists.
         empty: rows met so far that have no value, so that no row came of them.
 
@@ -62,7 +62,7 @@ class Exploded:
 
         Args:
             columns: which.
-            coded: those of them whose text is to come as codes; what is taken apart does not.
+            coded: those columns whose text comes as codes; columns that are taken apart do not.
 
         Raises:
             DataError: lists of one row that are of several lengths; what the file raises.

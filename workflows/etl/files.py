@@ -1,4 +1,4 @@
-"""Which files a source has, and what is said of one that cannot be read."""
+"""Find the files of a source and their format, and explain why one cannot be read."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SIGNATURES = (
     (b"ARROW1", "is Feather", "Write it as parquet."),
     (b"SQLite format 3", "is a database of SQLite", "Export its tables as csv."),
 )
-#: How UTF-16 begins.
+#: The first bytes of UTF-16.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
-#: What packers append to a file's name.
+#: Endings that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
-#: What Spark, Hadoop and desktops put beside data: a glob passes over it.
+#: Files that Spark, Hadoop and desktops put beside data. A glob passes over them.
 _BESIDE = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store"
 )
@@ -41,7 +41,7 @@ def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
     """Return the files that match, in order of the patterns and of their names, each once.
 
     Args:
-        name: of the source, for messages.
+        name: the name of the source, for messages.
         patterns: file names or globs, relative to the folder or absolute.
         folder: the data folder.
 
@@ -133,10 +133,10 @@ _CUT = (
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Say of what goes wrong inside which file it was, and what to do.
+    """Turn an error in the block into a DataError with the file and the remedy.
 
     Raises:
-        DataError: in the place of what Arrow or the operating system said.
+        DataError: Arrow or the operating system reported an error.
     """
     try:
         yield
@@ -155,7 +155,7 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
     """Refuse a text file that is visibly something else.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         kind: what the recipe takes it for.
         head: its first bytes, unpacked.
         encoding: what its text should be in.

@@ -68,7 +68,7 @@ def rows(recipe: Recipe, table: pa.Table, counts: Counts, seen: list[pa.Table]) 
     Args:
         recipe: its rules.
         table: the rows.
-        counts: of what is dropped.
+        counts: the counts of what is dropped.
         seen: takes the dropped rows that still count as seen.
     """
     for rule in recipe.filter:
@@ -178,7 +178,7 @@ def within_day(
         users, items: ids, text.
         times: seconds since the epoch, int64.
         n: rows to keep of a user and day.
-        seed: of the draw.
+        seed: the seed of the draw.
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
     who = codes.numbers(users)

@@ -38,7 +38,7 @@ class Windows:
         """Return the codes of the windows of some interactions, oldest first.
 
         Args:
-            codes: of every interaction, int [n].
+            codes: the codes of every interaction, int [n].
             rows: which interactions, int [m].
         """
         start, stop = self.start[rows], self.stop[rows]

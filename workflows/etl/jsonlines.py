@@ -37,20 +37,20 @@ class JsonLines:
     says whether its column is one of lists.
 
     Args:
-        path: of the file.
-        encoding: of its text.
+        path: the path of the file.
+        encoding: the encoding of its text.
         nulls: texts that stand for no value.
         block: bytes that are read at a time; no line may be longer.
         wanted: keys that are looked for in the whole file where its beginning does not have them.
 
     Attributes:
-        path: of the file.
-        names: of its columns, as far as they are known.
-        lists: those that are lists.
+        path: the path of the file.
+        names: the names of its columns, as far as they are known.
+        lists: names of the columns of lists.
         about: how many rows there may be, by the lines that the file begins with; of a packed file
             at least so many.
         is_bare: whether the file has no row.
-        notes: what is odd in it: nothing.
+        notes: sentences on what looks wrong: none.
 
     Raises:
         DataError: the file is missing, no JSON lines, or in another encoding.
@@ -127,7 +127,7 @@ class JsonLines:
 
         Args:
             columns: which.
-            coded: those of them whose text is to come as codes.
+            coded: those columns whose text comes as codes.
 
         Raises:
             DataError: a line that is no object, or longer than a block; a nested value; bytes that
@@ -171,9 +171,9 @@ class JsonLines:
         """Return text, or lists of text where the file's first value is a list.
 
         Args:
-            name: of the column.
+            name: the name of the column.
             cells: the values as they stand in the file.
-            before: rows of the file that stand before them.
+            before: number of rows of the file before them.
         """
         if name in self.lists:
             return pa.array(
@@ -209,8 +209,8 @@ def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
     Args:
         text: whole lines.
         kind: what a line is decoded as.
-        path: of the file, for messages.
-        before: rows of the file that stand before them.
+        path: the path of the file, for messages.
+        before: number of rows of the file before them.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")
     decoder = msgspec.json.Decoder(kind)

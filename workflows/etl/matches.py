@@ -1,4 +1,4 @@
-"""Whether the ids of two tables meet, and the likely cause where they do not."""
+"""How many ids of one table are in another, and the likely cause if they are few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns that stand in a file's path: `day=2020-09-13/part-0.parquet`, as Hive and Spark write."""
+"""Columns in the path of a file: `day=2020-09-13/part-0.parquet`, as Hive and Spark write them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class RowFile(Protocol):
 
 
 def told(path: Path, folder: Path) -> dict[str, str | None]:
-    """Return the columns that the folders of a file tell: name → value, the same for all rows.
+    """Return the columns in the path of a file: name → value, the same for all rows.
 
     Args:
-        path: of the file.
-        folder: the data folder, whose own path tells nothing.
+        path: the path of the file.
+        folder: the data folder. Its own path gives no columns.
     """
     inside = path.relative_to(folder) if path.is_relative_to(folder) else path
     pairs = [part.partition("=") for part in inside.parts[:-1]]
@@ -47,7 +47,7 @@ def told(path: Path, folder: Path) -> dict[str, str | None]:
 
 
 class Partitioned:
-    """A file with columns that its path tells.
+    """A file whose path gives columns, too.
 
     Args:
         file: the file itself.
@@ -55,8 +55,8 @@ class Partitioned:
 
     Attributes:
         file: the file itself.
-        path, lists, about, is_bare, notes: of the file.
-        names: of its columns, and those told.
+        path, lists, about, is_bare, notes: as for the file.
+        names: the names of the file's columns, and of those in its path.
     """
 
     def __init__(self, file: RowFile, values: Mapping[str, str | None]) -> None:
@@ -71,7 +71,7 @@ class Partitioned:
 
         Args:
             columns: which.
-            coded: those of them whose text is to come as codes.
+            coded: those columns whose text comes as codes.
 
         Raises:
             DataError: of the file.

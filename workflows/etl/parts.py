@@ -116,7 +116,7 @@ class Job:
     Attributes:
         plan: how.
         rows: `ops.numbered` columns, and history columns that are encoded; or a file of them.
-        path: of the part.
+        path: the path of the part.
         aside: folder to write it in before it is renamed.
         block: rows to encode at a time.
     """

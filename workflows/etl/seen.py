@@ -1,4 +1,4 @@
-"""Rows that a filter drops, but that still count as seen: who is not to be offered what again.
+"""Rows that a filter drops, but that count as seen: their items are not offered again.
 
 They are no positives, stand in no history and count for no popularity. Each is known from a part of
 the split on, as the rows that were kept are: what a user met before the cut of test is known there.
@@ -27,7 +27,7 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Seen:
-    """What users saw without that it counts.
+    """Items that users saw in rows that do not count as interactions.
 
     Attributes:
         users, items: raw ids, text [n].
@@ -70,7 +70,7 @@ class Seen:
         Args:
             users, items: ids of the tables; pairs of others are left out.
             strangers: users of valid and test that are in no table, numbered -1, -2, …
-            folder: of the stage.
+            folder: the folder of the stage.
         """
         known = pa.concat_arrays([users, strangers])
         user_rows, item_rows = _places(self.users, known), _places(self.items, items)

@@ -73,7 +73,7 @@ def wide(table: pa.Table, long: Long, properties: Mapping[str, str], place: Plac
 
     Args:
         table: the columns that `long` names, text as codes.
-        long: which is what.
+        long: names the columns of id, property, value and time.
         properties: column → property; others are left out.
         place: names a row, for messages.
 

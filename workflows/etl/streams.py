@@ -61,8 +61,8 @@ class Unpacked(io.RawIOBase):
     """The text of a file, unpacked and in UTF-8.
 
     Args:
-        path: of the file.
-        encoding: of its text.
+        path: the path of the file.
+        encoding: the encoding of its text.
 
     Raises:
         UnicodeError: while it is read, where a text in another encoding than UTF-8 is none.
@@ -126,8 +126,8 @@ class Watched(Unpacked):
     """The bytes of delimited text as they go by: where the first NUL is, and whether quotes close.
 
     Args:
-        path: of the file.
-        encoding: of its text.
+        path: the path of the file.
+        encoding: the encoding of its text.
         delimiter: what stands between two cells; where it is more than one byte in UTF-8, a parser
             meets `UNIT` in its place.
         quotes: looks at the quotes; None where a quote is an ordinary character.

@@ -36,18 +36,18 @@ class TextFile:
     """A csv or tsv file, perhaps packed.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         dialect: how it is written.
         block: bytes that are read at a time; no row may be longer.
 
     Attributes:
-        path: of the file.
-        names: of its columns.
-        lists: those that are lists already: none.
+        path: the path of the file.
+        names: the names of its columns.
+        lists: names of columns that hold lists already: none.
         about: how many rows there may be, by the lines that the file begins with; of a packed file
             at least so many.
         is_bare: whether the file has no row.
-        notes: what is odd in it, as far as it was read.
+        notes: sentences on what looks wrong, as far as the file was read.
 
     Raises:
         DataError: the file is missing, no text, or in another encoding; its first row is not what
@@ -151,7 +151,7 @@ class TextFile:
 
         Args:
             columns: which.
-            coded: those of them whose text is to come as codes.
+            coded: those columns whose text comes as codes.
 
         Raises:
             DataError: a row with too few or too many cells, or longer than a block; bytes that are
@@ -280,7 +280,7 @@ class TextFile:
         """Return the error that names a cell that goes on behind its closing quote.
 
         Args:
-            place: of the closing quote in the bytes that are parsed.
+            place: the place of the closing quote in the bytes that are parsed.
         """
         row, cells = self._row_of(place)
         behind = self._from(place).decode("utf-8", "replace")

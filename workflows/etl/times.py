@@ -80,7 +80,7 @@ class Times:
         """Refuse numbers without a unit of which most are no dates of a log.
 
         Args:
-            place: of the whole column.
+            place: the place of the whole column.
         """
         self._guessed.refuse(place)
 
@@ -229,7 +229,7 @@ def cure(column: str, *numbers: float) -> str:
     """Say what the recipe should say of numbers that are no plausible seconds.
 
     Args:
-        column: of the times.
+        column: the column of the times.
         numbers: some of them.
     """
     for form in time_formats.OF_DIGITS:

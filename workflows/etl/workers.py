@@ -44,7 +44,7 @@ class Workers:
 
     Attributes:
         executor: takes a function and its job.
-        number: of jobs that are done at a time.
+        number: the number of jobs that are done at a time.
         are_elsewhere: whether jobs leave this process.
     """
 
@@ -89,8 +89,8 @@ def hired(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator
     Args:
         dask: "" for threads of this process, `local` for processes on this machine, `cuda` for one
             process a GPU, or the address of a scheduler.
-        number: of threads or processes; 0 for as many as there are cores, workers or GPUs.
-        device: of this process.
+        number: number of threads or processes; 0 for as many as there are cores, workers or GPUs.
+        device: the device of this process.
         memory: what all of them together may take.
 
     Raises:

@@ -57,7 +57,7 @@ class EvaluateResult:
     """Where the report lies, and what it says.
 
     Attributes:
-        folder: of the stage.
+        folder: the folder of the stage.
         report: every figure.
         missed: a sentence for each lift that was missed.
         seconds: in all.

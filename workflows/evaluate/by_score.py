@@ -29,7 +29,7 @@ def hits_by_score(
 
     Args:
         tower: the model.
-        trial: of these rows, with seen items kept.
+        trial: the trial of these rows, with seen items kept.
         rows: the held-out rows as encoded, one item each, with their user and item rows.
         ks: list lengths.
         embed_items: gives the model's embeddings of items that are in no table, from their columns.

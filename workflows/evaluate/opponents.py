@@ -46,7 +46,7 @@ def chosen(
     """Yield each baseline, or why it cannot run, with a bar where somebody looks.
 
     Args:
-        names: of baselines.
+        names: the names of baselines.
         facts: what they learn from.
         valid: what they are chosen by; None takes the first point of each grid.
     """
@@ -98,7 +98,7 @@ class _Climb:
     """A search while it runs; it keeps the best model, and says each point in a line of the log.
 
     Attributes:
-        name: of the baseline.
+        name: the name of the baseline.
         grid: what is searched.
         valid: what models are measured by.
         best: the best model so far; None while every one was broken.

@@ -44,7 +44,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         hit: what counts: `by id`, or `by score` (a target at least as good as the k-th item).
         ties: what items of equal score are worth.
         averaged: over users, or over rows.
-        level: of the intervals.
+        level: the level of the intervals.
     """
 
     part: str
@@ -89,7 +89,7 @@ class Opponent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         valid: the chosen one's mean of recall@10, @20, @50 and ndcg@10 on the validation part;
             absent where the split has none, and the first point of the grid was taken.
         valid_users: users that it was chosen by.
-        seconds: of fitting and choosing.
+        seconds: the seconds of fitting and choosing.
     """
 
     parameters: dict[str, float]

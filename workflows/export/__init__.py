@@ -54,11 +54,11 @@ class ExportResult:
     """Where the export lies, and how much there is.
 
     Attributes:
-        folder: of the stage.
+        folder: the folder of the stage.
         users: rows of the user tables.
         items: rows of the item tables.
         dim: width of the embeddings.
-        metrics: of the epoch that was exported.
+        metrics: the metrics of the epoch that was exported.
         seconds: in all.
     """
 
@@ -121,8 +121,8 @@ class _Side:
         key: the id column.
         tower_name: folder of the SavedModel.
         tower: the encoder.
-        codes: of the ids, int [n_rows].
-        inputs: of the tower, n_rows rows.
+        codes: the codes of the ids, int [n_rows].
+        inputs: the inputs of the tower, n_rows rows.
         vectors: what it makes of them, float32 [n_rows, dim].
         raw: readable columns, n_rows rows.
     """

@@ -42,7 +42,7 @@ def save(
     Args:
         tower: a built encoder.
         path: the SavedModel's folder.
-        vocabularies: of the columns; a history is looked up in that of its domain.
+        vocabularies: the vocabularies of the columns; a history is looked up in that of its domain.
         numbers: how number columns are standardised.
     """
     module = tf.Module()

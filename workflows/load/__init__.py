@@ -30,7 +30,7 @@ class LoadResult:
 
     Attributes:
         place: file, folder or URI.
-        name: of the collection or index.
+        name: the name of the collection or index.
         items: how many; those that may be recommended.
         dim: width of the embeddings.
         seconds: in all.
@@ -67,7 +67,7 @@ def load(
         to: milvus fills a file or a cluster; opensearch writes files for it.
         place: milvus: a file or a URI, runs/<name>/milvus.db if not told; opensearch: a folder,
             runs/<name>/opensearch if not told.
-        name: of the collection or index; the recipe's if not told.
+        name: the name of the collection or index; the recipe's if not told.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: there is nothing to load.

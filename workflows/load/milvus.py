@@ -37,8 +37,8 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
     Args:
         documents: the items.
         place: a file, or the URI of a cluster (http://host:19530).
-        name: of the collection; in a cluster the alias of it.
-        token: of a cluster: `user:password` or a key.
+        name: the name of the collection; in a cluster the alias of it.
+        token: the credentials of a cluster: `user:password` or a key.
 
     Raises:
         DataError: an id, or an item's text, is too long.

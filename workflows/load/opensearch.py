@@ -44,7 +44,7 @@ def write(documents: Documents, folder: Path, name: str) -> None:
     Args:
         documents: the items.
         folder: where to.
-        name: of the index.
+        name: the name of the index.
 
     Raises:
         DataError: an id is too long.

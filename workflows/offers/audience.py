@@ -52,7 +52,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
     offers scores are not compared. Ties are broken by the order of users.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         store: the run.
         text: what defines the offer: `attribute=value`, several of them with commas.
         k: how many users.
@@ -84,7 +84,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
     """Return the offers of the same attribute that are most like one, best first.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         store: the run.
         text: `attribute=value`.
         k: how many.
@@ -137,7 +137,7 @@ class OfferExport:
     """An export of offer models, ready to be asked.
 
     Attributes:
-        folder: of the export stage.
+        folder: the folder of the export stage.
         offering: the etl stage.
     """
 

@@ -129,7 +129,7 @@ def task(offering: Offering, attribute: str, columns: Columns) -> Task:
     Args:
         offering: the etl stage; its `tasks.source` part says what belongs to an offer.
         attribute: which.
-        columns: of the events.
+        columns: the columns of the events.
     """
     codes = as_array(columns[attribute])
     values = np.intersect1d(offering.values(attribute)[0], codes)

@@ -32,8 +32,8 @@ class OffersExportResult:
     """Where the export lies, and how much there is.
 
     Attributes:
-        folder: of the stage.
-        users: that an audience is chosen from.
+        folder: the folder of the stage.
+        users: the users that an audience is chosen from.
         offers: attribute → offers "attribute = value".
         seconds: in all.
     """

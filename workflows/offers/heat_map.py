@@ -20,7 +20,7 @@ def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str
 
     Args:
         maps: model → cosines [n, n], and the offers' names in that order.
-        path: of the PNG.
+        path: the path of the PNG.
         title: what the offers are.
     """
     if importlib.util.find_spec("matplotlib") is None:

@@ -20,7 +20,7 @@ def save(asked: Asked, folder: Path) -> None:
 
     Args:
         asked: the model.
-        folder: of the export.
+        folder: the folder of the export.
     """
     users, offers, pairs = asked.specs()
     _save(asked.model, folder / "user_tower", asked.of_users, users, "users")

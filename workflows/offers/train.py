@@ -27,7 +27,7 @@ class OffersTrainResult:
     """Where the stage lies, and how the fits went.
 
     Attributes:
-        folder: of the stage.
+        folder: the folder of the stage.
         best: model → the epoch whose weights were kept.
         rows_per_second: model → of its fastest epoch, validation included.
         seconds: in all.

@@ -124,7 +124,7 @@ class History(Part, frozen=True):
             row of train knows all other rows of train of its user, and a row of valid or test all
             rows of the parts before. It is for rows that were split without regard to time, and is
             the default where the features have no time.
-        seed: of the sample.
+        seed: the seed of the sample.
         events: a list of its own for each kind of event; column c gives the inputs
             `history_<kind>_c`. Only offer models take them.
     """

@@ -1,4 +1,4 @@
-"""Where recipes lie, and where the raw files that they are about do."""
+"""The places of recipes and of their raw files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which names a feature may have: those of files, tensors and other columns are taken."""
+"""The names that a feature may have: those of files, tensors and other columns are taken."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Fetch(Part, frozen=True):
 
     Attributes:
         package: name and exact version, such as `recbole==1.2.1`.
-        sha256: of the wheel.
+        sha256: the SHA-256 of the wheel.
         members: path inside the wheel → file name in the data folder.
     """
 

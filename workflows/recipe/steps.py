@@ -167,7 +167,7 @@ class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
 
     Attributes:
         k: at most so many clusters.
-        seed: of the sample and the first centres.
+        seed: the seed of the sample and the first centres.
         sample: training rows that the clusters are fitted on, if there are more.
         digits: decimals of the label; centres that round to one label share it.
     """

@@ -1,4 +1,4 @@
-"""How times may be written: the directives of `format`, and the names of usual forms."""
+"""The forms of times: the directives of `format`, and the names of usual forms."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class RecommendResult:
     """What was recommended.
 
     Attributes:
-        folder: of the stage; None where only some users were asked for.
+        folder: the folder of the stage; None where only some users were asked for.
         users: how many users.
         answered_by: `two-tower`, `raw features` or the fallback → how many lists, empty ones, too.
         empty: users for whom no item is left.

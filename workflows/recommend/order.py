@@ -33,7 +33,7 @@ class Order:
         deny_file: ids of items that nobody is shown.
         allow_file: ids of the only items that are shown; in both, those of no table do not matter.
         show_history: tell what users did, too.
-        format: of the files.
+        format: the format of the files.
     """
 
     users: tuple[str, ...] | None = None

@@ -114,7 +114,7 @@ def with_features(
     """Return a table of lists with the readable features of its items and users.
 
     Args:
-        export: that answered.
+        export: the export that answered.
         answers: of which the table was made.
         table: a row a rank.
         told: raw values of the users, if any were told.

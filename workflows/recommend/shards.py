@@ -62,8 +62,8 @@ class Listed(NamedTuple):
 
     Attributes:
         users: raw ids, text [n_users].
-        by: who answered, text [n_users].
-        lengths: of the lists, int64 [n_users].
+        by: what answered (two-tower, raw features or fallback), text [n_users].
+        lengths: the lengths of the lists, int64 [n_users].
         rows: a row a rank, list after list.
         k: length that was asked for.
     """
@@ -91,7 +91,7 @@ class Fact(msgspec.Struct, frozen=True):
     """What a shard holds.
 
     Attributes:
-        counts: of its lists.
+        counts: the counts of its lists.
         bytes: size of the shard's file.
         sha256: hash of the shard's file.
     """
@@ -120,7 +120,7 @@ class Shards:
 
     Args:
         folder: beside the stage.
-        identity: of the question; shards of another are removed.
+        identity: the identity of the question; shards of another are removed.
         size: users of a shard.
     """
 
@@ -142,7 +142,7 @@ class Shards:
             n_users: in all.
             lists: makes those of a slice of the users.
             save: writes one shard.
-            suffix: of the files.
+            suffix: the suffix of the files.
         """
         self._begin()
         starts = range(0, n_users, self._size)
@@ -225,7 +225,7 @@ def write_jsonl(
 
     Args:
         listed: the lists; an empty one gets a line, too.
-        path: of the file.
+        path: the path of the file.
         key: the user id column.
         history: gives what a user did; None for nothing.
     """

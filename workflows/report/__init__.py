@@ -37,7 +37,7 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
     """Write report.html and model_card.md from the stages etl, train and evaluate.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         store: the run.
         device: chosen for this process.
 

@@ -34,7 +34,7 @@ class Finished:
         manifests: stage → what it says of itself.
         prepared: the etl stage.
         data: what etl read, dropped and wrote.
-        epochs: of the fit.
+        epochs: the epochs of the fit.
         prior: chosen in training; None if the recipe asks for none.
         scores: every figure of the evaluation.
         model: with the best epoch's weights, as of the test part.

@@ -21,7 +21,7 @@ def element(name: str, *parts: str, attributes: Mapping[str, object] | None = No
     """Return an element.
 
     Args:
-        name: of the element.
+        name: the name of the element.
         parts: what it holds.
         attributes: name → value; escaped.
     """

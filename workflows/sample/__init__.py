@@ -66,7 +66,7 @@ class Label(msgspec.Struct, frozen=True):
 
     Attributes:
         name, size, seed: what the sample was made from.
-        rows: of each raw file.
+        rows: the rows of each raw file.
     """
 
     name: str
@@ -142,7 +142,7 @@ def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> 
     rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
 
     Args:
-        folder: of the sample; a large one takes long and much memory.
+        folder: the folder of the sample; a large one takes long and much memory.
         k: list length.
         exclude_seen: leave out what the user has among the other rows.
 
@@ -157,7 +157,7 @@ def mini_batch_auc(folder: Path, *, size: int = 5) -> tuple[float, float]:
     """Return the AUC of popularity and of the oracle where others' items are the negatives.
 
     Args:
-        folder: of the sample.
+        folder: the folder of the sample.
         size: rows whose users and items are paired with each other.
 
     Raises:

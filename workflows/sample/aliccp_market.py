@@ -183,7 +183,7 @@ class Snapshots:
         names: 16 hexadecimal digits.
         users: user row of each, int [n]; each user has one, some have two.
         nameless: those that do not tell the user's id, bool [n].
-        lists: of categories, shops, brands, intentions.
+        lists: the lists of categories, shops, brands, intentions.
     """
 
     names: pa.Array

@@ -280,7 +280,7 @@ def receipts(sales: Sales, prices: Floats, dice: Dice) -> Iterator[Receipts]:
 
     Args:
         sales: who bought what when.
-        prices: of each item, as in the shop, float64 [n_items].
+        prices: the prices of each item, as in the shop, float64 [n_items].
         dice: where chance comes from.
     """
     order = np.argsort(sales.days, kind="stable")

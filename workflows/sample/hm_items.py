@@ -35,7 +35,7 @@ class Garment:
         number, name: of the garment group.
         weight: items of the real file, in thousands.
         kind: number, name and group of the product type.
-        price: of a usual item, as in the shop.
+        price: the price of a usual item, as in the shop.
         peak: month in which it sells best.
         season: how far sales follow the year, 0 to 1.
         indexes: numbers of the index groups that have it; none: all.

@@ -35,8 +35,8 @@ def write_csv(
     """Write text columns as comma-separated lines; a name in .gz is compressed.
 
     Args:
-        folder: of the sample.
-        name: of the file, perhaps with a folder.
+        folder: the folder of the sample.
+        name: the name of the file, perhaps with a folder.
         header: names of the columns; none for a file without a header.
         batches: text columns of equal length, in the form that the file shows; null is an empty
             cell.

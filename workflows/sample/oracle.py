@@ -38,7 +38,7 @@ class Marks:
     Attributes:
         k: list length.
         rows: held-out rows of known users.
-        popularity: of ranking by the number of training rows.
+        popularity: the recall of ranking by the number of training rows.
         popularity_in_month: of ranking by those of the row's own month; None without months.
         oracle_without_month: of ranking by the planted tastes alone; None without months.
         oracle: of ranking by all that was planted.
@@ -130,7 +130,7 @@ def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[floa
     Args:
         truth: what was planted.
         parts: which rows are held out; mini-batches are made in their order.
-        size: of a mini-batch.
+        size: the size of a mini-batch.
     """
     train, test = _located(truth, parts.train), _located(truth, parts.test)
     n = len(test.users) // size * size

@@ -101,7 +101,7 @@ class _Log:
 
     Attributes:
         users, items, visits: rows.
-        kinds: of `_EVENTS`.
+        kinds: the kinds of `_EVENTS`.
         seconds: since the first day.
     """
 

@@ -62,7 +62,7 @@ def write_truth(
     """Write truth.parquet.
 
     Args:
-        folder: of the sample.
+        folder: the folder of the sample.
         users: ids, text, and tastes.
         items: ids, text, and what they are.
         months: None where taste has no season.

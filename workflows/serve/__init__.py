@@ -38,7 +38,7 @@ class ServeResult:
     """What was served.
 
     Attributes:
-        address: that it listened on.
+        address: the address that it listened on.
         reloads: newer exports that it changed to.
         seconds: in all.
     """
@@ -113,7 +113,7 @@ class _Server(uvicorn.Server):
     """Says where it listens, hears SIGHUP, keeps its deadlines, and stops when it is told to.
 
     Args:
-        app: that answers.
+        app: the app that answers.
         current: what it answers from.
         grace: seconds that running questions get to end.
     """

@@ -69,10 +69,10 @@ def build(
 
     Args:
         current: the export that answers.
-        key: that callers must name; "" for none, and then nobody may reload over HTTP.
+        key: the key that callers must name; "" for none, and then nobody may reload over HTTP.
         watch: seconds between looks for a newer export; 0 for never.
         hosts: names that `Host` may say; none of them for any.
-        limits: of questions.
+        limits: the limits of questions.
     """
     figures = Figures(current)
 

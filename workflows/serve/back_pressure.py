@@ -1,7 +1,7 @@
-"""Who may work now: small questions side by side, big ones one after the other, both only so many.
+"""Back pressure: small questions run side by side, big ones in turn, each up to a limit.
 
 Without a bound of what is in progress, questions that nobody waits for any more keep the server
-busy for minutes. This is back pressure: who comes too late is told at once to come again.
+busy for minutes. A question beyond the limit is refused at once, and told when to ask again.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Turns:
         A request that has its turn already goes on: a large body got it before it was parsed.
 
         Args:
-            scope, receive: of the request; its body has been read.
+            scope, receive: the request, whose body has been read.
             cost: in ranks.
 
         Raises:

@@ -84,7 +84,7 @@ class Together:
         """Return a list for each user, in their order.
 
         Args:
-            served: that answers.
+            served: the export that answers.
             users: known by their ids.
             wish: what their lists may hold.
             gone: says whether nobody waits for the answer any more.

@@ -1,4 +1,4 @@
-"""How long a connection may wait, and how many there may be: uvicorn bounds neither.
+"""Limits on the waiting time and the number of connections, which uvicorn does not have.
 
 Who sends half a request, or takes half an answer, keeps a connection and a file descriptor. These
 are closed after a while, and when there are too many, the one goes that has waited longest for a
@@ -94,7 +94,7 @@ class _Wait:
 
     Attributes:
         cycle: uvicorn's object of the question, another one for each.
-        what: of `_waits_for`.
+        what: a result of `_waits_for`.
         since: when it was first seen to wait for that.
     """
 

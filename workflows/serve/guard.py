@@ -28,10 +28,10 @@ class Guard:
 
     Args:
         app: behind it.
-        key: that `Authorization: Bearer` must name; "" for none.
+        key: the key that `Authorization: Bearer` must name; "" for none.
         hosts: names that `Host` may say, in lower case and without a port; none of them for any.
-        turns: of large bodies.
-        limits: of a body.
+        turns: the turns of large bodies.
+        limits: the limits of a body.
     """
 
     def __init__(

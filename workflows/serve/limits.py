@@ -53,8 +53,8 @@ class Limits:
         head: for the head of a request to come.
         reading_seconds: for its body to come.
         sending_seconds: for its answer to be taken.
-        retry: that a refused asker is told to wait.
-        grace: that running questions get to end once the server is told to stop.
+        retry: the seconds that a refused asker is told to wait.
+        grace: the seconds that running questions get to end once the server is told to stop.
     """
 
     k: int = 1000

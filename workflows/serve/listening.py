@@ -1,4 +1,4 @@
-"""Where the server listens, and under which names it may be asked."""
+"""The address on which the server listens, and the host names that it answers to."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def warn_if_open(host: str, key: str) -> None:
     """Warn of a server that other machines can reach and that asks for no key.
 
     Args:
-        host: that it listens on.
-        key: that askers must name; "" for none.
+        host: the host that it listens on.
+        key: the key that askers must name; "" for none.
     """
     if not key and not is_local(host):
         log.warning(
@@ -96,7 +96,7 @@ def names_of(host: str, more: Sequence[str]) -> frozenset[str]:
     served there (DNS rebinding); the name in `Host` gives it away.
 
     Args:
-        host: that the server listens on.
+        host: the host that the server listens on.
         more: names that it has besides; "*" for any.
     """
     if "*" in more:

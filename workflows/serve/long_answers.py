@@ -80,7 +80,7 @@ class Pieces:
     Args:
         request: to be answered; between two pieces it is asked whether anybody waits.
         work: runs what takes processor time in a thread.
-        limits: of a piece and of the answer.
+        limits: the limits of a piece and of the answer.
     """
 
     def __init__(self, request: Request, work: Work, limits: Limits) -> None:
@@ -152,7 +152,7 @@ class Long(Response):
     """A long answer of JSON, sent as fast as it is taken.
 
     Args:
-        parts: of its text.
+        parts: the parts of its text.
         turns: count what is not taken yet.
     """
 

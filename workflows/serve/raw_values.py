@@ -20,8 +20,8 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
 
     Args:
         rows: input → value, one a row; null is not told.
-        tower: that takes them.
-        side: of the body: `users` or `items`.
+        tower: the tower that takes them.
+        side: the side of the body: `users` or `items`.
         inside: where a row's values stand in it.
 
     Raises:

@@ -43,7 +43,7 @@ class Served:
     The raw towers alone wait on disk until somebody tells raw values: they bring TensorFlow along.
 
     Attributes:
-        export: that answers.
+        export: the export that answers.
         health: what it is.
         store: the run.
         read: what the run's stages were when they were read.

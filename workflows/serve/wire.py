@@ -236,7 +236,7 @@ class Refused(Exception):
         status: HTTP's.
         faults: what is wrong.
         more: how many faults there are beside them.
-        headers: of the answer.
+        headers: the headers of the answer.
     """
 
     def __init__(
