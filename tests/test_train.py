@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ from workflows import recipe as recipes
 from workflows.artifacts import TrainFiles, load_model
 from workflows.errors import DataError, MissingStage, RecipeError
 from workflows.etl import etl
+from workflows.index import index
+from workflows.load import load
 from workflows.prepared import Prepared
+from workflows.recommend import recommend
 from workflows.store import Store
 from workflows.train import train
 
@@ -73,6 +77,17 @@ def test_one_seed_gives_the_same_weights_and_figures_to_the_last_digit(trained, 
     assert all(np.array_equal(a, b) for a, b in pairs)
     files = [TrainFiles(run.store.folder("train")).weights for run in (trained, again)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_trained_again_with_the_same_seed_later_stages_are_fresh(tiny, repeated):
+    again, _, _ = repeated
+    later, export = again.store, tiny.exported.store.folder("export")
+    shutil.copytree(export, later.folder("export"))  # made from the first fit
+    index(again.recipe, later, CPU)
+    assert recommend(again.recipe, later, CPU).users == len(again.users)
+    assert load(again.recipe, later, to="opensearch").items == len(again.items)
+    manifest = later.manifest("export")
+    assert manifest.inputs["train"] == later.digest("train") == tiny.trained.store.digest("train")
 
 
 def test_another_seed_gives_others(trained, tmp_path, eagerly):

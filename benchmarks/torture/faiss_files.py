@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from judge import ended_badly
-from resigned import mutate, resign
 from scene import Scene
+from strangers import mutate, resign
 from tally import Tally
 
 WAYS = ("flip", "cut", "grow", "zero", "random", "huge")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from resigned import mutate, resign
+from strangers import mutate, resign
 
 Change = Callable[[dict[str, Any]], object]
 

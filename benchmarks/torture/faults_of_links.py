@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from resigned import resign
+from strangers import resign
 
 
 def _link(name: str, inside: str = "") -> Callable[[Path, Path], None]:

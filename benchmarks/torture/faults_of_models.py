@@ -1,7 +1,4 @@
-"""Models that read or write files, or lead to other files, or are damaged, and are signed again.
-
-Operations are planted into the protocol buffer, so that no operation of TensorFlow is run here.
-"""
+"""Models that read or write files, or lead to other files, or are damaged, and are signed again."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from resigned import mutate, resign
+from strangers import mutate, plant, resign
 
 _TOWERS = ("query_tower_raw", "item_tower_raw")
 _VERBS = ("recommend --users", "index --add", "triton")
@@ -22,42 +19,21 @@ _TRAINED = ("export", "evaluate")
 def _models(change: Callable[[Path], object]) -> Callable[[Path, Path], None]:
     """Return what changes both towers that take raw values."""
 
-    def plant(run: Path, victim: Path) -> None:
+    def planted(run: Path, victim: Path) -> None:
         for tower in _TOWERS:
             change(run / "export" / tower)
         resign(run / "export")
 
-    return plant
+    return planted
 
 
 def _with_op(op: str, *, at_load: bool = False) -> Callable[[Path, Path], None]:
     """Return what plants an operation into every function, or into the graph itself."""
 
     def change(tower: Path) -> None:
-        from tensorflow.core.protobuf import saved_model_pb2
-
-        model = saved_model_pb2.SavedModel()
-        model.ParseFromString((tower / "saved_model.pb").read_bytes())
-        graph = model.meta_graphs[0].graph_def
-        pwned = str(tower.parents[2] / "pwned").encode()
-        for nodes in [graph.node] if at_load else [f.node_def for f in graph.library.function]:
-            for name in ("file", "text"):
-                _constant(nodes.add(), f"planted_{name}", pwned)
-            planted = nodes.add()
-            planted.name, planted.op = "planted", op
-            suffix = "" if at_load else ":output:0"
-            planted.input.extend([f"planted_{name}{suffix}" for name in ("file", "text")])
-        (tower / "saved_model.pb").write_bytes(model.SerializeToString())
+        plant(tower, op, str(tower.parents[2] / "pwned").encode(), at_load=at_load)
 
     return _models(change)
-
-
-def _constant(node: Any, name: str, text: bytes) -> None:
-    node.name, node.op = name, "Const"
-    node.attr["dtype"].type = 7  # DT_STRING
-    node.attr["value"].tensor.dtype = 7
-    node.attr["value"].tensor.tensor_shape.SetInParent()
-    node.attr["value"].tensor.string_val.append(text)
 
 
 def _damaged(name: str, way: str, n: int) -> Callable[[Path, Path], None]:
@@ -87,12 +63,12 @@ def _pipe(tower: Path) -> None:
 
 
 def _weights(change: Callable[[h5py.File, Path], object]) -> Callable[[Path, Path], None]:
-    def plant(run: Path, victim: Path) -> None:
+    def planted(run: Path, victim: Path) -> None:
         with h5py.File(run / "train" / "model.weights.h5", "a") as file:
             change(file, victim / "precious")
         resign(run / "train")
 
-    return plant
+    return planted
 
 
 def _first(group: Any) -> tuple[Any, str]:
@@ -154,16 +130,16 @@ def _bomb(file: h5py.File, victim: Path) -> None:
 
 
 def _weights_bytes(way: str, n: int) -> Callable[[Path, Path], None]:
-    def plant(run: Path, victim: Path) -> None:
+    def planted(run: Path, victim: Path) -> None:
         path = run / "train" / "model.weights.h5"
         path.write_bytes(mutate(path.read_bytes(), n, way))
         resign(run / "train")
 
-    return plant
+    return planted
 
 
 def _unknown_user(array: Any) -> Callable[[Path, Path], None]:
-    def plant(run: Path, victim: Path) -> None:
+    def planted(run: Path, victim: Path) -> None:
         path = run / "export" / "unknown_user.npy"
         path.unlink()
         if isinstance(array, bytes):
@@ -172,7 +148,7 @@ def _unknown_user(array: Any) -> Callable[[Path, Path], None]:
             np.save(path, array, allow_pickle=True)
         resign(run / "export")
 
-    return plant
+    return planted
 
 
 #: What, how, verbs, exit codes.

@@ -1,4 +1,7 @@
-"""What an attacker does who can write a run: change a file, and sign it and later stages again."""
+"""What strangers do who can write a run: they change a file, and sign it and later stages again.
+
+No operation of TensorFlow is run here: operations are planted into the protocol buffer.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from tensorflow.core.protobuf import saved_model_pb2
 
 _ORDER = ("etl", "train", "export", "index", "recommend")
 
@@ -48,6 +53,29 @@ def _fact(file: Path) -> dict[str, int | str]:
         return {"bytes": file.stat().st_size, "sha256": hashlib.sha256(b"").hexdigest()}
     content = file.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def plant(tower: Path, op: str, text: bytes, *, at_load: bool = False) -> None:
+    """Plant an operation of two texts into every function of a SavedModel, or into its graph."""
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString((tower / "saved_model.pb").read_bytes())
+    graph = model.meta_graphs[0].graph_def
+    for nodes in [graph.node] if at_load else [f.node_def for f in graph.library.function]:
+        for name in ("file", "text"):
+            _constant(nodes.add(), f"planted_{name}", text)
+        planted = nodes.add()
+        planted.name, planted.op = "planted", op
+        suffix = "" if at_load else ":output:0"
+        planted.input.extend([f"planted_{name}{suffix}" for name in ("file", "text")])
+    (tower / "saved_model.pb").write_bytes(model.SerializeToString())
+
+
+def _constant(node: Any, name: str, text: bytes) -> None:
+    node.name, node.op = name, "Const"
+    node.attr["dtype"].type = 7  # DT_STRING
+    node.attr["value"].tensor.dtype = 7
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.string_val.append(text)
 
 
 def mutate(content: bytes, n: int, way: str) -> bytes:

@@ -1,0 +1,66 @@
+"""No verb loads what a stranger wrote without a look at it: neither serve nor any other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from live import served
+from strangers import plant, resign
+from test_serve import STAGES, current
+from tiny_run import Tiny
+
+from workflows.errors import ArtifactError
+from workflows.serve.app import build
+
+ROOT = Path(__file__).parents[1]
+#: What loads → the look that must come before it, in the same function.
+LOOKS = {"load_weights": "refuse_strange_weights", "load": "refuse_strange_model"}
+#: They read what the same verb has just written, before it is signed.
+SELFCHECKS = {"workflows/export/selfcheck.py", "workflows/offers/selfcheck.py"}
+
+
+def test_serve_refuses_a_planted_tower_by_name_at_the_first_raw_value_and_at_a_reload(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    run = tiny.exported.branch(tmp_path / "run", stages=STAGES)
+    honest = current(run)
+    assert honest.now.embed("users", [{}])  # the towers are loaded, so a reload loads them, too
+    export = run.store.folder("export")
+    for tower in ("query_tower_raw", "item_tower_raw"):
+        plant(export / tower, "WriteFile", str(tmp_path / "pwned").encode())
+    resign(export)
+    with pytest.raises(ArtifactError, match=r"holds the operation WriteFile .*It was not loaded"):
+        honest.reload()
+    with served(build(current(run))) as client:
+        for path, body in (
+            ("/embed", {"users": [{"age": 30}]}),
+            ("/embed", {"items": [{"price": 2}]}),
+            ("/recommend", {"users": [{"features": {"age": 30}}]}),
+        ):
+            answer = client.post(path, json=body)
+            assert answer.status_code == 503
+            assert "holds the operation WriteFile" in answer.text
+        assert client.get("/recommend/u6").status_code == 200  # lists need no tower
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_every_place_that_loads_a_model_looks_at_it_first() -> None:
+    """Audience, report, evaluate, export, triton, index --add and warm starts go through these."""
+    found = []
+    for path in sorted((ROOT / "workflows").rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef) or name in SELFCHECKS:
+                continue
+            calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+            lines = {c.attr: c.lineno for c in calls if isinstance(c, ast.Attribute)}
+            for call in calls:
+                text = ast.unparse(call)
+                if text.endswith((".saved_model.load", ".load_weights")):
+                    found.append(name)
+                    look = LOOKS[text.rpartition(".")[2]]
+                    assert lines.get(look, 10**6) < call.lineno, f"{name}: {text} without {look}"
+    assert {"workflows/embedding.py", "workflows/artifacts.py"} < set(found)
+    assert len(found) >= 4
