@@ -10,9 +10,6 @@ exclusions, among a share s of the catalogue, reaches as deep as the best (k + m
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from models import index_file
 from models.exact import (
     check_width,
     dot_products,
@@ -142,13 +140,8 @@ class Index:
         """
         if kind == "flat":
             return replace(cls.build(items, kind), effort=effort, at=at)
-        _try_to_read(path, items)
-        found = _faiss().read_index(str(path))
-        if (found.ntotal, found.d) != items.shape:
-            raise ValueError(
-                f"{path} indexes {found.ntotal} items of {found.d} dimensions. "
-                f"Received: {items.shape[0]} of {items.shape[1]}."
-            )
+        _faiss()
+        found = index_file.read(path, kind, (len(items), items.shape[1]))
         return cls(items, kind, found, effort, at)
 
     def search(
@@ -344,42 +337,6 @@ def _faiss() -> Any:
             "pip install 'merlin-two-tower[index]'."
         ) from error
     return faiss
-
-
-#: Reads an index in a process of its own, with a limit of memory, and tells its size.
-_READER = """
-import resource, sys
-import faiss
-limit = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-faiss.read_index(sys.argv[1])
-"""
-#: Bytes that Python, FAISS and the stacks of its threads take beside an index.
-_BESIDE = 4 << 30
-
-
-def _try_to_read(path: Path, items: Floats) -> None:
-    """Refuse a file that crashes FAISS, or asks for far more memory than its items have.
-
-    FAISS does not check what it reads: a damaged file can end the process that reads it.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    _faiss()
-    limit = _BESIDE + 4 * (path.stat().st_size + items.nbytes)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", _READER, str(path), str(limit)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise ValueError(f"{path} is damaged, FAISS cannot read it ({said[:200]}).")
 
 
 def _cells(faiss: Any, items: Floats, seed: int) -> Any:
