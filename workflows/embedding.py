@@ -74,7 +74,7 @@ class RawTower:
             DataError: a column that is not what the tower takes.
         """
         columns = {
-            name: typed(rows[name], kind, f"column {name!r}")
+            name: _typed(rows[name], kind, f"column {name!r}")
             if name in rows.column_names
             else pa.chunked_array([pa.nulls(len(rows), kind)])
             for name, kind in self.inputs.items()
@@ -126,7 +126,7 @@ def _batches(widths: Ints) -> list[Ints]:
     return batches
 
 
-def typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedArray:
+def _typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedArray:
     """Return a column with the type that a tower takes.
 
     Raises:

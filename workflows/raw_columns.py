@@ -6,7 +6,6 @@ take.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Collection, Sequence
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from workflows.errors import DataError, counted
 from workflows.recipe import Recipe
-from workflows.recipe.text import nearest
+from workflows.recipe.text import nearest, nearest_name
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def chosen(
         )
     if others:
         absent = [name for name in columns if name not in table.column_names]
-        named = [f"{name!r}{_meant(name, absent)}" for name in others[:_NAMED]]
+        named = [f"{name!r}{nearest_name(name, absent)}" for name in others[:_NAMED]]
         log.warning(
             "%s: %s passed over, which no feature needs: %s%s",
             place,
@@ -96,11 +95,6 @@ def derived(name: str, recipe: Recipe) -> str:
     if step is None:
         return ""
     return f" (which the recipe derives from {step.of!r}; write it into the file, too)"
-
-
-def _meant(name: str, absent: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, absent, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:

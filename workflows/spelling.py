@@ -27,7 +27,7 @@ _LONG = r"^-?\d{16,}\.0$"
 #: A number as spreadsheets and Python write it when it is long.
 _SCIENTIFIC = r"^[-+]?\d(\.\d+)?[eE]\+\d{2,}$"
 #: Whole numbers from here on are not exact as floats.
-_EXACT = 2**53
+EXACT = 2**53
 #: A few texts show that a column is of another kind, so that most are not looked at in full.
 _FEW = 32
 
@@ -110,7 +110,7 @@ def as_in(text: str, known: pa.Array | pa.ChunkedArray) -> str:
 def inexact(texts: pa.StringArray) -> str | None:
     """Return the first text that is a whole float and too long to be exact."""
     for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
-        if abs(int(text.removesuffix(".0"))) >= _EXACT:
+        if abs(int(text.removesuffix(".0"))) >= EXACT:
             return str(text)
     return None
 

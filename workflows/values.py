@@ -147,7 +147,7 @@ def parsed(
             f"kind of features.{place.column}, or the file."
         ) from None
     except pa.ArrowInvalid:
-        row, value = _first_bad(column, kind)
+        row, value = first_bad(column, kind)
         raise bad_cell(place, row, value, f"is no {kind}.", expected) from None
 
 
@@ -180,13 +180,13 @@ def finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast; a number or time may lose digits, text may not be anything but UTF-8."""
+    """Cast. A number or a time may lose digits, and text must be UTF-8."""
     loses = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
     return pc.cast(column, kind, safe=not loses)
 
 
-def _first_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
-    """Return number (from 0) and value of the first cell that does not parse."""
+def first_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
+    """Return the number, from 0, and the value of the first cell that cannot be cast."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -275,7 +275,7 @@ def uuid_text(array: pa.BinaryArray) -> pa.StringArray:
 
 
 def _no_text(column: pa.ChunkedArray, place: Place) -> DataError:
-    row, value = _first_bad(column, pa.string())
+    row, value = first_bad(column, pa.string())
     return DataError(
         f"{place.row(row)}: {value!r} are bytes that are no UTF-8 text. Bytes are read as text, or "
         "as UUIDs if each cell has 16 of them. Write the column as text, such as in hexadecimal "

@@ -52,8 +52,8 @@ def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | 
     inexact = spelling.inexact(texts)
     if inexact is not None:
         raise DataError(
-            f"{where}: {inexact!r} is a float, whose digits are not exact from {2**53:,} on, so an "
-            "id may have become another. Write the column as integers or as text."
+            f"{where}: {inexact!r} is a float, whose digits are not exact from {spelling.EXACT:,} "
+            "on, so an id may have become another. Write the column as integers or as text."
         )
     changed = pc.index(pc.not_equal(texts, canonical), True).as_py()
     pair = (of[changed].as_py() for of in (texts, canonical))

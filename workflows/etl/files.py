@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import lzma
 import re
 from collections.abc import Iterator, Sequence
@@ -180,9 +179,3 @@ def without_rows(path: Path, *, is_empty: bool) -> DataError:
     return DataError(
         f"{path} {'is empty' if is_empty else 'has no rows'}. Put data there, or another file."
     )
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a question after the most similar name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

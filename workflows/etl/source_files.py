@@ -22,6 +22,7 @@ from workflows.etl.memory import Memory
 from workflows.etl.partitioned import Partitioned
 from workflows.etl.text import TextFile
 from workflows.recipe import Feature, Recipe, Source
+from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class SourceFiles:
             if name not in file.names and not self._source.long:
                 raise DataError(
                     f"{file.path} has no column {name!r}, which the source's `rename:` names"
-                    f"{files.nearest(name, file.names)}. It has: {', '.join(file.names)}."
+                    f"{nearest_name(name, file.names)}. It has: {', '.join(file.names)}."
                 )
         return [self._source.rename.get(name, name) for name in file.names]
 
@@ -128,7 +129,7 @@ class SourceFiles:
             if name not in chosen:
                 raise DataError(
                     f"{file.path} has no column {name!r}, which the source's `latest:` or `long:` "
-                    f"names{files.nearest(name, names)}. It has: {', '.join(names)}."
+                    f"names{nearest_name(name, names)}. It has: {', '.join(names)}."
                 )
         self._refuse_lists(file, chosen)
         if file is self.files[0]:

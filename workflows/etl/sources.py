@@ -21,6 +21,7 @@ from workflows.etl.memory import Memory
 from workflows.etl.source_files import SourceFiles
 from workflows.etl.workers import Workers
 from workflows.recipe import Join, Recipe
+from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Raw:
             also = f", nor {', '.join(map(self.where, joined))}" if joined else ""
             raise DataError(
                 f"{self.where(source)} has no column {column!r}{also}"
-                f"{files.nearest(column, there)}. Correct the name in the recipe, or give a raw "
+                f"{nearest_name(column, there)}. Correct the name in the recipe, or give a raw "
                 f"column this name with `rename:`. Columns: {', '.join(dict.fromkeys(there))}."
             )
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from workflows.recipe.time_formats import DIRECTIVES, MONTHS, NAMED, words
 
-__all__ = ["NAMED", "OF_DIGITS", "example", "first_bad", "fits", "likely", "seconds"]
+__all__ = ["NAMED", "OF_DIGITS", "example", "fits", "likely", "seconds"]
 
 #: Dates as one number, as logs have them.
 OF_DIGITS = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m", "%Y")
@@ -149,16 +149,3 @@ def fits(number: float, form: str) -> bool:
 
 def _year(moment: int) -> int:
     return int(np.datetime64(moment, "s").astype("datetime64[Y]").astype(int)) + 1970
-
-
-def first_bad(text: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Return the number, from 0, of the first text that Arrow does not read as a type."""
-    low, high = 0, len(text)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            pc.cast(text.slice(low, middle - low), kind, safe=False)
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    return low

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from workflows.errors import DataError
 from workflows.etl import codes, time_formats
 from workflows.recipe import Feature
-from workflows.values import Place, bad_cell, parsed, plain
+from workflows.values import Place, bad_cell, first_bad, parsed, plain
 
 #: A number as text, a whole number as text; ISO 8601 text that ends in a zone.
 _NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
@@ -114,7 +114,7 @@ class Times:
         try:
             return pc.cast(iso(text), self._written, safe=False)
         except pa.ArrowInvalid:
-            row = time_formats.first_bad(iso(text), self._written)
+            row, _ = first_bad(iso(text), self._written)
         told = _ISO if self._written.tz is None else _ISO_ZONE
         is_first = place.before + row == self._first
         expected = f"Expected {told}{'' if is_first else ', as in the first row'}."

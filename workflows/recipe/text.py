@@ -177,6 +177,13 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     return line
 
 
+def nearest_name(name: str, known: Sequence[str]) -> str:
+    """Return a question in brackets after the most similar name; empty if none is similar."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a question as a sentence after the most similar name; empty if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {close[0]!r}? " if close else ""
