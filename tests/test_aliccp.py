@@ -196,6 +196,7 @@ def test_reading_is_no_loop_over_rows(tmp_path: Path) -> None:
 # ── weights, from the raw files to the export ──
 
 
+@pytest.mark.quality
 @pytest.mark.usefixtures("checked_here")
 def test_m07_lists_are_weighed_from_the_raw_files_to_the_export(tmp_path: Path) -> None:
     folder = sample("aliccp", "tiny", tmp_path / "raw").folder

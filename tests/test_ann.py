@@ -202,8 +202,10 @@ def test_what_cannot_be_searched_is_refused(index, monkeypatch):
 # ── damaged files ───────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-@pytest.mark.parametrize("damage", ["emptied", "halved", "random", "huge"])
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [("hnsw", "emptied"), ("ivf", "halved"), ("hnsw", "random"), ("ivf", "huge")],
+)
 def test_a_damaged_index_is_refused_and_does_not_end_the_process(
     tmp_path: Path, kind: str, damage: str
 ) -> None:

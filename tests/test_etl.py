@@ -903,7 +903,8 @@ def test_killed_runs_leave_the_old_result_or_none(world: World, base: EtlResult)
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "etl"]
 
 
-@pytest.mark.parametrize("seed", ["1", pytest.param("2", marks=pytest.mark.quality)])
+@pytest.mark.quality
+@pytest.mark.parametrize("seed", ["1", "2"])
 def test_a_process_with_another_hash_seed_writes_the_same_bytes(
     world: World, base: EtlResult, seed: str
 ) -> None:

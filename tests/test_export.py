@@ -227,6 +227,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.quality
 def test_a_stranger_goes_from_a_raw_user_to_ten_titles(tiny, folder, tmp_path):
     script = tmp_path / "stranger.py"
     script.write_text(STRANGER, encoding="utf-8")

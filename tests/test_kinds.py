@@ -73,6 +73,7 @@ def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
     assert "popularity minus it" in page
 
 
+@pytest.mark.quality
 def test_m05_content_goes_the_whole_way(tmp_path: Path):
     _, found = whole(tmp_path, *CONTENT)
     assert sorted(found) == ["content", "popularity"]

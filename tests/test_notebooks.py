@@ -328,7 +328,9 @@ needs_extra = pytest.mark.skipif(
     not (find_spec("papermill") and find_spec("ipykernel") and find_spec("matplotlib")),
     reason="needs the extra `notebooks`",
 )
-both_recipes = pytest.mark.parametrize("recipe", [TITLED, BARE], ids=["titled", "bare"])
+both_recipes = pytest.mark.parametrize(
+    "recipe", [TITLED, pytest.param(BARE, marks=pytest.mark.quality)], ids=["titled", "bare"]
+)
 
 
 @needs_extra

@@ -141,6 +141,7 @@ def test_m15_histories_have_tables_of_their_own_unless_shared(share: bool, n_tab
 # ── training ────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.quality
 def test_t06_t07_a_fit_learns_repeats_and_validates_without_chance() -> None:
     one = fit(toy.model())
     best = one.run()

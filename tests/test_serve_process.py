@@ -181,6 +181,7 @@ def test_a_port_that_is_taken_is_one_paragraph(run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.quality
 def test_five_reloads_under_load_lose_no_request(run, tmp_path):
     users = tmp_path / "users.json"
     users.write_text(json.dumps([*run.users, "nobody"]))

@@ -494,7 +494,9 @@ SCENES = {
 }
 
 
-@pytest.mark.parametrize("file_system", SCENES)
+@pytest.mark.parametrize(
+    "file_system", ["exchange", pytest.param("no exchange", marks=pytest.mark.quality)]
+)
 def test_a_kill_at_every_single_step_leaves_the_old_result_or_the_new(
     store: Store, file_system: str
 ) -> None:

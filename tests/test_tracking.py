@@ -189,7 +189,7 @@ def test_a_server_that_is_down_at_the_start_costs_one_warning(epochs: Run, caplo
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("kind", ["mlflow", "tensorboard"])
+@pytest.mark.parametrize("kind", ["tensorboard", pytest.param("mlflow", marks=pytest.mark.quality)])
 def test_a_place_that_cannot_be_written_costs_one_warning(epochs: Run, caplog, kind):
     in_the_way = epochs.store.root / {"mlflow": "mlruns", "tensorboard": "tensorboard"}[kind]
     in_the_way.write_text("a file", encoding="utf-8")
