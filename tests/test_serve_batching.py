@@ -11,7 +11,7 @@ import pytest
 
 from workflows.errors import DataError
 from workflows.exported import Wish
-from workflows.serve import together as module
+from workflows.serve import batching as module
 from workflows.serve.back_pressure import Gone
 from workflows.serve.batching import Together
 from workflows.serve.wire import Asker, UserList
