@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def patch_arrow() -> None:
     """
     import pyarrow as pa
 
-    if tuple(int(part) for part in pa.__version__.split(".")[:3]) >= (14, 0, 1):
+    if tuple(int(part) for part in re.findall(r"\d+", pa.__version__)[:3]) >= (14, 0, 1):
         return
     try:
         import pyarrow_hotfix  # noqa: F401 - importing it is what patches

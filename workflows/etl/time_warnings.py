@@ -91,12 +91,13 @@ def _far(seconds: Seconds, bulk: tuple[int, int, int]) -> tuple[Mask, Mask]:
     early, late = seconds < low - margin, seconds > high + margin
     if times.is_plausible(middle):
         early, late = early | times.are_old(seconds), late | times.are_ahead(seconds)
-    for day in _FIRST_DAYS:
-        if _start(day) < middle - 5 * _YEAR:
-            early |= _alone(seconds, _start(day))
-    for day in _LAST_DAYS:
-        if _start(day) > middle + 5 * _YEAR:
-            late |= _alone(seconds, _start(day))
+    first, last = int(seconds.min()), int(seconds.max())
+    for start in map(_start, _FIRST_DAYS):  # most logs reach none of these days
+        if first < start + _DAY and start < middle - 5 * _YEAR:
+            early |= _alone(seconds, start)
+    for start in map(_start, _LAST_DAYS):
+        if middle + 5 * _YEAR < start <= last:
+            late |= _alone(seconds, start)
     return early, late
 
 
