@@ -16,7 +16,8 @@ import pytest
 from world import World
 
 import workflows.etl
-from workflows.cli import main
+from workflows.cli import Call, main
+from workflows.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ("fetch", "etl", "train", "evaluate", "export", "doctor")
@@ -389,3 +390,8 @@ def test_doctor_exits_2_where_something_is_wrong(two_tower: Run) -> None:
     assert code == 2
     assert list(json.loads(out)["devices"]) == ["other verbs"]
     assert "asks for a GPU" in json.loads(out)["faults"][0]
+
+
+def test_a_path_that_tensorflow_would_take_for_a_pattern_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"^--run runs/a\[1\]: TensorFlow takes \[ in a path"):
+        Call(run="runs/a[1]").root()

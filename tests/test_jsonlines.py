@@ -83,7 +83,7 @@ def test_a_key_that_comes_late_or_in_another_file_is_met(tmp_path: Path) -> None
             '{"user": "u", "item": {"id": 1}}',
             r"column 'item', row 2: an object, .*Write its values",
         ),
-        ('{"user": "u", "item": ["a"]}', r"column 'item', row 2: a list, where the rows before"),
+        ('{"user": "u", "item": ["a"]}', r"column 'item', row 2: a list, where a single value"),
         ('{"user": "u", "tags": 5}', r"column 'tags', row 2: 5 is no list"),
         ('{"user": "u", "tags": [[1]]}', r"column 'tags', row 2: a list"),
         ('{"user": "u", "item": "\\ud800"}', r"row 2 is no JSON object \(key 'item': half of a"),

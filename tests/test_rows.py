@@ -254,3 +254,23 @@ def test_a_part_of_its_own_file_may_be_of_strangers(
     assert result.report.rows["test"] > 100
     [told] = [message for message in caplog.messages if "ids of" in message]
     assert "in source 'later' (later.csv) are in source 'people'" in told
+
+
+def test_a_column_of_the_log_and_of_a_joined_table_is_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for row in world.log:
+        row["price"] = 1.0
+    run(world.write())
+    (told,) = (message for message in caplog.messages if "both have" in message)
+    assert "both have 'price'; that of the former counts" in told
+
+
+def test_a_log_that_is_read_twice_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    run(world)
+    assert not [message for message in caplog.messages if "of a row before" in message]
+    world.log *= 2
+    run(world.write())
+    (told,) = (message for message in caplog.messages if "of a row before" in message)
+    assert told.startswith("log: 5")
+    assert "the 'user_id' and 'item_id' and 'when' of" in told

@@ -254,3 +254,20 @@ def test_refuse_empty_takes_any_parts() -> None:
 def test_given_files_are_not_assigned() -> None:
     with pytest.raises(TypeError, match="given files are split already"):
         assign(GivenFiles(test="x"), users=ONE_USER, times=TIMES)
+
+
+def test_last_rows_that_only_the_file_orders_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    users = np.repeat(np.arange(4), 3)
+    some = np.tile([1, 2, 3], 4)
+    assign(LeaveLast(), users=users, times=some)
+    some[:3] = 7
+    assign(LeaveLast(), users=users, times=some)  # two of eight cuts lie between rows of one time
+    assert not caplog.messages
+    assign(LeaveLast(), users=users, times=np.zeros(12, np.int64))
+    (told,) = caplog.messages
+    assert told.startswith("split leave_last: 100 % of the rows that are held out first")
+
+
+def test_rows_that_were_dropped_are_the_cause() -> None:
+    with pytest.raises(DataError, match=r"not x == 1 \(5\)\. Correct what dropped them: a `filter"):
+        refuse_empty({"train": 0}, "5 rows were dropped before: not x == 1 (5).")

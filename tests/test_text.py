@@ -249,3 +249,52 @@ def test_times_of_a_file_without_names(tmp_path: Path) -> None:
         tmp_path, "u|i|2021-03-04 05:06:07\n", delimiter="|", columns=["user", "item", "when"]
     )
     assert found[0]["when"] == MOMENT
+
+
+# ── files that were put together ────────────────────────────────────────────────────────
+
+
+def test_names_that_come_again_within_a_file_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"u{n},i{n}\n" for n in range(3))
+    refused(
+        tmp_path,
+        f"user,item\n{rows}user,item\n{rows}",
+        r"log\.csv, row 4 has the names of the columns again",
+    )
+
+
+def test_a_cell_that_is_called_like_its_column_is_data(tmp_path: Path) -> None:
+    assert len(rows(tmp_path, "user,item\nuser,i1\nu2,item\n", format="csv")) == 2
+
+
+def test_a_row_of_other_names_beside_columns_is_refused(tmp_path: Path) -> None:
+    refused(
+        tmp_path,
+        "userId,movieId\nu1,i1\nu2,i2\n",
+        "the first row looks like the names of the columns, 'userId', 'movieId', and would be",
+        columns=["user", "item"],
+    )
+    found = rows(tmp_path, "Madrid,i1\nsolid,Time\n", format="csv", columns=["user", "item"])
+    assert [row["user"] for row in found] == ["Madrid", "solid"]
+
+
+@pytest.mark.parametrize(
+    ("written", "said", "told"),
+    [
+        ("utf-8", "latin-1", "and the file begins as UTF-8"),
+        ("cp1252", "latin-1", "Set it to cp1252"),
+        ("latin-1", "latin-1", ""),
+        ("cp1252", "cp1252", ""),
+        ("gb18030", "gb18030", ""),
+        ("utf-16", "utf-16", ""),
+    ],
+)
+def test_what_speaks_against_the_encoding_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, written: str, said: str, told: str
+) -> None:
+    letters = "“Größe”" if written == "cp1252" else "Größe"
+    text = f"user,item\nu1,{letters}\nu2,x\n"
+    (tmp_path / "log.csv").write_bytes(text.encode(written))
+    with caplog.at_level(logging.WARNING):
+        read(tmp_path, source={"encoding": said})
+    assert [told in message for message in caplog.messages] == [True] * bool(told)

@@ -237,3 +237,21 @@ def test_times_of_pandas_are_the_same_in_csv_and_parquet(tmp_path: Path) -> None
     times = pd.to_datetime(rng.integers(10**9, 1_700_000_000, 300), unit="s")
     text = times.strftime("%d/%m/%Y %H:%M:%S").tolist()
     assert read(tmp_path, text, format="%d/%m/%Y %H:%M:%S") == read(tmp_path, pa.array(times))
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["1.600000e+09", "1.600001e+09"], "times in scientific notation with fewer digits"),
+        (["1.6E9", "1.6E9"], "times in scientific notation"),
+        (["1.600000123e+09", "1.600001230000e+09"], ""),
+        (pa.array([1_600_000_000.0, 1_600_000_500.0], pa.float32()), "is float, which cannot hold"),
+        (pa.array([1_600_000_000.0, 1_600_000_500.0], pa.float64()), ""),
+    ],
+)
+def test_times_that_lost_digits_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cells: Any, words: str
+) -> None:
+    read(tmp_path, cells)
+    assert len(caplog.messages) == bool(words)
+    assert words in " ".join(caplog.messages)

@@ -92,3 +92,13 @@ def test_an_empty_text_never_is_a_value() -> None:
     column = pa.chunked_array([["", " ", "NA", "a"]])
     assert missing(column, ()).to_pylist() == [None, " ", "NA", "a"]
     assert missing(column, ("NA",)).to_pylist() == [None, " ", None, "a"]
+
+
+def test_whole_decimals_of_many_digits_are_integers() -> None:
+    """NUMERIC of BigQuery and NUMBER of Oracle have a scale, whatever they hold."""
+    ids = pa.chunked_array([pa.array([D(0), D(12), None], pa.decimal128(38, 9))])
+    assert as_text(ids, PLACE).to_pylist() == [0, 12, None]
+    long = pa.chunked_array([pa.array([D(10**25), D(7)], pa.decimal128(38, 9))])
+    assert as_text(long, PLACE).to_pylist() == ["1" + 25 * "0", "7"]
+    some = pa.chunked_array([pa.array([D("1.500000000"), D("-0.000000001")], pa.decimal128(38, 9))])
+    assert as_text(some, PLACE).to_pylist() == ["1.5", "-0.000000001"]

@@ -25,7 +25,7 @@ _INTEGER = r"^-?\d+$"
 #: A whole number with a point that has so many digits that a float may not hold it.
 _LONG = r"^-?\d{16,}\.0$"
 #: A number as spreadsheets and Python write it when it is long.
-_SCIENTIFIC = r"^[-+]?\d(\.\d+)?[eE]\+\d{2,}$"
+_SCIENTIFIC = r"^[-+]?\d([.,]\d+)?[eE]\+\d{2,}$"
 #: Whole numbers from here on are not exact as floats.
 EXACT = 2**53
 #: A few texts show that a column is of another kind, so that most are not looked at in full.

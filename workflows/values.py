@@ -6,6 +6,7 @@ in a module that needs no Merlin, Dask or TensorFlow.
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +233,22 @@ def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
             return pc.cast(column, pa.int64())
         except pa.ArrowInvalid:
             return pc.cast(column, pa.string())
-    return pc.cast(column, pa.float64() if kind.precision <= _DIGITS else pa.string())
+    if kind.precision <= _DIGITS:
+        return pc.cast(column, pa.float64())
+    if pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py():  # ids, say, with a scale
+        return _of_decimals(pc.cast(column, pa.decimal256(76, 0)))
+    return _with_fractions(column)
+
+
+def _with_fractions(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write decimals as text, without zeros at the end and without an exponent."""
+    texts = [None if one is None else _written(one) for one in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _written(number: decimal.Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 # ── bytes ───────────────────────────────────────────────────────────────────────────────

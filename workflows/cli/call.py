@@ -159,6 +159,19 @@ def _runs() -> str:
 
 
 def _folder(run: str) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        RecipeError: TensorFlow could not load a model from a path like that.
+    """
+    if wild := [sign for sign in "*?[]" if sign in run]:
+        from workflows.errors import RecipeError
+
+        raise RecipeError(
+            f"--run {run}: TensorFlow takes {wild[0]} in a path for a wildcard, and could not load "
+            "the model from there. Take a folder without *, ?, [ and ]; the folders above it may "
+            "have them where you name the run from within them."
+        )
     return Path(run) if "/" in run else Path("runs") / run
 
 

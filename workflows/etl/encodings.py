@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 from pathlib import Path
 
 from workflows.errors import DataError
-from workflows.etl.streams import opened
+from workflows.etl.streams import is_utf8, opened
 
 #: Bytes that are read at a time.
 _STEP = 1 << 20
@@ -43,6 +44,25 @@ def undecodable(path: Path, encoding: str) -> DataError:
         f"{path}, line {line}: the byte {bad!r} is no {name_of(encoding)}. {remedy}, or convert "
         "the file."
     )
+
+
+def doubts(path: Path, encoding: str, head: bytes) -> list[str]:
+    """Return what speaks against the encoding that the recipe names, in how a file begins."""
+    if head.isascii() or is_utf8(encoding):
+        return []
+    with contextlib.suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        return [
+            f"{path}: the source's `encoding:` is {encoding}, and the file begins as UTF-8. If its "
+            "letters come out wrong, leave `encoding:` out."
+        ]
+    if codecs.lookup(encoding).name == "iso8859-1" and any(0x7F < byte < 0xA0 for byte in head):
+        return [
+            f"{path}: the source's `encoding:` is {encoding}, in which the file has control "
+            "characters where cp1252 has quotes, dashes and the euro. Set it to cp1252 if that is "
+            "what they are."
+        ]
+    return []
 
 
 def name_of(encoding: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import lzma
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from workflows.errors import DataError
+from workflows.etl import streams
 from workflows.recipe import Source
+
+log = logging.getLogger(__name__)
 
 #: The first bytes of files that are no text.
 _SIGNATURES = (
@@ -24,12 +28,29 @@ _SIGNATURES = (
     (b"Obj\x01", "is Avro", "Write it as parquet."),
     (b"ARROW1", "is Feather", "Write it as parquet."),
     (b"SQLite format 3", "is a database of SQLite", "Export its tables as csv."),
+    (b"Rar!", "is a rar archive", "Unpack it."),
+    (b"\x89HDF", "is HDF5", "Write it as parquet."),
+    (b"\x1f\x8b", "is packed twice", "Unpack it once."),
+    (b"BZh", "is packed twice", "Unpack it once."),
+    (b"\xfd7zXZ", "is packed twice", "Unpack it once."),
+    (b"\xff\x06\x00\x00sNaPpY", "is packed with snappy", "Unpack it, or pack it with gzip."),
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the data", "Run `git lfs pull`."),
+    (b"<!DOCTYPE html", "is a page of HTML, not the data", "Download it again."),
+    (b"<!doctype html", "is a page of HTML, not the data", "Download it again."),
+    (b"<html", "is a page of HTML, not the data", "Download it again."),
+    (b"<?xml", "is XML", "If it is an error of a server, download it again; else write it as csv."),
 )
+#: Where a tar archive says that it is one.
+_TAR = (257, b"ustar")
 #: The first bytes of UTF-16.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 #: Endings that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+#: So many bytes show what a file is.
+_LOOKED = 512
+#: Folders and files that hold copies and drafts: of Jupyter, macOS, Git, Spark, Delta Lake.
+_HIDDEN = re.compile(r"\..+|_temporary|_delta_log|_spark_metadata|__MACOSX|__pycache__")
 #: Files that Spark, Hadoop and desktops put beside data. A glob passes over them.
 _BESIDE = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store"
@@ -85,8 +106,21 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
 
 
 def _globbed(root: Path, pattern: str) -> list[Path]:
-    matches = sorted(root.glob(pattern.lstrip("/")))
-    return [path for path in matches if not _BESIDE.fullmatch(path.name)]
+    asked = Path(pattern.lstrip("/")).parts
+    matches = [p for p in sorted(root.glob(pattern.lstrip("/"))) if not _BESIDE.fullmatch(p.name)]
+    hidden = [p for p in matches if _is_hidden(p.relative_to(root), asked)]
+    if hidden:
+        log.warning(
+            "%d hidden or temporary files that match %r are passed over, such as %s. Name them in "
+            "`files:` without a wildcard if they are data.",
+            *(len(hidden), pattern, hidden[0].relative_to(root)),
+        )
+    return [path for path in matches if path not in set(hidden)]
+
+
+def _is_hidden(path: Path, asked: Sequence[str]) -> bool:
+    """Say whether a path leads to what programs hide, by a name that the pattern does not name."""
+    return any(_HIDDEN.fullmatch(part) and part not in asked for part in path.parts)
 
 
 def _within(folder: Path, asked: str) -> str:
@@ -110,6 +144,8 @@ def kind(path: Path, source: Source) -> str:
         return _FORMATS[ending]
     if set(source.told) & {"columns", "delimiter", "quote", "escape"}:
         return "csv"
+    with reading(path, "text"), streams.opened(path) as stream:
+        refuse_other(path, "text", bytes(stream.read(_LOOKED)), "utf-16")
     raise DataError(
         f"{path}: the ending .{ending} names no format. Set the source's `format:` to csv, tsv, "
         "jsonl (one JSON object a line) or parquet."
@@ -159,8 +195,10 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
         head: its first bytes, unpacked.
         encoding: what its text should be in.
     """
+    if head[_TAR[0] :].startswith(_TAR[1]):
+        raise DataError(f"{path} is a tar archive, so it cannot be read as {kind}. Unpack it.")
     for signature, what, remedy in _SIGNATURES:
-        if head.startswith(signature):
+        if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(signature):
             raise DataError(f"{path} {what}, so it cannot be read as {kind}. {remedy}")
     if kind in ("csv", "tsv") and head.lstrip().startswith((b'{"', b"[{")):
         raise DataError(

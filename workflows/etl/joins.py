@@ -42,6 +42,7 @@ def joined(
         found = found.drop_null()
     others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
     fill = raw.fill(join)
+    _warn_of_namesakes(recipe, raw, source, join)
     for column in join.fill:
         raw.require(join.table, column)
     for column in side.column_names:
@@ -54,6 +55,19 @@ def joined(
         made = tables.looked_up(side[column], found, fill, column)
         table = table.append_column(column, pa.chunked_array([made]))
     return table
+
+
+def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> None:
+    """Warn of columns that the interactions and a joined table both have."""
+    there = raw.tables[join.table].column_names
+    both = [c for c in raw.tables[source].column_names if c in there and c != join.on]
+    named = [column for column in both if column in recipe.features]
+    if named and source == recipe.interactions:
+        log.warning(
+            "%s and %s both have %s; that of the former counts. If the other is meant, give one of "
+            "them another name with `rename:`.",
+            *(raw.where(source), raw.where(join.table), " and ".join(map(repr, named))),
+        )
 
 
 def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> None:

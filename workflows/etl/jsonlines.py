@@ -275,7 +275,7 @@ def _scalar(cell: bytes, place: str) -> str | None:
     if cell.startswith((b"{", b"[")):
         what = "an object" if cell.startswith(b"{") else "a list"
         raise DataError(
-            f"{place}: {what}, where the rows before have single values: "
+            f"{place}: {what}, where a single value is expected: "
             f"{cell[:80].decode('utf-8', 'replace')}. Write its values as columns of their own, or "
             "as a list in each row."
         )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.etl import variants
+
 #: Below this share of ids that are found, a join is reported.
 FEW = 0.1
 #: Ids of each side that are shown.
@@ -19,9 +21,10 @@ _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
         ids, r"^(-?\d+)\.0+$", r"\1"
     ),
     "blanks around ids": pc.utf8_trim_whitespace,
+    "characters that nobody sees, or composed accents": variants.visible,
     "zeros before numbers": lambda ids: pc.replace_substring_regex(ids, r"^0+(\d)", r"\1"),
     "capital letters": pc.utf8_lower,
-    "quotes around ids": lambda ids: pc.utf8_trim(ids, characters="\"'"),
+    "quotes around ids": lambda ids: pc.utf8_trim(ids, characters="\"'="),
 }
 
 

@@ -20,6 +20,7 @@ from workflows.etl import (
     joins,
     learnt,
     pivot,
+    repeats,
     split,
     time_warnings,
 )
@@ -255,6 +256,7 @@ def _wanted(
     table = filters.rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
     time_warnings.check_times(recipe, source, table)
+    repeats.warn_of_repeats(recipe, source, table)
     return _in_order(table, recipe.time) if recipe.time else table
 
 

@@ -23,6 +23,8 @@ Labels = npt.NDArray[np.int8]
 
 #: Rows of a held-out part below which its figures are mostly chance.
 FEW = 20
+#: A share of cuts between rows of one time from which on it is told.
+_TIED = 0.5
 
 
 def assign(
@@ -49,7 +51,10 @@ def assign(
     if isinstance(split, GivenFiles):
         raise TypeError("given files are split already")
     if isinstance(split, LeaveLast):
-        return _leave_last(split, users, dropped)
+        labels = _leave_last(split, users, dropped)
+        if times is not None:
+            _tell_of_ties(labels, users, times)
+        return labels
     wanted = [p for p in PARTS if p == "train" or getattr(split, p) > 0]
     if isinstance(split, GlobalTime):
         assert times is not None, "the recipe demands a time for this split"
@@ -78,7 +83,12 @@ def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
         if n == 0:
             counts = ", ".join(f"{p} {m:,}" for p, m in rows.items())
             told = [f"The {part} split is empty ({counts} rows).", *filter(None, why)]
-            raise DataError(" ".join([*told, "Use more data, or another `split:`."]))
+            cure = "Use more data, or another `split:`."
+            if not any(rows.values()) and any(why):
+                cure = (
+                    "Correct what dropped them: a `filter:` or `on_missing: drop`, or the columns."
+                )
+            raise DataError(" ".join([*told, cure]))
 
 
 def warn_of_few(rows: Mapping[Part, int]) -> None:
@@ -112,6 +122,22 @@ def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) 
     labels[order[held & (from_end <= split.valid + split.test)]] = VALID
     labels[order[held & (from_end <= split.test)]] = TEST
     return labels
+
+
+def _tell_of_ties(
+    labels: Labels, users: npt.NDArray[np.integer], times: npt.NDArray[np.int64]
+) -> None:
+    """Warn where the order of the file, not the time, says which rows of most users come last."""
+    order = np.argsort(users, kind="stable")
+    is_cut = (users[order][1:] == users[order][:-1]) & (labels[order][1:] > labels[order][:-1])
+    is_tie = times[order][1:] == times[order][:-1]
+    if is_cut.any() and is_tie[is_cut].mean() >= _TIED:
+        log.warning(
+            "split leave_last: %.0f %% of the rows that are held out first have the time of the "
+            "row before them, so that the order of the file decides which come last. Take a column "
+            "that tells times apart, or a split of kind random.",
+            100 * is_tie[is_cut].mean(),
+        )
 
 
 def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequence[Part]) -> Labels:

@@ -21,13 +21,19 @@ import pyarrow.csv
 from workflows.errors import DataError
 from workflows.etl import codes, files
 from workflows.etl.dialect import Dialect
-from workflows.etl.encodings import name_of, undecodable
+from workflows.etl.encodings import doubts, name_of, undecodable
 from workflows.etl.streams import UNIT, Unpacked, Watched, opened
 
 #: So much is read to see what a file is, and how its columns are called.
 _HEAD = 1 << 20
 #: Stands for the character between two cells where that is part of a name; no text has it.
 _STAND_IN = "\ufffe"
+#: What columns of logs are called.
+_NAMELIKE = re.compile(
+    r"(?i:([\w.:-]*[ _.:-])?(user|item|rating|timestamp|datetime|date|time|name|title|id))"
+    r"|(?i:(user|item|movie|product|visitor|session|customer|article|track|book|event)id)"
+    r"|[a-z]+I[dD]"
+)
 #: In so many rows a name of a column is looked for among its values.
 _LOOKED = 10_000
 
@@ -63,6 +69,7 @@ class TextFile:
         self.about = 0
         self.notes: list[str] = []
         head = self._head()
+        self._doubts = doubts(path, dialect.encoding, head)
         self.is_bare = not head
         if head:
             lines = max(head.count(b"\n"), head.count(b"\r"))
@@ -123,6 +130,13 @@ class TextFile:
                 f"{self.path} begins with a row of names, and the source names them in `columns:`, "
                 "which is for files without one. Leave `columns:` out."
             )
+        if len(first) > 1 and all(_NAMELIKE.fullmatch(cell.strip()) for cell in first):
+            raise DataError(
+                f"{self.path}: the first row looks like the names of the columns, "
+                f"{', '.join(map(repr, first))[:80]}, and would be read as data, because the "
+                "source names them in `columns:`, which is for files without such a row. Use "
+                "`rename:` in its place."
+            )
         if len(first) != len(self.names):
             raise DataError(
                 f"{self.path}: the first row has {len(first)} cells, and the source's `columns:` "
@@ -157,7 +171,7 @@ class TextFile:
             DataError: a row with too few or too many cells, or longer than a block; bytes that are
                 no text; a quote that is never closed, or that text follows.
         """
-        self.notes.clear()
+        self.notes[:] = self._doubts
         with files.reading(self.path, self.dialect.kind):
             watched, ragged = self.dialect.watched(self.path), _Ragged()
             rows, reader = 0, None
@@ -167,6 +181,7 @@ class TextFile:
                     self._refuse(watched, ragged, reader)
                     rows += batch.num_rows
                     table = pa.Table.from_batches([batch]).select(list(columns))
+                    self._refuse_names_again(table, rows - batch.num_rows)
                     yield _with_units(table) if watched.has_units else table
             except UnicodeError:
                 raise self._undecodable() from None
@@ -178,6 +193,33 @@ class TextFile:
                 raise self._unclosed()
             if watched.quotes and watched.quotes.is_met and watched.lines > rows + self.has_header:
                 self._look_for_rows_in_cells()
+
+    def _refuse_names_again(self, table: pa.Table, before: int) -> None:
+        """Refuse a row that has the names of the columns: files were written behind one another.
+
+        Args:
+            table: some columns of the next rows.
+            before: rows of the file that stand before them.
+        """
+        same: pa.ChunkedArray | None = None
+        is_looked_at = self.has_header and len(table.column_names) > 1
+        for name in table.column_names if is_looked_at else ():
+            column = table[name]
+            if pa.types.is_dictionary(column.type):
+                codes_of = [pc.index(chunk.dictionary, name).as_py() for chunk in column.chunks]
+                if all(code < 0 for code in codes_of):
+                    return
+                column = column.cast(pa.string())
+            found = pc.equal(column, name)
+            same = found if same is None else pc.and_(same, found)
+            if not pc.any(same).as_py():
+                return
+        if same is not None:
+            row = before + pc.index(same, True).as_py() + 1
+            raise DataError(
+                f"{self.path}, row {row} has the names of the columns again: files seem to have "
+                "been written behind one another. Remove such rows."
+            )
 
     def _look_for_rows_in_cells(self) -> None:
         """Note cells that hold whole rows, where all cells of several lines look like that.

@@ -7,6 +7,7 @@ A typed column says itself what it is, and so does ISO 8601. A number is what th
 from __future__ import annotations
 
 import datetime as dt
+import logging
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,15 @@ from workflows.etl import codes, time_formats
 from workflows.recipe import Feature
 from workflows.values import Place, bad_cell, first_bad, parsed, plain
 
+log = logging.getLogger(__name__)
+
 #: A number as text, a whole number as text; ISO 8601 text that ends in a zone.
 _NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
 _WHOLE = r"^[-+]?\d+$"
 _ZONE = r"\d:\d\d.*(Z|[-+]\d\d(:?\d\d)?)$"
+_SCIENTIFIC = r"[eE]\+?\d"
+#: A float32 holds whole numbers below this; so many texts show how numbers are written.
+_EXACT, _FEW = 2**24, 1_000
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY = 86_400
 #: The day that spreadsheets number 0, so that 25569 is 1970-01-01.
@@ -47,6 +53,7 @@ class Times:
         self._written: pa.DataType | None = None
         self._first: int | None = None
         self._guessed = _Guessed()
+        self._is_told = False
 
     def seconds(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return int64 seconds of the next rows.
@@ -154,6 +161,8 @@ class Times:
 
     def _of_numbers(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         unit = self._feature.unit or "s"
+        if not self._is_told:
+            self._is_told = _tell_of_rounded(column, place)
         if unit == "order":
             return _whole(column, place)
         if unit == "d":
@@ -197,6 +206,37 @@ class _Guessed:
                 f"1970 they would be dates from {first} to {last}, which no log has. "
                 f"{cure(place.column, self._least, self._most)}"
             )
+
+
+def _tell_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
+    """Warn of numbers that lost digits before they came here; say whether there are any."""
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
+            return False
+        log.warning(
+            "%s is %s, which cannot hold such times exactly: they are rounded, some by minutes. "
+            "Write them as integers, as float64 or as timestamps.",
+            *(place, column.type),
+        )
+        return True
+    if not pa.types.is_string(column.type):
+        return False
+    short = column.filter(pc.match_substring_regex(column, _SCIENTIFIC).fill_null(False))
+    cut = [text for text in short.slice(0, _FEW).to_pylist() if _is_cut(text)]
+    if cut:
+        log.warning(
+            "%s has times in scientific notation with fewer digits than the number has, such as "
+            "%r: the others are gone, so that many times may have become one. Write the column "
+            "again, as whole numbers.",
+            *(place, cut[0]),
+        )
+    return bool(cut)
+
+
+def _is_cut(text: str) -> bool:
+    """Say whether a number in scientific notation has fewer digits than without it."""
+    digits, _, exponent = text.strip().lower().partition("e")
+    return len(digits.partition(".")[2]) < int(exponent)
 
 
 def is_plausible(seconds: float) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from workflows import spelling
 from workflows.errors import DataError, counted
-from workflows.etl import codes
+from workflows.etl import codes, variants
 from workflows.etl.sources import Raw
 from workflows.recipe import Recipe
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: Words for a missing value are warned of from this share of a category's cells on.
 _FREQUENT = 0.01
+#: A user may stand for nobody who has such a share of all rows, and so many times as many as the
+#: next one, among so many users.
+_CROWD, _ABOVE, _USERS = 0.1, 5, 10
 #: A highest weight of so many times the median is warned of.
 _HEAVY = 100
 
@@ -51,6 +54,14 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
             _warn_of_twins(name, columns)
             if feature.kind == "category":
                 _warn_of_blanks(name, columns, raw)
+            if columns:
+                variants.warn_of_twins(name, columns)
+            if feature.separator is not None:
+                lists = {source: raw.tables[source][name] for source in columns}
+                variants.warn_of_parts(name, feature.separator, lists)
+            if feature.id and feature.role == "user" and recipe.interactions in columns:
+                _warn_of_crowd(name, columns[recipe.interactions])
+    _warn_of_nothing(recipe, raw)
 
 
 def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
@@ -204,6 +215,44 @@ def _warn_of_blanks(name: str, columns: Columns, raw: Raw) -> None:
                 texts.filter(padded)[0].as_py(),
                 f"{twins:,}",
             )
+
+
+def _warn_of_nothing(recipe: Recipe, raw: Raw) -> None:
+    """Warn of columns without any value."""
+    for source, table in raw.tables.items():
+        empty = [c for c in table.column_names if table[c].null_count == len(table) > 0]
+        told = [name for name in empty if name in recipe.features and not _is_key(recipe, name)]
+        if told:
+            log.warning(
+                "source %r has no value at all in %s, so nothing can be learnt of it. Correct the "
+                "file or the name, or leave the feature out.",
+                source,
+                " and ".join(map(repr, told)),
+            )
+
+
+def _is_key(recipe: Recipe, name: str) -> bool:
+    """Say whether rows without a value of a column are dropped, which is told then."""
+    return name in (recipe.user_id, recipe.item_id, recipe.time)
+
+
+def _warn_of_crowd(name: str, column: pa.DictionaryArray) -> None:
+    """Warn of one user who has so many rows that the id may stand for nobody."""
+    counts = codes.counts(column)[:-1]
+    if np.count_nonzero(counts) < _USERS:
+        return
+    second, most = np.partition(counts, -2)[-2:]
+    if most < _CROWD * counts.sum() or most < _ABOVE * second:
+        return
+    text = column.dictionary[int(counts.argmax())].as_py()
+    if text in spelling.NULLISH:
+        return  # told already
+    log.warning(
+        "column %r: %r has %s of %s rows, and nobody else has more than %s. If that stands for "
+        "people who are not known, list it in the source's `nulls`, so that their rows are left "
+        "out.",
+        *(name, text, f"{most:,}", f"{counts.sum():,}", f"{second:,}"),
+    )
 
 
 def check_weights(recipe: Recipe, train: pa.Table) -> None:

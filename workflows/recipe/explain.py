@@ -38,6 +38,8 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
 
 def _slip(problem: str) -> str:
     """Say what YAML may have made of a text."""
+    if "str |" in problem and "got `bool`" in problem:
+        return ' To YAML an unquoted true, yes or on is no text; put it in quotes: "true".'
     if "`str" in problem and "got `null`" in problem:
         return ' To YAML an unquoted null, ~, # or nothing is no text; put it in quotes: "null".'
     if "`str" in problem and re.search(r"got `(int|float|bool)`", problem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -179,6 +180,9 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
 def nearest_name(name: str, known: Sequence[str]) -> str:
     """Return a question in brackets after the most similar name; empty if none is similar."""
+    for one in known:
+        if one != name and unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", name):
+            return f" (there is {one!a}, the same letters composed in another way)"
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
