@@ -8,28 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from test_value_warnings import RAW, recipe
 
-from workflows import recipe as recipes
 from workflows.errors import DataError
 from workflows.etl import time_warnings
-from workflows.recipe import Recipe
-
-RAW: dict[str, Any] = {
-    "name": "t",
-    "sources": {"log": {"files": "log*"}},
-    "interactions": "log",
-    "split": {"kind": "random"},
-    "features": {
-        "user": {"role": "user", "id": True},
-        "item": {"role": "item", "id": True},
-        "city": {"role": "user"},
-        "ts": {"role": "time"},
-    },
-}
-
-
-def recipe(**changes: Any) -> Recipe:
-    return recipes.parse({**RAW, **changes}, where="test")
 
 
 def seconds(*days: str) -> list[int]:

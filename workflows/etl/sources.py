@@ -20,7 +20,7 @@ from workflows.etl.growing import Growing
 from workflows.etl.memory import Memory
 from workflows.etl.source_files import SourceFiles
 from workflows.etl.workers import Workers
-from workflows.recipe import Join, Recipe
+from workflows.recipe import Join, Recipe, Source
 from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
@@ -133,37 +133,48 @@ def read(
     memory = memory or Memory.of()
     for name, source in recipe.sources.items():
         opened = SourceFiles(recipe, name, folder, block)
-        jobs = opened.jobs(memory)
-        growing, skipped = Growing(f"source {name!r}"), []
-        rows, empty = list[int](), 0
-        for found in workers.map(FileJob.read, jobs) if workers else map(FileJob.read, jobs):
-            if found.rows:
-                growing.add(found.table)
-            skipped.append(found.skipped + sum(rows))
-            rows.append(found.rows)
-            empty += found.empty
-            for note in found.notes:
-                log.warning("%s", note)
-        if not sum(rows):
-            raise files.without_rows(jobs[0].file.path, is_empty=False)
-        raw.tables[name] = growing.table()
-        raw.files[name] = [*(file.path for file in opened.files), *opened.shared]
-        raw.rows[name] = [*rows, *(0 for _ in opened.shared)]
-        raw.columns[name] = opened.columns
-        if source.format == "aliccp":
-            raw.skipped[name] = np.concatenate(skipped)
-        if empty:
-            log.warning(
-                "%s: %d rows have no value in %s, so `explode:` makes no row of them",
-                raw.where(name), empty, " and ".join(source.explode or ()),
-            )  # fmt: skip
-        if source.explode:
-            raw.shaped[name] = EXPLODED
+        _read_source(raw, name, source, opened, opened.jobs(memory), workers)
         if source.latest:
             _keep_latest(raw, name, recipe)
         if source.long:
             _make_wide(raw, name, recipe)
     return raw
+
+
+def _read_source(
+    raw: Raw,
+    name: str,
+    source: Source,
+    opened: SourceFiles,
+    jobs: Sequence[FileJob],
+    workers: Workers | None,
+) -> None:
+    """Read the files of a source, and add its rows to what was read before."""
+    growing, skipped = Growing(f"source {name!r}"), []
+    rows, empty = list[int](), 0
+    for found in workers.map(FileJob.read, jobs) if workers else map(FileJob.read, jobs):
+        if found.rows:
+            growing.add(found.table)
+        skipped.append(found.skipped + sum(rows))
+        rows.append(found.rows)
+        empty += found.empty
+        for note in found.notes:
+            log.warning("%s", note)
+    if not sum(rows):
+        raise files.without_rows(jobs[0].file.path, is_empty=False)
+    raw.tables[name] = growing.table()
+    raw.files[name] = [*(file.path for file in opened.files), *opened.shared]
+    raw.rows[name] = [*rows, *(0 for _ in opened.shared)]
+    raw.columns[name] = opened.columns
+    if source.format == "aliccp":
+        raw.skipped[name] = np.concatenate(skipped)
+    if empty:
+        log.warning(
+            "%s: %d rows have no value in %s, so `explode:` makes no row of them",
+            raw.where(name), empty, " and ".join(source.explode or ()),
+        )  # fmt: skip
+    if source.explode:
+        raw.shaped[name] = EXPLODED
 
 
 def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
