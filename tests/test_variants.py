@@ -104,3 +104,12 @@ def test_a_column_without_any_value_is_told(
     write(tmp_path, "log.csv", "user,item,city,ts", rows)
     (told,) = read(tmp_path, caplog)[1]
     assert told.startswith("source 'log' has no value at all in 'city'")
+
+
+def test_ids_that_are_lists_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"u{n % 7},i{n}|i{n + 1}|i2,x,{1_600_000_000 + n}" for n in range(40)]
+    write(tmp_path, "log.csv", "user,item,city,ts", rows)
+    (told,) = read(tmp_path, caplog)[1]
+    assert "column 'item' of log: 40 of 40 ids have '|' more than once, such as 'i0|i1|i2'" in told
+    write(tmp_path, "log.csv", "user,item,city,ts", [row.replace("|i2", "") for row in rows])
+    assert not read(tmp_path, caplog)[1]

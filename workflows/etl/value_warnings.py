@@ -56,6 +56,8 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
                 _warn_of_blanks(name, columns, raw)
             if columns:
                 variants.warn_of_twins(name, columns)
+            if feature.id:
+                variants.warn_of_lists(name, columns)
             if feature.separator is not None:
                 lists = {source: raw.tables[source][name] for source in columns}
                 variants.warn_of_parts(name, feature.separator, lists)

@@ -136,6 +136,29 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
             _warn_of_no_cut(name, source, separator, texts)
 
 
+def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
+    """Warn of ids of which most look like lists of several ids.
+
+    Args:
+        name: of the column of ids.
+        columns: source → the column there.
+    """
+    for source, column in columns.items():
+        texts = column.dictionary
+        for separator in _SEPARATORS:
+            if not _may_have(texts, separator.encode()):
+                continue
+            found = texts.filter(pc.greater(pc.count_substring(texts, separator), 1))
+            if 0 < len(texts) <= 2 * len(found):
+                log.warning(
+                    "column %r of %s: %s of %s ids have %r more than once, such as %r. If they are "
+                    "lists of ids, name the column in the source's `explode:`, with `separator:`.",
+                    *(name, source, f"{len(found):,}", f"{len(texts):,}", separator),
+                    found[0].as_py()[:60],
+                )
+                return
+
+
 def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> None:
     opened, closed, quoted = (
         texts.filter(pc.match_substring_regex(texts, one)) for one in (_OPENED, _CLOSED, _QUOTED)
