@@ -146,7 +146,7 @@ bench-etl: $(READY) .venv-bench-polars/.ok ## etl beside NVTabular and polars, a
 	$(PY) benchmarks/etl_scale.py
 
 .PHONY: torture
-torture: $(READY) ## kills, full disks, power losses, damaged and hostile files, requests (1 h)
+torture: $(READY) ## kills, full disks, power losses, damaged and hostile files, requests (20 min)
 	$(PY) benchmarks/torture/run.py
 
 # ── environments ────────────────────────────────────────────────────────────────────────
