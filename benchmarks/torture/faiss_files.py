@@ -38,6 +38,8 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
         made = own.call("index", *setting)
         ask = partial(own.call, "recommend", *setting)
         _damage(kind, own.run / "index" / "index.faiss", ask, made, (share + 1) // 2, dice, tally)
+        if share < 2:
+            continue
         path = folder / f"many-{kind}.faiss"
         made = child(partial(_write, path, kind), folder=folder, seconds=PATIENCE)
         ask = partial(child, partial(_search, path, kind), folder=folder, seconds=PATIENCE)
