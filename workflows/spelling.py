@@ -10,9 +10,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: Words that writers put where a value is missing.
+#: Words that writers put where a value is missing. `none` is not among them: people write it on
+#: purpose, as the occupation of some users of MovieLens-100K.
 NULLISH = (
-    *("\\N", "NULL", "Null", "null", "(null)", "<null>", "None", "none", "NONE", "<NA>", "NA"),
+    *("\\N", "NULL", "Null", "null", "(null)", "<null>", "None", "NONE", "<NA>", "NA"),
     *("N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NaT", "nil", "NIL", "undefined"),
 )
 _BOOLEANS = ("true", "false")
