@@ -270,6 +270,7 @@ def shell() -> Iterator[InteractiveShell]:
     from matplotlib_inline.backend_inline import configure_inline_support
     from traitlets.config import Config
 
+    main, hook = sys.modules["__main__"], sys.excepthook
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     before = matplotlib.get_backend()
     matplotlib.use(INLINE)
@@ -277,6 +278,8 @@ def shell() -> Iterator[InteractiveShell]:
     yield shell
     matplotlib.use(before)
     InteractiveShell.clear_instance()
+    # processes that are spawned later begin by importing the main module of this one
+    sys.modules["__main__"], sys.excepthook = main, hook
 
 
 class Here:
