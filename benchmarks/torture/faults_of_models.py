@@ -145,7 +145,7 @@ def _unknown_user(array: Any) -> Callable[[Path, Path], None]:
         if isinstance(array, bytes):
             path.write_bytes(array)
         else:
-            np.save(path, array, allow_pickle=True)
+            np.save(path, array)
         resign(run / "export")
 
     return planted
