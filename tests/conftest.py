@@ -15,6 +15,7 @@ from hypothesis import settings
 
 # before anything can import merlin or TensorFlow
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"  # or Merlin counts GPUs by the driver
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from world import World
