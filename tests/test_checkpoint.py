@@ -93,6 +93,7 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     assert not (stopped.store.root / ".train.checkpoint").exists()
 
 
+@pytest.mark.quality
 @pytest.mark.usefixtures("eagerly")
 def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
     quick = ("train.epochs=2", "train.batch_size=512")

@@ -321,6 +321,7 @@ def test_embeddings_that_are_all_the_same_are_refused(branch, unchecked, monkeyp
     assert_nothing_left(branch)
 
 
+@pytest.mark.quality
 def test_a_failed_export_leaves_the_one_before(branch, unchecked, monkeypatch):
     before = export(branch.recipe, branch.store, CPU).folder / "manifest.json"
     signed = before.read_bytes()

@@ -80,6 +80,7 @@ def test_m05_content_goes_the_whole_way(tmp_path: Path):
     assert found["content"] != found["popularity"]
 
 
+@pytest.mark.quality
 def test_m02_one_hots_are_exported_for_codes_and_raw_values(tmp_path: Path):
     run, _ = whole(tmp_path, *ONE_HOT)
     table = pq.read_table(run.store.folder("export") / "item_embeddings.parquet")

@@ -85,6 +85,7 @@ def odd_documents(*titles: str) -> Documents:
     return Documents(ids, np.eye(len(titles), 4, dtype=np.float32), table)
 
 
+@pytest.mark.quality
 @LITE
 def test_milvus_gets_names_that_it_takes(tmp_path, caplog):
     milvus.write(odd_documents("x", "y"), str(tmp_path / "a.db"), "odd")

@@ -228,6 +228,7 @@ def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
 # ── train, evaluate, export, ask ────────────────────────────────────────────────────────
 
 
+@pytest.mark.quality
 def test_v07_every_model_is_scored_on_every_task(shop: Shop) -> None:
     assert shop.trained
     result = evaluate(shop.recipe, shop.store, DEVICE)
