@@ -28,10 +28,8 @@ from workflows.serve.wire import (
     UserList,
     fault,
 )
-from workflows.store import MANIFEST, Manifest, Store
+from workflows.store import ANSWERING, Manifest, Store
 
-#: Stages that an answer comes from.
-_READ = ("etl", "export", "index")
 _EMBEDDABLE = "values of which the tower makes numbers; are some far too large?"
 Stamps = tuple[tuple[int, int] | None, ...]
 
@@ -254,12 +252,4 @@ def _health(export: Export, store: Store, manifest: Manifest) -> Health:
 
 def stamps(store: Store) -> Stamps:
     """Return what changes when a stage that answers come from is written anew."""
-    return tuple(_stamp(store, stage) for stage in _READ)
-
-
-def _stamp(store: Store, stage: str) -> tuple[int, int] | None:
-    try:
-        fact = (store.folder(stage) / MANIFEST).stat()
-    except OSError:
-        return None
-    return fact.st_ino, fact.st_mtime_ns
+    return store.stamps(ANSWERING)
