@@ -56,7 +56,7 @@ def _tar() -> bytes:
     ("head", "what"),
     [
         (_tar(), "is a tar archive, so it cannot be read as csv. Unpack it"),
-        (gzip.compress(b"user,item\n"), "is packed twice"),
+        (gzip.compress(b"user,item\n", mtime=0), "is packed twice"),
         (b"\xff\x06\x00\x00sNaPpY....", "is packed with snappy"),
         (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "is a page of HTML, not the data"),
         (b"<?xml version='1.0'?><Error>", "is XML"),
