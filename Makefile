@@ -101,7 +101,7 @@ lint: $(READY) ## style: ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 types: $(READY) ## types: mypy
-	$(PY) -m mypy models workflows
+	$(PY) -m mypy models samples workflows
 contracts: $(READY) ## who may import whom: import-linter
 	$(VENV)/bin/lint-imports --no-cache
 ifneq ($(NGC),)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from workflows import device as devices
+from workflows.ground import device as devices
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 RUNS = Path("runs/ablation")
@@ -92,12 +92,12 @@ def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
     """Train once and rank the test part."""
     import tensorflow as tf
 
-    from models.two_tower import TwoTower
+    from models.training.two_tower import TwoTower
     from workflows import recipe as recipes
-    from workflows.artifacts import load_model
     from workflows.etl import etl
-    from workflows.prepared import Prepared
-    from workflows.store import Store
+    from workflows.stages.etl import Prepared
+    from workflows.stages.store import Store
+    from workflows.stages.train import load_model
     from workflows.train import train
 
     path = recipes.find("movielens-100k")

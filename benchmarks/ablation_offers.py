@@ -18,17 +18,17 @@ from pathlib import Path
 
 from bench import machine, table, write
 
-from workflows import device
+from workflows.ground import device
 
 device.choose("cpu")
 
-from models.callbacks import Clock
-from models.multi_attribute.model import Asked
+from models.offers.model import Asked
+from models.training.callbacks import Clock
 from workflows import recipe as recipes
 from workflows.offers.evaluate import task
 from workflows.offers.prepared import Offering
 from workflows.offers.train import prepared_fit
-from workflows.store import Store
+from workflows.stages.store import Store
 
 #: (group_by, mask_net, bilinear) → weighted AUC in `ablation rees` of the tinyclues repository.
 PUBLISHED = {

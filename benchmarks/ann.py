@@ -18,9 +18,9 @@ import time
 import numpy as np
 from bench import machine, table, write
 
-from models.ann import Index
-from models.effort import recalls, tuned
-from models.exact import search
+from models.core.ann import Index
+from models.core.ann_tuning import recalls, tuned
+from models.core.exact import search
 
 WIDTH, AT, QUERIES = 64, 100, 500
 TASTES = 2000

@@ -18,15 +18,15 @@ import numpy as np
 import pyarrow.compute as pc
 from bench import machine, table, write
 
-from workflows import device
+from workflows.ground import device
 
 device.choose("cpu")
 
-from models.multi_attribute.auc import grouped_auc
-from models.multi_attribute.offers import offers_by_value
+from models.offers.auc import grouped_auc
+from models.offers.offers import offers_by_value
+from samples.truth import read_truth
 from workflows.offers.audience import OfferExport
-from workflows.sample.truth import read_truth
-from workflows.store import Store
+from workflows.stages.store import Store
 
 #: Share of the users who count as an offer's planted audience.
 SHARE = 0.1

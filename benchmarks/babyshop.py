@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench import machine, table, write
 
-from workflows import device as devices
 from workflows import recipe as recipes
+from workflows.ground import device as devices
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 SYSTEMS = ("popularity", "", "content", "hybrid")
 #: Block of the report → how the table calls it.
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _sample(folder: Path) -> Path:
-    from workflows.sample import sample
+    from samples import sample
 
     return sample("babyshop", "small", folder).folder
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from workflows import device as devices
+from workflows.ground import device as devices
 
 RESULTS = Path(__file__).parent / "results" / "cold_items.json"
 K = 10
@@ -48,13 +48,13 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
     """Take films out, train, and rank them for those who rated them."""
     import tensorflow as tf
 
-    from models import metrics
-    from models.two_tower import TwoTower
+    from models.core import metrics
+    from models.training.two_tower import TwoTower
     from workflows import recipe as recipes
-    from workflows.artifacts import load_model
     from workflows.etl import etl
-    from workflows.prepared import Prepared
-    from workflows.store import Store
+    from workflows.stages.etl import Prepared
+    from workflows.stages.store import Store
+    from workflows.stages.train import load_model
     from workflows.train import train
 
     path = recipes.find("movielens-100k")

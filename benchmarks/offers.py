@@ -23,13 +23,13 @@ from bench import machine, table, write
 from merlin.schema import ColumnSchema, Schema, Tags
 from restated_offers import Restated
 
-from models.columns import Column, take
 from models.config import OptimizerConfig
-from models.multi_attribute.config import OfferModel, OffersConfig
-from models.multi_attribute.keys import subsets
-from models.multi_attribute.model import Model, build
-from models.optimizer import optimizer
-from models.retriever import Ragged
+from models.core.columns import Column, take
+from models.core.retriever import Ragged
+from models.offers.config import OfferModel, OffersConfig
+from models.offers.keys import subsets
+from models.offers.model import Model, build
+from models.training.optimizer import optimizer
 
 #: Codes of each attribute: product, three categories, brand, price cluster.
 SMALL = {"product": 1_459, "c1": 19, "c2": 27, "c3": 34, "brand": 52, "price": 32}

@@ -1,4 +1,4 @@
-"""The offer model's formulas put down as they are read: what models/multi_attribute is timed by.
+"""The offer model's formulas put down as they are read: what models/offers is timed by.
 
 Tables times sparse matrices, keys as text, groups as ragged partitions, every pair of a user and an
 offer made and then each pair of their rows multiplied in a loop. Weights and layers are those of a
@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.multi_attribute.model import Asked, Model
+from models.offers.model import Asked, Model
 
 
 class Restated:

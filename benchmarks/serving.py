@@ -32,8 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from workflows.exported import Export
-from workflows.store import Store
+from workflows.stages.export import Export
+from workflows.stages.store import Store
 
 PEERS = Path(__file__).parent / "peers"
 RELOADS = 5

@@ -20,10 +20,10 @@ from workload import make
 
 import tensorflow as tf  # isort: skip - after the device
 
-from models import in_batch
-from models.batches import Batches
-from models.optimizer import LazyAdam
-from models.sampled_softmax import ITEM, QUERY, SampledSoftmax
+from models.losses import in_batch
+from models.losses.sampled_softmax import ITEM, QUERY, SampledSoftmax
+from models.training.batches import Batches
+from models.training.optimizer import LazyAdam
 
 
 def main() -> None:

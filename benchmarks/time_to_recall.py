@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench import DATA, Peer, machine, table, write
 
-from workflows import device as devices
+from workflows.ground import device as devices
 
 MARKS = (0.02, 0.05, 0.10, 0.15, 0.20, 0.25)
 PEERS = [
@@ -34,12 +34,12 @@ def main() -> None:
     device = devices.choose("cpu")
     import numpy as np
 
-    from models.exact import Exact
+    from models.core.exact import Exact
     from workflows import recipe as recipes
-    from workflows.artifacts import TrainFiles
     from workflows.etl import etl
-    from workflows.prepared import Prepared
-    from workflows.store import Store
+    from workflows.stages.etl import Prepared
+    from workflows.stages.store import Store
+    from workflows.stages.train import TrainFiles
     from workflows.train import train
 
     store = Store(DATA / "movielens")

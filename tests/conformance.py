@@ -16,8 +16,8 @@ from unittest import mock
 import numpy as np
 from toy import Toy
 
-import models.retriever
-from models.retriever import Queries, Ragged, Retriever, TopK
+import models.core.retriever
+from models.core.retriever import Queries, Ragged, Retriever, TopK
 
 RTOL, ATOL = 1e-4, 1e-6
 
@@ -110,7 +110,7 @@ def ignores_blocks(retriever: Retriever, world: Toy) -> bool:
     whole = retriever.top_k(world.queries, n_items, exclude=seen)
     alike = []
     for size in (1, 3 * n_items):
-        with mock.patch.object(models.retriever, "BLOCK_SCORES", size):
+        with mock.patch.object(models.core.retriever, "BLOCK_SCORES", size):
             alike.append(same(whole, retriever.top_k(world.queries, n_items, exclude=seen)))
     return all(alike)
 

@@ -135,9 +135,9 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     from tiny_run import check_here
 
-    from workflows import proof
+    from workflows.export import checks
 
-    monkeypatch.setattr(proof, "check_from_outside", check_here)
+    monkeypatch.setattr(checks, "check_from_outside", check_here)
 
 
 @pytest.fixture

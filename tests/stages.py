@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from world import World
 
-from workflows.device import Device
 from workflows.etl import EtlResult, codes, etl
-from workflows.store import Store
+from workflows.ground.device import Device
+from workflows.stages.store import Store
 
 DEVICE = Device("cpu", "asked for by a test")
 PARTS = ("train", "valid", "test")

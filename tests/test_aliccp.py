@@ -13,14 +13,15 @@ import pytest
 from impressions import RAW, Impressions, Line
 from tiny_run import steps_run_eagerly
 
+from samples import sample
 from workflows import recipe as recipes
-from workflows.device import Device
-from workflows.embedding import RawTower
-from workflows.errors import RecipeError
-from workflows.etl import etl, sources
+from workflows.etl import etl
+from workflows.etl.read import sources
 from workflows.export import export
-from workflows.sample import sample
-from workflows.store import Store
+from workflows.ground.device import Device
+from workflows.ground.errors import RecipeError
+from workflows.stages.embedding import RawTower
+from workflows.stages.store import Store
 from workflows.train import train
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import ann
-from models.ann import KINDS, Ann, Index, NoFaiss
-from models.effort import recalls, tuned
-from models.exact import Exact, search
-from models.retriever import BrokenModel, Queries, Ragged, TopK
+from models.core import ann
+from models.core.ann import KINDS, Ann, Index, NoFaiss
+from models.core.ann_tuning import recalls, tuned
+from models.core.exact import Exact, search
+from models.core.retriever import BrokenModel, Queries, Ragged, TopK
 
 WIDTH = 16
 

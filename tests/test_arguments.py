@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from workflows import arguments
-from workflows.arguments import argument_names
-from workflows.errors import ArtifactError
+from workflows.ground import arguments
+from workflows.ground.arguments import argument_names
+from workflows.ground.errors import ArtifactError
 
 ODD = [
     *("User ID", "ISBN-13", "Preis €", "user_id:token", "a.b", "class", "2nd (cat)", "When?"),

@@ -8,13 +8,13 @@ import pytest
 from tiny_run import Run, Tiny
 from toy_towers import toy_towers
 
-from models.callbacks import Epoch
 from models.config import EvaluateConfig
-from models.prior import Prior
-from models.towers import embed
-from workflows.artifacts import TrainFiles, apply_prior, build_model, load_model
-from workflows.errors import ArtifactError, MissingStage, StaleInput
-from workflows.prepared import KNOWN, Prepared
+from models.core.prior import Prior
+from models.towers.tower import embed
+from models.training.callbacks import Epoch
+from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
+from workflows.stages.etl import KNOWN, Prepared
+from workflows.stages.train import TrainFiles, apply_prior, build_model, load_model
 
 UNCUT = EvaluateConfig(exclude_seen=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models import atomic
+from models.core import atomic
 
 
 def filled(folder: Path, text: str) -> Path:

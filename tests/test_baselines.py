@@ -12,14 +12,14 @@ from threadpoolctl import threadpool_limits
 
 import models.baselines.cost
 import models.baselines.random
-import models.retriever
+import models.core.retriever
 from models.baselines.als import ALS
 from models.baselines.content import Content
 from models.baselines.ease import EASE
 from models.baselines.item_knn import ItemKNN
 from models.baselines.popularity import Popularity, RecentPopularity
 from models.baselines.random import Random
-from models.retriever import Interactions, Queries, Ragged
+from models.core.retriever import Interactions, Queries, Ragged
 
 N_USERS, N_ITEMS = 40, 15
 DAY = 86_400
@@ -183,7 +183,7 @@ def test_knn_keeps_so_many_neighbours_and_never_the_item_itself():
 
 def test_the_blocks_of_the_fit_do_not_matter(monkeypatch):
     knn, ease = ItemKNN(neighbours=3).fit(TRAIN), EASE().fit(TRAIN)
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 4 * N_ITEMS)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 4 * N_ITEMS)
     assert (ItemKNN(neighbours=3).fit(TRAIN).similarities != knn.similarities).nnz == 0
     np.testing.assert_array_equal(EASE().fit(TRAIN).learnt.weights, ease.learnt.weights)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.batches import Batches
-from models.retriever import Ragged
+from models.core.retriever import Ragged
+from models.training.batches import Batches
 
 N = 23
 #: Users 0..4 with 1, 2, 4, 6 and 10 rows, in mixed order.

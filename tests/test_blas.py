@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from models import blas
+from models.core import blas
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (40, 1003, 64), (0, 4, 2), (4, 0, 2)])

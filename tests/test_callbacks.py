@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 from toy_towers import toy_towers
 
-import models.retriever
-from models import two_tower
-from models.callbacks import (
+import models.core.retriever
+from models.config import EvaluateConfig
+from models.core.evaluation_set import Trial, trial
+from models.training import two_tower
+from models.training.callbacks import (
     VAL_MEAN,
     CatalogueValidation,
     Clock,
@@ -23,9 +25,7 @@ from models.callbacks import (
     Progress,
     RefuseNaN,
 )
-from models.config import EvaluateConfig
-from models.trial import Trial, trial
-from models.two_tower import TwoTower
+from models.training.two_tower import TwoTower
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items
@@ -93,7 +93,7 @@ def validation(model, valid: Trial) -> CatalogueValidation:
 def test_validation_is_what_a_loop_over_the_whole_catalogue_gives(
     model, valid, monkeypatch, eval_batch
 ):
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", eval_batch * N_ITEMS)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", eval_batch * N_ITEMS)
     assert inspect.signature(two_tower.embed).parameters["batch_size"].default > 1
     monkeypatch.setitem(two_tower.embed.__kwdefaults__, "batch_size", eval_batch)
     logs = {"loss": 1.5}

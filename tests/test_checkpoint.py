@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny, steps_run_eagerly
 
-from models.callbacks import Clock, Epoch, KeepBest
-from models.checkpoint import Checkpoint
-from workflows.artifacts import TrainFiles
+from models.training.callbacks import Clock, Epoch, KeepBest
+from models.training.checkpoint import Checkpoint
+from workflows.stages.train import TrainFiles
 from workflows.train import train
 
 

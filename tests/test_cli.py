@@ -17,7 +17,7 @@ from world import World
 
 import workflows.etl
 from workflows.cli import Call, main
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ("fetch", "etl", "train", "evaluate", "export", "doctor")
@@ -301,13 +301,13 @@ def test_models_of_offers_refuse_what_is_of_two_towers(
 def test_no_space_is_one_paragraph(
     here: World, two_tower: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = workflows.etl.encode.pq.write_table
+    write = workflows.etl.encode.writer.pq.write_table
 
     def fill_up(table: Any, path: Path, **settings: Any) -> None:
         path.symlink_to("/dev/full")
         write(table, path, **settings)
 
-    monkeypatch.setattr(workflows.etl.encode.pq, "write_table", fill_up)
+    monkeypatch.setattr(workflows.etl.encode.writer.pq, "write_table", fill_up)
     code, out, err = two_tower("etl", "--recipe", "raw/tiny.yaml")
     assert (code, out) == (2, "")
     assert is_one_paragraph(err)

@@ -10,7 +10,7 @@ from conformance import PROMISES, finds_the_withheld
 
 from models.baselines.closed_form import ByItems, ByUsers, Solver
 from models.baselines.ease import EASE
-from models.retriever import Interactions, Queries, Ragged
+from models.core.retriever import Interactions, Queries, Ragged
 
 
 def log(n_users: int, n_items: int, n: int, *, seed: int = 0) -> Interactions:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.columns import (
+from models.core.columns import (
     as_array,
     fixed_lists,
     from_arrow,
@@ -17,7 +17,7 @@ from models.columns import (
     take_rows,
     write_vectors,
 )
-from models.retriever import Ragged
+from models.core.retriever import Ragged
 
 LISTS = [[3, 1], [], [7], [2, 2, 9], []]
 

@@ -20,16 +20,16 @@ from conformance import (
     same,
 )
 
-import models.retriever
-from models.ann import KINDS, Ann, Index
+import models.core.retriever
 from models.baselines.als import ALS
 from models.baselines.content import Content
 from models.baselines.ease import EASE
 from models.baselines.item_knn import ItemKNN
 from models.baselines.popularity import Popularity, RecentPopularity
 from models.baselines.random import Random
-from models.exact import Exact
-from models.retriever import TopK, best_k
+from models.core.ann import KINDS, Ann, Index
+from models.core.exact import Exact
+from models.core.retriever import TopK, best_k
 
 WORLD = toy.world()
 
@@ -83,7 +83,7 @@ class Broken:
         if self.how == "scores by company":
             scores += np.arange(scores.shape[1]) * len(queries)
         if self.how == "scores by block":
-            scores += np.arange(scores.shape[1]) * (models.retriever.BLOCK_SCORES < 1000) * 2
+            scores += np.arange(scores.shape[1]) * (models.core.retriever.BLOCK_SCORES < 1000) * 2
         if self.how == "scores by call":
             scores += np.arange(scores.shape[1]) * len(self.calls)
         if self.how == "no list for strangers":

@@ -13,8 +13,8 @@ import pytest
 from stages import PARTS, decoded, part, run
 from world import STRANGER, World
 
-from workflows.errors import DataError, RecipeError
-from workflows.etl import derive
+from workflows.etl.shape import derive
+from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import (
     Bins,
     Clip,

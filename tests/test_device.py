@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from world import World
 
-from workflows import device
-from workflows.device import Device
-from workflows.errors import DeviceError
-from workflows.versions import versions
+from workflows.ground import device
+from workflows.ground.device import Device
+from workflows.ground.errors import DeviceError
+from workflows.ground.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,7 +67,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, driver: Any) -> Any:
-    monkeypatch.setattr("workflows.device.ctypes.CDLL", lambda name: driver)
+    monkeypatch.setattr("workflows.ground.device.ctypes.CDLL", lambda name: driver)
     return driver
 
 
@@ -75,7 +75,7 @@ def unplug(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("workflows.device.ctypes.CDLL", missing)
+    monkeypatch.setattr("workflows.ground.device.ctypes.CDLL", missing)
 
 
 # ── precedence ──────────────────────────────────────────────────────────────────────────
@@ -308,7 +308,7 @@ int nvmlShutdown(void) { return 0; }
 """
 EVERY_VERB = """
 import json, os
-from workflows import device
+from workflows.ground import device
 from workflows.cli import VERBS
 
 found = {}

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from workflows import device as devices
 from workflows import doctor as doctors
-from workflows.device import Device
 from workflows.doctor import doctor
+from workflows.ground import device as devices
+from workflows.ground.device import Device
 
 ROOT = Path(__file__).resolve().parent.parent
 Usage = namedtuple("Usage", "total used free")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows import embedding
-from workflows.embedding import RawTower
+from workflows.raw.values import TEXTS
+from workflows.stages import embedding
+from workflows.stages.embedding import RawTower
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_embeddings_do_not_depend_on_the_batches(tiny, small, monkeypatch):
     tower = RawTower.open(tiny.exported.store.folder("export") / "query_tower_raw")
     lists = [[], ["003"] * 30, ["001"], [], ["003", "001"], None, ["000"] * 4, [], ["9", "001"]]
     ages = pa.array([float(20 + n) for n in range(9)], pa.float32())
-    rows = pa.table({"history_item_id": pa.array(lists, embedding.TEXTS), "age": ages})
+    rows = pa.table({"history_item_id": pa.array(lists, TEXTS), "age": ages})
     shapes = []
     padded = embedding._array
     monkeypatch.setattr(

@@ -22,9 +22,10 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
 from world import GHOST, STRANGER, UNSEEN, USERS, World, write_csv
 
-from workflows.errors import ArtifactError, DataError, RecipeError, StorageError
-from workflows.etl import EtlResult, encode, etl
-from workflows.store import Store
+from workflows.etl import EtlResult, etl
+from workflows.etl.encode import writer
+from workflows.ground.errors import ArtifactError, DataError, RecipeError, StorageError
+from workflows.stages.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -771,7 +772,7 @@ def test_no_space_leaves_the_old_result(
             filled.append(path)
         write_table(table, path, **settings)
 
-    monkeypatch.setattr(encode.pq, "write_table", fill_up)
+    monkeypatch.setattr(writer.pq, "write_table", fill_up)
     with pytest.raises(StorageError, match=r"no space is left on the device: free some, or choose"):
         run(world)
     assert len(filled) == 1
@@ -828,10 +829,10 @@ KILLER = """
 import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 from workflows import cli, recipe
-from workflows.errors import MissingStage
-from workflows.store import Store
-import workflows.device
-workflows.device.choose("cpu")
+from workflows.ground.errors import MissingStage
+from workflows.stages.store import Store
+import workflows.ground.device
+workflows.ground.device.choose("cpu")
 import workflows.etl
 
 root, path, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

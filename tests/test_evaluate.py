@@ -10,17 +10,17 @@ from tiny_run import CPU, RECIPE, SETTINGS, Run, Tiny, World
 
 import models.baselines.cost
 from models.config import BASELINES
-from models.retriever import BrokenModel, Queries
-from models.two_tower import TwoTower
+from models.core.retriever import BrokenModel, Queries
+from models.training.two_tower import TwoTower
 from workflows import cli
-from workflows.artifacts import load_model
-from workflows.errors import ArtifactError, DataError
 from workflows.etl import etl
 from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
 from workflows.evaluate.lists import lists
 from workflows.evaluate.report import Report
-from workflows.prepared import Prepared
-from workflows.store import Store
+from workflows.ground.errors import ArtifactError, DataError
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Store
+from workflows.stages.train import load_model
 from workflows.train import train
 
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models import metrics
 from models.config import EvaluateConfig
-from models.intervals import paired_difference
-from models.retriever import Queries, Ragged
-from models.trial import Trial
-from models.two_tower import TwoTower
-from workflows.errors import RecipeError
+from models.core import metrics
+from models.core.evaluation_set import Trial
+from models.core.intervals import paired_difference
+from models.core.retriever import Queries, Ragged
+from models.training.two_tower import TwoTower
 from workflows.evaluate.by_score import hits_by_score
 from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
 from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report
 from workflows.evaluate.segments import HISTORY_BANDS, bands, segments
 from workflows.evaluate.table import protocol_line, tables
+from workflows.ground.errors import RecipeError
 
 CONFIG = EvaluateConfig(ks=(1, 3), bootstrap=200, seed=5)
 PROTOCOL = Protocol(

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from tiny_run import CPU, Run, Tiny
 
-from models import metrics
 from models.config import EvaluateConfig
-from models.exact import Exact
-from models.intervals import bootstrap_columns
-from models.retriever import Interactions
-from models.trial import trial
+from models.core import metrics
+from models.core.evaluation_set import trial
+from models.core.exact import Exact
+from models.core.intervals import bootstrap_columns
+from models.core.retriever import Interactions
 from workflows.evaluate import evaluate
 from workflows.evaluate.report import Report
 from workflows.evaluate.table import tables
-from workflows.prepared import Prepared
+from workflows.stages.etl import Prepared
 
 KS = (1, 3, 10)
 ALSO = (

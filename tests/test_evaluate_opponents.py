@@ -22,8 +22,8 @@ from models.baselines.item_knn import ItemKNN
 from models.baselines.opponent import Facts
 from models.baselines.popularity import Popularity, RecentPopularity
 from models.config import BASELINES
-from models.retriever import BrokenModel, Interactions, Queries, Ragged
-from models.trial import Trial
+from models.core.evaluation_set import Trial
+from models.core.retriever import BrokenModel, Interactions, Queries, Ragged
 from workflows.evaluate import opponents
 
 WORLD = toy.world()

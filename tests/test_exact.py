@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import models.exact
-import models.retriever
-from models.exact import Exact, search
-from models.retriever import Queries, Ragged
+import models.core.exact
+import models.core.retriever
+from models.core.exact import Exact, search
+from models.core.retriever import Queries, Ragged
 
 N_USERS, N_ITEMS, D = 12, 30, 5
 
@@ -67,7 +67,7 @@ def test_the_size_of_the_blocks_does_not_matter(exact, monkeypatch, budget):
     exclude = Ragged.from_pairs(np.arange(N_USERS), np.arange(N_USERS), n_lists=N_USERS)
     queries = ask(list(range(N_USERS)))
     expected = [by_hand(exact.users[u], exact.items, [u])[:6] for u in range(N_USERS)]
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", budget)
     assert exact.top_k(queries, 6, exclude=exclude).items.tolist() == expected
     assert search(exact.users[:-1], exact.items, 6, exclude=exclude).items.tolist() == expected
 
@@ -83,9 +83,9 @@ def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k
     scores[:, ~candidates] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 1500 * 7)
-    monkeypatch.setattr(models.exact, "_ROWS", 2)
-    monkeypatch.setattr(models.exact, "_PAIRS", 100)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 1500 * 7)
+    monkeypatch.setattr(models.core.exact, "_ROWS", 2)
+    monkeypatch.setattr(models.core.exact, "_PAIRS", 100)
     exclude = Ragged(seen.ravel(), np.arange(0, 601, 30))
     top = search(users, items, k, exclude=exclude, candidates=candidates)
     np.testing.assert_array_equal(top.items, np.where(np.isneginf(best), -1, order))
@@ -98,12 +98,12 @@ def test_lists_do_not_tell_how_many_threads_made_them(monkeypatch):
     draw = np.random.default_rng(4)
     users, items = (draw.normal(size=(n, 16)).astype(np.float32) for n in (90, 700))
     exclude = Ragged.from_pairs(np.repeat(np.arange(90), 5), draw.integers(0, 700, 450), n_lists=90)
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 700 * 8)
-    monkeypatch.setattr(models.exact, "_ROWS", 4)
-    monkeypatch.setattr(models.exact, "_FEW_ROWS", 1)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 700 * 8)
+    monkeypatch.setattr(models.core.exact, "_ROWS", 4)
+    monkeypatch.setattr(models.core.exact, "_FEW_ROWS", 1)
     made = []
     for n_threads in (1, 2, 5):
-        monkeypatch.setattr(models.exact, "threads", lambda n=n_threads: n)
+        monkeypatch.setattr(models.core.exact, "threads", lambda n=n_threads: n)
         made.append(search(users, items, 20, exclude=exclude))
     for row in range(90):
         assert made[0].items[row].tolist() == by_hand(users[row], items, exclude[row].tolist())[:20]
@@ -120,10 +120,10 @@ SCORES = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -
 def test_keys_are_in_the_order_of_the_tie_rule(pairs):
     scores = np.array([score for score, _ in pairs], np.float32)
     columns = np.array([column for _, column in pairs], np.int64)
-    keys = models.exact._keys(scores, columns)
+    keys = models.core.exact._keys(scores, columns)
     order = sorted(range(len(pairs)), key=lambda i: (-float(scores[i]), columns[i]))
     assert keys[order].tolist() == sorted(keys.tolist())
-    np.testing.assert_array_equal(models.exact._scores(keys), scores)
+    np.testing.assert_array_equal(models.core.exact._scores(keys), scores)
 
 
 def test_vectors_are_ranked_as_the_users_they_belong_to(exact):

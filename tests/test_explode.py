@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_sources import read, recipe
 
-from workflows.errors import DataError
-from workflows.etl import explode
-from workflows.etl.source_files import SourceFiles
+from workflows.etl.read import explode
+from workflows.etl.read.source_files import SourceFiles
+from workflows.ground.errors import DataError
 
 EVENTS = [
     {"user": "u", "item": "a", "when": 1},

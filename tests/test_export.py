@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import CPU, Run, Tiny
 
-import models.two_tower
+import models.training.two_tower
 import workflows.export as module
-from models.retriever import Queries
-from models.two_tower import TwoTower
-from workflows.artifacts import load_model
-from workflows.errors import ArtifactError, MissingStage, RecipeError
+from models.core.retriever import Queries
+from models.training.two_tower import TwoTower
 from workflows.export import as_of_named, export, towers
-from workflows.prepared import Prepared
+from workflows.ground.errors import ArtifactError, MissingStage, RecipeError
+from workflows.stages.etl import Prepared
+from workflows.stages.train import load_model
 
 DIM = 9  # 8 and the item bias
 MAX_LEN = 4
@@ -313,7 +313,7 @@ def test_embeddings_that_are_all_the_same_are_refused(branch, unchecked, monkeyp
         vectors = embed(tower, columns)
         return vectors if "history_item_id" in columns else np.ones_like(vectors)
 
-    monkeypatch.setattr(models.two_tower, "embed", constant)  # which embeds the items
+    monkeypatch.setattr(models.training.two_tower, "embed", constant)  # which embeds the items
     with pytest.raises(
         ArtifactError, match=r"all \d+ item embeddings are the same: the item tower learnt nothing"
     ):

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 from tiny_run import Run, Tiny
 
-from workflows.embedding import RawTower
-from workflows.errors import DataError
-from workflows.exported import Export, Wish
+from workflows.ground.errors import DataError
+from workflows.stages.embedding import RawTower
+from workflows.stages.export import Export, Wish
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_every_row_of_both_tables_is_embedded_as_in_the_export(export):
         rows = pq.read_table(export.folder / f"{side}_features.parquet")
         expected = pq.read_table(export.folder / f"{side}_embeddings.parquet")["embedding"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("workflows.embedding.BATCH", 3)
+            patch.setattr("workflows.stages.embedding.BATCH", 3)
             found = tower.embed(rows)
         np.testing.assert_allclose(found, np.stack(expected.to_numpy()), rtol=1e-5, atol=1e-5)
         assert tower.embed(rows.slice(0, 0)).shape == (0, found.shape[1])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from workflows import recipe as recipes
-from workflows.errors import DataError, StorageError
 from workflows.fetch import FetchResult, fetch
+from workflows.ground.errors import DataError, StorageError
 from workflows.recipe import Recipe
 
 NAME = "two_tower_toy_data"

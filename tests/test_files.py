@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from workflows import recipe as recipes
-from workflows.errors import DataError
-from workflows.etl import files
+from workflows.etl.read import files
+from workflows.ground.errors import DataError
 from workflows.recipe import Source
 from workflows.recipe.text import nearest_name
 

@@ -15,8 +15,8 @@ import pytest
 from stages import FITTED, PARTS, content, decoded, part, run
 from world import World
 
-from workflows.errors import DataError, RecipeError
-from workflows.etl import filters
+from workflows.etl.shape import filters
+from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import Condition
 
 COMPARE = {

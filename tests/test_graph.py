@@ -16,12 +16,13 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import coded
 
 from workflows import recipe as recipes
-from workflows.errors import ArtifactError
-from workflows.etl import codes, graph, ops
-from workflows.etl.graph import Fitted, NumberFact
-from workflows.etl.ops import Lookup
+from workflows.etl import codes
+from workflows.etl.encode import graph, ops
+from workflows.etl.encode.graph import Fitted, NumberFact
+from workflows.etl.encode.ops import Lookup
+from workflows.ground.errors import ArtifactError
+from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
-from workflows.vocabulary import Vocabulary
 
 FEATURES: dict[str, Any] = {
     "when": {"role": "time"},  # first, though it has no node of its own

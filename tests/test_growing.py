@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import coded
 
-from workflows.errors import DataError
-from workflows.etl import codes, growing
-from workflows.etl.growing import Growing
+from workflows.etl import codes
+from workflows.etl.read import growing
+from workflows.etl.read.growing import Growing
+from workflows.ground.errors import DataError
 
 CELLS = st.lists(st.none() | st.sampled_from(["a", "b", "", "Ж", "010", "10"]), max_size=30)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.retriever import Queries, Ragged
-from models.trial import Trial
-from workflows.held_out import warn_of_hidden
+from models.core.evaluation_set import Trial
+from models.core.retriever import Queries, Ragged
+from workflows.stages.held_out import warn_of_hidden
 
 
 def trial(n_seen: int, *, n: int = 10, exclude: bool = True) -> Trial:

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import World, write_csv
 
-from workflows import device
 from workflows import recipe as recipes
-from workflows.errors import RecipeError
 from workflows.etl import etl
-from workflows.etl.history import Happened, whole_by_kind, windows, windows_by_kind
-from workflows.prepared import Prepared
+from workflows.etl.shape.history import Happened, whole_by_kind, windows, windows_by_kind
+from workflows.ground import device
+from workflows.ground.errors import RecipeError
 from workflows.recipe import Events, History
-from workflows.store import Store
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Store
 
 DAY = 86_400
 EVENTS = Events(column="event", kinds=("cart", "purchase"), target="purchase")

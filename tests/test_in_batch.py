@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.in_batch import Mask, log_q, mixture_log_q, softmax_loss
+from models.losses.in_batch import Mask, log_q, mixture_log_q, softmax_loss
 
 # a batch with a repeated item, a repeated user, and a user who likes nearly everything
 USERS = np.array([0, 0, 1, 2, 2])

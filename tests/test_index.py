@@ -18,11 +18,11 @@ import tensorflow as tf
 from tiny_run import CPU, Run, Tiny
 
 import workflows.index as module
-from models.ann import KINDS
+from models.core.ann import KINDS
 from workflows.cli import main
-from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
-from workflows.exported import Export, Wish
+from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.index import index
+from workflows.stages.export import Export, Wish
 
 N_ITEMS, N_USERS, WIDTH = 3000, 200, 9
 NEW = "item_id,title,price,genres\nnew 1,First,2.5,a|b\n-8200171396217105230,Second,,\n"
@@ -198,8 +198,8 @@ def test_an_index_grows_without_being_built_again(large, tmp_path, monkeypatch, 
     run = branch(large, tmp_path / "run", f"index.kind={kind}", "index.at=20", "index.recall=0.95")
     index(run.recipe, run.store, CPU)
     new = np.random.default_rng(5).normal(size=(2, WIDTH)).astype(np.float32) * 3
-    monkeypatch.setattr("workflows.embedding.RawTower.embed", lambda *_: new)
-    monkeypatch.setattr("models.ann.Index.build", None)
+    monkeypatch.setattr("workflows.stages.embedding.RawTower.embed", lambda *_: new)
+    monkeypatch.setattr("models.core.ann.Index.build", None)
     result = index(run.recipe, run.store, CPU, add=write(tmp_path))
     assert (result.kind, result.added) == (kind, 2)
     catalogue = Export.open(run.store, run.recipe).catalogue

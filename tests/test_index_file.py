@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 import pytest
 
-from models import index_file
-from models.ann import Index
+from models.core import index_file
+from models.core.ann import Index
 
 N, WIDTH = 600, 4
 ITEMS = np.random.default_rng(5).normal(size=(N, WIDTH)).astype(np.float32)

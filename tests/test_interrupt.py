@@ -46,7 +46,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Call, "open", stop)
     monkeypatch.setattr(Call, "device", stop)
-    for module in ("workflows.sample.sample", "workflows.doctor.doctor"):
+    for module in ("samples.sample", "workflows.doctor.doctor"):
         monkeypatch.setattr(module, stop)
 
 

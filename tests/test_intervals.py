@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from models import intervals
-from models.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
+from models.core import intervals
+from models.core.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
 
 Z95 = 1.959964  # the normal's 97.5 % point
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.invocation import Invocation
+from workflows.ground.invocation import Invocation
 
 
 @pytest.mark.parametrize(

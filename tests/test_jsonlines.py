@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_sources import MOMENT, read, recipe
 
-from workflows.errors import DataError
-from workflows.etl import sources
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError
 
 
 def written(folder: Path, *lines: str, name: str = "log.jsonl") -> str:

@@ -11,14 +11,14 @@ from tiny_run import CPU, SETTINGS, Run, World, steps_run_eagerly
 from world import RECIPE
 
 from models.baselines.popularity import Popularity
-from workflows.artifacts import TrainFiles
 from workflows.etl import etl
 from workflows.evaluate import evaluate
 from workflows.export import export
-from workflows.exported import Export, Wish
-from workflows.prepared import Prepared
 from workflows.report import report
-from workflows.store import Store
+from workflows.stages.etl import Prepared
+from workflows.stages.export import Export, Wish
+from workflows.stages.store import Store
+from workflows.stages.train import TrainFiles
 from workflows.train import train
 
 pytestmark = pytest.mark.usefixtures("checked_here")

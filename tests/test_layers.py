@@ -8,7 +8,7 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 from toy_towers import FIRST, categories, category
 
-from models.layers import (
+from models.towers.layers import (
     AppendOne,
     Draws,
     Dropout,

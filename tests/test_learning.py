@@ -18,26 +18,26 @@ import pyarrow.compute as pc
 import pytest
 from tiny_run import CPU
 
-from models import metrics
 from models.baselines.popularity import Popularity
-from models.callbacks import Epoch
-from models.multi_attribute.model import Asked
-from models.multi_attribute.offers import offers_by_value
-from models.retriever import Retriever
-from models.two_tower import TwoTower
+from models.core import metrics
+from models.core.retriever import Retriever
+from models.offers.model import Asked
+from models.offers.offers import offers_by_value
+from models.training.callbacks import Epoch
+from models.training.two_tower import TwoTower
+from samples import learning_marks, sample
+from samples.truth import read_truth
 from workflows import recipe as recipes
-from workflows.artifacts import TrainFiles, load_model
 from workflows.etl import etl
 from workflows.offers.evaluate import ALL, task
 from workflows.offers.evaluate import evaluate as evaluate_offers
 from workflows.offers.prepared import Offering
 from workflows.offers.train import prepared_fit
 from workflows.offers.train import train as train_offers
-from workflows.prepared import Prepared
 from workflows.recipe import Recipe
-from workflows.sample import learning_marks, sample
-from workflows.sample.truth import read_truth
-from workflows.store import Store
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Store
+from workflows.stages.train import TrainFiles, load_model
 from workflows.train import train
 
 RECIPES = Path(__file__).parents[1] / "recipes"

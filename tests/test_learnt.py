@@ -17,10 +17,11 @@ from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
 from world import ITEMS, UNSEEN, World
 
 from workflows import recipe as recipes
-from workflows.errors import ArtifactError, RecipeError
-from workflows.etl import etl, learnt
+from workflows.etl import etl
+from workflows.etl.shape import learnt
+from workflows.ground.errors import ArtifactError, RecipeError
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 
 def recipe(*steps: dict[str, Any]) -> Recipe:

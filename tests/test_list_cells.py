@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows import list_cells
-from workflows.errors import DataError
-from workflows.values import Place
+from workflows.ground.errors import DataError
+from workflows.raw import list_cells
+from workflows.raw.values import Place
 
 PLACE = Place("items.csv", "tags")
 

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import Run, Tiny
 
-from models.exact import search
-from workflows.catalogue import Catalogue
-from workflows.errors import (
+from models.core.exact import search
+from workflows.ground.errors import (
     ArtifactError,
     DataError,
     MissingStage,
@@ -25,10 +24,11 @@ from workflows.errors import (
     StorageError,
     TwoTowerError,
 )
-from workflows.exported import Export, Wish
 from workflows.load import database_named, load, milvus
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
+from workflows.stages.export import Export, Wish
+from workflows.stages.index import Catalogue
 from workflows.triton import triton
 
 STAGES = ("etl", "train", "export")

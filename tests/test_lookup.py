@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from workflows import lookup
-from workflows.lookup import Lookup
+from workflows.ground import lookup
+from workflows.ground.lookup import Lookup
 
 
 @pytest.mark.parametrize(("prepared", "few"), [(False, 1000), (True, 1000), (True, 3)])

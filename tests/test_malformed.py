@@ -31,10 +31,11 @@ from impressions import Impressions
 from stages import DEVICE
 from world import World
 
-from workflows.errors import DataError
-from workflows.etl import etl, sources
+from workflows.etl import etl
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 Break = Callable[[Path], None]
 SAME = "the same"

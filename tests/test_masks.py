@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.masks import known_positives, same_item
+from models.losses.masks import known_positives, same_item
 
 INTS = tf.TensorSpec([None], tf.int32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from workflows.etl.matches import match
+from workflows.etl.check.matches import match
 
 
 def ids(*texts: str) -> pa.Array:

@@ -6,10 +6,10 @@ import pytest
 from stages import DEVICE
 from world import World
 
-from workflows.errors import DataError, RecipeError
 from workflows.etl import Engine, etl
 from workflows.etl.memory import Memory
-from workflows.store import Store
+from workflows.ground.errors import DataError, RecipeError
+from workflows.stages.store import Store
 
 
 def test_a_limit_is_parsed_or_half_of_the_machine() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import models.retriever
-from models import metrics
-from models.retriever import NO_ITEM, Ragged
+import models.core.retriever
+from models.core import metrics
+from models.core.retriever import NO_ITEM, Ragged
 
 quick = settings(deadline=None, database=None, max_examples=150)
 NAMES = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
@@ -246,7 +246,7 @@ def test_the_blocks_of_users_do_not_matter(monkeypatch):
     options = {"scores": scores, "beyond": np.arange(50)}
     whole = per_user(items, targets, [3, 5], **options)
     for size in (1, 8 * 7):
-        monkeypatch.setattr(models.retriever, "BLOCK_SCORES", size)
+        monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", size)
         for name, values in per_user(items, targets, [3, 5], **options).items():
             np.testing.assert_array_equal(values, whole[name])
 

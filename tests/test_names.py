@@ -14,12 +14,12 @@ from world import World, write_csv
 from workflows import recipe as recipes
 from workflows.etl import etl
 from workflows.export import export
-from workflows.exported import Export, Wish
 from workflows.index import index
 from workflows.recipe import Feature, History
 from workflows.recipe.names import check_names
 from workflows.recommend import Order, recommend
-from workflows.store import Store
+from workflows.stages.export import Export, Wish
+from workflows.stages.store import Store
 from workflows.train import train
 from workflows.triton import QUERY, WHOLE, triton
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.multi_attribute.batches import DayBatches
+from models.offers.batches import DayBatches
 
 DAY = 86_400
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.multi_attribute.compressors import (
+from models.offers.compressors import (
     MaskNet,
     OfferCompressor,
     UserCompressor,
     k_winners,
 )
-from models.multi_attribute.interaction import Bilinear, Dot, Stack
-from models.multi_attribute.negatives import (
+from models.offers.interaction import Bilinear, Dot, Stack
+from models.offers.negatives import (
     MiniBatchNegatives,
     check_divisible,
     mini_batches,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.multi_attribute.group_by import group_moments
-from models.multi_attribute.keys import MAX_PARTS, SLACK, KeyGenerator, subsets
+from models.offers.group_by import group_moments
+from models.offers.keys import MAX_PARTS, SLACK, KeyGenerator, subsets
 
 
 def generator(or_share: float = 0.0, seed: int = 1) -> KeyGenerator:

@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 import toy_offers as toy
 
-from models.columns import take
 from models.config import OptimizerConfig, TrainConfig
-from models.multi_attribute.batches import DayBatches
-from models.multi_attribute.config import OfferModel, OffersConfig
-from models.multi_attribute.fit import MONITOR, OfferFit
-from models.multi_attribute.model import Asked, Model
-from models.multi_attribute.offers import items_as_offers
-from models.multi_attribute.trial import Pairs
+from models.core.columns import take
+from models.offers.batches import DayBatches
+from models.offers.config import OfferModel, OffersConfig
+from models.offers.fit import MONITOR, OfferFit
+from models.offers.model import Asked, Model
+from models.offers.offers import items_as_offers
+from models.offers.trial import Pairs
 
 VALID = [
     (group_by, mask_net, bilinear)

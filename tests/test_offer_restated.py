@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 import toy_offers as toy
 
-from models.columns import take
-from models.multi_attribute.config import OfferModel
-from models.multi_attribute.model import Asked, Model
+from models.core.columns import take
+from models.offers.config import OfferModel
+from models.offers.model import Asked, Model
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from restated_offers import Restated

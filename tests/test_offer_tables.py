@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from models.multi_attribute.auc import grouped_auc
-from models.multi_attribute.model import Asked
-from models.multi_attribute.offers import items_as_offers, offers_by_value, offers_of, places
-from models.multi_attribute.similarity import cosines, ward_order
-from models.multi_attribute.trial import Pairs, Task
+from models.offers.auc import grouped_auc
+from models.offers.model import Asked
+from models.offers.offers import items_as_offers, offers_by_value, offers_of, places
+from models.offers.similarity import cosines, ward_order
+from models.offers.trial import Pairs, Task
 
 # ── tables ──────────────────────────────────────────────────────────────────────────────
 

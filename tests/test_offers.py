@@ -21,12 +21,13 @@ from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
 from world import STRANGER, USERS, World
 
-from models.columns import as_array
-from models.retriever import Ragged
+from models.core.columns import as_array
+from models.core.retriever import Ragged
+from samples import sample
 from workflows import recipe as recipes
 from workflows.cli import app
-from workflows.errors import DataError, RecipeError, StaleInput
 from workflows.etl import etl
+from workflows.ground.errors import DataError, RecipeError, StaleInput
 from workflows.offers.audience import OfferExport, audience, parsed, similar
 from workflows.offers.evaluate import OffersReport, Score, evaluate, task
 from workflows.offers.export import export
@@ -34,8 +35,7 @@ from workflows.offers.prepared import Offering
 from workflows.offers.table import protocol, tables
 from workflows.offers.train import train
 from workflows.recipe import Recipe
-from workflows.sample import sample
-from workflows.store import Store
+from workflows.stages.store import Store
 
 SETTINGS = [
     "vocabulary.min_count=2",
@@ -299,7 +299,7 @@ import numpy as np
 from workflows import device; device.choose("cpu")
 from workflows import recipe as recipes
 from workflows.offers.prepared import Offering
-from workflows.store import Store
+from workflows.stages.store import Store
 recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
 store = Store(Path({str(shop.store.root)!r}))
 offering = Offering.open(store, recipe)

@@ -14,10 +14,11 @@ import pytest
 from merlin.schema import Tags
 from stages import coded
 
-from workflows.etl import codes, graph, ops
-from workflows.etl.ops import Encode, IsMissing, Lookup
+from workflows.etl import codes
+from workflows.etl.encode import graph, ops
+from workflows.etl.encode.ops import Encode, IsMissing, Lookup
+from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import VocabularyRule
-from workflows.vocabulary import Vocabulary
 
 Cells = list[Any]
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models.config import OptimizerConfig
-from models.optimizer import Course, optimizer
+from models.training.optimizer import Course, optimizer
 
 
 def step(config: OptimizerConfig, gradient: float, weight: float = 2.0) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workflows.pair_hash import pair_hash
+from workflows.ground.pair_hash import pair_hash
 
 
 def splitmix64(state: int) -> int:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_sources import read, recipe
 
-from workflows.errors import DataError
-from workflows.etl import sources
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 

@@ -11,8 +11,8 @@ import pytest
 from stages import PARTS, decoded, part, run
 from world import World
 
-from workflows.errors import DataError, RecipeError
-from workflows.etl import pivot
+from workflows.etl.shape import pivot
+from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import Pivot
 
 KINDS = ["pageView", "purchased", "addToCart", "addToWishlist"]

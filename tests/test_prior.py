@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.config import PriorConfig
-from models.prior import Prior, grid
-from models.retriever import Interactions
+from models.core.prior import Prior, grid
+from models.core.retriever import Interactions
 
 DAY = 86_400
 

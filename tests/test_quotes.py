@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.quotes import Quotes
+from workflows.raw.quotes import Quotes
 
 
 def slowly(text: bytes, escape: bytes = b"") -> tuple[int | None, bool]:

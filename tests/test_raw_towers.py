@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import Tiny
 
-from models.retriever import Ragged
-from models.towers import embed
-from workflows.artifacts import load_model
+from models.core.retriever import Ragged
+from models.towers.tower import embed
 from workflows.export.raw_towers import Codes, crc32
 from workflows.export.selfcheck import padded
-from workflows.prepared import Prepared
-from workflows.vocabulary import FIRST_OOV, NULL, Vocabulary
+from workflows.ground.vocabulary import FIRST_OOV, NULL, Vocabulary
+from workflows.stages.etl import Prepared
+from workflows.stages.train import load_model
 
 
 @pytest.fixture(scope="module")

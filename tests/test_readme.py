@@ -17,8 +17,8 @@ import pytest
 from tiny_run import check_here, steps_run_eagerly
 from typer.testing import CliRunner
 
-from workflows import proof
 from workflows.cli import VERBS, app
+from workflows.export import checks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shop.yaml").write_text(block("yaml", "# shop.yaml"), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(proof, "check_from_outside", check_here)
+        patch.setattr(checks, "check_from_outside", check_here)
         for verb in ("etl", "train", "export"):
             with steps_run_eagerly() if verb == "train" else contextlib.nullcontext():
                 called = CliRunner().invoke(app, [verb, *CALL])

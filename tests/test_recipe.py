@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflows import recipe as recipes
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows, reading
 from workflows.recipe.text import Loader
 

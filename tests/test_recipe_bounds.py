@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from workflows import recipe as recipes
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
 
 TEXT = """

@@ -10,12 +10,12 @@ import pytest
 from tiny_run import CPU, steps_run_eagerly
 
 from models.config import ContentConfig, PopularityConfig, TwoTowerConfig
+from samples import learning_marks, sample
 from workflows import recipe as recipes
-from workflows.errors import RecipeError
 from workflows.etl import etl
+from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
-from workflows.sample import learning_marks, sample
-from workflows.store import Store
+from workflows.stages.store import Store
 from workflows.train import train
 
 FOLDER = Path(__file__).parents[1] / "recipes"

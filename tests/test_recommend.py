@@ -18,12 +18,8 @@ from stages import content
 from tiny_run import CPU, Run, Tiny
 
 import workflows.recommend.shards as module
-from models.two_tower import TwoTower
-from workflows.artifacts import load_model
-from workflows.catalogue import Catalogue, split_rule
-from workflows.errors import DataError, MissingStage
-from workflows.exported import Export, Wish
-from workflows.prepared import Prepared
+from models.training.two_tower import TwoTower
+from workflows.ground.errors import DataError, MissingStage
 from workflows.recipe import Feature
 from workflows.recommend import (
     LISTS,
@@ -33,6 +29,10 @@ from workflows.recommend import (
     format_named,
     recommend,
 )
+from workflows.stages.etl import Prepared
+from workflows.stages.export import Export, Wish
+from workflows.stages.index import Catalogue, split_rule
+from workflows.stages.train import load_model
 
 K = 5
 

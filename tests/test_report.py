@@ -24,16 +24,16 @@ from markdown_it import MarkdownIt
 from tiny_run import CPU, SETTINGS, Run, steps_run_eagerly
 from world import ITEMS, RECIPE, World
 
-from models.retriever import Queries, Ragged
-from workflows.errors import ArtifactError, MissingStage, StaleInput
+from models.core.retriever import Queries, Ragged
 from workflows.etl import etl
 from workflows.evaluate import evaluate
+from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
 from workflows.report import card, dataset, numbers, page, report
 from workflows.report.axes import Axis
 from workflows.report.charts import Range, Text, ranges
 from workflows.report.finished import Finished
 from workflows.report.markup import element, joined, table
-from workflows.store import Store
+from workflows.stages.store import Store
 from workflows.train import train
 
 ROOT = Path(__file__).parent.parent

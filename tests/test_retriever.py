@@ -6,8 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import models.retriever
-from models.retriever import (
+import models.core.retriever
+from models.core.retriever import (
     NO_ITEM,
     Interactions,
     Queries,
@@ -199,7 +199,7 @@ def test_best_k_is_a_full_sort_of_many_distinct_scores():
 
 @pytest.mark.parametrize("budget", [1, 10, 25, 10_000])
 def test_blocks_cover_the_queries_once_and_stay_in_budget(monkeypatch, budget):
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", budget)
     parts = list(blocks(7, 10))
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(7))
     assert max(part.stop - part.start for part in parts) == min(7, max(1, budget // 10))
@@ -209,7 +209,7 @@ def test_blocks_cover_the_queries_once_and_stay_in_budget(monkeypatch, budget):
 def test_blocks_outgrow_the_budget_fourfold_for_the_queries_that_they_should_have(
     monkeypatch, at_least, largest
 ):
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 20)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 20)
     parts = list(blocks(19, 10, at_least=at_least))
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(19))
     assert max(part.stop - part.start for part in parts) == largest
@@ -219,7 +219,7 @@ def test_blocks_outgrow_the_budget_fourfold_for_the_queries_that_they_should_hav
     ("at_a_time", "at_least", "largest"), [(1, 100, 8), (2, 3, 3), (2, 100, 4), (100, 100, 1)]
 )
 def test_blocks_at_a_time_share_the_budget(monkeypatch, at_a_time, at_least, largest):
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", 20)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 20)
     parts = list(blocks(19, 10, at_least=at_least, at_a_time=at_a_time))
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(19))
     assert max(part.stop - part.start for part in parts) == largest
@@ -232,7 +232,7 @@ def test_ranking_by_blocks_is_ranking_at_once(monkeypatch, budget):
     queries = Queries(np.arange(9), Ragged.empty(9))
     candidates = np.array([True, True, False, True])
     whole = best_k(scores, 3, exclude=exclude, candidates=candidates)
-    monkeypatch.setattr(models.retriever, "BLOCK_SCORES", budget)
+    monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", budget)
     top = top_k_by_scores(
         lambda block: scores[block.users],
         queries,

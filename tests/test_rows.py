@@ -13,9 +13,10 @@ import pytest
 from stages import decoded, part, run
 from world import GHOST, UNSEEN, World, write_csv
 
-from workflows.errors import DataError, RecipeError
-from workflows.etl import EtlResult, codes, rows
+from workflows.etl import EtlResult, codes
 from workflows.etl.counts import Counts
+from workflows.etl.shape import rows
+from workflows.ground.errors import DataError, RecipeError
 
 RULES = [
     "{kind: per_day, n: 3}",

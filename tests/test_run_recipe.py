@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from world import World
 
-from workflows import run_recipe
 from workflows.cli import Call, main
-from workflows.device import Device
-from workflows.errors import MissingStage, RecipeError, StaleInput
+from workflows.ground.device import Device
+from workflows.ground.errors import MissingStage, RecipeError, StaleInput
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages import run_recipe
+from workflows.stages.store import Store
 
 CPU = Device("cpu", "asked for by a test")
 RUN = Path("runs/x")

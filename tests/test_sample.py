@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from workflows import sample as samples
-from workflows.errors import DataError, RecipeError, StorageError
-from workflows.sample import hm, learning_marks, mini_batch_auc, sample
+import samples
+from samples import hm, learning_marks, mini_batch_auc, sample
+from workflows.ground.errors import DataError, RecipeError, StorageError
 
 NAMES = ["aliccp", "babyshop", "hm", "hm-joined", "rees46"]
 
@@ -188,7 +188,7 @@ def test_seen_items_may_be_left_out(tmp_path: Path) -> None:
 
 def test_it_loads_no_heavy_package() -> None:
     heavy = ["tensorflow", "keras", "merlin", "dask", "distributed", "nvtabular"]
-    script = f"import sys, workflows.sample; print(*sorted(set({heavy}) & set(sys.modules)))"
+    script = f"import sys, samples; print(*sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("", "")
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflows.sample import learning_marks, sample
+from samples import learning_marks, sample
 
 SINGLES = {
     "101": "user_id",

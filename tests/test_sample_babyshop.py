@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflows.sample import learning_marks, sample
+from samples import learning_marks, sample
 
 FEATURES = ["gender_description", "brand", "product_group"]
 

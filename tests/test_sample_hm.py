@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workflows.sample import hm, learning_marks, sample
-from workflows.sample.hm_items import GARMENTS
+from samples import hm, learning_marks, sample
+from samples.hm_items import GARMENTS
 
 PAIRS = [
     ("product_type_no", "product_type_name"),

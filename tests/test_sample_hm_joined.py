@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflows.sample import sample
+from samples import sample
 
 HEADER = "user_id,item_id,t_dat,price,month_sin,month_cos,age,garment_group_name,index_group_name"
 FILES = ("train_df.csv", "val_df.csv")

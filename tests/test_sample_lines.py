@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from workflows.sample.lines import RawFile, decimal, hexadecimal, plain, quoted, write_csv
-from workflows.sample.words import names
+from samples.lines import RawFile, decimal, hexadecimal, plain, quoted, write_csv
+from samples.words import names
 
 ODD = ["plain", "a,b", 'say "hi"', "two\nlines", None, "Søv & Lek", "", " spaced "]
 

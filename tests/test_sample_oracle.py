@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from workflows.sample.oracle import HeldOut, Marks, marks, mini_batch_auc
-from workflows.sample.truth import Truth
+from samples.oracle import HeldOut, Marks, marks, mini_batch_auc
+from samples.truth import Truth
 
 NO_MONTHS = pa.array([], pa.string())
 Rows = list[tuple[str | None, str, str]]

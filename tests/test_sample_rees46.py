@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workflows.sample import learning_marks, mini_batch_auc, sample
+from samples import learning_marks, mini_batch_auc, sample
 
 MONTHS = ["2019-Dec", "2020-Jan", "2020-Feb", "2020-Mar", "2020-Apr"]
 

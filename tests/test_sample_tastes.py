@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from workflows.sample import tastes
-from workflows.sample.tastes import Audience, Catalogue, Shelves
-from workflows.sample.truth import Months, read_truth, write_truth
+from samples import tastes
+from samples.tastes import Audience, Catalogue, Shelves
+from samples.truth import Months, read_truth, write_truth
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_truth_holds_the_same_chances(
     world: tuple[Audience, Catalogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audience, catalogue = world
-    monkeypatch.setattr("workflows.sample.truth._BLOCK", 16)  # rows come in several groups
+    monkeypatch.setattr("samples.truth._BLOCK", 16)  # rows come in several groups
     users, items = pa.array(["a", "b", "c"]), pa.array([str(n) for n in range(12)])
     months = Months(["1", "2"], np.arange(10.0).reshape(2, 5))
     write_truth(tmp_path, (users, audience), (items, catalogue), months)

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 from toy_towers import FIRST, tables, toy_towers, weights_of
 
-from models.batches import Batches
-from models.columns import take
 from models.config import LossConfig
-from models.layers import Draws
-from models.sampled_softmax import ITEM, QUERY, BatchLoss, SampledSoftmax
-from models.towers import embed
+from models.core.columns import take
+from models.losses.sampled_softmax import ITEM, QUERY, BatchLoss, SampledSoftmax
+from models.towers.layers import Draws
+from models.towers.tower import embed
+from models.training.batches import Batches
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items

@@ -14,9 +14,9 @@ from stages import PARTS, run
 from tiny_run import Tiny
 from world import World
 
-from workflows.errors import RecipeError
-from workflows.exported import Export, Wish
-from workflows.prepared import SEEN, Prepared
+from workflows.ground.errors import RecipeError
+from workflows.stages.etl import SEEN, Prepared
+from workflows.stages.export import Export, Wish
 
 LIKED = 4
 FILTER = f"filter=[{{kind: keep, column: rating, is: '>=', value: {LIKED}, still_seen: true}}]"

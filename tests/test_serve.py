@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from live import served
 from tiny_run import CPU, Run, Tiny
 
-from workflows.embedding import RawTower
-from workflows.errors import ArtifactError, TwoTowerError
-from workflows.exported import Export, Wish
+from workflows.ground.errors import ArtifactError, TwoTowerError
 from workflows.serve import wire
 from workflows.serve.app import build
 from workflows.serve.current import Current
 from workflows.serve.limits import LIMITS
 from workflows.serve.served import Served, stamps
 from workflows.serve.wire import Asker
+from workflows.stages.embedding import RawTower
+from workflows.stages.export import Export, Wish
 
 STAGES = ("etl", "train", "export")
 KEY = "a key of the tests"

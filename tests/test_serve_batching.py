@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from workflows.errors import DataError
-from workflows.exported import Wish
+from workflows.ground.errors import DataError
 from workflows.serve import batching as module
 from workflows.serve.back_pressure import Gone
 from workflows.serve.batching import Together
 from workflows.serve.wire import Asker, UserList
+from workflows.stages.export import Wish
 
 
 class Echo:

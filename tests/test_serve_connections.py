@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from live import Client, served
 
-from workflows.errors import AddressError
+from workflows.ground.errors import AddressError
 from workflows.serve import connections, listening
 from workflows.serve.connections import Connection, Deadlines, Seldom, room
 from workflows.serve.limits import Limits

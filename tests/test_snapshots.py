@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_sources import recipe
 
-from workflows.errors import DataError
-from workflows.etl import sources
-from workflows.etl.sources import Raw
+from workflows.etl.read import sources
+from workflows.etl.read.sources import Raw
+from workflows.ground.errors import DataError
 
 
 def read(folder: Path, text: str, **source: Any) -> Raw:

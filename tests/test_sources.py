@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows import list_cells
 from workflows import recipe as recipes
-from workflows.errors import DataError
-from workflows.etl import sources
 from workflows.etl.codes import TEXT
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError
+from workflows.raw import list_cells
+from workflows.raw.values import Place
 from workflows.recipe import Recipe
-from workflows.values import Place
 
 #: 2021-03-04 05:06:07 UTC, counted by hand in test_times_are_seconds_since_the_epoch.
 MOMENT = 1_614_834_367

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from workflows import spelling
+from workflows.raw import spelling
 
 
 def array(texts: list[str] | list[str | None]) -> pa.StringArray:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.errors import DataError
-from workflows.etl.split import PARTS, TEST, TRAIN, VALID, assign, refuse_empty, warn_of_few
+from workflows.etl.shape.split import PARTS, TEST, TRAIN, VALID, assign, refuse_empty, warn_of_few
+from workflows.ground.errors import DataError
 from workflows.recipe import ByUser, GivenFiles, GlobalTime, LeaveLast, RandomRows
 
 TIMES = np.arange(10)

@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models import atomic
+from models.core import atomic
 from workflows import recipe as recipes
-from workflows.device import Device
-from workflows.errors import ArtifactError, MissingStage, StaleInput, StorageError
+from workflows.ground.device import Device
+from workflows.ground.errors import ArtifactError, MissingStage, StaleInput, StorageError
 from workflows.recipe import Recipe
-from workflows.store import INPUTS, PARTS, Store
+from workflows.stages.store import INPUTS, PARTS, Store
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = Device("cpu", "asked for by a test")
@@ -123,7 +123,7 @@ def test_the_digest_knows_content_and_not_the_hour(
 ) -> None:
     write(store, version=1)
     first = store.digest("etl")
-    monkeypatch.setattr("workflows.store.versions", lambda: {"python": "another"})
+    monkeypatch.setattr("workflows.stages.store.versions", lambda: {"python": "another"})
     time.sleep(1.1)  # `created` counts seconds
     write(store, version=1)
     assert store.digest("etl") == first
@@ -425,10 +425,10 @@ def test_a_shallow_read_looks_at_sizes_alone(store: Store) -> None:
 WRITER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from models import atomic
+from models.core import atomic
 from workflows import recipe
-from workflows.device import Device
-from workflows.store import Store
+from workflows.ground.device import Device
+from workflows.stages.store import Store
 
 root, first, at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 raw, files = json.loads(sys.argv[4]), json.loads(sys.argv[5])

@@ -11,7 +11,7 @@ from strangers import plant, resign
 from test_serve import STAGES, current
 from tiny_run import Tiny
 
-from workflows.errors import ArtifactError
+from workflows.ground.errors import ArtifactError
 from workflows.serve.app import build
 
 ROOT = Path(__file__).parents[1]
@@ -62,5 +62,5 @@ def test_every_place_that_loads_a_model_looks_at_it_first() -> None:
                     found.append(name)
                     look = LOOKS[text.rpartition(".")[2]]
                     assert lines.get(look, 10**6) < call.lineno, f"{name}: {text} without {look}"
-    assert {"workflows/embedding.py", "workflows/artifacts.py"} < set(found)
+    assert {"workflows/stages/embedding.py", "workflows/stages/train.py"} < set(found)
     assert len(found) >= 4

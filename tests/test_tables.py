@@ -12,9 +12,9 @@ import pytest
 from stages import coded
 
 from workflows import recipe as recipes
-from workflows.errors import DataError
-from workflows.etl import tables
-from workflows.etl.sources import Raw
+from workflows.etl.read.sources import Raw
+from workflows.etl.shape import tables
+from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
 
 LOG = [

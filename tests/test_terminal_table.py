@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from workflows.terminal_table import Column, TerminalTable
+from workflows.ground.terminal_table import Column, TerminalTable
 
 NAMES = ["two-tower", "a-model-with-a-rather-long-name of many words\n  alpha 0.25, beta 128"]
 SHEET = TerminalTable(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_sources import MOMENT, read, recipe
 
-from workflows.errors import DataError, RecipeError
-from workflows.etl import sources
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError, RecipeError
 
 
 def refused(tmp_path: Path, text: str, message: str, **source: Any) -> None:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from test_value_warnings import RAW, recipe
 
-from workflows.errors import DataError
-from workflows.etl import time_warnings
+from workflows.etl.check import time_warnings
+from workflows.ground.errors import DataError
 
 
 def seconds(*days: str) -> list[int]:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows import recipe as recipes
-from workflows.errors import DataError, RecipeError
-from workflows.etl import sources, time_formats
+from workflows.etl.read import sources, time_formats
+from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import Recipe
 
 UTC = dt.timezone.utc

@@ -20,11 +20,11 @@ import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny
 
-from models import tracking
 from models.config import TrackingConfig
-from models.tracking import Tracker, tracker
-from workflows.artifacts import TrainFiles
-from workflows.errors import RecipeError
+from models.training import tracking
+from models.training.tracking import Tracker, tracker
+from workflows.ground.errors import RecipeError
+from workflows.stages.train import TrainFiles
 from workflows.train import train
 
 

@@ -12,17 +12,17 @@ from tensorflow.core.util.event_pb2 import Event
 from tiny_run import CPU, SETTINGS, Run, Tiny, prepare
 from world import RECIPE, write_csv
 
-from models.callbacks import CatalogueValidation, Epoch
-from models.two_tower import TwoTower
+from models.training.callbacks import CatalogueValidation, Epoch
+from models.training.two_tower import TwoTower
 from workflows import recipe as recipes
-from workflows.artifacts import TrainFiles, load_model
-from workflows.errors import DataError, MissingStage, RecipeError
 from workflows.etl import etl
+from workflows.ground.errors import DataError, MissingStage, RecipeError
 from workflows.index import index
 from workflows.load import load
-from workflows.prepared import Prepared
 from workflows.recommend import recommend
-from workflows.store import Store
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Store
+from workflows.stages.train import TrainFiles, load_model
 from workflows.train import train
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import toy
 
-import models.trial
+import models.core.evaluation_set
 from models.config import EvaluateConfig
-from models.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
-from models.trial import STEADY, Trial, trial
+from models.core.evaluation_set import STEADY, Trial, trial
+from models.core.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
 
 WORLD = toy.world()
 N_ITEMS = WORLD.train.n_items
@@ -140,12 +140,12 @@ def test_ties_are_followed_to_their_ends(k):
 
 
 def test_a_run_without_an_end_in_sight_counts_against_the_model(monkeypatch):
-    monkeypatch.setattr(models.trial, "DEEPEST", 10)
+    monkeypatch.setattr(models.core.evaluation_set, "DEEPEST", 10)
     one = of([[3], [30]], seen=[[0], []], n_items=40)
     got = one.per_user(constant(2, 40), [4])
     # user 0 may see 39 items; the ten that are followed hold no target of user 1
     assert got["recall@4"].tolist() == pytest.approx([4 / 39, 0.0])
-    monkeypatch.setattr(models.trial, "DEEPEST", 40)
+    monkeypatch.setattr(models.core.evaluation_set, "DEEPEST", 40)
     assert one.per_user(constant(2, 40), [4])["recall@4"].tolist() == pytest.approx([4 / 39, 0.1])
 
 

@@ -13,10 +13,10 @@ import pytest
 from google.protobuf import text_format
 from tiny_run import Run, Tiny
 
-from models.exact import search
-from models.retriever import Ragged
-from workflows.errors import StorageError
-from workflows.exported import Export, Wish
+from models.core.exact import search
+from models.core.retriever import Ragged
+from workflows.ground.errors import StorageError
+from workflows.stages.export import Export, Wish
 from workflows.triton import ITEMS, QUERY, WHOLE, config, triton
 from workflows.triton.config import Spec
 

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from test_store import recipe, version_of, write
 
-from workflows import trust
-from workflows.embedding import RawTower
-from workflows.errors import ArtifactError
-from workflows.store import Store
+from workflows.ground import trust
+from workflows.ground.errors import ArtifactError
+from workflows.stages.embedding import RawTower
+from workflows.stages.store import Store
 
 # ── SavedModels ─────────────────────────────────────────────────────────────────────────
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from tiny_run import CPU, Run, Tiny
 
-from models.callbacks import Epoch
 from models.config import OptimizerConfig, Range, TuneConfig, usual_space
+from models.training.callbacks import Epoch
 from workflows import tune as verb
-from workflows.errors import DataError, RecipeError
+from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import parse
 from workflows.tune import Tried, tune
 

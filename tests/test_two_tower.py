@@ -11,16 +11,16 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
-from models import towers
-from models.batches import Batches
-from models.columns import WEIGHTS_OF, as_array, take, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
-from models.in_batch import softmax_loss
-from models.layers import HistoryPool, ItemBias, WeightedMean
-from models.retriever import Queries, Ragged
-from models.sampled_softmax import ITEM, QUERY
-from models.towers import TowerError, embed, tower_schemas, width
-from models.two_tower import TwoTower, build, read_schema, set_prior
+from models.core.columns import WEIGHTS_OF, as_array, take, take_rows
+from models.core.retriever import Queries, Ragged
+from models.losses.in_batch import softmax_loss
+from models.losses.sampled_softmax import ITEM, QUERY
+from models.towers import tower as tower_module
+from models.towers.layers import HistoryPool, ItemBias, WeightedMean
+from models.towers.tower import TowerError, embed, tower_schemas, width
+from models.training.batches import Batches
+from models.training.two_tower import TwoTower, build, read_schema, set_prior
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items
@@ -281,9 +281,9 @@ def test_a_tower_says_the_same_before_and_after_it_is_traced():
     tower = TOY.build(*names, combine="concat", normalize=True, **layers).query_encoder
     rows = {name: take_rows(TOY.train[name], np.arange(5)) for name in tower.schema.column_names}
     said = [embed(tower, rows, batch_size=2) for _ in range(2)]
-    assert tower not in towers._COMPILED
+    assert tower not in tower_module._COMPILED
     said += [embed(tower, rows, batch_size=2) for _ in range(2)]
-    assert tower in towers._COMPILED
+    assert tower in tower_module._COMPILED
     for again in said[1:]:
         np.testing.assert_allclose(again, said[0], rtol=1e-6, atol=1e-6)
 

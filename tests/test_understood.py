@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from workflows.errors import ArtifactError, StaleInput
-from workflows.understood import need, understood, vectors_of
+from workflows.ground.errors import ArtifactError, StaleInput
+from workflows.ground.understood import need, understood, vectors_of
 
 PATH = Path("run/export/item_embeddings.parquet")
 REFUSED = r"item_embeddings\.parquet is not what `two-tower export` writes \({}\)\. Run `two-tower"

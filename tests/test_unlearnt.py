@@ -8,10 +8,10 @@ from toy_towers import FIRST, ToyTowers, toy_towers
 
 from models.baselines.popularity import Popularity
 from models.config import ContentConfig, LossConfig, PopularityConfig
-from models.prior import Prior
-from models.retriever import Interactions, Queries, Ragged
-from models.towers import TowerError
-from models.two_tower import Model, TwoTower, build, set_prior
+from models.core.prior import Prior
+from models.core.retriever import Interactions, Queries, Ragged
+from models.towers.tower import TowerError
+from models.training.two_tower import Model, TwoTower, build, set_prior
 
 
 @pytest.fixture(scope="module")

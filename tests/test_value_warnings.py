@@ -14,8 +14,9 @@ from stages import decoded, run
 from world import World
 
 from workflows import recipe as recipes
-from workflows.errors import DataError
-from workflows.etl import sources, value_warnings
+from workflows.etl.check import value_warnings
+from workflows.etl.read import sources
+from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
 
 RAW: dict[str, Any] = {

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.errors import DataError
-from workflows.values import Place, as_numbers, as_text, missing
+from workflows.ground.errors import DataError
+from workflows.raw.values import Place, as_numbers, as_text, missing
 
 PLACE = Place("log.parquet", "item", 100)
 

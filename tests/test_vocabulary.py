@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.errors import ArtifactError
-from workflows.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
+from workflows.ground.errors import ArtifactError
+from workflows.ground.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -137,7 +137,7 @@ def test_unseen_values_spread_over_the_buckets_and_stay_where_they_are() -> None
 
 def test_buckets_are_the_same_in_a_process_with_another_hash_seed() -> None:
     code = (
-        "import pyarrow as pa, numpy as np; from workflows.vocabulary import Vocabulary;"
+        "import pyarrow as pa, numpy as np; from workflows.ground.vocabulary import Vocabulary;"
         "v = Vocabulary.build(pa.array(['k']), np.array([1]), oov_buckets=16);"
         "print(v.encode(pa.array([f'Ж{n}' for n in range(200)])).tolist(), hash('x'))"
     )

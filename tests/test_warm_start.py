@@ -8,15 +8,15 @@ from tiny_run import steps_run_eagerly
 from world import USERS, World
 
 from models.config import UNSEEN
-from models.warm_start import WarmStartError, grown
-from workflows import device
-from workflows.errors import StaleInput
+from models.training.warm_start import WarmStartError, grown
 from workflows.etl import etl
-from workflows.held_out import refuse_leak
-from workflows.prepared import Prepared
-from workflows.store import Store
+from workflows.ground import device
+from workflows.ground.errors import StaleInput
+from workflows.ground.vocabulary import FIRST_OOV, Vocabulary
+from workflows.stages.etl import Prepared
+from workflows.stages.held_out import refuse_leak
+from workflows.stages.store import Store
 from workflows.train import train
-from workflows.vocabulary import FIRST_OOV, Vocabulary
 
 CPU = device.Device("cpu", "test")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.multi_attribute.weighted_embedding import Lists, WeightedEmbedding
+from models.offers.weighted_embedding import Lists, WeightedEmbedding
 
 N_CODES, DIM = 9, 4
 #: Empty at both ends and in the middle, one code, repeats.

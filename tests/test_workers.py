@@ -15,12 +15,13 @@ import pytest
 from stages import DEVICE, content
 from world import World
 
-from workflows.device import Device
-from workflows.errors import DataError, DeviceError, RecipeError
-from workflows.etl import Engine, encode, etl, workers
+from workflows.etl import Engine, etl, workers
+from workflows.etl.encode import writer
 from workflows.etl.memory import Memory
 from workflows.etl.workers import hired, local_cluster
-from workflows.store import Store
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError, DeviceError, RecipeError
+from workflows.stages.store import Store
 
 PART = 10
 PLAIN = "history: {columns: [item_id]}\n"
@@ -42,7 +43,7 @@ def stage(world: World, name: str, engine: Engine, history: str = PLAIN) -> dict
 @pytest.fixture
 def expected(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Return the stage as one thread writes it, in parts of ten rows."""
-    monkeypatch.setattr(encode, "PART", PART)
+    monkeypatch.setattr(writer, "PART", PART)
     found = stage(world, "expected", Engine(workers=1))
     assert "train/part-5.parquet" in found
     return found
@@ -65,17 +66,17 @@ def test_e12_no_setting_changes_a_byte(
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(encode, "_LEAST", 3)
+    monkeypatch.setattr(writer, "_LEAST", 3)
     assert stage(world, "run", engine) == expected
 
 
 def test_e12_no_setting_changes_a_byte_of_lists_by_kind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "PART", 4)
+    monkeypatch.setattr(writer, "PART", 4)
     expected = stage(world, "expected", Engine(workers=1), BY_KIND)
     assert {"train/part-1.parquet", "latest/part-1.parquet"} < set(expected)
-    monkeypatch.setattr(encode, "_LEAST", 3)
+    monkeypatch.setattr(writer, "_LEAST", 3)
     engine = Engine(workers=3, chunk="64", memory="64KiB")
     assert stage(world, "run", engine, BY_KIND) == expected
 

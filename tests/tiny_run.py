@@ -16,13 +16,13 @@ import msgspec
 import tensorflow as tf
 from world import RECIPE, World
 
-from workflows.device import Device
 from workflows.etl import etl
 from workflows.export import ExportResult, export
 from workflows.export import selfcheck as towers_check
+from workflows.ground.device import Device
 from workflows.offers import selfcheck as offers_check
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 from workflows.train import TrainResult, train
 
 Result = TypeVar("Result", TrainResult, ExportResult)

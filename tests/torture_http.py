@@ -41,10 +41,10 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 logging.getLogger("workflows").setLevel(logging.INFO)
 logging.getLogger("workflows.serve.observe").setLevel(logging.WARNING)
-from workflows.device import choose
+from workflows.ground.device import choose
 device = choose("cpu")
 from workflows.serve import serve
-from workflows.store import Store
+from workflows.stages.store import Store
 store = Store(Path(sys.argv[1]))
 serve(store.recipe("export"), store, device, port=0, watch=0)
 """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from models.retriever import Interactions, Queries, Ragged
+from models.core.retriever import Interactions, Queries, Ragged
 
 HOUR = 3600
 

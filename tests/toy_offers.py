@@ -9,10 +9,10 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 from toy_towers import categories, category
 
-from models.columns import Column
-from models.multi_attribute.config import OfferModel, OffersConfig
-from models.multi_attribute.model import Model, build
-from models.retriever import Ragged
+from models.core.columns import Column
+from models.core.retriever import Ragged
+from models.offers.config import OfferModel, OffersConfig
+from models.offers.model import Model, build
 
 ITEMS, KINDS = 20, 5
 CONFIG = OffersConfig(dim=6, layers=(8, 4), dropout=0.1)

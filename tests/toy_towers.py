@@ -10,12 +10,12 @@ import tensorflow as tf
 import toy
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.batches import Batches
-from models.columns import Column, take_rows
 from models.config import UNSEEN, LossConfig, TwoTowerConfig
-from models.retriever import Ragged
-from models.sampled_softmax import BatchLoss, TrainingFacts
-from models.two_tower import build
+from models.core.columns import Column, take_rows
+from models.core.retriever import Ragged
+from models.losses.sampled_softmax import BatchLoss, TrainingFacts
+from models.training.batches import Batches
+from models.training.two_tower import build
 
 #: Codes 0, 1, 2 stand for padding, null and unseen; values follow.
 FIRST = UNSEEN + 1
@@ -109,7 +109,7 @@ def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
 
 
 def compiled(model: mm.RetrievalModelV2, *, lr: float = 0.05) -> mm.RetrievalModelV2:
-    # as models.fit does: the step is traced once, and not converted first
+    # as models.training.fit does: the step is traced once, and not converted first
     model.train_step = tf.autograph.experimental.do_not_convert(model.train_step)
     model.compile(tf.keras.optimizers.Adam(lr), loss=BatchLoss(), metrics=[])
     model.optimizer.build(model.trainable_variables)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from workflows import device as devices
-from workflows.device import Device
-from workflows.errors import DeviceError
-from workflows.versions import versions
+from workflows.ground import device as devices
+from workflows.ground.device import Device
+from workflows.ground.errors import DeviceError
+from workflows.ground.versions import versions
 
 #: Stands for the verbs that use no GPU.
 OTHER_VERBS = "other verbs"

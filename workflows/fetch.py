@@ -15,8 +15,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from models import atomic
-from workflows.errors import DataError, StorageError
+from models.core import atomic
+from workflows.ground.errors import DataError, StorageError
 from workflows.recipe import Fetch, Recipe
 
 log = logging.getLogger(__name__)

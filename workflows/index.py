@@ -15,21 +15,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.ann import Index, NoFaiss
-from models.columns import fixed_lists, write_vectors
 from models.config import IndexConfig
-from models.effort import recalls, tuned
-from models.exact import search
-from models.retriever import Floats, Queries, Ragged
-from workflows import raw_columns, raw_rows
-from workflows.catalogue import Catalogue, IndexFiles, Searched
-from workflows.device import Device
-from workflows.embedding import RawTower
-from workflows.errors import ArtifactError, DataError, MissingStage, StaleInput
-from workflows.prepared import Prepared
+from models.core.ann import Index, NoFaiss
+from models.core.ann_tuning import recalls, tuned
+from models.core.columns import fixed_lists, write_vectors
+from models.core.exact import search
+from models.core.retriever import Floats, Queries, Ragged
+from workflows.ground.device import Device
+from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
+from workflows.ground.understood import need, understood, vectors_of
+from workflows.raw import columns as raw_columns
+from workflows.raw import rows as raw_rows
 from workflows.recipe import Recipe
-from workflows.store import Store
-from workflows.understood import need, understood, vectors_of
+from workflows.stages.embedding import RawTower
+from workflows.stages.etl import Prepared
+from workflows.stages.index import Catalogue, IndexFiles, Searched
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 

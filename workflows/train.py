@@ -15,22 +15,22 @@ from pathlib import Path
 import msgspec
 import tensorflow as tf
 
-from models import prior as priors
-from models.callbacks import DivergedError, Epoch
-from models.checkpoint import Checkpoint
 from models.config import PopularityConfig, TwoTowerConfig
-from models.fit import Fit, UnknownMetricError, Validation
-from models.prior import Prior
-from models.tracking import Tracker, tracker
-from models.two_tower import Model, TwoTower
-from models.warm_start import WarmStartError, grown
-from workflows.artifacts import TrainFiles, apply_prior, build_model, load_weights
-from workflows.device import Device
-from workflows.errors import DataError, RecipeError, StaleInput
-from workflows.held_out import refuse_leak, warn_of_hidden
-from workflows.prepared import Prepared
+from models.core import prior as priors
+from models.core.prior import Prior
+from models.training.callbacks import DivergedError, Epoch
+from models.training.checkpoint import Checkpoint
+from models.training.fit import Fit, UnknownMetricError, Validation
+from models.training.tracking import Tracker, tracker
+from models.training.two_tower import Model, TwoTower
+from models.training.warm_start import WarmStartError, grown
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError, RecipeError, StaleInput
 from workflows.recipe import Recipe
-from workflows.store import CHECKPOINT, PARTS, Store
+from workflows.stages.etl import Prepared
+from workflows.stages.held_out import refuse_leak, warn_of_hidden
+from workflows.stages.store import CHECKPOINT, PARTS, Store
+from workflows.stages.train import TrainFiles, apply_prior, build_model, load_weights
 
 log = logging.getLogger(__name__)
 

@@ -18,16 +18,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
-from models import atomic
-from models.callbacks import DivergedError
 from models.config import Plain, Range, Space, usual_space
-from models.fit import Fit, Validation
-from workflows.artifacts import build_model
-from workflows.device import Device
-from workflows.errors import DataError
-from workflows.prepared import Prepared
+from models.core import atomic
+from models.training.callbacks import DivergedError
+from models.training.fit import Fit, Validation
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError
 from workflows.recipe import Recipe, replaced
-from workflows.store import PARTS, Store
+from workflows.stages.etl import Prepared
+from workflows.stages.store import PARTS, Store
+from workflows.stages.train import build_model
 
 log = logging.getLogger(__name__)
 

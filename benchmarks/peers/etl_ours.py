@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from peers.pace import arguments, peak
 
-from workflows import device, recipe
+from workflows import recipe
+from workflows.ground import device
 
 RECIPE = Path(__file__).parents[1] / "etl.yaml"
 
@@ -23,7 +24,7 @@ def main() -> None:
     options = arguments(__doc__)
     chosen = device.choose("cpu")
     from workflows.etl import etl
-    from workflows.store import Store
+    from workflows.stages.store import Store
 
     folder = options.data / "ours"
     shutil.rmtree(folder, ignore_errors=True)

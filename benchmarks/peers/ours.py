@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from peers.pace import Pace, arguments
 
-from workflows import device
+from workflows.ground import device
 
 device.choose("cpu")
 
@@ -24,12 +24,12 @@ import workload
 from merlin.schema import ColumnSchema, Schema, Tags
 from peers.watch import Watch
 
-from models import in_batch
 from models.config import LossConfig, OptimizerConfig, TrainConfig, TwoTowerConfig
-from models.fit import Fit
-from models.retriever import Ragged
-from models.sampled_softmax import SampledSoftmax, TrainingFacts
-from models.two_tower import Model, build
+from models.core.retriever import Ragged
+from models.losses import in_batch
+from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
+from models.training.fit import Fit
+from models.training.two_tower import Model, build
 
 
 @dataclass(frozen=True)

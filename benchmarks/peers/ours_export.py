@@ -17,9 +17,9 @@ import pyarrow as pa
 from peers.ours import world  # chooses the device first
 from peers.pace import arguments, peak
 
-from models.columns import fixed_lists, write_vectors
-from models.exact import search
-from models.towers import embed
+from models.core.columns import fixed_lists, write_vectors
+from models.core.exact import search
+from models.towers.tower import embed
 
 K = 100
 

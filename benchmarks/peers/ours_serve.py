@@ -7,12 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from workflows.device import choose
+from workflows.ground.device import choose
 
 DEVICE = choose("cpu")  # before TensorFlow could be imported
 
 from workflows.serve import serve
-from workflows.store import Store
+from workflows.stages.store import Store
 
 
 def main() -> None:

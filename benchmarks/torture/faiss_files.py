@@ -79,21 +79,21 @@ def _damage(
 
 
 def _write(path: Path, kind: Kind) -> None:
-    from models.ann import Index
+    from models.core.ann import Index
 
     Index.build(ITEMS, kind).write(path)
 
 
 def _search(path: Path, kind: Kind) -> None:
     """Search a file; what is refused ends with 2, as in the command line."""
-    from models.ann import Index
+    from models.core.ann import Index
 
     try:
         index = Index.read(path, ITEMS, kind, effort=32, at=10)
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:  # FAISS's own; workflows/catalogue.py takes it for damage, too
+    except RuntimeError as error:  # FAISS's own; workflows/stages/index.py takes it for damage, too
         print(error, path.name, file=sys.stderr)
         sys.exit(2)
     index.search(ITEMS[::10], 10)

@@ -39,7 +39,7 @@ _MODULES = ("faiss", "h5py", "pyarrow.dataset", "tensorflow", *(f"workflows.{v}"
 def preload() -> None:
     """Import what verbs need, once, for a CPU."""
     warnings.filterwarnings("ignore")
-    from workflows import device
+    from workflows.ground import device
 
     device.choose("cpu")
     for name in _MODULES:

@@ -226,7 +226,7 @@ def _lose_power(
     states = scene.folder / "states"
 
     def write() -> None:
-        from models import atomic
+        from models.core import atomic
 
         if not exchange:
             atomic.exchange = lambda first, second: False
@@ -277,8 +277,8 @@ def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
     """Return what is wrong with what a reader of ours finds."""
 
     def read() -> None:
-        from models import atomic
-        from workflows.store import Store
+        from models.core import atomic
+        from workflows.stages.store import Store
 
         store = Store(scene.run)
         if victim.verb == "load":

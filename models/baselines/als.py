@@ -15,7 +15,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
 from models.baselines.search import Axis, Grid, Point
-from models.retriever import (
+from models.core.retriever import (
     Bools,
     Floats,
     Interactions,

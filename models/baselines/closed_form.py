@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.baselines.cost import Cost, inverse, threads
-from models.retriever import Floats, Interactions, blocks
+from models.core.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):

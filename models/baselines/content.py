@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 from models.baselines.errors import CannotFit
 from models.baselines.search import Grid
-from models.columns import Column
-from models.retriever import (
+from models.core.columns import Column
+from models.core.retriever import (
     NO_ITEM,
     Bools,
     Floats,

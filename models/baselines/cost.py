@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from models.baselines.errors import CannotFit
-from models.retriever import Floats
+from models.core.retriever import Floats
 
 #: One baseline may take at most so many seconds.
 MAX_SECONDS = 900.0

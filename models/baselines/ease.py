@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from models.baselines.closed_form import Learnt, Solver
 from models.baselines.errors import CannotFit
 from models.baselines.search import Axis, Grid, Point
-from models.retriever import (
+from models.core.retriever import (
     Bools,
     Floats,
     Interactions,

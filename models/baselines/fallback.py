@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.baselines.popularity import Popularity
-from models.retriever import NO_ITEM, Bools, Queries, Ragged, Retriever, TopK
+from models.core.retriever import NO_ITEM, Bools, Queries, Ragged, Retriever, TopK
 
 
 def without_history(queries: Queries) -> Bools:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.baselines.search import Axis, Grid, Point
-from models.retriever import (
+from models.core.retriever import (
     Bools,
     Floats,
     Interactions,

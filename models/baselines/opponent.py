@@ -20,7 +20,7 @@ from models.baselines.fallback import Fallback, without_history
 from models.baselines.random import Random
 from models.baselines.search import Grid
 from models.config import Baseline
-from models.retriever import Interactions, Retriever
+from models.core.retriever import Interactions, Retriever
 
 
 @dataclass(frozen=True)

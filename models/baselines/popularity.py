@@ -12,7 +12,7 @@ import numpy as np
 
 from models.baselines.errors import CannotFit
 from models.baselines.search import Axis, Grid
-from models.retriever import (
+from models.core.retriever import (
     Bools,
     Floats,
     Interactions,

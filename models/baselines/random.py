@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.retriever import (
+from models.core.retriever import (
     Bools,
     Floats,
     Interactions,

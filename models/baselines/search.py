@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from models.retriever import Retriever
+from models.core.retriever import Retriever
 
 #: One value for each axis.
 Point = tuple[float, ...]

@@ -12,7 +12,7 @@ import typer
 from workflows.cli import about, data, hand_over, model, questions
 from workflows.cli.call import Call, command
 from workflows.cli.show import complain, printable
-from workflows.errors import TwoTowerError
+from workflows.ground.errors import TwoTowerError
 
 __all__ = ["Call", "app", "main"]
 

@@ -10,7 +10,7 @@ from workflows.cli.call import Call
 from workflows.cli.show import show
 
 if TYPE_CHECKING:
-    from workflows.device import Device
+    from workflows.ground.device import Device
 
 
 def report(call: Call) -> None:

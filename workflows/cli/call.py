@@ -14,11 +14,11 @@ import typer
 from workflows.cli.interrupt import interruptible
 
 if TYPE_CHECKING:
-    from workflows.device import Device
-    from workflows.invocation import Invocation
+    from workflows.ground.device import Device
+    from workflows.ground.invocation import Invocation
     from workflows.recipe import Recipe
-    from workflows.run_recipe import RunRecipe
-    from workflows.store import Store
+    from workflows.stages.run_recipe import RunRecipe
+    from workflows.stages.store import Store
 
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Call:
 
     def device(self) -> Device:
         """Decide the device of this process, before anything heavy is imported."""
-        from workflows import device
+        from workflows.ground import device
 
         requested = None if self.device_name == "auto" else self.device_name
         return device.choose(requested, verb=self.verb)
@@ -67,8 +67,8 @@ class Call:
             device: the device of this process; None for a verb that looks for none.
             offers: whether the verb knows what to do with models of offers.
         """
-        from workflows.errors import RecipeError
-        from workflows.run_recipe import refuse_another
+        from workflows.ground.errors import RecipeError
+        from workflows.stages.run_recipe import refuse_another
 
         recipe, store, data = self._opened()
         if recipe.offers and not offers:
@@ -84,7 +84,7 @@ class Call:
 
     def store(self, run: str) -> Store:
         """Return a run by its name in runs/, or by its path."""
-        from workflows.store import Store
+        from workflows.stages.store import Store
 
         return Store(_folder(run))
 
@@ -99,8 +99,8 @@ class Call:
     def _opened(self) -> tuple[Recipe, Store, Path]:
         """Return recipe, run and raw data: by the recipe that is named, else by the run's own."""
         from workflows import recipe as recipes
-        from workflows.invocation import Invocation
-        from workflows.store import Store
+        from workflows.ground.invocation import Invocation
+        from workflows.stages.store import Store
 
         invocation = Invocation(self.verb, self.recipe_name, self.run, tuple(self.settings or ()))
         found = self._run_recipe(invocation)
@@ -121,9 +121,9 @@ class Call:
         Raises:
             MissingStage: the run that is named is not there.
         """
-        from workflows import run_recipe
-        from workflows.errors import MissingStage
-        from workflows.store import Store
+        from workflows.ground.errors import MissingStage
+        from workflows.stages import run_recipe
+        from workflows.stages.store import Store
 
         if self.recipe_name or self.verb in _FROM_RECIPE:
             return None
@@ -139,7 +139,7 @@ class Call:
     def _read(self) -> tuple[Recipe, Path]:
         """Return the recipe that is named, or the default one of a checkout, and its file."""
         from workflows import recipe as recipes
-        from workflows.errors import RecipeError
+        from workflows.ground.errors import RecipeError
 
         named = self.recipe_name or recipes.default_name()
         if not named:
@@ -165,7 +165,7 @@ def _folder(run: str) -> Path:
         RecipeError: TensorFlow could not load a model from a path like that.
     """
     if wild := [sign for sign in "*?[]" if sign in run]:
-        from workflows.errors import RecipeError
+        from workflows.ground.errors import RecipeError
 
         raise RecipeError(
             f"--run {run}: TensorFlow takes {wild[0]} in a path for a wildcard, and could not load "

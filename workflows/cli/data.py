@@ -29,7 +29,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 1,
 ) -> None:
     """Write raw files like those of aliccp, babyshop, hm, hm-joined, rees46, and who likes what."""
-    from workflows.sample import sample, size_named
+    from samples import sample, size_named
 
     name = call.recipe_name.partition(":")[0]
     folder = Path(to) if to else Path("data") / name

@@ -68,8 +68,8 @@ def _again(call: Call) -> str:
 
 
 def _has_checkpoint(call: Call) -> bool:
-    from workflows.errors import TwoTowerError
-    from workflows.store import CHECKPOINT
+    from workflows.ground.errors import TwoTowerError
+    from workflows.stages.store import CHECKPOINT
 
     with contextlib.suppress(TwoTowerError):
         return (call.root() / CHECKPOINT / "state.json").is_file()

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from workflows.cli.call import Call
-    from workflows.device import Device
+    from workflows.ground.device import Device
     from workflows.recipe import Recipe
-    from workflows.store import Store
+    from workflows.stages.store import Store
 
 
 def refuse(recipe: Recipe, options: Mapping[str, object]) -> None:
@@ -25,7 +25,7 @@ def refuse(recipe: Recipe, options: Mapping[str, object]) -> None:
     Raises:
         RecipeError: one was given.
     """
-    from workflows.errors import RecipeError
+    from workflows.ground.errors import RecipeError
 
     given = [name for name, value in options.items() if value]
     if given:

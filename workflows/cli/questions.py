@@ -76,8 +76,8 @@ def recommend(
     """Rank items for users by the export; strangers get the recipe's fallback."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    from workflows.exported import Wish
     from workflows.recommend import Order, Ranker, format_named, recommend
+    from workflows.stages.export import Wish
 
     order = Order(
         users=tuple(user) if user else None,
@@ -126,8 +126,8 @@ def similar_items(
 ) -> None:
     """List the items most like one, by the export's embeddings without the item bias."""
     recipe, store, _ = call.open(call.device())
-    from workflows.exported import Export, Wish
-    from workflows.store import ANSWERING
+    from workflows.stages.export import Export, Wish
+    from workflows.stages.store import ANSWERING
 
     wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
 
@@ -146,7 +146,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """Rank users for an offer, by the export of a recipe with `offers`."""
     recipe, store, _ = call.open(call.device(), offers=True)
     from workflows.offers.audience import audience
-    from workflows.store import ANSWERING
+    from workflows.stages.store import ANSWERING
 
     result = store.steadily(ANSWERING, lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
@@ -159,7 +159,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """List the offers most like one that is defined by a single attribute."""
     recipe, store, _ = call.open(call.device(), offers=True)
     from workflows.offers.audience import similar
-    from workflows.store import ANSWERING
+    from workflows.stages.store import ANSWERING
 
     rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)

@@ -13,31 +13,24 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models import atomic
-from workflows.device import Device
-from workflows.errors import ArtifactError
-from workflows.etl import (
-    encode,
-    filters,
-    graph,
-    learnt,
-    rows,
-    sources,
-    split,
-    tables,
-    value_warnings,
-)
+from models.core import atomic
+from workflows.etl.check import value_warnings
 from workflows.etl.counts import Counts
-from workflows.etl.graph import Fitted
-from workflows.etl.history import Happened
+from workflows.etl.encode import graph, writer
+from workflows.etl.encode.graph import Fitted
+from workflows.etl.encode.parts import Shares
 from workflows.etl.memory import Memory, parsed
-from workflows.etl.parts import Shares
-from workflows.etl.sources import Raw
-from workflows.etl.tables import Table
+from workflows.etl.read import sources
+from workflows.etl.read.sources import Raw
+from workflows.etl.shape import filters, learnt, rows, split, tables
+from workflows.etl.shape.history import Happened
+from workflows.etl.shape.tables import Table
 from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers, hired
+from workflows.ground.device import Device
+from workflows.ground.errors import ArtifactError
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +146,7 @@ def etl(
             fitted = fitted.grown_from(Fitted.read(earlier))
         fitted.write(draft.folder)
         happened = _happened(recipe, found, counts)
-        shares = encode.write(
+        shares = writer.write(
             recipe,
             fitted,
             parts,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dask.utils import format_bytes, parse_bytes
 from distributed.system import MEMORY_LIMIT
 
-from workflows.errors import DataError, RecipeError
+from workflows.ground.errors import DataError, RecipeError
 
 #: A row as codes is in memory so many times at the worst moment: as read, in order, in its part.
 _COPIES = 3

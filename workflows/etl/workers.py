@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import distributed
 
-from workflows.device import Device
-from workflows.errors import DeviceError, RecipeError
 from workflows.etl.memory import Memory
+from workflows.ground.device import Device
+from workflows.ground.errors import DeviceError, RecipeError
 
 #: Where a cluster answers about itself: this machine alone, any port. With no address at all it
 #: takes port 8787 of every interface, and a second cluster complains.

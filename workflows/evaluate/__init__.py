@@ -15,20 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from models import metrics
 from models.baselines.errors import CannotFit
 from models.baselines.fallback import Fallback, strangers
 from models.baselines.opponent import Facts, as_of
 from models.baselines.popularity import Popularity
 from models.config import ContentConfig, ModelConfig, PopularityConfig
-from models.metrics import Places
-from models.retriever import BrokenModel, Floats, Retriever
-from models.towers import embed
-from models.trial import Trial
-from models.two_tower import TwoTower
-from workflows.artifacts import load_model
-from workflows.device import Device
-from workflows.errors import ArtifactError, DataError
+from models.core import metrics
+from models.core.evaluation_set import Trial
+from models.core.metrics import Places
+from models.core.retriever import BrokenModel, Floats, Retriever
+from models.towers.tower import embed
+from models.training.two_tower import TwoTower
 from workflows.evaluate.by_score import hits_by_score
 from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
@@ -36,10 +33,13 @@ from workflows.evaluate.lists import Lists, lists
 from workflows.evaluate.opponents import attributes, chosen
 from workflows.evaluate.report import Block, Opponent, Protocol, Report
 from workflows.evaluate.segments import segments
-from workflows.held_out import warn_of_hidden
-from workflows.prepared import Prepared
+from workflows.ground.device import Device
+from workflows.ground.errors import ArtifactError, DataError
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.etl import Prepared
+from workflows.stages.held_out import warn_of_hidden
+from workflows.stages.store import Store
+from workflows.stages.train import load_model
 
 log = logging.getLogger(__name__)
 

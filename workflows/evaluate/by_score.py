@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
-from models.retriever import Floats
-from models.trial import Trial, occasions
-from models.two_tower import TwoTower
+from models.core.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
+from models.core.evaluation_set import Trial, occasions
+from models.core.retriever import Floats
+from models.training.two_tower import TwoTower
 
 
 def hits_by_score(
@@ -45,7 +45,7 @@ def hits_by_score(
     if len(outside):
         vectors[outside] = embed_items({n: take_rows(c, outside) for n, c in rows.items()})
     queries = tower.embed(trial.queries)
-    # as models.exact: summed in float64, then rounded, so that an item ties with itself
+    # as models.core.exact: summed in float64, then rounded, so that an item ties with itself
     scores = np.einsum("rd,rd->r", queries[users], vectors, dtype=np.float64).astype(np.float32)
     best = trial.ask(tower, max(ks)).scores[users]
     return {

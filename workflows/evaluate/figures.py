@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models import metrics
 from models.config import EvaluateConfig
-from models.intervals import bootstrap_columns
-from models.metrics import Places
-from models.retriever import Bools, Floats, Ints, Ragged
+from models.core import metrics
+from models.core.intervals import bootstrap_columns
+from models.core.metrics import Places
+from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.evaluate.report import Block, Figure, Protocol
 
 #: Metric → one value a user, float64 [n_users].

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from models.config import Ranked
-from models.trial import Trial
+from models.core.evaluation_set import Trial
 from workflows.evaluate.report import Protocol
-from workflows.prepared import Prepared
 from workflows.recipe import Recipe
+from workflows.stages.etl import Prepared
 
 _SEEN = {True: "seen_excluded", False: "seen_kept"}
 TRAIN_ROWS = "train_rows"

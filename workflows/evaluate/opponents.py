@@ -19,13 +19,13 @@ from models.baselines.content import multi_hot
 from models.baselines.errors import CannotFit
 from models.baselines.opponent import Facts
 from models.baselines.search import Grid, Point
-from models.columns import Column
 from models.config import Baseline
-from models.retriever import BrokenModel, Retriever
-from models.trial import Trial
+from models.core.columns import Column
+from models.core.evaluation_set import Trial
+from models.core.retriever import BrokenModel, Retriever
 from workflows.evaluate.report import Opponent
+from workflows.ground.vocabulary import FIRST_OOV
 from workflows.recipe import Recipe
-from workflows.vocabulary import FIRST_OOV
 
 log = logging.getLogger(__name__)
 

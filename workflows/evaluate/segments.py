@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models.baselines.fallback import strangers
-from models.retriever import Bools, Ints
-from models.trial import Trial
+from models.core.evaluation_set import Trial
+from models.core.retriever import Bools, Ints
 
 #: First history length of each band.
 HISTORY_BANDS = (1, 5, 10, 20, 50, 100, 200)

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report, exists, shown
-from workflows.terminal_table import Column, TerminalTable
+from workflows.ground.terminal_table import Column, TerminalTable
 
 #: How many of the other models stand in a line of another protocol.
 _OTHERS = 3

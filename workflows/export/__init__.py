@@ -14,19 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Columns, as_array, fixed_lists, to_arrow, write_vectors
-from models.retriever import Queries, Ragged
-from models.towers import Tower, embed
-from models.two_tower import TwoTower
-from workflows import proof
-from workflows.artifacts import load_model
-from workflows.device import Device
-from workflows.errors import RecipeError
-from workflows.export import raw_towers, selfcheck, towers
-from workflows.exported import UNKNOWN_USER
-from workflows.prepared import KNOWN, Prepared
+from models.core.columns import Columns, as_array, fixed_lists, to_arrow, write_vectors
+from models.core.retriever import Queries, Ragged
+from models.towers.tower import Tower, embed
+from models.training.two_tower import TwoTower
+from workflows.export import checks, raw_towers, selfcheck, towers
+from workflows.ground.device import Device
+from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.etl import KNOWN, Prepared
+from workflows.stages.export import UNKNOWN_USER
+from workflows.stages.store import Store
+from workflows.stages.train import load_model
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
         np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
         shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
         shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
-        proof.check_from_outside(selfcheck.__file__, draft.folder, "embeddings")
+        checks.check_from_outside(selfcheck.__file__, draft.folder, "embeddings")
         rows = {f"{side.name}s": len(side.raw) for side in sides}
         draft.rows = {**rows, "dim": widths[0]}
         draft.options = {"as_of": as_of}
@@ -183,7 +182,7 @@ def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
 
 def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
-    proof.refuse_broken(
+    checks.refuse_broken(
         side.vectors,
         f"{side.name} embeddings",
         whose=f"{side.name} tower",

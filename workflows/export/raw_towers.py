@@ -13,11 +13,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from models.towers import Input, Tower, inputs_of
-from workflows import arguments
+from models.towers.tower import Input, Tower, inputs_of
 from workflows.export.towers import OUTPUT, ragged_batch, weights_of
-from workflows.statistics import NumberFact
-from workflows.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
+from workflows.ground import arguments
+from workflows.ground.statistics import NumberFact
+from workflows.ground.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
 
 #: An input column `<number>_missing` says whether the number was there.
 _MISSING = "_missing"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from models.towers import Tower, inputs_of
-from workflows import arguments
-from workflows.vocabulary import PAD
+from models.towers.tower import Tower, inputs_of
+from workflows.ground import arguments
+from workflows.ground.vocabulary import PAD
 
 OUTPUT = "embedding"
 

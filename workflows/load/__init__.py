@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workflows.catalogue import Catalogue
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 from workflows.load import milvus, opensearch
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
-from workflows.store import ANSWERING, Store
+from workflows.stages.index import Catalogue
+from workflows.stages.store import ANSWERING, Store
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.retriever import Floats
-from workflows.arguments import argument_names
-from workflows.catalogue import Catalogue
+from models.core.retriever import Floats
+from workflows.ground.arguments import argument_names
+from workflows.stages.index import Catalogue
 
 log = logging.getLogger(__name__)
 

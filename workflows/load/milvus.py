@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from models import atomic
-from workflows.errors import DataError, StorageError
+from models.core import atomic
+from workflows.ground.errors import DataError, StorageError
 from workflows.load.documents import ID, VECTOR, Documents
 
 #: What a file of Milvus Lite, one of SQLite, begins with.

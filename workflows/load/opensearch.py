@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.errors import DataError
-from workflows.folders import refuse_foreign, replaced
+from workflows.ground.errors import DataError
+from workflows.ground.folders import refuse_foreign, replaced
 from workflows.load.documents import ID, VECTOR, Documents
 
 log = logging.getLogger(__name__)

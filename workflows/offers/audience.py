@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from models.multi_attribute.offers import Offers, items_as_offers, offers_of
-from models.multi_attribute.similarity import directions
-from models.retriever import Floats, Ints
-from workflows import trust
-from workflows.errors import DataError
+from models.core.retriever import Floats, Ints
+from models.offers.offers import Offers, items_as_offers, offers_of
+from models.offers.similarity import directions
+from workflows.ground import trust
+from workflows.ground.errors import DataError
+from workflows.ground.understood import understood
 from workflows.offers import selfcheck
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
-from workflows.store import Store
-from workflows.understood import understood
+from workflows.stages.store import Store
 
 #: Users that are scored at a time.
 _BLOCK = 20_000

@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from models.columns import Columns, as_array
-from models.multi_attribute.auc import GroupedAuc
-from models.multi_attribute.config import TasksConfig
-from models.multi_attribute.offers import offers_by_value, places
-from models.multi_attribute.trial import Pairs, Task
-from models.retriever import Ragged
-from workflows.device import Device
-from workflows.errors import DataError
+from models.core.columns import Columns, as_array
+from models.core.retriever import Ragged
+from models.offers.auc import GroupedAuc
+from models.offers.config import TasksConfig
+from models.offers.offers import offers_by_value, places
+from models.offers.trial import Pairs, Task
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 

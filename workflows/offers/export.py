@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Column, fixed_lists, to_arrow, write_vectors
-from models.multi_attribute.model import Asked
-from models.multi_attribute.offers import Offers, offers_by_value
-from models.multi_attribute.similarity import cosines, ward_order
-from models.retriever import Floats, Ragged
-from workflows import proof
-from workflows.device import Device
+from models.core.columns import Column, fixed_lists, to_arrow, write_vectors
+from models.core.retriever import Floats, Ragged
+from models.offers.model import Asked
+from models.offers.offers import Offers, offers_by_value
+from models.offers.similarity import cosines, ward_order
+from workflows.export import checks
+from workflows.ground.device import Device
 from workflows.offers import heat_map, saved, selfcheck
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def export(recipe: Recipe, store: Store, device: Device) -> OffersExportResult:
         saved.save(first, draft.folder)
         _write_check(draft.folder, offering, offering.tasks[0])
         shutil.copytree(offering.prepared.folder / "vocabulary", draft.folder / "vocabulary")
-        proof.check_from_outside(selfcheck.__file__, draft.folder, "vectors")
+        checks.check_from_outside(selfcheck.__file__, draft.folder, "vectors")
         draft.rows = {"users": len(offering.user_ids), **counts}
         draft.options = {"model": next(iter(asked))}
     return OffersExportResult(
@@ -100,7 +100,7 @@ def _offers(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.n
 
 def _write_users(offering: Offering, asked: Asked, folder: Path) -> None:
     vectors = asked.users(offering.latest)
-    proof.refuse_broken(vectors, "user vectors", whose="model")
+    checks.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)
     lists = {name: _codes(column) for name, column in offering.latest.items()}
     table = pa.table({offering.recipe.user_id: offering.user_ids, **lists})
@@ -112,7 +112,7 @@ def _write_offers(
     folder: Path, attribute: str, values: list[str], events: np.ndarray, vectors: Floats
 ) -> None:
     """Write offer_embeddings/<attribute>.parquet; the vectors' shape stands in its metadata."""
-    proof.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
+    checks.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
     flat = vectors.reshape(len(vectors), -1)
     table = pa.table({"value": values, "events": events, "embedding": fixed_lists(flat)})
     shape = "x".join(map(str, vectors.shape[1:]))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.retriever import Floats
+from models.core.retriever import Floats
 
 log = logging.getLogger(__name__)
 

@@ -11,20 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.columns import USER_ROW, Column, Columns, as_array, n_rows, read_columns, take_rows
-from models.multi_attribute import model as noun
-from models.multi_attribute.batches import DayBatches
-from models.multi_attribute.config import OfferModel, OffersConfig
-from models.multi_attribute.model import Asked, Model
-from models.multi_attribute.trial import Pairs
-from models.retriever import Ints
-from models.two_tower import read_schema
-from workflows import trust
-from workflows.errors import DataError, RecipeError, StaleInput
-from workflows.prepared import Prepared
+from models.core.columns import USER_ROW, Column, Columns, as_array, n_rows, read_columns, take_rows
+from models.core.retriever import Ints
+from models.offers import model as noun
+from models.offers.batches import DayBatches
+from models.offers.config import OfferModel, OffersConfig
+from models.offers.model import Asked, Model
+from models.offers.trial import Pairs
+from models.training.two_tower import read_schema
+from workflows.ground import trust
+from workflows.ground.errors import DataError, RecipeError, StaleInput
+from workflows.ground.understood import understood
 from workflows.recipe import Recipe
-from workflows.store import Store
-from workflows.understood import understood
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Store
 
 
 @dataclass(frozen=True)

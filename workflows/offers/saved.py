@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.multi_attribute.model import Asked
+from models.offers.model import Asked
 
 
 def save(asked: Asked, folder: Path) -> None:

@@ -6,8 +6,8 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from workflows.ground.terminal_table import Column, TerminalTable
 from workflows.offers.evaluate import OffersReport, Score
-from workflows.terminal_table import Column, TerminalTable
 
 
 def tables(report: OffersReport) -> list[RenderableType]:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from models.callbacks import DivergedError, Epoch
-from models.multi_attribute.fit import MONITOR, OfferFit
-from models.multi_attribute.trial import Pairs
-from workflows.artifacts import write_epochs, write_times
-from workflows.device import Device
-from workflows.errors import DataError, RecipeError
+from models.offers.fit import MONITOR, OfferFit
+from models.offers.trial import Pairs
+from models.training.callbacks import DivergedError, Epoch
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError, RecipeError
 from workflows.offers.prepared import Offering, history_file, weights_file
 from workflows.recipe import Recipe
-from workflows.store import TIMES, Store
+from workflows.stages.store import TIMES, Store
+from workflows.stages.train import write_epochs, write_times
 
 log = logging.getLogger(__name__)
 

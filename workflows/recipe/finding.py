@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 from workflows.recipe.text import nearest
 from workflows.recipe.whole import Recipe
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from workflows.errors import RecipeError
+from workflows.ground.errors import RecipeError
 from workflows.recipe.explain import explain
 from workflows.recipe.text import LONGEST, Loader, nearest, slip
 from workflows.recipe.whole import Recipe

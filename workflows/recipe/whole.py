@@ -22,7 +22,7 @@ from models.config import (
     TuneConfig,
     TwoTowerConfig,
 )
-from models.multi_attribute.config import OffersConfig, TasksConfig
+from models.offers.config import OffersConfig, TasksConfig
 from workflows.recipe.columns import (
     check_fill,
     check_made,

@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from models import atomic
-from workflows.device import Device
-from workflows.errors import DataError
-from workflows.exported import Export, Wish
+from models.core import atomic
+from workflows.ground.device import Device
+from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
 from workflows.recommend import shards
 from workflows.recommend.order import Order, asked, format_named, with_files
 from workflows.recommend.ranker import Ranker
 from workflows.recommend.shards import Counts, Listed, Shards
-from workflows.store import ANSWERING, Store
+from workflows.stages.export import Export, Wish
+from workflows.stages.store import ANSWERING, Store
 
 __all__ = ["Order", "Ranker", "RecommendResult", "format_named", "recommend"]
 

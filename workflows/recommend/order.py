@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from workflows import raw_columns, raw_rows, spelling
-from workflows.catalogue import split_rule
-from workflows.errors import DataError
-from workflows.exported import Export, Wish
+from workflows.ground.errors import DataError
+from workflows.raw import columns as raw_columns
+from workflows.raw import rows as raw_rows
+from workflows.raw import spelling
 from workflows.recommend.shards import Format
+from workflows.stages.export import Export, Wish
+from workflows.stages.index import split_rule
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models import atomic
-from workflows.errors import DataError
-from workflows.exported import Answers, Export, Users, Wish
+from models.core import atomic
+from workflows.ground.errors import DataError
 from workflows.recommend.shards import Listed
+from workflows.stages.export import Answers, Export, Users, Wish
 
 SCORE = "ranker_score"
 

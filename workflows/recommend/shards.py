@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from models import atomic
-from models.retriever import NO_ITEM, Ints
-from workflows.exported import Answers, Users
+from models.core import atomic
+from models.core.retriever import NO_ITEM, Ints
+from workflows.stages.export import Answers, Users
 
 #: Users whose lists are made at a time, and rows of all their lists. An array of text holds 2 GiB.
 SHARD, ROWS = 50_000, 1_000_000

@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.device import Device
+from workflows.ground.device import Device
 from workflows.recipe import Recipe
 from workflows.report import card, page
 from workflows.report.finished import Finished
-from workflows.store import Store
+from workflows.stages.store import Store
 
 PAGE, CARD = "report.html", "model_card.md"
 

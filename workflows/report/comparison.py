@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from models.callbacks import VAL_MEAN
+from models.training.callbacks import VAL_MEAN
 from workflows.evaluate.report import Block, Figure, Protocol
 from workflows.evaluate.table import place, protocol_line
 from workflows.report import numbers

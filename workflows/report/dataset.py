@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.retriever import Ints
+from models.core.retriever import Ints
 from workflows.report import numbers
 from workflows.report.axes import Axis
 from workflows.report.charts import Bars, Line, Text, plot

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.retriever import Ints
+from models.core.retriever import Ints
 from workflows.report.finished import Finished
 
 N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10

@@ -9,17 +9,17 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from models.callbacks import Epoch
-from models.prior import Prior
-from models.retriever import Ints
-from models.trial import Trial
-from models.two_tower import Model, TwoTower
+from models.core.evaluation_set import Trial
+from models.core.prior import Prior
+from models.core.retriever import Ints
+from models.training.callbacks import Epoch
+from models.training.two_tower import Model, TwoTower
 from workflows import etl
-from workflows.artifacts import TrainFiles, load_model
 from workflows.evaluate.report import Block, Figure, Report
-from workflows.prepared import Prepared
 from workflows.recipe import Recipe
-from workflows.store import Manifest, Store
+from workflows.stages.etl import Prepared
+from workflows.stages.store import Manifest, Store
+from workflows.stages.train import TrainFiles, load_model
 
 #: The list length that headlines; the first of the recipe's where it has no such.
 USUAL_K = 10

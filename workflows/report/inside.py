@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-from models.layers import HistoryPool
-from models.retriever import Floats, Ints
+from models.core.retriever import Floats, Ints
+from models.towers.layers import HistoryPool
 from workflows.report.finished import Finished
 
 #: Points of a cloud: enough to see its form.

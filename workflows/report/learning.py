@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.callbacks import VAL_MEAN
-from models.trial import STEADY
+from models.core.evaluation_set import STEADY
+from models.training.callbacks import VAL_MEAN
 from workflows.report.axes import Axis
 from workflows.report.charts import Flag, Line, Text, plot
 from workflows.report.finished import Finished

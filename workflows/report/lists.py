@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.retriever import Ints
+from models.core.retriever import Ints
 from workflows.report import inside, numbers
 from workflows.report.examples import Example, examples
 from workflows.report.finished import Finished

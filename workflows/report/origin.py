@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from models.sampled_softmax import SampledSoftmax
+from models.losses.sampled_softmax import SampledSoftmax
 from workflows.report import numbers
 from workflows.report.finished import Finished
 from workflows.report.markup import Markup, element, paragraph, table

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from models.retriever import Floats
+from models.core.retriever import Floats
 from workflows.report import charts, inside
 from workflows.report.axes import Axis
 from workflows.report.charts import Line, Text, plot

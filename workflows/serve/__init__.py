@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 from threadpoolctl import threadpool_limits
 
-from workflows.device import Device
+from workflows.ground.device import Device
 from workflows.recipe import Recipe
 from workflows.serve.app import build
 from workflows.serve.connections import Connection, Deadlines, Seldom, quiet_loop, room
@@ -25,7 +25,7 @@ from workflows.serve.current import Current
 from workflows.serve.limits import LIMITS
 from workflows.serve.listening import KEY, bound, explained, names_of, shown, warn_if_open
 from workflows.serve.served import Served, stamps
-from workflows.store import Store
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from workflows.errors import DataError, TwoTowerError
-from workflows.exported import Wish
+from workflows.ground.errors import DataError, TwoTowerError
 from workflows.serve import faults, web
 from workflows.serve.back_pressure import HAS_TURN, Turns, busy
 from workflows.serve.batching import Together
@@ -52,6 +51,7 @@ from workflows.serve.wire import (
     UserList,
     fault,
 )
+from workflows.stages.export import Wish
 
 Answer = TypeVar("Answer")
 Wished = Annotated[Asked, Query()]

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from anyio import to_thread
 
-from workflows.exported import Wish
 from workflows.serve.back_pressure import Gone
 from workflows.serve.limits import LIMITS
 from workflows.serve.served import Served
 from workflows.serve.wire import Asker, UserList
+from workflows.stages.export import Wish
 
 #: Users of a batch; beyond that a batch is no cheaper.
 _MOST = 64

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from workflows.errors import ArtifactError, TwoTowerError
+from workflows.ground.errors import ArtifactError, TwoTowerError
 from workflows.serve.served import Served
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from workflows.errors import TwoTowerError
+from workflows.ground.errors import TwoTowerError
 from workflows.serve.wire import Refused, fault, refused
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Iterator, Sequence
 
-from workflows.errors import AddressError
+from workflows.ground.errors import AddressError
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from workflows.exported import Wish
 from workflows.serve import faults
 from workflows.serve.back_pressure import Gone, Turns
 from workflows.serve.limits import Limits
 from workflows.serve.served import Served
 from workflows.serve.wire import Asker, Features, Refused, UserList, fault
+from workflows.stages.export import Wish
 
 #: Runs what takes processor time in a thread.
 Work = Callable[[Callable[[], Any]], Awaitable[Any]]

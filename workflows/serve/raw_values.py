@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from workflows.embedding import RawTower
 from workflows.serve.wire import MANY, Fault, Features, Refused, Value, fault, place
+from workflows.stages.embedding import RawTower
 
 #: The largest number that a tower takes: they are float32.
 _LARGEST = float(np.finfo(np.float32).max)

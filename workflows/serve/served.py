@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.retriever import NO_ITEM, BrokenModel
-from workflows.embedding import RawTower
-from workflows.errors import ArtifactError, DataError, StaleInput
-from workflows.exported import Export, Wish
-from workflows.raw_rows import as_trained
+from models.core.retriever import NO_ITEM, BrokenModel
+from workflows.ground.errors import ArtifactError, DataError, StaleInput
+from workflows.raw.rows import as_trained
 from workflows.recipe import Recipe
 from workflows.serve.raw_values import table_of
 from workflows.serve.wire import (
@@ -28,7 +26,9 @@ from workflows.serve.wire import (
     UserList,
     fault,
 )
-from workflows.store import ANSWERING, Manifest, Store
+from workflows.stages.embedding import RawTower
+from workflows.stages.export import Export, Wish
+from workflows.stages.store import ANSWERING, Manifest, Store
 
 _EMBEDDABLE = "values of which the tower makes numbers; are some far too large?"
 Stamps = tuple[tuple[int, int] | None, ...]

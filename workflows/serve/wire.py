@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from workflows.exported import Wish
 from workflows.serve.limits import LIMITS
+from workflows.stages.export import Wish
 
 #: Faults of a question that are told, and that are looked for: each takes 16 microseconds, and a
 #: body has room for 100,000.

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workflows.catalogue import Catalogue
-from workflows.embedding import RawTower
-from workflows.folders import refuse_foreign, replaced
+from workflows.ground.folders import refuse_foreign, replaced
 from workflows.recipe import Recipe
-from workflows.store import Store
+from workflows.stages.embedding import RawTower
+from workflows.stages.index import Catalogue
+from workflows.stages.store import Store
 from workflows.triton import config
 from workflows.triton.config import Spec, Step
 

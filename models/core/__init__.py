@@ -1,0 +1,1 @@
+"""What every retriever shares: the protocol, exact and approximate search, metrics, columns."""

@@ -1,0 +1,110 @@
+"""Encoded columns in memory: numpy arrays, and Ragged for lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.core.retriever import Floats, Ints, Ragged
+
+Column = npt.NDArray[np.generic] | Ragged
+Columns = Mapping[str, Column]
+
+#: Columns of the splits that name rows of the tables: for the loss and the metrics, no tower's.
+USER_ROW, ITEM_ROW = "user_row", "item_row"
+#: What a row counts in the loss, for the loss alone; absent where all count the same.
+ROW_WEIGHT = "row_weight"
+#: The property by which a column of weights names the list whose values they weigh.
+WEIGHTS_OF = "weights_of"
+LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
+
+
+def read_columns(
+    path: Path | Sequence[Path], names: Sequence[str] | None = None
+) -> dict[str, Column]:
+    """Read columns from parquet.
+
+    Args:
+        path: a file, a folder of parts, or several files in order.
+        names: which; None for all.
+    """
+    table = pq.read_table(path, columns=None if names is None else list(names))
+    return {name: from_arrow(table[name]) for name in table.column_names}
+
+
+def from_arrow(values: pa.ChunkedArray) -> Column:
+    """Return a column of numbers as an array, a column of lists as Ragged."""
+    array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if pa.types.is_list(array.type):
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        return Ragged(array.flatten().to_numpy(), offsets - offsets[0])
+    return array.to_numpy(zero_copy_only=False)
+
+
+def to_arrow(column: Column) -> pa.Array:
+    """Return a column as `from_arrow` reads it."""
+    if isinstance(column, Ragged):
+        return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
+    return pa.array(column)
+
+
+def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
+    """Return the rows of a matrix as lists of one length.
+
+    Args:
+        vectors: float32 [n, d].
+    """
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
+def write_vectors(table: pa.Table, path: Path) -> None:
+    """Write a table of embeddings as parquet.
+
+    Without dictionaries: hardly a number stands there twice, and looking for one takes longer than
+    writing.
+    """
+    pq.write_table(table, path, use_dictionary=False)
+
+
+def as_array(column: Column) -> npt.NDArray[np.integer]:
+    """Return a column of whole numbers, one a row.
+
+    Raises:
+        TypeError: for a column of lists.
+    """
+    if isinstance(column, Ragged):
+        raise TypeError("a column with one number a row was expected, got lists")
+    return column  # type: ignore[return-value]
+
+
+def n_rows(columns: Columns) -> int:
+    """Return the number of rows that all columns have."""
+    return len(next(iter(columns.values())))
+
+
+def take_rows(column: Column, rows: Ints) -> Column:
+    """Return some rows of a column, as a column."""
+    return column.take(rows) if isinstance(column, Ragged) else column[rows]
+
+
+def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
+    """Return some rows in the form of Merlin's loader: a list column is `__values` and `__offsets`.
+
+    Args:
+        columns: name → [n_rows].
+        rows: int [B].
+    """
+    batch: dict[str, npt.NDArray[np.generic]] = {}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            part = column.take(rows)
+            batch[f"{name}__values"] = part.values
+            batch[f"{name}__offsets"] = part.offsets.astype(np.int32)
+        else:
+            batch[name] = column[rows]
+    return batch

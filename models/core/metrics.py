@@ -1,0 +1,396 @@
+"""How good a ranking is: one value a user, so that users can be compared, pooled and resampled.
+
+Relevance is binary. A ranking is reduced to where its targets stand (`places`), and everything is
+computed from that. A target given twice counts once; a target `-1` (an item that the catalogue does
+not have) stays among the targets and is never hit, each one for itself, since two of them may be
+two items.
+
+Items of equal score have no order: a metric is its mean over all their orders (McSherry and Najork
+2008, "Computing information retrieval performance measures efficiently in the presence of tied
+scores"). So a constant model earns what chance earns, recall@k = k / N, in whatever order it lists
+the items.
+
+With T the targets of a user and h_i = [the item at rank i is in T], definitions follow Manning,
+Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin and Kekäläinen 2002 (nDCG). Where a metric
+is defined in several ways, its docstring says which one this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.core.retriever import Bools, Floats, Ints, Ragged, blocks
+
+#: `Places.before` of a target that the list does not show: more than any k.
+UNRANKED = np.iinfo(np.int64).max // 2
+
+
+class Places(NamedTuple):
+    """Where targets stand in their users' rankings.
+
+    Attributes:
+        before: how many items have a higher score, int64 [n_targets]; UNRANKED for no place.
+        tied: how many items have the same score, the target among them, int64 [n_targets].
+    """
+
+    before: Ints
+    tied: Ints
+
+    def take(self, chosen: Ints | Bools) -> Places:
+        """Return the places of some targets."""
+        return Places(self.before[chosen], self.tied[chosen])
+
+
+def places(
+    items: Ints, targets: Ragged, *, scores: Floats | None = None, beyond: Ints | None = None
+) -> Places:
+    """Find the targets in ranked lists.
+
+    Args:
+        items: item rows, best first, int [n_users, k]; -1 is a gap and never a target.
+        targets: item rows, n_users lists; -1 is never found.
+        scores: falling along a list, float [n_users, k]; None where no two are equal.
+        beyond: how many more items have the last score of the list, int [n_users]; None: none.
+
+    Returns:
+        Places in the order of `targets.values`.
+
+    Raises:
+        ValueError: when the numbers of lists differ, or a list names an item twice (it would be
+            rewarded twice).
+    """
+    if len(items) != len(targets):
+        raise ValueError(f"{len(items)} lists were given for {len(targets)} users with targets.")
+    before = np.full(len(targets.values), UNRANKED, np.int64)
+    tied = np.ones(len(targets.values), np.int64)
+    owners, width = targets.owners(), items.shape[1]
+    for rows in blocks(len(items), width):
+        mine = np.arange(targets.offsets[rows.start], targets.offsets[rows.stop])
+        users = owners[mine] - rows.start
+        columns = _columns(np.asarray(items[rows], np.int64), users, targets.values[mine])
+        shown = columns >= 0
+        mine, users, columns = mine[shown], users[shown], columns[shown]
+        if scores is None:
+            before[mine] = columns
+            continue
+        starts, ends = _ties(scores[rows])
+        before[mine] = starts[users, columns]
+        tied[mine] = (ends - starts)[users, columns]
+        if beyond is not None:
+            tied[mine] += np.where(ends[users, columns] == width, beyond[rows][users], 0)
+    return Places(before, tied)
+
+
+def _columns(items: Ints, users: Ints, wanted: Ints) -> Ints:
+    """Return the place (from 0) of each wanted item in its user's list, -1 for none.
+
+    Args:
+        items: int64 [n_users, k].
+        users: rows of `items`, int64 [n].
+        wanted: item rows, int [n].
+    """
+    order = np.argsort(items, axis=1)
+    in_order = np.take_along_axis(items, order, axis=1)
+    twice = (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)
+    if twice.any():
+        user, place = np.argwhere(twice)[0]
+        raise ValueError(
+            f"{int(twice.any(axis=1).sum())} lists name an item twice (list {user}: item "
+            f"{in_order[user, place]}); a ranking names it once."
+        )
+    # one number a pair (user, item), rising; a wanted -1 meets the gaps and is taken out at the end
+    width = max(items.max(initial=-1), wanted.max(initial=-1)) + 2
+    keys = (in_order + 1 + np.arange(len(items))[:, None] * width).ravel()
+    pairs = users * width + wanted + 1
+    at = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
+    return np.where((keys[at] == pairs) & (wanted >= 0), order.ravel()[at], -1)
+
+
+def _ties(scores: Floats) -> tuple[Ints, Ints]:
+    """Return where the run of equal scores of each place starts and ends, int64 [n_users, k]."""
+    width = scores.shape[1]
+    new = np.ones((len(scores), width + 1), bool)
+    new[:, 1:-1] = scores[:, 1:] != scores[:, :-1]
+    places = np.arange(width)
+    starts = np.maximum.accumulate(np.where(new[:, :-1], places, 0), axis=1)
+    ends = np.where(new[:, 1:], places + 1, width)
+    return starts, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+
+
+class Ties(NamedTuple):
+    """Runs of equal scores that hold targets, by user, best first; without equals, a run each.
+
+    Attributes:
+        users: int64 [n_runs].
+        before: items of the user with a higher score.
+        size: items of the run.
+        hits: targets among them, at least 1.
+        earlier: targets of the user with a higher score.
+        n_targets: |T|, int64 [n_users], each at least 1.
+    """
+
+    users: Ints
+    before: Ints
+    size: Ints
+    hits: Ints
+    earlier: Ints
+    n_targets: Ints
+
+    @classmethod
+    def of(cls, found: Places, targets: Ragged) -> Ties:
+        """Gather each user's distinct targets by their scores.
+
+        Raises:
+            ValueError: when a user has no target.
+        """
+        once = distinct(targets)
+        users, found = targets.owners()[once], found.take(once)
+        n_targets = np.bincount(users, minlength=len(targets))
+        ranked = np.flatnonzero(found.before < UNRANKED)
+        order = ranked[np.lexsort((found.before[ranked], users[ranked]))]
+        users, before = users[order], found.before[order]
+        new = np.ones(len(users), bool)
+        new[1:] = (users[1:] != users[:-1]) | (before[1:] != before[:-1])
+        first = np.flatnonzero(new)
+        # targets in order: those of a user before a run are its distance to the user's first one
+        start_of_user = np.searchsorted(users, users[first])
+        return cls(
+            users=users[first],
+            before=before[first],
+            size=found.tied[order][first],
+            hits=np.diff(np.append(first, len(users))),
+            earlier=first - start_of_user,
+            n_targets=n_targets,
+        )
+
+    def inside(self, k: int) -> Ints:
+        """Return how many places of each run are among the first k, int64 [n_runs]."""
+        return np.clip(k - self.before, 0, self.size)
+
+    def over_places(self, weights: Floats) -> Floats:
+        """Return the sum of the first k ranks' weights over the places of each run.
+
+        Args:
+            weights: float64 [k].
+
+        Returns:
+            float64 [n_runs].
+        """
+        k = len(weights)
+        sums = np.concatenate([[0.0], np.cumsum(weights)])
+        start, inside = np.minimum(self.before, k), self.inside(k)
+        single = weights[np.minimum(start, k - 1)]  # itself, where a difference of sums would round
+        return np.where(self.size == 1, single * inside, sums[start + inside] - sums[start])
+
+    def by_user(self, values: Floats) -> Floats:
+        """Return the sum over each user's runs, float64 [n_users]."""
+        return np.asarray(np.bincount(self.users, values, len(self.n_targets)), np.float64)
+
+
+def distinct(targets: Ragged) -> Bools:
+    """Mark the first of each user's equal targets; every `-1` is one of its own.
+
+    Args:
+        targets: item rows, n_users lists.
+
+    Returns:
+        bool, one for each of `targets.values`.
+
+    Raises:
+        ValueError: when a user has no target; such users have no metric, leave them out before.
+    """
+    without = np.flatnonzero(targets.lengths == 0)
+    if len(without):
+        raise ValueError(
+            f"{len(without)} of {len(targets)} users have no targets (the first is list "
+            f"{without[0]}); a metric is not defined for them. Leave them out first."
+        )
+    users = targets.owners()
+    order = np.lexsort((targets.values, users))  # stable
+    in_order, owners = targets.values[order], users[order]
+    once = np.ones(len(order), bool)
+    again = (owners[1:] == owners[:-1]) & (in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0)
+    once[order[1:][again]] = False
+    return once
+
+
+def recall(ties: Ties, *, k: int) -> Floats:
+    """Return recall@k = (h_1 + ... + h_k) / |T|.
+
+    The denominator is not cut at k: with more targets than k, a perfect list stays below 1.
+
+    Args:
+        ties: of n_users users.
+        k: list length.
+
+    Returns:
+        float64 [n_users].
+    """
+    return ties.by_user(ties.hits * ties.inside(k) / ties.size) / ties.n_targets
+
+
+def precision(ties: Ties, *, k: int) -> Floats:
+    """Return (h_1 + ... + h_k) / k; gaps count as misses. Arguments as in `recall`."""
+    return ties.by_user(ties.hits * ties.inside(k) / ties.size) / k
+
+
+def ndcg(ties: Ties, *, k: int) -> Floats:
+    """Return nDCG@k, the sum of h_i / log2(i + 1) over i <= k, over its best possible value.
+
+    The best possible list has min(|T|, k) hits at its head. Arguments as in `recall`.
+    """
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(discounts)[np.minimum(ties.n_targets, k) - 1]
+    return ties.by_user(ties.hits / ties.size * ties.over_places(discounts)) / ideal
+
+
+def average_precision(ties: Ties, *, k: int) -> Floats:
+    """Return AP@k, the sum of h_i * precision@i over i <= k, over min(|T|, k).
+
+    A list with hits at its first min(|T|, k) places earns 1. The mean over users is MAP@k.
+    Arguments as in `recall`.
+    """
+    # before a hit at rank i of a run stand the user's `earlier` hits and, in the mean, a share of
+    # the run's i - before - 1 other places
+    ranks = np.arange(1, k + 1)
+    share = (ties.hits - 1) / np.maximum(ties.size - 1, 1)
+    inverse = ties.over_places(1 / ranks)
+    others = ties.inside(k) - (ties.before + 1) * inverse
+    precisions = (1 + ties.earlier) * inverse + share * others
+    return ties.by_user(ties.hits / ties.size * precisions) / np.minimum(ties.n_targets, k)
+
+
+def hit_rate(ties: Ties, *, k: int) -> Floats:
+    """Return 1 where the first k hold a hit, else 0. Arguments as in `recall`."""
+    return _first_hit(ties, np.ones(k))
+
+
+def mrr(ties: Ties, *, k: int) -> Floats:
+    """Return 1 / (rank of the first hit), 0 without a hit among the first k. As in `recall`."""
+    return _first_hit(ties, 1 / np.arange(1, k + 1))
+
+
+def _first_hit(ties: Ties, weights: Floats) -> Floats:
+    """Return the weight of the rank of each user's first hit, float64 [n_users].
+
+    Args:
+        ties: of n_users users.
+        weights: the weights of the ranks 1 to k, float64 [k].
+    """
+    k, values = len(weights), np.zeros(len(ties.n_targets))
+    first = np.flatnonzero((ties.earlier == 0) & (ties.before < k))
+    for rows in blocks(len(first), k):
+        runs = first[rows]
+        width = min(k, int(ties.size[runs].max()))
+        hits, left = ties.hits[runs, None], ties.size[runs, None] - np.arange(width)
+        # the chance that a place is a hit when all earlier ones of the run are not
+        chances = np.minimum(hits / np.maximum(left, hits), 1.0)
+        still = np.cumprod(1 - chances, axis=1)
+        chances[:, 1:] *= still[:, :-1]
+        ranks = ties.before[runs, None] + np.arange(width)
+        weighed = np.where(ranks < k, weights[np.minimum(ranks, k - 1)], 0.0)
+        values[ties.users[runs]] = np.minimum((chances * weighed).sum(axis=1), 1.0)
+    return values
+
+
+def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
+    """Compute every metric of a user at every k.
+
+    Args:
+        found: where the targets stand, in lists of at least the largest k.
+        targets: item rows, n_users lists, none of them empty; repeats count once.
+        ks: list lengths, each at least 1.
+
+    Returns:
+        float64 [n_users] by name, in this order: "recall@10", "ndcg@10", "mrr@10", "map@10",
+        "hit_rate@10", "precision@10", and so on for the next k.
+
+    Raises:
+        ValueError: for users without targets, and a k below 1.
+    """
+    ties = Ties.of(found, targets)
+    values = {}
+    for k in ks:
+        _check(k)
+        values[f"recall@{k}"] = recall(ties, k=k)
+        values[f"ndcg@{k}"] = ndcg(ties, k=k)
+        values[f"mrr@{k}"] = mrr(ties, k=k)
+        values[f"map@{k}"] = average_precision(ties, k=k)
+        values[f"hit_rate@{k}"] = hit_rate(ties, k=k)
+        values[f"precision@{k}"] = precision(ties, k=k)
+    return values
+
+
+def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
+    """Return how many of each user's targets are among the first k, repeats counted each time.
+
+    Summed over users and divided by the number of targets it is the recall over rows (also called
+    micro recall, or top-k accuracy).
+
+    Args:
+        found: where the targets stand.
+        targets: item rows, n_users lists; a list may be empty.
+        k: list length, at least 1.
+
+    Returns:
+        float64 [n_users].
+    """
+    _check(k)
+    chances = np.clip(k - found.before, 0, found.tied) / found.tied
+    return np.asarray(np.bincount(targets.owners(), chances, len(targets)), np.float64)
+
+
+def _check(k: int) -> None:
+    """Raise a ValueError for a list of no length."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k = {k}.")
+
+
+def coverage(items: Ints, *, k: int, n_items: int) -> float:
+    """Return the share of the catalogue that stands in the first k of anybody's list.
+
+    Args:
+        items: item rows, int [n_users, k_max]; -1 is a gap.
+        k: list length, from 1 to k_max.
+        n_items: size of the catalogue.
+    """
+    head = _cut(items, k)
+    return len(np.unique(head[head >= 0])) / n_items
+
+
+def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
+    """Return the mean popularity percentile of all items in the first k of all lists.
+
+    It is None when no list holds an item.
+
+    The percentile of an item is the share of the catalogue that is less popular, items of equal
+    popularity counted half. So a uniformly random list earns 0.5, whatever the distribution; near
+    1 means that only the head of the catalogue is ever shown.
+
+    Args:
+        items: item rows, int [n_users, k_max]; -1 is a gap and left out.
+        counts: training interactions of each item, int [n_items].
+        k: list length, from 1 to k_max.
+    """
+    head = _cut(items, k)
+    shown = head[head >= 0]
+    if not len(shown):
+        return None
+    in_order = np.sort(counts)
+    below = np.searchsorted(in_order, counts, "left")
+    up_to = np.searchsorted(in_order, counts, "right")
+    percentiles = (below + up_to) / (2 * len(counts))
+    return float(percentiles[shown].mean())
+
+
+def _cut(lists: npt.NDArray, k: int) -> npt.NDArray:
+    """Return the first k columns; a k beyond the lists would be a metric of another list."""
+    if not 1 <= k <= lists.shape[1]:
+        raise ValueError(
+            f"k must lie between 1 and the lists' {lists.shape[1]}. Received: k = {k}."
+        )
+    return lists[:, :k]

@@ -1,0 +1,1 @@
+"""The training losses: sampled softmax over in-batch negatives, and its masks."""

@@ -1,0 +1,87 @@
+"""Which items of a comparison are no negatives of a row, as cells of the matrix of scores.
+
+A popular item is often something that the row's user likes, too; to push it down is to unlearn it.
+The cells are few, so they are listed, never kept as a matrix [B, C].
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from models.losses.in_batch import Mask
+
+
+def known_positives(
+    users: tf.Tensor,
+    own: tf.Tensor,
+    values: tf.Tensor,
+    offsets: tf.Tensor,
+    *,
+    items: tf.Tensor | None = None,
+) -> Mask:
+    """Mask what a row's user is known to like.
+
+    Args:
+        users: user rows, int [B].
+        own: the column of each row's own item, int [B]: never masked.
+        values: item rows that users like, int [n], user by user.
+        offsets: int64 [n_users + 1]; user u likes `values[offsets[u]:offsets[u + 1]]`.
+        items: item rows of the columns, int [C]; None where column c is item row c.
+    """
+    find = None if items is None else _Places(items)
+
+    def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        these = users[start:stop]
+        spans = tf.ragged.range(tf.gather(offsets, these), tf.gather(offsets, these + 1))
+        rows, liked = spans.value_rowids(), tf.gather(values, spans.values)
+        if find is None:
+            columns = tf.cast(liked, tf.int64)
+        else:
+            rows, columns = find(rows, liked)
+        return _cells(rows, columns, own[start:stop])
+
+    return mask
+
+
+def same_item(items: tf.Tensor, own: tf.Tensor) -> Mask:
+    """Mask the row's own item where it stands in other columns, too.
+
+    Args:
+        items: item rows of the columns, int [C].
+        own: the column of each row's own item, int [B].
+    """
+    find = _Places(items)
+
+    def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        mine = own[start:stop]
+        rows, columns = find(tf.range(tf.size(mine, tf.int64)), tf.gather(items, mine))
+        return _cells(rows, columns, mine)
+
+    return mask
+
+
+class _Places:
+    """The columns in which an item stands.
+
+    Args:
+        items: item rows of the columns, int [C].
+    """
+
+    def __init__(self, items: tf.Tensor) -> None:
+        self.order = tf.argsort(items, stable=True)
+        self.sorted = tf.gather(items, self.order)
+
+    def __call__(self, rows: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return rows and columns, int64 [n], of every place of the items wanted by rows."""
+        wanted = tf.cast(wanted, self.sorted.dtype)
+        first = tf.searchsorted(self.sorted, wanted, side="left", out_type=tf.int64)
+        last = tf.searchsorted(self.sorted, wanted, side="right", out_type=tf.int64)
+        places = tf.ragged.range(first, last)
+        columns = tf.gather(self.order, places.values)
+        return tf.gather(rows, places.value_rowids()), tf.cast(columns, tf.int64)
+
+
+def _cells(rows: tf.Tensor, columns: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    """Return (row, column) pairs, int64 [n, 2], but for the rows' own columns."""
+    others = columns != tf.cast(tf.gather(own, rows), tf.int64)
+    return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)

@@ -1,0 +1,81 @@
+"""How well users are ranked for each offer: AUC group by group, and their weighted mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.core.retriever import Bools, Floats, Ints
+
+
+@dataclass(frozen=True)
+class GroupedAuc:
+    """The chance that a positive scores higher than a negative of its group, ties by half.
+
+    Attributes:
+        auc: float64 [n_groups]; NaN where a group has only positives, or only negatives.
+        positives: int64 [n_groups].
+        negatives: int64 [n_groups].
+    """
+
+    auc: npt.NDArray[np.float64]
+    positives: npt.NDArray[np.int64]
+    negatives: npt.NDArray[np.int64]
+
+    def mean(self, *, low: int = 0, high: int | None = None) -> WeightedAuc:
+        """Return the mean over groups with low < positives <= high, weighted by positives."""
+        chosen = self.positives > low
+        if high is not None:
+            chosen &= self.positives <= high
+        one_class = chosen & np.isnan(self.auc)
+        chosen &= ~one_class
+        n = self.positives[chosen]
+        mean = float(np.average(self.auc[chosen], weights=n)) if len(n) else float("nan")
+        return WeightedAuc(mean, len(n), int(n.sum()), int(one_class.sum()))
+
+
+@dataclass(frozen=True)
+class WeightedAuc:
+    """A weighted mean, and of how much.
+
+    Attributes:
+        mean: NaN where there is no group.
+        groups: the groups that it is the mean of.
+        positives: in these groups.
+        one_class: groups of the band that have no AUC.
+    """
+
+    mean: float
+    groups: int
+    positives: int
+    one_class: int
+
+
+def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int) -> GroupedAuc:
+    """Return the AUC of each group, by one sort of all pairs.
+
+    Args:
+        groups: the groups of each pair, int [n], each in [0, n_groups).
+        scores: float [n].
+        positive: bool [n].
+        n_groups: how many groups there are.
+    """
+    order = np.lexsort((scores, groups))
+    groups, scores, positive = groups[order], scores[order], positive[order]
+    n_positive = np.bincount(groups, positive, minlength=n_groups).astype(np.int64)
+    n_negative = np.bincount(groups, minlength=n_groups) - n_positive
+    # negatives before each run of equal scores, and within it
+    new = np.ones(len(groups), bool)
+    new[1:] = (groups[1:] != groups[:-1]) | (scores[1:] != scores[:-1])
+    run = np.cumsum(new) - 1
+    within = np.bincount(run, ~positive)
+    group_of_run = groups[new]
+    before = np.cumsum(within) - within
+    before -= (np.cumsum(n_negative) - n_negative)[group_of_run]
+    won = np.bincount(run, positive) * (before + within / 2)
+    wins = np.bincount(group_of_run, won, minlength=n_groups)
+    pairs = (n_positive * n_negative).astype(np.float64)
+    auc = np.divide(wins, pairs, out=np.full(n_groups, np.nan), where=pairs > 0)
+    return GroupedAuc(auc, n_positive, n_negative)

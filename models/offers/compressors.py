@@ -1,0 +1,145 @@
+"""From many attributes to a few: what a user and an offer come down to before they meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from models.towers.layers import Dropout
+
+#: Hidden rows of the user compressor for each row that it leaves.
+WIDER = 2
+#: One of so many numbers wins.
+LOSERS = 3
+
+
+def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
+    """Keep the k numbers of a row that are largest in absolute value, and set the others to zero.
+
+    Args:
+        x: float32 [B, n].
+        k: at most n; of equal ones the first win, so that exactly k remain.
+    """
+    winners = tf.math.top_k(tf.abs(x), k, sorted=False).indices
+    kept = tf.reduce_sum(tf.one_hot(winners, x.shape[-1], dtype=x.dtype), axis=1)
+    return x * kept
+
+
+def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+    """Return mean and variance as one row: 2 x [B, o, d] → [B, 2 o d]."""
+    size = 2 * mean.shape[1] * mean.shape[2]
+    return tf.reshape(tf.concat([mean, variance], axis=1), [-1, size])
+
+
+class _Mixture(tf.keras.layers.EinsumDense):
+    """Keras' layer by a product of matrices, which takes half the time of its einsum."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
+
+
+class UserCompressor(tf.keras.layers.Layer):
+    """A user's attributes [B, u, d] → [B, k, d]: a product for each pair of rows, then a mixture.
+
+    Args:
+        k: rows that are left.
+        dropout: share of the hidden rows' numbers left out in training.
+        seed: the seed of the dropout.
+    """
+
+    def __init__(self, k: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.k = k
+        self.widen: Any = None
+        self.drop = Dropout(dropout, seed=seed)
+        self.norm = tf.keras.layers.LayerNormalization()
+        self.mix = _Mixture("bhr,hk->bkr", [k, None], activation="selu", bias_axes="k")
+        self.batch_norm = tf.keras.layers.BatchNormalization()
+
+    def build(self, shape: Any) -> None:
+        """Make the hidden rows as wide as the inputs."""
+        self.widen = tf.keras.layers.EinsumDense(
+            "bur,uhrd->bhd", [WIDER * self.k, shape[-1]], activation="gelu", bias_axes="hd"
+        )
+        super().build(shape)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return float32 [B, k, d]."""
+        x = self.norm(self.drop(self.widen(x), training=training))
+        return self.batch_norm(self.mix(x), training=training)
+
+
+class _Choice(tf.keras.layers.Layer):
+    """A row of numbers in (-1, 1) from a description, through few winners."""
+
+    def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.winners = max(1, hidden // LOSERS)
+        self.drops = [Dropout(dropout, seed=seed + i) for i in range(2)]
+        self.hidden = tf.keras.layers.Dense(hidden, "gelu")
+        self.norm = tf.keras.layers.LayerNormalization()
+        self.out = tf.keras.layers.Dense(size, "tanh")
+
+    def call(self, z: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = self.norm(self.hidden(self.drops[0](z, training=training)))
+        return self.out(self.drops[1](k_winners(x, self.winners), training=training))
+
+
+class OfferCompressor(tf.keras.layers.Layer):
+    """An offer's attributes [B, o, d] → m mixtures of them, [B, m, d].
+
+    Mean and variance of the group say which attributes matter: where the variance is small, the
+    attribute is part of what the offer means.
+
+    Args:
+        m: rows that are left.
+        dropout: share left out in training.
+        seed: the seed of the dropout.
+    """
+
+    def __init__(self, m: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.m, self.dropout, self.seed = m, dropout, seed
+        self.choice: Any = None
+
+    def build(self, shape: Any) -> None:
+        """Make the mixture's weights."""
+        size = shape[0][1] * self.m
+        self.choice = _Choice(size, size, dropout=self.dropout, seed=self.seed)
+        super().build(shape)
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Return float32 [B, m, d]; the inputs are mean and variance."""
+        mean, variance = inputs
+        mixture = self.choice(description(mean, variance), training=training)
+        mixture = tf.reshape(mixture, [-1, mean.shape[1], self.m])
+        return tf.matmul(mixture, mean, transpose_a=True)
+
+
+class MaskNet(tf.keras.layers.Layer):
+    """A mask on a compressed offer, made of mean and variance of its group (after Wang et al. 2021,
+    "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking Models").
+
+    Args:
+        m: rows of a compressed offer.
+        dropout: share left out in training.
+        seed: the seed of the dropout.
+    """
+
+    def __init__(self, m: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.m, self.dropout, self.seed = m, dropout, seed
+        self.choice: Any = None
+
+    def build(self, shape: Any) -> None:
+        """Make the mask's weights."""
+        dim = shape[0][2]
+        self.choice = _Choice(dim, self.m * dim, dropout=self.dropout, seed=self.seed)
+        super().build(shape)
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Return float32 [B, m, d]; the inputs are mean and variance."""
+        mean, variance = inputs
+        mask = self.choice(description(mean, variance), training=training)
+        return tf.reshape(mask, [-1, self.m, mean.shape[2]])

@@ -1,0 +1,108 @@
+"""Which rows of a batch make one offer: those with equal values of some attributes.
+
+A model that is trained on single items cannot tell "brand = x" from an item of that brand. So in
+each step a few attributes are drawn, and rows that agree in all of them ("brand = x AND category =
+y") become one offer. At times groups are split at random and thrown together ("x OR z"), so that
+an offer may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from models.towers.layers import Draws
+
+#: Subsets drawn when the layer is made, from which each call takes one.
+N_SUBSETS = 30_000
+#: A group is split into at most so many.
+MAX_PARTS = 50
+#: Groups of up to this quantile's size, and a few rows more, stay whole.
+QUANTILE, SLACK = 0.4, 5
+#: The largest number of an int64, and of rows that a batch is taken to have at most.
+_MOST, MAX_ROWS = 2**63 - 1, 2**31
+#: Groups thrown together: 2 and a Poisson number of this mean.
+MORE_GROUPS = 0.5
+
+
+def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw subsets of n attributes and leave out the empty ones, bool [n_subsets, n].
+
+    Args:
+        n: how many attributes there are.
+        mean: size of a subset, on average, empty ones included; at most n.
+        seed: the seed of the draws.
+    """
+    dice = np.random.default_rng(seed)
+    drawn = dice.random((N_SUBSETS, n)) < min(1.0, mean / n)
+    return drawn[drawn.any(axis=1)]
+
+
+class KeyGenerator(Draws):
+    """In training, number the groups of a batch; elsewhere each row is a group of its own.
+
+    Args:
+        sizes: number of codes of each attribute.
+        mean_attributes: see `subsets`.
+        or_share: share of the calls whose groups are split and thrown together.
+        seed: the seed of all draws.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        mean_attributes: float,
+        or_share: float,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        self.sizes = tuple(sizes)
+        self.or_share = or_share
+        self.subsets = tf.constant(subsets(len(sizes), mean_attributes, seed))
+
+    def call(self, codes: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the group of each row, int64 [B], each in [0, B).
+
+        Args:
+            codes: int [B, n_attributes].
+            training: whether to group at all.
+        """
+        if not training:
+            return tf.range(tf.shape(codes, tf.int64)[0])
+        row = self.integers([], self.subsets.shape[0], tf.int32)
+        keys = self.joined(codes, self.subsets[row])
+        is_or = self.uniform([]) < self.or_share
+        return tf.where(is_or, self.collided(self.split(keys)), keys)
+
+    def joined(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+        """Number the combinations of values of the chosen attributes, bool [n_attributes]."""
+        codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
+        keys, many = codes[:, 0], self.sizes[0]
+        for place, size in enumerate(self.sizes[1:], start=1):
+            if many * size > _MOST:
+                keys, many = tf.unique(keys, tf.int64).idx, MAX_ROWS
+            keys, many = keys * size + codes[:, place], many * size
+        return tf.unique(keys, tf.int64).idx
+
+    def split(self, keys: tf.Tensor) -> tf.Tensor:
+        """Split groups that are larger than most, each row going anywhere."""
+        sizes = tf.math.bincount(tf.cast(keys, tf.int32))
+        quantile = tf.cast(tf.round(QUANTILE * tf.cast(tf.size(sizes) - 1, tf.float32)), tf.int32)
+        usual = tf.sort(sizes)[quantile] + SLACK
+        parts = tf.minimum(sizes // usual + 1, MAX_PARTS)
+        parts = tf.cast(tf.gather(parts, keys), tf.float32)
+        part = tf.cast(self.uniform(tf.shape(keys)) * parts, tf.int64)
+        return tf.unique(keys * MAX_PARTS + part, tf.int64).idx
+
+    def collided(self, keys: tf.Tensor) -> tf.Tensor:
+        """Shuffle the groups, and make every few of them one."""
+        n_groups = tf.reduce_max(keys) + 1
+        few = 2 + tf.random.stateless_poisson([], self._next(), MORE_GROUPS, tf.int64)
+        place = tf.cast(tf.argsort(self.uniform(n_groups[None])), tf.int64)
+        return tf.gather(place, keys) // few

@@ -1,0 +1,1 @@
+"""The layers of the towers, and the towers themselves."""

@@ -1,0 +1,71 @@
+"""Towers that learn nothing: what is popular, and what is like the history, as dot products.
+
+They have the form of the others, so that whatever ranks, exports or serves a two-tower can do so
+with them.
+"""
+
+from __future__ import annotations
+
+import merlin.models.tf as mm
+from merlin.schema import Schema, Tags
+
+from models.config import TwoTowerConfig
+from models.towers.layers import AppendOne, ItemBias, Nothing
+from models.towers.tower import Tower, TowerError, build_tower
+
+
+def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
+    """Return a query tower that says 1 to everybody, and an item tower that is a bias alone.
+
+    Args:
+        query: inputs of the query tower; one that it can count rows by is enough.
+        item: inputs of the item tower, the id among them.
+
+    Raises:
+        TowerError: no such inputs.
+    """
+    ids = item.select_by_tag(Tags.ITEM_ID)
+    plain = query.excluding_by_tag(Tags.SEQUENCE)
+    if not ids or not plain:
+        raise TowerError(
+            "popularity needs the item id and a user feature as inputs; set `input: true` for them"
+        )
+    bias = ItemBias(ids.first.name, ids.first.int_domain.max + 1)
+    asked = Schema([plain.first])
+    return (
+        mm.Encoder(_nothing(asked), AppendOne(), name="query_tower"),
+        mm.Encoder(_nothing(ids), bias, name="item_tower"),
+    )
+
+
+def _nothing(schema: Schema) -> mm.ParallelBlock:
+    return mm.ParallelBlock(
+        {"nothing": Nothing(schema)}, aggregation="concat", is_input=True, schema=schema
+    )
+
+
+def content(query: Schema, item: Schema) -> tuple[Tower, Tower]:
+    """Return towers of one-hots: the item's categories, and the mean of those of the history.
+
+    Args:
+        query: inputs of the query tower; its histories are used.
+        item: inputs of the item tower; its categories beside the id are used.
+
+    Raises:
+        TowerError: a category without its history, or the other way round.
+    """
+    named = item.select_by_tag(Tags.CATEGORICAL).excluding_by_tag(Tags.ITEM_ID)
+    histories = query.select_by_tag(Tags.SEQUENCE)
+    told = sorted(column.int_domain.name for column in histories)
+    if not told or told != sorted(named.column_names):
+        raise TowerError(
+            f"content compares the categories of items, {sorted(named.column_names)}, with those "
+            f"of the history, {told}; give history.columns the same ones, and at least one"
+        )
+    config = TwoTowerConfig(
+        combine="concat", dims=dict.fromkeys(told, "one_hot"), item_bias=False, dropout=0.0
+    )
+    return (
+        build_tower("query", histories, config, (), seed=0),
+        build_tower("item", named, config, (), seed=0),
+    )

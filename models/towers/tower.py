@@ -1,0 +1,307 @@
+"""One tower from a schema: Merlin's encoder, with the pooled history and the bias that it lacks.
+
+Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
+each CATEGORICAL by an embedding (lists by the mean of theirs, weighted by the
+weights beside them) or a one-hot, and each CONTINUOUS as a number.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import merlin.models.tf as mm
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from merlin.schema import ColumnSchema, Schema, Tags
+
+from models.config import UNSEEN, TwoTowerConfig
+from models.core.columns import WEIGHTS_OF, Columns, n_rows, take
+from models.towers.layers import (
+    AppendOne,
+    Dropout,
+    HistoryPool,
+    IdDropout,
+    ItemBias,
+    OneHot,
+    WeightedMean,
+    layer_name,
+)
+
+#: What the rest of the house calls Merlin's class.
+Tower: TypeAlias = mm.Encoder
+
+
+class TowerError(ValueError):
+    """The configuration and the schema make no pair of towers."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A column that a tower takes.
+
+    Attributes:
+        name: the name of the column.
+        domain: whose codes they are; None for a number.
+        is_list: whether a cell is a list.
+        weights_of: the list whose values its numbers weigh; None for any other column.
+    """
+
+    name: str
+    domain: str | None
+    is_list: bool
+    weights_of: str | None = None
+
+
+def inputs_of(tower: Tower) -> list[Input]:
+    """Return what a tower takes, in the order of its schema."""
+    return [
+        Input(
+            column.name,
+            column.int_domain.name if Tags.CATEGORICAL in column.tags else None,
+            column.is_list,
+            column.properties.get(WEIGHTS_OF),
+        )
+        for column in tower.schema
+    ]
+
+
+def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
+    """Return the inputs of the query tower and of the item tower."""
+    inputs = schema.select_by_tag(Tags.CATEGORICAL) + schema.select_by_tag(Tags.CONTINUOUS)
+    lists = inputs.column_names
+    inputs += Schema([c for c in schema if c.properties.get(WEIGHTS_OF) in lists])
+    query = inputs.select_by_tag(Tags.USER) + inputs.select_by_tag(Tags.CONTEXT)
+    return query, inputs.select_by_tag(Tags.ITEM)
+
+
+def build_tower(
+    name: str,
+    schema: Schema,
+    config: TwoTowerConfig,
+    layers: tuple[int, ...],
+    seed: int,
+    *,
+    shared: Tower | None = None,
+) -> Tower:
+    """Build one encoder; history columns look their items up in the tables of `shared`."""
+    if not schema:
+        raise TowerError(
+            f"the {name} tower has no inputs; give a feature of its role `input: true`"
+        )
+    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
+    inputs = mm.ParallelBlock(
+        _branches(name, schema, config, seed, shared),
+        aggregation=config.combine,
+        is_input=True,
+        schema=schema,
+    )
+    ids = schema.select_by_tag(Tags.ID)
+    blocks = _blocks(name, ids, config, layers, seed)
+    pre = _id_dropout(ids.first, config, seed + 1) if ids else None
+    return mm.Encoder(inputs, *blocks, pre=pre, name=f"{name}_tower")
+
+
+def _branches(
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: Tower | None
+) -> dict[str, Any]:
+    """Return what turns the columns of each kind into vectors."""
+    one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
+    embedded = schema.excluding_by_name(one_hot.column_names)
+    histories = embedded.select_by_tag(Tags.SEQUENCE)
+    weights = {c.properties[WEIGHTS_OF]: c.name for c in schema if WEIGHTS_OF in c.properties}
+    plain = embedded.excluding_by_tag(Tags.SEQUENCE).excluding_by_name(list(weights))
+    categorical, continuous = (plain.select_by_tag(t) for t in (Tags.CATEGORICAL, Tags.CONTINUOUS))
+    branches: dict[str, Any] = {}
+    if categorical:
+        branches[_branch("categorical", schema)] = _embeddings(name, categorical, config, seed)
+    if weights:
+        weighted = schema.select_by_name(list(weights))
+        made = _embeddings(name, weighted, config, seed + len(categorical))
+        tables = {c.name: _table(made, c) for c in weighted}
+        both = weighted + schema.select_by_name(list(weights.values()))
+        branches[_branch("weighted", schema)] = WeightedMean(both, weights, tables)
+    if one_hot:
+        branches[_branch("one_hot", schema)] = OneHot(one_hot)
+    if continuous:
+        numbers = mm.Continuous(continuous)
+        if config.combine == "sum":
+            project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
+            numbers = mm.ContinuousProjection(continuous, project)
+        branches[_branch("continuous", schema)] = numbers
+    for column in histories:
+        assert shared is not None
+        branches[_branch(f"{column.name}_pool", schema)] = HistoryPool(
+            Schema([column]),
+            _table(shared, column),
+            max_len=int(column.shape.dims[1].max),
+            decay=config.history_decay,
+            gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
+        )
+    return branches
+
+
+def _branch(name: str, schema: Schema) -> str:
+    """Return a name that no column has.
+
+    ParallelBlock takes a branch called like a column for one that only this column feeds.
+    """
+    while name in schema.column_names:
+        name += "_"
+    return name
+
+
+def _blocks(
+    name: str, ids: Schema, config: TwoTowerConfig, layers: tuple[int, ...], seed: int
+) -> list[tf.keras.layers.Layer]:
+    """Return what comes after the inputs, in order."""
+    blocks: list[tf.keras.layers.Layer] = []
+    if config.dropout:
+        blocks.append(Dropout(config.dropout, seed=seed))
+    if layers:
+        blocks.append(
+            mm.MLPBlock(list(layers), activation=config.activation, no_activation_last_layer=True)
+        )
+    if config.normalize:
+        blocks.append(mm.L2Norm())
+    if config.item_bias and name == "item" and not ids:
+        raise TowerError(
+            "item_bias needs the item id; set `input: true` for it, or model.item_bias to false"
+        )
+    if config.item_bias:
+        blocks.append(_bias(ids.first, config, seed) if name == "item" else AppendOne())
+    return blocks
+
+
+def _is_one_hot(column: ColumnSchema, config: TwoTowerConfig) -> bool:
+    return Tags.CATEGORICAL in column.tags and config.dims.get(column.int_domain.name) == "one_hot"
+
+
+def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDropout | None:
+    if not config.id_dropout:
+        return None
+    return IdDropout(column.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed)
+
+
+def _embeddings(
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int
+) -> tf.keras.layers.Layer:
+    """Return one table a column, lists by the mean of theirs."""
+    widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
+    return mm.Embeddings(
+        Schema([_with_table_name(column) for column in schema]),
+        # Merlin infers the width of a column that has none here
+        dim={name: width for name, width in widths.items() if width != "infer"},
+        sequence_combiner="mean",
+        embeddings_initializer={
+            column.name: tf.keras.initializers.RandomNormal(0.0, config.init_stddev, seed + i)
+            for i, column in enumerate(schema)
+        },
+        block_name=f"{name}_embeddings",
+    )
+
+
+def _with_table_name(column: ColumnSchema) -> ColumnSchema:
+    """Return a column whose domain is called as a layer may be: Merlin names tables after it."""
+    name = layer_name(column.int_domain.name)
+    domain = {**column.properties["domain"], "name": name}
+    return column.with_properties({"domain": domain})
+
+
+def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
+    """Return the tower's table of the domain that a column shares."""
+    domain = column.int_domain.name
+    for block in tower.submodules:
+        if isinstance(block, mm.EmbeddingTable) and block.table_name == layer_name(domain):
+            return block.table
+    raise TowerError(
+        f"{column.name!r} shares the embeddings of {domain!r}, which is no input of the item "
+        f"tower; set features.{domain}.input to true, or leave it out of history.columns."
+    )
+
+
+def _bias(item_id: ColumnSchema, config: TwoTowerConfig, seed: int) -> ItemBias:
+    size = item_id.int_domain.max + 1
+    return ItemBias(item_id.name, size, _id_dropout(item_id, config, seed + 2))
+
+
+def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
+    """Return one row of zeros (lists: one zero) of these columns, to build weights with."""
+    batch: dict[str, tf.Tensor] = {}
+    for column in schema:
+        dtype = tf.as_dtype(column.dtype.to_numpy.name)
+        if column.is_list:
+            batch[f"{column.name}__values"] = tf.zeros([1], dtype)
+            batch[f"{column.name}__offsets"] = tf.constant([0, 1], tf.int32)
+        else:
+            batch[column.name] = tf.zeros([1], dtype)
+    return batch
+
+
+def width(tower: Tower) -> int:
+    return int(tower(_empty_batch(tower.schema)).shape[-1])
+
+
+#: Traced once a tower; validation asks after every epoch.
+_COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
+#: Batches that a tower has embedded without being traced.
+_UNTRACED: WeakKeyDictionary[Tower, int] = WeakKeyDictionary()
+#: Tracing takes as long as so many calls.
+_TRACING = 8
+
+
+def _function(
+    tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
+) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Return the tower as a function of that many batches; traced once that has paid for itself."""
+    before = _UNTRACED.get(tower, 0)
+    # of lists Merlin would trace a function of its own for every new number of values
+    if before + batches > _TRACING or any(column.is_list for column in tower.schema):
+        return _compiled(tower, like)
+    _UNTRACED[tower] = before + batches
+    return lambda batch: tower(batch, training=False)
+
+
+def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
+    """Return the tower as a function of batches of any size."""
+    if tower not in _COMPILED:
+        # unknown sizes in every spec, or each new size would be traced again
+        specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}
+        reference = weakref.ref(tower)  # a strong one would keep the key alive for ever
+
+        def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            alive = reference()
+            assert alive is not None, "its caller holds it"
+            return alive(batch, training=False)
+
+        # no autograph: nothing here branches on a tensor, and converting Merlin's code takes 4 s
+        _COMPILED[tower] = tf.function(call, input_signature=[specs], autograph=False)
+    return _COMPILED[tower]
+
+
+def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
+    """Return the tower's output for each row: direct calls on batches.
+
+    Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
+
+    Args:
+        tower: an encoder.
+        columns: its inputs, name → [n_rows].
+        batch_size: rows of a call.
+
+    Returns:
+        float32 [n_rows, dim].
+    """
+    columns = {name: columns[name] for name in tower.schema.column_names}
+    count = n_rows(columns)
+    batches = np.array_split(np.arange(count), max(1, -(-count // batch_size)))
+    call = _function(tower, take(columns, np.arange(0)), len(batches))
+    parts = [
+        call({name: tf.constant(v) for name, v in take(columns, rows).items()}).numpy()
+        for rows in batches
+    ]
+    return np.concatenate(parts).astype(np.float32, copy=False)

@@ -1,0 +1,1 @@
+"""Training: the model, its batches, the optimiser, callbacks, checkpoints and tracking."""

@@ -1,0 +1,77 @@
+"""Encoded columns in memory → shuffled batches in the form that Merlin's models take.
+
+Merlin's own loader has no seed for its shuffle (NVTabular #438) and shuffles within a chunk only.
+Here one seed and the epoch's number give the order of all rows, so a run repeats and can resume.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from models.core.columns import Columns, n_rows, take
+from models.core.retriever import Ints
+
+
+class Batches(tf.keras.utils.Sequence):
+    """Batches of an epoch, drawn anew for each epoch.
+
+    Args:
+        columns: name → [n_rows].
+        batch_size: rows of a batch; the last one may be smaller.
+        seed: with the epoch's number it fixes the order.
+        owners: user row of each row, int [n_rows]; needed for `max_per_owner`.
+        max_per_owner: rows of one user in one epoch, drawn at random; None for all.
+
+    Raises:
+        ValueError: for `max_per_owner` without `owners`.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        *,
+        batch_size: int,
+        seed: int,
+        owners: Ints | None = None,
+        max_per_owner: int | None = None,
+    ) -> None:
+        if max_per_owner is not None and owners is None:
+            raise ValueError(f"max_per_owner = {max_per_owner} needs the owners of the rows.")
+        self.columns = columns
+        self.batch_size = batch_size
+        self.seed = seed
+        self.owners = owners
+        self.max_per_owner = max_per_owner
+        self.n_rows = n_rows(columns)
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the rows and their order for an epoch (from 0)."""
+        self.epoch = epoch
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.n_rows)
+        if self.max_per_owner is not None and self.owners is not None:
+            order = order[_rank_within(self.owners[order]) < self.max_per_owner]
+        self.order = order
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this after each epoch."""
+        self.start_epoch(self.epoch + 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.generic]]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return take(self.columns, rows)
+
+
+def _rank_within(owners: Ints) -> Ints:
+    """Return how many earlier entries have the same owner, int64 [n]."""
+    order = np.argsort(owners, kind="stable")
+    _, start, count = np.unique(owners[order], return_index=True, return_counts=True)
+    rank = np.empty(len(owners), np.int64)
+    rank[order] = np.arange(len(owners)) - np.repeat(start, count)
+    return rank

@@ -1,0 +1,229 @@
+"""Trackers of a fit: parameters, metrics of every epoch and artefacts go to MLflow or TensorBoard.
+
+A tracker never ends a fit. Its first fault, be it a server that is down or a disk that is full, is
+one warning, and the tracker is left alone from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import tensorflow as tf
+
+from models.config import TrackingConfig
+from models.training.callbacks import Logs, measured
+
+log = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+#: MLflow would try a server that is down for minutes, at every call.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+#: How many parameters MLflow takes at a time.
+_PARAMETERS = 100
+
+
+class Book(Protocol):
+    """Where a tracker writes."""
+
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open a run."""
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of an epoch, which counts from 0."""
+
+    def add(self, folder: Path) -> None:
+        """Add the files of a folder as artefacts, where the tracker keeps such."""
+
+    def end(self, status: Status) -> None:
+        """Close the run."""
+
+
+class Tracker(tf.keras.callbacks.Callback):
+    """A callback that writes into a book as long as the book can be written.
+
+    Args:
+        name: the name of the tracker, for the warning.
+        book: what to write into.
+    """
+
+    def __init__(self, name: str, book: Book) -> None:
+        super().__init__()
+        self.name = name
+        self.book = book
+        self.begun = False
+        self.lost = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Open the run."""
+        self.begun = True
+        self._safely(lambda: self.book.begin(self.model))
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write the epoch."""
+        metrics = measured(logs)
+        self._safely(lambda: self.book.note(epoch, metrics))
+
+    def add(self, folder: Path) -> None:
+        """Add the files of a folder as artefacts."""
+        if self.begun:
+            self._safely(lambda: self.book.add(folder))
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Close the run as what the block ends with: well, with an error, or by Ctrl-C."""
+        status: Status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            if self.begun:
+                self._safely(lambda: self.book.end(status))
+
+    def _safely(self, write: Callable[[], None]) -> None:
+        if self.lost:
+            return
+        try:
+            write()
+        except Exception as error:
+            self.lost = True
+            log.warning(
+                "%s cannot be written to, and the fit goes on without it: %s",
+                *(self.name, _reason(error)),
+            )
+
+
+def _reason(error: BaseException) -> str:
+    """Return in a few words what an error began with: a refused connection, a full disk."""
+    while first := error.__cause__ or error.__context__:
+        error = first
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def tracker(
+    config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path
+) -> Tracker:
+    """Return the callback of a tracker.
+
+    Args:
+        config: which, and where it lives.
+        run: name of the run.
+        params: nested; logged as `train.epochs` and the like.
+        folder: for trackers that write files here.
+
+    Raises:
+        ModuleNotFoundError: the tracker's library is not installed.
+    """
+    if config.kind == "tensorboard":
+        return Tracker("TensorBoard", TensorBoard(folder / "tensorboard"))
+    uri = config.uri or (folder / "mlruns").resolve().as_uri()
+    return Tracker(f"MLflow at {uri}", MLflow(uri, config.experiment, run, params))
+
+
+class TensorBoard:
+    """Event files for TensorBoard.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open the files and write the graph of the model."""
+        self.callback = tf.keras.callbacks.TensorBoard(str(self.folder))
+        self.callback.set_model(model)
+        self.callback.on_train_begin()
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the epoch."""
+        self.callback.on_epoch_begin(epoch)
+        self.callback.on_epoch_end(epoch, dict(metrics))
+
+    def add(self, folder: Path) -> None:
+        """Add nothing: TensorBoard has no artefacts."""
+
+    def end(self, status: Status) -> None:
+        """Close the files."""
+        self.callback.on_train_end()
+
+
+class MLflow:
+    """A run of MLflow.
+
+    The client's own functions are used, not MLflow's global run, which MLflow itself would close as
+    finished when the process ends.
+
+    Args:
+        uri: a tracking server or a folder.
+        experiment: its name; made where it is not there.
+        run: name of the run.
+        params: nested parameters.
+    """
+
+    def __init__(self, uri: str, experiment: str, run: str, params: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks for consent
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        import mlflow  # the `tracking` extra: only who asks for it needs it
+
+        for chatty in ("mlflow", "urllib3"):  # they tell each attempt; the tracker tells the last
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        self.mlflow = mlflow
+        self.uri, self.experiment, self.name, self.params = uri, experiment, run, params
+
+    def begin(self, model: tf.keras.Model) -> None:
+        """Open the run and log its parameters."""
+        from mlflow.entities import Param
+
+        self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
+        there = self.client.get_experiment_by_name(self.experiment)
+        experiment = (
+            there.experiment_id if there else self.client.create_experiment(self.experiment)
+        )
+        self.run_id = self.client.create_run(experiment, run_name=self.name).info.run_id
+        params = [Param(name, str(value)) for name, value in _flat(self.params)]
+        for first in range(0, len(params), _PARAMETERS):
+            self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
+
+    def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log the epoch. MLflow's names have no `@`."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        found = [
+            Metric(name.replace("@", "_at_"), value, now, epoch) for name, value in metrics.items()
+        ]
+        self.client.log_batch(self.run_id, metrics=found)
+
+    def add(self, folder: Path) -> None:
+        """Add the files of a folder as artefacts."""
+        self.client.log_artifacts(self.run_id, str(folder))
+
+    def end(self, status: Status) -> None:
+        """Close the run."""
+        self.client.set_terminated(self.run_id, status)
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs

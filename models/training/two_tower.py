@@ -1,0 +1,154 @@
+"""Two towers from a schema: Merlin's encoders and TwoTowerModelV2 with a loss of our own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import merlin.models.tf as mm
+import numpy as np
+import numpy.typing as npt
+from merlin.schema import Schema, Tags
+from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+
+from models.config import (
+    ContentConfig,
+    LossConfig,
+    ModelConfig,
+    PopularityConfig,
+    TwoTowerConfig,
+)
+from models.core.columns import LOSS_COLUMNS, Column, Columns, take_rows
+from models.core.exact import search
+from models.core.retriever import Bools, Queries, Ragged, TopK
+from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
+from models.towers import frozen
+from models.towers.layers import ItemBias
+from models.towers.tower import Tower, TowerError, build_tower, embed, tower_schemas, width
+
+#: What the rest of the house calls Merlin's class.
+Model: TypeAlias = mm.RetrievalModelV2
+
+
+def read_schema(folder: Path) -> Schema:
+    """Return the Merlin schema that etl wrote beside a table."""
+    return TensorflowMetadata.from_proto_text_file(str(folder)).to_merlin_schema()
+
+
+def build(
+    schema: Schema, config: ModelConfig, loss: LossConfig, facts: TrainingFacts, *, seed: int
+) -> Model:
+    """Build the model with all its weights.
+
+    Args:
+        schema: tagged columns, as the etl stage wrote them; with `user_row` and `item_row`.
+        config: the towers; those of some kinds learn nothing, and have no trainable weights.
+        loss: the loss.
+        facts: the facts of the training rows.
+        seed: the seed of the initial weights.
+
+    Raises:
+        TowerError: a tower without inputs, or towers of different width.
+    """
+    query_schema, item_schema = tower_schemas(schema)
+    query, item = _towers(query_schema, item_schema, config, seed)
+    model = mm.TwoTowerModelV2(
+        query,
+        item,
+        outputs=SampledSoftmax(loss, facts, item),
+        schema=query_schema + item_schema + schema.select_by_name(LOSS_COLUMNS),
+    )
+    model.trainable = isinstance(config, TwoTowerConfig)
+    _refuse_unequal(width(query), width(item), config)
+    return model
+
+
+def _towers(query: Schema, item: Schema, config: ModelConfig, seed: int) -> tuple[Tower, Tower]:
+    if isinstance(config, PopularityConfig):
+        return frozen.popularity(query, item)
+    if isinstance(config, ContentConfig):
+        return frozen.content(query, item)
+    item_tower = build_tower("item", item, config, config.item_layers, seed + 1000)
+    query_tower = build_tower("query", query, config, config.query_layers, seed, shared=item_tower)
+    return query_tower, item_tower
+
+
+def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
+    if query == item:
+        return
+    assert isinstance(config, TwoTowerConfig)  # the other kinds see to it
+    raise TowerError(
+        f"the query tower ends in {query} and the item tower in {item} dimensions "
+        f"(query_layers {list(config.query_layers)}, item_layers {list(config.item_layers)}, "
+        f"combine {config.combine!r}, dims {config.dims}); a dot product needs equal widths. Give "
+        "both towers a last layer of the same width, or inputs whose widths add up to it."
+    )
+
+
+def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
+    """Put a prior into the item bias; items that share a code share their mean.
+
+    Args:
+        model: built with `item_bias`.
+        codes: the item id's code of each item, int [n_items].
+        prior: float32 [n_items].
+    """
+    bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
+    size = int(bias.prior.shape[0])
+    count = np.maximum(np.bincount(codes, minlength=size), 1)
+    bias.prior.assign((np.bincount(codes, prior, minlength=size) / count).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class TwoTower:
+    """A trained model as a Retriever: queries are embedded with the history that they bring.
+
+    Attributes:
+        tower: the query tower.
+        users: its inputs that belong to users, n_users + 1 rows, the last for unknown users.
+        items: inputs of the item tower, n_items rows; history columns are looked up in it.
+        vectors: the items' embeddings, float32 [n_items, dim].
+    """
+
+    tower: Tower
+    users: Columns
+    items: Columns
+    vectors: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, model: Model, users: Columns, items: Columns) -> TwoTower:
+        """Embed the catalogue with a built model."""
+        vectors = embed(model.candidate_encoder, items)
+        return cls(model.query_encoder, users, items, vectors)
+
+    def inputs(self, queries: Queries) -> dict[str, Column]:
+        """Return the query tower's inputs, one row a query."""
+        columns: dict[str, Column] = {}
+        for column in self.tower.schema:
+            if Tags.SEQUENCE in column.tags:
+                latest = queries.histories.last(int(column.shape.dims[1].max))
+                codes = self.items[column.int_domain.name]
+                assert isinstance(codes, np.ndarray)
+                columns[column.name] = Ragged(codes[latest.values], latest.offsets)
+            elif column.name in queries.contexts:
+                columns[column.name] = queries.contexts[column.name]
+            else:
+                columns[column.name] = take_rows(self.users[column.name], queries.users)
+        return columns
+
+    def embed(self, queries: Queries) -> npt.NDArray[np.float32]:
+        """Return the queries' embeddings, float32 [n_queries, dim]."""
+        return embed(self.tower, self.inputs(queries))
+
+    def top_k(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        exclude: Ragged | None = None,
+        candidates: Bools | None = None,
+    ) -> TopK:
+        """Rank the whole catalogue for each query."""
+        vectors = self.embed(queries)
+        return search(vectors, self.vectors, k, exclude=exclude, candidates=candidates)

@@ -1,0 +1,212 @@
+"""Make raw files that look like a recipe's real ones, with a planted taste that can be learnt.
+
+The real data of four of the five systems cannot be had without an account. A sample has the same
+file names, columns, types and oddities, and says in truth.parquet who likes what; so it shows
+whether a recipe runs, and whether what it trains has learnt (see `learning_marks`).
+
+    name        files
+    aliccp      {train,test}/sample_skeleton_*.csv, common_features_*.csv, and parquet
+    babyshop    user_item_interactions.csv, item_info.csv, user_info.csv, train.csv, test.csv
+    hm          articles.csv, customers.csv, transactions_train.csv
+    hm-joined   train_df.csv, val_df.csv
+    rees46      2019-Dec.csv.gz to 2020-Apr.csv.gz
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+
+from samples import aliccp, babyshop, hm, hm_joined, oracle, rees46
+from samples.lines import RawFile
+from samples.oracle import HeldOut, Marks
+from samples.truth import NAME as TRUTH
+from samples.truth import read_truth
+from workflows.ground.errors import DataError, RecipeError, StorageError
+from workflows.ground.folders import replaced
+
+log = logging.getLogger(__name__)
+
+Size = Literal["tiny", "small", "large"]
+#: What says that a folder is a sample, and which; nothing else may be overwritten.
+LABEL = "sample.json"
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """A sample that was written.
+
+    Attributes:
+        folder: where it lies.
+        name: which system's files it imitates.
+        size: tiny, small or large.
+        seed: the same name, size and seed give the same bytes.
+        files: the raw files.
+        seconds: how long it took.
+    """
+
+    folder: Path
+    name: str
+    size: Size
+    seed: int
+    files: tuple[RawFile, ...]
+    seconds: float
+
+
+class Label(msgspec.Struct, frozen=True):
+    """What sample.json says.
+
+    Attributes:
+        name, size, seed: what the sample was made from.
+        rows: the rows of each raw file.
+    """
+
+    name: str
+    size: Size
+    seed: int
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _System:
+    """How the files of a system are written, and how they are split to measure what was learnt."""
+
+    write: Callable[[Path, str, np.random.Generator], list[RawFile]]
+    held_out: Callable[[Path], HeldOut]
+
+
+_SYSTEMS = {
+    "aliccp": _System(aliccp.write, aliccp.held_out),
+    "babyshop": _System(babyshop.write, babyshop.held_out),
+    "hm": _System(hm.write, hm.held_out),
+    "hm-joined": _System(hm_joined.write, hm_joined.held_out),
+    "rees46": _System(rees46.write, rees46.held_out),
+}
+
+
+def size_named(name: str) -> Size:
+    """Return the size that a name stands for.
+
+    Raises:
+        RecipeError: it stands for none.
+    """
+    for size in get_args(Size):
+        if size == name:
+            return size
+    raise RecipeError(f"A sample has a size of {', '.join(get_args(Size))}. Received: {name!r}.")
+
+
+def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResult:
+    """Write a sample's raw files and its truth, all of them or none.
+
+    Args:
+        name: which system's files to imitate.
+        size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
+            hm-joined, babyshop) or a good part of it (aliccp, rees46).
+        folder: where to; it may hold an earlier sample, which is replaced.
+        seed: 0 or more.
+
+    Raises:
+        RecipeError: for a name, size or seed that there is none of.
+        StorageError: the folder holds something else, or the disk refused.
+    """
+    system = _system(name)
+    size_named(size)
+    if seed < 0:
+        raise RecipeError(f"A sample has a seed of 0 or more. Received: {seed}.")
+    began = time.monotonic()
+    folder = folder.resolve()
+    log.info("writing the %s %s sample (seed %d) to %s", size, name, seed, folder)
+    with replaced(folder, refuse=_refuse_foreign) as aside:
+        files = tuple(system.write(aside, size, np.random.default_rng(seed)))
+        label = Label(name, size, seed, {file.name: file.rows for file in files})
+        text = msgspec.json.format(msgspec.json.encode(label), indent=2)
+        (aside / LABEL).write_bytes(text + b"\n")
+    seconds = time.monotonic() - began
+    log.info("wrote %d rows in %.1f s", sum(file.rows for file in files), seconds)
+    return SampleResult(folder, name, size, seed, files, seconds)
+
+
+def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> Marks:
+    """Say what popularity and the oracle earn on the held-out rows of a sample.
+
+    Held out are the rows of the test or validation file; of hm a random tenth of the rows, of
+    rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
+
+    Args:
+        folder: the folder of the sample; a large one takes long and much memory.
+        k: list length.
+        exclude_seen: leave out what the user has among the other rows.
+
+    Raises:
+        DataError: the folder is no sample.
+    """
+    rows = _held_out(folder)
+    return oracle.marks(read_truth(folder), rows, k=k, exclude_seen=exclude_seen)
+
+
+def mini_batch_auc(folder: Path, *, size: int = 5) -> tuple[float, float]:
+    """Return the AUC of popularity and of the oracle where others' items are the negatives.
+
+    Args:
+        folder: the folder of the sample.
+        size: rows whose users and items are paired with each other.
+
+    Raises:
+        DataError: the folder is no sample.
+    """
+    rows = _held_out(folder)
+    return oracle.mini_batch_auc(read_truth(folder), rows, size=size)
+
+
+def _held_out(folder: Path) -> HeldOut:
+    label = read_label(folder)
+    if label is None:
+        raise DataError(
+            f"{folder} has no {LABEL}: it holds no sample, so nobody knows who likes what. Make "
+            "one with `two-tower sample`."
+        )
+    return _system(label.name).held_out(folder)
+
+
+def read_label(folder: Path) -> Label | None:
+    """Return what a folder's sample.json says; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode((folder / LABEL).read_bytes(), type=Label)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _system(name: str) -> _System:
+    if name in _SYSTEMS:
+        return _SYSTEMS[name]
+    close = difflib.get_close_matches(name, _SYSTEMS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise RecipeError(
+        f"There are no samples of {name!r}{hint}. There are of {', '.join(sorted(_SYSTEMS))}."
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds anything but a sample."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise StorageError(f"{folder} is a file. Choose another folder, or move the file away.")
+    label = read_label(folder)
+    own = {LABEL, TRUTH, *label.rows} if label else set()
+    there = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    foreign = sorted({path.relative_to(folder).as_posix() for path in there} - own)
+    if foreign:
+        raise StorageError(
+            f"{folder} holds {foreign[0]!r}, which no sample wrote there, so it is not "
+            "overwritten. Choose another folder, or move the file away."
+        )

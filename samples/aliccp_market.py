@@ -1,0 +1,290 @@
+"""Ali-CCP's market place: who likes which categories, shops and brands, is shown and clicks what.
+
+A user is shown what he may like (a targeted logging policy) and clicks on some of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from models.core.retriever import Bools, Floats, Ints
+from samples.lines import hexadecimal
+from samples.tastes import (
+    Audience,
+    Catalogue,
+    Dice,
+    Shelves,
+    favourites,
+    marked,
+    shares,
+    zipf,
+)
+
+#: Groups of users with a taste in common; they are told, as user_group and in user_profile.
+GROUPS = 12
+#: How far the logging policy follows a user's affinity.
+_TARGETING = 0.8
+#: Log-odds of a click at the first position: of an item without appeal, for each unit of affinity,
+#: and for each position further down.
+_BASE, _SLOPE, _DOWN = -3.4, 0.6, -0.3
+_POSITIONS = 3
+#: Kinds of item values: each has lists of the values that a user met.
+CATEGORY, SHOP, BRAND, INTENTION = range(4)
+#: Values of a user's single features, and the share of users without one: profile, group, gender,
+#: age, consumption levels 1 and 2, occupied, geography.
+_SINGLES = ((97, 0.0), (GROUPS, 0.0), (3, 0.0), (8, 0.0), (4, 0.3), (3, 0.3), (2, 0.0), (5, 0.1))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How large a sample is.
+
+    Attributes:
+        users, items, categories, shops, brands: how many there are.
+        train, test: lines of the skeletons.
+    """
+
+    users: int
+    items: int
+    categories: int
+    shops: int
+    brands: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Market:
+    """Users and items.
+
+    Attributes:
+        counts: how many there are.
+        kinds: the category, shop, brand and intention of each item, int [n_items, 4].
+        appeal: what everybody likes about an item, float64 [n_items].
+        log_exposure: how much an item is shown to the indifferent, float64 [n_items].
+        audience: affinities; the columns are categories, then shops, then brands.
+        liked: a user's favourite categories, shops and brands, int [n_users, n] each.
+        singles: values from 0 of each single feature, int [n_users, 8]; -1 where there is none.
+    """
+
+    counts: Counts
+    kinds: Ints
+    appeal: Floats
+    log_exposure: Floats
+    audience: Audience
+    liked: tuple[Ints, Ints, Ints]
+    singles: Ints
+
+    def n_values(self, kind: int) -> int:
+        """Return how many values a kind has."""
+        of = self.counts
+        return (of.categories, of.shops, of.brands, 3 * of.categories)[kind]
+
+    def chosen_by(self, slope: float) -> tuple[Audience, Catalogue]:
+        """Return who draws what if affinity counts this much beside exposure."""
+        first = np.cumsum([0, self.counts.categories, self.counts.shops])
+        audience = Audience((slope * self.audience.tastes).astype(np.float32), self.audience.styles)
+        popularity = self.log_exposure + slope * self.appeal
+        return audience, Catalogue.plain(self.kinds[:, :INTENTION] + first, popularity)
+
+    def clicked(self) -> tuple[Audience, Catalogue]:
+        """Return the tastes by which clicks fall.
+
+        An item is shown and then clicked. The logarithm of a logistic function is nearly straight,
+        with the slope 1 - chance; 0.3 is the chance of a click where it matters, among the best.
+        """
+        return self.chosen_by(_TARGETING + _SLOPE * (1 - 0.3))
+
+
+def open_market(counts: Counts, dice: Dice) -> Market:
+    """Draw items and users."""
+    category = dice.choice(
+        counts.categories, counts.items, p=shares(zipf(counts.categories, 0.7, dice))
+    )
+    # shop s is in category s modulo their number; so is brand b
+    shop = _within(category, counts.categories, counts.shops, dice)
+    brand = _within(category, counts.categories, counts.brands, dice)
+    intention = 3 * category + dice.integers(0, 3, counts.items)
+    group = dice.integers(0, GROUPS, counts.users)
+    taste_of_group = dice.normal(0, 1.0, (GROUPS, counts.categories))
+    taste = taste_of_group[group] + dice.normal(0, 0.6, (counts.users, counts.categories))
+    liked_categories = favourites(0.2 * taste, counts.users, 2, dice)
+    liked_shops = _within(liked_categories, counts.categories, counts.shops, dice)
+    liked_brands = _within(liked_categories, counts.categories, counts.brands, dice)
+    likes = [np.zeros((counts.users, n), np.float32) for n in (counts.shops, counts.brands)]
+    np.put_along_axis(likes[0], liked_shops, 2.0, axis=1)
+    np.put_along_axis(likes[1], liked_brands, 2.0, axis=1)
+    tastes = np.concatenate([(1.2 * taste).astype(np.float32), *likes], axis=1)
+    return Market(
+        counts,
+        np.stack([category, shop, brand, intention], axis=1),
+        dice.normal(0, 0.5, counts.items),
+        0.4 * zipf(counts.items, 1.0, dice),
+        Audience(tastes, np.zeros(counts.users, np.int64)),
+        (liked_categories, liked_shops, liked_brands),
+        _singles(group, dice),
+    )
+
+
+def _within(categories: Ints, n_categories: int, n: int, dice: Dice) -> Ints:
+    """Draw one of the n shops (or brands) that belong to each category."""
+    many = (n - 1 - categories) // n_categories + 1
+    return categories + n_categories * (dice.random(categories.shape) * many).astype(np.int64)
+
+
+def _singles(group: Ints, dice: Dice) -> Ints:
+    columns: list[Ints] = []
+    for n_values, without in _SINGLES:
+        values = dice.integers(0, n_values, len(group))
+        if without:
+            values[marked(len(group), without, dice)] = -1
+        columns.append(values)
+    columns[0] = group * 8 + dice.integers(0, 8, len(group))
+    columns[1] = group
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Values that snapshots list, in order of snapshot and value.
+
+    Attributes:
+        owners: snapshot of each value, int [n].
+        values: int [n].
+        weights: log(1 + how often the user met it), float64 [n].
+        n_values: how many values there are.
+    """
+
+    owners: Ints
+    values: Ints
+    weights: Floats
+    n_values: int
+
+    def weight(self, owners: Ints, values: Ints) -> Floats:
+        """Return the weights that snapshots give to values, NaN where a list lacks it."""
+        keys = self.owners * self.n_values + self.values
+        wanted = owners * self.n_values + values
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, self.weights[at], np.nan)
+
+    def offsets(self, n: int) -> pa.Array:
+        """Return where the list of each of n snapshots starts, and the end; int32 [n + 1]."""
+        return pa.array(np.searchsorted(self.owners, np.arange(n + 1)).astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Users as they were when impressions were made.
+
+    Attributes:
+        names: 16 hexadecimal digits.
+        users: user row of each, int [n]; each user has one, some have two.
+        nameless: those that do not tell the user's id, bool [n].
+        lists: the lists of categories, shops, brands, intentions.
+    """
+
+    names: pa.Array
+    users: Ints
+    nameless: Bools
+    lists: tuple[Lists, ...]
+
+
+def take_snapshots(market: Market, dice: Dice) -> Snapshots:
+    """Draw a snapshot of each user, and a second one of every fifth."""
+    n_users = market.counts.users
+    users = np.append(np.arange(n_users), np.flatnonzero(marked(n_users, 0.2, dice)))
+    names = hexadecimal(len(users), 16, dice).take(pa.array(dice.permutation(len(users))))
+    lists = [_history(market, kind, users, dice) for kind in (CATEGORY, SHOP, BRAND)]
+    met = lists[CATEGORY]
+    intentions = 3 * met.values + dice.integers(0, 3, len(met.values))
+    lists.append(Lists(met.owners, intentions, met.weights, market.n_values(INTENTION)))
+    return Snapshots(names, users, marked(len(users), 0.002, dice), tuple(lists))
+
+
+def _history(market: Market, kind: int, users: Ints, dice: Dice) -> Lists:
+    """List a user's favourites, often met, and one or two values met by chance."""
+    n, n_values = len(users), market.n_values(kind)
+    liked = market.liked[kind][users]
+    chance = dice.integers(0, n_values, (n, 2))
+    chance[:, 1] = np.where(dice.random(n) < 0.5, chance[:, 0], chance[:, 1])
+    met = np.concatenate([liked, chance], axis=1)
+    keys = np.unique(np.arange(n)[:, None] * n_values + met)
+    owners, values = np.divmod(keys, n_values)
+    often = (liked[owners] == values[:, None]).any(axis=1)
+    times = 1 + dice.poisson(np.where(often, 6.0, 0.5))
+    return Lists(owners, values, np.round(np.log1p(times), 5), n_values)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Lines of a skeleton, [n] each.
+
+    Attributes:
+        snapshots: row of `Snapshots`.
+        items: item row.
+        positions: 1 to 3.
+        click: whether it was clicked.
+        conversion: whether it was bought; a few without a click, by mistake.
+    """
+
+    snapshots: Ints
+    items: Ints
+    positions: Ints
+    click: Bools
+    conversion: Bools
+
+    def rows(self, chosen: slice | Bools) -> Impressions:
+        """Return some lines."""
+        return Impressions(
+            self.snapshots[chosen],
+            self.items[chosen],
+            self.positions[chosen],
+            self.click[chosen],
+            self.conversion[chosen],
+        )
+
+
+def show(market: Market, snapshots: Snapshots, n: int, dice: Dice) -> Impressions:
+    """Draw n impressions, in random order."""
+    n_users = market.counts.users
+    each = dice.multinomial(n, shares(np.log(dice.standard_gamma(1.5, n_users))))
+    audience, catalogue = market.chosen_by(_TARGETING)
+    items = Shelves(catalogue).draw(audience, each, dice)
+    users = np.repeat(np.arange(n_users), each)
+    order = dice.permutation(n)
+    users, items = users[order], items[order]
+    columns = catalogue.values[items]
+    affinity = market.appeal[items].copy()
+    for column in columns.T:
+        affinity += market.audience.tastes[users, column]
+    positions = dice.integers(1, _POSITIONS + 1, n)
+    odds = _BASE + _SLOPE * affinity + _DOWN * (positions - 1)
+    click = dice.random(n) < 1 / (1 + np.exp(-odds))
+    return Impressions(
+        _snapshot_of(users, snapshots, n_users, dice),
+        items,
+        positions,
+        click,
+        _bought(click, affinity, dice),
+    )
+
+
+def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, dice: Dice) -> Ints:
+    """Return the user's snapshot, or one of his two."""
+    second = np.full(n_users, -1)
+    second[snapshots.users[n_users:]] = np.arange(n_users, len(snapshots.users))
+    later = (second[users] >= 0) & (dice.random(len(users)) < 0.5)
+    return np.where(later, second[users], users)
+
+
+def _bought(click: Bools, affinity: Floats, dice: Dice) -> Bools:
+    """Mark 2 % of the clicks, by affinity, and a few lines that nobody clicked."""
+    clicked, rest = np.flatnonzero(click), np.flatnonzero(~click)
+    n = min(len(clicked), max(1, round(0.02 * len(clicked))))
+    bought = np.zeros(len(click), bool)
+    bought[clicked[favourites(0.8 * affinity[clicked], 1, n, dice)[0]]] = True
+    bought[rest[marked(len(rest), 0.0005, dice)]] = True
+    return bought

@@ -1,0 +1,269 @@
+"""Babyshop: an event log, an item table of hashed ids, and the pivoted train and test files.
+
+Everybody has few interactions, and no pair twice. Who knows only popularity finds little; a child's
+gender, a few brands and a few product groups decide what is bought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from models.core.retriever import Floats, Ints
+from samples.lines import RawFile, decimal, plain, quoted, write_csv
+from samples.oracle import HeldOut
+from samples.tastes import (
+    Audience,
+    Catalogue,
+    Dice,
+    Shelves,
+    choose,
+    draw_distinct,
+    favourites,
+    marked,
+    shares,
+    zipf,
+)
+from samples.truth import Months, write_truth
+from samples.words import names
+
+EVENTS, ITEMS, USERS, TRAIN, TEST = (
+    "user_item_interactions.csv",
+    "item_info.csv",
+    "user_info.csv",
+    "train.csv",
+    "test.csv",
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How large a sample is."""
+
+    users: int
+    items: int
+    brands: int
+    groups: int
+
+
+SIZES = {
+    "tiny": Counts(users=60, items=120, brands=10, groups=8),
+    "small": Counts(users=1_500, items=3_000, brands=80, groups=40),
+    "large": Counts(users=87_795, items=61_704, brands=644, groups=104),  # as the real files
+}
+
+GENDERS = ("girls", "boys", "unisex")
+_GENDER_SHARES = (0.345, 0.19, 0.465)
+_SEASONAL = {
+    "boots": {9: 6.0, 10: 6.0, 11: 6.0},
+    "coveralls": {9: 6.0, 10: 6.0, 11: 6.0},
+    "sandals": {6: 10.0},
+    "swimwear": {6: 10.0},
+}
+_GROUPS = (
+    *("boots", "coveralls", "sandals", "swimwear", "jackets", "t-shirts", "trousers", "dresses"),
+    *("tops", "sweaters", "socks", "hats", "mittens", "pyjamas", "bodies", "tights", "shorts"),
+    *("skirts", "shoes", "sneakers", "slippers", "rain wear", "strollers", "car seats", "toys"),
+    *("soft toys", "puzzles", "books", "bedding", "blankets", "furniture", "lamps", "bottles"),
+    *("bibs", "pacifiers", "nappies", "bath toys", "bags", "tableware", "baby monitors"),
+)
+_COLOURS = (
+    *("black", "white", "grey", "navy", "blue", "light blue", "turquoise", "teal", "green"),
+    *("khaki", "olive", "mint", "yellow", "mustard", "orange", "coral", "red", "burgundy", "pink"),
+    *("light pink", "rose", "purple", "lilac", "brown", "beige", "sand", "cream", "gold"),
+    *("silver", "multi", "pattern"),
+)
+_AGES = np.array([0.125, 0.375, 0.625, 0.875, *range(1, 15)])  # years
+_MONTHS = np.arange(1, 12)
+_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
+#: The shop grows: November has twice the visitors of January.
+_BUSY = np.linspace(1.0, 2.0, 11)
+_OTHER_EVENTS = ("pageView", "addToCart", "addToWishlist")
+
+
+@dataclass(frozen=True)
+class _Shop:
+    """Items and users: ids as text, and what decides who takes what."""
+
+    counts: Counts
+    item_ids: pa.Array
+    catalogue: Catalogue
+    user_ids: pa.Array
+    audience: Audience
+
+
+def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+    """Write the five raw files and the truth."""
+    counts = SIZES[size]
+    shop = _stock(counts, dice)
+    files = [_write_items(folder, shop, dice), _write_users(folder, shop, dice)]
+    wanted = np.minimum(20, 1 + dice.geometric(0.11, counts.users))
+    pairs = draw_distinct(Shelves(shop.catalogue), shop.audience, wanted, dice)
+    group = shop.catalogue.values[pairs[:, 1], 1] - counts.brands
+    season = shares(np.log(_season(counts)))
+    month = _MONTHS[choose(np.cumsum(season, axis=1), group, dice)]
+    files.append(_write_events(folder, shop, pairs, month, dice))
+    files += _write_pairs(folder, shop, pairs, month, dice)
+    users, items = (shop.user_ids, shop.audience), (shop.item_ids, shop.catalogue)
+    write_truth(folder, users, items, _months(counts, season))
+    return files
+
+
+def held_out(folder: Path) -> HeldOut:
+    """Return the pairs of train.csv and test.csv."""
+    text = pa.csv.ConvertOptions(column_types=dict.fromkeys(_PAIRS, pa.string()))
+    parts = []
+    for name in (TRAIN, TEST):
+        table = pa.csv.read_csv(folder / name, convert_options=text)
+        chosen = table.select(["user_no", "item_no", "first_interaction_month"])
+        parts.append(chosen.rename_columns(["user", "item", "month"]))
+    return HeldOut(*parts)
+
+
+def _stock(counts: Counts, dice: Dice) -> _Shop:
+    """Draw items and users; the columns of tastes are brands, product groups, genders."""
+    n, users = counts.items, counts.users
+    ids = np.unique(dice.integers(-(2**63), 2**63 - 1, 2 * (n + users)))
+    ids = dice.permutation(ids)[: n + users]
+    brand_weights = zipf(counts.brands, 0.9, dice)
+    group_weights = zipf(counts.groups, 0.8, dice)
+    brand = dice.choice(counts.brands, n, p=shares(brand_weights))
+    group = dice.choice(counts.groups, n, p=shares(group_weights))
+    gender = dice.choice(len(GENDERS), n, p=_GENDER_SHARES)
+    first_gender = counts.brands + counts.groups
+    values = np.stack([brand, counts.brands + group, first_gender + gender], axis=1)
+    tastes = np.zeros((users, first_gender + len(GENDERS)), np.float32)
+    np.put_along_axis(tastes, favourites(brand_weights, users, 4, dice), 3.2, axis=1)
+    liked = counts.brands + favourites(group_weights, users, 5, dice)
+    np.put_along_axis(tastes, liked, 2.6, axis=1)
+    child = dice.integers(0, 2, users)
+    tastes[np.arange(users), first_gender + child] = 1.5
+    tastes[:, first_gender + GENDERS.index("unisex")] = 1.5
+    return _Shop(
+        counts,
+        plain(ids[:n]),
+        Catalogue.plain(values, 0.35 * zipf(n, 1.0, dice)),
+        plain(ids[n:]),
+        Audience(tastes, np.zeros(users, np.int64)),
+    )
+
+
+def _group_names(n: int) -> list[str]:
+    """Return n product groups; beyond the forty there are those of the smallest."""
+    return [*_GROUPS, *(f"{prefix} {g}" for prefix in ("baby", "newborn") for g in _GROUPS)][:n]
+
+
+def _season(counts: Counts) -> Floats:
+    """Return how much is bought of each group in each month, float64 [n_groups, 11]."""
+    busy = np.tile(_BUSY, (counts.groups, 1))
+    for row, name in enumerate(_group_names(counts.groups)):
+        for month, times in _SEASONAL.get(name, {}).items():
+            busy[row, month - 1] *= times
+    return busy
+
+
+def _months(counts: Counts, season: Floats) -> Months:
+    tastes = np.zeros((len(_MONTHS), counts.brands + counts.groups + len(GENDERS)))
+    tastes[:, counts.brands : counts.brands + counts.groups] = np.log(season).T
+    return Months([str(m) for m in _MONTHS], tastes)
+
+
+def _write_items(folder: Path, shop: _Shop, dice: Dice) -> RawFile:
+    n = len(shop.item_ids)
+    low = dice.integers(0, len(_AGES), n)
+    high = np.minimum(low + dice.integers(0, 4, n), len(_AGES) - 1)
+    min_age, max_age = _AGES[low], _AGES[high]
+    unknown = marked(n, 0.195, dice)
+    min_age[unknown], max_age[unknown] = np.nan, np.nan
+    known = np.flatnonzero(~unknown)
+    odd = known[marked(len(known), 0.002, dice)]
+    min_age[odd], max_age[odd] = -1, -1
+    colour = quoted([_COLOURS[c] for c in dice.integers(0, len(_COLOURS), n)])
+    columns = [shop.item_ids, colour, *_names_of(shop, np.arange(n))]
+    columns += [decimal(min_age), decimal(max_age)]
+    return write_csv(folder, ITEMS, (*_ITEM_HEAD, "min_age", "max_age"), [columns])
+
+
+_ITEM_HEAD = ("item_no", "colour", "gender_description", "brand", "product_group")
+
+
+def _names_of(shop: _Shop, items: Ints) -> list[pa.Array]:
+    """Return gender, brand and product group of some items."""
+    brand, group, gender = shop.catalogue.values[items].T
+    group, gender = group - shop.counts.brands, gender - shop.counts.brands - shop.counts.groups
+    named: list[tuple[Sequence[str], Ints]] = [
+        (GENDERS, gender),
+        (names(shop.counts.brands), brand),
+        (_group_names(shop.counts.groups), group),
+    ]
+    return [quoted(words).take(pa.array(rows)) for words, rows in named]
+
+
+def _write_users(folder: Path, shop: _Shop, dice: Dice) -> RawFile:
+    """Write the table that covers 28 % of the users, and that nobody needs."""
+    chosen = np.flatnonzero(marked(len(shop.user_ids), 0.28, dice))
+    columns = [
+        shop.user_ids.take(pa.array(chosen)),
+        plain(["sweden"] * len(chosen)),
+        decimal(np.round(dice.lognormal(6.3, 0.6, len(chosen)), 2)),
+        decimal(np.round(dice.beta(2, 6, len(chosen)), 4)),
+    ]
+    return write_csv(folder, USERS, ("user_no", "country", "aov", "avg_markdown"), [columns])
+
+
+def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, dice: Dice) -> RawFile:
+    """Write what happened to each pair: a purchase, other events, or both; in order of time."""
+    n = len(pairs)
+    first_day = np.cumsum(_DAYS) - _DAYS
+    day = first_day[month - 1] + (dice.random(n) * _DAYS[month - 1]).astype(np.int64)
+    purchased = marked(n, 0.45, dice)
+    looked = ~purchased
+    bought = np.flatnonzero(purchased)
+    looked[bought[~marked(len(bought), 0.58, dice)]] = True
+    again = looked & (dice.random(n) < 0.1)
+    rows = np.concatenate([np.flatnonzero(looked), np.flatnonzero(again), bought])
+    n_other = len(rows) - len(bought)
+    kind = np.full(len(rows), len(_OTHER_EVENTS))
+    kind[:n_other] = dice.choice(len(_OTHER_EVENTS), n_other, p=(0.7, 0.2, 0.1))
+    # the first event of a pair is in its month, later ones a few days on
+    first = np.concatenate(
+        [np.ones(looked.sum(), bool), np.zeros(again.sum(), bool), ~looked[bought]]
+    )
+    later = np.where(first, 0, dice.integers(0, 6, len(rows)))
+    when = np.minimum(day[rows] + later, _DAYS.sum() - 1)
+    order = np.lexsort((rows, kind, when))
+    dates = np.datetime_as_string(np.datetime64("2021-01-01") + np.arange(_DAYS.sum()))
+    columns = [
+        shop.user_ids.take(pa.array(pairs[rows[order], 0])),
+        shop.item_ids.take(pa.array(pairs[rows[order], 1])),
+        plain(dates.tolist()).take(pa.array(when[order])),
+        plain([*_OTHER_EVENTS, "purchased"]).take(pa.array(kind[order])),
+    ]
+    return write_csv(folder, EVENTS, ("user_no", "item_no", "date", "eventtype"), [columns])
+
+
+_PAIRS = (
+    *("user_no", "item_no", "gender_description", "brand", "product_group"),
+    "first_interaction_month",
+)
+
+
+def _write_pairs(folder: Path, shop: _Shop, pairs: Ints, month: Ints, dice: Dice) -> list[RawFile]:
+    """Write a row for each pair, 15 % of them into the test file."""
+    order = dice.permutation(len(pairs))
+    n_test = round(0.15 * len(pairs))
+    files = []
+    for name, rows in ((TRAIN, order[n_test:]), (TEST, order[:n_test])):
+        columns = [
+            shop.user_ids.take(pa.array(pairs[rows, 0])),
+            shop.item_ids.take(pa.array(pairs[rows, 1])),
+            *_names_of(shop, pairs[rows, 1]),
+            plain(month[rows]),
+        ]
+        files.append(write_csv(folder, name, _PAIRS, [columns]))
+    return files

@@ -1,0 +1,316 @@
+"""H&M as Kaggle gave it: articles.csv, customers.csv, transactions_train.csv.
+
+Taste depends on age (Divided below 30, Baby/Children around 38), on garment groups, on a style that
+only the purchases show, and on the month: jackets in December, swimwear in June.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from models.core.retriever import Bools, Floats, Ints
+from samples.hm_items import (
+    CHILDREN,
+    DIVIDED,
+    GARMENTS,
+    INDEX_GROUPS,
+    LADIES,
+    Assortment,
+    design,
+    write_items,
+)
+from samples.lines import RawFile, decimal, hexadecimal, plain, write_csv
+from samples.oracle import HeldOut
+from samples.tastes import (
+    Audience,
+    Catalogue,
+    Dice,
+    Shelves,
+    choose,
+    kinds,
+    marked,
+    shares,
+    zipf,
+)
+from samples.truth import Months, write_truth
+
+USERS, TRANSACTIONS = "customers.csv", "transactions_train.csv"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How large a sample is."""
+
+    users: int
+    items: int
+    transactions: int
+
+
+SIZES = {
+    "tiny": Counts(users=80, items=90, transactions=900),
+    "small": Counts(users=1_500, items=600, transactions=40_000),
+    "large": Counts(users=1_371_980, items=105_542, transactions=31_788_324),  # as Kaggle's
+}
+
+_FIRST, _LAST = np.datetime64("2018-09-20"), np.datetime64("2020-09-22")
+DAYS = np.arange(_FIRST, _LAST + 1)
+_MONTHS = DAYS.astype("datetime64[M]").astype(int) % 12 + 1
+#: Looks that only purchases show, and how many kinds of users there are by the looks they like.
+_N_LOOKS, _N_STYLES = 6, 64
+_UNIT = 590.0  # Kaggle's prices are the shop's divided by this: 29.99 is 0.05083050847457627
+_DISCOUNTS, _DISCOUNT_SHARES = np.array([1.0, 0.8, 0.5]), (0.85, 0.1, 0.05)
+#: Lines that are written at a time: 110 MB.
+_BATCH = 1_000_000
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users by id.
+
+    Attributes:
+        ids: 64 hexadecimal digits, rising.
+        ages: whole years, float64 [n]; NaN where the file has none.
+        audience: what they like; columns are index groups, then garment groups.
+    """
+
+    ids: pa.Array
+    ages: Floats
+    audience: Audience
+
+
+@dataclass(frozen=True)
+class Sales:
+    """Who bought what when.
+
+    Attributes:
+        users: rows of `Users`, rising, int32 [n].
+        items: rows of the assortment, int32 [n].
+        days: rows of DAYS, int16 [n].
+        twice: which of them the file has twice (two pieces on one receipt), bool [n].
+    """
+
+    users: Ints
+    items: Ints
+    days: Ints
+    twice: Bools
+
+
+class Receipts(NamedTuple):
+    """Lines of the transactions, [n] each.
+
+    Attributes:
+        users, items, days: as in `Sales`.
+        prices: in Kaggle's unit, float64.
+        channels: 1 or 2.
+    """
+
+    users: Ints
+    items: Ints
+    days: Ints
+    prices: Floats
+    channels: Ints
+
+
+@dataclass(frozen=True)
+class Shop:
+    """All that the raw files are written from."""
+
+    assortment: Assortment
+    catalogue: Catalogue
+    prices: Floats
+    users: Users
+    sales: Sales
+
+
+def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+    """Write the three raw files and the truth."""
+    shop = open_shop(SIZES[size], dice)
+    files = [
+        _write_transactions(folder, shop, dice),
+        write_items(folder, shop.assortment, dice),
+        _write_users(folder, shop.users, dice),
+    ]
+    write_tastes(folder, shop)
+    return files
+
+
+def held_out(folder: Path) -> HeldOut:
+    """Return the transactions, a random tenth of them held out."""
+    names = ["t_dat", "customer_id", "article_id"]
+    text = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=names
+    )
+    rows = pa.csv.read_csv(folder / TRANSACTIONS, convert_options=text)
+    rows = by_month(rows.rename_columns(["date", "user", "item"]))
+    tenth = np.zeros(rows.num_rows, bool)
+    tenth[: round(rows.num_rows / 10)] = True
+    tenth = np.random.default_rng(0).permutation(tenth)
+    return HeldOut(rows.filter(pa.array(~tenth)), rows.filter(pa.array(tenth)))
+
+
+def by_month(rows: pa.Table) -> pa.Table:
+    """Replace the column date by a column month, "01" to "12"."""
+    months = pc.utf8_slice_codeunits(rows["date"], 5, 7)
+    return rows.select(["user", "item"]).append_column("month", months)
+
+
+def open_shop(counts: Counts, dice: Dice) -> Shop:
+    """Draw items, users and sales."""
+    assortment = design(counts.items, dice)
+    n = counts.items
+    values = np.stack([assortment.index_groups, len(INDEX_GROUPS) + assortment.garments], axis=1)
+    looks = dice.normal(0, 0.6, (n, _N_LOOKS))
+    styles = dice.normal(0, 0.6, (_N_STYLES, _N_LOOKS))
+    catalogue = Catalogue(values, 0.6 * zipf(n, 1.0, dice), looks, styles)
+    usual = np.array([g.price for g in GARMENTS])[assortment.garments]
+    prices = usual * dice.lognormal(0, 0.35, n)
+    users = _register(counts.users, dice)
+    sales = _sell(counts, catalogue, assortment, users.audience, dice)
+    return Shop(assortment, catalogue, prices, users, sales)
+
+
+def _register(n: int, dice: Dice) -> Users:
+    """Draw users. The age decides taste even where the file does not tell it."""
+    young = dice.random(n) < 0.6
+    ages = np.where(young, dice.normal(24, 4, n), dice.normal(50, 8, n))
+    ages = np.clip(np.round(ages), 16, 90)
+    alpha = np.full((n, len(INDEX_GROUPS)), 0.3)
+    numbers = [number for number, *_ in INDEX_GROUPS]
+    alpha[:, numbers.index(LADIES)] = 1.2
+    alpha[:, numbers.index(CHILDREN)] += 2.0 * np.exp(-(((ages - 38) / 8) ** 2))
+    alpha[:, numbers.index(DIVIDED)] += 1.5 * (ages < 30)
+    index_shares = _dirichlet(alpha, dice)
+    garment_shares = _dirichlet(np.full((n, len(GARMENTS)), 0.25), dice)
+    tastes = np.concatenate(
+        [
+            1.1 * np.log(index_shares + 0.03).astype(np.float32),
+            0.7 * np.log(garment_shares + 0.03).astype(np.float32),
+        ],
+        axis=1,
+    )
+    audience = Audience(tastes, dice.integers(0, _N_STYLES, n))
+    ages[marked(n, 0.0116, dice)] = np.nan
+    return Users(hexadecimal(n, 64, dice), ages, audience)
+
+
+def _dirichlet(alpha: Floats, dice: Dice) -> Floats:
+    """Draw shares, each row with its own parameters, float64 like `alpha`."""
+    parts = dice.standard_gamma(alpha) + 1e-12
+    return np.asarray(parts / parts.sum(axis=1, keepdims=True))
+
+
+def _sell(
+    counts: Counts,
+    catalogue: Catalogue,
+    assortment: Assortment,
+    audience: Audience,
+    dice: Dice,
+) -> Sales:
+    """Draw purchases: at least one for each user but the hundredth who never buys."""
+    n_twice = round(0.05 * counts.transactions)
+    n = counts.transactions - n_twice
+    buys = ~marked(counts.users, 0.01, dice)
+    activity = dice.gamma(0.8, size=counts.users) * buys
+    each = buys + dice.multinomial(n - buys.sum(), activity / activity.sum())
+    users = np.repeat(np.arange(counts.users, dtype=np.int32), each)
+    items = Shelves(catalogue).draw(audience, each, dice)
+    steps = np.cumsum(_season(), axis=1)
+    days = np.empty(n, np.int16)
+    for start in range(0, n, _BATCH):
+        rows = slice(start, start + _BATCH)
+        days[rows] = choose(steps, assortment.garments[items[rows]], dice)
+    twice = np.zeros(n, bool)
+    twice[dice.permutation(n)[:n_twice]] = True
+    return Sales(users, items, days, twice)
+
+
+def _season() -> Floats:
+    """Return what share of a garment's sales falls on each day, float64 [n_garments, n_days]."""
+    peak = np.array([[g.peak] for g in GARMENTS])
+    season = np.array([[g.season] for g in GARMENTS])
+    return shares(1.6 * season * np.cos(2 * np.pi * (_MONTHS - peak) / 12))
+
+
+def write_tastes(folder: Path, shop: Shop) -> None:
+    """Write the truth."""
+    by_day = _season()
+    tastes = np.zeros((12, shop.users.audience.tastes.shape[1]))
+    for month in range(1, 13):
+        of_garment = by_day[:, month == _MONTHS].sum(axis=1)
+        tastes[month - 1, len(INDEX_GROUPS) :] = np.log(of_garment)
+    months = Months([f"{m:02d}" for m in range(1, 13)], tastes)
+    users = (shop.users.ids, shop.users.audience)
+    write_truth(folder, users, (shop.assortment.ids, shop.catalogue), months)
+
+
+def _write_users(folder: Path, users: Users, dice: Dice) -> RawFile:
+    n = len(users.ids)
+    post = dice.integers(1, max(2, n // 4), n)
+    post[marked(n, 0.09, dice)] = 0  # one postal code stands for unknown ones
+    flags = [np.where(marked(n, 0.65, dice), np.nan, 1.0) for _ in range(2)]
+    status = (("ACTIVE", 0.927), ("PRE-CREATE", 0.068), ("LEFT CLUB", 0.0003), (None, 0.0045))
+    news = (("NONE", 0.64), ("Regularly", 0.35), ("Monthly", 0.0006), (None, 0.012))
+    columns = [
+        users.ids,
+        *map(decimal, flags),
+        pa.array(kinds(n, status, dice)),
+        pa.array(kinds(n, news, dice)),
+        decimal(users.ages),
+        hexadecimal(post.max() + 1, 64, dice).take(pa.array(post)),
+    ]
+    return write_csv(folder, USERS, _USER_HEAD, [columns])
+
+
+_USER_HEAD = (
+    *("customer_id", "FN", "Active", "club_member_status", "fashion_news_frequency", "age"),
+    "postal_code",
+)
+
+
+def receipts(sales: Sales, prices: Floats, dice: Dice) -> Iterator[Receipts]:
+    """Yield all sales in order of date and user, in batches.
+
+    Args:
+        sales: who bought what when.
+        prices: the prices of each item, as in the shop, float64 [n_items].
+        dice: where chance comes from.
+    """
+    order = np.argsort(sales.days, kind="stable")
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        discount = dice.choice(_DISCOUNTS, len(rows), p=_DISCOUNT_SHARES)
+        paid = np.round(prices[sales.items[rows]] * discount) - 0.01
+        paid = np.clip(paid, 0.0005 * _UNIT, 0.5 * _UNIT) / _UNIT
+        channels = np.where(dice.random(len(rows)) < 0.3, 1, 2)
+        copies = 1 + sales.twice[rows]
+        rows = np.repeat(rows, copies)
+        whole = (sales.users[rows], sales.items[rows], sales.days[rows])
+        yield Receipts(*whole, np.repeat(paid, copies), np.repeat(channels, copies))
+
+
+def dates(days: Ints) -> pa.Array:
+    """Return rows of DAYS as text."""
+    return plain(np.datetime_as_string(DAYS).tolist()).take(pa.array(days))
+
+
+def _write_transactions(folder: Path, shop: Shop, dice: Dice) -> RawFile:
+    header = ("t_dat", "customer_id", "article_id", "price", "sales_channel_id")
+    batches = (
+        [
+            dates(batch.days),
+            shop.users.ids.take(pa.array(batch.users)),
+            shop.assortment.ids.take(pa.array(batch.items)),
+            decimal(batch.prices),
+            plain(batch.channels),
+        ]
+        for batch in receipts(shop.sales, shop.prices, dice)
+    )
+    return write_csv(folder, TRANSACTIONS, header, batches)

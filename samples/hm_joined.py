@@ -1,0 +1,78 @@
+"""H&M as the feature store's tutorial hands it over: one joined table, in two files.
+
+The shop is that of hm.py: the same size and seed give the same users, items and sales. Of
+every ten rows eight are for training and one is for validation; the tenth, the tutorial's test
+file, nobody reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from models.core.retriever import Ints
+from samples import hm
+from samples.hm_items import GARMENTS, INDEX_GROUPS
+from samples.lines import RawFile, decimal, quoted, write_csv
+from samples.oracle import HeldOut
+from samples.tastes import Dice
+
+TRAIN, VALID = "train_df.csv", "val_df.csv"
+
+SIZES = {
+    "tiny": hm.SIZES["tiny"],
+    "small": hm.SIZES["small"],
+    # the published table has 672,157 training rows of 32,353 users and 64,267 items
+    "large": hm.Counts(users=33_000, items=66_000, transactions=850_000),
+}
+
+_HEAD = (
+    *("user_id", "item_id", "t_dat", "price", "month_sin", "month_cos", "age"),
+    *("garment_group_name", "index_group_name"),
+)
+
+
+def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+    """Write the two raw files and the truth."""
+    shop = hm.open_shop(SIZES[size], dice)
+    batches = list(hm.receipts(shop.sales, shop.prices, dice))
+    sales = hm.Receipts(*(np.concatenate(column) for column in zip(*batches, strict=True)))
+    known = np.flatnonzero(~np.isnan(shop.users.ages[sales.users]))
+    tenths = dice.permutation(np.arange(len(known)) * 10 // len(known))
+    parts = {TRAIN: known[tenths < 8], VALID: known[tenths == 8]}
+    files = [
+        write_csv(folder, name, _HEAD, [_joined(shop, sales, rows)]) for name, rows in parts.items()
+    ]
+    hm.write_tastes(folder, shop)
+    return files
+
+
+def held_out(folder: Path) -> HeldOut:
+    """Return the rows of train_df.csv and val_df.csv."""
+    names = ["t_dat", "user_id", "item_id"]
+    text = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=names
+    )
+    parts = [pa.csv.read_csv(folder / name, convert_options=text) for name in (TRAIN, VALID)]
+    return HeldOut(*(hm.by_month(p.rename_columns(["date", "user", "item"])) for p in parts))
+
+
+def _joined(shop: hm.Shop, sales: hm.Receipts, rows: Ints) -> list[pa.Array]:
+    users, items, days = sales.users[rows], sales.items[rows], sales.days[rows]
+    months = hm.DAYS[days].astype("datetime64[M]").astype(int) % 12  # January is 0
+    garments = quoted([g.name for g in GARMENTS])
+    indexes = quoted([name for _, name, *_ in INDEX_GROUPS])
+    return [
+        shop.users.ids.take(pa.array(users)),
+        shop.assortment.ids.take(pa.array(items)),
+        hm.dates(days),
+        decimal(sales.prices[rows]),
+        decimal(np.sin(2 * np.pi * months / 12)),
+        decimal(np.cos(2 * np.pi * months / 12)),
+        decimal(shop.users.ages[users]),
+        garments.take(pa.array(shop.assortment.garments[items])),
+        indexes.take(pa.array(shop.assortment.index_groups[items])),
+    ]

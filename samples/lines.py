@@ -1,0 +1,111 @@
+"""Raw text files, written line by line in batches: the bytes of a batch are made all at once."""
+
+from __future__ import annotations
+
+import binascii
+import gzip
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.core.retriever import Floats, Ints
+from samples.tastes import Dice
+
+
+class RawFile(NamedTuple):
+    """A file that was written.
+
+    Attributes:
+        name: its path in the sample's folder.
+        rows: without the header.
+    """
+
+    name: str
+    rows: int
+
+
+def write_csv(
+    folder: Path, name: str, header: Sequence[str], batches: Iterable[Sequence[pa.Array]]
+) -> RawFile:
+    """Write text columns as comma-separated lines; a name in .gz is compressed.
+
+    Args:
+        folder: the folder of the sample.
+        name: the name of the file, perhaps with a folder.
+        header: names of the columns; none for a file without a header.
+        batches: text columns of equal length, in the form that the file shows; null is an empty
+            cell.
+    """
+    rows = 0
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path) as file:
+        if header:
+            file.write(f"{','.join(header)}\n".encode())
+        for columns in batches:
+            rows += len(columns[0])
+            file.write(_text(columns))
+    return RawFile(name, rows)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    with path.open("wb") as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        # no name and no time in the header: the same rows are the same bytes
+        with gzip.GzipFile(
+            filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0
+        ) as packed:
+            yield packed
+
+
+def _text(columns: Sequence[pa.Array]) -> bytes | pa.Buffer:
+    """Return the lines: the values of a text array lie one after the other in its buffer."""
+    if not len(columns[0]):
+        return b""
+    cells = [pc.fill_null(column, "") for column in columns]
+    lines = pc.binary_join_element_wise(pc.binary_join_element_wise(*cells, ","), "", "\n")
+    return lines.buffers()[2]
+
+
+def plain(values: Sequence[object] | Ints | pa.Array) -> pa.Array:
+    """Return whole numbers or text as text."""
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    return pc.cast(array, pa.string())
+
+
+def decimal(values: Floats) -> pa.Array:
+    """Return numbers as Python prints them, a whole one as `49.0`; NaN is null."""
+    text = pc.cast(pa.array(values, mask=np.isnan(values)), pa.string())
+    whole = pc.binary_join_element_wise(text, ".0", "")
+    return pc.if_else(pc.match_substring_regex(text, r"^-?\d+$"), whole, text)
+
+
+def quoted(values: Sequence[str | None]) -> pa.Array:
+    """Return text with quotes around those cells that need them."""
+    array = pa.array(values, pa.string())
+    inside = pc.replace_substring(array, '"', '""')
+    around = pc.binary_join_element_wise("", inside, "", '"')
+    return pc.if_else(pc.match_substring_regex(array, '[",\n]'), around, array)
+
+
+def hexadecimal(n: int, width: int, dice: Dice) -> pa.Array:
+    """Return n random numbers of `width` hexadecimal digits as text, sorted.
+
+    Args:
+        n: how many.
+        width: digits, an even number.
+        dice: where chance comes from.
+    """
+    digits = np.frombuffer(binascii.hexlify(dice.bytes(n * width // 2)), f"S{width}")
+    offsets = np.arange(n + 1, dtype=np.int32) * width
+    return pa.StringArray.from_buffers(
+        n, pa.py_buffer(offsets), pa.py_buffer(np.sort(digits).tobytes())
+    )

@@ -1,0 +1,1 @@
+"""Checks of values that can be read, but look wrong."""

@@ -1,0 +1,234 @@
+"""Recipe → NVTabular workflows, and what fitting them learnt, kept without pickle.
+
+`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So the fitted state is written as
+parquet and JSON, and a workflow is always built from recipe + state, in training as anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import nvtabular as nvt
+import pyarrow as pa
+from google.protobuf import struct_pb2, text_format
+from merlin.schema import ColumnSchema, Schema, Tags
+from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+from nvtabular.workflow.node import WorkflowNode
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, WEIGHTS_OF
+from workflows.etl import codes
+from workflows.etl.encode.ops import Codes, Encode, IsMissing, Lookup
+from workflows.etl.threads import of_each
+from workflows.ground import statistics
+from workflows.ground.statistics import NumberFact
+from workflows.ground.vocabulary import Vocabulary, read_all
+from workflows.recipe import Feature, Recipe, VocabularyRule
+
+#: The file of a table's schema, as Merlin calls it.
+SCHEMA = "schema.pbtxt"
+_ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
+_ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
+
+
+def write_schema(schema: Schema, folder: Path) -> None:
+    """Write schema.pbtxt, the same bytes for the same schema (Merlin's order of tags changes)."""
+    text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
+    message = text_format.Parse(text, schema_pb2.Schema())
+    for feature in message.feature:
+        tags = sorted(feature.annotation.tag)
+        feature.annotation.tag[:] = tags
+        for packed in feature.annotation.extra_metadata:
+            properties = struct_pb2.Struct()
+            packed.Unpack(properties)
+            packed.value = properties.SerializeToString(deterministic=True)
+    (folder / SCHEMA).write_text(text_format.MessageToString(message), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt from the training rows, and from them alone."""
+
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    numbers: dict[str, NumberFact] = field(default_factory=dict)
+
+    def grown_from(self, older: Fitted) -> Fitted:
+        """Return a state in which codes and standardised numbers keep the meaning they had."""
+        vocabularies = {
+            name: vocabulary.grown_from(older.vocabularies[name])
+            if name in older.vocabularies
+            else vocabulary
+            for name, vocabulary in self.vocabularies.items()
+        }
+        numbers = {name: older.numbers.get(name, fact) for name, fact in self.numbers.items()}
+        return Fitted(vocabularies, numbers)
+
+    def write(self, folder: Path) -> None:
+        """Write vocabulary/<column>.parquet and statistics.json into a folder."""
+        (folder / "vocabulary").mkdir()
+        of = self.vocabularies
+        of_each(of, lambda name: of[name].write(folder / "vocabulary" / f"{name}.parquet"))
+        statistics.write(self.numbers, folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Fitted:
+        """Read what `write` wrote."""
+        return cls(read_all(folder), statistics.read(folder))
+
+
+def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
+    """Say what the columns of a frame are (`ops.frame`). Merlin would judge by the first row."""
+    found = []
+    for column in columns:
+        feature = recipe.features[column]
+        dtype: Any = np.int32
+        if feature.role == "time":
+            dtype = np.int64
+        elif feature.kind in ("number", "weights"):
+            dtype = np.float32
+        dims = (None, None) if feature.kind in ("categories", "weights") else (None,)
+        found.append(ColumnSchema(column, dtype=dtype, dims=dims))
+    return Schema(found)
+
+
+def fit(recipe: Recipe, train: pa.Table) -> Fitted:
+    """Learn the vocabularies and statistics of a table's columns.
+
+    Codes are counted and numbers added up in blocks. NVTabular would first transform a whole
+    partition to learn types that the recipe says.
+
+    Args:
+        recipe: kinds of columns and vocabulary rules.
+        train: the raw training rows.
+    """
+    columns = train.column_names
+    rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].encoded}
+    vocabularies = of_each(rules, lambda c: counted(train[c], rules[c]))
+    numbers = of_each(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
+    return Fitted(vocabularies, numbers)
+
+
+def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
+    """Return the vocabulary of a text column, or of the values of a column of lists."""
+    counts = codes.counts(column)
+    there = counts > 0
+    values = pa.concat_arrays([codes.flat(column).dictionary, pa.nulls(1, pa.string())])
+    return Vocabulary.build(
+        values.filter(pa.array(there)),
+        counts[there],
+        min_count=rule.min_count,
+        max_values=rule.max_values,
+        oov_buckets=rule.oov_buckets,
+    )
+
+
+def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
+    """Return mean and spread of a number after its gaps are filled, summed up in float64."""
+    values, policy = codes.one(column), recipe.features[name].null
+    known = values.drop_null().to_numpy()
+    if isinstance(policy, float):
+        fill = policy
+    elif policy == "median":
+        fill = float(np.median(known)) if len(known) else 0.0
+    else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
+        fill = float(known.mean(dtype=np.float64)) if len(known) else 0.0
+    gaps, n = len(values) - len(known), len(values)
+    if n == 0:
+        return NumberFact(0.0, 0.0, fill)
+    filled = float(np.float32(fill))
+    mean = (known.sum(dtype=np.float64) + gaps * filled) / n
+    squares = gaps * (filled - mean) ** 2
+    for rows in codes.blocks(len(known)):
+        squares += float(np.square(known[rows] - mean, dtype=np.float64).sum())
+    spread = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
+    return NumberFact(float(mean), spread, fill)
+
+
+def encoding(
+    recipe: Recipe,
+    lookups: Mapping[str, Lookup],
+    numbers: Mapping[str, NumberFact],
+    columns: Sequence[str],
+    *,
+    rows: Mapping[str, Codes] | None = None,
+) -> nvt.Workflow:
+    """Build the fitted workflow that turns frames into model inputs with their tags.
+
+    Args:
+        recipe: roles and kinds.
+        lookups: column → what stands for its codes.
+        numbers: column → how it is standardised.
+        columns: the columns of the frame, no label.
+        rows: id column → the rows of its table; adds `user_row` or `item_row`.
+    """
+    tags = {c: _tags(recipe.features[c]) for c in columns if recipe.features[c].encoded}
+    named = {
+        USER_ROW if recipe.features[column].role == "user" else ITEM_ROW: (column, places)
+        for column, places in (rows or {}).items()
+    }
+    nodes = [list(tags) >> Encode(lookups, tags, named)]
+    tagged = [_tagged(recipe, numbers, column) for column in numeric(recipe, columns)]
+    nodes += [node for node in tagged if node is not None]
+    nodes += [_weighing(recipe, c) for c in columns if recipe.features[c].weights]
+    if recipe.time in columns:
+        nodes.append([recipe.time] >> nvt.ops.AddMetadata())
+    if recipe.weight in columns:
+        nodes.append(_weights(recipe))
+    workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
+    return workflow.fit_schema(raw_schema(recipe, columns))
+
+
+def _weighing(recipe: Recipe, column: str) -> WorkflowNode:
+    """Return the node of the weights of a list, which says whose they are."""
+    feature = recipe.features[column]
+    return [feature.weights] >> nvt.ops.AddMetadata(
+        [_ROLE_TAGS[feature.role]], {WEIGHTS_OF: column}
+    )
+
+
+def _weights(recipe: Recipe) -> WorkflowNode:
+    """Return the nodes of the row weights, under the name by which the loss knows them."""
+    assert recipe.weight is not None
+    nodes = [recipe.weight]
+    policy = recipe.features[recipe.weight].null
+    if isinstance(policy, float):
+        nodes = nodes >> _filled(policy)
+    return nodes >> nvt.ops.Rename(name=ROW_WEIGHT)
+
+
+def _tags(feature: Feature) -> list[Tags]:
+    """Return the tags by which models find their inputs."""
+    tag = _ID_TAGS[feature.role] if feature.id else _ROLE_TAGS[feature.role]
+    return [tag, Tags.CATEGORICAL] if feature.encoded and feature.input else [tag]
+
+
+def _tagged(recipe: Recipe, numbers: Mapping[str, NumberFact], column: str) -> WorkflowNode | None:
+    """Return the nodes of a number, ending in the tags that the model is built by."""
+    feature = recipe.features[column]
+    if not feature.input:
+        return None
+    fact = numbers[column]
+    normalize = nvt.ops.Normalize(out_dtype=np.float32)
+    normalize.means, normalize.stds = {column: fact.mean}, {column: fact.std}
+    nodes = [column] >> _filled(fact.fill) >> normalize
+    if feature.indicator:
+        nodes = nodes + ([column] >> IsMissing())
+    return nodes >> nvt.ops.AddTags(_tags(feature))
+
+
+def _filled(value: float) -> nvt.ops.FillMissing:
+    """Fill gaps with a float32.
+
+    For any other number pandas makes the column float64, so that the last digits of its values
+    would depend on whether a gap stands in the same block.
+    """
+    return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
+
+
+def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that are numbers for a tower."""
+    return [c for c in columns if recipe.features[c].is_input_number]

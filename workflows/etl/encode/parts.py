@@ -1,0 +1,181 @@
+"""One part file: rows in, codes and numbers out, by whoever does it and however often."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import nvtabular as nvt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from merlin.schema import Schema
+from pyarrow import feather
+
+from workflows.etl import codes
+from workflows.etl.encode import graph, ops
+from workflows.etl.encode.ops import Codes, Lookup
+from workflows.ground.statistics import NumberFact
+from workflows.ground.vocabulary import NULL
+from workflows.recipe import Recipe
+
+#: Rows of a row group.
+GROUP = 1 << 17
+#: A column of more codes than this is written without a dictionary, which would be nearly as large
+#: as the column and take half of the time to write.
+_DICTIONARY = 1 << 14
+
+
+@dataclass
+class Shares:
+    """Cells of a column: how many, how many of an unseen value, how many without one."""
+
+    cells: int = 0
+    unseen: int = 0
+    null: int = 0
+
+    def add(self, other: Shares) -> None:
+        """Count others too."""
+        self.cells += other.cells
+        self.unseen += other.unseen
+        self.null += other.null
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the rows of a table become model inputs: all that a worker needs beside the rows.
+
+    Attributes:
+        recipe: what columns are.
+        columns: those of the frame.
+        numbers: column → how it is standardised.
+        sizes: column → size and unseen codes of its vocabulary.
+        arrays: `codes of` and `rows of` a column → what stands for its codes; or a file of them.
+        on_gpu: hand frames over as cuDF.
+    """
+
+    recipe: Recipe
+    columns: list[str]
+    numbers: dict[str, NumberFact]
+    sizes: dict[str, tuple[int, int]]
+    arrays: Mapping[str, Codes] | Path
+    on_gpu: bool
+
+    @cached_property
+    def workflow(self) -> nvt.Workflow:
+        """The NVTabular workflow."""
+        arrays = dict(np.load(self.arrays)) if isinstance(self.arrays, Path) else self.arrays
+        lookups = {c: Lookup(arrays[f"codes of {c}"], *size) for c, size in self.sizes.items()}
+        rows = {c: arrays[f"rows of {c}"] for c in self.columns if f"rows of {c}" in arrays}
+        return graph.encoding(self.recipe, lookups, self.numbers, self.columns, rows=rows)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What comes out, in the recipe's order, which the workflow does not keep."""
+        found = self.workflow.output_schema
+        own = [n for c in self.columns if c != self.recipe.time for n in (c, f"{c}_missing")]
+        first = [name for name in own if name in found.column_names]
+        rest = [name for name in found.column_names if name not in first]
+        return Schema([found[name] for name in (*first, *rest)])
+
+    def is_of(self, columns: list[str], arrays: Mapping[str, Codes]) -> bool:
+        """Say whether it is the plan for such columns, and for these very arrays."""
+        mine = self.arrays
+        return (
+            columns == self.columns
+            and not isinstance(mine, Path)
+            and mine.keys() == arrays.keys()
+            and all(mine[name] is array for name, array in arrays.items())
+        )
+
+    def with_dictionary(self, schema: pa.Schema) -> list[str]:
+        """Return those columns of a file that a dictionary makes smaller, as parquet calls them."""
+        of = self.recipe.history.inputs if self.recipe.history else {}
+        found = []
+        for column in schema:
+            size, _ = self.sizes.get(of.get(column.name, column.name), (0, 0))
+            is_own = column.name in self.columns or column.name in of
+            if is_own and column.name != self.recipe.time and size <= _DICTIONARY:
+                found.append(leaf(column))
+        return found
+
+    def lent(self, folder: Path) -> Plan:
+        """Return the plan for another process, its arrays in a file."""
+        assert not isinstance(self.arrays, Path)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+            np.savez(file, **self.arrays)
+        return replace(self, arrays=Path(file.name))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part to write.
+
+    Attributes:
+        plan: how.
+        rows: `ops.numbered` columns, and history columns that are encoded; or a file of them.
+        path: the path of the part.
+        aside: folder to write it in before it is renamed.
+        block: rows to encode at a time.
+    """
+
+    plan: Plan
+    rows: pa.Table | Path
+    path: Path
+    aside: Path
+    block: int
+
+    def lent(self) -> Job:
+        """Return the job for another process, its rows in a file."""
+        with tempfile.NamedTemporaryFile(dir=self.aside, suffix=".arrow", delete=False) as file:
+            feather.write_feather(self.rows, file, compression="uncompressed")
+        return replace(self, rows=Path(file.name))
+
+    def write(self) -> dict[str, Shares]:
+        """Encode the rows and put the file in place; to do it twice does no harm."""
+        rows = feather.read_table(self.rows) if isinstance(self.rows, Path) else self.rows
+        workflow, raw = self.plan.workflow, rows.select(self.plan.columns)
+        # NVTabular cannot transform a frame without rows: lend an empty part one
+        blocks = [raw[block] for block in codes.blocks(len(raw), self.block)] or [_zeros(raw)]
+        made = [
+            ops.table(workflow.transform(ops.frame(block, on_gpu=self.plan.on_gpu)))
+            for block in blocks
+        ]
+        table = pa.concat_tables(made).slice(0, len(raw)).select(self.plan.schema.column_names)
+        for name in rows.column_names[len(self.plan.columns) :]:
+            table = table.append_column(name, rows[name])
+        with tempfile.TemporaryDirectory(dir=self.aside) as aside:
+            file = Path(aside) / self.path.name
+            # Arrow ends a page where a chunk ends, and chunks depend on the block
+            pq.write_table(
+                table.combine_chunks(),
+                file,
+                row_group_size=GROUP,
+                use_dictionary=self.plan.with_dictionary(table.schema),
+                use_compliant_nested_type=True,
+            )
+            file.replace(self.path)
+        return {c: _shares(table[c], 2 + buckets) for c, (_, buckets) in self.plan.sizes.items()}
+
+
+def leaf(column: pa.Field) -> str:
+    """Return what parquet calls the cells of a column, its lists written by the standard."""
+    return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
+
+
+def _zeros(raw: pa.Table) -> pa.Table:
+    """Return one row of such a table."""
+    zeros: dict[str, object] = {f.name: [] if pa.types.is_list(f.type) else 0 for f in raw.schema}
+    return pa.Table.from_pylist([zeros], raw.schema)
+
+
+def _shares(column: pa.ChunkedArray, first: int) -> Shares:
+    found = Shares()
+    for chunk in column.chunks:
+        of = (chunk.flatten() if pa.types.is_list(chunk.type) else chunk).to_numpy()
+        null = int((of == NULL).sum())
+        found.add(Shares(len(of), int((of < first).sum()) - null, null))
+    return found

@@ -1,0 +1,350 @@
+"""Raw splits and tables → codes and numbers in parts of a fixed size, the schema beside them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from merlin.schema import ColumnSchema, Schema, Tags
+
+from workflows.etl import codes
+from workflows.etl.encode import graph, ops
+from workflows.etl.encode.graph import Fitted
+from workflows.etl.encode.ops import Codes, Lookup
+from workflows.etl.encode.parts import GROUP, Job, Plan, Shares, leaf
+from workflows.etl.memory import Memory
+from workflows.etl.shape import split
+from workflows.etl.shape.history import Happened, Histories, Latest, Past
+from workflows.etl.shape.seen import Seen
+from workflows.etl.shape.tables import Table
+from workflows.etl.threads import of_each
+from workflows.etl.workers import Workers
+from workflows.ground.device import Device
+from workflows.ground.pair_hash import pair_hash
+from workflows.ground.vocabulary import FIRST_OOV
+from workflows.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+
+#: Rows of a part file, whoever writes it: the bytes must not depend on him.
+PART = 1 << 18
+#: Folder of the table of what is known of each user after his last event.
+LATEST = "latest"
+#: Rows of a block at least, however short memory is, and how often its cells are there.
+_LEAST, _COPIES = 1 << 13, 6
+
+
+def write(
+    recipe: Recipe,
+    fitted: Fitted,
+    parts: dict[split.Part, pa.Table],
+    users: Table,
+    items: Table,
+    device: Device,
+    folder: Path,
+    *,
+    workers: Workers,
+    memory: Memory,
+    happened: dict[split.Part, Happened] | None = None,
+    seen: Seen | None = None,
+) -> dict[str, dict[str, Shares]]:
+    """Encode and write the splits and the tables.
+
+    Args:
+        recipe: what the columns are.
+        fitted: vocabularies and statistics.
+        parts: train, valid, test → raw rows in order of time.
+        users: the user table.
+        items: the item table.
+        device: chosen for this process.
+        folder: the folder of the stage.
+        workers: who encodes.
+        memory: what may be taken.
+        happened: part → the kind of each row, where `history.events` tells kinds apart; only
+            rows of the target are written.
+        seen: what users saw without that it counts; None where nothing asks for it.
+
+    Returns:
+        Split or table → column → what became of its cells.
+    """
+    found: dict[str, dict[str, Shares]] = {}
+    tables = {"users": users, "items": items}
+    for name in (*tables, *split.PARTS):
+        (folder / name).mkdir()
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".aside-") as aside,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        readable = [
+            beside.submit(_write_readable, table.frame, folder / name)
+            for name, table in tables.items()
+        ]
+        writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
+        jobs = writer.jobs(parts, users, items, happened or {}, seen)
+        for name, shares in writer.done(jobs):
+            for column, of in shares.items():
+                found.setdefault(name, {}).setdefault(column, Shares()).add(of)
+        for written in readable:
+            written.result()
+    return found
+
+
+def _write_readable(frame: pa.Table, folder: Path) -> None:
+    """Write a table as people read it, and as the raw towers take it."""
+    readable = pa.table({column: codes.plain(frame[column]) for column in frame.column_names})
+    repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
+    pq.write_table(
+        readable,
+        folder / "raw.parquet",
+        use_dictionary=repeated,
+        use_compliant_nested_type=True,
+    )
+    log.info("%s: %s rows", folder.name, f"{len(frame):,}")
+
+
+class _Writer:
+    """Makes jobs of tables one after the other, so that few of them are in memory."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fitted: Fitted,
+        device: Device,
+        folder: Path,
+        aside: Path,
+        memory: Memory,
+        workers: Workers,
+    ) -> None:
+        self._recipe = recipe
+        self._fitted = fitted
+        self._on_gpu = device.kind == "gpu"
+        self._folder = folder
+        self._aside = aside
+        self._workers = workers
+        self._schemas: dict[str, Schema] = {}
+        self._known: dict[str, list[tuple[pa.Array, Lookup]]] = defaultdict(list)
+        self._places: dict[str, list[tuple[pa.Array, Codes]]] = defaultdict(list)
+        self._plans: list[Plan] = []
+        row = 4 * len(recipe.features) * workers.number
+        if recipe.history:
+            row += 4 * recipe.history.max_len * len(recipe.history.inputs)
+        self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
+
+    def done(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, Shares]]]:
+        """Have jobs done, and yield of each its table and what it counted."""
+        waiting: deque[Job] = deque()
+
+        def issued() -> Iterator[Job]:
+            for job in jobs:
+                waiting.append(job.lent() if self._workers.are_elsewhere else job)
+                yield waiting[-1]
+
+        for shares in self._workers.map(Job.write, issued()):
+            job = waiting.popleft()
+            if isinstance(job.rows, Path):
+                job.rows.unlink()
+            yield job.path.parent.name, shares
+
+    def jobs(
+        self,
+        parts: dict[split.Part, pa.Table],
+        users: Table,
+        items: Table,
+        happened: dict[split.Part, Happened],
+        seen: Seen | None,
+    ) -> Iterator[Job]:
+        """Yield the work of all tables."""
+        user, item = self._recipe.user_id, self._recipe.item_id
+        ids = {user: users.ids(user), item: items.ids(item)}
+        # they are short, and the splits' jobs are long: nobody waits at the end
+        # the unknown user, the last row, has the code of an id that was never seen
+        yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
+        yield from self._of("items", items.frame)
+        strangers = _strangers(parts, user, ids[user])
+        if seen:
+            seen.write(ids[user], strangers, ids[item], self._folder)
+        pasts: list[Past] = []
+        for part in split.PARTS:
+            rows = {
+                key: self._rows(key, parts[part], of, strangers if key == user else None)
+                for key, of in ids.items()
+            }
+            table, of, histories = parts[part], happened.get(part), None
+            if self._recipe.history:
+                pasts.append(self._past(table, rows[user], rows[item], of))
+                histories = Histories.of(pasts, self._recipe.history)
+                if of:
+                    table = table.filter(pa.array(of.targets))
+                    histories = histories.only(of.targets)
+            yield from self._of(part, table, rows, histories)
+        if self._recipe.offers:
+            self._write_latest(pasts, ids[user], strangers)
+
+    def _of(
+        self,
+        name: str,
+        table: pa.Table,
+        rows: Mapping[str, Codes] | None = None,
+        histories: Histories | None = None,
+        unknown: Mapping[str, int] | None = None,
+    ) -> Iterator[Job]:
+        """Yield the parts of one table, and write its schema."""
+        folder = self._folder / name
+        plan = self._plan(table, rows or {}, unknown or {})
+        self._write_schema(plan.schema, histories, folder)
+        if self._workers.are_elsewhere:
+            plan = plan.lent(self._aside)
+        for number, part in enumerate(list(codes.blocks(len(table), PART)) or [slice(0, 0)]):
+            raw = ops.numbered(table.select(plan.columns)[part])
+            for column, lists in (histories.lists(part, self._block) if histories else {}).items():
+                raw = raw.append_column(column, lists)
+            path = folder / f"part-{number}.parquet"
+            yield Job(plan, raw, path, self._aside, self._block)
+
+    def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
+        """Write a table's schema; that of train is that of valid and test, and takes a while."""
+        schema = encoded + _history_schema(self._recipe, encoded, histories)
+        same = next((name for name, known in self._schemas.items() if known == schema), None)
+        if same:
+            shutil.copy(self._folder / same / graph.SCHEMA, folder)
+        else:
+            graph.write_schema(schema, folder)
+        self._schemas[folder.name] = schema
+
+    def _plan(self, table: pa.Table, rows: Mapping[str, Codes], unknown: Mapping[str, int]) -> Plan:
+        features = self._recipe.features
+        columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
+        arrays = {f"rows of {column}": places for column, places in rows.items()}
+        lookups = of_each(
+            [column for column in columns if features[column].encoded],
+            lambda column: self._lookup(column, codes.flat(table[column]).dictionary),
+        )
+        for column, lookup in lookups.items():
+            arrays[f"codes of {column}"] = lookup.codes
+            if column in unknown:
+                for_null = np.int32(unknown[column])
+                arrays[f"codes of {column}"] = np.append(lookup.codes[:-1], for_null)
+        sizes = {column: (lookup.size, lookup.oov_buckets) for column, lookup in lookups.items()}
+        for known in self._plans:
+            if known.is_of(columns, arrays):
+                return known
+        numbers = self._fitted.numbers
+        self._plans.append(Plan(self._recipe, columns, numbers, sizes, arrays, self._on_gpu))
+        return self._plans[-1]
+
+    def _rows(
+        self, key: str, table: pa.Table, of: pa.StringArray, strangers: pa.StringArray | None
+    ) -> Codes:
+        """Return the rows that stand for the distinct ids of a column; the splits share them."""
+        texts = codes.one(table[key]).dictionary
+        return _once(self._places[key], texts, lambda: _rows(texts, of, strangers))
+
+    def _lookup(self, column: str, texts: pa.StringArray) -> Lookup:
+        """Return what stands for the texts of a column; parts of one table share them."""
+        vocabulary = self._fitted.vocabularies[column]
+        return _once(self._known[column], texts, lambda: Lookup.of(vocabulary, texts))
+
+    def _write_latest(
+        self, pasts: list[Past], known: pa.StringArray, strangers: pa.StringArray
+    ) -> None:
+        """Write the id and the lists of each user of any part."""
+        recipe, folder = self._recipe, self._folder / LATEST
+        assert recipe.history is not None
+        latest = Latest.of(pasts, recipe.history)
+        # a user is his row of the table, and -1, -2, … the first, the second stranger
+        ids = pa.concat_arrays([known, strangers])
+        rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
+        folder.mkdir()
+        schema = self._schemas["train"].select_by_name(list(recipe.history.inputs))
+        graph.write_schema(schema, folder)
+        for number, part in enumerate(list(codes.blocks(len(rows), PART)) or [slice(0, 0)]):
+            table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
+            path = folder / f"part-{number}.parquet"
+            pq.write_table(table, path, row_group_size=GROUP)
+
+    def _past(
+        self, table: pa.Table, user_rows: Codes, item_rows: Codes, happened: Happened | None
+    ) -> Past:
+        recipe = self._recipe
+        assert recipe.history is not None
+        encoded = {}
+        for column in recipe.history.columns:
+            lookup = self._lookup(column, codes.flat(table[column]).dictionary)
+            encoded[column] = lookup.codes[codes.numbers(table[column])]
+        users = user_rows[codes.numbers(table[recipe.user_id])]
+        if recipe.time:
+            times = table[recipe.time].to_numpy()
+        else:
+            items = item_rows[codes.numbers(table[recipe.item_id])]
+            times = pair_hash(users, items, seed=recipe.history.seed)
+        return Past(users, times, encoded, happened.kinds if happened else None)
+
+
+def _once(
+    found: list[tuple[pa.StringArray, Made]], texts: pa.StringArray, make: Callable[[], Made]
+) -> Made:
+    """Return what was found for the same texts before, or else make it and remember it."""
+    for known, made in found:
+        if known.equals(texts):
+            return made
+    found.append((texts, make()))
+    return found[-1][1]
+
+
+def _strangers(
+    parts: dict[split.Part, pa.Table], key: str, known: pa.StringArray
+) -> pa.StringArray:
+    """Return the users of valid and test that are in no table, in order of appearance."""
+    found = [pa.array([], pa.string())]
+    for part in ("valid", "test"):
+        column = codes.one(parts[part][key])
+        if len(column):
+            ids = column.dictionary.take(pc.unique(column.indices))
+            found.append(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
+    return pc.unique(pa.chunked_array(found))
+
+
+def _rows(ids: pa.StringArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Codes:
+    """Return the row of a table for each distinct id, and -1 for null.
+
+    Args:
+        ids: distinct.
+        of: the table's ids.
+        strangers: ids that are in no table; they are numbered -1, -2, …, so that each stays one
+            person.
+    """
+    rows = pc.index_in(ids, value_set=of)
+    if strangers is not None:
+        number = pc.index_in(ids, value_set=strangers)
+        rows = pc.coalesce(rows, pc.subtract(pa.scalar(-1, pa.int32()), number))
+    return np.append(rows.fill_null(-1).to_numpy(), np.int32(-1))
+
+
+def _history_schema(recipe: Recipe, schema: Schema, histories: Histories | None) -> Schema:
+    """Describe the history columns: lists that share the domain, and so the table, of a column."""
+    if recipe.history is None or histories is None:
+        return Schema()
+    return Schema(
+        [
+            ColumnSchema(
+                name,
+                tags=[Tags.CATEGORICAL, Tags.USER, Tags.SEQUENCE],
+                properties=schema[column].properties,
+                dtype=np.int32,
+                dims=(None, (0, recipe.history.max_len)),
+            )
+            for name, column in recipe.history.inputs.items()
+        ]
+    )

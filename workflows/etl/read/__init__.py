@@ -1,0 +1,1 @@
+"""Raw files of any format in, canonical tables out."""

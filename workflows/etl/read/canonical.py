@@ -1,0 +1,65 @@
+"""Give booleans and whole floats of a file one spelling, whatever the format of the file.
+
+The rules are in workflows/raw/spelling.py. They decide for a whole column of a file, so they
+are applied after the last batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.ground.errors import DataError
+from workflows.raw import spelling
+from workflows.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def settled(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
+    """Return the rows of a file with its ids and categories in canonical spelling.
+
+    Args:
+        recipe: what each column is.
+        path: the file, for messages.
+        table: all its rows, text as codes.
+
+    Raises:
+        DataError: a whole number is written as a float and too long to be exact.
+    """
+    for number, name in enumerate(table.column_names):
+        feature = recipe.features.get(name)
+        if feature is None or not feature.encoded:
+            continue
+        column = _settled(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
+        if column is not None:
+            table = table.set_column(number, name, pa.chunked_array([column]))
+    return table
+
+
+def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
+    """Return a column with another spelling; None where it keeps its own."""
+    if not codes.holds_text(column.type):
+        return None
+    texts = codes.flat(column).dictionary
+    canonical = spelling.settled(texts, fractions=not is_id)
+    if canonical is None:
+        return None
+    inexact = spelling.inexact(texts)
+    if inexact is not None:
+        raise DataError(
+            f"{where}: {inexact!r} is a float, whose digits are not exact from {spelling.EXACT:,} "
+            "on, so an id may have become another. Write the column as integers or as text."
+        )
+    changed = pc.index(pc.not_equal(texts, canonical), True).as_py()
+    pair = (of[changed].as_py() for of in (texts, canonical))
+    log.info("%s: %r is read as %r, and the other values likewise", where, *pair)
+    array = codes.one(column)
+    if pa.types.is_list(array.type):
+        values = codes.mapped(array.flatten(), lambda _: pa.chunked_array([canonical]))
+        return codes.listed(pc.list_value_length(array), codes.one(values))
+    return codes.one(codes.mapped(array, lambda _: pa.chunked_array([canonical])))

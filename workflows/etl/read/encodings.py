@@ -1,0 +1,70 @@
+"""Errors of text that is not in the encoding that the recipe names."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+from pathlib import Path
+
+from workflows.etl.read.streams import is_utf8, opened
+from workflows.ground.errors import DataError
+
+#: Bytes that are read at a time.
+_STEP = 1 << 20
+
+
+def undecodable(path: Path, encoding: str) -> DataError:
+    """Return the error that names the first line of a file that is no text in an encoding."""
+    decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
+    with opened(path) as stream:
+        while data := stream.read(_STEP):
+            try:
+                decoder.decode(data)
+            except UnicodeError as error:
+                if not isinstance(error, UnicodeDecodeError):
+                    return DataError(
+                        f"{path} is no {name_of(encoding)}: {error}. Correct the source's "
+                        "`encoding:`, or convert the file."
+                    )
+                line += error.object[: error.start].count(b"\n")
+                bad = error.object[error.start : error.start + 1]
+                break
+            line += data.count(b"\n")
+    if not bad:
+        return DataError(
+            f"{path}, line {line}: the file ends within a character of {name_of(encoding)}, so it "
+            "is cut off, or in another encoding. Fetch it again, or set the source's `encoding:`."
+        )
+    remedy = (
+        "Set the source's `encoding:` to what it is, such as latin-1 or cp1252"
+        if encoding == "utf-8"
+        else "Correct the source's `encoding:`"
+    )
+    return DataError(
+        f"{path}, line {line}: the byte {bad!r} is no {name_of(encoding)}. {remedy}, or convert "
+        "the file."
+    )
+
+
+def doubts(path: Path, encoding: str, head: bytes) -> list[str]:
+    """Return what speaks against the encoding that the recipe names, in how a file begins."""
+    if head.isascii() or is_utf8(encoding):
+        return []
+    with contextlib.suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        return [
+            f"{path}: the source's `encoding:` is {encoding}, and the file begins as UTF-8. If its "
+            "letters come out wrong, leave `encoding:` out."
+        ]
+    if codecs.lookup(encoding).name == "iso8859-1" and any(0x7F < byte < 0xA0 for byte in head):
+        return [
+            f"{path}: the source's `encoding:` is {encoding}, in which the file has control "
+            "characters where cp1252 has quotes, dashes and the euro. Set it to cp1252 if that is "
+            "what they are."
+        ]
+    return []
+
+
+def name_of(encoding: str) -> str:
+    """Return what an encoding is called in messages."""
+    return "UTF-8" if encoding == "utf-8" else encoding

@@ -1,0 +1,236 @@
+"""A table that is read piece by piece: its text grows together into codes (codes.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.etl.threads import of_each
+from workflows.ground.errors import DataError
+
+#: Texts that wait to be merged: at least so many, and at most so many times those merged already.
+_WAITING, _TIMES = 1 << 20, 4
+#: Integers are numbered through a table of their range where that is as small as this, or as so
+#: many times their number: a hash table takes ten times as long.
+_RANGE, _PER_ROW = 1 << 20, 4
+
+
+class Growing:
+    """A table that comes in pieces, each with distinct texts of its own.
+
+    Args:
+        where: names the table, for messages.
+        texts: columns that are text, though integers may come; they are written as text at the end.
+    """
+
+    def __init__(self, where: str, texts: Collection[str] = ()) -> None:
+        self._where = where
+        self._texts = texts
+        self._columns: dict[str, _Column] = {}
+        self.rows = 0
+
+    def add(self, piece: pa.Table) -> None:
+        """Append rows.
+
+        Raises:
+            DataError: a column has too much distinct text.
+        """
+        for name in piece.column_names:
+            if name not in self._columns:
+                is_text = name in self._texts
+                self._columns[name] = _column(piece[name].type, is_text=is_text)
+            try:
+                self._columns[name].add(piece[name])
+            except pa.ArrowCapacityError:
+                raise self._too_long(name) from None
+        self.rows += len(piece)
+
+    @property
+    def width(self) -> float:
+        """Bytes of a row so far, the texts themselves left out."""
+        return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
+
+    def table(self) -> pa.Table:
+        """Return all rows, each column one array, and forget them.
+
+        Raises:
+            DataError: a column has too much distinct text.
+        """
+        columns, self._columns = self._columns, {}
+        return pa.table(of_each(columns, lambda name: self._array(name, columns.pop(name))))
+
+    def _array(self, name: str, column: _Column) -> pa.Array:
+        try:
+            return column.array()
+        except pa.ArrowCapacityError:
+            raise self._too_long(name) from None
+
+    def _too_long(self, name: str) -> DataError:
+        return DataError(
+            f"{self._where}, column {name!r} has more than 2 GiB of distinct text, or more than "
+            "2^31 values of lists. Leave it out of the features, or read fewer files."
+        )
+
+
+def _column(kind: pa.DataType, *, is_text: bool) -> _Column:
+    if is_text and pa.types.is_integer(kind):
+        return _Integers()
+    if pa.types.is_dictionary(kind):
+        return _Texts()
+    if pa.types.is_list(kind) and pa.types.is_dictionary(kind.value_type):
+        return _Lists()
+    return _Others()
+
+
+class _Others:
+    """Pieces of a column of numbers."""
+
+    def __init__(self) -> None:
+        self._pieces: list[pa.Array] = []
+        self.nbytes = 0
+
+    def add(self, piece: pa.ChunkedArray) -> None:
+        self._pieces += piece.chunks
+        self.nbytes += piece.nbytes
+
+    def array(self) -> pa.Array:
+        return self._pieces[0] if len(self._pieces) == 1 else pa.concat_arrays(self._pieces)
+
+
+class _Texts:
+    """Pieces of a text column.
+
+    Arrow has no table of texts that grows, so pieces wait until there are many of them: then each
+    text is looked at a small number of times, however many pieces there are.
+    """
+
+    def __init__(self) -> None:
+        self._known: pa.Array = None
+        self._codes: list[pa.Array] = []
+        self._waiting: list[pa.DictionaryArray] = []
+        self._texts = 0
+        self.nbytes = 0
+
+    def add(self, piece: pa.ChunkedArray) -> None:
+        for array in piece.chunks:
+            self._waiting.append(array)
+            self._texts += len(array.dictionary)
+            self.nbytes += array.indices.nbytes
+        if self._texts > max(_WAITING, _TIMES * len(self._known or ())):
+            self._merge()
+
+    def _merge(self) -> None:
+        """Give what waits the codes of all texts known so far, in order of appearance."""
+        first = []
+        if self._known is not None:
+            none = pa.array([], pa.int32())
+            first = [pa.DictionaryArray.from_arrays(none, self._known)]
+        chunks = pa.chunked_array([*first, *self._waiting]).unify_dictionaries().chunks
+        self._known = chunks[0].dictionary
+        self._codes += [chunk.indices for chunk in chunks[len(first) :]]
+        self._waiting, self._texts = [], 0
+
+    def array(self) -> pa.DictionaryArray:
+        if self._waiting:
+            self._merge()
+        numbers = self._codes[0] if len(self._codes) == 1 else pa.concat_arrays(self._codes)
+        self._codes = []
+        return pa.DictionaryArray.from_arrays(numbers, self._known, safe=False)
+
+
+class _Integers:
+    """Pieces of a text column that was written as integers."""
+
+    def __init__(self) -> None:
+        self._pieces: list[pa.Array] = []
+        self._ends: list[int] = []
+        self.nbytes = 0
+
+    def add(self, piece: pa.ChunkedArray) -> None:
+        limits = np.iinfo(np.int32)
+        for array in piece.chunks:
+            ends = [end for end in pc.min_max(array).as_py().values() if end is not None]
+            if ends and all(limits.min <= end <= limits.max for end in ends):
+                array = array.cast(pa.int32())
+            self._ends += ends
+            self._pieces.append(array)
+            self.nbytes += array.nbytes
+
+    def array(self) -> pa.DictionaryArray:
+        pieces, self._pieces = self._pieces, []
+        rows = sum(map(len, pieces))
+        low, high = (min(self._ends), max(self._ends)) if self._ends else (0, 0)
+        if high - low < min(max(_RANGE, _PER_ROW * rows), np.iinfo(np.int32).max):
+            return _in_range(pieces, low, high)
+        widest = max((piece.type for piece in pieces), key=lambda kind: kind.bit_width)
+        found = pa.chunked_array([piece.cast(widest) for piece in pieces]).combine_chunks()
+        pieces.clear()
+        found = found.dictionary_encode()
+        return _as_texts(found.indices, found.dictionary)
+
+
+def _in_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
+    """Number integers by a table of all from the least to the greatest.
+
+    The pieces fit a processor's cache, so what is made on the way does not go through memory.
+    """
+    met = np.zeros(high - low + 1, bool)
+    for piece in pieces:
+        met[_places(piece.drop_null(), low)] = True
+    ranks = np.cumsum(met, dtype=np.int32)
+    ranks -= 1
+    numbers = np.empty(sum(map(len, pieces)), np.int32)
+    missing = np.zeros(len(numbers), bool) if any(piece.null_count for piece in pieces) else None
+    start = 0
+    for piece in pieces:
+        here = slice(start, start := start + len(piece))
+        if piece.null_count:
+            assert missing is not None
+            missing[here] = piece.is_null().to_numpy(zero_copy_only=False)
+            piece = piece.fill_null(0)
+        # only what stands for a null, and is hidden by the mask, can lie outside
+        np.take(ranks, _places(piece, low), out=numbers[here], mode="clip")
+    known = np.flatnonzero(met).astype(np.uint64 if low > np.iinfo(np.int64).max else np.int64)
+    return _as_texts(pa.array(numbers, mask=missing), pa.array(known + known.dtype.type(low)))
+
+
+def _places(integers: pa.Array, low: int) -> npt.NDArray[np.int64]:
+    """Return by how much integers exceed the least of all."""
+    values = integers.to_numpy()
+    wide = np.uint64 if values.dtype.kind == "u" else np.int64
+    return np.subtract(values, wide(low), dtype=wide).astype(np.int64, copy=False)
+
+
+def _as_texts(numbers: pa.Array, integers: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(numbers, pc.cast(integers, pa.string()), safe=False)
+
+
+class _Lists:
+    """Pieces of a column of lists of text."""
+
+    def __init__(self) -> None:
+        self._lengths: list[pa.Array] = []
+        self._values = _Texts()
+        self._bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes + self._values.nbytes
+
+    def add(self, piece: pa.ChunkedArray) -> None:
+        for array in piece.chunks:
+            self._lengths.append(pc.list_value_length(array))
+            self._bytes += self._lengths[-1].nbytes
+            self._values.add(pa.chunked_array([array.flatten()]))
+
+    def array(self) -> pa.ListArray:
+        return codes.listed(pa.concat_arrays(self._lengths), self._values.array())
+
+
+#: Pieces of a column.
+_Column = _Texts | _Integers | _Lists | _Others

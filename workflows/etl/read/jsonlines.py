@@ -1,0 +1,301 @@
+"""JSON lines: one flat object a line, its values as text, so that no digit of an id is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl.read import files
+from workflows.etl.read.encodings import undecodable
+from workflows.etl.read.streams import Unpacked, opened
+from workflows.ground.errors import DataError
+
+#: So much is read to see which keys there are.
+_HEAD = 1 << 20
+#: A key may be cut by the end of a piece that is searched for it; none is longer.
+_KEY = 1 << 12
+_LISTS = pa.list_(pa.string())
+#: A value that needs no second look: text without a backslash, a number, true, false.
+_SIMPLE = r'^("[^"\\]*"|[^"\[{].*)$'
+_HALF = re.compile("[\ud800-\udfff]")
+
+Object = dict[str, msgspec.Raw]
+
+
+class JsonLines:
+    """A file with a JSON object a line, perhaps packed.
+
+    A key that a line does not have is a cell without a value, as null is. The first value of a key
+    says whether its column is one of lists.
+
+    Args:
+        path: the path of the file.
+        encoding: the encoding of its text.
+        nulls: texts that stand for no value.
+        block: bytes that are read at a time; no line may be longer.
+        wanted: keys that are looked for in the whole file where its beginning does not have them.
+
+    Attributes:
+        path: the path of the file.
+        names: the names of its columns, as far as they are known.
+        lists: names of the columns of lists.
+        about: how many rows there may be, by the lines that the file begins with; of a packed file
+            at least so many.
+        is_bare: whether the file has no row.
+        notes: sentences on what looks wrong: none.
+
+    Raises:
+        DataError: the file is missing, no JSON lines, or in another encoding.
+    """
+
+    def __init__(
+        self, path: Path, *, encoding: str, nulls: Sequence[str], block: int, wanted: Sequence[str]
+    ) -> None:
+        self.path = path
+        self._encoding = encoding
+        self._nulls = pa.array(list(nulls), pa.string())
+        self._block = block
+        self.notes: list[str] = []
+        head = self._head()
+        self.is_bare = not head
+        self.about = head.count(b"\n") * path.stat().st_size // max(1, len(head))
+        try:
+            found = self._first_values(head)
+        except UnicodeError:
+            raise undecodable(path, encoding) from None
+        self.lists = frozenset(name for name, value in found.items() if value.startswith(b"["))
+        missing = [name for name in wanted if name not in found]
+        self.names = [*found, *self._later(missing)]
+
+    def _stream(self) -> Unpacked:
+        return Unpacked(self.path, self._encoding)
+
+    def _head(self) -> bytes:
+        """Return the first lines, whole ones if there are any, after a look at what they are."""
+        with files.reading(self.path, "jsonl"):
+            with opened(self.path) as raw:
+                files.refuse_other(self.path, "jsonl", raw.read(_HEAD), self._encoding)
+            with self._stream() as stream:
+                try:
+                    head = stream.read(_HEAD)
+                    while head and not head.strip():
+                        head = stream.read(_HEAD)
+                except UnicodeError:
+                    raise undecodable(self.path, self._encoding) from None
+        head = head.removeprefix(b"\xef\xbb\xbf")
+        if head.lstrip().startswith(b"["):
+            raise DataError(
+                f"{self.path} is one JSON array, not JSON lines. Write one object a line, such as "
+                "with `jq -c '.[]'`."
+            )
+        cut = head.rfind(b"\n")
+        return head if len(head) < _HEAD or cut < 0 else head[: cut + 1]
+
+    def _first_values(self, head: bytes) -> dict[str, bytes]:
+        """Return the keys of some lines, each with its first value that is not null."""
+        found: dict[str, bytes] = {}
+        for line in _decoded(head, Object, self.path, 0):
+            for name, value in line.items():
+                if found.get(name, b"null") == b"null":
+                    found[name] = bytes(value)
+        return found
+
+    def _later(self, wanted: Sequence[str]) -> list[str]:
+        """Return those of some keys that stand anywhere in the file."""
+        ways = {name: [json.dumps(name, ensure_ascii=a).encode() for a in (True, False)]
+                for name in wanted}  # fmt: skip
+        found: list[str] = []
+        rest = b""
+        with files.reading(self.path, "jsonl"), self._stream() as stream:
+            while len(found) < len(wanted) and (data := stream.read(self._block)):
+                text = rest + data
+                new = [name for name in wanted if any(way in text for way in ways[name])]
+                found += [name for name in new if name not in found]
+                rest = text[-_KEY:]
+        return found
+
+    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """Yield some columns, text or lists of text, in blocks of whole rows.
+
+        Args:
+            columns: which.
+            coded: those columns whose text comes as codes.
+
+        Raises:
+            DataError: a line that is no object, or longer than a block; a nested value; bytes that
+                are no text.
+        """
+        row = _row_type(columns)
+        before = 0
+        with files.reading(self.path, "jsonl"), self._stream() as stream:
+            try:
+                for text in self._blocks(stream):
+                    rows = _decoded(text, row, self.path, before)
+                    made = {}
+                    for at, name in enumerate(columns):
+                        cells = [bytes(getattr(one, f"c{at}")) for one in rows]
+                        column = self._column(name, cells, before)
+                        is_coded = name in coded and name not in self.lists
+                        made[name] = column.dictionary_encode() if is_coded else column
+                    yield pa.table(made)
+                    before += len(rows)
+            except (UnicodeError, pa.ArrowInvalid):
+                raise undecodable(self.path, self._encoding) from None
+
+    def _blocks(self, stream: Unpacked) -> Iterator[bytes]:
+        """Yield the text in pieces of whole lines."""
+        rest = b""
+        while data := stream.read(self._block):
+            cut = data.rfind(b"\n") + 1
+            if len(rest) + (data.find(b"\n") if cut else len(data)) > self._block:
+                raise DataError(
+                    f"{self.path}: a line is longer than {self._block:,} bytes. Write one object a "
+                    "line."
+                )
+            if cut:
+                yield rest + data[:cut]
+                rest = b""
+            rest += data[cut:]
+        if rest.strip():
+            yield rest
+
+    def _column(self, name: str, cells: Sequence[bytes], before: int) -> pa.Array:
+        """Return text, or lists of text where the file's first value is a list.
+
+        Args:
+            name: the name of the column.
+            cells: the values as they stand in the file.
+            before: number of rows of the file before them.
+        """
+        if name in self.lists:
+            return pa.array(
+                [_list(cell, self._place(name, before + at)) for at, cell in enumerate(cells)],
+                _LISTS,
+            )
+        raw = pa.array(cells, pa.binary()).cast(pa.string())
+        texts = pc.if_else(pc.equal(raw, "null"), pa.scalar(None, pa.string()), raw)
+        odd = pc.invert(pc.match_substring_regex(texts, _SIMPLE)).fill_null(False)
+        texts = pc.replace_substring_regex(texts, pattern=r'^"([^"\\]*)"$', replacement=r"\1")
+        if pc.any(odd, min_count=0).as_py():
+            at = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
+            whole = [_scalar(cells[n], self._place(name, before + int(n))) for n in at]
+            texts = pc.replace_with_mask(texts, odd, pa.array(whole, pa.string()))
+        is_null = pc.is_in(texts, value_set=self._nulls)
+        return pc.if_else(is_null, pa.scalar(None, pa.string()), texts)
+
+    def _place(self, name: str, row: int) -> str:
+        return f"{self.path}, column {name!r}, row {row + 1}"
+
+
+def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
+    """Return what a line is decoded as: the wanted values as they stand there."""
+    names = {f"c{at}": name for at, name in enumerate(columns)}
+    null = msgspec.Raw(b"null")
+    fields: list[tuple[str, type, Any]] = [(field, msgspec.Raw, null) for field in names]
+    return msgspec.defstruct("Row", fields, rename=names)
+
+
+def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
+    """Decode lines; where one is no JSON, line by line, to find it.
+
+    Args:
+        text: whole lines.
+        kind: what a line is decoded as.
+        path: the path of the file, for messages.
+        before: number of rows of the file before them.
+    """
+    text = text.removeprefix(b"\xef\xbb\xbf")
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode_lines(text)
+    except msgspec.DecodeError:
+        lines = [line for line in text.split(b"\n") if line.strip()]
+        return [
+            _one(line, decoder, f"{path}, row {before + n + 1}") for n, line in enumerate(lines)
+        ]
+
+
+def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
+    """Decode a line, perhaps with the NaN that Python writes and JSON does not know."""
+    try:
+        return decoder.decode(line)
+    except msgspec.DecodeError as error:
+        said = str(error)
+    try:
+        found = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        found, said = None, str(error)
+    if isinstance(found, dict):
+        halves = (name for name, value in found.items() if _HALF.search(_shown({name: value})))
+        name = next(halves, None)
+        if name is None:
+            pairs = (b"%s:%s" % (_written(name), _written(value)) for name, value in found.items())
+            return decoder.decode(b"{%s}" % b",".join(pairs))
+        said = f"key {name!r}: half of a character, a surrogate"
+    raise DataError(
+        f"{place} is no JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
+        'Expected one object a line, such as {"user": "u1", "item": "i1"}; mend the file.'
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _Digits(str):
+    """A number as it stands in the file."""
+
+
+def _constant(name: str) -> str | None:
+    return None if name == "NaN" else _Digits(f'"{name}"')
+
+
+def _written(value: Any) -> bytes:
+    if isinstance(value, _Digits):
+        return value.encode()
+    if isinstance(value, list):
+        return b"[%s]" % b",".join(map(_written, value))
+    return b"{}" if isinstance(value, dict) else json.dumps(value).encode()
+
+
+def _scalar(cell: bytes, place: str) -> str | None:
+    """Return a value as text.
+
+    Raises:
+        DataError: it is an object or a list, or no text.
+    """
+    if cell.startswith((b"{", b"[")):
+        what = "an object" if cell.startswith(b"{") else "a list"
+        raise DataError(
+            f"{place}: {what}, where a single value is expected: "
+            f"{cell[:80].decode('utf-8', 'replace')}. Write its values as columns of their own, or "
+            "as a list in each row."
+        )
+    if not cell.startswith(b'"'):
+        return None if cell == b"null" else cell.decode()
+    text: str = json.loads(cell)
+    return text
+
+
+def _list(cell: bytes, place: str) -> list[str | None] | None:
+    """Return a list of texts, or null.
+
+    Raises:
+        DataError: it is none, or one of objects or lists.
+    """
+    if cell == b"null":
+        return None
+    if not cell.startswith(b"["):
+        raise DataError(
+            f"{place}: {cell[:80].decode('utf-8', 'replace')} is no list, as those of the rows "
+            "before. Write a list in each row."
+        )
+    return [_scalar(bytes(one), place) for one in msgspec.json.decode(cell, type=list[msgspec.Raw])]

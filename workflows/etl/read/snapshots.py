@@ -1,0 +1,111 @@
+"""Tables with a history → one row an id: the latest row, or the latest value of each property."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.etl.read.times import iso
+from workflows.ground.errors import DataError
+from workflows.recipe.sources import Long
+
+#: Says where a row is, from 0.
+Place = Callable[[int], str]
+
+
+def latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.bool_]:
+    """Say of each row whether it is the latest of its id; one without an id is.
+
+    Args:
+        ids: text [n].
+        times: seconds, or text that is numbers or ISO 8601 [n].
+        place: names a row, for messages.
+
+    Raises:
+        DataError: a time that is missing or no time.
+    """
+    kept = ids.is_null().to_numpy().astype(bool)
+    kept[_last(codes.numbers(ids), _moments(times, place))] = True
+    return kept
+
+
+def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
+    """Return the row of each id with the greatest time; of equal times the last row."""
+    order = np.lexsort((times, ids))  # is stable
+    ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
+    return order[ends]
+
+
+def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
+    """Return numbers that rise with the times."""
+    row = pc.index(times.is_null(), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place(row)}: the time is missing, so that nobody knows which row of its id is the "
+            "latest. Give it one, or remove the row."
+        )
+    if not codes.is_text(times.type):
+        return np.asarray(times.to_numpy())
+    array = codes.one(times)
+    texts = pc.utf8_trim_whitespace(array.dictionary)
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            found = pc.cast(texts if not pa.types.is_timestamp(kind) else iso(texts), kind)
+        except pa.ArrowInvalid:
+            continue
+        if pa.types.is_timestamp(kind):
+            found = pc.cast(found, pa.int64())
+        return np.asarray(found.to_numpy(zero_copy_only=False)[codes.numbers(array)])
+    first = texts[0].as_py()
+    raise DataError(
+        f"{place(0)}: the times, such as {first!r}, are neither all numbers nor all ISO 8601, such "
+        "as 2021-03-04 05:06:07. Mend them, or name another column."
+    )
+
+
+def wide(table: pa.Table, long: Long, properties: Mapping[str, str], place: Place) -> pa.Table:
+    """Return one row an id, in order of their first appearance, and a column a property.
+
+    Args:
+        table: the columns that `long` names, text as codes.
+        long: names the columns of id, property, value and time.
+        properties: column → property; others are left out.
+        place: names a row, for messages.
+
+    Raises:
+        DataError: a row without an id or time; without a time to go by, a property that an id has
+            twice.
+    """
+    row = pc.index(table[long.id].is_null(), True).as_py()
+    if row >= 0:
+        raise DataError(f"{place(row)}: there is no {long.id!r}. Give it one, or remove the row.")
+    ids = codes.one(table[long.id])
+    numbers = codes.numbers(ids)
+    _, first = np.unique(numbers, return_index=True)
+    firsts = np.sort(first)
+    rank = np.full(len(ids.dictionary), -1)
+    rank[numbers[firsts]] = np.arange(len(firsts))
+    names = codes.one(table[long.property])
+    times = _moments(table[long.time], place) if long.time else np.zeros(len(table), np.int8)
+    values = codes.one(table[long.value])
+    made = {long.id: ids.take(pa.array(firsts))}
+    for column, name in properties.items():
+        of = pc.index(names.dictionary, name).as_py()
+        rows = np.flatnonzero(codes.numbers(names) == of)
+        chosen = rows[_last(numbers[rows], times[rows])]
+        if long.time is None and len(chosen) < len(rows):
+            again = np.setdiff1d(rows, chosen)[0]
+            raise DataError(
+                f"{place(int(again))}: {ids[int(again)].as_py()!r} has the property {name!r} more "
+                "than once. Set `time` in the source's `long:`, so that the latest value counts, "
+                "or remove the others."
+            )
+        where = np.full(len(firsts), -1)
+        where[rank[numbers[chosen]]] = chosen
+        made[column] = values.take(pa.array(where, mask=where < 0))
+    return pa.table(made)

@@ -1,0 +1,272 @@
+"""The files of a source: which there are, what format they have, and which columns are read."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from workflows.etl.memory import Memory
+from workflows.etl.read import aliccp, files, partitioned
+from workflows.etl.read.aliccp import Skeleton
+from workflows.etl.read.cells import WEIGHT
+from workflows.etl.read.columnar import ParquetFile
+from workflows.etl.read.dialect import Dialect
+from workflows.etl.read.explode import Exploded
+from workflows.etl.read.file_job import FileJob, RawFile, is_time
+from workflows.etl.read.jsonlines import JsonLines
+from workflows.etl.read.partitioned import Partitioned
+from workflows.etl.read.text import TextFile
+from workflows.ground.errors import DataError
+from workflows.recipe import Feature, Recipe, Source
+from workflows.recipe.text import nearest_name
+
+log = logging.getLogger(__name__)
+
+#: A name of a column that is a date, or a number.
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}.*")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+
+
+class SourceFiles:
+    """The files of one source. All of them are there, and have the same wanted columns.
+
+    Attributes:
+        columns: all columns of the files, by their names in the recipe.
+        files: the files with rows.
+        shared: the files of `common`, which aliccp has.
+    """
+
+    def __init__(self, recipe: Recipe, name: str, folder: Path, block: int) -> None:
+        self._name = name
+        self._source = recipe.sources[name]
+        self._recipe = _with_own_columns(recipe, self._source)
+        self.shared = files.find(name, self._source.common or (), folder)
+        paths = files.find(name, self._source.files, folder)
+        self.files = self._with_rows(self._open(paths, folder, block))
+        named = [self._renamed(file) for file in self.files]
+        self.columns = list(dict.fromkeys(column for names in named for column in names))
+        self._wanted = [
+            self._choose(file, names) for file, names in zip(self.files, named, strict=True)
+        ]
+        self._refuse_unlike()
+
+    @property
+    def _raw_names(self) -> dict[str, str]:
+        """Name in the recipe → name in the files, of those that are renamed."""
+        return {new: old for old, new in self._source.rename.items()}
+
+    def _open(self, paths: Sequence[Path], folder: Path, block: int) -> list[RawFile]:
+        back = self._raw_names
+        named = [back.get(name, name) for name in self._recipe.features]
+        if self._source.format == "aliccp":
+            listed = [back.get(name, name) for name in _lists(self._recipe)]
+            common = aliccp.read_common(self.shared, named, block)
+            return [Skeleton(path, common, listed, block) for path in paths]
+        found: list[RawFile] = []
+        for path in paths:
+            file = _open(path, self._source, block, named)
+            of_path = partitioned.told(path, folder)
+            more = {key: value for key, value in of_path.items() if key not in file.names}
+            found.append(Partitioned(file, more) if more else file)
+        return _agreed(found)
+
+    def _with_rows(self, found: list[RawFile]) -> list[RawFile]:
+        """Pass over files without a row, unless there is no other; take the others' rows apart."""
+        bare = [file for file in found if not isinstance(file, Skeleton) and file.is_bare]
+        if len(bare) == len(found):
+            raise files.without_rows(found[0].path, is_empty=not found[0].names)
+        if bare:
+            log.warning(
+                "source %r: %d of %d files have no rows and are passed over: %s",
+                self._name, len(bare), len(found), ", ".join(str(file.path) for file in bare),
+            )  # fmt: skip
+        kept = [file for file in found if file not in bare]
+        if not self._source.explode:
+            return kept
+        columns = [self._raw_names.get(name, name) for name in self._source.explode]
+        return [
+            Exploded(file, columns, self._source.separator)
+            for file in kept
+            if not isinstance(file, Exploded | Skeleton)
+        ]
+
+    def _renamed(self, file: RawFile) -> list[str]:
+        """Return the names of a file's columns in the recipe."""
+        for name in self._source.rename:
+            if name not in file.names and not self._source.long:
+                raise DataError(
+                    f"{file.path} has no column {name!r}, which the source's `rename:` names"
+                    f"{nearest_name(name, file.names)}. It has: {', '.join(file.names)}."
+                )
+        return [self._source.rename.get(name, name) for name in file.names]
+
+    def _choose(self, file: RawFile, names: Sequence[str]) -> dict[str, str]:
+        """Return the wanted columns of a file, in the recipe's order: name → raw name."""
+        raw = dict(zip(names, file.names, strict=True))
+        own = _own_columns(self._source)
+        chosen = {
+            name: raw[name]
+            for name in self._recipe.features
+            if name in raw and (not self._source.long or name in own)
+        }
+        for name in _lists(self._recipe):
+            weights = raw.get(name + WEIGHT, raw.get(name, "") + WEIGHT)
+            if name in chosen and weights in file.lists:
+                chosen.setdefault(name + WEIGHT, weights)
+        for name in chosen:
+            if names.count(name) > 1:
+                raise DataError(
+                    f"{file.path} has more than one column {name!r}, `rename:` applied. Rename one "
+                    "of them."
+                )
+        if not chosen:
+            raise _of_nothing(file.path, names)
+        for name in own:
+            if name not in chosen:
+                raise DataError(
+                    f"{file.path} has no column {name!r}, which the source's `latest:` or `long:` "
+                    f"names{nearest_name(name, names)}. It has: {', '.join(names)}."
+                )
+        self._refuse_lists(file, chosen)
+        if file is self.files[0]:
+            self._refuse_data_for_names(file, chosen)
+        return chosen
+
+    def _refuse_lists(self, file: RawFile, chosen: dict[str, str]) -> None:
+        """Refuse lists in a column that has one value a row."""
+        for name, raw in chosen.items():
+            feature = self._recipe.features.get(name)
+            if feature is None or raw not in file.lists or isinstance(file, Skeleton):
+                continue
+            if feature.kind not in ("categories", "weights"):
+                raise DataError(
+                    f"{file.path}, column {name!r} holds lists, and the recipe takes it for single "
+                    "values. If each value is an event of its own, list the column in the source's "
+                    f"`explode:`; if a list describes one thing, set features.{name}.kind to "
+                    "categories."
+                )
+
+    def _refuse_data_for_names(self, file: RawFile, chosen: dict[str, str]) -> None:
+        """Refuse a first row that was taken for the names, and is visibly data."""
+        inside: object = file
+        while isinstance(inside, Partitioned | Exploded):
+            inside = inside.file
+        if isinstance(inside, TextFile) and inside.has_header:
+            self._refuse_data_in(inside, chosen)
+
+    def _refuse_data_in(self, file: TextFile, chosen: dict[str, str]) -> None:
+        if any(file.names == [str(n + first) for n in range(len(file.names))] for first in (0, 1)):
+            return  # columns that are numbered, as pandas does where they have no names
+        chosen = {name: raw for name, raw in chosen.items() if raw in file.names}
+        echoes = file.echoes([raw for name, raw in chosen.items() if name != raw])
+        for name, raw in chosen.items():
+            feature = self._recipe.features.get(name)
+            is_key = feature is not None and (feature.id or feature.role == "time")
+            is_number = _NUMBER.fullmatch(raw)
+            if _DATE.fullmatch(raw) or raw in echoes or (is_key and is_number):
+                raise DataError(
+                    f"{file.path}: the first row is taken for the names of the columns, and looks "
+                    f"like data: {', '.join(file.names)[:120]}. ({raw!r} is {name!r}.) It would be "
+                    "lost as a row. List the names of all columns, in their order, in the "
+                    "source's `columns:`, and leave `rename:` out."
+                )
+
+    def _refuse_unlike(self) -> None:
+        """Refuse files of which one has a column that another has not."""
+        every = dict.fromkeys(column for wanted in self._wanted for column in wanted)
+        for file, wanted in zip(self.files, self._wanted, strict=True):
+            for column in every:
+                if column not in wanted:
+                    raise DataError(
+                        f"{file.path} has no column {column!r}, which another file of the same "
+                        "source has. Make their headers alike, or list fewer `files:`."
+                    )
+
+    def jobs(self, memory: Memory) -> list[FileJob]:
+        """Return the work of reading the files, if they look as if they will fit.
+
+        Raises:
+            DataError: they will not.
+        """
+        jobs = [
+            FileJob(self._recipe, file, wanted, memory, self._source.nulls)
+            for file, wanted in zip(self.files, self._wanted, strict=True)
+        ]
+        width = sum(8 if self._is_wide(name) else 4 for name in self._wanted[0])
+        memory.refuse(f"source {self._name!r}", sum(file.about for file in self.files), width)
+        return jobs
+
+    def _is_wide(self, name: str) -> bool:
+        return is_time(self._recipe, name) or name in self._recipe.compared
+
+
+def _open(
+    path: Path, source: Source, block: int, named: Sequence[str]
+) -> TextFile | ParquetFile | JsonLines:
+    """Open a file; `named` are the columns that the recipe names, as the files call them."""
+    kind = files.kind(path, source)
+    if kind == "parquet":
+        if source.told:
+            raise DataError(
+                f"{path} is parquet, which says itself how its cells are written: "
+                f"`{source.told[0]}` is for csv and tsv. Take it out of the source."
+            )
+        return ParquetFile(path, block=block)
+    if kind == "jsonl":
+        return JsonLines(
+            path, encoding=source.encoding, nulls=("", *source.nulls), block=block, wanted=named
+        )
+    return TextFile(path, Dialect.of(source, kind), block=block)
+
+
+def _of_nothing(path: Path, names: Sequence[str]) -> DataError:
+    """Return the error that says that a file has no column that the recipe names."""
+    found = [text for text in ("::", ";", "\t", "|", ",") if len(names) < 2 and text in names[0]]
+    guess = f" It looks as if {found[0]!r} stands between two cells." if found else ""
+    return DataError(
+        f"{path} has none of the columns that the recipe names; it has: {', '.join(names)}. If "
+        "these are names, set the source's `rename:`, or its `delimiter:` or `format:`. If they "
+        "are the cells of a first row, there is no row of names: list the columns in the source's "
+        f"`columns:`, so that no row is lost.{guess}"
+    )
+
+
+def _agreed(found: list[RawFile]) -> list[RawFile]:
+    """Return files of which those of JSON lines have the columns and lists of each other."""
+    objects = [file for file in found if isinstance(file, JsonLines)]
+    names = list(dict.fromkeys(name for file in objects for name in file.names))
+    for file in objects:
+        if file.names:
+            file.names = names
+        file.lists = frozenset().union(*(other.lists for other in objects))
+    return found
+
+
+def _own_columns(source: Source) -> list[str]:
+    """Return the columns that `latest` or `long` of a source names."""
+    if source.latest:
+        return [source.latest.id, source.latest.time]
+    if source.long:
+        long = source.long
+        return [n for n in (long.id, long.property, long.value, long.time) if n]
+    return []
+
+
+def _with_own_columns(recipe: Recipe, source: Source) -> Recipe:
+    """Return the recipe with features for the columns that only `latest` or `long` reads."""
+    text = Feature(role="context", kind="label")
+    own = {n: text for n in _own_columns(source) if n not in recipe.features or n in _texts(source)}
+    return msgspec.structs.replace(recipe, features={**recipe.features, **own})
+
+
+def _texts(source: Source) -> tuple[str, ...]:
+    """Return the columns that are read as text even if a feature has the same name."""
+    return (source.long.property, source.long.value) if source.long else ()
+
+
+def _lists(recipe: Recipe) -> list[str]:
+    return [name for name, feature in recipe.features.items() if feature.kind == "categories"]

@@ -1,0 +1,378 @@
+"""The times of one column of one file → seconds since the epoch, UTC.
+
+A typed column says itself what it is, and so does ISO 8601. A number is what the recipe's `unit` or
+`format` says; where it says nothing, seconds, as long as they give dates that a log can have.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.etl.read import time_formats
+from workflows.ground.errors import DataError
+from workflows.raw.values import Place, bad_cell, first_bad, parsed, plain
+from workflows.recipe import Feature
+
+log = logging.getLogger(__name__)
+
+#: A number as text, a whole number as text; ISO 8601 text that ends in a zone.
+_NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
+_WHOLE = r"^[-+]?\d+$"
+_ZONE = r"\d:\d\d.*(Z|[-+]\d\d(:?\d\d)?)$"
+_SCIENTIFIC = r"[eE]\+?\d"
+#: A float32 holds whole numbers below this; so many texts show how numbers are written.
+_EXACT, _FEW = 2**24, 1_000
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_DAY = 86_400
+#: The day that spreadsheets number 0, so that 25569 is 1970-01-01.
+_EXCEL = 25_569
+#: The years 1 to 9999 in seconds since the epoch, as far as dates can be written.
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+#: No log is older than 1990, nor is it of a year that comes so many years after this one.
+_OLDEST, _AHEAD = 631_152_000, 5
+#: What a cell should hold, for messages.
+_ISO = "ISO 8601, such as 2021-03-04 05:06:07"
+_ISO_ZONE = "ISO 8601 with a zone, such as 2021-03-04T05:06:07Z"
+
+
+class Times:
+    """Reads the times of one column, batch by batch, and knows how they are written.
+
+    Args:
+        feature: what the recipe says of them.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self._feature = feature
+        self._written: pa.DataType | None = None
+        self._first: int | None = None
+        self._guessed = _Guessed()
+        self._is_told = False
+
+    def seconds(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return int64 seconds of the next rows.
+
+        Raises:
+            DataError: a cell that is no such time.
+        """
+        is_guess = False
+        if codes.is_text(column.type):
+            text = plain(column, place)
+            self._note_how_written(text, place)
+            is_guess = self._written == pa.int64()
+            if not pa.types.is_dictionary(column.type):
+                found = self._of_text(text, place)
+            else:
+                try:  # each distinct text once; where one is no time, each cell, to find its row
+                    found = codes.each(column, lambda texts: self._of_text(texts, place))
+                except DataError:
+                    found = self._of_text(text, place)
+        else:
+            column = plain(column, place)
+            if pa.types.is_string(column.type):
+                return self.seconds(column, place)
+            is_guess = not pa.types.is_temporal(column.type)
+            found = self._of_others(column, place)
+        if is_guess and self._feature.unit is None and self._feature.format is None:
+            self._guessed.add(found)
+        return found
+
+    def refuse_implausible(self, place: Place) -> None:
+        """Refuse numbers without a unit of which most are no dates of a log.
+
+        Args:
+            place: the place of the whole column.
+        """
+        self._guessed.refuse(place)
+
+    def _note_how_written(self, text: pa.ChunkedArray, place: Place) -> None:
+        """Remember how the first time of the file is written, and where it stands."""
+        if self._written is None and text.null_count < len(text):
+            row = pc.index(pc.is_valid(text), True).as_py()
+            self._first = place.before + row
+            first = pc.utf8_trim_whitespace(text.slice(row, 1))
+            if pc.all(pc.match_substring_regex(first, _NUMBER)).as_py():
+                self._written = pa.int64()
+            else:
+                zoned = pc.any(pc.match_substring_regex(iso(first), _ZONE)).as_py()
+                self._written = pa.timestamp("us", "UTC" if zoned else None)
+
+    def _of_text(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        if self._written is None:
+            return pa.chunked_array([pa.nulls(len(text), pa.int64())])
+        text = pc.utf8_trim_whitespace(text)
+        form = self._feature.format
+        if form == "excel":
+            return self._of_serial_days(parsed(text, pa.float64(), place), place)
+        if form is not None:
+            return _formatted(text, form, place)
+        if pa.types.is_timestamp(self._written):
+            return self._of_moments(self._parsed_iso(text, place), text, place)
+        return self._of_numbers(text, place)
+
+    def _parsed_iso(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        assert self._written is not None
+        try:
+            return pc.cast(iso(text), self._written, safe=False)
+        except pa.ArrowInvalid:
+            row, _ = first_bad(iso(text), self._written)
+        told = _ISO if self._written.tz is None else _ISO_ZONE
+        is_first = place.before + row == self._first
+        expected = f"Expected {told}{'' if is_first else ', as in the first row'}."
+        value = text[row].as_py()
+        like = time_formats.likely(value)
+        if is_first and like:
+            forms = " or to ".join(repr(form) for form in like)
+            expected += f" Set features.{place.column}.format to {forms} if that is what it means."
+        elif is_first:
+            expected += (
+                f" Set features.{place.column}.format where times are written in another way, such "
+                "as '%m/%d/%Y %H:%M'."
+            )
+        raise bad_cell(place, row, value, f"is no {self._written}.", expected)
+
+    def _of_others(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return seconds of a column that has no text."""
+        kind, form = column.type, self._feature.format
+        if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_boolean(kind):
+            moments = (
+                column if pa.types.is_timestamp(kind) else parsed(column, pa.timestamp("s"), place)
+            )
+            return self._of_moments(moments, column, place)
+        if form == "excel":
+            return self._of_serial_days(parsed(column, pa.float64(), place), place)
+        if form is not None:
+            whole = pc.cast(parsed(column, pa.int64(), place), pa.string())
+            return _formatted(whole, form, place)
+        return self._of_numbers(column, place)
+
+    def _of_moments(
+        self, moments: pa.ChunkedArray, raw: pa.ChunkedArray, place: Place
+    ) -> pa.ChunkedArray:
+        per_second = _PER_SECOND[moments.type.unit]
+        seconds = _floor_divide(pc.cast(moments, pa.int64()), per_second)
+        return _within_calendar(seconds, raw, place)
+
+    def _of_numbers(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        unit = self._feature.unit or "s"
+        if not self._is_told:
+            self._is_told = _tell_of_rounded(column, place)
+        if unit == "order":
+            return _whole(column, place)
+        if unit == "d":
+            days = parsed(column, pa.float64(), place)
+            seconds = parsed(pc.floor(pc.multiply(plain(days, place), _DAY)), pa.int64(), place)
+        else:
+            seconds = _number_of_seconds(column, _PER_SECOND[unit], place)
+        return _within_calendar(seconds, column, place)
+
+    def _of_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return seconds of a spreadsheet's days, which are exact to about a second."""
+        since = pc.multiply(pc.subtract(plain(days, place), float(_EXCEL)), float(_DAY))
+        return _within_calendar(parsed(pc.round(since), pa.int64(), place), days, place)
+
+
+class _Guessed:
+    """Numbers that were taken for seconds because nothing said what they are."""
+
+    def __init__(self) -> None:
+        self._all = 0
+        self._odd = 0
+        self._least, self._most = _LAST, _FIRST
+
+    def add(self, seconds: pa.ChunkedArray) -> None:
+        """Count the next ones."""
+        numbers = seconds.drop_null().to_numpy()
+        if not len(numbers):
+            return
+        self._all += len(numbers)
+        self._least = min(self._least, int(numbers.min()))
+        self._most = max(self._most, int(numbers.max()))
+        if not is_plausible(self._least) or not is_plausible(self._most):
+            self._odd += int((are_old(numbers) | are_ahead(numbers)).sum())
+
+    def refuse(self, place: Place) -> None:
+        """Refuse them where most are implausible."""
+        if 2 * self._odd > self._all:
+            first, last = (date(number) for number in (self._least, self._most))
+            raise DataError(
+                f"{place}: the numbers run from {self._least} to {self._most}. As seconds since "
+                f"1970 they would be dates from {first} to {last}, which no log has. "
+                f"{cure(place.column, self._least, self._most)}"
+            )
+
+
+def _tell_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
+    """Warn of numbers that lost digits before they came here; say whether there are any."""
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
+            return False
+        log.warning(
+            "%s is %s, which cannot hold such times exactly: they are rounded, some by minutes. "
+            "Write them as integers, as float64 or as timestamps.",
+            *(place, column.type),
+        )
+        return True
+    if not pa.types.is_string(column.type):
+        return False
+    short = column.filter(pc.match_substring_regex(column, _SCIENTIFIC).fill_null(False))
+    cut = [text for text in short.slice(0, _FEW).to_pylist() if _is_cut(text)]
+    if cut:
+        log.warning(
+            "%s has times in scientific notation with fewer digits than the number has, such as "
+            "%r: the others are gone, so that many times may have become one. Write the column "
+            "again, as whole numbers.",
+            *(place, cut[0]),
+        )
+    return bool(cut)
+
+
+def _is_cut(text: str) -> bool:
+    """Say whether a number in scientific notation has fewer digits than without it."""
+    digits, _, exponent = text.strip().lower().partition("e")
+    return len(digits.partition(".")[2]) < int(exponent)
+
+
+def is_plausible(seconds: float) -> bool:
+    """Say whether a log may have such a date: since 1990, and no more than some years ahead."""
+    return bool(_OLDEST <= seconds < _newest())
+
+
+def are_old(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which dates are older than any log, bool [n]."""
+    return seconds < _OLDEST
+
+
+def are_ahead(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which dates lie further ahead than any of a log, bool [n]."""
+    return seconds >= _newest()
+
+
+def _newest() -> int:
+    """Return the first second that lies too far ahead."""
+    year = dt.datetime.now(dt.timezone.utc).year + _AHEAD
+    return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
+
+
+def date(seconds: int) -> str:
+    """Return the day of a time, such as 2020-09-13."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def cure(column: str, *numbers: float) -> str:
+    """Say what the recipe should say of numbers that are no plausible seconds.
+
+    Args:
+        column: the column of the times.
+        numbers: some of them.
+    """
+    for form in time_formats.OF_DIGITS:
+        if all(time_formats.fits(number, form) for number in numbers):
+            name = "yyyymmdd" if form == "%Y%m%d" else repr(form)
+            return (
+                f"They look like dates written {form}: set features.{column}.format to {name}. "
+                + _ELSE.format(column=column)
+            )
+    if all(is_plausible((number - _EXCEL) * _DAY) for number in numbers):
+        return (
+            f"They look like the days of a spreadsheet: set features.{column}.format to excel. "
+            + _ELSE.format(column=column)
+        )
+    for unit, per in (*_PER_SECOND.items(), ("d", 1 / _DAY)):
+        if all(is_plausible(number / per) for number in numbers):
+            return f"Set features.{column}.unit to {unit}. " + _ELSE.format(column=column)
+    return (
+        f"Set features.{column}.unit or features.{column}.format to what they are. "
+        + _ELSE.format(column=column)
+    )
+
+
+_ELSE = (
+    "If they only order the events, set features.{column}.unit to order; if they are such seconds "
+    "indeed, to s."
+)
+
+
+def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write the zone `UTC` as ISO 8601 does, and a second's fraction with at most six digits."""
+    text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
+    return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
+
+
+def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
+    """Return seconds of times that are written in a form of their own."""
+    pattern = time_formats.NAMED.get(form, form)
+    if form in time_formats.NAMED:  # a column of numbers with gaps is written as 20200913.0
+        text = pc.replace_substring_regex(text, pattern=r"\.0*$", replacement="")
+    found = time_formats.seconds(text, pattern)
+    bad = pc.index(pc.and_(pc.is_null(found), pc.is_valid(text)), True).as_py()
+    if bad >= 0:
+        raise bad_cell(
+            place,
+            bad,
+            text[bad].as_py(),
+            "is no such time.",
+            f"Expected {time_formats.example(pattern)!r} or another time in the form {form!r} of "
+            f"features.{place.column}.format.",
+        )
+    return found
+
+
+def _whole(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return numbers that only order events; they may not be rounded."""
+    if not pa.types.is_string(column.type):
+        numbers = plain(parsed(column, pa.float64(), place), place)
+        row = pc.index(pc.not_equal(pc.floor(numbers), numbers), True).as_py()
+        if row >= 0:
+            raise bad_cell(
+                place, row, numbers[row].as_py(), "is no whole number, as `unit: order` needs."
+            )
+    return parsed(column, pa.int64(), place)
+
+
+def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
+    """Divide and round down; whole numbers as such, so that no digit of theirs is lost."""
+    if pa.types.is_string(column.type):
+        is_whole = pc.match_substring_regex(column, _WHOLE)
+        if not pc.all(is_whole, min_count=0).as_py():
+            none = pa.scalar(None, pa.string())
+            whole, others = pc.if_else(is_whole, column, none), pc.if_else(is_whole, none, column)
+            number = parsed(others, pa.float64(), place)
+            return pc.coalesce(
+                _number_of_seconds(whole, per_second, place),
+                _number_of_seconds(number, per_second, place),
+            )
+    if pa.types.is_integer(column.type) or pa.types.is_string(column.type):
+        return _floor_divide(parsed(column, pa.int64(), place), per_second)
+    number = plain(parsed(column, pa.float64(), place), place)
+    return parsed(pc.floor(pc.divide(number, per_second)), pa.int64(), place)
+
+
+def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
+    """Divide int64, rounding down: Arrow rounds towards 0."""
+    if by == 1:
+        return column
+    towards_0 = pc.divide(column, by)
+    is_above = pc.less(pc.subtract(column, pc.multiply(towards_0, by)), 0)
+    return pc.subtract(towards_0, pc.cast(is_above, pa.int64()))
+
+
+def _within_calendar(
+    seconds: pa.ChunkedArray, raw: pa.ChunkedArray, place: Place
+) -> pa.ChunkedArray:
+    outside = pc.or_(pc.less(seconds, _FIRST), pc.greater(seconds, _LAST))
+    row = pc.index(outside, True).as_py()
+    if row >= 0:
+        value = raw[row].as_py()
+        raise DataError(
+            f"{place.row(row)}: {value!r} lies outside the years 1 to 9999. "
+            f"{cure(place.column, seconds[row].as_py())} Or mend the cell."
+        )
+    return seconds

@@ -1,0 +1,1 @@
+"""Join, pivot, filter and split the rows, and build histories and tables."""

@@ -1,0 +1,147 @@
+"""New columns, each cell made of one cell of the same row, so that chunks may be of any size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.etl.read.times import iso
+from workflows.ground.errors import DataError
+from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature, Log1p, PathLevel
+
+_DAY = 86_400
+
+
+def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
+    """Return a made column as what its feature is: number or text."""
+    if feature is None:
+        return column
+    if feature.kind == "number":
+        return pc.cast(column, pa.float32())
+    if codes.is_text(column.type):
+        return column
+    return codes.each(column.dictionary_encode(), lambda cells: pc.cast(cells, pa.string()))
+
+
+def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
+    """Return the step's column: int64 for a part of a date, else float64 or text.
+
+    Args:
+        column: seconds since the epoch or ISO 8601 text, numbers, or text.
+        step: what to make; not one that learns.
+        where: names the table, for messages.
+
+    Raises:
+        DataError: a cell of which the column cannot be made.
+    """
+    place = f"{where}, column {step.of!r}"
+    if isinstance(step, Bins):
+        return _binned(column, step)
+    if isinstance(step, Log1p):
+        return _log1p(column, place)
+    if isinstance(step, Clip):
+        return _clipped(column, step)
+    if isinstance(step, PathLevel):
+        return codes.mapped(codes.one(column), lambda paths: _level(paths, step, place))
+    # a log has few distinct days, and never more distinct seconds than rows
+    times = column if codes.is_text(column.type) else column.dictionary_encode()
+    return codes.each(times, lambda distinct: _of_time(distinct, step, place))
+
+
+def _of_time(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
+    if isinstance(step, DatePart):
+        return _date_part(_seconds(column, place), step.part)
+    if isinstance(step, CyclicMonth):
+        month = pc.add(_date_part(_seconds(column, place), "month"), step.offset)
+        angle = pc.multiply(pc.cast(month, pa.float64()), 2 * math.pi / 12)
+        return pc.sin(angle) if step.part == "sin" else pc.cos(angle)
+    raise TypeError(f"{type(step).__name__} learns from the training rows")
+
+
+def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    """Return seconds since the epoch, UTC; text without a zone is UTC."""
+    if not pa.types.is_string(column.type):
+        return pc.cast(column, pa.int64())
+    text = iso(pc.utf8_trim_whitespace(column))
+    for zone in (None, "UTC"):
+        try:
+            moments = pc.cast(text, pa.timestamp("us", zone))
+        except pa.ArrowInvalid as error:
+            problem = str(error).partition("\n")[0]
+        else:
+            return pc.cast(pc.cast(moments, pa.timestamp("s"), safe=False), pa.int64())
+    raise DataError(
+        f"{place} holds a date that is not ISO 8601, such as 2020-09-22 or 2020-09-22T13:45:00Z: "
+        f"{problem}. Mend it, or declare the column as the feature of role time."
+    )
+
+
+def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
+    if part == "epoch_day":
+        days = pc.floor(pc.divide(pc.cast(seconds, pa.float64()), _DAY))
+        return pc.cast(days, pa.int64())
+    moments = pc.cast(seconds, pa.timestamp("s"))
+    ask = {
+        "year": pc.year,
+        "month": pc.month,
+        "day": pc.day,
+        "weekday": pc.day_of_week,
+        "hour": pc.hour,
+    }
+    return ask[part](moments)
+
+
+def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
+    """Count the edges below each number; a float32 edge is what a float32 cell would be."""
+    if pa.types.is_integer(column.type):
+        column = pc.cast(column, pa.float64())
+    edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
+    cells = codes.one(column)
+    places = np.searchsorted(edges, cells.to_numpy(zero_copy_only=False), side="left")
+    places = pa.array(places.astype(np.int32), mask=np.asarray(cells.is_null()))
+    return pa.chunked_array([codes.taken(pa.array(step.labels, pa.string()), places)])
+
+
+def _log1p(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    numbers = pc.cast(column, pa.float64())
+    negative = pc.fill_null(pc.less(numbers, 0), False)
+    n = pc.sum(negative).as_py()
+    if n:
+        row = pc.index(negative, True).as_py()
+        raise DataError(
+            f"{place}: log1p takes numbers from 0 on; {n:,} cells are negative, the first in row "
+            f"{row + 1} with {numbers[row].as_py():g}. Mend them, or raise them to 0 with a step "
+            "of kind clip before."
+        )
+    return pc.log1p(numbers)
+
+
+def _clipped(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
+    numbers = pc.cast(column, pa.float64())
+    for bound, choose in ((step.low, pc.max_element_wise), (step.high, pc.min_element_wise)):
+        if bound is not None:
+            numbers = choose(numbers, pa.scalar(bound), skip_nulls=False)
+    return numbers
+
+
+def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
+    """Return a level of each path; null where the path has none, or an empty one."""
+    levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
+    deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
+    if len(deeper):
+        n = len(deeper)
+        raise DataError(
+            f"{place}: {min(deeper.to_pylist())!r} has more levels than {step.levels}"
+            + (f", and so have {n - 1} more values" if n > 1 else "")
+            + f". Raise `levels` in the recipe's derive step of {step.to!r}, or mend the values."
+        )
+    found = codes.one(levels)
+    places = found.offsets.to_numpy()[:-1] + step.level - 1
+    too_short = pc.list_value_length(found).to_numpy() < step.level
+    level = found.values.take(pa.array(places, mask=too_short))
+    level = pc.if_else(pc.equal(level, ""), pa.scalar(None, pa.string()), level)
+    return pa.chunked_array([level])

@@ -1,0 +1,220 @@
+"""Which rows are kept: masks over a table, and the rules that look at all of a user's rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.etl import codes
+from workflows.etl.counts import Counts
+from workflows.etl.shape.split import Part
+from workflows.raw import spelling
+from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
+from workflows.recipe.filters import OF_ONE_ROW, Stage
+
+_DAY = 86_400
+_COMPARE = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    ">=": pc.greater_equal,
+    ">": pc.greater,
+    "<=": pc.less_equal,
+    "<": pc.less,
+}
+
+
+def met(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each cell whether it meets a condition; a missing cell is null or false.
+
+    Args:
+        condition: what to compare with.
+        column: text, numbers, or seconds since the epoch.
+    """
+    if condition.is_ == "not_null":
+        return pc.is_valid(column)
+    return codes.each(column, lambda cells: _compared(condition, cells))
+
+
+def _compared(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    values = [_seconds(v) if _is_date(v, column) else v for v in condition.values]
+    if pa.types.is_integer(column.type):
+        column = pc.cast(column, pa.float64())
+    # a float32 cell is compared with the float32 that its own text would have become
+    if pa.types.is_string(column.type):
+        values = [spelling.as_in(str(value), column) for value in values]
+    wanted = pa.array(values).cast(column.type, safe=False)
+    if condition.is_ == "in":
+        return pc.is_in(column, value_set=wanted)
+    return _COMPARE[condition.is_](column, wanted[0])
+
+
+def _is_date(value: float | str, column: pa.ChunkedArray) -> bool:
+    return isinstance(value, str) and pa.types.is_integer(column.type)
+
+
+def _seconds(value: float | str) -> float:
+    moment = dt.datetime.fromisoformat(str(value))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
+
+
+def rows(recipe: Recipe, table: pa.Table, counts: Counts, seen: list[pa.Table]) -> pa.Table:
+    """Keep rows by the rules that need no other row, before the split.
+
+    Args:
+        recipe: its rules.
+        table: the rows.
+        counts: the counts of what is dropped.
+        seen: takes the dropped rows that still count as seen.
+    """
+    for rule in recipe.filter:
+        if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
+            if isinstance(rule, Keep) and rule.still_seen:
+                lost = pc.invert(pc.fill_null(met(rule, table[rule.column]), False))
+                names = (recipe.user_id, recipe.item_id, recipe.time)
+                seen.append(table.select([n for n in names if n]).filter(lost))
+            table = _by_itself(recipe, rule, table, counts)
+    return table
+
+
+def parts(
+    recipe: Recipe, tables: dict[Part, pa.Table], counts: Counts, *, stage: Stage
+) -> dict[Part, pa.Table]:
+    """Keep rows of the split parts by the rules of a stage that `rows` leaves.
+
+    No rule lets a row of train depend on a row of valid or test.
+    """
+    for rule in recipe.filter:
+        if rule.stage != stage:
+            continue
+        if isinstance(rule, UsersWith):
+            tables = _users_with(recipe, rule, tables, counts)
+        elif isinstance(rule, TopUsers):
+            tables = _top_users(recipe, rule, tables, counts)
+        elif isinstance(rule, PerDay):
+            tables = {p: _per_day(recipe, rule, t, counts) for p, t in tables.items()}
+        elif stage == "after":
+            tables = {p: _by_itself(recipe, rule, t, counts) for p, t in tables.items()}
+    return tables
+
+
+def _by_itself(
+    recipe: Recipe, rule: Keep | SampleUsers, table: pa.Table, counts: Counts
+) -> pa.Table:
+    if isinstance(rule, Keep):
+        return _kept(table, rule, counts)
+    users = table[recipe.user_id]
+    chosen = sampled(codes.present(users), share=rule.share, seed=rule.seed)
+    cause = f"user outside the sample of {rule.share:g}"
+    return counts.kept(table, _among(users, chosen), cause)
+
+
+def _among(ids: pa.ChunkedArray, chosen: pa.StringArray) -> pa.ChunkedArray:
+    return codes.each(ids, lambda texts: pc.is_in(texts, value_set=chosen))
+
+
+def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
+    cause = f"no {rule.column}" if rule.is_ == "not_null" else f"not {rule}"
+    return counts.kept(table, met(rule, table[rule.column]), cause)
+
+
+def _users_with(
+    recipe: Recipe, rule: UsersWith, tables: dict[Part, pa.Table], counts: Counts
+) -> dict[Part, pa.Table]:
+    kept, known = {}, pa.array([], pa.string())
+    for part, table in tables.items():
+        users = table[recipe.user_id]
+        asked = codes.one(met(rule, table[rule.column]))
+        here = codes.present(codes.one(users).filter(asked))
+        known = pa.concat_arrays([known, here])
+        kept[part] = counts.kept(table, _among(users, known), f"user without {rule}")
+    return kept
+
+
+def _top_users(
+    recipe: Recipe, rule: TopUsers, tables: dict[Part, pa.Table], counts: Counts
+) -> dict[Part, pa.Table]:
+    chosen = most_frequent(tables["train"][recipe.user_id], rule.n)
+    cause = f"not of the {rule.n} users with most rows of train"
+    return {
+        part: counts.kept(table, _among(table[recipe.user_id], chosen), cause)
+        for part, table in tables.items()
+    }
+
+
+def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: Counts) -> pa.Table:
+    assert recipe.time is not None
+    keep = within_day(
+        table[recipe.user_id], table[recipe.item_id], table[recipe.time], n=rule.n, seed=rule.seed
+    )
+    return counts.kept(table, pa.array(keep), f"beyond {rule.n} of a user and day")
+
+
+def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
+    """Return the n most frequent values, ties by value."""
+    array = codes.one(values)
+    table = pa.table({"value": array.dictionary, "n": codes.counts(array)[:-1]})
+    table = table.filter(pc.greater(table["n"], 0))
+    table = table.sort_by([("n", "descending"), ("value", "ascending")])
+    return table["value"].slice(0, n).combine_chunks()
+
+
+def sampled(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
+    """Return about a share of the ids; whether one is among them depends on no other."""
+    hashes = _hashes({"id": ids}, seed)
+    return ids.filter(pa.array(hashes < np.uint64(share * 2**64)))
+
+
+def within_day(
+    users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Choose n rows of each user and day at random, but by what stands in these rows alone.
+
+    Args:
+        users, items: ids, text.
+        times: seconds since the epoch, int64.
+        n: rows to keep of a user and day.
+        seed: the seed of the draw.
+    """
+    hashes = _hashes({"user": users, "item": items, "time": times}, seed)
+    who = codes.numbers(users)
+    days = times.to_numpy() // _DAY
+    order = np.lexsort((hashes, days, who))  # equal rows: the one that stands first
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(who[order]) != 0) | (np.diff(days[order]) != 0)
+    place = np.arange(len(order))
+    rank = place - np.maximum.accumulate(np.where(new, place, 0))
+    keep = np.empty(len(order), bool)
+    keep[order] = rank < n
+    return keep
+
+
+def shuffled(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
+    """Return an order of the rows that looks random and does not depend on how they stand.
+
+    Rows of one user and item follow each other in the order of what else they hold.
+
+    Args:
+        table: text, numbers, or lists, of which the order takes no notice.
+        user, item: the columns of the ids.
+    """
+    keys = _hashes({"user": table[user], "item": table[item]}, 0)
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    tied = order[np.append(same, False) | np.insert(same, 0, False)] if len(order) else order
+    others = [f.name for f in table.schema if not pa.types.is_list(f.type)]
+    few = table.select(others).take(pa.array(tied))
+    more = [_hashes({name: few[name]}, 0) for name in others]
+    order[np.isin(order, tied)] = tied[np.lexsort((*more, keys[tied]))]
+    return order
+
+
+def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
+    """Hash rows, the same on every machine; text is hashed with the seed as the key."""
+    frame = pd.DataFrame({name: codes.one(column).to_pandas() for name, column in columns.items()})
+    key = f"{seed:016d}"[-16:]
+    return pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy()

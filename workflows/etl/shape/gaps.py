@@ -1,0 +1,37 @@
+"""Missing numbers: the recipe says what takes their place, or the data is refused."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import pyarrow.compute as pc
+
+from workflows.etl.read.sources import Raw
+from workflows.ground.errors import DataError
+from workflows.recipe import Keep, Recipe
+
+
+def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
+    """Refuse a missing number without a policy, in a row that is not dropped for want of an id."""
+    table = raw.tables[source]
+    keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]
+    kept = functools.reduce(pc.and_, (pc.is_valid(table[key]) for key in keys))
+    for column in without_policy(recipe, table.column_names):
+        gap = pc.and_(pc.is_null(table[column]), kept)
+        n = pc.sum(gap).as_py()
+        if n:
+            raise DataError(
+                f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
+                f"is missing, here and in {n - 1} more rows, and the recipe has no policy for it. "
+                f"Set features.{column}.null to median, mean or a number (and indicator: true to "
+                "keep the fact)."
+            )
+
+
+def without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that are numbers without a policy, gaps not filtered out."""
+    named = [c for c in columns if c in recipe.features]
+    numbers = [c for c in named if recipe.features[c].is_input_number or c == recipe.weight]
+    asked = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
+    return [c for c in numbers if recipe.features[c].null == "error" and c not in asked]

@@ -1,0 +1,1 @@
+"""What every verb stands on: errors, the device, vocabularies, locks, and safe reading."""

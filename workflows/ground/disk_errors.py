@@ -1,0 +1,96 @@
+"""Errors of the disk while a stage is written: each becomes a StorageError with its remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflows.ground.errors import StorageError, TwoTowerError
+
+#: What to do about an error of the operating system.
+_REMEDIES = {
+    errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
+    errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
+    errno.EACCES: "permission denied: choose a --run that you may write",
+    errno.EPERM: "the operation is not permitted: choose a --run on another file system",
+    errno.EROFS: "the file system is read-only: choose a --run that you may write",
+    errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
+    errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
+    errno.EINVAL: "what stands there is no regular file: remove it, or choose another --run",
+    errno.ELOOP: "it is a link, and links are not followed when writing: remove it",
+    errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.EIO: "the disk reports an error: check it, or choose another --run",
+    errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
+}
+#: Below so many free bytes an error of a library that writes is taken for a full disk.
+_FULL = 1 << 20
+
+
+@contextlib.contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Raise StorageError in the place of an error of the disk, with what to do about it.
+
+    FAISS, TensorFlow, Arrow and zip files report a full disk as errors of their own, which are no
+    OSErrors. So the free space is looked at after any other error.
+
+    Args:
+        root: the folder that the block writes into.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        yield
+    except (TwoTowerError, KeyboardInterrupt, SystemExit):
+        raise
+    except OSError as error:
+        said = error.strerror or str(error)
+        number = error.errno or _reported(error)
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
+        if path.absolute().is_relative_to(root.absolute()):
+            remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
+            what = f"Writing {path} failed; {remedy}."
+        else:
+            what = f"{path} cannot be used: {said}. See that it is there and may be used."
+        raise StorageError(f"{what} Nothing half-written was kept.") from error
+    except Exception as error:
+        number = _reported(error) or (errno.ENOSPC if _is_full(root) else 0)
+        if not number:
+            raise
+        raise StorageError(
+            f"Writing {root} failed; {_REMEDIES[number]}. Nothing half-written was kept."
+        ) from error
+
+
+#: Text in the errors of libraries → the fault of the disk that it reports.
+_REPORTED = {
+    "disk is full": errno.ENOSPC,
+    **{
+        os.strerror(number): number
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    },
+}
+
+
+def _reported(error: Exception) -> int:
+    """Return the fault of the disk that an error, or one that led to it, reports; 0 for none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _REPORTED.values():
+            return cause.errno or 0
+        for text, number in _REPORTED.items():
+            if text in str(cause):
+                return number
+        cause = cause.__cause__ or cause.__context__
+    return 0
+
+
+def _is_full(root: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(root).free < _FULL
+    return False

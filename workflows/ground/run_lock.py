@@ -1,0 +1,62 @@
+"""The lock of a run: no two processes write the same run at once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.core import atomic
+from workflows.ground.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the only lock of a run. It ends with the block, or with the process.
+
+    Args:
+        root: folder of the run; it is made where it is missing.
+
+    Raises:
+        StorageError: another process holds the lock.
+        OSError: the folder or the lock's file cannot be written.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = atomic.open_own(root / ".lock")
+    try:
+        _lock(descriptor, root)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, root: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _busy(root) from None
+    except OSError as error:
+        _lock_by_range(descriptor, root, error)
+
+
+def _lock_by_range(descriptor: int, root: Path, why: OSError) -> None:
+    """Take a POSIX lock, which some network file systems have where they have no flock."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise _busy(root) from None
+    except OSError:
+        log.warning(
+            "The file system of %s has no locks (%s). See to it that no two processes write this "
+            "run at once.",
+            *(root, why.strerror),
+        )
+
+
+def _busy(root: Path) -> StorageError:
+    return StorageError(f"Another process is writing {root}. Wait for it, or choose another --run.")

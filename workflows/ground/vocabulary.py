@@ -1,0 +1,221 @@
+"""External id ↔ code, and the only place that knows which codes are reserved.
+
+Codes index embedding tables. The layout is that of NVTabular's Categorify (23.6 and later):
+
+    0 padding | 1 null | 2 .. 1 + oov_buckets unseen or rare | then values by falling count,
+    ties by value
+
+Values are text, always: '0108775015', '-8200171396217105230' and 'Ж' come back as they were.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from workflows.ground.errors import ArtifactError
+
+PAD = 0
+NULL = 1
+FIRST_OOV = 2
+
+#: Folder of a stage with a vocabulary a column.
+FOLDER = "vocabulary"
+
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The values of one column that have a code of their own.
+
+    Attributes:
+        values: text [n_values], distinct, no nulls; the code of value i is `first_code + i`.
+        counts: how often each value was seen in training, int64 [n_values].
+        oov_buckets: how many codes unseen values share, at least 1.
+        null_count: training cells that were null.
+        oov_count: training cells whose value is too rare to have a code of its own.
+        rare: the values and counts of these, where it was built here; they are not written.
+    """
+
+    values: pa.StringArray
+    counts: npt.NDArray[np.int64]
+    oov_buckets: int = 1
+    null_count: int = 0
+    oov_count: int = 0
+    rare: tuple[pa.StringArray, npt.NDArray[np.int64]] | None = None
+
+    @classmethod
+    def build(
+        cls,
+        values: pa.StringArray,
+        counts: npt.NDArray[np.int64],
+        *,
+        min_count: int = 1,
+        max_values: int | None = None,
+        oov_buckets: int = 1,
+    ) -> Vocabulary:
+        """Order values by falling count, ties by value, and leave out the rare ones.
+
+        Args:
+            values: distinct text [n], at most one null among them.
+            counts: int64 [n], occurrences in the training rows.
+            min_count: values seen less often share the unseen codes.
+            max_values: keep at most this many.
+            oov_buckets: number of unseen codes.
+        """
+        values = values.cast(pa.string())
+        table = pa.table({"value": values, "count": pa.array(counts, pa.int64())})
+        null_count = int(pc.sum(table.filter(pc.is_null(table["value"]))["count"]).as_py() or 0)
+        table = table.filter(pc.is_valid(table["value"]))
+        table = table.sort_by([("count", "descending"), ("value", "ascending")])
+        keep = int(pc.sum(pc.greater_equal(table["count"], min_count)).as_py() or 0)
+        keep = keep if max_values is None else min(keep, max_values)
+        every = table["count"].to_numpy().astype(np.int64)
+        texts = table["value"].combine_chunks()
+        return cls(
+            texts.slice(0, keep),
+            every[:keep],
+            oov_buckets=oov_buckets,
+            null_count=null_count,
+            oov_count=int(every[keep:].sum()),
+            rare=(texts.slice(keep), every[keep:]),
+        )
+
+    def grown_from(self, older: Vocabulary) -> Vocabulary:
+        """Return this vocabulary with the older one's values first, at the codes they had.
+
+        Values of the older one that were not seen now stay, with a count of 0; those that are too
+        rare now stay, too.
+
+        Raises:
+            ArtifactError: the older one has another number of unseen codes, so codes would move.
+        """
+        if older.oov_buckets != self.oov_buckets:
+            raise ArtifactError(
+                f"the earlier vocabulary has {older.oov_buckets} oov_buckets, the recipe asks for "
+                f"{self.oov_buckets}; codes can only be kept with the same number."
+            )
+        new = pc.invert(pc.is_in(self.values, value_set=older.values))
+        counts = pa.array(self.counts, pa.int64())
+        kept = _counted(older.values, self.values, self.counts)
+        again = 0
+        if self.rare:
+            rare = _counted(older.values, *self.rare)
+            kept, again = kept + rare, int(rare.sum())
+        return Vocabulary(
+            pa.concat_arrays([older.values, self.values.filter(new)]),
+            np.concatenate([kept, counts.filter(new).to_numpy()]),
+            oov_buckets=self.oov_buckets,
+            null_count=self.null_count,
+            oov_count=self.oov_count - again,
+        )
+
+    @property
+    def first_code(self) -> int:
+        """The code of the first (most frequent) value."""
+        return FIRST_OOV + self.oov_buckets
+
+    @property
+    def size(self) -> int:
+        """Number of codes, reserved ones included: rows of an embedding table."""
+        return self.first_code + len(self.values)
+
+    def encode(self, values: pa.Array | pa.ChunkedArray) -> Codes:
+        """Return the code of each value, int32 [n]. Nulls get NULL, unseen values an OOV code."""
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        values = values.cast(pa.string())
+        found = pc.index_in(values, value_set=self.values, skip_nulls=True)
+        known = found.is_valid().to_numpy(zero_copy_only=False)
+        codes = found.fill_null(0).to_numpy().astype(np.int32) + np.int32(self.first_code)
+        null = values.is_null().to_numpy(zero_copy_only=False)
+        codes[null] = NULL
+        unseen = ~known & ~null
+        if unseen.any():
+            codes[unseen] = self._oov_codes(values.filter(pa.array(unseen)))
+        return codes
+
+    def _oov_codes(self, values: pa.StringArray) -> Codes:
+        if self.oov_buckets == 1:
+            return np.full(len(values), FIRST_OOV, np.int32)
+        distinct = values.dictionary_encode()
+        # crc32 of the UTF-8 bytes: the same on every machine, process and Python version
+        bucket = [
+            zlib.crc32(v.encode()) % self.oov_buckets for v in distinct.dictionary.to_pylist()
+        ]
+        return (FIRST_OOV + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
+
+    def decode(self, codes: npt.NDArray[np.integer]) -> pa.StringArray:
+        """Return the value of each code; null for reserved codes (they stand for no single value).
+
+        Raises:
+            IndexError: for a code outside the vocabulary.
+        """
+        codes = np.asarray(codes)
+        if len(codes) and (codes.min() < 0 or codes.max() >= self.size):
+            raise IndexError(
+                f"codes run from 0 to {self.size - 1}, got {codes.min()}..{codes.max()}"
+            )
+        reserved = codes < self.first_code
+        index = np.where(reserved, 0, codes - self.first_code)
+        return self.values.take(pa.array(index, mask=reserved))
+
+    def write(self, path: Path) -> None:
+        """Write value, code, count to parquet; the sizes that are not rows go into its metadata."""
+        codes = np.arange(self.first_code, self.size, dtype=np.int32)
+        table = pa.table({"value": self.values, "code": codes, "count": self.counts})
+        facts = {
+            "oov_buckets": self.oov_buckets,
+            "null_count": self.null_count,
+            "oov_count": self.oov_count,
+        }
+        pq.write_table(table.replace_schema_metadata({k: str(v) for k, v in facts.items()}), path)
+
+    @classmethod
+    def read(cls, path: Path) -> Vocabulary:
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: if the file is not such a table.
+        """
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(
+                f"{path} is no vocabulary: {error}. Run `two-tower etl` again."
+            ) from None
+        facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        if table.column_names != ["value", "code", "count"] or "oov_buckets" not in facts:
+            raise ArtifactError(
+                f"{path} is no vocabulary: expected columns value, code, count, got "
+                f"{', '.join(table.column_names)}. Run `two-tower etl` again."
+            )
+        return cls(
+            table["value"].combine_chunks(),
+            table["count"].to_numpy().astype(np.int64),
+            oov_buckets=int(facts["oov_buckets"]),
+            null_count=int(facts["null_count"]),
+            oov_count=int(facts["oov_count"]),
+        )
+
+
+def _counted(
+    texts: pa.StringArray, values: pa.StringArray, counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the count of each text among some values; 0 where it is none of them."""
+    found = pa.array(counts, pa.int64()).take(pc.index_in(texts, value_set=values))
+    return pc.fill_null(found, 0).to_numpy()
+
+
+def read_all(folder: Path) -> dict[str, Vocabulary]:
+    """Return column → vocabulary of a stage."""
+    paths = sorted((folder / FOLDER).glob("*.parquet"))
+    return {path.stem: Vocabulary.read(path) for path in paths}

@@ -1,0 +1,113 @@
+"""The columns of a file for a question: which are wanted, missing or passed over.
+
+Such a file often is the one that training read. It has raw names, and more columns than the towers
+take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+
+from workflows.ground.errors import DataError, counted
+from workflows.recipe import Recipe
+from workflows.recipe.text import nearest, nearest_name
+
+log = logging.getLogger(__name__)
+
+#: A message names at most so many columns.
+_NAMED = 10
+
+
+def chosen(
+    table: pa.Table, recipe: Recipe, key: str, columns: Sequence[str], place: str
+) -> pa.Table:
+    """Return the columns that the recipe knows, by its names; others are passed over and named.
+
+    Args:
+        table: the file's columns.
+        recipe: its sources may `rename` raw columns.
+        key: the id column, which must be there.
+        columns: names that may be there, too.
+        place: the file, for messages.
+
+    Raises:
+        DataError: the id column is missing, or two raw columns have the same new name.
+    """
+    wanted = [key, *columns]
+    table = table.rename_columns(_names(table.column_names, recipe, wanted, place))
+    others = [name for name in table.column_names if name not in wanted]
+    if key not in table.column_names:
+        raise DataError(
+            f"{place}: there is no column {key!r}. {nearest(key, others)}Expected {key!r} and, if "
+            f"you like, {', '.join(columns)}."
+        )
+    if others:
+        absent = [name for name in columns if name not in table.column_names]
+        named = [f"{name!r}{nearest_name(name, absent)}" for name in others[:_NAMED]]
+        log.warning(
+            "%s: %s passed over, which no feature needs: %s%s",
+            place,
+            counted(len(others), "column"),
+            ", ".join(named),
+            ", …" if len(others) > _NAMED else "",
+        )
+    return table.select([name for name in table.column_names if name in wanted])
+
+
+def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
+    """Return column → the raw names that sources rename to it."""
+    found: dict[str, list[str]] = {}
+    for source in recipe.sources.values():
+        for raw, name in source.rename.items():
+            if name in wanted and raw not in wanted and raw not in found.setdefault(name, []):
+                found[name].append(raw)
+    return found
+
+
+def warn_of_missing(
+    given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
+) -> None:
+    """Warn of inputs of a tower that a file does not give.
+
+    Args:
+        given: the file's columns.
+        inputs: the inputs of the tower.
+        recipe: may derive inputs from other columns.
+        place: the file.
+        among: the users or items for whom they are missing.
+    """
+    missing = [name for name in inputs if name not in given]
+    if missing:
+        named = ", ".join(f"{name!r}{derived(name, recipe)}" for name in missing[:_NAMED])
+        more = ", …" if len(missing) > _NAMED else ""
+        log.warning(
+            "%s lacks %s of the tower, so that values are missing for %s: %s%s",
+            *(place, counted(len(missing), "input"), among, named, more),
+        )
+
+
+def derived(name: str, recipe: Recipe) -> str:
+    """Return a remark on the column from which the recipe derives another; empty if it does not."""
+    step = next((step for step in recipe.derive if step.to == name), None)
+    if step is None:
+        return ""
+    return f" (which the recipe derives from {step.of!r}; write it into the file, too)"
+
+
+def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:
+    """Return what the recipe calls the columns of a file."""
+    renamed: dict[str, str] = {}
+    for name, raws in raw_names(recipe, wanted).items():
+        there = [raw for raw in raws if raw in names]
+        if name in names or not there:
+            continue
+        if len(there) > 1:
+            raise DataError(
+                f"{place}: the recipe renames both {there[0]!r} and {there[1]!r} to {name!r}. Keep "
+                "one of these columns."
+            )
+        renamed[there[0]] = name
+    return [renamed.get(name, name) for name in names]

@@ -1,0 +1,280 @@
+"""Cells with lists: lists of parquet, text with a separator, and lists as JSON or Python write.
+
+Blanks around the parts and parts without text are left out. A part never is half of something: a
+cell in brackets is read as a list, or refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import re
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.ground.errors import DataError
+from workflows.raw.values import Place, as_text, bad_cell, plain
+
+#: One value in a list as Python or JSON write it: quoted text, or a number or word without quotes.
+_QUOTED = r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*\""""
+_VALUE = rf"(?:{_QUOTED}|[-+.\w]+)"
+#: Values with commas between, or with blanks as NumPy writes them.
+_LIST = re.compile(
+    rf"[\[({{]\s*(?:{_VALUE}(?:(?:\s*,\s*|\s+){_VALUE})*\s*,?\s*)?[\])}}]", re.DOTALL
+)
+_EACH = re.compile(_VALUE, re.DOTALL)
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
+_WORDS = {"true": "true", "True": "true", "false": "false", "False": "false"}
+_NOTHING = ("null", "None", "nan", "NaN")
+_PAIRS = {"[": "]", "{": "}", "(": ")"}
+#: A cell that begins and ends with brackets, perhaps with blanks around.
+_BRACKETED = r"^\s*(\[(?s:.*)\]|\{(?s:.*)\}|\((?s:.*)\))\s*$"
+
+
+def lists(
+    column: pa.ChunkedArray, separator: str | None, place: Place, *, all_parts: bool = False
+) -> pa.ChunkedArray:
+    """Return lists of text, from lists of anything or from text.
+
+    Args:
+        column: lists, or text.
+        separator: splits text; None where only text in brackets may come.
+        place: for messages.
+        all_parts: keep parts without text, as null: their weights stand in the same places.
+
+    Raises:
+        DataError: a cell that is no list, or a list of something else than values.
+    """
+    kind = column.type
+    if pa.types.is_null(kind):  # a part file may have nulls alone
+        return pc.cast(column, pa.list_(pa.string()))
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+        column = _as_list(column, place)
+    if pa.types.is_list(column.type):
+        array = column.combine_chunks()
+        values = as_text(pa.chunked_array([array.flatten()]), place)
+        made = relisted(array, pc.cast(values, pa.string()).combine_chunks())
+    elif pa.types.is_nested(kind):
+        raise DataError(
+            f"{place} holds {kind}, which cannot be read as list<item: string>. Correct the role "
+            f"or kind of features.{place.column}, or the file."
+        )
+    else:
+        text = pc.cast(as_text(plain(column, place), place), pa.string())
+        made = _cut(text, separator, place)
+    made = _with_nulls(made)
+    return pa.chunked_array([made if all_parts else without_gaps(made)])
+
+
+def are_in_brackets(text: pa.ChunkedArray) -> bool:
+    """Say whether every text begins and ends with brackets, as lists of Python and JSON do."""
+    return bool(pc.all(pc.match_substring_regex(text, _BRACKETED), min_count=0).as_py())
+
+
+def aligned(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray]:
+    """Leave out values that are null, and with each its weight.
+
+    Args:
+        values: lists; a null within them is no value.
+        weights: lists. Where a row has as many as values, nulls among them, they belong to each
+            other by their places; where not, the weights that are null are left out.
+    """
+    if not (values.flatten().null_count or weights.flatten().null_count):
+        return values, weights
+    n, m = (pc.fill_null(pc.list_value_length(one), 0).to_numpy() for one in (values, weights))
+    keep = values.flatten().is_valid().to_numpy(zero_copy_only=False)
+    keep_weights = weights.flatten().is_valid().to_numpy(zero_copy_only=False)
+    same = np.repeat(n == m, m)  # of each weight: is there one a value?
+    keep_weights[same] = keep[np.repeat(n == m, n)]
+    return _kept(values, keep), _kept(weights, keep_weights)
+
+
+def without_gaps(lists: pa.ListArray) -> pa.ListArray:
+    """Leave out the nulls within lists."""
+    values = lists.flatten()
+    if not values.null_count:
+        return lists
+    return _kept(lists, values.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _kept(lists: pa.ListArray, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.ListArray:
+    """Return lists with some of their values, bool [n_values]."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    before = np.concatenate([[0], np.cumsum(keep)])
+    ends = before[np.cumsum(lengths)]
+    gone = lists.is_null().to_numpy(zero_copy_only=False)
+    return _of_ends(ends, gone, lists.flatten().filter(pa.array(keep)))
+
+
+def relisted(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Return lists of the same lengths with other values."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    gone = lists.is_null().to_numpy(zero_copy_only=False)
+    return _of_ends(np.cumsum(lengths), gone, values)
+
+
+def _of_ends(
+    ends: np.ndarray[tuple[int], np.dtype[np.int64]],
+    gone: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    values: pa.Array,
+) -> pa.ListArray:
+    if len(values) > np.iinfo(np.int32).max:
+        raise pa.ArrowCapacityError("more values of lists than int32 can count")
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    mask = np.append(gone, False) if gone.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets, mask=mask), values)
+
+
+def _with_nulls(lists: pa.ListArray) -> pa.ListArray:
+    """Return lists whose parts are trimmed, parts without text being null."""
+    values = lists.flatten()
+    if _may_have_blanks(values):
+        values = pc.utf8_trim_whitespace(values)
+    elif not pc.any(pc.equal(pc.binary_length(values), 0)).as_py():
+        return lists
+    empty = pc.equal(pc.binary_length(values), 0)
+    if pc.any(empty).as_py():
+        values = pc.if_else(empty, pa.scalar(None, pa.string()), values)
+    return relisted(lists, values)
+
+
+def _may_have_blanks(texts: pa.StringArray) -> bool:
+    """Say whether any text may have blanks; all of them are looked through as one."""
+    whole = _bytes_of(texts)
+    return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
+
+
+def _bytes_of(texts: pa.StringArray) -> bytes:
+    """Return the bytes of all texts, or of more."""
+    data = texts.buffers()[2]
+    return data.to_pybytes() if data is not None else b""
+
+
+def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    try:
+        return pc.cast(column, pa.list_(column.type.value_type))
+    except pa.ArrowNotImplementedError:
+        raise DataError(
+            f"{place} holds {column.type}, which cannot be read as list. Correct the role or kind "
+            f"of features.{place.column}, or the file."
+        ) from None
+
+
+# ── text ────────────────────────────────────────────────────────────────────────────────
+
+
+def _cut(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListArray:
+    """Split text at the separator; cells in brackets are read as lists."""
+    found = _bracketed(text)
+    told: dict[int, list[str | None]] = {}
+    for row, cell in zip(found.tolist(), text.take(pa.array(found)).to_pylist(), strict=True):
+        parts = _in_brackets(cell.strip(), separator, place, row)
+        if parts is not None:
+            told[row] = parts
+    if separator is None and len(text) - text.null_count > len(told):
+        rest = text.is_valid().to_numpy()
+        rest[list(told)] = False
+        row = int(np.argmax(rest))
+        raise DataError(
+            f"{place.row(row)}: {text[row].as_py()!r} is text, not a list. Set "
+            f"features.{place.column}.separator (such as '|') to split text."
+        )
+    split = pc.split_pattern(text, pattern=separator or "\0").combine_chunks()
+    if not told:
+        return split
+    parts = split.to_pylist()
+    for row, cells in told.items():
+        parts[row] = cells
+    return pa.array(parts, pa.list_(pa.string()))
+
+
+def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return which texts begin and end with brackets."""
+    whole = [_bytes_of(chunk) for chunk in text.chunks]
+    if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
+        return np.array([], np.int64)
+    hits = pc.fill_null(pc.match_substring_regex(text, _BRACKETED), False)
+    return np.flatnonzero(hits.to_numpy())
+
+
+def _in_brackets(
+    cell: str, separator: str | None, place: Place, row: int
+) -> list[str | None] | None:
+    """Return the values of a list that is written as Python or JSON do; None if it is none.
+
+    Raises:
+        DataError: it holds lists or objects, or would be cut into halves of brackets.
+    """
+    if _LIST.fullmatch(cell) and _PAIRS[cell[0]] == cell[-1]:
+        words = _EACH.findall(cell[1:-1])
+        if cell[0] == "[" or any(word[0] in "'\"" for word in words):
+            with contextlib.suppress(_NoValue):
+                return [_value(word) for word in words]
+    if _is_nested(cell):
+        raise bad_cell(
+            place,
+            row,
+            cell,
+            "holds objects or lists within a list.",
+            "Expected a list of values, such as ['a', 'b']: write the names or the ids alone "
+            "before it is read.",
+        )
+    if separator is None or cell[0] == "(":
+        return None
+    halves = [part for part in cell.split(separator) if _is_half(part)]
+    if halves:
+        raise bad_cell(
+            place,
+            row,
+            cell,
+            f"begins and ends with brackets, but is no list that can be read: cut at the separator "
+            f"{separator!r}, {halves[0].strip()!r} would be a value.",
+            "Expected values in quotes, such as ['a', 'b'], or no brackets.",
+        )
+    return None
+
+
+class _NoValue(Exception):
+    """A word of a list is neither quoted nor a number."""
+
+
+def _value(word: str) -> str | None:
+    """Return what a word of a list stands for.
+
+    Raises:
+        _NoValue: nothing that can be told.
+    """
+    if word in _NOTHING:
+        return None
+    if word in _WORDS:
+        return _WORDS[word]
+    if word[-1] not in "'\"":
+        if _NUMBER.fullmatch(word):
+            return re.sub(r"\.0*$", "", word)
+        raise _NoValue
+    for read in (json.loads, ast.literal_eval) if word[0] == '"' else (ast.literal_eval,):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return str(read(word))
+    raise _NoValue
+
+
+def _is_nested(cell: str) -> bool:
+    """Say whether a text is an object, or a list of something else than single values."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return True
+        if isinstance(found, list | tuple | set):
+            return any(isinstance(value, dict | list | tuple | set) for value in found)
+    return False
+
+
+def _is_half(part: str) -> bool:
+    return any(part.count(left) != part.count(right) for left, right in _PAIRS.items())

@@ -1,0 +1,279 @@
+"""Files of users or items for questions: rows of raw values, with the types of the recipe.
+
+They are the features as the towers take them, after all joins and derived columns. A value becomes
+what etl would have made of it (values.py, list_cells.py, spelling.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from workflows.ground.errors import DataError
+from workflows.raw import columns as raw_columns
+from workflows.raw import list_cells, spelling
+from workflows.raw.quotes import Quotes
+from workflows.raw.values import NUMBERS, TEXTS, Place, as_numbers, as_text, missing, parsed
+from workflows.recipe import Recipe
+
+#: Column → the texts that training met there.
+Known = Callable[[str], pa.StringArray]
+#: The separator of the ids of a history that is written as text.
+BETWEEN = "|"
+_ENDINGS = {".csv": ",", ".tsv": "\t"}
+
+
+def read(
+    path: Path, recipe: Recipe, key: str, columns: Sequence[str], known: Known | None = None
+) -> pa.Table:
+    """Read a file of one row an id.
+
+    Args:
+        path: csv or tsv, perhaps with .gz behind it, or parquet.
+        recipe: what each column is.
+        key: the id column, which must be there.
+        columns: names that may be there, too. Other columns are passed over with a warning.
+        known: the texts of training, whose spelling the given texts get.
+
+    Raises:
+        DataError: no such file; no id column; a cell that is not what the recipe says; an id that
+            is missing or stands there twice.
+    """
+    table = _read(path)
+    if table.num_rows == 0:
+        raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
+    table = raw_columns.chosen(table, recipe, key, columns, str(path))
+    table = with_types(table, recipe, str(path), known)
+    _refuse_bad_ids(table[key], key, path)
+    return table
+
+
+def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
+    """Return raw values with the types that the towers take.
+
+    Args:
+        table: features of the recipe, and inputs of its history.
+        recipe: what each column is.
+        place: where they come from, for messages.
+        known: the texts of training, whose spelling the given texts get.
+
+    Raises:
+        DataError: a cell that is not what the recipe says.
+    """
+    history = recipe.history.inputs if recipe.history else {}
+    nulls = nulls_of(recipe)
+    columns = {}
+    for name in table.column_names:
+        column, at = table[name], Place(place, name)
+        if name in history:
+            columns[name] = list_cells.lists(_present(column), BETWEEN, at)
+            continue
+        feature = recipe.features[name]
+        if feature.kind in ("categories", "weights"):
+            lists = list_cells.lists(_present(column, nulls), feature.separator, at, all_parts=True)
+            columns[name] = lists if feature.kind == "categories" else _numbers(lists, at)
+        elif feature.kind == "number":
+            columns[name] = as_numbers(column, pa.float32(), at, nulls)
+        else:
+            columns[name] = pc.cast(as_text(column, at), pa.string())
+    for name, column in columns.items():
+        if name not in history and recipe.features[name].kind == "categories":
+            weights = recipe.features[name].weights
+            if weights is not None and weights in columns:
+                at = Place(place, weights)
+                columns[name], columns[weights] = _together(column, columns[weights], at)
+            else:
+                columns[name] = pa.chunked_array([list_cells.without_gaps(column.combine_chunks())])
+    return as_trained(pa.table(columns), recipe, known)
+
+
+def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
+    """Return given texts as training reads them: some are missing values, some are spelt otherwise.
+
+    Args:
+        table: text, lists of text, and others, which stay.
+        recipe: its `nulls` stand for no value, unless training met them as values.
+        known: the texts of training.
+    """
+    history = recipe.history.inputs if recipe.history else {}
+    for number, name in enumerate(table.column_names):
+        column, kind = table[name], table[name].type
+        is_label = name in recipe.features and recipe.features[name].kind == "label"
+        if pa.types.is_string(kind):
+            column = _without_nulls(column, name, recipe, None if is_label else known)
+            if known and not is_label:
+                column = pa.chunked_array([_spelt(column.combine_chunks(), name, known)])
+        elif kind == TEXTS and known:
+            lists = column.combine_chunks()
+            values = _spelt(lists.flatten(), history.get(name, name), known)
+            column = pa.chunked_array([list_cells.relisted(lists, values)])
+        table = table.set_column(number, name, column)
+    return table
+
+
+def _spelt(texts: pa.StringArray, name: str, known: Known) -> pa.StringArray:
+    if pc.all(pc.is_null(spelling.other(texts))).as_py():
+        return texts
+    return spelling.like(texts, known(name))
+
+
+def _without_nulls(
+    column: pa.ChunkedArray, name: str, recipe: Recipe, known: Known | None
+) -> pa.ChunkedArray:
+    found = missing(column, nulls_of(recipe))
+    if known is None or found.null_count == missing(column, ()).null_count:
+        return found
+    # the sources may differ in `nulls`: a text that training met as a value is a value
+    is_value = pc.is_in(column, value_set=known(name), skip_nulls=True)
+    return pc.if_else(is_value, column, found)
+
+
+def nulls_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the texts that stand for no value in any source."""
+    return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
+
+
+def read_ids(path: Path, key: str, *, raw: Sequence[str] = ()) -> list[str]:
+    """Return the ids of a file: one a line, or the id column of a csv, tsv or parquet file.
+
+    Raises:
+        DataError: no such file or column.
+    """
+    if _ending(path) in (*_ENDINGS, ".parquet"):
+        table = _read(path)
+        name = next((name for name in (key, *raw) if name in table.column_names), None)
+        if name is None:
+            raise DataError(
+                f"{path}: there is no column {key!r}. It has {', '.join(table.column_names)}."
+            )
+        ids = pc.cast(as_text(table[name], Place(path, name)), pa.string())
+        return missing(ids, ()).drop_null().to_pylist()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _ending(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a file; every cell of text stays text, whatever it looks like."""
+    ending = _ending(path)
+    if ending not in (*_ENDINGS, ".parquet"):
+        raise DataError(
+            f"{path}: expected a file that ends in .csv, .tsv (or these and .gz) or .parquet."
+        )
+    try:
+        if ending == ".parquet":
+            return _without_twins(pq.read_table(path), path)
+        is_packed = path.name.lower().endswith(".gz")
+        with pa.input_stream(str(path), compression="gzip" if is_packed else None) as stream:
+            return _without_twins(_of_text(stream, _ENDINGS[ending], path), path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _of_text(stream: pa.NativeFile, delimiter: str, path: Path) -> pa.Table:
+    data = stream.read()
+    if delimiter == ",":
+        _refuse_open_quotes(data, path)
+    parsing = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if delimiter == "," else False,
+        newlines_in_values=delimiter == ",",
+    )
+    head = pa.csv.open_csv(pa.BufferReader(data), parse_options=parsing).schema.names
+    converting = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(head, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+    )
+    return pa.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
+
+
+def _refuse_open_quotes(data: bytes, path: Path) -> None:
+    """Refuse quotes by which rows would become a part of a cell, as etl does."""
+    quotes = Quotes(b",", b'"')
+    quotes.see(data)
+    quotes.see(b"")
+    if quotes.fault is None and not quotes.is_open:
+        return
+    where = str(path)
+    if quotes.fault is not None:
+        line = data[: quotes.fault].count(b"\n") + 1
+        where += f", line {line}"
+    raise DataError(
+        f"{where}: a quote is not closed, or text stands behind the closing quote of a cell, so "
+        "that rows would be lost. Close the quote, or double it where it is a part of the text."
+    )
+
+
+def _without_twins(table: pa.Table, path: Path) -> pa.Table:
+    """Return a table after checking that no two columns have one name."""
+    again = [name for name, n in Counter(table.column_names).items() if n > 1]
+    if again:
+        raise DataError(f"{path}: {again[0]!r} is the name of several columns. Keep one of them.")
+    return table
+
+
+def _present(column: pa.ChunkedArray, nulls: Sequence[str] = ()) -> pa.ChunkedArray:
+    """Return text without the texts that stand for no value; others as they are."""
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_large_string(column.type):
+        column = pc.cast(column, pa.string())
+    return missing(column, nulls) if pa.types.is_string(column.type) else column
+
+
+def _numbers(lists: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
+    """Return weights, which are finite or missing, from lists of their texts."""
+    numbers = parsed(lists, NUMBERS, at).combine_chunks()
+    flat = numbers.flatten()
+    bad = pc.index(pc.is_inf(flat), True).as_py()
+    if bad >= 0:
+        row = pc.list_parent_indices(numbers)[bad].as_py()
+        raise DataError(f"{at.row(row)}: a weight is infinite, or too large. Mend it.")
+    return pa.chunked_array([numbers])
+
+
+def _together(
+    values: pa.ChunkedArray, weights: pa.ChunkedArray, at: Place
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return values and their weights without the parts that have no text.
+
+    Raises:
+        DataError: a row has another number of weights than of values.
+    """
+    one, other = values.combine_chunks(), weights.combine_chunks()
+    one, other = list_cells.aligned(one, other)
+    n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (one, other))
+    row = pc.index(pc.and_(pc.not_equal(n, m), pc.is_valid(other)), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{at.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
+            "each; mend it, or leave the column out."
+        )
+    return pa.chunked_array([one]), pa.chunked_array([other])
+
+
+def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:
+    if ids.null_count:
+        row = pc.index(pc.is_null(ids), True).as_py()
+        raise DataError(f"{path}, row {row + 1}: there is no {key!r}. Give it one, or remove it.")
+    counts = pc.value_counts(ids)
+    again = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(again):
+        raise DataError(
+            f"{path}: {key} {again[0]['values'].as_py()!r} stands there "
+            f"{again[0]['counts'].as_py()} times. Keep one row of it."
+        )

@@ -1,0 +1,303 @@
+"""The types of raw values: each becomes text, a number, or a missing value.
+
+The same rules hold for files of training, files at serving and questions over HTTP, so they are
+in a module that needs no Merlin, Dask or TensorFlow.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.ground.errors import DataError
+
+#: What a list of categories or a history is.
+TEXTS = pa.list_(pa.string())
+#: What the weights of a list's values are.
+NUMBERS = pa.list_(pa.float32())
+#: Whole numbers below these are exact in a float of so many bits.
+_EXACT = {32: 2**24, 64: 2**53}
+#: A decimal of at most so many digits is exact as a double.
+_DIGITS = 15
+_GREATEST = float(np.finfo(np.float32).max)
+_UUID = 16
+#: Where the hyphens of a UUID stand in its 36 characters.
+_HYPHENS = (8, 13, 18, 23)
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The origin of cells, for messages.
+
+    Attributes:
+        path: their file, or the option or field that gave them.
+        column: name of their column in the recipe.
+        before: number of rows of the file before them.
+    """
+
+    path: Path | str
+    column: str
+    before: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}, column {self.column!r}"
+
+    def row(self, number: int) -> str:
+        """Name a cell by its place, from 0, among these."""
+        return f"{self}, row {self.before + number + 1}"
+
+
+def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return plain text and numbers, whatever types parquet stored them in; NaN becomes null.
+
+    Raises:
+        DataError: bytes that are neither UTF-8 nor UUIDs.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return plain(pc.cast(column, kind.value_type), place)
+    if pa.types.is_large_string(kind):
+        return pc.cast(column, pa.string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _of_bytes(column, place)
+    if pa.types.is_fixed_size_binary(kind):
+        return _of_bytes(column, place)
+    if pa.types.is_decimal(kind):
+        return _of_decimals(column)
+    if pa.types.is_float16(kind):
+        numbers = column.to_numpy().astype(np.float32)
+        column = pa.chunked_array([pa.array(numbers, mask=column.is_null().to_numpy())])
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return column
+
+
+def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return an id, a category or a label as text; integers as such, which are text at the end.
+
+    A whole float is written as an integer, a boolean as `true` or `false`, 16 bytes as a UUID.
+
+    Raises:
+        DataError: a type that is no single value, or a float whose digits are not exact.
+    """
+    column = plain(column, place)
+    if pa.types.is_integer(column.type):
+        return column
+    if pa.types.is_floating(column.type):
+        return _text_of_floats(column, place)
+    return parsed(column, pa.string(), place)
+
+
+def as_numbers(
+    column: pa.ChunkedArray, kind: pa.DataType, place: Place, nulls: Sequence[str] = ()
+) -> pa.ChunkedArray:
+    """Return float32 or float64 from numbers or text, blanks around it left out.
+
+    Args:
+        column: the column of any type.
+        kind: to return.
+        place: for messages.
+        nulls: texts that stand for no value; the empty text always does.
+
+    Raises:
+        DataError: a cell that is no number, or an infinite one.
+    """
+    column = plain(column, place)
+    if pa.types.is_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        try:
+            column = pc.cast(column, kind)
+        except pa.ArrowInvalid:
+            column = parsed(missing(column, nulls), kind, place)
+    return finite(plain(parsed(column, kind, place), place), place)
+
+
+def missing(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
+    """Return text in which the empty text and the recipe's `nulls` are null."""
+    empty = pc.is_in(column, value_set=pa.array(["", *nulls], pa.string()))
+    if not pc.any(empty).as_py():
+        return column
+    return pc.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def parsed(
+    column: pa.ChunkedArray, kind: pa.DataType, place: Place, *, expected: str = ""
+) -> pa.ChunkedArray:
+    """Return a column as another type.
+
+    Args:
+        column: the column of any type.
+        kind: to return.
+        place: for messages.
+        expected: says what cells should be, for messages.
+
+    Raises:
+        DataError: a cell that cannot be read as that, or a column of which none can.
+    """
+    if pa.types.is_string(column.type) and not pa.types.is_string(kind):
+        column = pc.utf8_trim_whitespace(column)
+    try:
+        return _cast(column, kind)
+    except pa.ArrowNotImplementedError:
+        raise DataError(
+            f"{place} holds {column.type}, which cannot be read as {kind}. Correct the role or "
+            f"kind of features.{place.column}, or the file."
+        ) from None
+    except pa.ArrowInvalid:
+        row, value = first_bad(column, kind)
+        raise bad_cell(place, row, value, f"is no {kind}.", expected) from None
+
+
+def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "") -> DataError:
+    """Return the error of one cell.
+
+    Args:
+        place: the place of the column.
+        row: the number of the cell, from 0.
+        value: the value of the cell.
+        what: is wrong with it.
+        expected: says what it should be.
+    """
+    remedy = "Mend it"
+    if isinstance(value, str):
+        remedy += ", or list the text under the source's `nulls` if it stands for no value"
+    words = (f"{place.row(row)}: {value!r}", what, expected, remedy)
+    return DataError(" ".join(word for word in words if word) + ".")
+
+
+def finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return numbers after checking that a float32 can hold them."""
+    row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place.row(row)}: the number is infinite, or too large for a float32. Mend it, or "
+            "leave it out and set a `null` policy."
+        )
+    return column
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast. A number or a time may lose digits, and text must be UTF-8."""
+    loses = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
+    return pc.cast(column, kind, safe=not loses)
+
+
+def first_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
+    """Return the number, from 0, and the value of the first cell that cannot be cast."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            # a slice of lists would be cast with all values of the whole column
+            _cast(column.take(pa.array(np.arange(low, middle))), kind)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low, column[low].as_py()
+
+
+# ── floats and decimals as text ─────────────────────────────────────────────────────────
+
+
+def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Write whole floats as integers: Arrow would write 1e+15."""
+    _refuse_inexact(column, place)
+    text = pc.cast(column, pa.string())
+    whole = pc.equal(pc.floor(column), column)
+    none = pa.scalar(None, column.type)
+    integers = pc.cast(pc.if_else(whole, column, none), pa.int64())
+    return pc.coalesce(pc.cast(integers, pa.string()), text)
+
+
+def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
+    """Refuse floats that are to be text, but are so large that their last digits are lost."""
+    limit = _EXACT[column.type.bit_width]
+    row = pc.index(pc.greater_equal(pc.abs(column), limit), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place.row(row)}: {column[row].as_py()!r} is a {column.type}, whose digits are not "
+            f"exact from {limit:,} on, so an id may have become another. Write the column as "
+            "integers or as text."
+        )
+
+
+def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return decimals as integers, as doubles where those are exact, or else as text."""
+    kind = column.type
+    if kind.scale <= 0:
+        try:
+            return pc.cast(column, pa.int64())
+        except pa.ArrowInvalid:
+            return pc.cast(column, pa.string())
+    if kind.precision <= _DIGITS:
+        return pc.cast(column, pa.float64())
+    if pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py():  # ids, say, with a scale
+        return _of_decimals(pc.cast(column, pa.decimal256(76, 0)))
+    return _with_fractions(column)
+
+
+def _with_fractions(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write decimals as text, without zeros at the end and without an exponent."""
+    texts = [None if one is None else _written(one) for one in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _written(number: decimal.Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+# ── bytes ───────────────────────────────────────────────────────────────────────────────
+
+
+def _of_bytes(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return bytes as text: as UTF-8, or as UUIDs where they are 16 bytes and no readable text."""
+    fixed = pa.types.is_fixed_size_binary(column.type)
+    column = pc.cast(column, pa.binary()) if column.type != pa.binary() else column
+    array = column.combine_chunks()
+    uuids = pc.all(pc.equal(pc.binary_length(array), _UUID)).as_py() and len(array.drop_null())
+    try:
+        text = pc.cast(array, pa.string())
+        if not (fixed and uuids and not _is_readable(text)):
+            return pa.chunked_array([text])
+    except pa.ArrowInvalid:
+        if not uuids:
+            raise _no_text(column, place) from None
+    return pa.chunked_array([uuid_text(array)])
+
+
+def _is_readable(text: pa.StringArray) -> bool:
+    return bool(pc.all(pc.match_substring_regex(text, r"^[[:print:]]*$")).as_py())
+
+
+def uuid_text(array: pa.BinaryArray) -> pa.StringArray:
+    """Return values of 16 bytes as text such as 6ba7b810-9dad-11d1-80b4-00c04fd430c8."""
+    there = array.drop_null()
+    raw = np.frombuffer(b"".join(there.to_pylist()), np.uint8).reshape(-1, _UUID)
+    text: npt.NDArray[np.uint8] = np.full((len(raw), 36), ord("-"), np.uint8)
+    places = [n for n in range(36) if n not in _HYPHENS]
+    text[:, places[0::2]] = _HEX[raw >> 4]
+    text[:, places[1::2]] = _HEX[raw & 15]
+    offsets = np.arange(0, 36 * len(raw) + 1, 36, dtype=np.int32)
+    texts = pa.StringArray.from_buffers(
+        len(raw), pa.py_buffer(offsets.tobytes()), pa.py_buffer(text.tobytes())
+    )
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    return texts.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
+
+
+def _no_text(column: pa.ChunkedArray, place: Place) -> DataError:
+    row, value = first_bad(column, pa.string())
+    return DataError(
+        f"{place.row(row)}: {value!r} are bytes that are no UTF-8 text. Bytes are read as text, or "
+        "as UUIDs if each cell has 16 of them. Write the column as text, such as in hexadecimal "
+        "digits."
+    )

@@ -1,0 +1,90 @@
+"""The recipe that a run was made with: verbs after etl use it unless they are given another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.ground.errors import MissingStage, RecipeError, StaleInput
+from workflows.ground.invocation import DIGEST, FILE, Invocation
+from workflows.recipe import Recipe
+from workflows.stages.store import INPUTS, Manifest, Store
+
+#: Verbs that read an export.
+_OF_EXPORT = ("recommend", "similar-items", "audience", "similar-offers", "serve", "load", "triton")
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """The recipe of a finished stage.
+
+    Attributes:
+        stage: the stage whose manifest holds it.
+        recipe: the recipe, with the settings that the stage was made with.
+        file: path of the recipe's file at that time; None where it is not known.
+    """
+
+    stage: str
+    recipe: Recipe
+    file: Path | None
+
+
+def of_run(store: Store, verb: str) -> RunRecipe | None:
+    """Return the recipe of the newest stage that a verb reads; None if none is there.
+
+    Raises:
+        StaleInput, ArtifactError: that stage cannot be used.
+    """
+    for stage in _newest_first(verb):
+        try:
+            manifest = store.manifest(stage)
+        except MissingStage:
+            continue
+        recipe = store.recipe(stage)
+        try:
+            store.read(stage, recipe, deep=False)
+        except StaleInput:
+            if stage == "index":  # its readers ignore an index of an earlier export
+                continue
+            raise
+        return RunRecipe(stage, recipe, _file(store, manifest))
+    return None
+
+
+def _newest_first(verb: str) -> tuple[str, ...]:
+    if verb in _OF_EXPORT:
+        return ("index", "export", "train", "etl")
+    reads = INPUTS.get(verb, ())
+    earlier = ("train", "etl") if "export" in reads else ()
+    return (*reversed(reads), *earlier)
+
+
+def _file(store: Store, manifest: Manifest) -> Path | None:
+    stored = manifest.options.get(FILE)
+    return (store.root / stored).resolve() if stored else None
+
+
+def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
+    """Refuse to write etl over a run that another recipe file made.
+
+    The same file may have been edited since, and a copy of it is no other recipe.
+
+    Raises:
+        RecipeError: another file made the run; the message names both.
+    """
+    try:
+        manifest = store.manifest("etl")
+    except MissingStage:
+        return
+    before, now = _file(store, manifest), invocation.options(store.root)
+    if before is None or not now or invocation.file is None or before == invocation.file.resolve():
+        return
+    if manifest.options.get(DIGEST) == now[DIGEST]:
+        return
+    name = manifest.recipe.get("name")
+    same = f"also called {name!r}" if name == recipe.name else f"called {recipe.name!r}"
+    raise RecipeError(
+        f"{store.root} was made by the recipe file {before}, and {invocation.file} is another "
+        f"one, {same}. Give it a run of its own: `two-tower etl --recipe {invocation.recipe} --run "
+        f"NAME`; or remove {store.root} first, if that run is not needed any more."
+    )

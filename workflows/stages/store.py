@@ -1,0 +1,376 @@
+"""Stage folders runs/<name>/<stage>/: each is written aside and put in place whole.
+
+A stage folder is either whole or absent. Its manifest.json makes it whole: it holds the recipe and
+its hash, the digests of the inputs, versions, the device and the reason for it, and the size and
+SHA-256 of every file. A reader checks all of this, so that a stale, half-written or damaged stage
+is refused with the command that renews it. The hashes detect damage, not malice: whoever can write
+the folder can write its manifest, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from models.core import atomic
+from workflows.ground import trust
+from workflows.ground.device import Device
+from workflows.ground.disk_errors import explained
+from workflows.ground.errors import (
+    ArtifactError,
+    MissingStage,
+    StaleInput,
+    StorageError,
+    TwoTowerError,
+)
+from workflows.ground.invocation import Invocation
+from workflows.ground.run_lock import locked
+from workflows.ground.versions import versions
+from workflows.recipe import Recipe, parse
+from workflows.recipe.changes import changes
+
+log = logging.getLogger(__name__)
+
+trust.patch_arrow()  # before the first file is read
+
+Found = TypeVar("Found")
+
+MANIFEST = "manifest.json"
+#: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
+#: work done again at another speed leaves later stages fresh.
+TIMES = "times.json"
+#: Beside the stages, while a fit is not finished: what `train --resume` goes on from.
+CHECKPOINT = ".train.checkpoint"
+#: The parts of the recipe that each stage reads. INPUTS has the earlier stages that it reads.
+PARTS: dict[str, tuple[str, ...]] = {
+    "etl": (
+        "data",
+        "sources",
+        "interactions",
+        "features",
+        "split",
+        "pivot",
+        "derive",
+        "join",
+        "filter",
+        "history",
+        "vocabulary",
+    ),
+    "train": (
+        *("model", "loss", "optimizer", "prior", "train", "offers"),
+        # what its validation reads; other baselines or intervals leave the model as it is
+        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
+    ),
+    "tune": (
+        *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
+        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
+    ),
+    "evaluate": ("evaluate", "fallback", "tasks"),
+    "export": ("name", "model", "tasks"),
+    "index": ("index",),
+    "recommend": ("fallback", "evaluate.candidates"),
+    "report": ("name", "description"),
+}
+INPUTS: dict[str, tuple[str, ...]] = {
+    "etl": (),
+    "train": ("etl",),
+    "tune": ("etl",),
+    "evaluate": ("etl", "train"),
+    "export": ("etl", "train"),
+    "index": ("export",),
+    "recommend": ("etl", "export"),
+    "report": ("etl", "train", "evaluate"),
+}
+#: How often a reader tries to read stages that are being replaced.
+_ATTEMPTS = 5
+#: The stages from which questions are answered.
+ANSWERING = ("etl", "export", "index")
+
+
+class FileFact(msgspec.Struct, frozen=True):
+    """Size in bytes and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The description of a finished stage.
+
+    Attributes:
+        stage: name of the stage.
+        recipe_hash: hash of the whole recipe.
+        parts_hash: hash of the parts of the recipe that the stage reads.
+        inputs: earlier stage → digest of its manifest.
+        device: cpu or gpu.
+        device_why: the reason for that device.
+        created: time in UTC, ISO 8601.
+        versions: versions of this package and its dependencies.
+        rows: counts of the rows that were written.
+        metrics: headline figures.
+        options: choices of the call that are no part of the recipe.
+        files: path in the folder → size and hash.
+        recipe: the recipe, defaults filled in.
+        signature: HMAC of all other fields if the environment has a key, else empty.
+    """
+
+    stage: str
+    recipe_hash: str
+    parts_hash: str
+    inputs: dict[str, str]
+    device: str
+    device_why: str
+    created: str
+    versions: dict[str, str]
+    rows: dict[str, int]
+    metrics: dict[str, float]
+    options: dict[str, str]
+    files: dict[str, FileFact]
+    recipe: dict[str, Any]
+    signature: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that are signed: all fields but the signature."""
+        bare = msgspec.structs.replace(self, signature="")
+        return msgspec.json.encode(bare, order="sorted")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the stage holds; equal for equal files, whenever they were made."""
+        files = {name: fact for name, fact in self.files.items() if name != TIMES}
+        content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
+        return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+
+@dataclass
+class Draft:
+    """A stage that is being written: fill `folder`, then note counts, figures and options."""
+
+    folder: Path
+    rows: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class Store:
+    """The stage folders of one run.
+
+    Args:
+        root: folder of the run.
+        invocation: the command line, for the commands that messages name.
+    """
+
+    def __init__(self, root: Path, invocation: Invocation | None = None) -> None:
+        self.root = root
+        self.invocation = invocation or Invocation()
+
+    def folder(self, stage: str) -> Path:
+        """Return where a stage's finished output lies (whether or not it is there)."""
+        return self.root / stage
+
+    @contextlib.contextmanager
+    def write(self, stage: str, recipe: Recipe, device: Device) -> Iterator[Draft]:
+        """Write a stage aside and put it in place if, and only if, the block ends well.
+
+        Raises:
+            StorageError: no space, no permission, or another process is writing this run.
+            MissingStage, StaleInput, ArtifactError: a stage that this one reads cannot be used.
+        """
+        for name in INPUTS[stage]:
+            self.manifest(name)  # a missing stage is refused before anything is written
+        with explained(self.root), locked(self.root):
+            # no other process writes this run now, so the block reads the inputs that are signed
+            inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
+            final, aside = self.folder(stage), self.root / f".{stage}.new"
+            atomic.recover(final)
+            atomic.remove(aside)
+            atomic.remove(atomic.older(final))
+            aside.mkdir()
+            draft = Draft(aside)
+            try:
+                yield draft
+                draft.options |= self.invocation.options(self.root)
+                _sign(draft, stage, recipe, device, inputs)
+                if final.is_symlink():
+                    log.warning(
+                        "%s was a link to %s. It becomes a folder of this run; what the link leads "
+                        "to stays as it is. To keep runs on another disk, link the whole run "
+                        "folder.",
+                        *(final, final.readlink()),
+                    )
+                atomic.put_in_place(aside, final)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    atomic.remove(aside)
+                raise
+
+    def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
+        """Return the manifest of a finished stage after checking that it may be used.
+
+        Args:
+            stage: name of the stage.
+            recipe: the recipe from which it must have been made.
+            deep: compare the hash of every file, not only its size.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: each names the command that mends it.
+        """
+        manifest = self.manifest(stage)
+        redo = f"Run {self.invocation.command(stage)} again."
+        if manifest.parts_hash != recipe.digest(*PARTS[stage]):
+            own = (
+                f" Or take the run's own recipe: {self.invocation.own}."
+                if self.invocation.own
+                else ""
+            )
+            raise StaleInput(
+                f"{self.folder(stage)} was made from another recipe: "
+                f"{changes(PARTS[stage], manifest.recipe, recipe.to_dict())}. {redo}{own}"
+            )
+        for name, digest in manifest.inputs.items():
+            if self.manifest(name).digest != digest:
+                raise StaleInput(
+                    f"{self.folder(stage)} was made from an earlier {name} stage than the one in "
+                    f"{self.folder(name)}. {redo}"
+                )
+        self._check_files(stage, manifest, deep=deep, redo=redo)
+        return manifest
+
+    def digest(self, stage: str) -> str:
+        """Return the digest of a finished stage, whatever recipe it was made from.
+
+        Raises:
+            MissingStage, ArtifactError: there is none.
+        """
+        return self.manifest(stage).digest
+
+    def recipe(self, stage: str) -> Recipe:
+        """Return the recipe that a finished stage was made from.
+
+        Raises:
+            MissingStage, ArtifactError: there is none.
+        """
+        return parse(self.manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
+
+    def manifest(self, stage: str) -> Manifest:
+        """Return the manifest of a finished stage without checking it against recipe and files.
+
+        Raises:
+            MissingStage, ArtifactError: there is none that can be read.
+        """
+        folder = self.folder(stage)
+        self._mend(stage)
+        if not folder.is_dir():
+            raise MissingStage(
+                f"{folder} is not there yet. Run {self.invocation.command(stage)} first."
+            )
+        try:
+            if not (folder / MANIFEST).is_file():  # reading a pipe would wait for ever
+                raise FileNotFoundError(errno.ENOENT, "No such file, or no regular one")
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ArtifactError(
+                f"{folder / MANIFEST} cannot be read ({error}); the stage is half-written or "
+                f"damaged. Remove {folder} and run {self.invocation.command(stage)} again."
+            ) from None
+        trust.refuse_unsigned(manifest.content, manifest.signature, folder / MANIFEST)
+        return manifest
+
+    def _check_files(self, stage: str, manifest: Manifest, *, deep: bool, redo: str) -> None:
+        folder = self.folder(stage)
+        there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+        for name in sorted(there ^ set(manifest.files)):
+            what = "is not in its manifest" if name in there else "is missing"
+            raise ArtifactError(f"{folder / name} {what}; the stage was changed by hand. {redo}")
+        for name, fact in manifest.files.items():
+            path = folder / name
+            if path.stat().st_size != fact.bytes or (deep and atomic.sha256(path) != fact.sha256):
+                raise ArtifactError(
+                    f"{path} is not the file that its manifest describes (size or SHA-256 differ); "
+                    f"it was changed or damaged. {redo}"
+                )
+
+    def _mend(self, stage: str) -> None:
+        """Bring back an older result; a writer that is between its renames is left to finish."""
+        final = self.folder(stage)
+        if atomic.exists(atomic.older(final)) and not atomic.exists(final):
+            with contextlib.suppress(StorageError, OSError), locked(self.root):
+                atomic.recover(final)
+
+    def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
+        """Return the result of `read` while no process replaces one of these stages.
+
+        A reader takes no lock. If a stage was replaced meanwhile, it reads again.
+
+        Args:
+            stages: names of the stages that are read.
+            read: reads them. It may be called several times.
+
+        Raises:
+            StaleInput: they were replaced during each of several attempts.
+        """
+        for _ in range(_ATTEMPTS):
+            before = self.stamps(stages)
+            try:
+                found = read()
+            except (OSError, pa.ArrowException, TwoTowerError):
+                if self.stamps(stages) == before:
+                    raise
+                continue
+            if self.stamps(stages) == before:
+                return found
+        raise StaleInput(
+            f"{self.root} was written again and again while it was being read. Try again when no "
+            "other process writes it."
+        )
+
+    def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
+        """Return a stamp of each stage, which changes when it is replaced; None if it is absent."""
+        return tuple(self._stamp(stage) for stage in stages)
+
+    def _stamp(self, stage: str) -> tuple[int, int] | None:
+        try:
+            fact = (self.folder(stage) / MANIFEST).stat()
+        except OSError:
+            return None
+        return fact.st_ino, fact.st_mtime_ns
+
+
+def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:
+    files = sorted(p for p in draft.folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        digests = list(threads.map(atomic.sha256, files))
+    manifest = Manifest(
+        stage=stage,
+        recipe_hash=recipe.digest(),
+        parts_hash=recipe.digest(*PARTS[stage]),
+        inputs=inputs,
+        device=device.kind,
+        device_why=device.why,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        rows=draft.rows,
+        metrics=draft.metrics,
+        options=draft.options,
+        files={
+            str(path.relative_to(draft.folder)): FileFact(path.stat().st_size, digest)
+            for path, digest in zip(files, digests, strict=True)
+        },
+        recipe=recipe.to_dict(),
+    )
+    signed = msgspec.structs.replace(manifest, signature=trust.signature(manifest.content))
+    text = msgspec.json.format(msgspec.json.encode(signed), indent=2)
+    (draft.folder / MANIFEST).write_bytes(text)
