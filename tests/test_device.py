@@ -390,7 +390,7 @@ def test_etl_and_doctor_run_beside_a_driver(
 
 def test_choosing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from workflows import device; device.choose('auto');"
+        "import sys; from workflows.ground import device; device.choose('auto');"
         "print([m for m in ('tensorflow', 'merlin', 'nvtabular', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -97,6 +97,10 @@ def declared() -> list[Requirement]:
     return [Requirement(line) for line in wanted]
 
 
+#: The packages of the project.
+ROOMS = ("models", "samples", "workflows")
+
+
 def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
@@ -237,7 +241,7 @@ def test_setup_cfg_lists_every_package() -> None:
     options = setup_cfg()["options"]
     elsewhere = {line.partition(" = ")[0] for line in lines(options["package_dir"])}  # recipes/
     listed = set(lines(options["packages"])) - elsewhere
-    folders = {path.parent for path in sources("models", "workflows")}
+    folders = {path.parent for path in sources(*ROOMS)}
     on_disk = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert sorted(listed) == sorted(on_disk)
     without_init = [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
@@ -322,7 +326,7 @@ def test_the_scan_lets_pass() -> None:
 
 
 def test_no_file_can_run_what_it_reads() -> None:
-    scanned = sources("models", "workflows", "benchmarks", "notebooks")
+    scanned = sources(*ROOMS, "benchmarks", "notebooks")
     assert len(scanned) > 10
     found = {
         str(path.relative_to(ROOT)): bad
@@ -353,7 +357,7 @@ def test_what_is_imported_is_declared() -> None:
     given = {"triton_python_backend_utils", "dask_cuda", "pyarrow_hotfix"}
     wanted = {canonicalize_name(requirement.name) for requirement in declared()}
     missing = defaultdict(set)
-    for path in sources("models", "workflows"):
+    for path in sources(*ROOMS):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):
@@ -361,7 +365,7 @@ def test_what_is_imported_is_declared() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             for top in {name.split(".")[0] for name in names}:
-                if top in sys.stdlib_module_names or top in {"models", "workflows", *given}:
+                if top in sys.stdlib_module_names or top in {*ROOMS, *given}:
                     continue
                 if canonicalize_name(installs.get(top, top)) not in wanted:
                     missing[top].add(str(path.relative_to(ROOT)))

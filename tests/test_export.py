@@ -40,7 +40,7 @@ def branch(tiny: Tiny, tmp_path: Path) -> Run:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the check from outside, which takes a new process and seconds."""
-    monkeypatch.setattr(module.proof, "check_from_outside", lambda *told: None)
+    monkeypatch.setattr(module.checks, "check_from_outside", lambda *told: None)
 
 
 # --- what is written ---

@@ -296,7 +296,7 @@ def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) 
     code = f"""
 from pathlib import Path
 import numpy as np
-from workflows import device; device.choose("cpu")
+from workflows.ground import device; device.choose("cpu")
 from workflows import recipe as recipes
 from workflows.offers.prepared import Offering
 from workflows.stages.store import Store

@@ -28,7 +28,7 @@ main()
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with what a wheel of this package holds."""
     checkout = tmp_path_factory.mktemp("checkout")
-    for name in ("models", "workflows", "recipes"):
+    for name in ("models", "samples", "workflows", "recipes"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
     for name in ("setup.cfg", "pyproject.toml", "README.md"):

@@ -106,7 +106,7 @@ def steps_run_eagerly() -> Iterator[None]:
 
 
 def check_here(script: str, folder: Path, what: str) -> None:
-    """Stand in for `proof.check_from_outside`: make the same comparison in this process."""
+    """Stand in for `checks.check_from_outside`: make the same comparison in this process."""
     checks = {check.__file__: check for check in (towers_check, offers_check)}
     assert checks[script].faults(folder) == [], what
 

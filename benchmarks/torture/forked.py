@@ -29,7 +29,7 @@ _VERBS = (
     "load",
     "load.opensearch",
     "triton",
-    "store",
+    "stages.store",
 )
 #: What verbs import when they are called. Merlin's models run operations when they are imported:
 #: the children of verbs that train import them themselves.
