@@ -39,7 +39,7 @@ def main() -> None:
     from workflows.etl import etl
     from workflows.stages.etl import Prepared
     from workflows.stages.store import Store
-    from workflows.stages.train import TrainFiles
+    from workflows.stages.train_files import TrainFiles
     from workflows.train import train
 
     store = Store(DATA / "movielens")

@@ -11,10 +11,11 @@ from toy_towers import toy_towers
 from models.config import EvaluateConfig
 from models.core.prior import Prior
 from models.towers.tower import embed
-from models.training.callbacks import Epoch
+from models.training.epoch import Epoch
 from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
 from workflows.stages.etl import KNOWN, Prepared
-from workflows.stages.train import TrainFiles, apply_prior, build_model, load_model
+from workflows.stages.train import apply_prior, build_model, load_model
+from workflows.stages.train_files import TrainFiles
 
 UNCUT = EvaluateConfig(exclude_seen=False)
 

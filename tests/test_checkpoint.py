@@ -12,7 +12,7 @@ from tiny_run import CPU, Run, Tiny, steps_run_eagerly
 
 from models.training.callbacks import Clock, Epoch, KeepBest
 from models.training.checkpoint import Checkpoint
-from workflows.stages.train import TrainFiles
+from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
 

@@ -16,9 +16,9 @@ from workflows import cli
 from workflows.etl import etl
 from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
 from workflows.evaluate.lists import lists
-from workflows.evaluate.report import Report
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Report
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.train import train

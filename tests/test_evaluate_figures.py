@@ -17,10 +17,10 @@ from models.training.two_tower import TwoTower
 from workflows.evaluate.by_score import hits_by_score
 from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
-from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report
 from workflows.evaluate.segments import HISTORY_BANDS, bands, segments
-from workflows.evaluate.table import protocol_line, tables
+from workflows.evaluate.table import tables
 from workflows.ground.errors import RecipeError
+from workflows.stages.evaluate import Block, Figure, Opponent, Protocol, Report
 
 CONFIG = EvaluateConfig(ks=(1, 3), bootstrap=200, seed=5)
 PROTOCOL = Protocol(
@@ -318,7 +318,7 @@ def test_the_table_shows_models_by_falling_recall_under_their_protocol(width):
     text = console.export_text()
     assert "…" not in text
     words = " ".join(text.split())
-    assert protocol_line(PROTOCOL) in words
+    assert PROTOCOL.sentence in words
     assert (
         "1,234 users (5 without a history, 2 of them in no table: answered by popularity)" in words
     )
@@ -408,7 +408,7 @@ def printed(report: Report) -> str:
 
 
 def test_a_protocol_says_all_that_a_figure_depends_on():
-    line = protocol_line(PROTOCOL)
+    line = PROTOCOL.sentence
     for said in (
         "test of split leave_last (valid 1, test 1)",
         "histories hold everything",
@@ -422,4 +422,4 @@ def test_a_protocol_says_all_that_a_figure_depends_on():
     ):
         assert said in line
     other = msgspec.structs.replace(PROTOCOL, exclude_seen=False, refit=True)
-    assert "seen items kept; refitted on train and valid" in protocol_line(other)
+    assert "seen items kept; refitted on train and valid" in other.sentence

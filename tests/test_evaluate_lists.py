@@ -13,9 +13,9 @@ from models.core.exact import Exact
 from models.core.intervals import bootstrap_columns
 from models.core.retriever import Interactions
 from workflows.evaluate import evaluate
-from workflows.evaluate.report import Report
 from workflows.evaluate.table import tables
 from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Report
 
 KS = (1, 3, 10)
 ALSO = (

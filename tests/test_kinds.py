@@ -18,7 +18,7 @@ from workflows.report import report
 from workflows.stages.etl import Prepared
 from workflows.stages.export import Export, Wish
 from workflows.stages.store import Store
-from workflows.stages.train import TrainFiles
+from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
 pytestmark = pytest.mark.usefixtures("checked_here")

@@ -23,7 +23,7 @@ from models.core import metrics
 from models.core.retriever import Retriever
 from models.offers.model import Asked
 from models.offers.offers import offers_by_value
-from models.training.callbacks import Epoch
+from models.training.epoch import Epoch
 from models.training.two_tower import TwoTower
 from samples import learning_marks, sample
 from samples.truth import read_truth
@@ -37,7 +37,8 @@ from workflows.offers.train import train as train_offers
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.store import Store
-from workflows.stages.train import TrainFiles, load_model
+from workflows.stages.train import load_model
+from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
 RECIPES = Path(__file__).parents[1] / "recipes"

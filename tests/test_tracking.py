@@ -24,7 +24,7 @@ from models.config import TrackingConfig
 from models.training import tracking
 from models.training.tracking import Tracker, tracker
 from workflows.ground.errors import RecipeError
-from workflows.stages.train import TrainFiles
+from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
 

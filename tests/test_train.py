@@ -22,7 +22,8 @@ from workflows.load import load
 from workflows.recommend import recommend
 from workflows.stages.etl import Prepared
 from workflows.stages.store import Store
-from workflows.stages.train import TrainFiles, load_model
+from workflows.stages.train import load_model
+from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
 

@@ -13,7 +13,7 @@ import yaml
 from tiny_run import CPU, Run, Tiny
 
 from models.config import OptimizerConfig, Range, TuneConfig, usual_space
-from models.training.callbacks import Epoch
+from models.training.epoch import Epoch
 from workflows import tune as verb
 from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import parse

@@ -30,7 +30,8 @@ from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.held_out import refuse_leak, warn_of_hidden
 from workflows.stages.store import CHECKPOINT, PARTS, Store
-from workflows.stages.train import TrainFiles, apply_prior, build_model, load_weights
+from workflows.stages.train import apply_prior, build_model, load_weights
+from workflows.stages.train_files import TrainFiles
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -20,28 +19,12 @@ from tqdm import tqdm
 from models.core.columns import Columns
 from models.core.evaluation_set import STEADY_KS, Trial, mean_of_steady
 from models.core.retriever import BrokenModel
+from models.training.epoch import VAL_MEAN, Epoch
 from models.training.two_tower import TwoTower
 
 log = logging.getLogger(__name__)
 
 Logs = dict[str, float] | None
-
-#: The mean of `models.core.evaluation_set.STEADY`.
-VAL_MEAN = "val_mean"
-
-
-class Epoch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was measured in one epoch.
-
-    Attributes:
-        epoch: number, from 0.
-        metrics: name → value.
-        seconds: wall time, validation included; 0 where it was not kept.
-    """
-
-    epoch: int
-    metrics: dict[str, float]
-    seconds: float = 0.0
 
 
 class DivergedError(ArithmeticError):

@@ -30,36 +30,10 @@ from workflows.etl.workers import Workers, hired
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError
 from workflows.recipe import Recipe
+from workflows.stages.etl import EtlReport
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What etl read, dropped and wrote.
-
-    Attributes:
-        read: source → rows.
-        files: raw file → SHA-256.
-        dropped: cause → interactions dropped.
-        unmatched: joined table → interactions whose id is not in it.
-        rows: train, valid, test.
-        users, items: rows of the tables, and how many of them were seen in training.
-        conflicts: feature → ids with more than one value in training.
-        unseen: split → column → share of cells whose value has no code of its own.
-        null: split → column → share of cells without a value.
-    """
-
-    read: dict[str, int]
-    files: dict[str, str]
-    dropped: dict[str, int]
-    unmatched: dict[str, int]
-    rows: dict[str, int]
-    users: dict[str, int]
-    items: dict[str, int]
-    conflicts: dict[str, int]
-    unseen: dict[str, dict[str, float]]
-    null: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,7 @@ class EtlResult:
     """Where the stage lies, and what it counted."""
 
     folder: Path
-    report: Report
+    report: EtlReport
     seconds: float
 
 
@@ -289,9 +263,9 @@ def _report(
     sizes: dict[split.Part, int],
     users: Table,
     items: Table,
-) -> Report:
+) -> EtlReport:
     of_parts = {part: shares[part] for part in split.PARTS}
-    return Report(
+    return EtlReport(
         read=about.read,
         files={name: digest.result() for name, digest in about.files.items()},
         dropped=counts.dropped,

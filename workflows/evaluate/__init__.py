@@ -31,12 +31,12 @@ from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
 from workflows.evaluate.lists import Lists, lists
 from workflows.evaluate.opponents import attributes, chosen
-from workflows.evaluate.report import Block, Opponent, Protocol, Report
 from workflows.evaluate.segments import segments
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Block, Opponent, Protocol, Report
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
 from workflows.stages.train import load_model

@@ -12,7 +12,7 @@ from models.core import metrics
 from models.core.intervals import bootstrap_columns
 from models.core.metrics import Places
 from models.core.retriever import Bools, Floats, Ints, Ragged
-from workflows.evaluate.report import Block, Figure, Protocol
+from workflows.stages.evaluate import Block, Figure, Protocol
 
 #: Metric → one value a user, float64 [n_users].
 Values = Mapping[str, Floats]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.config import BASELINES
-from workflows.evaluate.report import Report
 from workflows.ground.errors import RecipeError
+from workflows.stages.evaluate import Report
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import msgspec
 
 from models.config import Ranked
 from models.core.evaluation_set import Trial
-from workflows.evaluate.report import Protocol
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Protocol
 
 _SEEN = {True: "seen_excluded", False: "seen_kept"}
 TRAIN_ROWS = "train_rows"

@@ -23,9 +23,9 @@ from models.config import Baseline
 from models.core.columns import Column
 from models.core.evaluation_set import Trial
 from models.core.retriever import BrokenModel, Retriever
-from workflows.evaluate.report import Opponent
 from workflows.ground.vocabulary import FIRST_OOV
 from workflows.recipe import Recipe
+from workflows.stages.evaluate import Opponent
 
 log = logging.getLogger(__name__)
 

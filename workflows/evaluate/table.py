@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from workflows.evaluate.report import Block, Figure, Opponent, Protocol, Report, exists, shown
 from workflows.ground.terminal_table import Column, TerminalTable
+from workflows.stages.evaluate import Block, Figure, Report, exists, shown
 
 #: How many of the other models stand in a line of another protocol.
 _OTHERS = 3
@@ -44,24 +44,12 @@ def _head(report: Report) -> list[str]:
     counts, averaged = report.counts, report.headline.protocol.averaged
     asked = "users" if averaged == "per user" else "pairs of a user and a context"
     return [
-        protocol_line(report.headline.protocol),
+        report.headline.protocol.sentence,
         f"{counts['users']:,} {asked} ({counts['users_cold']:,} without a history, "
         f"{counts['strangers']:,} of them in no table: answered by {report.fallback}), "
         f"{counts['targets']:,} targets ({counts['targets_cold']:,} never met in training, "
         f"{counts['targets_outside_candidates']:,} that are no candidates: misses for all)",
     ]
-
-
-def protocol_line(protocol: Protocol) -> str:
-    """Return a protocol as a sentence."""
-    return (
-        f"{protocol.part} of split {protocol.split}; {protocol.cut}; {protocol.candidates} of "
-        f"{protocol.n_candidates:,} items, seen items "
-        f"{'excluded' if protocol.exclude_seen else 'kept'}; "
-        f"{'refitted on train and valid' if protocol.refit else 'fitted on train, no refit'}; hits "
-        f"{protocol.hit}, ties: {protocol.ties}; means {protocol.averaged}, "
-        f"{protocol.level:.0%} bootstrap intervals"
-    )
 
 
 def _sorted(
@@ -103,12 +91,7 @@ def _name(report: Report, model: str) -> str:
     if note is None or note.tried == 1:
         return model
     chosen = [f"{name}={value:g}" for name, value in note.parameters.items() if name not in _FIXED]
-    return f"{model} (best of {note.tried}, {place(note)})\n  {' '.join(chosen)}"
-
-
-def place(note: Opponent) -> str:
-    """Return where the chosen point lies in what was tried: `inside`, or at which edge."""
-    return f"at the edge of {' and '.join(note.edge)}" if note.edge else "inside"
+    return f"{model} (best of {note.tried}, {note.place})\n  {' '.join(chosen)}"
 
 
 def _with_interval(figure: Figure, mean: str, end: str) -> str:

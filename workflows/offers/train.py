@@ -17,7 +17,7 @@ from workflows.ground.errors import DataError, RecipeError
 from workflows.offers.prepared import Offering, history_file, weights_file
 from workflows.recipe import Recipe
 from workflows.stages.store import TIMES, Store
-from workflows.stages.train import write_epochs, write_times
+from workflows.stages.train_files import write_epochs, write_times
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from workflows.evaluate.table import protocol_line
 from workflows.recipe import ByUser, GlobalTime, LeaveLast, RandomRows
 from workflows.report import comparison, dataset, numbers, origin, segments
 from workflows.report.finished import Finished
@@ -86,7 +85,7 @@ def _data(finished: Finished) -> Iterator[str]:
 
 
 def _evaluation(finished: Finished) -> Iterator[str]:
-    yield plain(f"Protocol: {protocol_line(finished.scores.headline.protocol)}.")
+    yield plain(f"Protocol: {finished.scores.headline.protocol.sentence}.")
     yield plain(comparison.population(finished))
     yield ""
     yield from _table(*comparison.comparison_table(finished))

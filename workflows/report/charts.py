@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from workflows.evaluate.report import Figure
 from workflows.report.axes import Axis, Floats, Numbers
 from workflows.report.markup import Markup, element, joined
+from workflows.stages.evaluate import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#5f6b73")
 _GRID, _INK = "#dfe3e8", "#333b41"

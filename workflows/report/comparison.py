@@ -7,19 +7,18 @@ from typing import Any
 
 import msgspec
 
-from models.training.callbacks import VAL_MEAN
-from workflows.evaluate.report import Block, Figure, Protocol
-from workflows.evaluate.table import place, protocol_line
+from models.training.epoch import VAL_MEAN
 from workflows.report import numbers
 from workflows.report.charts import Range, Text, ranges
 from workflows.report.finished import Finished
 from workflows.report.markup import Markup, element, figure, joined, paragraph, table
+from workflows.stages.evaluate import Block, Figure, Protocol
 
 
 def comparison(finished: Finished) -> Iterator[Markup]:
     """Yield the protocol, the figures of all models, and how the baselines were chosen."""
     scores, models = finished.scores, finished.models
-    yield paragraph(element("strong", "Protocol: "), protocol_line(scores.headline.protocol), ".")
+    yield paragraph(element("strong", "Protocol: "), scores.headline.protocol.sentence, ".")
     yield paragraph(population(finished))
     rows = {model: [Range.of(finished.headline(model))] for model in models}
     title = f"{finished.metric} with its interval"
@@ -102,7 +101,7 @@ def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
             name,
             numbers.settings(note.parameters) or "none",
             f"{note.tried:,}",
-            place(note) if note.tried > 1 else "",
+            note.place if note.tried > 1 else "",
             "" if note.valid is None else numbers.score(note.valid),
             f"{note.seconds:,.1f}",
         ]

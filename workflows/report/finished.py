@@ -12,14 +12,14 @@ import pyarrow as pa
 from models.core.evaluation_set import Trial
 from models.core.prior import Prior
 from models.core.retriever import Ints
-from models.training.callbacks import Epoch
+from models.training.epoch import Epoch
 from models.training.two_tower import Model, TwoTower
-from workflows import etl
-from workflows.evaluate.report import Block, Figure, Report
 from workflows.recipe import Recipe
-from workflows.stages.etl import Prepared
+from workflows.stages.etl import EtlReport, Prepared
+from workflows.stages.evaluate import Block, Figure, Report
 from workflows.stages.store import Manifest, Store
-from workflows.stages.train import TrainFiles, load_model
+from workflows.stages.train import load_model
+from workflows.stages.train_files import TrainFiles
 
 #: The list length that headlines; the first of the recipe's where it has no such.
 USUAL_K = 10
@@ -43,7 +43,7 @@ class Finished:
     recipe: Recipe
     manifests: dict[str, Manifest]
     prepared: Prepared
-    data: etl.Report
+    data: EtlReport
     epochs: list[Epoch]
     prior: Prior | None
     scores: Report
@@ -63,7 +63,7 @@ class Finished:
             },
             prepared=prepared,
             data=msgspec.json.decode(
-                (prepared.folder / "report.json").read_bytes(), type=etl.Report
+                (prepared.folder / "report.json").read_bytes(), type=EtlReport
             ),
             epochs=files.read_history(),
             prior=files.read_prior(),

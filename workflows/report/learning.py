@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.core.evaluation_set import STEADY
-from models.training.callbacks import VAL_MEAN
+from models.training.epoch import VAL_MEAN
 from workflows.report.axes import Axis
 from workflows.report.charts import Flag, Line, Text, plot
 from workflows.report.finished import Finished

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workflows.evaluate.report import Figure, exists, shown
+from workflows.stages.evaluate import Figure, exists, shown
 
 
 def score(value: float | None, *, form: str = ".4f") -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,33 @@ from workflows.stages.store import Store
 SEEN = "seen.parquet"
 #: The parts that are known at a cut: before valid, before test, or all of them.
 KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "valid", "test")}
+
+
+class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of what the etl stage read, dropped and wrote: the content of its report.json.
+
+    Attributes:
+        read: source → number of rows.
+        files: raw file → SHA-256.
+        dropped: cause → number of interactions that were dropped.
+        unmatched: joined table → number of interactions whose id is not in it.
+        rows: train, valid, test → number of rows.
+        users, items: number of rows of the tables, and how many of them occur in training.
+        conflicts: feature → number of ids with more than one value in training.
+        unseen: split → column → share of cells whose value has no code of its own.
+        null: split → column → share of cells without a value.
+    """
+
+    read: dict[str, int]
+    files: dict[str, str]
+    dropped: dict[str, int]
+    unmatched: dict[str, int]
+    rows: dict[str, int]
+    users: dict[str, int]
+    items: dict[str, int]
+    conflicts: dict[str, int]
+    unseen: dict[str, dict[str, float]]
+    null: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,18 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     averaged: str = "per user"
     level: float
 
+    @property
+    def sentence(self) -> str:
+        """The whole protocol in one line of text."""
+        return (
+            f"{self.part} of split {self.split}; {self.cut}; {self.candidates} of "
+            f"{self.n_candidates:,} items, seen items "
+            f"{'excluded' if self.exclude_seen else 'kept'}; "
+            f"{'refitted on train and valid' if self.refit else 'fitted on train, no refit'}; hits "
+            f"{self.hit}, ties: {self.ties}; means {self.averaged}, "
+            f"{self.level:.0%} bootstrap intervals"
+        )
+
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """Figures under one protocol, of the same users and targets for all models.
@@ -98,6 +110,11 @@ class Opponent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     valid: float | None = None
     valid_users: int | None = None
     seconds: float
+
+    @property
+    def place(self) -> str:
+        """Where the chosen point lies among those tried: `inside`, or at which edge."""
+        return f"at the edge of {' and '.join(self.edge)}" if self.edge else "inside"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
