@@ -38,10 +38,6 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=
 Width = Annotated[int, Meta(ge=1, le=4_096)] | Literal["infer"]
 
 
-#: The code of values that were not seen in training: the first of the unseen codes.
-UNSEEN = 2
-
-
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A frozen block of a recipe that refuses unknown keys."""
 

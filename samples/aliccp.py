@@ -21,9 +21,9 @@ from models.core.retriever import Ints
 from samples.aliccp_market import (
     Counts,
     Impressions,
-    Lists,
     Market,
     Snapshots,
+    UserLists,
     open_market,
     show,
     take_snapshots,
@@ -176,7 +176,9 @@ def _skeleton(
     ]
 
 
-def _crossed(market: Market, lists: Lists, lines: Impressions, kind: int) -> tuple[Ints, pa.Array]:
+def _crossed(
+    market: Market, lists: UserLists, lines: Impressions, kind: int
+) -> tuple[Ints, pa.Array]:
     """Return the item's value where the user's list has it, else -1; and its weight as text."""
     values = market.kinds[lines.items, kind]
     weights = lists.weight(lines.snapshots, values)

@@ -148,7 +148,7 @@ def _singles(group: Ints, dice: Dice) -> Ints:
 
 
 @dataclass(frozen=True)
-class Lists:
+class UserLists:
     """Values that snapshots list, in order of snapshot and value.
 
     Attributes:
@@ -189,7 +189,7 @@ class Snapshots:
     names: pa.Array
     users: Ints
     nameless: Bools
-    lists: tuple[Lists, ...]
+    lists: tuple[UserLists, ...]
 
 
 def take_snapshots(market: Market, dice: Dice) -> Snapshots:
@@ -200,11 +200,11 @@ def take_snapshots(market: Market, dice: Dice) -> Snapshots:
     lists = [_history(market, kind, users, dice) for kind in (CATEGORY, SHOP, BRAND)]
     met = lists[CATEGORY]
     intentions = 3 * met.values + dice.integers(0, 3, len(met.values))
-    lists.append(Lists(met.owners, intentions, met.weights, market.n_values(INTENTION)))
+    lists.append(UserLists(met.owners, intentions, met.weights, market.n_values(INTENTION)))
     return Snapshots(names, users, marked(len(users), 0.002, dice), tuple(lists))
 
 
-def _history(market: Market, kind: int, users: Ints, dice: Dice) -> Lists:
+def _history(market: Market, kind: int, users: Ints, dice: Dice) -> UserLists:
     """List a user's favourites, often met, and one or two values met by chance."""
     n, n_values = len(users), market.n_values(kind)
     liked = market.liked[kind][users]
@@ -215,7 +215,7 @@ def _history(market: Market, kind: int, users: Ints, dice: Dice) -> Lists:
     owners, values = np.divmod(keys, n_values)
     often = (liked[owners] == values[:, None]).any(axis=1)
     times = 1 + dice.poisson(np.where(often, 6.0, 0.5))
-    return Lists(owners, values, np.round(np.log1p(times), 5), n_values)
+    return UserLists(owners, values, np.round(np.log1p(times), 5), n_values)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from world import World
 
-from workflows.etl import EtlResult, codes, etl
+from workflows.etl import EtlResult, etl
 from workflows.ground.device import Device
+from workflows.raw import dictionaries
 from workflows.stages.store import Store
 
 DEVICE = Device("cpu", "asked for by a test")
@@ -27,14 +28,14 @@ def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
 
 
 def coded(table: pa.Table) -> pa.Table:
-    """Return a table with its text as codes, as a reader gives it."""
+    """Return a table with its text as dictionaries, as a reader gives it."""
     columns = {}
     for name in table.column_names:
         array = table[name].combine_chunks()
         if pa.types.is_list(array.type):
-            values = codes.one(array.flatten())
-            array = codes.listed(array.value_lengths(), values)
-        columns[name] = codes.one(array)
+            values = dictionaries.combine(array.flatten())
+            array = dictionaries.make_lists(array.value_lengths(), values)
+        columns[name] = dictionaries.combine(array)
     return pa.table(columns)
 
 

@@ -16,12 +16,12 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import coded
 
 from workflows import recipe as recipes
-from workflows.etl import codes
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.graph import Fitted, NumberFact
-from workflows.etl.encode.ops import Lookup
+from workflows.etl.encode.ops import CodeTable
 from workflows.ground.errors import ArtifactError
 from workflows.ground.vocabulary import Vocabulary
+from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 
 FEATURES: dict[str, Any] = {
@@ -84,8 +84,8 @@ def transform(
 ) -> tuple[pd.DataFrame, Schema]:
     columns = [c for c in ENCODED if c in data.columns]
     raw = table(data, columns)
-    texts = {c: codes.flat(raw[c]).dictionary for c in columns if of.features[c].encoded}
-    lookups = {c: Lookup.of(fitted.vocabularies[c], of_c) for c, of_c in texts.items()}
+    texts = {c: dictionaries.flatten(raw[c]).dictionary for c in columns if of.features[c].encoded}
+    lookups = {c: CodeTable.of(fitted.vocabularies[c], of_c) for c, of_c in texts.items()}
     rows = {
         c: np.array([known.index(t) if t in known else -1 for t in texts[c].to_pylist()] + [-1])
         for c, known in (ids or {}).items()

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import coded
 
-from workflows.etl import codes
 from workflows.etl.read import growing
 from workflows.etl.read.growing import Growing
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 
 CELLS = st.lists(st.none() | st.sampled_from(["a", "b", "", "Ж", "010", "10"]), max_size=30)
 
@@ -40,7 +40,7 @@ def test_pieces_grow_together(cells: list[str | None], lists: list[list[str]], s
     assert found.to_pydict() == table.to_pydict()
     assert found.column_names == table.column_names
     met = [cell for cell in dict.fromkeys(cells[:n]) if cell is not None]
-    assert codes.one(found["text"]).dictionary.to_pylist() == met  # by first appearance
+    assert dictionaries.combine(found["text"]).dictionary.to_pylist() == met  # by first appearance
 
 
 INTEGERS = st.one_of(
@@ -74,8 +74,8 @@ def test_whole_numbers_are_written_as_text_at_the_end(
         patch.setattr(growing, "_PER_ROW", 1)
         table = pieces.table()
     assert table["id"].to_pylist() == [None if cell is None else str(cell) for cell in cells]
-    assert table["id"].type == codes.TEXT
-    texts = codes.one(table["id"]).dictionary.to_pylist()
+    assert table["id"].type == dictionaries.TEXT
+    texts = dictionaries.combine(table["id"]).dictionary.to_pylist()
     assert sorted(texts) == sorted({str(cell) for cell in cells if cell is not None})
     assert table["time"].type == kind
     assert table["time"].to_pylist() == cells
@@ -93,7 +93,7 @@ def test_too_much_text_is_a_named_fault(monkeypatch: pytest.MonkeyPatch) -> None
     def overflow(*_: object) -> None:
         raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
 
-    monkeypatch.setattr(growing._Texts, "array", overflow)
+    monkeypatch.setattr(growing._TextPieces, "array", overflow)
     pieces = Growing("source 'log'")
     pieces.add(coded(pa.table({"note": ["a"]})))
     with pytest.raises(DataError, match=r"source 'log', column 'note' has more than 2 GiB of dist"):

@@ -14,10 +14,10 @@ import pytest
 from merlin.schema import Tags
 from stages import coded
 
-from workflows.etl import codes
 from workflows.etl.encode import graph, ops
-from workflows.etl.encode.ops import Encode, IsMissing, Lookup
+from workflows.etl.encode.ops import CodeTable, Encode, IsMissing
 from workflows.ground.vocabulary import Vocabulary
+from workflows.raw import dictionaries
 from workflows.recipe import VocabularyRule
 
 Cells = list[Any]
@@ -51,9 +51,9 @@ def encoded(
     """Count and encode a column, some rows at a time."""
     raw = coded(table(cells))
     vocabulary = known or graph.counted(raw["c"], VocabularyRule(**rule))
-    op = Encode({"c": Lookup.of(vocabulary, codes.flat(raw["c"]).dictionary)}, {})
+    op = Encode({"c": CodeTable.of(vocabulary, dictionaries.flatten(raw["c"]).dictionary)}, {})
     found: Cells = []
-    for rows in codes.blocks(len(raw), block):
+    for rows in dictionaries.blocks(len(raw), block):
         frame = ops.frame(ops.numbered(raw[rows]), on_gpu=False)
         out = op.transform(nvt.ColumnSelector(["c"]), frame)
         kind = ops.table(out).schema.field("c").type
@@ -134,14 +134,14 @@ def test_what_a_vocabulary_does_not_know_is_unseen() -> None:
 
 
 def test_rows_keep_their_index() -> None:
-    op = Encode({"c": Lookup(np.array([4, 3, 1], np.int32), 5, 1)}, {})
+    op = Encode({"c": CodeTable(np.array([4, 3, 1], np.int32), 5, 1)}, {})
     frame = pd.DataFrame({"c": [0, 1, 2]}, index=[30, 10, 20])
     out = op.transform(nvt.ColumnSelector(["c"]), frame)
     assert out["c"].to_dict() == {30: 4, 10: 3, 20: 1}
 
 
 def test_the_schema_has_the_size_and_no_path_of_this_machine() -> None:
-    lookups = {"c": Lookup(np.array([4, 5, 1], np.int32), 6, 2)}
+    lookups = {"c": CodeTable(np.array([4, 5, 1], np.int32), 6, 2)}
     frame = pd.DataFrame({"c": [0, 1]})
     _, workflow = run(Encode(lookups, {"c": [Tags.ITEM, Tags.CATEGORICAL]}), frame, ["c"])
     column = workflow.output_schema["c"]
@@ -156,7 +156,7 @@ def test_the_schema_has_the_size_and_no_path_of_this_machine() -> None:
 
 def test_the_place_of_an_id_is_named_beside_its_code() -> None:
     rows = np.array([2, 0, -2, 1, -1], np.int32)  # of four ids, and of null
-    lookups = {"id": Lookup(np.array([3, 4, 5, 6, 1], np.int32), 7, 1)}
+    lookups = {"id": CodeTable(np.array([3, 4, 5, 6, 1], np.int32), 7, 1)}
     frame = pd.DataFrame({"id": [0, 1, 2, 3, 1, 4]}, index=[9, 8, 7, 6, 5, 4])
     op = Encode(lookups, {"id": [Tags.USER_ID]}, {"row": ("id", rows)})
     out = op.transform(nvt.ColumnSelector(["id"]), frame)

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import Tiny
 
+from models.core.reserved_codes import NULL, UNSEEN
 from models.core.retriever import Ragged
 from models.towers.tower import embed
-from workflows.export.raw_towers import Codes, crc32
+from workflows.export.raw_towers import VocabularyTable, crc32
 from workflows.export.selfcheck import padded
-from workflows.ground.vocabulary import FIRST_OOV, NULL, Vocabulary
+from workflows.ground.vocabulary import Vocabulary
 from workflows.stages.etl import Prepared
 from workflows.stages.train import load_model
 
@@ -100,7 +101,7 @@ def test_the_checksum_is_zlibs(texts):
 def test_codes_are_those_of_the_vocabulary(tmp_path, oov_buckets, odd):
     known = vocabulary("b", "0108", "Ж", " ", *odd, oov_buckets=oov_buckets)
     asked = ["Ж", "b", "x", "0108", "108", " ", "y", "z", *odd]
-    codes = Codes(known, tmp_path / "values.txt")
+    codes = VocabularyTable(known, tmp_path / "values.txt")
     found = codes(tf.constant([text.encode() for text in [*asked, ""]])).numpy()
     np.testing.assert_array_equal(found[:-1], known.encode(pa.array(asked)))
     assert found[-1] == NULL
@@ -113,15 +114,15 @@ def test_codes_are_those_of_the_vocabulary(tmp_path, oov_buckets, odd):
 @given(st.lists(TEXTS.filter(bool), min_size=1, max_size=8, unique=True))
 def test_any_text_has_the_code_of_the_vocabulary(tmp_path_factory, texts):
     known = vocabulary(*texts[::2])
-    codes = Codes(known, tmp_path_factory.mktemp("codes") / "values.txt")
+    codes = VocabularyTable(known, tmp_path_factory.mktemp("codes") / "values.txt")
     found = codes(tf.constant([text.encode() for text in texts])).numpy()
     np.testing.assert_array_equal(found, known.encode(pa.array(texts, pa.string())))
 
 
 def test_a_vocabulary_without_values_knows_nothing(tmp_path):
-    codes = Codes(vocabulary(), tmp_path / "none.txt")
-    assert codes(tf.constant(["a", ""])).numpy().tolist() == [FIRST_OOV, NULL]
-    assert codes(tf.constant(["\0"])).numpy().tolist() == [FIRST_OOV]
+    codes = VocabularyTable(vocabulary(), tmp_path / "none.txt")
+    assert codes(tf.constant(["a", ""])).numpy().tolist() == [UNSEEN, NULL]
+    assert codes(tf.constant(["\0"])).numpy().tolist() == [UNSEEN]
 
 
 #: What some reader takes for the end of a line, and blanks.
@@ -132,12 +133,12 @@ ODD = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028", "\u
 def test_no_character_moves_the_codes(tmp_path, odd):
     values = [odd, f"a{odd}", f"{odd}a", f"a{odd}b", "a", "b", "ab"]
     known = vocabulary(*values)
-    found = Codes(known, tmp_path / "values.txt")(tf.constant(values)).numpy()
+    found = VocabularyTable(known, tmp_path / "values.txt")(tf.constant(values)).numpy()
     np.testing.assert_array_equal(found, known.encode(pa.array(values)))
     assert len(set(found)) == len(set(values)) == found.max() - known.first_code + 1
 
 
 def test_an_empty_text_of_an_older_vocabulary_is_missing(tmp_path):
     known = vocabulary("a", "", "b")
-    found = Codes(known, tmp_path / "values.txt")(tf.constant(["a", "", "b"])).numpy()
+    found = VocabularyTable(known, tmp_path / "values.txt")(tf.constant(["a", "", "b"])).numpy()
     assert found.tolist() == [known.first_code, NULL, known.first_code + 2]

@@ -13,10 +13,11 @@ import pytest
 from stages import decoded, part, run
 from world import GHOST, UNSEEN, World, write_csv
 
-from workflows.etl import EtlResult, codes
+from workflows.etl import EtlResult
 from workflows.etl.counts import Counts
 from workflows.etl.shape import rows
 from workflows.ground.errors import DataError, RecipeError
+from workflows.raw import dictionaries
 
 RULES = [
     "{kind: per_day, n: 3}",
@@ -50,7 +51,7 @@ def test_order_is_that_of_time_and_ties_stand_as_they_stood(
     found = rows._in_order(chunks, "at")
     expected = frame.sort_values("at", kind="stable")
     assert found.to_pylist() == pa.Table.from_pandas(expected, preserve_index=False).to_pylist()
-    assert [codes.plain(column).type for column in found.columns] == table.schema.types
+    assert [dictionaries.decode(column).type for column in found.columns] == table.schema.types
 
 
 def test_users_are_numbered_across_chunks() -> None:

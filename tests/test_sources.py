@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows import recipe as recipes
-from workflows.etl.codes import TEXT
 from workflows.etl.read import sources
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells
+from workflows.raw.dictionaries import TEXT
 from workflows.raw.values import Place
 from workflows.recipe import Recipe
 

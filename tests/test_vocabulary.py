@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.core.reserved_codes import NULL, PAD, UNSEEN
 from workflows.ground.errors import ArtifactError
-from workflows.ground.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
+from workflows.ground.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +49,7 @@ def test_e02_decode_gives_back_what_encode_took(cells: list[str], oov_buckets: i
     assert vocabulary.decode(codes).to_pylist() == cells
     # different values have different codes, equal ones the same
     assert len(set(codes.tolist())) == len(set(cells))
-    assert codes.min() >= FIRST_OOV + oov_buckets
+    assert codes.min() >= UNSEEN + oov_buckets
 
 
 @given(st.lists(st.one_of(st.none(), texts), min_size=1, max_size=40))
@@ -66,7 +67,7 @@ def test_codes_are_those_of_a_naive_table(cells: list[str | None]) -> None:
 
 def test_reserved_codes_by_hand() -> None:
     vocabulary = build(["b", "a", "b", None, "c"])
-    assert (PAD, NULL, FIRST_OOV) == (0, 1, 2)
+    assert (PAD, NULL, UNSEEN) == (0, 1, 2)
     assert (vocabulary.first_code, vocabulary.size) == (3, 6)
     cells = pa.array(["b", "a", "c", None, "unseen", "B"])
     codes = vocabulary.encode(cells)

@@ -7,22 +7,17 @@ import pytest
 from tiny_run import steps_run_eagerly
 from world import USERS, World
 
-from models.config import UNSEEN
 from models.training.warm_start import WarmStartError, grown
 from workflows.etl import etl
 from workflows.ground import device
 from workflows.ground.errors import StaleInput
-from workflows.ground.vocabulary import FIRST_OOV, Vocabulary
+from workflows.ground.vocabulary import Vocabulary
 from workflows.stages.etl import Prepared
 from workflows.stages.held_out import refuse_leak
 from workflows.stages.store import Store
 from workflows.train import train
 
 CPU = device.Device("cpu", "test")
-
-
-def test_one_code_stands_for_what_was_not_seen():
-    assert UNSEEN == FIRST_OOV
 
 
 def test_new_rows_begin_where_the_unseen_row_stood():

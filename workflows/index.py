@@ -21,11 +21,11 @@ from models.core.ann_tuning import recalls, tuned
 from models.core.columns import fixed_lists, write_vectors
 from models.core.exact import search
 from models.core.retriever import Floats, Queries, Ragged
+from workflows.feature_files import columns as raw_columns
+from workflows.feature_files import rows as raw_rows
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.ground.understood import need, understood, vectors_of
-from workflows.raw import columns as raw_columns
-from workflows.raw import rows as raw_rows
 from workflows.recipe import Recipe
 from workflows.stages.embedding import RawTower
 from workflows.stages.etl import Prepared

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from merlin.schema import Schema
 
-from models.config import UNSEEN
+from models.core.reserved_codes import UNSEEN
 
 #: Names that TensorFlow takes for a layer wherever it stands.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

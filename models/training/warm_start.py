@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.config import UNSEEN
+from models.core.reserved_codes import UNSEEN
 
 Array = npt.NDArray[np.generic]
 

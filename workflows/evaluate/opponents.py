@@ -22,8 +22,8 @@ from models.baselines.search import Grid, Point
 from models.config import Baseline
 from models.core.columns import Column
 from models.core.evaluation_set import Trial
+from models.core.reserved_codes import UNSEEN
 from models.core.retriever import BrokenModel, Retriever
-from workflows.ground.vocabulary import FIRST_OOV
 from workflows.recipe import Recipe
 from workflows.stages.evaluate import Opponent
 
@@ -155,5 +155,5 @@ def attributes(recipe: Recipe, items: dict[str, Column]) -> sp.csr_matrix:
     ]
     if not names:
         return sp.csr_matrix((len(items[recipe.item_id]), 0), dtype=np.float32)
-    firsts = [FIRST_OOV + recipe.vocabulary_rule(name).oov_buckets for name in names]
+    firsts = [UNSEEN + recipe.vocabulary_rule(name).oov_buckets for name in names]
     return multi_hot([items[name] for name in names], firsts)

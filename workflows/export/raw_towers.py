@@ -13,11 +13,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from models.core.reserved_codes import NULL, PAD, UNSEEN
 from models.towers.tower import Input, Tower, inputs_of
 from workflows.export.towers import OUTPUT, ragged_batch, weights_of
 from workflows.ground import arguments
 from workflows.ground.statistics import NumberFact
-from workflows.ground.vocabulary import FIRST_OOV, NULL, PAD, Vocabulary
+from workflows.ground.vocabulary import Vocabulary
 
 #: An input column `<number>_missing` says whether the number was there.
 _MISSING = "_missing"
@@ -50,7 +51,9 @@ def save(
     with tempfile.TemporaryDirectory() as folder:
         inputs = inputs_of(tower)
         domains = {c.domain for c in inputs if c.domain}
-        module.codes = {d: Codes(vocabularies[d], Path(folder) / f"{d}.txt") for d in domains}
+        module.codes = {
+            d: VocabularyTable(vocabularies[d], Path(folder) / f"{d}.txt") for d in domains
+        }
         readers = {c.name: _reader(c, module.codes, numbers) for c in inputs}
         raw_inputs = [c for c in inputs if _raw_name(c) == c.name]
         named = arguments.argument_names([c.name for c in raw_inputs])
@@ -79,7 +82,7 @@ def _spec(column: Input, name: str) -> tf.TensorSpec:
 
 
 def _reader(
-    column: Input, codes: Mapping[str, Codes], numbers: Mapping[str, NumberFact]
+    column: Input, codes: Mapping[str, VocabularyTable], numbers: Mapping[str, NumberFact]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return what turns raw values into one input of the tower."""
     if column.domain:
@@ -101,7 +104,7 @@ def _reader(
     return standardise
 
 
-class Codes(tf.Module):
+class VocabularyTable(tf.Module):
     """A vocabulary as a look-up inside the graph; the codes are those of `Vocabulary.encode`.
 
     The values stand in a file, a line each: it loads in seconds where a constant of millions of
@@ -143,7 +146,7 @@ class Codes(tf.Module):
         found = self.table.lookup(values)
         if self.odd is not None:
             found = tf.maximum(found, self.odd.lookup(values))
-        unseen = tf.constant(FIRST_OOV, tf.int64)
+        unseen = tf.constant(UNSEEN, tf.int64)
         if self.oov_buckets > 1:
             unseen += crc32(values) % self.oov_buckets
         codes = tf.where(found >= 0, found + self.first_code, unseen)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from models.core.reserved_codes import PAD
 from models.towers.tower import Tower, inputs_of
 from workflows.ground import arguments
-from workflows.ground.vocabulary import PAD
 
 OUTPUT = "embedding"
 

@@ -1,6 +1,6 @@
-"""External id ↔ code, and the only place that knows which codes are reserved.
+"""The codes of the values of a column, by which embedding tables are indexed.
 
-Codes index embedding tables. The layout is that of NVTabular's Categorify (23.6 and later):
+The layout is that of NVTabular's Categorify (23.6 and later):
 
     0 padding | 1 null | 2 .. 1 + oov_buckets unseen or rare | then values by falling count,
     ties by value
@@ -20,11 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from models.core.reserved_codes import NULL, UNSEEN
 from workflows.ground.errors import ArtifactError
-
-PAD = 0
-NULL = 1
-FIRST_OOV = 2
 
 #: Folder of a stage with a vocabulary a column.
 FOLDER = "vocabulary"
@@ -121,7 +118,7 @@ class Vocabulary:
     @property
     def first_code(self) -> int:
         """The code of the first (most frequent) value."""
-        return FIRST_OOV + self.oov_buckets
+        return UNSEEN + self.oov_buckets
 
     @property
     def size(self) -> int:
@@ -145,13 +142,13 @@ class Vocabulary:
 
     def _oov_codes(self, values: pa.StringArray) -> Codes:
         if self.oov_buckets == 1:
-            return np.full(len(values), FIRST_OOV, np.int32)
+            return np.full(len(values), UNSEEN, np.int32)
         distinct = values.dictionary_encode()
         # crc32 of the UTF-8 bytes: the same on every machine, process and Python version
         bucket = [
             zlib.crc32(v.encode()) % self.oov_buckets for v in distinct.dictionary.to_pylist()
         ]
-        return (FIRST_OOV + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
+        return (UNSEEN + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pa.StringArray:
         """Return the value of each code; null for reserved codes (they stand for no single value).

@@ -1,1 +1,1 @@
-"""Raw values and files at serving time, read by the same rules as in etl."""
+"""Rules by which raw values become text, numbers and lists, in training as in serving."""

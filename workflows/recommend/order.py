@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from workflows.feature_files import columns as raw_columns
+from workflows.feature_files import rows as raw_rows
 from workflows.ground.errors import DataError
-from workflows.raw import columns as raw_columns
-from workflows.raw import rows as raw_rows
 from workflows.raw import spelling
 from workflows.recommend.shards import Format
 from workflows.stages.export import Export, Wish

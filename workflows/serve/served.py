@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from models.core.retriever import NO_ITEM, BrokenModel
+from workflows.feature_files.rows import as_trained
 from workflows.ground.errors import ArtifactError, DataError, StaleInput
-from workflows.raw.rows import as_trained
 from workflows.recipe import Recipe
 from workflows.serve.raw_values import table_of
 from workflows.serve.wire import (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from workflows.etl import codes
+from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
         table: the rows. Of many, those of some users are looked at.
     """
     keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k is not None]
-    users = codes.numbers(table[recipe.user_id])
+    users = dictionaries.indices(table[recipe.user_id])
     some = np.flatnonzero(users % (len(table) // _LOOKED + 1) == 0)
     looked = pd.DataFrame(
         {
             key: table[key].to_numpy()[some]
             if key == recipe.time
-            else codes.numbers(table[key])[some]
+            else dictionaries.indices(table[key])[some]
             for key in keys
         }
     )

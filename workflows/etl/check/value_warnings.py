@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.check import variants
 from workflows.etl.read.sources import Raw
 from workflows.ground.errors import DataError, counted
-from workflows.raw import spelling
+from workflows.raw import dictionaries, spelling
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -69,8 +68,8 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
 
 def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
     for source, table in raw.tables.items():
-        if name in table.column_names and codes.holds_text(table[name].type):
-            yield source, codes.flat(table[name])
+        if name in table.column_names and dictionaries.holds_text(table[name].type):
+            yield source, dictionaries.flatten(table[name])
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class _Found:
             if pc.any(wrong[source]).as_py():
                 texts.append(column.dictionary.filter(wrong[source]))
                 marks = wrong[source].to_numpy(zero_copy_only=False)
-                cells.append(codes.counts(column)[:-1][marks])
+                cells.append(dictionaries.count_texts(column)[:-1][marks])
         table = pa.table({"text": pa.chunked_array(texts), "cells": np.concatenate(cells)})
         table = table.group_by("text").aggregate([("cells", "sum")])
         table = pa.table({"text": table["text"], "cells": table["cells_sum"]})
@@ -241,7 +240,7 @@ def _is_key(recipe: Recipe, name: str) -> bool:
 
 def _warn_of_crowd(name: str, column: pa.DictionaryArray) -> None:
     """Warn of one user who has so many rows that the id may stand for nobody."""
-    counts = codes.counts(column)[:-1]
+    counts = dictionaries.count_texts(column)[:-1]
     if np.count_nonzero(counts) < _USERS:
         return
     second, most = np.partition(counts, -2)[-2:]

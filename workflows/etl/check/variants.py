@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
+from workflows.raw import dictionaries
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +129,9 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
         columns: source → the lists there.
     """
     for source, column in columns.items():
-        texts = codes.flat(column).dictionary
+        texts = dictionaries.flatten(column).dictionary
         _warn_of_halves(name, source, separator, texts)
-        lists = codes.one(column)
+        lists = dictionaries.combine(column)
         if pa.types.is_list(lists.type) and (pc.max(pc.list_value_length(lists)).as_py() or 0) < 2:
             _warn_of_no_cut(name, source, separator, texts)
 

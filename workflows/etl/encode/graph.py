@@ -21,12 +21,12 @@ from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, WEIGHTS_OF
-from workflows.etl import codes
-from workflows.etl.encode.ops import Codes, Encode, IsMissing, Lookup
+from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
 from workflows.etl.threads import of_each
 from workflows.ground import statistics
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary, read_all
+from workflows.raw import dictionaries
 from workflows.recipe import Feature, Recipe, VocabularyRule
 
 #: The file of a table's schema, as Merlin calls it.
@@ -114,9 +114,9 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
 
 def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
     """Return the vocabulary of a text column, or of the values of a column of lists."""
-    counts = codes.counts(column)
+    counts = dictionaries.count_texts(column)
     there = counts > 0
-    values = pa.concat_arrays([codes.flat(column).dictionary, pa.nulls(1, pa.string())])
+    values = pa.concat_arrays([dictionaries.flatten(column).dictionary, pa.nulls(1, pa.string())])
     return Vocabulary.build(
         values.filter(pa.array(there)),
         counts[there],
@@ -128,7 +128,7 @@ def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
 
 def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
     """Return mean and spread of a number after its gaps are filled, summed up in float64."""
-    values, policy = codes.one(column), recipe.features[name].null
+    values, policy = dictionaries.combine(column), recipe.features[name].null
     known = values.drop_null().to_numpy()
     if isinstance(policy, float):
         fill = policy
@@ -142,7 +142,7 @@ def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
     filled = float(np.float32(fill))
     mean = (known.sum(dtype=np.float64) + gaps * filled) / n
     squares = gaps * (filled - mean) ** 2
-    for rows in codes.blocks(len(known)):
+    for rows in dictionaries.blocks(len(known)):
         squares += float(np.square(known[rows] - mean, dtype=np.float64).sum())
     spread = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
     return NumberFact(float(mean), spread, fill)
@@ -150,11 +150,11 @@ def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
 
 def encoding(
     recipe: Recipe,
-    lookups: Mapping[str, Lookup],
+    lookups: Mapping[str, CodeTable],
     numbers: Mapping[str, NumberFact],
     columns: Sequence[str],
     *,
-    rows: Mapping[str, Codes] | None = None,
+    rows: Mapping[str, Int32s] | None = None,
 ) -> nvt.Workflow:
     """Build the fitted workflow that turns frames into model inputs with their tags.
 

@@ -19,14 +19,16 @@ from merlin.core import dispatch
 from merlin.dag import ColumnSelector
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from workflows.etl import codes
-from workflows.ground.vocabulary import NULL, Vocabulary
+from models.core.reserved_codes import NULL
+from workflows.ground.vocabulary import Vocabulary
+from workflows.raw import dictionaries
 
-Codes = npt.NDArray[np.int32]
+#: Int32s or rows of a table, one for each index of a dictionary.
+Int32s = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Lookup:
+class CodeTable:
     """What stands for each code of a column.
 
     Attributes:
@@ -35,12 +37,12 @@ class Lookup:
         oov_buckets: how many of them unseen values share.
     """
 
-    codes: Codes
+    codes: Int32s
     size: int
     oov_buckets: int
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, texts: pa.StringArray) -> Lookup:
+    def of(cls, vocabulary: Vocabulary, texts: pa.StringArray) -> CodeTable:
         """Look all distinct texts of a column up in a vocabulary."""
         found = np.append(vocabulary.encode(texts), np.int32(NULL))
         return cls(found, vocabulary.size, vocabulary.oov_buckets)
@@ -61,9 +63,9 @@ class Encode(nvt.ops.Operator):
 
     def __init__(
         self,
-        lookups: Mapping[str, Lookup],
+        lookups: Mapping[str, CodeTable],
         tags: Mapping[str, Sequence[Tags]],
-        rows: Mapping[str, tuple[str, Codes]] | None = None,
+        rows: Mapping[str, tuple[str, Int32s]] | None = None,
     ) -> None:
         super().__init__()
         self.lookups = lookups
@@ -127,15 +129,15 @@ class IsMissing(nvt.ops.Operator):
         return np.float32
 
 
-def _looked_up(column: Any, table: Codes) -> Any:
+def _looked_up(column: Any, table: Int32s) -> Any:
     """Return what a table has for each code of a column, or of the lists of a column."""
     if isinstance(column, pd.Series):
         array = column.array
         if not isinstance(array, pd.arrays.ArrowExtensionArray):
             return table[column.to_numpy()]
-        lists = codes.one(array.__arrow_array__())
+        lists = dictionaries.combine(array.__arrow_array__())
         values = pa.array(table[lists.flatten().to_numpy()])
-        return pd.arrays.ArrowExtensionArray(codes.listed(lists.value_lengths(), values))
+        return pd.arrays.ArrowExtensionArray(dictionaries.make_lists(lists.value_lengths(), values))
     # cudf; not exercised on a GPU in CI
     if dispatch.is_list_dtype(column):
         values = dispatch.flatten_list_column_values(column)
@@ -154,7 +156,9 @@ def _like(frame: Any, columns: dict[str, Any]) -> Any:
 
 def numbered(table: pa.Table) -> pa.Table:
     """Return rows with the codes alone, without the texts; a null list becomes an empty one."""
-    return pa.table({name: _numbered(codes.one(table[name])) for name in table.column_names})
+    return pa.table(
+        {name: _numbered(dictionaries.combine(table[name])) for name in table.column_names}
+    )
 
 
 def frame(table: pa.Table, *, on_gpu: bool) -> Any:
@@ -163,7 +167,7 @@ def frame(table: pa.Table, *, on_gpu: bool) -> Any:
         return dispatch.get_lib().DataFrame.from_arrow(table)
     columns = {}
     for name in table.column_names:
-        array = codes.one(table[name])
+        array = dictionaries.combine(table[name])
         columns[name] = (
             pd.Series(pd.arrays.ArrowExtensionArray(array))
             if pa.types.is_list(array.type)
@@ -174,8 +178,10 @@ def frame(table: pa.Table, *, on_gpu: bool) -> Any:
 
 def _numbered(array: pa.Array) -> pa.Array:
     if pa.types.is_list(array.type):
-        return codes.listed(array.value_lengths().fill_null(0), _numbered(array.flatten()))
-    return pa.array(codes.numbers(array)) if pa.types.is_dictionary(array.type) else array
+        return dictionaries.make_lists(
+            array.value_lengths().fill_null(0), _numbered(array.flatten())
+        )
+    return pa.array(dictionaries.indices(array)) if pa.types.is_dictionary(array.type) else array
 
 
 def table(frame: Any) -> pa.Table:

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from merlin.schema import Schema
 from pyarrow import feather
 
-from workflows.etl import codes
+from models.core.reserved_codes import NULL, UNSEEN
 from workflows.etl.encode import graph, ops
-from workflows.etl.encode.ops import Codes, Lookup
+from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.ground.statistics import NumberFact
-from workflows.ground.vocabulary import NULL
+from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 
 #: Rows of a row group.
@@ -61,14 +61,14 @@ class Plan:
     columns: list[str]
     numbers: dict[str, NumberFact]
     sizes: dict[str, tuple[int, int]]
-    arrays: Mapping[str, Codes] | Path
+    arrays: Mapping[str, Int32s] | Path
     on_gpu: bool
 
     @cached_property
     def workflow(self) -> nvt.Workflow:
         """The NVTabular workflow."""
         arrays = dict(np.load(self.arrays)) if isinstance(self.arrays, Path) else self.arrays
-        lookups = {c: Lookup(arrays[f"codes of {c}"], *size) for c, size in self.sizes.items()}
+        lookups = {c: CodeTable(arrays[f"codes of {c}"], *size) for c, size in self.sizes.items()}
         rows = {c: arrays[f"rows of {c}"] for c in self.columns if f"rows of {c}" in arrays}
         return graph.encoding(self.recipe, lookups, self.numbers, self.columns, rows=rows)
 
@@ -81,7 +81,7 @@ class Plan:
         rest = [name for name in found.column_names if name not in first]
         return Schema([found[name] for name in (*first, *rest)])
 
-    def is_of(self, columns: list[str], arrays: Mapping[str, Codes]) -> bool:
+    def is_of(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
         """Say whether it is the plan for such columns, and for these very arrays."""
         mine = self.arrays
         return (
@@ -139,7 +139,9 @@ class Job:
         rows = feather.read_table(self.rows) if isinstance(self.rows, Path) else self.rows
         workflow, raw = self.plan.workflow, rows.select(self.plan.columns)
         # NVTabular cannot transform a frame without rows: lend an empty part one
-        blocks = [raw[block] for block in codes.blocks(len(raw), self.block)] or [_zeros(raw)]
+        blocks = [raw[block] for block in dictionaries.blocks(len(raw), self.block)] or [
+            _zeros(raw)
+        ]
         made = [
             ops.table(workflow.transform(ops.frame(block, on_gpu=self.plan.on_gpu)))
             for block in blocks
@@ -158,7 +160,9 @@ class Job:
                 use_compliant_nested_type=True,
             )
             file.replace(self.path)
-        return {c: _shares(table[c], 2 + buckets) for c, (_, buckets) in self.plan.sizes.items()}
+        return {
+            c: _shares(table[c], UNSEEN + buckets) for c, (_, buckets) in self.plan.sizes.items()
+        }
 
 
 def leaf(column: pa.Field) -> str:

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from workflows.etl import codes
+from models.core.reserved_codes import UNSEEN
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.graph import Fitted
-from workflows.etl.encode.ops import Codes, Lookup
+from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.etl.encode.parts import GROUP, Job, Plan, Shares, leaf
 from workflows.etl.memory import Memory
 from workflows.etl.shape import split
@@ -31,7 +31,7 @@ from workflows.etl.threads import of_each
 from workflows.etl.workers import Workers
 from workflows.ground.device import Device
 from workflows.ground.pair_hash import pair_hash
-from workflows.ground.vocabulary import FIRST_OOV
+from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,9 @@ def write(
 
 def _write_readable(frame: pa.Table, folder: Path) -> None:
     """Write a table as people read it, and as the raw towers take it."""
-    readable = pa.table({column: codes.plain(frame[column]) for column in frame.column_names})
+    readable = pa.table(
+        {column: dictionaries.decode(frame[column]) for column in frame.column_names}
+    )
     repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
     pq.write_table(
         readable,
@@ -134,8 +136,8 @@ class _Writer:
         self._aside = aside
         self._workers = workers
         self._schemas: dict[str, Schema] = {}
-        self._known: dict[str, list[tuple[pa.Array, Lookup]]] = defaultdict(list)
-        self._places: dict[str, list[tuple[pa.Array, Codes]]] = defaultdict(list)
+        self._known: dict[str, list[tuple[pa.Array, CodeTable]]] = defaultdict(list)
+        self._places: dict[str, list[tuple[pa.Array, Int32s]]] = defaultdict(list)
         self._plans: list[Plan] = []
         row = 4 * len(recipe.features) * workers.number
         if recipe.history:
@@ -170,7 +172,7 @@ class _Writer:
         ids = {user: users.ids(user), item: items.ids(item)}
         # they are short, and the splits' jobs are long: nobody waits at the end
         # the unknown user, the last row, has the code of an id that was never seen
-        yield from self._of("users", users.frame, unknown={user: FIRST_OOV})
+        yield from self._of("users", users.frame, unknown={user: UNSEEN})
         yield from self._of("items", items.frame)
         strangers = _strangers(parts, user, ids[user])
         if seen:
@@ -196,7 +198,7 @@ class _Writer:
         self,
         name: str,
         table: pa.Table,
-        rows: Mapping[str, Codes] | None = None,
+        rows: Mapping[str, Int32s] | None = None,
         histories: Histories | None = None,
         unknown: Mapping[str, int] | None = None,
     ) -> Iterator[Job]:
@@ -206,7 +208,7 @@ class _Writer:
         self._write_schema(plan.schema, histories, folder)
         if self._workers.are_elsewhere:
             plan = plan.lent(self._aside)
-        for number, part in enumerate(list(codes.blocks(len(table), PART)) or [slice(0, 0)]):
+        for number, part in enumerate(list(dictionaries.blocks(len(table), PART)) or [slice(0, 0)]):
             raw = ops.numbered(table.select(plan.columns)[part])
             for column, lists in (histories.lists(part, self._block) if histories else {}).items():
                 raw = raw.append_column(column, lists)
@@ -223,13 +225,15 @@ class _Writer:
             graph.write_schema(schema, folder)
         self._schemas[folder.name] = schema
 
-    def _plan(self, table: pa.Table, rows: Mapping[str, Codes], unknown: Mapping[str, int]) -> Plan:
+    def _plan(
+        self, table: pa.Table, rows: Mapping[str, Int32s], unknown: Mapping[str, int]
+    ) -> Plan:
         features = self._recipe.features
         columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
         arrays = {f"rows of {column}": places for column, places in rows.items()}
         lookups = of_each(
             [column for column in columns if features[column].encoded],
-            lambda column: self._lookup(column, codes.flat(table[column]).dictionary),
+            lambda column: self._lookup(column, dictionaries.flatten(table[column]).dictionary),
         )
         for column, lookup in lookups.items():
             arrays[f"codes of {column}"] = lookup.codes
@@ -246,15 +250,15 @@ class _Writer:
 
     def _rows(
         self, key: str, table: pa.Table, of: pa.StringArray, strangers: pa.StringArray | None
-    ) -> Codes:
+    ) -> Int32s:
         """Return the rows that stand for the distinct ids of a column; the splits share them."""
-        texts = codes.one(table[key]).dictionary
+        texts = dictionaries.combine(table[key]).dictionary
         return _once(self._places[key], texts, lambda: _rows(texts, of, strangers))
 
-    def _lookup(self, column: str, texts: pa.StringArray) -> Lookup:
+    def _lookup(self, column: str, texts: pa.StringArray) -> CodeTable:
         """Return what stands for the texts of a column; parts of one table share them."""
         vocabulary = self._fitted.vocabularies[column]
-        return _once(self._known[column], texts, lambda: Lookup.of(vocabulary, texts))
+        return _once(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
 
     def _write_latest(
         self, pasts: list[Past], known: pa.StringArray, strangers: pa.StringArray
@@ -269,25 +273,25 @@ class _Writer:
         folder.mkdir()
         schema = self._schemas["train"].select_by_name(list(recipe.history.inputs))
         graph.write_schema(schema, folder)
-        for number, part in enumerate(list(codes.blocks(len(rows), PART)) or [slice(0, 0)]):
+        for number, part in enumerate(list(dictionaries.blocks(len(rows), PART)) or [slice(0, 0)]):
             table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
             path = folder / f"part-{number}.parquet"
             pq.write_table(table, path, row_group_size=GROUP)
 
     def _past(
-        self, table: pa.Table, user_rows: Codes, item_rows: Codes, happened: Happened | None
+        self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, happened: Happened | None
     ) -> Past:
         recipe = self._recipe
         assert recipe.history is not None
         encoded = {}
         for column in recipe.history.columns:
-            lookup = self._lookup(column, codes.flat(table[column]).dictionary)
-            encoded[column] = lookup.codes[codes.numbers(table[column])]
-        users = user_rows[codes.numbers(table[recipe.user_id])]
+            lookup = self._lookup(column, dictionaries.flatten(table[column]).dictionary)
+            encoded[column] = lookup.codes[dictionaries.indices(table[column])]
+        users = user_rows[dictionaries.indices(table[recipe.user_id])]
         if recipe.time:
             times = table[recipe.time].to_numpy()
         else:
-            items = item_rows[codes.numbers(table[recipe.item_id])]
+            items = item_rows[dictionaries.indices(table[recipe.item_id])]
             times = pair_hash(users, items, seed=recipe.history.seed)
         return Past(users, times, encoded, happened.kinds if happened else None)
 
@@ -309,14 +313,14 @@ def _strangers(
     """Return the users of valid and test that are in no table, in order of appearance."""
     found = [pa.array([], pa.string())]
     for part in ("valid", "test"):
-        column = codes.one(parts[part][key])
+        column = dictionaries.combine(parts[part][key])
         if len(column):
             ids = column.dictionary.take(pc.unique(column.indices))
             found.append(ids.filter(pc.invert(pc.is_in(ids, value_set=known))))
     return pc.unique(pa.chunked_array(found))
 
 
-def _rows(ids: pa.StringArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Codes:
+def _rows(ids: pa.StringArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Int32s:
     """Return the row of a table for each distinct id, and -1 for null.
 
     Args:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.ground.errors import DataError
-from workflows.raw import spelling
+from workflows.raw import dictionaries, spelling
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,9 @@ def settled(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
 
 def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
     """Return a column with another spelling; None where it keeps its own."""
-    if not codes.holds_text(column.type):
+    if not dictionaries.holds_text(column.type):
         return None
-    texts = codes.flat(column).dictionary
+    texts = dictionaries.flatten(column).dictionary
     canonical = spelling.settled(texts, fractions=not is_id)
     if canonical is None:
         return None
@@ -58,8 +57,12 @@ def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | 
     changed = pc.index(pc.not_equal(texts, canonical), True).as_py()
     pair = (of[changed].as_py() for of in (texts, canonical))
     log.info("%s: %r is read as %r, and the other values likewise", where, *pair)
-    array = codes.one(column)
+    array = dictionaries.combine(column)
     if pa.types.is_list(array.type):
-        values = codes.mapped(array.flatten(), lambda _: pa.chunked_array([canonical]))
-        return codes.listed(pc.list_value_length(array), codes.one(values))
-    return codes.one(codes.mapped(array, lambda _: pa.chunked_array([canonical])))
+        values = dictionaries.map_dictionary(
+            array.flatten(), lambda _: pa.chunked_array([canonical])
+        )
+        return dictionaries.make_lists(pc.list_value_length(array), dictionaries.combine(values))
+    return dictionaries.combine(
+        dictionaries.map_dictionary(array, lambda _: pa.chunked_array([canonical]))
+    )

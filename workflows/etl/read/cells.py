@@ -12,10 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.read.times import Times
 from workflows.ground.errors import DataError
-from workflows.raw import list_cells
+from workflows.raw import dictionaries, list_cells
 from workflows.raw.values import Place, as_numbers, as_text, missing, parsed, plain
 from workflows.recipe import Feature, Recipe
 
@@ -121,7 +120,7 @@ class Cells:
         """Return text without the texts that stand for no value; others as they are."""
         kind = column.type
         if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
-            chunks = [codes.without(chunk, ("", *self._nulls)) for chunk in column.chunks]
+            chunks = [dictionaries.nullify(chunk, ("", *self._nulls)) for chunk in column.chunks]
             return pa.chunked_array(chunks, kind)
         column = plain(column, place)
         return missing(column, self._nulls) if pa.types.is_string(column.type) else column
@@ -137,7 +136,7 @@ def _by_distinct(
     Where a value is refused, all cells are asked for, so that the error names its row.
     """
     try:
-        return codes.mapped(column, lambda cells: function(cells, place))
+        return dictionaries.map_dictionary(column, lambda cells: function(cells, place))
     except DataError:
         return function(plain(column, place), place).dictionary_encode()
 
@@ -160,11 +159,11 @@ def _lists(
     column: pa.ChunkedArray, feature: Feature, place: Place, *, all_parts: bool
 ) -> pa.ChunkedArray:
     """Return lists of text; text is split once for each distinct one."""
-    if not codes.is_text(column.type) or _is_varied(column):
+    if not dictionaries.is_text(column.type) or _is_varied(column):
         column = plain(column, place)
         return list_cells.lists(column, feature.separator, place, all_parts=all_parts)
     try:
-        return codes.each(
+        return dictionaries.map_distinct(
             column,
             lambda texts: list_cells.lists(texts, feature.separator, place, all_parts=all_parts),
         )
@@ -181,9 +180,9 @@ def _is_varied(column: pa.ChunkedArray) -> bool:
 
 def _coded_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return lists of text as lists of codes."""
-    array = codes.one(column)
+    array = dictionaries.combine(column)
     values = array.flatten().dictionary_encode()
-    return pa.chunked_array([codes.listed(pc.list_value_length(array), values)])
+    return pa.chunked_array([dictionaries.make_lists(pc.list_value_length(array), values)])
 
 
 def _weights_of(column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.ChunkedArray:

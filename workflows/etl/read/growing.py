@@ -1,4 +1,4 @@
-"""A table that is read piece by piece: its text grows together into codes (codes.py)."""
+"""A table that is read piece by piece: its text grows together into one dictionary."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.threads import of_each
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 
 #: Texts that wait to be merged: at least so many, and at most so many times those merged already.
 _WAITING, _TIMES = 1 << 20, 4
@@ -79,15 +79,15 @@ class Growing:
 
 def _column(kind: pa.DataType, *, is_text: bool) -> _Column:
     if is_text and pa.types.is_integer(kind):
-        return _Integers()
+        return _IntegerPieces()
     if pa.types.is_dictionary(kind):
-        return _Texts()
+        return _TextPieces()
     if pa.types.is_list(kind) and pa.types.is_dictionary(kind.value_type):
-        return _Lists()
-    return _Others()
+        return _ListPieces()
+    return _OtherPieces()
 
 
-class _Others:
+class _OtherPieces:
     """Pieces of a column of numbers."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _Others:
         return self._pieces[0] if len(self._pieces) == 1 else pa.concat_arrays(self._pieces)
 
 
-class _Texts:
+class _TextPieces:
     """Pieces of a text column.
 
     Arrow has no table of texts that grows, so pieces wait until there are many of them: then each
@@ -111,7 +111,7 @@ class _Texts:
 
     def __init__(self) -> None:
         self._known: pa.Array = None
-        self._codes: list[pa.Array] = []
+        self._indices: list[pa.Array] = []
         self._waiting: list[pa.DictionaryArray] = []
         self._texts = 0
         self.nbytes = 0
@@ -125,25 +125,25 @@ class _Texts:
             self._merge()
 
     def _merge(self) -> None:
-        """Give what waits the codes of all texts known so far, in order of appearance."""
+        """Merge the waiting pieces; a dictionary has its texts in order of appearance."""
         first = []
         if self._known is not None:
             none = pa.array([], pa.int32())
             first = [pa.DictionaryArray.from_arrays(none, self._known)]
         chunks = pa.chunked_array([*first, *self._waiting]).unify_dictionaries().chunks
         self._known = chunks[0].dictionary
-        self._codes += [chunk.indices for chunk in chunks[len(first) :]]
+        self._indices += [chunk.indices for chunk in chunks[len(first) :]]
         self._waiting, self._texts = [], 0
 
     def array(self) -> pa.DictionaryArray:
         if self._waiting:
             self._merge()
-        numbers = self._codes[0] if len(self._codes) == 1 else pa.concat_arrays(self._codes)
-        self._codes = []
+        numbers = self._indices[0] if len(self._indices) == 1 else pa.concat_arrays(self._indices)
+        self._indices = []
         return pa.DictionaryArray.from_arrays(numbers, self._known, safe=False)
 
 
-class _Integers:
+class _IntegerPieces:
     """Pieces of a text column that was written as integers."""
 
     def __init__(self) -> None:
@@ -210,12 +210,12 @@ def _as_texts(numbers: pa.Array, integers: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(numbers, pc.cast(integers, pa.string()), safe=False)
 
 
-class _Lists:
+class _ListPieces:
     """Pieces of a column of lists of text."""
 
     def __init__(self) -> None:
         self._lengths: list[pa.Array] = []
-        self._values = _Texts()
+        self._values = _TextPieces()
         self._bytes = 0
 
     @property
@@ -229,8 +229,8 @@ class _Lists:
             self._values.add(pa.chunked_array([array.flatten()]))
 
     def array(self) -> pa.ListArray:
-        return codes.listed(pa.concat_arrays(self._lengths), self._values.array())
+        return dictionaries.make_lists(pa.concat_arrays(self._lengths), self._values.array())
 
 
-#: Pieces of a column.
-_Column = _Texts | _Integers | _Lists | _Others
+#: The pieces of a column that have been read so far.
+_Column = _TextPieces | _IntegerPieces | _ListPieces | _OtherPieces

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from workflows.etl import codes
+from workflows.raw import dictionaries
 
 #: What stands for no value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -84,5 +84,5 @@ class Partitioned:
                     numbers = numbers.fill_null(0)
                 texts = pa.array([value or ""], pa.string())
                 column = pa.DictionaryArray.from_arrays(numbers, texts)
-                batch = batch.append_column(pa.field(name, codes.TEXT), column)
+                batch = batch.append_column(pa.field(name, dictionaries.TEXT), column)
             yield batch.select(list(columns))

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.read.times import iso
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.recipe.sources import Long
 
 #: Says where a row is, from 0.
@@ -30,7 +30,7 @@ def latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.ND
         DataError: a time that is missing or no time.
     """
     kept = ids.is_null().to_numpy().astype(bool)
-    kept[_last(codes.numbers(ids), _moments(times, place))] = True
+    kept[_last(dictionaries.indices(ids), _moments(times, place))] = True
     return kept
 
 
@@ -49,9 +49,9 @@ def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
             f"{place(row)}: the time is missing, so that nobody knows which row of its id is the "
             "latest. Give it one, or remove the row."
         )
-    if not codes.is_text(times.type):
+    if not dictionaries.is_text(times.type):
         return np.asarray(times.to_numpy())
-    array = codes.one(times)
+    array = dictionaries.combine(times)
     texts = pc.utf8_trim_whitespace(array.dictionary)
     for kind in (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
@@ -60,7 +60,7 @@ def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
             continue
         if pa.types.is_timestamp(kind):
             found = pc.cast(found, pa.int64())
-        return np.asarray(found.to_numpy(zero_copy_only=False)[codes.numbers(array)])
+        return np.asarray(found.to_numpy(zero_copy_only=False)[dictionaries.indices(array)])
     first = texts[0].as_py()
     raise DataError(
         f"{place(0)}: the times, such as {first!r}, are neither all numbers nor all ISO 8601, such "
@@ -84,19 +84,19 @@ def wide(table: pa.Table, long: Long, properties: Mapping[str, str], place: Plac
     row = pc.index(table[long.id].is_null(), True).as_py()
     if row >= 0:
         raise DataError(f"{place(row)}: there is no {long.id!r}. Give it one, or remove the row.")
-    ids = codes.one(table[long.id])
-    numbers = codes.numbers(ids)
+    ids = dictionaries.combine(table[long.id])
+    numbers = dictionaries.indices(ids)
     _, first = np.unique(numbers, return_index=True)
     firsts = np.sort(first)
     rank = np.full(len(ids.dictionary), -1)
     rank[numbers[firsts]] = np.arange(len(firsts))
-    names = codes.one(table[long.property])
+    names = dictionaries.combine(table[long.property])
     times = _moments(table[long.time], place) if long.time else np.zeros(len(table), np.int8)
-    values = codes.one(table[long.value])
+    values = dictionaries.combine(table[long.value])
     made = {long.id: ids.take(pa.array(firsts))}
     for column, name in properties.items():
         of = pc.index(names.dictionary, name).as_py()
-        rows = np.flatnonzero(codes.numbers(names) == of)
+        rows = np.flatnonzero(dictionaries.indices(names) == of)
         chosen = rows[_last(numbers[rows], times[rows])]
         if long.time is None and len(chosen) < len(rows):
             again = np.setdiff1d(rows, chosen)[0]

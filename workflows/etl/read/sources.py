@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workflows.etl import codes
 from workflows.etl.memory import Memory
 from workflows.etl.read import canonical, files, snapshots
 from workflows.etl.read.cells import Cells
@@ -21,6 +20,7 @@ from workflows.etl.read.growing import Growing
 from workflows.etl.read.source_files import SourceFiles
 from workflows.etl.workers import Workers
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.recipe import Join, Recipe, Source
 from workflows.recipe.text import nearest_name
 
@@ -186,7 +186,7 @@ def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
     raw.skipped[name] = np.flatnonzero(~kept)
     wanted = [column for column in table.column_names if column in recipe.features]
     rows = table.select(wanted).filter(pa.array(kept))
-    raw.tables[name] = pa.table({column: codes.one(rows[column]) for column in wanted})
+    raw.tables[name] = pa.table({column: dictionaries.combine(rows[column]) for column in wanted})
     log.info(
         "%s: %d of %d rows are not the latest of their %s, and are left out",
         raw.where(name), len(raw.skipped[name]), len(kept), latest.id,
@@ -202,7 +202,7 @@ def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
     table, source = raw.tables[name], recipe.sources[name]
     long = source.long
     assert long is not None
-    there = codes.present(table[long.property]).to_pylist()
+    there = dictionaries.distinct_texts(table[long.property]).to_pylist()
     called = {source.rename.get(text, text): text for text in sorted(there)}
     wanted = {c: called[c] for c in recipe.features if c in called and c != long.id}
     if not wanted:
@@ -215,7 +215,9 @@ def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
     cells = Cells(recipe, path, source.nulls)
     made = canonical.settled(recipe, path, cells.canonical(texts))
     cells.finish()
-    raw.tables[name] = pa.table({column: codes.one(made[column]) for column in made.column_names})
+    raw.tables[name] = pa.table(
+        {column: dictionaries.combine(made[column]) for column in made.column_names}
+    )
     raw.shaped[name] = ", after `long:`"
     raw.columns[name] = [long.id, *(column for column in called if column != long.id)]
     raw.rows[name] = [len(raw.tables[name]), *(0 for _ in raw.rows[name][1:])]

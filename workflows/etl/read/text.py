@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from workflows.etl import codes
 from workflows.etl.read import files
 from workflows.etl.read.dialect import Dialect
 from workflows.etl.read.encodings import doubts, name_of, undecodable
 from workflows.etl.read.streams import UNIT, Unpacked, Watched, opened
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 
 #: So much is read to see what a file is, and how its columns are called.
 _HEAD = 1 << 20
@@ -259,7 +259,7 @@ class TextFile:
         self, watched: Watched, ragged: _Ragged, columns: Sequence[str], coded: Sequence[str]
     ) -> pyarrow.csv.CSVStreamingReader | None:
         """Return a reader of the rows, or nothing where there are none."""
-        types = dict.fromkeys(columns, pa.string()) | dict.fromkeys(coded, codes.TEXT)
+        types = dict.fromkeys(columns, pa.string()) | dict.fromkeys(coded, dictionaries.TEXT)
         try:
             return pa.csv.open_csv(
                 watched,
@@ -396,7 +396,9 @@ class TextFile:
 def _with_units(table: pa.Table) -> pa.Table:
     """Put the character back that stands for the delimiter while a text is parsed."""
     for at, name in enumerate(table.column_names):
-        made = codes.each(table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode()))
+        made = dictionaries.map_distinct(
+            table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode())
+        )
         table = table.set_column(at, name, made)
     return table
 

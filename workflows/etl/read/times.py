@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.read import time_formats
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.raw.values import Place, bad_cell, first_bad, parsed, plain
 from workflows.recipe import Feature
 
@@ -63,7 +63,7 @@ class Times:
             DataError: a cell that is no such time.
         """
         is_guess = False
-        if codes.is_text(column.type):
+        if dictionaries.is_text(column.type):
             text = plain(column, place)
             self._note_how_written(text, place)
             is_guess = self._written == pa.int64()
@@ -71,7 +71,9 @@ class Times:
                 found = self._of_text(text, place)
             else:
                 try:  # each distinct text once; where one is no time, each cell, to find its row
-                    found = codes.each(column, lambda texts: self._of_text(texts, place))
+                    found = dictionaries.map_distinct(
+                        column, lambda texts: self._of_text(texts, place)
+                    )
                 except DataError:
                     found = self._of_text(text, place)
         else:

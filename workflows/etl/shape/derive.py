@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.read.times import iso
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature, Log1p, PathLevel
 
 _DAY = 86_400
@@ -22,9 +22,11 @@ def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArra
         return column
     if feature.kind == "number":
         return pc.cast(column, pa.float32())
-    if codes.is_text(column.type):
+    if dictionaries.is_text(column.type):
         return column
-    return codes.each(column.dictionary_encode(), lambda cells: pc.cast(cells, pa.string()))
+    return dictionaries.map_distinct(
+        column.dictionary_encode(), lambda cells: pc.cast(cells, pa.string())
+    )
 
 
 def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
@@ -46,10 +48,12 @@ def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunke
     if isinstance(step, Clip):
         return _clipped(column, step)
     if isinstance(step, PathLevel):
-        return codes.mapped(codes.one(column), lambda paths: _level(paths, step, place))
+        return dictionaries.map_dictionary(
+            dictionaries.combine(column), lambda paths: _level(paths, step, place)
+        )
     # a log has few distinct days, and never more distinct seconds than rows
-    times = column if codes.is_text(column.type) else column.dictionary_encode()
-    return codes.each(times, lambda distinct: _of_time(distinct, step, place))
+    times = column if dictionaries.is_text(column.type) else column.dictionary_encode()
+    return dictionaries.map_distinct(times, lambda distinct: _of_time(distinct, step, place))
 
 
 def _of_time(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
@@ -100,10 +104,10 @@ def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
-    cells = codes.one(column)
+    cells = dictionaries.combine(column)
     places = np.searchsorted(edges, cells.to_numpy(zero_copy_only=False), side="left")
     places = pa.array(places.astype(np.int32), mask=np.asarray(cells.is_null()))
-    return pa.chunked_array([codes.taken(pa.array(step.labels, pa.string()), places)])
+    return pa.chunked_array([dictionaries.take(pa.array(step.labels, pa.string()), places)])
 
 
 def _log1p(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
@@ -139,7 +143,7 @@ def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArr
             + (f", and so have {n - 1} more values" if n > 1 else "")
             + f". Raise `levels` in the recipe's derive step of {step.to!r}, or mend the values."
         )
-    found = codes.one(levels)
+    found = dictionaries.combine(levels)
     places = found.offsets.to_numpy()[:-1] + step.level - 1
     too_short = pc.list_value_length(found).to_numpy() < step.level
     level = found.values.take(pa.array(places, mask=too_short))

@@ -10,10 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.counts import Counts
 from workflows.etl.shape.split import Part
-from workflows.raw import spelling
+from workflows.raw import dictionaries, spelling
 from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
 from workflows.recipe.filters import OF_ONE_ROW, Stage
 
@@ -37,7 +36,7 @@ def met(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     if condition.is_ == "not_null":
         return pc.is_valid(column)
-    return codes.each(column, lambda cells: _compared(condition, cells))
+    return dictionaries.map_distinct(column, lambda cells: _compared(condition, cells))
 
 
 def _compared(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -108,13 +107,13 @@ def _by_itself(
     if isinstance(rule, Keep):
         return _kept(table, rule, counts)
     users = table[recipe.user_id]
-    chosen = sampled(codes.present(users), share=rule.share, seed=rule.seed)
+    chosen = sampled(dictionaries.distinct_texts(users), share=rule.share, seed=rule.seed)
     cause = f"user outside the sample of {rule.share:g}"
     return counts.kept(table, _among(users, chosen), cause)
 
 
 def _among(ids: pa.ChunkedArray, chosen: pa.StringArray) -> pa.ChunkedArray:
-    return codes.each(ids, lambda texts: pc.is_in(texts, value_set=chosen))
+    return dictionaries.map_distinct(ids, lambda texts: pc.is_in(texts, value_set=chosen))
 
 
 def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
@@ -128,8 +127,8 @@ def _users_with(
     kept, known = {}, pa.array([], pa.string())
     for part, table in tables.items():
         users = table[recipe.user_id]
-        asked = codes.one(met(rule, table[rule.column]))
-        here = codes.present(codes.one(users).filter(asked))
+        asked = dictionaries.combine(met(rule, table[rule.column]))
+        here = dictionaries.distinct_texts(dictionaries.combine(users).filter(asked))
         known = pa.concat_arrays([known, here])
         kept[part] = counts.kept(table, _among(users, known), f"user without {rule}")
     return kept
@@ -156,8 +155,8 @@ def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: Counts) -> p
 
 def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
     """Return the n most frequent values, ties by value."""
-    array = codes.one(values)
-    table = pa.table({"value": array.dictionary, "n": codes.counts(array)[:-1]})
+    array = dictionaries.combine(values)
+    table = pa.table({"value": array.dictionary, "n": dictionaries.count_texts(array)[:-1]})
     table = table.filter(pc.greater(table["n"], 0))
     table = table.sort_by([("n", "descending"), ("value", "ascending")])
     return table["value"].slice(0, n).combine_chunks()
@@ -181,7 +180,7 @@ def within_day(
         seed: the seed of the draw.
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
-    who = codes.numbers(users)
+    who = dictionaries.indices(users)
     days = times.to_numpy() // _DAY
     order = np.lexsort((hashes, days, who))  # equal rows: the one that stands first
     new = np.ones(len(order), bool)
@@ -215,6 +214,8 @@ def shuffled(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
     """Hash rows, the same on every machine; text is hashed with the seed as the key."""
-    frame = pd.DataFrame({name: codes.one(column).to_pandas() for name, column in columns.items()})
+    frame = pd.DataFrame(
+        {name: dictionaries.combine(column).to_pandas() for name, column in columns.items()}
+    )
     key = f"{seed:016d}"[-16:]
     return pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy()

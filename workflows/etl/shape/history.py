@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core.retriever import Ragged
-from workflows.etl.codes import numbers, one
 from workflows.raw import spelling
+from workflows.raw.dictionaries import combine, indices
 from workflows.recipe import Events, History
 
 Ints = npt.NDArray[np.integer]
@@ -178,15 +178,15 @@ class Happened:
     @classmethod
     def of(cls, column: pa.ChunkedArray, events: Events) -> Happened:
         """Look the texts of a column up."""
-        array = one(column)
-        texts, codes = array.dictionary, numbers(array)
+        array = combine(column)
+        texts, of_cells = array.dictionary, indices(array)
         named = [spelling.as_in(kind, texts) for kind in events.kinds]
         places = pc.index_in(texts, value_set=pa.array(named, pa.string())).fill_null(-1)
         kinds = np.append(places.to_numpy(), -1).astype(np.int8)  # the last stands for null
         targets = pc.equal(texts, spelling.as_in(events.target, texts)).to_numpy(
             zero_copy_only=False
         )
-        return cls(kinds[codes], np.append(targets, False)[codes])
+        return cls(kinds[of_cells], np.append(targets, False)[of_cells])
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import logging
 
 import pyarrow as pa
 
-from workflows.etl import codes
 from workflows.etl.check import matches
 from workflows.etl.counts import Counts
 from workflows.etl.read.sources import Raw
 from workflows.etl.shape import gaps, tables
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.recipe import Condition, Join, Recipe
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,10 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
 
 def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
     """Refuse a join that finds no id of the training rows, and warn of one that finds few."""
-    ids, others = codes.present(table[join.on]), codes.plain(raw.tables[join.table][join.on])
+    ids, others = (
+        dictionaries.distinct_texts(table[join.on]),
+        dictionaries.decode(raw.tables[join.table][join.on]),
+    )
     found = matches.match(ids, others)
     if not found.is_poor:
         return

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.shape.filters import most_frequent
+from workflows.raw import dictionaries
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
 FILE = "derived.json"
@@ -64,17 +64,17 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
 def made(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
     """Return the column that a state makes of another, as text; each cell of one cell."""
     if isinstance(state, Frequent):
-        return codes.each(column, lambda texts: _named(texts, state))
+        return dictionaries.map_distinct(column, lambda texts: _named(texts, state))
     middles = _middles(np.array(state.centres))
     labels = pa.array(
         [f"{round(c, state.digits) + 0.0:.{state.digits}f}" for c in state.centres], pa.string()
     )
-    cells = codes.one(column)
+    cells = dictionaries.combine(column)
     places = np.empty(len(cells), np.int32)
-    for rows in codes.blocks(len(cells)):
+    for rows in dictionaries.blocks(len(cells)):
         places[rows] = np.searchsorted(middles, cells[rows].cast(pa.float64()).to_numpy(False))
     empty = np.asarray(cells.is_null()) | (len(labels) == 0)
-    return pa.chunked_array([codes.taken(labels, pa.array(places, mask=empty))])
+    return pa.chunked_array([dictionaries.take(labels, pa.array(places, mask=empty))])
 
 
 def _named(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
-from workflows.raw import spelling
+from workflows.raw import dictionaries, spelling
 from workflows.recipe import Pivot
 
 
@@ -22,7 +21,7 @@ def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | Non
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
-        is_kind = codes.each(events, functools.partial(_is, kind))
+        is_kind = dictionaries.map_distinct(events, functools.partial(_is, kind))
         columns[name] = pc.cast(pc.fill_null(is_kind, False), pa.int64())
     return pa.table(columns)
 
@@ -35,7 +34,7 @@ def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | N
     """Return one row for each of the keys, in their order: sums of counts, earliest of times."""
     sums = [(name, "sum") for name in pivot.counts.values()]
     firsts = [(time, "min")] if time else []
-    texts = {key: codes.in_order(tallies[key]) for key in keys}
+    texts = {key: dictionaries.sort_dictionary(tallies[key]) for key in keys}
     for key, ranks in texts.items():
         tallies = tallies.set_column(tallies.column_names.index(key), key, ranks.indices)
     tallies = tallies.combine_chunks()  # pyarrow 10, the container's, loses cells of chunks
@@ -45,6 +44,6 @@ def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | N
     table = grouped.select(found).rename_columns(names)
     table = table.sort_by([(key, "ascending") for key in keys])
     for key, ranks in texts.items():
-        named = pa.DictionaryArray.from_arrays(codes.one(table[key]), ranks.dictionary)
+        named = pa.DictionaryArray.from_arrays(dictionaries.combine(table[key]), ranks.dictionary)
         table = table.set_column(table.column_names.index(key), key, named)
     return table

@@ -11,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.check import repeats, time_warnings
 from workflows.etl.counts import Counts
 from workflows.etl.read.sources import Raw
 from workflows.etl.shape import derive, filters, gaps, joins, learnt, pivot, split
 from workflows.etl.shape.seen import Seen
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.recipe import GivenFiles, Keep, Recipe
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
 
 def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
     """Number ids by their first appearance here, whatever stood in rows that are gone."""
-    numbers: npt.NDArray[np.int32] = pd.factorize(codes.numbers(ids))[0].astype(np.int32)
+    numbers: npt.NDArray[np.int32] = pd.factorize(dictionaries.indices(ids))[0].astype(np.int32)
     return numbers
 
 
@@ -257,7 +257,7 @@ def _in_order(table: pa.Table, time: str) -> pa.Table:
     if (times[1:] >= times[:-1]).all():
         return table
     order = pa.array(np.argsort(times, kind="stable"))
-    return pa.table({name: codes.taken(table[name], order) for name in table.column_names})
+    return pa.table({name: dictionaries.take(table[name], order) for name in table.column_names})
 
 
 def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from workflows.etl import codes
 from workflows.etl.shape import split
+from workflows.raw import dictionaries
 from workflows.recipe import GlobalTime, LeaveLast, Recipe
 from workflows.stages.etl import SEEN
 
@@ -57,7 +57,7 @@ class Seen:
         tables = [(part, table) for part, some in dropped.items() for table in some]
         named = (recipe.user_id, recipe.item_id)
         users, items = (
-            pa.chunked_array([codes.stacked(*(table[name] for _, table in tables))])
+            pa.chunked_array([dictionaries.stack(*(table[name] for _, table in tables))])
             for name in named
         )
         known = [_known_from(recipe, table, parts, of=part) for part, table in tables]
@@ -119,13 +119,13 @@ def _known_from(
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Numbers]:
     """Return users and the earliest time of each one's rows; one more time for everybody else."""
     assert recipe.time is not None
-    users = codes.one(held[recipe.user_id])
+    users = dictionaries.combine(held[recipe.user_id])
     first = np.full(len(users.dictionary) + 1, _NEVER)
-    np.minimum.at(first, codes.numbers(users), held[recipe.time].to_numpy())
+    np.minimum.at(first, dictionaries.indices(users), held[recipe.time].to_numpy())
     return users.dictionary, first
 
 
 def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Numbers:
     """Return where ids stand among distinct ones; one more than the last for those that do not."""
-    found = codes.each(ids, lambda texts: pc.index_in(texts, value_set=among))
-    return codes.one(found).fill_null(len(among)).to_numpy().astype(np.int64)
+    found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
+    return dictionaries.combine(found).fill_null(len(among)).to_numpy().astype(np.int64)

@@ -18,11 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl import codes
 from workflows.etl.read.sources import Raw
 from workflows.etl.threads import of_each
 from workflows.ground.errors import DataError
-from workflows.raw import spelling
+from workflows.raw import dictionaries, spelling
 from workflows.recipe import Join, Recipe
 
 Role = Literal["user", "item"]
@@ -67,7 +66,7 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
             f"{raw.place(join.table, pc.index(pc.is_null(table[join.on]), True).as_py())}. Give "
             "them one, or remove them."
         )
-    counts = pc.value_counts(codes.plain(table[join.on]))
+    counts = pc.value_counts(dictionaries.decode(table[join.on]))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
         first = repeated[0].as_py()
@@ -121,8 +120,8 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     frame = pa.table(data)
     if role == "user":
         both = pa.concat_tables([frame, _unknown(frame)])
-        frame = pa.table({name: codes.one(both[name]) for name in both.column_names})
-        frame = frame.set_column(0, key, codes.plain(frame[key]))
+        frame = pa.table({name: dictionaries.combine(both[name]) for name in both.column_names})
+        frame = frame.set_column(0, key, dictionaries.decode(frame[key]))
     return Table(frame, conflicts)
 
 
@@ -147,9 +146,9 @@ def _newest(
         found: the ids' rows there, null where there is none.
     """
     if side is None:
-        return codes.taken(train, last)
+        return dictionaries.take(train, last)
     places = pc.coalesce(pc.cast(last, pa.int64()), pc.add(pc.cast(found, pa.int64()), len(train)))
-    return codes.taken(codes.stacked(train, side), places)
+    return dictionaries.take(dictionaries.stack(train, side), places)
 
 
 class _Latest:
@@ -160,8 +159,8 @@ class _Latest:
     """
 
     def __init__(self, ids: pa.ChunkedArray) -> None:
-        self._texts = codes.one(ids).dictionary
-        self._who = codes.numbers(ids)
+        self._texts = dictionaries.combine(ids).dictionary
+        self._who = dictionaries.indices(ids)
         self._last = np.full(len(self._texts), -1)
         self._last[self._who] = np.arange(len(self._who))  # of equal places the last one stays
 
@@ -174,10 +173,10 @@ class _Latest:
     def conflicts(self, column: pa.ChunkedArray) -> int:
         """Count the ids of which some row has another value than the last one."""
         met = self._last >= 0
-        array, last = codes.one(column), np.where(met, self._last, 0)
+        array, last = dictionaries.combine(column), np.where(met, self._last, 0)
         of_last = _Cells(array.take(pa.array(last)))
         odd = np.zeros(len(self._texts), bool)
-        for rows in codes.blocks(len(array)):
+        for rows in dictionaries.blocks(len(array)):
             who = self._who[rows]
             odd[who[_Cells(array[rows]).differ(of_last, who)]] = True
         return int(odd.sum())
@@ -202,7 +201,7 @@ class _Cells:
             self._starts = np.cumsum(self._lengths) - self._lengths
             array = array.flatten()
         if pa.types.is_dictionary(array.type):
-            self._values: npt.NDArray[np.generic] = codes.numbers(array)
+            self._values: npt.NDArray[np.generic] = dictionaries.indices(array)
         else:
             self._values = array.to_numpy(zero_copy_only=False)
 
@@ -255,10 +254,10 @@ def _ids(
     train: pa.ChunkedArray, side: pa.Table | None, key: str
 ) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
     """Return ids by falling training count, ties by id, and those counts."""
-    seen, counts = codes.one(train).dictionary, codes.counts(train)[:-1]
+    seen, counts = dictionaries.combine(train).dictionary, dictionaries.count_texts(train)[:-1]
     table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
-        ids = codes.plain(side[key])
+        ids = dictionaries.decode(side[key])
         ids = ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"].combine_chunks())))
         others = pa.table({"id": ids, "n": np.zeros(len(ids), np.int64)})
         table = pa.concat_tables([table, others])
@@ -268,9 +267,9 @@ def _ids(
 
 def places(ids: pa.Array | pa.ChunkedArray, of: pa.ChunkedArray) -> pa.Array:
     """Return where ids stand in a column that has each once; null where they do not."""
-    among = codes.plain(of)
-    found = codes.each(ids, lambda texts: pc.index_in(texts, value_set=among))
-    return codes.one(found)
+    among = dictionaries.decode(of)
+    found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
+    return dictionaries.combine(found)
 
 
 def looked_up(
@@ -284,13 +283,13 @@ def looked_up(
         filled: column → that value.
         column: the column's name.
     """
-    taken = codes.taken(values, found)
+    taken = dictionaries.take(values, found)
     fill = filled.get(column)
     if fill is None:  # nothing is said, or a step makes nothing of what is
         return taken
     if isinstance(fill, str):
-        fill = spelling.as_in(fill, codes.one(values).dictionary)
-        return codes.filled(taken, fill, found.is_null())
+        fill = spelling.as_in(fill, dictionaries.combine(values).dictionary)
+        return dictionaries.put_text(taken, fill, found.is_null())
     return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))
 
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from workflows.feature_files import columns as raw_columns
 from workflows.ground.errors import DataError
-from workflows.raw import columns as raw_columns
 from workflows.raw import list_cells, spelling
 from workflows.raw.quotes import Quotes
 from workflows.raw.values import NUMBERS, TEXTS, Place, as_numbers, as_text, missing, parsed

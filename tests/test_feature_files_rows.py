@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tiny_run import SETTINGS
 from world import RECIPE, World
 
+from workflows.feature_files.rows import as_trained, read, read_ids, with_types
 from workflows.ground.errors import DataError
-from workflows.raw.rows import as_trained, read, read_ids, with_types
 from workflows.recipe import Recipe
 
 COLUMNS = ["title", "price", "genres"]

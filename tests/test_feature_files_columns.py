@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from world import RECIPE, World
 
+from workflows.feature_files.columns import chosen, derived, warn_of_missing
 from workflows.ground.errors import DataError
-from workflows.raw.columns import chosen, derived, warn_of_missing
 from workflows.recipe import Recipe
 
 DERIVE = """

@@ -1,0 +1,190 @@
+"""Text columns as Arrow dictionaries: int32 indices into one array of the distinct texts.
+
+A log repeats its ids and categories many times. So a function of text is called for the distinct
+texts, once, and its results are looked up by index. An index means nothing outside its column, and
+no result may depend on which index a text has; the codes of embedding tables are those of
+workflows/ground/vocabulary.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: The type of a text column.
+TEXT = pa.dictionary(pa.int32(), pa.string())
+
+#: Rows of a block, where int64 numbers for a whole column would take too much memory.
+BLOCK = 1 << 20
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Say whether a column of this type is text, as a dictionary or not."""
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind))
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Say whether a column of this type is a dictionary of text, or has lists of such text."""
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    return bool(pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type))
+
+
+def combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; text becomes a dictionary."""
+    if isinstance(column, pa.ChunkedArray):
+        if pa.types.is_dictionary(column.type):
+            column = column.unify_dictionaries()
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column.dictionary_encode() if pa.types.is_string(column.type) else column
+
+
+def decode(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; a dictionary becomes plain text."""
+    array = combine(column)
+    if pa.types.is_dictionary(array.type):
+        return array.dictionary.take(array.indices)
+    if pa.types.is_list(array.type) and pa.types.is_dictionary(array.type.value_type):
+        return pc.cast(array, pa.list_(pa.string()))
+    return array
+
+
+def indices(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Return a text column's indices, int32 [n]; a null has the number of distinct texts."""
+    array = combine(column)
+    found = array.indices
+    if found.null_count:
+        found = found.fill_null(len(array.dictionary))
+    return found.to_numpy()
+
+
+def count_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Count the cells of each distinct text of a column, and last the nulls: int64 [n_texts + 1].
+
+    In a column of lists it counts the values of the lists.
+    """
+    array = flatten(column)
+    found, size = indices(array), len(array.dictionary) + 1
+    total = np.zeros(size, np.int64)
+    for start in range(0, len(found), max(BLOCK, size)):
+        total += np.bincount(found[start : start + max(BLOCK, size)], minlength=size)
+    return total
+
+
+def sort_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a text column whose indices rise with the texts."""
+    array = combine(column)
+    order = pc.array_sort_indices(array.dictionary)
+    ranks = np.empty(len(order), np.int32)
+    ranks[order.to_numpy()] = np.arange(len(order))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(ranks).take(array.indices), array.dictionary.take(order)
+    )
+
+
+def distinct_texts(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
+    """Return the distinct texts that a column has, without null, in no particular order."""
+    array = flatten(column)
+    return array.dictionary.filter(pa.array(count_texts(array)[:-1] > 0))
+
+
+def flatten(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a text column, or all values of a column of lists of text."""
+    array = combine(column)
+    return combine(array.flatten()) if pa.types.is_list(array.type) else array
+
+
+def take(values: pa.Array | pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """Return the values at some places as one array; a null place gives null."""
+    return combine(values).take(places)
+
+
+def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return columns of one type one after the other, as one array."""
+    arrays = [combine(column) for column in columns]
+    if pa.types.is_list(arrays[0].type):
+        lengths = pa.concat_arrays([pc.list_value_length(array) for array in arrays])
+        return make_lists(lengths, stack(*(array.flatten() for array in arrays)))
+    return combine(pa.chunked_array(arrays))
+
+
+def map_distinct(
+    column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> pa.ChunkedArray:
+    """Return the result of a function for each cell; for text it is called with distinct texts.
+
+    Args:
+        column: a column of any type.
+        function: returns one cell for each cell, and null for null.
+    """
+    if not is_text(column.type):
+        return function(column)
+    array = combine(column)
+    results = function(pa.chunked_array([array.dictionary]))
+    return pa.chunked_array([take(results, array.indices)])
+
+
+def map_dictionary(
+    column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> pa.ChunkedArray:
+    """Return the texts that a function makes of the distinct values of a column, as a dictionary.
+
+    Args:
+        column: a dictionary of any values.
+        function: returns a text or null for each value; two values may have the same text.
+    """
+    array = combine(column)
+    texts = combine(function(pa.chunked_array([array.dictionary])))
+    return pa.chunked_array(
+        [pa.DictionaryArray.from_arrays(texts.indices.take(array.indices), texts.dictionary)]
+    )
+
+
+def nullify(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.DictionaryArray:
+    """Return a text column in which the cells with one of some texts are null."""
+    known = column.dictionary
+    found = [
+        pc.index(known, text) if text else pc.index(pc.binary_length(known), 0) for text in texts
+    ]
+    places = [place.as_py() for place in found if place.as_py() >= 0]
+    if not places:
+        return column
+    hit = pc.is_in(column.indices, value_set=pa.array(places, pa.int32()))
+    kept = pc.if_else(hit, pa.scalar(None, pa.int32()), column.indices)
+    return pa.DictionaryArray.from_arrays(kept, column.dictionary)
+
+
+def put_text(column: pa.Array, text: str, where: pa.Array) -> pa.Array:
+    """Return a text column that has one text in all cells where a mask is true."""
+    known = column.dictionary
+    place = pc.index(known, text).as_py()
+    if place < 0:
+        place, known = len(known), pa.concat_arrays([known, pa.array([text], pa.string())])
+    changed = pc.if_else(where, pa.scalar(place, pa.int32()), column.indices)
+    return pa.DictionaryArray.from_arrays(changed, known)
+
+
+def make_lists(lengths: pa.Array, values: pa.Array) -> pa.ListArray:
+    """Cut values into lists.
+
+    Args:
+        lengths: length of each list, int32 [n]; null makes a null list.
+        values: the values of all lists, one list after the other.
+    """
+    ends = np.cumsum(lengths.fill_null(0).to_numpy(), dtype=np.int64)
+    if len(values) > np.iinfo(np.int32).max:
+        raise pa.ArrowCapacityError("more values of lists than int32 can count")
+    missing = np.append(lengths.is_null().to_numpy(zero_copy_only=False), False)
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, mask=missing if missing.any() else None), values
+    )
+
+
+def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """Yield slices of at most `size` rows that together cover n rows."""
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))
