@@ -23,12 +23,12 @@ from bench import machine, table, write
 from merlin.schema import ColumnSchema, Schema, Tags
 from restated_offers import Restated
 
-from models.config import OptimizerConfig
 from models.core.columns import Column, take
 from models.core.retriever import Ragged
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.keys import subsets
 from models.offers.model import Model, build
+from models.training.config import OptimizerConfig
 from models.training.optimizer import optimizer
 
 #: Codes of each attribute: product, three categories, brand, price cluster.

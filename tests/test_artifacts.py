@@ -8,11 +8,11 @@ import pytest
 from tiny_run import Run, Tiny
 from toy_towers import toy_towers
 
-from models.config import EvaluateConfig
 from models.core.prior import Prior
 from models.towers.tower import embed
 from models.training.epoch import Epoch
 from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
+from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.train import apply_prior, build_model, load_model
 from workflows.stages.train_files import TrainFiles

@@ -13,7 +13,6 @@ import tensorflow as tf
 from toy_towers import toy_towers
 
 import models.core.retriever
-from models.config import EvaluateConfig
 from models.core.evaluation_set import Trial, trial
 from models.training import two_tower
 from models.training.callbacks import (
@@ -26,6 +25,7 @@ from models.training.callbacks import (
     RefuseNaN,
 )
 from models.training.two_tower import TwoTower
+from workflows.recipe.protocol import EvaluateConfig
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items
@@ -49,7 +49,7 @@ def valid() -> Trial:
         items,
         history=TOY.world.train,
         item_counts=TOY.facts().item_counts,
-        config=EvaluateConfig(),
+        rules=EvaluateConfig(),
     )
 
 

@@ -224,7 +224,8 @@ def test_a_tracked_dict_may_enter_a_tf_function() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["models.core.metrics", "models.config", "workflows.recipe", "workflows.stages.store"]
+    "module",
+    ["models.core.metrics", "models.towers.config", "workflows.recipe", "workflows.stages.store"],
 )
 def test_light_rooms_load_no_heavy_package(module: str) -> None:
     heavy = ["tensorflow", "keras", "merlin", "dask", "distributed", "nvtabular"]

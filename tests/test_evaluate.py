@@ -9,7 +9,7 @@ import pytest
 from tiny_run import CPU, RECIPE, SETTINGS, Run, Tiny, World
 
 import models.baselines.cost
-from models.config import BASELINES
+from models.baselines.registry import BASELINES
 from models.core.retriever import BrokenModel, Queries
 from models.training.two_tower import TwoTower
 from workflows import cli

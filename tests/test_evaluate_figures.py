@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.config import EvaluateConfig
 from models.core import metrics
 from models.core.evaluation_set import Trial
 from models.core.intervals import paired_difference
@@ -20,6 +19,7 @@ from workflows.evaluate.lift import Lift
 from workflows.evaluate.segments import HISTORY_BANDS, bands, segments
 from workflows.evaluate.table import tables
 from workflows.ground.errors import RecipeError
+from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.evaluate import Block, Figure, Opponent, Protocol, Report
 
 CONFIG = EvaluateConfig(ks=(1, 3), bootstrap=200, seed=5)

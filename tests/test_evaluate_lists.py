@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tiny_run import CPU, Run, Tiny
 
-from models.config import EvaluateConfig
 from models.core import metrics
 from models.core.evaluation_set import trial
 from models.core.exact import Exact
@@ -14,6 +13,7 @@ from models.core.intervals import bootstrap_columns
 from models.core.retriever import Interactions
 from workflows.evaluate import evaluate
 from workflows.evaluate.table import tables
+from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Report
 
@@ -140,7 +140,7 @@ def test_v01_a_hundred_thousand_rows_are_ranked_in_blocks():
         wanted,
         history=Interactions(nothing, nothing, None, n, n_items),
         item_counts=np.ones(n_items, np.int64),
-        config=EvaluateConfig(),
+        rules=EvaluateConfig(),
     )
     places = one.rank(Exact(users, items), 10).places
     hits = metrics.hits_by_user(places, one.targets, k=10)

@@ -7,24 +7,26 @@ import re
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import toy
 from conformance import PROMISES, finds_the_withheld
 
-from models.baselines import als, content, cost, ease, item_knn, opponent, popularity, search
+from models.baselines import als, content, cost, ease, item_knn, popularity, search
 from models.baselines.content import multi_hot
 from models.baselines.ease import EASE
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback, strangers, without_history
+from models.baselines.fallback import Fallback, as_of, parameters, strangers, without_history
 from models.baselines.item_knn import ItemKNN
-from models.baselines.opponent import Facts
 from models.baselines.popularity import Popularity, RecentPopularity
-from models.config import BASELINES
+from models.baselines.registry import BASELINES, GRIDS, grid_of
+from models.baselines.search import Facts
 from models.core.evaluation_set import Trial
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged
 from workflows.evaluate import opponents
+from workflows.recipe.protocol import EvaluateConfig
 
 WORLD = toy.world()
 FACTS = Facts(train=WORLD.train, attributes=WORLD.attributes, seed=3)
@@ -43,22 +45,25 @@ VALID = trial(WORLD.members, WORLD.targets)
 @functools.cache
 def started(name: str) -> list:
     """Return the fitted models of a grid's first points."""
-    grid = opponent.GRIDS[name](FACTS)
+    grid = grid_of(name, FACTS)
     return [grid.fit(point) for point in grid.start]
 
 
 # ── grids ──
 
 
-def test_every_baseline_of_the_configuration_has_a_grid():
-    assert tuple(opponent.GRIDS) == BASELINES
+def test_a_recipe_may_name_the_baselines_of_the_registry_and_no_other():
+    found = msgspec.convert({"baselines": list(GRIDS)}, EvaluateConfig)
+    assert found.baselines == tuple(GRIDS)
+    with pytest.raises(msgspec.ValidationError, match="baselines"):
+        msgspec.convert({"baselines": ["best"]}, EvaluateConfig)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_grid_holds_fitted_models_with_parameters_of_their_own(name):
     models = started(name)
-    parameters = [tuple(opponent.parameters(model).items()) for model in models]
-    assert len(set(parameters)) == len(models)
+    chosen = [tuple(parameters(model).items()) for model in models]
+    assert len(set(chosen)) == len(models)
     assert all(promise(models[0], WORLD) for promise in PROMISES)
     sizes = {"recent-popularity": 7, "item-knn": 5, "ease": 5, "ease-decayed": 15, "als": 5}
     assert len(models) == sizes.get(name, 1)
@@ -67,10 +72,10 @@ def test_a_grid_holds_fitted_models_with_parameters_of_their_own(name):
 @pytest.mark.parametrize(
     ("grid", "model"),
     [
-        (lambda: popularity.grid(WORLD.train), RecentPopularity),
-        (lambda: item_knn.grid(WORLD.train), ItemKNN),
-        (lambda: ease.grid(WORLD.train), EASE),
-        (lambda: ease.decayed_grid(WORLD.train), EASE),
+        (lambda: popularity.recent_grid(FACTS), RecentPopularity),
+        (lambda: item_knn.grid(FACTS), ItemKNN),
+        (lambda: ease.grid(FACTS), EASE),
+        (lambda: ease.decayed_grid(FACTS), EASE),
     ],
 )
 def test_work_that_a_grid_shares_changes_no_model(grid, model):
@@ -96,23 +101,23 @@ def test_the_nearest_neighbours_are_those_of_a_fit_also_where_they_tie(neighbour
 
 
 def test_als_takes_the_seed():
-    grid = als.grid(WORLD.train, seed=7)
+    grid = als.grid(dataclasses.replace(FACTS, seed=7))
     assert grid.start == als.START
     assert grid.fit((8.0, 1.0, 2.0)).seed == 7
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_parameters_of_a_model_are_those_of_its_point(name):
-    grid = opponent.GRIDS[name](FACTS)
+    grid = grid_of(name, FACTS)
     for point, model in zip(grid.start, started(name), strict=True):
         named = dict(zip([axis.name for axis in grid.axes], point, strict=True))
-        found = opponent.parameters(model)
+        found = parameters(model)
         assert {n: v for n, v in found.items() if n in named} == named
         assert set(found) - set(named) <= {"seed", "iterations"}
 
 
 def test_more_neighbours_than_the_first_matrix_holds_are_fitted_anew():
-    grid = item_knn.grid(WORLD.train)
+    grid = item_knn.grid(FACTS)
     for wanted in (200.0, 3.0):
         got = grid.fit((wanted,))
         alone = ItemKNN(neighbours=int(wanted)).fit(WORLD.train)
@@ -121,11 +126,11 @@ def test_more_neighbours_than_the_first_matrix_holds_are_fitted_anew():
 
 
 def test_parameters_are_the_numbers_and_nothing_learnt():
-    assert opponent.parameters(Popularity().fit(WORLD.train)) == {}
+    assert parameters(Popularity().fit(WORLD.train)) == {}
     model = EASE(regularization=5.0).fit(WORLD.train)
-    assert opponent.parameters(model) == {"regularization": 5.0}
+    assert parameters(model) == {"regularization": 5.0}
     wrapped = Fallback(dataclasses.replace(model, decay=2.0), Popularity(), without_history)
-    assert opponent.parameters(wrapped) == {"regularization": 5.0, "decay": 2.0}
+    assert parameters(wrapped) == {"regularization": 5.0, "decay": 2.0}
 
 
 # ── what a model needs ──
@@ -172,8 +177,8 @@ def test_a_library_that_is_absent_leaves_its_model_out(monkeypatch):
 
 
 def test_the_registry_does_not_load_what_only_als_needs():
-    heavy = "{'implicit', 'merlin', 'tensorflow'}"
-    code = f"import sys, models.baselines.opponent; assert not {heavy} & set(sys.modules)"
+    heavy = "{'implicit', 'merlin', 'scipy', 'tensorflow'}"
+    code = f"import sys, models.baselines.registry; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -188,7 +193,7 @@ def test_the_best_on_valid_of_all_that_was_tried_is_chosen(name, caplog):
     assert found.note.valid >= max(scores)
     assert found.note.valid == VALID.steady(found.model)
     assert found.note.valid_users == len(WORLD.members)
-    assert found.note.parameters == opponent.parameters(found.model)
+    assert found.note.parameters == parameters(found.model)
     lines = [
         line for line in caplog.messages if re.match(rf"{name} .*: valid [01]\.\d{{4}} \(", line)
     ]
@@ -324,7 +329,7 @@ def test_popularity_is_as_of_the_cut_and_what_was_learnt_is_not():
     )
     for name in BASELINES:
         model = started(name)[0]
-        moved = opponent.as_of(model, later)
+        moved = as_of(model, later)
         first = moved.top_k(WORLD.strangers, 1).items[:, 0].tolist()
         assert (first == [7, 7]) == (name != "random")
         if name not in ("popularity", "recent-popularity"):
@@ -350,5 +355,5 @@ def test_attributes_stand_side_by_side_without_the_codes_that_say_nothing():
 
 
 def test_content_of_the_grid_uses_them():
-    model = content.grid(WORLD.train, WORLD.attributes).fit(())
+    model = content.grid(FACTS).fit(())
     assert (model.attributes != WORLD.attributes).nnz == 0

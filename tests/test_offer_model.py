@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 import toy_offers as toy
 
-from models.config import OptimizerConfig, TrainConfig
 from models.core.columns import take
 from models.offers.batches import DayBatches
 from models.offers.config import OfferModel, OffersConfig
@@ -16,6 +15,7 @@ from models.offers.fit import MONITOR, OfferFit
 from models.offers.model import Asked, Model
 from models.offers.offers import items_as_offers
 from models.offers.trial import Pairs
+from models.training.config import OptimizerConfig, TrainConfig
 
 VALID = [
     (group_by, mask_net, bilinear)

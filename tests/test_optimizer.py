@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import OptimizerConfig
+from models.training.config import OptimizerConfig
 from models.training.optimizer import Course, optimizer
 
 

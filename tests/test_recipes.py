@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_run import CPU, steps_run_eagerly
 
-from models.config import ContentConfig, PopularityConfig, TwoTowerConfig
+from models.towers.config import ContentConfig, PopularityConfig, TwoTowerConfig
 from samples import learning_marks, sample
 from workflows import recipe as recipes
 from workflows.etl import etl
@@ -45,7 +45,7 @@ def test_kinds_of_models():
 
 
 def test_t01_the_published_losses():
-    """Of TensorFlow Recommenders and of Merlin, as models.config says they are."""
+    """Of TensorFlow Recommenders and of Merlin, as models.losses.config says they are."""
     tfrs, merlin = load("hm-joined").loss, load("aliccp").loss
     assert (tfrs.kind, tfrs.logq, tfrs.mask, tfrs.reduction) == ("in_batch", False, "none", "sum")
     assert (merlin.kind, merlin.logq, merlin.mask) == ("in_batch", False, "item")

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from toy_towers import FIRST, tables, toy_towers, weights_of
 
-from models.config import LossConfig
 from models.core.columns import take
+from models.losses.config import LossConfig
 from models.losses.sampled_softmax import ITEM, QUERY, BatchLoss, SampledSoftmax
 from models.towers.layers import Draws
 from models.towers.tower import embed

@@ -20,8 +20,8 @@ import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny
 
-from models.config import TrackingConfig
 from models.training import tracking
+from models.training.config import TrackingConfig
 from models.training.tracking import Tracker, tracker
 from workflows.ground.errors import RecipeError
 from workflows.stages.train_files import TrainFiles

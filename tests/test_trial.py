@@ -8,9 +8,9 @@ import pytest
 import toy
 
 import models.core.evaluation_set
-from models.config import EvaluateConfig
 from models.core.evaluation_set import STEADY, Trial, trial
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
+from workflows.recipe.protocol import EvaluateConfig
 
 WORLD = toy.world()
 N_ITEMS = WORLD.train.n_items
@@ -62,7 +62,7 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     users, items = np.array([0, 1, -2]), np.array([2, 4, 1])
     counts = np.ones(6, np.int64)
     of_all = trial(
-        users, items, history=history, item_counts=counts, config=EvaluateConfig(), also_seen=also
+        users, items, history=history, item_counts=counts, rules=EvaluateConfig(), also_seen=also
     )
     assert of_all.queries.users.tolist() == [-1, 0, 1]
     assert [of_all.queries.histories[n].tolist() for n in range(3)] == [[3], [1], [2]]
@@ -72,7 +72,7 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     two = of_all.take(np.array([2, 0]))
     assert [two.seen[n].tolist() for n in range(2)] == [[2, 4], [3, 5]]
     keeping = EvaluateConfig(exclude_seen=False)
-    kept = trial(users, items, history=history, item_counts=counts, config=keeping, also_seen=also)
+    kept = trial(users, items, history=history, item_counts=counts, rules=keeping, also_seen=also)
     assert kept.exclude is None
     assert kept.n_hidden() == 0
 
@@ -227,7 +227,7 @@ COUNTS = np.array([1, 0, 1, 1, 1, 0])
 def gather(**config) -> Trial:
     users, items = np.array([1, -1, 2, 1, -7]), np.array([5, 0, -1, 4, 1])
     config = EvaluateConfig(**config)
-    return trial(users, items, history=HISTORY, item_counts=COUNTS, config=config)
+    return trial(users, items, history=HISTORY, item_counts=COUNTS, rules=config)
 
 
 def test_a_trial_has_one_query_a_person_with_what_he_did_before():
@@ -244,7 +244,7 @@ def test_a_user_asks_once_on_each_occasion():
     users, items = np.array([1, 0, 1, 1]), np.array([5, 0, 4, 3])
     contexts = {"month": np.array([7, 7, 2, 7])}
     config = EvaluateConfig()
-    one = trial(users, items, history=HISTORY, item_counts=COUNTS, config=config, contexts=contexts)
+    one = trial(users, items, history=HISTORY, item_counts=COUNTS, rules=config, contexts=contexts)
     assert one.queries.users.tolist() == [0, 1, 1]
     assert one.queries.contexts["month"].tolist() == [7, 2, 7]
     assert [one.targets[i].tolist() for i in range(3)] == [[0], [4], [5, 3]]
@@ -261,7 +261,7 @@ def test_rows_with_lists_ask_one_by_one():
         items,
         history=HISTORY,
         item_counts=COUNTS,
-        config=EvaluateConfig(),
+        rules=EvaluateConfig(),
         contexts={"tags": lists},
     )
     assert one.queries.users.tolist() == [1, 1]

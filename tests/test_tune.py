@@ -12,11 +12,12 @@ import pytest
 import yaml
 from tiny_run import CPU, Run, Tiny
 
-from models.config import OptimizerConfig, Range, TuneConfig, usual_space
+from models.training.config import OptimizerConfig
 from models.training.epoch import Epoch
 from workflows import tune as verb
 from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import parse
+from workflows.recipe.search_space import Range, TuneConfig, usual_space
 from workflows.tune import Tried, tune
 
 COSINES = (

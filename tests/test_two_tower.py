@@ -11,13 +11,14 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
-from models.config import LossConfig, TwoTowerConfig
 from models.core.columns import WEIGHTS_OF, as_array, take, take_rows
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Queries, Ragged
+from models.losses.config import LossConfig
 from models.losses.in_batch import softmax_loss
 from models.losses.sampled_softmax import ITEM, QUERY
 from models.towers import tower as tower_module
+from models.towers.config import TwoTowerConfig
 from models.towers.layers import HistoryPool, ItemBias, WeightedMean
 from models.towers.tower import TowerError, embed, tower_schemas, width
 from models.training.batches import Batches

@@ -7,9 +7,10 @@ import pytest
 from toy_towers import FIRST, ToyTowers, toy_towers
 
 from models.baselines.popularity import Popularity
-from models.config import ContentConfig, LossConfig, PopularityConfig
 from models.core.prior import Prior
 from models.core.retriever import Interactions, Queries, Ragged
+from models.losses.config import LossConfig
+from models.towers.config import ContentConfig, PopularityConfig
 from models.towers.tower import TowerError
 from models.training.two_tower import Model, TwoTower, build, set_prior
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 import toy
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.config import LossConfig, TwoTowerConfig
 from models.core.columns import Column, take_rows
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Ragged
+from models.losses.config import LossConfig
 from models.losses.sampled_softmax import BatchLoss, TrainingFacts
+from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
 from models.training.two_tower import build
 

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import IndexConfig
 from models.core.ann import Index, NoFaiss
 from models.core.ann_tuning import recalls, tuned
 from models.core.columns import fixed_lists, write_vectors
@@ -27,6 +26,7 @@ from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.ground.understood import need, understood, vectors_of
 from workflows.recipe import Recipe
+from workflows.recipe.protocol import IndexConfig
 from workflows.stages.embedding import RawTower
 from workflows.stages.etl import Prepared
 from workflows.stages.index import Catalogue, IndexFiles, Searched

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import tensorflow as tf
 
-from models.config import PopularityConfig, TwoTowerConfig
 from models.core import prior as priors
 from models.core.prior import Prior
+from models.towers.config import PopularityConfig, TwoTowerConfig
 from models.training.callbacks import DivergedError, Epoch
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit, UnknownMetricError, Validation

@@ -18,13 +18,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
-from models.config import Plain, Range, Space, usual_space
 from models.core import atomic
 from models.training.callbacks import DivergedError
 from models.training.fit import Fit, Validation
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe, replaced
+from workflows.recipe.search_space import Plain, Range, Space, usual_space
 from workflows.stages.etl import Prepared
 from workflows.stages.store import PARTS, Store
 from workflows.stages.train import build_model

@@ -24,10 +24,12 @@ import workload
 from merlin.schema import ColumnSchema, Schema, Tags
 from peers.watch import Watch
 
-from models.config import LossConfig, OptimizerConfig, TrainConfig, TwoTowerConfig
 from models.core.retriever import Ragged
 from models.losses import in_batch
+from models.losses.config import LossConfig
 from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
+from models.towers.config import TwoTowerConfig
+from models.training.config import OptimizerConfig, TrainConfig
 from models.training.fit import Fit
 from models.training.two_tower import Model, build
 

@@ -14,7 +14,7 @@ import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-from models.baselines.search import Axis, Grid, Point
+from models.baselines.search import Axis, Facts, Grid, Point
 from models.core.retriever import (
     Bools,
     Floats,
@@ -104,17 +104,19 @@ class ALS:
         )
 
 
-def grid(train: Interactions, *, seed: int) -> Grid:
+def grid(facts: Facts) -> Grid:
     """Return the search over factors, regularization and alpha."""
 
     def fit(point: Point) -> ALS:
         factors, regularization, alpha = point
-        model = ALS(factors=int(factors), regularization=regularization, alpha=alpha, seed=seed)
-        return model.fit(train)
+        model = ALS(
+            factors=int(factors), regularization=regularization, alpha=alpha, seed=facts.seed
+        )
+        return model.fit(facts.train)
 
     axes = (
         Axis(name="factors", low=8.0, high=256.0, whole=True),
         Axis(name="regularization", low=0.01, high=10_000.0),
         Axis(name="alpha", low=1.0, high=1000.0),
     )
-    return Grid(start=START, fit=fit, axes=axes)
+    return Grid(start=START, fit=fit, axes=axes, by_history=True)

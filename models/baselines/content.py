@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from models.baselines.errors import CannotFit
-from models.baselines.search import Grid
+from models.baselines.search import Facts, Grid
 from models.core.columns import Column
 from models.core.retriever import (
     NO_ITEM,
@@ -49,15 +49,20 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
     return sp.hstack(parts, format="csr", dtype=np.float32)
 
 
-def grid(train: Interactions, attributes: sp.csr_matrix) -> Grid:
+def grid(facts: Facts) -> Grid:
     """Return the one model, without parameters.
 
     Raises:
         CannotFit: when there are no attributes.
     """
+    attributes = facts.attributes
     if not attributes.shape[1]:
         raise CannotFit("the items have no categories beside their id")
-    return Grid(start=((),), fit=lambda _: Content(attributes=attributes).fit(train))
+    return Grid(
+        start=((),),
+        fit=lambda _: Content(attributes=attributes).fit(facts.train),
+        by_history=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

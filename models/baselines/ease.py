@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from models.baselines.closed_form import Learnt, Solver
 from models.baselines.errors import CannotFit
-from models.baselines.search import Axis, Grid, Point
+from models.baselines.search import Axis, Facts, Grid, Point
 from models.core.retriever import (
     Bools,
     Floats,
@@ -85,13 +85,13 @@ class EASE:
         return learnt.score(_decayed(queries.histories, learnt.n_items, self.decay))
 
 
-def grid(train: Interactions) -> Grid:
+def grid(facts: Facts) -> Grid:
     """Return the search over lambda.
 
     Raises:
         CannotFit: as `EASE.fit`.
     """
-    solver = Solver(train)
+    solver = Solver(facts.train)
     notice = solver.sentence(fits=len(REGULARIZATIONS))
 
     def fit(point: Point) -> EASE:
@@ -99,18 +99,19 @@ def grid(train: Interactions) -> Grid:
         return EASE(regularization=regularization, learnt=solver.solve(regularization))
 
     start = tuple((value,) for value in REGULARIZATIONS)
-    return Grid(start=start, fit=fit, axes=(_lambda(ratio=2.0),), notice=notice)
+    axes = (_lambda(ratio=2.0),)
+    return Grid(start=start, fit=fit, axes=axes, notice=notice, by_history=True)
 
 
-def decayed_grid(train: Interactions) -> Grid:
+def decayed_grid(facts: Facts) -> Grid:
     """Return the search over lambda and the decay.
 
     Raises:
         CannotFit: as `EASE.fit`; and without times, for a history without order has no latest item.
     """
-    if train.times is None:
+    if facts.train.times is None:
         raise CannotFit("a decayed history needs times; this data has none")
-    solver = Solver(train)
+    solver = Solver(facts.train)
     notice = solver.sentence(fits=len(DECAYED_REGULARIZATIONS))
     last: dict[float, Learnt] = {}  # points that differ in the decay only follow each other
 
@@ -123,7 +124,7 @@ def decayed_grid(train: Interactions) -> Grid:
 
     start = tuple((decay, value) for value in DECAYED_REGULARIZATIONS for decay in DECAYS)
     axes = (Axis(name="decay", low=0.5, high=2000.0), _lambda(ratio=3.0))
-    return Grid(start=start, fit=fit, axes=axes, notice=notice)
+    return Grid(start=start, fit=fit, axes=axes, notice=notice, by_history=True)
 
 
 def _lambda(*, ratio: float) -> Axis:

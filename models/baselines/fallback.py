@@ -6,13 +6,16 @@ by any model that guesses well; a two-tower would answer a stranger with what it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from models.baselines.popularity import Popularity
-from models.core.retriever import NO_ITEM, Bools, Queries, Ragged, Retriever, TopK
+from models.baselines.popularity import Popularity, RecentPopularity
+from models.baselines.search import Grid
+from models.core.retriever import NO_ITEM, Bools, Interactions, Queries, Ragged, Retriever, TopK
 
 
 def without_history(queries: Queries) -> Bools:
@@ -64,3 +67,32 @@ class Fallback:
                 answer = model.top_k(some, k, exclude=out, candidates=candidates)
                 top.items[rows], top.scores[rows] = answer
         return top
+
+
+def with_popularity(grid: Grid, train: Interactions) -> Grid:
+    """Return a grid whose models leave queries without a history to popularity."""
+    popular = Popularity().fit(train)
+    return dataclasses.replace(
+        grid, fit=lambda point: Fallback(grid.fit(point), popular, without_history)
+    )
+
+
+def as_of(model: Retriever, known: Interactions) -> Retriever:
+    """Return the model with its counts of popularity as of a cut; what it has learnt stays.
+
+    Args:
+        model: the model of a grid.
+        known: all interactions before the cut.
+    """
+    if isinstance(model, Popularity | RecentPopularity):
+        return model.fit(known)
+    if isinstance(model, Fallback):
+        return dataclasses.replace(model, popular=model.popular.fit(known))
+    return model
+
+
+def parameters(model: Retriever) -> dict[str, float]:
+    """Return the hyper-parameters of a grid's model by name; those that are None are left out."""
+    chosen: Any = model.model if isinstance(model, Fallback) else model
+    values = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if f.repr}
+    return {name: value for name, value in values.items() if value is not None}

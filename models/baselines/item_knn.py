@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from models.baselines.search import Axis, Grid, Point
+from models.baselines.search import Axis, Facts, Grid, Point
 from models.core.retriever import (
     Bools,
     Floats,
@@ -101,8 +101,9 @@ class ItemKNN:
         return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()
 
 
-def grid(train: Interactions) -> Grid:
+def grid(facts: Facts) -> Grid:
     """Return the search over the number of neighbours: models are cut from one wider one."""
+    train = facts.train
     widest = [ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)]
 
     def fit(point: Point) -> ItemKNN:
@@ -113,4 +114,4 @@ def grid(train: Interactions) -> Grid:
 
     axis = Axis(name="neighbours", low=1.0, high=1000.0, whole=True)
     start = tuple((float(neighbours),) for neighbours in NEIGHBOURS)
-    return Grid(start=start, fit=fit, axes=(axis,))
+    return Grid(start=start, fit=fit, axes=(axis,), by_history=True)

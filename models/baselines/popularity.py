@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from models.baselines.errors import CannotFit
-from models.baselines.search import Axis, Grid
+from models.baselines.search import Axis, Facts, Grid
 from models.core.retriever import (
     Bools,
     Floats,
@@ -94,17 +94,22 @@ class RecentPopularity:
         return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
-def grid(train: Interactions) -> Grid:
+def grid(facts: Facts) -> Grid:
+    """Return the one model of all interactions, without parameters."""
+    return Grid(start=((),), fit=lambda _: Popularity().fit(facts.train))
+
+
+def recent_grid(facts: Facts) -> Grid:
     """Return the search over the memory.
 
     Raises:
         CannotFit: when the interactions have no times.
     """
-    if train.times is None:
+    if facts.train.times is None:
         raise CannotFit(_NO_TIMES)
     return Grid(
         start=tuple((days,) for days in DAYS),
-        fit=lambda point: RecentPopularity(days=point[0]).fit(train),
+        fit=lambda point: RecentPopularity(days=point[0]).fit(facts.train),
         axes=(Axis(name="days", low=0.01, high=4000.0),),
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.baselines.search import Facts, Grid
 from models.core.retriever import (
     Bools,
     Floats,
@@ -63,6 +64,11 @@ class Random:
         steps = np.arange(1, fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
         draws = _mix(users[:, None] + steps)
         return (draws >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+
+
+def grid(facts: Facts) -> Grid:
+    """Return the one model, without parameters."""
+    return Grid(start=((),), fit=lambda _: Random(seed=facts.seed).fit(facts.train))
 
 
 def _mix(states: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,5 +1,8 @@
 """Choose a baseline's parameters: try some points, then go on wherever the best lies at an edge.
 
+Each baseline has a grid in its own file. The best point is chosen on the validation part, as the
+best epoch of the two towers is. Where there is no validation part, the first point is taken.
+
 A fixed grid flatters whoever is compared with it: its best point is often its last one. So a search
 starts from a few points and then climbs: as long as the best point has a side, along one of the
 axes, on which nothing was tried, the next value on that side is tried. It ends when the best point
@@ -13,13 +16,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from models.core.retriever import Retriever
+import scipy.sparse as sp
+
+from models.core.retriever import Interactions, Retriever
 
 #: One value for each axis.
 Point = tuple[float, ...]
 
 #: A search ends after so many points, start included.
 MOST = 24
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What baselines learn from.
+
+    Attributes:
+        train: the training interactions.
+        attributes: multi-hot attributes of the items, float32 [n_items, n_attributes].
+        seed: the seed of random numbers.
+    """
+
+    train: Interactions
+    attributes: sp.csr_matrix
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +79,15 @@ class Grid:
         fit: gives the fitted model of a point.
         axes: one for each value of a point; none for a model without parameters.
         notice: one sentence that is said before the first fit, such as what it will cost.
+        by_history: the models know users by their history alone, so popularity answers the queries
+            that have none.
     """
 
     start: tuple[Point, ...]
     fit: Callable[[Point], Retriever]
     axes: tuple[Axis, ...] = ()
     notice: str = ""
+    by_history: bool = False
 
     def named(self, point: Point) -> str:
         """Return a point as `regularization=30 alpha=8`."""

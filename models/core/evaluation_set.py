@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from models.config import EvaluateConfig
 from models.core import metrics
 from models.core.columns import Columns, take_rows
+from models.core.fields import Part
 from models.core.metrics import Places
 from models.core.retriever import (
     Bools,
@@ -36,6 +37,18 @@ STEADY_KS = (10, 20, 50)
 
 #: How far a run of equal scores is followed.
 DEEPEST = 10_000
+
+
+class ListRules(Part, frozen=True):
+    """The rules by which items may stand in a list.
+
+    Attributes:
+        candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
+        exclude_seen: leave out what the user had before the cut.
+    """
+
+    candidates: Literal["catalogue", "train"] = "catalogue"
+    exclude_seen: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ def trial(
     *,
     history: Interactions,
     item_counts: npt.NDArray[np.integer],
-    config: EvaluateConfig,
+    rules: ListRules,
     contexts: Columns | None = None,
     also_seen: Interactions | None = None,
 ) -> Trial:
@@ -181,7 +194,7 @@ def trial(
         items: item row of each, int [n]; -1: of no table.
         history: all interactions before the part; its user rows may be negative in the same way.
         item_counts: training interactions of each item, int [n_items].
-        config: the protocol.
+        rules: the rules of the lists.
         contexts: inputs that belong to the interaction, n rows each; none where nothing does.
         also_seen: what users saw before the part without that it counts as history.
     """
@@ -199,11 +212,11 @@ def trial(
         queries=queries,
         targets=targets,
         exclude=None,
-        candidates=item_counts > 0 if config.candidates == "train" else everything,
+        candidates=item_counts > 0 if rules.candidates == "train" else everything,
         warm=queries.histories.lengths > 0,
         also_seen=_histories(also_seen, persons) if also_seen else None,
     )
-    return replace(made, exclude=made.seen) if config.exclude_seen else made
+    return replace(made, exclude=made.seen) if rules.exclude_seen else made
 
 
 def occasions(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:

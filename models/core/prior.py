@@ -7,15 +7,32 @@ into any dot-product index; β and the decay are chosen on the validation part, 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
-from models.config import PriorConfig
+from models.core.fields import Part, PositiveFloat
 from models.core.retriever import Interactions
 
 _DAY = 86_400.0  # seconds
 _FLOOR = 1e-3  # of a decayed count: an item that nobody touched is not at minus infinity
+
+
+class PriorConfig(Part, frozen=True):
+    """Recent popularity as a part of the item bias, chosen on the validation part.
+
+    Attributes:
+        days: decays to try: the age at which an interaction weighs 1/e.
+        weights: strengths to try; no prior is tried as well.
+    """
+
+    days: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (3.0, 7.0, 14.0)
+    weights: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (
+        *(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    )
 
 
 class Prior(msgspec.Struct, frozen=True):

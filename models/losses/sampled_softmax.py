@@ -15,10 +15,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 
-from models.config import LossConfig
 from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column, Columns
 from models.core.retriever import Ragged
 from models.losses import in_batch, masks
+from models.losses.config import LossConfig
 from models.towers.layers import Draws, Dropout, IdDropout
 from models.towers.tower import Tower
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from models.config import (
+from models.core.fields import (
     Name,
     NonNegative,
     NonNegativeFloat,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
-from models.config import OptimizerConfig, TrainConfig
 from models.offers.batches import DayBatches
 from models.offers.model import Asked, Model
 from models.offers.trial import Pairs
 from models.training.callbacks import Clock, Epoch, KeepBest, Progress, RefuseNaN
+from models.training.config import OptimizerConfig, TrainConfig
 from models.training.optimizer import optimizer
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import merlin.models.tf as mm
 from merlin.schema import Schema, Tags
 
-from models.config import TwoTowerConfig
+from models.towers.config import TwoTowerConfig
 from models.towers.layers import AppendOne, ItemBias, Nothing
 from models.towers.tower import Tower, TowerError, build_tower
 

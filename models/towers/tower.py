@@ -19,9 +19,9 @@ import numpy.typing as npt
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.config import TwoTowerConfig
 from models.core.columns import WEIGHTS_OF, Columns, n_rows, take
 from models.core.reserved_codes import UNSEEN
+from models.towers.config import TwoTowerConfig
 from models.towers.layers import (
     AppendOne,
     Dropout,

@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.config import OptimizerConfig, TrainConfig
 from models.core.columns import USER_ROW, Columns, as_array
 from models.core.evaluation_set import Trial
 from models.losses.sampled_softmax import BatchLoss
@@ -23,6 +22,7 @@ from models.training.callbacks import (
     RefuseNaN,
 )
 from models.training.checkpoint import Checkpoint, WriteCheckpoint
+from models.training.config import OptimizerConfig, TrainConfig
 from models.training.optimizer import optimizer
 from models.training.two_tower import Model
 

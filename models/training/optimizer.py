@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.config import OptimizerConfig
+from models.training.config import OptimizerConfig
 
 
 def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Optimizer:

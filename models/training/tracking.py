@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 import tensorflow as tf
 
-from models.config import TrackingConfig
 from models.training.callbacks import Logs, measured
+from models.training.config import TrackingConfig
 
 log = logging.getLogger(__name__)
 

@@ -12,18 +12,13 @@ import numpy.typing as npt
 from merlin.schema import Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
-from models.config import (
-    ContentConfig,
-    LossConfig,
-    ModelConfig,
-    PopularityConfig,
-    TwoTowerConfig,
-)
 from models.core.columns import LOSS_COLUMNS, Column, Columns, take_rows
 from models.core.exact import search
 from models.core.retriever import Bools, Queries, Ragged, TopK
+from models.losses.config import LossConfig
 from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
 from models.towers import frozen
+from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
 from models.towers.layers import ItemBias
 from models.towers.tower import Tower, TowerError, build_tower, embed, tower_schemas, width
 

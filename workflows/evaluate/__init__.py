@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback, strangers
-from models.baselines.opponent import Facts, as_of
+from models.baselines.fallback import Fallback, as_of, strangers
 from models.baselines.popularity import Popularity
-from models.config import ContentConfig, ModelConfig, PopularityConfig
+from models.baselines.search import Facts
 from models.core import metrics
 from models.core.evaluation_set import Trial
 from models.core.metrics import Places
 from models.core.retriever import BrokenModel, Floats, Retriever
+from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
 from models.towers.tower import embed
 from models.training.two_tower import TwoTower
 from workflows.evaluate.by_score import hits_by_score

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.config import EvaluateConfig
 from models.core import metrics
 from models.core.intervals import bootstrap_columns
 from models.core.metrics import Places
 from models.core.retriever import Bools, Floats, Ints, Ragged
+from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.evaluate import Block, Figure, Protocol
 
 #: Metric → one value a user, float64 [n_users].

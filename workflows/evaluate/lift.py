@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.config import BASELINES
+from models.baselines.registry import BASELINES
 from workflows.ground.errors import RecipeError
 from workflows.stages.evaluate import Report
 

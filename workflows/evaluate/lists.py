@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from models.config import Ranked
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import ListRules, Trial
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Protocol
@@ -29,7 +28,7 @@ class Lists:
 
     trial: Trial
     part: str
-    ranked: Ranked
+    ranked: ListRules
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
@@ -53,7 +52,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, List
         headline: the trial of the test part.
     """
     config = recipe.evaluate
-    turned = Ranked(candidates=config.candidates, exclude_seen=not config.exclude_seen)
+    turned = ListRules(candidates=config.candidates, exclude_seen=not config.exclude_seen)
     exclude = headline.seen if turned.exclude_seen else None
     found = {
         _SEEN[turned.exclude_seen]: Lists(
@@ -62,7 +61,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, List
     }
     asked = [(f"{r.candidates}_{_SEEN[r.exclude_seen]}", "test", r) for r in config.also]
     if config.train_rows:
-        kept = Ranked(candidates=config.candidates, exclude_seen=False)
+        kept = ListRules(candidates=config.candidates, exclude_seen=False)
         asked.append((TRAIN_ROWS, "train", kept))
     for name, part, ranked in asked:
         rules = msgspec.structs.replace(

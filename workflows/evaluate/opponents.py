@@ -14,12 +14,12 @@ import scipy.sparse as sp
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from models.baselines import opponent, search
+from models.baselines import search
 from models.baselines.content import multi_hot
 from models.baselines.errors import CannotFit
-from models.baselines.opponent import Facts
-from models.baselines.search import Grid, Point
-from models.config import Baseline
+from models.baselines.fallback import parameters
+from models.baselines.registry import Baseline, grid_of
+from models.baselines.search import Facts, Grid, Point
 from models.core.columns import Column
 from models.core.evaluation_set import Trial
 from models.core.reserved_codes import UNSEEN
@@ -70,20 +70,20 @@ def choose(name: Baseline, facts: Facts, valid: Trial | None) -> Chosen:
         CannotFit: it does not run on this data.
     """
     start = time.perf_counter()
-    grid = opponent.GRIDS[name](facts)
+    grid = grid_of(name, facts)
     if grid.notice:
         log.info("%s: %s", name, grid.notice)
     if valid is None:
         model = grid.fit(grid.start[0])
         log.info("%s %s: fitted; no valid part to choose by", name, grid.named(grid.start[0]))
-        note = Opponent(parameters=opponent.parameters(model), tried=1, seconds=_since(start))
+        note = Opponent(parameters=parameters(model), tried=1, seconds=_since(start))
         return Chosen(model, note)
     climb = _Climb(name, grid, valid)
     climbed = search.climb(grid, climb.measure)
     if climb.best is None:
         raise CannotFit(f"none of its {climbed.tried} points gives scores that are numbers")
     note = Opponent(
-        parameters=opponent.parameters(climb.best),
+        parameters=parameters(climb.best),
         tried=climbed.tried,
         edge=climbed.edge,
         valid=climb.value,

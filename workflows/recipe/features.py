@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from models.config import Buckets, Length, NonNegative, Part, Positive
+from models.core.fields import Buckets, Length, NonNegative, Part, Positive
 from workflows.recipe import time_formats
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from models.config import NonNegative, Part, Positive
+from models.core.fields import NonNegative, Part, Positive
 from workflows.recipe.columns import Known
 from workflows.recipe.steps import Cells, Derive, Text
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from models.config import Part
+from models.core.fields import Part
 
 Text = Annotated[str, Meta(min_length=1)]
 #: A character that is one byte in UTF-8, or none.

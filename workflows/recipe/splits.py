@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.config import NonNegative, Part, Positive, Share
+from models.core.fields import NonNegative, Part, Positive, Share
 
 #: A share of all, or how many.
 Amount = Share | NonNegative

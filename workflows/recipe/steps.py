@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from models.config import NonNegative, Part, Positive
+from models.core.fields import NonNegative, Part, Positive
 
 #: What a column's cells are: seconds, numbers, text, or lists of text.
 Cells = Literal["time", "number", "text", "lists"]

@@ -8,21 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from models.config import (
-    EvaluateConfig,
-    IndexConfig,
-    LossConfig,
-    ModelConfig,
-    Name,
-    OptimizerConfig,
-    Part,
-    PriorConfig,
-    TrackingConfig,
-    TrainConfig,
-    TuneConfig,
-    TwoTowerConfig,
-)
+from models.core.fields import Name, Part
+from models.core.prior import PriorConfig
+from models.losses.config import LossConfig
 from models.offers.config import OffersConfig, TasksConfig
+from models.towers.config import ModelConfig, TwoTowerConfig
+from models.training.config import OptimizerConfig, TrackingConfig, TrainConfig
 from workflows.recipe.columns import (
     check_fill,
     check_made,
@@ -34,6 +25,8 @@ from workflows.recipe.columns import (
 from workflows.recipe.features import Feature, History, VocabularyRule
 from workflows.recipe.filters import Condition, Filter, check_filter
 from workflows.recipe.names import check_names
+from workflows.recipe.protocol import EvaluateConfig, IndexConfig
+from workflows.recipe.search_space import TuneConfig
 from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
 from workflows.recipe.steps import Derive, Join, Pivot

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import EvaluateConfig
 from models.core.columns import Column, read_columns
-from models.core.evaluation_set import Trial, trial
+from models.core.evaluation_set import ListRules, Trial, trial
 from models.core.retriever import Interactions, Ragged, joined
 from workflows.ground import statistics, vocabulary
 from workflows.ground.pair_hash import pair_hash
@@ -208,7 +207,7 @@ class Prepared:
         lists = Ragged.from_pairs(more.users[known], more.items[known], n_lists=more.n_users)
         return joined(histories, lists)
 
-    def trial(self, part: str, config: EvaluateConfig) -> Trial | None:
+    def trial(self, part: str, rules: ListRules) -> Trial | None:
         """Return the trial of a part; None where the split has no such part.
 
         The rows of train are asked for as of the test part: who has learnt them knows them.
@@ -223,7 +222,7 @@ class Prepared:
             history=self.interactions(*parts),
             also_seen=self.also_seen(*parts),
             item_counts=self.item_counts,
-            config=config,
+            rules=rules,
             contexts=self._contexts(part),
         )
 

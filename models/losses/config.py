@@ -1,0 +1,40 @@
+"""Hyper-parameters of the loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from models.core.fields import NonNegative, Part, PositiveFloat, Rows
+
+
+class LossConfig(Part, frozen=True):
+    """Softmax cross-entropy of the row's item among other items.
+
+    Attributes:
+        kind: the other items: `in_batch` those of the batch, `mixed` those and `negatives` items
+            drawn uniformly from the item table (Yang et al. 2020), `full` the whole item table;
+            `auto` is full for tables of up to `full_up_to` items, else in_batch.
+        full_up_to: see `auto`.
+        negatives: the negatives of `mixed`.
+        temperature: T of the logits s/T - log q.
+        logq: subtract log q, q the share of rows that bring the item into the comparison, so that
+            popular items are not punished for standing in many batches. `full` needs none.
+        mask: which of the other items are no negatives of a row: `none` (the default of TFRS),
+            `item` (the same item again), `user` (all that its user liked in training).
+        reduction: over the rows of a batch. With Adagrad `sum` and `mean` train differently.
+        precision: of the loss' matrix products; sums stay in float32. `bfloat16` is faster where
+            the processor has it (AVX512-BF16, AMX, tensor cores), and its gradients are off by
+            about 0.1 %.
+
+    The defaults of TensorFlow Recommenders' Retrieval task are kind in_batch, logq false, mask none
+    and reduction sum; Merlin's are kind in_batch, logq false, mask item and reduction mean.
+    """
+
+    kind: Literal["auto", "in_batch", "mixed", "full"] = "auto"
+    full_up_to: NonNegative = 20_000
+    negatives: Rows = 1024
+    temperature: PositiveFloat = 1.0
+    logq: bool = True
+    mask: Literal["none", "item", "user"] = "user"
+    reduction: Literal["mean", "sum"] = "mean"
+    precision: Literal["float32", "bfloat16"] = "float32"
