@@ -89,7 +89,7 @@ def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, d
     text = ", ".join(f"{key}: {str(value).lower()}" for key, value in blocks.items())
     recipe = recipes.load(
         recipes.find("rees46"),
-        [f"offers.models={{{name}: {{{text}}}}}", f"train.seed={seed}", *settings],
+        [f"model.models={{{name}: {{{text}}}}}", f"train.seed={seed}", *settings],
         variant="small",
     )
     offering = Offering.open(Store(run), recipe)

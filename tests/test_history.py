@@ -277,14 +277,16 @@ def test_what_is_known_of_a_user_is_all_he_did(rows, max_len):
 
 def test_events_are_for_offer_models(world: World) -> None:
     events = "history={columns: [item_id], events: {column: shop, kinds: [web], target: app}}"
-    with pytest.raises(RecipeError, match=r"history\.events is for offer models; add `offers`"):
+    with pytest.raises(
+        RecipeError, match=r"history\.events is for models of kind offers; set model"
+    ):
         world.recipe(events)
-    with pytest.raises(RecipeError, match="offers need a history"):
-        world.recipe("offers={}")
+    with pytest.raises(RecipeError, match="models of kind offers need a history"):
+        world.recipe("model={kind: offers}")
     with pytest.raises(RecipeError, match="names the attribute 'color'; expected columns of hist"):
         world.recipe(
             "history.columns=[item_id]",
-            "offers.models={m: {attributes: [color], group_by: false, mask_net: false}}",
+            "model={kind: offers, models: {m: {attributes: [color], mask_net: false}}}",
         )
     with pytest.raises(RecipeError, match="before: others goes with keep: latest"):
         world.recipe("history={columns: [item_id], before: others, keep: earliest}")

@@ -147,7 +147,7 @@ def rees46(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Stor
     blocks = "group_by: false, mask_net: false"
     models = f"{{augmented: {{}}, bilinear: {{{blocks}}}, simple: {{{blocks}, bilinear: false}}}}"
     recipe = recipes.load(
-        RECIPES / "rees46.yaml", [f"offers.models={models}", "train.seed=1"], variant="small"
+        RECIPES / "rees46.yaml", [f"model.models={models}", "train.seed=1"], variant="small"
     )
     sample("rees46", "small", folder / "raw")
     store = Store(folder / "run")

@@ -39,10 +39,10 @@ from workflows.stages.store import Store
 
 SETTINGS = [
     "vocabulary.min_count=2",
-    "offers.models={augmented: {}, mono-brand: {attributes: [brand], group_by: false, "
+    "model.models={augmented: {}, mono-brand: {attributes: [brand], group_by: false, "
     "mask_net: false, bilinear: false}}",
-    "offers.dim=8",
-    "offers.layers=[8, 4]",
+    "model.dim=8",
+    "model.layers=[8, 4]",
     "train.batch_size=220",
     "train.epochs=2",
     "tasks.bands={few: [0, 3]}",
@@ -209,17 +209,19 @@ def test_verbs_of_two_towers_say_whom_to_ask(shop: Shop) -> None:
     for verb in (*verbs, "tune", "report"):
         done = CliRunner().invoke(app, [*verb.split(), "--recipe", "rees46"])
         assert isinstance(done.exception, RecipeError)
-        assert "ask `audience` and `similar-offers`" in str(done.exception)
-    with pytest.raises(RecipeError, match="movielens-100k has no `offers`"):
-        Offering.open(shop.store, recipes.load(recipes.find("movielens-100k")))
+        assert "ask `audience`, `similar-offers`" in str(done.exception)
+    for verb in ("audience", "similar-offers"):
+        done = CliRunner().invoke(app, [verb, "--offer", "a=b", "--recipe", "movielens-100k"])
+        assert isinstance(done.exception, RecipeError)
+        assert f"has two towers, and `{verb}` asks models of offers" in str(done.exception)
 
 
 def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
     store = Store(world.folder.parent / "run")
     settings = ["history.columns=[item_id]", "split={kind: random, valid: 0, test: 0.3}"]
     etl(world.recipe(*settings), store, DEVICE, data=world.folder)
-    recipe = world.recipe(*settings, "offers={}")
-    with pytest.raises(StaleInput, match="was made before the recipe had `offers`"):
+    recipe = world.recipe(*settings, "model={kind: offers}")
+    with pytest.raises(StaleInput, match="was made before the recipe had models of offers"):
         Offering.open(store, recipe)
     etl(recipe, store, DEVICE, data=world.folder)
     assert set(Offering.open(store, recipe).user_ids.to_pylist()) <= {*USERS, STRANGER}
@@ -377,7 +379,7 @@ def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("offers.models={../evil: {}}", r"Expected `str` matching regex"),
+        ("model.models={../evil: {}}", r"Expected `str` matching regex"),
         ("tasks.source=valid", "tasks.source is 'valid', and the split has no such part"),
     ],
 )

@@ -27,7 +27,7 @@ PART = 10
 PLAIN = "history: {columns: [item_id]}\n"
 BY_KIND = """\
 history: {columns: [item_id], events: {column: shop, kinds: [web, app], target: web}}
-offers: {}
+model: {kind: offers}
 """
 
 

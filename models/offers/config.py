@@ -50,7 +50,7 @@ class OfferModel(Part, frozen=True):
             )
 
 
-class OffersConfig(Part, frozen=True):
+class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
     """Models that predict the audience of an offer, defined by any of its attributes.
 
     Attributes:

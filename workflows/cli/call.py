@@ -58,24 +58,20 @@ class Call:
         requested = None if self.device_name == "auto" else self.device_name
         return device.choose(requested, verb=self.verb)
 
-    def open(
-        self, device: Device | None = None, *, offers: bool = False
-    ) -> tuple[Recipe, Store, Path]:
+    def open(self, device: Device | None = None) -> tuple[Recipe, Store, Path]:
         """Return the recipe, the run, and the folder of raw data; say so before the verb begins.
 
         Args:
             device: the device of this process; None for a verb that looks for none.
-            offers: whether the verb knows what to do with models of offers.
+
+        Raises:
+            RecipeError: the recipe's kind of model does not answer the verb.
         """
-        from workflows.ground.errors import RecipeError
+        from workflows.kinds import refuse_verb
         from workflows.stages.run_recipe import refuse_another
 
         recipe, store, data = self._opened()
-        if recipe.offers and not offers:
-            raise RecipeError(
-                f"recipe {recipe.name} has models of offers, not two towers: ask `audience` and "
-                "`similar-offers`."
-            )
+        refuse_verb(recipe, self.verb)
         if self.verb == "etl":
             refuse_another(store, recipe, store.invocation)
         on = f", device {device.kind} ({device.why})" if device else ""

@@ -16,7 +16,7 @@ def fetch(call: Call) -> None:
     """Download the raw files of a recipe, unless they are there."""
     from workflows.fetch import fetch
 
-    recipe, _, data = call.open(offers=True)
+    recipe, _, data = call.open()
     result = fetch(recipe, data=data)
     show(result, call, {"folder": result.folder, "fetched": ", ".join(result.fetched) or "-"})
 
@@ -61,7 +61,7 @@ def etl(
 ) -> None:
     """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
     device = call.device()
-    recipe, store, data = call.open(device, offers=True)
+    recipe, store, data = call.open(device)
     from workflows.etl import Engine, etl
 
     earlier = call.store(grow_from) if grow_from else None

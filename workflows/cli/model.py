@@ -23,8 +23,8 @@ def train(
 ) -> None:
     """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
     device = call.device()
-    recipe, store, _ = call.open(device, offers=True)
-    if recipe.offers:
+    recipe, store, _ = call.open(device)
+    if recipe.has_offers:
         offers.refuse(recipe, {"--resume": resume, "--warm-start": warm_start})
         offers.train(call, recipe, store, device)
         return
@@ -53,8 +53,8 @@ def evaluate(
 ) -> None:
     """Rank the test part with the two-tower and its baselines, and compare."""
     device = call.device()
-    recipe, store, _ = call.open(device, offers=True)
-    if recipe.offers:
+    recipe, store, _ = call.open(device)
+    if recipe.has_offers:
         offers.refuse(recipe, {"--min-lift": min_lift})
         offers.evaluate(call, recipe, store, device)
         return
@@ -99,8 +99,8 @@ def export(
 ) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
-    recipe, store, _ = call.open(device, offers=True)
-    if recipe.offers:
+    recipe, store, _ = call.open(device)
+    if recipe.has_offers:
         offers.refuse(recipe, {"--as-of": as_of})
         offers.export(call, recipe, store, device)
         return

@@ -144,7 +144,7 @@ _Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.
 
 def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """Rank users for an offer, by the export of a recipe with `offers`."""
-    recipe, store, _ = call.open(call.device(), offers=True)
+    recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import audience
     from workflows.stages.store import ANSWERING
 
@@ -157,7 +157,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
 
 def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """List the offers most like one that is defined by a single attribute."""
-    recipe, store, _ = call.open(call.device(), offers=True)
+    recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import similar
     from workflows.stages.store import ANSWERING
 

@@ -134,7 +134,7 @@ class _Evaluation:
     @property
     def ours(self) -> str:
         """The name of the recipe's own model."""
-        return name_of(self.recipe.model)
+        return name_of(self.recipe.towers)
 
     def run(self, store: Store) -> Report:
         """Ask the recipe's model and its opponents, then count."""

@@ -149,7 +149,6 @@ class OfferExport:
         """Check the stages and return them.
 
         Raises:
-            RecipeError: the recipe has no offers.
             MissingStage, StaleInput, ArtifactError: they cannot be used.
         """
         offering = Offering.open(store, recipe)

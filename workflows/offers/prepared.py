@@ -29,7 +29,7 @@ from workflows.stages.store import Store
 
 @dataclass(frozen=True)
 class Offering:
-    """The etl stage of a recipe with `offers`.
+    """The etl stage of a recipe with models of offers.
 
     Attributes:
         prepared: the stage.
@@ -42,19 +42,13 @@ class Offering:
         """Check the stage and return it.
 
         Raises:
-            RecipeError: the recipe has no offers.
             MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
-        if recipe.offers is None:
-            raise RecipeError(
-                f"recipe {recipe.name} has no `offers`: it describes two towers. Add the field, or "
-                "ask `recommend`."
-            )
         prepared = Prepared.open(store, recipe)
         if not prepared.files("latest"):
             raise StaleInput(
-                f"{prepared.folder} was made before the recipe had `offers`. Run `two-tower etl` "
-                "(or `make etl`) again."
+                f"{prepared.folder} was made before the recipe had models of offers. Run "
+                "`two-tower etl` (or `make etl`) again."
             )
         return cls(prepared)
 
@@ -66,8 +60,8 @@ class Offering:
     @property
     def config(self) -> OffersConfig:
         """The models."""
-        assert self.recipe.offers is not None
-        return self.recipe.offers
+        assert isinstance(self.recipe.model, OffersConfig)
+        return self.recipe.model
 
     @property
     def attributes(self) -> list[str]:

@@ -14,6 +14,9 @@ from workflows.recipe.whole import Recipe
 #: How the expression for names begins that are parts of file names.
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
 
+#: Fields of earlier versions, and what has taken their place.
+_MOVED = {"offers": "Its fields belong to `model` now, with kind: offers. "}
+
 
 def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     """Turn msgspec's message into file, line, field, what is wrong and what would be right."""
@@ -25,7 +28,8 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     if unknown := re.search(r"unknown field `(.+?)`", problem):
         known = _fields_at(path)
         path.append(unknown[1])
-        hint = f" {nearest(unknown[1], known)}Fields here: {', '.join(known)}."
+        moved = _MOVED.get(unknown[1], "") if not path[:-1] else ""
+        hint = f" {moved}{nearest(unknown[1], known)}Fields here: {', '.join(known)}."
     elif choices := _choices_at(path):
         hint = f" Expected one of: {', '.join(choices)}."
     hint += _slip(problem)

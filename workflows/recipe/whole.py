@@ -42,9 +42,8 @@ class Recipe(Part, frozen=True):
         pivot: make one row a user and item of the interactions.
         derive: new columns, in this order.
         filter: which rows are kept, in this order within a stage; none for all.
-        offers: models of offers in place of the two towers of `model`; their verbs are in
-            workflows/offers/.
-        tasks: how these are compared.
+        model: the kind of model, with its hyper-parameters.
+        tasks: how models of kind offers are compared.
         fallback: what answers a user who is in no table and has no history: `popularity`, or the
             query `tower` with an unseen id and the inputs of the unknown user.
     """
@@ -63,7 +62,7 @@ class Recipe(Part, frozen=True):
     filter: tuple[Filter, ...] = ()
     history: History | None = None
     vocabulary: VocabularyRule = VocabularyRule()
-    model: ModelConfig = TwoTowerConfig()
+    model: ModelConfig | OffersConfig = TwoTowerConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     prior: PriorConfig | None = None
@@ -72,12 +71,11 @@ class Recipe(Part, frozen=True):
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     index: IndexConfig = IndexConfig()
-    offers: OffersConfig | None = None
     tasks: TasksConfig = TasksConfig()
     fallback: Literal["popularity", "tower"] = "popularity"
 
     def __post_init__(self) -> None:
-        check_names(self.features, self.history, offers=self.offers is not None)
+        check_names(self.features, self.history, offers=self.has_offers)
         for role in ("user", "item"):
             ids = [n for n, f in self.features.items() if f.id and f.role == role]
             if len(ids) != 1:
@@ -138,20 +136,22 @@ class Recipe(Part, frozen=True):
                 raise ValueError(f"history column {column!r} is no item feature of kind category")
 
     def _check_offers(self) -> None:
-        if self.offers is None:
+        if not isinstance(self.model, OffersConfig):
             if self.history and self.history.events:
-                raise ValueError("history.events is for offer models; add `offers`")
+                raise ValueError("history.events is for models of kind offers; set model.kind")
             return
         if self.history is None:
-            raise ValueError("offers need a history: its columns are the attributes of an offer")
+            raise ValueError(
+                "models of kind offers need a history: its columns are the attributes of an offer"
+            )
         if self.time is None:
-            raise ValueError("offers need a feature with role time")
+            raise ValueError("models of kind offers need a feature with role time")
         if self.tasks.source != "train" and not getattr(self.split, self.tasks.source, 1):
             raise ValueError(
                 f"tasks.source is {self.tasks.source!r}, and the split has no such part; what "
                 "belongs to an offer is learnt from its rows"
             )
-        named = {name: model.attributes for name, model in self.offers.models.items()}
+        named = {name: model.attributes for name, model in self.model.models.items()}
         for place, columns in {**named, "tasks": self.tasks.attributes}.items():
             for column in columns:
                 if column not in self.history.columns:
@@ -161,8 +161,8 @@ class Recipe(Part, frozen=True):
                     )
 
     def _check_model(self) -> None:
-        two_tower = isinstance(self.model, TwoTowerConfig)
-        if self.prior and not (two_tower and self.model.item_bias):
+        biased = isinstance(self.model, TwoTowerConfig) and self.model.item_bias
+        if self.prior and not biased:
             raise ValueError(
                 "prior is a part of the item bias: it needs a model of kind two_tower with "
                 "item_bias: true"
@@ -200,13 +200,24 @@ class Recipe(Part, frozen=True):
     def of_raw_files(self) -> Recipe:
         """Return the recipe by which files are read: its features are raw columns, unmade."""
         features = self._raw_features()
-        # histories and the models of offers look at columns that are made
+        # histories and models look at columns that are made
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
-        bare |= {"history": None, "offers": None, "model": TwoTowerConfig()}
+        bare |= {"history": None, "model": TwoTowerConfig()}
         # what is compared is read with more digits
         rules = [r for r in self.filter if isinstance(r, Condition) and r.column in features]
         bare["filter"] = tuple(rules)
         return msgspec.structs.replace(self, features=features, **bare)
+
+    @property
+    def towers(self) -> ModelConfig:
+        """The model of a recipe whose model is two towers that rank the catalogue."""
+        assert not isinstance(self.model, OffersConfig)
+        return self.model
+
+    @property
+    def has_offers(self) -> bool:
+        """Whether the models are of offers, whose audience is chosen among the latest histories."""
+        return isinstance(self.model, OffersConfig)
 
     @property
     def compared(self) -> set[str]:

@@ -67,14 +67,14 @@ def decays(finished: Finished) -> dict[str, Floats]:
 
 def norms(finished: Finished) -> Cloud | None:
     """Return the lengths of the items' embeddings; None where all are 1 by construction."""
-    if finished.recipe.model.normalize:
+    if finished.recipe.towers.normalize:
         return None
     return _cloud(finished, np.linalg.norm(_directions(finished), axis=1))
 
 
 def biases(finished: Finished) -> Cloud | None:
     """Return the items' biases, a prior included; None where the model has none."""
-    if not finished.recipe.model.item_bias:
+    if not finished.recipe.towers.item_bias:
         return None
     return _cloud(finished, finished.tower.vectors[:, -1])
 
@@ -98,7 +98,7 @@ def neighbours(finished: Finished) -> list[Neighbours]:
 def _directions(finished: Finished) -> Floats:
     """Return the items' embeddings without the dimension of the bias."""
     vectors = finished.tower.vectors
-    return vectors[:, :-1] if finished.recipe.model.item_bias else vectors
+    return vectors[:, :-1] if finished.recipe.towers.item_bias else vectors
 
 
 def _cloud(finished: Finished, values: Floats) -> Cloud:

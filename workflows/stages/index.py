@@ -174,7 +174,7 @@ class Catalogue:
     @cached_property
     def directions(self) -> Floats:
         """Embeddings of length 1, without the item bias: what an item is like, [n_items, width]."""
-        vectors = self.vectors[:, : self.vectors.shape[1] - self.recipe.model.item_bias]
+        vectors = self.vectors[:, : self.vectors.shape[1] - self.recipe.towers.item_bias]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(lengths > 0, lengths, 1)
 

@@ -69,7 +69,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "vocabulary",
     ),
     "train": (
-        *("model", "loss", "optimizer", "prior", "train", "offers"),
+        *("model", "loss", "optimizer", "prior", "train"),
         # what its validation reads; other baselines or intervals leave the model as it is
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),

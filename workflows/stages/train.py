@@ -34,7 +34,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
     with understood(prepared.folder / "train", "etl"):
         schema = two_tower.read_schema(prepared.folder / "train")
     try:
-        return two_tower.build(schema, recipe.model, recipe.loss, facts, seed=recipe.train.seed)
+        return two_tower.build(schema, recipe.towers, recipe.loss, facts, seed=recipe.train.seed)
     except TowerError as error:
         raise RecipeError(f"recipe {recipe.name}, field model: {error}") from None
 

@@ -191,7 +191,7 @@ class _Writer:
                     table = table.filter(pa.array(of.targets))
                     histories = histories.only(of.targets)
             yield from self._of(part, table, rows, histories)
-        if self._recipe.offers:
+        if self._recipe.has_offers:
             self._write_latest(pasts, ids[user], strangers)
 
     def _of(
