@@ -31,7 +31,7 @@ from samples.oracle import HeldOut, Marks
 from samples.truth import NAME as TRUTH
 from samples.truth import read_truth
 from workflows.ground.errors import DataError, RecipeError, StorageError
-from workflows.ground.folders import replaced
+from workflows.ground.folders import replace_folder
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
         name: which system's files to imitate.
         size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
             hm-joined, babyshop) or a good part of it (aliccp, rees46).
-        folder: where to; it may hold an earlier sample, which is replaced.
+        folder: where to; it may hold an earlier sample, which is replace_folder.
         seed: 0 or more.
 
     Raises:
@@ -125,7 +125,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
     began = time.monotonic()
     folder = folder.resolve()
     log.info("writing the %s %s sample (seed %d) to %s", size, name, seed, folder)
-    with replaced(folder, refuse=_refuse_foreign) as aside:
+    with replace_folder(folder, refuse=_refuse_foreign) as aside:
         files = tuple(system.write(aside, size, np.random.default_rng(seed)))
         label = Label(name, size, seed, {file.name: file.rows for file in files})
         text = msgspec.json.format(msgspec.json.encode(label), indent=2)

@@ -54,7 +54,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TWO_TOWER_DEVICE", raising=False)
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     monkeypatch.delenv("DASK_DISTRIBUTED__DIAGNOSTICS__NVML", raising=False)
-    for name in device._LOOKERS:
+    for name in device._GPU_PACKAGES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     device._tensorflow_fault.cache_clear()
     device._cudf_fault.cache_clear()
@@ -270,13 +270,13 @@ def test_a_gpu_is_taken_only_where_the_package_answers_from_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the one that is asked
     plug_in(monkeypatch, Driver(1))
     verb = "etl" if name == "cudf" else "train"
-    found = device.decided("auto", verb=verb)
+    found = device.decide("auto", verb=verb)
     if not fault:
         assert found == Device("gpu", "NVML found 1 device")
         return
     assert found == Device("cpu", f"no GPU for {verb}: {fault}; NVML found 1 device")
     with pytest.raises(DeviceError) as refused:
-        device.decided("gpu", verb=verb)
+        device.decide("gpu", verb=verb)
     said = str(refused.value)
     assert said.startswith(f"--device asks for a GPU, but {fault}; NVML found 1 device. ")
     assert "the NGC Merlin container (docker/Dockerfile.gpu), or use --device cpu." in said
@@ -288,7 +288,7 @@ def test_a_verb_that_needs_no_gpu_runs_on_the_cpu_whatever_is_asked(
 ) -> None:
     plug_in(monkeypatch, Driver(1))
     for wish in (None, "auto", "gpu"):
-        assert device.decided(wish, verb="recommend") == Device("cpu", "no GPU is needed")
+        assert device.decide(wish, verb="recommend") == Device("cpu", "no GPU is needed")
 
 
 def test_a_process_of_several_verbs_needs_what_all_of_them_need(
@@ -297,8 +297,8 @@ def test_a_process_of_several_verbs_needs_what_all_of_them_need(
     plug_in(monkeypatch, Driver(1))
     lacks = device._Fault("cuDF is away", "Bring it")
     monkeypatch.setattr(device, "NEEDS", {"etl": lambda: lacks, "train": lambda: None})
-    assert device.decided("auto", verb="train").kind == "gpu"
-    assert device.decided("auto") == Device("cpu", "no GPU: cuDF is away; NVML found 1 device")
+    assert device.decide("auto", verb="train").kind == "gpu"
+    assert device.decide("auto") == Device("cpu", "no GPU: cuDF is away; NVML found 1 device")
 
 
 STUB = """

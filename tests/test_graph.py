@@ -287,7 +287,7 @@ def test_e01_the_state_read_from_disk_transforms_as_the_fitted_one(tmp_path: Pat
 def test_a_vocabulary_that_is_none_is_refused(tmp_path: Path) -> None:
     fit(recipe(), frame()).write(tmp_path)
     (tmp_path / "vocabulary" / "user.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match=r"user\.parquet is no vocabulary"):
+    with pytest.raises(ArtifactError, match=r"user\.parquet is not a vocabulary"):
         Fitted.read(tmp_path)
 
 

@@ -16,7 +16,7 @@ from workflows.serve.app import build
 
 ROOT = Path(__file__).parents[1]
 #: What loads → the look that must come before it, in the same function.
-LOOKS = {"load_weights": "refuse_strange_weights", "load": "refuse_strange_model"}
+LOOKS = {"load_weights": "refuse_unsafe_weights", "load": "refuse_unsafe_model"}
 #: They read what the same verb has just written, before it is signed.
 SELFCHECKS = {"workflows/export/selfcheck.py", "workflows/offers/selfcheck.py"}
 

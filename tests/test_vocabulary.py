@@ -204,12 +204,12 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"value": ["a"], "code": [3], "count": [1]}), path)
     with pytest.raises(
-        ArtifactError, match=r"other\.parquet is no vocabulary: expected columns va"
+        ArtifactError, match=r"other\.parquet is not a vocabulary: expected columns va"
     ):
         Vocabulary.read(path)
     pq.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ArtifactError, match=r"got x\. Run `two-tower etl` again"):
         Vocabulary.read(path)
     path.write_bytes(b"not parquet at all")
-    with pytest.raises(ArtifactError, match=r"other\.parquet is no vocabulary"):
+    with pytest.raises(ArtifactError, match=r"other\.parquet is not a vocabulary"):
         Vocabulary.read(path)

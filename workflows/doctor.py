@@ -65,7 +65,7 @@ def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
     faults: list[str] = []
     for verb in (*devices.NEEDS, OTHER_VERBS):
         try:
-            chosen[verb] = devices.decided(requested, verb=verb)
+            chosen[verb] = devices.decide(requested, verb=verb)
         except DeviceError as error:
             faults += [text for text in [str(error)] if text not in faults]
     devices.choose("cpu")  # nothing here needs a GPU, and no package may look for one

@@ -24,7 +24,7 @@ from workflows.feature_files import columns as raw_columns
 from workflows.feature_files import rows as raw_rows
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
-from workflows.ground.understood import need, understood, vectors_of
+from workflows.ground.stage_content import embeddings_of, reading, require
 from workflows.recipe import Recipe
 from workflows.recipe.protocol import IndexConfig
 from workflows.stages.embedding import RawTower
@@ -174,9 +174,11 @@ def _queries(store: Store, config: IndexConfig, width: int) -> tuple[Floats, Flo
         width: the width of the items' embeddings.
     """
     path = store.folder("export") / "user_embeddings.parquet"
-    with understood(path, "export"):
-        users = vectors_of(pq.read_table(path), path, "export")
-    need(users.shape[1] == width, path, "export", f"users are not {width} numbers as items are")
+    with reading(path, "export"):
+        users = embeddings_of(pq.read_table(path), path, "export")
+    require(
+        users.shape[1] == width, path, "export", f"users do not have {width} numbers, as items do"
+    )
     rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
     return users[rows[::2]], users[rows[1::2] if len(rows) > 1 else rows]
 
@@ -221,7 +223,7 @@ def _built(
     """Return the catalogue with new items, and with an index where it should have one."""
     index = catalogue.index
     if more is not None:
-        index = index.added(vectors_of(more, Path("items"), "index")) if index else None
+        index = index.added(embeddings_of(more, Path("items"), "index")) if index else None
         catalogue = catalogue.with_added(more)
     kind = config.kind
     if kind == "auto":

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from workflows.ground.errors import DataError, counted
+from workflows.ground.errors import DataError, quantity
 from workflows.recipe import Recipe
 from workflows.recipe.text import nearest, nearest_name
 
@@ -50,7 +50,7 @@ def chosen(
         log.warning(
             "%s: %s passed over, which no feature needs: %s%s",
             place,
-            counted(len(others), "column"),
+            quantity(len(others), "column"),
             ", ".join(named),
             ", …" if len(others) > _NAMED else "",
         )
@@ -85,7 +85,7 @@ def warn_of_missing(
         more = ", …" if len(missing) > _NAMED else ""
         log.warning(
             "%s lacks %s of the tower, so that values are missing for %s: %s%s",
-            *(place, counted(len(missing), "input"), among, named, more),
+            *(place, quantity(len(missing), "input"), among, named, more),
         )
 
 

@@ -1,1 +1,1 @@
-"""What every verb stands on: errors, the device, vocabularies, locks, and safe reading."""
+"""What all verbs use: errors, the choice of a device, vocabularies, locks and safe reading."""

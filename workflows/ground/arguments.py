@@ -1,9 +1,9 @@
-"""The names of a SavedModel's arguments: those of the columns, where TensorFlow takes them.
+"""Argument names of a SavedModel: each is the name of its column, where TensorFlow accepts that.
 
-TensorFlow takes letters, digits and `_` in an argument's name, no keyword of Python, and no two
+TensorFlow accepts letters, digits and `_` in an argument's name, but no Python keyword, and no two
 names that differ only in case. A column whose name breaks these rules gets an argument of another
-name. `inputs.json` in the SavedModel's folder says column → argument for all columns, so that its
-readers need not know the rules.
+name. The file `inputs.json` in the SavedModel's folder maps every column to its argument, so that
+its readers need not know the rules.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 
 from workflows.ground.errors import ArtifactError
 
-#: File of a SavedModel's folder: column → argument.
+#: The file in a SavedModel's folder that maps columns to arguments.
 INPUTS = "inputs.json"
-#: Names that an argument keeps.
+#: Column names that TensorFlow accepts as they are.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -30,27 +30,28 @@ def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> di
     `User ID` becomes `User_ID`, and `class` becomes `class_2`.
 
     Args:
-        columns: what a tower takes. A name that TensorFlow takes has the first claim to itself.
-        taken: names that no column gets.
+        columns: input columns of a tower. A name that TensorFlow accepts is never given to another
+            column.
+        taken: argument names that are in use already.
     """
     arguments: dict[str, str] = {}
     used = {"self", *(name.lower() for name in taken)}
     for column in sorted(columns, key=lambda name: not _PLAIN.fullmatch(name)):
-        name = column if _PLAIN.fullmatch(column) else _near(column)
+        name = column if _PLAIN.fullmatch(column) else _identifier(column)
         number = 1
         while name.lower() in used or keyword.iskeyword(name):
             number += 1
-            name = f"{_near(column)}_{number}"
+            name = f"{_identifier(column)}_{number}"
         used.add(name.lower())
         arguments[column] = name
     return {column: arguments[column] for column in columns}
 
 
 def read(saved_model: Path) -> dict[str, str]:
-    """Return column → argument of a SavedModel.
+    """Read the map column → argument of a SavedModel.
 
     Raises:
-        ArtifactError: its inputs.json is missing or damaged.
+        ArtifactError: the file inputs.json is missing or damaged.
     """
     try:
         return msgspec.json.decode((saved_model / INPUTS).read_bytes(), type=dict[str, str])
@@ -66,7 +67,7 @@ def write(arguments: dict[str, str], saved_model: Path) -> None:
     (saved_model / INPUTS).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _near(column: str) -> str:
-    """Return an identifier that looks like a name."""
+def _identifier(column: str) -> str:
+    """Return a valid identifier that is close to a column's name."""
     letters = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_") or "column"
     return letters if letters[0].isalpha() else f"column_{letters}"

@@ -1,8 +1,9 @@
-"""THE place that chooses cpu or gpu, once per process, before merlin or TensorFlow are imported.
+"""Choose CPU or GPU, once per process, before merlin or TensorFlow are imported.
 
-Order of precedence: the `--device` flag, then $TWO_TOWER_DEVICE, then auto. `auto` takes a GPU only
-if what the verb needs answers there: a driver alone is not enough. CPU means
-CUDA_VISIBLE_DEVICES="": with "-1" merlin-core still answers HAS_GPU = True.
+No other module makes this choice. Order of precedence: the `--device` flag, then
+$TWO_TOWER_DEVICE, then auto. `auto` takes a GPU only if the library that the verb needs (TensorFlow
+or cuDF) can use it: an installed driver is not enough. For the CPU, CUDA_VISIBLE_DEVICES is set to
+"": with "-1", merlin-core still says HAS_GPU = True.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from workflows.ground.errors import DeviceError
 
 Kind = Literal["cpu", "gpu"]
 ENVIRONMENT = "TWO_TOWER_DEVICE"
-#: Packages that look for GPUs when they are imported.
-_LOOKERS = ("tensorflow", "merlin", "nvtabular", "cudf")
-#: Seconds that a package may take to answer in a fresh process.
-_PATIENCE = 180
+#: Packages that search for GPUs when they are imported.
+_GPU_PACKAGES = ("tensorflow", "merlin", "nvtabular", "cudf")
+#: Seconds to wait for the answer of a package in a fresh process.
+_TIMEOUT = 180
 
 
 @dataclass(frozen=True)
 class Device:
-    """What the process runs on, and why."""
+    """The device that the process runs on, and the reason why it was chosen."""
 
     kind: Kind
     why: str
@@ -38,7 +39,7 @@ class Device:
 
 @dataclass(frozen=True)
 class _Fault:
-    """Why a package cannot use a GPU here, and what to do about it."""
+    """The reason why a package cannot use a GPU here, and what to do about it."""
 
     what: str
     remedy: str
@@ -49,20 +50,20 @@ def choose(requested: str | None = None, *, verb: str = "") -> Device:
 
     Args:
         requested: "cpu", "gpu", "auto", or None to ask $TWO_TOWER_DEVICE.
-        verb: what the process does; empty for a process that runs several verbs.
+        verb: the verb that the process runs; empty for a process that runs several verbs.
 
     Raises:
-        DeviceError: for a GPU that cannot be used, or a name that is none of the three.
+        DeviceError: the GPU cannot be used, or the name is not one of the three.
     """
-    device = decided(requested, verb=verb)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, unless asked for more
+    device = decide(requested, verb=verb)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, by default
     if device.kind == "cpu":
         _hide_gpus()
     return device
 
 
-def decided(requested: str | None = None, *, verb: str = "") -> Device:
-    """Return what `choose` decides, and leave the environment as it is."""
+def decide(requested: str | None = None, *, verb: str = "") -> Device:
+    """Make the same decision as `choose`, but leave the environment as it is."""
     wish, by = (requested, "--device") if requested else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
     wish = wish or "auto"
     if wish not in ("auto", "cpu", "gpu"):
@@ -83,17 +84,17 @@ def decided(requested: str | None = None, *, verb: str = "") -> Device:
 
 
 def _first_fault(verb: str) -> _Fault | None:
-    """Return why what a verb needs does not answer on the GPU; None if it does.
+    """Return why the library that a verb needs cannot use the GPU; None if it can.
 
-    A process of several verbs, which has no name here, needs what all of them need.
+    A process that runs several verbs (`verb` is empty) needs the libraries of all verbs.
     """
-    asked = [NEEDS[verb]] if verb else dict.fromkeys(NEEDS.values())
-    return next((fault for fault in (need() for need in asked) if fault), None)
+    checks = [NEEDS[verb]] if verb else dict.fromkeys(NEEDS.values())
+    return next((fault for fault in (check() for check in checks) if fault), None)
 
 
 @cache
 def _tensorflow_fault() -> _Fault | None:
-    """Ask TensorFlow for GPUs, in a process of its own: here it may not be imported yet."""
+    """Ask TensorFlow for GPUs in another process, because it may not be imported here yet."""
     remedy = "Use the NGC Merlin container (docker/Dockerfile.gpu)"
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
@@ -101,8 +102,8 @@ def _tensorflow_fault() -> _Fault | None:
     info = Path(spec.submodule_search_locations[0]) / "python" / "platform" / "build_info.py"
     if info.is_file() and "'is_cuda_build', True" not in info.read_text(encoding="utf-8"):
         return _Fault("TensorFlow here is built without CUDA", remedy)
-    asked = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
-    answer, error = _asked(asked)
+    question = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
+    answer, error = _run_python(question)
     if answer is None:
         return _Fault(f"TensorFlow cannot be asked for GPUs ({error})", remedy)
     if answer == "0":
@@ -113,17 +114,17 @@ def _tensorflow_fault() -> _Fault | None:
 
 @cache
 def _cudf_fault() -> _Fault | None:
-    """Ask cuDF to put something into the memory of a GPU, in a process of its own."""
+    """Ask cuDF, in another process, to add two numbers in the memory of a GPU."""
     remedy = "Use the NGC Merlin container (docker/Dockerfile.gpu)"
     if importlib.util.find_spec("cudf") is None:
         return _Fault("cuDF is not installed here", remedy)
-    answer, error = _asked("import cudf; print(int(cudf.Series([1, 2]).sum()))")
+    answer, error = _run_python("import cudf; print(int(cudf.Series([1, 2]).sum()))")
     if answer != "3":
         return _Fault(f"cuDF cannot use the GPU ({error or answer})", remedy)
     return None
 
 
-#: What a verb takes a GPU for; the verbs that are not here use none.
+#: Verb → check of the library with which it uses a GPU. Verbs that are not listed use no GPU.
 NEEDS: dict[str, Callable[[], _Fault | None]] = {
     "etl": _cudf_fault,
     "train": _tensorflow_fault,
@@ -133,11 +134,11 @@ NEEDS: dict[str, Callable[[], _Fault | None]] = {
 }
 
 
-def _asked(code: str) -> tuple[str | None, str]:
+def _run_python(code: str) -> tuple[str | None, str]:
     """Run a line of Python in a fresh process.
 
     Returns:
-        The last line that it printed, None if it failed; and the last line of its error.
+        The last word that it printed (None if it failed), and the last line of its error.
     """
     try:
         done = subprocess.run(
@@ -145,32 +146,32 @@ def _asked(code: str) -> tuple[str | None, str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return None, f"no answer in {_PATIENCE} s"
+        return None, f"no answer in {_TIMEOUT} s"
     if done.returncode:
         return None, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return (done.stdout.split() or [""])[-1], ""
 
 
 def _hide_gpus() -> None:
-    early = [name for name in _LOOKERS if name in sys.modules]
+    early = [name for name in _GPU_PACKAGES if name in sys.modules]
     if early and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         raise DeviceError(
             f"{', '.join(early)} was imported before the device was chosen, so GPUs cannot be "
             "hidden from it. Call workflows.ground.device.choose() first, in a fresh process."
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    # Dask's workers ask the driver for its GPUs, hidden or not, to watch over their memory
+    # Dask's workers ask the driver for all GPUs, hidden ones too, to monitor their memory
     os.environ["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"
 
 
 def count_gpus() -> tuple[int, str]:
-    """Ask the NVIDIA driver (NVML), without importing anything, how many GPUs it has.
+    """Ask the NVIDIA driver (NVML) how many GPUs it has, without importing any package.
 
     Returns:
-        The number that this process may use, and a phrase that says what was found.
+        The number of GPUs that this process may use, and a phrase that says what was found.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):

@@ -1,4 +1,4 @@
-"""Errors of the disk while a stage is written: each becomes a StorageError with its remedy."""
+"""Turn errors of the disk, while a stage is written, into StorageErrors that name a remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workflows.ground.errors import StorageError, TwoTowerError
 
-#: What to do about an error of the operating system.
+#: Error number of the operating system → what happened and what to do about it.
 _REMEDIES = {
     errno.ENOSPC: "no space is left on the device: free some, or choose another --run",
     errno.EDQUOT: "the disk quota is used up: free some, or choose another --run",
@@ -20,29 +20,29 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose a --run that you may write",
     errno.EEXIST: "a file stands in the way: remove it, or choose another --run",
     errno.ENOTDIR: "a file stands in the way: remove it, or choose another --run",
-    errno.EINVAL: "what stands there is no regular file: remove it, or choose another --run",
+    errno.EINVAL: "the path is not a regular file: remove it, or choose another --run",
     errno.ELOOP: "it is a link, and links are not followed when writing: remove it",
     errno.EFBIG: "the file would be larger than this process may write (ulimit -f)",
     errno.EMFILE: "too many files are open (ulimit -n)",
     errno.EIO: "the disk reports an error: check it, or choose another --run",
     errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
 }
-#: Below so many free bytes an error of a library that writes is taken for a full disk.
+#: If the disk has fewer free bytes than this, it is reported as full, whatever a library says.
 _FULL = 1 << 20
 
 
 @contextlib.contextmanager
-def explained(root: Path) -> Iterator[None]:
-    """Raise StorageError in the place of an error of the disk, with what to do about it.
+def explain_disk_errors(root: Path) -> Iterator[None]:
+    """Replace an error of the disk by a StorageError that says what to do about it.
 
-    FAISS, TensorFlow, Arrow and zip files report a full disk as errors of their own, which are no
-    OSErrors. So the free space is looked at after any other error.
+    FAISS, TensorFlow, Arrow and zip files report a full disk by their own error classes, which are
+    not OSErrors. So the free space is checked after any other error.
 
     Args:
         root: the folder that the block writes into.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the block could not read or write a file.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def explained(root: Path) -> Iterator[None]:
             remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
             what = f"Writing {path} failed; {remedy}."
         else:
-            what = f"{path} cannot be used: {said}. See that it is there and may be used."
+            what = f"{path} cannot be used: {said}. Check that it exists and that you may use it."
         raise StorageError(f"{what} Nothing half-written was kept.") from error
     except Exception as error:
         number = _reported(error) or (errno.ENOSPC if _is_full(root) else 0)
@@ -67,7 +67,7 @@ def explained(root: Path) -> Iterator[None]:
         ) from error
 
 
-#: Text in the errors of libraries → the fault of the disk that it reports.
+#: Text in a library's error message → error number of the operating system.
 _REPORTED = {
     "disk is full": errno.ENOSPC,
     **{
@@ -78,7 +78,10 @@ _REPORTED = {
 
 
 def _reported(error: Exception) -> int:
-    """Return the fault of the disk that an error, or one that led to it, reports; 0 for none."""
+    """Return the error number of the disk fault that an error or one of its causes reports.
+
+    0 means that the disk is not the cause.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _REPORTED.values():

@@ -1,4 +1,4 @@
-"""What can go wrong through no fault of the code, said so that the reader knows what to do next."""
+"""Errors that are not faults of the code. Each message tells its reader what to do next."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class RecipeError(TwoTowerError):
 
 
 class DataError(TwoTowerError):
-    """A raw file, column or row is not what the recipe says."""
+    """A raw file, column or row is not as the recipe describes it."""
 
 
 class MissingStage(TwoTowerError):
-    """A stage was asked for whose output is not there yet."""
+    """A verb needs the output of a stage that does not exist yet."""
 
 
 class StaleInput(TwoTowerError):
-    """A stage's output was made from another recipe or other inputs than now asked for."""
+    """A stage was made from another recipe, or from other inputs, than those used now."""
 
 
 class ArtifactError(TwoTowerError):
@@ -28,17 +28,17 @@ class ArtifactError(TwoTowerError):
 
 
 class DeviceError(TwoTowerError):
-    """The device asked for is not there."""
+    """The requested device is not available."""
 
 
 class AddressError(TwoTowerError):
-    """The address to listen on cannot be had."""
+    """The server cannot listen on the requested address."""
 
 
 class StorageError(TwoTowerError):
-    """The disk refused: no space, no permission, or another process is writing."""
+    """The disk cannot be written: no space, no permission, or another process is writing."""
 
 
-def counted(n: int, noun: str) -> str:
+def quantity(n: int, noun: str) -> str:
     """Return a number with its noun for a message, such as `1 column` or `1,200 rows`."""
     return f"{n:,} {noun}{'s' * (n != 1)}"

@@ -1,4 +1,4 @@
-"""Folders for other programs: filled aside and put in place whole, over nobody else's files."""
+"""Write folders for other programs: as a whole or not at all, and never over foreign files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from workflows.ground.errors import StorageError
 
 
 @contextlib.contextmanager
-def replaced(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
-    """Give a folder to fill; put it in place of another if, and only if, the block ends well.
+def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield an empty folder to fill; it replaces `folder` only if the block ends without an error.
 
     Args:
-        folder: where it goes.
-        refuse: raises StorageError for a folder that may not be overwritten.
+        folder: path of the folder to write or replace.
+        refuse: function that raises StorageError for a folder that may not be overwritten.
 
     Raises:
-        StorageError: there are other files, or the disk refuses.
+        StorageError: `refuse` raised it, or the disk cannot be written.
     """
     folder = folder.resolve()  # "." has no name
     aside = folder.with_name(f".{folder.name}.new")
@@ -36,23 +36,31 @@ def replaced(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
             atomic.remove(aside)
     except OSError as error:
         raise StorageError(
-            f"Writing {error.filename or folder} failed: {_said(error)}. Make room, permit "
+            f"Writing {error.filename or folder} failed: {_reason(error)}. Make room, permit "
             "writing there, or choose another folder. Nothing half-written was kept."
         ) from error
 
 
-def _said(error: OSError) -> str:
-    """Return what went wrong; shutil gathers the errors of many files in one without a message."""
+def _reason(error: OSError) -> str:
+    """Return the reason of an error. shutil.Error lists many errors and has no message itself."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
 
 
 def refuse_foreign(folder: Path, *, ours: str) -> None:
-    """Refuse a folder that holds something, but not the path that says that it was written so."""
+    """Refuse a folder that is not empty and was not written by this package.
+
+    Args:
+        folder: the folder to check.
+        ours: a path within it that this package always writes.
+
+    Raises:
+        StorageError: the folder holds other files.
+    """
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / ours).exists():
         raise StorageError(
-            f"{folder} is there and holds no {ours}, so it is not overwritten. Choose another "
+            f"{folder} exists and holds no {ours}, so it is not overwritten. Choose another "
             "folder, or move it away."
         )

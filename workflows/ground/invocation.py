@@ -9,13 +9,13 @@ from pathlib import Path
 
 from models.core import atomic
 
-#: Names in a manifest's options: the recipe file relative to the run's folder, and its SHA-256.
+#: Keys in a manifest's options: the recipe file relative to the run's folder, and its SHA-256.
 FILE, DIGEST = "recipe_file", "recipe_sha256"
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """The options that every verb has, as the user gave them; empty where they were not given.
+    """The options that all verbs share, as the user gave them; an omitted option is empty.
 
     Attributes:
         verb: name of the verb that was called.
@@ -47,7 +47,7 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The command that uses the run's own recipe; empty if this command does so already."""
+        """The command that uses the recipe of the run; empty if this command already does."""
         if not self.verb or not (self.recipe or self.settings):
             return ""
         return (
@@ -61,7 +61,7 @@ class Invocation:
         return str(self.file) if shown.startswith("..") else shown
 
     def _with_make(self, verb: str, recipe: str) -> str:
-        """Return the command for make; empty if a value has blanks or quotes, which make breaks."""
+        """Return the command for make; empty if a value has characters that make cannot pass."""
         values = {"RECIPE": recipe, "RUN": self.run, "SET": " ".join(self.settings)}
         given = {name: value for name, value in values.items() if value}
         if any(sign in value for value in (recipe, self.run, *self.settings) for sign in " '\"$#"):
@@ -73,7 +73,7 @@ class Invocation:
         """Return the path and SHA-256 of the recipe's file, for the manifest of a stage.
 
         Args:
-            root: folder of the run. The path is relative to it, so that both may be moved together.
+            root: folder of the run. The path is relative to it, so both can be moved together.
         """
         if self.file is None or not self.file.is_file():
             return {}

@@ -1,4 +1,4 @@
-"""Raw ids → rows of a table, for one question, many, or millions at once."""
+"""Map raw ids to the rows of a table, for a single id as well as for millions at once."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 
 from models.core.retriever import Ints
 
-#: Beyond so many ids Arrow is quicker, although it hashes the whole table for each look-up.
+#: Above this number of ids Arrow is faster, although it hashes the whole table for each look-up.
 FEW = 1000
 
 
 class Lookup:
-    """Where raw ids stand.
+    """A map from raw ids to row numbers.
 
     Args:
-        ids: the ids of the rows, each once.
+        ids: id of each row; no id occurs twice.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:
@@ -24,12 +24,12 @@ class Lookup:
         self._row_of: dict[str, int] | None = None
 
     def prepare(self) -> None:
-        """Hash the table once, for a process that is asked again and again."""
+        """Hash the table once, for a process that does many small look-ups."""
         self._row_of = {i: row for row, i in enumerate(self.ids.to_pylist()) if i is not None}
 
-    def rows(self, asked: pa.Array) -> Ints:
-        """Return the rows of ids, int64 [n_asked]; -1 for what is not there and for null."""
-        if self._row_of is not None and len(asked) <= FEW:
-            return np.array([self._row_of.get(i, -1) for i in asked.to_pylist()], np.int64)
-        found = pc.index_in(asked, value_set=self.ids, skip_nulls=True)
+    def rows(self, ids: pa.Array) -> Ints:
+        """Return the row of each id, int64 [n_ids]; -1 for an unknown id and for null."""
+        if self._row_of is not None and len(ids) <= FEW:
+            return np.array([self._row_of.get(i, -1) for i in ids.to_pylist()], np.int64)
+        found = pc.index_in(ids, value_set=self.ids, skip_nulls=True)
         return found.fill_null(-1).to_numpy().astype(np.int64)

@@ -1,4 +1,4 @@
-"""A hash of a user and an item: a random order of interactions that no order of rows changes."""
+"""Hash a user and an item: a random order of interactions that does not depend on row order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def pair_hash(
     """Return a pseudo-random number for each pair of a user and an item.
 
     Equal pairs have equal numbers. Rows that are sorted by these numbers are in random order, so
-    the last n rows of a user are a random sample, wherever they stood in the file.
+    the last n rows of a user are a random sample, whatever their places in the file.
 
     Args:
         users: user row of each interaction, int [n]; unknown users have numbers below 0.
-        items: item row of each interaction, int [n]; -1 is an item that is in no table.
-        seed: another seed gives other numbers.
+        items: item row of each interaction, int [n]; -1 for an unknown item.
+        seed: seed of the hash; another seed gives other numbers.
 
     Returns:
         int64 [n], at least 0.
@@ -32,7 +32,7 @@ def pair_hash(
 
 
 def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    mixed = numbers + np.uint64(_STEP)  # it wraps on purpose
+    mixed = numbers + np.uint64(_STEP)  # overflow is intended
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_FIRST)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_SECOND)
     return mixed ^ (mixed >> np.uint64(31))

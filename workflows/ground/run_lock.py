@@ -1,4 +1,4 @@
-"""The lock of a run: no two processes write the same run at once."""
+"""Lock a run, so that no two processes write it at the same time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the only lock of a run. It ends with the block, or with the process.
+def lock_run(root: Path) -> Iterator[None]:
+    """Hold the lock of a run until the block or the process ends.
 
     Args:
-        root: folder of the run; it is made where it is missing.
+        root: folder of the run; it is created if it does not exist.
 
     Raises:
         StorageError: another process holds the lock.
-        OSError: the folder or the lock's file cannot be written.
+        OSError: the folder or the lock file cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
     descriptor = atomic.open_own(root / ".lock")
@@ -45,14 +45,14 @@ def _lock(descriptor: int, root: Path) -> None:
 
 
 def _lock_by_range(descriptor: int, root: Path, why: OSError) -> None:
-    """Take a POSIX lock, which some network file systems have where they have no flock."""
+    """Take a POSIX lock, which some network file systems support although they lack flock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         raise _busy(root) from None
     except OSError:
         log.warning(
-            "The file system of %s has no locks (%s). See to it that no two processes write this "
+            "The file system of %s has no locks (%s). Make sure that no two processes write this "
             "run at once.",
             *(root, why.strerror),
         )

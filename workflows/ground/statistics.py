@@ -1,4 +1,7 @@
-"""What standardising a number needs, learnt from the training rows: the file statistics.json."""
+"""Mean, standard deviation and fill value of number columns: the file statistics.json.
+
+They are learnt from the training rows and are used to standardise these columns.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,18 @@ from pathlib import Path
 
 import msgspec
 
-#: Beside the vocabularies of an etl stage.
+#: Name of the file; it lies beside the vocabularies of an etl stage.
 FILE = "statistics.json"
 
 
 class NumberFact(msgspec.Struct, frozen=True):
-    """A number's input is (fill(x) - mean) / std, without the division where std is 0."""
+    """Statistics of one column. A tower's input is (x - mean) / std, or x - mean if std is 0.
+
+    Attributes:
+        mean: mean of the training values.
+        std: standard deviation of the training values.
+        fill: value that replaces a missing one, before it is standardised.
+    """
 
     mean: float
     std: float

@@ -1,8 +1,8 @@
-"""A table whose figures stay whole on a narrow terminal: it goes on below, in further tables.
+"""Print a table that never cuts a figure on a narrow terminal, but continues in a second table.
 
-A terminal's table shortens or wraps what does not fit, and half a figure is a wrong figure. Here
-every column of figures has the width that it needs. Columns that do not fit beside the names any
-more start another table, in which the names stand again. Only names may wrap.
+An ordinary terminal table shortens or wraps cells that do not fit, and half a figure is a wrong
+figure. Here every column of figures has the width that it needs. Columns that do not fit beside the
+row names go into a further table below, which repeats the names. Only names may wrap.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-#: Names wrap, but not at less than this width unless a column of figures would not fit beside.
+#: Smallest width of the row names, unless a column of figures needs more room.
 _NAMES = 20
 #: Blanks between two columns.
 _GAP = 2
-#: Blanks at both ends of a line, and behind the last column.
+#: Blanks at both ends of a line, and after the last column.
 _EDGES = 3
 
 
 @dataclass(frozen=True)
 class Column:
-    """Figures, one of each row, a row's lines separated by a line feed.
+    """One column of figures. A cell may have several lines, separated by line feeds.
 
     Attributes:
-        head: above them.
-        cells: as many as there are rows.
+        head: heading of the column.
+        cells: text of each row's cell.
     """
 
     head: str
@@ -38,19 +38,19 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Return the width that shows every line whole."""
+        """Return the width at which no line is cut."""
         return _width([self.head, *self.cells])
 
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """Rows by name, columns of figures.
+    """A table of named rows and columns of figures.
 
     Attributes:
-        head: above the names.
-        names: the names of the rows.
+        head: heading of the row names.
+        names: names of the rows.
         columns: the columns of figures, in the order in which they are shown.
-        title: above the first table.
+        title: text above the first table.
     """
 
     head: str
@@ -59,7 +59,7 @@ class TerminalTable:
     title: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        """Yield as many tables as the width asks for."""
+        """Yield as many tables as the width of the terminal requires."""
         if self.title:
             yield Text(self.title, style="italic")
         space = options.max_width - _EDGES
@@ -68,7 +68,7 @@ class TerminalTable:
             yield self._table(names, some)
 
     def _names(self, space: int) -> int:
-        """Return the width of the names: their own, or one that leaves room for the columns."""
+        """Return the width of the row names: what they need, or less if the columns need room."""
         names = _width([self.head, *self.names])
         beside = space - sum(column.width + _GAP for column in self.columns)
         if names <= beside:
@@ -79,7 +79,7 @@ class TerminalTable:
         return min(names, max(_NAMES, space // 3), max(space - widest - _GAP, 1))
 
     def _parts(self, room: int) -> list[list[Column]]:
-        """Cut the columns into runs that fit into the room beside the names."""
+        """Divide the columns into groups that fit beside the row names."""
         parts: list[list[Column]] = []
         left = 0
         for column in self.columns:

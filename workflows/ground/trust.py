@@ -1,13 +1,13 @@
-"""Looks at files that would run or read something when they are loaded, before they are loaded.
+"""Check files of a run that could do harm when they are loaded, before they are loaded.
 
-A SavedModel is a program: its operations can read and write files. HDF5 files can point at other
-files of the machine. FAISS does not validate what it reads. The hashes of a manifest do not help
-against malice, since whoever can write a run can write its hashes. So a SavedModel's operations are
-compared with a list of those that towers need, HDF5 files with links are refused, and manifests can
-carry a signature with a key that lies outside of the run (`TWO_TOWER_SIGNING_KEY`).
+A SavedModel is a program: its operations can read and write files. An HDF5 file can link to other
+files of the machine. FAISS does not validate what it reads. The hashes of a manifest do not protect
+against an attacker, because a person who can write a run can also write its hashes. So this module
+compares the operations of a SavedModel with a list of those that towers need, refuses HDF5 files
+with links, and can sign manifests with a key that lies outside the run (`TWO_TOWER_SIGNING_KEY`).
 
-TensorFlow's SECURITY.md: "TensorFlow models are programs". A run that you do not trust needs a
-sandbox all the same; these checks refuse what is known.
+TensorFlow's SECURITY.md: "TensorFlow models are programs". A run that you do not trust still needs
+a sandbox; these checks refuse known attacks only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workflows.ground.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
-#: Environment variable that holds the secret with which manifests are signed.
+#: The environment variable that holds the secret key for the signatures of manifests.
 SIGNING_KEY = "TWO_TOWER_SIGNING_KEY"
 
 # ── SavedModels ─────────────────────────────────────────────────────────────────────────
@@ -73,20 +73,20 @@ _STATE = """
     LookupTableFindV2 LookupTableImportV2 LookupTableSizeV2 MutableHashTableV2 ReadVariableOp
     VarHandleOp VarIsInitializedOp VariableShape DisableCopyOnRead
 """
-#: What towers may do: compute, look up, and read their own variables and vocabularies.
+#: Operations that towers may have: they compute, look up, and read variables and vocabularies.
 ALLOWED = frozenset(" ".join((_ARITHMETIC, _SHAPES, _LISTS, _TEXTS, _CONTROL, _STATE)).split())
-#: What TensorFlow itself adds, to functions that only save and restore variables.
+#: Operations that TensorFlow itself adds to functions that only save and restore variables.
 _SAVER = frozenset(["MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"])
 
 
-def refuse_strange_model(folder: Path) -> None:
-    """Refuse a SavedModel that holds operations, or files, that no tower of ours needs.
+def refuse_unsafe_model(folder: Path) -> None:
+    """Refuse a SavedModel that holds operations or files that our towers do not need.
 
     Args:
-        folder: the folder of the SavedModel. It is parsed, and nothing of it is run.
+        folder: the folder of the SavedModel. The graph is parsed, but not run.
 
     Raises:
-        ArtifactError: names the operation or the file.
+        ArtifactError: there is such an operation or file; the message names it.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -94,8 +94,8 @@ def refuse_strange_model(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_symlink() or not (file.is_file() or file.is_dir()):
             raise ArtifactError(
-                f"{file} is a link or no regular file; a SavedModel of ours holds none. Load only "
-                "runs that you trust, or export again."
+                f"{file} is a link or not a regular file; our SavedModels have none of these. Load "
+                "only runs that you trust, or export again."
             )
     model = saved_model_pb2.SavedModel()
     try:
@@ -106,7 +106,7 @@ def refuse_strange_model(folder: Path) -> None:
         for asset in graph.asset_file_def:
             if Path(asset.filename).name != asset.filename:
                 raise ArtifactError(f"{path} names a file outside of its folder: {asset.filename}.")
-        for function, op in _strange(graph):
+        for function, op in _forbidden_operations(graph):
             raise ArtifactError(
                 f"{path} holds the operation {op} (in {function}), which no tower of ours needs: a "
                 "SavedModel is a program, and this one is not what `two-tower export` writes. It "
@@ -114,16 +114,16 @@ def refuse_strange_model(folder: Path) -> None:
             )
 
 
-def _strange(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yield function and operation of what a graph should not hold."""
+def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
+    """Yield the function and the name of each operation that a graph should not hold."""
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saver = graph.saver_def
     saving = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name}
     main = [node for node in graph.graph_def.node if node.name not in saving]
-    entries = {name for node in main for name in _called(node)} | _entries(graph.object_graph_def)
+    entries = {name for node in main for name in _callees(node)} | _entries(graph.object_graph_def)
     by_saver = [node for node in graph.graph_def.node if node.name in saving]
-    only_saver = _reached({name for node in by_saver for name in _called(node)}, functions)
-    only_saver -= _reached(entries, functions)
+    only_saver = _reachable({name for node in by_saver for name in _callees(node)}, functions)
+    only_saver -= _reachable(entries, functions)
     yield from (("the graph", node.op) for node in main if node.op not in ALLOWED)
     for name, function in functions.items():
         allowed = ALLOWED | _SAVER if name in only_saver else ALLOWED
@@ -132,11 +132,11 @@ def _strange(graph: Any) -> Iterator[tuple[str, str]]:
             if node.op not in allowed and node.op not in functions:
                 yield name, node.op
             if node.op == "InitializeTableFromTextFileV2" and not _reads_argument(node, function):
-                yield name, f"{node.op} of a file that is no asset"
+                yield name, f"{node.op} of a file that is not an asset"
 
 
 def _entries(objects: Any) -> set[str]:
-    """Return the functions that whoever loads a model can call."""
+    """Return the names of the functions that can be called once a model is loaded."""
     named = set(objects.concrete_functions)
     for node in objects.nodes:
         named |= set(node.function.concrete_functions)
@@ -144,75 +144,75 @@ def _entries(objects: Any) -> set[str]:
     return named
 
 
-def _called(node: Any) -> Iterator[str]:
+def _callees(node: Any) -> Iterator[str]:
     yield node.op
     for attribute in node.attr.values():
         yield attribute.func.name
         yield from (function.name for function in attribute.list.func)
 
 
-def _reached(names: Iterable[str], functions: dict[str, Any]) -> set[str]:
+def _reachable(names: Iterable[str], functions: dict[str, Any]) -> set[str]:
     found: set[str] = set()
     waiting = [name for name in names if name in functions]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            called = (other for node in functions[name].node_def for other in _called(node))
+            called = (other for node in functions[name].node_def for other in _callees(node))
             waiting += [other for other in called if other in functions]
     return found
 
 
 def _reads_argument(node: Any, function: Any) -> bool:
-    """Say whether a table is filled from a file that was given to the function: an asset."""
+    """Say whether a table is filled from an asset, that is, a file given to the function."""
     return node.input[1] in {argument.name for argument in function.signature.input_arg}
 
 
 # ── HDF5 ────────────────────────────────────────────────────────────────────────────────
 
 
-def refuse_strange_weights(path: Path) -> None:
-    """Refuse an HDF5 file that points at other files, or holds more numbers than bytes.
+def refuse_unsafe_weights(path: Path) -> None:
+    """Refuse an HDF5 file that links to other files, or whose arrays are larger than the file.
 
     Args:
-        path: the path of the weights.
+        path: path of the weights file.
 
     Raises:
-        ArtifactError: names what is wrong.
+        ArtifactError: the file has such a fault; the message names it.
     """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            total = _weighed(file, path)
+            total = _checked_bytes(file, path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Run `two-tower train`.") from None
     if total > path.stat().st_size:
-        raise _strange_weights(path, f"holds {total:,} bytes of numbers, more than it has")
+        raise _unsafe(path, f"declares {total:,} bytes of numbers, more than the file has")
 
 
-def _weighed(group: Any, path: Path) -> int:
-    """Return how many bytes the numbers of a group have, after a look at each of its members."""
+def _checked_bytes(group: Any, path: Path) -> int:
+    """Check every member of a group, and return how many bytes its arrays have."""
     import h5py
 
     total = 0
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise _strange_weights(path, f"has a link at {name!r}, which may lead to another file")
+            raise _unsafe(path, f"has a link at {name!r}, which may lead to another file")
         member = group[name]
         if isinstance(member, h5py.Group):
-            total += _weighed(member, path)
+            total += _checked_bytes(member, path)
             continue
         if member.external or member.is_virtual:
-            raise _strange_weights(path, f"keeps {name!r} in another file")
+            raise _unsafe(path, f"keeps {name!r} in another file")
         total += member.size * member.dtype.itemsize
     return total
 
 
-def _strange_weights(path: Path, what: str) -> ArtifactError:
+def _unsafe(path: Path, what: str) -> ArtifactError:
     return ArtifactError(
-        f"{path} {what}; `two-tower train` writes no such file. It was not loaded. Load only runs "
-        "that you trust, or train again."
+        f"{path} {what}; `two-tower train` never writes such a file. It was not loaded. Load only "
+        "runs that you trust, or train again."
     )
 
 
@@ -220,7 +220,7 @@ def _strange_weights(path: Path, what: str) -> ArtifactError:
 
 
 def patch_arrow() -> None:
-    """Switch off what a crafted Parquet or IPC file runs in PyArrow before 14.0.1.
+    """Stop crafted Parquet and IPC files from running code in PyArrow before 14.0.1.
 
     See CVE-2023-47248. The NGC container has such a PyArrow, and the package that patches it.
     """
@@ -229,11 +229,11 @@ def patch_arrow() -> None:
     if tuple(int(part) for part in re.findall(r"\d+", pa.__version__)[:3]) >= (14, 0, 1):
         return
     try:
-        import pyarrow_hotfix  # noqa: F401 - importing it is what patches
+        import pyarrow_hotfix  # noqa: F401 - the import itself patches PyArrow
     except ImportError:
         log.warning(
-            "PyArrow %s runs code of crafted files (CVE-2023-47248): install pyarrow-hotfix, and "
-            "read only files that you trust.",
+            "PyArrow %s can run code from crafted files (CVE-2023-47248): install pyarrow-hotfix, "
+            "and read only files that you trust.",
             pa.__version__,
         )
 
@@ -242,25 +242,25 @@ def patch_arrow() -> None:
 
 
 def signature(content: bytes) -> str:
-    """Return the HMAC-SHA-256 (RFC 2104) of a manifest with the key; empty where there is none."""
+    """Return the HMAC-SHA-256 (RFC 2104) of a manifest; empty if no key is set."""
     key = os.environ.get(SIGNING_KEY, "")
     return hmac.new(key.encode(), content, hashlib.sha256).hexdigest() if key else ""
 
 
 def refuse_unsigned(content: bytes, signed: str, path: Path) -> None:
-    """Refuse a manifest that was not signed with the key, where there is a key.
+    """Refuse a manifest that was not signed with the key; do nothing if no key is set.
 
     Args:
-        content: what was signed.
-        signed: its signature, hexadecimal, or empty.
-        path: the path of the manifest.
+        content: bytes of the manifest.
+        signed: hexadecimal signature that came with it, or empty.
+        path: path of the manifest.
 
     Raises:
-        ArtifactError: it has no signature, or another one.
+        ArtifactError: the signature is missing or wrong.
     """
     if not os.environ.get(SIGNING_KEY) or hmac.compare_digest(signature(content), signed):
         return
-    what = "was not signed with this key, or was changed since" if signed else "is not signed"
+    what = "was not signed with this key, or was changed later" if signed else "is not signed"
     raise ArtifactError(
         f"{path} {what}, and ${SIGNING_KEY} is set, so this stage is not used. Make it again with "
         "the key, or unset the key if you trust the run."

@@ -1,4 +1,4 @@
-"""The installed versions, found without importing any of the packages."""
+"""Find the versions of the installed packages, without importing any of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 
 def versions() -> dict[str, str]:
-    """Return the installed versions of Python, this package and those it stands on."""
+    """Return the versions of Python, of this package and of its main dependencies."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in (*_VERSIONS, *_TENSORFLOW):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,11 +1,12 @@
-"""The codes of the values of a column, by which embedding tables are indexed.
+"""Vocabularies map the values of a column to codes and back.
 
-The layout is that of NVTabular's Categorify (23.6 and later):
+Codes are indices into embedding tables. They are laid out as by NVTabular's Categorify (23.6 and
+later):
 
     0 padding | 1 null | 2 .. 1 + oov_buckets unseen or rare | then values by falling count,
     ties by value
 
-Values are text, always: '0108775015', '-8200171396217105230' and 'Ж' come back as they were.
+Values are always text: '0108775015', '-8200171396217105230' and 'Ж' are decoded unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from models.core.reserved_codes import NULL, UNSEEN
 from workflows.ground.errors import ArtifactError
 
-#: Folder of a stage with a vocabulary a column.
+#: The folder of a stage that holds one vocabulary per column.
 FOLDER = "vocabulary"
 
 Codes = npt.NDArray[np.int32]
@@ -31,15 +32,16 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The values of one column that have a code of their own.
+    """The values of one column that have their own codes.
 
     Attributes:
         values: text [n_values], distinct, no nulls; the code of value i is `first_code + i`.
-        counts: how often each value was seen in training, int64 [n_values].
-        oov_buckets: how many codes unseen values share, at least 1.
-        null_count: training cells that were null.
-        oov_count: training cells whose value is too rare to have a code of its own.
-        rare: the values and counts of these, where it was built here; they are not written.
+        counts: number of training cells of each value, int64 [n_values].
+        oov_buckets: number of codes that unseen values share, at least 1.
+        null_count: number of training cells that were null.
+        oov_count: number of training cells whose value is too rare to have its own code.
+        rare: the rare values and their counts, if `build` made this vocabulary; they are not
+            written.
     """
 
     values: pa.StringArray
@@ -62,10 +64,10 @@ class Vocabulary:
         """Order values by falling count, ties by value, and leave out the rare ones.
 
         Args:
-            values: distinct text [n], at most one null among them.
-            counts: int64 [n], occurrences in the training rows.
-            min_count: values seen less often share the unseen codes.
-            max_values: keep at most this many.
+            values: distinct texts [n], at most one of them null.
+            counts: number of training cells of each value, int64 [n].
+            min_count: values with fewer training cells share the unseen codes.
+            max_values: largest number of values that get their own codes; None for no limit.
             oov_buckets: number of unseen codes.
         """
         values = values.cast(pa.string())
@@ -87,13 +89,13 @@ class Vocabulary:
         )
 
     def grown_from(self, older: Vocabulary) -> Vocabulary:
-        """Return this vocabulary with the older one's values first, at the codes they had.
+        """Return this vocabulary with the values of an older one first, so that these keep codes.
 
-        Values of the older one that were not seen now stay, with a count of 0; those that are too
-        rare now stay, too.
+        Values of the older one that do not occur now are kept with a count of 0. Those that are
+        now too rare are kept, too.
 
         Raises:
-            ArtifactError: the older one has another number of unseen codes, so codes would move.
+            ArtifactError: the older one has another number of unseen codes, so codes would change.
         """
         if older.oov_buckets != self.oov_buckets:
             raise ArtifactError(
@@ -102,10 +104,10 @@ class Vocabulary:
             )
         new = pc.invert(pc.is_in(self.values, value_set=older.values))
         counts = pa.array(self.counts, pa.int64())
-        kept = _counted(older.values, self.values, self.counts)
+        kept = _counts_of(older.values, self.values, self.counts)
         again = 0
         if self.rare:
-            rare = _counted(older.values, *self.rare)
+            rare = _counts_of(older.values, *self.rare)
             kept, again = kept + rare, int(rare.sum())
         return Vocabulary(
             pa.concat_arrays([older.values, self.values.filter(new)]),
@@ -117,12 +119,12 @@ class Vocabulary:
 
     @property
     def first_code(self) -> int:
-        """The code of the first (most frequent) value."""
+        """The code of the first value, which is the most frequent one."""
         return UNSEEN + self.oov_buckets
 
     @property
     def size(self) -> int:
-        """Number of codes, reserved ones included: rows of an embedding table."""
+        """The number of codes, with the reserved ones: the number of rows of an embedding table."""
         return self.first_code + len(self.values)
 
     def encode(self, values: pa.Array | pa.ChunkedArray) -> Codes:
@@ -144,17 +146,17 @@ class Vocabulary:
         if self.oov_buckets == 1:
             return np.full(len(values), UNSEEN, np.int32)
         distinct = values.dictionary_encode()
-        # crc32 of the UTF-8 bytes: the same on every machine, process and Python version
+        # crc32 of the UTF-8 bytes is the same on every machine, process and Python version
         bucket = [
             zlib.crc32(v.encode()) % self.oov_buckets for v in distinct.dictionary.to_pylist()
         ]
         return (UNSEEN + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pa.StringArray:
-        """Return the value of each code; null for reserved codes (they stand for no single value).
+        """Return the value of each code; null for a reserved code, which is not a single value.
 
         Raises:
-            IndexError: for a code outside the vocabulary.
+            IndexError: a code is outside the vocabulary.
         """
         codes = np.asarray(codes)
         if len(codes) and (codes.min() < 0 or codes.max() >= self.size):
@@ -166,7 +168,7 @@ class Vocabulary:
         return self.values.take(pa.array(index, mask=reserved))
 
     def write(self, path: Path) -> None:
-        """Write value, code, count to parquet; the sizes that are not rows go into its metadata."""
+        """Write value, code and count as a parquet file, with the other counts in its metadata."""
         codes = np.arange(self.first_code, self.size, dtype=np.int32)
         table = pa.table({"value": self.values, "code": codes, "count": self.counts})
         facts = {
@@ -181,18 +183,18 @@ class Vocabulary:
         """Read what `write` wrote.
 
         Raises:
-            ArtifactError: if the file is not such a table.
+            ArtifactError: the file is not such a table.
         """
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(
-                f"{path} is no vocabulary: {error}. Run `two-tower etl` again."
+                f"{path} is not a vocabulary: {error}. Run `two-tower etl` again."
             ) from None
         facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         if table.column_names != ["value", "code", "count"] or "oov_buckets" not in facts:
             raise ArtifactError(
-                f"{path} is no vocabulary: expected columns value, code, count, got "
+                f"{path} is not a vocabulary: expected columns value, code, count, got "
                 f"{', '.join(table.column_names)}. Run `two-tower etl` again."
             )
         return cls(
@@ -204,15 +206,15 @@ class Vocabulary:
         )
 
 
-def _counted(
+def _counts_of(
     texts: pa.StringArray, values: pa.StringArray, counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Return the count of each text among some values; 0 where it is none of them."""
+    """Return the count of each text; 0 for a text that is not among the values."""
     found = pa.array(counts, pa.int64()).take(pc.index_in(texts, value_set=values))
     return pc.fill_null(found, 0).to_numpy()
 
 
 def read_all(folder: Path) -> dict[str, Vocabulary]:
-    """Return column → vocabulary of a stage."""
+    """Read all vocabularies of a stage: column → vocabulary."""
     paths = sorted((folder / FOLDER).glob("*.parquet"))
     return {path.stem: Vocabulary.read(path) for path in paths}

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.ground.errors import DataError
-from workflows.ground.folders import refuse_foreign, replaced
+from workflows.ground.folders import refuse_foreign, replace_folder
 from workflows.load.documents import ID, VECTOR, Documents
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def write(documents: Documents, folder: Path, name: str) -> None:
         )
     documents = documents.named(_FIELD)
     _tell_long(documents)
-    with replaced(folder, refuse=partial(refuse_foreign, ours=INDEX)) as aside:
+    with replace_folder(folder, refuse=partial(refuse_foreign, ours=INDEX)) as aside:
         text = json.dumps(definition(documents), indent=2)
         (aside / INDEX).write_text(text + "\n", encoding="utf-8")
         for number, part in enumerate(_parts(documents, name)):

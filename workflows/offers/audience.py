@@ -20,7 +20,7 @@ from models.offers.offers import Offers, items_as_offers, offers_of
 from models.offers.similarity import directions
 from workflows.ground import trust
 from workflows.ground.errors import DataError
-from workflows.ground.understood import understood
+from workflows.ground.stage_content import reading
 from workflows.offers import selfcheck
 from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
@@ -159,7 +159,7 @@ class OfferExport:
     def users(self) -> Floats:
         """Users' vectors, float32 [n_users, …]."""
         path = self.folder / selfcheck.USER_VECTORS
-        with understood(path, "export"):
+        with reading(path, "export"):
             return np.load(path, allow_pickle=False)
 
     def embeddings(self, attribute: str) -> pa.Table:
@@ -174,7 +174,7 @@ class OfferExport:
                 f"Offers of {attribute!r} were not exported; tasks.attributes of the recipe says "
                 f"which are: {', '.join(self.offering.tasks)}."
             )
-        with understood(path, "export"):
+        with reading(path, "export"):
             return pq.read_table(path)
 
     def described(self, text: str) -> tuple[Offers, int]:
@@ -225,8 +225,8 @@ class OfferExport:
 
 
 def _signature(folder: Path) -> Any:
-    trust.refuse_strange_model(folder)
-    with understood(folder, "export"):
+    trust.refuse_unsafe_model(folder)
+    with reading(folder, "export"):
         loaded = tf.saved_model.load(str(folder))
         signature = loaded.signatures["serving_default"]
     signature.owner = loaded  # a signature alone does not keep its variables alive

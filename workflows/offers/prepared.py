@@ -21,7 +21,7 @@ from models.offers.trial import Pairs
 from models.training.two_tower import read_schema
 from workflows.ground import trust
 from workflows.ground.errors import DataError, RecipeError, StaleInput
-from workflows.ground.understood import understood
+from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.store import Store
@@ -170,8 +170,8 @@ class Offering:
         store.read("train", self.recipe)
         model = self.build(name)
         weights = weights_file(store.folder("train"), name)
-        trust.refuse_strange_weights(weights)
-        with understood(weights, "train"):
+        trust.refuse_unsafe_weights(weights)
+        with reading(weights, "train"):
             model.load_weights(weights)
         return Asked(model)
 

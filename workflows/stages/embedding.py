@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from models.core.retriever import Floats, Ints
 from workflows.ground import arguments, trust
 from workflows.ground.errors import DataError
-from workflows.ground.understood import understood
+from workflows.ground.stage_content import reading
 from workflows.raw.values import NUMBERS, TEXTS
 
 #: Rows that are embedded at a time, and cells of their padded lists: rows x the longest list. A
@@ -51,8 +51,8 @@ class RawTower:
         """
         import tensorflow as tf
 
-        trust.refuse_strange_model(path)
-        with understood(path, "export"):
+        trust.refuse_unsafe_model(path)
+        with reading(path, "export"):
             module = tf.saved_model.load(str(path))
             encode = module.signatures["serving_default"]
             specs = encode.structured_input_signature[1]

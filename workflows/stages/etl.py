@@ -16,8 +16,8 @@ from models.core.evaluation_set import ListRules, Trial, trial
 from models.core.retriever import Interactions, Ragged, joined
 from workflows.ground import statistics, vocabulary
 from workflows.ground.pair_hash import pair_hash
+from workflows.ground.stage_content import reading, require
 from workflows.ground.statistics import NumberFact
-from workflows.ground.understood import need, understood
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.stages.store import Store
@@ -80,7 +80,7 @@ class Prepared:
 
     def part(self, name: str) -> dict[str, Column]:
         """Return all encoded columns of train, valid or test."""
-        with understood(self.folder / name, "etl"):
+        with reading(self.folder / name, "etl"):
             return read_columns(self.files(name))
 
     def files(self, name: str) -> list[Path]:
@@ -101,31 +101,31 @@ class Prepared:
     @cached_property
     def raw_users(self) -> pa.Table:
         """Readable user table in the same order; the last row has no id."""
-        with understood(self.folder / "users", "etl"):
+        with reading(self.folder / "users", "etl"):
             return pq.read_table(self.folder / "users" / "raw.parquet")
 
     @cached_property
     def raw_items(self) -> pa.Table:
         """Readable item table in the same order."""
-        with understood(self.folder / "items", "etl"):
+        with reading(self.folder / "items", "etl"):
             return pq.read_table(self.folder / "items" / "raw.parquet")
 
     @cached_property
     def item_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Training interactions of each item, int64 [n_items]."""
-        with understood(self.folder / "items", "etl"):
+        with reading(self.folder / "items", "etl"):
             return self.raw_items["train_count"].to_numpy()
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Column → vocabulary."""
-        with understood(self.folder / "vocabulary", "etl"):
+        with reading(self.folder / "vocabulary", "etl"):
             return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
         """Number column → how it is standardised."""
-        with understood(self.folder / statistics.FILE, "etl"):
+        with reading(self.folder / statistics.FILE, "etl"):
             return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
@@ -151,7 +151,7 @@ class Prepared:
         """Return the interactions of some parts, one part after the other, as their files say."""
         names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files(part)]
-        with understood(self.folder, "etl"):
+        with reading(self.folder, "etl"):
             rows = pq.read_table(files, columns=names)
             return self._within(
                 Interactions(
@@ -170,7 +170,7 @@ class Prepared:
             ("items", rows.items, rows.n_items),
         ):
             is_there = not len(found) or found.max() < n
-            need(bool(is_there), self.folder / table, "etl", "interactions name rows beyond it")
+            require(bool(is_there), self.folder / table, "etl", "interactions name rows beyond it")
         return rows
 
     def histories(self, *parts: str) -> Ragged:
@@ -185,7 +185,7 @@ class Prepared:
         if not path.is_file():
             return None
         wanted = [KNOWN["latest"].index(part) for part in parts]
-        with understood(path, "etl"):
+        with reading(path, "etl"):
             rows = pq.read_table(path)
             known = np.isin(rows["part"].to_numpy(), wanted)
             return self._within(

@@ -22,7 +22,7 @@ from models.core.exact import search
 from models.core.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, TopK
 from workflows.ground.errors import DataError
 from workflows.ground.lookup import Lookup
-from workflows.ground.understood import need, understood, vectors_of
+from workflows.ground.stage_content import embeddings_of, reading, require
 from workflows.recipe import Recipe
 from workflows.stages.embedding import RawTower
 from workflows.stages.etl import KNOWN, Prepared
@@ -124,7 +124,7 @@ class Export:
     def user_ids(self) -> pa.StringArray:
         """Raw ids in the order of user rows."""
         path = self.folder / "user_embeddings.parquet"
-        with understood(path, "export"):
+        with reading(path, "export"):
             table = pq.read_table(path, columns=[self.recipe.user_id])
             return table[self.recipe.user_id].combine_chunks()
 
@@ -133,21 +133,23 @@ class Export:
         """Embeddings, float32 [n_users + 1, dim]; the last is a stranger's."""
         nobody = self._nobody
         path = self.folder / "user_embeddings.parquet"
-        with understood(path, "export"):
-            users = vectors_of(pq.read_table(path, columns=["embedding"]), path, "export")
+        with reading(path, "export"):
+            users = embeddings_of(pq.read_table(path, columns=["embedding"]), path, "export")
         width = self.item_vectors.shape[1]
-        need(users.shape[1] == width, path, "export", f"users are not {width} numbers as items are")
+        require(
+            users.shape[1] == width, path, "export", f"users are not {width} numbers as items are"
+        )
         return np.concatenate([users, nobody[None]])
 
     @property
     def _nobody(self) -> Floats:
         """A stranger's embedding, float32 [dim]."""
         path = self.folder / UNKNOWN_USER
-        with understood(path, "export"):
+        with reading(path, "export"):
             found: Floats = np.load(path, allow_pickle=False)
             width = self.item_vectors.shape[1]
             is_right = found.shape == (width,) and np.isfinite(found).all()
-            need(bool(is_right), path, "export", f"expected {width} numbers")
+            require(bool(is_right), path, "export", f"expected {width} numbers")
         return found
 
     @cached_property
@@ -300,9 +302,9 @@ class Export:
         history = self.recipe.history.inputs if self.recipe.history else {}
         columns = [*self.recipe.columns("user", "context"), *history]
         path = self.folder / "user_features.parquet"
-        with understood(path, "export"):
+        with reading(path, "export"):
             table = pq.read_table(path, columns=columns)
-            need(len(table) == len(self.user_ids), path, "export", "it has other users")
+            require(len(table) == len(self.user_ids), path, "export", "it has other users")
         return table
 
     def _with_told(self, seen: Ragged, told: pa.Table) -> Ragged:

@@ -23,7 +23,7 @@ from models.core.exact import Exact, looked_through
 from models.core.retriever import Bools, Floats, Ints, Retriever
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.ground.lookup import Lookup
-from workflows.ground.understood import need, understood, vectors_of
+from workflows.ground.stage_content import embeddings_of, reading, require
 from workflows.raw import spelling
 from workflows.recipe import Recipe
 from workflows.recipe.text import nearest
@@ -100,7 +100,7 @@ class Catalogue:
         if not _is_indexed(store, recipe):
             return catalogue
         files = IndexFiles(store.folder("index"))
-        with understood(files.folder, "index"):
+        with reading(files.folder, "index"):
             if files.added.is_file():
                 catalogue = catalogue.with_added(pq.read_table(files.added))
             how = msgspec.json.decode(files.searched.read_bytes(), type=Searched)
@@ -110,15 +110,15 @@ class Catalogue:
     def of_export(cls, store: Store, recipe: Recipe) -> Catalogue:
         """Read the items of the export alone."""
         folder = store.folder("export")
-        with understood(folder, "export"):
+        with reading(folder, "export"):
             names = pq.read_schema(folder / "item_features.parquet").names
             readable = [n for n in names if n in (*recipe.columns("item"), "train_count")]
             items = pq.read_table(folder / "item_features.parquet", columns=readable)
             path = folder / "item_embeddings.parquet"
-            vectors = vectors_of(pq.read_table(path), path, "export")
+            vectors = embeddings_of(pq.read_table(path), path, "export")
             lengths = f"{len(items)} items have {len(vectors)} embeddings"
-            need(len(vectors) == len(items), path, "export", lengths)
-            need(recipe.item_id in items.column_names, folder, "export", "items without an id")
+            require(len(vectors) == len(items), path, "export", lengths)
+            require(recipe.item_id in items.column_names, folder, "export", "items without an id")
         return cls(recipe, items.combine_chunks(), vectors, len(items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
@@ -134,7 +134,7 @@ class Catalogue:
             for field in self.items.schema
         }
         items = pa.concat_tables([self.items, pa.table(columns, self.items.schema)])
-        added = vectors_of(more, Path("added_items.parquet"), "index")
+        added = embeddings_of(more, Path("added_items.parquet"), "index")
         vectors = np.concatenate([self.vectors, added])
         return replace(self, items=items.combine_chunks(), vectors=vectors, index=None)
 

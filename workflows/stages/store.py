@@ -27,7 +27,7 @@ import pyarrow as pa
 from models.core import atomic
 from workflows.ground import trust
 from workflows.ground.device import Device
-from workflows.ground.disk_errors import explained
+from workflows.ground.disk_errors import explain_disk_errors
 from workflows.ground.errors import (
     ArtifactError,
     MissingStage,
@@ -36,7 +36,7 @@ from workflows.ground.errors import (
     TwoTowerError,
 )
 from workflows.ground.invocation import Invocation
-from workflows.ground.run_lock import locked
+from workflows.ground.run_lock import lock_run
 from workflows.ground.versions import versions
 from workflows.recipe import Recipe, parse
 from workflows.recipe.changes import changes
@@ -191,7 +191,7 @@ class Store:
         """
         for name in INPUTS[stage]:
             self.manifest(name)  # a missing stage is refused before anything is written
-        with explained(self.root), locked(self.root):
+        with explain_disk_errors(self.root), lock_run(self.root):
             # no other process writes this run now, so the block reads the inputs that are signed
             inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
             final, aside = self.folder(stage), self.root / f".{stage}.new"
@@ -307,7 +307,7 @@ class Store:
         """Bring back an older result; a writer that is between its renames is left to finish."""
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
-            with contextlib.suppress(StorageError, OSError), locked(self.root):
+            with contextlib.suppress(StorageError, OSError), lock_run(self.root):
                 atomic.recover(final)
 
     def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:

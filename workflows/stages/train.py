@@ -10,7 +10,7 @@ from models.training import two_tower
 from models.training.two_tower import Model
 from workflows.ground import trust
 from workflows.ground.errors import RecipeError
-from workflows.ground.understood import understood
+from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.store import Store
@@ -31,7 +31,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
     )
-    with understood(prepared.folder / "train", "etl"):
+    with reading(prepared.folder / "train", "etl"):
         schema = two_tower.read_schema(prepared.folder / "train")
     try:
         return two_tower.build(schema, recipe.towers, recipe.loss, facts, seed=recipe.train.seed)
@@ -66,8 +66,8 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     store.read("train", recipe)
     model = build_model(recipe, prepared)
     weights = TrainFiles(store.folder("train")).weights
-    trust.refuse_strange_weights(weights)
-    with understood(weights, "train"):
+    trust.refuse_unsafe_weights(weights)
+    with reading(weights, "train"):
         model.load_weights(weights)
     return model
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workflows.ground.folders import refuse_foreign, replaced
+from workflows.ground.folders import refuse_foreign, replace_folder
 from workflows.recipe import Recipe
 from workflows.stages.embedding import RawTower
 from workflows.stages.index import Catalogue
@@ -67,7 +67,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
     query = RawTower.open(tower)
     tensors = _tensors(query)
     foreign = partial(refuse_foreign, ours=f"{WHOLE}/config.pbtxt")
-    with replaced(to, refuse=foreign) as folder:
+    with replace_folder(to, refuse=foreign) as folder:
         _write(folder, catalogue, query, tensors, tower)
     items = int(catalogue.offered.sum())
     log.info("%s items in %s", f"{items:,}", to)

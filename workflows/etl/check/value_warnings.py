@@ -1,6 +1,6 @@
 """Checks of values that can be read, but look wrong: one warning with a count, or a refusal.
 
-Each distinct text is looked at once. Cells are only counted where a text looks wrong.
+Each distinct text is looked at once. Cells are only quantity where a text looks wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from workflows.etl.check import variants
 from workflows.etl.read.sources import Raw
-from workflows.ground.errors import DataError, counted
+from workflows.ground.errors import DataError, quantity
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Recipe
 
@@ -115,7 +115,7 @@ class _Found:
     def shown(self, most: int = 3) -> str:
         """Name the most frequent texts."""
         first = self.table.slice(0, most).to_pylist()
-        return ", ".join(f"'{row['text']}' ({counted(row['cells'], 'cell')})" for row in first)
+        return ", ".join(f"'{row['text']}' ({quantity(row['cells'], 'cell')})" for row in first)
 
 
 def _sources(wrong: Marks) -> str:
@@ -159,7 +159,7 @@ def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> N
         row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()
         raise DataError(
             f"{raw.place(source, row)}, column {name!r}: {columns[source][row].as_py()!r} is an id "
-            f"in scientific notation; {counted(found.cells, 'cell')} of the column "
+            f"in scientific notation; {quantity(found.cells, 'cell')} of the column "
             f"{'has' if found.cells == 1 else 'have'} such ids. A spreadsheet or a float has cut "
             "off digits, so that several ids may have become one. Export the column again, as text "
             "or as integers."
@@ -190,10 +190,10 @@ def _warn_of_twins(name: str, columns: Columns) -> None:
         "own (%s the first). Write them alike if they are the same.",
         name,
         " and ".join(columns),
-        counted(len(found), "value"),
+        quantity(len(found), "value"),
         text,
         spelling.other(pa.array([text]))[0].as_py(),
-        f"{counted(found.cells, 'cell')} {'has' if found.cells == 1 else 'have'}",
+        f"{quantity(found.cells, 'cell')} {'has' if found.cells == 1 else 'have'}",
     )
 
 

@@ -1,8 +1,9 @@
-"""Name the file of a stage whose content is not what the stage's verb writes.
+"""Report a file of a stage whose content is not what the stage's verb writes.
 
-The hashes of a manifest show that a file is the one that was signed, not that it holds what it
-should: whoever can write a run can sign it. So whatever goes wrong while a stage's content is read
-is a fault of that content, and is reported in one paragraph.
+The hashes of a manifest show that a file is the one that was written with it, but not that its
+content is valid: a person who can write a run can also write its hashes. So every error that occurs
+while the content of a stage is read is taken for a fault of the content, and is reported as one
+paragraph.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from workflows.ground.errors import ArtifactError, TwoTowerError
 
 
 @contextmanager
-def understood(path: Path, verb: str) -> Iterator[None]:
-    """Turn any error of reading a stage's content into one that names it.
+def reading(path: Path, verb: str) -> Iterator[None]:
+    """Turn any error in the block, which reads a stage's content, into one that names the path.
 
     Args:
         path: the file or folder that is read.
         verb: the verb that writes it.
 
     Raises:
-        ArtifactError: what is read there is not what the verb writes.
+        ArtifactError: the content is not what the verb writes.
     """
     try:
         yield
@@ -38,35 +39,41 @@ def understood(path: Path, verb: str) -> Iterator[None]:
         raise _refusal(path, verb, f"{type(error).__name__}: {said}") from error
 
 
-def vectors_of(table: pa.Table, path: Path, verb: str) -> Floats:
+def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:
     """Return the column `embedding` as float32 [n_rows, dim].
 
     Args:
         table: the table that was read.
-        path: where from.
-        verb: the verb that writes it.
+        path: the file that it was read from.
+        verb: the verb that writes this file.
 
     Raises:
         ArtifactError: there are no embeddings, or some hold NaN or infinity.
     """
-    with understood(path, verb):
+    with reading(path, verb):
         column = table["embedding"].combine_chunks()
         vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
         are_numbers = not vectors.size or np.isfinite([vectors.min(), vectors.max()]).all()
     if not are_numbers:
         raise _refusal(path, verb, "embeddings hold NaN or infinity")
-    found: Floats = vectors
-    return found
+    embeddings: Floats = vectors
+    return embeddings
 
 
-def need(is_so: bool, path: Path, verb: str, otherwise: str) -> None:
-    """Refuse content of which something is not so.
+def require(holds: bool, path: Path, verb: str, fault: str) -> None:
+    """Refuse the content of a file if a condition does not hold.
+
+    Args:
+        holds: the condition.
+        path: the file that was read.
+        verb: the verb that writes it.
+        fault: phrase for the message that says what is wrong if the condition does not hold.
 
     Raises:
-        ArtifactError: it is not.
+        ArtifactError: the condition does not hold.
     """
-    if not is_so:
-        raise _refusal(path, verb, otherwise)
+    if not holds:
+        raise _refusal(path, verb, fault)
 
 
 def _refusal(path: Path, verb: str, why: str) -> ArtifactError:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from workflows.ground.errors import ArtifactError, StaleInput
-from workflows.ground.understood import need, understood, vectors_of
+from workflows.ground.stage_content import embeddings_of, reading, require
 
 PATH = Path("run/export/item_embeddings.parquet")
 REFUSED = r"item_embeddings\.parquet is not what `two-tower export` writes \({}\)\. Run `two-tower"
@@ -20,9 +20,9 @@ def table(values: object, width: int = 2) -> pa.Table:
 
 
 def test_embeddings_are_returned_row_by_row() -> None:
-    found = vectors_of(table(pa.array([1, 2, 3, 4], pa.float32())), PATH, "export")
+    found = embeddings_of(table(pa.array([1, 2, 3, 4], pa.float32())), PATH, "export")
     assert found.tolist() == [[1, 2], [3, 4]]
-    assert vectors_of(table(pa.array([], pa.float32())), PATH, "export").shape == (0, 2)
+    assert embeddings_of(table(pa.array([], pa.float32())), PATH, "export").shape == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,17 @@ def test_embeddings_are_returned_row_by_row() -> None:
 )
 def test_other_embeddings_are_refused(content: pa.Table, why: str) -> None:
     with pytest.raises(ArtifactError, match=REFUSED.format(why)):
-        vectors_of(content, PATH, "export")
+        embeddings_of(content, PATH, "export")
 
 
 def test_any_error_of_reading_names_the_file_and_our_own_are_kept() -> None:
     with (
         pytest.raises(ArtifactError, match=REFUSED.format("ZeroDivisionError: .*")),
-        understood(PATH, "export"),
+        reading(PATH, "export"),
     ):
         _ = 1 // 0
-    with pytest.raises(StaleInput, match="old"), understood(PATH, "export"):
+    with pytest.raises(StaleInput, match="old"), reading(PATH, "export"):
         raise StaleInput("old")
     with pytest.raises(ArtifactError, match=REFUSED.format("two of three")):
-        need(False, PATH, "export", "two of three")
-    need(True, PATH, "export", "nothing")
+        require(False, PATH, "export", "two of three")
+    require(True, PATH, "export", "nothing")
