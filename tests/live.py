@@ -1,4 +1,4 @@
-"""An app on a port of its own, in a thread, and a client: the wire is tested, too."""
+"""An app on a port of its own in a thread, and a client: tests include HTTP itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if self.deadlines:
-            self.deadlines.look(self.server_state.connections)
+            self.deadlines.enforce(self.server_state.connections)
         return await super().on_tick(counter)
 
 
@@ -42,9 +42,9 @@ def served(app: Any, http: Any = "auto", deadlines: Any = None) -> Iterator[Clie
     """Serve an app while the block runs.
 
     Args:
-        app: to be served.
-        http: uvicorn's protocol.
-        deadlines: that are looked after ten times a second.
+        app: the ASGI app.
+        http: the protocol class of uvicorn.
+        deadlines: deadlines that are enforced ten times a second, or None.
     """
     config = uvicorn.Config(app, port=0, log_level="critical", server_header=False, http=http)
     server = _Server(config, deadlines)

@@ -1,4 +1,4 @@
-"""The server beside the export that it answers from; what it refuses; how it changes exports."""
+"""The server gives the lists of its export, refuses malformed requests, and switches exports."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tiny_run import CPU, Run, Tiny
 from workflows.ground.errors import ArtifactError, TwoTowerError
 from workflows.serve import wire
 from workflows.serve.app import build
-from workflows.serve.current import Current
+from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import LIMITS
 from workflows.serve.served import Served, stamps
-from workflows.serve.wire import Asker
+from workflows.serve.wire import UserQuery
 from workflows.stages.embedding import RawTower
 from workflows.stages.export import Export, Wish
 
@@ -36,8 +36,8 @@ STAGES = ("etl", "train", "export")
 KEY = "a key of the tests"
 
 
-def current(run: Run) -> Current:
-    return Current(lambda: Served.open(run.store, run.recipe), lambda: stamps(run.store))
+def current(run: Run) -> CurrentExport:
+    return CurrentExport(lambda: Served.open(run.store, run.recipe), lambda: stamps(run.store))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def expected(run: Run, user: str, **wish: Any) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def told(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
+def items_of(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [(i["rank"], i["item"], i["score"], i["labels"]["title"]) for i in answer["items"]]
 
 
@@ -66,7 +66,7 @@ def rows(lists: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 def names(answer: Any) -> list[str]:
-    """Return the fields that a refusal names."""
+    """Return the fields that the faults of an answer name."""
     return [fault["field"] for fault in answer.json()["faults"]]
 
 
@@ -80,7 +80,7 @@ ODD_IDS = [
 
 
 @pytest.mark.parametrize("name", ODD_IDS)
-def test_an_id_of_any_letters_passes_through_a_path(client, name):
+def test_an_id_with_any_characters_works_in_a_path(client, name):
     answer = client.get(f"/recommend/{quote(name, safe='')}", params={"k": 1, "deny": name})
     assert (answer.status_code, answer.json()["user"]) == (200, name)
     history = client.get(f"/history/{quote(name, safe='')}").json()
@@ -99,7 +99,7 @@ def test_lists_are_those_of_the_export(run, client):
     assert [one["user"] for one in lists] == users
     for user, one in zip(users, lists, strict=True):
         alone = client.get(f"/recommend/{user.replace('?', '%3F')}", params={"k": 3}).json()
-        assert told(one) == told(alone) == rows(expected(run, user, k=3))
+        assert items_of(one) == items_of(alone) == rows(expected(run, user, k=3))
         assert alone["user"] == user
     assert [one["answered_by"] for one in lists] == [
         "two-tower", "popularity", "popularity", "two-tower", "two-tower",
@@ -115,15 +115,15 @@ def test_lists_are_those_of_the_export(run, client):
         {"k": 5, "deny": ["001", "003"]},
     ],
 )
-def test_wishes_are_met(run, client, wish):
+def test_list_options_are_applied(run, client, wish):
     body = {"users": [{"id": "u7"}], **wish}
     as_export = {n: tuple(v) if isinstance(v, list) else v for n, v in wish.items()}
     right = rows(expected(run, "u7", **as_export))
-    assert told(client.post("/recommend", json=body).json()["lists"][0]) == right
-    assert told(client.get("/recommend/u7", params=wish).json()) == right
+    assert items_of(client.post("/recommend", json=body).json()["lists"][0]) == right
+    assert items_of(client.get("/recommend/u7", params=wish).json()) == right
 
 
-def test_where_nothing_is_left_the_list_is_empty(run, client):
+def test_a_list_is_empty_if_no_item_remains(run, client):
     items = Export.open(run.store, run.recipe).item_ids.to_pylist()
     answer = client.post("/recommend", json={"users": [{"id": "u6"}], "deny": items}).json()
     assert answer["lists"] == [{"user": "u6", "answered_by": "two-tower", "items": []}]
@@ -131,11 +131,11 @@ def test_where_nothing_is_left_the_list_is_empty(run, client):
 
 def test_similar_items_are_those_of_the_export(run, client):
     answer = client.get("/similar-items/映画", params={"k": 4}).json()
-    assert told(answer) == rows(Export.open(run.store, run.recipe).similar("映画", Wish(k=4)))
+    assert items_of(answer) == rows(Export.open(run.store, run.recipe).similar("映画", Wish(k=4)))
     assert "映画" not in [item["item"] for item in answer["items"]]
 
 
-def test_a_history_is_told_newest_first(run, client):
+def test_a_history_is_given_newest_first(run, client):
     answer = client.get("/history/u6").json()
     known = run.histories(withheld=1)["u6"]
     assert [item["item"] for item in answer["items"]] == known[::-1]
@@ -143,11 +143,11 @@ def test_a_history_is_told_newest_first(run, client):
     titles = {film["item_id"]: film["title"] for film in run.world.films}
     assert all(i["labels"]["title"] == titles.get(i["item"]) for i in answer["items"])
     assert [i["item"] for i in client.get("/history/u6?k=1").json()["items"]] == known[-1:]
-    nobody = client.get("/history/nobody").json()
-    assert (nobody["known"], nobody["items"]) == (False, [])
+    unknown = client.get("/history/nobody").json()
+    assert (unknown["known"], unknown["items"]) == (False, [])
 
 
-def test_raw_values_are_embedded_as_the_export_did(run, client):
+def test_raw_values_are_embedded_as_by_the_export(run, client):
     folder = run.store.folder("export")
     for side in RAW:
         name = side.removesuffix("s")
@@ -164,28 +164,28 @@ def test_raw_values_are_embedded_as_the_export_did(run, client):
 RAW = {"users": "query", "items": "item"}
 
 
-def test_who_is_told_by_raw_values_is_answered_by_them(run, client):
+def test_users_with_raw_values_get_lists_from_these_values(run, client):
     told = {"age": 31, "city": "Oslo", "history_item_id": ["003", "001"]}
     users = [{"id": "u6"}, {"features": told}, {"id": "new", "features": told}, {"id": "new"}]
     lists = client.post("/recommend", json={"users": users, "k": 100}).json()["lists"]
     by = [one["answered_by"] for one in lists]
     assert by == ["two-tower", "raw features", "raw features", "popularity"]
     assert [one["user"] for one in lists] == ["u6", None, "new", "new"]
-    assert told_items(lists[0]) == [row["item_id"] for row in expected(run, "u6", k=100)]
-    assert told_items(lists[1]) == told_items(lists[2])
-    assert set(told_items(lists[1])) == run.items - {"003", "001"}  # what he says he has seen
-    stranger = {**told, "user_id": "new"}  # a stranger's id is unseen, not missing
-    vector = client.post("/embed", json={"users": [stranger]}).json()["users"][0]
+    assert ids_of(lists[0]) == [row["item_id"] for row in expected(run, "u6", k=100)]
+    assert ids_of(lists[1]) == ids_of(lists[2])
+    assert set(ids_of(lists[1])) == run.items - {"003", "001"}  # minus the given history
+    new_user = {**told, "user_id": "new"}  # an unknown id is not a missing id
+    vector = client.post("/embed", json={"users": [new_user]}).json()["users"][0]
     scores = Export.open(run.store, run.recipe).item_vectors @ np.array(vector)
     best = dict(zip(Export.open(run.store, run.recipe).item_ids.to_pylist(), scores, strict=True))
     np.testing.assert_allclose(
         [i["score"] for i in lists[1]["items"]],
-        [best[i] for i in told_items(lists[1])],
+        [best[i] for i in ids_of(lists[1])],
         atol=1e-5,
     )
 
 
-def test_raw_values_that_make_no_numbers_are_refused(run, client, monkeypatch):
+def test_raw_values_without_a_finite_embedding_are_refused(run, client, monkeypatch):
     width = Export.open(run.store, run.recipe).item_vectors.shape[1]
     monkeypatch.setattr(RawTower, "embed", lambda _, rows: np.full((len(rows), width), np.nan))
     answer = client.post("/embed", json={"users": [{"age": 1e38}], "items": [{}]})
@@ -195,14 +195,14 @@ def test_raw_values_that_make_no_numbers_are_refused(run, client, monkeypatch):
     assert client.get("/recommend/u6").status_code == 200
 
 
-def told_items(answer: dict[str, Any]) -> list[str]:
+def ids_of(answer: dict[str, Any]) -> list[str]:
     return [item["item"] for item in answer["items"]]
 
 
-def test_health_says_what_is_loaded(run, client):
-    told = client.get("/health").json()
+def test_health_describes_the_loaded_export(run, client):
+    health = client.get("/health").json()
     manifest = run.store.read("export", run.recipe)
-    assert told == {
+    assert health == {
         "status": "ready",
         "run": "run",
         "recipe": "tiny",
@@ -218,22 +218,22 @@ def test_health_says_what_is_loaded(run, client):
 @pytest.mark.parametrize(
     ("model", "path"),
     [
-        (wire.OneList, "/recommend/u6"),
-        (wire.Similar, "/similar-items/003"),
-        (wire.History, "/history/u6"),
+        (wire.OneUserAnswer, "/recommend/u6"),
+        (wire.SimilarItemsAnswer, "/similar-items/003"),
+        (wire.HistoryAnswer, "/history/u6"),
         (wire.Health, "/health"),
         (wire.Faults, "/recommend/u6?k=0"),
         (wire.Faults, "/nowhere"),
     ],
 )
-def test_answers_are_as_openapi_says(client, model, path):
+def test_answers_match_openapi(client, model, path):
     text = client.get(path).text
     assert model.model_validate_json(text, strict=True).model_dump() == json.loads(text)
     api = client.get("/openapi.json").json()
     assert model.__name__ in api["components"]["schemas"]
 
 
-def test_openapi_names_every_call_and_every_refusal(client):
+def test_openapi_names_every_route_and_every_error(client):
     api = client.get("/openapi.json").json()
     assert {"/recommend", "/recommend/{user}", "/similar-items/{item}", "/embed"} <= set(
         api["paths"]
@@ -251,7 +251,7 @@ def test_openapi_names_every_call_and_every_refusal(client):
 
 # ── refusals ────────────────────────────────────────────────────────────────────────────
 
-SOMEBODY = {"users": [{"id": "u6"}]}
+ONE_USER = {"users": [{"id": "u6"}]}
 #: Field of a body → values that are refused, each beside the field that must be named.
 WRONG: dict[str, list[tuple[Any, str]]] = {
     "k": [
@@ -311,7 +311,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "__proto__": [({}, "body.__proto__")],
 }  # fmt: skip
 JSON_TYPE = {"content-type": "application/json"}
-#: Bodies that are refused whole: content, headers, status, field.
+#: Bodies that are refused as a whole: content, headers, status, field.
 BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
     *(
         (body, JSON_TYPE, 422, "body")
@@ -336,7 +336,7 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
     (b'{"users": ' + b"9" * 5000 + b"}", JSON_TYPE, 400, "body"),
     (b" " * (LIMITS.body + 1), JSON_TYPE, 413, "body"),
     *(
-        (json.dumps(SOMEBODY).encode(), {"content-type": kind} if kind else {}, 415, place)
+        (json.dumps(ONE_USER).encode(), {"content-type": kind} if kind else {}, 415, place)
         for place in ["header.content-type"]
         for kind in ("", "text/plain", "application/xml", "multipart/form-data", "json", "*/*")
     ),
@@ -379,15 +379,15 @@ OTHERS: list[tuple[str, str, int, str]] = [
 ]
 
 
-def test_every_malformed_request_is_refused_and_its_field_named(client):
-    asked, wrong = 0, []
+def test_every_malformed_request_is_refused_and_the_field_is_named(client):
+    n_checked, wrong = 0, []
 
     def check(answer: httpx.Response, status: int, field: str, what: object) -> None:
-        nonlocal asked
-        asked += 1
-        told = answer.json()["faults"] if answer.status_code >= 400 else []
-        right = all(fault["expected"] and len(fault["got"]) < 200 for fault in told)
-        if (answer.status_code, [fault["field"] for fault in told], right) != (
+        nonlocal n_checked
+        n_checked += 1
+        faults = answer.json()["faults"] if answer.status_code >= 400 else []
+        right = all(fault["expected"] and len(fault["got"]) < 200 for fault in faults)
+        if (answer.status_code, [fault["field"] for fault in faults], right) != (
             status,
             [field],
             True,
@@ -396,7 +396,7 @@ def test_every_malformed_request_is_refused_and_its_field_named(client):
 
     for name, cases in WRONG.items():
         for value, field in cases:
-            text = json.dumps({**SOMEBODY, name: value})
+            text = json.dumps({**ONE_USER, name: value})
             answer = client.post("/recommend", content=text, headers=JSON_TYPE)
             check(answer, 422, field, (name, str(value)[:80]))
     for body, headers, status, field in BODIES:
@@ -410,7 +410,7 @@ def test_every_malformed_request_is_refused_and_its_field_named(client):
     for method, path, status, field in OTHERS:
         check(client.request(method, path), status, field, (method, path))
     assert not wrong
-    assert asked >= 200
+    assert n_checked >= 200
     text = client.get("/metrics").text
     assert 'status="5' not in text  # the control: these are counted
     assert 'status="422"' in text
@@ -423,13 +423,13 @@ JSONS = NESTED | st.lists(NESTED, max_size=3) | st.dictionaries(NAMES, NESTED, m
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("users", "k", "only", "deny"), JSONS)))
-def test_no_body_whatever_is_an_error_of_ours(client, body):
+def test_no_body_causes_an_internal_error(client, body):
     answer = client.post("/recommend", content=json.dumps(body), headers=JSON_TYPE)
     assert answer.status_code == 200 or names(answer)
     assert answer.status_code < 500
 
 
-def test_a_fault_among_many_is_told_and_the_rest_counted(client):
+def test_the_first_faults_are_described_and_the_others_counted(client):
     body = {"users": [{"id": "u6"}, *[{"id": n} for n in range(30)]]}
     answer = client.post("/recommend", json=body).json()
     assert [f["field"] for f in answer["faults"]] == [f"body.users[{n}].id" for n in range(1, 21)]
@@ -441,21 +441,25 @@ def test_a_fault_among_many_is_told_and_the_rest_counted(client):
     assert answer["more"] == 10
 
 
-def test_an_error_of_ours_says_no_more_than_that(run):
+def test_an_internal_error_gives_no_details(run):
     app = build(current(run))
     with served(app) as client:
-        app.state.current.now = None
+        app.state.current.served = None
         answer = client.get("/recommend/u6")
     assert answer.status_code == 500
     assert answer.json()["faults"] == [
-        {"field": "server", "got": "'AttributeError'", "expected": "no error; see its log"}
+        {
+            "field": "server",
+            "got": "'AttributeError'",
+            "expected": "no internal error; the log of the server has the details",
+        }
     ]
 
 
 # ── the key ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_with_a_key_only_who_names_it_is_answered(run):
+def test_a_server_with_a_key_answers_only_requests_that_name_it(run):
     with served(build(current(run), key=KEY)) as client:
         right = {"authorization": f"Bearer {KEY}"}
         for path in ("/recommend/u6", "/history/u6", "/similar-items/003", "/nowhere"):
@@ -481,7 +485,7 @@ def test_with_a_key_only_who_names_it_is_answered(run):
         assert client.post("/reload", headers=right).status_code == 200
 
 
-# ── another export ──────────────────────────────────────────────────────────────────────
+# ── switching to another export ─────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -490,7 +494,7 @@ def mine(run: Run, tmp_path: Path) -> Run:
 
 
 def other_export(run: Run) -> None:
-    """Turn the users' embeddings around and sign again: every list is another one."""
+    """Negate the embeddings of users and sign the export again: all lists change."""
     old = run.store.folder("export")
     with run.store.write("export", run.recipe, CPU) as draft:
         shutil.copytree(old, draft.folder, dirs_exist_ok=True)
@@ -506,25 +510,25 @@ def other_export(run: Run) -> None:
         draft.options = {"as_of": "test"}
 
 
-def test_a_new_export_takes_over_and_the_old_one_ends_what_it_began(mine):
+def test_a_new_export_takes_over_and_the_old_one_finishes_its_requests(mine):
     serving = current(mine)
-    before = serving.now
-    first = before.lists([Asker(id="u6")], Wish())
-    assert not serving.changed
+    before = serving.served
+    first = before.lists([UserQuery(id="u6")], Wish())
+    assert not serving.has_changed_on_disk
     other_export(mine)
-    assert serving.changed
-    assert serving.now is before  # nothing happens by itself
+    assert serving.has_changed_on_disk
+    assert serving.served is before  # it is not reloaded without a call
     after = serving.reload()
-    assert serving.now is after
-    assert not serving.changed
+    assert serving.served is after
+    assert not serving.has_changed_on_disk
     assert before.health.export != after.health.export
-    assert before.lists([Asker(id="u6")], Wish()) == first  # held in memory whole
-    assert after.lists([Asker(id="u6")], Wish()) != first
-    assert told_of(after, "u6") == rows(expected(mine, "u6"))
+    assert before.lists([UserQuery(id="u6")], Wish()) == first  # it is in memory as a whole
+    assert after.lists([UserQuery(id="u6")], Wish()) != first
+    assert items_for(after, "u6") == rows(expected(mine, "u6"))
 
 
-def told_of(it: Served, user: str) -> list[tuple[Any, ...]]:
-    return told(it.lists([Asker(id=user)], Wish())[0].model_dump())
+def items_for(it: Served, user: str) -> list[tuple[Any, ...]]:
+    return items_of(it.lists([UserQuery(id=user)], Wish())[0].model_dump())
 
 
 def _tamper(run: Run) -> None:
@@ -542,8 +546,10 @@ def _half(run: Run) -> None:
 
 def _stale(run: Run) -> None:
     manifest = run.store.folder("etl") / "manifest.json"
-    told = json.loads(manifest.read_bytes())
-    manifest.write_text(json.dumps({**told, "parts_hash": "of another recipe"}), encoding="utf-8")
+    content = json.loads(manifest.read_bytes())
+    manifest.write_text(
+        json.dumps({**content, "parts_hash": "of another recipe"}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("harm", [_tamper, _remove, _half, _stale])
@@ -560,18 +566,18 @@ def test_a_broken_export_is_refused_and_the_old_one_stays(mine, harm: Callable[[
         assert 'two_tower_reloads_total{result="refused"} 1.0' in client.get("/metrics").text
 
 
-def test_what_breaks_while_reading_is_refused_too(mine, monkeypatch):
+def test_an_export_that_fails_while_it_is_read_is_refused(mine, monkeypatch):
     serving = current(mine)
-    before = serving.now
+    before = serving.served
     monkeypatch.setattr(Served, "open", lambda *_: 1 / 0)
     with pytest.raises(ArtifactError, match="The new export cannot be read: division by zero"):
         serving.reload()
-    serving.renew()
-    assert serving.now is before
+    serving.try_reload()
+    assert serving.served is before
     assert (serving.reloads, serving.refusals) == (0, 2)
 
 
-def test_a_run_that_is_written_while_it_is_read_is_not_served(mine, monkeypatch):
+def test_a_run_that_is_rewritten_while_it_is_read_is_refused(mine, monkeypatch):
     real = Export.similar
 
     def written_meanwhile(*arguments: Any) -> Any:
@@ -583,12 +589,12 @@ def test_a_run_that_is_written_while_it_is_read_is_not_served(mine, monkeypatch)
         current(mine)
 
 
-def test_raw_values_wait_for_the_reload_where_the_export_was_replaced(mine, monkeypatch):
+def test_raw_values_need_a_reload_after_the_export_was_replaced(mine, monkeypatch):
     folder = mine.store.folder("export")
     towers = {n: RawTower.open(folder / n) for n in ("query_tower_raw", "item_tower_raw")}
     monkeypatch.setattr(RawTower, "open", lambda path: towers[path.name])  # seconds each time
     serving = current(mine)
-    old = serving.now
+    old = serving.served
     body = {"users": [{"features": {"age": 31}}]}
     with served(build(serving)) as client:
         other_export(mine)
@@ -600,12 +606,12 @@ def test_raw_values_wait_for_the_reload_where_the_export_was_replaced(mine, monk
         assert client.get("/recommend/u6").status_code == 200
         serving.reload()
         assert client.post("/recommend", json=body).status_code == 200
-        assert serving.now.has_towers
+        assert serving.served.has_towers
         other_export(mine)
         assert serving.reload().has_towers  # read before it took over
 
 
-def test_without_tensorflow_raw_values_are_refused_and_ids_are_not(mine, monkeypatch):
+def test_without_tensorflow_only_raw_values_are_refused(mine, monkeypatch):
     def absent(path: Path) -> Any:
         raise ModuleNotFoundError("No module named 'tensorflow'")
 
@@ -617,7 +623,7 @@ def test_without_tensorflow_raw_values_are_refused_and_ids_are_not(mine, monkeyp
         assert client.get("/recommend/u6").status_code == 200
 
 
-def test_the_watch_finds_a_new_export(mine):
+def test_watching_finds_a_new_export(mine):
     serving = current(mine)
     with served(build(serving, watch=0.02)) as client:
         before = client.get("/health").json()["export"]
@@ -637,15 +643,15 @@ def test_the_watch_finds_a_new_export(mine):
         assert (serving.reloads, serving.refusals) == (1, 1)
 
 
-# ── what it tells of itself ─────────────────────────────────────────────────────────────
+# ── metrics and the access log ──────────────────────────────────────────────────────────
 
 
-def test_figures_and_log_tell_routes_and_no_ids(run, caplog):
+def test_metrics_and_log_contain_routes_and_no_ids(run, caplog):
     with (
         caplog.at_level(logging.INFO, "workflows.serve"),
         served(build(current(run))) as client,
     ):
-        body = {"users": [{"id": "u6"}, {"id": "secret-stranger"}]}
+        body = {"users": [{"id": "u6"}, {"id": "secret-user"}]}
         assert client.post("/recommend", json=body).status_code == 200
         client.get("/recommend/u6?k=0")
         client.get("/similar-items/003")
@@ -665,4 +671,4 @@ def test_figures_and_log_tell_routes_and_no_ids(run, caplog):
         ("/recommend", 200), ("/recommend/{user:path}", 422),
     ]  # fmt: skip
     assert all(line["ms"] > 0 for line in lines)
-    assert "secret-stranger" not in text + caplog.text
+    assert "secret-user" not in text + caplog.text

@@ -1,4 +1,4 @@
-"""Questions that wait together: each gets its own answer, whoever shares its batch."""
+"""Requests that share a batch each get their own answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from workflows.ground.errors import DataError
 from workflows.serve import batching as module
-from workflows.serve.back_pressure import Gone
-from workflows.serve.batching import Together
-from workflows.serve.wire import Asker, UserList
+from workflows.serve.back_pressure import ClientDisconnected
+from workflows.serve.batching import MicroBatcher
+from workflows.serve.wire import UserList, UserQuery
 from workflows.stages.export import Wish
 
 
 class Echo:
-    """Answers with the user's id; the first batches wait until they are let go."""
+    """Answers with the user's id; the first batches wait until `go_on` is set."""
 
     def __init__(self, *, held: int = 0) -> None:
         self.batches: list[tuple[list[str], Wish]] = []
         self.go_on, self.held = threading.Event(), held
 
-    def lists(self, users: Sequence[Asker], wish: Wish) -> list[UserList]:
+    def lists(self, users: Sequence[UserQuery], wish: Wish) -> list[UserList]:
         self.batches.append(([str(user.id) for user in users], wish))
         if len(self.batches) <= self.held:
             self.go_on.wait(30)
@@ -33,20 +33,20 @@ class Echo:
         return [UserList(user=user.id, answered_by=str(wish.k), items=[]) for user in users]
 
 
-async def ask(together: Together, echo: Any, *users: str, **wish: Any) -> list[str | None]:
-    lists = await together.lists(echo, [Asker(id=user) for user in users], Wish(**wish))
+async def ask(batcher: MicroBatcher, echo: Any, *users: str, **wish: Any) -> list[str | None]:
+    lists = await batcher.lists(echo, [UserQuery(id=user) for user in users], Wish(**wish))
     return [one.user for one in lists]
 
 
-def busy(echo: Echo, *questions: Any) -> Any:
-    """Ask `first` of a single worker, then all questions while it is busy; return the answers."""
+def busy(echo: Echo, *requests: Any) -> Any:
+    """Keep the only worker busy with `first`, send the requests, and return their answers."""
 
     async def run() -> Any:
-        together = Together(workers=1)
-        first = asyncio.create_task(ask(together, echo, "first"))
+        batcher = MicroBatcher(workers=1)
+        first = asyncio.create_task(ask(batcher, echo, "first"))
         while not echo.batches:
             await asyncio.sleep(0)
-        others = [asyncio.create_task(question(together)) for question in questions]
+        others = [asyncio.create_task(request(batcher)) for request in requests]
         await asyncio.sleep(0)
         echo.go_on.set()
         answers = await asyncio.gather(*others, return_exceptions=True)
@@ -56,7 +56,7 @@ def busy(echo: Echo, *questions: Any) -> Any:
     return asyncio.run(run())
 
 
-def test_who_waits_is_answered_in_one_batch_and_gets_his_own():
+def test_waiting_requests_are_answered_in_one_batch_and_get_their_own_lists():
     echo = Echo(held=1)
     answers = busy(
         echo,
@@ -68,7 +68,7 @@ def test_who_waits_is_answered_in_one_batch_and_gets_his_own():
     assert [users for users, _ in echo.batches] == [["first"], ["a", "b", "c", "b", "d"]]
 
 
-def test_wishes_and_exports_are_not_mixed():
+def test_requests_with_other_options_or_exports_are_not_mixed():
     echo, newer = Echo(held=1), Echo()
     answers = busy(
         echo,
@@ -82,7 +82,7 @@ def test_wishes_and_exports_are_not_mixed():
     assert [users for users, _ in newer.batches] == [["b"]]
 
 
-def test_an_error_reaches_those_who_asked_for_it_and_nobody_else():
+def test_an_error_reaches_only_the_requests_that_caused_it():
     echo = Echo(held=1)
     answers = busy(
         echo,
@@ -94,22 +94,22 @@ def test_an_error_reaches_those_who_asked_for_it_and_nobody_else():
     assert answers[1] == ["b"]
 
 
-def test_a_batch_does_not_grow_beyond_measure(monkeypatch):
-    monkeypatch.setattr(module, "_MOST", 4)
+def test_a_batch_has_a_largest_size(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_USERS", 4)
     echo = Echo(held=1)
     users = [str(n) for n in range(10)]
     assert busy(echo, lambda t: ask(t, echo, *users)) == [users]
     assert [len(batch) for batch, _ in echo.batches] == [1, 4, 4, 2]
 
 
-def test_who_has_gone_away_stops_nobody():
+def test_a_cancelled_request_does_not_stop_the_others():
     echo = Echo(held=1)
 
     async def run() -> Any:
-        together = Together(workers=1)
-        first = asyncio.create_task(ask(together, echo, "first"))
-        gone = asyncio.create_task(ask(together, echo, "gone"))
-        stays = asyncio.create_task(ask(together, echo, "stays"))
+        batcher = MicroBatcher(workers=1)
+        first = asyncio.create_task(ask(batcher, echo, "first"))
+        gone = asyncio.create_task(ask(batcher, echo, "gone"))
+        stays = asyncio.create_task(ask(batcher, echo, "stays"))
         while not echo.batches:
             await asyncio.sleep(0)
         gone.cancel()
@@ -125,38 +125,38 @@ def test_free_workers_answer_at_once_and_are_free_again():
     echo = Echo()
 
     async def run() -> None:
-        together = Together(workers=2)
+        batcher = MicroBatcher(workers=2)
         for n in range(5):
-            assert await ask(together, echo, str(n)) == [str(n)]
+            assert await ask(batcher, echo, str(n)) == [str(n)]
 
     asyncio.run(run())
     assert [users for users, _ in echo.batches] == [[str(n)] for n in range(5)]
 
 
-def test_who_has_hung_up_while_waiting_is_left_out(monkeypatch):
-    monkeypatch.setattr(module, "_LONG", 0)
+def test_a_request_of_a_disconnected_client_is_left_out(monkeypatch):
+    monkeypatch.setattr(module, "_LONG_WAIT", 0)
     echo = Echo(held=1)
 
     async def gone() -> bool:
         return True
 
-    async def ask_and_go(together: Together) -> Any:
-        return await together.lists(echo, [Asker(id="a"), Asker(id="b")], Wish(), gone)
+    async def ask_and_go(batcher: MicroBatcher) -> Any:
+        return await batcher.lists(echo, [UserQuery(id="a"), UserQuery(id="b")], Wish(), gone)
 
     answers = busy(echo, ask_and_go, lambda t: ask(t, echo, "c"), lambda t: ask(t, echo, "d", k=3))
-    assert [type(answer) for answer in answers] == [Gone, list, list]
+    assert [type(answer) for answer in answers] == [ClientDisconnected, list, list]
     assert [users for users, _ in echo.batches] == [["first"], ["c"], ["d"]]
 
 
-def test_a_batch_of_nobody_is_not_begun(monkeypatch):
-    monkeypatch.setattr(module, "_LONG", 0)
+def test_a_batch_without_connected_clients_is_not_computed(monkeypatch):
+    monkeypatch.setattr(module, "_LONG_WAIT", 0)
     echo = Echo(held=1)
 
     async def gone() -> bool:
         return True
 
-    answers = busy(echo, lambda t: t.lists(echo, [Asker(id="a")], Wish(k=7), gone))
-    assert [type(answer) for answer in answers] == [Gone]
+    answers = busy(echo, lambda t: t.lists(echo, [UserQuery(id="a")], Wish(k=7), gone))
+    assert [type(answer) for answer in answers] == [ClientDisconnected]
     assert len(echo.batches) == 1
 
 

@@ -1,4 +1,4 @@
-"""What is too big or too much is refused, and who has hung up is not worked for."""
+"""Requests beyond the limits are refused, and no work is done for clients that disconnected."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from test_serve import JSON_TYPE, STAGES, current, names
 from tiny_run import Run, Tiny
 
 from workflows.serve.app import build
-from workflows.serve.back_pressure import Turns
-from workflows.serve.current import Current
+from workflows.serve.back_pressure import BackPressure
+from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import Limits
-from workflows.serve.listening import names_of
+from workflows.serve.listening import allowed_hosts
 from workflows.serve.served import Served
-from workflows.serve.wire import MANY, Refused
+from workflows.serve.wire import MAX_FAULTS_COUNTED, Refusal
 
 MAX_LEN = 4  # of a history: tiny_run's recipe
 
@@ -34,12 +34,12 @@ def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def serving(run: Run) -> Current:
+def serving(run: Run) -> CurrentExport:
     return current(run)
 
 
 @contextlib.contextmanager
-def limited(serving: Current, **limits: Any) -> Iterator[Client]:
+def limited(serving: CurrentExport, **limits: Any) -> Iterator[Client]:
     with served(build(serving, limits=Limits(**limits))) as client:
         yield client
 
@@ -48,13 +48,13 @@ def users(n: int) -> list[dict[str, str]]:
     return [{"id": "u6"} for _ in range(n)]
 
 
-# ── a question that is too big in itself ────────────────────────────────────────────────
+# ── a request that is too large by itself ───────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("limits", "path", "body", "field", "right"),
     [
-        ({"ranks": 20}, "/recommend", {"users": users(3), "k": 7}, "body.users", {"k": 6}),
+        ({"entries": 20}, "/recommend", {"users": users(3), "k": 7}, "body.users", {"k": 6}),
         ({"scores": 45}, "/recommend", {"users": users(4)}, "body.users", {"users": users(3)}),
         ({"numbers": 20}, "/embed", {"users": [{}], "items": [{}] * 2}, "body", {"items": [{}]}),
         ({"answer": 300}, "/recommend", {"users": users(60), "k": 9}, "body", {"users": users(1)}),
@@ -74,8 +74,8 @@ def test_a_product_of_two_fields_is_bounded(serving, limits, path, body, field, 
         assert client.post(path, json={**body, **right}).status_code == 200
 
 
-def test_what_is_allowed_singly_is_not_allowed_together(serving):
-    """The questions that kept the server busy for minutes, with the limits as they are."""
+def test_two_fields_at_their_bounds_are_refused_together(serving):
+    """These requests kept the server busy for minutes before products were bounded."""
     with limited(serving) as client:
         answer = client.post("/recommend", json={"users": users(1000), "k": 1000})
         assert (answer.status_code, names(answer)) == (413, ["body.users"])
@@ -87,24 +87,29 @@ def test_what_is_allowed_singly_is_not_allowed_together(serving):
 
 
 def test_a_long_history_is_cut_as_the_tower_was_trained(run, serving):
-    """One of 1,000 events among empty ones: only the last are read, and none is padded for it."""
+    """A history of 1,000 events among empty ones: only its last events are read."""
     events = ["001", "003"] * 500
     rows = [{"history_item_id": events}, *[{}] * 50, {"history_item_id": events[-MAX_LEN:]}]
     with limited(serving) as client:
         vectors = client.post("/embed", json={"users": rows}).json()["users"]
-        told = [{"features": row} for row in (rows[0], rows[-1])]
-        lists = client.post("/recommend", json={"users": told, "k": 3}).json()["lists"]
+        users_of_rows = [{"features": row} for row in (rows[0], rows[-1])]
+        lists = client.post("/recommend", json={"users": users_of_rows, "k": 3}).json()["lists"]
         other = client.post("/embed", json={"users": [{"history_item_id": events[:3]}]}).json()
     np.testing.assert_allclose(vectors[0], vectors[-1], atol=1e-6)
     assert not np.allclose(vectors[0], other["users"][0], atol=1e-4)  # the control
     assert lists[0]["items"] == lists[1]["items"]
 
 
-def test_big_questions_are_answered_as_small_ones(serving):
-    told = {"age": 31, "history_item_id": ["003", "001"]}
-    someone = [{"id": "u6"}, {"id": "nobody"}, {"features": told}, {"id": "u7", "features": told}]
+def test_large_requests_get_the_same_answers_as_small_ones(serving):
+    features = {"age": 31, "history_item_id": ["003", "001"]}
+    someone = [
+        {"id": "u6"},
+        {"id": "nobody"},
+        {"features": features},
+        {"id": "u7", "features": features},
+    ]
     body = {"users": someone * 3, "k": 5, "only": ["genres=a"]}
-    rows = {"users": [told, {}] * 70, "items": [{}, {"price": 3.5}]}
+    rows = {"users": [features, {}] * 70, "items": [{}, {"price": 3.5}]}
     with limited(serving) as client:
         lists = client.post("/recommend", json=body).json()
         vectors = client.post("/embed", json=rows).json()
@@ -126,9 +131,9 @@ def test_big_questions_are_answered_as_small_ones(serving):
         assert names(answer) == ["body.users[4].features.x"]
         answer = client.post("/recommend", json={**body, "only": ["genres=a", "colour=red"]})
         assert names(answer) == ["only[1]"]
-        figures = client.get("/metrics").text.splitlines()
-    assert 'two_tower_lists_total{answered_by="popularity"} 3.0' in figures
-    assert 'two_tower_lists_total{answered_by="two-tower"} 6.0' in figures
+        metrics = client.get("/metrics").text.splitlines()
+    assert 'two_tower_lists_total{answered_by="popularity"} 3.0' in metrics
+    assert 'two_tower_lists_total{answered_by="two-tower"} 6.0' in metrics
 
 
 @pytest.mark.parametrize(
@@ -140,36 +145,36 @@ def test_big_questions_are_answered_as_small_ones(serving):
         ("/embed", {"users": [{f"f{n}": n for n in range(30)}] * 900}),
     ],
 )
-def test_of_very_many_faults_only_some_are_looked_for(serving, path, body):
+def test_only_the_first_thousand_faults_are_counted(serving, path, body):
     with limited(serving) as client:
         answer = client.post(path, json=body)
     assert answer.status_code == 422
     assert len(answer.json()["faults"]) == 20
-    assert 20 < answer.json()["more"] <= 2 * MANY
+    assert 20 < answer.json()["more"] <= 2 * MAX_FAULTS_COUNTED
 
 
-# ── too much at once ────────────────────────────────────────────────────────────────────
+# ── too many requests at a time ─────────────────────────────────────────────────────────
 
 
 class Held:
-    """Holds what `Served.lists` is asked for until it is let go; remembers for whom."""
+    """Makes `Served.lists` wait for `go_on` if the user is `big`; records all users."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[str | None] = []
+        self.users: list[str | None] = []
         self.go_on = threading.Event()
         lists = Served.lists
 
-        def slow(served: Served, askers: Any, *arguments: Any) -> Any:
-            self.asked += [asker.id for asker in askers]
-            if askers[0].id == "big":
+        def slow(served: Served, users: Any, *arguments: Any) -> Any:
+            self.users += [user.id for user in users]
+            if users[0].id == "big":
                 self.go_on.wait(30)
-            return lists(served, askers, *arguments)
+            return lists(served, users, *arguments)
 
         monkeypatch.setattr(Served, "lists", slow)
 
     def wait_for(self, n: int) -> None:
         until = time.monotonic() + 30
-        while len(self.asked) < n and time.monotonic() < until:
+        while len(self.users) < n and time.monotonic() < until:
             time.sleep(0.005)
 
 
@@ -180,25 +185,25 @@ def raw(body: Any) -> bytes:
 
 
 def hang_up(client: httpx.Client, body: Any) -> None:
-    """Ask and go away at once."""
+    """Send a request and disconnect at once."""
     with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
         one.sendall(raw(body))
         time.sleep(0.2)
 
 
-def test_beside_too_many_big_questions_small_ones_are_answered(serving, monkeypatch):
+def test_small_requests_are_answered_during_an_overload_of_large_ones(serving, monkeypatch):
     held = Held(monkeypatch)
-    big = {"users": [{"id": "big"}] * 2, "k": 10}  # 20 ranks
-    app = build(serving, limits=Limits(small=10, waiting=50, piece=10))
+    big = {"users": [{"id": "big"}] * 2, "k": 10}  # 20 list entries
+    app = build(serving, limits=Limits(small=10, large_cost=50, piece=10))
     with served(app) as client:
-        askers = [
+        clients = [
             threading.Thread(target=client.post, args=("/recommend",), kwargs={"json": big})
             for _ in range(2)
         ]
-        for asker in askers:
-            asker.start()
+        for thread in clients:
+            thread.start()
         held.wait_for(1)
-        while app.state.turns._big < 40:
+        while app.state.back_pressure._large_cost < 40:
             time.sleep(0.005)
         refused = client.post("/recommend", json=big)
         assert refused.status_code == 503
@@ -206,26 +211,26 @@ def test_beside_too_many_big_questions_small_ones_are_answered(serving, monkeypa
         assert refused.headers["retry-after"] == "1"
         assert client.get("/recommend/u6?k=10").status_code == 200
         held.go_on.set()
-        for asker in askers:
-            asker.join()
+        for thread in clients:
+            thread.join()
         assert client.post("/recommend", json=big).status_code == 200
 
 
-def test_too_many_small_questions_are_refused(serving, monkeypatch):
+def test_too_many_small_requests_are_refused(serving, monkeypatch):
     held = Held(monkeypatch)
-    with limited(serving, questions=1) as client:
-        asker = threading.Thread(target=client.get, args=("/recommend/big",))
-        asker.start()
+    with limited(serving, small_requests=1) as client:
+        thread = threading.Thread(target=client.get, args=("/recommend/big",))
+        thread.start()
         held.wait_for(1)
         refused = client.get("/recommend/u6")
         assert (refused.status_code, names(refused)) == (503, ["server"])
         assert client.get("/health").status_code == 200
         held.go_on.set()
-        asker.join()
+        thread.join()
         assert client.get("/recommend/u6").status_code == 200
 
 
-def test_nothing_is_begun_for_those_who_have_hung_up(serving, monkeypatch):
+def test_no_work_is_begun_for_a_disconnected_client(serving, monkeypatch):
     held = Held(monkeypatch)
     with limited(serving, small=10, piece=10) as client:
         first = threading.Thread(
@@ -243,12 +248,12 @@ def test_nothing_is_begun_for_those_who_have_hung_up(serving, monkeypatch):
         held.go_on.set()
         first.join()
         stays.join()
-        figures = client.get("/metrics").text.splitlines()
-    assert held.asked == ["big", "big", "u6", "u6"]
-    assert 'two_tower_requests_total{method="POST",route="/recommend",status="499"} 1.0' in figures
+        metrics = client.get("/metrics").text.splitlines()
+    assert held.users == ["big", "big", "u6", "u6"]
+    assert 'two_tower_requests_total{method="POST",route="/recommend",status="499"} 1.0' in metrics
 
 
-def test_a_big_question_ends_between_two_pieces_when_its_asker_goes(serving, monkeypatch):
+def test_a_large_request_ends_between_two_pieces_if_its_client_disconnects(serving, monkeypatch):
     held = Held(monkeypatch)
     with limited(serving, small=10, piece=10) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
@@ -257,22 +262,22 @@ def test_a_big_question_ends_between_two_pieces_when_its_asker_goes(serving, mon
         time.sleep(0.2)
         held.go_on.set()
         assert client.post("/recommend", json={"users": users(2)}).status_code == 200
-    assert held.asked == ["big", "u6", "u6"]
+    assert held.users == ["big", "u6", "u6"]
 
 
-def test_a_second_reload_is_told_to_wait(serving, monkeypatch):
-    monkeypatch.setattr(Current, "is_reloading", True)
+def test_a_second_reload_is_refused_while_the_first_runs(serving, monkeypatch):
+    monkeypatch.setattr(CurrentExport, "is_reloading", True)
     with served(build(serving, key="k")) as client:
         answer = client.post("/reload", headers={"authorization": "Bearer k"})
     assert (answer.status_code, names(answer)) == (503, ["server"])
 
 
-# ── half a body, another host, invented names ───────────────────────────────────────────
+# ── bodies, host names, and invented paths ──────────────────────────────────────────────
 
 
 def test_a_body_has_a_deadline(serving):
     with (
-        limited(serving, reading_seconds=0.2) as client,
+        limited(serving, body_seconds=0.2) as client,
         socket.create_connection((client.base_url.host, client.base_url.port)) as one,
     ):
         one.sendall(raw({"users": users(1)})[:-5])
@@ -283,38 +288,38 @@ def test_a_body_has_a_deadline(serving):
     assert b'"field":"body"' in answer
 
 
-def test_bodies_on_their_way_are_bounded(serving):
+def test_bodies_in_transfer_are_bounded(serving):
     text = json.dumps({"users": users(1), "deny": ["001"] * 100}).encode()
-    with limited(serving, reading=500) as client:
+    with limited(serving, unread=500) as client:
         answer = client.post("/recommend", content=text, headers=JSON_TYPE)
         assert (answer.status_code, names(answer)) == (503, ["server"])
-        for _ in range(20):  # what has been read is forgotten
+        for _ in range(20):  # bodies that were read do not count any more
             assert client.post("/recommend", json={"users": users(1)}).status_code == 200
 
 
-def test_long_answers_that_nobody_takes_are_bounded():
-    turns = Turns(Limits(sending=100))
-    with turns.sending(500), pytest.raises(Refused) as refused, turns.sending(1):
-        pass  # one is always sent, and no other beside it
+def test_answers_in_transfer_are_bounded():
+    pressure = BackPressure(Limits(unsent=100))
+    with pressure.count_unsent(500), pytest.raises(Refusal) as refused, pressure.count_unsent(1):
+        pass  # one answer is always sent, but no second one beside it
     assert refused.value.status == 503
-    with turns.sending(60), turns.sending(40):
+    with pressure.count_unsent(60), pressure.count_unsent(40):
         pass
 
 
-def test_a_half_body_is_not_answered_as_a_whole_one(serving):
+def test_an_incomplete_body_gets_no_answer(serving):
     half = raw({"users": users(1)}).replace(b"content-length: ", b"content-length: 9")
     with limited(serving) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
-            one.sendall(half)  # the JSON is whole, but the body is said to be longer
+            one.sendall(half)  # the JSON is complete, but content-length is larger
             one.shutdown(socket.SHUT_WR)
             one.recv(100)
         for _ in range(100):
-            figures = client.get("/metrics").text
-            if 'status="499"' in figures:
+            metrics = client.get("/metrics").text
+            if 'status="499"' in metrics:
                 break
             time.sleep(0.02)
-    assert 'status="499"' in figures
-    assert 'route="/recommend",status="200"' not in figures
+    assert 'status="499"' in metrics
+    assert 'route="/recommend",status="200"' not in metrics
 
 
 @pytest.mark.parametrize(
@@ -325,8 +330,8 @@ def test_a_half_body_is_not_answered_as_a_whole_one(serving):
         ("127.0.0.1.evil:80", 400), ("", 400), ("[::1].evil", 400), ("localhost:80:80", 400),
     ],
 )  # fmt: skip
-def test_only_names_of_its_own_are_answered(serving, host, status):
-    app = build(serving, hosts=names_of("127.0.0.1", ["shop.example"]))
+def test_only_requests_with_a_host_name_of_the_server_are_answered(serving, host, status):
+    app = build(serving, hosts=allowed_hosts("127.0.0.1", ["shop.example"]))
     with served(app) as client:
         for path in ("/health", "/history/u6"):
             answer = client.get(path, headers={"host": host})
@@ -334,7 +339,7 @@ def test_only_names_of_its_own_are_answered(serving, host, status):
         assert status == 200 or names(answer) == ["header.host"]
 
 
-def test_invented_methods_and_paths_leave_the_figures_small(serving):
+def test_invented_methods_and_paths_do_not_enlarge_the_metrics(serving):
     with limited(serving) as client:
         client.get("/metrics")
         sizes = []

@@ -1,4 +1,4 @@
-"""The page at / in a real browser: somebody types a user id and reads titles."""
+"""The page at / in a real browser: a person types a user id and reads titles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Page) -> Iterator[Page]:
-    """A page whose browser has nothing to complain of, and loads nothing from outside."""
+    """A page; afterwards, the browser must have logged no errors and loaded nothing from outside."""
     said: list[str] = []
     asked: list[str] = []
     browser.on("console", lambda message: said.append(message.text))
@@ -63,12 +63,14 @@ def page(browser: Page) -> Iterator[Page]:
     browser.set_viewport_size({"width": 1200, "height": 900})
     yield browser
     assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in asked)
-    refused = [text for text in said if "status of 4" not in text]  # told by the page itself
+    refused = [
+        text for text in said if "status of 4" not in text
+    ]  # the page shows these to its user
     assert refused == []
 
 
 def look_up(page: Page, client: Client, user: str) -> None:
-    """Open the page, type a user id and press Enter, as somebody at a keyboard would."""
+    """Open the page, type a user id and press Enter, as a person would."""
     page.goto(f"{client.base_url}/")
     expect(page.get_by_label("User id")).to_be_focused()
     page.keyboard.type(user)
@@ -86,7 +88,7 @@ def name(item: str, title: str | None) -> str:
     return f"{title} {item}" if title else item
 
 
-def test_somebody_types_a_user_id_and_reads_titles(run, client, page):
+def test_a_person_types_a_user_id_and_reads_titles(run, client, page):
     look_up(page, client, "u6")
     right = expected(run, "u6", k=10)
     assert titles(page, "#list") == [name(row["item_id"], row["title"]) for row in right]
@@ -95,7 +97,7 @@ def test_somebody_types_a_user_id_and_reads_titles(run, client, page):
     films = {film["item_id"]: film["title"] for film in run.world.films}
     known = run.histories(withheld=1)["u6"][::-1]
     assert titles(page, "#history") == [name(item, films.get(item)) for item in known]
-    said = f"{len(right)} items for u6, answered by two-tower"
+    said = f"{len(right)} items for u6, recommended by two-tower"
     expect(page.get_by_role("status")).to_have_text(said)
     bars = [bar.bounding_box() for bar in page.locator("#list .bar i").all()]
     widths = [bar["width"] if bar else 0.0 for bar in bars]
@@ -103,7 +105,7 @@ def test_somebody_types_a_user_id_and_reads_titles(run, client, page):
     assert widths[0] > widths[-1]
 
 
-def test_an_item_opens_what_is_most_like_it_and_closes_again(client, page):
+def test_an_item_shows_and_hides_its_similar_items(client, page):
     look_up(page, client, "u6")
     assert len(titles(page, "#list")) > 1
     second = page.locator("#list > li").nth(1)
@@ -121,13 +123,13 @@ def test_an_item_opens_what_is_most_like_it_and_closes_again(client, page):
     expect(page.locator(".similar")).to_have_count(0)
 
 
-def test_a_stranger_and_a_wrong_wish_are_told_of(client, page):
+def test_an_unknown_user_and_a_wrong_filter_are_explained(client, page):
     look_up(page, client, '<img src=x onerror="alert(1)">')
     assert titles(page, "#list")
     expect(page.locator("#by")).to_have_text("popularity")
-    expect(page.locator("#history-note")).to_have_text("nobody of this id is known")
+    expect(page.locator("#history-note")).to_have_text("no user with this id is known")
     expect(page.locator("img")).to_have_count(0)
-    page.get_by_label("Only").fill("colour=red")
+    page.get_by_label("Filter").fill("colour=red")
     page.get_by_role("button", name="Look up").click()
     expect(page.get_by_role("alert")).to_contain_text("only[0]: got 'colour=red'; expected")
     expect(page.locator("#answer")).to_be_hidden()
@@ -167,7 +169,7 @@ CONTRAST = """() => {
 }"""
 
 
-def test_on_a_telephone_nothing_stands_beyond_the_edge(client, page):
+def test_the_page_fits_the_width_of_a_phone(client, page):
     page.set_viewport_size({"width": 360, "height": 740})
     look_up(page, client, "u6")
     assert titles(page, "#list")
@@ -176,15 +178,15 @@ def test_on_a_telephone_nothing_stands_beyond_the_edge(client, page):
     assert min(heights) >= 24  # WCAG 2.2, 2.5.8
 
 
-def test_where_a_key_is_asked_for_the_page_asks_for_it(run, page):
+def test_the_page_asks_for_the_key_if_the_server_has_one(run, page):
     with served(build(current(run), key=KEY)) as client:
         look_up(page, client, "u6")
-        page.get_by_label("Key").fill(KEY)
+        page.get_by_label("API key").fill(KEY)
         page.keyboard.press("Enter")
         assert titles(page, "#list")
 
 
-def test_the_interface_is_told_without_anything_from_outside(client, page):
+def test_the_description_of_the_interface_loads_nothing_from_outside(client, page):
     page.goto(f"{client.base_url}/docs")
-    for title in ("POST /recommend", "Asker"):
+    for title in ("POST /recommend", "UserQuery"):
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()

@@ -36,11 +36,11 @@ class Server:
     """A server in a process.
 
     Args:
-        run: that it serves.
-        log: file of what it says.
+        run: the run that it serves.
+        log: the file of its log.
         watch: seconds between looks for a newer export.
-        grace: seconds to end in.
-        code: that runs the command line.
+        grace: seconds that running requests may take after SIGTERM.
+        code: Python code that runs the command line; "" for the module itself.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Server:
             time.sleep(0.02)
 
     def memory(self) -> float:
-        """Return what it holds, MiB."""
+        """Return its resident memory, MiB."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(n.split()[1]) / 1024 for n in lines if n.startswith("VmRSS"))
 
-    def figure(self, name: str) -> float:
-        """Return one of its figures."""
+    def metric(self, name: str) -> float:
+        """Return the value of one of its metrics."""
         text = httpx.get(f"{self.address}/metrics").text
         return float(next(n.split()[-1] for n in text.splitlines() if n.startswith(name)))
 
@@ -89,7 +89,7 @@ def serving(run: Run, log: Path, **options: Any) -> Iterator[Server]:
         server.process.wait()
 
 
-def test_it_obeys_signals(run, tmp_path):
+def test_sighup_reloads_and_sigterm_stops(run, tmp_path):
     with serving(run, tmp_path / "log") as server:
         before = httpx.get(f"{server.address}/health").json()
         other_export(run)
@@ -105,7 +105,7 @@ def test_it_obeys_signals(run, tmp_path):
         assert "Traceback" not in text
 
 
-def test_without_an_export_it_says_what_to_do(run, tmp_path):
+def test_without_an_export_the_error_says_what_to_do(run, tmp_path):
     words = ["serve", "--recipe", str(run.world.recipe_file), "--run", str(tmp_path / "nothing")]
     done = subprocess.run(
         [sys.executable, "-m", "workflows", *words], cwd=ROOT, capture_output=True, check=False
@@ -114,7 +114,7 @@ def test_without_an_export_it_says_what_to_do(run, tmp_path):
     assert b"Run `two-tower export " in done.stderr
 
 
-#: A server in which the question of somebody called `stuck` takes a minute.
+#: A server in which a request for the user `stuck` takes a minute.
 STUCK = """
 import time
 from workflows.serve.served import Served
@@ -130,42 +130,42 @@ main()
 
 @contextlib.contextmanager
 def stuck(server: Server) -> Iterator[None]:
-    """Ask what takes a minute while the block runs."""
+    """Send a request that takes a minute, while the block runs."""
 
     def ask() -> None:
         with contextlib.suppress(httpx.HTTPError):
             httpx.get(f"{server.address}/recommend/stuck", timeout=60)
 
-    asker = threading.Thread(target=ask)
-    asker.start()
-    while server.figure("two_tower_requests_running ") < 2:  # it, and this one
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while server.metric("two_tower_requests_running ") < 2:  # that one, and the one for /metrics
         time.sleep(0.02)
     yield
-    asker.join()
+    thread.join()
 
 
-def test_nothing_that_runs_outlives_the_grace(run, tmp_path):
+def test_running_requests_end_with_the_grace(run, tmp_path):
     with serving(run, tmp_path / "log", grace=1.5, code=STUCK) as server, stuck(server):
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 1
         assert 1 < time.monotonic() - start < 10
-        assert "what was running did not end within 1.5 s" in server.log.read_text()
+        assert "running requests did not end within 1.5 s" in server.log.read_text()
 
 
-def test_a_second_signal_ends_it_at_once(run, tmp_path):
+def test_a_second_signal_ends_the_server_at_once(run, tmp_path):
     with serving(run, tmp_path / "log", grace=50, code=STUCK) as server, stuck(server):
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        assert server.process.poll() is None  # the control: the question still runs
+        assert server.process.poll() is None  # the control: the request still runs
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 128 + signal.SIGTERM
         assert time.monotonic() - start < 20
         assert "stopped at once by a second SIGTERM" in server.log.read_text()
 
 
-def test_a_port_that_is_taken_is_one_paragraph(run):
+def test_a_port_in_use_gives_one_paragraph(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ["--recipe", str(run.world.recipe_file), "--run", str(run.store.root)]
         words += ["--port", str(taken.getsockname()[1])]
@@ -177,7 +177,7 @@ def test_a_port_that_is_taken_is_one_paragraph(run):
             text=True,
         )
     assert done.returncode == 2
-    assert "Another process listens there. Stop it, or take another --port." in done.stderr
+    assert "Another process listens there. Stop it, or choose another --port." in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -194,7 +194,7 @@ def test_five_reloads_under_load_lose_no_request(run, tmp_path):
         held = []
         for number in range(1, 6):
             other_export(run)
-            while server.figure('two_tower_reloads_total{result="done"}') < number:
+            while server.metric('two_tower_reloads_total{result="done"}') < number:
                 time.sleep(0.02)
             held.append(server.memory())
         figures = json.loads(load.communicate()[0])
@@ -204,11 +204,11 @@ def test_five_reloads_under_load_lose_no_request(run, tmp_path):
         # two in turn have answered, and the one before them if the load was quick to begin
         assert len(figures["exports"]) in (2, 3)
         assert sum(figures["exports"].values()) == figures["requests"]
-        assert server.figure('two_tower_reloads_total{result="refused"}') == 0
+        assert server.metric('two_tower_reloads_total{result="refused"}') == 0
         assert held[-1] < held[1] + 30  # MiB
 
 
-def test_a_stop_lets_a_running_question_end(run, monkeypatch):
+def test_a_running_request_ends_before_the_server_stops(run, monkeypatch):
     began, go_on = threading.Event(), threading.Event()
     lists = Served.lists
 
@@ -221,13 +221,13 @@ def test_a_stop_lets_a_running_question_end(run, monkeypatch):
     monkeypatch.setattr(Served, "lists", slow)
     answers = []
     with served(build(serving)) as client:
-        asker = threading.Thread(target=lambda: answers.append(client.get("/recommend/u6")))
-        asker.start()
+        thread = threading.Thread(target=lambda: answers.append(client.get("/recommend/u6")))
+        thread.start()
         began.wait(30)
         address = client.base_url
         client.stop()
         go_on.set()
-        asker.join()
+        thread.join()
     assert [answer.status_code for answer in answers] == [200]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/health")

@@ -18,8 +18,8 @@ def root(tiny: Tiny, tmp_path: Path) -> Path:
     return tiny.exported.branch(tmp_path / "run", stages=STAGES).store.root
 
 
-def test_strangers_lose_nothing_for_others(root, monkeypatch):
-    """No 5xx but 503, no hang, no traceback, no full log; a plain question is answered meanwhile.
+def test_no_client_harms_the_requests_of_others(root, monkeypatch):
+    """No 5xx but 503, no hang, no traceback, no full log; a plain request is answered meanwhile.
 
     How long it takes is measured at full size, on a machine that does nothing else.
     """

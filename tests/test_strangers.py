@@ -1,4 +1,4 @@
-"""No verb loads what a stranger wrote without a look at it: neither serve nor any other."""
+"""No verb loads a model file without a check for operations that can harm the machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from workflows.ground.errors import ArtifactError
 from workflows.serve.app import build
 
 ROOT = Path(__file__).parents[1]
-#: What loads → the look that must come before it, in the same function.
+#: Function that loads a model → the check that must come before it, in the same function.
 LOOKS = {"load_weights": "refuse_unsafe_weights", "load": "refuse_unsafe_model"}
-#: They read what the same verb has just written, before it is signed.
+#: They read what the same verb has just written, before its manifest is signed.
 SELFCHECKS = {"workflows/export/selfcheck.py", "workflows/offers/selfcheck.py"}
 
 
@@ -26,7 +26,7 @@ def test_serve_refuses_a_planted_tower_by_name_at_the_first_raw_value_and_at_a_r
 ) -> None:
     run = tiny.exported.branch(tmp_path / "run", stages=STAGES)
     honest = current(run)
-    assert honest.now.embed("users", [{}])  # the towers are loaded, so a reload loads them, too
+    assert honest.served.embed("users", [{}])  # the towers are loaded, so a reload loads them, too
     export = run.store.folder("export")
     for tower in ("query_tower_raw", "item_tower_raw"):
         plant(export / tower, "WriteFile", str(tmp_path / "pwned").encode())

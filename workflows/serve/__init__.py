@@ -1,4 +1,4 @@
-"""Answer over HTTP from an export, and change to a newer one without dropping a question."""
+"""The verb `serve`: answer over HTTP from an export, and switch to a newer one without a break."""
 
 from __future__ import annotations
 
@@ -20,27 +20,40 @@ from threadpoolctl import threadpool_limits
 from workflows.ground.device import Device
 from workflows.recipe import Recipe
 from workflows.serve.app import build
-from workflows.serve.connections import Connection, Deadlines, Seldom, quiet_loop, room
-from workflows.serve.current import Current
+from workflows.serve.connections import (
+    Connection,
+    Deadlines,
+    RepeatFilter,
+    log_loop_errors,
+    reserve_files,
+)
+from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import LIMITS
-from workflows.serve.listening import KEY, bound, explained, names_of, shown, warn_if_open
+from workflows.serve.listening import (
+    KEY,
+    allowed_hosts,
+    bind,
+    explain_address_errors,
+    host_in_url,
+    warn_if_exposed,
+)
 from workflows.serve.served import Served, stamps
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
-#: What uvicorn, asyncio and we complain through, when a stranger makes us.
-_COMPLAINTS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
+#: Loggers whose warnings clients can cause.
+_LOGGERS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
 
 
 @dataclass(frozen=True)
 class ServeResult:
-    """What was served.
+    """Result of the verb.
 
     Attributes:
-        address: the address that it listened on.
-        reloads: newer exports that it changed to.
-        seconds: in all.
+        address: the address that the server listened on.
+        reloads: number of newer exports that it switched to.
+        seconds: how long it ran.
     """
 
     address: str
@@ -57,69 +70,69 @@ def serve(
     port: int = 8000,
     watch: float = 5.0,
     allow_hosts: Sequence[str] = (),
-    grace: float = LIMITS.grace,
+    grace: float = LIMITS.grace_seconds,
 ) -> ServeResult:
-    """Serve the export of a run until SIGTERM or SIGINT; SIGHUP loads a newer one.
+    """Serve the export of a run until SIGTERM or SIGINT; SIGHUP loads a newer export.
 
     Args:
-        recipe: names of columns, and the fallback.
+        recipe: the recipe: names of columns, and the fallback.
         store: the run.
-        device: chosen for this process; the raw towers run on it.
-        host: to listen on; 127.0.0.1 hears this machine alone, 0.0.0.0 all.
-        port: to listen on; 0 for any that is free.
-        watch: seconds between looks for a newer export; 0 for never.
-        allow_hosts: names that the server is asked by, beside its own; "*" for any.
-        grace: seconds that running questions get to end once the server is told to stop.
+        device: the device of this process; the raw towers run on it.
+        host: address to listen on. 127.0.0.1: only this machine; 0.0.0.0: all machines.
+        port: port to listen on; 0 for any free port.
+        watch: seconds between two checks for a newer export; 0 for no checks.
+        allow_hosts: further host names that requests may give; "*" for all.
+        grace: seconds that running requests may take after the server was told to stop.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: there is nothing to serve.
-        AddressError: the address cannot be listened on.
+        MissingStage, StaleInput, ArtifactError: the run has no export that can be served.
+        AddressError: the server cannot listen on the address.
     """
     start = time.perf_counter()
-    sockets = bound(host, port)  # before the export is read, which takes longer
+    sockets = bind(host, port)  # an error shows before the export is read, which takes longer
     with contextlib.ExitStack() as close:
         for one in sockets:
             close.callback(one.close)
-        current = Current(lambda: Served.open(store, recipe), lambda: stamps(store))
+        current = CurrentExport(lambda: Served.open(store, recipe), lambda: stamps(store))
         key = os.environ.get(KEY, "")
-        warn_if_open(host, key)
-        app = build(current, key=key, watch=watch, hosts=names_of(host, allow_hosts))
+        warn_if_exposed(host, key)
+        app = build(current, key=key, watch=watch, hosts=allowed_hosts(host, allow_hosts))
         server = _Server(app, current, grace)
-        with explained(host, port):
+        with explain_address_errors(host, port):
             _run(server, sockets)
     return ServeResult(server.address, current.reloads, time.perf_counter() - start)
 
 
 def _run(server: _Server, sockets: list[socket.socket]) -> None:
-    # questions run side by side: a product that takes all cores for one makes the others wait
-    with threadpool_limits(1, "blas"), server.hears_signals(), _seldom():
+    # requests run concurrently: a matrix product on all cores would make the other requests wait
+    with threadpool_limits(1, "blas"), server.handle_signals(), _filter_repeated_warnings():
         asyncio.run(server.serve(sockets))
 
 
 @contextlib.contextmanager
-def _seldom() -> Iterator[None]:
-    """Keep strangers from filling the log."""
-    loggers, few = [logging.getLogger(name) for name in _COMPLAINTS], Seldom()
+def _filter_repeated_warnings() -> Iterator[None]:
+    """Prevent clients from filling the log."""
+    loggers, repeat_filter = [logging.getLogger(name) for name in _LOGGERS], RepeatFilter()
     for logger in loggers:
-        logger.addFilter(few)
+        logger.addFilter(repeat_filter)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(few)
+            logger.removeFilter(repeat_filter)
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, hears SIGHUP, keeps its deadlines, and stops when it is told to.
+    """A uvicorn server that logs its address, reloads on SIGHUP, and has deadlines.
 
     Args:
-        app: the app that answers.
-        current: what it answers from.
-        grace: seconds that running questions get to end.
+        app: the ASGI app that answers.
+        current: the export that it answers from.
+        grace: seconds that running requests may take after the server was told to stop.
     """
 
-    def __init__(self, app: object, current: Current, grace: float) -> None:
-        Connection.most = room(LIMITS)
+    def __init__(self, app: object, current: CurrentExport, grace: float) -> None:
+        Connection.max_connections = reserve_files(LIMITS)
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
@@ -129,28 +142,29 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 log_level="warning",
                 server_header=False,
-                # a little sooner than the process ends, so that it can end in order
+                # a second less than the grace, so that the process can then end in order
                 timeout_graceful_shutdown=max(0.1, grace - 1),  # type: ignore[arg-type]
             )
         )
         self.current, self.address, self._grace = current, "", grace
         self._deadlines = Deadlines(LIMITS)
-        self._last_resort: threading.Timer | None = None
+        self._kill_timer: threading.Timer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
-        quiet_loop(loop)
+        log_loop_errors(loop)
         await super().startup(sockets)
         if self.should_exit:
             return
         for one in sockets or []:
-            one.listen(LIMITS.backlog)  # asyncio takes as many in one go as it lets the kernel hold
+            # asyncio accepts `backlog` connections at a time; the kernel may queue more than that
+            one.listen(LIMITS.backlog)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        self.address = f"http://{shown(host)}:{port}"
+        self.address = f"http://{host_in_url(host)}:{port}"
         loop.add_signal_handler(
-            signal.SIGHUP, lambda: loop.run_in_executor(None, self.current.renew)
+            signal.SIGHUP, lambda: loop.run_in_executor(None, self.current.try_reload)
         )
-        health = self.current.now.health
+        health = self.current.served.health
         log.info(
             "serving %s users and %s items of %s on %s",
             f"{health.users:,}",
@@ -161,44 +175,44 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
-            self._deadlines.look(self.server_state.connections)
+            self._deadlines.enforce(self.server_state.connections)
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
-    def hears_signals(self) -> Iterator[None]:
-        """Stop in order at the first SIGTERM or SIGINT, within the grace, and at once at the next.
+    def handle_signals(self) -> Iterator[None]:
+        """Stop within the grace at the first SIGTERM or SIGINT, and at once at the second.
 
-        The handlers stay when the event loop is closed, until the last thread has ended: Python
-        would wait for it without a bound.
+        The handlers stay until all threads have ended, even after the event loop is closed: Python
+        would wait for the threads without a bound.
         """
         numbers, threads = (signal.SIGTERM, signal.SIGINT), set(threading.enumerate())
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:
-            if self._last_resort:
+            if self._kill_timer:
                 for thread in set(threading.enumerate()) - threads:
                     if not thread.daemon:
                         thread.join()
-                self._last_resort.cancel()
+                self._kill_timer.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn would forget them before the loop is closed, and raise them again
+        yield  # uvicorn would restore its handlers before the loop is closed, and raise the signal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            _end(f"stopped at once by a second {signal.Signals(sig).name}", 128 + sig)
+            _end_process(f"stopped at once by a second {signal.Signals(sig).name}", 128 + sig)
         self.should_exit = True
-        said = f"stopped: what was running did not end within {self._grace:g} s"
-        self._last_resort = threading.Timer(self._grace, _end, (said, 1))
-        self._last_resort.daemon = True
-        self._last_resort.start()
+        reason = f"stopped: running requests did not end within {self._grace:g} s"
+        self._kill_timer = threading.Timer(self._grace, _end_process, (reason, 1))
+        self._kill_timer.daemon = True
+        self._kill_timer.start()
 
 
-def _end(why: str, code: int) -> None:
-    """End the process, whatever its threads do."""
-    log.warning(why)
+def _end_process(reason: str, code: int) -> None:
+    """End the process, even if threads are still running."""
+    log.warning(reason)
     os._exit(code)

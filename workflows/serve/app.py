@@ -1,4 +1,4 @@
-"""The HTTP interface: what may be asked, and who answers."""
+"""The FastAPI app: routes of the HTTP interface, and what they call."""
 
 from __future__ import annotations
 
@@ -17,48 +17,41 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from workflows.ground.errors import DataError, TwoTowerError
-from workflows.serve import faults, web
-from workflows.serve.back_pressure import HAS_TURN, Turns, busy
-from workflows.serve.batching import Together
-from workflows.serve.current import Current
+from workflows.serve import error_responses, pages
+from workflows.serve.back_pressure import HAS_TURN, BackPressure, overloaded
+from workflows.serve.batching import MicroBatcher
+from workflows.serve.costs import check_lists, check_rows, cost_of_lists, cost_of_rows
+from workflows.serve.current_export import CurrentExport
 from workflows.serve.guard import Guard
 from workflows.serve.limits import LIMITS, Limits
-from workflows.serve.long_answers import (
-    Long,
-    Pieces,
-    check_lists,
-    check_rows,
-    cost_of_lists,
-    cost_of_rows,
-    listed,
-)
-from workflows.serve.observe import Figures, Observer
+from workflows.serve.long_answers import AnswerPieces, LongResponse, json_list_field
+from workflows.serve.observe import Metrics, Observer
 from workflows.serve.served import Served
 from workflows.serve.wire import (
-    Asked,
-    Asker,
     EmbedBody,
-    Embedded,
+    EmbeddingsAnswer,
     Faults,
     Health,
-    History,
+    HistoryAnswer,
     Id,
-    Lists,
-    OneList,
+    ListQuery,
+    ListsAnswer,
+    OneUserAnswer,
     RecommendBody,
-    Refused,
-    Similar,
+    Refusal,
+    SimilarItemsAnswer,
     UserList,
+    UserQuery,
     fault,
 )
 from workflows.stages.export import Wish
 
 Answer = TypeVar("Answer")
-Wished = Annotated[Asked, Query()]
+ListQueryString = Annotated[ListQuery, Query()]
 
 
 def build(
-    current: Current,
+    current: CurrentExport,
     *,
     key: str = "",
     watch: float = 0.0,
@@ -69,15 +62,15 @@ def build(
 
     Args:
         current: the export that answers.
-        key: the key that callers must name; "" for none, and then nobody may reload over HTTP.
-        watch: seconds between looks for a newer export; 0 for never.
-        hosts: names that `Host` may say; none of them for any.
-        limits: the limits of questions.
+        key: the key that requests must name. "" if no key is needed; then `/reload` is refused.
+        watch: seconds between two checks for a newer export; 0 for no checks.
+        hosts: allowed values of `Host`; empty if all are.
+        limits: the bounds on requests.
     """
-    figures = Figures(current)
+    metrics = Metrics(current)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             if watch:
                 tasks.start_soon(_watch, current, watch)
@@ -88,201 +81,222 @@ def build(
         title="two-tower",
         docs_url=None,
         redoc_url=None,
-        lifespan=life,
+        lifespan=lifespan,
     )
-    app.state.current, app.state.figures, app.state.key = current, figures, key
-    app.state.limits, app.state.turns = limits, Turns(limits)
-    # more threads than cores wait for each other; these many keep a slow question from being alone
-    app.state.together = Together()
+    app.state.current, app.state.metrics, app.state.key = current, metrics, key
+    app.state.limits, app.state.back_pressure = limits, BackPressure(limits)
+    app.state.batcher = MicroBatcher()
+    # with as many threads as cores, a few slow requests would make all others wait; with more than
+    # two for each core, threads wait for each other
     app.state.limiter = CapacityLimiter(2 * (os.cpu_count() or 1))
-    # said in /openapi.json; the guard has checked the key before
+    # for /openapi.json only: the guard checks the key
     bearer = [Security(HTTPBearer(auto_error=False))] if key else []
     app.include_router(guarded, dependencies=bearer)
-    app.include_router(open_to_all)
-    app.include_router(web.router)
-    faults.install(app)
-    app.add_middleware(Guard, key=key, hosts=hosts, turns=app.state.turns, limits=limits)
-    app.add_middleware(Observer, figures=figures)  # the outermost: added last
+    app.include_router(public)
+    app.include_router(pages.router)
+    error_responses.install(app)
+    app.add_middleware(
+        Guard, key=key, hosts=hosts, back_pressure=app.state.back_pressure, limits=limits
+    )
+    app.add_middleware(Observer, metrics=metrics)  # added last, so it is the outermost
     return app
 
 
-async def _watch(current: Current, seconds: float) -> None:
-    """Look for a newer export now and then."""
+async def _watch(current: CurrentExport, seconds: float) -> None:
+    """Check for a newer export at regular intervals, and load it."""
     while True:
         await anyio.sleep(seconds)
-        if current.changed:
-            await to_thread.run_sync(current.renew)
+        if current.has_changed_on_disk:
+            await to_thread.run_sync(current.try_reload)
 
 
-def _faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Faults} for status in statuses}
 
 
-guarded = APIRouter(responses=_faults(400, 401, 422, 503))
-open_to_all = APIRouter(responses=_faults(400))
+guarded = APIRouter(responses=_error_answers(400, 401, 422, 503))
+public = APIRouter(responses=_error_answers(400))
 
 
-@guarded.post("/recommend", responses=_faults(408, 413, 415))
-async def recommend(request: Request, body: RecommendBody) -> Lists:
-    """Rank items for a batch of users, each known by id, told by raw values, or both."""
-    served, wish, state = _served(request), body.wish(), request.app.state
-    check_lists(served, len(body.users), wish, state.limits)
-    cost = cost_of_lists(served, len(body.users), wish)
+@guarded.post("/recommend", responses=_error_answers(408, 413, 415))
+async def recommend(request: Request, body: RecommendBody) -> ListsAnswer:
+    """Recommend items to a batch of users, each given by id, by raw values of features, or both."""
+    served, options, state = _served(request), body.options(), request.app.state
+    check_lists(served, len(body.users), options, state.limits)
+    cost = cost_of_lists(served, len(body.users), options)
     if cost <= state.limits.small and not request.scope.get(HAS_TURN):
-        async with state.turns.small():
-            lists = await _lists(request, served, body.users, wish)
-        state.figures.count(Counter(one.answered_by for one in lists))
-        return _json(Lists.model_construct(export=served.health.export, lists=lists))
-    async with state.turns.big(request.scope, request.receive, cost):
+        async with state.back_pressure.admit_small():
+            lists = await _lists(request, served, body.users, options)
+        state.metrics.count_lists(Counter(one.answered_by for one in lists))
+        return _json(ListsAnswer.model_construct(export=served.health.export, lists=lists))
+    async with state.back_pressure.admit_large(request.scope, request.receive, cost):
         pieces = _pieces(request)
-        parts = await _asked(request, served, wish, lambda: pieces.lists(served, body.users, wish))
-    state.figures.count(pieces.answered_by)
-    return _long(request, served, listed("lists", parts))
+        parts = await _explain_faults(
+            request, served, options, lambda: pieces.lists(served, body.users, options)
+        )
+    state.metrics.count_lists(pieces.answered_by)
+    return _long_json(request, served, json_list_field("lists", parts))
 
 
 @guarded.get("/recommend/{user:path}")
-async def recommend_one(request: Request, user: Id, asked: Wished) -> OneList:
-    """Rank items for one user."""
-    served, wish = _served(request), asked.wish()
-    async with _turn(request, cost_of_lists(served, 1, wish)):
-        lists = await _lists(request, served, [Asker(id=user)], wish)
-    request.app.state.figures.count(Counter([lists[0].answered_by]))
-    return _json(OneList.model_construct(**dict(lists[0]), export=served.health.export))
+async def recommend_one(request: Request, user: Id, query: ListQueryString) -> OneUserAnswer:
+    """Recommend items to one user."""
+    served, options = _served(request), query.options()
+    async with _admit(request, cost_of_lists(served, 1, options)):
+        lists = await _lists(request, served, [UserQuery(id=user)], options)
+    request.app.state.metrics.count_lists(Counter([lists[0].answered_by]))
+    return _json(OneUserAnswer.model_construct(**dict(lists[0]), export=served.health.export))
 
 
-@guarded.get("/similar-items/{item:path}", responses=_faults(404))
-async def similar_items(request: Request, item: Id, asked: Wished) -> Similar:
-    """List the items most like one; how popular they are does not count."""
-    served, wish = _served(request), asked.wish()
+@guarded.get("/similar-items/{item:path}", responses=_error_answers(404))
+async def similar_items(request: Request, item: Id, query: ListQueryString) -> SimilarItemsAnswer:
+    """List the items that are most similar to one item, whether they are popular or not."""
+    served, options = _served(request), query.options()
     if not served.knows_item(item):
-        raise Refused(404, fault("path.item", item, "the id of an item"))
-    async with _turn(request, cost_of_lists(served, 1, wish)):
-        items = await _asked(
-            request, served, wish, lambda: _work(request, lambda: served.similar(item, wish))
-        )
-    return _json(Similar.model_construct(export=served.health.export, item=item, items=items))
+        raise Refusal(404, fault("path.item", item, "the id of an item in the catalogue"))
+
+    async def similar() -> Any:
+        return await _run_in_thread(request, lambda: served.similar(item, options))
+
+    async with _admit(request, cost_of_lists(served, 1, options)):
+        items = await _explain_faults(request, served, options, similar)
+    return _json(
+        SimilarItemsAnswer.model_construct(export=served.health.export, item=item, items=items)
+    )
 
 
 @guarded.get("/history/{user:path}")
 async def history(
     request: Request, user: Id, k: Annotated[int, Query(ge=1, le=LIMITS.k)] = 50
-) -> History:
-    """List what a user did before the cut, newest first."""
+) -> HistoryAnswer:
+    """List the last k items that a user interacted with before the cut, newest first."""
     served = _served(request)
-    async with _turn(request, k):
-        items = await _work(request, lambda: served.history(user, k))
+    async with _admit(request, k):
+        items = await _run_in_thread(request, lambda: served.history(user, k))
     return _json(
-        History.model_construct(
+        HistoryAnswer.model_construct(
             export=served.health.export, user=user, known=items is not None, items=items or []
         )
     )
 
 
-@guarded.post("/embed", responses=_faults(408, 413, 415))
-async def embed(request: Request, body: EmbedBody) -> Embedded:
-    """Embed users and items from raw values, as the towers take them; what is not told is missing.
+@guarded.post("/embed", responses=_error_answers(408, 413, 415))
+async def embed(request: Request, body: EmbedBody) -> EmbeddingsAnswer:
+    """Embed users and items from raw values of features. Values that are not given are missing.
 
-    Histories are cut to the last events, as many as training looks at. The first question of this
-    kind waits until TensorFlow is loaded.
+    Histories are cut to their last events, as many as the model was trained on. The first request
+    with raw values takes longer, because it loads TensorFlow.
     """
     served, state = _served(request), request.app.state
-    check_rows(body.users, body.items, served.dim, state.limits.numbers)
-    async with _turn(request, cost_of_rows(len(body.users) + len(body.items))):
+    check_rows(body.users, body.items, served.dim, state.limits)
+    async with _admit(request, cost_of_rows(len(body.users) + len(body.items))):
         pieces = _pieces(request)
         users = await pieces.vectors(served, "users", body.users)
         items = await pieces.vectors(served, "items", body.items)
-    return _long(request, served, [*listed("users", users), b",", *listed("items", items)])
+    fields = [*json_list_field("users", users), b",", *json_list_field("items", items)]
+    return _long_json(request, served, fields)
 
 
-@open_to_all.get("/health")
+@public.get("/health")
 async def health(request: Request) -> Health:
-    """Tell what is loaded; before that, nothing answers here."""
+    """Describe the export that answers. The server does not answer before it has loaded one."""
     return _json(_served(request).health)
 
 
-@open_to_all.get("/metrics", response_class=Response)
+@public.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
-    return Response(request.app.state.figures.text(), media_type=CONTENT_TYPE_LATEST)
+    """Return metrics in the text format of Prometheus."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@guarded.post("/reload", responses=_faults(403, 409))
+@guarded.post("/reload", responses=_error_answers(403, 409))
 async def reload(request: Request) -> Health:
-    """Load the newest export and switch to it; where it cannot be used, the old one stays."""
+    """Load the newest export and switch to it. If it cannot be used, the present one stays."""
     if not request.app.state.key:
-        expected = "a server with TWO_TOWER_API_KEY; without one, send it SIGHUP"
-        raise Refused(403, fault("header.authorization", "none", expected))
-    current: Current = request.app.state.current
+        expected = (
+            "a server that was started with TWO_TOWER_API_KEY; without a key, send SIGHUP to its "
+            "process"
+        )
+        raise Refusal(403, fault("header.authorization", "no key is set", expected))
+    current: CurrentExport = request.app.state.current
     if current.is_reloading:
-        raise busy("a reload in progress", request.app.state.limits.retry)
+        raise overloaded("a reload in progress", request.app.state.limits.retry_seconds)
     try:
         served = await to_thread.run_sync(current.reload)
     except TwoTowerError as error:
-        raise Refused(409, fault("export", type(error).__name__, str(error))) from None
+        raise Refusal(409, fault("export", type(error).__name__, str(error))) from None
     return _json(served.health)
 
 
 def _served(request: Request) -> Served:
-    """Return the export that answers this request, to its end."""
-    served: Served = request.app.state.current.now
+    """Return the current export; a request uses the same one from its start to its end."""
+    served: Served = request.app.state.current.served
     return served
 
 
 async def _lists(
-    request: Request, served: Served, users: list[Asker], wish: Wish
+    request: Request, served: Served, users: list[UserQuery], options: Wish
 ) -> list[UserList]:
-    """Answer users: those known by id alone with others who wait, raw values by themselves."""
-    if any(user.features for user in users):
-        return await _asked(
-            request,
-            served,
-            wish,
-            lambda: _work(request, lambda: served.lists(users, wish, served.told_of(users))),
+    """Return lists of users: in a batch with other requests, unless there are raw values."""
+
+    async def with_features() -> list[UserList]:
+        return await _run_in_thread(
+            request, lambda: served.lists(users, options, served.told_of(users))
         )
-    together: Together = request.app.state.together
-    gone = request.is_disconnected
-    return await _asked(request, served, wish, lambda: together.lists(served, users, wish, gone))
+
+    async def in_batch() -> list[UserList]:
+        batcher: MicroBatcher = request.app.state.batcher
+        return await batcher.lists(served, users, options, request.is_disconnected)
+
+    has_features = any(user.features for user in users)
+    return await _explain_faults(
+        request, served, options, with_features if has_features else in_batch
+    )
 
 
-async def _asked(
-    request: Request, served: Served, wish: Wish, answer: Callable[[], Awaitable[Answer]]
+async def _explain_faults(
+    request: Request, served: Served, options: Wish, answer: Callable[[], Awaitable[Answer]]
 ) -> Answer:
-    """Answer a wish, or say which of its parts fits nothing."""
+    """Await an answer; if it fails on the list options, name the options at fault.
+
+    Raises:
+        Refusal: 422.
+    """
     try:
         return await answer()
     except DataError as error:
-        blamed = await _work(request, lambda: served.blame(wish))
-        raise Refused(422, *(blamed or [fault("request", "", str(error))])) from None
+        faults = await _run_in_thread(request, lambda: served.blame(options))
+        raise Refusal(422, *(faults or [fault("request", "", str(error))])) from None
 
 
-async def _work(request: Request, work: Callable[[], Answer]) -> Answer:
-    """Do what takes processor time in a thread, so that others are heard meanwhile."""
+async def _run_in_thread(request: Request, work: Callable[[], Answer]) -> Answer:
+    """Run what takes processor time in a thread, so that the event loop is not blocked."""
     return await to_thread.run_sync(work, limiter=request.app.state.limiter)
 
 
 def _json(answer: Any) -> Any:
-    """Return an answer as JSON at once: what we made ourselves need not be validated again."""
+    """Return an answer as a JSON response. It is ours, so FastAPI need not validate it again."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _long(request: Request, served: Served, fields: list[bytes]) -> Any:
-    """Return an answer whose pieces are JSON already."""
+def _long_json(request: Request, served: Served, fields: list[bytes]) -> Any:
+    """Return a long response from fields that are JSON already."""
     export = b'{"export":%s,' % json.dumps(served.health.export).encode()
-    return Long([export, *fields, b"}"], request.app.state.turns)
+    return LongResponse([export, *fields, b"}"], request.app.state.back_pressure)
 
 
-def _pieces(request: Request) -> Pieces:
-    return Pieces(request, partial(_work, request), request.app.state.limits)
+def _pieces(request: Request) -> AnswerPieces:
+    return AnswerPieces(request, partial(_run_in_thread, request), request.app.state.limits)
 
 
-def _turn(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
-    """Take a turn among the small questions, or among the big ones.
+def _admit(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
+    """Return the context in which a request runs, as a small or as a large one.
 
     Args:
-        request: to be answered.
-        cost: in ranks.
+        request: the request.
+        cost: cost of the request, in list entries.
     """
-    turns: Turns = request.app.state.turns
+    back_pressure: BackPressure = request.app.state.back_pressure
     if cost <= request.app.state.limits.small and not request.scope.get(HAS_TURN):
-        return turns.small()
-    return turns.big(request.scope, request.receive, cost)
+        return back_pressure.admit_small()
+    return back_pressure.admit_large(request.scope, request.receive, cost)

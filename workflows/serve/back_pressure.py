@@ -1,7 +1,8 @@
-"""Back pressure: small questions run side by side, big ones in turn, each up to a limit.
+"""Back pressure: refuse requests while the server is overloaded.
 
-Without a bound of what is in progress, questions that nobody waits for any more keep the server
-busy for minutes. A question beyond the limit is refused at once, and told when to ask again.
+Small requests run concurrently, large ones one after the other. Both have a bound on what is in
+progress; beyond it, a request is refused at once with 503, which names the time to retry after.
+Without bounds, the server would work for minutes on requests whose clients have given up.
 """
 
 from __future__ import annotations
@@ -16,155 +17,163 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from workflows.serve.limits import Limits
-from workflows.serve.wire import Refused, fault
+from workflows.serve.wire import Refusal, fault
 
-#: Where a request keeps that it has a turn among the big ones.
+#: Key of the ASGI scope: True while the request has its turn among the large requests.
 HAS_TURN = "two_tower.has_turn"
-#: What nginx calls a request whose asker went away; nobody hears it, the figures count it.
-GONE = 499
-#: Seconds after which a thread that computes lets another one in; Python's own are 5 ms.
-_TURN = 0.001
+#: Status that nginx logs when the client has disconnected. It is not sent, only counted.
+CLIENT_CLOSED_REQUEST = 499
+#: Seconds after which Python switches between threads that compute; its default is 5 ms.
+_SWITCH_SECONDS = 0.001
 
 
-class Gone(Refused):
-    """The asker has hung up: there is nobody to answer."""
+class ClientDisconnected(Refusal):
+    """The client has closed the connection: no answer is computed."""
 
     def __init__(self) -> None:
-        super().__init__(GONE, fault("client", "gone", "somebody who waits"))
+        expected = "a client that waits for the answer"
+        super().__init__(CLIENT_CLOSED_REQUEST, fault("client", "a closed connection", expected))
 
 
-class Turns:
-    """Counts what is in progress, and refuses what is too much.
+class BackPressure:
+    """Counts the work in progress, and refuses requests beyond the limits.
 
     Args:
-        limits: what is too much.
+        limits: the bounds on all requests together.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._small = self._big = self._reading = self._sending = 0
-        self._one_at_a_time = asyncio.Lock()
+        self._small_requests = self._large_cost = self._unread = self._unsent = 0
+        self._one_large_request = asyncio.Lock()
 
-    def small(self) -> AbstractAsyncContextManager[None]:
-        """Answer a small question meanwhile.
+    def admit_small(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which one small request runs.
 
         Raises:
-            Refused: 503, when too many are in progress.
+            Refusal: 503, if too many small requests are in progress.
         """
-        return _Small(self)
+        return _SmallRequest(self)
 
     def begin_small(self) -> None:
-        """Count a small question.
+        """Count one more small request in progress.
 
         Raises:
-            Refused: 503, when too many are in progress.
+            Refusal: 503, if too many small requests are in progress.
         """
-        if self._small >= self._limits.questions:
-            raise self._busy(f"{self._small} questions in progress")
-        self._small += 1
+        if self._small_requests >= self._limits.small_requests:
+            raise self._overloaded(f"{self._small_requests} small requests in progress")
+        self._small_requests += 1
 
     def end_small(self) -> None:
-        """Count a small question no more."""
-        self._small -= 1
+        """Count one small request less."""
+        self._small_requests -= 1
 
-    def check_big(self, cost: int) -> None:
-        """Refuse a big question that would wait too long.
-
-        Raises:
-            Refused: 503, when too much waits.
-        """
-        if self._big and self._big + cost > self._limits.waiting:
-            raise self._busy(f"big questions in progress that cost {self._big} ranks")
-
-    @contextlib.asynccontextmanager
-    async def big(self, scope: Scope, receive: Receive, cost: int) -> AsyncIterator[None]:
-        """Wait for a turn among the big questions, and answer one meanwhile.
-
-        A request that has its turn already goes on: a large body got it before it was parsed.
+    def check_large(self, cost: int) -> None:
+        """Refuse a large request that would wait too long for its turn.
 
         Args:
-            scope, receive: the request, whose body has been read.
-            cost: in ranks.
+            cost: cost of the request, in list entries.
 
         Raises:
-            Refused: 503, when too much waits.
-            Gone: the asker has hung up before its turn came.
+            Refusal: 503, if large requests of too high a total cost are in progress.
+        """
+        if self._large_cost and self._large_cost + cost > self._limits.large_cost:
+            got = f"large requests in progress with a cost of {self._large_cost} list entries"
+            raise self._overloaded(got)
+
+    @contextlib.asynccontextmanager
+    async def admit_large(self, scope: Scope, receive: Receive, cost: int) -> AsyncIterator[None]:
+        """Wait for the request's turn among the large requests, and keep it within the context.
+
+        A request that has its turn already does not wait again: the guard waits for it before it
+        parses a large body.
+
+        Args:
+            scope, receive: the ASGI request; its body has been read.
+            cost: cost of the request, in list entries.
+
+        Raises:
+            Refusal: 503, if large requests of too high a total cost are in progress.
+            ClientDisconnected: the client disconnected before the request's turn came.
         """
         if scope.get(HAS_TURN):
             yield
             return
-        self.check_big(cost)
-        self._big += cost
+        self.check_large(cost)
+        self._large_cost += cost
         try:
-            async with self._one_at_a_time:
+            async with self._one_large_request:
                 if await Request(scope, receive).is_disconnected():
-                    raise Gone
+                    raise ClientDisconnected
                 scope[HAS_TURN] = True
                 try:
-                    with _quick_turns():
+                    with _short_switch_interval():
                         yield
                 finally:
                     scope[HAS_TURN] = False
         finally:
-            self._big -= cost
+            self._large_cost -= cost
 
-    def read(self, more: int) -> None:
-        """Count bytes of bodies that have come, or with a minus, that are parsed or thrown away.
+    def count_unread(self, n_bytes: int) -> None:
+        """Count bytes of a body that has not arrived completely; subtract them with a minus sign.
 
         Raises:
-            Refused: 503, when too many bodies are on their way.
+            Refusal: 503, if too many bytes of bodies are in transfer.
         """
-        if more > 0 and self._reading + more > self._limits.reading:
-            raise self._busy(f"{self._reading} bytes of bodies on their way")
-        self._reading += more
+        if n_bytes > 0 and self._unread + n_bytes > self._limits.unread:
+            raise self._overloaded(f"{self._unread} bytes of request bodies in transfer")
+        self._unread += n_bytes
 
     @contextlib.contextmanager
-    def sending(self, size: int) -> Iterator[None]:
-        """Send a long answer meanwhile.
+    def count_unsent(self, n_bytes: int) -> Iterator[None]:
+        """Count the bytes of a long answer while it is being sent within the context.
 
         Raises:
-            Refused: 503, when too much has not been taken by those who asked for it.
+            Refusal: 503, if clients have too many bytes of answers still to receive.
         """
-        if self._sending and self._sending + size > self._limits.sending:
-            raise self._busy(f"{self._sending} bytes of answers that are not taken yet")
-        self._sending += size
+        if self._unsent and self._unsent + n_bytes > self._limits.unsent:
+            raise self._overloaded(f"{self._unsent} bytes of answers in transfer")
+        self._unsent += n_bytes
         try:
             yield
         finally:
-            self._sending -= size
+            self._unsent -= n_bytes
 
-    def _busy(self, got: str) -> Refused:
-        return busy(got, self._limits.retry)
+    def _overloaded(self, got: str) -> Refusal:
+        return overloaded(got, self._limits.retry_seconds)
 
 
-class _Small:
-    """A small question; a class, because contextlib's generators take 8 microseconds more."""
+class _SmallRequest:
+    """Context of a small request. A generator of contextlib would take 8 microseconds more."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, back_pressure: BackPressure) -> None:
+        self._back_pressure = back_pressure
 
     async def __aenter__(self) -> None:
-        self._turns.begin_small()
+        self._back_pressure.begin_small()
 
     async def __aexit__(self, *_: object) -> None:
-        self._turns.end_small()
+        self._back_pressure.end_small()
 
 
 @contextlib.contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Let threads change more often: a small question changes threads twice while a big one runs.
+def _short_switch_interval() -> Iterator[None]:
+    """Switch between threads more often while a large request runs.
 
-    Only meanwhile, because it costs a seventh more of the processor.
+    A small request that runs beside it needs two switches. The short interval takes a seventh more
+    processor time, so it is not kept when no large request runs.
     """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
 
 
-def busy(got: str, retry: int) -> Refused:
-    """Return what a question hears that comes while the server has too much to do."""
-    expected = f"less; ask again in {retry} s"
-    return Refused(503, fault("server", got, expected), headers={"retry-after": str(retry)})
+def overloaded(got: str, retry_seconds: int) -> Refusal:
+    """Return the refusal, 503 with Retry-After, of a request that comes during an overload."""
+    expected = f"less work in progress; send the request again in {retry_seconds} s"
+    headers = {"retry-after": str(retry_seconds)}
+    return Refusal(503, fault("server", got, expected), headers=headers)

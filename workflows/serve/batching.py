@@ -1,7 +1,8 @@
-"""Questions that wait at the same time are answered in one go: a batch costs little more than one.
+"""Micro-batching: requests that wait at the same time are answered as one batch.
 
-Nobody is made to wait for others: whoever comes while a worker is free is answered at once, and
-while all are busy the next batch gathers. Who has hung up meanwhile is left out of it.
+A batch takes little more time than a single user. No request waits for others to come: if a worker
+is free, a request is answered at once; while all workers are busy, the next batches gather.
+Requests whose clients have disconnected meanwhile are left out of their batch.
 """
 
 from __future__ import annotations
@@ -15,139 +16,140 @@ from dataclasses import dataclass, field
 
 from anyio import to_thread
 
-from workflows.serve.back_pressure import Gone
+from workflows.serve.back_pressure import ClientDisconnected
 from workflows.serve.limits import LIMITS
 from workflows.serve.served import Served
-from workflows.serve.wire import Asker, UserList
+from workflows.serve.wire import UserList, UserQuery
 from workflows.stages.export import Wish
 
-#: Users of a batch; beyond that a batch is no cheaper.
-_MOST = 64
-#: Seconds of waiting after which it is worth a look whether the asker is still there.
-_LONG = 0.05
+#: Largest number of users in a batch; larger batches take no less time per user.
+_MAX_USERS = 64
+#: Seconds of waiting after which it is worth the time to check that the client is still connected.
+_LONG_WAIT = 0.05
 
 
-async def _stays() -> bool:
+async def _never() -> bool:
     return False
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
-    """What its users wait for together.
+class _Request:
+    """A request that waits for its lists.
 
     Attributes:
-        since: when it came.
-        gone: says whether its asker has hung up.
+        arrived: when it arrived, in seconds of the monotonic clock.
+        is_disconnected: returns whether its client has disconnected.
     """
 
-    since: float
-    gone: Callable[[], Awaitable[bool]]
+    arrived: float
+    is_disconnected: Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, eq=False)
-class _One:
-    """A user of a question, and the list that is awaited."""
+class _PendingUser:
+    """A user of a waiting request, and the future of their list."""
 
-    question: _Question
-    user: Asker
+    request: _Request
+    user: UserQuery
     answer: asyncio.Future[UserList]
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """Users of questions to one export with one wish."""
+class _Batch:
+    """Users, of one or several requests, who need lists of the same export and options."""
 
     served: Served
-    wish: Wish
-    ones: list[_One] = field(default_factory=list)
+    options: Wish
+    pending: list[_PendingUser] = field(default_factory=list)
 
 
-class Together:
-    """Answers users known by their ids.
+class MicroBatcher:
+    """Answers users known by their ids, in batches.
 
     Args:
-        workers: how many batches are answered at a time; one a core if not told.
+        workers: number of batches that are answered concurrently. Default: the number of cores.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._waiting: OrderedDict[tuple[int, Wish], _Waiting] = OrderedDict()
-        self._free = workers or os.cpu_count() or 1
+        self._waiting: OrderedDict[tuple[int, Wish], _Batch] = OrderedDict()
+        self._free_workers = workers or os.cpu_count() or 1
         self._workers: set[asyncio.Task[None]] = set()
 
     async def lists(
         self,
         served: Served,
-        users: Sequence[Asker],
-        wish: Wish,
-        gone: Callable[[], Awaitable[bool]] = _stays,
+        users: Sequence[UserQuery],
+        options: Wish,
+        is_disconnected: Callable[[], Awaitable[bool]] = _never,
     ) -> list[UserList]:
-        """Return a list for each user, in their order.
+        """Return a list for each user, in the order of the users.
 
         Args:
             served: the export that answers.
-            users: known by their ids.
-            wish: what their lists may hold.
-            gone: says whether nobody waits for the answer any more.
+            users: users known by their ids.
+            options: length and item filters of the lists.
+            is_disconnected: returns whether the client has disconnected.
 
         Raises:
-            DataError: a rule or an id that fits no item.
-            Gone: nobody waits any more.
+            DataError: a rule or an id does not fit any item.
+            ClientDisconnected: the client has disconnected.
         """
-        place = self._waiting.setdefault((id(served), wish), _Waiting(served, wish))
+        batch = self._waiting.setdefault((id(served), options), _Batch(served, options))
         loop = asyncio.get_running_loop()
-        question = _Question(time.monotonic(), gone)
+        request = _Request(time.monotonic(), is_disconnected)
         answers = [loop.create_future() for _ in users]
-        place.ones += (_One(question, u, a) for u, a in zip(users, answers, strict=True))
-        if self._free:
-            self._free -= 1
+        batch.pending += (
+            _PendingUser(request, user, answer) for user, answer in zip(users, answers, strict=True)
+        )
+        if self._free_workers:
+            self._free_workers -= 1
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
         return await asyncio.gather(*answers)
 
     async def _work(self) -> None:
-        """Answer batch after batch until nobody waits."""
+        """Answer one batch after the other until no user waits."""
         try:
             while self._waiting:
-                await self._answer(self._next())
+                await self._answer(self._pop_batch())
         finally:
-            self._free += 1
+            self._free_workers += 1
 
-    def _next(self) -> _Waiting:
-        """Take the users that have waited longest, but no more than make a batch."""
-        key, place = self._waiting.popitem(last=False)
-        most = max(1, min(_MOST, LIMITS.piece // place.wish.k))
-        batch = _Waiting(place.served, place.wish, place.ones[:most])
-        if len(place.ones) > most:
-            self._waiting[key] = _Waiting(place.served, place.wish, place.ones[most:])
-        return batch
+    def _pop_batch(self) -> _Batch:
+        """Take the users that have waited longest; leave those beyond the size of a batch."""
+        key, batch = self._waiting.popitem(last=False)
+        size = max(1, min(_MAX_USERS, LIMITS.piece // batch.options.k))
+        if len(batch.pending) > size:
+            self._waiting[key] = _Batch(batch.served, batch.options, batch.pending[size:])
+        return _Batch(batch.served, batch.options, batch.pending[:size])
 
-    async def _answer(self, batch: _Waiting) -> None:
-        await _drop_gone(batch.ones)
-        # who has gone away has cancelled the answer, or has heard that nobody waits
-        ones = [one for one in batch.ones if not one.answer.done()]
-        if not ones:
+    async def _answer(self, batch: _Batch) -> None:
+        await _drop_disconnected(batch.pending)
+        # a cancelled request, or one whose client has disconnected, has its answer already
+        pending = [one for one in batch.pending if not one.answer.done()]
+        if not pending:
             return
         try:
-            users = [one.user for one in ones]
-            lists = await to_thread.run_sync(batch.served.lists, users, batch.wish)
+            users = [one.user for one in pending]
+            lists = await to_thread.run_sync(batch.served.lists, users, batch.options)
         except Exception as error:
-            for one in ones:
+            for one in pending:
                 if not one.answer.done():
                     one.answer.set_exception(error)
             return
-        for one, answer in zip(ones, lists, strict=True):
+        for one, answer in zip(pending, lists, strict=True):
             if not one.answer.done():
                 one.answer.set_result(answer)
 
 
-async def _drop_gone(ones: Sequence[_One]) -> None:
-    """End the questions of those who have hung up while they waited."""
-    late = time.monotonic() - _LONG
-    if ones[0].question.since >= late:  # the first has waited longest
+async def _drop_disconnected(pending: Sequence[_PendingUser]) -> None:
+    """End the requests that have waited long and whose clients have disconnected."""
+    latest = time.monotonic() - _LONG_WAIT
+    if pending[0].request.arrived >= latest:  # the first has waited longest
         return
-    for question in {one.question for one in ones if one.question.since < late}:
-        if await question.gone():
-            for one in ones:
-                if one.question is question and not one.answer.done():
-                    one.answer.set_exception(Gone())
+    for request in {one.request for one in pending if one.request.arrived < latest}:
+        if await request.is_disconnected():
+            for one in pending:
+                if one.request is request and not one.answer.done():
+                    one.answer.set_exception(ClientDisconnected())

@@ -1,8 +1,9 @@
-"""Limits on the waiting time and the number of connections, which uvicorn does not have.
+"""Bounds on the number of connections and on waiting times, which uvicorn does not have.
 
-Who sends half a request, or takes half an answer, keeps a connection and a file descriptor. These
-are closed after a while, and when there are too many, the one goes that has waited longest for a
-question. A server is best put behind a proxy all the same: this one keeps itself alive, no more.
+A client that sends half a request, or reads half an answer, holds a connection and a file
+descriptor. Such connections are closed after a deadline; if there are too many connections, the one
+that has been idle longest is closed. These bounds keep the server available; they do not replace a
+proxy in front of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import resource
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -20,52 +21,55 @@ from workflows.serve.limits import Limits
 
 log = logging.getLogger(__name__)
 
-#: File descriptors that are left for files, the log and reloads.
-_SPARE = 150
-#: Seconds in which a complaint is written once.
-_QUIET = 10.0
-_LATE = (
+#: What a connection waits for: the head of a request, its body, the server, or that the client
+#: receives the answer.
+State = Literal["head", "body", "server", "receive"]
+#: File descriptors that are reserved for files, the log and reloads.
+_RESERVED_FILES = 150
+#: Seconds in which the same warning is logged only once.
+_REPEAT_SECONDS = 10.0
+_REQUEST_TIMEOUT = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
 )
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's connection, which makes room when there are too many, and outlives odd requests."""
+    """uvicorn's connection with a bound on their number; unreadable requests do not break it."""
 
-    #: How many there may be; set before the server starts.
-    most = 0
+    #: The bound on the number of connections. It is set before the server starts.
+    max_connections = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Take a connection; close the one that has waited longest when there are too many."""
+        """Accept a connection; if there are too many, close the one that has been idle longest."""
         super().connection_made(transport)
         self.idle_since = time.monotonic()
-        if len(self.connections) > self.most:
-            self._make_room()
+        if len(self.connections) > self.max_connections:
+            self._close_longest_idle()
 
-    def _make_room(self) -> None:
-        # who is closed leaves the set only when the loop comes round
-        there = [c for c in self.connections if not c.transport.is_closing()]
-        if len(there) > self.most:
-            idle = [c for c in there if c is not self and _waits_for(c) == "head"]
+    def _close_longest_idle(self) -> None:
+        # a closed connection leaves the set only in the next round of the event loop
+        still_open = [c for c in self.connections if not c.transport.is_closing()]
+        if len(still_open) > self.max_connections:
+            idle = [c for c in still_open if c is not self and _state(c) == "head"]
             oldest = min(idle, key=lambda c: c.idle_since, default=self)
             oldest.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Read; close a connection that h11 cannot go on with: it has answered by then."""
+        """Read data; close the connection if h11 fails, which has sent an error answer by then."""
         try:
             super().data_received(data)
         except Exception as error:
-            log.warning("a request was dropped that cannot be read: %s", error)
+            log.warning("an unreadable request was dropped: %s", error)
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Wait for the next question."""
+        """Begin to wait for the next request."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; whoever answers the part before it is not heard any more."""
+        """Answer 400 to what is not HTTP, and ignore the app's answer to the part before it."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -76,30 +80,30 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().send_400_response(msg)
 
 
-def _waits_for(connection: Any) -> str:
-    """Return what it waits for: a head, a body, the server, or that an answer is taken."""
+def _state(connection: Any) -> State:
+    """Return what a connection waits for."""
     cycle = connection.cycle
     if connection.transport.get_write_buffer_size():
-        return "taking"  # uvicorn may have written it all and be done
+        return "receive"  # even if uvicorn has written the whole answer into the buffer
     if cycle is None or cycle.response_complete:
         return "head"
     if cycle.response_started:
-        return "taking"
+        return "receive"
     return "body" if cycle.more_body else "server"
 
 
 @dataclass(frozen=True)
 class _Wait:
-    """What a connection waits for.
+    """A connection in one state.
 
     Attributes:
-        cycle: uvicorn's object of the question, another one for each.
-        what: a result of `_waits_for`.
-        since: when it was first seen to wait for that.
+        cycle: uvicorn's object for a request; each request has another one.
+        state: what the connection waits for.
+        since: when it was first seen in this state.
     """
 
     cycle: object
-    what: str
+    state: State
     since: float
 
 
@@ -107,94 +111,94 @@ class Deadlines:
     """Closes connections that have waited too long.
 
     Args:
-        limits: how long each wait may be.
+        limits: the time limit of each state.
     """
 
     def __init__(self, limits: Limits) -> None:
-        # a body has a deadline of its own in the guard, which answers; this one comes after it
-        self._seconds = {
-            "head": limits.head,
-            "body": limits.reading_seconds + 5,
-            "taking": limits.sending_seconds,
+        # the guard answers 408 for a late body; this deadline is a later, second one
+        self._seconds: dict[State, float] = {
+            "head": limits.head_seconds,
+            "body": limits.body_seconds + 5,
+            "receive": limits.answer_seconds,
             "server": float("inf"),
         }
         self._waits: dict[Any, _Wait] = {}
 
-    def look(self, connections: set[Any]) -> None:
-        """Close what is late. To be called every second or so."""
+    def enforce(self, connections: set[Any]) -> None:
+        """Close the connections that are late. Must be called about once a second."""
         now, waits = time.monotonic(), {}
         for connection in list(connections):
-            what, before = _waits_for(connection), self._waits.get(connection)
-            wait = _Wait(connection.cycle, what, now)
-            if before and (before.cycle, before.what) == (wait.cycle, what):
+            wait = _Wait(connection.cycle, _state(connection), now)
+            before = self._waits.get(connection)
+            if before and (before.cycle, before.state) == (wait.cycle, wait.state):
                 wait = before
             waits[connection] = wait
-            if now - wait.since > self._seconds[what]:
-                _close(connection, what)
+            if now - wait.since > self._seconds[wait.state]:
+                _close(connection, wait.state)
         self._waits = waits
 
 
-def _close(connection: Any, what: str) -> None:
-    if what == "head" and connection.cycle is None:
+def _close(connection: Any, state: State) -> None:
+    if state == "head" and connection.cycle is None:
         text = (
-            b'{"faults":[{"field":"header","got":"no whole request",'
-            b'"expected":"one within the deadline"}],"more":0}'
+            b'{"faults":[{"field":"header","got":"an incomplete request",'
+            b'"expected":"a whole request within the time limit"}],"more":0}'
         )
-        connection.transport.write(_LATE % (len(text), text))
+        connection.transport.write(_REQUEST_TIMEOUT % (len(text), text))
         connection.transport.close()
-    elif what == "head":
+    elif state == "head":
         connection.transport.close()
-    else:  # what is not taken would be waited for
+    else:  # close() would wait until the client has received the rest
         connection.transport.abort()
 
 
-def room(limits: Limits) -> int:
-    """Return how many connections there may be; ask the system for as many file descriptors."""
+def reserve_files(limits: Limits) -> int:
+    """Raise the limit on file descriptors as far as needed; return the bound on connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + _SPARE
+    needed = limits.connections + _RESERVED_FILES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        soft = needed
     if soft == resource.RLIM_INFINITY:
         return limits.connections
-    return max(1, min(limits.connections, soft - _SPARE))
+    return max(1, min(limits.connections, soft - _RESERVED_FILES))
 
 
-class Seldom(logging.Filter):
-    """Lets the same complaint into the log once in ten seconds, and says how many were left out."""
+class RepeatFilter(logging.Filter):
+    """Logs the same warning once in ten seconds, and then says how often it was left out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[object, float] = {}
+        self._logged: dict[object, float] = {}
         self._left_out: dict[object, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a record is written."""
+        """Return whether a record is written to the log."""
         if record.levelno < logging.WARNING:
             return True
-        now, what = time.monotonic(), record.msg
-        if now - self._told.get(what, -_QUIET) < _QUIET:
-            self._left_out[what] = self._left_out.get(what, 0) + 1
+        now, text = time.monotonic(), record.msg
+        if now - self._logged.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            self._left_out[text] = self._left_out.get(text, 0) + 1
             return False
-        if len(self._told) > 100:  # texts of errors may be many
-            self._told.clear()
-        self._told[what] = now
-        if more := self._left_out.pop(what, 0):
-            record.msg = f"{record.getMessage()} (and {more} times more before)"
+        if len(self._logged) > 100:  # error texts can be of any number
+            self._logged.clear()
+        self._logged[text] = now
+        if n_left_out := self._left_out.pop(text, 0):
+            record.msg = f"{record.getMessage()} (and {n_left_out} times more before)"
             record.args = ()
         return True
 
 
-def quiet_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Make asyncio's complaints one line each, the same ones seldom.
+def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Log errors of the event loop as one line each, without a traceback.
 
-    Where file descriptors run out, asyncio complains a hundred times a second, with tracebacks.
+    When no file descriptors are left, asyncio reports a hundred errors a second.
     """
 
-    def complain(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def log_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        log.warning(f"{context['message']}: {error or 'no more is known'}")
+        log.warning(f"{context['message']}: {error or 'asyncio gives no reason'}")
 
-    loop.set_exception_handler(complain)
+    loop.set_exception_handler(log_error)

@@ -1,4 +1,8 @@
-"""What is checked before a question is parsed: its host, the key, its kind, its size, its turn."""
+"""ASGI middleware that checks a request before its body is parsed.
+
+It checks the host, the API key, the content type and the size, and lets a large body wait for its
+turn.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +13,44 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from workflows.serve import faults, web
-from workflows.serve.back_pressure import Gone, Turns
+from workflows.serve import error_responses, pages
+from workflows.serve.back_pressure import BackPressure, ClientDisconnected
 from workflows.serve.limits import Limits
-from workflows.serve.wire import Refused, fault
+from workflows.serve.wire import Refusal, fault
 
-#: Paths that need no key: they tell nothing of users.
-OPEN = {*web.FILES, "/openapi.json", "/health", "/metrics"}
-#: How many times the bytes of the largest body are read and thrown away: who is still sending hears
-#: no answer.
-_PATIENCE = 16
-#: What a byte of a large body costs, in ranks: to parse, check and embed 1 MiB takes 0.2 seconds.
-_COST = 1 / 50
+#: Paths that need no key, because they do not give data of users.
+PUBLIC_PATHS = {*pages.FILES, "/openapi.json", "/health", "/metrics"}
+#: Bytes of an oversized body that are read before 413 is sent, as a multiple of the largest body.
+#: Clients ignore an answer while they are still sending.
+_DRAIN_FACTOR = 16
+#: Cost, in list entries, of a byte of a large body: to parse, check and embed 1 MiB takes 0.2 s.
+_COST_PER_BYTE = 1 / 50
 
 
 class Guard:
-    """Lets pass what may be read.
+    """Passes on the requests that may be parsed, and answers the others with an error.
 
     Args:
-        app: behind it.
-        key: the key that `Authorization: Bearer` must name; "" for none.
-        hosts: names that `Host` may say, in lower case and without a port; none of them for any.
-        turns: the turns of large bodies.
-        limits: the limits of a body.
+        app: the ASGI app that gets the requests that pass.
+        key: the key that `Authorization: Bearer` must name; "" if no key is needed.
+        hosts: allowed values of `Host`, in lower case and without a port; empty if all are.
+        back_pressure: counts the bodies in transfer, and gives large bodies their turns.
+        limits: the bounds on a body.
     """
 
     def __init__(
-        self, app: ASGIApp, key: str, hosts: Collection[str], turns: Turns, limits: Limits
+        self,
+        app: ASGIApp,
+        key: str,
+        hosts: Collection[str],
+        back_pressure: BackPressure,
+        limits: Limits,
     ) -> None:
         self.app, self.key, self.hosts = app, key.encode(), frozenset(hosts)
-        self.turns, self.limits = turns, limits
+        self.back_pressure, self.limits = back_pressure, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 400, 401, 408, 413, 415 or 503, or hand on."""
+        """Answer 400, 401, 408, 413, 415 or 503, or pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -49,124 +58,128 @@ class Guard:
             headers = Headers(scope=scope)
             if self.hosts:
                 self._check_host(headers)
-            if scope["path"] not in OPEN:
+            if scope["path"] not in PUBLIC_PATHS:
                 self._check_key(headers)
             if scope["method"] == "POST":
-                _check_kind(headers)
-                await self._with_body(scope, receive, send)
+                _check_content_type(headers)
+                await self._pass_with_body(scope, receive, send)
                 return
-        except Refused as refused:
-            await faults.response(refused)(scope, receive, send)
+        except Refusal as refusal:
+            await error_responses.response(refusal)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body; a large one is parsed only when its turn has come."""
-        told = _length(Headers(scope=scope))
-        if self.limits.large_body < told <= self.limits.body:
-            self.turns.check_big(int(told * _COST))  # the server throws away what is not read
+    async def _pass_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body and pass it on; a large body waits for its turn before it is parsed."""
+        declared = _content_length(Headers(scope=scope))
+        if self.limits.large_body < declared <= self.limits.body:
+            # refuse before the body is read; the server discards the unread rest
+            self.back_pressure.check_large(int(declared * _COST_PER_BYTE))
         body = await self._read(receive)
-        again = _again(body, receive)
+        replay = _replay(body, receive)
         if len(body) <= self.limits.large_body:
-            await self.app(scope, again, send)
+            await self.app(scope, replay, send)
             return
-        async with self.turns.big(scope, receive, int(len(body) * _COST)):
-            self._check_values(body)
-            await self.app(scope, again, send)
+        cost = int(len(body) * _COST_PER_BYTE)
+        async with self.back_pressure.admit_large(scope, receive, cost):
+            self._check_number_of_values(body)
+            await self.app(scope, replay, send)
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuse another name: a page elsewhere may have pointed it at this machine.
+        """Refuse an unknown host name: a foreign web page may have pointed it at this machine.
 
-        Browsers always send one; what sends none is no browser.
+        Browsers always send `Host`; a client that does not send it is not a browser.
         """
-        told = headers.get("host")
-        if told is not None and host_of(told) not in self.hosts:
+        declared = headers.get("host")
+        if declared is not None and host_name(declared) not in self.hosts:
             names = ", ".join(sorted(self.hosts))
             expected = f"one of {names}; or start the server with --allow-host"
-            raise Refused(400, fault("header.host", told, expected))
+            raise Refusal(400, fault("header.host", declared, expected))
 
     def _check_key(self, headers: Headers) -> None:
-        told = headers.get("authorization", "")
-        kind, _, key = told.partition(" ")
-        same = hmac.compare_digest(key.strip(" \t").encode("latin-1"), self.key)
-        if self.key and not (kind.lower() == "bearer" and same):
-            said = "another" if told else "none"
-            raise Refused(401, fault("header.authorization", said, "Bearer and the server's key"))
+        declared = headers.get("authorization", "")
+        scheme, _, key = declared.partition(" ")
+        is_same = hmac.compare_digest(key.strip(" \t").encode("latin-1"), self.key)
+        if self.key and not (scheme.lower() == "bearer" and is_same):
+            got = "another value" if declared else "no such header"
+            expected = "'Bearer' and the key of the server"
+            raise Refusal(401, fault("header.authorization", got, expected))
 
     async def _read(self, receive: Receive) -> bytes:
-        """Read a body, but not more than is allowed, and not for longer.
+        """Read a body within the bounds on its size and time.
 
         Raises:
-            Refused: 408, 413, or 503 where too many bodies are on their way.
-            Gone: the asker has hung up before the body had come.
+            Refusal: 408, 413, or 503 if too many bytes of bodies are in transfer.
+            ClientDisconnected: the client disconnected before the body had arrived.
         """
         body = bytearray()
         try:
-            with anyio.fail_after(self.limits.reading_seconds):
-                read = await self._read_into(body, receive)
+            with anyio.fail_after(self.limits.body_seconds):
+                n_read = await self._read_into(body, receive)
         except TimeoutError:
-            expected = f"the whole body within {self.limits.reading_seconds:g} s"
+            expected = f"the whole body within {self.limits.body_seconds:g} s"
             late = fault("body", f"{len(body)} bytes", expected)
-            raise Refused(408, late, headers={"connection": "close"}) from None
+            raise Refusal(408, late, headers={"connection": "close"}) from None
         finally:
-            self.turns.read(-len(body))
-        if read > self.limits.body:
-            raise self._too_large(f"{read} bytes or more", f"{self.limits.body} at most")
+            self.back_pressure.count_unread(-len(body))
+        if n_read > self.limits.body:
+            raise self._too_large(f"{n_read} bytes or more", f"at most {self.limits.body} bytes")
         return bytes(body)
 
     async def _read_into(self, body: bytearray, receive: Receive) -> int:
-        read, more, largest = 0, True, self.limits.body
-        while more and read < _PATIENCE * largest:
+        """Read a body, keep as much as is allowed, and return how many bytes were read."""
+        n_read, more, largest = 0, True, self.limits.body
+        while more and n_read < _DRAIN_FACTOR * largest:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise ClientDisconnected
             piece = message.get("body", b"")
             more = message.get("more_body", False)
-            read += len(piece)
-            if read <= largest:
-                self.turns.read(len(piece))
+            n_read += len(piece)
+            if n_read <= largest:
+                self.back_pressure.count_unread(len(piece))
                 body += piece
-        return read
+        return n_read
 
-    def _check_values(self, body: bytes) -> None:
-        """Refuse a body of too many values; the commas and brackets of texts count, too."""
+    def _check_number_of_values(self, body: bytes) -> None:
+        """Refuse a body with too many JSON values; commas and brackets within texts count, too."""
         values = sum(map(body.count, (b",", b"[", b"{")))
         if values > self.limits.values:
             raise self._too_large(
                 f"{values} values, counted by commas and brackets",
-                f"{self.limits.values} at most; ask in several questions",
+                f"at most {self.limits.values} values; send several smaller requests",
             )
 
-    def _too_large(self, got: str, expected: str) -> Refused:
-        return Refused(413, fault("body", got, expected))
+    def _too_large(self, got: str, expected: str) -> Refusal:
+        return Refusal(413, fault("body", got, expected))
 
 
-def host_of(told: str) -> str:
-    """Return the name of a `Host` header: lower case, without the port or the last dot."""
-    name, colon, port = told.strip().lower().rpartition(":")
-    whole = name if colon and port.isdigit() else told.strip().lower()
-    return whole.removesuffix(".")
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header: lower case, without the port and the last dot."""
+    host = host.strip().lower()
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).removesuffix(".")
 
 
-def _length(headers: Headers) -> int:
-    """Return how long a body says it is; 0 if it does not."""
-    told = headers.get("content-length", "")
-    return int(told) if told.isdecimal() and len(told) < 20 else 0
+def _content_length(headers: Headers) -> int:
+    """Return the declared length of a body; 0 if it is not declared."""
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 20 else 0
 
 
-def _check_kind(headers: Headers) -> None:
-    kind = headers.get("content-type", "")
-    is_json = kind.partition(";")[0].strip().lower() == "application/json"
+def _check_content_type(headers: Headers) -> None:
+    content_type = headers.get("content-type", "")
+    is_json = content_type.partition(";")[0].strip().lower() == "application/json"
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     if has_body and not is_json:
-        raise Refused(415, fault("header.content-type", kind, "application/json"))
+        raise Refusal(415, fault("header.content-type", content_type, "application/json"))
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read; then it waits for the asker to hang up."""
-    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return an ASGI `receive` that gives a body that was read, and then later messages."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
-        return whole.pop() if whole else await receive()
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return again
+    return replay

@@ -1,9 +1,9 @@
-"""How much a question may ask of the server, and all questions together: every bound.
+"""All bounds of the server: on one request, on all requests together, and on waiting times.
 
-A bound of one field does not bound a product: a thousand users are allowed, and lists of a thousand
-items are, but a thousand lists of a thousand items take ten seconds. So products are bounded, too.
-A question that is too big in itself is refused with 413 (or 422, where a field says so). A question
-that comes while the server has too much to do is refused with 503 and Retry-After.
+Bounds on single fields are not enough: 1,000 users are allowed, and lists of 1,000 items are
+allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore products of fields have bounds,
+too. A request that is too large is refused with 413 (or 422, if one field is at fault). A request
+that comes while the server is overloaded is refused with 503 and Retry-After.
 """
 
 from __future__ import annotations
@@ -13,48 +13,53 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds. The processor times beside them were measured on one core of 2023.
+    """The bounds of a server. The processor times were measured on one core of 2023.
 
-    One question:
+    Costs of requests are counted in list entries: an entry is one item of one list, and takes about
+    10 microseconds and 100 bytes of the answer.
 
-    Attributes:
-        k: items of a list; who shows more than a thousand has another question.
-        batch: users, rows or denied ids; more cost as much in several questions.
-        rules: `column=value` of `only`; each looks at the whole catalogue.
-        body: bytes of a body.
-        values: values of a body, counted by its commas and brackets before it is parsed; to parse
-            and check so many takes 30 ms, in which nobody else is heard.
-        ranks: users x k; a rank takes 10 microseconds and 100 bytes of the answer.
-        scores: users x items of the catalogue; so many take a second.
-        numbers: rows x dimensions that `/embed` answers; a number takes 20 bytes of the answer.
-        answer: bytes of an answer; long labels make it longer than `ranks` says.
-
-    All questions together:
+    Bounds on one request:
 
     Attributes:
-        piece: ranks that are made in one go; between pieces the server looks whether the asker is
-            still there, and other questions get their turn.
-        small: the cost, in ranks, up to which questions are answered side by side. Bigger ones are
-            answered one after the other, so that small ones need not wait for them.
-        questions: small questions in progress; the last of them waits about half a second.
-        waiting: the cost, in ranks, of big questions in progress: five of the biggest.
-        large_body: bytes from which a body takes a turn among the big ones before it is parsed.
-        reading: bytes of bodies that have not come whole yet.
-        sending: bytes of long answers that their askers have not taken yet.
-        connections: open ones; the one that has waited longest for a question is closed for a new
-            one. Each takes a file descriptor, and Linux gives a process 1,024 unless told.
-        backlog: connections that the kernel holds until the server takes them; beyond it they are
-            dropped, and come again a second later.
-        accepted: connections that the server takes in one go, before it can close any.
+        k: length of a list.
+        batch: number of users, rows or denied ids. A larger batch would save no time.
+        rules: number of `column=value` rules in `only`; each rule reads the whole catalogue.
+        body: size of a body, bytes.
+        values: number of JSON values in a body, counted by its commas and brackets before it is
+            parsed. To parse and check that many takes 30 ms, during which all other requests wait.
+        entries: users x k.
+        scores: users x items of the catalogue; to compute that many takes a second.
+        numbers: rows x dimensions in an answer of `/embed`; a number takes 20 bytes.
+        answer: size of an answer, bytes. Long labels can reach it before `entries` is reached.
 
-    Seconds:
+    Bounds on all requests together:
 
     Attributes:
-        head: for the head of a request to come.
-        reading_seconds: for its body to come.
-        sending_seconds: for its answer to be taken.
-        retry: the seconds that a refused asker is told to wait.
-        grace: the seconds that running questions get to end once the server is told to stop.
+        piece: number of list entries that are computed at a time. Between two pieces the server
+            checks that the client is still connected, and lets other requests run.
+        small: cost, in list entries, up to which requests run concurrently. Larger requests run one
+            after the other, so that small requests need not wait for them.
+        small_requests: number of small requests in progress; the last waits half a second.
+        large_cost: total cost, in list entries, of the large requests in progress: five of the
+            largest.
+        large_body: size, in bytes, from which a body is parsed only when it is that request's turn
+            among the large ones.
+        unread: bytes of request bodies that have not arrived completely.
+        unsent: bytes of long answers that clients have not received yet.
+        connections: number of open connections. For a new one, the one that has been idle longest
+            is closed. Each takes a file descriptor; Linux gives a process 1,024 by default.
+        backlog: number of connections that the kernel queues until the server accepts them. Beyond
+            it, connection attempts are dropped, and clients repeat them a second later.
+        accepted: number of connections that the server accepts at a time, before it can close any.
+
+    Times, in seconds:
+
+    Attributes:
+        head_seconds: until the head of a request has arrived.
+        body_seconds: until the body of a request has arrived.
+        answer_seconds: until the client has received an answer.
+        retry_seconds: value of Retry-After.
+        grace_seconds: how long running requests may take after the server was told to stop.
     """
 
     k: int = 1000
@@ -62,27 +67,27 @@ class Limits:
     rules: int = 20
     body: int = 1 << 20
     values: int = 1 << 17
-    ranks: int = 50_000
+    entries: int = 50_000
     scores: int = 500_000_000
     numbers: int = 500_000
     answer: int = 16 << 20
 
     piece: int = 2_000
     small: int = 500
-    questions: int = 256
-    waiting: int = 250_000
+    small_requests: int = 256
+    large_cost: int = 250_000
     large_body: int = 8 << 10
-    reading: int = 64 << 20
-    sending: int = 64 << 20
+    unread: int = 64 << 20
+    unsent: int = 64 << 20
     connections: int = 800
     backlog: int = 1024
     accepted: int = 32
 
-    head: float = 10.0
-    reading_seconds: float = 20.0
-    sending_seconds: float = 60.0
-    retry: int = 1
-    grace: float = 30.0
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    answer_seconds: float = 60.0
+    retry_seconds: int = 1
+    grace_seconds: float = 30.0
 
 
 LIMITS = Limits()

@@ -1,4 +1,4 @@
-"""The address on which the server listens, and the host names that it answers to."""
+"""The address that the server listens on, and the host names that requests may give."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from workflows.ground.errors import AddressError
 
 log = logging.getLogger(__name__)
 
-#: Where the key is told; an argument would be seen by everybody on the machine.
+#: Environment variable of the API key. As an argument, all users of the machine could see it.
 KEY = "TWO_TOWER_API_KEY"
 _WHAT_TO_DO = {
-    errno.EADDRINUSE: "Another process listens there. Stop it, or take another --port.",
-    errno.EACCES: "Ports below 1024 are for the administrator. Take another --port.",
-    errno.EADDRNOTAVAIL: "This machine has no such address. Give --host one that it has.",
+    errno.EADDRINUSE: "Another process listens there. Stop it, or choose another --port.",
+    errno.EACCES: "Ports below 1024 are for the administrator. Choose another --port.",
+    errno.EADDRNOTAVAIL: "This machine has no such address. Give --host one of its addresses.",
 }
 
 
 @contextlib.contextmanager
-def explained(host: str, port: int) -> Iterator[None]:
-    """Say in a paragraph why an address cannot be listened on.
+def explain_address_errors(host: str, port: int) -> Iterator[None]:
+    """Turn an error of the operating system into one paragraph.
 
     Raises:
-        AddressError: it cannot.
+        AddressError: the server cannot listen on the address.
     """
     try:
         yield
     except OSError as error:
-        what = _WHAT_TO_DO.get(error.errno or 0, "Look at --host and --port.")
+        what_to_do = _WHAT_TO_DO.get(error.errno or 0, "Check --host and --port.")
         raise AddressError(
-            f"The server cannot listen on {shown(host)}:{port}: {error.strerror or error}. {what}"
+            f"The server cannot listen on {host_in_url(host)}:{port}: {error.strerror or error}. "
+            f"{what_to_do}"
         ) from None
 
 
-def bound(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for each address of a host, bound, but not listening yet.
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of a host. The sockets are bound, but do not listen yet.
 
     Args:
-        host: name or address; "" for all of this machine's.
-        port: 0 for any that is free.
+        host: name or address; "" for all addresses of this machine.
+        port: port; 0 for any free port.
 
     Raises:
-        AddressError: an address cannot be had.
+        AddressError: the server cannot listen on the address.
     """
-    with contextlib.ExitStack() as undo, explained(host, port):
+    with contextlib.ExitStack() as undo, explain_address_errors(host, port):
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         sockets = []
-        # with port 0 each address would get another port
+        # with port 0, only the first: each address would get another port
         for family, kind, protocol, _, address in dict.fromkeys(found[: None if port else 1]):
             one = undo.enter_context(socket.socket(family, kind, protocol))
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,48 +66,48 @@ def bound(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def is_local(host: str) -> bool:
-    """Say whether a host hears this machine alone."""
+def is_loopback(host: str) -> bool:
+    """Return whether only processes of this machine can reach a host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def warn_if_open(host: str, key: str) -> None:
-    """Warn of a server that other machines can reach and that asks for no key.
+def warn_if_exposed(host: str, key: str) -> None:
+    """Warn if other machines can reach the server and it does not require a key.
 
     Args:
-        host: the host that it listens on.
-        key: the key that askers must name; "" for none.
+        host: the host that the server listens on.
+        key: the key that requests must name; "" if no key is needed.
     """
-    if not key and not is_local(host):
+    if not key and not is_loopback(host):
         log.warning(
-            "Other machines can reach a server on %s, and %s is not set: whoever reaches it may "
-            "read what every user did. Set the key, or listen on 127.0.0.1.",
-            shown(host) or "all addresses",
+            "Other machines can reach a server on %s, and %s is not set: anyone who reaches it can "
+            "read the histories of all users. Set the key, or listen on 127.0.0.1.",
+            host_in_url(host) or "all addresses",
             KEY,
         )
 
 
-def names_of(host: str, more: Sequence[str]) -> frozenset[str]:
-    """Return the names that requests may say in `Host`; none of them for any.
+def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str]:
+    """Return the names that requests may give in `Host`; empty if all names are allowed.
 
-    A page on the internet can point a name of its own at 127.0.0.1 and let a browser read what is
-    served there (DNS rebinding); the name in `Host` gives it away.
+    A foreign web page can point its own name at 127.0.0.1, so that a browser reads what is served
+    there (DNS rebinding). The name in `Host` reveals such requests.
 
     Args:
         host: the host that the server listens on.
-        more: names that it has besides; "*" for any.
+        more: further names of the server; "*" allows all names.
     """
     if "*" in more:
         return frozenset()
-    told = {name.strip().lower() for name in more if name.strip()}
-    if is_local(host):
-        told |= {"localhost", "127.0.0.1", "[::1]", shown(host).lower()}
-    return frozenset(told)
+    names = {name.strip().lower() for name in more if name.strip()}
+    if is_loopback(host):
+        names |= {"localhost", "127.0.0.1", "[::1]", host_in_url(host).lower()}
+    return frozenset(names)
 
 
-def shown(host: str) -> str:
-    """Return a host as it stands in an address."""
+def host_in_url(host: str) -> str:
+    """Return a host as it is written in a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,6 +1,6 @@
-"""What the server tells of itself: figures for Prometheus, and a line of JSON for each request.
+"""Metrics for Prometheus, and an access log with one line of JSON for each request.
 
-Neither holds ids: routes are named by their pattern.
+Neither contains ids of users or items: a route is named by its pattern.
 """
 
 from __future__ import annotations
@@ -14,105 +14,123 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from workflows.serve.current import Current
+from workflows.serve.current_export import CurrentExport
 
 log = logging.getLogger(__name__)
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Figures:
-    """Counters of one server.
+class Metrics:
+    """The metrics of one server.
 
     Args:
         current: the export that answers.
     """
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: CurrentExport) -> None:
         self.registry = CollectorRegistry()
         names = ["method", "route"]
         self.requests = Counter(
-            "two_tower_requests", "Requests.", [*names, "status"], registry=self.registry
+            "two_tower_requests",
+            "Number of requests.",
+            [*names, "status"],
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "two_tower_request_seconds",
-            "From the first byte read to the last sent.",
+            "Time from the first byte of a request to the last byte of its answer.",
             names,
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.running = Gauge("two_tower_requests_running", "Right now.", registry=self.registry)
-        self.lists = Counter(
-            "two_tower_lists", "Lists, by who answered.", ["answered_by"], registry=self.registry
+        self.running = Gauge(
+            "two_tower_requests_running", "Requests in progress.", registry=self.registry
         )
-        self.registry.register(_Loaded(current))
+        self.lists = Counter(
+            "two_tower_lists",
+            "Number of lists, by the model that made them.",
+            ["answered_by"],
+            registry=self.registry,
+        )
+        self.registry.register(_ExportCollector(current))
 
-    def count(self, answered_by: Mapping[str, int]) -> None:
-        """Count who answered how many lists."""
-        for name, lists in answered_by.items():
-            self.lists.labels(name).inc(lists)
+    def count_lists(self, answered_by: Mapping[str, int]) -> None:
+        """Count lists.
+
+        Args:
+            answered_by: name of a model, and the number of lists that it made.
+        """
+        for name, n_lists in answered_by.items():
+            self.lists.labels(name).inc(n_lists)
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
-class _Loaded:
-    """What is loaded, asked when it is told."""
+class _ExportCollector:
+    """Metrics of the export that answers, computed when Prometheus reads them."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: CurrentExport) -> None:
         self.current = current
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the figures of the export that answers."""
-        health = self.current.now.health
-        reloads = CounterMetricFamily("two_tower_reloads", "By how they ended.", labels=["result"])
+        """Yield the metrics."""
+        health = self.current.served.health
+        reloads = CounterMetricFamily(
+            "two_tower_reloads", "Number of reloads, by their result.", labels=["result"]
+        )
         reloads.add_metric(["done"], self.current.reloads)
         reloads.add_metric(["refused"], self.current.refusals)
         yield reloads
-        yield GaugeMetricFamily("two_tower_users", "Users with a row.", value=health.users)
-        yield GaugeMetricFamily("two_tower_items", "Items of the catalogue.", value=health.items)
-        which = ("recipe", "recipe_hash", "export", "exported", "as_of")
-        info = GaugeMetricFamily("two_tower_export_info", "Which export answers.", labels=which)
-        info.add_metric([str(getattr(health, name)) for name in which], 1)
+        yield GaugeMetricFamily(
+            "two_tower_users", "Number of users with an embedding.", value=health.users
+        )
+        yield GaugeMetricFamily(
+            "two_tower_items", "Number of items in the catalogue.", value=health.items
+        )
+        labels = ("recipe", "recipe_hash", "export", "exported", "as_of")
+        info = GaugeMetricFamily("two_tower_export_info", "The export that answers.", labels=labels)
+        info.add_metric([str(getattr(health, name)) for name in labels], 1)
         yield info
 
 
 class Observer:
-    """Counts, times and logs every request.
+    """ASGI middleware that counts, times and logs every request.
 
     Args:
-        app: behind it.
-        figures: to count with.
+        app: the ASGI app that answers.
+        metrics: the metrics that are updated.
     """
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
-        self.app, self.figures = app, figures
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and watch."""
+        """Pass a request on, and record its status and time."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
         status = 500
 
-        async def watched(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            with self.figures.running.track_inprogress():
-                await self.app(scope, receive, watched)
+            with self.metrics.running.track_inprogress():
+                await self.app(scope, receive, send_and_note_status)
         finally:
-            self._tell(scope, status, time.perf_counter() - start)
+            self._record(scope, status, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = _labels(scope)
-        self.figures.requests.labels(method, route, str(status)).inc()
-        self.figures.seconds.labels(method, route).observe(seconds)
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.seconds.labels(method, route).observe(seconds)
         if log.isEnabledFor(logging.INFO):
             line = {
                 "time": round(time.time(), 3),
@@ -126,9 +144,10 @@ class Observer:
 
 
 def _labels(scope: Scope) -> tuple[str, str]:
-    """Return route and method from a closed set: anybody can invent paths and methods.
+    """Return route and method, each from a closed set.
 
-    Each pair of labels is a dozen lines of the figures for as long as the server lives.
+    Clients can invent any number of paths and methods, and each pair of labels adds a dozen lines
+    to the metrics for as long as the server runs.
     """
     route = scope.get("route")
     method = scope["method"] if scope["method"] in (getattr(route, "methods", None) or ()) else ""

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from workflows.serve.wire import MANY, Fault, Features, Refused, Value, fault, place
+from workflows.serve.wire import MAX_FAULTS_COUNTED, Fault, Features, Refusal, Value, fault, place
 from workflows.stages.embedding import RawTower
 
 #: The largest number that a tower takes: they are float32.
@@ -25,11 +25,11 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
         inside: where a row's values stand in it.
 
     Raises:
-        Refused: for a name or a value that the tower does not take.
+        Refusal: for a name or a value that the tower does not take.
     """
-    faults = list(islice(_faults(rows, tower, side, inside), MANY))
+    faults = list(islice(_faults(rows, tower, side, inside), MAX_FAULTS_COUNTED))
     if faults:
-        raise Refused(422, *faults)
+        raise Refusal(422, *faults)
     told = [name for name in tower.inputs if any(name in row for row in rows)]
     columns = {name: pa.array([row.get(name) for row in rows], tower.inputs[name]) for name in told}
     # without a column a table has no length

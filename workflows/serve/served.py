@@ -16,14 +16,14 @@ from workflows.ground.errors import ArtifactError, DataError, StaleInput
 from workflows.recipe import Recipe
 from workflows.serve.raw_values import table_of
 from workflows.serve.wire import (
-    Asker,
     Fault,
     Features,
     Health,
-    Ranked,
-    Refused,
-    Shown,
+    LabelledItem,
+    RankedItem,
+    Refusal,
     UserList,
+    UserQuery,
     fault,
 )
 from workflows.stages.embedding import RawTower
@@ -67,16 +67,16 @@ class Served:
         export.lookup.prepare()
         export.catalogue.lookup.prepare()
         # reads all that answers need
-        served.lists([Asker(id="nobody")], Wish())
+        served.lists([UserQuery(id="nobody")], Wish())
         export.similar(str(export.item_ids[0]), Wish())
         served._check()
         return served
 
-    def told_of(self, users: Sequence[Asker]) -> pa.Table | None:
+    def told_of(self, users: Sequence[UserQuery]) -> pa.Table | None:
         """Return the raw values that users are told by, a row a user; None if there are none.
 
         Raises:
-            Refused: for raw values that the query tower does not take.
+            Refusal: for raw values that the query tower does not take.
         """
         if not any(user.features for user in users):
             return None
@@ -84,7 +84,7 @@ class Served:
         return as_trained(told, self.export.recipe, self.export.known)
 
     def lists(
-        self, users: Sequence[Asker], wish: Wish, told: pa.Table | None = None
+        self, users: Sequence[UserQuery], wish: Wish, told: pa.Table | None = None
     ) -> list[UserList]:
         """Return a list for each user, in their order.
 
@@ -94,7 +94,7 @@ class Served:
             told: what `told_of` returns for these users, if they are told by raw values.
 
         Raises:
-            Refused: for raw values that make no numbers.
+            Refusal: for raw values that make no numbers.
             DataError: a rule or an id that fits no item.
         """
         ids = np.array([user.id or "" for user in users], object)
@@ -103,7 +103,7 @@ class Served:
         except BrokenModel:
             if told is None:
                 raise
-            raise Refused(422, fault("body.users", "raw values", _EMBEDDABLE)) from None
+            raise Refusal(422, fault("body.users", "raw values", _EMBEDDABLE)) from None
         items, scores = answers.top
         there = items != NO_ITEM
         shown, values = self._shown(items[there]), scores[there].tolist()
@@ -111,14 +111,14 @@ class Served:
         for user, by, length in zip(users, answers.by.tolist(), there.sum(1).tolist(), strict=True):
             places = range(start, start + length)
             ranked = [
-                Ranked.model_construct(**shown[n], rank=n - start + 1, score=values[n])
+                RankedItem.model_construct(**shown[n], rank=n - start + 1, score=values[n])
                 for n in places
             ]
             lists.append(UserList.model_construct(user=user.id, answered_by=by, items=ranked))
             start += length
         return lists
 
-    def similar(self, item: str, wish: Wish) -> list[Ranked]:
+    def similar(self, item: str, wish: Wish) -> list[RankedItem]:
         """Return the items most like one.
 
         Raises:
@@ -127,19 +127,19 @@ class Served:
         rows = self.export.similar(item, wish)
         key = self.export.recipe.item_id
         return [
-            Ranked.model_construct(
+            RankedItem.model_construct(
                 item=row.pop(key), rank=row.pop("rank"), score=row.pop("score"), labels=row
             )
             for row in rows
         ]
 
-    def history(self, user: str, k: int) -> list[Shown] | None:
+    def history(self, user: str, k: int) -> list[LabelledItem] | None:
         """Return the last k things a user did before the cut; None for somebody of no table."""
         if self.export.rows_of_users(np.array([user], object))[0] < 0:
             return None
         key = self.export.recipe.item_id
         rows = self.export.history(user, k).to_pylist()
-        return [Shown.model_construct(item=row.pop(key), labels=row) for row in rows]
+        return [LabelledItem.model_construct(item=row.pop(key), labels=row) for row in rows]
 
     def knows_item(self, item: str) -> bool:
         """Say whether there is an item of this id."""
@@ -149,7 +149,7 @@ class Served:
         """Return the embeddings of users or items from their raw values.
 
         Raises:
-            Refused: for raw values that the tower does not take.
+            Refusal: for raw values that the tower does not take.
         """
         if not rows:
             return []
@@ -158,7 +158,7 @@ class Served:
         vectors = tower.embed(self.export.latest(told) if side == "users" else told)
         broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if broken:
-            raise Refused(422, *(fault(f"body.{side}[{n}]", rows[n], _EMBEDDABLE) for n in broken))
+            raise Refusal(422, *(fault(f"body.{side}[{n}]", rows[n], _EMBEDDABLE) for n in broken))
         return list(vectors.tolist())
 
     @property

@@ -1,4 +1,4 @@
-"""What goes over the wire: questions, checked field by field, answers, and what was wrong."""
+"""Bodies of requests and answers: their fields, the checks on them, and the reports of faults."""
 
 from __future__ import annotations
 
@@ -16,227 +16,251 @@ from pydantic_core import PydanticCustomError
 from workflows.serve.limits import LIMITS
 from workflows.stages.export import Wish
 
-#: Faults of a question that are told, and that are looked for: each takes 16 microseconds, and a
-#: body has room for 100,000.
-MAX_FAULTS, MANY = 20, 1000
-_LONGEST_NAME = 80
-#: Fields up to which nobody counts the unknown ones.
-_FEW = 8
+#: Numbers of faults of one request that are described, and that are counted at most: a fault takes
+#: 16 microseconds, and a body has room for 100,000.
+MAX_FAULTS, MAX_FAULTS_COUNTED = 20, 1000
+_MAX_NAME = 80
+#: Objects with at most this many fields may all be unknown fields without a check.
+_FEW_FIELDS = 8
 
-#: How many faults have been found in the question that is being checked.
-_found: contextvars.ContextVar[int] = contextvars.ContextVar("found", default=0)
+#: Number of faults that have been found in the request that is being checked.
+_n_found: contextvars.ContextVar[int] = contextvars.ContextVar("n_found", default=0)
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxlevel = 3
 
 
-def _value(value: object) -> object:
-    """Let pass what a raw tower takes: text, a number, lists of either, or null for a gap."""
-    if value is None or _is_text(value) or _is_float(value):
+def _check_value(value: object) -> object:
+    """Accept what a raw tower accepts: text, a number, a list of either, or null if missing."""
+    if value is None or _is_text(value) or _is_number(value):
         return value
     if isinstance(value, list) and all(map(_is_text, value)):
         return value
-    if isinstance(value, list) and all(map(_is_float, value)):
+    if isinstance(value, list) and all(map(_is_number, value)):
         return value
-    if _found.get() >= MANY:  # the question is refused anyway
+    if _n_found.get() >= MAX_FAULTS_COUNTED:  # the request is refused for the faults before
         return None
-    _found.set(_found.get() + 1)
-    raise PydanticCustomError("raw_value", "text, a finite number, a list of texts or null")
+    _n_found.set(_n_found.get() + 1)
+    raise PydanticCustomError("raw_value", "text, a finite number, a list of either, or null")
 
 
 def _is_text(value: object) -> bool:
-    """Say whether a value is text that has bytes: half of a surrogate pair has none."""
+    """Return whether a value is text that UTF-8 can encode: half a surrogate pair is not."""
     return isinstance(value, str) and (
         value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
     )
 
 
-def _is_float(value: object) -> bool:
+def _is_number(value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(float(value))
-    except OverflowError:  # an int beyond 1e308
+    except OverflowError:  # an int above 1e308
         return False
 
 
 Id = Annotated[str, Field(min_length=1, max_length=1000)]
-Value = Annotated[str | float | list[str] | list[float] | None, BeforeValidator(_value)]
+Value = Annotated[str | float | list[str] | list[float] | None, BeforeValidator(_check_value)]
 Features = Annotated[dict[str, Value], Field(max_length=LIMITS.batch)]
 
 
-class _Question(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _not_too_many_faults(cls, told: object) -> object:
-        """Leave out unknown fields where enough of them have been found."""
-        if not isinstance(told, dict) or len(told) <= _FEW:
-            return told
-        unknown = [name for name in told if name not in cls.model_fields]
-        room = max(0, MANY - _found.get())
-        _found.set(_found.get() + len(unknown))
-        left_out = set(islice(unknown, room, None))
-        return {name: value for name, value in told.items() if name not in left_out}
+    def _limit_unknown_fields(cls, value: object) -> object:
+        """Drop unknown fields beyond the number of faults that are counted."""
+        if not isinstance(value, dict) or len(value) <= _FEW_FIELDS:
+            return value
+        unknown = [name for name in value if name not in cls.model_fields]
+        room = max(0, MAX_FAULTS_COUNTED - _n_found.get())
+        _n_found.set(_n_found.get() + len(unknown))
+        dropped = set(islice(unknown, room, None))
+        return {name: field for name, field in value.items() if name not in dropped}
 
 
-class Asked(BaseModel):
-    """What lists may hold; as a query string or as a part of a body."""
+class ListQuery(BaseModel):
+    """Length and item filters of lists. They come in the query string or in the body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    k: int = Field(10, ge=1, le=LIMITS.k, description="Length of a list.")
-    keep_seen: bool = Field(False, description="Show what the user had before, too.")
-    only: list[str] = Field(
-        [], max_length=LIMITS.rules, description="Rules column=value that every item meets."
+    k: int = Field(10, ge=1, le=LIMITS.k, description="Number of items in a list.")
+    keep_seen: bool = Field(
+        False, description="If true, lists may contain items that the user has seen."
     )
-    deny: list[Id] = Field([], max_length=LIMITS.batch, description="Ids of items not to be shown.")
+    only: list[str] = Field(
+        [],
+        max_length=LIMITS.rules,
+        description="Rules column=value; each item of a list meets all of them.",
+    )
+    deny: list[Id] = Field(
+        [], max_length=LIMITS.batch, description="Ids of items that lists must not contain."
+    )
 
-    def wish(self) -> Wish:
-        """Return it as an export takes it."""
+    def options(self) -> Wish:
+        """Return the options in the form that an export takes."""
         return Wish(self.k, self.keep_seen, tuple(self.only), tuple(self.deny))
 
 
-class _Body(_Question):
+class _Body(_RequestModel):
     @model_validator(mode="before")
     @classmethod
-    def _begin(cls, told: object) -> object:
-        """Forget the faults of the question before."""
-        _found.set(0)
-        return told
+    def _reset_found(cls, value: object) -> object:
+        """Begin to count the faults of this request."""
+        _n_found.set(0)
+        return value
 
 
-class Asker(_Question):
-    """Somebody who wants a list: known by id, or told by raw values, or both."""
+class UserQuery(_RequestModel):
+    """A user who gets a list, given by their id, by raw values of features, or by both."""
 
-    id: Id | None = None
+    id: Id | None = Field(None, description="Id of the user.")
     features: Features = Field(
         default_factory=dict,
-        description="Raw values of the query tower's inputs; what is not told comes from the "
-        "user's row, or is missing.",
+        description="Raw values of the inputs of the query tower. An input that is not given is "
+        "taken from the stored row of the user; for a user without a stored row it is missing.",
     )
 
     @model_validator(mode="after")
-    def _somebody(self) -> Asker:
+    def _require_id_or_features(self) -> UserQuery:
         if self.id is None and not self.features:
-            raise PydanticCustomError("nobody", "an id, features, or both")
+            raise PydanticCustomError("empty_user", "an id, features, or both")
         return self
 
 
-class RecommendBody(Asked, _Body):
-    """A batch of users, and what all their lists may hold."""
+class RecommendBody(ListQuery, _Body):
+    """A batch of users, and the options of all their lists."""
 
-    users: list[Asker] = Field(min_length=1, max_length=LIMITS.batch)
+    users: list[UserQuery] = Field(
+        min_length=1, max_length=LIMITS.batch, description="The users; each gets a list."
+    )
 
 
 class EmbedBody(_Body):
-    """Raw rows of users or items."""
+    """Raw values of users and items that are to be embedded."""
 
-    users: list[Features] = Field([], max_length=LIMITS.batch)
-    items: list[Features] = Field([], max_length=LIMITS.batch)
+    users: list[Features] = Field(
+        [], max_length=LIMITS.batch, description="One row a user: inputs of the query tower."
+    )
+    items: list[Features] = Field(
+        [], max_length=LIMITS.batch, description="One row an item: inputs of the item tower."
+    )
 
 
-class Shown(BaseModel):
+class LabelledItem(BaseModel):
     """An item with its label columns."""
 
-    item: str
-    labels: dict[str, str | None]
+    item: str = Field(description="Id of the item.")
+    labels: dict[str, str | None] = Field(description="Label columns, such as the title.")
 
 
-class Ranked(Shown):
+class RankedItem(LabelledItem):
     """An item of a list."""
 
-    rank: int
-    score: float
+    rank: int = Field(description="Place in the list, from 1.")
+    score: float = Field(description="Score of the model; larger is better.")
 
 
 class UserList(BaseModel):
-    """A user's list; `answered_by` is two-tower, raw features, or the fallback that stood in."""
-
-    user: str | None
-    answered_by: str
-    items: list[Ranked]
-
-
-class OneList(UserList):
     """The list of one user."""
 
-    export: str = Field(description="Which export answered: the beginning of its digest.")
+    user: str | None = Field(description="Id of the user; null if none was given.")
+    answered_by: str = Field(
+        description="The model that made the list: two-tower; raw features, if the user was "
+        "embedded from the given values; or the name of the fallback."
+    )
+    items: list[RankedItem] = Field(description="The items, best first.")
 
 
-class Lists(BaseModel):
-    """One list for each user of the question, in its order."""
+ExportDigest = Annotated[
+    str, Field(description="The export that answered: the first 12 characters of its digest.")
+]
 
-    export: str = Field(description="Which export answered: the beginning of its digest.")
+
+class OneUserAnswer(UserList):
+    """The list of one user."""
+
+    export: ExportDigest
+
+
+class ListsAnswer(BaseModel):
+    """One list for each user of the request, in the order of the request."""
+
+    export: ExportDigest
     lists: list[UserList]
 
 
-class History(BaseModel):
-    """What a user did before the cut, newest first."""
+class HistoryAnswer(BaseModel):
+    """Items that a user interacted with before the cut, newest first."""
 
-    export: str
-    user: str
-    known: bool
-    items: list[Shown]
-
-
-class Similar(BaseModel):
-    """The items most like one."""
-
-    export: str
-    item: str
-    items: list[Ranked]
+    export: ExportDigest
+    user: str = Field(description="Id of the user.")
+    known: bool = Field(description="Whether the export has this user.")
+    items: list[LabelledItem]
 
 
-class Embedded(BaseModel):
-    """One embedding for each row of the question, in its order."""
+class SimilarItemsAnswer(BaseModel):
+    """The items that are most similar to one item."""
 
-    export: str
+    export: ExportDigest
+    item: str = Field(description="Id of the item of the request.")
+    items: list[RankedItem] = Field(description="The similar items, most similar first.")
+
+
+class EmbeddingsAnswer(BaseModel):
+    """One embedding for each row of the request, in the order of the request."""
+
+    export: ExportDigest
     users: list[list[float]]
     items: list[list[float]]
 
 
 class Health(BaseModel):
-    """What is loaded."""
+    """The export that answers."""
 
-    status: str
-    run: str
-    recipe: str
-    recipe_hash: str
-    export: str
-    exported: str
-    as_of: str
-    users: int
-    items: int
+    status: str = Field(description="Always ready: before that, the server does not answer.")
+    run: str = Field(description="Name of the run.")
+    recipe: str = Field(description="Name of the recipe.")
+    recipe_hash: str = Field(description="Hash of the recipe.")
+    export: ExportDigest
+    exported: str = Field(description="When the export was written.")
+    as_of: str = Field(
+        description="test: histories end before the test part; latest: they have all interactions."
+    )
+    users: int = Field(description="Number of users with an embedding.")
+    items: int = Field(description="Number of items in the catalogue.")
 
 
 class Fault(BaseModel):
-    """What is wrong with a question, and where."""
+    """One fault of a request."""
 
-    field: str
-    got: str
-    expected: str
+    field: str = Field(description="The field at fault, such as body.users[0].id.")
+    got: str = Field(description="What the field held, shortened.")
+    expected: str = Field(description="What the field should hold, or what to do.")
 
 
 class Faults(BaseModel):
-    """Why a question was refused."""
+    """Why a request was refused."""
 
-    faults: list[Fault]
+    faults: list[Fault] = Field(description=f"The first faults, at most {MAX_FAULTS}.")
     more: int = Field(
-        0, description="How many more faults were found; the search ends after a thousand."
+        0,
+        description="Number of further faults. The check of a request stops after about a "
+        "thousand faults.",
     )
 
 
-class Refused(Exception):
-    """A question that gets an HTTP error.
+class Refusal(Exception):
+    """A request is answered with an HTTP error.
 
     Args:
-        status: HTTP's.
-        faults: what is wrong.
-        more: how many faults there are beside them.
-        headers: the headers of the answer.
+        status: HTTP status.
+        faults: the faults of the request.
+        more: number of further faults.
+        headers: headers of the answer.
     """
 
     def __init__(
@@ -253,36 +277,36 @@ class Refused(Exception):
 
 
 def fault(field: str, got: object, expected: str) -> Fault:
-    """Return a fault; what came is cut short."""
+    """Return a fault; the value that came is shortened."""
     return Fault(field=field, got=_short.repr(got), expected=expected)
 
 
-def refused(errors: Sequence[Mapping[str, Any]]) -> Refused:
-    """Return pydantic's errors in our words: `body.users[0].id`, what came, what was expected."""
-    told = [fault(_place(e), e.get("input"), _expected(e)) for e in errors[:MAX_FAULTS]]
-    return Refused(422, *told, more=len(errors) - len(told))
+def refusal_of(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """Return the refusal, 422, that reports pydantic's errors."""
+    faults = [fault(_place_of(e), e.get("input"), _expected(e)) for e in errors[:MAX_FAULTS]]
+    return Refusal(422, *faults, more=len(errors) - len(faults))
 
 
-def _place(error: Mapping[str, Any]) -> str:
-    # of what is no JSON, pydantic gives the number of a character
+def _place_of(error: Mapping[str, Any]) -> str:
+    # for text that is not JSON, pydantic's place is the number of a character
     return "body" if error["type"] == "json_invalid" else place(*error["loc"])
 
 
 def place(*parts: str | int) -> str:
-    """Return where something stands: `body.users[0].features["a b"]`."""
+    """Return the place of a value as text: `body.users[0].features["a b"]`."""
     return "".join(_step(part) for part in parts).lstrip(".")
 
 
 def _step(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    plain = part.isidentifier() and len(part) <= _LONGEST_NAME
-    return f".{part}" if plain else f"[{json.dumps(part[:_LONGEST_NAME])}]"
+    is_plain = part.isidentifier() and len(part) <= _MAX_NAME
+    return f".{part}" if is_plain else f"[{json.dumps(part[:_MAX_NAME])}]"
 
 
 def _expected(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "no such field"
+        return "no field of this name; /openapi.json has the names"
     if error["type"] == "json_invalid":
         return f"JSON; at character {error['loc'][-1]}: {error['ctx']['error']}"
     text = str(error["msg"])

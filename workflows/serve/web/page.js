@@ -1,9 +1,9 @@
 "use strict";
-// Look up a user. Texts of the data only ever become text nodes.
+// Look up a user. Texts of the data are only inserted as text nodes, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const SIMILAR = 5, HISTORY = 50;
-let asked = 0; // the latest question; answers to earlier ones come too late
+let latest = 0; // number of the latest request; answers to earlier requests are ignored
 
 function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -27,8 +27,8 @@ async function get(path, parameters = {}) {
 const idPath = (id) => encodeURIComponent(id);
 const nameOf = (shown) => Object.values(shown.labels).filter((text) => text).join(" · ") || shown.item;
 
-// A bar says how a score stands among those beside it.
-function shares(items) {
+// Lengths of the bars: 1 for the highest score, 0 for the lowest (or for 0, if that is lower).
+function barLengths(items) {
   const scores = items.map((item) => item.score);
   const low = Math.min(0, ...scores), high = Math.max(...scores);
   return scores.map((score) => (high > low ? (score - low) / (high - low) : 1));
@@ -41,7 +41,7 @@ function title(shown) {
   return text;
 }
 
-// An item is a button that opens what is most like it.
+// An item is a button that shows its most similar items.
 function entry(shown, rank, share) {
   const button = make("button", { className: "item", type: "button" });
   button.setAttribute("aria-expanded", "false");
@@ -74,30 +74,30 @@ async function toggle(line, button, shown) {
     const list = make("ol");
     for (const item of answer.items)
       list.append(make("li", {}, title(item), make("span", { className: "score" }, item.score.toFixed(3))));
-    place.replaceChildren(make("p", { className: "note" }, `Most like ${nameOf(shown)}`), list);
-    $("status").textContent = `${answer.items.length} items like ${nameOf(shown)}`;
+    place.replaceChildren(make("p", { className: "note" }, `Most similar to ${nameOf(shown)}`), list);
+    $("status").textContent = `${answer.items.length} items similar to ${nameOf(shown)}`;
   } catch (error) {
     place.replaceChildren(make("p", { className: "note" }, error.message));
   }
 }
 
-async function ask() {
-  const mine = ++asked;
+async function lookUp() {
+  const mine = ++latest;
   const user = $("user").value;
-  const wish = { k: $("k").value };
-  if ($("seen").checked) wish.keep_seen = "true";
-  if ($("only").value) wish.only = $("only").value;
+  const options = { k: $("k").value };
+  if ($("seen").checked) options.keep_seen = "true";
+  if ($("only").value) options.only = $("only").value;
   $("fault").hidden = true;
   $("status").textContent = "…";
   try {
     const [list, history] = await Promise.all([
-      get(`recommend/${idPath(user)}`, wish),
+      get(`recommend/${idPath(user)}`, options),
       get(`history/${idPath(user)}`, { k: HISTORY }),
     ]);
-    if (mine !== asked) return;
+    if (mine !== latest) return;
     show(list, history);
   } catch (error) {
-    if (mine !== asked) return;
+    if (mine !== latest) return;
     $("answer").hidden = true;
     $("status").textContent = "";
     $("fault").textContent = error.message;
@@ -106,22 +106,22 @@ async function ask() {
 }
 
 function show(list, history) {
-  const widths = shares(list.items);
+  const widths = barLengths(list.items);
   $("list").replaceChildren(...list.items.map((item, n) => entry(item, item.rank, widths[n])));
   $("history").replaceChildren(...history.items.map((item, n) => entry(item, n + 1)));
   $("by").textContent = list.answered_by;
   $("history-note").textContent = history.known
     ? `newest first${history.items.length === HISTORY ? `, the last ${HISTORY}` : ""}`
-    : "nobody of this id is known";
+    : "no user with this id is known";
   $("status").textContent =
-    `${list.items.length} items for ${list.user}, answered by ${list.answered_by}`;
+    `${list.items.length} items for ${list.user}, recommended by ${list.answered_by}`;
   $("answer").hidden = false;
 }
 
-$("question").addEventListener("submit", (event) => {
+$("query").addEventListener("submit", (event) => {
   event.preventDefault();
   history.replaceState(null, "", `?user=${idPath($("user").value)}`);
-  ask();
+  lookUp();
 });
 
 get("health").then((health) => {
@@ -135,5 +135,5 @@ get("health").then((health) => {
 const linked = new URLSearchParams(location.search).get("user");
 if (linked) {
   $("user").value = linked;
-  ask();
+  lookUp();
 }

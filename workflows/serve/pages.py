@@ -1,4 +1,7 @@
-"""The pages: to look up a user, and what /openapi.json says. They load nothing from outside."""
+"""The web pages: `/` looks up a user, `/docs` describes the HTTP interface.
+
+The pages load nothing from other servers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from importlib import resources
 
 from fastapi import APIRouter, Response
 
-#: Were a text of the data not escaped, a browser would still run and load nothing of it.
+#: Second protection against scripts in the data: even if a text were not escaped, the browser would
+#: not run it, nor load anything for it.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -15,7 +19,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-#: Path → file and media type.
+#: Path → name and media type of its file in the folder web/.
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -27,13 +31,13 @@ FILES = {
 router = APIRouter(include_in_schema=False)
 
 
-def _add(path: str, name: str, kind: str) -> None:
+def _add_route(path: str, name: str, media_type: str) -> None:
     content = resources.files("workflows.serve").joinpath("web").joinpath(name).read_bytes()
 
     @router.get(path)
     async def file() -> Response:
-        return Response(content, media_type=kind, headers=_HEADERS)
+        return Response(content, media_type=media_type, headers=_HEADERS)
 
 
-for _path, (_name, _kind) in FILES.items():
-    _add(_path, _name, _kind)
+for _path, (_name, _media_type) in FILES.items():
+    _add_route(_path, _name, _media_type)
