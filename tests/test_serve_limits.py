@@ -102,13 +102,13 @@ def test_a_long_history_is_cut_as_the_tower_was_trained(run, serving):
 
 def test_large_requests_get_the_same_answers_as_small_ones(serving):
     features = {"age": 31, "history_item_id": ["003", "001"]}
-    someone = [
+    four_users = [
         {"id": "u6"},
-        {"id": "nobody"},
+        {"id": "unknown"},
         {"features": features},
         {"id": "u7", "features": features},
     ]
-    body = {"users": someone * 3, "k": 5, "only": ["genres=a"]}
+    body = {"users": four_users * 3, "k": 5, "only": ["genres=a"]}
     rows = {"users": [features, {}] * 70, "items": [{}, {"price": 3.5}]}
     with limited(serving) as client:
         lists = client.post("/recommend", json=body).json()
@@ -126,7 +126,7 @@ def test_large_requests_get_the_same_answers_as_small_ones(serving):
         for side in ("users", "items"):
             np.testing.assert_allclose(again[side], vectors[side], atol=1e-5)
         answer = client.post(
-            "/recommend", json={**body, "users": [*someone, {"features": {"x": 1}}]}
+            "/recommend", json={**body, "users": [*four_users, {"features": {"x": 1}}]}
         )
         assert names(answer) == ["body.users[4].features.x"]
         answer = client.post("/recommend", json={**body, "only": ["genres=a", "colour=red"]})

@@ -54,7 +54,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Page) -> Iterator[Page]:
-    """A page; afterwards, the browser must have logged no errors and loaded nothing from outside."""
+    """A page; the browser must log no errors and load nothing from outside."""
     said: list[str] = []
     asked: list[str] = []
     browser.on("console", lambda message: said.append(message.text))
