@@ -21,7 +21,7 @@ from workload import make
 import tensorflow as tf  # isort: skip - after the device
 
 from models.losses import in_batch
-from models.losses.sampled_softmax import ITEM, QUERY, SampledSoftmax
+from models.losses.sampled_loss import ITEM, QUERY, SampledLoss
 from models.training.batches import Batches
 from models.training.optimizer import LazyAdam
 
@@ -37,7 +37,7 @@ def main() -> None:
     batch = {name: tf.constant(values) for name, values in batches[0].items()}
     model, adam = made.model, LazyAdam(0.001)
     adam.build(model.trainable_variables)
-    output = next(layer for layer in model.submodules if isinstance(layer, SampledSoftmax))
+    output = next(layer for layer in model.submodules if isinstance(layer, SampledLoss))
     rows, own, repeats = tf.unique_with_counts(batch["item_row"])
     weights = tf.fill([options.batch], 1 / options.batch)
 
@@ -75,7 +75,7 @@ def main() -> None:
         with tf.GradientTape() as tape:
             tape.watch([query, item])
             total = in_batch.softmax_loss(
-                query, item, own, weights=weights, repeats=tf.cast(repeats, tf.float32)
+                query, item, own, weights=weights, multiplicity=tf.cast(repeats, tf.float32)
             ).total
         return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(total, [query, item])])
 

@@ -110,11 +110,11 @@ def test_a_bag_is_the_default_without_time_and_an_order_is_refused_with_the_cure
     untimed = ("features.when.role=context", "split={kind: random}")
     bag = with_history.recipe("history={columns: [item_id]}", *untimed)
     assert (bag.history.before, bag.history.max_len) == ("others", 200)
-    assert bag.model.history_decay is None
-    said = with_history.recipe("history.max_len=7", "model.history_decay=3", *untimed)
-    assert (said.history.max_len, said.model.history_decay) == (7, 3.0)
+    assert bag.model.encoder.decay is None
+    said = with_history.recipe("history.max_len=7", "model.encoder.decay=3", *untimed)
+    assert (said.history.max_len, said.model.encoder.decay) == (7, 3.0)
     timed = with_history.recipe()
-    assert (timed.history.before, timed.model.history_decay) == ("event", 10.0)
+    assert (timed.history.before, timed.model.encoder.decay) == ("event", 10.0)
     with pytest.raises(RecipeError, match=r"before: second needs.* role time.*set before: others"):
         with_history.recipe("history.before=second", *untimed)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import math
 
 import merlin.models.tf as mm
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import ColumnSchema, Schema, Tags
 
+from models.losses import in_batch
 from models.losses.in_batch import Mask, log_q, mixture_log_q, softmax_loss
 
 # a batch with a repeated item, a repeated user, and a user who likes nearly everything
@@ -329,7 +331,7 @@ def test_equal_columns_may_be_one(liked, corrected, block_scores):
                 temperature=0.5,
                 log_q=tf.constant(q[columns], tf.float32) if corrected else None,
                 mask=lambda start, stop: tf.where(tf.constant(cells)[start:stop]),
-                repeats=None if repeats is None else tf.constant(repeats, tf.float32),
+                multiplicity=None if repeats is None else tf.constant(repeats, tf.float32),
                 block_scores=block_scores,
             )
         d_queries, d_items = tape.gradient(loss.total, [queries, items])
@@ -372,3 +374,7 @@ def test_bfloat16_is_near_and_not_the_same():
     for exact, near in zip(gradients["float32"], gradients["bfloat16"], strict=True):
         assert near.dtype == tf.float32
         assert 1e-4 < float(tf.norm(near - exact) / tf.norm(exact)) < 0.02
+
+
+def test_the_example_of_the_docstring_holds():
+    assert doctest.testmod(in_batch) == (0, 5)

@@ -8,11 +8,14 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 from toy_towers import FIRST, categories, category
 
+from models.encoders.config import DecayPoolConfig
+from models.encoders.decay_pool import DecayPool
+from models.encoders.encoder import Steps
 from models.towers.layers import (
     AppendOne,
     Draws,
     Dropout,
-    HistoryPool,
+    History,
     IdDropout,
     ItemBias,
     OneHot,
@@ -25,13 +28,13 @@ HISTORY = Schema([ColumnSchema("history", tags=[Tags.SEQUENCE], dtype=np.int32)]
 LISTS = [[], [5], [3, 7, 3], [], [1, 2, 3, 4, 5, 6, 11], []]
 
 
-def pool_of(max_len: int, positions: list[float] | None = None) -> HistoryPool:
+def pool_of(max_len: int, positions: list[float] | None = None) -> History:
     table = tf.keras.layers.Embedding(N_CODES, DIM)
-    pool = HistoryPool(HISTORY, table, max_len=max_len)
+    pool = History(HISTORY, table, DecayPool(DecayPoolConfig(), max_len))
     pool(ragged([[1]]))  # builds the table
     draw = np.random.default_rng(0)
     table.set_weights([draw.normal(size=(N_CODES, DIM)).astype(np.float32)])
-    pool.position.assign(draw.normal(size=max_len) if positions is None else positions)
+    pool.encoder.position.assign(draw.normal(size=max_len) if positions is None else positions)
     return pool
 
 
@@ -40,13 +43,13 @@ def ragged(lists: list[list[int]]) -> dict[str, tf.RaggedTensor]:
     return {"history": tf.ragged.constant(lists, tf.int32)[..., None]}
 
 
-def by_hand(pool: HistoryPool, lists: list[list[int]]) -> np.ndarray:
+def by_hand(pool: History, lists: list[list[int]]) -> np.ndarray:
     """Pool in float64, item by item, the latest first."""
     table = pool.table.get_weights()[0].astype(np.float64)
-    positions = pool.position.numpy().astype(np.float64)
+    positions = pool.encoder.position.numpy().astype(np.float64)
     pooled = np.zeros((len(lists), DIM))
     for row, codes in enumerate(lists):
-        latest = codes[::-1][: pool.max_len]
+        latest = codes[::-1][: pool.encoder.max_len]
         weights = [math.exp(positions[k]) for k in range(len(latest))]
         for weight, code in zip(weights, latest, strict=True):
             pooled[row] += math.sqrt(len(latest)) * weight / sum(weights) * table[code]
@@ -85,20 +88,37 @@ def test_equal_positions_give_the_mean_times_the_root_of_the_length():
 
 
 def test_a_fresh_pool_prefers_the_latest():
-    table = tf.keras.layers.Embedding(N_CODES, DIM)
-    weights = np.exp(HistoryPool(HISTORY, table, max_len=50).position.numpy())
+    weights = DecayPool(DecayPoolConfig(), 50).weights_by_age()
     assert (np.diff(weights) < 0).all()
     assert weights[49] > 0.001
 
 
 def test_a_pool_without_decay_is_a_bag_that_learns_no_positions():
     table = tf.keras.layers.Embedding(N_CODES, DIM)
-    pool = HistoryPool(HISTORY, table, max_len=3, decay=None)
+    pool = History(HISTORY, table, DecayPool(DecayPoolConfig(decay=None), 3))
     pooled = pool(ragged([[9, 2, 5, 7], [7, 5, 2], [4], []]))["history"].numpy()
     vectors = table.get_weights()[0]
     mean = vectors[[2, 5, 7]].mean(axis=0) * np.sqrt(3)  # the last three
     np.testing.assert_allclose(pooled, [mean, mean, vectors[4], 0 * mean], rtol=1e-5, atol=1e-7)
     assert [weight.name for weight in pool.trainable_weights] == [table.embeddings.name]
+
+
+def test_after_each_step_a_pool_gives_what_it_gives_for_the_steps_up_to_there():
+    pool = pool_of(3)
+    vectors = pool.table.get_weights()[0]
+    steps = Steps(tf.ragged.constant([vectors[codes] for codes in LISTS], ragged_rank=1))
+    each = pool.encoder.encode_each(steps, training=False).numpy()
+    assert each.shape == (len(LISTS), 7, DIM)
+    for row, codes in enumerate(LISTS):
+        for n in range(len(codes)):
+            (alone,) = by_hand(pool, [codes[: n + 1]])
+            np.testing.assert_allclose(each[row, n], alone, rtol=1e-5, atol=1e-6)
+    bag = DecayPool(DecayPoolConfig(decay=None), 3)
+    np.testing.assert_allclose(
+        bag.encode_each(steps, training=False)[4, 6],
+        bag.encode(steps, training=False)[4],
+        rtol=1e-5,
+    )
 
 
 def test_gradients_reach_the_table_and_the_positions():
@@ -107,7 +127,7 @@ def test_gradients_reach_the_table_and_the_positions():
     with tf.GradientTape() as tape:
         pooled = pool(ragged(LISTS))["history"]
         value = tf.reduce_sum(pooled * tf.constant(direction, tf.float32))
-    table, positions = tape.gradient(value, [pool.table.embeddings, pool.position])
+    table, positions = tape.gradient(value, [pool.table.embeddings, pool.encoder.position])
     table = tf.convert_to_tensor(table).numpy()
     touched = np.isin(np.arange(N_CODES), [5, 3, 7, 6, 11])  # the last three of each list
     assert np.isfinite(table).all()
@@ -115,10 +135,10 @@ def test_gradients_reach_the_table_and_the_positions():
     for place in range(3):
         values = []
         for step in (1e-3, -1e-3):
-            start = pool.position.numpy()
-            pool.position.assign(start + step * np.eye(3)[place])
+            start = pool.encoder.position.numpy()
+            pool.encoder.position.assign(start + step * np.eye(3)[place])
             values.append((by_hand(pool, LISTS) * direction).sum())
-            pool.position.assign(start)
+            pool.encoder.position.assign(start)
         assert float(positions[place]) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-2)
 
 

@@ -394,7 +394,7 @@ def test_the_decay_is_that_of_the_saved_weights(run, tree):
     found: list[np.ndarray] = []
     with h5py.File(run.store.folder("train") / "model.weights.h5") as file:
         file.visititems(
-            lambda name, x: found.append(x[()]) if name.endswith("history_pool/vars/0") else None
+            lambda name, x: found.append(x[()]) if name.endswith("encoder/vars/0") else None
         )
     (position,) = found
     shares = [math.exp(p) / sum(math.exp(q) for q in position) for p in position]

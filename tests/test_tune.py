@@ -112,7 +112,7 @@ def asked(space: dict[str, Any], *drawn: dict[str, Any]) -> list[dict[str, Any]]
 
 def test_a_temperature_is_drawn_with_cosines_only():
     usual = {"optimizer.lr": 0.003, "model.dim": 64, "model.dropout": 0.2, "train.batch_size": 512}
-    usual |= {"train.max_rows_per_user": None, "model.history_decay": 20.0}
+    usual |= {"train.max_rows_per_user": None, "model.encoder.decay": 20.0}
     space = usual_space(ordered=True)
     cosine, product = asked(
         space,
@@ -145,7 +145,7 @@ def test_the_decay_of_a_history_is_searched_where_it_has_an_order(history, order
     split = "random" if "others" in history else "time"
     recipe = parse(yaml.safe_load(text.replace("SPLIT", split)), where="here")
     space = verb._with_space(recipe).tune.space
-    assert ("model.history_decay" in space) == ordered
+    assert ("model.encoder.decay" in space) == ordered
     assert space == usual_space(ordered=ordered)
     own = msgspec.structs.replace(recipe, tune=TuneConfig(space={"model.dim": (4,)}))
     assert verb._with_space(own) is own

@@ -16,10 +16,10 @@ from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Queries, Ragged
 from models.losses.config import LossConfig
 from models.losses.in_batch import softmax_loss
-from models.losses.sampled_softmax import ITEM, QUERY
+from models.losses.sampled_loss import ITEM, QUERY
 from models.towers import tower as tower_module
 from models.towers.config import TwoTowerConfig
-from models.towers.layers import HistoryPool, ItemBias, WeightedMean
+from models.towers.layers import History, ItemBias, WeightedMean
 from models.towers.tower import TowerError, embed, tower_schemas, width
 from models.training.batches import Batches
 from models.training.two_tower import TwoTower, build, read_schema, set_prior
@@ -125,7 +125,7 @@ def test_a_history_alone_makes_no_table_of_its_own():
 
 def test_a_history_looks_into_the_item_towers_own_table():
     model = TOY.build("history_item_id", "item_id", item_bias=False)
-    pool = weights_of(model.query_encoder, HistoryPool)
+    pool = weights_of(model.query_encoder, History)
     table = weights_of(model.candidate_encoder, mm.EmbeddingTable)
     assert pool.table is table.table
     # one item in the history: the query is that item's own vector
@@ -445,8 +445,8 @@ def test_a_schema_is_read_as_etl_writes_it(tmp_path):
     read = read_schema(tmp_path)
     assert sorted(read.column_names) == sorted(schema.column_names)
     model = build(read, TwoTowerConfig(), LossConfig(), TOY.facts(), seed=1)
-    pool = weights_of(model.query_encoder, HistoryPool)
-    assert (pool.column, pool.max_len) == ("history_item_id", 4)
+    pool = weights_of(model.query_encoder, History)
+    assert (pool.column, pool.encoder.max_len) == ("history_item_id", 4)
 
 
 # --- embedding and ranking ---

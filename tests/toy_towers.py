@@ -14,7 +14,8 @@ from models.core.columns import Column, take_rows
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Ragged
 from models.losses.config import LossConfig
-from models.losses.sampled_softmax import BatchLoss, TrainingFacts
+from models.losses.negatives import TrainingFacts
+from models.losses.sampled_loss import BatchLoss
 from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
 from models.training.two_tower import build

@@ -127,7 +127,7 @@ def train(
 def _refuse_lonely(recipe: Recipe, prepared: Prepared) -> None:
     """Refuse batches that compare an item with itself alone, of which nothing can be learnt."""
     n_items, loss = len(prepared.raw_items), recipe.loss
-    in_batch = loss.kind == "in_batch" or (loss.kind == "auto" and n_items > loss.full_up_to)
+    in_batch = loss.negatives_of(n_items) == "in_batch"
     if in_batch and recipe.train.batch_size == 1 and isinstance(recipe.model, TwoTowerConfig):
         raise RecipeError(
             f"recipe {recipe.name}, field train.batch_size: loss.kind {loss.kind} compares the "

@@ -27,7 +27,8 @@ from peers.watch import Watch
 from models.core.retriever import Ragged
 from models.losses import in_batch
 from models.losses.config import LossConfig
-from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
+from models.losses.negatives import TrainingFacts
+from models.losses.sampled_loss import SampledLoss
 from models.towers.config import TwoTowerConfig
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.fit import Fit
@@ -93,7 +94,7 @@ def main() -> None:
     made = world(options.data, options.batch, dim=int(dim or 64))
     if kind == "plain":
         in_batch.softmax_loss.__kwdefaults__["block_scores"] = (1 << 31) - 1
-        loss = next(layer for layer in made.model.submodules if isinstance(layer, SampledSoftmax))
+        loss = next(layer for layer in made.model.submodules if isinstance(layer, SampledLoss))
         loss.merged = False
     config = TrainConfig(batch_size=options.batch, epochs=100)
     fit = Fit(made.model, made.train, config, OptimizerConfig(lr=0.001), None)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from models.core.fields import NonNegative, Part, PositiveFloat, Rows
 
+#: Name → the module in this folder and its loss function. A new one is a file and a line here.
+FUNCTIONS: Mapping[str, str] = {"softmax": "in_batch:softmax_loss"}
+
+if TYPE_CHECKING:
+    FunctionName: TypeAlias = str
+else:
+    FunctionName = Literal[tuple(FUNCTIONS)]
+
 
 class LossConfig(Part, frozen=True):
-    """Softmax cross-entropy of the row's item among other items.
+    """What training minimises: a function of the row's item among other items.
 
     Attributes:
         kind: the other items: `in_batch` those of the batch, `mixed` those and `negatives` items
             drawn uniformly from the item table (Yang et al. 2020), `full` the whole item table;
             `auto` is full for tables of up to `full_up_to` items, else in_batch.
+        function: the loss function: `softmax` is cross-entropy.
         full_up_to: see `auto`.
         negatives: the negatives of `mixed`.
         temperature: T of the logits s/T - log q.
@@ -31,6 +41,7 @@ class LossConfig(Part, frozen=True):
     """
 
     kind: Literal["auto", "in_batch", "mixed", "full"] = "auto"
+    function: FunctionName = "softmax"
     full_up_to: NonNegative = 20_000
     negatives: Rows = 1024
     temperature: PositiveFloat = 1.0
@@ -38,3 +49,9 @@ class LossConfig(Part, frozen=True):
     mask: Literal["none", "item", "user"] = "user"
     reduction: Literal["mean", "sum"] = "mean"
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    def negatives_of(self, n_items: int) -> str:
+        """Return the kind of negatives for a table of that many items: `auto` is resolved."""
+        if self.kind != "auto":
+            return self.kind
+        return "full" if n_items <= self.full_up_to else "in_batch"

@@ -76,13 +76,13 @@ def mixture_log_q(
 def softmax_loss(
     queries: tf.Tensor,
     items: tf.Tensor,
-    own: tf.Tensor,
+    positive_column: tf.Tensor,
     *,
     weights: tf.Tensor,
     temperature: float = 1.0,
     log_q: tf.Tensor | None = None,
     mask: Mask | None = None,
-    repeats: tf.Tensor | None = None,
+    multiplicity: tf.Tensor | None = None,
     precision: str = "float32",
     block_scores: int = BLOCK_SCORES,
 ) -> Loss:
@@ -91,28 +91,47 @@ def softmax_loss(
     Args:
         queries: float32 [B, d].
         items: float32 [C, d].
-        own: the column of each row's own item, int [B].
+        positive_column: the column of each row's own item, int [B].
         weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
         log_q: the log q of each column's item, float32 [C]; None for no correction.
         mask: which columns are no negatives of a row; it leaves out the row's own.
-        repeats: how many equal columns each one stands for, float32 [C]; None for one. A row's own
-            counts once: its repeats are no negatives.
+        multiplicity: how many equal columns each one stands for, float32 [C]; None for one. A row's
+            own counts once: equal items are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
+
+    Example, with the other items of the batch as negatives:
+        >>> queries, items = tf.eye(2), tf.constant([[5.0, 0.0], [0.0, 3.0]])
+        >>> weights = tf.constant([0.5, 0.5])  # a mean
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(items)
+        ...     loss = softmax_loss(queries, items, tf.range(2), weights=weights)
+        >>> loss.rows.numpy().round(4)  # log(1 + exp(-5)), log(1 + exp(-3))
+        array([0.0067, 0.0486], dtype=float32)
+        >>> tape.gradient(loss.total, items).shape
+        TensorShape([2, 2])
     """
-    own = tf.cast(own, tf.int32)
+    positive_column = tf.cast(positive_column, tf.int32)
     bias = None if log_q is None else -log_q
     surplus = None
-    if repeats is not None:
-        more = tf.math.log(repeats)
+    if multiplicity is not None:
+        more = tf.math.log(multiplicity)
         bias = more if bias is None else bias + more
-        surplus = tf.gather(more, own)
+        surplus = tf.gather(more, positive_column)
 
     @tf.custom_gradient
     def loss(queries: tf.Tensor, items: tf.Tensor) -> tuple[Loss, Callable[..., object]]:
         rows, d_queries, d_items = _blocks(
-            queries / temperature, items, own, weights, bias, surplus, mask, precision, block_scores
+            queries / temperature,
+            items,
+            positive_column,
+            weights,
+            bias,
+            surplus,
+            mask,
+            precision,
+            block_scores,
         )
 
         def gradient(d_total: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -126,7 +145,7 @@ def softmax_loss(
 def _blocks(
     queries: tf.Tensor,
     items: tf.Tensor,
-    own: tf.Tensor,
+    positive_column: tf.Tensor,
     weights: tf.Tensor,
     bias: tf.Tensor | None,
     surplus: tf.Tensor | None,
@@ -153,7 +172,11 @@ def _blocks(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray, tf.TensorArray]:
         start = i * step
         stop = tf.minimum(start + step, n_rows)
-        query, mine, weight = queries[start:stop], own[start:stop], weights[start:stop, None]
+        query, mine, weight = (
+            queries[start:stop],
+            positive_column[start:stop],
+            weights[start:stop, None],
+        )
         scores = _product(tf.cast(query, precision), wide, transpose_b=True)
         if surplus is not None:
             cells = tf.stack([tf.range(stop - start), mine], 1)
@@ -182,7 +205,7 @@ def _blocks(
         parallel_iterations=1,
     )
     pull = queries[:, :dim] * weights[:, None]
-    d_items = tf.tensor_scatter_nd_sub(d_items, own[:, None], pull)
+    d_items = tf.tensor_scatter_nd_sub(d_items, positive_column[:, None], pull)
     return losses.concat(), d_queries.concat(), d_items
 
 
@@ -191,10 +214,12 @@ def _product(a: tf.Tensor, b: tf.Tensor, **how: bool) -> tf.Tensor:
     return tf.cast(tf.matmul(a, b, **how), tf.float32)
 
 
-def _minus_log(shares: tf.Tensor, scores: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+def _minus_log(shares: tf.Tensor, scores: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
     """Return -log of the own items' probabilities, from the scores where they underflow."""
     return tf.cond(
         tf.reduce_all(shares > _TINY),
         lambda: -tf.math.log(shares),
-        lambda: tf.reduce_logsumexp(scores, axis=1) - tf.gather(scores, own, batch_dims=1),
+        lambda: (
+            tf.reduce_logsumexp(scores, axis=1) - tf.gather(scores, positive_column, batch_dims=1)
+        ),
     )

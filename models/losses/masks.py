@@ -13,7 +13,7 @@ from models.losses.in_batch import Mask
 
 def known_positives(
     users: tf.Tensor,
-    own: tf.Tensor,
+    positive_column: tf.Tensor,
     values: tf.Tensor,
     offsets: tf.Tensor,
     *,
@@ -23,7 +23,7 @@ def known_positives(
 
     Args:
         users: user rows, int [B].
-        own: the column of each row's own item, int [B]: never masked.
+        positive_column: the column of each row's own item, int [B]: never masked.
         values: item rows that users like, int [n], user by user.
         offsets: int64 [n_users + 1]; user u likes `values[offsets[u]:offsets[u + 1]]`.
         items: item rows of the columns, int [C]; None where column c is item row c.
@@ -38,22 +38,22 @@ def known_positives(
             columns = tf.cast(liked, tf.int64)
         else:
             rows, columns = find(rows, liked)
-        return _cells(rows, columns, own[start:stop])
+        return _cells(rows, columns, positive_column[start:stop])
 
     return mask
 
 
-def same_item(items: tf.Tensor, own: tf.Tensor) -> Mask:
+def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
     """Mask the row's own item where it stands in other columns, too.
 
     Args:
         items: item rows of the columns, int [C].
-        own: the column of each row's own item, int [B].
+        positive_column: the column of each row's own item, int [B].
     """
     find = _Places(items)
 
     def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        mine = own[start:stop]
+        mine = positive_column[start:stop]
         rows, columns = find(tf.range(tf.size(mine, tf.int64)), tf.gather(items, mine))
         return _cells(rows, columns, mine)
 
@@ -81,7 +81,7 @@ class _Places:
         return tf.gather(rows, places.value_rowids()), tf.cast(columns, tf.int64)
 
 
-def _cells(rows: tf.Tensor, columns: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+def _cells(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
     """Return (row, column) pairs, int64 [n, 2], but for the rows' own columns."""
-    others = columns != tf.cast(tf.gather(own, rows), tf.int64)
+    others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
     return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from models.core.fields import Part, PositiveFloat, Share, Wide, Width
+from models.encoders.config import DecayPoolConfig, EncoderConfig
 
 
 class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
@@ -25,10 +26,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         item_layers: the same for the item tower. Both towers must end in the same width.
         activation: the activation of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
-        history_decay: an item at position k of the history starts with the weight exp(-k / decay);
-            training goes on from there. Null gives all positions the same weight, which training
-            leaves alone: the history is a bag without an order. It is the default of a recipe
-            whose history has no time.
+        encoder: how the query tower reads a history.
         init_stddev: standard deviation of freshly made embeddings.
         item_bias: one more dimension, 1 on the queries' side, that ranks items for everybody.
         dropout: share of the numbers of a tower's joined inputs left out in a training step.
@@ -43,7 +41,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     item_layers: Annotated[tuple[Wide, ...], Meta(max_length=32)] = ()
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     normalize: bool = False
-    history_decay: PositiveFloat | None = 10.0
+    encoder: EncoderConfig = DecayPoolConfig()
     init_stddev: PositiveFloat = 0.05
     item_bias: bool = True
     dropout: Share = 0.2

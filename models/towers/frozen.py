@@ -10,7 +10,7 @@ import merlin.models.tf as mm
 from merlin.schema import Schema, Tags
 
 from models.towers.config import TwoTowerConfig
-from models.towers.layers import AppendOne, ItemBias, Nothing
+from models.towers.layers import AppendOne, ItemBias, RowCount
 from models.towers.tower import Tower, TowerError, build_tower
 
 
@@ -33,14 +33,14 @@ def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
     bias = ItemBias(ids.first.name, ids.first.int_domain.max + 1)
     asked = Schema([plain.first])
     return (
-        mm.Encoder(_nothing(asked), AppendOne(), name="query_tower"),
-        mm.Encoder(_nothing(ids), bias, name="item_tower"),
+        mm.Encoder(_row_count(asked), AppendOne(), name="query_tower"),
+        mm.Encoder(_row_count(ids), bias, name="item_tower"),
     )
 
 
-def _nothing(schema: Schema) -> mm.ParallelBlock:
+def _row_count(schema: Schema) -> mm.ParallelBlock:
     return mm.ParallelBlock(
-        {"nothing": Nothing(schema)}, aggregation="concat", is_input=True, schema=schema
+        {"row_count": RowCount(schema)}, aggregation="concat", is_input=True, schema=schema
     )
 
 

@@ -1,4 +1,4 @@
-"""Keras layers that Merlin lacks: pooled histories and weighted lists, one-hots, an item bias."""
+"""Keras layers that Merlin lacks: histories, weighted lists, one-hots, an item bias."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from merlin.schema import Schema
 
 from models.core.reserved_codes import UNSEEN
+from models.encoders.encoder import HistoryEncoder, Steps
 
 #: Names that TensorFlow takes for a layer wherever it stands.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -29,19 +30,15 @@ def layer_name(column: str) -> str:
     return _ESCAPED + "".join(kept)
 
 
-class HistoryPool(tf.keras.layers.Layer):
+class History(tf.keras.layers.Layer):
     """A user's earlier items as one vector, through the table that the item tower uses.
 
-        h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
-
-    with p learnt, one number a position, or w = 1 where there is no decay. An empty history is the
-    zero vector.
+    An empty history is the zero vector.
 
     Args:
         schema: one list column of codes, oldest first.
         table: Keras Embedding [n_codes, dim], shared.
-        max_len: positions; what is older than that is left out.
-        decay: position k starts with the weight exp(-k / decay); None: positions do not matter.
+        encoder: turns the items' embeddings into one vector.
         gaps: a value may be missing: it counts as no position, as if it were not in the list.
     """
 
@@ -49,9 +46,8 @@ class HistoryPool(tf.keras.layers.Layer):
         self,
         schema: Schema,
         table: tf.keras.layers.Embedding,
+        encoder: HistoryEncoder,
         *,
-        max_len: int,
-        decay: float | None = 10.0,
         gaps: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -59,14 +55,8 @@ class HistoryPool(tf.keras.layers.Layer):
         self._schema = schema
         self.column = schema.column_names[0]
         self.table = table
-        self.max_len = max_len
+        self.encoder = encoder
         self.gaps = gaps
-        self.position: tf.Variable | None = None
-        if decay is not None:
-            start = -tf.range(max_len, dtype=tf.float32) / decay
-            self.position = self.add_weight(
-                "position", [max_len], initializer=lambda shape, dtype=None: start
-            )
 
     @property
     def schema(self) -> Schema:
@@ -74,29 +64,22 @@ class HistoryPool(tf.keras.layers.Layer):
         return self._schema
 
     def build(self, input_shape: Any) -> None:
-        """Make the table's weights if nobody has yet."""
+        """Make the table's weights if the item tower has not made them yet."""
         if not self.table.built:
             self.table.build(input_shape)
         super().build(input_shape)
 
-    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+    def call(
+        self, inputs: dict[str, tf.RaggedTensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Return {column: float32 [B, dim]}; the input is ragged [B, None, 1]."""
         lists = inputs[self.column].with_row_splits_dtype(tf.int64)
         if self.gaps:
             lists = _known(lists)
         codes = tf.reshape(lists.flat_values, [-1])
-        rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
-        # the last of a list has age 0
-        ages = tf.gather(lists.row_limits(), rows) - 1 - tf.range(tf.size(codes, tf.int64))
-        weights = tf.cast(ages < self.max_len, tf.float32)
-        if self.position is not None:
-            weights *= tf.gather(tf.exp(self.position), tf.minimum(ages, self.max_len - 1))
         vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
-        total = tf.math.unsorted_segment_sum(weights[:, None] * vectors, rows, n_rows)
-        norm = tf.math.unsorted_segment_sum(weights, rows, n_rows)
-        used = tf.cast(tf.minimum(lengths, self.max_len), vectors.dtype)
-        pooled = total * tf.math.divide_no_nan(tf.sqrt(used), norm)[:, None]
-        return {self.column: tf.ensure_shape(pooled, [None, self.table.output_dim])}
+        encoded = self.encoder.encode(Steps(lists.with_values(vectors)), training=training)
+        return {self.column: tf.ensure_shape(encoded, [None, self.table.output_dim])}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
         """[B, dim] under the column's name."""
@@ -214,8 +197,8 @@ def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
     return tf.expand_dims(known, -1)
 
 
-class Nothing(tf.keras.layers.Layer):
-    """A tower's input that says only how many rows there are.
+class RowCount(tf.keras.layers.Layer):
+    """An input of width 0: it gives a tower the number of rows, and no features.
 
     Args:
         schema: one column.

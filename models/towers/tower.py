@@ -1,4 +1,4 @@
-"""One tower from a schema: Merlin's encoder, with the pooled history and the bias that it lacks.
+"""One tower from a schema: Merlin's encoder, with the history and the bias that it lacks.
 
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
 each CATEGORICAL by an embedding (lists by the mean of theirs, weighted by the
@@ -21,11 +21,12 @@ from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.columns import WEIGHTS_OF, Columns, n_rows, take
 from models.core.reserved_codes import UNSEEN
+from models.encoders.encoder import build_encoder
 from models.towers.config import TwoTowerConfig
 from models.towers.layers import (
     AppendOne,
     Dropout,
-    HistoryPool,
+    History,
     IdDropout,
     ItemBias,
     OneHot,
@@ -136,11 +137,10 @@ def _branches(
         branches[_branch("continuous", schema)] = numbers
     for column in histories:
         assert shared is not None
-        branches[_branch(f"{column.name}_pool", schema)] = HistoryPool(
+        branches[_branch(f"{column.name}_pool", schema)] = History(
             Schema([column]),
             _table(shared, column),
-            max_len=int(column.shape.dims[1].max),
-            decay=config.history_decay,
+            build_encoder(config.encoder, int(column.shape.dims[1].max)),
             gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
         )
     return branches

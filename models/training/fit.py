@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from models.core.columns import USER_ROW, Columns, as_array
 from models.core.evaluation_set import Trial
-from models.losses.sampled_softmax import BatchLoss
+from models.losses.sampled_loss import BatchLoss
 from models.training.batches import Batches
 from models.training.callbacks import (
     CatalogueValidation,

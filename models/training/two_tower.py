@@ -16,7 +16,8 @@ from models.core.columns import LOSS_COLUMNS, Column, Columns, take_rows
 from models.core.exact import search
 from models.core.retriever import Bools, Queries, Ragged, TopK
 from models.losses.config import LossConfig
-from models.losses.sampled_softmax import SampledSoftmax, TrainingFacts
+from models.losses.negatives import TrainingFacts
+from models.losses.sampled_loss import SampledLoss
 from models.towers import frozen
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
 from models.towers.layers import ItemBias
@@ -51,7 +52,7 @@ def build(
     model = mm.TwoTowerModelV2(
         query,
         item,
-        outputs=SampledSoftmax(loss, facts, item),
+        outputs=SampledLoss(loss, facts, item),
         schema=query_schema + item_schema + schema.select_by_name(LOSS_COLUMNS),
     )
     model.trainable = isinstance(config, TwoTowerConfig)

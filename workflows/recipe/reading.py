@@ -135,9 +135,14 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
 
 
 def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with the kind of its model, which is two_tower unless it says otherwise."""
+    """Return the recipe with the kinds of its model and history encoder, where it names none."""
     model = raw.get("model", {})
-    return {**raw, "model": {"kind": "two_tower", **model}} if isinstance(model, dict) else raw
+    if not isinstance(model, dict):
+        return raw
+    model = {"kind": "two_tower", **model}
+    if isinstance(model.get("encoder"), dict):
+        model["encoder"] = {"kind": "decay_pool", **model["encoder"]}
+    return {**raw, "model": model}
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,7 +159,9 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
         return raw
     bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
     if isinstance(model, Mapping) and model.get("kind") == "two_tower":
-        bag["model"] = {"history_decay": None, **model}
+        encoder = model.get("encoder", {"kind": "decay_pool"})
+        if isinstance(encoder, Mapping) and encoder.get("kind") == "decay_pool":
+            bag["model"] = {**model, "encoder": {"decay": None, **encoder}}
     if isinstance(train, Mapping):
         bag["train"] = {"max_rows_per_user": BAG_ROWS, **train}
     return bag

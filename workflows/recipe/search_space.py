@@ -64,7 +64,7 @@ def usual_space(*, ordered: bool) -> Space:
         "train.max_rows_per_user": (20, 30, 50, None),
     }
     if ordered:
-        space["model.history_decay"] = Range(low=2.0, high=200.0, log=True)
+        space["model.encoder.decay"] = Range(low=2.0, high=200.0, log=True)
     return space
 
 

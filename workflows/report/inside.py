@@ -12,7 +12,7 @@ import numpy as np
 import scipy.stats
 
 from models.core.retriever import Floats, Ints
-from models.towers.layers import HistoryPool
+from models.towers.layers import History
 from workflows.report.finished import Finished
 
 #: Points of a cloud: enough to see its form.
@@ -57,11 +57,12 @@ def decays(finished: Finished) -> dict[str, Floats]:
     out, and so are inputs whose places all weigh the same by the recipe.
     """
     reached = int(finished.user_counts.max()) - 1  # a row's history ends before the row
-    weights = {
-        block.column: np.exp(block.position.numpy()[:reached])
+    by_age = {
+        block.column: block.encoder.weights_by_age()
         for block in finished.model.query_encoder.submodules
-        if isinstance(block, HistoryPool) and block.position is not None
+        if isinstance(block, History)
     }
+    weights = {name: w[:reached] for name, w in by_age.items() if w is not None}
     return {name: w / w.sum() for name, w in sorted(weights.items()) if len(w)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from models.losses.sampled_softmax import SampledSoftmax
+from models.losses.sampled_loss import SampledLoss
 from workflows.report import numbers
 from workflows.report.finished import Finished
 from workflows.report.markup import Markup, element, paragraph, table
@@ -62,7 +62,7 @@ def _trainable(model: Any) -> int:
 
 def _loss_kind(model: Any) -> str:
     """Return what `auto` became."""
-    return next(b for b in model.submodules if isinstance(b, SampledSoftmax)).kind
+    return next(b for b in model.submodules if isinstance(b, SampledLoss)).kind
 
 
 def files(finished: Finished) -> Iterator[Markup]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.core.columns import as_array
 from models.core.prior import Prior
-from models.losses.sampled_softmax import TrainingFacts
+from models.losses.negatives import TrainingFacts
 from models.towers.tower import TowerError
 from models.training import two_tower
 from models.training.two_tower import Model

@@ -1,67 +1,59 @@
 """The training loss of two towers, in the place that Merlin has for it.
 
 Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives
-at all; this one is `models.losses.in_batch` instead.
+at all. Here the recipe names the negatives (`models.losses.negatives`) and the loss function.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import Any, Protocol
 
 import merlin.models.tf as mm
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 
-from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column, Columns
+from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column
 from models.core.retriever import Ragged
-from models.losses import in_batch, masks
-from models.losses.config import LossConfig
-from models.towers.layers import Draws, Dropout, IdDropout
+from models.losses import masks
+from models.losses.config import FUNCTIONS, LossConfig
+from models.losses.in_batch import Loss, Mask
+from models.losses.negatives import NEGATIVES, BatchItems, Comparison, TrainingFacts
+from models.towers.layers import Dropout, IdDropout
 from models.towers.tower import Tower
 
 QUERY, ITEM = "query", "candidate"
 
 
-@dataclass(frozen=True)
-class TrainingFacts:
-    """What the loss knows of the training rows.
+class LossFunction(Protocol):
+    """The loss of a batch, whose rows are compared with items; `in_batch.softmax_loss` is one."""
 
-    Attributes:
-        item_counts: rows of each item, int [n_items].
-        positives: item rows of each user, a Ragged of n_users lists.
-        items: inputs of the item tower, n_items rows.
-        batch_size: rows of a training step.
-        seed: the seed of drawn negatives.
-    """
-
-    item_counts: npt.NDArray[np.integer]
-    positives: Ragged
-    items: Columns
-    batch_size: int
-    seed: int
-
-
-class Comparison(NamedTuple):
-    """The items that a batch's rows are compared with, one a column.
-
-    Attributes:
-        rows: the rows of the item table, int [C].
-        vectors: float32 [C, dim].
-        own: the column of each row's own item, int [B].
-        repeats: how often each item was drawn, float32 [C]; None where each draw is a column.
-    """
-
-    rows: tf.Tensor
-    vectors: tf.Tensor
-    own: tf.Tensor
-    repeats: tf.Tensor | None = None
+    def __call__(
+        self,
+        queries: tf.Tensor,
+        items: tf.Tensor,
+        positive_column: tf.Tensor,
+        *,
+        weights: tf.Tensor,
+        temperature: float,
+        log_q: tf.Tensor | None,
+        mask: Mask | None,
+        multiplicity: tf.Tensor | None,
+        precision: str,
+    ) -> Loss:
+        """Return the loss; the gradient of its total reaches `queries` and `items`."""
+        ...
 
 
-class SampledSoftmax(ModelOutput):
-    """Merlin's place for a loss, filled with the one of `models.losses.in_batch`.
+def function_named(name: str) -> LossFunction:
+    """Return the loss function of a name in `FUNCTIONS`."""
+    module, _, function = FUNCTIONS[name].partition(":")
+    found: LossFunction = getattr(import_module(f"models.losses.{module}"), function)
+    return found
+
+
+class SampledLoss(ModelOutput):
+    """Merlin's place for a loss, filled with a loss function over a comparison.
 
     In training its prediction is the batch's loss, once a row, float32 [B, 1], to be compiled with
     `BatchLoss`; at inference the score of each query with its own item, float32 [B, 1].
@@ -83,24 +75,18 @@ class SampledSoftmax(ModelOutput):
             to_call=DotProduct(),
             default_loss=BatchLoss(),
             default_metrics_fn=_no_metrics,
-            name="sampled_softmax",
+            name="sampled_loss",
             **kwargs,
         )
-        n_items = len(facts.item_counts)
         self.config = config
-        self.kind = config.kind
-        if config.kind == "auto":
-            self.kind = "full" if n_items <= config.full_up_to else "in_batch"
-        log_q = in_batch.log_q(facts.item_counts)
-        if self.kind == "mixed":
-            log_q = in_batch.mixture_log_q(
-                log_q, batch_size=facts.batch_size, negatives=config.negatives
-            )
-        self.n_items = n_items
+        self.kind = config.negatives_of(len(facts.item_counts))
+        self.negatives = NEGATIVES[self.kind](config, facts)
+        self.function = function_named(config.function)
+        self.log_q = None
+        if config.logq and self.negatives.log_q is not None:
+            self.log_q = tf.constant(self.negatives.log_q)
         random = any(isinstance(layer, (Dropout, IdDropout)) for layer in tower.submodules)
         self.merged = config.mask != "none" and not random
-        self.draws = Draws(facts.seed)
-        self.log_q = tf.constant(log_q)
         self.liked = tf.constant(facts.positives.values, tf.int32)
         self.offsets = tf.constant(facts.positives.offsets, tf.int64)
         self.table = {name: _constant(facts.items[name]) for name in tower.schema.column_names}
@@ -127,7 +113,7 @@ class SampledSoftmax(ModelOutput):
 
     def loss_of(
         self, inputs: dict[str, tf.Tensor], features: dict[str, tf.Tensor], *, training: bool
-    ) -> in_batch.Loss:
+    ) -> Loss:
         """Return the loss of a batch.
 
         Args:
@@ -135,17 +121,21 @@ class SampledSoftmax(ModelOutput):
             features: the batch; of it the `LOSS_COLUMNS`.
             training: whether items outside the batch are embedded with dropout.
         """
-        own = tf.reshape(features[ITEM_ROW], [-1])
-        against = self._comparison(own, inputs[ITEM], training)
-        return in_batch.softmax_loss(
+        rows = tf.reshape(features[ITEM_ROW], [-1])
+        against = self.negatives.compare(
+            BatchItems(
+                rows, inputs[ITEM], lambda some: self.embed_items(some, training), self.merged
+            )
+        )
+        return self.function(
             inputs[QUERY],
             against.vectors,
-            against.own,
-            weights=self._weights(features, tf.size(own)),
+            against.positive_column,
+            weights=self._weights(features, tf.size(rows)),
             temperature=self.config.temperature,
-            log_q=tf.gather(self.log_q, against.rows) if self._corrected else None,
+            log_q=None if self.log_q is None else tf.gather(self.log_q, against.rows),
             mask=self._mask(features, against),
-            repeats=against.repeats,
+            multiplicity=against.multiplicity,
             precision=self.config.precision,
         )
 
@@ -156,39 +146,18 @@ class SampledSoftmax(ModelOutput):
             weights = tf.reshape(features[ROW_WEIGHT], [-1])
         return weights if self.config.reduction == "sum" else weights / tf.cast(n_rows, tf.float32)
 
-    @property
-    def _corrected(self) -> bool:
-        return self.config.logq and self.kind != "full"
-
-    def _comparison(self, own: tf.Tensor, vectors: tf.Tensor, training: bool) -> Comparison:
-        """Choose the items: `own` and `vectors` are those of the batch, [B] and [B, dim]."""
-        if self.kind == "full":
-            rows = tf.range(self.n_items, dtype=own.dtype)
-            return Comparison(rows, self.embed_items(rows, training), own)
-        rows, n_rows = own, tf.size(own)
-        if self.kind == "mixed":
-            drawn = self.draws.integers([self.config.negatives], self.n_items, own.dtype)
-            rows = tf.concat([own, drawn], 0)
-        if self.merged:
-            rows, columns, repeats = tf.unique_with_counts(rows)
-            vectors = self.embed_items(rows, training)
-            return Comparison(rows, vectors, columns[:n_rows], tf.cast(repeats, tf.float32))
-        if self.kind == "mixed":
-            vectors = tf.concat([vectors, self.embed_items(drawn, training)], 0)
-        return Comparison(rows, vectors, tf.range(n_rows))
-
-    def _mask(self, features: dict[str, tf.Tensor], against: Comparison) -> in_batch.Mask | None:
+    def _mask(self, features: dict[str, tf.Tensor], against: Comparison) -> Mask | None:
         if self.config.mask == "none":
             return None
         if self.config.mask == "item":
-            once = self.kind == "full" or self.merged
-            return None if once else masks.same_item(against.rows, against.own)
+            once = against.is_table or against.multiplicity is not None
+            return None if once else masks.same_item(against.rows, against.positive_column)
         return masks.known_positives(
             tf.reshape(features[USER_ROW], [-1]),
-            against.own,
+            against.positive_column,
             self.liked,
             self.offsets,
-            items=None if self.kind == "full" else against.rows,
+            items=None if against.is_table else against.rows,
         )
 
 

@@ -8,7 +8,7 @@ from toy_towers import FIRST, tables, toy_towers, weights_of
 
 from models.core.columns import take
 from models.losses.config import LossConfig
-from models.losses.sampled_softmax import ITEM, QUERY, BatchLoss, SampledSoftmax
+from models.losses.sampled_loss import ITEM, QUERY, BatchLoss, SampledLoss
 from models.towers.layers import Draws
 from models.towers.tower import embed
 from models.training.batches import Batches
@@ -22,8 +22,14 @@ def row_losses(model: mm.RetrievalModelV2, batch: dict[str, np.ndarray]) -> np.n
     """Return the training loss of each row of a batch."""
     tensors = {name: tf.constant(values) for name, values in batch.items()}
     vectors = {QUERY: model.query_encoder(tensors), ITEM: model.candidate_encoder(tensors)}
-    output = weights_of(model, SampledSoftmax)
+    output = weights_of(model, SampledLoss)
     return output.loss_of(vectors, tensors, training=True).rows.numpy()
+
+
+def drawn_anew(output: SampledLoss) -> None:
+    """Let the negatives be drawn as in the first step."""
+    if isinstance(output.negatives, Draws):
+        output.negatives.count.assign(0)
 
 
 def a_batch(model: mm.RetrievalModelV2, rows: np.ndarray = BATCH) -> dict[str, np.ndarray]:
@@ -69,8 +75,8 @@ def test_the_loss_is_that_of_the_vectors_in_float64(kind, mask):
     expected = losses_by_hand(model, batch, columns, temperature=0.3, log_q=np.log(q), mask=mask)
     found = row_losses(model, batch)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    weights_of(model, SampledSoftmax).merged = False  # as if dropout made repeats unequal
-    weights_of(model, SampledSoftmax).draws.count.assign(0)
+    weights_of(model, SampledLoss).merged = False  # as if dropout made repeats unequal
+    drawn_anew(weights_of(model, SampledLoss))
     np.testing.assert_allclose(row_losses(model, batch), found, rtol=1e-5, atol=1e-6)
 
 
@@ -80,7 +86,7 @@ def test_repeats_as_one_column_give_the_gradients_of_many(kind, mask):
     config = LossConfig(kind=kind, mask=mask, temperature=0.3, negatives=30)
     model = TOY.build("user_id", "item_id", "group", "genres", loss=config, init_stddev=0.5)
     batch = {name: tf.constant(values) for name, values in a_batch(model).items()}
-    output = weights_of(model, SampledSoftmax)
+    output = weights_of(model, SampledLoss)
     gradients = []
     for merged in (True, False):
         assert merged == output.merged
@@ -94,7 +100,7 @@ def test_repeats_as_one_column_give_the_gradients_of_many(kind, mask):
             ]
         )
         output.merged = False
-        output.draws.count.assign(0)
+        drawn_anew(output)
     for one, many in zip(*gradients, strict=True):
         assert many.any()
         np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-6)
@@ -112,7 +118,7 @@ def test_repeats_as_one_column_give_the_gradients_of_many(kind, mask):
 )
 def test_repeats_are_one_column_where_they_are_equal_and_no_negatives(config, mask, merged):
     model = TOY.build("user_id", "item_id", loss=LossConfig(mask=mask), **config)
-    assert weights_of(model, SampledSoftmax).merged == merged
+    assert weights_of(model, SampledLoss).merged == merged
 
 
 def test_without_correction_q_does_not_count():
@@ -139,9 +145,7 @@ def test_full_is_in_batch_where_the_batch_holds_every_item_once():
 
 def test_auto_is_full_up_to_a_number_of_items():
     kinds = [
-        weights_of(
-            TOY.build("user_id", "item_id", loss=LossConfig(full_up_to=n)), SampledSoftmax
-        ).kind
+        weights_of(TOY.build("user_id", "item_id", loss=LossConfig(full_up_to=n)), SampledLoss).kind
         for n in (N_ITEMS, N_ITEMS - 1)
     ]
     assert kinds == ["full", "in_batch"]
@@ -152,7 +156,7 @@ def test_mixed_negatives_are_drawn_anew_and_repeat_with_the_seed():
     batches = []
     for seed in (1, 1, 2):
         model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
-        weights_of(model, SampledSoftmax).draws.seed = seed
+        weights_of(model, SampledLoss).negatives.seed = seed
         batches.append([row_losses(model, a_batch(model)) for _ in range(2)])
     (first, second), (again, _), (other, _) = batches
     np.testing.assert_array_equal(first, again)
@@ -199,7 +203,7 @@ def test_a_row_counts_in_the_loss_by_its_weight(reduction):
     model = TOY.build("user_id", "item_id", loss=config, init_stddev=0.5)
     batch = {n: tf.constant(v) for n, v in a_batch(model).items()}
     vectors = {QUERY: model.query_encoder(batch), ITEM: model.candidate_encoder(batch)}
-    output = weights_of(model, SampledSoftmax)
+    output = weights_of(model, SampledLoss)
     weights = np.random.default_rng(0).uniform(size=len(BATCH)).astype(np.float32)
     found = output.loss_of(vectors, {**batch, "row_weight": tf.constant(weights)}, training=True)
     losses = output.loss_of(vectors, batch, training=True).rows.numpy()

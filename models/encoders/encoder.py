@@ -1,0 +1,58 @@
+"""What a history encoder takes and returns, and how the one is built that a recipe names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+from models.core.retriever import Floats
+from models.encoders.config import EncoderConfig
+
+
+class Steps(NamedTuple):
+    """The histories of a batch: a step is an item, the oldest comes first.
+
+    An encoder that needs matrices takes `vectors.to_tensor()` [B, L, dim] and the mask
+    `tf.sequence_mask(vectors.row_lengths())`.
+
+    Attributes:
+        vectors: the embedding of each item, ragged float32 [B, None, dim].
+        times: seconds since the epoch, ragged int64 [B, None]; None where they are not known.
+    """
+
+    vectors: tf.RaggedTensor
+    times: tf.RaggedTensor | None = None
+
+
+class HistoryEncoder(Protocol):
+    """A way to read a history. It is a Keras layer, so that its weights are those of the tower."""
+
+    def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
+        """Return one vector a history, float32 [B, dim]; that of an empty history is zero."""
+        ...
+
+    def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
+        """Return what `encode` returns after each step, float32 [B, L, dim].
+
+        The vector at a step depends on that step and the steps before it. L is the length of the
+        longest history; the rows of shorter ones end in vectors that mean nothing.
+        """
+        ...
+
+    def weights_by_age(self) -> Floats | None:
+        """Return what each position weighs, the latest first; None where the items decide it."""
+        ...
+
+
+def build_encoder(config: EncoderConfig, max_len: int) -> HistoryEncoder:
+    """Build the encoder of a configuration.
+
+    Args:
+        config: its kind names the module.
+        max_len: the longest history; older items are left out.
+    """
+    module = import_module(f"models.encoders.{config.__struct_config__.tag}")
+    found: HistoryEncoder = module.build(config, max_len)
+    return found

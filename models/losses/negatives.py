@@ -1,0 +1,159 @@
+"""The items that a batch's rows are compared with: those of the batch, drawn ones, or the table.
+
+A new kind of negatives is a class here and a line in `NEGATIVES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from models.core.columns import Columns
+from models.core.retriever import Ragged
+from models.losses.config import LossConfig
+from models.losses.in_batch import log_q, mixture_log_q
+from models.towers.layers import Draws
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the loss knows of the training rows.
+
+    Attributes:
+        item_counts: rows of each item, int [n_items].
+        positives: item rows of each user, a Ragged of n_users lists.
+        items: inputs of the item tower, n_items rows.
+        batch_size: rows of a training step.
+        seed: the seed of drawn negatives.
+    """
+
+    item_counts: npt.NDArray[np.integer]
+    positives: Ragged
+    items: Columns
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class BatchItems:
+    """The items of a batch, and how others are embedded.
+
+    Attributes:
+        rows: the item row of each batch row, int [B].
+        vectors: their embeddings, float32 [B, dim].
+        embed: returns the embeddings of item rows, float32 [n, dim].
+        merge: equal items may become one column: their embeddings are the same.
+    """
+
+    rows: tf.Tensor
+    vectors: tf.Tensor
+    embed: Callable[[tf.Tensor], tf.Tensor]
+    merge: bool
+
+    def compare(self, drawn: tf.Tensor | None = None) -> Comparison:
+        """Return a comparison with the items of the batch, and with drawn ones behind them.
+
+        Args:
+            drawn: item rows, int [n].
+        """
+        n_rows = tf.size(self.rows)
+        rows = self.rows if drawn is None else tf.concat([self.rows, drawn], 0)
+        if self.merge:
+            rows, columns, counts = tf.unique_with_counts(rows)
+            multiplicity = tf.cast(counts, tf.float32)
+            return Comparison(rows, self.embed(rows), columns[:n_rows], multiplicity)
+        vectors = self.vectors
+        if drawn is not None:
+            vectors = tf.concat([vectors, self.embed(drawn)], 0)
+        return Comparison(rows, vectors, tf.range(n_rows))
+
+
+class Comparison(NamedTuple):
+    """The items that a batch's rows are compared with, one a column.
+
+    Attributes:
+        rows: the item row of each column, int [C].
+        vectors: float32 [C, dim].
+        positive_column: the column of each batch row's own item, int [B].
+        multiplicity: how many equal items each column stands for, float32 [C]; None where each
+            item has a column.
+        is_table: column c is item row c.
+    """
+
+    rows: tf.Tensor
+    vectors: tf.Tensor
+    positive_column: tf.Tensor
+    multiplicity: tf.Tensor | None = None
+    is_table: bool = False
+
+
+class Negatives(Protocol):
+    """A way to choose the items of a comparison.
+
+    Attributes:
+        log_q: the log of how often each item stands in a comparison, float32 [n_items]; None where
+            all items stand in it equally often.
+    """
+
+    log_q: npt.NDArray[np.float32] | None
+
+    def compare(self, batch: BatchItems) -> Comparison:
+        """Return the items to compare a batch's rows with."""
+        ...
+
+
+class InBatch:
+    """The items of the batch."""
+
+    log_q: npt.NDArray[np.float32] | None
+
+    def __init__(self, config: LossConfig, facts: TrainingFacts) -> None:
+        self.log_q = log_q(facts.item_counts)
+
+    def compare(self, batch: BatchItems) -> Comparison:
+        """Return the items of the batch."""
+        return batch.compare()
+
+
+class Mixed(Draws):
+    """The items of the batch, and items drawn uniformly from the table (Yang et al. 2020)."""
+
+    log_q: npt.NDArray[np.float32] | None
+
+    def __init__(self, config: LossConfig, facts: TrainingFacts) -> None:
+        super().__init__(facts.seed)
+        self.n_items, self.n_drawn = len(facts.item_counts), config.negatives
+        self.log_q = mixture_log_q(
+            log_q(facts.item_counts), batch_size=facts.batch_size, negatives=config.negatives
+        )
+
+    def compare(self, batch: BatchItems) -> Comparison:
+        """Return the items of the batch, and drawn ones."""
+        return batch.compare(self.integers([self.n_drawn], self.n_items, batch.rows.dtype))
+
+
+class Full:
+    """The whole item table."""
+
+    log_q: npt.NDArray[np.float32] | None = None
+
+    def __init__(self, config: LossConfig, facts: TrainingFacts) -> None:
+        self.n_items = len(facts.item_counts)
+
+    def compare(self, batch: BatchItems) -> Comparison:
+        """Return every item."""
+        rows = tf.range(self.n_items, dtype=batch.rows.dtype)
+        return Comparison(rows, batch.embed(rows), batch.rows, is_table=True)
+
+
+#: The negatives by the name that a recipe gives them.
+NEGATIVES: Mapping[str, Callable[[LossConfig, TrainingFacts], Negatives]] = {
+    "in_batch": InBatch,
+    "mixed": Mixed,
+    "full": Full,
+}
