@@ -31,6 +31,13 @@ def test_brackets_of_titles_names_and_paths_are_no_markup(capsys, title):
     assert "folder [i]" in printed
 
 
+def test_each_file_of_a_result_has_a_line_of_its_own(capsys):
+    show(None, Call(), {"files": "a.parquet\nb\x1b.json"})
+    lines = capsys.readouterr().out.splitlines()
+    assert ["a.parquet" in line for line in lines] != ["b\\x1b.json" in line for line in lines]
+    assert any("b\\x1b.json" in line for line in lines)
+
+
 def test_an_empty_list_is_a_sentence(capsys):
     show_rows([])
     assert capsys.readouterr().out == "No row: nothing meets what was asked.\n"

@@ -23,7 +23,7 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
 
     table = Table(show_header=False)
     for name, value in rows.items():
-        table.add_row(printable(name), printable(value))
+        table.add_row(printable(name), printable(value, lines=True))
     show_text(table)
 
 
