@@ -174,7 +174,7 @@ def test_a_keeper_that_has_seen_nothing_is_not_finished():
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_no_number_is_refused_with_its_place(loss):
+def test_t08_a_loss_that_is_no_number_is_refused_with_its_place(loss):
     refuse = RefuseNaN()
     refuse.on_epoch_begin(2)
     refuse.on_train_batch_end(5, {"loss_batch": 1e30})

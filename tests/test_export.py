@@ -75,7 +75,7 @@ def test_every_promised_file_is_there_and_no_other(folder):
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == expected
 
 
-def test_the_manifest_tells_the_truth(tiny, folder):
+def test_x07_the_manifest_tells_the_truth(tiny, folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"}
     assert {folder / name for name in manifest["files"]} == files
@@ -101,7 +101,7 @@ def test_the_result_says_what_was_written(tiny, folder):
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_ids_are_unique_and_as_they_were(tiny, folder, side):
+def test_x03_x04_ids_are_unique_and_as_they_were(tiny, folder, side):
     expected = getattr(tiny.exported, f"{side}s")
     for kind in ("features", "embeddings"):
         table = pq.read_table(folder / f"{side}_{kind}.parquet")
@@ -123,7 +123,7 @@ def test_embeddings_are_lists_of_fixed_size(folder, side):
     assert len(np.unique(vectors, axis=0)) > 5
 
 
-def test_embeddings_are_the_models(tiny, folder):
+def test_x03_embeddings_are_the_models(tiny, folder):
     run = tiny.exported
     prepared = Prepared.open(run.store, run.recipe)
     model = TwoTower.of(load_model(run.store, run.recipe, prepared), prepared.users, prepared.items)
@@ -220,7 +220,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.quality
-def test_a_stranger_goes_from_a_raw_user_to_ten_titles(tiny, folder, tmp_path):
+def test_x01_a_stranger_goes_from_a_raw_user_to_ten_titles(tiny, folder, tmp_path):
     script = tmp_path / "stranger.py"
     script.write_text(STRANGER, encoding="utf-8")
     asked = ["Ж", "-8200171396217105230", "0108775015"]

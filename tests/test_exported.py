@@ -61,7 +61,7 @@ def asked(export: Export, users: list, told: dict, **wish) -> dict:
     return found
 
 
-def test_another_occasion_than_the_last_one(run, export):
+def test_q01_another_occasion_than_the_last_one(run, export):
     folder = run.store.folder("export")
     seen = run.histories(withheld=1)["u6"]
     row = user(folder, "u6")

@@ -83,7 +83,7 @@ def lists(run: Run, users: list[str], **wish) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("kind", ["exact", *KINDS])
-def test_each_kind_finds_what_the_export_ranks_exactly(large, tmp_path, kind):
+def test_x05_each_kind_finds_what_the_export_ranks_exactly(large, tmp_path, kind):
     run = branch(large, tmp_path / "run", f"index.kind={kind}", "index.at=20", "index.recall=0.95")
     users = [f"u{n}" for n in range(0, N_USERS, 16)]
     wishes = [{"k": 20}, {"k": 7, "only": ("genres=c",), "deny": ("00003", "00300")}, {"k": 1500}]

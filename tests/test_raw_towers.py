@@ -40,7 +40,7 @@ def vocabulary(*values: str, oov_buckets: int = 1) -> Vocabulary:
 
 
 @pytest.mark.parametrize(("side", "tower"), [("user", "query_tower"), ("item", "item_tower")])
-def test_every_row_of_the_tables_gets_its_embedding_from_raw_values(folder, side, tower):
+def test_x02_every_row_of_the_tables_gets_its_embedding_from_raw_values(folder, side, tower):
     loaded, encode = signature(folder, f"{tower}_raw")
     features = pq.read_table(folder / f"{side}_features.parquet")
     specs = encode.structured_input_signature[1]

@@ -58,7 +58,7 @@ def asked(run: Run, *users: str, **wish) -> list[dict]:
     return recommend(run.recipe, run.store, CPU, wish=Wish(**wish), order=Order(users)).lists
 
 
-def test_everybodys_lists_are_those_of_evaluate(run, everybody):
+def test_q01_everybodys_lists_are_those_of_evaluate(run, everybody):
     prepared = Prepared.open(run.store, run.recipe)
     trial = prepared.trial("test", run.recipe.evaluate)
     model = TwoTower.of(load_model(run.store, run.recipe, prepared), prepared.users, prepared.items)
@@ -84,7 +84,7 @@ def test_everybodys_lists_are_those_of_evaluate(run, everybody):
     assert manifest.options["as_of"] == "test"
 
 
-def test_nobody_is_shown_what_he_has_seen_unless_asked(run, everybody):
+def test_q02_nobody_is_shown_what_they_have_seen_unless_asked(run, everybody):
     seen = run.histories(withheld=1)
     found = lists_of(pq.read_table(everybody.folder / LISTS).to_pylist())
     assert all(not set(found[user]) & set(seen.get(user, [])) for user in found)
@@ -128,7 +128,7 @@ def test_who_gets_nothing_is_told_and_counted(run, tmp_path):
     assert rows["short_lists"] == rows["recommendations"] == 3 - without
 
 
-def test_a_stranger_gets_the_fallback_and_is_told(run):
+def test_q03_a_stranger_gets_the_fallback_and_is_told(run):
     rows = asked(run, "nobody knows", "u6", k=3)
     prepared = Prepared.open(run.store, run.recipe)
     known = [i for of in run.histories(withheld=1).values() for i in of]
@@ -284,7 +284,7 @@ def test_lists_of_items_are_allowed_and_denied(run, tmp_path):
         recommend(run.recipe, run.store, CPU, order=order)
 
 
-def test_history_stands_beside_the_list(run, tmp_path):
+def test_q04_history_stands_beside_the_list(run, tmp_path):
     seen = run.histories(withheld=1)["u6"][::-1]
     order = Order(("u6", "nobody"), show_history=True)
     result = recommend(run.recipe, run.store, CPU, order=order)
@@ -368,7 +368,7 @@ def ranked(run: Run, ranker: Ranker, k: int = K) -> list[dict]:
     return recommend(run.recipe, run.store, CPU, wish=Wish(k=k), order=order, ranker=ranker).lists
 
 
-def test_a_ranker_that_changes_nothing_keeps_the_order(run):
+def test_q07_a_ranker_that_changes_nothing_keeps_the_order(run):
     plain = asked(run, "u6", "u7", "nobody", k=K)
     for score in (lambda table: table["score"].to_numpy(), lambda table: np.zeros(len(table))):
         found = ranked(run, Ranker("same", score))

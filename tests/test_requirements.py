@@ -11,9 +11,10 @@ import pytest
 IDS = [
     *(f"e{n:02}" for n in range(1, 22)),
     *(f"m{n:02}" for n in range(1, 17)),
-    *(f"t{n:02}" for n in (1, 2, 3, 4, 5, 6, 7, 10)),
+    *(f"t{n:02}" for n in range(1, 11)),
     *(f"v{n:02}" for n in range(1, 10)),
-    *("x06", "q05", "q06"),
+    *(f"x{n:02}" for n in range(1, 8)),
+    *(f"q{n:02}" for n in range(1, 8)),
 ]
 
 

@@ -177,7 +177,7 @@ rows_of_scores = st.lists(
 
 @quick
 @given(rows_of_scores, st.integers(1, 9), st.data())
-def test_best_k_is_a_full_sort(rows, k, data):
+def test_q02_best_k_is_a_full_sort(rows, k, data):
     exclude = data.draw(
         st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=len(rows), max_size=len(rows))
     )

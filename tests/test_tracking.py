@@ -30,7 +30,7 @@ from workflows.train import train
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 @pytest.mark.usefixtures("eagerly")
-def test_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path):
+def test_t09_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_path):
     run = tiny.prepared.branch(
         tmp_path / "run",
         "tracking={kind: mlflow, experiment: tiny}",

@@ -126,7 +126,7 @@ def test_tensorboard_gets_them_too(repeated):
     assert found["epoch_recall@10"] == pytest.approx(expected)
 
 
-def test_the_result_is_the_best_epoch_of_the_history(trained, tiny):
+def test_t09_the_result_is_the_best_epoch_of_the_history(trained, tiny):
     epochs = history(trained)
     best = max(epochs, key=lambda epoch: epoch.metrics["val_mean"])
     assert tiny.train_result.best == best
