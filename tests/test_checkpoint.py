@@ -93,6 +93,13 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     assert not (stopped.store.root / ".train.checkpoint").exists()
 
 
+def test_the_weights_are_saved_without_the_running_loss(tiny: Tiny):
+    """A fit that resumes after its last epoch has none, and its file must not be another one."""
+    groups = {name.partition("/")[0] for name in weights(tiny.trained)}
+    assert "optimizer" in groups
+    assert "metrics" not in groups
+
+
 @pytest.mark.quality
 @pytest.mark.usefixtures("eagerly")
 def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):

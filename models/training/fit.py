@@ -127,6 +127,8 @@ class Fit:
                 verbose=0,
                 callbacks=[RefuseNaN(), *watch, *callbacks, self.clock, *self._after()],
             )
+            # Keras would save its running mean with the weights, unless no epoch ran any more
+            self.model.compiled_loss = None
         if self.validation is None:
             log.warning("the split has no valid part: the last epoch is kept, not the best")
             return self.clock.epochs[-1]
