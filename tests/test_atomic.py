@@ -112,6 +112,22 @@ def test_a_failed_exchange_leaves_the_old_result(
     assert text_of(final) == {"old"}
 
 
+def test_new_folders_are_entries_of_their_parents_before_anything_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
+    atomic.make_folders(tmp_path / "runs" / "mine")
+    assert synced == [str(tmp_path), str(tmp_path / "runs")]
+    atomic.make_folders(tmp_path / "runs" / "mine")
+    assert len(synced) == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        atomic.make_folders(tmp_path / "file")
+
+
 # ── small files, removal, links ─────────────────────────────────────────────────────────
 
 

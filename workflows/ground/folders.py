@@ -28,7 +28,8 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
         atomic.recover(folder)
         refuse(folder)
         atomic.remove(aside)
-        aside.mkdir(parents=True)
+        atomic.make_folders(folder.parent)
+        aside.mkdir()
         try:
             yield aside
             atomic.put_in_place(aside, folder)

@@ -26,7 +26,7 @@ def lock_run(root: Path) -> Iterator[None]:
         StorageError: another process holds the lock.
         OSError: the folder or the lock file cannot be written.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(root)
     descriptor = atomic.open_own(root / ".lock")
     try:
         _lock(descriptor, root)

@@ -1,20 +1,19 @@
-/* light or dark as the reader's system is, printable, without anything from outside */
-:root { color-scheme: light dark; --paper: #fff; --ink: #1d252b; --soft: #55606a; --rule: #dfe3e8;
-  --tint: #f5f7f9; --hit: #e3f4ec; --ours: #eaf3f9; --first: #0072b2; --second: #d55e00;
-  --third: #5f6b73; --font: system-ui, "Segoe UI", "Liberation Sans"; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #14181c; --ink: #e4e8eb; --soft: #a9b3bb; --rule: #39424a; --tint: #1d2328;
-    --hit: #17402c; --ours: #17323f; --first: #56b4e9; --second: #f08a3c; --third: #a3aeb6; }
-}
+"""The page's one style sheet: light, readable, printable, without anything from outside."""
+
+from __future__ import annotations
+
+STYLE = """
+:root { color-scheme: light; --ink: #1d252b; --soft: #55606a; --rule: #dfe3e8; --tint: #f5f7f9;
+  --blue: #0072b2; --hit: #e3f4ec; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1120px; padding: 2rem 1.25rem 4rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.5 var(--font), sans-serif; }
+  background: #fff; font: 15px/1.5 system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
 h1 { margin: 0 0 .2rem; font-size: 1.9rem; line-height: 1.2; }
 h2 { margin: 2.6rem 0 .8rem; padding-bottom: .25rem; border-bottom: 2px solid var(--ink);
   font-size: 1.3rem; }
 h3 { margin: 0; font-size: 1rem; }
 p { margin: .4rem 0; max-width: 80ch; }
-a { color: var(--first); }
+a { color: var(--blue); }
 code { font: .88em ui-monospace, "Liberation Mono", monospace; overflow-wrap: anywhere; }
 .lead { color: var(--soft); font-size: 1.05rem; }
 .note { color: var(--soft); font-size: .88rem; }
@@ -38,14 +37,14 @@ tbody th { min-width: min(10rem, 28vw); }
 .numbers td { white-space: nowrap; }
 .numbers th, .numbers td { padding-inline: .55rem; }
 td small { display: block; color: var(--soft); }
-.ours > * { background: var(--ours); }
+.ours > * { background: #eaf3f9; }
 .figures { display: flex; flex-wrap: wrap; gap: .6rem 1.2rem; }
 figure { margin: .6rem 0; max-width: 100%; }
-.figures figure { flex: 0 1 auto; }
-.figures .note { max-width: 344px; }
+.figures figure { flex: 0 1 344px; }
+.figures.wide figure { flex: 0 1 auto; }
 figcaption { margin-bottom: .3rem; font-size: .92rem; }
-.picture { overflow-x: auto; }
-svg { display: block; }
+svg { display: block; max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
 .users { display: grid; grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); gap: 1rem; }
 .user { padding: .8rem 1rem; border: 1px solid var(--rule); border-radius: 6px; }
 .user h3 small { color: var(--soft); font-weight: 400; }
@@ -54,10 +53,7 @@ svg { display: block; }
 .user ol, .user ul { margin: 0; padding-left: 1.6rem; }
 .user li { overflow-wrap: anywhere; }
 .hit { background: var(--hit); font-weight: 600; }
-@media (max-width: 560px) {
-  body { padding-inline: .5rem; }
-  .users { grid-template-columns: 1fr; }
-}
+@media (max-width: 560px) { .users { grid-template-columns: 1fr; } }
 @page { size: A4; margin: 14mm 12mm; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
@@ -65,10 +61,13 @@ svg { display: block; }
   h2 { break-after: avoid; }
   h2 + * { break-before: avoid; }
   figure, table, .user, .tile, .figures { break-inside: avoid; }
+  .figures.wide { display: block; break-inside: auto; }
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .scroll { overflow: visible; }
   .scroll table { font-size: 7.5pt; }
   th, td { padding: .15rem .35rem; }
   .users { grid-template-columns: 1fr 1fr; }
+  .figures figure { flex-basis: 30%; }
   * { print-color-adjust: exact; }
 }
+"""
