@@ -92,6 +92,18 @@ _SYSTEMS = {
 }
 
 
+def size_named(name: str) -> Size:
+    """Return the size that a name stands for.
+
+    Raises:
+        RecipeError: it stands for none.
+    """
+    for size in get_args(Size):
+        if size == name:
+            return size
+    raise RecipeError(f"A sample has a size of {', '.join(get_args(Size))}. Received: {name!r}.")
+
+
 def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResult:
     """Write a sample's raw files and its truth, all of them or none.
 
@@ -99,7 +111,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
         name: which system's files to imitate.
         size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
             hm-joined, babyshop) or a good part of it (aliccp, rees46).
-        folder: where to; it may hold an earlier sample, which is replaced.
+        folder: where to; it may hold an earlier sample, which is replace_folder.
         seed: 0 or more.
 
     Raises:
@@ -107,9 +119,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
         StorageError: the folder holds something else, or the disk refused.
     """
     system = _system(name)
-    if size not in get_args(Size):
-        sizes = ", ".join(get_args(Size))
-        raise RecipeError(f"A sample has a size of {sizes}. Received: {size!r}.")
+    size_named(size)
     if seed < 0:
         raise RecipeError(f"A sample has a seed of 0 or more. Received: {seed}.")
     began = time.monotonic()

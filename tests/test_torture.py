@@ -23,7 +23,8 @@ def test_nothing_is_lost_by_kills_power_disks_and_strangers(tiny: Tiny, tmp_path
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     campaigns = {each["campaign"]: each for each in json.loads(told.read_text())["campaigns"]}
-    assert len(campaigns) == 7
+    has_gcc = shutil.which("gcc") is not None
+    assert len(campaigns) == 6 + has_gcc
     for name, each in campaigns.items():
         assert (each["losses"], each["survived"]) == ([], each["tried"]), name
         assert each["tried"] > 1, name
@@ -31,5 +32,7 @@ def test_nothing_is_lost_by_kills_power_disks_and_strangers(tiny: Tiny, tmp_path
     assert {"old result", "new result"} & set(campaigns["kills"]["seen"])
     assert {"done", "refused"} <= set(campaigns["recipes"]["seen"])
     assert campaigns["hostile folders"]["seen"]["exit code 2"] > 2
+    if not has_gcc:
+        return
     (control,) = (seen for seen in campaigns["power loss"]["seen"] if "without syncs" in seen)
     assert int(control.split()[0]) > 0

@@ -18,6 +18,8 @@ from forked import Ended
 
 #: Seconds after which a verb on a tiny run counts as hung.
 PATIENCE = 30
+#: Hidden files that stay in a run.
+_KEPT = (".lock", ".tune.journal")
 
 
 def ended_badly(ended: Ended, *expected: int) -> list[str]:
@@ -51,6 +53,16 @@ def digest(stage: Path) -> str:
     manifest = json.loads((stage / "manifest.json").read_bytes())
     facts = {name: fact for name, fact in manifest["files"].items() if name != "times.json"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def name(stage: Path) -> str:
+    """Return the recipe's name of a stage; empty if it is not there or not whole.
+
+    It tells apart results whose files differ from one time to the next, as SavedModels do.
+    """
+    if damaged(stage) or not stage.is_dir():
+        return ""
+    return str(json.loads((stage / "manifest.json").read_bytes())["recipe"]["name"])
 
 
 def damaged(stage: Path) -> list[str]:
@@ -115,9 +127,11 @@ def bulk(folder: Path) -> str:
 def left_over(folder: Path) -> list[str]:
     """Return what is half-written in a run, or left in the temporary folder beside it."""
     run, temporary = folder / "run", folder / "tmp"
-    hidden = [p for p in run.iterdir() if p.name.startswith(".") and p.name != ".lock"]
+    hidden = [p for p in run.glob(".*") if p.name not in _KEPT]
     faults = [f"{p.name} is left in the run" for p in sorted(hidden) if not _whole_shards(p)]
     left = sorted(p.name for p in temporary.iterdir()) if temporary.is_dir() else []
+    # TensorFlow removes these when Python ends, which a forked child does not live to see
+    left = [name for name in left if not name.startswith("__autograph_generated_file")]
     return faults + [f"{name} is left in the temporary folder" for name in left]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from judge import bulk, damaged_run, digest, ended_badly, left_over
+from judge import bulk, damaged_run, digest, ended_badly, left_over, name
 from scene import Scene
 from tally import Tally
 
@@ -20,13 +20,15 @@ class Victim:
         verb: its name.
         stages: that it needs.
         turns: what is added to the command for one result and for the other.
-        held: returns what the result is, as a hash.
+        held: returns what the result is, as a hash; "" for none.
+        resume: is added to the command when it runs again after an interruption.
     """
 
     verb: str
     stages: tuple[str, ...]
     turns: tuple[tuple[str, ...], tuple[str, ...]]
     held: Callable[[Path], str]
+    resume: tuple[str, ...] = ()
 
 
 VICTIMS = (
@@ -39,6 +41,14 @@ VICTIMS = (
     Victim("load", ("etl", "train", "export", "index"),
            (("--to", "opensearch", "--name", "a"), ("--to", "opensearch", "--name", "b")),
            lambda run: bulk(run / "opensearch")),
+)  # fmt: skip
+_SEEDS = (("--set", "train.seed=1"), ("--set", "train.seed=2"))
+#: They import Merlin's models, or start a process that does: seconds a case.
+SLOW = (
+    Victim("train", ("etl",), _SEEDS, lambda run: digest(run / "train"), ("--resume",)),
+    Victim("tune", ("etl",), _SEEDS, lambda run: digest(run / "tune")),
+    Victim("export", ("etl", "train"), (("--set", "name=a"), ("--set", "name=b")),
+           lambda run: name(run / "export")),
 )  # fmt: skip
 
 

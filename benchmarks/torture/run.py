@@ -35,6 +35,7 @@ import kills
 import power
 import raw_files
 import recipe_files
+import recorder
 import requests_of_strangers
 from bench import machine
 from scene import Scene, made
@@ -77,6 +78,9 @@ def main() -> None:
     parser.add_argument("--scene", type=Path, help="a folder that has, or gets, the run to torture")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/torture.json")
     options = parser.parse_args()
+    if "power" in options.only and not recorder.loaded():
+        print("power: left out, as it needs gcc", file=sys.stderr)
+        options.only.remove("power")
     forked.preload()
     with tempfile.TemporaryDirectory(prefix="torture-") as place:
         scene = made(options.scene or Path(place) / "scene")

@@ -14,6 +14,8 @@ from judge import PATIENCE
 
 #: A graph of FAISS for few items; what it finds is not what these campaigns look at.
 _INDEX = ("index.kind=hnsw", "index.recall=0.01", "index.at=3", "index.queries=4")
+#: A search of two short fits.
+_TUNE = ("tune.trials=2",)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Scene:
     def words(self, verb: str, *more: str, recipe: Path | None = None) -> list[str]:
         """Return a command line for this run."""
         words = [verb, "--recipe", str(recipe or self.recipe), "--run", str(self.run)]
-        settings = [word for setting in _INDEX for word in ("--set", setting)]
+        settings = [word for setting in (*_INDEX, *_TUNE) for word in ("--set", setting)]
         return [*words, "--device", "cpu", *settings, *more]
 
     def call(self, verb: str, *more: str, **options: object) -> Ended:
