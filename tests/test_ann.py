@@ -222,7 +222,7 @@ def test_a_damaged_index_is_refused_and_does_not_end_the_process(
         "huge": content[:4] + b"\xff" * 40 + content[44:],
     }
     path.write_bytes(spoilt[damage])
-    with pytest.raises(ValueError, match=r"index\.faiss is damaged, FAISS cannot read it"):
+    with pytest.raises(ValueError, match=r"index\.faiss is damaged: FAISS cannot read it"):
         Index.read(path, items, kind, effort=16, at=10)
 
 

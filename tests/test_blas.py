@@ -45,7 +45,7 @@ def test_what_blas_would_read_or_write_elsewhere_is_refused():
         (left, right[:2], out),
         (left, right, out[:, :2]),
     ):
-        with pytest.raises(ValueError, match=r"Expected float32 \[n, d\], \[m, d\] and \[n, m\]"):
+        with pytest.raises(ValueError, match=r"Expected C-contiguous float32 \[n, d\], \[m, d\] and \[n, m\]"):
             blas.product(*wrong[:2], out=wrong[2])
 
 
@@ -57,7 +57,7 @@ def test_threads_work_at_once_and_each_product_in_one():
         seen.append((current_thread().name, blas.threads()))
         meet.wait(timeout=30)
 
-    blas.side_by_side(work, 3)
+    blas.run_in_threads(work, 3)
     assert len(dict(seen)) == 3
     assert {limit for _, limit in seen} == {1}
     assert blas.threads() == before
@@ -65,7 +65,7 @@ def test_threads_work_at_once_and_each_product_in_one():
 
 def test_one_thread_is_this_one():
     names = []
-    blas.side_by_side(lambda: names.append(current_thread().name), 1)
+    blas.run_in_threads(lambda: names.append(current_thread().name), 1)
     assert names == [current_thread().name]
 
 
@@ -76,7 +76,7 @@ def test_a_failure_in_a_thread_is_one_here():
         raise KeyError("what went wrong")
 
     with pytest.raises(KeyError, match="what went wrong"):
-        blas.side_by_side(fail, 2)
+        blas.run_in_threads(fail, 2)
     assert blas.threads() == before
 
 

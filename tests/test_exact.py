@@ -84,7 +84,7 @@ def test_a_catalogue_in_groups_and_blocks_is_ranked_as_one_matrix(monkeypatch, k
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
     monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 1500 * 7)
-    monkeypatch.setattr(models.core.exact, "_ROWS", 2)
+    monkeypatch.setattr(models.core.exact, "_GOOD_ROWS", 2)
     monkeypatch.setattr(models.core.exact, "_PAIRS", 100)
     exclude = Ragged(seen.ravel(), np.arange(0, 601, 30))
     top = search(users, items, k, exclude=exclude, candidates=candidates)
@@ -99,8 +99,8 @@ def test_lists_do_not_tell_how_many_threads_made_them(monkeypatch):
     users, items = (draw.normal(size=(n, 16)).astype(np.float32) for n in (90, 700))
     exclude = Ragged.from_pairs(np.repeat(np.arange(90), 5), draw.integers(0, 700, 450), n_lists=90)
     monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", 700 * 8)
-    monkeypatch.setattr(models.core.exact, "_ROWS", 4)
-    monkeypatch.setattr(models.core.exact, "_FEW_ROWS", 1)
+    monkeypatch.setattr(models.core.exact, "_GOOD_ROWS", 4)
+    monkeypatch.setattr(models.core.exact, "_MIN_ROWS", 1)
     made = []
     for n_threads in (1, 2, 5):
         monkeypatch.setattr(models.core.exact, "threads", lambda n=n_threads: n)
@@ -120,10 +120,10 @@ SCORES = st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -
 def test_keys_are_in_the_order_of_the_tie_rule(pairs):
     scores = np.array([score for score, _ in pairs], np.float32)
     columns = np.array([column for _, column in pairs], np.int64)
-    keys = models.core.exact._keys(scores, columns)
+    keys = models.core.exact._sort_keys(scores, columns)
     order = sorted(range(len(pairs)), key=lambda i: (-float(scores[i]), columns[i]))
     assert keys[order].tolist() == sorted(keys.tolist())
-    np.testing.assert_array_equal(models.core.exact._scores(keys), scores)
+    np.testing.assert_array_equal(models.core.exact._scores_of_keys(keys), scores)
 
 
 def test_vectors_are_ranked_as_the_users_they_belong_to(exact):

@@ -20,7 +20,7 @@ ITEMS = np.random.default_rng(5).normal(size=(N, WIDTH)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the process that reads first: test_ann.py shows it, and it takes a second."""
-    monkeypatch.setattr(index_file, "_try", lambda path, shape: None)
+    monkeypatch.setattr(index_file, "_read_in_process", lambda path, shape: None)
 
 
 def set_to(vector: Any, place: int, value: int) -> None:
@@ -51,11 +51,11 @@ FAULTS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "an item on a high level": (
         "hnsw", lambda i: set_to(i.hnsw.levels, 3, 10**6), "levels that do not exist"),
     "an offset elsewhere": (
-        "hnsw", lambda i: set_to(i.hnsw.offsets, 3, 10**9), "do not begin where"),
+        "hnsw", lambda i: set_to(i.hnsw.offsets, 3, 10**9), "links of items begin"),
     "levels without links": (
-        "hnsw", lambda i: set_to(i.hnsw.cum_nneighbor_per_level, 1, -5), "no number of links"),
-    "no entry": ("hnsw", lambda i: setattr(i.hnsw, "entry_point", N), "entered where nothing"),
-    "too high an entry": ("hnsw", lambda i: setattr(i.hnsw, "max_level", 99), "entered where"),
+        "hnsw", lambda i: set_to(i.hnsw.cum_nneighbor_per_level, 1, -5), "numbers of links"),
+    "no entry": ("hnsw", lambda i: setattr(i.hnsw, "entry_point", N), "entry point"),
+    "too high an entry": ("hnsw", lambda i: setattr(i.hnsw, "max_level", 99), "entry point"),
     "an item that does not exist": ("ivf", lambda i: cell(i, N), "items that do not exist"),
     "an item before the first": ("ivf", lambda i: cell(i, -1), "items that do not exist"),
     "an item twice": ("ivf", lambda i: cell(i, 1 if i.invlists.list_size(0) else 0), "no cell"),
@@ -75,10 +75,12 @@ def test_a_structure_that_leads_astray_is_refused(tmp_path: Path, fault: str) ->
 def test_an_index_of_another_kind_or_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     Index.build(ITEMS, "ivf").write(path)
-    with pytest.raises(ValueError, match="holds a IndexIVFFlat, no hnsw of inner products"):
+    with pytest.raises(
+        ValueError, match="holds a IndexIVFFlat, not a hnsw index of inner products"
+    ):
         index_file.read(path, "hnsw", (N, WIDTH))
     with pytest.raises(ValueError, match=r"indexes 600 items of 4 dimensions\. Received: 5 of 4"):
         index_file.read(path, "ivf", (5, WIDTH))
     faiss.write_index(faiss.IndexHNSWFlat(WIDTH, 8), str(path))
-    with pytest.raises(ValueError, match="no hnsw of inner products"):  # of distances
+    with pytest.raises(ValueError, match="not a hnsw index of inner products"):  # of distances
         index_file.read(path, "hnsw", (0, WIDTH))

@@ -116,7 +116,7 @@ def test_metrics_of_hits_may_be_given_as_booleans_or_integers():
 
 @pytest.mark.parametrize("values", [[], [0.5], [[0.5, 0.5]]])
 def test_fewer_than_two_users_are_refused(values):
-    with pytest.raises(ValueError, match="one value a user and two users"):
+    with pytest.raises(ValueError, match="one value per user, and at least two users"):
         bootstrap(np.array(values), seed=0)
 
 

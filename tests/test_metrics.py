@@ -273,7 +273,7 @@ def test_lists_and_targets_must_be_as_many():
 
 
 def test_a_list_that_names_an_item_twice_is_refused():
-    with pytest.raises(ValueError, match=r"1 lists name an item twice \(list 1: item 4\)"):
+    with pytest.raises(ValueError, match=r"1 lists have an item twice \(list 1: item 4\)"):
         metrics.places(np.array([[1, 2, 3], [4, 5, 4]]), ragged([[1], [4]]))
 
 

@@ -1,1 +1,1 @@
-"""What every retriever shares: the protocol, exact and approximate search, metrics, columns."""
+"""Parts that all retrievers share: the protocol, exact and approximate search, metrics, columns."""

@@ -1,11 +1,12 @@
-"""Approximate search by FAISS, for catalogues too large to score every item of.
+"""Approximate nearest neighbour search with FAISS, for catalogues too large for exact search.
 
-FAISS (Douze et al. 2024) only proposes items; their order is settled by the sums and the tie rule
-of `exact.py`. A query whose list could not be filled, or whose last place ties with what was
-proposed last, is searched exactly, so that lists are always as long as they can be.
+FAISS (Douze et al. 2024) only proposes items; their scores are then computed again, and ranked by
+the tie rule, as in `exact.py`. If the proposals do not fill a list, or the last place of the list
+could tie with an item that was not proposed, the query is searched exactly. So lists are never
+shorter than those of exact search.
 
-What is asked beyond what the index was tuned for takes more effort: a list of k after `m`
-exclusions, among a share s of the catalogue, reaches as deep as the best (k + m) / s items.
+Queries that need more than the index was tuned for are searched with more effort. For k items after
+m exclusions, among a share s of the catalogue, the (k + m) / s best items must be proposed.
 """
 
 from __future__ import annotations
@@ -44,17 +45,18 @@ from models.core.retriever import (
 Kind = Literal["flat", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-#: Items proposed beyond what a list needs, so that rounding and ties rarely reach its end.
+#: Number of items proposed beyond those a list needs, so that ties rarely reach its end.
 _MARGIN = 16
-#: Items that a filter may leave to be scored one and all.
+#: If a filter leaves at most this many items, all of them are scored.
 FEW = 50_000
-#: Queries whose proposals are settled at a time.
+#: Number of queries that are searched at a time.
 _BLOCK = 1024
-#: Links of an item in the graph, and candidates looked at while it is built (Malkov 2018).
+#: HNSW: links of an item, and candidates considered while the graph is built (Malkov 2018).
 _LINKS, _CONSTRUCTION = 32, 128
-#: Cells of an inverted file: so many times the root of the number of items; vectors that one cell's
-#: centre is learnt from, of which FAISS wants 39 at least.
-_CELLS, _TO_LEARN, _AT_LEAST = 4, 40, 39
+#: IVF: the number of cells is this many times the square root of the number of items.
+_CELLS_PER_ROOT = 4
+#: IVF: vectors from which the centre of a cell is learnt; FAISS requires at least 39.
+_MAX_VECTORS_PER_CELL, _MIN_VECTORS_PER_CELL = 40, 39
 
 
 class NoFaiss(ImportError):
@@ -63,14 +65,15 @@ class NoFaiss(ImportError):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Item embeddings, and a FAISS index that proposes some of them.
+    """Item embeddings, and a FAISS index that proposes items for a query.
 
     Attributes:
-        items: float32 [n_items, d].
-        kind: `flat` (all items), `hnsw` (a graph) or `ivf` (cells of near items).
+        items: embeddings, float32 [n_items, d].
+        kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file: cells of near items).
         faiss: FAISS's index of the inner product; row i of `items` has id i.
-        effort: what is looked at for a list of `at` items: cells of ivf, candidates of hnsw.
-        at: list length, exclusions included, that the effort is enough for.
+        effort: number of cells (ivf) or candidates (hnsw) that are searched for a list of `at`
+            items.
+        at: list length, exclusions included, for which the effort was tuned.
     """
 
     items: Floats
@@ -81,7 +84,7 @@ class Index:
 
     @cached_property
     def longest(self) -> float:
-        """The length of the longest embedding."""
+        """The largest norm of an embedding."""
         return looked_through(self.items)
 
     @classmethod
@@ -89,60 +92,65 @@ class Index:
         """Index items; the same items give the same index.
 
         Args:
-            items: float32 [n_items, d].
+            items: embeddings, float32 [n_items, d].
             kind: the kind of the index.
-            seed: the seed of the drawing of cells' centres.
+            seed: seed of the random choice of cell centres.
 
         Raises:
-            NoFaiss: the package is not there.
-            BrokenModel: for embeddings that are no numbers.
+            NoFaiss: FAISS is not installed.
+            BrokenModel: an embedding holds NaN or infinity.
         """
         faiss = _faiss()
         refuse_nan(items, "item")
         items = np.ascontiguousarray(items, np.float32)
         width, product = items.shape[1], faiss.METRIC_INNER_PRODUCT
         if kind == "flat":
-            made = faiss.IndexFlatIP(width)
+            index = faiss.IndexFlatIP(width)
         elif kind == "hnsw":
-            made = faiss.IndexHNSWFlat(width, _LINKS, product)
-            made.hnsw.efConstruction = _CONSTRUCTION
+            index = faiss.IndexHNSWFlat(width, _LINKS, product)
+            index.hnsw.efConstruction = _CONSTRUCTION
         else:
-            made = _cells(faiss, items, seed)
-        return cls(items[:0], kind, made).added(items)
+            index = _empty_ivf(faiss, items, seed)
+        return cls(items[:0], kind, index).added(items)
 
     def added(self, items: Floats) -> Index:
-        """Return the index with more items behind those it has. FAISS's own index grows in place.
+        """Return the index with further items appended. FAISS's index is changed in place.
 
         Args:
-            items: float32 [n_more, d].
+            items: embeddings, float32 [n_more, d].
         """
         faiss = _faiss()
         refuse_nan(items, "item")
         items = np.ascontiguousarray(items, np.float32)
         check_width(items, self.items)
-        # a graph built by several threads is another one each time
+        # several threads would build another graph each time
         with _threads(faiss, 1 if self.kind == "hnsw" else faiss.omp_get_max_threads()):
             self.faiss.add(items)
         whole = np.concatenate([self.items, items]) if len(self.items) else items
         return replace(self, items=whole)
 
     def write(self, path: Path) -> None:
-        """Write FAISS's index; the embeddings, `kind`, `effort` and `at` are the caller's."""
+        """Write FAISS's index; the caller writes the embeddings, `kind`, `effort` and `at`."""
         _faiss().write_index(self.faiss, str(path))
 
     @classmethod
     def read(cls, path: Path, items: Floats, kind: Kind, *, effort: int, at: int) -> Index:
-        """Read what `write` wrote; a flat index needs no file and is made of the embeddings.
+        """Read an index. A flat index has no file: it is built from the embeddings.
+
+        Args:
+            path: the file that `write` wrote.
+            items: embeddings, float32 [n_items, d].
+            kind, effort, at: the attributes of the index that was written.
 
         Raises:
-            NoFaiss: the package is not there.
-            ValueError: the file holds an index of other items, or a damaged one.
+            NoFaiss: FAISS is not installed.
+            ValueError: the file is damaged, or it indexes other items.
         """
         if kind == "flat":
             return replace(cls.build(items, kind), effort=effort, at=at)
         _faiss()
-        found = index_file.read(path, kind, (len(items), items.shape[1]))
-        return cls(items, kind, found, effort, at)
+        index = index_file.read(path, kind, (len(items), items.shape[1]))
+        return cls(items, kind, index, effort, at)
 
     def search(
         self,
@@ -152,17 +160,17 @@ class Index:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the catalogue for embeddings of queries; what one gets does not hang on the others.
+        """Rank the catalogue for embeddings of queries; a list does not depend on other queries.
 
         Args:
-            vectors: float32 [n_queries, d].
+            vectors: embeddings of queries, float32 [n_queries, d].
             k: list length.
             exclude: item rows to leave out, one list a query.
             candidates: the only items that may be returned, bool [n_items]; None for all.
 
         Raises:
-            ValueError: when the two are not equally wide, and for k < 1.
-            BrokenModel: for embeddings that are no numbers.
+            ValueError: queries and items have different numbers of dimensions, or k < 1.
+            BrokenModel: an embedding holds NaN or infinity.
         """
         check_width(vectors, self.items)
         check_k(k)
@@ -170,54 +178,59 @@ class Index:
         vectors = np.ascontiguousarray(vectors, np.float32)
         exclude = Ragged.empty(len(vectors)) if exclude is None else exclude
         if candidates is not None and np.count_nonzero(candidates) <= FEW:
-            return self._among(np.flatnonzero(candidates), vectors, k, exclude)
-        top, settled = self.proposed(vectors, k, exclude=exclude, candidates=candidates)
-        if (rows := np.flatnonzero(~settled)).size:
-            out = exclude.take(rows)
+            return self._search_among(np.flatnonzero(candidates), vectors, k, exclude)
+        top, is_certain = self.proposed(vectors, k, exclude=exclude, candidates=candidates)
+        if (rows := np.flatnonzero(~is_certain)).size:
             found = search(
                 *(vectors[rows], self.items, k),
-                exclude=out,
+                exclude=exclude.take(rows),
                 candidates=candidates,
                 longest=self.longest,
             )
             top.items[rows], top.scores[rows] = found
         return top
 
-    def _among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
-        """Score all of a few items: a filter may leave those that no list would begin with."""
+    def _search_among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
+        """Search a few items exactly: if a filter leaves few items, proposals may miss them all."""
         if len(rows) == 0:
-            return _nothing(len(vectors), k)
-        place = np.full(len(self.items), NO_ITEM, np.int64)
-        place[rows] = np.arange(len(rows))
-        hidden = np.where(exclude.values >= 0, place[exclude.values], NO_ITEM)
-        among = hidden != NO_ITEM
-        out = Ragged.from_pairs(exclude.owners()[among], hidden[among], n_lists=len(exclude))
-        found = search(vectors, self.items[rows], k, exclude=out, longest=self.longest)
+            return _empty_lists(len(vectors), k)
+        position = np.full(len(self.items), NO_ITEM, np.int64)
+        position[rows] = np.arange(len(rows))
+        excluded = np.where(exclude.values >= 0, position[exclude.values], NO_ITEM)
+        is_among = excluded != NO_ITEM
+        exclude = Ragged.from_pairs(
+            exclude.owners()[is_among], excluded[is_among], n_lists=len(exclude)
+        )
+        found = search(vectors, self.items[rows], k, exclude=exclude, longest=self.longest)
         items = np.where(found.items == NO_ITEM, NO_ITEM, rows[found.items])
         return TopK(items, found.scores)
 
     def proposed(
         self, vectors: Floats, k: int, *, exclude: Ragged, candidates: Bools | None = None
     ) -> tuple[TopK, Bools]:
-        """Return lists of what FAISS proposes, and which are full and beyond doubt, [n_queries].
+        """Return the best of the items that FAISS proposes, without the exact search for the rest.
 
         Args:
-            vectors, k, exclude, candidates: as of `search`.
-        """
-        top = _nothing(len(vectors), k)
-        settled = np.zeros(len(vectors), bool)
-        for rows, depth in self._alike(k, exclude.lengths, candidates):
-            items = self._propose(vectors[rows], depth, candidates)
-            found = self._settle(items, vectors[rows], k, exclude.take(rows), candidates)
-            (top.items[rows], top.scores[rows]), settled[rows] = found
-        return top, settled
+            vectors, k, exclude, candidates: see `search`.
 
-    def _alike(
+        Returns:
+            The lists, and for each whether it is full and certainly complete, bool [n_queries].
+        """
+        top = _empty_lists(len(vectors), k)
+        is_certain = np.zeros(len(vectors), bool)
+        for rows, depth in self._group_by_depth(k, exclude.lengths, candidates):
+            items = self._propose(vectors[rows], depth, candidates)
+            found = self._rank(items, vectors[rows], k, exclude.take(rows), candidates)
+            (top.items[rows], top.scores[rows]), is_certain[rows] = found
+        return top, is_certain
+
+    def _group_by_depth(
         self, k: int, n_excluded: Ints, candidates: Bools | None
     ) -> Iterator[tuple[Ints, int]]:
-        """Yield queries that need the same depth, `at` times a power of two; not the deepest ones.
+        """Yield groups of queries with the number of proposals that they need.
 
-        The depth is a query's own, so that it is answered alike alone and among others.
+        The number is `at` times a power of two. It depends on the query alone, so that a query has
+        the same list alone and in a batch. Queries for which exact search is as fast are left out.
         """
         share = 1.0
         if candidates is not None:
@@ -227,7 +240,7 @@ class Index:
         for level in np.unique(levels):
             depth = self.at << int(level)
             if depth + _MARGIN >= len(self.items) or self._is_too_deep(depth):
-                continue  # a full search costs no more
+                continue  # exact search takes no more time
             of_level = np.flatnonzero(levels == level)
             for start in range(0, len(of_level), _BLOCK):
                 yield of_level[start : start + _BLOCK], depth
@@ -245,7 +258,7 @@ class Index:
     def _propose(
         self, vectors: Floats, depth: int, candidates: Bools | None
     ) -> npt.NDArray[np.int64]:
-        """Return items that may be the best, int64 [n_queries, depth + margin]; -1 for none."""
+        """Return proposed items, int64 [n_queries, depth + margin]; -1 if FAISS found fewer."""
         faiss = _faiss()
         options = {}
         if candidates is not None:
@@ -260,7 +273,7 @@ class Index:
             parameters = faiss.SearchParameters(**options)
         return self.faiss.search(vectors, depth + _MARGIN, params=parameters)[1]
 
-    def _settle(
+    def _rank(
         self,
         proposed: npt.NDArray[np.int64],
         vectors: Floats,
@@ -268,8 +281,8 @@ class Index:
         exclude: Ragged,
         candidates: Bools | None,
     ) -> tuple[TopK, Bools]:
-        """Rank what was proposed; say which lists are full and beyond doubt, bool [n_queries]."""
-        proposed = np.sort(proposed, axis=1)  # columns in the order of item rows: the tie rule's
+        """Return lists of the best proposed items, and which lists are certainly complete."""
+        proposed = np.sort(proposed, axis=1)  # by item row, as the tie rule has it
         owners, places = np.nonzero(proposed >= 0)
         sums = dot_products(vectors, self.items, owners, proposed[owners, places])
         scores = np.full(proposed.shape, -np.inf, np.float32)
@@ -277,11 +290,11 @@ class Index:
         last = np.min(np.where(proposed >= 0, scores, np.inf), axis=1)
         if len(exclude.values):
             known = exclude.values >= 0
-            hidden = np.isin(
+            is_excluded = np.isin(
                 np.arange(len(vectors))[:, None] * len(self.items) + proposed,
                 exclude.owners()[known] * len(self.items) + exclude.values[known],
             )
-            scores[hidden] = -np.inf
+            scores[is_excluded] = -np.inf
         if candidates is not None:
             scores[~candidates[proposed]] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -289,8 +302,8 @@ class Index:
         items = np.take_along_axis(proposed, order, axis=1)
         items[np.isneginf(scores)] = NO_ITEM
         slack = error_bound(vectors, self.longest)
-        settled = (items[:, -1] >= 0) & (scores[:, -1] > last + slack)
-        return TopK(items, scores), settled
+        is_certain = (items[:, -1] >= 0) & (scores[:, -1] > last + slack)
+        return TopK(items, scores), is_certain
 
 
 @dataclass(frozen=True)
@@ -298,7 +311,7 @@ class Ann:
     """Embeddings of users, and an index of the items.
 
     Attributes:
-        users: float32 [n_users + 1, d]; the last row stands for every unknown user.
+        users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
         index: the index of the items.
     """
 
@@ -313,16 +326,16 @@ class Ann:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the catalogue for each query's user; histories are not read.
+        """Rank the catalogue for the user of each query; histories are not read.
 
         Raises:
-            ValueError: for a user row outside [-1, n_users).
+            ValueError: a user row is outside [-1, n_users).
         """
         vectors = user_vectors(self.users, queries)
         return self.index.search(vectors, k, exclude=exclude, candidates=candidates)
 
 
-def _nothing(n_queries: int, k: int) -> TopK:
+def _empty_lists(n_queries: int, k: int) -> TopK:
     return TopK(
         np.full((n_queries, k), NO_ITEM, np.int64), np.full((n_queries, k), -np.inf, np.float32)
     )
@@ -339,21 +352,21 @@ def _faiss() -> Any:
     return faiss
 
 
-def _cells(faiss: Any, items: Floats, seed: int) -> Any:
-    """Return an empty inverted file whose cells' centres are learnt from some of the items."""
-    n_cells = int(_CELLS * len(items) ** 0.5)
-    n_cells = max(1, min(n_cells, len(items) // _AT_LEAST))
+def _empty_ivf(faiss: Any, items: Floats, seed: int) -> Any:
+    """Return an inverted file without items; its cell centres are learnt from some of the items."""
+    n_cells = int(_CELLS_PER_ROOT * len(items) ** 0.5)
+    n_cells = max(1, min(n_cells, len(items) // _MIN_VECTORS_PER_CELL))
     width = items.shape[1]
-    made = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
-    made.cp.seed = seed
-    made.cp.max_points_per_centroid = _TO_LEARN
-    made.train(items)
-    return made
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed
+    index.cp.max_points_per_centroid = _MAX_VECTORS_PER_CELL
+    index.train(items)
+    return index
 
 
 @contextmanager
 def _threads(faiss: Any, n: int) -> Iterator[None]:
-    """Let FAISS use so many threads for a while."""
+    """Let FAISS use n threads within the context."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n)
     try:

@@ -1,4 +1,4 @@
-"""The least effort with which an approximate index finds enough, chosen on queries of its users."""
+"""Tunes the effort of an approximate index: the least effort that reaches a target recall."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from models.core.retriever import Floats, Ragged, TopK
 
 
 def tuned(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
-    """Return the index with the least effort that finds enough of the `at` best items.
+    """Return the index with the least effort that reaches a target recall of the best items.
 
-    Enough is the target with two standard errors to spare, so that other queries reach it too; if
-    no effort is enough, the largest is taken.
+    The recall must exceed the target by two standard errors, so that other queries reach the target
+    as well. If no effort is enough, the largest is taken.
 
     Args:
-        index: the index of any effort.
-        vectors: the vectors of queries, float32 [n_queries, d].
+        index: the index; its present effort does not matter.
+        vectors: embeddings of queries, float32 [n_queries, d].
         at: list length.
-        recall: the target, in (0, 1].
+        recall: target recall against exact search, in (0, 1].
     """
     if index.kind == "flat":
         return replace(index, at=at)
     truth = search(vectors, index.items, at)
-    nothing = Ragged.empty(len(vectors))
+    no_exclusions = Ragged.empty(len(vectors))
 
-    def enough(effort: int) -> bool:
-        # without the exact search that stands in where too little is proposed: it is slow
+    def is_enough(effort: int) -> bool:
+        # without the exact search of lists that the proposals do not fill: it is slow
         tried = replace(index, effort=effort, at=at)
-        found = recalls(tried.proposed(vectors, at, exclude=nothing)[0], truth)
+        found = recalls(tried.proposed(vectors, at, exclude=no_exclusions)[0], truth)
         return bool(found.mean() - 2 * found.std() / np.sqrt(len(found)) >= recall)
 
-    # beyond a sixteenth of the items a graph is slower than the exact search
+    # a graph with more candidates than a sixteenth of the items is slower than exact search
     low, high, most = 0, 1, index.faiss.nlist if index.kind == "ivf" else 0
     if index.kind == "hnsw":
         high, most = at, max(at, len(index.items) // 16)
-    while high < most and not enough(high):
+    while high < most and not is_enough(high):
         low, high = high, min(2 * high, most)
-    while high - low > max(1, high // 16):  # a sixteenth more effort than needed does not matter
+    while high - low > max(1, high // 16):  # to a sixteenth is precise enough
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return replace(index, effort=high, at=at)
 
 
 def recalls(found: TopK, truth: TopK) -> npt.NDArray[np.float64]:
-    """Return the share of each query's best items that were found, [n_queries].
+    """Return the share of each query's best items that an index found, float64 [n_queries].
 
     Args:
-        found: by an index.
-        truth: what an exact search finds.
+        found: lists of the index.
+        truth: lists of exact search.
     """
     offsets = np.arange(len(truth.items))[:, None] * (truth.items.max(initial=0) + 2)
     among = found.items <= truth.items.max(initial=0)

@@ -1,8 +1,8 @@
-"""Reads FAISS's files. FAISS checks nothing: a damaged file can crash whoever reads or asks it.
+"""Reads index files of FAISS, and refuses damaged ones, which could crash the process.
 
-A file is first read by a process of its own, with a limit of memory and of time. Then its structure
-is looked at here: each link of a graph and each entry of a cell must lead to an item that exists,
-because a search follows them without a look (facebookresearch/faiss issue 5400).
+FAISS itself checks nothing. So a file is first read in another process, with limits on memory and
+time. Then its structure is checked here: each link of a graph and each entry of a cell must lead to
+an item that exists, because a search follows them unchecked (facebookresearch/faiss issue 5400).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-#: Reads an index in a process of its own, with a limit of memory.
+#: Program that reads an index with a limit on memory.
 _READER = """
 import resource, sys
 import faiss
@@ -25,26 +25,26 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 faiss.read_index(sys.argv[1])
 """
-#: Bytes that Python, FAISS and the stacks of its threads take beside an index.
-_BESIDE = 4 << 30
-#: Seconds that a process may take to start, and bytes a second that any disk gives.
-_PATIENCE, _PACE = 60, 20 << 20
+#: Bytes that Python, FAISS and the stacks of its threads take besides the index.
+_OTHER_MEMORY = 4 << 30
+#: Seconds that the process may take to start, and bytes per second that any disk can read.
+_START_SECONDS, _BYTES_PER_SECOND = 60, 20 << 20
 
 
 def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> Any:
-    """Return FAISS's index of a file.
+    """Read and check an index of FAISS.
 
     Args:
-        path: of the file.
-        kind: of the index that was written.
-        shape: number of items, and their dimensions.
+        path: the file.
+        kind: the kind of index that the file should hold.
+        shape: the number of items and of dimensions that the index should have.
 
     Raises:
         ValueError: the file is damaged, or holds another index.
     """
     import faiss
 
-    _try(path, shape)
+    _read_in_process(path, shape)
     found = faiss.read_index(str(path))
     if (found.ntotal, found.d) != shape:
         raise ValueError(
@@ -53,22 +53,24 @@ def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> An
         )
     wanted = {"hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFFlat}[kind]
     if not isinstance(found, wanted) or found.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError(f"{path} holds a {type(found).__name__}, no {kind} of inner products.")
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}, not a {kind} index of inner products."
+        )
     fault = (_graph_fault if kind == "hnsw" else _cells_fault)(faiss, found)
     if fault:
         raise ValueError(f"{path} is damaged: {fault}.")
     return found
 
 
-def _try(path: Path, shape: tuple[int, int]) -> None:
-    """Refuse a file that crashes FAISS, keeps it busy, or asks for far more memory than it needs.
+def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
+    """Read a file in another process: it may crash FAISS, take too long, or too much memory.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: FAISS cannot read the file.
     """
     size = path.stat().st_size
-    limit = _BESIDE + 4 * (size + 4 * shape[0] * shape[1])
-    seconds = _PATIENCE + size / _PACE
+    limit = _OTHER_MEMORY + 4 * (size + 4 * shape[0] * shape[1])
+    seconds = _START_SECONDS + size / _BYTES_PER_SECOND
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _READER, str(path), str(limit)],
@@ -80,57 +82,59 @@ def _try(path: Path, shape: tuple[int, int]) -> None:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{path} is damaged, FAISS did not read it in {seconds:.0f} s.") from None
+        raise ValueError(
+            f"{path} is damaged: FAISS did not read it within {seconds:.0f} s."
+        ) from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise ValueError(f"{path} is damaged, FAISS cannot read it ({said[:200]}).")
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise ValueError(f"{path} is damaged: FAISS cannot read it ({reason[:200]}).")
 
 
 def _graph_fault(faiss: Any, index: Any) -> str:
-    """Return what is wrong with a graph; empty for nothing."""
+    """Return the fault of a graph; "" if it has none."""
     graph, n = index.hnsw, index.ntotal
     links, levels = _view(faiss, graph.neighbors), _view(faiss, graph.levels)
     until = _view(faiss, graph.cum_nneighbor_per_level).astype(np.int64)
     storage = faiss.downcast_index(index.storage)
     if (storage.ntotal, storage.d) != (n, index.d) or storage.codes.size() != 4 * n * index.d:
-        return "it holds other vectors than its items'"
+        return "its vectors are not those of its items"
     if len(levels) != n or not _within(levels, 1, len(until) - 1):
-        return "items stand on levels that do not exist"
+        return "items are on levels that do not exist"
     if not _within(until, 0, len(links)) or until[0] != 0 or (np.diff(until) < 0).any():
-        return "its levels have no number of links"
+        return "the numbers of links on its levels are wrong"
     starts = np.concatenate([[0], np.cumsum(until[levels])])
     if not np.array_equal(_view(faiss, graph.offsets), starts.astype(np.uint64)):
-        return "links do not begin where items' links begin"
+        return "the places where the links of items begin are wrong"
     if len(links) != starts[-1] or not _within(links, -1, n - 1):
         return "links lead to items that do not exist"
     if n and not (0 <= graph.entry_point < n and graph.max_level < levels[graph.entry_point]):
-        return "it is entered where nothing is"
+        return "its entry point is not an item of the top level"
     return ""
 
 
 def _cells_fault(faiss: Any, index: Any) -> str:
-    """Return what is wrong with an inverted file; empty for nothing."""
+    """Return the fault of an inverted file; "" if it has none."""
     lists = faiss.downcast_InvertedLists(index.invlists)
     centres = faiss.downcast_index(index.quantizer)
     if not isinstance(centres, faiss.IndexFlat) or not isinstance(lists, faiss.ArrayInvertedLists):
-        return "its cells are of another kind"
+        return "its cells have another structure"
     if (centres.ntotal, centres.d, lists.nlist) != (index.nlist, index.d, index.nlist):
-        return "it has other cells than centres"
+        return "the numbers of cells and centres differ"
     if lists.code_size != 4 * index.d or centres.codes.size() != 4 * index.nlist * index.d:
-        return "its vectors have other dimensions"
-    met = np.zeros(index.ntotal, bool)
+        return "its vectors have another number of dimensions"
+    is_in_cell = np.zeros(index.ntotal, bool)
     for cell in range(index.nlist):
         size = lists.list_size(cell)
         if size:
             ids = faiss.rev_swig_ptr(lists.get_ids(cell), size)
             if not _within(ids, 0, index.ntotal - 1):
                 return "cells hold items that do not exist"
-            met[ids] = True
-    return "" if met.all() else "some items are in no cell"
+            is_in_cell[ids] = True
+    return "" if is_in_cell.all() else "some items are in no cell"
 
 
 def _view(faiss: Any, vector: Any) -> npt.NDArray[Any]:
-    """Return a vector of FAISS as an array, without a copy."""
+    """Return a C++ vector of FAISS as an array, without a copy."""
     if not vector.size():
         return np.zeros(0, np.int64)
     found: npt.NDArray[Any] = faiss.rev_swig_ptr(vector.data(), vector.size())

@@ -1,18 +1,16 @@
-"""How good a ranking is: one value a user, so that users can be compared, pooled and resampled.
+"""Metrics of rankings: one value for each user, from which means and intervals are computed.
 
-Relevance is binary. A ranking is reduced to where its targets stand (`places`), and everything is
-computed from that. A target given twice counts once; a target `-1` (an item that the catalogue does
-not have) stays among the targets and is never hit, each one for itself, since two of them may be
-two items.
+Relevance is binary. First the places of the targets in the ranking are found (`places`); all
+metrics are computed from them. A target that is given twice counts once. A target -1 (an item that
+the catalogue does not have) is never found; two of them count as two targets.
 
-Items of equal score have no order: a metric is its mean over all their orders (McSherry and Najork
-2008, "Computing information retrieval performance measures efficiently in the presence of tied
-scores"). So a constant model earns what chance earns, recall@k = k / N, in whatever order it lists
-the items.
+Items with equal scores have no order: a metric is its mean over all their orders (McSherry and
+Najork 2008, "Computing information retrieval performance measures efficiently in the presence of
+tied scores"). So constant scores give the metrics of a random ranking, recall@k = k / N.
 
-With T the targets of a user and h_i = [the item at rank i is in T], definitions follow Manning,
-Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin and Kekäläinen 2002 (nDCG). Where a metric
-is defined in several ways, its docstring says which one this is.
+T are the targets of a user, and h_i is 1 if the item at rank i is in T, else 0. The definitions
+follow Manning, Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin and Kekäläinen 2002 for
+nDCG. If the literature has several definitions of a metric, its docstring says which one is used.
 """
 
 from __future__ import annotations
@@ -23,18 +21,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.core.retriever import Bools, Floats, Ints, Ragged, blocks
+from models.core.retriever import Bools, Floats, Ints, Ragged, blocks, check_k
 
-#: `Places.before` of a target that the list does not show: more than any k.
+#: `Places.before` of a target that is not in the list: more than any k.
 UNRANKED = np.iinfo(np.int64).max // 2
 
 
 class Places(NamedTuple):
-    """Where targets stand in their users' rankings.
+    """Places of targets in the rankings of their users.
 
     Attributes:
-        before: how many items have a higher score, int64 [n_targets]; UNRANKED for no place.
-        tied: how many items have the same score, the target among them, int64 [n_targets].
+        before: number of items with a higher score, int64 [n_targets]; UNRANKED for a target that
+            is not in the list.
+        tied: number of items with the same score, including the target, int64 [n_targets].
     """
 
     before: Ints
@@ -48,20 +47,22 @@ class Places(NamedTuple):
 def places(
     items: Ints, targets: Ragged, *, scores: Floats | None = None, beyond: Ints | None = None
 ) -> Places:
-    """Find the targets in ranked lists.
+    """Return the places of targets in ranked lists.
 
     Args:
-        items: item rows, best first, int [n_users, k]; -1 is a gap and never a target.
+        items: item rows, best first, int [n_users, k]; -1 is an empty place.
         targets: item rows, n_users lists; -1 is never found.
-        scores: falling along a list, float [n_users, k]; None where no two are equal.
-        beyond: how many more items have the last score of the list, int [n_users]; None: none.
+        scores: scores of the items, falling along a list, float [n_users, k]; None if no two are
+            equal.
+        beyond: number of items outside the list with its last score, int [n_users]; None if there
+            are none.
 
     Returns:
         Places in the order of `targets.values`.
 
     Raises:
-        ValueError: when the numbers of lists differ, or a list names an item twice (it would be
-            rewarded twice).
+        ValueError: the numbers of lists differ, or a list has an item twice, which would count
+            twice.
     """
     if len(items) != len(targets):
         raise ValueError(f"{len(items)} lists were given for {len(targets)} users with targets.")
@@ -85,13 +86,13 @@ def places(
     return Places(before, tied)
 
 
-def _columns(items: Ints, users: Ints, wanted: Ints) -> Ints:
-    """Return the place (from 0) of each wanted item in its user's list, -1 for none.
+def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
+    """Return the column of each target in the list of its user, or -1 if it is not there.
 
     Args:
-        items: int64 [n_users, k].
-        users: rows of `items`, int64 [n].
-        wanted: item rows, int [n].
+        items: lists of item rows, int64 [n_users, k].
+        users: number of the list of each target, int64 [n].
+        targets: item rows, int [n].
     """
     order = np.argsort(items, axis=1)
     in_order = np.take_along_axis(items, order, axis=1)
@@ -99,19 +100,19 @@ def _columns(items: Ints, users: Ints, wanted: Ints) -> Ints:
     if twice.any():
         user, place = np.argwhere(twice)[0]
         raise ValueError(
-            f"{int(twice.any(axis=1).sum())} lists name an item twice (list {user}: item "
-            f"{in_order[user, place]}); a ranking names it once."
+            f"{int(twice.any(axis=1).sum())} lists have an item twice (list {user}: item "
+            f"{in_order[user, place]}); a ranking has an item once."
         )
-    # one number a pair (user, item), rising; a wanted -1 meets the gaps and is taken out at the end
-    width = max(items.max(initial=-1), wanted.max(initial=-1)) + 2
+    # a number for each pair (user, item), in order; a target -1 matches empty places: see the end
+    width = max(items.max(initial=-1), targets.max(initial=-1)) + 2
     keys = (in_order + 1 + np.arange(len(items))[:, None] * width).ravel()
-    pairs = users * width + wanted + 1
+    pairs = users * width + targets + 1
     at = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
-    return np.where((keys[at] == pairs) & (wanted >= 0), order.ravel()[at], -1)
+    return np.where((keys[at] == pairs) & (targets >= 0), order.ravel()[at], -1)
 
 
 def _ties(scores: Floats) -> tuple[Ints, Ints]:
-    """Return where the run of equal scores of each place starts and ends, int64 [n_users, k]."""
+    """Return the start and end of the run of equal scores at each place, int64 [n_users, k]."""
     width = scores.shape[1]
     new = np.ones((len(scores), width + 1), bool)
     new[:, 1:-1] = scores[:, 1:] != scores[:, :-1]
@@ -122,15 +123,17 @@ def _ties(scores: Floats) -> tuple[Ints, Ints]:
 
 
 class Ties(NamedTuple):
-    """Runs of equal scores that hold targets, by user, best first; without equals, a run each.
+    """Runs of equal scores that hold targets, by user, best first.
+
+    A target whose score no other item has is a run of size 1.
 
     Attributes:
-        users: int64 [n_runs].
-        before: items of the user with a higher score.
-        size: items of the run.
-        hits: targets among them, at least 1.
-        earlier: targets of the user with a higher score.
-        n_targets: |T|, int64 [n_users], each at least 1.
+        users: user of each run, int64 [n_runs].
+        before: number of items with a higher score, int64 [n_runs].
+        size: number of items in the run, int64 [n_runs].
+        hits: number of targets in the run, at least 1, int64 [n_runs].
+        earlier: number of targets of the user with a higher score, int64 [n_runs].
+        n_targets: |T|, at least 1, int64 [n_users].
     """
 
     users: Ints
@@ -142,13 +145,13 @@ class Ties(NamedTuple):
 
     @classmethod
     def of(cls, found: Places, targets: Ragged) -> Ties:
-        """Gather each user's distinct targets by their scores.
+        """Group the distinct targets of each user by their scores.
 
         Raises:
-            ValueError: when a user has no target.
+            ValueError: a user has no target.
         """
-        once = distinct(targets)
-        users, found = targets.owners()[once], found.take(once)
+        is_first = distinct(targets)
+        users, found = targets.owners()[is_first], found.take(is_first)
         n_targets = np.bincount(users, minlength=len(targets))
         ranked = np.flatnonzero(found.before < UNRANKED)
         order = ranked[np.lexsort((found.before[ranked], users[ranked]))]
@@ -156,7 +159,7 @@ class Ties(NamedTuple):
         new = np.ones(len(users), bool)
         new[1:] = (users[1:] != users[:-1]) | (before[1:] != before[:-1])
         first = np.flatnonzero(new)
-        # targets in order: those of a user before a run are its distance to the user's first one
+        # targets are in order: the distance to the user's first one is the number before a run
         start_of_user = np.searchsorted(users, users[first])
         return cls(
             users=users[first],
@@ -168,14 +171,14 @@ class Ties(NamedTuple):
         )
 
     def inside(self, k: int) -> Ints:
-        """Return how many places of each run are among the first k, int64 [n_runs]."""
+        """Return the number of places of each run among the first k, int64 [n_runs]."""
         return np.clip(k - self.before, 0, self.size)
 
     def over_places(self, weights: Floats) -> Floats:
-        """Return the sum of the first k ranks' weights over the places of each run.
+        """Return, for each run, the sum of the weights of its places among the first k.
 
         Args:
-            weights: float64 [k].
+            weights: weights of the ranks 1 to k, float64 [k].
 
         Returns:
             float64 [n_runs].
@@ -183,25 +186,25 @@ class Ties(NamedTuple):
         k = len(weights)
         sums = np.concatenate([[0.0], np.cumsum(weights)])
         start, inside = np.minimum(self.before, k), self.inside(k)
-        single = weights[np.minimum(start, k - 1)]  # itself, where a difference of sums would round
+        single = weights[np.minimum(start, k - 1)]  # exact, unlike a difference of two sums
         return np.where(self.size == 1, single * inside, sums[start + inside] - sums[start])
 
     def by_user(self, values: Floats) -> Floats:
-        """Return the sum over each user's runs, float64 [n_users]."""
+        """Return the sum of the values of each user's runs, float64 [n_users]."""
         return np.asarray(np.bincount(self.users, values, len(self.n_targets)), np.float64)
 
 
 def distinct(targets: Ragged) -> Bools:
-    """Mark the first of each user's equal targets; every `-1` is one of its own.
+    """Mark the distinct targets of each user; each -1 counts as a distinct target.
 
     Args:
         targets: item rows, n_users lists.
 
     Returns:
-        bool, one for each of `targets.values`.
+        For each of `targets.values`, whether it is the first of its kind, bool.
 
     Raises:
-        ValueError: when a user has no target; such users have no metric, leave them out before.
+        ValueError: a user has no target. Metrics of such users are not defined.
     """
     without = np.flatnonzero(targets.lengths == 0)
     if len(without):
@@ -212,10 +215,10 @@ def distinct(targets: Ragged) -> Bools:
     users = targets.owners()
     order = np.lexsort((targets.values, users))  # stable
     in_order, owners = targets.values[order], users[order]
-    once = np.ones(len(order), bool)
-    again = (owners[1:] == owners[:-1]) & (in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0)
-    once[order[1:][again]] = False
-    return once
+    is_first = np.ones(len(order), bool)
+    repeats = (owners[1:] == owners[:-1]) & (in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0)
+    is_first[order[1:][repeats]] = False
+    return is_first
 
 
 def recall(ties: Ties, *, k: int) -> Floats:
@@ -224,7 +227,7 @@ def recall(ties: Ties, *, k: int) -> Floats:
     The denominator is not cut at k: with more targets than k, a perfect list stays below 1.
 
     Args:
-        ties: of n_users users.
+        ties: runs with targets, of n_users users.
         k: list length.
 
     Returns:
@@ -234,14 +237,14 @@ def recall(ties: Ties, *, k: int) -> Floats:
 
 
 def precision(ties: Ties, *, k: int) -> Floats:
-    """Return (h_1 + ... + h_k) / k; gaps count as misses. Arguments as in `recall`."""
+    """Return (h_1 + ... + h_k) / k; empty places count as misses. Arguments: see `recall`."""
     return ties.by_user(ties.hits * ties.inside(k) / ties.size) / k
 
 
 def ndcg(ties: Ties, *, k: int) -> Floats:
     """Return nDCG@k, the sum of h_i / log2(i + 1) over i <= k, over its best possible value.
 
-    The best possible list has min(|T|, k) hits at its head. Arguments as in `recall`.
+    The best possible list has min(|T|, k) hits at its head. See `recall` for the arguments.
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(ties.n_targets, k) - 1]
@@ -251,11 +254,11 @@ def ndcg(ties: Ties, *, k: int) -> Floats:
 def average_precision(ties: Ties, *, k: int) -> Floats:
     """Return AP@k, the sum of h_i * precision@i over i <= k, over min(|T|, k).
 
-    A list with hits at its first min(|T|, k) places earns 1. The mean over users is MAP@k.
-    Arguments as in `recall`.
+    A list with hits at its first min(|T|, k) places has AP@k = 1. The mean over users is MAP@k.
+    See `recall` for the arguments.
     """
-    # before a hit at rank i of a run stand the user's `earlier` hits and, in the mean, a share of
-    # the run's i - before - 1 other places
+    # before a hit at rank i of a run are the user's `earlier` hits and, on average over the orders,
+    # `share` of the i - before - 1 other places of the run
     ranks = np.arange(1, k + 1)
     share = (ties.hits - 1) / np.maximum(ties.size - 1, 1)
     inverse = ties.over_places(1 / ranks)
@@ -265,12 +268,12 @@ def average_precision(ties: Ties, *, k: int) -> Floats:
 
 
 def hit_rate(ties: Ties, *, k: int) -> Floats:
-    """Return 1 where the first k hold a hit, else 0. Arguments as in `recall`."""
+    """Return 1 if the first k items contain a hit, else 0. See `recall` for the arguments."""
     return _first_hit(ties, np.ones(k))
 
 
 def mrr(ties: Ties, *, k: int) -> Floats:
-    """Return 1 / (rank of the first hit), 0 without a hit among the first k. As in `recall`."""
+    """Return 1 / (rank of the first hit), or 0 without a hit among the first k. See `recall`."""
     return _first_hit(ties, 1 / np.arange(1, k + 1))
 
 
@@ -278,8 +281,8 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
     """Return the weight of the rank of each user's first hit, float64 [n_users].
 
     Args:
-        ties: of n_users users.
-        weights: the weights of the ranks 1 to k, float64 [k].
+        ties: runs with targets, of n_users users.
+        weights: weights of the ranks 1 to k, float64 [k].
     """
     k, values = len(weights), np.zeros(len(ties.n_targets))
     first = np.flatnonzero((ties.earlier == 0) & (ties.before < k))
@@ -287,7 +290,7 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
         runs = first[rows]
         width = min(k, int(ties.size[runs].max()))
         hits, left = ties.hits[runs, None], ties.size[runs, None] - np.arange(width)
-        # the chance that a place is a hit when all earlier ones of the run are not
+        # the chance that a place is a hit if no earlier place of the run is
         chances = np.minimum(hits / np.maximum(left, hits), 1.0)
         still = np.cumprod(1 - chances, axis=1)
         chances[:, 1:] *= still[:, :-1]
@@ -298,11 +301,11 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
 
 
 def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
-    """Compute every metric of a user at every k.
+    """Return every metric of every user at every k.
 
     Args:
-        found: where the targets stand, in lists of at least the largest k.
-        targets: item rows, n_users lists, none of them empty; repeats count once.
+        found: places of the targets, in lists that are at least as long as the largest k.
+        targets: item rows, n_users lists, none of them empty; repeated targets count once.
         ks: list lengths, each at least 1.
 
     Returns:
@@ -310,12 +313,12 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
         "hit_rate@10", "precision@10", and so on for the next k.
 
     Raises:
-        ValueError: for users without targets, and a k below 1.
+        ValueError: a user has no targets, or a k is below 1.
     """
     ties = Ties.of(found, targets)
     values = {}
     for k in ks:
-        _check(k)
+        check_k(k)
         values[f"recall@{k}"] = recall(ties, k=k)
         values[f"ndcg@{k}"] = ndcg(ties, k=k)
         values[f"mrr@{k}"] = mrr(ties, k=k)
@@ -326,35 +329,29 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
 
 
 def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
-    """Return how many of each user's targets are among the first k, repeats counted each time.
+    """Return the number of each user's targets among the first k; repeated targets count each time.
 
-    Summed over users and divided by the number of targets it is the recall over rows (also called
-    micro recall, or top-k accuracy).
+    Its sum over users, divided by the number of targets, is the recall over rows (also called micro
+    recall, or top-k accuracy).
 
     Args:
-        found: where the targets stand.
+        found: places of the targets.
         targets: item rows, n_users lists; a list may be empty.
         k: list length, at least 1.
 
     Returns:
         float64 [n_users].
     """
-    _check(k)
+    check_k(k)
     chances = np.clip(k - found.before, 0, found.tied) / found.tied
     return np.asarray(np.bincount(targets.owners(), chances, len(targets)), np.float64)
 
 
-def _check(k: int) -> None:
-    """Raise a ValueError for a list of no length."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1. Received: k = {k}.")
-
-
 def coverage(items: Ints, *, k: int, n_items: int) -> float:
-    """Return the share of the catalogue that stands in the first k of anybody's list.
+    """Return the share of the catalogue that is among the first k items of any list.
 
     Args:
-        items: item rows, int [n_users, k_max]; -1 is a gap.
+        items: item rows, int [n_users, k_max]; -1 is an empty place.
         k: list length, from 1 to k_max.
         n_items: size of the catalogue.
     """
@@ -363,17 +360,15 @@ def coverage(items: Ints, *, k: int, n_items: int) -> float:
 
 
 def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
-    """Return the mean popularity percentile of all items in the first k of all lists.
+    """Return the mean popularity percentile of the first k items of all lists; None without items.
 
-    It is None when no list holds an item.
-
-    The percentile of an item is the share of the catalogue that is less popular, items of equal
-    popularity counted half. So a uniformly random list earns 0.5, whatever the distribution; near
-    1 means that only the head of the catalogue is ever shown.
+    The percentile of an item is the share of the catalogue that is less popular; items of equal
+    popularity count half. So uniformly random lists have 0.5, whatever the distribution. A value
+    near 1 means that lists contain only the most popular items.
 
     Args:
-        items: item rows, int [n_users, k_max]; -1 is a gap and left out.
-        counts: training interactions of each item, int [n_items].
+        items: item rows, int [n_users, k_max]; -1 is an empty place, which is left out.
+        counts: number of training interactions of each item, int [n_items].
         k: list length, from 1 to k_max.
     """
     head = _cut(items, k)
@@ -388,7 +383,7 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
 
 
 def _cut(lists: npt.NDArray, k: int) -> npt.NDArray:
-    """Return the first k columns; a k beyond the lists would be a metric of another list."""
+    """Return the first k columns; refuse a k that is longer than the lists."""
     if not 1 <= k <= lists.shape[1]:
         raise ValueError(
             f"k must lie between 1 and the lists' {lists.shape[1]}. Received: k = {k}."

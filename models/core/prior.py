@@ -1,8 +1,9 @@
-"""Recent popularity as one more dimension of the dot product.
+"""A prior for recent popularity, as one more dimension of the dot product.
 
-Where data is split at one time for all users, what was popular last week beats learned models
-(Ji et al. 2020). A prior β·z(log decayed count) on the items' side, with 1 on the queries', puts it
-into any dot-product index; β and the decay are chosen on the validation part, 0 among the choices.
+If data is split at one time for all users, the items that were popular last week can beat learned
+models (Ji et al. 2020). The prior β·z(log decayed count) is one more dimension of the item
+embeddings; query embeddings have 1 there. So any dot-product index can hold it. β and the decay are
+chosen on the validation part; β = 0 is one of the choices.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from models.core.fields import Part, PositiveFloat
 from models.core.retriever import Interactions
 
 _DAY = 86_400.0  # seconds
-_FLOOR = 1e-3  # of a decayed count: an item that nobody touched is not at minus infinity
+_FLOOR = 1e-3  # added to a decayed count: the logarithm of an item without interactions is finite
 
 
 class PriorConfig(Part, frozen=True):
-    """Recent popularity as a part of the item bias, chosen on the validation part.
+    """A prior for recent popularity, which is added to the scores of items.
+
+    Decay and strength are chosen on the validation part.
 
     Attributes:
-        days: decays to try: the age at which an interaction weighs 1/e.
-        weights: strengths to try; no prior is tried as well.
+        days: decays to try, days: the age at which an interaction weighs 1/e.
+        weights: strengths to try; the model without a prior is tried as well.
     """
 
     days: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (3.0, 7.0, 14.0)
@@ -39,15 +42,15 @@ class Prior(msgspec.Struct, frozen=True):
     """The chosen prior.
 
     Attributes:
-        days: the age at which an interaction weighs 1/e; None lets all weigh the same.
-        weight: β; 0 is no prior.
+        days: the age at which an interaction weighs 1/e; None: all interactions weigh the same.
+        weight: the strength β; 0 means no prior.
     """
 
     days: float | None
     weight: float
 
     def scores(self, history: Interactions) -> npt.NDArray[np.float32]:
-        """Return what each item gets, float32 [n_items], as of the end of a history."""
+        """Return the prior of each item at the time of the last interaction, float32 [n_items]."""
         if self.weight == 0 or (self.days is not None and history.times is None):
             return np.zeros(history.n_items, np.float32)
         known = history.items >= 0
@@ -64,6 +67,6 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 def grid(config: PriorConfig) -> list[Prior]:
-    """Return the priors to choose from, none first."""
+    """Return the priors to choose from; the first is no prior."""
     tried = [Prior(days, weight) for days in config.days for weight in config.weights]
     return [Prior(config.days[0], 0.0), *tried]

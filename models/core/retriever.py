@@ -1,8 +1,11 @@
-"""What every retriever promises: given queries, the k best items, by one rule for ties and gaps.
+"""The protocol of all retrievers: for each query the k best items, with one tie rule.
 
-A *row* is a position in the user table or the item table of the etl stage (`-1`: not in it). Rows
-name entities one by one; codes index embedding tables and may be shared (rare items share an unseen
-code).
+The tie rule: items are sorted by descending score, and items with equal scores by ascending item
+row. A list with fewer than k items ends with `NO_ITEM`.
+
+A *row* is a position in the user table or the item table of the etl stage, or -1 for a user or item
+that the table does not have. Each user and item has its own row. A *code* is an index into an
+embedding table; several items can share a code (rare items share that of unknown values).
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ Bools = npt.NDArray[np.bool_]
 
 State = TypeVar("State")
 
-#: What stands in a list that has run out of items.
+#: Item row at the end of a list with fewer than k items.
 NO_ITEM = -1
-#: Scores of a block of queries against the whole catalogue stay below about 16 MB.
+#: Number of scores in a block of queries; in float32 they take about 16 MB.
 BLOCK_SCORES = 4_000_000
 
 
@@ -33,7 +36,7 @@ class Ragged:
 
     Attributes:
         values: int [n_values].
-        offsets: int64 [n_lists + 1], rising, the first 0.
+        offsets: int64 [n_lists + 1], not falling, the first is 0.
     """
 
     values: Ints
@@ -41,12 +44,12 @@ class Ragged:
 
     @classmethod
     def from_pairs(cls, lists: Ints, values: Ints, *, n_lists: int) -> Ragged:
-        """Gather `values` by their list number; within a list their order is kept.
+        """Group values by the number of their list; within a list, their order is kept.
 
         Args:
-            lists: int [n], the list that each value belongs to, in any order, each in [0, n_lists).
+            lists: number of the list of each value, int [n], in any order, each in [0, n_lists).
             values: int [n].
-            n_lists: how many lists there are, empty ones included.
+            n_lists: number of lists, including empty ones.
         """
         order = np.argsort(lists, kind="stable")
         offsets = np.zeros(n_lists + 1, np.int64)
@@ -66,7 +69,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Ints:
-        """int64 [n_lists]."""
+        """Number of values in each list, int64 [n_lists]."""
         return np.diff(self.offsets)
 
     def owners(self) -> Ints:
@@ -74,7 +77,7 @@ class Ragged:
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
 
     def take(self, lists: Ints) -> Ragged:
-        """Return the lists at these numbers, in this order; `-1` gives an empty list."""
+        """Return the lists with these numbers, in this order; -1 gives an empty list."""
         lists = np.asarray(lists, np.int64)
         known = lists >= 0
         lengths = np.where(known, self.lengths[lists] if len(self) else 0, 0)
@@ -92,20 +95,20 @@ class Ragged:
         return Ragged(self.values[np.arange(offsets[-1]) + starts], offsets)
 
     def to_csr(self, n_columns: int) -> sp.csr_matrix:
-        """Return float32 [n_lists, n_columns] with ones where a list holds a value.
+        """Return float32 [n_lists, n_columns] with a one where a list holds a value.
 
-        Repeats count once; `-1` has no column and is left out.
+        A value that a list holds twice also gives a one; -1 is left out.
         """
         known = self.values >= 0
         ones = np.ones(np.count_nonzero(known), np.float32)
         cells = (self.owners()[known], self.values[known])
-        matrix = sp.csr_matrix((ones, cells), (len(self), n_columns))  # adds repeats up
+        matrix = sp.csr_matrix((ones, cells), (len(self), n_columns))  # it adds duplicates up
         matrix.data[:] = 1.0
         return matrix
 
 
 def joined(first: Ragged, second: Ragged) -> Ragged:
-    """Return lists with the values of two: those of the first, then those of the second."""
+    """Return lists that each hold the values of the first list, then those of the second."""
     return Ragged.from_pairs(
         np.concatenate([first.owners(), second.owners()]),
         np.concatenate([first.values, second.values]),
@@ -115,14 +118,14 @@ def joined(first: Ragged, second: Ragged) -> Ragged:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Positive interactions in order of time (ties keep their order in the raw files).
+    """Positive interactions in order of time; at equal times, in the order of the raw files.
 
     Attributes:
         users: user row of each interaction, int [n].
-        items: item row of each interaction, int [n], none of them -1.
-        times: seconds since the epoch, UTC, int64 [n], rising; None where the data has no time.
-        n_users: rows of the user table.
-        n_items: rows of the item table.
+        items: item row of each interaction, int [n], never -1.
+        times: seconds since the epoch, UTC, int64 [n], not falling; None if the data has no times.
+        n_users: number of rows of the user table.
+        n_items: number of rows of the item table.
     """
 
     users: Ints
@@ -132,19 +135,19 @@ class Interactions:
     n_items: int
 
     def histories(self) -> Ragged:
-        """Return each user's item rows, oldest first: a Ragged of n_users lists."""
+        """Return the item rows of each user, oldest first: n_users lists."""
         return Ragged.from_pairs(self.users, self.items, n_lists=self.n_users)
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Who asks, what they have done so far, and on what occasion.
+    """Queries: their users, the histories of these users, and the contexts.
 
     Attributes:
-        users: user row, int64 [n_queries]; -1 is somebody unknown.
-        histories: item rows of each query's user, oldest first; n_queries lists.
-        contexts: inputs of the query tower that belong to the occasion, n_queries rows each; what
-            is not here is as it was on the user's last occasion.
+        users: user row of each query, int64 [n_queries]; -1 for an unknown user.
+        histories: item rows of the user's history, oldest first; n_queries lists.
+        contexts: context features of the queries, n_queries rows each. For a feature that is not
+            here, the value of the user's last interaction is used.
     """
 
     users: Ints
@@ -171,8 +174,8 @@ class TopK(NamedTuple):
     """The k best items of each query, best first.
 
     Attributes:
-        items: item rows, int64 [n_queries, k]; where fewer than k remain, NO_ITEM at the end.
-        scores: float32 [n_queries, k]; -inf beside NO_ITEM.
+        items: item rows, int64 [n_queries, k]; a list with fewer items ends with NO_ITEM.
+        scores: float32 [n_queries, k]; -inf for NO_ITEM.
     """
 
     items: npt.NDArray[np.int64]
@@ -180,7 +183,7 @@ class TopK(NamedTuple):
 
 
 class Retriever(Protocol):
-    """Anything that can be asked for the k best items."""
+    """A model or an index that returns the k best items of a query."""
 
     def top_k(
         self,
@@ -196,21 +199,25 @@ class Retriever(Protocol):
             queries: n_queries queries.
             k: list length, at least 1; may be larger than the catalogue.
             exclude: item rows that must not be returned, one list a query.
-            candidates: the only items that may be returned, to anybody, bool [n_items]; None for
-                all of them.
+            candidates: the only items that may be returned for any query, bool [n_items]; None
+                for all.
         """
         ...
 
 
 class BrokenModel(ValueError):
-    """A model gives scores that are no numbers."""
+    """A model gives scores or embeddings that are NaN or infinite."""
 
 
 def fitted(state: State | None, model: object) -> State:
-    """Return what a model has learnt, or say that it has not been fitted.
+    """Return what a model has learnt, or raise an error if it has not been fitted.
+
+    Args:
+        state: what `fit` sets; None before.
+        model: the model, named in the message.
 
     Raises:
-        ValueError: for a state that is None.
+        ValueError: the state is None.
     """
     if state is None:
         name = type(model).__name__
@@ -219,10 +226,10 @@ def fitted(state: State | None, model: object) -> State:
 
 
 def check_k(k: int) -> None:
-    """Refuse lists of no length.
+    """Refuse a list length below 1.
 
     Raises:
-        ValueError: for k < 1.
+        ValueError: k < 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1. Received: k = {k}.")
@@ -231,20 +238,20 @@ def check_k(k: int) -> None:
 def best_k(
     scores: Floats, k: int, *, exclude: Ragged | None = None, candidates: Bools | None = None
 ) -> TopK:
-    """Return the k best items of each row of scores: score down, then item row up.
+    """Return the k best items of each row of scores, by the tie rule.
 
     Args:
         scores: float [n_queries, n_items]; -inf means "never return".
         k: list length, at least 1.
-        exclude: item rows to leave out, one list a query; `-1` leaves out nothing.
+        exclude: item rows to leave out, one list a query; -1 is ignored.
         candidates: the only items that may be returned, bool [n_items]; None for all.
 
     Raises:
-        ValueError: for k < 1.
-        BrokenModel: for NaN scores; they must not be ranked.
+        ValueError: k < 1.
+        BrokenModel: a score is NaN.
     """
     check_k(k)
-    scores = np.array(scores, np.float32)  # a copy: the caller's block is not ours to mask
+    scores = np.array(scores, np.float32)  # a copy, because the next lines change it
     if np.isnan(scores).any():
         raise BrokenModel(
             f"{int(np.isnan(scores).sum())} of {scores.size} scores are NaN; the model is broken."
@@ -259,14 +266,15 @@ def best_k(
     items = _top_columns(scores, width)
     best = np.take_along_axis(scores, items, axis=1)
     items[np.isneginf(best)] = NO_ITEM
-    gap = ((0, 0), (0, k - width))
+    padding = ((0, 0), (0, k - width))
     return TopK(
-        np.pad(items, gap, constant_values=NO_ITEM), np.pad(best, gap, constant_values=-np.inf)
+        np.pad(items, padding, constant_values=NO_ITEM),
+        np.pad(best, padding, constant_values=-np.inf),
     )
 
 
 def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
-    """Return the columns of the `width` largest scores a row: score down, then column up."""
+    """Return the columns of the `width` largest scores of each row, by the tie rule."""
     n_items = scores.shape[1]
     if width == n_items:
         return np.argsort(-scores, axis=1, kind="stable").astype(np.int64)
@@ -274,30 +282,33 @@ def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
     chosen = np.take_along_axis(scores, columns, axis=1)
     order = np.argsort(-chosen, axis=1, kind="stable")
     top = np.take_along_axis(columns, order, axis=1).astype(np.int64)
-    # argpartition takes any of the columns that tie for the last place; such rows are sorted whole
+    # argpartition takes any columns that tie for the last place; rows with such ties are sorted
     last = chosen.min(axis=1, keepdims=True)
     tied = np.flatnonzero((scores >= last).sum(axis=1) > width)
     top[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :width]
     return top
 
 
-def room(n_items: int) -> int:
-    """Return of how many queries the scores of the whole catalogue may be in memory."""
+def max_rows(n_items: int) -> int:
+    """Return the largest number of queries whose scores of all items may be in memory."""
     return 4 * (BLOCK_SCORES // max(1, n_items))
 
 
 def blocks(
     n_queries: int, n_items: int, *, at_least: int = 1, at_a_time: int = 1
 ) -> Iterator[slice]:
-    """Cut queries into slices whose scores against the whole catalogue fit in memory.
+    """Yield slices of queries whose scores of all items fit into the memory of a block.
 
     Args:
-        n_queries: to be cut.
+        n_queries: number of queries.
         n_items: size of the catalogue.
-        at_least: queries that a slice should have; for them it may be four times as large.
-        at_a_time: slices that share that memory.
+        at_least: number of queries that a slice should have; it may then take four times the
+            memory.
+        at_a_time: number of slices that are in memory at the same time.
     """
-    step = max(1, room(n_items) // 4 // at_a_time, min(at_least, room(n_items) // at_a_time))
+    step = max(
+        1, max_rows(n_items) // 4 // at_a_time, min(at_least, max_rows(n_items) // at_a_time)
+    )
     for start in range(0, n_queries, step):
         yield slice(start, min(start + step, n_queries))
 
@@ -311,10 +322,10 @@ def top_k_by_scores(
     exclude: Ragged | None = None,
     candidates: Bools | None = None,
 ) -> TopK:
-    """Rank queries block by block with a function that scores the whole catalogue.
+    """Rank queries block by block, with a function that scores the whole catalogue.
 
     Args:
-        score: gives float [n_block, n_items] for a block of queries.
+        score: returns the scores of a block of queries, float [n_block, n_items].
         queries: n_queries queries.
         k: list length.
         n_items: size of the catalogue.
