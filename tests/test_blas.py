@@ -45,7 +45,7 @@ def test_what_blas_would_read_or_write_elsewhere_is_refused():
         (left, right[:2], out),
         (left, right, out[:, :2]),
     ):
-        with pytest.raises(ValueError, match=r"Expected C-contiguous float32 \[n, d\], \[m, d\] and \[n, m\]"):
+        with pytest.raises(ValueError, match=r"Expected C-contiguous float32 \[n, d\], \[m, d\]"):
             blas.product(*wrong[:2], out=wrong[2])
 
 
