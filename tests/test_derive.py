@@ -170,7 +170,7 @@ def test_e09_a_deeper_path_is_named() -> None:
     with pytest.raises(
         DataError,
         match=r"^log, column 'code': 'a\.b\.c\.d\.e' has more levels than 4, and so have 1 more "
-        r"values\. Raise `levels` in the recipe's derive step of 'category1', or mend the values",
+        r"values\. Raise `levels` in the recipe's derive step of 'category1', or correct the",
     ):
         derive.made(column([*PATHS, "v.w.x.y.z", "a.b.c.d.e"]), step, where="log")
 
@@ -214,7 +214,7 @@ def test_log1p_refuses_negative_numbers() -> None:
     with pytest.raises(
         DataError,
         match=r"^log \(a.csv\), column 'plays': log1p takes numbers from 0 on; 2 cells are "
-        r"negative, the first in row 3 with -0.5\. Mend them, or raise them to 0 with a step of ",
+        r"negative, the first in row 3 with -0.5\. Correct them, or raise them to 0 with a step",
     ):
         derive.made(cells, Log1p(of="plays", to="mild"), where="log (a.csv)")
 

@@ -742,8 +742,8 @@ def _dear(world: World) -> None:
             _no_rating,
             r"source 'log' \(log\.csv\) has no column 'rating'.*\(did you mean 'ratng'\?\)",
         ),
-        (_unparsable, r"raw/log\.csv, column 'when', row 12: 'noon' is no double"),
-        (_dear, r"raw/films\.csv, column 'price', row 3: 'much' is no float"),
+        (_unparsable, r"raw/log\.csv, column 'when', row 12: 'noon' cannot be read as double"),
+        (_dear, r"raw/films\.csv, column 'price', row 3: 'much' cannot be read as float"),
     ],
 )
 def test_bad_input_is_named_and_the_old_result_kept(

@@ -82,7 +82,11 @@ def test_json_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "source", "message"),
     [
-        ("u,a|b,1", {"separator": "|"}, r"row 1: 2 values of 'item' and 1 of 'when'\. Lists that"),
+        (
+            "u,a|b,1",
+            {"separator": "|"},
+            r"row 1: 2 values of 'item' and 1 of 'when'\. All lists that",
+        ),
         ("u,a|b,1|2", {}, r"column 'item' holds text\. Set the source's `separator:`"),
         ("u,a|b,1|x", {"separator": "|"}, r"log\.csv, after `explode:`, column 'when', row 2: 'x'"),
     ],
@@ -111,4 +115,4 @@ def test_the_estimate_counts_values(tmp_path: Path) -> None:
     )
     asked = recipe("l.parquet", source={"explode": ["item"]})
     (file,) = SourceFiles(asked, "log", tmp_path, 1 << 20).files
-    assert file.about == 500
+    assert file.approximate_rows == 500

@@ -52,7 +52,10 @@ def test_csv_and_parquet_say_the_same(tmp_path, recipe):
     ("text", "said"),
     [
         ("title\nx\n", "there is no column 'item_id'. Expected 'item_id' and, if you like, title"),
-        ("item_id,price\nx,cheap\n", "column 'price', row 1: 'cheap' is no float. Mend it"),
+        (
+            "item_id,price\nx,cheap\n",
+            "column 'price', row 1: 'cheap' cannot be read as float. Correct it",
+        ),
         ("item_id,price\nx,1\n,2\n", "row 2: there is no 'item_id'"),
         ("item_id\nx\ny\nx\n", "item_id 'x' stands there 2 times. Keep one row of it"),
         ("item_id,title\nx\n", "cannot be read"),

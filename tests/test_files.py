@@ -40,7 +40,7 @@ def test_globs_pass_over_what_programs_hide(
         "day=1/c.csv",
     ]
     (told,) = caplog.messages
-    assert told.startswith("4 hidden or temporary files that match '**/*.csv' are passed over")
+    assert told.startswith("4 hidden or temporary files that match '**/*.csv' are skipped")
     assert files.find("log", "._a.csv", tmp_path) == [tmp_path / "._a.csv"]
     assert len(files.find("log", ".ipynb_checkpoints/*.csv", tmp_path)) == 1
 
@@ -58,9 +58,9 @@ def _tar() -> bytes:
         (_tar(), "is a tar archive, so it cannot be read as csv. Unpack it"),
         (gzip.compress(b"user,item\n", mtime=0), "is packed twice"),
         (b"\xff\x06\x00\x00sNaPpY....", "is packed with snappy"),
-        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "is a page of HTML, not the data"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "is an HTML page, not the data"),
         (b"<?xml version='1.0'?><Error>", "is XML"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],
 )
 def test_what_is_no_data_is_named(head: bytes, what: str) -> None:

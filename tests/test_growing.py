@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stages import coded
 
 from workflows.etl.read import growing
-from workflows.etl.read.growing import Growing
+from workflows.etl.read.growing import GrowingTable
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
@@ -18,7 +18,7 @@ CELLS = st.lists(st.none() | st.sampled_from(["a", "b", "", "Ж", "010", "10"]),
 
 def grown(table: pa.Table, size: int) -> pa.Table:
     """Cut a table, give each piece texts of its own, and let it grow together again."""
-    pieces = Growing("a table")
+    pieces = GrowingTable("a table")
     for start in range(0, max(1, len(table)), size):
         pieces.add(coded(table.slice(start, size)))
     return pieces.table()
@@ -65,7 +65,7 @@ def test_whole_numbers_are_written_as_text_at_the_end(
     written: tuple[pa.DataType, list[int | None]], size: int, table_of: int
 ) -> None:
     kind, cells = written
-    pieces = Growing("a table", texts=["id"])
+    pieces = GrowingTable("a table", texts=["id"])
     for start in range(0, len(cells), size):
         piece = pa.array(cells[start : start + size], kind)
         pieces.add(pa.table({"id": piece, "time": piece}))
@@ -82,7 +82,7 @@ def test_whole_numbers_are_written_as_text_at_the_end(
 
 
 def test_whole_numbers_take_as_much_memory_as_codes_until_then() -> None:
-    pieces = Growing("a table", texts=["id"])
+    pieces = GrowingTable("a table", texts=["id"])
     pieces.add(pa.table({"id": pa.array(range(100), pa.int64())}))
     assert pieces.width == 4
     pieces.add(pa.table({"id": pa.array([2**40] * 100, pa.int64())}))
@@ -94,7 +94,7 @@ def test_too_much_text_is_a_named_fault(monkeypatch: pytest.MonkeyPatch) -> None
         raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
 
     monkeypatch.setattr(growing._TextPieces, "array", overflow)
-    pieces = Growing("source 'log'")
+    pieces = GrowingTable("source 'log'")
     pieces.add(coded(pa.table({"note": ["a"]})))
     with pytest.raises(DataError, match=r"source 'log', column 'note' has more than 2 GiB of dist"):
         pieces.table()

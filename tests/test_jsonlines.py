@@ -84,20 +84,23 @@ def test_a_key_that_comes_late_or_in_another_file_is_met(tmp_path: Path) -> None
             r"column 'item', row 2: an object, .*Write its values",
         ),
         ('{"user": "u", "item": ["a"]}', r"column 'item', row 2: a list, where a single value"),
-        ('{"user": "u", "tags": 5}', r"column 'tags', row 2: 5 is no list"),
+        ('{"user": "u", "tags": 5}', r"column 'tags', row 2: 5 is not a list"),
         ('{"user": "u", "tags": [[1]]}', r"column 'tags', row 2: a list"),
-        ('{"user": "u", "item": "\\ud800"}', r"row 2 is no JSON object \(key 'item': half of a"),
+        ('{"user": "u", "item": "\\ud800"}', r"row 2 is not a JSON object \(key 'item': half of a"),
         (
             '{"user": "u"',
-            r"row 2 is no JSON object \(.*\): '\{\"user\": \"u\"'\. Expected one object",
+            r"row 2 is not a JSON object \(.*\): '\{\"user\": \"u\"'\. Expected one object",
         ),
         (
             '{"user": "u", "item": "i", "x": [["\\ud800"]]}',
-            r"row 2 is no JSON object \(key 'x': half",
+            r"row 2 is not a JSON object \(key 'x': half",
         ),
-        ("[1]", r"row 2 is no JSON object"),
-        ("5", r"row 2 is no JSON object"),
-        ('{"user": "u", "price": "dear"}', r"column 'price', row 2: 'dear' is no float"),
+        ("[1]", r"row 2 is not a JSON object"),
+        ("5", r"row 2 is not a JSON object"),
+        (
+            '{"user": "u", "price": "dear"}',
+            r"column 'price', row 2: 'dear' cannot be read as float",
+        ),
     ],
 )
 def test_what_is_no_flat_object_is_refused(tmp_path: Path, line: str, message: str) -> None:
@@ -109,10 +112,10 @@ def test_what_is_no_flat_object_is_refused(tmp_path: Path, line: str, message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"user": "u"}]', r"is one JSON array, not JSON lines\. Write one object a line"),
+        (b'[{"user": "u"}]', r"is one JSON array, not JSON lines\. Write one object per line"),
         (b"", r"is empty\. Put data there"),
-        (b'{"user": "u", "item": "\xff"}\n', r"line 1: the byte b'\\xff' is no UTF-8"),
-        (b'{"us\xffer": "u", "item": 1}\n', r"line 1: the byte b'\\xff' is no UTF-8"),
+        (b'{"user": "u", "item": "\xff"}\n', r"line 1: the byte b'\\xff' is not valid in UTF-8"),
+        (b'{"us\xffer": "u", "item": 1}\n', r"line 1: the byte b'\\xff' is not valid in UTF-8"),
         (b'{"a": 1}\n', r"has none of the columns that the recipe names; it has: a"),
     ],
 )

@@ -223,7 +223,7 @@ CASES = [
     Case(
         "tabs for commas",
         content("log.csv", lambda data: data.replace(b",", b"\t")),
-        r"log\.csv has none of the columns that the recipe names.* looks as if '\\t' stands",
+        r"log\.csv has none of the columns that the recipe names.* delimiter seems to be '\\t'",
     ),
     Case("UTF-8 with a mark", content("log.csv", lambda data: b"\xef\xbb\xbf" + data), SAME),
     Case(
@@ -234,17 +234,17 @@ CASES = [
     Case(
         "UTF-16 without a mark",
         content("log.csv", lambda data: data.decode().encode("utf-16-le")),
-        r"log\.csv: the first row is no UTF-8: 'u\\x00s.* Set the source's `encoding:`, such as",
+        r"log\.csv: the first row is not UTF-8: 'u\\x00s.* Set the source's `encoding:`, such as",
     ),
     Case(
         "latin-1 in a cell",
         content("people.csv", lambda data: data.replace("Köln".encode(), "Köln".encode("latin-1"))),
-        r"people\.csv, line 2: the byte b'\\xf6' is no UTF-8\. Set the source's `encoding:` to",
+        r"people\.csv, line 2: the byte b'\\xf6' is not valid in UTF-8\. Set the source's",
     ),
     Case(
         "latin-1 in the header",
         replaced("people.csv", 0, b"city", b"gr\xf6\xdfe"),
-        r"people\.csv: the first row is no UTF-8: .* Set the source's `encoding:`, such as latin-1",
+        r"people\.csv: the first row is not UTF-8: .* Set the source's `encoding:`, such as",
     ),
     Case(
         "a zip archive",
@@ -282,7 +282,7 @@ CASES = [
     Case(
         "a name twice",
         replaced("log.csv", 0, b"rating", b"item_id"),
-        r"log\.csv has more than one column 'item_id', `rename:` applied\. Rename one",
+        r"log\.csv has more than one column 'item_id', after `rename:`\. Rename one",
     ),
     Case(
         "a name twice that nobody wants",
@@ -327,12 +327,12 @@ CASES = [
     Case(
         "a quote that is never closed",
         cell("log.csv", 7, 3, '"web'),
-        r"log\.csv, column 'shop', row 7: text stands behind the closing quote of a cell: '\"web",
+        r"log\.csv, column 'shop', row 7: text follows the closing quote of a cell: '\"web",
     ),
     Case(
         "a quote in the last column that is closed rows later",
         cell("people.csv", 3, 2, '"Oslo'),
-        r"people\.csv, column 'city', row 3: text stands behind the closing quote of a cell: '\"O",
+        r"people\.csv, column 'city', row 3: text follows the closing quote of a cell: '\"O",
     ),
     Case(
         "a quote in the last column that is never closed",
@@ -370,14 +370,14 @@ CASES = [
     Case(
         "gzip cut off",
         gzipped(lambda packed: packed[: len(packed) // 2]),
-        r"log\.csv\.gz cannot be read as csv: Truncated compressed stream\. See that the whole fi",
+        r"log\.csv\.gz cannot be read as csv: Truncated compressed stream\. Check that the file",
         set=GZ,
     ),
     Case("no gzip, by the name of one", gzipped(gzip.decompress), SAME, set=GZ),
     Case(
         "gzip that does not add up",
         gzipped(lambda packed: packed[:-8] + b"\0\1\2\3" + packed[-4:]),
-        r"log\.csv\.gz cannot be read as csv: zlib .*incorrect data check\. See that the whole fi",
+        r"log\.csv\.gz cannot be read as csv: zlib .*incorrect data check\. Check that the file",
         set=GZ,
     ),
     Case("gzip of nothing", gzipped(lambda _: b""), r"log\.csv\.gz is empty\. Put data", set=GZ),
@@ -386,13 +386,13 @@ CASES = [
     Case(
         "parquet cut off",
         parquet(unchanged, also=lambda data: data[: len(data) // 2]),
-        r"log\.parquet cannot be read as parquet: .*magic bytes.*Mend the file, or set the source",
+        r"log\.parquet cannot be read as parquet: .*magic bytes.*Correct the file, or set the",
         set=PARQUET,
     ),
     Case(
         "parquet with a damaged page",
         parquet(unchanged, also=lambda data: data[:4] + b"\xff" * 300 + data[304:]),
-        r"log\.parquet cannot be read as parquet: .*Mend the file",
+        r"log\.parquet cannot be read as parquet: .*Correct the file",
         set=PARQUET,
     ),
     Case(
@@ -413,7 +413,7 @@ CASES = [
             lambda t: with_column(t, "shop", t["shop"].cast(pa.binary()).cast(pa.string())),
             also=lambda data: data.replace(b"web", b"w\xe9b"),
         ),
-        r"log\.parquet, column 'shop' holds what is no value of its type .*Invalid UTF8",
+        r"log\.parquet, column 'shop' holds a value that is not of its type .*Invalid UTF8",
         set=PARQUET,
     ),
     Case(
@@ -455,7 +455,7 @@ CASES = [
     Case(
         "text in a number",
         cell("people.csv", 3, 1, "old"),
-        r"people\.csv, column 'age', row 3: 'old' is no float\. Mend it, or list the text under",
+        r"people\.csv, column 'age', row 3: 'old' cannot be read as float\. Correct it, or list",
     ),
     Case("NaN in the place of no number", cell("people.csv", 2, 1, "nan"), SAME),
     Case(
@@ -473,7 +473,7 @@ CASES = [
     Case(
         "a time beyond 64 bits",
         cell("log.csv", 7, 4, "9" * 20),
-        r"log\.csv, column 'when', row 7: '9{20}' is no int64\. Mend it",
+        r"log\.csv, column 'when', row 7: '9{20}' cannot be read as int64\. Correct it",
     ),
     Case(
         "milliseconds for seconds",
@@ -496,7 +496,7 @@ CASES = [
     Case(
         "dates that are not ISO 8601",
         content("log.csv", as_dates("%d/%m/%Y %H:%M")),
-        r"log\.csv, column 'when', row 1: '\d\d/\d\d/\d{4} .*' is no timestamp\[us\]\. Expected I",
+        r"log\.csv, column 'when', row 1: '\d\d/\d\d/\d{4} .*' cannot be read as timestamp\[us\]\.",
     ),
     Case(
         "a date without a zone among others",
@@ -504,7 +504,7 @@ CASES = [
             content("log.csv", as_dates("%Y-%m-%dT%H:%M:%SZ")),
             cell("log.csv", 7, 4, "1997-11-20T12:00:00"),
         ),
-        r"row 7: '1997-11-20T12:00:00' is no timestamp\[us, tz=UTC\]\. Expected ISO 8601 with a z",
+        r"row 7: '1997-11-20T12:00:00' cannot be read as timestamp\[us, tz=UTC\]\. Expected ISO",
     ),
     Case(
         "a number among dates",
@@ -512,12 +512,12 @@ CASES = [
             content("log.csv", as_dates("%Y-%m-%dT%H:%M:%SZ")),
             cell("log.csv", 7, 4, "880000000"),
         ),
-        r"log\.csv, column 'when', row 7: '880000000' is no timestamp.* as in the first row\. Men",
+        r"log\.csv, column 'when', row 7: '880000000' cannot be read as timestamp.* as in the",
     ),
     Case(
         "a date that is none",
         cell("log.csv", 7, 4, "1997-02-30"),
-        r"log\.csv, column 'when', row 7: '1997-02-30' is no double\. Mend it",
+        r"log\.csv, column 'when', row 7: '1997-02-30' cannot be read as double\. Correct it",
     ),
     Case(
         "dates of another form, by the recipe's format",
@@ -622,7 +622,7 @@ CASES = [
     Case(
         "a glob that is none",
         lambda _: None,
-        r"source 'log': '\*\*\.csv' is no file name or glob \(.*\)\. Correct `files:`",
+        r"source 'log': '\*\*\.csv' is not a file name or glob \(.*\)\. Correct `files:`",
         set=set_log("**.csv"),
     ),
     Case(
@@ -633,18 +633,18 @@ CASES = [
     Case(
         "a link to itself",
         instead("log.csv", lambda path: path.symlink_to(path)),
-        r"source 'log': no file matches 'log\.csv' in .*It is a link that leads nowhere\. Put the",
+        r"source 'log': no file matches 'log\.csv' in .*It is a link to a file that does not",
     ),
     Case(
         "a link to itself, by a glob",
         instead("log.csv", lambda path: path.symlink_to(path)),
-        r"log\.csv cannot be read as csv: .*Too many levels of symbolic links.*See that the whole",
+        r"log\.csv cannot be read as csv: .*Too many levels of symbolic links.*Check that the file",
         set=set_log("lo[g].csv"),
     ),
     Case(
         "a pipe",
         instead("log.csv", os.mkfifo),
-        r"source 'log': .*log\.csv is no regular file but a pipe or a device\. Write its content ",
+        r"source 'log': .*log\.csv is not a regular file but a pipe or a device\. Write its",
     ),
     Case(
         "an ending that is no format",
@@ -664,57 +664,57 @@ ALICCP = [
     Case(
         "separators in another order",
         replaced("skeleton0.csv", 6, b"\x03", b"\x02"),
-        r"skeleton0\.csv, row 7: the features are not `field \\x02 id \\x03 value`.*Mend the line",
+        r"skeleton0\.csv, row 7: the features are not `field \\x02 id \\x03 value`.*Correct the",
     ),
     Case(
         "a space for the separator of features",
         replaced("common0.csv", 6, b"\x01", b" "),
-        r"common0\.csv, row 7: the features are not `field \\x02 id \\x03 value`.*Mend the line",
+        r"common0\.csv, row 7: the features are not `field \\x02 id \\x03 value`.*Correct the line",
     ),
     Case(
         "a line cut off",
         row("skeleton0.csv", 6, lambda line: line.rpartition(b"\x01")[0]),
-        r"skeleton0\.csv, row 7: the line says that it has '\d' features, and has \d\. It may be ",
+        r"skeleton0\.csv, row 7: the line states '\d' features, and has \d\. It may ",
     ),
     Case(
         "a count that is no number",
         row("common0.csv", 6, lambda line: re.sub(rb",\d+,", b",many,", line, count=1)),
-        r"common0\.csv, row 7: the line says that it has 'many' features, and has \d+\.",
+        r"common0\.csv, row 7: the line states 'many' features, and has \d+\.",
     ),
     Case(
         "a field that is none",
         replaced("skeleton0.csv", 6, b"205\x02", b"2O5\x02"),
-        r"skeleton0\.csv, row 7: Ali-CCP has no field '2O5'\. Expected one of 101, .*Mend the line",
+        r"skeleton0\.csv, row 7: Ali-CCP has no field '2O5'\. Expected one of 101, .*Correct the",
     ),
     Case(
         "a feature without an id",
         row("skeleton0.csv", 6, lambda line: re.sub(rb"205\x02\d+", b"205\x02", line)),
-        r"skeleton0\.csv, row 7: a feature of field 205 \(item_id\) has no id\. Mend the line",
+        r"skeleton0\.csv, row 7: a feature of field 205 \(item_id\) has no id\. Correct the line",
     ),
     Case(
         "a value that is no number",
         row("common0.csv", 1, lambda line: re.sub(rb"\x03[^\x01]+", b"\x03much", line, count=1)),
-        r"common0\.csv, row 2: the value of field .* is 'much'\. Expected a finite number; mend t",
+        r"common0\.csv, row 2: the value of field .* is 'much'\. Expected a finite number;",
     ),
     Case(
         "a value that is infinite",
         row("common0.csv", 1, lambda line: re.sub(rb"\x03[^\x01]+", b"\x03inf", line, count=1)),
-        r"common0\.csv, row 2: the value of field .* is 'inf'\. Expected a finite number; mend the",
+        r"common0\.csv, row 2: the value of field .* is 'inf'\. Expected a finite number; correct",
     ),
     Case(
         "common features that are nowhere",
         row("skeleton0.csv", 6, lambda line: re.sub(rb"\w+bec0ffee", b"elsewhere", line)),
-        r"skeleton0\.csv, row 7: there are no common features 'elsewhere' .*See that the source's",
+        r"skeleton0\.csv, row 7: there are no common features 'elsewhere' .*Check that the",
     ),
     Case(
         "a name of common features twice",
         content("common0.csv", lambda data: data + data.partition(b"\n")[0] + b"\n"),
-        r"common0\.csv, row 14: the common features '0bec0ffee' stand there already in .*, row 1;",
+        r"common0\.csv, row 14: the common features '0bec0ffee' were defined before, in .*, row 1;",
     ),
     Case(
         "a count of another line",
         row("skeleton0.csv", 6, lambda line: re.sub(rb",\d,205", b",9,205", line)),
-        r"skeleton0\.csv, row 7: the line says that it has '9' features",
+        r"skeleton0\.csv, row 7: the line states '9' features",
     ),
     Case(
         "two items on a line",
@@ -727,19 +727,19 @@ ALICCP = [
                 line,
             ),
         ),
-        r"skeleton0\.csv, row 7: 2 values of field 205 \(item_id\), which the recipe takes for on",
+        r"skeleton0\.csv, row 7: 2 values of field 205 \(item_id\), of which the recipe expects on",
     ),
     Case(
         "a click that is neither 0 nor 1",
         row("skeleton0.csv", 6, lambda line: b"7,2," + line.split(b",", 2)[2]),
-        r"skeleton0\.csv, column 'click', row 7: expected 0 or 1, got '2'\. Mend it; the columns ",
+        r"skeleton0\.csv, column 'click', row 7: expected 0 or 1, got '2'\. Correct it; the",
     ),
     Case(
         "a header",
         content(
             "skeleton0.csv", lambda data: b"sample,click,conversion,common,n,features\n" + data
         ),
-        r"skeleton0\.csv, column 'click', row 1: expected 0 or 1, got 'click'\. Mend it",
+        r"skeleton0\.csv, column 'click', row 1: expected 0 or 1, got 'click'\. Correct it",
     ),
     Case(
         "a line of other columns",
@@ -857,6 +857,6 @@ def test_a_file_that_vanishes_while_another_is_read(folder: Path) -> None:
     (folder / "log-1.csv").unlink()
     with pytest.raises(
         DataError,
-        match=r"log-1\.csv cannot be read as csv: .*No such file.*See that the whole file",
+        match=r"log-1\.csv cannot be read as csv: .*No such file.*Check that the file",
     ):
         list(chunks)

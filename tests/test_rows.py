@@ -213,7 +213,7 @@ def test_a_join_that_finds_no_id_is_refused_with_both_spellings(
         f"The former has '10x', '11x', '12x', the latter {theirs!r}, "
     )
     assert (f"The likely cause is {cause}, in one" in told) == bool(cause)
-    assert "Mend the ids in one of them, or leave the join out" in told
+    assert "Correct the ids in one of them, or leave the join out" in told
 
 
 def test_a_join_that_finds_few_ids_is_told_and_goes_on(

@@ -68,7 +68,7 @@ def test_numbers_for_properties_can_be_renamed(tmp_path: Path) -> None:
             LONG,
             r"no property that the recipe names",
         ),
-        (ROWS.replace("01,c,price,9", "01,,price,9"), LONG, r"row 6: there is no 'item'"),
+        (ROWS.replace("01,c,price,9", "01,,price,9"), LONG, r"row 6: 'item' is missing"),
         (ROWS.replace("2020-01-03", ""), LONG, r"row 4: the time is missing"),
         (ROWS.replace("2020-01-03", "soon"), LONG, r"are neither all numbers nor all ISO 8601"),
         (

@@ -84,7 +84,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 # ── formats ─────────────────────────────────────────────────────────────────────────────
 
-#: An empty cell of text is no list at all: csv cannot tell the two apart, parquet can.
+#: An empty cell of text is not a list at all: csv cannot tell the two apart, parquet can.
 FROM_TEXT = [row if row["tags"] else {**row, "tags": None} for row in ROWS]
 
 
@@ -313,7 +313,9 @@ def test_the_first_line_that_is_no_text_is_found(tmp_path: Path) -> None:
     lines = ["user,item"] + ["Жж,1"] * 700_000  # several blocks, cut within a letter
     text = "\n".join(lines).encode() + b"\n\xffa,1\n\xff,1\n"
     (tmp_path / "log.csv").write_bytes(text)
-    with pytest.raises(DataError, match=r"log\.csv, line 700002: the byte b'\\xff' is no UTF-8\."):
+    with pytest.raises(
+        DataError, match=r"log\.csv, line 700002: the byte b'\\xff' is not valid in UTF-8\."
+    ):
         read(tmp_path)
 
 
@@ -344,7 +346,7 @@ def test_a_rename_of_nothing_names_the_nearest_column(tmp_path: Path) -> None:
 
 def test_a_rename_onto_another_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,name,item\nu,n,i\n", encoding="utf-8")
-    with pytest.raises(DataError, match="more than one column 'user', `rename:` applied"):
+    with pytest.raises(DataError, match="more than one column 'user', after `rename:`"):
         read(tmp_path, source={"rename": {"name": "user"}})
 
 
@@ -484,7 +486,7 @@ def test_the_first_time_of_a_file_says_how_all_of_it_are_written(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("u,i,cheap", "column 'price', row 78: 'cheap' is no float"),
+        ("u,i,cheap", "column 'price', row 78: 'cheap' cannot be read as float"),
         ("u,i", "has 1 unparsable row; the first, row 78, has 2 fields"),
         ("u,i\0,1", "line 79 has a NUL byte"),
     ],
@@ -535,11 +537,14 @@ def test_lists_come_with_the_weights_of_their_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([[1.0, 2.0], [3.0]], r"row 2: 1 weights for 2 values\. Expected one each; mend it"),
+        ([[1.0, 2.0], [3.0]], r"row 2: 1 weights for 2 values\. Expected one each; correct it"),
         ([[1.0, 2.0], None], r"row 2: 0 weights for 2 values\. Expected one each"),
         ([[1.0, 2.0], [3.0, math.nan]], r"row 2: nan is no weight\. Expected a finite number"),
         ([[1.0, 2.0], [None, 3.0]], r"row 2: None is no weight\. Expected a finite number"),
-        ([["1", "2"], ["3", "heavy"]], r"row 2: .* is no list<item: float>\. Mend it"),
+        (
+            [["1", "2"], ["3", "heavy"]],
+            r"row 2: .* cannot be read as list<item: float>\. Correct it",
+        ),
     ],
 )
 def test_a_list_has_one_weight_a_value(tmp_path: Path, weights: list[Any], message: str) -> None:
@@ -574,7 +579,7 @@ def test_weights_may_be_text_with_a_separator_and_have_any_name(tmp_path: Path) 
     ("weights", "message"),
     [
         ([[1.0, 2.0], [3.0]], r"row 2: 1 weights for 2 values\. Expected one each"),
-        ([[1.0, 2.0], [3.0, -1.0]], r"row 2: the weight -1\.0 is below 0\. Mend it"),
+        ([[1.0, 2.0], [3.0, -1.0]], r"row 2: the weight -1\.0 is below 0\. Correct it"),
         ([[1.0, 2.0], [3.0, math.inf]], r"row 2: inf is no weight\. Expected a finite number"),
     ],
 )
@@ -606,7 +611,7 @@ def test_nulls_are_what_the_recipe_says(tmp_path: Path) -> None:
     assert found([]) == found([""])  # an empty cell never is a value
     assert found(["NA"]) == found(["", "NA"])
     with pytest.raises(
-        DataError, match=r"column 'price', row 3: 'NA' is no float.*source's `nulls`"
+        DataError, match=r"column 'price', row 3: 'NA' cannot be read as float.*source's `nulls`"
     ):
         read(tmp_path)
 
@@ -636,8 +641,8 @@ def test_ragged_rows_are_counted_and_the_first_is_shown(tmp_path: Path, kind: st
     with pytest.raises(
         DataError,
         match=rf"log\.{kind} has 2 unparsable rows; the first, row 3, has 1 fields where 2 are "
-        rf"expected: 'short'\. Mend the file, or set the source's `format:` or `delimiter:` if it "
-        rf"is not {kind}\.",
+        rf"expected: 'short'\. Correct the file, or set the source's `format:` or `delimiter:` "
+        rf"if it is not {kind}\.",
     ):
         read(tmp_path, f"log.{kind}")
 
@@ -660,8 +665,8 @@ def test_an_unparsable_number_names_file_column_row_and_value(tmp_path: Path, ba
     values.append("also bad")
     with pytest.raises(
         DataError,
-        match=rf"^{tmp_path}/log\.csv, column 'price', row {bad + 1}: 'cheap' is no float\. Mend it"
-        r", or list the text under the source's `nulls` if it stands for no value\.$",
+        match=rf"^{tmp_path}/log\.csv, column 'price', row {bad + 1}: 'cheap' cannot be read as"
+        r" float\. Correct it, or list the text under the source's `nulls` if it stands for no value\.$",
     ):
         cells(tmp_path, "price", values)
 
@@ -715,8 +720,8 @@ def test_lists_in_a_column_of_single_values_are_refused(
     pq.write_table(pa.table({"user": ["u"], column: values}), tmp_path / "log.parquet")
     with pytest.raises(
         DataError,
-        match=rf"log\.parquet, column '{column}' holds lists, and the recipe takes it for single "
-        r"values\. If each value is an event of its own, list the column in .*`explode:`",
+        match=rf"log\.parquet, column '{column}' holds lists, and the recipe expects single "
+        r"values\. If each value is a separate event, name the column in .*`explode:`",
     ):
         read(tmp_path, "log.parquet")
 
@@ -834,7 +839,7 @@ def test_a_time_that_is_none_names_the_cell(
     tmp_path: Path, values: list[str], row: int, value: str, kind: str
 ) -> None:
     with pytest.raises(
-        DataError, match=rf"log\.csv, column 'when', row {row}: {value} is no {kind}"
+        DataError, match=rf"log\.csv, column 'when', row {row}: {value} cannot be read as {kind}"
     ):
         cells(tmp_path, "when", values)
 

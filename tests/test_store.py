@@ -262,7 +262,7 @@ def test_a_file_elsewhere_that_cannot_be_read_is_not_called_a_fault_of_writing(
 
 def test_a_fault_of_the_system_that_nobody_foresaw_is_explained_too(store: Store) -> None:
     with (
-        pytest.raises(StorageError, match=r"failed; odd: mend that, or choose another --run"),
+        pytest.raises(StorageError, match=r"failed; odd: correct that, or choose another --run"),
         store.write("etl", recipe(), DEVICE),
     ):
         raise OSError(errno.ENOTUNIQ, "odd")

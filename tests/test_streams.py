@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from test_sources import read
 
-from workflows.etl.read.streams import Unpacked, Watched
+from workflows.etl.read.streams import CheckedStream, UnpackedStream
 from workflows.ground.errors import DataError
 
 TEXT = "user,item,price\n" + "".join(f"u{n},Жö{n},{n}\n" for n in range(3_000))
@@ -53,7 +53,7 @@ def test_a_packed_file_that_is_cut_off_is_refused(tmp_path: Path, packer: str) -
     packed = PACKERS[packer](TEXT.encode())
     (tmp_path / "log.csv").write_bytes(packed[: len(packed) * 2 // 3])
     with pytest.raises(
-        DataError, match=r"log\.csv cannot be read as csv: .* See that the whole file is there"
+        DataError, match=r"log\.csv cannot be read as csv: .* Check that the file exists"
     ):
         read(tmp_path)
 
@@ -79,7 +79,7 @@ def test_an_encoding_is_read_as_a_stream(tmp_path: Path, encoding: str) -> None:
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_bytes_come_as_asked_for(tmp_path: Path, size: int) -> None:
     (tmp_path / "a").write_bytes("Жö::ж".encode("utf-16"))
-    stream = Unpacked(tmp_path / "a", "utf-16")
+    stream = UnpackedStream(tmp_path / "a", "utf-16")
     pieces = list(iter(lambda: stream.read(size), b""))
     assert b"".join(pieces).decode() == "Жö::ж"
     assert all(len(piece) == size for piece in pieces[:-1])
@@ -89,7 +89,7 @@ def test_bytes_come_as_asked_for(tmp_path: Path, size: int) -> None:
 @pytest.mark.parametrize("text", ["a::b:::c::::d:", "::", ":", "a:b", "::a::"])
 def test_a_delimiter_of_several_bytes_becomes_one(tmp_path: Path, size: int, text: str) -> None:
     (tmp_path / "a").write_text(text, encoding="utf-8")
-    stream = Watched(tmp_path / "a", "utf-8", "::")
+    stream = CheckedStream(tmp_path / "a", "utf-8", "::")
     assert b"".join(iter(lambda: stream.read(size), b"")).decode() == "\x1f".join(text.split("::"))
 
 
@@ -97,7 +97,7 @@ def test_a_line_that_is_no_text_in_the_encoding_is_named(tmp_path: Path) -> None
     (tmp_path / "log.csv").write_bytes(b"user,item\nu,a\nu,\x81\n")
     with pytest.raises(
         DataError,
-        match=r"line 3: the byte b'\\x81' is no cp1252\. Correct the source's `encoding:`",
+        match=r"line 3: the byte b'\\x81' is not valid in cp1252\. Correct the source's",
     ):
         read(tmp_path, source={"encoding": "cp1252"})
 
@@ -111,7 +111,7 @@ def test_a_text_that_ends_within_a_character_is_cut_off(tmp_path: Path) -> None:
 def test_utf_16_without_its_mark_is_told(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes("user,item\nu,i\n".encode("utf-16-le"))
     with pytest.raises(
-        DataError, match=r"log\.csv is no utf-16: .* does not start with BOM\. Correct"
+        DataError, match=r"log\.csv is not utf-16: .* does not start with BOM\. Correct"
     ):
         read(tmp_path, source={"encoding": "utf-16"})
     assert read(tmp_path, source={"encoding": "utf-16-le"}) == [{"user": "u", "item": "i"}]

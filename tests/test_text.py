@@ -65,7 +65,7 @@ def test_another_number_of_columns_is_refused(tmp_path: Path) -> None:
 )
 def test_data_is_not_taken_for_names(tmp_path: Path, first: str, rename: dict[str, str]) -> None:
     text = f"{first}\nu01,2020-09-14T12:26:40Z,i006\n"
-    message = r"log\.csv: the first row is taken for the names of the columns, and looks like data"
+    message = r"log\.csv: the first row is read as the names of the columns, but looks like data"
     refused(tmp_path, text, message, rename=rename)
 
 
@@ -78,7 +78,7 @@ def test_names_that_are_places_are_names(tmp_path: Path) -> None:
 def test_data_is_not_taken_for_names_in_folders_that_tell_columns(tmp_path: Path) -> None:
     (tmp_path / "price=1").mkdir()
     (tmp_path / "price=1" / "log.csv").write_text("7,2020-01-01\n8,2020-01-01\n", encoding="utf-8")
-    with pytest.raises(DataError, match="the first row is taken for the names of the columns"):
+    with pytest.raises(DataError, match="the first row is read as the names of the columns"):
         read(tmp_path, "*/*.csv", source={"rename": {"7": "user"}})
 
 
@@ -106,7 +106,7 @@ def test_a_row_with_another_number_of_cells_is_shown_as_it_is(tmp_path: Path) ->
 
 
 def test_a_likely_delimiter_is_told(tmp_path: Path) -> None:
-    refused(tmp_path, "user;item\nu;i\n", r"`delimiter:` .* It looks as if ';' stands between two")
+    refused(tmp_path, "user;item\nu;i\n", r"`delimiter:` .* The delimiter seems to be ';'")
 
 
 @pytest.mark.parametrize(
@@ -154,17 +154,17 @@ def test_other_quotes_and_none(tmp_path: Path) -> None:
         # Book-Crossing, commas in the place of semicolons
         (
             'user,item\nu,"a \\"b\\""\n',
-            r"log\.csv, column 'item', row 1: text stands behind the closing quote of a cell: "
+            r"log\.csv, column 'item', row 1: text follows the closing quote of a cell: "
             r".*set the source's `escape: '\\'`",
         ),
         # the closing quote of row 2 is missing: rows 2 and 3 would be one
         (
             'user,item\nu,"a"\nv,"b\nw,"c"\n',
-            r"log\.csv, column 'item', row 2: text stands behind .*'\"b\\nw,\"c\"'\. Either a "
-            r"quote before it is not closed, so that rows would be lost",
+            r"log\.csv, column 'item', row 2: text follows .*'\"b\\nw,\"c\"'\. Either an "
+            r"earlier quote is not closed, so that rows would be lost",
         ),
-        ('user,item\nu,"a" \n', r"column 'item', row 1: text stands behind"),
-        ('"user" ,item\nu,a\n', r"row 0: text stands behind"),
+        ('user,item\nu,"a" \n', r"column 'item', row 1: text follows"),
+        ('"user" ,item\nu,a\n', r"row 0: text follows"),
         (
             'user,item\n\n\nu,"a\n',
             r"column 'item', row 1: a quote is opened and never closed: 'a\\n'",
@@ -180,7 +180,7 @@ def test_a_quote_far_down_is_numbered(tmp_path: Path) -> None:
     lines = [f'u{n},"{n}",padding so that the file has several blocks' for n in range(60_000)]
     lines[51_000] = 'u,"x" y,z'
     (tmp_path / "log.csv").write_text("user,item,junk\n" + "\n".join(lines), encoding="utf-8")
-    with pytest.raises(DataError, match=r"log\.csv, column 'item', row 51001: text stands behind"):
+    with pytest.raises(DataError, match=r"log\.csv, column 'item', row 51001: text follows"):
         read(tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_cells_that_look_like_rows_are_told(
     with caplog.at_level(logging.WARNING):
         assert len(rows(tmp_path, text, format="csv")) == 2
     (record,) = caplog.records
-    assert "1 quoted cells go over several lines that look like rows" in record.message
+    assert "1 quoted cells span several lines that look like rows" in record.message
     assert "the first is column 'item', row 1." in record.message
 
 
@@ -210,7 +210,9 @@ def test_texts_of_several_lines_are_nothing_odd(
 @pytest.mark.parametrize("row", ["\xff,i,more", "u,\xff"])
 def test_a_row_that_is_neither_text_nor_whole_is_named(tmp_path: Path, row: str) -> None:
     (tmp_path / "log.csv").write_bytes(f"user,item\nu,i\n{row}\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"log\.csv, line 3: the byte b'\\xff' is no UTF-8"):
+    with pytest.raises(
+        DataError, match=r"log\.csv, line 3: the byte b'\\xff' is not valid in UTF-8"
+    ):
         read(tmp_path)
 
 
@@ -235,7 +237,7 @@ def test_parts_without_rows_are_passed_over_with_one_warning(
     with caplog.at_level(logging.WARNING):
         assert [row["user"] for row in read(tmp_path, "log-*.csv")] == ["u", "v"]
     (record,) = caplog.records
-    assert "source 'log': 4 of 6 files have no rows and are passed over" in record.message
+    assert "source 'log': 4 of 6 files have no rows and are skipped" in record.message
     assert all(f"log-{n}.csv" in record.message for n in (1, 2, 3, 5))
     asked = recipe("log-*.csv")
     assert [path.name for path in sources.read(asked, tmp_path).files["log"]] == [

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 
 
 def test_what_is_made_stands_in_the_order_of_the_names() -> None:
@@ -16,7 +16,7 @@ def test_what_is_made_stands_in_the_order_of_the_names() -> None:
         time.sleep(waits[name])
         return name.upper()
 
-    found = of_each(waits, make)
+    found = map_threads(waits, make)
     assert list(found.items()) == [(name, name.upper()) for name in waits]
 
 
@@ -29,4 +29,4 @@ def test_the_first_fault_is_told() -> None:
         return name
 
     with pytest.raises(ValueError, match=r"^a$"):
-        of_each("abc", make)
+        map_threads("abc", make)

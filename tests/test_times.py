@@ -114,8 +114,8 @@ def test_what_is_not_of_the_form_is_named_with_its_row(
     with pytest.raises(DataError) as caught:
         read(tmp_path, [good, cell], format=form)
     said = str(caught.value)
-    assert f"column 'ts', row 2: {cell!r} is no such time. Expected {good!r}" in said
-    assert f"another time in the form {form!r} of features.ts.format. Mend it" in said
+    assert f"column 'ts', row 2: {cell!r} is not such a time. Expected {good!r}" in said
+    assert f"another time in the form {form!r} of features.ts.format. Correct it" in said
 
 
 @given(st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)))
@@ -189,7 +189,7 @@ def test_who_insists_gets_the_numbers(tmp_path: Path) -> None:
     assert read(tmp_path, ["0", "1", "2"], unit="order") == [0, 1, 2]
     assert read(tmp_path, [0.0, 1.0, None], unit="order") == [0, 1, None]
     assert read(tmp_path, ["86400", "5"], unit="s") == [86400, 5]
-    with pytest.raises(DataError, match=r"row 2: 1\.5 is no whole number, as `unit: order` needs"):
+    with pytest.raises(DataError, match=r"row 2: 1\.5 is not a whole number, which"):
         read(tmp_path, [1.0, 1.5], unit="order")
 
 
@@ -215,8 +215,11 @@ def test_the_first_row_is_not_told_to_be_like_the_first_row(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         read(tmp_path, ["", "9/13/2020 12:26", "9/14/2020 12:26"])
     said = str(caught.value)
-    assert "column 'ts', row 2: '9/13/2020 12:26' is no timestamp[us]. Expected ISO 8601" in said
-    assert "Set features.ts.format to '%m/%d/%Y %H:%M' if that is what it means" in said
+    assert (
+        "column 'ts', row 2: '9/13/2020 12:26' cannot be read as timestamp[us]. Expected ISO 8601"
+        in said
+    )
+    assert "Set features.ts.format to '%m/%d/%Y %H:%M' if that is its meaning" in said
     assert "first row" not in said
     with pytest.raises(DataError, match=r"row 2: '1/2/2020'.*as in the first row"):
         read(tmp_path, ["2020-01-02", "1/2/2020"])

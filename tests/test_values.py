@@ -82,7 +82,9 @@ def test_numbers_may_have_blanks_and_words_for_nothing() -> None:
     column = pa.chunked_array([[" 34 ", "", "NA", " NA ", "1e3", None, "nan"]])
     found = as_numbers(column, pa.float32(), PLACE, ("NA",)).to_pylist()
     assert found == [34, None, None, None, 1000, None, None]
-    with pytest.raises(DataError, match=r"row 103: 'NA' is no float.*`nulls` if it stands for no"):
+    with pytest.raises(
+        DataError, match=r"row 103: 'NA' cannot be read as float.*`nulls` if it stands for no"
+    ):
         as_numbers(column, pa.float32(), PLACE)
     decimals = pa.chunked_array([pa.array([D("1.25")], pa.decimal128(38, 2))])
     assert as_numbers(decimals, pa.float32(), PLACE).to_pylist() == [1.25]

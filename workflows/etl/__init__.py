@@ -25,7 +25,7 @@ from workflows.etl.read.sources import Raw
 from workflows.etl.shape import filters, learnt, rows, split, tables
 from workflows.etl.shape.history import Happened
 from workflows.etl.shape.tables import Table
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 from workflows.etl.workers import Workers, hired
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError
@@ -114,7 +114,9 @@ def etl(
             _refuse_emptied(recipe, found, counts)
         value_warnings.check_weights(recipe, found["train"])
         parts = {part: _features(recipe, table) for part, table in found.items()}
-        built = of_each(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
+        built = map_threads(
+            tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role)
+        )
         users, items = built["user"], built["item"]
         if earlier:
             fitted = fitted.grown_from(Fitted.read(earlier))

@@ -11,7 +11,7 @@ Name = TypeVar("Name")
 Made = TypeVar("Made")
 
 
-def of_each(names: Iterable[Name], make: Callable[[Name], Made]) -> dict[Name, Made]:
+def map_threads(names: Iterable[Name], make: Callable[[Name], Made]) -> dict[Name, Made]:
     """Return name → what a function makes of it, in the order of the names; made by threads.
 
     Raises:

@@ -242,7 +242,7 @@ def _numbers(lists: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
     bad = pc.index(pc.is_inf(flat), True).as_py()
     if bad >= 0:
         row = pc.list_parent_indices(numbers)[bad].as_py()
-        raise DataError(f"{at.row(row)}: a weight is infinite, or too large. Mend it.")
+        raise DataError(f"{at.row(row)}: a weight is infinite, or too large. Correct it.")
     return pa.chunked_array([numbers])
 
 
@@ -261,7 +261,7 @@ def _together(
     if row >= 0:
         raise DataError(
             f"{at.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
-            "each; mend it, or leave the column out."
+            "each; correct it, or leave the column out."
         )
     return pa.chunked_array([one]), pa.chunked_array([other])
 

@@ -53,7 +53,7 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         number = error.errno or _reported(error)
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
         if path.absolute().is_relative_to(root.absolute()):
-            remedy = _REMEDIES.get(number, f"{said}: mend that, or choose another --run")
+            remedy = _REMEDIES.get(number, f"{said}: correct that, or choose another --run")
             what = f"Writing {path} failed; {remedy}."
         else:
             what = f"{path} cannot be used: {said}. Check that it exists and that you may use it."

@@ -153,7 +153,7 @@ def parsed(
         ) from None
     except pa.ArrowInvalid:
         row, value = first_bad(column, kind)
-        raise bad_cell(place, row, value, f"is no {kind}.", expected) from None
+        raise bad_cell(place, row, value, f"cannot be read as {kind}.", expected) from None
 
 
 def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "") -> DataError:
@@ -166,7 +166,7 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
         what: is wrong with it.
         expected: says what it should be.
     """
-    remedy = "Mend it"
+    remedy = "Correct it"
     if isinstance(value, str):
         remedy += ", or list the text under the source's `nulls` if it stands for no value"
     words = (f"{place.row(row)}: {value!r}", what, expected, remedy)
@@ -178,7 +178,7 @@ def finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
     if row >= 0:
         raise DataError(
-            f"{place.row(row)}: the number is infinite, or too large for a float32. Mend it, or "
+            f"{place.row(row)}: the number is infinite, or too large for a float32. Correct it, or "
             "leave it out and set a `null` policy."
         )
     return column

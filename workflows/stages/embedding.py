@@ -133,8 +133,8 @@ def _typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.Chunked
         return column.cast(kind, safe=not pa.types.is_floating(kind))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"{place}: expected {_EXPECTED[kind]}, got {column.type} ({error}). Mend the cell, or "
-            "leave it empty."
+            f"{place}: expected {_EXPECTED[kind]}, got {column.type} ({error}). Correct the cell, "
+            "or leave it empty."
         ) from None
 
 

@@ -226,7 +226,7 @@ class Store:
             deep: compare the hash of every file, not only its size.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: each names the command that mends it.
+            MissingStage, StaleInput, ArtifactError: each names the command that corrects it.
         """
         manifest = self.manifest(stage)
         redo = f"Run {self.invocation.command(stage)} again."

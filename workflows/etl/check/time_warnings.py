@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workflows.etl.read import times
+from workflows.etl.read import plausible_times
 from workflows.ground.errors import DataError
 from workflows.recipe import GlobalTime, Recipe
 
@@ -37,11 +37,11 @@ def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
     seconds = table[name].to_numpy()
     bulk = _bulk(seconds)
     middle = bulk[1]
-    if recipe.features[name].unit and not times.is_plausible(middle):
+    if recipe.features[name].unit and not plausible_times.is_plausible(middle):
         log.warning(
             "column %r of %s: by features.%s.unit most times are about %s, which hardly any log "
             "has. If that is not meant: %s",
-            *(name, source, name, times.date(middle), _cure(recipe, name, middle)),
+            *(name, source, name, plausible_times.date(middle), _cure(recipe, name, middle)),
         )
     else:
         _check_far(recipe, name, source, seconds, bulk)
@@ -63,11 +63,11 @@ def _check_far(
     n = int(far.sum())
     if not n:
         return
-    first, last = (times.date(int(x)) for x in (seconds[far].min(), seconds[far].max()))
+    first, last = (plausible_times.date(int(x)) for x in (seconds[far].min(), seconds[far].max()))
     found = (
         f"column {name!r} of {source} has {n:,} of {len(seconds):,} times far from all others "
         f"({first}{f' to {last}' if first != last else ''}; the middle one is "
-        f"{times.date(bulk[1])})"
+        f"{plausible_times.date(bulk[1])})"
     )
     remedy = (
         f"Leave such rows out with `filter:` ({{kind: keep, column: {name}, is: '<', value: ...}}),"
@@ -89,8 +89,11 @@ def _far(seconds: Seconds, bulk: tuple[int, int, int]) -> tuple[Mask, Mask]:
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin
-    if times.is_plausible(middle):
-        early, late = early | times.are_old(seconds), late | times.are_ahead(seconds)
+    if plausible_times.is_plausible(middle):
+        early, late = (
+            early | plausible_times.are_old(seconds),
+            late | plausible_times.are_ahead(seconds),
+        )
     first, last = int(seconds.min()), int(seconds.max())
     for start in map(_start, _FIRST_DAYS):  # most logs reach none of these days
         if first < start + _DAY and start < middle - 5 * _YEAR:
@@ -118,4 +121,6 @@ def _start(day: str) -> int:
 
 def _cure(recipe: Recipe, name: str, seconds: int) -> str:
     per_second = {"ms": 1e3, "us": 1e6, "ns": 1e9, "d": 1 / _DAY}
-    return times.cure(name, int(seconds * per_second.get(recipe.features[name].unit or "", 1)))
+    return plausible_times.suggest_unit(
+        name, int(seconds * per_second.get(recipe.features[name].unit or "", 1))
+    )

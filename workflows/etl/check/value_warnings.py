@@ -1,6 +1,6 @@
 """Checks of values that can be read, but look wrong: one warning with a count, or a refusal.
 
-Each distinct text is looked at once. Cells are only quantity where a text looks wrong.
+Each distinct text is looked at once. Cells are only counted where a text looks wrong.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, WEIGHTS_OF
 from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 from workflows.ground import statistics
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary, read_all
@@ -71,7 +71,7 @@ class Fitted:
         """Write vocabulary/<column>.parquet and statistics.json into a folder."""
         (folder / "vocabulary").mkdir()
         of = self.vocabularies
-        of_each(of, lambda name: of[name].write(folder / "vocabulary" / f"{name}.parquet"))
+        map_threads(of, lambda name: of[name].write(folder / "vocabulary" / f"{name}.parquet"))
         statistics.write(self.numbers, folder)
 
     @classmethod
@@ -107,8 +107,8 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     """
     columns = train.column_names
     rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].encoded}
-    vocabularies = of_each(rules, lambda c: counted(train[c], rules[c]))
-    numbers = of_each(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
+    vocabularies = map_threads(rules, lambda c: counted(train[c], rules[c]))
+    numbers = map_threads(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
     return Fitted(vocabularies, numbers)
 
 

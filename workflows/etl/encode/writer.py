@@ -27,7 +27,7 @@ from workflows.etl.shape import split
 from workflows.etl.shape.history import Happened, Histories, Latest, Past
 from workflows.etl.shape.seen import Seen
 from workflows.etl.shape.tables import Table
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 from workflows.etl.workers import Workers
 from workflows.ground.device import Device
 from workflows.ground.pair_hash import pair_hash
@@ -231,7 +231,7 @@ class _Writer:
         features = self._recipe.features
         columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
         arrays = {f"rows of {column}": places for column, places in rows.items()}
-        lookups = of_each(
+        lookups = map_threads(
             [column for column in columns if features[column].encoded],
             lambda column: self._lookup(column, dictionaries.flatten(table[column]).dictionary),
         )

@@ -1,1 +1,1 @@
-"""Raw files of any format in, canonical tables out."""
+"""Read raw files of every supported format into tables with the types that the recipe states."""

@@ -1,7 +1,7 @@
-"""Give booleans and whole floats of a file one spelling, whatever the format of the file.
+"""Give booleans and whole floats in ids and categories one spelling, whatever the file's format.
 
-The rules are in workflows/raw/spelling.py. They decide for a whole column of a file, so they
-are applied after the last batch.
+The rules are in workflows/raw/spelling.py. They need all values of a column of a file, so they are
+applied after the last batch.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from workflows.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-def settled(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
+def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
     """Return the rows of a file with its ids and categories in canonical spelling.
 
     Args:
-        recipe: what each column is.
-        path: the file, for messages.
-        table: all its rows, text as codes.
+        recipe: recipe that describes the columns.
+        path: path of the file, for messages.
+        table: all rows of the file, with text as dictionaries.
 
     Raises:
-        DataError: a whole number is written as a float and too long to be exact.
+        DataError: a whole number is written as a float and is too long to be exact.
     """
     for number, name in enumerate(table.column_names):
         feature = recipe.features.get(name)
         if feature is None or not feature.encoded:
             continue
-        column = _settled(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
+        column = _respelled(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
         if column is not None:
             table = table.set_column(number, name, pa.chunked_array([column]))
     return table
 
 
-def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
-    """Return a column with another spelling; None where it keeps its own."""
+def _respelled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
+    """Return a column in canonical spelling; None if it needs no change."""
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary
@@ -51,8 +51,8 @@ def _settled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | 
     inexact = spelling.inexact(texts)
     if inexact is not None:
         raise DataError(
-            f"{where}: {inexact!r} is a float, whose digits are not exact from {spelling.EXACT:,} "
-            "on, so an id may have become another. Write the column as integers or as text."
+            f"{where}: {inexact!r} is a float, and floats are not exact from {spelling.EXACT:,} "
+            "on, so it may be another id now. Write the column as integers or as text."
         )
     changed = pc.index(pc.not_equal(texts, canonical), True).as_py()
     pair = (of[changed].as_py() for of in (texts, canonical))

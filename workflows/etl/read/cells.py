@@ -220,7 +220,7 @@ def _refuse_unlike(values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Pla
     if row >= 0:
         raise DataError(
             f"{place.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
-            "each; mend it, or leave the column out."
+            "each; correct it, or leave the column out."
         )
 
 
@@ -231,7 +231,7 @@ def _not_negative(weights: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     at = pc.index(pc.less(flat, 0), True).as_py()
     if at >= 0:
         row = pc.list_parent_indices(array)[at].as_py()
-        raise DataError(f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Mend it.")
+        raise DataError(f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Correct it.")
     return weights
 
 
@@ -244,6 +244,6 @@ def _weights(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         row = pc.list_parent_indices(weights)[at].as_py()
         raise DataError(
             f"{place.row(row)}: {flat[at].as_py()} is no weight. Expected a finite number for each "
-            "value of the list; mend it."
+            "value of the list; correct it."
         )
     return pa.chunked_array([weights])

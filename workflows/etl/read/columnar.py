@@ -1,4 +1,4 @@
-"""Parquet in batches of rows."""
+"""Read parquet files in batches of rows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from workflows.etl.read import files
 from workflows.etl.read.cells import is_list
 from workflows.ground.errors import DataError
 
-#: A row is reckoned as so many bytes, so that a batch has about the size of a block of text.
+#: Assumed bytes of a row, so that a batch is about as large as a block of text.
 _ROW = 64
-#: Pages are read through a buffer of so many bytes, not a whole column of a row group at once.
+#: Bytes of the buffer for reading pages. Without it Arrow reads a column of a row group at once.
 _BUFFER = 1 << 20
 
 
@@ -22,19 +22,19 @@ class ParquetFile:
     """A parquet file.
 
     Args:
-        path: the path of the file.
-        block: bytes, about, of a batch.
+        path: path of the file.
+        block: approximate bytes of a batch.
 
     Attributes:
-        path: the path of the file.
-        names: the names of its columns.
-        lists: names of the columns of lists.
-        about: how many rows there are.
-        is_bare: whether that is none.
-        notes: sentences on what looks wrong: none.
+        path: path of the file.
+        names: names of its columns.
+        lists: names of its columns of lists.
+        approximate_rows: number of rows, which is exact for parquet.
+        is_empty: whether the file has no rows.
+        notes: warnings about the file; always empty for parquet.
 
     Raises:
-        DataError: the file is missing, damaged, or no parquet.
+        DataError: the file is missing or damaged, or is not a parquet file.
     """
 
     def __init__(self, path: Path, *, block: int) -> None:
@@ -42,24 +42,26 @@ class ParquetFile:
         self._rows = max(1, block // _ROW)
         with files.reading(path, "parquet"), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            self.about: int = file.metadata.num_rows
-            self.is_bare = self.about == 0
+            self.approximate_rows: int = file.metadata.num_rows
+            self.is_empty = self.approximate_rows == 0
             self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
         self.names: list[str] = schema.names
         self.notes: list[str] = []
         self.lists = frozenset(field.name for field in schema if is_list(field.type))
 
-    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield some columns, as the file has them.
+    def batches(
+        self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Yield the requested columns in batches, with the types of the file.
 
         Args:
-            columns: which.
-            coded: those columns whose text comes as codes.
+            columns: names of the columns to read.
+            as_dictionary: those columns whose text is returned as dictionaries.
 
         Raises:
-            DataError: the file is damaged, or holds text that is no UTF-8.
+            DataError: the file is damaged, or holds text that is not UTF-8.
         """
-        texts = [name for name in coded if name in self._texts]
+        texts = [name for name in as_dictionary if name in self._texts]
         with (
             files.reading(self.path, "parquet"),
             pq.ParquetFile(self.path, buffer_size=_BUFFER, read_dictionary=texts) as file,
@@ -70,13 +72,13 @@ class ParquetFile:
                 yield table
 
     def _refuse_damaged(self, table: pa.Table) -> None:
-        """Refuse values that Arrow reads without a look at them: text that is no UTF-8."""
+        """Refuse invalid values, which Arrow does not check when it reads, such as broken UTF-8."""
         for name, column in zip(table.column_names, table.columns, strict=True):
             try:
                 column.validate(full=True)
             except pa.ArrowInvalid as error:
                 raise DataError(
-                    f"{self.path}, column {name!r} holds what is no value of its type "
-                    f"{column.type} ({error}). The file is damaged, or was written by a program "
-                    "that took another encoding for UTF-8; write it again."
+                    f"{self.path}, column {name!r} holds a value that is not of its type "
+                    f"{column.type} ({error}). The file is damaged, or the program that wrote it "
+                    "mistook another encoding for UTF-8; write it again."
                 ) from None

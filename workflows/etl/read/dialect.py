@@ -1,4 +1,4 @@
-"""The dialect of delimited text: delimiter, quotes, escape, encoding, and texts for no value."""
+"""The dialect of a csv or tsv file: delimiter, quotes, escape, encoding and texts for null."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflows.etl.read.streams import UNIT, Watched
+from workflows.etl.read.streams import UNIT, CheckedStream
 from workflows.raw.quotes import Quotes
 from workflows.recipe import Source
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How text is written.
+    """The syntax of a delimited text file.
 
     Attributes:
-        kind: `csv`, `tsv`, or what else to call it in messages.
-        delimiter: what stands between two cells.
-        quote: what stands around cells; empty where quotes are ordinary characters.
-        escape: what makes an ordinary character of the one behind it; empty for none.
-        encoding: the encoding of the text.
-        nulls: texts that stand for no value.
-        columns: the names of the columns where the first row is not those.
+        kind: name of the format for messages, such as `csv` or `tsv`.
+        delimiter: text between two cells.
+        quote: character around quoted cells; empty if quotes are ordinary characters.
+        escape: character that makes the next one an ordinary character; empty for none.
+        encoding: encoding of the text.
+        nulls: texts that mean a missing value.
+        columns: names of the columns, for files without a header row.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Dialect:
 
     @classmethod
     def of(cls, source: Source, kind: str) -> Dialect:
-        """Return the dialect of a source's files of one kind."""
+        """Return the dialect of the files of a source, for `csv` or `tsv`."""
         delimiter = source.delimiter or ("\t" if kind == "tsv" else ",")
         quote = source.quote
         if quote is None:
@@ -53,23 +53,23 @@ class Dialect:
         )
 
     @property
-    def between(self) -> str:
-        """The one character that stands between two cells when they are parsed."""
+    def parsed_delimiter(self) -> str:
+        """The delimiter for the parser, which accepts only one byte: see CheckedStream."""
         return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
 
-    def watched(self, path: Path) -> Watched:
-        """Open a file as it is parsed."""
+    def open(self, path: Path) -> CheckedStream:
+        """Open a file for the parser."""
         quotes = None
         if self.quote:
-            marks = (self.between, self.quote, self.escape)
+            marks = (self.parsed_delimiter, self.quote, self.escape)
             quotes = Quotes(*(mark.encode() for mark in marks))
-        return Watched(path, self.encoding, self.delimiter, quotes)
+        return CheckedStream(path, self.encoding, self.delimiter, quotes)
 
     def rows(self, lines: io.TextIOBase) -> Iterator[list[str]]:
-        """Yield the rows of a text that are not blank, parsed slowly."""
+        """Yield the rows that are not blank, parsed by Python's slow csv module."""
         rows = csv.reader(
             lines,
-            delimiter=self.between,
+            delimiter=self.parsed_delimiter,
             quotechar=self.quote or None,
             escapechar=self.escape or None,
             quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,

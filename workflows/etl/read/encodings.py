@@ -1,4 +1,4 @@
-"""Errors of text that is not in the encoding that the recipe names."""
+"""Errors and warnings about text that is not in the encoding that the recipe names."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import codecs
 import contextlib
 from pathlib import Path
 
-from workflows.etl.read.streams import is_utf8, opened
+from workflows.etl.read.streams import is_utf8, open_unpacked
 from workflows.ground.errors import DataError
 
-#: Bytes that are read at a time.
+#: Number of bytes that are read at a time.
 _STEP = 1 << 20
 
 
-def undecodable(path: Path, encoding: str) -> DataError:
-    """Return the error that names the first line of a file that is no text in an encoding."""
+def decoding_error(path: Path, encoding: str) -> DataError:
+    """Return the error that names the first line of a file that cannot be decoded."""
     decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
-    with opened(path) as stream:
+    with open_unpacked(path) as stream:
         while data := stream.read(_STEP):
             try:
                 decoder.decode(data)
             except UnicodeError as error:
                 if not isinstance(error, UnicodeDecodeError):
                     return DataError(
-                        f"{path} is no {name_of(encoding)}: {error}. Correct the source's "
+                        f"{path} is not {encoding_name(encoding)}: {error}. Correct the source's "
                         "`encoding:`, or convert the file."
                     )
                 line += error.object[: error.start].count(b"\n")
@@ -32,39 +32,46 @@ def undecodable(path: Path, encoding: str) -> DataError:
             line += data.count(b"\n")
     if not bad:
         return DataError(
-            f"{path}, line {line}: the file ends within a character of {name_of(encoding)}, so it "
-            "is cut off, or in another encoding. Fetch it again, or set the source's `encoding:`."
+            f"{path}, line {line}: the file ends within a character of {encoding_name(encoding)}, "
+            "so it is cut off, or in another encoding. Fetch it again, or set the source's "
+            "`encoding:`."
         )
     remedy = (
-        "Set the source's `encoding:` to what it is, such as latin-1 or cp1252"
+        "Set the source's `encoding:` to the right one, such as latin-1 or cp1252"
         if encoding == "utf-8"
         else "Correct the source's `encoding:`"
     )
     return DataError(
-        f"{path}, line {line}: the byte {bad!r} is no {name_of(encoding)}. {remedy}, or convert "
-        "the file."
+        f"{path}, line {line}: the byte {bad!r} is not valid in {encoding_name(encoding)}. "
+        f"{remedy}, or convert the file."
     )
 
 
-def doubts(path: Path, encoding: str, head: bytes) -> list[str]:
-    """Return what speaks against the encoding that the recipe names, in how a file begins."""
+def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
+    """Return warnings, if the beginning of a file does not look like the named encoding.
+
+    Args:
+        path: path of the file.
+        encoding: encoding that the recipe names.
+        head: first bytes of the file, unpacked.
+    """
     if head.isascii() or is_utf8(encoding):
         return []
     with contextlib.suppress(UnicodeDecodeError):
         codecs.getincrementaldecoder("utf-8")().decode(head)
         return [
-            f"{path}: the source's `encoding:` is {encoding}, and the file begins as UTF-8. If its "
-            "letters come out wrong, leave `encoding:` out."
+            f"{path}: the source's `encoding:` is {encoding}, and the file begins as UTF-8. If "
+            "letters are read wrongly, leave `encoding:` out."
         ]
     if codecs.lookup(encoding).name == "iso8859-1" and any(0x7F < byte < 0xA0 for byte in head):
         return [
             f"{path}: the source's `encoding:` is {encoding}, in which the file has control "
-            "characters where cp1252 has quotes, dashes and the euro. Set it to cp1252 if that is "
-            "what they are."
+            "characters where cp1252 has quotes, dashes and the euro. Set it to cp1252 if the text "
+            "should have those."
         ]
     return []
 
 
-def name_of(encoding: str) -> str:
-    """Return what an encoding is called in messages."""
+def encoding_name(encoding: str) -> str:
+    """Return the name of an encoding for messages."""
     return "UTF-8" if encoding == "utf-8" else encoding

@@ -1,4 +1,4 @@
-"""One row with lists → one row a value: sessions and playlists become events."""
+"""Turn each row with lists into one row per value, so that sessions and playlists become events."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from workflows.ground.errors import DataError
 from workflows.raw import list_cells
 from workflows.raw.values import Place
 
-#: A table that is yielded has about so many rows, however long lists are.
+#: Approximate number of rows of each table that is yielded, however long the lists are.
 _ROWS = 1 << 20
 
 
-class Exploded:
-    """A file of which each row with lists becomes a row for each of their values, in order.
+class ExplodedFile:
+    """A file in which each row becomes one row per value of its lists, in order.
 
     Args:
-        file: the file itself.
-        columns: names of the file's columns of lists; the lists of a row have one length.
-        separator: what stands between the values where they are text.
+        file: the original file.
+        columns: names of the columns of lists; all lists of a row must have the same length.
+        separator: text between two values, for lists that are written as text.
 
     Attributes:
-        file: the file itself.
-        path, names, is_bare, notes: as for the file.
-        lists: names of the columns that hold lists afterwards.
-        about: how many rows there may be, by the mean length of the first lists.
-        empty: rows met so far that have no value, so that no row came of them.
+        file: the original file.
+        path, names, is_empty, notes: the same as those of the original file.
+        lists: names of the columns that still hold lists afterwards.
+        approximate_rows: estimated number of rows, from the mean length of the first lists.
+        empty: number of rows read so far that have empty lists, so that they become no row.
 
     Raises:
-        DataError: a column is not there, or holds no lists.
+        DataError: a column does not exist, or holds no lists.
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str], separator: str | None) -> None:
         self.file = file
         self._columns = list(columns)
         self._separator = separator
-        self.path, self.names, self.is_bare = file.path, file.names, file.is_bare
+        self.path, self.names, self.is_empty = file.path, file.names, file.is_empty
         self.notes = file.notes
         self.lists = file.lists - frozenset(columns)
         self.empty = 0
@@ -54,24 +54,27 @@ class Exploded:
         first = next(iter(file.batches(self._columns)), None)
         size = 1.0
         if first is not None and len(first):
-            size = int(self._lengths(self._listed(first, 0), 0).sum()) / len(first)
-        self.about = int(file.about * size)
+            size = int(self._lengths(self._as_lists(first, 0), 0).sum()) / len(first)
+        self.approximate_rows = int(file.approximate_rows * size)
 
-    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield some columns in blocks of rows.
+    def batches(
+        self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Yield the requested columns in blocks of rows.
 
         Args:
-            columns: which.
-            coded: those columns whose text comes as codes; columns that are taken apart do not.
+            columns: names of the columns to read.
+            as_dictionary: those columns whose text is returned as dictionaries; the exploded
+                columns are not.
 
         Raises:
-            DataError: lists of one row that are of several lengths; what the file raises.
+            DataError: the lists of a row differ in length, or the file cannot be read.
         """
-        asked = list(dict.fromkeys([*columns, *self._columns]))
-        coded = [name for name in coded if name not in self._columns]
+        needed = list(dict.fromkeys([*columns, *self._columns]))
+        as_dictionary = [name for name in as_dictionary if name not in self._columns]
         before = self.empty = 0
-        for batch in self.file.batches(asked, coded):
-            lists = self._listed(batch, before)
+        for batch in self.file.batches(needed, as_dictionary):
+            lists = self._as_lists(batch, before)
             lengths = self._lengths(lists, before)
             self.empty += int((lengths == 0).sum())
             before += len(batch)
@@ -79,16 +82,21 @@ class Exploded:
             cuts = np.searchsorted(ends, np.arange(_ROWS, ends[-1] if len(ends) else 0, _ROWS)) + 1
             for rows in np.split(np.arange(len(batch)), np.unique(cuts)):
                 places = pa.array(np.repeat(rows, lengths[rows]))
-                made = {
+                exploded = {
                     name: pc.list_flatten(lists[name].take(pa.array(rows)))
                     if name in lists
                     else batch[name].take(places)
                     for name in columns
                 }
-                yield pa.table(made)
+                yield pa.table(exploded)
 
-    def _listed(self, batch: pa.Table, before: int) -> dict[str, pa.ChunkedArray]:
-        """Return the columns that are taken apart, as lists."""
+    def _as_lists(self, batch: pa.Table, before: int) -> dict[str, pa.ChunkedArray]:
+        """Return the columns to explode, as lists.
+
+        Args:
+            batch: rows of the file.
+            before: number of rows of the file before the batch.
+        """
         found = {}
         for name in self._columns:
             column = batch[name]
@@ -97,21 +105,21 @@ class Exploded:
                 found[name] = column.cast(pa.list_(column.type.value_type))
             elif not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
                 raise DataError(
-                    f"{place} holds {column.type}, not lists, so `explode:` cannot take it apart. "
-                    "Leave it out of `explode:`."
+                    f"{place} holds {column.type}, not lists, so `explode:` cannot be applied to "
+                    "it. Leave it out of `explode:`."
                 )
             else:
-                found[name] = self._parts(column, place)
+                found[name] = self._split(column, place)
         return found
 
-    def _parts(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return text as lists: split at the separator, or read as lists in brackets."""
+    def _split(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Turn text into lists: split it at the separator, or read it as lists in brackets."""
         if self._separator is None and not list_cells.are_in_brackets(column):
             raise DataError(
                 f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
-                "`explode:` can take it apart."
+                "`explode:` can split it."
             )
-        # where lists are taken apart together, a part without text keeps its place
+        # when several columns are exploded together, an empty value keeps its place
         together = len(self._columns) > 1
         return list_cells.lists(column, self._separator, place, all_parts=together)
 
@@ -127,7 +135,7 @@ class Exploded:
             if len(odd):
                 raise DataError(
                     f"{self.path}, row {before + int(odd[0]) + 1}: {counts[first][odd[0]]} values "
-                    f"of {first!r} and {counts[other][odd[0]]} of {other!r}. Lists that `explode:` "
-                    "takes apart together must be of one length; mend the row."
+                    f"of {first!r} and {counts[other][odd[0]]} of {other!r}. All lists that "
+                    "`explode:` names must have one length in a row; correct the row."
                 )
         return counts[first]

@@ -1,4 +1,4 @@
-"""The work of reading one file: all its rows in canonical types, in this process or another one."""
+"""Read one file: all its rows, with the types of the recipe, in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pyarrow as pa
 
 from workflows.etl.memory import Memory
 from workflows.etl.read import aliccp, canonical
-from workflows.etl.read.aliccp import Skeleton
+from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import Cells
 from workflows.etl.read.columnar import ParquetFile
-from workflows.etl.read.explode import Exploded
-from workflows.etl.read.growing import Growing
-from workflows.etl.read.jsonlines import JsonLines
-from workflows.etl.read.partitioned import Partitioned
+from workflows.etl.read.explode import ExplodedFile
+from workflows.etl.read.growing import GrowingTable
+from workflows.etl.read.jsonlines import JsonLinesFile
+from workflows.etl.read.partitioned import PartitionedFile
 from workflows.etl.read.text import TextFile
 from workflows.recipe import Recipe
 
-RawFile = TextFile | ParquetFile | JsonLines | Partitioned | Exploded | Skeleton
+RawFile = TextFile | ParquetFile | JsonLinesFile | PartitionedFile | ExplodedFile | SkeletonFile
 
-#: What messages say of rows that `explode:` made.
+#: Messages append this to a path if row numbers count the rows that `explode:` made.
 EXPLODED = ", after `explode:`"
 
 
@@ -34,11 +34,11 @@ class Chunk(NamedTuple):
     """Some rows of a file.
 
     Attributes:
-        rows: number of rows.
-        table: the rows without those skipped.
-        skipped: numbers of the rows that are skipped.
-        empty: number of rows whose lists have no value, so that `explode:` made nothing of them.
-        notes: sentences on what looks wrong in the file.
+        rows: number of rows, with the skipped ones.
+        table: the rows, without the skipped ones.
+        skipped: numbers of the skipped rows.
+        empty: number of rows with empty lists, which `explode:` drops.
+        notes: warnings about the file.
     """
 
     rows: int
@@ -50,14 +50,14 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class FileJob:
-    """A file and the columns to read from it. The job may be done in another process.
+    """A file and the columns to read from it. A worker process may do the job.
 
     Attributes:
-        recipe: what each column is.
-        file: the file.
-        wanted: name of a column in the recipe → its name in the file.
-        memory: how much memory may be taken.
-        nulls: texts that stand for no value.
+        recipe: recipe that describes the columns.
+        file: the file to read.
+        wanted: the columns to read: name in the recipe → name in the file.
+        memory: memory limit of etl.
+        nulls: texts that mean a missing value.
     """
 
     recipe: Recipe
@@ -70,55 +70,55 @@ class FileJob:
         """Yield the rows in order."""
         cells = Cells(self.recipe, self._numbered_path, self.nulls)
         features = self.recipe.features
-        coded = [
+        as_dictionary = [
             raw
             for name, raw in self.wanted.items()
             if name in features
             and (features[name].kind not in ("number", "weights") or is_time(self.recipe, name))
         ]
-        for batch in self.file.batches(list(self.wanted.values()), coded):
+        for batch in self.file.batches(list(self.wanted.values()), as_dictionary):
             raw = batch.select(list(self.wanted.values())).rename_columns(list(self.wanted))
             table, skipped = cells.canonical(raw), np.array([], np.int64)
-            if isinstance(self.file, Skeleton):
-                kept = aliccp.kept(batch)
-                skipped = np.flatnonzero(~kept)
-                table = table.filter(pa.array(kept))
+            if isinstance(self.file, SkeletonFile):
+                is_possible = aliccp.possible_rows(batch)
+                skipped = np.flatnonzero(~is_possible)
+                table = table.filter(pa.array(is_possible))
             if batch.num_rows:
                 yield Chunk(batch.num_rows, table, skipped)
         cells.finish()
 
     @property
     def _numbered_path(self) -> Path:
-        """The name under which messages number the rows."""
-        exploded = isinstance(self.file, Exploded)
+        """The path in messages with row numbers; it says so if `explode:` made the rows."""
+        exploded = isinstance(self.file, ExplodedFile)
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 
-    def growing(self) -> Growing:
-        """Return a table without rows that grows by chunks."""
+    def growing(self) -> GrowingTable:
+        """Return an empty table to which chunks can be added."""
         texts = [
             name
             for name, feature in self.recipe.features.items()
             if feature.kind in ("category", "label") and feature.role != "time"
         ]
-        return Growing(str(self.file.path), texts)
+        return GrowingTable(str(self.file.path), texts)
 
     def read(self) -> Chunk:
         """Return all rows."""
         growing, rows = self.growing(), 0
         skipped = [np.array([], np.int64)]
-        for chunk in _ahead(self.chunks()):
+        for chunk in _prefetch(self.chunks()):
             growing.add(chunk.table)
             skipped.append(chunk.skipped + rows)
             rows += chunk.rows
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
-        empty = self.file.empty if isinstance(self.file, Exploded) else 0
-        notes = () if isinstance(self.file, Skeleton) else tuple(self.file.notes)
-        table = canonical.settled(self.recipe, self.file.path, growing.table())
+        empty = self.file.empty if isinstance(self.file, ExplodedFile) else 0
+        notes = () if isinstance(self.file, SkeletonFile) else tuple(self.file.notes)
+        table = canonical.canonicalize(self.recipe, self.file.path, growing.table())
         return Chunk(rows, table, np.concatenate(skipped), empty, notes)
 
 
-def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Yield the items of an iterator, while a thread makes the next one."""
+def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the items of an iterator, while a thread reads the next one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:

@@ -17,7 +17,7 @@ from workflows.recipe import Source
 
 log = logging.getLogger(__name__)
 
-#: The first bytes of files that are no text.
+#: First bytes of files that are not text, what such a file is, and what to do.
 _SIGNATURES = (
     (b"PAR1", "is parquet", "Set the source's `format: parquet`."),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "Unpack or export it."),
@@ -27,46 +27,46 @@ _SIGNATURES = (
     (b"ORC", "is ORC", "Write it as parquet."),
     (b"Obj\x01", "is Avro", "Write it as parquet."),
     (b"ARROW1", "is Feather", "Write it as parquet."),
-    (b"SQLite format 3", "is a database of SQLite", "Export its tables as csv."),
+    (b"SQLite format 3", "is an SQLite database", "Export its tables as csv."),
     (b"Rar!", "is a rar archive", "Unpack it."),
     (b"\x89HDF", "is HDF5", "Write it as parquet."),
     (b"\x1f\x8b", "is packed twice", "Unpack it once."),
     (b"BZh", "is packed twice", "Unpack it once."),
     (b"\xfd7zXZ", "is packed twice", "Unpack it once."),
     (b"\xff\x06\x00\x00sNaPpY", "is packed with snappy", "Unpack it, or pack it with gzip."),
-    (b"version https://git-lfs", "is a pointer of Git LFS, not the data", "Run `git lfs pull`."),
-    (b"<!DOCTYPE html", "is a page of HTML, not the data", "Download it again."),
-    (b"<!doctype html", "is a page of HTML, not the data", "Download it again."),
-    (b"<html", "is a page of HTML, not the data", "Download it again."),
-    (b"<?xml", "is XML", "If it is an error of a server, download it again; else write it as csv."),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the data", "Run `git lfs pull`."),
+    (b"<!DOCTYPE html", "is an HTML page, not the data", "Download it again."),
+    (b"<!doctype html", "is an HTML page, not the data", "Download it again."),
+    (b"<html", "is an HTML page, not the data", "Download it again."),
+    (b"<?xml", "is XML", "If it is a server's error page, download it again; else convert it."),
 )
-#: Where a tar archive says that it is one.
+#: Place and text of the mark in a tar archive.
 _TAR = (257, b"ustar")
-#: The first bytes of UTF-16.
+#: First bytes of text in UTF-16.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 #: Endings that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
-#: So many bytes show what a file is.
+#: Number of bytes that are read to recognise a format.
 _LOOKED = 512
-#: Folders and files that hold copies and drafts: of Jupyter, macOS, Git, Spark, Delta Lake.
+#: Folders and files with copies or drafts that Jupyter, macOS, Git, Spark or Delta Lake write.
 _HIDDEN = re.compile(r"\..+|_temporary|_delta_log|_spark_metadata|__MACOSX|__pycache__")
-#: Files that Spark, Hadoop and desktops put beside data. A glob passes over them.
+#: Files that Spark, Hadoop and desktops write beside data. A glob skips them.
 _BESIDE = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store"
 )
 
 
 def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
-    """Return the files that match, in order of the patterns and of their names, each once.
+    """Return the files that match, sorted by pattern and then by name, without repeats.
 
     Args:
-        name: the name of the source, for messages.
-        patterns: file names or globs, relative to the folder or absolute.
+        name: name of the source, for messages.
+        patterns: file names or globs, absolute or relative to the folder.
         folder: the data folder.
 
     Raises:
-        DataError: a pattern without a match, a match that is no file.
+        DataError: a pattern matches nothing, or a match is not a file.
     """
     patterns = (patterns,) if isinstance(patterns, str) else patterns
     found = [path for pattern in patterns for path in _matches(name, pattern, folder)]
@@ -74,20 +74,20 @@ def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
 
 
 def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
-    asked = pattern
+    written = pattern
     try:
         pattern = str(Path(pattern).expanduser())
         root = Path(Path(pattern).anchor or folder)
         exact = root / pattern
-        matches = [exact] if exact.exists() else _globbed(root, pattern)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: nobody's home
+        matches = [exact] if exact.exists() else _glob(root, pattern)
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ~name without a home
         raise DataError(
-            f"source {name!r}: {asked!r} is no file name or glob ({error}). Correct `files:`."
+            f"source {name!r}: {written!r} is not a file name or glob ({error}). Correct `files:`."
         ) from None
     if not matches:
-        link = " It is a link that leads nowhere." if exact.is_symlink() else ""
+        link = " It is a link to a file that does not exist." if exact.is_symlink() else ""
         raise DataError(
-            f"source {name!r}: no file matches {asked!r} in {root}.{link} Put the raw files "
+            f"source {name!r}: no file matches {written!r} in {root}.{link} Put the raw files "
             "there, set `data:` in the recipe, or run `two-tower fetch` if the recipe can fetch "
             "them."
         )
@@ -95,47 +95,48 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
         if path.is_dir():
             raise DataError(
                 f"source {name!r}: {path} is a folder. Name the files in it, such as "
-                f"{_within(path, asked)!r}."
+                f"{_glob_for(path, written)!r}."
             )
         if path.exists() and not path.is_file():
             raise DataError(
-                f"source {name!r}: {path} is no regular file but a pipe or a device. Write its "
+                f"source {name!r}: {path} is not a regular file but a pipe or a device. Write its "
                 "content to a file."
             )
     return matches
 
 
-def _globbed(root: Path, pattern: str) -> list[Path]:
-    asked = Path(pattern.lstrip("/")).parts
+def _glob(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match a glob, without hidden ones and those that programs add."""
+    parts = Path(pattern.lstrip("/")).parts
     matches = [p for p in sorted(root.glob(pattern.lstrip("/"))) if not _BESIDE.fullmatch(p.name)]
-    hidden = [p for p in matches if _is_hidden(p.relative_to(root), asked)]
+    hidden = [p for p in matches if _is_hidden(p.relative_to(root), parts)]
     if hidden:
         log.warning(
-            "%d hidden or temporary files that match %r are passed over, such as %s. Name them in "
+            "%d hidden or temporary files that match %r are skipped, such as %s. Name them in "
             "`files:` without a wildcard if they are data.",
             *(len(hidden), pattern, hidden[0].relative_to(root)),
         )
     return [path for path in matches if path not in set(hidden)]
 
 
-def _is_hidden(path: Path, asked: Sequence[str]) -> bool:
-    """Say whether a path leads to what programs hide, by a name that the pattern does not name."""
-    return any(_HIDDEN.fullmatch(part) and part not in asked for part in path.parts)
+def _is_hidden(path: Path, pattern_parts: Sequence[str]) -> bool:
+    """Say whether a part of the path is a hidden name that the pattern does not contain."""
+    return any(_HIDDEN.fullmatch(part) and part not in pattern_parts for part in path.parts)
 
 
-def _within(folder: Path, asked: str) -> str:
-    """Return a glob for the files in a folder that was asked for."""
+def _glob_for(folder: Path, written: str) -> str:
+    """Return a glob for the files in a folder, which the recipe wrote as `written`."""
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _BESIDE.fullmatch(p.name))
     ending = "".join(inside[0].suffixes[-2:]) if inside else ".parquet"
     deep = "**/" if inside and inside[0].parent != folder else ""
-    return f"{asked.rstrip('/')}/{deep}*{ending}"
+    return f"{written.rstrip('/')}/{deep}*{ending}"
 
 
 def kind(path: Path, source: Source) -> str:
-    """Return the format of a file: the recipe's word, else its ending's.
+    """Return the format of a file, from the recipe or else from the ending of its name.
 
     Raises:
-        DataError: neither says.
+        DataError: neither of them names a format.
     """
     if source.format:
         return source.format
@@ -144,15 +145,15 @@ def kind(path: Path, source: Source) -> str:
         return _FORMATS[ending]
     if set(source.told) & {"columns", "delimiter", "quote", "escape"}:
         return "csv"
-    with reading(path, "text"), streams.opened(path) as stream:
+    with reading(path, "text"), streams.open_unpacked(path) as stream:
         refuse_other(path, "text", bytes(stream.read(_LOOKED)), "utf-16")
     raise DataError(
         f"{path}: the ending .{ending} names no format. Set the source's `format:` to csv, tsv, "
-        "jsonl (one JSON object a line) or parquet."
+        "jsonl (one JSON object per line) or parquet."
     )
 
 
-#: Words of errors that say that a file is damaged, or not there.
+#: Words in the errors of libraries which mean that a file is damaged or missing.
 _CUT = (
     "Truncated",
     "zlib",
@@ -168,7 +169,7 @@ _CUT = (
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn an error in the block into a DataError with the file and the remedy.
+    """Turn an error in the block into a DataError that names the file and a remedy.
 
     Raises:
         DataError: Arrow or the operating system reported an error.
@@ -182,18 +183,21 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 def _remedy(said: str, kind: str) -> str:
     if any(word in said for word in _CUT):
-        return "See that the whole file is there and may be read."
-    return f"Mend the file, or set the source's `format:` if it is not {kind}."
+        return "Check that the file exists, is complete and may be read."
+    return f"Correct the file, or set the source's `format:` if it is not {kind}."
 
 
 def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
-    """Refuse a text file that is visibly something else.
+    """Refuse a file that is not text, although the recipe says so.
 
     Args:
-        path: the path of the file.
-        kind: what the recipe takes it for.
-        head: its first bytes, unpacked.
-        encoding: what its text should be in.
+        path: path of the file.
+        kind: format of the file by the recipe.
+        head: first bytes of the file, unpacked.
+        encoding: encoding of its text by the recipe.
+
+    Raises:
+        DataError: the first bytes are those of another format or encoding.
     """
     if head[_TAR[0] :].startswith(_TAR[1]):
         raise DataError(f"{path} is a tar archive, so it cannot be read as {kind}. Unpack it.")
@@ -203,7 +207,7 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
     if kind in ("csv", "tsv") and head.lstrip().startswith((b'{"', b"[{")):
         raise DataError(
             f"{path} looks like JSON, so it cannot be read as {kind}. Set the source's `format: "
-            "jsonl` if it has one object a line."
+            "jsonl` if it has one object per line."
         )
     if head.startswith(_WIDE) and "16" not in encoding and "32" not in encoding:
         raise DataError(
@@ -212,8 +216,8 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
         )
 
 
-def without_rows(path: Path, *, is_empty: bool) -> DataError:
-    """Return the error that says that a file has no rows."""
+def no_rows_error(path: Path, *, is_empty: bool) -> DataError:
+    """Return the error for a file without rows."""
     return DataError(
         f"{path} {'is empty' if is_empty else 'has no rows'}. Put data there, or another file."
     )

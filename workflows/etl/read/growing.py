@@ -1,4 +1,4 @@
-"""A table that is read piece by piece: its text grows together into one dictionary."""
+"""Build a table from pieces, and merge the dictionaries of their text into one per column."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
-#: Texts that wait to be merged: at least so many, and at most so many times those merged already.
+#: Pieces are merged when they have more texts than this, and than so many times the merged ones.
 _WAITING, _TIMES = 1 << 20, 4
-#: Integers are numbered through a table of their range where that is as small as this, or as so
-#: many times their number: a hash table takes ten times as long.
+#: Integers are numbered by a table of their range if that has fewer entries than this, or than so
+#: many per row: a hash table takes ten times as long.
 _RANGE, _PER_ROW = 1 << 20, 4
 
 
-class Growing:
-    """A table that comes in pieces, each with distinct texts of its own.
+class GrowingTable:
+    """A table that is built from pieces, each of which has its own dictionaries.
 
     Args:
-        where: names the table, for messages.
-        texts: columns that are text, though integers may come; they are written as text at the end.
+        where: name of the table, for messages.
+        texts: names of the text columns. A piece may have integers there, which become text.
     """
 
     def __init__(self, where: str, texts: Collection[str] = ()) -> None:
@@ -38,7 +38,7 @@ class Growing:
         """Append rows.
 
         Raises:
-            DataError: a column has too much distinct text.
+            DataError: a column has more text than Arrow can hold.
         """
         for name in piece.column_names:
             if name not in self._columns:
@@ -52,17 +52,17 @@ class Growing:
 
     @property
     def width(self) -> float:
-        """Bytes of a row so far, the texts themselves left out."""
+        """Mean bytes of a row so far, without the texts themselves."""
         return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
 
     def table(self) -> pa.Table:
-        """Return all rows, each column one array, and forget them.
+        """Return all rows, with each column as one array, and release the pieces.
 
         Raises:
-            DataError: a column has too much distinct text.
+            DataError: a column has more text than Arrow can hold.
         """
         columns, self._columns = self._columns, {}
-        return pa.table(of_each(columns, lambda name: self._array(name, columns.pop(name))))
+        return pa.table(map_threads(columns, lambda name: self._array(name, columns.pop(name))))
 
     def _array(self, name: str, column: _Column) -> pa.Array:
         try:
@@ -105,8 +105,8 @@ class _OtherPieces:
 class _TextPieces:
     """Pieces of a text column.
 
-    Arrow has no table of texts that grows, so pieces wait until there are many of them: then each
-    text is looked at a small number of times, however many pieces there are.
+    Arrow has no dictionary that grows. So pieces are collected and merged when there are many of
+    them; then each text is handled only a few times, however many pieces there are.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class _TextPieces:
             self._merge()
 
     def _merge(self) -> None:
-        """Merge the waiting pieces; a dictionary has its texts in order of appearance."""
+        """Merge the waiting pieces; the dictionary has its texts in order of appearance."""
         first = []
         if self._known is not None:
             none = pa.array([], pa.int32())
@@ -144,7 +144,7 @@ class _TextPieces:
 
 
 class _IntegerPieces:
-    """Pieces of a text column that was written as integers."""
+    """Pieces of a text column that the file has as integers."""
 
     def __init__(self) -> None:
         self._pieces: list[pa.Array] = []
@@ -166,7 +166,7 @@ class _IntegerPieces:
         rows = sum(map(len, pieces))
         low, high = (min(self._ends), max(self._ends)) if self._ends else (0, 0)
         if high - low < min(max(_RANGE, _PER_ROW * rows), np.iinfo(np.int32).max):
-            return _in_range(pieces, low, high)
+            return _number_by_range(pieces, low, high)
         widest = max((piece.type for piece in pieces), key=lambda kind: kind.bit_width)
         found = pa.chunked_array([piece.cast(widest) for piece in pieces]).combine_chunks()
         pieces.clear()
@@ -174,10 +174,10 @@ class _IntegerPieces:
         return _as_texts(found.indices, found.dictionary)
 
 
-def _in_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
-    """Number integers by a table of all from the least to the greatest.
+def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
+    """Number integers by a table with one entry for each integer from `low` to `high`.
 
-    The pieces fit a processor's cache, so what is made on the way does not go through memory.
+    The pieces are worked on one by one, because they fit into a processor's cache.
     """
     met = np.zeros(high - low + 1, bool)
     for piece in pieces:
@@ -193,14 +193,14 @@ def _in_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray
             assert missing is not None
             missing[here] = piece.is_null().to_numpy(zero_copy_only=False)
             piece = piece.fill_null(0)
-        # only what stands for a null, and is hidden by the mask, can lie outside
+        # only the fill value of a null can be out of range, and the mask hides it
         np.take(ranks, _places(piece, low), out=numbers[here], mode="clip")
     known = np.flatnonzero(met).astype(np.uint64 if low > np.iinfo(np.int64).max else np.int64)
     return _as_texts(pa.array(numbers, mask=missing), pa.array(known + known.dtype.type(low)))
 
 
 def _places(integers: pa.Array, low: int) -> npt.NDArray[np.int64]:
-    """Return by how much integers exceed the least of all."""
+    """Return the differences between integers and the smallest one."""
     values = integers.to_numpy()
     wide = np.uint64 if values.dtype.kind == "u" else np.int64
     return np.subtract(values, wide(low), dtype=wide).astype(np.int64, copy=False)

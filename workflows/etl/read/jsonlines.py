@@ -1,4 +1,4 @@
-"""JSON lines: one flat object a line, its values as text, so that no digit of an id is lost."""
+"""Read JSON lines: one flat object per line. Values are read as text, so ids keep all digits."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.read import files
-from workflows.etl.read.encodings import undecodable
-from workflows.etl.read.streams import Unpacked, opened
+from workflows.etl.read.encodings import decoding_error
+from workflows.etl.read.streams import UnpackedStream, open_unpacked
 from workflows.ground.errors import DataError
 
-#: So much is read to see which keys there are.
+#: Number of bytes that are read to find the keys.
 _HEAD = 1 << 20
-#: A key may be cut by the end of a piece that is searched for it; none is longer.
+#: Largest length of a key, so that a key that spans two blocks is found.
 _KEY = 1 << 12
 _LISTS = pa.list_(pa.string())
-#: A value that needs no second look: text without a backslash, a number, true, false.
+#: Values that need no JSON parser: text without a backslash, numbers, true and false.
 _SIMPLE = r'^("[^"\\]*"|[^"\[{].*)$'
+#: Half of a pair of surrogates, which is not a character.
 _HALF = re.compile("[\ud800-\udfff]")
 
 Object = dict[str, msgspec.Raw]
 
 
-class JsonLines:
-    """A file with a JSON object a line, perhaps packed.
+class JsonLinesFile:
+    """A file with one JSON object per line, which may be packed.
 
-    A key that a line does not have is a cell without a value, as null is. The first value of a key
-    says whether its column is one of lists.
+    A key that a line lacks is a missing value, as null is. If the first value of a key is a list,
+    its column is a column of lists.
 
     Args:
-        path: the path of the file.
-        encoding: the encoding of its text.
-        nulls: texts that stand for no value.
-        block: bytes that are read at a time; no line may be longer.
-        wanted: keys that are looked for in the whole file where its beginning does not have them.
+        path: path of the file.
+        encoding: encoding of its text.
+        nulls: texts that mean a missing value.
+        block: number of bytes that are read at a time; no line may be longer.
+        wanted: keys to look for in the whole file if its beginning does not have them.
 
     Attributes:
-        path: the path of the file.
-        names: the names of its columns, as far as they are known.
-        lists: names of the columns of lists.
-        about: how many rows there may be, by the lines that the file begins with; of a packed file
-            at least so many.
-        is_bare: whether the file has no row.
-        notes: sentences on what looks wrong: none.
+        path: path of the file.
+        names: names of its columns, as far as they are known.
+        lists: names of its columns of lists.
+        approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
+            a packed file it is a lower bound.
+        is_empty: whether the file has no rows.
+        notes: warnings about the file; always empty for JSON lines.
 
     Raises:
-        DataError: the file is missing, no JSON lines, or in another encoding.
+        DataError: the file is missing, is in another encoding, or does not hold JSON lines.
     """
 
     def __init__(
@@ -65,23 +66,23 @@ class JsonLines:
         self._block = block
         self.notes: list[str] = []
         head = self._head()
-        self.is_bare = not head
-        self.about = head.count(b"\n") * path.stat().st_size // max(1, len(head))
+        self.is_empty = not head
+        self.approximate_rows = head.count(b"\n") * path.stat().st_size // max(1, len(head))
         try:
             found = self._first_values(head)
         except UnicodeError:
-            raise undecodable(path, encoding) from None
+            raise decoding_error(path, encoding) from None
         self.lists = frozenset(name for name, value in found.items() if value.startswith(b"["))
         missing = [name for name in wanted if name not in found]
         self.names = [*found, *self._later(missing)]
 
-    def _stream(self) -> Unpacked:
-        return Unpacked(self.path, self._encoding)
+    def _stream(self) -> UnpackedStream:
+        return UnpackedStream(self.path, self._encoding)
 
     def _head(self) -> bytes:
-        """Return the first lines, whole ones if there are any, after a look at what they are."""
+        """Return the first lines, complete if possible; refuse a file of another format."""
         with files.reading(self.path, "jsonl"):
-            with opened(self.path) as raw:
+            with open_unpacked(self.path) as raw:
                 files.refuse_other(self.path, "jsonl", raw.read(_HEAD), self._encoding)
             with self._stream() as stream:
                 try:
@@ -89,18 +90,18 @@ class JsonLines:
                     while head and not head.strip():
                         head = stream.read(_HEAD)
                 except UnicodeError:
-                    raise undecodable(self.path, self._encoding) from None
+                    raise decoding_error(self.path, self._encoding) from None
         head = head.removeprefix(b"\xef\xbb\xbf")
         if head.lstrip().startswith(b"["):
             raise DataError(
-                f"{self.path} is one JSON array, not JSON lines. Write one object a line, such as "
-                "with `jq -c '.[]'`."
+                f"{self.path} is one JSON array, not JSON lines. Write one object per line, for "
+                "example with `jq -c '.[]'`."
             )
         cut = head.rfind(b"\n")
         return head if len(head) < _HEAD or cut < 0 else head[: cut + 1]
 
     def _first_values(self, head: bytes) -> dict[str, bytes]:
-        """Return the keys of some lines, each with its first value that is not null."""
+        """Return the keys of the first lines, each with its first value that is not null."""
         found: dict[str, bytes] = {}
         for line in _decoded(head, Object, self.path, 0):
             for name, value in line.items():
@@ -109,7 +110,7 @@ class JsonLines:
         return found
 
     def _later(self, wanted: Sequence[str]) -> list[str]:
-        """Return those of some keys that stand anywhere in the file."""
+        """Return those of the wanted keys that occur anywhere in the file."""
         ways = {name: [json.dumps(name, ensure_ascii=a).encode() for a in (True, False)]
                 for name in wanted}  # fmt: skip
         found: list[str] = []
@@ -122,16 +123,18 @@ class JsonLines:
                 rest = text[-_KEY:]
         return found
 
-    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield some columns, text or lists of text, in blocks of whole rows.
+    def batches(
+        self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Yield the requested columns, as text or lists of text, in blocks of whole rows.
 
         Args:
-            columns: which.
-            coded: those columns whose text comes as codes.
+            columns: names of the columns to read.
+            as_dictionary: those columns whose text is returned as dictionaries.
 
         Raises:
-            DataError: a line that is no object, or longer than a block; a nested value; bytes that
-                are no text.
+            DataError: a line is not an object, or is longer than a block; a value is nested; bytes
+                cannot be decoded.
         """
         row = _row_type(columns)
         before = 0
@@ -139,26 +142,26 @@ class JsonLines:
             try:
                 for text in self._blocks(stream):
                     rows = _decoded(text, row, self.path, before)
-                    made = {}
+                    read = {}
                     for at, name in enumerate(columns):
                         cells = [bytes(getattr(one, f"c{at}")) for one in rows]
                         column = self._column(name, cells, before)
-                        is_coded = name in coded and name not in self.lists
-                        made[name] = column.dictionary_encode() if is_coded else column
-                    yield pa.table(made)
+                        is_coded = name in as_dictionary and name not in self.lists
+                        read[name] = column.dictionary_encode() if is_coded else column
+                    yield pa.table(read)
                     before += len(rows)
             except (UnicodeError, pa.ArrowInvalid):
-                raise undecodable(self.path, self._encoding) from None
+                raise decoding_error(self.path, self._encoding) from None
 
-    def _blocks(self, stream: Unpacked) -> Iterator[bytes]:
+    def _blocks(self, stream: UnpackedStream) -> Iterator[bytes]:
         """Yield the text in pieces of whole lines."""
         rest = b""
         while data := stream.read(self._block):
             cut = data.rfind(b"\n") + 1
             if len(rest) + (data.find(b"\n") if cut else len(data)) > self._block:
                 raise DataError(
-                    f"{self.path}: a line is longer than {self._block:,} bytes. Write one object a "
-                    "line."
+                    f"{self.path}: a line is longer than {self._block:,} bytes. Write one object "
+                    "per line."
                 )
             if cut:
                 yield rest + data[:cut]
@@ -168,11 +171,11 @@ class JsonLines:
             yield rest
 
     def _column(self, name: str, cells: Sequence[bytes], before: int) -> pa.Array:
-        """Return text, or lists of text where the file's first value is a list.
+        """Return the cells of a column, as text or as lists of text.
 
         Args:
-            name: the name of the column.
-            cells: the values as they stand in the file.
+            name: name of the column.
+            cells: JSON text of the cells.
             before: number of rows of the file before them.
         """
         if name in self.lists:
@@ -196,7 +199,7 @@ class JsonLines:
 
 
 def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
-    """Return what a line is decoded as: the wanted values as they stand there."""
+    """Return a struct that keeps the JSON text of the wanted values of a line."""
     names = {f"c{at}": name for at, name in enumerate(columns)}
     null = msgspec.Raw(b"null")
     fields: list[tuple[str, type, Any]] = [(field, msgspec.Raw, null) for field in names]
@@ -204,12 +207,12 @@ def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
 
 
 def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
-    """Decode lines; where one is no JSON, line by line, to find it.
+    """Decode lines. If one of them is not JSON, decode them one by one to find it.
 
     Args:
         text: whole lines.
-        kind: what a line is decoded as.
-        path: the path of the file, for messages.
+        kind: type into which a line is decoded.
+        path: path of the file, for messages.
         before: number of rows of the file before them.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")
@@ -224,7 +227,7 @@ def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
 
 
 def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
-    """Decode a line, perhaps with the NaN that Python writes and JSON does not know."""
+    """Decode a line. Accept NaN, which Python writes although JSON has no such value."""
     try:
         return decoder.decode(line)
     except msgspec.DecodeError as error:
@@ -234,24 +237,24 @@ def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
     except (ValueError, RecursionError) as error:
         found, said = None, str(error)
     if isinstance(found, dict):
-        halves = (name for name, value in found.items() if _HALF.search(_shown({name: value})))
+        halves = (name for name, value in found.items() if _HALF.search(_as_json({name: value})))
         name = next(halves, None)
         if name is None:
             pairs = (b"%s:%s" % (_written(name), _written(value)) for name, value in found.items())
             return decoder.decode(b"{%s}" % b",".join(pairs))
         said = f"key {name!r}: half of a character, a surrogate"
     raise DataError(
-        f"{place} is no JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
-        'Expected one object a line, such as {"user": "u1", "item": "i1"}; mend the file.'
+        f"{place} is not a JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
+        'Expected one object per line, such as {"user": "u1", "item": "i1"}; correct the file.'
     )
 
 
-def _shown(value: Any) -> str:
+def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
 class _Digits(str):
-    """A number as it stands in the file."""
+    """A number with the digits that the file has."""
 
 
 def _constant(name: str) -> str | None:
@@ -267,10 +270,10 @@ def _written(value: Any) -> bytes:
 
 
 def _scalar(cell: bytes, place: str) -> str | None:
-    """Return a value as text.
+    """Return a JSON value as text.
 
     Raises:
-        DataError: it is an object or a list, or no text.
+        DataError: the value is an object or a list.
     """
     if cell.startswith((b"{", b"[")):
         what = "an object" if cell.startswith(b"{") else "a list"
@@ -286,16 +289,16 @@ def _scalar(cell: bytes, place: str) -> str | None:
 
 
 def _list(cell: bytes, place: str) -> list[str | None] | None:
-    """Return a list of texts, or null.
+    """Return a JSON list as a list of texts; None for null.
 
     Raises:
-        DataError: it is none, or one of objects or lists.
+        DataError: the value is not a list, or is a list of objects or lists.
     """
     if cell == b"null":
         return None
     if not cell.startswith(b"["):
         raise DataError(
-            f"{place}: {cell[:80].decode('utf-8', 'replace')} is no list, as those of the rows "
-            "before. Write a list in each row."
+            f"{place}: {cell[:80].decode('utf-8', 'replace')} is not a list, although an earlier "
+            "row has one. Write a list in each row."
         )
     return [_scalar(bytes(one), place) for one in msgspec.json.decode(cell, type=list[msgspec.Raw])]

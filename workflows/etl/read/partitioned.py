@@ -1,4 +1,4 @@
-"""Columns in the path of a file: `day=2020-09-13/part-0.parquet`, as Hive and Spark write them."""
+"""Read columns from the path of a file, such as `day=2020-09-13/part-0.parquet` (Hive, Spark)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ import pyarrow as pa
 
 from workflows.raw import dictionaries
 
-#: What stands for no value.
+#: Text that means a missing value in a path.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class RowFile(Protocol):
-    """A file of rows: see TextFile."""
+    """The interface of all raw files; TextFile documents its attributes."""
 
     path: Path
     names: list[str]
     lists: frozenset[str]
-    about: int
-    is_bare: bool
+    approximate_rows: int
+    is_empty: bool
     notes: list[str]
 
-    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield some columns in blocks of rows."""
+    def batches(
+        self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Yield the requested columns in blocks of rows."""
         ...
 
 
-def told(path: Path, folder: Path) -> dict[str, str | None]:
-    """Return the columns in the path of a file: name → value, the same for all rows.
+def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
+    """Return the columns in the path of a file: name → value, which all rows share.
 
     Args:
-        path: the path of the file.
-        folder: the data folder. Its own path gives no columns.
+        path: path of the file.
+        folder: the data folder. Its own path is not searched for columns.
     """
     inside = path.relative_to(folder) if path.is_relative_to(folder) else path
     pairs = [part.partition("=") for part in inside.parts[:-1]]
@@ -46,38 +48,40 @@ def told(path: Path, folder: Path) -> dict[str, str | None]:
     }
 
 
-class Partitioned:
-    """A file whose path gives columns, too.
+class PartitionedFile:
+    """A file with further columns in its path.
 
     Args:
-        file: the file itself.
-        values: column → value.
+        file: the file without these columns.
+        values: column in the path → its value.
 
     Attributes:
-        file: the file itself.
-        path, lists, about, is_bare, notes: as for the file.
-        names: the names of the file's columns, and of those in its path.
+        file: the file without the columns of the path.
+        path, lists, approximate_rows, is_empty, notes: the same as those of the file.
+        names: names of the columns in the file and in its path.
     """
 
     def __init__(self, file: RowFile, values: Mapping[str, str | None]) -> None:
         self.file = file
         self._values = values
-        self.path, self.lists, self.about = file.path, file.lists, file.about
-        self.is_bare, self.notes = file.is_bare, file.notes
+        self.path, self.lists, self.approximate_rows = file.path, file.lists, file.approximate_rows
+        self.is_empty, self.notes = file.is_empty, file.notes
         self.names = [*file.names, *values]
 
-    def batches(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """Yield some columns in blocks of rows; those of the path as codes.
+    def batches(
+        self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """Yield the requested columns in blocks of rows; those of the path are dictionaries.
 
         Args:
-            columns: which.
-            coded: those columns whose text comes as codes.
+            columns: names of the columns to read.
+            as_dictionary: those columns whose text is returned as dictionaries.
 
         Raises:
-            DataError: of the file.
+            DataError: the file cannot be read.
         """
         inside = [name for name in columns if name not in self._values] or self.file.names[:1]
-        for batch in self.file.batches(inside, [name for name in coded if name in inside]):
+        for batch in self.file.batches(inside, [name for name in as_dictionary if name in inside]):
             for name, value in self._values.items():
                 numbers = pa.nulls(len(batch), pa.int32())
                 if value is not None:

@@ -1,4 +1,4 @@
-"""Tables with a history → one row an id: the latest row, or the latest value of each property."""
+"""Reduce tables with several rows per id to the latest row, or the latest value per property."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.recipe.sources import Long
 
-#: Says where a row is, from 0.
+#: Function that names the place of a row, which is counted from 0, for messages.
 Place = Callable[[int], str]
 
 
-def latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.bool_]:
-    """Say of each row whether it is the latest of its id; one without an id is.
+def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.bool_]:
+    """Say of each row whether it is the latest one of its id, bool [n]; true for a null id.
 
     Args:
-        ids: text [n].
-        times: seconds, or text that is numbers or ISO 8601 [n].
+        ids: id of each row, text [n].
+        times: time of each row [n]: seconds, or text that holds numbers or ISO 8601.
         place: names a row, for messages.
 
     Raises:
-        DataError: a time that is missing or no time.
+        DataError: a time is missing, or cannot be read.
     """
     kept = ids.is_null().to_numpy().astype(bool)
     kept[_last(dictionaries.indices(ids), _moments(times, place))] = True
@@ -35,19 +35,19 @@ def latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.ND
 
 
 def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
-    """Return the row of each id with the greatest time; of equal times the last row."""
-    order = np.lexsort((times, ids))  # is stable
+    """Return the row with the greatest time of each id; for equal times the last row."""
+    order = np.lexsort((times, ids))  # a stable sort
     ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
     return order[ends]
 
 
 def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
-    """Return numbers that rise with the times."""
+    """Return numbers by which the times can be compared."""
     row = pc.index(times.is_null(), True).as_py()
     if row >= 0:
         raise DataError(
-            f"{place(row)}: the time is missing, so that nobody knows which row of its id is the "
-            "latest. Give it one, or remove the row."
+            f"{place(row)}: the time is missing, so the latest row of this id is unknown. Give it "
+            "a time, or remove the row."
         )
     if not dictionaries.is_text(times.type):
         return np.asarray(times.to_numpy())
@@ -64,26 +64,26 @@ def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
     first = texts[0].as_py()
     raise DataError(
         f"{place(0)}: the times, such as {first!r}, are neither all numbers nor all ISO 8601, such "
-        "as 2021-03-04 05:06:07. Mend them, or name another column."
+        "as 2021-03-04 05:06:07. Correct them, or name another column."
     )
 
 
-def wide(table: pa.Table, long: Long, properties: Mapping[str, str], place: Place) -> pa.Table:
-    """Return one row an id, in order of their first appearance, and a column a property.
+def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Place) -> pa.Table:
+    """Turn a long table into one row per id, in order of appearance, and one column per property.
 
     Args:
-        table: the columns that `long` names, text as codes.
-        long: names the columns of id, property, value and time.
-        properties: column → property; others are left out.
+        table: the columns that `long` names, with text as dictionaries.
+        long: names of the columns of id, property, value and time.
+        properties: column → its property; other properties are left out.
         place: names a row, for messages.
 
     Raises:
-        DataError: a row without an id or time; without a time to go by, a property that an id has
+        DataError: a row has no id or time; or there is no time column, and an id has a property
             twice.
     """
     row = pc.index(table[long.id].is_null(), True).as_py()
     if row >= 0:
-        raise DataError(f"{place(row)}: there is no {long.id!r}. Give it one, or remove the row.")
+        raise DataError(f"{place(row)}: {long.id!r} is missing. Give it one, or remove the row.")
     ids = dictionaries.combine(table[long.id])
     numbers = dictionaries.indices(ids)
     _, first = np.unique(numbers, return_index=True)

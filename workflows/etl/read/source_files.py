@@ -1,4 +1,4 @@
-"""The files of a source: which there are, what format they have, and which columns are read."""
+"""Open the files of a source, and choose the columns to read from each of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import msgspec
 
 from workflows.etl.memory import Memory
 from workflows.etl.read import aliccp, files, partitioned
-from workflows.etl.read.aliccp import Skeleton
+from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import WEIGHT
 from workflows.etl.read.columnar import ParquetFile
 from workflows.etl.read.dialect import Dialect
-from workflows.etl.read.explode import Exploded
+from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.file_job import FileJob, RawFile, is_time
-from workflows.etl.read.jsonlines import JsonLines
-from workflows.etl.read.partitioned import Partitioned
+from workflows.etl.read.jsonlines import JsonLinesFile
+from workflows.etl.read.partitioned import PartitionedFile
 from workflows.etl.read.text import TextFile
 from workflows.ground.errors import DataError
 from workflows.recipe import Feature, Recipe, Source
@@ -26,24 +26,24 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: A name of a column that is a date, or a number.
+#: Names of columns that look like data: dates and numbers.
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}.*")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
 
 class SourceFiles:
-    """The files of one source. All of them are there, and have the same wanted columns.
+    """The files of one source. They all exist and have the same wanted columns.
 
     Attributes:
         columns: all columns of the files, by their names in the recipe.
-        files: the files with rows.
-        shared: the files of `common`, which aliccp has.
+        files: the files that have rows.
+        shared: the files of `common:`, for the format aliccp.
     """
 
     def __init__(self, recipe: Recipe, name: str, folder: Path, block: int) -> None:
         self._name = name
         self._source = recipe.sources[name]
-        self._recipe = _with_own_columns(recipe, self._source)
+        self._recipe = _with_key_columns(recipe, self._source)
         self.shared = files.find(name, self._source.common or (), folder)
         paths = files.find(name, self._source.files, folder)
         self.files = self._with_rows(self._open(paths, folder, block))
@@ -56,7 +56,7 @@ class SourceFiles:
 
     @property
     def _raw_names(self) -> dict[str, str]:
-        """Name in the recipe → name in the files, of those that are renamed."""
+        """The renamed columns: name in the recipe → name in the files."""
         return {new: old for old, new in self._source.rename.items()}
 
     def _open(self, paths: Sequence[Path], folder: Path, block: int) -> list[RawFile]:
@@ -65,33 +65,37 @@ class SourceFiles:
         if self._source.format == "aliccp":
             listed = [back.get(name, name) for name in _lists(self._recipe)]
             common = aliccp.read_common(self.shared, named, block)
-            return [Skeleton(path, common, listed, block) for path in paths]
+            return [SkeletonFile(path, common, listed, block) for path in paths]
         found: list[RawFile] = []
         for path in paths:
             file = _open(path, self._source, block, named)
-            of_path = partitioned.told(path, folder)
-            more = {key: value for key, value in of_path.items() if key not in file.names}
-            found.append(Partitioned(file, more) if more else file)
-        return _agreed(found)
+            in_path = partitioned.path_columns(path, folder)
+            more = {key: value for key, value in in_path.items() if key not in file.names}
+            found.append(PartitionedFile(file, more) if more else file)
+        return _unify_json_columns(found)
 
     def _with_rows(self, found: list[RawFile]) -> list[RawFile]:
-        """Pass over files without a row, unless there is no other; take the others' rows apart."""
-        bare = [file for file in found if not isinstance(file, Skeleton) and file.is_bare]
-        if len(bare) == len(found):
-            raise files.without_rows(found[0].path, is_empty=not found[0].names)
-        if bare:
+        """Skip files without rows, and apply `explode:` to the others.
+
+        Raises:
+            DataError: no file has rows.
+        """
+        empty = [file for file in found if not isinstance(file, SkeletonFile) and file.is_empty]
+        if len(empty) == len(found):
+            raise files.no_rows_error(found[0].path, is_empty=not found[0].names)
+        if empty:
             log.warning(
-                "source %r: %d of %d files have no rows and are passed over: %s",
-                self._name, len(bare), len(found), ", ".join(str(file.path) for file in bare),
+                "source %r: %d of %d files have no rows and are skipped: %s",
+                self._name, len(empty), len(found), ", ".join(str(file.path) for file in empty),
             )  # fmt: skip
-        kept = [file for file in found if file not in bare]
+        kept = [file for file in found if file not in empty]
         if not self._source.explode:
             return kept
         columns = [self._raw_names.get(name, name) for name in self._source.explode]
         return [
-            Exploded(file, columns, self._source.separator)
+            ExplodedFile(file, columns, self._source.separator)
             for file in kept
-            if not isinstance(file, Exploded | Skeleton)
+            if not isinstance(file, ExplodedFile | SkeletonFile)
         ]
 
     def _renamed(self, file: RawFile) -> list[str]:
@@ -105,13 +109,13 @@ class SourceFiles:
         return [self._source.rename.get(name, name) for name in file.names]
 
     def _choose(self, file: RawFile, names: Sequence[str]) -> dict[str, str]:
-        """Return the wanted columns of a file, in the recipe's order: name → raw name."""
+        """Return the columns to read from a file, in the recipe's order: name → raw name."""
         raw = dict(zip(names, file.names, strict=True))
-        own = _own_columns(self._source)
+        keys = _key_columns(self._source)
         chosen = {
             name: raw[name]
             for name in self._recipe.features
-            if name in raw and (not self._source.long or name in own)
+            if name in raw and (not self._source.long or name in keys)
         }
         for name in _lists(self._recipe):
             weights = raw.get(name + WEIGHT, raw.get(name, "") + WEIGHT)
@@ -120,12 +124,12 @@ class SourceFiles:
         for name in chosen:
             if names.count(name) > 1:
                 raise DataError(
-                    f"{file.path} has more than one column {name!r}, `rename:` applied. Rename one "
+                    f"{file.path} has more than one column {name!r}, after `rename:`. Rename one "
                     "of them."
                 )
         if not chosen:
-            raise _of_nothing(file.path, names)
-        for name in own:
+            raise _no_columns_error(file.path, names)
+        for name in keys:
             if name not in chosen:
                 raise DataError(
                     f"{file.path} has no column {name!r}, which the source's `latest:` or `long:` "
@@ -133,50 +137,50 @@ class SourceFiles:
                 )
         self._refuse_lists(file, chosen)
         if file is self.files[0]:
-            self._refuse_data_for_names(file, chosen)
+            self._refuse_data_as_names(file, chosen)
         return chosen
 
     def _refuse_lists(self, file: RawFile, chosen: dict[str, str]) -> None:
-        """Refuse lists in a column that has one value a row."""
+        """Refuse lists in a column that should have one value per row."""
         for name, raw in chosen.items():
             feature = self._recipe.features.get(name)
-            if feature is None or raw not in file.lists or isinstance(file, Skeleton):
+            if feature is None or raw not in file.lists or isinstance(file, SkeletonFile):
                 continue
             if feature.kind not in ("categories", "weights"):
                 raise DataError(
-                    f"{file.path}, column {name!r} holds lists, and the recipe takes it for single "
-                    "values. If each value is an event of its own, list the column in the source's "
+                    f"{file.path}, column {name!r} holds lists, and the recipe expects single "
+                    "values. If each value is a separate event, name the column in the source's "
                     f"`explode:`; if a list describes one thing, set features.{name}.kind to "
                     "categories."
                 )
 
-    def _refuse_data_for_names(self, file: RawFile, chosen: dict[str, str]) -> None:
-        """Refuse a first row that was taken for the names, and is visibly data."""
+    def _refuse_data_as_names(self, file: RawFile, chosen: dict[str, str]) -> None:
+        """Refuse a header that looks like a row of data."""
         inside: object = file
-        while isinstance(inside, Partitioned | Exploded):
+        while isinstance(inside, PartitionedFile | ExplodedFile):
             inside = inside.file
         if isinstance(inside, TextFile) and inside.has_header:
             self._refuse_data_in(inside, chosen)
 
     def _refuse_data_in(self, file: TextFile, chosen: dict[str, str]) -> None:
         if any(file.names == [str(n + first) for n in range(len(file.names))] for first in (0, 1)):
-            return  # columns that are numbered, as pandas does where they have no names
+            return  # numbers as names, as pandas writes them for columns without names
         chosen = {name: raw for name, raw in chosen.items() if raw in file.names}
-        echoes = file.echoes([raw for name, raw in chosen.items() if name != raw])
+        repeated = file.names_among_values([raw for name, raw in chosen.items() if name != raw])
         for name, raw in chosen.items():
             feature = self._recipe.features.get(name)
             is_key = feature is not None and (feature.id or feature.role == "time")
             is_number = _NUMBER.fullmatch(raw)
-            if _DATE.fullmatch(raw) or raw in echoes or (is_key and is_number):
+            if _DATE.fullmatch(raw) or raw in repeated or (is_key and is_number):
                 raise DataError(
-                    f"{file.path}: the first row is taken for the names of the columns, and looks "
-                    f"like data: {', '.join(file.names)[:120]}. ({raw!r} is {name!r}.) It would be "
-                    "lost as a row. List the names of all columns, in their order, in the "
+                    f"{file.path}: the first row is read as the names of the columns, but looks "
+                    f"like data: {', '.join(file.names)[:120]}. ({raw!r} is {name!r}.) This row "
+                    "would be lost. List the names of all columns, in their order, in the "
                     "source's `columns:`, and leave `rename:` out."
                 )
 
     def _refuse_unlike(self) -> None:
-        """Refuse files of which one has a column that another has not."""
+        """Refuse files if a wanted column is missing in one of them."""
         every = dict.fromkeys(column for wanted in self._wanted for column in wanted)
         for file, wanted in zip(self.files, self._wanted, strict=True):
             for column in every:
@@ -187,17 +191,19 @@ class SourceFiles:
                     )
 
     def jobs(self, memory: Memory) -> list[FileJob]:
-        """Return the work of reading the files, if they look as if they will fit.
+        """Return one job per file.
 
         Raises:
-            DataError: they will not.
+            DataError: by an estimate, the rows do not fit into memory.
         """
         jobs = [
             FileJob(self._recipe, file, wanted, memory, self._source.nulls)
             for file, wanted in zip(self.files, self._wanted, strict=True)
         ]
         width = sum(8 if self._is_wide(name) else 4 for name in self._wanted[0])
-        memory.refuse(f"source {self._name!r}", sum(file.about for file in self.files), width)
+        memory.refuse(
+            f"source {self._name!r}", sum(file.approximate_rows for file in self.files), width
+        )
         return jobs
 
     def _is_wide(self, name: str) -> bool:
@@ -206,38 +212,45 @@ class SourceFiles:
 
 def _open(
     path: Path, source: Source, block: int, named: Sequence[str]
-) -> TextFile | ParquetFile | JsonLines:
-    """Open a file; `named` are the columns that the recipe names, as the files call them."""
+) -> TextFile | ParquetFile | JsonLinesFile:
+    """Open a file.
+
+    Args:
+        path: path of the file.
+        source: source that the file belongs to.
+        block: number of bytes that are read at a time.
+        named: raw names of the columns that the recipe names.
+    """
     kind = files.kind(path, source)
     if kind == "parquet":
         if source.told:
             raise DataError(
-                f"{path} is parquet, which says itself how its cells are written: "
-                f"`{source.told[0]}` is for csv and tsv. Take it out of the source."
+                f"{path} is parquet, which needs no description of its cells: "
+                f"`{source.told[0]}` is for csv and tsv. Remove it from the source."
             )
         return ParquetFile(path, block=block)
     if kind == "jsonl":
-        return JsonLines(
+        return JsonLinesFile(
             path, encoding=source.encoding, nulls=("", *source.nulls), block=block, wanted=named
         )
     return TextFile(path, Dialect.of(source, kind), block=block)
 
 
-def _of_nothing(path: Path, names: Sequence[str]) -> DataError:
-    """Return the error that says that a file has no column that the recipe names."""
+def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
+    """Return the error for a file that has no column of the recipe."""
     found = [text for text in ("::", ";", "\t", "|", ",") if len(names) < 2 and text in names[0]]
-    guess = f" It looks as if {found[0]!r} stands between two cells." if found else ""
+    guess = f" The delimiter seems to be {found[0]!r}." if found else ""
     return DataError(
         f"{path} has none of the columns that the recipe names; it has: {', '.join(names)}. If "
         "these are names, set the source's `rename:`, or its `delimiter:` or `format:`. If they "
-        "are the cells of a first row, there is no row of names: list the columns in the source's "
+        "are the cells of a row of data, the file has no header: list the columns in the source's "
         f"`columns:`, so that no row is lost.{guess}"
     )
 
 
-def _agreed(found: list[RawFile]) -> list[RawFile]:
-    """Return files of which those of JSON lines have the columns and lists of each other."""
-    objects = [file for file in found if isinstance(file, JsonLines)]
+def _unify_json_columns(found: list[RawFile]) -> list[RawFile]:
+    """Give all JSON lines files the columns of any of them, because a line may lack a key."""
+    objects = [file for file in found if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in objects for name in file.names))
     for file in objects:
         if file.names:
@@ -246,8 +259,8 @@ def _agreed(found: list[RawFile]) -> list[RawFile]:
     return found
 
 
-def _own_columns(source: Source) -> list[str]:
-    """Return the columns that `latest` or `long` of a source names."""
+def _key_columns(source: Source) -> list[str]:
+    """Return the columns that `latest:` or `long:` of a source names."""
     if source.latest:
         return [source.latest.id, source.latest.time]
     if source.long:
@@ -256,11 +269,12 @@ def _own_columns(source: Source) -> list[str]:
     return []
 
 
-def _with_own_columns(recipe: Recipe, source: Source) -> Recipe:
-    """Return the recipe with features for the columns that only `latest` or `long` reads."""
+def _with_key_columns(recipe: Recipe, source: Source) -> Recipe:
+    """Return the recipe with features for the columns that only `latest:` or `long:` reads."""
     text = Feature(role="context", kind="label")
-    own = {n: text for n in _own_columns(source) if n not in recipe.features or n in _texts(source)}
-    return msgspec.structs.replace(recipe, features={**recipe.features, **own})
+    keys = _key_columns(source)
+    more = {n: text for n in keys if n not in recipe.features or n in _texts(source)}
+    return msgspec.structs.replace(recipe, features={**recipe.features, **more})
 
 
 def _texts(source: Source) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from workflows.etl.memory import Memory
 from workflows.etl.read import canonical, files, snapshots
 from workflows.etl.read.cells import Cells
 from workflows.etl.read.file_job import EXPLODED, FileJob
-from workflows.etl.read.growing import Growing
+from workflows.etl.read.growing import GrowingTable
 from workflows.etl.read.source_files import SourceFiles
 from workflows.etl.workers import Workers
 from workflows.ground.errors import DataError
@@ -151,7 +151,7 @@ def _read_source(
     workers: Workers | None,
 ) -> None:
     """Read the files of a source, and add its rows to what was read before."""
-    growing, skipped = Growing(f"source {name!r}"), []
+    growing, skipped = GrowingTable(f"source {name!r}"), []
     rows, empty = list[int](), 0
     for found in workers.map(FileJob.read, jobs) if workers else map(FileJob.read, jobs):
         if found.rows:
@@ -162,7 +162,7 @@ def _read_source(
         for note in found.notes:
             log.warning("%s", note)
     if not sum(rows):
-        raise files.without_rows(jobs[0].file.path, is_empty=False)
+        raise files.no_rows_error(jobs[0].file.path, is_empty=False)
     raw.tables[name] = growing.table()
     raw.files[name] = [*(file.path for file in opened.files), *opened.shared]
     raw.rows[name] = [*rows, *(0 for _ in opened.shared)]
@@ -182,7 +182,9 @@ def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
     """Leave out the rows that are not the latest of their id."""
     table, latest = raw.tables[name], recipe.sources[name].latest
     assert latest is not None
-    kept = snapshots.latest(table[latest.id], table[latest.time], lambda row: raw.place(name, row))
+    kept = snapshots.are_latest(
+        table[latest.id], table[latest.time], lambda row: raw.place(name, row)
+    )
     raw.skipped[name] = np.flatnonzero(~kept)
     wanted = [column for column in table.column_names if column in recipe.features]
     rows = table.select(wanted).filter(pa.array(kept))
@@ -210,10 +212,10 @@ def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
             f"{raw.where(name)} has no property that the recipe names; it has: "
             f"{', '.join(list(called)[:40])}. Name one among the features, or set `rename:`."
         )
-    texts = snapshots.wide(table, long, wanted, lambda row: raw.place(name, row))
+    texts = snapshots.widen(table, long, wanted, lambda row: raw.place(name, row))
     path = Path(f"{raw.files[name][0]}, after `long:`")
     cells = Cells(recipe, path, source.nulls)
-    made = canonical.settled(recipe, path, cells.canonical(texts))
+    made = canonical.canonicalize(recipe, path, cells.canonical(texts))
     cells.finish()
     raw.tables[name] = pa.table(
         {column: dictionaries.combine(made[column]) for column in made.column_names}

@@ -1,6 +1,6 @@
-"""The bytes of a raw file as a parser takes them: unpacked, in UTF-8, one byte between two cells.
+"""Open raw files for a parser: unpacked, in UTF-8, and with a delimiter of one byte.
 
-How a file is packed is seen by its first bytes, never by its name.
+The first bytes of a file, and never its name, decide how it is packed.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import pyarrow as pa
 
 from workflows.raw.quotes import Quotes
 
-#: The first bytes of a packed file → what Arrow calls the packer; Arrow does not know xz.
+#: First bytes of a packed file → Arrow's name of the format; Arrow cannot read xz.
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x50\x2a\x4d\x18", "zstd"),  # of pzstd, which begins with a frame to be skipped
+    (b"\x50\x2a\x4d\x18", "zstd"),  # written by pzstd: the first frame is to be skipped
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\xfd7zXZ\0", "xz"),
 )
-#: So many bytes are decoded at a time.
+#: Number of bytes that are decoded at a time, and that are searched for line ends at a time.
 _STEP = 1 << 20
 _PIECE = 1 << 19
-#: What stands between two cells where that is more than one byte in the file.
+#: The byte that replaces a delimiter of more than one byte.
 UNIT = b"\x1f"
 
 
 def is_packed(path: Path) -> bool:
-    """Say whether the first bytes of a file are those of a packed one."""
+    """Say whether a file is packed."""
     return bool(_packer(path))
 
 
-def opened(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacked."""
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading its unpacked bytes."""
     packer = _packer(path)
     if packer == "xz":
         return cast(BinaryIO, lzma.open(path, "rb"))
@@ -53,23 +53,24 @@ def _packer(path: Path) -> str:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Say whether text in an encoding can be taken as it is."""
+    """Say whether text in an encoding is UTF-8 already."""
     return codecs.lookup(encoding).name in ("utf-8", "ascii")
 
 
-class Unpacked(io.RawIOBase):
-    """The text of a file, unpacked and in UTF-8.
+class UnpackedStream(io.RawIOBase):
+    """A stream of the unpacked text of a file, in UTF-8.
 
     Args:
-        path: the path of the file.
-        encoding: the encoding of its text.
+        path: path of the file.
+        encoding: encoding of its text.
 
     Raises:
-        UnicodeError: while it is read, where a text in another encoding than UTF-8 is none.
+        UnicodeError: while it is read, if the text cannot be decoded. Text that should be UTF-8 is
+            not decoded, so it is not checked.
     """
 
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
-        self._stream = opened(path)
+        self._stream = open_unpacked(path)
         self._decoder = None
         if not is_utf8(encoding):
             self._decoder = codecs.getincrementaldecoder(encoding)()
@@ -77,31 +78,31 @@ class Unpacked(io.RawIOBase):
         self._is_over = False
 
     def readable(self) -> bool:
-        """Say that this is for reading, as Arrow asks."""
+        """Return True: Arrow asks for it."""
         return True
 
     @property
-    def _is_changed(self) -> bool:
-        """Whether bytes are not taken as they are."""
+    def _is_converted(self) -> bool:
+        """Whether the bytes differ from those of the file."""
         return self._decoder is not None
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes: as many as are asked for, unless the file ends."""
-        if not self._is_changed:
-            return _filled(self._stream.read, size)
+        """Return the next `size` bytes, or fewer at the end of the file."""
+        if not self._is_converted:
+            return _read_fully(self._stream.read, size)
         parts = [self._ready]
         there = len(self._ready)
         while not self._is_over and (size < 0 or there < size):
             data = self._stream.read(_STEP)
             self._is_over = not data
-            parts.append(self._changed(data, last=self._is_over))
+            parts.append(self._convert(data, last=self._is_over))
             there += len(parts[-1])
         whole = b"".join(parts)
         size = len(whole) if size < 0 else size
         self._ready = whole[size:]
         return whole[:size]
 
-    def _changed(self, data: bytes, *, last: bool) -> bytes:
+    def _convert(self, data: bytes, *, last: bool) -> bytes:
         """Return the next bytes in UTF-8."""
         return self._decoder.decode(data, last).encode() if self._decoder else data
 
@@ -111,8 +112,8 @@ class Unpacked(io.RawIOBase):
         super().close()
 
 
-def _filled(read: Callable[[int], bytes], size: int) -> bytes:
-    """Return as many bytes as are asked for, unless the file ends: xz gives what it has."""
+def _read_fully(read: Callable[[int], bytes], size: int) -> bytes:
+    """Return `size` bytes, unless the file ends; a single read of xz may return fewer."""
     data = read(size)
     while data and 0 <= len(data) < size:
         more = read(size - len(data))
@@ -122,21 +123,21 @@ def _filled(read: Callable[[int], bytes], size: int) -> bytes:
     return bytes(data)
 
 
-class Watched(Unpacked):
-    """The bytes of delimited text as they go by: where the first NUL is, and whether quotes close.
+class CheckedStream(UnpackedStream):
+    """A stream of delimited text that looks for NUL bytes and unclosed quotes while it is read.
 
     Args:
-        path: the path of the file.
-        encoding: the encoding of its text.
-        delimiter: what stands between two cells; where it is more than one byte in UTF-8, a parser
-            meets `UNIT` in its place.
-        quotes: looks at the quotes; None where a quote is an ordinary character.
+        path: path of the file.
+        encoding: encoding of its text.
+        delimiter: text between two cells. If it has more than one byte in UTF-8, the stream has
+            `UNIT` in its place.
+        quotes: state machine that checks the quotes; None if quotes are ordinary characters.
 
     Attributes:
-        nul: place of the first NUL, from 0.
-        quotes: what was found out about the quotes so far.
-        has_units: whether the text itself has a `UNIT`, which a parser meets as NUL.
-        lines: how many line ends there were so far; none is counted without `quotes`.
+        nul: place of the first NUL byte, counted from 0; None if there was none so far.
+        quotes: the state machine, with its findings so far.
+        has_units: whether the text itself has a `UNIT`; the stream has NUL in its place.
+        lines: number of line ends so far; they are counted only with `quotes`.
     """
 
     def __init__(
@@ -152,11 +153,11 @@ class Watched(Unpacked):
         self.lines = 0
 
     @property
-    def _is_changed(self) -> bool:
-        return super()._is_changed or len(self._delimiter) > 1
+    def _is_converted(self) -> bool:
+        return super()._is_converted or len(self._delimiter) > 1
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, and look at them."""
+        """Return the next bytes, after they were checked."""
         data = super().read(size)
         if len(self._delimiter) == 1:
             self._look_for_nul(data)
@@ -170,8 +171,8 @@ class Watched(Unpacked):
             self.nul = self._read + at
         self._read += len(data)
 
-    def _changed(self, data: bytes, *, last: bool) -> bytes:
-        data = super()._changed(data, last=last)
+    def _convert(self, data: bytes, *, last: bool) -> bytes:
+        data = super()._convert(data, last=last)
         if len(self._delimiter) == 1:
             return data
         self._look_for_nul(data)
@@ -179,20 +180,20 @@ class Watched(Unpacked):
             self.has_units = True
             data = data.replace(UNIT, b"\0")
         *cells, end = (self._rest + data).split(self._delimiter)
-        kept = 0 if last else _begun(end, self._delimiter)
+        kept = 0 if last else _partial_delimiter(end, self._delimiter)
         self._rest = end[len(end) - kept :]
         return UNIT.join([*cells, end[: len(end) - kept]])
 
 
 def _line_ends(text: bytes) -> int:
-    """Count the line ends of a text; in pieces that a processor's cache holds."""
+    """Count the line ends of a text, in pieces that fit into a processor's cache."""
     found = 0
     for start in range(0, len(text), _PIECE):
         found += np.count_nonzero(np.frombuffer(text[start : start + _PIECE], np.uint8) == 10)
     return found or text.count(b"\r")
 
 
-def _begun(text: bytes, delimiter: bytes) -> int:
-    """Return how many bytes at the end of a text may be the beginning of a delimiter."""
+def _partial_delimiter(text: bytes, delimiter: bytes) -> int:
+    """Return how many bytes at the end of a text may be the first part of a delimiter."""
     sizes = range(len(delimiter) - 1, 0, -1)
     return next((size for size in sizes if text.endswith(delimiter[:size])), 0)

@@ -1,8 +1,8 @@
-"""Times written in a form of their own, such as %m/%d/%Y %H:%M → seconds since the epoch, UTC.
+"""Read times in a form such as %m/%d/%Y %H:%M, and return seconds since the epoch, UTC.
 
-The directives are those of strptime. Arrow's own strptime makes the 2nd of March of the 30th of
-February and Python's takes 6 µs a cell, so a form becomes a regular expression, and whole columns
-are read at a time.
+A form consists of the directives of strptime. Arrow's strptime turns the 30th of February into the
+2nd of March, and Python's takes 6 µs per cell. So a form is translated into a regular expression
+here, which is applied to whole columns.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import datetime as dt
 import re
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.retriever import Bools, Ints
 from workflows.recipe.time_formats import DIRECTIVES, MONTHS, NAMED, words
 
 __all__ = ["NAMED", "OF_DIGITS", "example", "fits", "likely", "seconds"]
 
-#: Dates as one number, as logs have them.
+#: Forms of dates that are written as one number.
 OF_DIGITS = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m", "%Y")
-#: Forms that are proposed where a time is not ISO 8601.
+#: Forms that messages suggest for a time that is not ISO 8601.
 _USUAL = tuple(
     day + time
     for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
@@ -29,18 +29,16 @@ _USUAL = tuple(
 )
 _MOMENT = dt.datetime(2021, 3, 14, 15, 9, 26)
 _DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-#: A year of two digits is one of these hundred years, as of POSIX: 1969 to 2068.
+#: Years of two digits mean 1969 to 2068, as POSIX defines.
 _PIVOT = 69
-
-Ints = npt.NDArray[np.int64]
 
 
 def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
-    """Return int64 seconds of each text; null where it is none of the form.
+    """Return the seconds of each text, int64; null for a text that does not fit the form.
 
     Args:
-        text: without blanks around.
-        form: directives of strptime.
+        text: times as text, without surrounding blanks.
+        form: form in directives of strptime.
     """
     parts = pc.extract_regex(pc.utf8_upper(text), pattern=_pattern(form)).combine_chunks()
     there = parts.is_valid().to_numpy(zero_copy_only=False)
@@ -64,7 +62,7 @@ def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
 
 def _pattern(form: str) -> str:
-    """Return the regular expression of a form, for text in capital letters."""
+    """Return the regular expression of a form; it matches text in capital letters."""
     pattern, tight = "", words(form)
     for number, word in enumerate(tight):
         if not word.startswith("%") or word == "%%":
@@ -79,7 +77,7 @@ def _pattern(form: str) -> str:
     return f"^{pattern}$"
 
 
-def _numbers(name: str, field: pa.StringArray, there: npt.NDArray[np.bool_]) -> Ints:
+def _numbers(name: str, field: pa.StringArray, there: Bools) -> Ints:
     field = pc.if_else(pa.array(there), field, pa.scalar(None, pa.string()))
     if name == "b":
         months = pa.array(MONTHS)
@@ -101,7 +99,7 @@ def _numbers(name: str, field: pa.StringArray, there: npt.NDArray[np.bool_]) -> 
 
 
 def _offsets(zones: pa.StringArray) -> Ints:
-    """Return how many seconds zones such as Z, +02:00 and -0430 are ahead of UTC."""
+    """Return the offset from UTC, in seconds, of zones such as Z, +02:00 and -0430."""
     distinct = zones.dictionary_encode()
     ahead = [_offset(zone) for zone in distinct.dictionary.to_pylist()]
     found = pa.array(ahead, pa.int64()).take(distinct.indices)
@@ -121,7 +119,7 @@ def _century(years: Ints) -> Ints:
 
 
 def _days(year: Ints, month: Ints, day: Ints) -> Ints:
-    """Return days since 1970-01-01 of the Gregorian calendar."""
+    """Return the days since 1970-01-01 in the Gregorian calendar."""
     months = (year - 1970) * 12 + month - 1
     first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     days: Ints = first + day - 1
@@ -129,18 +127,18 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
 
 
 def example(form: str) -> str:
-    """Return a time as a form writes it."""
+    """Return an example of a time in a form."""
     return _MOMENT.replace(tzinfo=dt.timezone.utc).strftime(form)
 
 
 def likely(text: str) -> list[str]:
-    """Return usual forms in which a text is a time; two where day and month may change places."""
+    """Return the usual forms that fit a text; two if day and month can be exchanged."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]
 
 
 def fits(number: float, form: str) -> bool:
-    """Say whether a number is a date of this or the last century, written in a form."""
+    """Say whether a number fits a form and is a date from 1900 to 2099."""
     if number != int(number) or number < 0:
         return False
     found = seconds(pa.chunked_array([[str(int(number))]]), form)[0]

@@ -1,20 +1,28 @@
-"""The times of one column of one file → seconds since the epoch, UTC.
+"""Turn the times of one column of one file into seconds since the epoch, UTC.
 
-A typed column says itself what it is, and so does ISO 8601. A number is what the recipe's `unit` or
-`format` says; where it says nothing, seconds, as long as they give dates that a log can have.
+Typed columns and ISO 8601 text need no description. The recipe's `unit` or `format` describes
+numbers; without them a number means seconds, as long as the resulting dates are plausible for a
+log.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.read import time_formats
+from workflows.etl.read.plausible_times import (
+    DAY,
+    EXCEL,
+    PER_SECOND,
+    are_ahead,
+    are_old,
+    date,
+    is_plausible,
+    suggest_unit,
+)
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.raw.values import Place, bad_cell, first_bad, parsed, plain
@@ -22,31 +30,25 @@ from workflows.recipe import Feature
 
 log = logging.getLogger(__name__)
 
-#: A number as text, a whole number as text; ISO 8601 text that ends in a zone.
+#: Text that is a number, text that is a whole number, ISO 8601 text that ends with a zone.
 _NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
 _WHOLE = r"^[-+]?\d+$"
 _ZONE = r"\d:\d\d.*(Z|[-+]\d\d(:?\d\d)?)$"
 _SCIENTIFIC = r"[eE]\+?\d"
-#: A float32 holds whole numbers below this; so many texts show how numbers are written.
+#: A float32 holds all whole numbers below `_EXACT`; `_FEW` texts show how numbers are written.
 _EXACT, _FEW = 2**24, 1_000
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_DAY = 86_400
-#: The day that spreadsheets number 0, so that 25569 is 1970-01-01.
-_EXCEL = 25_569
-#: The years 1 to 9999 in seconds since the epoch, as far as dates can be written.
+#: The years 1 to 9999 in seconds since the epoch; other years cannot be written as dates.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
-#: No log is older than 1990, nor is it of a year that comes so many years after this one.
-_OLDEST, _AHEAD = 631_152_000, 5
-#: What a cell should hold, for messages.
+#: Expected content of a cell, for messages.
 _ISO = "ISO 8601, such as 2021-03-04 05:06:07"
 _ISO_ZONE = "ISO 8601 with a zone, such as 2021-03-04T05:06:07Z"
 
 
 class Times:
-    """Reads the times of one column, batch by batch, and knows how they are written.
+    """Reads the times of one column, batch by batch, and remembers how the first one is written.
 
     Args:
-        feature: what the recipe says of them.
+        feature: the feature of the recipe that describes them.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -54,13 +56,13 @@ class Times:
         self._written: pa.DataType | None = None
         self._first: int | None = None
         self._guessed = _Guessed()
-        self._is_told = False
+        self._has_warned = False
 
     def seconds(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return int64 seconds of the next rows.
+        """Return the times of the next rows, in seconds, int64.
 
         Raises:
-            DataError: a cell that is no such time.
+            DataError: a cell is not such a time.
         """
         is_guess = False
         if dictionaries.is_text(column.type):
@@ -70,7 +72,7 @@ class Times:
             if not pa.types.is_dictionary(column.type):
                 found = self._of_text(text, place)
             else:
-                try:  # each distinct text once; where one is no time, each cell, to find its row
+                try:  # distinct texts only; if one of them is not a time, all cells, for its row
                     found = dictionaries.map_distinct(
                         column, lambda texts: self._of_text(texts, place)
                     )
@@ -87,15 +89,15 @@ class Times:
         return found
 
     def refuse_implausible(self, place: Place) -> None:
-        """Refuse numbers without a unit of which most are no dates of a log.
+        """Refuse numbers without a unit if most of them are implausible as seconds.
 
         Args:
-            place: the place of the whole column.
+            place: place of the whole column.
         """
         self._guessed.refuse(place)
 
     def _note_how_written(self, text: pa.ChunkedArray, place: Place) -> None:
-        """Remember how the first time of the file is written, and where it stands."""
+        """Remember how the first time of the file is written, and its row."""
         if self._written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
             self._first = place.before + row
@@ -125,23 +127,23 @@ class Times:
             return pc.cast(iso(text), self._written, safe=False)
         except pa.ArrowInvalid:
             row, _ = first_bad(iso(text), self._written)
-        told = _ISO if self._written.tz is None else _ISO_ZONE
+        form = _ISO if self._written.tz is None else _ISO_ZONE
         is_first = place.before + row == self._first
-        expected = f"Expected {told}{'' if is_first else ', as in the first row'}."
+        expected = f"Expected {form}{'' if is_first else ', as in the first row'}."
         value = text[row].as_py()
         like = time_formats.likely(value)
         if is_first and like:
             forms = " or to ".join(repr(form) for form in like)
-            expected += f" Set features.{place.column}.format to {forms} if that is what it means."
+            expected += f" Set features.{place.column}.format to {forms} if that is its meaning."
         elif is_first:
             expected += (
-                f" Set features.{place.column}.format where times are written in another way, such "
+                f" Set features.{place.column}.format if times are written in another way, such "
                 "as '%m/%d/%Y %H:%M'."
             )
-        raise bad_cell(place, row, value, f"is no {self._written}.", expected)
+        raise bad_cell(place, row, value, f"cannot be read as {self._written}.", expected)
 
     def _of_others(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return seconds of a column that has no text."""
+        """Return the seconds of a column that is not text."""
         kind, form = column.type, self._feature.format
         if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_boolean(kind):
             moments = (
@@ -158,31 +160,31 @@ class Times:
     def _of_moments(
         self, moments: pa.ChunkedArray, raw: pa.ChunkedArray, place: Place
     ) -> pa.ChunkedArray:
-        per_second = _PER_SECOND[moments.type.unit]
+        per_second = PER_SECOND[moments.type.unit]
         seconds = _floor_divide(pc.cast(moments, pa.int64()), per_second)
         return _within_calendar(seconds, raw, place)
 
     def _of_numbers(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         unit = self._feature.unit or "s"
-        if not self._is_told:
-            self._is_told = _tell_of_rounded(column, place)
+        if not self._has_warned:
+            self._has_warned = _warn_of_rounded(column, place)
         if unit == "order":
             return _whole(column, place)
         if unit == "d":
             days = parsed(column, pa.float64(), place)
-            seconds = parsed(pc.floor(pc.multiply(plain(days, place), _DAY)), pa.int64(), place)
+            seconds = parsed(pc.floor(pc.multiply(plain(days, place), DAY)), pa.int64(), place)
         else:
-            seconds = _number_of_seconds(column, _PER_SECOND[unit], place)
+            seconds = _number_of_seconds(column, PER_SECOND[unit], place)
         return _within_calendar(seconds, column, place)
 
     def _of_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return seconds of a spreadsheet's days, which are exact to about a second."""
-        since = pc.multiply(pc.subtract(plain(days, place), float(_EXCEL)), float(_DAY))
+        """Return the seconds of days as spreadsheets number them, exact to about a second."""
+        since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
         return _within_calendar(parsed(pc.round(since), pa.int64(), place), days, place)
 
 
 class _Guessed:
-    """Numbers that were taken for seconds because nothing said what they are."""
+    """Statistics of numbers that were read as seconds because the recipe does not describe them."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -190,7 +192,7 @@ class _Guessed:
         self._least, self._most = _LAST, _FIRST
 
     def add(self, seconds: pa.ChunkedArray) -> None:
-        """Count the next ones."""
+        """Take the next numbers."""
         numbers = seconds.drop_null().to_numpy()
         if not len(numbers):
             return
@@ -201,18 +203,18 @@ class _Guessed:
             self._odd += int((are_old(numbers) | are_ahead(numbers)).sum())
 
     def refuse(self, place: Place) -> None:
-        """Refuse them where most are implausible."""
+        """Refuse the numbers if most of them are implausible."""
         if 2 * self._odd > self._all:
             first, last = (date(number) for number in (self._least, self._most))
             raise DataError(
                 f"{place}: the numbers run from {self._least} to {self._most}. As seconds since "
-                f"1970 they would be dates from {first} to {last}, which no log has. "
-                f"{cure(place.column, self._least, self._most)}"
+                f"1970 they would be dates from {first} to {last}, which is implausible for a log. "
+                f"{suggest_unit(place.column, self._least, self._most)}"
             )
 
 
-def _tell_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
-    """Warn of numbers that lost digits before they came here; say whether there are any."""
+def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
+    """Warn of numbers that have lost digits in the file; say whether there are any."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
             return False
@@ -229,7 +231,7 @@ def _tell_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
     if cut:
         log.warning(
             "%s has times in scientific notation with fewer digits than the number has, such as "
-            "%r: the others are gone, so that many times may have become one. Write the column "
+            "%r: the other digits are lost, so that many times may be equal now. Write the column "
             "again, as whole numbers.",
             *(place, cut[0]),
         )
@@ -237,69 +239,9 @@ def _tell_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
 
 
 def _is_cut(text: str) -> bool:
-    """Say whether a number in scientific notation has fewer digits than without it."""
+    """Say whether scientific notation has cut off digits of a number."""
     digits, _, exponent = text.strip().lower().partition("e")
     return len(digits.partition(".")[2]) < int(exponent)
-
-
-def is_plausible(seconds: float) -> bool:
-    """Say whether a log may have such a date: since 1990, and no more than some years ahead."""
-    return bool(_OLDEST <= seconds < _newest())
-
-
-def are_old(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Say which dates are older than any log, bool [n]."""
-    return seconds < _OLDEST
-
-
-def are_ahead(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Say which dates lie further ahead than any of a log, bool [n]."""
-    return seconds >= _newest()
-
-
-def _newest() -> int:
-    """Return the first second that lies too far ahead."""
-    year = dt.datetime.now(dt.timezone.utc).year + _AHEAD
-    return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
-
-
-def date(seconds: int) -> str:
-    """Return the day of a time, such as 2020-09-13."""
-    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
-
-
-def cure(column: str, *numbers: float) -> str:
-    """Say what the recipe should say of numbers that are no plausible seconds.
-
-    Args:
-        column: the column of the times.
-        numbers: some of them.
-    """
-    for form in time_formats.OF_DIGITS:
-        if all(time_formats.fits(number, form) for number in numbers):
-            name = "yyyymmdd" if form == "%Y%m%d" else repr(form)
-            return (
-                f"They look like dates written {form}: set features.{column}.format to {name}. "
-                + _ELSE.format(column=column)
-            )
-    if all(is_plausible((number - _EXCEL) * _DAY) for number in numbers):
-        return (
-            f"They look like the days of a spreadsheet: set features.{column}.format to excel. "
-            + _ELSE.format(column=column)
-        )
-    for unit, per in (*_PER_SECOND.items(), ("d", 1 / _DAY)):
-        if all(is_plausible(number / per) for number in numbers):
-            return f"Set features.{column}.unit to {unit}. " + _ELSE.format(column=column)
-    return (
-        f"Set features.{column}.unit or features.{column}.format to what they are. "
-        + _ELSE.format(column=column)
-    )
-
-
-_ELSE = (
-    "If they only order the events, set features.{column}.unit to order; if they are such seconds "
-    "indeed, to s."
-)
 
 
 def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -309,9 +251,9 @@ def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
-    """Return seconds of times that are written in a form of their own."""
+    """Return the seconds of times that are written in the form of the recipe's `format`."""
     pattern = time_formats.NAMED.get(form, form)
-    if form in time_formats.NAMED:  # a column of numbers with gaps is written as 20200913.0
+    if form in time_formats.NAMED:  # pandas writes 20200913.0 if a column has gaps
         text = pc.replace_substring_regex(text, pattern=r"\.0*$", replacement="")
     found = time_formats.seconds(text, pattern)
     bad = pc.index(pc.and_(pc.is_null(found), pc.is_valid(text)), True).as_py()
@@ -320,7 +262,7 @@ def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArra
             place,
             bad,
             text[bad].as_py(),
-            "is no such time.",
+            "is not such a time.",
             f"Expected {time_formats.example(pattern)!r} or another time in the form {form!r} of "
             f"features.{place.column}.format.",
         )
@@ -328,19 +270,22 @@ def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArra
 
 
 def _whole(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return numbers that only order events; they may not be rounded."""
+    """Return numbers that only order events; they must be whole."""
     if not pa.types.is_string(column.type):
         numbers = plain(parsed(column, pa.float64(), place), place)
         row = pc.index(pc.not_equal(pc.floor(numbers), numbers), True).as_py()
         if row >= 0:
             raise bad_cell(
-                place, row, numbers[row].as_py(), "is no whole number, as `unit: order` needs."
+                place,
+                row,
+                numbers[row].as_py(),
+                "is not a whole number, which `unit: order` needs.",
             )
     return parsed(column, pa.int64(), place)
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
-    """Divide and round down; whole numbers as such, so that no digit of theirs is lost."""
+    """Divide and round down. Whole numbers are divided as integers, so that they stay exact."""
     if pa.types.is_string(column.type):
         is_whole = pc.match_substring_regex(column, _WHOLE)
         if not pc.all(is_whole, min_count=0).as_py():
@@ -358,7 +303,7 @@ def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -
 
 
 def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
-    """Divide int64, rounding down: Arrow rounds towards 0."""
+    """Divide int64 and round down; Arrow would round towards 0."""
     if by == 1:
         return column
     towards_0 = pc.divide(column, by)
@@ -375,6 +320,6 @@ def _within_calendar(
         value = raw[row].as_py()
         raise DataError(
             f"{place.row(row)}: {value!r} lies outside the years 1 to 9999. "
-            f"{cure(place.column, seconds[row].as_py())} Or mend the cell."
+            f"{suggest_unit(place.column, seconds[row].as_py())} Or correct the cell."
         )
     return seconds

@@ -80,7 +80,7 @@ def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
             return pc.cast(pc.cast(moments, pa.timestamp("s"), safe=False), pa.int64())
     raise DataError(
         f"{place} holds a date that is not ISO 8601, such as 2020-09-22 or 2020-09-22T13:45:00Z: "
-        f"{problem}. Mend it, or declare the column as the feature of role time."
+        f"{problem}. Correct it, or declare the column as the feature of role time."
     )
 
 
@@ -118,8 +118,8 @@ def _log1p(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
         row = pc.index(negative, True).as_py()
         raise DataError(
             f"{place}: log1p takes numbers from 0 on; {n:,} cells are negative, the first in row "
-            f"{row + 1} with {numbers[row].as_py():g}. Mend them, or raise them to 0 with a step "
-            "of kind clip before."
+            f"{row + 1} with {numbers[row].as_py():g}. Correct them, or raise them to 0 with a "
+            "step of kind clip first."
         )
     return pc.log1p(numbers)
 
@@ -141,7 +141,7 @@ def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArr
         raise DataError(
             f"{place}: {min(deeper.to_pylist())!r} has more levels than {step.levels}"
             + (f", and so have {n - 1} more values" if n > 1 else "")
-            + f". Raise `levels` in the recipe's derive step of {step.to!r}, or mend the values."
+            + f". Raise `levels` in the recipe's derive step of {step.to!r}, or correct the values."
         )
     found = dictionaries.combine(levels)
     places = found.offsets.to_numpy()[:-1] + step.level - 1

@@ -97,8 +97,8 @@ def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, jo
         log.warning("%s Interactions with other ids get no value from it.", sentences)
         return
     raise DataError(
-        f"{sentences} Mend the ids in one of them, or leave the join out; to go on with values of "
-        "your own, give the join `on_missing: fill` and `fill`."
+        f"{sentences} Correct the ids in one of them, or leave the join out; to go on with values "
+        "of your own, give the join `on_missing: fill` and `fill`."
     )
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.read.sources import Raw
-from workflows.etl.threads import of_each
+from workflows.etl.threads import map_threads
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Join, Recipe
@@ -114,7 +114,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
             data[column] = looked_up(of_side, found, raw.fill(join), column)
         else:
             raise _of_nobody(recipe, column, role)
-    conflicts = of_each(told, lambda column: latest.conflicts(train[column]))
+    conflicts = map_threads(told, lambda column: latest.conflicts(train[column]))
     data[IN_TRAIN] = pa.array(counts > 0)
     data[COUNT] = pa.array(counts)
     frame = pa.table(data)

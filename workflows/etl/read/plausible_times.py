@@ -1,0 +1,78 @@
+"""Decide whether times are plausible for a log, and suggest units for numbers that are not."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+
+from models.core.retriever import Bools, Ints
+from workflows.etl.read import time_formats
+
+#: Unit → how many of it are a second.
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+#: Seconds of a day.
+DAY = 86_400
+#: Number of the day 1970-01-01 in spreadsheets.
+EXCEL = 25_569
+#: Plausible dates begin in 1990 (in seconds) and end so many years after this year.
+_OLDEST, _AHEAD = 631_152_000, 5
+
+
+def is_plausible(seconds: float) -> bool:
+    """Say whether a date is plausible for a log: since 1990, and at most some years ahead."""
+    return bool(_OLDEST <= seconds < _newest())
+
+
+def are_old(seconds: Ints) -> Bools:
+    """Say which dates are too old to be plausible, bool [n]."""
+    return seconds < _OLDEST
+
+
+def are_ahead(seconds: Ints) -> Bools:
+    """Say which dates lie too far ahead to be plausible, bool [n]."""
+    return seconds >= _newest()
+
+
+def _newest() -> int:
+    """Return the first second that is too far ahead to be plausible."""
+    year = dt.datetime.now(dt.timezone.utc).year + _AHEAD
+    return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
+
+
+def date(seconds: int) -> str:
+    """Return the day of a time, such as 2020-09-13."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def suggest_unit(column: str, *numbers: float) -> str:
+    """Return a sentence that suggests a unit or format for numbers that are implausible as seconds.
+
+    Args:
+        column: name of the column of times.
+        numbers: some of its values.
+    """
+    for form in time_formats.OF_DIGITS:
+        if all(time_formats.fits(number, form) for number in numbers):
+            name = "yyyymmdd" if form == "%Y%m%d" else repr(form)
+            return (
+                f"They look like dates written {form}: set features.{column}.format to {name}. "
+                + _ELSE.format(column=column)
+            )
+    if all(is_plausible((number - EXCEL) * DAY) for number in numbers):
+        return (
+            f"They look like the days of a spreadsheet: set features.{column}.format to excel. "
+            + _ELSE.format(column=column)
+        )
+    for unit, per in (*PER_SECOND.items(), ("d", 1 / DAY)):
+        if all(is_plausible(number / per) for number in numbers):
+            return f"Set features.{column}.unit to {unit}. " + _ELSE.format(column=column)
+    return f"Set features.{column}.unit or features.{column}.format as they need. " + _ELSE.format(
+        column=column
+    )
+
+
+_ELSE = (
+    "If they only order the events, set features.{column}.unit to order; if they are seconds "
+    "indeed, to s."
+)

@@ -1,0 +1,209 @@
+"""Find the place of a fault in a delimited text file, and explain it in an error message.
+
+The parser reports little about a fault, so the beginning of the file is parsed again by Python's
+slow csv module to find the row and the column.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from workflows.etl.read.dialect import Dialect
+from workflows.etl.read.encodings import decoding_error
+from workflows.etl.read.streams import CheckedStream, UnpackedStream
+from workflows.ground.errors import DataError
+
+#: Number of bytes that are read at a time.
+_STEP = 1 << 20
+
+
+class RaggedRows:
+    """Handler for rows with a wrong number of cells: it counts them and keeps the first one."""
+
+    def __init__(self) -> None:
+        self.first: pyarrow.csv.InvalidRow | None = None
+        self.count = 0
+
+    def __call__(self, row: pyarrow.csv.InvalidRow) -> str:
+        """Take the next row of this kind, and tell Arrow to skip it."""
+        self.first = self.first or row
+        self.count += 1
+        return "skip"
+
+
+@dataclass(frozen=True)
+class TextFaults:
+    """Makes the errors for faults of one file.
+
+    Attributes:
+        path: path of the file.
+        dialect: syntax of the file.
+        names: names of its columns.
+        has_header: whether its first row holds the names of the columns.
+    """
+
+    path: Path
+    dialect: Dialect
+    names: Sequence[str]
+    has_header: bool
+
+    def nul(self, place: int) -> DataError:
+        """Return the error for a NUL byte.
+
+        Args:
+            place: place of the byte in the text that is parsed.
+        """
+        with open_until(self.path, self.dialect, place) as stream:
+            line = 1 + sum(data.count(b"\n") for data in iter(lambda: stream.read(_STEP), b""))
+        return DataError(
+            f"{self.path}, line {line} has a NUL byte (byte {place:,} of the text), so it is "
+            "damaged, or in another encoding than the source's `encoding:` says. Fetch the file "
+            "again, or convert it."
+        )
+
+    def ragged(self, rows: RaggedRows) -> DataError:
+        """Return the error for rows with too few or too many cells."""
+        first = rows.first
+        assert first is not None
+        text = first.text.replace(self.dialect.parsed_delimiter, self.dialect.delimiter)
+        return DataError(
+            f"{self.path} has {rows.count} unparsable row{'s' * (rows.count > 1)}; the first, row "
+            f"{first.number - self.has_header}, has {first.actual_columns} fields where "
+            f"{first.expected_columns} are expected: {text[:80]!r}. Correct the file, or set the "
+            f"source's `format:` or `delimiter:` if it is not {self.dialect.kind}."
+            f"{self._escape_hint(text)}"
+        )
+
+    def text_after_quote(self, place: int) -> DataError:
+        """Return the error for a cell that continues after its closing quote.
+
+        Args:
+            place: place of the closing quote in the text that is parsed.
+        """
+        row, cells = self._row_at(place)
+        after = self._rest_of_line(place).decode("utf-8", "replace")
+        begin = cells[-1] if cells else ""
+        shown = begin if len(begin) < 60 else begin[:30] + " … " + begin[-30:]
+        hint = self._escape_hint(begin[-1:] + after)
+        return DataError(
+            f"{self.path}, {self._column_of(cells)}row {row}: text follows the closing quote of a "
+            f"cell: {self.dialect.quote + shown + after!r}. Either an earlier quote is not closed, "
+            "so that rows would be lost, or a quote within the text is not doubled. Correct the "
+            f"file, or set the source's `quote: ''` if quotes have no meaning in it.{hint}"
+        )
+
+    def unclosed_quote(self) -> DataError:
+        """Return the error for a quote that is still open at the end of the file."""
+        row, cells = self._row_at(None)
+        text = cells[-1] if cells else ""
+        return DataError(
+            f"{self.path}, {self._column_of(cells)}row {row}: a quote is opened and never closed: "
+            f"{text[:80]!r}. Close it, double it where it is part of the text, or set the source's "
+            "`quote: ''` if quotes have no meaning in the file."
+        )
+
+    def of_arrow(
+        self, error: pa.ArrowInvalid, rows: int, block: int
+    ) -> DataError | pa.ArrowInvalid:
+        """Return the error that explains one of Arrow, or Arrow's own if its cause is unknown.
+
+        Args:
+            error: error of the parser.
+            rows: number of rows that were read before it.
+            block: bytes that are read at a time.
+        """
+        # Arrow stops at a row that is not UTF-8, because it cannot pass it to RaggedRows
+        if "invalid UTF8" in str(error) or "CSV parse error" in str(error):
+            return decoding_error(self.path, self.dialect.encoding)
+        if "straddling" in str(error):
+            return DataError(
+                f"{self.path}: row {rows + 1}, or one soon after it, is longer than {block:,} "
+                "bytes. Look for a quote that is never closed, or for lines that do not end."
+            )
+        return error
+
+    def _escape_hint(self, text: str) -> str:
+        if self.dialect.escape or '\\"' not in text:
+            return ""
+        return " Where a backslash makes a quote part of the text, set the source's `escape: '\\'`."
+
+    def _column_of(self, cells: Sequence[str]) -> str:
+        """Name the column of the last of the given cells, for messages."""
+        known = 0 < len(cells) <= len(self.names)
+        return f"column {self.names[len(cells) - 1]!r}, " if known else ""
+
+    def _row_at(self, place: int | None) -> tuple[int, list[str]]:
+        """Return the number of the row at a byte, and the cells of the row up to there."""
+        row, cells = -int(self.has_header), []
+        stream = open_until(self.path, self.dialect, place)
+        lines = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
+        try:
+            for found in self.dialect.rows(lines):
+                row, cells = row + 1, found
+        except csv.Error:  # the cell is longer than Python's csv module accepts
+            row, cells = row + 1, []
+        return row, cells
+
+    def _rest_of_line(self, place: int) -> bytes:
+        """Return at most 40 bytes of the text, from a place to the end of the line."""
+        with open_until(self.path, self.dialect, place + 40) as stream:
+            left = place
+            while left:
+                left -= len(stream.read(min(left, _STEP)))
+            return re.split(rb"[\r\n]", stream.read(), maxsplit=1)[0]
+
+
+def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedReader:
+    """Open the text of a file as the parser reads it, but end it before a byte.
+
+    Args:
+        path: path of the file.
+        dialect: syntax of the file.
+        place: number of bytes to read; None for all.
+    """
+    plain = CheckedStream(path, dialect.encoding, dialect.delimiter)
+    return io.BufferedReader(_FirstBytes(plain, place))
+
+
+class _FirstBytes(io.RawIOBase):
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: UnpackedStream, size: int | None) -> None:
+        self._stream = stream
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = len(buffer) if self._left is None else min(len(buffer), self._left)
+        data = self._stream.read(size)
+        buffer[: len(data)] = data
+        if self._left is not None:
+            self._left -= len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _ignore_ragged_rows(
+    problem: sys.UnraisableHookArgs, *, otherwise: Any = sys.unraisablehook
+) -> None:
+    """Do not print that Arrow failed to call RaggedRows: `TextFaults.of_arrow` reports it."""
+    if not isinstance(problem.object, RaggedRows):
+        otherwise(problem)
+
+
+sys.unraisablehook = _ignore_ragged_rows
