@@ -666,7 +666,8 @@ def test_an_unparsable_number_names_file_column_row_and_value(tmp_path: Path, ba
     with pytest.raises(
         DataError,
         match=rf"^{tmp_path}/log\.csv, column 'price', row {bad + 1}: 'cheap' cannot be read as"
-        r" float\. Correct it, or list the text under the source's `nulls` if it stands for no value\.$",
+        r" float\. Correct it, or list the text under the source's `nulls` if it stands "
+        r"for no value\.$",
     ):
         cells(tmp_path, "price", values)
 
