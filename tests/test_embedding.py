@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows.raw.values import TEXTS
+from workflows.recipe.kinds.form import Form
 from workflows.stages import embedding
 from workflows.stages.embedding import RawTower
 
@@ -47,9 +48,9 @@ def test_embeddings_do_not_depend_on_the_batches(tiny, small, monkeypatch):
     ages = pa.array([float(20 + n) for n in range(9)], pa.float32())
     rows = pa.table({"history_item_id": pa.array(lists, TEXTS), "age": ages})
     shapes = []
-    padded = embedding._array
+    padded = Form.array
     monkeypatch.setattr(
-        embedding, "_array", lambda column: shapes.append(padded(column)) or shapes[-1]
+        Form, "array", lambda form, column: shapes.append(padded(form, column)) or shapes[-1]
     )
     vectors = tower.embed(rows)
     assert max(array.size for array in shapes) == 30  # the long one, alone

@@ -84,7 +84,11 @@ def transform(
 ) -> tuple[pd.DataFrame, Schema]:
     columns = [c for c in ENCODED if c in data.columns]
     raw = table(data, columns)
-    texts = {c: dictionaries.flatten(raw[c]).dictionary for c in columns if of.features[c].encoded}
+    texts = {
+        c: dictionaries.flatten(raw[c]).dictionary
+        for c in columns
+        if of.features[c].meaning.has_codes
+    }
     lookups = {c: CodeTable.of(fitted.vocabularies[c], of_c) for c, of_c in texts.items()}
     rows = {
         c: np.array([known.index(t) if t in known else -1 for t in texts[c].to_pylist()] + [-1])

@@ -241,18 +241,15 @@ def test_the_line_is_that_of_the_field_also_in_blocks_and_lists(tmp_path: Path) 
         ),
         ("features.x={role: context, id: true}", "an id has role user or item and kind category"),
         ("features.item.kind=label", "features.item: an id has role user or item and kind categ"),
-        ("features.x={role: user, null: mean}", "features.x: null and indicator are for kind num"),
-        ("features.x={role: user, indicator: true}", "null and indicator are for kind number"),
+        ("features.x={role: user, null: mean}", "features.x: null is for kind number"),
+        ("features.x={role: user, indicator: true}", "features.x: indicator is for kind number"),
         ("features.x={role: user, separator: ','}", "features.x: separator is for kinds cat"),
         (
             "features.x={role: user, kind: number, vocabulary: {min_count: 2}}",
             "features.x: vocabulary is for kinds category and categories",
         ),
         ("features.when={role: time, vocabulary: {min_count: 2}}", "features.when: vocabulary is"),
-        (
-            "features.x={role: user, weights: w}",
-            "features.x: weights is for inputs of kind categories",
-        ),
+        ("features.x={role: user, weights: w}", "features.x: weights is for kind categories"),
         (
             "features.x={role: user, kind: categories, input: false, weights: w}",
             "features.x: weights is for inputs of kind categories",
@@ -657,7 +654,7 @@ def test_a_list_and_its_weights_name_each_other(minimal: Path) -> None:
     weights = "features.shops_weight={role: user, kind: weights}"
     found = recipes.load(minimal, [lists, weights])
     assert found.features["shops"].weights == "shops_weight"
-    assert not found.features["shops_weight"].encoded
+    assert not found.features["shops_weight"].meaning.has_codes
     wrong = lists.replace("shops_weight", "shop_weight")
     with pytest.raises(RecipeError, match=r"'shop_weight', .* Did you mean 'shops_weight'\? known"):
         recipes.load(minimal, [wrong, weights])

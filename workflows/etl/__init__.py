@@ -235,7 +235,7 @@ def _checked(recipe: Recipe, earlier: Store, store: Store) -> Path:
         *(
             (f"features.{name}.null", feature.null, older.features[name].null)
             for name, feature in recipe.features.items()
-            if name in older.features and older.features[name].is_input_number
+            if name in older.features and older.features[name].meaning.has_statistics
         ),
     ]
     for what, now, then in rules:

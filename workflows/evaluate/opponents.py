@@ -151,7 +151,7 @@ def attributes(recipe: Recipe, items: dict[str, Column]) -> sp.csr_matrix:
     names = [
         name
         for name in recipe.columns("item")
-        if recipe.features[name].encoded and name != recipe.item_id
+        if recipe.features[name].meaning.has_codes and name != recipe.item_id
     ]
     if not names:
         return sp.csr_matrix((len(items[recipe.item_id]), 0), dtype=np.float32)

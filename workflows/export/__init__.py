@@ -192,6 +192,7 @@ def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
     raw_towers.save(
         side.tower,
         folder / f"{side.tower_name}_raw",
+        recipe=prepared.recipe,
         vocabularies=prepared.vocabularies,
         numbers=prepared.numbers,
     )

@@ -1,33 +1,34 @@
 """A tower that takes raw values, as a SavedModel for plain TensorFlow: vocabularies are inside.
 
-What a user or an item is can be told as it stands in the raw data: text, numbers, lists. The graph
-looks codes up, standardises numbers and calls the tower, so that TensorFlow Serving and Triton need
-nothing of this package and no encoder beside them.
+Users and items are described by text, numbers and lists, as in the raw data. The graph looks up
+codes, standardises numbers and calls the tower, so that TensorFlow Serving and Triton need nothing
+of this package and no encoder beside them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
 
 from models.core.reserved_codes import NULL, PAD, UNSEEN
-from models.towers.tower import Input, Tower, inputs_of
+from models.towers.tower import Tower
 from workflows.export.towers import OUTPUT, ragged_batch, weights_of
 from workflows.ground import arguments
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
-
-#: An input column `<number>_missing` says whether the number was there.
-_MISSING = "_missing"
+from workflows.recipe import Recipe
+from workflows.recipe.kinds.base import Change, Encoded, LookUp, MarkMissing, PassOn
+from workflows.recipe.kinds.form import TEXTS, Form
 
 
 def save(
     tower: Tower,
     path: Path,
     *,
+    recipe: Recipe,
     vocabularies: Mapping[str, Vocabulary],
     numbers: Mapping[str, NumberFact],
 ) -> None:
@@ -43,26 +44,29 @@ def save(
     Args:
         tower: a built encoder.
         path: the SavedModel's folder.
+        recipe: what the features are.
         vocabularies: the vocabularies of the columns; a history is looked up in that of its domain.
         numbers: how number columns are standardised.
     """
     module = tf.Module()
     module.weights = list(tower.weights)
     with tempfile.TemporaryDirectory() as folder:
-        inputs = inputs_of(tower)
-        domains = {c.domain for c in inputs if c.domain}
+        described = _described(tower, recipe, numbers)
+        domains = {e.change.domain for e in described if isinstance(e.change, LookUp)}
         module.codes = {
-            d: VocabularyTable(vocabularies[d], Path(folder) / f"{d}.txt") for d in domains
+            domain: VocabularyTable(vocabularies[domain], Path(folder) / f"{domain}.txt")
+            for domain in domains
         }
-        readers = {c.name: _reader(c, module.codes, numbers) for c in inputs}
-        raw_inputs = [c for c in inputs if _raw_name(c) == c.name]
-        named = arguments.argument_names([c.name for c in raw_inputs])
-        specs = {c.name: _spec(c, named[c.name]) for c in raw_inputs}
-
+        forms = {encoded.source: _form(encoded.source, recipe) for encoded in described}
+        named = arguments.argument_names(list(forms))
+        specs = {
+            source: tf.TensorSpec(form.shape, tf.as_dtype(form.dtype), name=named[source])
+            for source, form in forms.items()
+        }
         weights = weights_of(tower)
 
         def encode(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            encoded = {c.name: readers[c.name](raw[_raw_name(c)]) for c in inputs}
+            encoded = {e.name: _read(raw[e.source], e.change, module.codes) for e in described}
             return {OUTPUT: tower(ragged_batch(encoded, weights), training=False)}
 
         function = tf.function(encode, autograph=False).get_concrete_function(specs)
@@ -70,38 +74,38 @@ def save(
     arguments.write(named, path)
 
 
-def _raw_name(column: Input) -> str:
-    """Return the raw feature that an input is made from."""
-    return column.name if column.domain or column.weights_of else column.name.removesuffix(_MISSING)
+def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) -> list[Encoded]:
+    """Describe what is done to raw values for each input of a tower, in the tower's order."""
+    inputs = recipe.history.inputs if recipe.history else {}
+    found = {name: Encoded(name, name, LookUp(column)) for name, column in inputs.items()}
+    for name, feature in recipe.features.items():
+        for encoded in feature.meaning.encode(name, feature, numbers):
+            found[encoded.name] = encoded
+    return [found[name] for name in tower.schema.column_names]
 
 
-def _spec(column: Input, name: str) -> tf.TensorSpec:
-    shape = [None, None] if column.is_list else [None]
-    dtype = tf.string if column.domain else tf.float32
-    return tf.TensorSpec(shape, dtype, name=name)
+def _form(source: str, recipe: Recipe) -> Form:
+    """Return the form of the raw values of a feature, or of a history."""
+    if recipe.history and source in recipe.history.inputs:
+        return TEXTS
+    feature = recipe.features[source]
+    form = feature.meaning.form(feature)
+    assert form is not None, "a tower takes it"
+    return form
 
 
-def _reader(
-    column: Input, codes: Mapping[str, VocabularyTable], numbers: Mapping[str, NumberFact]
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return what turns raw values into one input of the tower."""
-    if column.domain:
-        look_up = codes[column.domain]
-        if not column.is_list:
-            return look_up
-        return lambda values: tf.where(values == "", PAD, look_up(values))
-    if column.weights_of:
-        return tf.identity
-    if _raw_name(column) != column.name:
-        return lambda values: tf.cast(tf.math.is_nan(values), tf.float32)
-    fact = numbers[column.name]
-    scale = fact.std if fact.std > 0 else 1.0
-
-    def standardise(values: tf.Tensor) -> tf.Tensor:
-        filled = tf.where(tf.math.is_nan(values), tf.constant(fact.fill, tf.float32), values)
-        return (filled - fact.mean) / scale
-
-    return standardise
+def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTable]) -> tf.Tensor:
+    """Return one input of the tower from raw values."""
+    if isinstance(change, LookUp):
+        codes = tables[change.domain](values)
+        return tf.where(values == "", PAD, codes) if values.shape.rank == 2 else codes
+    if isinstance(change, MarkMissing):
+        return tf.cast(tf.math.is_nan(values), tf.float32)
+    if isinstance(change, PassOn):
+        return values
+    fact = change.fact
+    filled = tf.where(tf.math.is_nan(values), tf.constant(fact.fill, tf.float32), values)
+    return (filled - fact.mean) / (fact.std if fact.std > 0 else 1.0)
 
 
 class VocabularyTable(tf.Module):

@@ -19,8 +19,10 @@ from workflows.feature_files import columns as raw_columns
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells, spelling
 from workflows.raw.quotes import Quotes
-from workflows.raw.values import NUMBERS, TEXTS, Place, as_numbers, as_text, missing, parsed
+from workflows.raw.values import TEXTS, Place, as_text, missing, present
 from workflows.recipe import Recipe
+from workflows.recipe.kinds.base import Reading
+from workflows.recipe.kinds.weights import match_given
 
 #: Column → the texts that training met there.
 Known = Callable[[str], pa.StringArray]
@@ -70,26 +72,18 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     nulls = nulls_of(recipe)
     columns = {}
     for name in table.column_names:
-        column, at = table[name], Place(place, name)
+        at = Place(place, name)
         if name in history:
-            columns[name] = list_cells.lists(_present(column), BETWEEN, at)
+            columns[name] = list_cells.lists(present(table[name], at, ()), BETWEEN, at)
             continue
         feature = recipe.features[name]
-        if feature.kind in ("categories", "weights"):
-            lists = list_cells.lists(_present(column, nulls), feature.separator, at, all_parts=True)
-            columns[name] = lists if feature.kind == "categories" else _numbers(lists, at)
-        elif feature.kind == "number":
-            columns[name] = as_numbers(column, pa.float32(), at, nulls)
-        else:
-            columns[name] = pc.cast(as_text(column, at), pa.string())
-    for name, column in columns.items():
-        if name not in history and recipe.features[name].kind == "categories":
-            weights = recipe.features[name].weights
-            if weights is not None and weights in columns:
-                at = Place(place, weights)
-                columns[name], columns[weights] = _together(column, columns[weights], at)
-            else:
-                columns[name] = pa.chunked_array([list_cells.without_gaps(column.combine_chunks())])
+        how = Reading(at, nulls, all_parts=feature.weights in table.column_names)
+        columns[name] = feature.meaning.read_given(table[name], feature, how)
+    for name in [name for name in columns if name not in history]:
+        weights = recipe.features[name].weights
+        if weights is not None and weights in columns:
+            pair = (columns[name], columns[weights])
+            columns[name], columns[weights] = match_given(*pair, Place(place, weights))
     return as_trained(pa.table(columns), recipe, known)
 
 
@@ -104,7 +98,7 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
     history = recipe.history.inputs if recipe.history else {}
     for number, name in enumerate(table.column_names):
         column, kind = table[name], table[name].type
-        is_label = name in recipe.features and recipe.features[name].kind == "label"
+        is_label = name in recipe.features and recipe.features[name].meaning.is_label
         if pa.types.is_string(kind):
             column = _without_nulls(column, name, recipe, None if is_label else known)
             if known and not is_label:
@@ -224,46 +218,6 @@ def _without_twins(table: pa.Table, path: Path) -> pa.Table:
     if again:
         raise DataError(f"{path}: {again[0]!r} is the name of several columns. Keep one of them.")
     return table
-
-
-def _present(column: pa.ChunkedArray, nulls: Sequence[str] = ()) -> pa.ChunkedArray:
-    """Return text without the texts that stand for no value; others as they are."""
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    if pa.types.is_large_string(column.type):
-        column = pc.cast(column, pa.string())
-    return missing(column, nulls) if pa.types.is_string(column.type) else column
-
-
-def _numbers(lists: pa.ChunkedArray, at: Place) -> pa.ChunkedArray:
-    """Return weights, which are finite or missing, from lists of their texts."""
-    numbers = parsed(lists, NUMBERS, at).combine_chunks()
-    flat = numbers.flatten()
-    bad = pc.index(pc.is_inf(flat), True).as_py()
-    if bad >= 0:
-        row = pc.list_parent_indices(numbers)[bad].as_py()
-        raise DataError(f"{at.row(row)}: a weight is infinite, or too large. Correct it.")
-    return pa.chunked_array([numbers])
-
-
-def _together(
-    values: pa.ChunkedArray, weights: pa.ChunkedArray, at: Place
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Return values and their weights without the parts that have no text.
-
-    Raises:
-        DataError: a row has another number of weights than of values.
-    """
-    one, other = values.combine_chunks(), weights.combine_chunks()
-    one, other = list_cells.aligned(one, other)
-    n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (one, other))
-    row = pc.index(pc.and_(pc.not_equal(n, m), pc.is_valid(other)), True).as_py()
-    if row >= 0:
-        raise DataError(
-            f"{at.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
-            "each; correct it, or leave the column out."
-        )
-    return pa.chunked_array([one]), pa.chunked_array([other])
 
 
 def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:

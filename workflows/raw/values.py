@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 
 #: What a list of categories or a history is.
 TEXTS = pa.list_(pa.string())
@@ -126,6 +127,16 @@ def missing(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
     if not pc.any(empty).as_py():
         return column
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def present(column: pa.ChunkedArray, place: Place, nulls: Sequence[str]) -> pa.ChunkedArray:
+    """Return text in which texts that stand for no value are null; other columns as `plain`."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
+        chunks = [dictionaries.nullify(chunk, ("", *nulls)) for chunk in column.chunks]
+        return pa.chunked_array(chunks, kind)
+    column = plain(column, place)
+    return missing(column, nulls) if pa.types.is_string(column.type) else column
 
 
 def parsed(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from workflows.recipe.features import Feature, History
-from workflows.recipe.steps import Cells, Clip, CyclicMonth, Derive, Join, Log1p, Pivot
-from workflows.recipe.text import nearest
+from workflows.recipe.kinds.base import Cells
+from workflows.recipe.steps import Clip, CyclicMonth, Derive, Join, Log1p, Pivot
 
 Known = Mapping[str, Cells]
 
@@ -16,39 +16,8 @@ def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivo
     found: dict[str, Cells] = {step.to: step.gives for step in derive}
     found |= dict.fromkeys(pivot.counts.values() if pivot else (), "number")
     for name, feature in features.items():
-        found[name] = _declared(feature)
+        found[name] = feature.meaning.cells
     return found
-
-
-def _declared(feature: Feature) -> Cells:
-    if feature.role == "time":
-        return "time"
-    if feature.kind == "number":
-        return "number"
-    return "lists" if feature.kind in ("categories", "weights") else "text"
-
-
-def check_weights(features: Mapping[str, Feature]) -> None:
-    """Raise ValueError if a list and the weights of its values do not name each other."""
-    weights = {name: 0 for name, feature in features.items() if feature.kind == "weights"}
-    for name, feature in features.items():
-        if feature.weights is None:
-            continue
-        if feature.weights not in weights:
-            raise ValueError(
-                f"features.{name}.weights names {feature.weights!r}, which is no feature of kind "
-                f"weights; {nearest(feature.weights, list(weights))}known: "
-                f"{', '.join(weights) or 'none'}"
-            )
-        if features[feature.weights].role != feature.role:
-            raise ValueError(f"features {name} and {feature.weights} must have the same role")
-        weights[feature.weights] += 1
-    for name, lists in weights.items():
-        if lists != 1:
-            raise ValueError(
-                f"features.{name} has kind weights, and {lists} lists name it in their `weights`; "
-                "expected one"
-            )
 
 
 def check_order(
@@ -125,14 +94,15 @@ def _refuse_unlike(place: str, step: Derive, feature: Feature | None) -> None:
     _refuse_special(place, feature)
     if feature is None:
         return
-    if feature.kind == "number" and step.gives == "text":
+    is_number = feature.meaning.cells == "number"
+    if is_number and step.gives == "text":
         raise ValueError(f"{place}, which is text, but features.{step.to} has kind number")
-    if feature.kind != "number" and isinstance(step, CyclicMonth | Log1p | Clip):
+    if not is_number and isinstance(step, CyclicMonth | Log1p | Clip):
         raise ValueError(f"{place}, a number, so features.{step.to} needs kind: number")
 
 
 def _refuse_special(place: str, feature: Feature | None) -> None:
-    if feature and (feature.id or feature.role == "time" or _declared(feature) == "lists"):
+    if feature and (feature.id or feature.role == "time" or feature.meaning.is_list):
         raise ValueError(f"{place}, but among the features that is an id, a time or a list")
 
 
@@ -153,7 +123,7 @@ def raw_features(
         if name in made or name in features:
             continue
         as_number = kind == "number"
-        if name in found and (found[name].kind == "number") != as_number:
+        if name in found and (found[name].meaning.cells == "number") != as_number:
             raise ValueError(f"{name!r} is read both as number and as text; declare it")
         found[name] = Feature(role="context", kind="number" if as_number else "label")
     return found

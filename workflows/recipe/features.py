@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from models.core.fields import Buckets, Length, NonNegative, Part, Positive
 from workflows.recipe import time_formats
+from workflows.recipe.kinds import BY_ROLE, KINDS, OWN_FIELDS, kinds_that_take
+from workflows.recipe.kinds.base import Kind
+
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = Literal[tuple(KINDS)]
 
 
 class VocabularyRule(Part, frozen=True):
@@ -51,7 +58,7 @@ class Feature(Part, frozen=True):
 
     role: Literal["user", "item", "context", "time", "weight"]
     id: bool = False
-    kind: Literal["category", "categories", "number", "label", "weights"] = "category"
+    kind: KindName = "category"
     separator: Annotated[str, Meta(min_length=1)] | None = None
     weights: str | None = None
     null: Literal["error", "median", "mean"] | Annotated[float, Meta(ge=-1e18, le=1e18)] = "error"
@@ -62,22 +69,9 @@ class Feature(Part, frozen=True):
     format: Annotated[str, Meta(min_length=1)] | None = None
 
     def __post_init__(self) -> None:
-        if self.id and (self.role not in ("user", "item") or self.kind != "category"):
+        if self.id and (self.role not in ("user", "item") or not self.meaning.is_category):
             raise ValueError("an id has role user or item and kind category")
-        if self.kind != "number" and (self.null != "error" or self.indicator):
-            raise ValueError("null and indicator are for kind number")
-        if self.kind not in ("categories", "weights") and self.separator is not None:
-            raise ValueError("separator is for kinds categories and weights")
-        if self.weights is not None and (self.kind != "categories" or not self.input):
-            raise ValueError("weights is for inputs of kind categories")
-        if self.kind == "weights" and self.role in ("time", "weight"):
-            raise ValueError("kind weights is for roles user, item and context")
-        if self.vocabulary is not None and not self.encoded:
-            raise ValueError("vocabulary is for kinds category and categories")
-        if self.role == "weight" and (
-            self.kind != "number" or self.null in ("median", "mean") or self.indicator
-        ):
-            raise ValueError("a weight has kind number, null: error or a number, and no indicator")
+        self._check_kind()
         if (self.unit or self.format) and self.role != "time":
             raise ValueError(f"{'unit' if self.unit else 'format'} is for role time")
         if self.unit and self.format:
@@ -85,15 +79,27 @@ class Feature(Part, frozen=True):
         if self.format:
             time_formats.check(self.format)
 
-    @property
-    def encoded(self) -> bool:
-        """Whether the column gets codes from a vocabulary."""
-        return self.role != "time" and self.kind in ("category", "categories")
+    def _check_kind(self) -> None:
+        of_kind = KINDS[self.kind]
+        of_kind.check(self)
+        for field in OWN_FIELDS:
+            is_given = getattr(self, field) != _DEFAULTS[field]
+            if is_given and not (field in of_kind.takes and field in self.meaning.takes):
+                names = kinds_that_take(field)
+                plural = "s" if len(names) > 1 else ""
+                raise ValueError(f"{field} is for kind{plural} {' and '.join(names)}")
+        self.meaning.check(self)
 
     @property
-    def is_input_number(self) -> bool:
-        """Whether the column is a number that a tower may take."""
-        return self.kind == "number" and self.role not in ("time", "weight")
+    def meaning(self) -> Kind:
+        """What the column means by its kind, or by a role that decides in place of it."""
+        return BY_ROLE.get(self.role, KINDS[self.kind])
+
+
+#: Field of a feature → its default.
+_DEFAULTS = dict(
+    zip(reversed(Feature.__struct_fields__), reversed(Feature.__struct_defaults__), strict=False)
+)
 
 
 class Events(Part, frozen=True):

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from models.core.fields import NonNegative, Part, Positive
 from workflows.recipe.columns import Known
-from workflows.recipe.steps import Cells, Derive, Text
+from workflows.recipe.kinds.base import Cells
+from workflows.recipe.steps import Derive, Text
 
 #: Whether vocabularies and statistics are fitted on what a rule leaves, or before it drops rows.
 Stage = Literal["before", "after"]

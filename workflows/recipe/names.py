@@ -61,7 +61,8 @@ def _problem(name: str, feature: Feature) -> str | None:
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
     """Return names that etl or export gives to a column of its own → why."""
     added = [*_ADDED, "user_code", "item_code", *(history.inputs if history else ())]
-    added += [f"{name}_missing" for name, feature in features.items() if feature.indicator]
+    for name, feature in features.items():
+        added += [column for column in feature.meaning.columns(name, feature) if column != name]
     inputs = [*(n for n, f in features.items() if f.input and _is_shown(f)), *added]
     return dict.fromkeys(added, "etl has a column of that name") | {
         f"{name}_input": f"the export writes what the tower takes of {name!r} to such a column"

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from models.core.fields import NonNegative, Part, Positive
+from workflows.recipe.kinds.base import Cells
 
-#: What a column's cells are: seconds, numbers, text, or lists of text.
-Cells = Literal["time", "number", "text", "lists"]
 Text = Annotated[str, Meta(min_length=1)]
 #: A level of a path. Deeper ones are no categories of a shop but a damaged separator.
 Depth = Annotated[int, Meta(ge=1, le=100)]

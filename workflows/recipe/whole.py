@@ -18,7 +18,6 @@ from workflows.recipe.columns import (
     check_fill,
     check_made,
     check_order,
-    check_weights,
     known,
     raw_features,
 )
@@ -94,7 +93,8 @@ class Recipe(Part, frozen=True):
                 "kind random (rows), by_user (users) or given (files)"
             )
         self._check_history(times)
-        check_weights(self.features)
+        for name, feature in self.features.items():
+            feature.meaning.check_among(name, self.features)
         self._check_model()
         named = [("interactions", self.interactions), *(("join", j.table) for j in self.join)]
         if isinstance(self.split, GivenFiles):
@@ -132,7 +132,7 @@ class Recipe(Part, frozen=True):
             )
         for column in self.history.columns:
             feature = self.features.get(column)
-            if feature is None or feature.role != "item" or feature.kind != "category":
+            if feature is None or feature.role != "item" or not feature.meaning.is_category:
                 raise ValueError(f"history column {column!r} is no item feature of kind category")
 
     def _check_offers(self) -> None:
@@ -176,7 +176,7 @@ class Recipe(Part, frozen=True):
         dims = self.model.dims if isinstance(self.model, TwoTowerConfig) else {}
         for column, width in dims.items():
             feature = self.features.get(column)
-            if feature is None or not feature.encoded or not feature.input:
+            if feature is None or not feature.meaning.has_codes or not feature.input:
                 raise ValueError(
                     f"model.dims names {column!r}, which is no input of kind category or categories"
                 )

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import numpy as np
 import pyarrow as pa
 
 from workflows.serve.wire import MAX_FAULTS_COUNTED, Fault, Features, Refusal, Value, fault, place
 from workflows.stages.embedding import RawTower
-
-#: The largest number that a tower takes: they are float32.
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str) -> pa.Table:
@@ -31,7 +27,9 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
     if faults:
         raise Refusal(422, *faults)
     told = [name for name in tower.inputs if any(name in row for row in rows)]
-    columns = {name: pa.array([row.get(name) for row in rows], tower.inputs[name]) for name in told}
+    columns = {
+        name: pa.array([row.get(name) for row in rows], tower.inputs[name].arrow) for name in told
+    }
     # without a column a table has no length
     return pa.table(columns or {"": pa.nulls(len(rows))})
 
@@ -48,19 +46,7 @@ def _faults(
 
 def _fault(tower: RawTower, name: str, value: Value) -> str:
     """Return what was expected in place of a value, "" if it is right."""
-    kind = tower.inputs.get(name)
-    if kind is None:
+    form = tower.inputs.get(name)
+    if form is None:
         return f"one of the inputs {', '.join(tower.inputs)}"
-    is_list = pa.types.is_list(kind)
-    is_text = pa.types.is_string(kind.value_type if is_list else kind)
-    right, one, many = (
-        (str, "text", "a list of texts")
-        if is_text
-        else ((int, float), "a number", "a list of numbers")
-    )
-    expected = many if is_list else one
-    cells = value if isinstance(value, list) else [value]
-    fits = isinstance(value, list) == is_list and all(isinstance(cell, right) for cell in cells)
-    if fits and any(isinstance(cell, (int, float)) and abs(cell) > _LARGEST for cell in cells):
-        fits, expected = False, f"a number of at most {_LARGEST:g}"
-    return "" if value is None or fits else f"{expected}, or null"
+    return form.fault(value)

@@ -18,7 +18,7 @@ from models.core.retriever import Floats, Ints
 from workflows.ground import arguments, trust
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
-from workflows.raw.values import NUMBERS, TEXTS
+from workflows.recipe.kinds.form import Form
 
 #: Rows that are embedded at a time, and cells of their padded lists: rows x the longest list. A
 #: cell becomes an embedding, so that these take 64 MB at 64 dimensions.
@@ -30,11 +30,11 @@ class RawTower:
     """A tower that takes raw values.
 
     Attributes:
-        inputs: name → Arrow type of a raw value: text, a list of text, a float32, or a list of it.
+        inputs: name → the form of its raw values.
         arguments: name → what the SavedModel calls it.
     """
 
-    inputs: Mapping[str, pa.DataType]
+    inputs: Mapping[str, Form]
     arguments: Mapping[str, str]
     _module: Any  # holds the variables and look-up tables that the function uses
     _encode: Any
@@ -57,7 +57,10 @@ class RawTower:
             encode = module.signatures["serving_default"]
             specs = encode.structured_input_signature[1]
             named = arguments.read(path)
-            inputs = {name: _arrow_type(specs[argument]) for name, argument in named.items()}
+            inputs = {
+                name: Form.of_tensor(specs[argument].dtype.name, specs[argument].shape)
+                for name, argument in named.items()
+            }
         return cls(inputs, named, module, encode)
 
     def embed(self, rows: pa.Table) -> Floats:
@@ -71,10 +74,10 @@ class RawTower:
             DataError: a column that is not what the tower takes.
         """
         columns = {
-            name: _typed(rows[name], kind, f"column {name!r}")
+            name: _typed(rows[name], form, f"column {name!r}")
             if name in rows.column_names
-            else pa.chunked_array([pa.nulls(len(rows), kind)])
-            for name, kind in self.inputs.items()
+            else pa.chunked_array([pa.nulls(len(rows), form.arrow)])
+            for name, form in self.inputs.items()
         }
         table = pa.table(columns) if columns else rows.select([])
         batches = _batches(_widths(table))
@@ -88,7 +91,10 @@ class RawTower:
     def _embed(self, rows: pa.Table) -> Floats:
         import tensorflow as tf
 
-        inputs = {self.arguments[n]: tf.constant(_array(rows[n])) for n in rows.column_names}
+        inputs = {
+            self.arguments[name]: tf.constant(self.inputs[name].array(rows[name]))
+            for name in rows.column_names
+        }
         return self._encode(**inputs)["embedding"].numpy()
 
 
@@ -123,45 +129,16 @@ def _batches(widths: Ints) -> list[Ints]:
     return batches
 
 
-def _typed(column: pa.ChunkedArray, kind: pa.DataType, place: str) -> pa.ChunkedArray:
+def _typed(column: pa.ChunkedArray, form: Form, place: str) -> pa.ChunkedArray:
     """Return a column with the type that a tower takes.
 
     Raises:
         DataError: it cannot be read as that.
     """
     try:
-        return column.cast(kind, safe=not pa.types.is_floating(kind))
+        return form.cast(column)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"{place}: expected {_EXPECTED[kind]}, got {column.type} ({error}). Correct the cell, "
+            f"{place}: expected {form.plural}, got {column.type} ({error}). Correct the cell, "
             "or leave it empty."
         ) from None
-
-
-_EXPECTED = {
-    pa.string(): "text",
-    TEXTS: "lists of text",
-    pa.float32(): "numbers",
-    NUMBERS: "lists of numbers",
-}
-
-
-def _arrow_type(spec: Any) -> pa.DataType:
-    if spec.shape.rank == 2:
-        return TEXTS if spec.dtype.name == "string" else NUMBERS
-    return pa.string() if spec.dtype.name == "string" else pa.float32()
-
-
-def _array(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a column as the graph takes it: "" or NaN where nothing is, in padded lists, too."""
-    column = column.combine_chunks()
-    if pa.types.is_floating(column.type):
-        return column.to_numpy(zero_copy_only=False).astype(np.float32)
-    if pa.types.is_string(column.type):
-        return column.fill_null("").to_numpy(zero_copy_only=False).astype(object)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-    nothing, dtype = (np.nan, np.float32) if column.type == NUMBERS else ("", object)
-    matrix = np.full((len(column), max(1, lengths.max(initial=0))), nothing, dtype)
-    filled = np.arange(matrix.shape[1]) < lengths[:, None]
-    matrix[filled] = column.flatten().fill_null(nothing).to_numpy(zero_copy_only=False)
-    return matrix

@@ -229,6 +229,5 @@ class Prepared:
     def _contexts(self, part: str) -> dict[str, Column]:
         """Return the inputs that belong to the interactions, as the part's files say."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
-        names = [name for name, feature in given.items() if feature.kind != "label"]
-        names += [f"{name}_missing" for name, feature in given.items() if feature.indicator]
+        names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
         return read_columns(self.files(part), names) if names else {}

@@ -168,7 +168,7 @@ class Catalogue:
         """The columns that are there to be read, in the order of rows."""
         features = self.recipe.features
         return self.items.select(
-            [n for n in self.recipe.columns("item") if features[n].kind == "label"]
+            [n for n in self.recipe.columns("item") if features[n].meaning.is_label]
         )
 
     @cached_property

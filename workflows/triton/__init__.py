@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from workflows.ground.folders import refuse_foreign, replace_folder
 from workflows.recipe import Recipe
+from workflows.recipe.kinds.form import Form
 from workflows.stages.embedding import RawTower
 from workflows.stages.index import Catalogue
 from workflows.stages.store import Store
@@ -101,7 +102,7 @@ def _tensors(query: RawTower) -> dict[str, str]:
 def _write(
     folder: Path, catalogue: Catalogue, query: RawTower, tensors: dict[str, str], tower: Path
 ) -> None:
-    specs = {name: _spec(kind) for name, kind in query.inputs.items()}
+    specs = {name: _spec(form) for name, form in query.inputs.items()}
     told = {tensors[name]: spec for name, spec in specs.items()}
     arguments = {query.arguments[name]: spec for name, spec in specs.items()}
     vector = {_VECTOR: Spec("TYPE_FP32", (-1, catalogue.vectors.shape[1]))}
@@ -130,8 +131,7 @@ def _write(
     )
 
 
-def _spec(kind: pa.DataType) -> Spec:
+def _spec(form: Form) -> Spec:
     """Return how Triton names what a raw tower takes."""
-    value = kind.value_type if pa.types.is_list(kind) else kind
-    dims = (-1, -1) if pa.types.is_list(kind) else (-1,)
-    return Spec("TYPE_STRING" if pa.types.is_string(value) else "TYPE_FP32", dims)
+    dims = tuple(-1 if size is None else size for size in form.shape)
+    return Spec("TYPE_STRING" if form.is_text else "TYPE_FP32", dims)

@@ -46,13 +46,13 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
         DataError: ids are written in scientific notation.
     """
     for name, feature in recipe.features.items():
-        if feature.encoded:
+        if feature.meaning.has_codes:
             columns = dict(_columns(name, raw))
             nulls = {source: recipe.sources[source].nulls for source in columns}
             _warn_of_words(name, columns, nulls, is_id=feature.id)
             _check_exponents(name, columns, raw, is_id=feature.id)
             _warn_of_twins(name, columns)
-            if feature.kind == "category":
+            if not feature.meaning.is_list:
                 _warn_of_blanks(name, columns, raw)
             if columns:
                 variants.warn_of_twins(name, columns)

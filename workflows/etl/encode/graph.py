@@ -20,19 +20,19 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, WEIGHTS_OF
+from models.core.columns import ITEM_ROW, USER_ROW
 from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
 from workflows.etl.threads import map_threads
 from workflows.ground import statistics
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary, read_all
 from workflows.raw import dictionaries
-from workflows.recipe import Feature, Recipe, VocabularyRule
+from workflows.recipe import Recipe, VocabularyRule
+from workflows.recipe.kinds.base import Encoded, LookUp, MarkMissing, PassOn, Standardise
 
 #: The file of a table's schema, as Merlin calls it.
 SCHEMA = "schema.pbtxt"
-_ROLE_TAGS = {"user": Tags.USER, "item": Tags.ITEM, "context": Tags.CONTEXT}
-_ID_TAGS = {"user": Tags.USER_ID, "item": Tags.ITEM_ID}
+_DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.float32}
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
@@ -84,14 +84,9 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
     """Say what the columns of a frame are (`ops.frame`). Merlin would judge by the first row."""
     found = []
     for column in columns:
-        feature = recipe.features[column]
-        dtype: Any = np.int32
-        if feature.role == "time":
-            dtype = np.int64
-        elif feature.kind in ("number", "weights"):
-            dtype = np.float32
-        dims = (None, None) if feature.kind in ("categories", "weights") else (None,)
-        found.append(ColumnSchema(column, dtype=dtype, dims=dims))
+        meaning = recipe.features[column].meaning
+        dims = (None, None) if meaning.is_list else (None,)
+        found.append(ColumnSchema(column, dtype=_DTYPES[meaning.dtype], dims=dims))
     return Schema(found)
 
 
@@ -106,7 +101,7 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
         train: the raw training rows.
     """
     columns = train.column_names
-    rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].encoded}
+    rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].meaning.has_codes}
     vocabularies = map_threads(rules, lambda c: counted(train[c], rules[c]))
     numbers = map_threads(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
     return Fitted(vocabularies, numbers)
@@ -165,59 +160,50 @@ def encoding(
         columns: the columns of the frame, no label.
         rows: id column → the rows of its table; adds `user_row` or `item_row`.
     """
-    tags = {c: _tags(recipe.features[c]) for c in columns if recipe.features[c].encoded}
     named = {
         USER_ROW if recipe.features[column].role == "user" else ITEM_ROW: (column, places)
         for column, places in (rows or {}).items()
     }
+    described = _described(recipe, columns, numbers)
+    tags = {e.name: _tags(e) for e in described if isinstance(e.change, LookUp)}
     nodes = [list(tags) >> Encode(lookups, tags, named)]
-    tagged = [_tagged(recipe, numbers, column) for column in numeric(recipe, columns)]
-    nodes += [node for node in tagged if node is not None]
-    nodes += [_weighing(recipe, c) for c in columns if recipe.features[c].weights]
-    if recipe.time in columns:
-        nodes.append([recipe.time] >> nvt.ops.AddMetadata())
-    if recipe.weight in columns:
-        nodes.append(_weights(recipe))
+    nodes += [_node(e) for e in described if not isinstance(e.change, LookUp)]
     workflow = nvt.Workflow(sum(nodes[1:], nodes[0]))
     return workflow.fit_schema(raw_schema(recipe, columns))
 
 
-def _weighing(recipe: Recipe, column: str) -> WorkflowNode:
-    """Return the node of the weights of a list, which says whose they are."""
-    feature = recipe.features[column]
-    return [feature.weights] >> nvt.ops.AddMetadata(
-        [_ROLE_TAGS[feature.role]], {WEIGHTS_OF: column}
-    )
+def _described(
+    recipe: Recipe, columns: Sequence[str], numbers: Mapping[str, NumberFact]
+) -> list[Encoded]:
+    """Describe the encoded columns; the time and the weight of rows come last."""
+    features = {column: recipe.features[column] for column in columns}
+    found = [
+        e for c, feature in features.items() for e in feature.meaning.encode(c, feature, numbers)
+    ]
+    last = (recipe.time, recipe.weight)
+    return sorted(found, key=lambda e: last.index(e.source) if e.source in last else -1)
 
 
-def _weights(recipe: Recipe) -> WorkflowNode:
-    """Return the nodes of the row weights, under the name by which the loss knows them."""
-    assert recipe.weight is not None
-    nodes = [recipe.weight]
-    policy = recipe.features[recipe.weight].null
-    if isinstance(policy, float):
-        nodes = nodes >> _filled(policy)
-    return nodes >> nvt.ops.Rename(name=ROW_WEIGHT)
+def _node(encoded: Encoded) -> WorkflowNode:
+    """Return the operators that make a column, other than look-ups, which are made together."""
+    node: Any = [encoded.source]
+    change = encoded.change
+    if isinstance(change, Standardise):
+        normalize = nvt.ops.Normalize(out_dtype=np.float32)
+        normalize.means = {encoded.source: change.fact.mean}
+        normalize.stds = {encoded.source: change.fact.std}
+        node = node >> _filled(change.fact.fill) >> normalize
+    elif isinstance(change, MarkMissing):
+        node = node >> IsMissing()
+    elif isinstance(change, PassOn) and change.fill is not None:
+        node = node >> _filled(change.fill)
+    if encoded.name != encoded.source and not isinstance(change, MarkMissing):
+        return node >> nvt.ops.Rename(name=encoded.name)
+    return node >> nvt.ops.AddMetadata(_tags(encoded), dict(encoded.properties))
 
 
-def _tags(feature: Feature) -> list[Tags]:
-    """Return the tags by which models find their inputs."""
-    tag = _ID_TAGS[feature.role] if feature.id else _ROLE_TAGS[feature.role]
-    return [tag, Tags.CATEGORICAL] if feature.encoded and feature.input else [tag]
-
-
-def _tagged(recipe: Recipe, numbers: Mapping[str, NumberFact], column: str) -> WorkflowNode | None:
-    """Return the nodes of a number, ending in the tags that the model is built by."""
-    feature = recipe.features[column]
-    if not feature.input:
-        return None
-    fact = numbers[column]
-    normalize = nvt.ops.Normalize(out_dtype=np.float32)
-    normalize.means, normalize.stds = {column: fact.mean}, {column: fact.std}
-    nodes = [column] >> _filled(fact.fill) >> normalize
-    if feature.indicator:
-        nodes = nodes + ([column] >> IsMissing())
-    return nodes >> nvt.ops.AddTags(_tags(feature))
+def _tags(encoded: Encoded) -> list[Tags]:
+    return [Tags(tag) for tag in encoded.tags]
 
 
 def _filled(value: float) -> nvt.ops.FillMissing:
@@ -230,5 +216,5 @@ def _filled(value: float) -> nvt.ops.FillMissing:
 
 
 def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns that are numbers for a tower."""
-    return [c for c in columns if recipe.features[c].is_input_number]
+    """Return those of the columns whose numbers are standardised."""
+    return [c for c in columns if recipe.features[c].meaning.has_statistics]

@@ -21,6 +21,7 @@ from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries
 from workflows.recipe import Recipe
+from workflows.recipe.kinds.number import MISSING
 
 #: Rows of a row group.
 GROUP = 1 << 17
@@ -76,7 +77,7 @@ class Plan:
     def schema(self) -> Schema:
         """What comes out, in the recipe's order, which the workflow does not keep."""
         found = self.workflow.output_schema
-        own = [n for c in self.columns if c != self.recipe.time for n in (c, f"{c}_missing")]
+        own = [n for c in self.columns if c != self.recipe.time for n in (c, c + MISSING)]
         first = [name for name in own if name in found.column_names]
         rest = [name for name in found.column_names if name not in first]
         return Schema([found[name] for name in (*first, *rest)])

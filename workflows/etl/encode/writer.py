@@ -139,7 +139,8 @@ class _Writer:
         self._known: dict[str, list[tuple[pa.Array, CodeTable]]] = defaultdict(list)
         self._places: dict[str, list[tuple[pa.Array, Int32s]]] = defaultdict(list)
         self._plans: list[Plan] = []
-        row = 4 * len(recipe.features) * workers.number
+        width = sum(f.meaning.cell_bytes(f) for f in recipe.features.values())
+        row = width * workers.number
         if recipe.history:
             row += 4 * recipe.history.max_len * len(recipe.history.inputs)
         self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
@@ -229,10 +230,12 @@ class _Writer:
         self, table: pa.Table, rows: Mapping[str, Int32s], unknown: Mapping[str, int]
     ) -> Plan:
         features = self._recipe.features
-        columns = [c for c in table.column_names if c in features and features[c].kind != "label"]
+        columns = [
+            c for c in table.column_names if c in features and not features[c].meaning.is_label
+        ]
         arrays = {f"rows of {column}": places for column, places in rows.items()}
         lookups = map_threads(
-            [column for column in columns if features[column].encoded],
+            [column for column in columns if features[column].meaning.has_codes],
             lambda column: self._lookup(column, dictionaries.flatten(table[column]).dictionary),
         )
         for column, lookup in lookups.items():

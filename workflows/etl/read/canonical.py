@@ -32,7 +32,7 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
     """
     for number, name in enumerate(table.column_names):
         feature = recipe.features.get(name)
-        if feature is None or not feature.encoded:
+        if feature is None or not feature.meaning.has_codes:
             continue
         column = _respelled(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
         if column is not None:

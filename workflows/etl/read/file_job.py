@@ -73,8 +73,7 @@ class FileJob:
         as_dictionary = [
             raw
             for name, raw in self.wanted.items()
-            if name in features
-            and (features[name].kind not in ("number", "weights") or is_time(self.recipe, name))
+            if name in features and features[name].meaning.reads_dictionary
         ]
         for batch in self.file.batches(list(self.wanted.values()), as_dictionary):
             raw = batch.select(list(self.wanted.values())).rename_columns(list(self.wanted))
@@ -98,7 +97,7 @@ class FileJob:
         texts = [
             name
             for name, feature in self.recipe.features.items()
-            if feature.kind in ("category", "label") and feature.role != "time"
+            if feature.meaning.cells == "text"
         ]
         return GrowingTable(str(self.file.path), texts)
 

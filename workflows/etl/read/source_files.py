@@ -16,7 +16,7 @@ from workflows.etl.read.cells import WEIGHT
 from workflows.etl.read.columnar import ParquetFile
 from workflows.etl.read.dialect import Dialect
 from workflows.etl.read.explode import ExplodedFile
-from workflows.etl.read.file_job import FileJob, RawFile, is_time
+from workflows.etl.read.file_job import FileJob, RawFile
 from workflows.etl.read.jsonlines import JsonLinesFile
 from workflows.etl.read.partitioned import PartitionedFile
 from workflows.etl.read.text import TextFile
@@ -146,7 +146,7 @@ class SourceFiles:
             feature = self._recipe.features.get(name)
             if feature is None or raw not in file.lists or isinstance(file, SkeletonFile):
                 continue
-            if feature.kind not in ("categories", "weights"):
+            if not feature.meaning.is_list:
                 raise DataError(
                     f"{file.path}, column {name!r} holds lists, and the recipe expects single "
                     "values. If each value is a separate event, name the column in the source's "
@@ -200,14 +200,17 @@ class SourceFiles:
             FileJob(self._recipe, file, wanted, memory, self._source.nulls)
             for file, wanted in zip(self.files, self._wanted, strict=True)
         ]
-        width = sum(8 if self._is_wide(name) else 4 for name in self._wanted[0])
+        width = sum(self._cell_bytes(name) for name in self._wanted[0])
         memory.refuse(
             f"source {self._name!r}", sum(file.approximate_rows for file in self.files), width
         )
         return jobs
 
-    def _is_wide(self, name: str) -> bool:
-        return is_time(self._recipe, name) or name in self._recipe.compared
+    def _cell_bytes(self, name: str) -> int:
+        feature = self._recipe.features.get(name)
+        if feature is None:
+            return 4
+        return 8 if name in self._recipe.compared else feature.meaning.cell_bytes(feature)
 
 
 def _open(
@@ -283,4 +286,6 @@ def _texts(source: Source) -> tuple[str, ...]:
 
 
 def _lists(recipe: Recipe) -> list[str]:
-    return [name for name, feature in recipe.features.items() if feature.kind == "categories"]
+    """Return the features that are lists of values with codes, which may have weights."""
+    features = recipe.features.items()
+    return [name for name, f in features if f.meaning.is_list and f.meaning.has_codes]

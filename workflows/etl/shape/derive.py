@@ -20,7 +20,7 @@ def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArra
     """Return a made column as what its feature is: number or text."""
     if feature is None:
         return column
-    if feature.kind == "number":
+    if feature.meaning.cells == "number":
         return pc.cast(column, pa.float32())
     if dictionaries.is_text(column.type):
         return column

@@ -31,7 +31,6 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
 
 def without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
     """Return those of the columns that are numbers without a policy, gaps not filtered out."""
-    named = [c for c in columns if c in recipe.features]
-    numbers = [c for c in named if recipe.features[c].is_input_number or c == recipe.weight]
-    asked = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
-    return [c for c in numbers if recipe.features[c].null == "error" and c not in asked]
+    named = {c: recipe.features[c] for c in columns if c in recipe.features}
+    filtered = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
+    return [c for c, f in named.items() if f.meaning.refuses_gaps(f) and c not in filtered]

@@ -120,7 +120,7 @@ def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
     """Say whether the log itself needs a column of a joined table, not only its table."""
-    if column in recipe.features and recipe.features[column].kind != "label":
+    if column in recipe.features and not recipe.features[column].meaning.is_label:
         return True
     return column in [
         *columns_of_rules(recipe),

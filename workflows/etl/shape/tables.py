@@ -228,7 +228,7 @@ def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
     """Warn of columns that differ between the rows of most ids: they say what an event was."""
     several = int(pc.sum(pc.greater(table.frame[COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
-        if 2 * n > several >= SEVERAL and recipe.features[column].kind != "label":
+        if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
             role = recipe.features[column].role
             log.warning(
                 "column %r has role %s, but differs between the rows of %s of %s %ss that have "

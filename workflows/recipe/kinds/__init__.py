@@ -1,0 +1,32 @@
+"""Feature kinds: a class each, which holds all that `kind:` of a feature means.
+
+To add a kind, write its class in a file of this folder and list it in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workflows.recipe.kinds.base import Kind
+from workflows.recipe.kinds.categories import Categories
+from workflows.recipe.kinds.category import Category
+from workflows.recipe.kinds.label import Label
+from workflows.recipe.kinds.number import Number
+from workflows.recipe.kinds.roles import RowWeight, Time
+from workflows.recipe.kinds.weights import Weights
+
+#: Name in recipes → kind.
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (Category(), Categories(), Number(), Label(), Weights())
+}
+#: Role → what decides in place of the kind.
+BY_ROLE: Mapping[str, Kind] = {"time": Time(), "weight": RowWeight()}
+
+
+def kinds_that_take(field: str) -> list[str]:
+    """Return the names of the kinds that a field of a feature is for."""
+    return [name for name, kind in KINDS.items() if field in kind.takes]
+
+
+#: Fields of a feature that are for some kinds only.
+OWN_FIELDS = sorted({field for kind in KINDS.values() for field in kind.takes})

@@ -1,0 +1,92 @@
+"""`kind: categories`: a list of values a cell, each of which gets a code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.core.columns import WEIGHTS_OF
+from workflows.ground.errors import DataError
+from workflows.ground.statistics import NumberFact
+from workflows.raw import dictionaries, list_cells
+from workflows.raw.values import Place, plain, present
+from workflows.recipe.kinds.base import Encoded, Fields, Kind, PassOn, Reading, role_tags
+from workflows.recipe.kinds.category import encode_codes
+from workflows.recipe.kinds.form import TEXTS, Form
+from workflows.recipe.text import nearest
+
+
+class Categories(Kind):
+    """A list of values a cell."""
+
+    name = "categories"
+    takes = frozenset({"vocabulary", "separator", "weights"})
+    cells = "lists"
+    is_list = True
+    has_codes = True
+
+    def check(self, feature: Fields) -> None:
+        """Refuse weights of values that no tower takes."""
+        if feature.weights is not None and not feature.input:
+            raise ValueError("weights is for inputs of kind categories")
+
+    def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
+        """Refuse weights that are no feature of kind weights and of the same role."""
+        named = features[name].weights
+        if named is None:
+            return
+        known = [other for other, feature in features.items() if feature.kind == "weights"]
+        if named not in known:
+            raise ValueError(
+                f"features.{name}.weights names {named!r}, which is no feature of kind weights; "
+                f"{nearest(named, known)}known: {', '.join(known) or 'none'}"
+            )
+        if features[named].role != features[name].role:
+            raise ValueError(f"features {name} and {named} must have the same role")
+
+    def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return lists of text; each distinct text is split once."""
+        column, place = present(column, how.place, how.nulls), how.place
+
+        def lists(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+            return list_cells.lists(cells, feature.separator, place, all_parts=how.all_parts)
+
+        if not dictionaries.is_text(column.type) or _is_varied(column):
+            return lists(plain(column, place))
+        try:
+            return dictionaries.map_distinct(column, lists)
+        except DataError:  # name the row
+            return lists(plain(column, place))
+
+    def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return lists of text, from files that may have dictionaries of any kind."""
+        return self.read(plain(column, how.place), feature, how)
+
+    def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return lists of which the values are a dictionary."""
+        array = dictionaries.combine(column)
+        values = array.flatten().dictionary_encode()
+        lists = dictionaries.make_lists(pc.list_value_length(array), values)
+        return pa.chunked_array([lists])
+
+    def form(self, feature: Fields) -> Form:
+        """Return a list of text."""
+        return TEXTS
+
+    def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
+        """Describe a column of lists of codes, and that of their weights."""
+        found = [encode_codes(name, feature)]
+        if feature.weights is not None:
+            weights = feature.weights
+            properties = {WEIGHTS_OF: name}
+            found.append(Encoded(weights, weights, PassOn(), role_tags(feature), properties))
+        return found
+
+
+def _is_varied(column: pa.ChunkedArray) -> bool:
+    """Say whether a dictionary has so many distinct texts that mapping them saves nothing."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    return 2 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column)

@@ -1,0 +1,80 @@
+"""`kind: category`: one value a cell, which gets a code; ids and all other single values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.ground.errors import DataError
+from workflows.ground.statistics import NumberFact
+from workflows.raw import dictionaries
+from workflows.raw.values import Place, as_text, plain, present
+from workflows.recipe.kinds.base import Encoded, Fields, Kind, LookUp, Reading, role_tags
+from workflows.recipe.kinds.form import TEXT, Form
+
+
+class Text(Kind):
+    """Single values that are text, whatever types files have."""
+
+    cells = "text"
+
+    def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return a dictionary of text; integers stay integers until the whole file is read."""
+        if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
+            # a log repeats its ids many times
+            column = plain(column, how.place).dictionary_encode()
+        if not pa.types.is_dictionary(column.type):
+            column = as_text(column, how.place)
+            if pa.types.is_integer(column.type):
+                return column
+            column = column.dictionary_encode()
+        elif not pa.types.is_string(column.type.value_type):
+            column = _map_distinct(column, how.place, lambda cells, at: _text(as_text(cells, at)))
+        return present(column, how.place, how.nulls)
+
+    def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return plain text; the vocabulary decides later which texts stand for no value."""
+        return _text(as_text(column, how.place))
+
+
+class Category(Text):
+    """One value a cell, which gets a code from a vocabulary."""
+
+    name = "category"
+    takes = frozenset({"vocabulary"})
+    has_codes = True
+
+    def form(self, feature: Fields) -> Form:
+        """Return text."""
+        return TEXT
+
+    def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
+        """Describe a column of codes."""
+        return [encode_codes(name, feature)]
+
+
+def encode_codes(name: str, feature: Fields) -> Encoded:
+    """Describe a column of codes, or of lists of codes."""
+    tags = role_tags(feature)
+    return Encoded(name, name, LookUp(name), (*tags, "categorical") if feature.input else tags)
+
+
+def _map_distinct(
+    column: pa.ChunkedArray,
+    place: Place,
+    function: Callable[[pa.ChunkedArray, Place], pa.ChunkedArray],
+) -> pa.ChunkedArray:
+    """Return the texts that a function makes of a dictionary of any values.
+
+    Where the function refuses a value, it is called for all cells, so that its error names the row.
+    """
+    try:
+        return dictionaries.map_dictionary(column, lambda cells: function(cells, place))
+    except DataError:
+        return function(plain(column, place), place).dictionary_encode()
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(column, pa.string())

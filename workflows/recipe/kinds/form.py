@@ -1,0 +1,97 @@
+"""The form of a raw value, by which a raw tower takes it, and files and JSON questions give it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: The largest number that a tower takes: they are float32.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of one feature's raw values.
+
+    Attributes:
+        is_text: values are text; otherwise they are float32.
+        is_list: a cell is a list of values.
+    """
+
+    is_text: bool
+    is_list: bool = False
+
+    @classmethod
+    def of_tensor(cls, dtype: str, shape: Sequence[int | None]) -> Form:
+        """Return the form that a raw tower takes by a tensor, whose first dimension is rows."""
+        return cls(dtype == "string", len(shape) == 2)
+
+    @property
+    def dtype(self) -> str:
+        """The type of the tensor, as TensorFlow names it."""
+        return "string" if self.is_text else "float32"
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The dimensions of the tensor; None stands for any number."""
+        return (None, None) if self.is_list else (None,)
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type of a column of such values."""
+        value = pa.string() if self.is_text else pa.float32()
+        return pa.list_(value) if self.is_list else value
+
+    @property
+    def plural(self) -> str:
+        """A name for such values in messages."""
+        values = "text" if self.is_text else "numbers"
+        return f"lists of {values}" if self.is_list else values
+
+    def cast(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return a column in the Arrow type of the form.
+
+        Raises:
+            ArrowInvalid, ArrowNotImplementedError: the column cannot be read so.
+        """
+        return column.cast(self.arrow, safe=self.is_text or self.is_list)
+
+    def array(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+        """Return a column as the tensor's values: a missing one is "" or NaN, and so is padding."""
+        cells = column.combine_chunks()
+        if not self.is_list:
+            return self._plain(cells)
+        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
+        gap, dtype = ("", object) if self.is_text else (np.nan, np.float32)
+        matrix = np.full((len(cells), max(1, lengths.max(initial=0))), gap, dtype)
+        matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = self._plain(cells.flatten())
+        return matrix
+
+    def _plain(self, values: pa.Array) -> npt.NDArray[Any]:
+        """Return values that are no lists."""
+        if self.is_text:
+            return values.fill_null("").to_numpy(zero_copy_only=False).astype(object)
+        return values.to_numpy(zero_copy_only=False).astype(np.float32)
+
+    def fault(self, value: Any) -> str:
+        """Return what was expected in place of a value from JSON; "" if the value is right."""
+        if value is None:
+            return ""
+        right, one = (str, "text") if self.is_text else ((int, float), "number")
+        cells = value if isinstance(value, list) else [value]
+        if isinstance(value, list) != self.is_list or not all(isinstance(c, right) for c in cells):
+            single = one if self.is_text else f"a {one}"
+            return f"{f'a list of {one}s' if self.is_list else single}, or null"
+        if not self.is_text and any(abs(cell) > _LARGEST for cell in cells):
+            return f"a number of at most {_LARGEST:g}, or null"
+        return ""
+
+
+TEXT, NUMBER = Form(is_text=True), Form(is_text=False)
+TEXTS, NUMBERS = Form(is_text=True, is_list=True), Form(is_text=False, is_list=True)

@@ -1,0 +1,17 @@
+"""`kind: label`: text that people read beside an id, such as a title; no model takes it."""
+
+from __future__ import annotations
+
+from workflows.recipe.kinds.base import Fields
+from workflows.recipe.kinds.category import Text
+
+
+class Label(Text):
+    """Text for people."""
+
+    name = "label"
+    is_label = True
+
+    def columns(self, name: str, feature: Fields) -> list[str]:
+        """Return nothing: the encoded tables have no labels."""
+        return []

@@ -1,0 +1,63 @@
+"""`kind: number`: one number a cell, standardised for the towers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from workflows.ground.statistics import NumberFact
+from workflows.raw.values import as_numbers
+from workflows.recipe.kinds.base import (
+    Encoded,
+    Fields,
+    Kind,
+    MarkMissing,
+    Reading,
+    Standardise,
+    role_tags,
+)
+from workflows.recipe.kinds.form import NUMBER, Form
+
+#: An input column `<number>_missing` says whether the number was missing.
+MISSING = "_missing"
+
+
+class Number(Kind):
+    """One number a cell."""
+
+    name = "number"
+    takes = frozenset({"null", "indicator"})
+    cells = "number"
+    has_statistics = True
+    reads_dictionary = False
+    dtype = "float32"
+
+    def refuses_gaps(self, feature: Fields) -> bool:
+        """Say whether the recipe has no value for a missing number."""
+        return feature.null == "error"
+
+    def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return float32, or float64 where a filter compares the number."""
+        kind = pa.float64() if how.exact else pa.float32()
+        return as_numbers(column, kind, how.place, how.nulls)
+
+    def form(self, feature: Fields) -> Form | None:
+        """Return a number."""
+        return NUMBER
+
+    def columns(self, name: str, feature: Fields) -> list[str]:
+        """Return the number, and the column that says whether it was missing."""
+        if not feature.input:
+            return []
+        return [name, name + MISSING] if feature.indicator else [name]
+
+    def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
+        """Describe the standardised number, and the column that says whether it was missing."""
+        if not feature.input:
+            return []
+        tags = (*role_tags(feature), "continuous")
+        found = [Encoded(name, name, Standardise(facts[name]), tags)]
+        if feature.indicator:
+            found.append(Encoded(name + MISSING, name, MarkMissing(), tags))
+        return found

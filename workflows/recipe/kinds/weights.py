@@ -1,0 +1,157 @@
+"""`kind: weights`: a list of numbers a cell, one for each value of a list of categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workflows.ground.errors import DataError
+from workflows.raw import list_cells
+from workflows.raw.values import NUMBERS, Place, parsed, plain, present
+from workflows.recipe.kinds import form
+from workflows.recipe.kinds.base import Fields, Kind, Reading
+
+
+class Weights(Kind):
+    """A list of numbers a cell, beside a list of categories."""
+
+    name = "weights"
+    takes = frozenset({"separator"})
+    cells = "lists"
+    is_list = True
+    reads_dictionary = False
+    dtype = "float32"
+
+    def check(self, feature: Fields) -> None:
+        """Refuse a role that has no lists."""
+        if feature.role in ("time", "weight"):
+            raise ValueError("kind weights is for roles user, item and context")
+
+    def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
+        """Refuse weights that belong to no list, or to several."""
+        lists = sum(feature.weights == name for feature in features.values())
+        if lists != 1:
+            raise ValueError(
+                f"features.{name} has kind weights, and {lists} lists name it in their `weights`; "
+                "expected one"
+            )
+
+    def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return lists of numbers or of their texts, gaps among them."""
+        column = plain(column, how.place)
+        if feature.separator is None or not pa.types.is_string(column.type):
+            return column
+        return list_cells.lists(column, feature.separator, how.place, all_parts=True)
+
+    def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+        """Return lists of numbers, none of them below 0: a sum of 0 would make the mean anything.
+
+        Raises:
+            DataError: a weight is no finite number, or below 0.
+        """
+        array = _finite(column, place).combine_chunks()
+        flat = pc.list_flatten(array)
+        at = pc.index(pc.less(flat, 0), True).as_py()
+        if at >= 0:
+            row = pc.list_parent_indices(array)[at].as_py()
+            raise DataError(
+                f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Correct it."
+            )
+        return pa.chunked_array([array])
+
+    def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
+        """Return lists of numbers; a missing one counts as 1 later.
+
+        Raises:
+            DataError: a weight is no number, or infinite.
+        """
+        texts = list_cells.lists(
+            present(column, how.place, how.nulls), feature.separator, how.place, all_parts=True
+        )
+        numbers = parsed(texts, NUMBERS, how.place).combine_chunks()
+        bad = pc.index(pc.is_inf(numbers.flatten()), True).as_py()
+        if bad >= 0:
+            row = pc.list_parent_indices(numbers)[bad].as_py()
+            raise DataError(
+                f"{how.place.row(row)}: a weight is infinite, or too large. Correct it."
+            )
+        return pa.chunked_array([numbers])
+
+    def form(self, feature: Fields) -> form.Form:
+        """Return a list of numbers."""
+        return form.NUMBERS
+
+    # the lists of categories describe both columns: encode() of this kind has nothing to add
+
+
+def match(
+    values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Match the values of etl's lists with their weights, and leave out those without text.
+
+    Args:
+        values: lists of text.
+        weights: lists of numbers or of their texts.
+        place: the place of the weights.
+
+    Raises:
+        DataError: a weight is no finite number; a row has another number of weights than of values.
+    """
+    kind = weights.type
+    of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
+    lists = weights if of_text else parsed(weights, NUMBERS, place)
+    kept, others = list_cells.aligned(values.combine_chunks(), lists.combine_chunks())
+    numbers = _finite(pa.chunked_array([others]), place)
+    _refuse_unlike(kept, numbers.combine_chunks(), place)
+    return pa.chunked_array([kept]), numbers
+
+
+def match_given(
+    values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Match the values of a question's lists with their weights; a row may have no weights.
+
+    Args:
+        values: lists of text.
+        weights: lists of numbers.
+        place: the place of the weights.
+
+    Raises:
+        DataError: a row has another number of weights than of values.
+    """
+    kept, others = list_cells.aligned(values.combine_chunks(), weights.combine_chunks())
+    _refuse_unlike(kept, others, place, may_be_missing=True)
+    return pa.chunked_array([kept]), pa.chunked_array([others])
+
+
+def _refuse_unlike(
+    values: pa.ListArray, weights: pa.ListArray, place: Place, *, may_be_missing: bool = False
+) -> None:
+    """Refuse a row that has another number of weights than of values."""
+    n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (values, weights))
+    unlike = pc.not_equal(n, m)
+    if may_be_missing:
+        unlike = pc.and_(unlike, pc.is_valid(weights))
+    row = pc.index(unlike, True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
+            "each; correct it, or leave the column out."
+        )
+
+
+def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return lists of numbers after checking that each number is there and finite."""
+    weights = parsed(column, NUMBERS, place).combine_chunks()
+    flat = pc.list_flatten(weights)
+    bad = pc.invert(pc.fill_null(pc.is_finite(flat), False))
+    at = pc.index(bad, True).as_py()
+    if at >= 0:
+        row = pc.list_parent_indices(weights)[at].as_py()
+        raise DataError(
+            f"{place.row(row)}: {flat[at].as_py()} is no weight. Expected a finite number for each "
+            "value of the list; correct it."
+        )
+    return pa.chunked_array([weights])
