@@ -133,7 +133,7 @@ class Finished:
         """Return what people call some items: the first label of the recipe, or the id."""
         ids = _texts(self.prepared.raw_items, self.recipe.item_id, rows)
         features = self.recipe.features
-        label = next((n for n in self.recipe.columns("item") if features[n].kind == "label"), None)
+        label = next((n for n in self.recipe.columns("item") if features[n].meaning.is_label), None)
         if label is None:
             return [text or "" for text in ids]
         labels = _texts(self.prepared.raw_items, label, rows)
