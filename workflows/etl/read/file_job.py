@@ -123,8 +123,3 @@ def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         while (chunk := coming.result()) is not None:
             coming = thread.submit(next, chunks, None)
             yield chunk
-
-
-def is_time(recipe: Recipe, name: str) -> bool:
-    """Say whether a column is the time of an event."""
-    return name in recipe.features and recipe.features[name].role == "time"
