@@ -16,26 +16,8 @@ from workflows.ground.errors import TwoTowerError
 
 __all__ = ["Call", "app", "main"]
 
-#: In the order of --help.
-VERBS = (
-    data.fetch,
-    data.sample,
-    data.etl,
-    model.train,
-    model.tune,
-    model.evaluate,
-    model.export,
-    questions.index,
-    questions.recommend,
-    questions.similar_items,
-    questions.audience,
-    questions.similar_offers,
-    hand_over.serve,
-    hand_over.load,
-    hand_over.triton,
-    about.report,
-    about.doctor,
-)
+#: In the order of --help. A new verb is a function in one of these files, and a part of its VERBS.
+VERBS = (*data.VERBS, *model.VERBS, *questions.VERBS, *hand_over.VERBS, *about.VERBS)
 
 app = typer.Typer(
     add_completion=False,

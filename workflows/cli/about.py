@@ -49,3 +49,7 @@ def _devices(found: dict[str, Device]) -> dict[str, str]:
     return {f"device of {', '.join(verbs)}": text for text, verbs in shown.items()} or {
         "device": "none"
     }
+
+
+#: In the order of --help.
+VERBS = (report, doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,16 +24,18 @@ def fetch(call: Call) -> None:
 def sample(
     call: Call,
     *,
-    size: Annotated[str, typer.Option(help="tiny, small, or large as the real data.")] = "small",
+    size: Annotated[
+        Literal["tiny", "small", "large"], typer.Option(help="large is as large as the real data.")
+    ] = "small",
     to: Annotated[str, typer.Option(help="Folder. Default: data/<recipe>.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 1,
 ) -> None:
     """Write raw files like those of aliccp, babyshop, hm, hm-joined, rees46, and who likes what."""
-    from samples import sample, size_named
+    from samples import sample
 
     name = call.recipe_name.partition(":")[0]
     folder = Path(to) if to else Path("data") / name
-    result = sample(name, size_named(size), folder, seed=seed)
+    result = sample(name, size, folder, seed=seed)
     rows = {
         **{file.name: f"{file.rows:,} rows" for file in result.files},
         "seconds": f"{result.seconds:.1f}",
@@ -86,3 +88,7 @@ def _unseen(unseen: Mapping[str, Mapping[str, float]], item_id: str) -> str:
     """Return the shares of held-out rows whose item has no code of its own."""
     shares = {part: unseen[part].get(item_id, 0.0) for part in ("valid", "test")}
     return ", ".join(f"{share:.1%} of {part}" for part, share in shares.items() if share) or "none"
+
+
+#: In the order of --help.
+VERBS = (fetch, sample, etl)

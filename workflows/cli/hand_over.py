@@ -9,6 +9,7 @@ import typer
 
 from workflows.cli.call import Call
 from workflows.cli.show import show
+from workflows.load import TARGETS, TargetName
 
 
 def serve(
@@ -68,18 +69,20 @@ def serve(
 def load(
     call: Call,
     *,
-    to: Annotated[str, typer.Option(help="milvus or opensearch.")] = "milvus",
+    to: Annotated[TargetName, typer.Option(help="The target.")] = TARGETS[0],
     place: Annotated[
         str,
         typer.Option(help="milvus: a file, or the URI of a cluster; opensearch: a folder."),
     ] = "",
-    name: Annotated[str, typer.Option(help="Of the collection. Default: the recipe's.")] = "",
+    name: Annotated[
+        str, typer.Option(help="The name of the collection. Default: that of the recipe.")
+    ] = "",
 ) -> None:
     """Load the items into a vector database, to be asked by users' embeddings."""
     recipe, store, _ = call.open(call.device())
-    from workflows.load import database_named, load
+    from workflows.load import load
 
-    result = load(recipe, store, to=database_named(to), place=place, name=name)
+    result = load(recipe, store, to=to, place=place, name=name)
     rows = {
         "place": result.place,
         "name": result.name,
@@ -108,3 +111,7 @@ def triton(
         "seconds": f"{result.seconds:.1f}",
     }
     show(result, call, rows)
+
+
+#: In the order of --help.
+VERBS = (serve, load, triton)

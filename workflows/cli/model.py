@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -94,8 +94,9 @@ def export(
     call: Call,
     *,
     as_of: Annotated[
-        str, typer.Option(help="What histories know of: test (as evaluated, default) or latest.")
-    ] = "",
+        Literal["test", "latest"] | None,
+        typer.Option(help="The cut of the histories: test is as evaluated (default), latest all."),
+    ] = None,
 ) -> None:
     """Write towers, feature tables and embeddings, checked in a fresh process."""
     device = call.device()
@@ -104,9 +105,9 @@ def export(
         offers.refuse(recipe, {"--as-of": as_of})
         offers.export(call, recipe, store, device)
         return
-    from workflows.export import as_of_named, export
+    from workflows.export import export
 
-    result = export(recipe, store, device, as_of=as_of_named(as_of or "test"))
+    result = export(recipe, store, device, as_of=as_of or "test")
     rows = {
         "users": f"{result.users:,}",
         "items": f"{result.items:,}",
@@ -116,3 +117,7 @@ def export(
         "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),
     }
     show(result, call, rows)
+
+
+#: In the order of --help.
+VERBS = (train, tune, evaluate, export)

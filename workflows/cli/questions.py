@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -67,7 +67,9 @@ def recommend(
     show_history: Annotated[
         bool, typer.Option("--show-history", help="Show what the user did beside their list.")
     ] = False,
-    file_format: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet",
+    file_format: Annotated[
+        Literal["parquet", "jsonl"], typer.Option("--format", help="The format of the files.")
+    ] = "parquet",
     ranker: Annotated[
         str, typer.Option(help="A function that reorders: module:function or file.py:function.")
     ] = "",
@@ -76,7 +78,7 @@ def recommend(
     """Rank items for users by the export; strangers get the recipe's fallback."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    from workflows.recommend import Order, Ranker, format_named, recommend
+    from workflows.recommend import Order, Ranker, recommend
     from workflows.stages.export import Wish
 
     order = Order(
@@ -86,7 +88,7 @@ def recommend(
         deny_file=Path(deny_file) if deny_file else None,
         allow_file=Path(allow_file) if allow_file else None,
         show_history=show_history,
-        format=format_named(file_format),
+        format=file_format,
     )
     wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
     chosen = Ranker.load(ranker, candidates=candidates) if ranker else None
@@ -163,3 +165,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
 
     rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)
+
+
+#: In the order of --help.
+VERBS = (index, recommend, similar_items, audience, similar_offers)

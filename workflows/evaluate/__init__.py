@@ -26,6 +26,7 @@ from models.core.retriever import BrokenModel, Floats, Retriever
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
 from models.towers.tower import embed
 from models.training.two_tower import TwoTower
+from workflows.evaluate import inside
 from workflows.evaluate.by_score import hits_by_score
 from workflows.evaluate.figures import Tally
 from workflows.evaluate.lift import Lift
@@ -36,7 +37,7 @@ from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
-from workflows.stages.evaluate import Block, Opponent, Protocol, Report
+from workflows.stages.evaluate import Block, EvaluateFiles, Inside, Opponent, Protocol, Report
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
@@ -72,7 +73,7 @@ class EvaluateResult:
 def evaluate(
     recipe: Recipe, store: Store, device: Device, *, min_lifts: Sequence[Lift] = ()
 ) -> EvaluateResult:
-    """Rank the test part with every model and write report.json.
+    """Rank the test part with every model; write the figures and the views into the model.
 
     Args:
         recipe: the protocol is its `evaluate` part.
@@ -92,9 +93,8 @@ def evaluate(
             raise DataError("The split has no test part; give `split:` a `test` share or file.")
         warn_of_hidden(trial, "test")
         others = lists(recipe, prepared, trial)
-        report = _Evaluation(recipe, prepared, trial, others).run(store)
-        text = msgspec.json.format(msgspec.json.encode(report), indent=2)
-        (draft.folder / "report.json").write_bytes(text)
+        report, views = _Evaluation(recipe, prepared, trial, others).run(store)
+        EvaluateFiles(draft.folder).write(report, views)
         draft.rows = report.counts
         draft.metrics = {n: f.mean for n, f in report.headline.metrics[report.ours].items()}
     metric = f"recall@{recipe.evaluate.ks[0]}"
@@ -136,8 +136,8 @@ class _Evaluation:
         """The name of the recipe's own model."""
         return name_of(self.recipe.towers)
 
-    def run(self, store: Store) -> Report:
-        """Ask the recipe's model and its opponents, then count."""
+    def run(self, store: Store) -> tuple[Report, Inside]:
+        """Ask the recipe's model and its opponents, then count; look into the model, too."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._ask(self.ours, self._with_fallback(tower))
@@ -150,7 +150,8 @@ class _Evaluation:
         )
         for name, retriever in self._opponents():
             self._ask(name, retriever)
-        return self._report(by_score)
+        views = inside.look(self.recipe, self.prepared, self.trial, model, tower)
+        return self._report(by_score), views
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
         """Return what answers in production: the tower, and the recipe's fallback for strangers."""

@@ -20,7 +20,6 @@ from models.towers.tower import Tower, embed
 from models.training.two_tower import TwoTower
 from workflows.export import checks, raw_towers, selfcheck, towers
 from workflows.ground.device import Device
-from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.export import UNKNOWN_USER
@@ -33,19 +32,6 @@ log = logging.getLogger(__name__)
 ALSO_SEEN = "also_seen.parquet"
 
 AsOf = Literal["test", "latest"]
-
-
-def as_of_named(name: str) -> AsOf:
-    """Return the cut that a name stands for.
-
-    Raises:
-        RecipeError: it stands for none.
-    """
-    if name == "test":
-        return "test"
-    if name == "latest":
-        return "latest"
-    raise RecipeError(f"--as-of {name!r}: expected test (as evaluated) or latest (all there is).")
 
 
 @dataclass(frozen=True)

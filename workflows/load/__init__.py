@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from workflows.ground.errors import RecipeError
-from workflows.load import milvus, opensearch
-from workflows.load.documents import Documents
-from workflows.recipe import Recipe
-from workflows.stages.index import Catalogue
-from workflows.stages.store import ANSWERING, Store
+
+if TYPE_CHECKING:
+    from workflows.load.documents import Documents
+    from workflows.recipe import Recipe
+    from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
-Database = Literal["milvus", "opensearch"]
-#: Where a cluster's token is told; an argument would be seen by everybody on the machine.
-TOKEN = "MILVUS_TOKEN"
+#: The targets: each is a module of this folder that keeps the protocol `Target`. The command line
+#: reads their names before the device is chosen, so this module imports nothing heavy by itself.
+TARGETS = ("milvus", "opensearch")
+
+if TYPE_CHECKING:
+    TargetName: TypeAlias = str
+else:
+    TargetName = Literal[TARGETS]
+
+
+class Target(Protocol):
+    """What a module of a target has.
+
+    Attributes:
+        NAMES: a regular expression that matches the names of collections which it takes.
+        NAME_RULE: the same in words.
+        DEFAULT_PLACE: the name of the file or folder in the run's folder.
+    """
+
+    NAMES: str
+    NAME_RULE: str
+    DEFAULT_PLACE: str
+
+    def write(self, documents: Documents, place: str, name: str) -> None:
+        """Write the items.
+
+        Args:
+            documents: the items.
+            place: a file, a folder or a URI.
+            name: the name of the collection or index.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,60 +71,46 @@ class LoadResult:
     seconds: float
 
 
-def database_named(name: str) -> Database:
-    """Return the database that a name stands for.
-
-    Raises:
-        RecipeError: it stands for none.
-    """
-    if name == "milvus":
-        return "milvus"
-    if name == "opensearch":
-        return "opensearch"
-    raise RecipeError(f"--to {name!r}: expected milvus or opensearch.")
-
-
-def load(
-    recipe: Recipe, store: Store, *, to: Database, place: str = "", name: str = ""
-) -> LoadResult:
+def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = "") -> LoadResult:
     """Load the items of the export, and those that the index stage added.
 
     Args:
         recipe: names of columns.
         store: the run.
-        to: milvus fills a file or a cluster; opensearch writes files for it.
-        place: milvus: a file or a URI, runs/<name>/milvus.db if not told; opensearch: a folder,
-            runs/<name>/opensearch if not told.
-        name: the name of the collection or index; the recipe's if not told.
+        to: one of `TARGETS`; milvus fills a file or a cluster, opensearch writes files for it.
+        place: a file, a folder or a URI; by default it lies in the run's folder.
+        name: the name of the collection or index; by default that of the recipe.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: there is nothing to load.
         DataError, RecipeError: an id or a name that the database does not take.
         StorageError: the database or the disk refuses.
     """
+    from workflows.stages.store import ANSWERING
+
     start = time.perf_counter()
-    name = _checked(name or re.sub(r"\W", "_", recipe.name), to)
+    target = _target(to)
+    name = name or re.sub(r"\W", "_", recipe.name)
+    if not re.fullmatch(target.NAMES, name, re.ASCII):
+        raise RecipeError(f"--name {name!r}: {to} takes {target.NAME_RULE}. Give another --name.")
     documents = store.steadily(ANSWERING, lambda: _documents(recipe, store))
-    place = place or str(store.root / ("milvus.db" if to == "milvus" else "opensearch"))
+    place = place or str(store.root / target.DEFAULT_PLACE)
     log.info("loading %s items into %s", f"{len(documents):,}", place)
-    if to == "milvus":
-        milvus.write(documents, place, name, token=os.environ.get(TOKEN, ""))
-    else:
-        opensearch.write(documents, Path(place), name)
+    target.write(documents, place, name)
     seconds = time.perf_counter() - start
     return LoadResult(place, name, len(documents), documents.vectors.shape[1], seconds)
 
 
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise RecipeError(f"--to {name!r}: expected {' or '.join(TARGETS)}.")
+    found: Target = import_module(f"workflows.load.{name}")
+    return found
+
+
 def _documents(recipe: Recipe, store: Store) -> Documents:
+    from workflows.load.documents import Documents
+    from workflows.stages.index import Catalogue
+
     store.read("export", recipe)
     return Documents.of(Catalogue.open(store, recipe))
-
-
-def _checked(name: str, to: Database) -> str:
-    pattern, rule = {
-        "milvus": (r"[A-Za-z_]\w{0,200}", "letters, digits and _, no digit first"),
-        "opensearch": (r"[a-z0-9][a-z0-9_-]{0,200}", "lower-case letters, digits, _ and -"),
-    }[to]
-    if not re.fullmatch(pattern, name, re.ASCII):
-        raise RecipeError(f"--name {name!r}: {to} takes {rule}. Give another --name.")
-    return name

@@ -30,15 +30,20 @@ _LONGEST_ROW = 65_536
 #: Names that a filter of Milvus can say.
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+NAMES, NAME_RULE = r"[A-Za-z_]\w{0,200}", "letters, digits and _, no digit first"
+DEFAULT_PLACE = "milvus.db"
+#: The environment variable with a cluster's credentials, `user:password` or a key: every user of
+#: the machine sees the arguments of a command.
+TOKEN = "MILVUS_TOKEN"
 
-def write(documents: Documents, place: str, name: str, *, token: str = "") -> None:
+
+def write(documents: Documents, place: str, name: str) -> None:
     """Load items.
 
     Args:
         documents: the items.
         place: a file, or the URI of a cluster (http://host:19530).
         name: the name of the collection; in a cluster the alias of it.
-        token: the credentials of a cluster: `user:password` or a key.
 
     Raises:
         DataError: an id, or an item's text, is too long.
@@ -53,7 +58,7 @@ def write(documents: Documents, place: str, name: str, *, token: str = "") -> No
     client_of = _client()
     try:
         if "://" in place:
-            _into_cluster(client_of(uri=place, token=token), documents, name)
+            _into_cluster(client_of(uri=place, token=os.environ.get(TOKEN, "")), documents, name)
         else:
             with _own_temporary_files():
                 _into_file(client_of, documents, Path(place), name)
@@ -89,7 +94,7 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
 
     _refuse_to_overwrite(client_of, file, name)
     aside = file.with_name(f".{file.name}.new.db")
-    atomic.make_folders(file.parent)
+    file.parent.mkdir(parents=True, exist_ok=True)
     _remove(aside)
     try:
         client = client_of(uri=str(aside))

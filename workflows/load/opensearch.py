@@ -37,13 +37,17 @@ _IGNORE_ABOVE = 8_191
 #: Names of fields: a dot would make a field inside another, and `_` begins those of OpenSearch.
 _FIELD = re.compile(r"[^._*][^.*]*")
 
+NAMES = r"[a-z0-9][a-z0-9_-]{0,200}"
+NAME_RULE = "lower-case letters, digits, _ and -"
+DEFAULT_PLACE = "opensearch"
 
-def write(documents: Documents, folder: Path, name: str) -> None:
+
+def write(documents: Documents, place: str, name: str) -> None:
     """Write index.json and bulk-*.ndjson.
 
     Args:
         documents: the items.
-        folder: where to.
+        place: the folder.
         name: the name of the index.
 
     Raises:
@@ -57,7 +61,7 @@ def write(documents: Documents, folder: Path, name: str) -> None:
         )
     documents = documents.named(_FIELD)
     _tell_long(documents)
-    with replace_folder(folder, refuse=partial(refuse_foreign, ours=INDEX)) as aside:
+    with replace_folder(Path(place), refuse=partial(refuse_foreign, ours=INDEX)) as aside:
         text = json.dumps(definition(documents), indent=2)
         (aside / INDEX).write_text(text + "\n", encoding="utf-8")
         for number, part in enumerate(_parts(documents, name)):

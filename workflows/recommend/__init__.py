@@ -19,13 +19,13 @@ from workflows.ground.device import Device
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
 from workflows.recommend import shards
-from workflows.recommend.order import Order, asked, format_named, with_files
+from workflows.recommend.order import Order, asked, with_files
 from workflows.recommend.ranker import Ranker
 from workflows.recommend.shards import Counts, Listed, Shards
 from workflows.stages.export import Export, Wish
 from workflows.stages.store import ANSWERING, Store
 
-__all__ = ["Order", "Ranker", "RecommendResult", "format_named", "recommend"]
+__all__ = ["Order", "Ranker", "RecommendResult", "recommend"]
 
 #: Folder of the stage with a file a shard.
 LISTS = "lists"

@@ -47,19 +47,6 @@ class Order:
     format: Format = "parquet"
 
 
-def format_named(name: str) -> Format:
-    """Return the file format that a name stands for.
-
-    Raises:
-        DataError: it stands for none.
-    """
-    if name == "parquet":
-        return "parquet"
-    if name == "jsonl":
-        return "jsonl"
-    raise DataError(f"--format {name!r}: expected parquet or jsonl.")
-
-
 def asked(order: Order, export: Export) -> tuple[np.ndarray[Any, Any], pa.Table | None]:
     """Return raw ids, text [n_users], and what is told of them.
 

@@ -1,4 +1,4 @@
-"""A page to look at and a model card from the finished stages: what was made, how good it is."""
+"""One HTML page and a model card about a finished run: its data, its model and its quality."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from workflows.ground.device import Device
 from workflows.recipe import Recipe
-from workflows.report import card, page
+from workflows.report import card, charts, page
 from workflows.report.finished import Finished
 from workflows.stages.store import Store
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where the report lies.
+    """The files of the report.
 
     Attributes:
         page: one HTML file that needs nothing else.
         card: the model card, Markdown.
-        seconds: in all.
+        seconds: wall time.
     """
 
     page: Path
@@ -47,6 +47,8 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
     start = time.perf_counter()
     with store.write("report", recipe, device) as draft:
         finished = Finished.read(store, recipe)
+        if not charts.can_draw():
+            log.info("%s has no pictures: they need matplotlib, which is not installed", PAGE)
         for name, text in ((PAGE, page.render(finished)), (CARD, card.render(finished))):
             (draft.folder / name).write_text(text, encoding="utf-8")
             log.info("%s: %s kB", name, f"{len(text) // 1000:,}")

@@ -1,54 +1,22 @@
-"""The section that sets all models beside each other: protocol, figures, how rivals were chosen."""
+"""All models beside each other: protocol, figures, and how the baselines were chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from markupsafe import Markup
 
 from models.training.epoch import VAL_MEAN
-from workflows.report import numbers
-from workflows.report.charts import Range, Text, ranges
+from workflows.report import charts, numbers
+from workflows.report.charts import Picture
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, element, figure, joined, paragraph, table
+from workflows.report.tables import Table
 from workflows.stages.evaluate import Block, Figure, Protocol
 
 
-def comparison(finished: Finished) -> Iterator[Markup]:
-    """Yield the protocol, the figures of all models, and how the baselines were chosen."""
-    scores, models = finished.scores, finished.models
-    yield paragraph(element("strong", "Protocol: "), scores.headline.protocol.sentence, ".")
-    yield paragraph(population(finished))
-    rows = {model: [Range.of(finished.headline(model))] for model in models}
-    title = f"{finished.metric} with its interval"
-    alt = "; ".join(f"{m} {numbers.with_interval(finished.headline(m))}" for m in models) + "."
-    drawing = ranges(Text("models", title, alt), rows, label=finished.metric)
-    yield figure(title, drawing)
-    head, body = comparison_table(finished)
-    caption = "All models, the best first"
-    rows_of = [list(map(_two_lines, row)) for row in body]
-    yield table(caption, head, rows_of, numeric=True, marked=finished.scores.ours)
-    yield paragraph(
-        "Differences are the two-tower's figure minus the model's, user by user: an interval above "
-        "0 says that the two-tower is better. Coverage is the share of the catalogue that stands "
-        "in anybody's list; popularity bias the mean popularity percentile of what is shown (0.5 "
-        "for random lists, near 1 for the head alone).",
-        kind="note",
-    )
-    yield from _opponents(finished)
-    if scores.beside:
-        yield table("The same lists under other rules", *_beside(finished))
-
-
-def _two_lines(cell: str) -> Markup:
-    """Put an interval below its mean."""
-    mean, bracket, interval = cell.partition(" [")
-    return joined([mean, *([element("small", f"[{interval}")] if bracket else [])])
-
-
 def population(finished: Finished) -> str:
-    """Return who was asked."""
+    """Return a sentence on the users and the rows of the test part."""
     counts = finished.scores.counts
     users = numbers.counted(counts["users"], "user")
     rows = numbers.counted(counts["targets"], "held-out row")
@@ -61,8 +29,17 @@ def population(finished: Finished) -> str:
     )
 
 
-def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the headline figures, the best model first."""
+def picture(finished: Finished) -> Picture:
+    """Return a picture of the headline metric of all models with its interval."""
+    figures = {model: finished.headline(model) for model in finished.models}
+    said = "; ".join(f"{model} {numbers.with_interval(f)}" for model, f in figures.items())
+    title = f"{finished.metric} with its interval"
+    rows = {model: [figure] for model, figure in figures.items()}
+    return charts.ranges(title, f"{said}.", rows, metric=finished.metric)
+
+
+def table(finished: Finished) -> Table:
+    """Return the headline figures, the best model first."""
     scores, metric, k = finished.scores, finished.metric, finished.k
     others = [f"ndcg@{k}", f"mrr@{k}"]
     others += [f"recall@{n}" for n in finished.recipe.evaluate.ks if n != k]
@@ -81,21 +58,23 @@ def comparison_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
             ]
         )
     named = [name.replace("_", " ") for name in beyond]
-    return ["model", metric, f"{finished.scores.ours} minus it", *others, *named], rows
+    head = ["model", metric, f"{scores.ours} minus it", *others, *named]
+    return Table("All models, the best first", head, rows, numeric=True, marked=scores.ours)
 
 
-def _opponents(finished: Finished) -> Iterator[Markup]:
-    scores = finished.scores
-    if scores.opponents:
-        head, rows = opponents_table(finished)
-        yield table("Baselines: fitted on train, parameters chosen on valid", head, rows)
-    if scores.left_out:
-        rows = [[name, why] for name, why in scores.left_out.items()]
-        yield table("Baselines left out", ("model", "why"), rows)
+def narrow(table: Table) -> Table:
+    """Return a table whose cells have the interval below the mean."""
+    rows = [list(map(_two_lines, row)) for row in table.rows]
+    return Table(table.caption, table.head, rows, table.numeric, table.marked)
 
 
-def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of how the baselines came to their parameters."""
+def _two_lines(cell: str) -> str:
+    mean, bracket, interval = cell.partition(" [")
+    return Markup("{}<small>[{}</small>").format(mean, interval) if bracket else cell
+
+
+def opponents(finished: Finished) -> Table:
+    """Return how the baselines came to their parameters."""
     rows = [
         [
             name,
@@ -107,26 +86,28 @@ def opponents_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
         ]
         for name, note in finished.scores.opponents.items()
     ]
-    return [
-        "model",
-        "parameters",
-        "tried",
-        "where among them",
-        f"{VAL_MEAN} of the chosen",
-        "seconds",
-    ], rows
+    head = ["model", "parameters", "tried", "where among them", f"{VAL_MEAN} of the chosen"]
+    caption = "Baselines: fitted on train, parameters chosen on valid"
+    return Table(caption, [*head, "seconds"], rows)
 
 
-def _beside(finished: Finished) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the figures under other protocols: ours and the best others'."""
-    models = [finished.scores.ours, *(m for m in finished.models if m != finished.scores.ours)][:4]
+def left_out(finished: Finished) -> Table:
+    """Return the baselines that did not run, with the reasons."""
+    return Table("Baselines left out", ("model", "why"), list(finished.scores.left_out.items()))
+
+
+def beside(finished: Finished) -> Table:
+    """Return the figures under other protocols: ours and the best others'."""
+    scores = finished.scores
+    models = [scores.ours, *(m for m in finished.models if m != scores.ours)][:4]
     rows = []
-    for name, block in finished.scores.beside.items():
+    for name, block in scores.beside.items():
         found = (_usual(block, model, finished.k) for model in models)
-        difference = _difference(block.protocol, finished.scores.headline.protocol)
-        values = ["" if f is None else numbers.score(f.mean) for f in found]
-        rows.append([name, difference, *values])
-    return ["name", "what is different", *models], rows
+        difference = _difference(block.protocol, scores.headline.protocol)
+        rows.append(
+            [name, difference, *("" if f is None else numbers.score(f.mean) for f in found)]
+        )
+    return Table("The same lists under other rules", ["name", "what is different", *models], rows)
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:

@@ -1,24 +1,20 @@
-"""The section on the data: what was read and dropped, what is null or unseen, how long the tail."""
+"""What the data is: what was read and dropped, what is null or unseen, how long the tail is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.core.retriever import Ints
-from workflows.report import numbers
-from workflows.report.axes import Axis
-from workflows.report.charts import Bars, Line, Text, plot
+from workflows.report import charts, numbers
+from workflows.report.charts import Picture
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, figure, figures, listed, paragraph, table
+from workflows.report.tables import Table
 
-
-def facts(finished: Finished) -> Iterator[Markup]:
-    """Yield counts, columns and the two distributions."""
-    yield listed(sentences(finished))
-    yield from _columns(finished)
-    yield figures(_popularity(finished.item_counts), _histories(finished.user_counts))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def sentences(finished: Finished) -> Iterator[str]:
@@ -39,40 +35,45 @@ def sentences(finished: Finished) -> Iterator[str]:
             yield f"{numbers.counted(n, 'id')} with several values of {column}; the last holds."
 
 
-def _columns(finished: Finished) -> Iterator[Markup]:
-    """Yield the shares of cells that are unseen or null, of the columns that have any."""
+def cells(finished: Finished) -> Table:
+    """Return the shares of cells that are unseen or null, for the columns that have any."""
     data = finished.data
     parts = [part for part, n in data.rows.items() if n]
-    cells = {
-        column: [
-            shares[part].get(column, 0.0) for shares in (data.unseen, data.null) for part in parts
-        ]
-        for column in data.null["train"]
-    }
-    shown = {column: shares for column, shares in cells.items() if any(shares)}
-    clean = [column for column in cells if column not in shown]
-    if shown:
-        head = [f"{what} in {part}" for what in ("unseen", "null") for part in parts]
-        rows = [[column, *map(numbers.share, shares)] for column, shares in shown.items()]
-        yield table("Cells that are unseen or null", ("column", *head), rows, numeric=True)
-    said = "Unseen: training never met the value, or too rarely for a code of its own. "
-    said += f"Neither unseen nor null: {', '.join(clean)}." if clean else ""
-    yield paragraph(said, kind="note")
+    head = [f"{what} in {part}" for what in ("unseen", "null") for part in parts]
+    rows = []
+    for column in data.null["train"]:
+        of_column = [s[p].get(column, 0.0) for s in (data.unseen, data.null) for p in parts]
+        if any(of_column):
+            rows.append([column, *map(numbers.share, of_column)])
+    return Table("Cells that are unseen or null", ["column", *head], rows, numeric=True)
 
 
-def _popularity(counts: Ints) -> Markup:
-    """Draw the long tail: interactions of the items in order of popularity."""
+def clean_columns(finished: Finished, found: Table) -> list[str]:
+    """Return the columns that are not in the table of `cells`."""
+    return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
+
+
+def popularity(counts: Ints) -> Picture:
+    """Return a picture of the long tail: the items' interactions, in order of popularity."""
+    said = head_share(counts)
+    return charts.picture(
+        "Popularity of the items", said, lambda axes: draw_popularity(axes, counts), note=said
+    )
+
+
+def draw_popularity(axes: Axes, counts: Ints) -> None:
+    """Draw the items' interactions against their rank, both on a logarithmic scale."""
     falling = np.sort(counts[counts > 0])[::-1]
     # as many points as a line of this width can show
     ranks = np.unique(np.geomspace(1, len(falling), 200).round().astype(np.int64))
-    title, alt = "Popularity of the items", head_share(counts)
-    drawing = plot(
-        Text("popularity", title, alt),
-        [Line(ranks, falling[ranks - 1])],
-        x=Axis.around("rank of the item by interactions", [1, len(falling)], log=True),
-        y=Axis.around("interactions in training", [1, falling[0]], log=True),
+    axes.plot(ranks, falling[ranks - 1], color=charts.COLOURS[0], linewidth=2)
+    charts.label(
+        axes,
+        "rank of the item by interactions",
+        "interactions in training",
+        log_x=True,
+        log_y=True,
     )
-    return figure(title, drawing, alt)
 
 
 def head_share(counts: Ints) -> str:
@@ -87,20 +88,21 @@ def head_share(counts: Ints) -> str:
     )
 
 
-def _histories(counts: Ints) -> Markup:
-    """Draw how many interactions users have, in bins that double."""
+def histories(counts: Ints) -> Picture:
+    """Return a picture of how many interactions users have."""
+    low, middle, high = np.quantile(counts[counts > 0], [0.05, 0.5, 0.95])
+    said = f"Half of the users have {middle:,.0f} or fewer; 9 of 10 have {low:,.0f} to {high:,.0f}."
+    return charts.picture(
+        "Interactions of the users", said, lambda axes: draw_histories(axes, counts), note=said
+    )
+
+
+def draw_histories(axes: Axes, counts: Ints) -> None:
+    """Draw the number of users by their interactions, in bins that double."""
     lengths = counts[counts > 0]
     edges = 2 ** np.arange(int(lengths.max()).bit_length() + 1)
     users = np.histogram(lengths, edges)[0]
     first = int(np.flatnonzero(users)[0])
     edges, users = edges[first:], users[first:]
-    low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
-    title = "Interactions of the users"
-    alt = f"Half of the users have {middle:,.0f} or fewer; 9 of 10 have {low:,.0f} to {high:,.0f}."
-    drawing = plot(
-        Text("histories", title, alt),
-        [Bars(edges[:-1], edges[1:], users)],
-        x=Axis.around("interactions in training", edges, log=True),
-        y=Axis.around("users", users, zero=True, whole=True),
-    )
-    return figure(title, drawing, alt)
+    axes.bar(edges[:-1], users, np.diff(edges), align="edge", color=charts.COLOURS[0], alpha=0.9)
+    charts.label(axes, "interactions in training", "users", log_x=True)

@@ -1,50 +1,42 @@
-"""The section of learning curves: loss and validation by epoch, and which epoch was kept."""
+"""Learning curves: loss and validation by epoch, and which epoch was kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from models.core.evaluation_set import STEADY
 from models.training.epoch import VAL_MEAN
-from workflows.report.axes import Axis
-from workflows.report.charts import Flag, Line, Text, plot
+from workflows.report import charts
+from workflows.report.charts import Picture
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, element, figure, figures, paragraph
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def curves(finished: Finished) -> Iterator[Markup]:
-    """Yield loss and validation by epoch, the kept epoch marked."""
-    monitor = finished.recipe.train.monitor
-    wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, monitor))
-    shown = [name for name in wanted if name in finished.best.metrics]
-    yield figures(*(_curve(finished, name) for name in shown))
-    if len(shown) > 1:
-        yield paragraph(
-            "The marked epoch was kept: the one with the highest ",
-            element("code", monitor),
-            f" on the validation part, over the whole catalogue. {VAL_MEAN} is the mean of "
-            f"{', '.join(STEADY)}.",
-            kind="note",
-        )
-    else:
-        yield paragraph("The split has no validation part: the last epoch was kept.", kind="note")
+def curves(finished: Finished) -> list[Picture]:
+    """Return a picture of the loss, and of the main figures of the validation part."""
+    wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, finished.recipe.train.monitor))
+    return [_curve(finished, name) for name in wanted if name in finished.best.metrics]
 
 
-def _curve(finished: Finished, name: str) -> Markup:
-    epochs = np.array([epoch.epoch + 1 for epoch in finished.epochs])
-    values = np.array([epoch.metrics[name] for epoch in finished.epochs])
-    best, value = finished.best.epoch + 1, finished.best.metrics[name]
-    drawing = plot(
-        Text(
-            f"curve-{name}".replace("@", "-"),
-            f"{name} by epoch",
-            f"{name} goes from {values[0]:.4f} in epoch 1 to {values[-1]:.4f} in epoch "
-            f"{epochs[-1]}; in epoch {best}, which was kept, it is {value:.4f}.",
-        ),
-        [Line(epochs, values, marked=True), Flag(best, value, f"epoch {best}: {value:.4f}")],
-        x=Axis.around("epoch", epochs, whole=True),
-        y=Axis.around(name, values),
+def _curve(finished: Finished, name: str) -> Picture:
+    first, last, best = finished.epochs[0], finished.epochs[-1], finished.best
+    said = (
+        f"{name} goes from {first.metrics[name]:.4f} in epoch 1 to {last.metrics[name]:.4f} in "
+        f"epoch {last.epoch + 1}; in epoch {best.epoch + 1}, which was kept, it is "
+        f"{best.metrics[name]:.4f}."
     )
-    return figure(name, drawing)
+    return charts.picture(name, said, lambda axes: draw_curve(axes, finished, name))
+
+
+def draw_curve(axes: Axes, finished: Finished, name: str) -> None:
+    """Draw a figure by epoch, and mark the epoch that was kept."""
+    epochs = [epoch.epoch + 1 for epoch in finished.epochs]
+    values = [epoch.metrics[name] for epoch in finished.epochs]
+    axes.plot(epochs, values, color=charts.COLOURS[0], linewidth=2, marker="o", markersize=5)
+    best, value = finished.best.epoch + 1, finished.best.metrics[name]
+    axes.axvline(best, color=charts.COLOURS[1], linewidth=1, linestyle="--")
+    axes.plot([best], [value], color=charts.COLOURS[1], marker="s", markersize=6)
+    axes.set_title(f"epoch {best}: {value:.4f}")
+    charts.label(axes, "epoch", name)
+    charts.whole_ticks(axes)

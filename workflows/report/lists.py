@@ -1,118 +1,86 @@
-"""Sections of lists to be read by somebody who knows the items: neighbours, and users' lists."""
+"""Lists for readers who know the items: neighbours of items, and users' recommendations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
+from markupsafe import Markup
 
-from models.core.retriever import Ints
-from workflows.report import inside, numbers
-from workflows.report.examples import Example, examples
+from workflows.report import numbers
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, data_text, element, joined, paragraph, table
+from workflows.report.tables import Table
+from workflows.stages.evaluate import Example
+
+#: A text from the data may run from right to left; it is kept apart from its neighbours.
+_NAME = Markup("<bdi>{}</bdi>")
+_NEIGHBOUR = Markup("<bdi>{}</bdi> <small>{:.2f}</small>")
 
 
-def neighbours(finished: Finished) -> Iterator[Markup]:
-    """Yield the nearest items of the most popular ones."""
-    found = inside.neighbours(finished)
-    if not found:
-        return
+@dataclass(frozen=True)
+class User:
+    """A user of the test part, as the page shows them.
+
+    Attributes:
+        id: their id.
+        n_earlier: number of interactions before the test part.
+        latest: names of the last of them, the latest first.
+        recommended: names of the recommended items, each with whether it was withheld.
+        withheld: names of the first withheld items; None for an item of no table.
+        said: what follows these names.
+    """
+
+    id: str
+    n_earlier: int
+    latest: list[str]
+    recommended: list[tuple[str, bool]]
+    withheld: list[str | None]
+    said: str
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether a recommended item was withheld."""
+        return any(hit for _, hit in self.recommended)
+
+
+def neighbours(finished: Finished) -> Table:
+    """Return the nearest items of the most popular ones."""
     rows: list[list[str]] = []
-    for near in found:
+    for near in finished.inside.neighbours:
         names = finished.item_names(near.items)
-        rows.append(
-            [
-                data_text(finished.item_names(np.array([near.item]))[0]),
-                *(
-                    joined([data_text(name), " ", element("small", f"{cosine:.2f}")])
-                    for name, cosine in zip(names, near.cosines, strict=True)
-                ),
-            ]
-        )
-    longest = max(map(len, rows))
-    rows = [[*row, *[""] * (longest - len(row))] for row in rows]
-    caption = "The most popular items, and those nearest to them: cosine of the item embeddings"
+        item = _NAME.format(finished.item_names([near.item])[0])
+        rows.append([item, *map(_NEIGHBOUR.format, names, near.cosines)])
+    longest = max(map(len, rows), default=0)
     head = ("item", "nearest", "2nd", "3rd", *(f"{n}th" for n in range(4, longest)))[:longest]
-    yield table(caption, head, rows)
+    caption = "The most popular items, and those nearest to them: cosine of the item embeddings"
+    return Table(caption, head, [[*row, *[""] * (longest - len(row))] for row in rows])
 
 
-def users(finished: Finished) -> Iterator[Markup]:
+def users(finished: Finished) -> Iterator[User]:
     """Yield users with the end of their history, their list and what was withheld."""
-    found = examples(finished)
-    if not found:
-        return
-    hit = sum(example.hits > 0 for example in found)
-    yield paragraph(
-        f"{numbers.counted(len(found), 'user')} of the test part, one drawn (seed "
-        f"{finished.recipe.evaluate.seed}) from each of as many groups of equal size in order of "
-        f"history length. {hit} of them {'has' if hit == 1 else 'have'} a withheld item in the "
-        "list; it is marked.",
-        kind="note",
-    )
-    cards = (_card(finished, example) for example in found)
-    yield element("div", *cards, attributes={"class": "users"})
+    for example in finished.inside.examples:
+        names = finished.item_names(example.recommended)
+        hits = [row in example.withheld for row in example.recommended]
+        yield User(
+            id=finished.user_ids([example.user])[0],
+            n_earlier=example.n_earlier,
+            latest=finished.item_names(example.latest),
+            recommended=list(zip(names, hits, strict=True)),
+            withheld=_known(finished, example.withheld[:5]),
+            said=_said(example, len(example.withheld) - 5),
+        )
 
 
-def _card(finished: Finished, example: Example) -> Markup:
-    user = finished.user_ids(np.array([example.user]))[0]
-    earlier = element("small", f" {numbers.counted(example.n_earlier, 'earlier interaction')}")
-    return element(
-        "article",
-        element("h3", "User ", data_text(user), earlier),
-        element(
-            "div",
-            element("div", *_latest(finished, example)),
-            element("div", element("h4", "Recommended"), _recommended(finished, example)),
-            attributes={"class": "lists"},
-        ),
-        paragraph(*_withheld(finished, example), kind="note"),
-        attributes={"class": "user"},
-    )
+def _known(finished: Finished, rows: Sequence[int]) -> list[str | None]:
+    names = iter(finished.item_names([row for row in rows if row >= 0]))
+    return [next(names) if row >= 0 else None for row in rows]
 
 
-def _latest(finished: Finished, example: Example) -> Iterator[Markup]:
-    yield element("h4", "Latest, the newest first")
-    if len(example.latest):
-        names = finished.item_names(example.latest)
-        yield element("ul", *(element("li", data_text(name)) for name in names))
-    else:
-        yield paragraph("nothing", kind="note")
-
-
-def _recommended(finished: Finished, example: Example) -> Markup:
-    hits = np.isin(example.recommended, example.withheld)
-    names = finished.item_names(example.recommended)
-    return element(
-        "ol",
-        *(
-            element(
-                "li",
-                data_text(name),
-                " ✓ hit" if hit else "",
-                attributes={"class": "hit"} if hit else None,
-            )
-            for name, hit in zip(names, hits, strict=True)
-        ),
-    )
-
-
-def _withheld(finished: Finished, example: Example) -> Iterator[str]:
-    """Yield what was to be found; of many, the first few."""
-    few = example.withheld[:5]
-    yield "Withheld: "
-    for number, name in enumerate(_names(finished, few)):
-        yield " · " if number else ""
-        yield name
-    more = len(example.withheld) - len(few)
-    yield f" and {more:,} more" if more else ""
+def _said(example: Example, more: int) -> str:
+    """Return how many more items were withheld, and how many of all were found."""
+    said = f" and {more:,} more" if more > 0 else ""
     if not example.hits:
-        yield " (not in the list)" if len(example.withheld) == 1 else " (none in the list)"
-    elif len(example.withheld) > 1:
-        yield f" ({numbers.counted(example.hits, 'hit')})"
-
-
-def _names(finished: Finished, rows: Ints) -> Iterator[str]:
-    known = iter(finished.item_names(rows[rows >= 0]))
-    for row in rows:
-        yield data_text(next(known)) if row >= 0 else "an item of no table"
+        return said + (
+            " (not in the list)" if len(example.withheld) == 1 else " (none in the list)"
+        )
+    return said + f" ({numbers.counted(example.hits, 'hit')})" * (len(example.withheld) > 1)

@@ -1,63 +1,72 @@
-"""The section on whom the model serves well: by length of history, by popularity of the target."""
+"""Whom the model serves well: by length of history, by popularity of the target."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.report import numbers
-from workflows.report.charts import Range, Text, ranges
+from workflows.report import charts, numbers
+from workflows.report.charts import Picture
 from workflows.report.finished import Finished
-from workflows.report.markup import Markup, figure, figures, table
+from workflows.report.tables import Table
+from workflows.stages.evaluate import Figure
 
 
-def segments(finished: Finished) -> Iterator[Markup]:
+def pictures(finished: Finished) -> Iterator[Picture]:
     """Yield the headline metric by history length and by popularity of the target."""
-    if not finished.scores.segments:
-        return
-    drawings = [
-        _segment_chart(finished, "history_", "length of the user's history", "user"),
-        _segment_chart(finished, "targets_", "popularity of the withheld item", "target"),
-    ]
-    yield figures(*(drawing for drawing in drawings if drawing), wide=True)
-    head, rows = segments_table(finished)
-    yield table(f"{finished.metric} by segment", head, rows, numeric=True)
+    for start, what, unit in (
+        ("history_", "length of the user's history", "user"),
+        ("targets_", "popularity of the withheld item", "target"),
+    ):
+        if rows := rows_of(finished, start, unit):
+            yield _picture(finished, rows, what)
 
 
-def _segment_chart(finished: Finished, start: str, what: str, unit: str) -> Markup | None:
-    """Draw the two-tower, the best baseline and popularity by segment, if there are any."""
-    blocks = finished.segments(start)
-    shown = [
-        m for m in (finished.scores.ours, finished.rival, "popularity") if m in finished.models
-    ]
-    models = list(dict.fromkeys(m for m in shown if m))
-    rows: dict[str, list[Range | None]] = {}
-    for name, block in blocks.items():
+def compared(finished: Finished) -> list[str]:
+    """Return the recipe's own model, the best baseline and popularity, as far as they ran."""
+    wanted = (finished.scores.ours, finished.rival, "popularity")
+    return list(dict.fromkeys(m for m in wanted if m and m in finished.models))
+
+
+def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure | None]]:
+    """Return segment → the headline figure of each compared model.
+
+    Args:
+        finished: the run.
+        start: how the names of the segments begin.
+        unit: `user` or `target`, of which a segment says how many it has.
+    """
+    rows: dict[str, list[Figure | None]] = {}
+    for name, block in finished.segments(start).items():
         n = block.users if unit == "user" else block.targets
-        band = name.removeprefix(start)
-        found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
-        rows[f"{band} ({numbers.counted(n, unit)})"] = [Range.of(f) for f in found]
-    if not rows:
-        return None
-    title = f"{finished.metric} by {what}"
-    alt = "; ".join(
+        row = f"{name.removeprefix(start)} ({numbers.counted(n, unit)})"
+        found = (block.metrics.get(model, {}) for model in compared(finished))
+        rows[row] = [metrics.get(finished.metric) for metrics in found]
+    return rows
+
+
+def _picture(finished: Finished, rows: dict[str, list[Figure | None]], what: str) -> Picture:
+    models = compared(finished)
+    said = "; ".join(
         f"{name}: "
         + ", ".join(
-            f"{model} {value.mean:.3f}"
-            for model, value in zip(models, found, strict=True)
-            if value is not None
+            f"{model} {figure.mean:.3f}"
+            for model, figure in zip(models, figures, strict=True)
+            if figure is not None
         )
-        for name, found in rows.items()
+        for name, figures in rows.items()
     )
-    text = Text(f"by-{unit}", title, f"{alt}.")
-    return figure(title, ranges(text, rows, label=finished.metric, legend=models))
+    return charts.ranges(
+        f"{finished.metric} by {what}", f"{said}.", rows, metric=finished.metric, legend=models
+    )
 
 
-def segments_table(finished: Finished) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the headline metric of all models by segment."""
+def table(finished: Finished) -> Table:
+    """Return the headline metric of all models by segment."""
     models = finished.models
     rows = []
     for block in finished.segments().values():
         found = (block.metrics.get(model, {}).get(finished.metric) for model in models)
         values = ["" if f is None else numbers.score(f.mean) for f in found]
         rows.append([block.what, f"{block.users:,}", f"{block.targets:,}", *values])
-    return ["segment", "users", "targets", *models], rows
+    head = ["segment", "users", "targets", *models]
+    return Table(f"{finished.metric} by segment", head, rows, numeric=True)

@@ -116,6 +116,13 @@ class Prepared:
         with reading(self.folder / "items", "etl"):
             return self.raw_items["train_count"].to_numpy()
 
+    @property
+    def report(self) -> EtlReport:
+        """Counts of what etl read, dropped and wrote."""
+        path = self.folder / "report.json"
+        with reading(path, "etl"):
+            return msgspec.json.decode(path.read_bytes(), type=EtlReport)
+
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Column → vocabulary."""

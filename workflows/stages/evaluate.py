@@ -1,11 +1,15 @@
-"""What an evaluation says: blocks of figures, each with the protocol that it follows."""
+"""The evaluate stage, read back: figures, each with its protocol, and views into the model."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeGuard
 
 import msgspec
+
+from workflows.ground.stage_content import reading
 
 #: What stands where a figure does not exist.
 NOTHING = "-"
@@ -150,3 +154,112 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     opponents: dict[str, Opponent]
     left_out: dict[str, str]
     seconds: dict[str, float]
+
+
+class Cloud(msgspec.Struct, frozen=True):
+    """A number of some items beside their popularity.
+
+    Attributes:
+        counts: training interactions of the items, [n].
+        values: the number of each, [n].
+        correlation: Spearman's, over all items met in training; None where one side is constant.
+    """
+
+    counts: list[int]
+    values: list[float]
+    correlation: float | None
+
+
+class Neighbours(msgspec.Struct, frozen=True):
+    """The items nearest to an item.
+
+    Attributes:
+        item: its row.
+        items: rows of its neighbours, the nearest first.
+        cosines: the cosine of each neighbour's embedding and the item's.
+    """
+
+    item: int
+    items: list[int]
+    cosines: list[float]
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A user of the test part, with the end of their history and their list.
+
+    Attributes:
+        user: row of the user.
+        n_earlier: number of interactions before the test part.
+        latest: item rows of the last of them, the latest first.
+        recommended: item rows of the user's list, the best first.
+        withheld: item rows of the user's test part; -1 is an item of no table.
+    """
+
+    user: int
+    n_earlier: int
+    latest: list[int]
+    recommended: list[int]
+    withheld: list[int]
+
+    @property
+    def hits(self) -> int:
+        """The number of recommended items that were withheld."""
+        return len(set(self.recommended) & set(self.withheld))
+
+
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """Views into the evaluated model.
+
+    Attributes:
+        query_inputs: columns that the query tower reads.
+        item_inputs: columns that the item tower reads.
+        n_weights: number of trained weights.
+        loss: kind of the loss.
+        decays: history column → share of each position of a full history, the latest first.
+        norms: lengths of the items' embeddings; None where all are 1.
+        biases: biases of the items, a prior included; None where there are none.
+        neighbours: the nearest items of the most popular ones.
+        examples: some users of the test part.
+    """
+
+    query_inputs: list[str]
+    item_inputs: list[str]
+    n_weights: int
+    loss: str
+    decays: dict[str, list[float]]
+    norms: Cloud | None
+    biases: Cloud | None
+    neighbours: list[Neighbours]
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class EvaluateFiles:
+    """File names of the evaluate stage."""
+
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """Every figure, JSON."""
+        return self.folder / "report.json"
+
+    @property
+    def inside(self) -> Path:
+        """The views into the model, JSON."""
+        return self.folder / "inside.json"
+
+    def write(self, report: Report, inside: Inside) -> None:
+        """Write both files."""
+        self.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+        self.inside.write_bytes(msgspec.json.encode(inside))
+
+    def read_report(self) -> Report:
+        """Return every figure."""
+        with reading(self.report, "evaluate"):
+            return msgspec.json.decode(self.report.read_bytes(), type=Report)
+
+    def read_inside(self) -> Inside:
+        """Return the views into the model."""
+        with reading(self.inside, "evaluate"):
+            return msgspec.json.decode(self.inside.read_bytes(), type=Inside)

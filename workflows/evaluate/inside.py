@@ -1,0 +1,158 @@
+"""Views into the evaluated model for the report: history weights, norms, biases, neighbours, users.
+
+A working model shows some order in each of them: late events weigh more than early ones, popular
+items have other norms and biases than rare ones, and neighbours look alike to somebody who knows
+the items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from models.core.evaluation_set import Trial
+from models.core.exact import search
+from models.core.retriever import Floats, Ints, Ragged
+from models.losses.sampled_loss import SampledLoss
+from models.towers.layers import History
+from models.training.two_tower import Model, TwoTower
+from workflows.recipe import Recipe
+from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Cloud, Example, Inside, Neighbours
+
+#: Points of a cloud: enough to see its form.
+MAX_POINTS = 2000
+N_POPULAR, N_NEIGHBOURS = 8, 5
+N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10
+
+
+def look(recipe: Recipe, prepared: Prepared, trial: Trial, model: Model, tower: TwoTower) -> Inside:
+    """Return the views into a model.
+
+    Args:
+        recipe: the recipe of the run.
+        prepared: its etl stage.
+        trial: the test part under the rules of the evaluation.
+        model: the trained model.
+        tower: the same model as a retriever.
+    """
+    items = _Items(recipe, prepared.item_counts, tower.vectors)
+    return Inside(
+        query_inputs=list(model.query_encoder.schema.column_names),
+        item_inputs=list(model.candidate_encoder.schema.column_names),
+        n_weights=sum(int(weight.shape.num_elements()) for weight in model.trainable_weights),
+        loss=next(b.kind for b in model.submodules if isinstance(b, SampledLoss)),
+        decays=_decays(model, prepared),
+        norms=items.norms(),
+        biases=items.biases(),
+        neighbours=items.neighbours(),
+        examples=_examples(trial, tower, seed=recipe.evaluate.seed),
+    )
+
+
+def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
+    """Return the share of each position of a full history, the latest first, by input.
+
+    Positions that no training history is long enough to reach keep their initial weight and are
+    left out, and so are inputs whose positions all weigh the same by the recipe.
+    """
+    lengths = prepared.raw_users["train_count"].to_numpy()[:-1]  # the last row is the unknown user
+    reached = int(lengths.max()) - 1  # a row's history ends before the row
+    by_age = {
+        block.column: block.encoder.weights_by_age()
+        for block in model.query_encoder.submodules
+        if isinstance(block, History)
+    }
+    weights = {name: w[:reached] for name, w in by_age.items() if w is not None}
+    return {name: _plain(w / w.sum()) for name, w in sorted(weights.items()) if len(w)}
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The items' embeddings beside their popularity.
+
+    Attributes:
+        recipe: the recipe of the run.
+        counts: training interactions of each item, int64 [n_items].
+        vectors: the items' embeddings, float32 [n_items, dim].
+    """
+
+    recipe: Recipe
+    counts: Ints
+    vectors: Floats
+
+    @property
+    def met(self) -> Ints:
+        """Rows of the items that occur in training."""
+        return np.flatnonzero(self.counts > 0)
+
+    @property
+    def directions(self) -> Floats:
+        """The embeddings without the dimension of the bias."""
+        return self.vectors[:, :-1] if self.recipe.towers.item_bias else self.vectors
+
+    def norms(self) -> Cloud | None:
+        """Return the lengths of the embeddings; None where all are 1 by construction."""
+        if self.recipe.towers.normalize:
+            return None
+        return self._cloud(np.linalg.norm(self.directions, axis=1))
+
+    def biases(self) -> Cloud | None:
+        """Return the items' biases, a prior included; None where the model has none."""
+        return self._cloud(self.vectors[:, -1]) if self.recipe.towers.item_bias else None
+
+    def _cloud(self, values: Floats) -> Cloud:
+        counts, values = self.counts[self.met], values[self.met]
+        correlation = None
+        if np.ptp(counts) > 0 and np.ptp(values) > 0:
+            correlation = float(scipy.stats.spearmanr(counts, values)[0])
+        some = np.arange(len(counts))
+        if len(some) > MAX_POINTS:
+            rng = np.random.default_rng(self.recipe.evaluate.seed)
+            some = np.sort(rng.choice(len(counts), MAX_POINTS, replace=False))
+        return Cloud(counts[some].tolist(), _plain(values[some]), correlation)
+
+    def neighbours(self) -> list[Neighbours]:
+        """Return the nearest items of the most popular ones, among the items met in training."""
+        met = self.met
+        popular = met[np.argsort(-self.counts[met], kind="stable")[:N_POPULAR]]
+        lengths = np.linalg.norm(self.directions, axis=1, keepdims=True)
+        lengths[lengths == 0] = 1  # a zero vector is like no other
+        units = (self.directions / lengths).astype(np.float32)
+        themselves = Ragged(popular, np.arange(len(popular) + 1))
+        top = search(
+            units[popular], units, N_NEIGHBOURS, exclude=themselves, candidates=self.counts > 0
+        )
+        found = [
+            Neighbours(int(item), items[items >= 0].tolist(), _plain(cosines[items >= 0]))
+            for item, items, cosines in zip(popular, top.items, top.scores, strict=True)
+        ]
+        return [near for near in found if near.items]
+
+
+def _examples(trial: Trial, tower: TwoTower, *, seed: int) -> list[Example]:
+    """Return one random user of each twentieth of the test users in order of history length."""
+    known = np.flatnonzero(trial.queries.users >= 0)
+    lengths = trial.queries.histories.lengths
+    in_order = known[np.argsort(lengths[known], kind="stable")]
+    rng = np.random.default_rng(seed)
+    bands = [band for band in np.array_split(in_order, N_USERS) if len(band)]
+    chosen = trial.take(np.array([rng.choice(band) for band in bands], np.int64))
+    lists = chosen.ask(tower, N_RECOMMENDED).items
+    return [
+        Example(
+            user=int(chosen.queries.users[i]),
+            n_earlier=len(chosen.queries.histories[i]),
+            latest=chosen.queries.histories[i][::-1][:N_LATEST].tolist(),
+            recommended=lists[i][lists[i] >= 0].tolist(),
+            withheld=chosen.targets[i].tolist(),
+        )
+        for i in range(len(chosen.queries))
+    ]
+
+
+def _plain(values: Floats) -> list[float]:
+    """Return numbers with as many digits as float32 has, so that the file is short."""
+    return [float(f"{value:.6g}") for value in values]

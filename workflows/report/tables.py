@@ -1,0 +1,25 @@
+"""A table of the page and of the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names the row.
+
+    Attributes:
+        caption: what it shows.
+        head: names of the columns.
+        rows: cells, as many as `head`; markup is shown as it is, any other text is escaped.
+        numeric: the cells beside the first are numbers.
+        marked: the first cell of a row that is to stand out.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: bool = False
+    marked: str = ""
