@@ -1,7 +1,7 @@
-# Every command of the project; `make help` lists them and what may be passed.
+# All commands of the project; `make help` lists them and their variables.
 #
-# On a bare machine the first command that needs Python makes .venv from requirements.lock. In
-# the NGC Merlin container (NGC, below) the container's own packages are used instead.
+# The first command that needs Python makes .venv from requirements.lock. In the NGC Merlin container
+# (see NGC below), the packages of the container are used instead.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,9 +32,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 VENV := .venv
 UV_VERSION := 0.13.9
 
-# The container is known by its entry point *and* by a python3 that finds Merlin and TensorFlow
-# outside any virtual environment: NVIDIA's other images have only the first. PYTHON=... is asked
-# the second question alone; NGC=1 and NGC=0 decide by hand.
+# The container is recognised by its entry point *and* by a python3 that finds Merlin and TensorFlow
+# outside any virtual environment: other images of NVIDIA have only the entry point. With PYTHON=...
+# only the second condition is checked. NGC=1 and NGC=0 set the result by hand.
 OWNS_MERLIN := import sys; from importlib.util import find_spec as f; \
   sys.exit(sys.prefix != sys.base_prefix \
            or not (f("nvtabular") and f("merlin.models") and f("tensorflow")))
@@ -58,26 +58,26 @@ endif
 
 # ── the pipeline ────────────────────────────────────────────────────────────────────────
 VERBS := fetch etl train tune evaluate export index recommend serve load triton report doctor
-# a run that is named remembers its recipe, so that only one that is asked for is passed, too
+# a run has its recipe, so with RUN=... the recipe is passed only if it was given as well
 ARGS = $(if $(and $(RUN),$(filter file,$(RECIPE_IS_OF))),,--recipe '$(RECIPE)' )
 ARGS += $(if $(RUN),--run '$(RUN)' )--device $(DEVICE)
 ARGS += $(foreach setting,$(SET),--set '$(setting)')
 
 .PHONY: $(VERBS)
-fetch: ## download the raw data; nothing to do when it is there
-etl: fetch ## raw data -> encoded and tagged splits, vocabularies, tables
-train: ## fit the two-tower model
+fetch: ## download the raw data, unless it exists
+etl: fetch ## turn raw data into encoded splits, vocabularies and tables
+train: ## fit the model
 tune: ## search hyper-parameters on the validation part
-evaluate: ## measure it beside popularity, ALS, EASE and others, with intervals
-export: evaluate ## write towers, embeddings and tables, checked in a fresh process
-index: ## make the items searchable; measure recall and latency
-recommend: ## write everybody's ten best items
-serve: ## answer over HTTP, with a page at http://127.0.0.1:8000/
-load: ## load the items into a vector database; TO=milvus or opensearch
-triton: ## write a model repository for Triton; TO=folder
+evaluate: ## measure the model and baselines (popularity, ALS, EASE, ...) with intervals
+export: evaluate ## write towers, embeddings and tables, and check them in a new process
+index: ## build a search index of the items; measure its recall and latency
+recommend: ## write the ten best items of every user
+serve: ## answer over HTTP, with a web page at http://127.0.0.1:8000/
+load: ## load the items into a vector database: TO=milvus or TO=opensearch
+triton: ## write a model repository for Triton into TO=folder
 triton load: ARGS += $(if $(TO),--to '$(TO)')
-report: ## write one HTML page and a model card about the run
-doctor: ## print versions, the device and why, and what is wrong
+report: ## write an HTML report and a model card of the run
+doctor: ## print versions, the device, and faults of the installation
 $(VERBS): $(READY)
 	$(strip $(PY) -m workflows $@ $(ARGS))
 
@@ -94,25 +94,25 @@ notebooks: $(READY) ## execute the notebooks into runs/notebooks/
 ifeq ($(NGC),)
 test: lint types contracts
 endif
-test: pytest ## lint, types, contracts, pytest; in the container pytest alone
+test: pytest ## run lint, types, contracts and pytest; in the container only pytest
 test-quality: override PYTEST += -m quality
-test-quality: pytest ## what recipes learn, and other long checks, before a release (5 min)
-lint: $(READY) ## style: ruff
+test-quality: pytest ## check what models learn, and other long tests (5 min)
+lint: $(READY) ## check the style with ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-types: $(READY) ## types: mypy
+types: $(READY) ## check the types with mypy
 	$(PY) -m mypy models samples workflows
-contracts: $(READY) ## who may import whom: import-linter
+contracts: $(READY) ## check which modules import which, with import-linter
 	$(VENV)/bin/lint-imports --no-cache
 ifneq ($(NGC),)
 pytest: .ngc/.tests
 	$(PY) -m pytest $(PYTEST)
 else
-pytest: $(READY) ## the tests; PYTEST='-k name' narrows them
+pytest: $(READY) ## run the tests; PYTEST='-k name' selects some
 	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST)
 endif
 
-# The versions nearest to the container's, on its Python, so that what passes here can pass there.
+# An environment with the Python of the container and the versions nearest to its packages.
 ifneq ($(filter test-ngc,$(MAKECMDGOALS)),)
 HAS_PYTHON310 := $(shell $(PYTHON310) -c 'import sys, venv, ensurepip; \
   sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null && echo 1)
@@ -122,14 +122,14 @@ ifneq ($(HAS_PYTHON310),)
 test-ngc: .venv-ngc/.ok
 	.venv-ngc/bin/python -m pytest -n 2 --dist worksteal $(PYTEST)
 else
-test-ngc: ## the tests on the container's versions; PYTHON310=path
-	@echo "test-ngc: skipped. It needs Python 3.10, which the NGC container has, and" \
-	  "'$(PYTHON310)' is none: make test-ngc PYTHON310=/path/to/python3.10"
+test-ngc: ## run the tests on versions like the container's; PYTHON310=path
+	@echo "test-ngc: skipped. It needs Python 3.10, as the NGC container has, and" \
+	  "'$(PYTHON310)' is not one: make test-ngc PYTHON310=/path/to/python3.10"
 endif
 
 # ── benchmarks ──────────────────────────────────────────────────────────────────────────
 .PHONY: bench
-bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merlin, TFRS, PyTorch (1 h)
+bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## compare training with Merlin, TFRS and PyTorch (1 h)
 	$(PY) benchmarks/training.py --batches 4096
 	$(PY) benchmarks/training.py --batches 1024 16384 --items 20000 --repetitions 1
 	for claim in step memory retrieval time_to_recall scaling; do
@@ -137,26 +137,26 @@ bench: $(READY) .venv-bench-tfrs/.ok .venv-bench-torch/.ok ## speed beside Merli
 	done
 
 .PHONY: bench-serve
-bench-serve: $(READY) .venv-bench-tfrs/.ok ## answers a second beside TFRS, ten minutes of load
+bench-serve: $(READY) .venv-bench-tfrs/.ok ## compare serving with TFRS (10 min)
 	$(PY) benchmarks/serving.py
 
 .PHONY: bench-etl
-bench-etl: $(READY) .venv-bench-polars/.ok ## etl beside NVTabular and polars, and 31.8M rows (1 h)
+bench-etl: $(READY) .venv-bench-polars/.ok ## compare etl with NVTabular and polars (1 h)
 	$(PY) benchmarks/etl.py
 	$(PY) benchmarks/etl_scale.py
 
 .PHONY: torture
-torture: $(READY) ## kills, full disks, power losses, damaged and hostile files, requests (20 min)
+torture: $(READY) ## test kills, full disks, power losses, damaged and hostile files (20 min)
 	$(PY) benchmarks/torture/run.py
 
 # ── environments ────────────────────────────────────────────────────────────────────────
-# Where packages come from is the machine's to say; what is installed, and where, is not.
+# Settings of the machine may choose the package index, but not what is installed, nor where.
 unexport CONDA_PREFIX PYTHONHOME VIRTUAL_ENV PIP_PREFIX PIP_REQUIRE_HASHES PIP_TARGET
 unexport UV_BUILD_CONSTRAINT UV_CONSTRAINT UV_EXCLUDE UV_EXCLUDE_NEWER UV_FORK_STRATEGY
 unexport UV_NO_BUILD_ISOLATION UV_NO_CONFIG UV_NO_EDITABLE UV_NO_VERIFY_HASHES UV_OVERRIDE
 unexport UV_PRERELEASE UV_PROJECT UV_PYTHON UV_RESOLUTION UV_SYSTEM_PYTHON UV_WORKING_DIR
 
-# uv does not read pip's settings. Where pip alone knows an index or a certificate, uv is told.
+# uv does not read the settings of pip. If only pip has an index or a certificate, uv gets them.
 define ASK_PIP
 pips() {
   $(1) -m pip config list 2>/dev/null \
@@ -174,7 +174,7 @@ if [ -z "$${SSL_CERT_FILE:-}" ]; then
 fi
 endef
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
-# Without byte code the imports take 20 s more; compiled here, whatever PYTHONDONTWRITEBYTECODE says.
+# Without byte code, imports take 20 s longer. So it is compiled, even with PYTHONDONTWRITEBYTECODE.
 UV_SYNC := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv pip sync --require-hashes
 UV_INSTALL := $(VENV)/bin/uv pip install
 EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
@@ -182,20 +182,20 @@ EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
 PYTHONS := $(or $(PYTHON),python3.11 python3.10 python3)
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))
 define NO_PYTHON
-error: no Python 3.10 or 3.11 that can make environments. Asked: $(PYTHONS);
-$(if $(PYTHON),,and uv had none. )TensorFlow 2.12 and Merlin exist for no other version. Install one, for
+error: found no Python 3.10 or 3.11 that can make virtual environments. Tried: $(PYTHONS).
+$(if $(PYTHON),,uv did not find one either. )TensorFlow 2.12 and Merlin need one of these versions. Install one, for
 example with `apt install python3.11 python3.11-venv` (Debian 12), `apt install python3.10
 python3.10-venv` (Ubuntu 22.04), `dnf install python3.11` (Fedora, RHEL), `uv python install 3.11` or
 `pyenv install 3.11`; then run make again, or name it: make PYTHON=/path/to/python3.11 ...
 endef
 define NO_PLATFORM
-error: TensorFlow 2.12 and Merlin exist for Linux on x86_64, and this is another system. Use the
+error: TensorFlow 2.12 and Merlin need Linux on x86_64, but this is another system. Use the
 image: `make image-cpu DOCKER_ARGS="--platform linux/amd64"`.
 endef
 export NO_PYTHON NO_PLATFORM
 
-# An environment that was left half made, was moved with its folder, has lost its Python, or has
-# another than PYTHON is made anew.
+# An environment is made again if it is incomplete, was moved, has lost its Python, or has another
+# Python than PYTHON.
 IS_SOUND = [ ! -e $(1)/.unfinished ] && [ -x $(1)/bin/python ] \
   && [ -x $(1)/bin/pip ] && grep -qsF '$(CURDIR)/$(1)' $(1)/bin/activate \
   $(if $(2),&& [ "$$($(2) -V 2>&1)" = "$$($(1)/bin/python -V)" ])
@@ -217,7 +217,7 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	    "$$python" -m venv .venv
 	  elif python3 -m venv .venv-uv 2>/dev/null \
 	      && PIP_USER=0 .venv-uv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION) >&2; then
-	    echo ".venv: no Python 3.10 or 3.11 here, asking uv for its 3.11"
+	    echo ".venv: found no Python 3.10 or 3.11; using the 3.11 of uv"
 	    $(call ASK_PIP,.venv-uv/bin/python)
 	    .venv-uv/bin/uv venv --allow-existing --seed --python 3.11 .venv \
 	      || { rm -rf .venv .venv-uv; echo "$$NO_PYTHON" >&2; exit 1; }
@@ -250,7 +250,7 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	rm .venv-ngc/.unfinished
 	touch $@
 
-# The peers of the benchmarks, each in an environment of its own.
+# Each peer of the benchmarks has its own environment.
 .venv-bench-%/.ok: benchmarks/peers/%.lock .venv/.ok
 	@rm -rf $(@D)
 	$(call ASK_PIP,.venv/bin/python)
@@ -258,8 +258,8 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	$(UV_SYNC) --quiet --python $(@D)/bin/python $<
 	touch $@
 
-# In the container: what it lacks, and nothing that it has. The folder may be mounted into one
-# container after another, so the stamp counts only where these packages are found.
+# In the container, only packages that it lacks are installed. The folder may be mounted into another
+# container later, so the stamp is valid only if these packages are found.
 .ngc/.ok: docker/requirements-ngc.txt setup.cfg pyproject.toml \
     $(if $(NGC),$(call redo_if,$(PY) -c 'import msgspec; import typer' 2>/dev/null))
 	$(PY) -m pip install --no-deps --requirement docker/requirements-ngc.txt
@@ -274,11 +274,11 @@ EXTRAS := cpu serving index serve milvus tracking baselines tuning notebooks dev
 COMPILE := UV_PYTHON_DOWNLOADS=never $(VENV)/bin/uv pip compile --quiet --generate-hashes \
   --no-header --no-annotate --python-version 3.10 $(if $(UPGRADE),--upgrade)
 .PHONY: lock
-lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=1 moves pins
+lock: $(READY) ## compile the lock files again; UPGRADE=1 takes newer versions
 	@$(call ASK_PIP,$(PY))
 	$(COMPILE) --universal $(addprefix --extra ,$(EXTRAS)) pyproject.toml \
 	  --output-file requirements.lock
-	# from a folder of its own: the pins of pyproject.toml are not the container's, nor the peers'
+	# in an empty folder: the pins of pyproject.toml are not for the container, nor for the peers
 	folder=$$(mktemp -d)
 	trap 'rm -r "$$folder"' EXIT
 	$(COMPILE) --directory "$$folder" --python-platform x86_64-manylinux_2_28 \
@@ -290,36 +290,36 @@ lock: $(READY) ## recompile requirements.lock and docker/ngc-like.lock; UPGRADE=
 	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
 	done
 
-# These read the lock alone. The scanner needs a network that reaches a database of advisories.
+# Both read only the lock. pip-audit must reach a database of advisories over the network.
 .PHONY: audit sbom
-audit: .venv-bench-audit/.ok ## known advisories of the locked packages, accepted ones left out
+audit: .venv-bench-audit/.ok ## list known advisories of the locked packages, except accepted ones
 	$(<D)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip \
 	  $$(sed -nE 's/^([A-Z]+-[^ ]+) .*/--ignore-vuln \1/p' docs/accepted-advisories.txt)
-sbom: .venv-bench-audit/.ok ## all locked packages as CycloneDX: runs/sbom.json
+sbom: .venv-bench-audit/.ok ## write all locked packages as CycloneDX to runs/sbom.json
 	@mkdir -p runs
 	$(<D)/bin/cyclonedx-py requirements requirements.lock --output-file runs/sbom.json
 	@echo runs/sbom.json
 
 .PHONY: image image-cpu image-gpu
-image: image-cpu image-gpu ## both images
+image: image-cpu image-gpu ## build both docker images
 image-cpu image-gpu: export DOCKER_BUILDKIT = 1
-image-cpu: ## docker image for a CPU: IMAGE:cpu
+image-cpu: ## build the docker image for CPUs, IMAGE:cpu
 	$(DOCKER) build --file docker/Dockerfile.cpu --tag $(IMAGE):cpu $(DOCKER_ARGS) .
-image-gpu: ## docker image on NGC Merlin MERLIN_TAG: IMAGE:gpu
+image-gpu: ## build the docker image on NGC Merlin MERLIN_TAG, IMAGE:gpu
 	$(DOCKER) build --file docker/Dockerfile.gpu --tag $(IMAGE):gpu \
 	  --build-arg MERLIN_TAG=$(MERLIN_TAG) $(DOCKER_ARGS) .
 
 .PHONY: clean help
-clean: ## remove environments, builds and caches; data/ and runs/ stay
+clean: ## remove environments, builds and caches, but not data/ and runs/
 	rm -rf .venv .venv-ngc .venv-uv .venv-bench-* .ngc build dist *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-help: ## this list
+help: ## print this list
 	@echo "make TARGET ... [RECIPE=name-or-path] [RUN=name] [DEVICE=auto|cpu|gpu] [SET='a.b=1 c.d=2']"
 	echo
 	sed -nE "s/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p" Makefile | expand -t 16
 	echo
-	echo "PYTHON=path      the Python that .venv is made with, or that has Merlin of its own"
-	echo "NGC=1 | NGC=0    use python3's own Merlin | make .venv (found out when not said)"
+	echo "PYTHON=path      a Python to make .venv with, or one that has Merlin"
+	echo "NGC=1 | NGC=0    use the Merlin of python3 | make .venv (default: found out)"
 	echo "Now: RECIPE=$(RECIPE) DEVICE=$(DEVICE), Python from $(if $(NGC),$(PY),.venv)"

@@ -381,7 +381,7 @@ def test_doctor_tells_facts_as_json_and_as_a_table() -> None:
     assert told["devices"]["etl"] == {"kind": "cpu", "why": "asked for by --device"}
     assert "nvtabular" in told["versions"]
     table = shell("doctor", "--device", "cpu")
-    for said in ("python", "nvtabular", "cpu (asked for by --device)", "processors", "wrong"):
+    for said in ("python", "nvtabular", "cpu (asked for by --device)", "processors", "faults"):
         assert said in table.stdout
 
 

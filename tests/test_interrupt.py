@@ -66,15 +66,15 @@ def test_train_and_tune_say_what_is_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    nothing = "Earlier results are kept, and nothing half-written; begin again: `two-tower"
+    nothing = "Earlier results are kept; no incomplete result is left. Begin again: `two-tower"
     assert f"{nothing} train --run x`." in run("train --run x")[1]
     Path("runs/x/.train.checkpoint").mkdir(parents=True)
     Path("runs/x/.train.checkpoint/state.json").write_text("{}", encoding="utf-8")
-    kept = "The epochs that ended are kept; go on after the last of them: `two-tower train"
+    kept = "The finished epochs are kept. Continue after the last of them: `two-tower train"
     assert f"{kept} --run x --set a=b --resume`." in run("train --run x --set a=b")[1]
     assert f"{kept} --resume --run x`." in run("train --resume --run x")[1]
     assert (
-        "The trials that ended are kept; the same command goes on: `two-tower tune"
+        "The finished trials are kept. Continue with the same command: `two-tower tune"
         in (run("tune --run x")[1])
     )
 
@@ -118,7 +118,7 @@ def test_a_process_is_ended_after_its_first_line(world: World, tmp_path: Path) -
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert err.splitlines()[-1] == (
-        "two-tower: Stopped by Ctrl-C. Earlier results are kept, and nothing half-written; "
-        f"begin again: `{shlex.join(['two-tower', *arguments])}`."
+        "two-tower: Stopped by Ctrl-C. Earlier results are kept; no incomplete result is left. "
+        f"Begin again: `{shlex.join(['two-tower', *arguments])}`."
     )
     assert not (tmp_path / "run" / "etl").exists()

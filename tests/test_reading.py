@@ -63,9 +63,7 @@ def test_a_wheel_holds_all_recipes_and_no_data_goes_into_it(
     assert Path(data) == tmp_path / "data" / "movielens-100k"
     assert known.split() == [*names, "''"]
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "two-tower: etl does not know what to work on. Give --recipe with "
-    )
+    assert done.stderr.startswith("two-tower: etl needs a recipe. Give --recipe with ")
 
 
 def test_every_file_of_the_checkouts_packages_is_in_the_wheel(installed: Path) -> None:

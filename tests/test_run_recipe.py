@@ -191,7 +191,7 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are(trained: Recipe) ->
     [
         (
             "etl",
-            r"^etl does not know what to work on\. Give --recipe with a name \(.*rees46\) or",
+            r"^etl needs a recipe\. Give --recipe with a name \(.*rees46\) or",
         ),
         ("train", r"or a \.yaml file, or --run \(in runs/: x\)\.$"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from workflows.cli import _Printable
 from workflows.cli.call import Call
-from workflows.cli.show import complain, printable, show, show_rows
+from workflows.cli.show import print_error, printable, show, show_rows
 
 TITLES = [
     "Amélie [blue]",
@@ -40,7 +40,7 @@ def test_each_file_of_a_result_has_a_line_of_its_own(capsys):
 
 def test_an_empty_list_is_a_sentence(capsys):
     show_rows([])
-    assert capsys.readouterr().out == "No row: nothing meets what was asked.\n"
+    assert capsys.readouterr().out == "No rows match.\n"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_control_characters_are_escaped(capsys, text, said):
     printed = capsys.readouterr().out
     assert said.split()[0] in printed
     assert not set("\x1b\x07\x9b\r\t\u202e\udcff") & set(printed)
-    complain(f"one\n{text}")
+    print_error(f"one\n{text}")
     assert capsys.readouterr().err.startswith("two-tower: one\n")
 
 

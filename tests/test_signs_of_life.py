@@ -55,8 +55,8 @@ def test_a_fit_tells_its_epochs_and_goes_on_after_ctrl_c(tiny: Tiny, tmp_path: P
     assert 3 <= len(before) < EPOCHS
     assert not run.store.folder("train").exists()
     (command,) = re.findall(
-        r"^two-tower: Stopped by Ctrl-C\. The epochs that ended are kept; go on after the last of "
-        r"them: `two-tower (.+)`\.$",
+        r"^two-tower: Stopped by Ctrl-C\. The finished epochs are kept\. Continue after the last "
+        r"of them: `two-tower (.+)`\.$",
         said,
         re.MULTILINE,
     )

@@ -1,4 +1,4 @@
-"""`two-tower VERB`: pick the device, then import the verb. No logic."""
+"""The command line: `two-tower VERB` chooses the device, then imports and calls the verb."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import typer
 
 from workflows.cli import about, data, hand_over, model, questions
 from workflows.cli.call import Call, command
-from workflows.cli.show import complain, printable
+from workflows.cli.show import print_error, printable
 from workflows.ground.errors import TwoTowerError
 
 __all__ = ["Call", "app", "main"]
 
-#: In the order of --help. A new verb is a function in one of these files, and a part of its VERBS.
+#: The verbs in the order of --help. A new verb is a function in one of these files and an element
+#: of its VERBS.
 VERBS = (*data.VERBS, *model.VERBS, *questions.VERBS, *hand_over.VERBS, *about.VERBS)
 
 app = typer.Typer(
@@ -30,27 +31,29 @@ for verb in VERBS:
 
 
 class _Printable(logging.Formatter):
-    """The message alone, in which a terminal finds no command."""
+    """Formats a record as its message, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a message as it is shown."""
+        """Return the text of a record."""
         return printable(super().format(record), lines=True)
 
 
 def main() -> None:
-    """Run the command line: a fault of input or machine is one paragraph and exit code 2."""
+    """Run the command line. Errors of input or machine give one paragraph and exit code 2."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a terminal lacks are escaped there
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # characters that the terminal cannot show are escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     for ours in ("models", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
     for theirs in ("tensorflow", "absl"):
         logging.getLogger(theirs).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")  # Merlin's, TensorFlow's, Dask's; tests turn them to errors
+    warnings.filterwarnings("ignore")  # of Merlin, TensorFlow and Dask; in tests they are errors
     try:
         app(prog_name="two-tower")
     except TwoTowerError as error:
-        complain(error)
+        print_error(error)
         sys.exit(2)

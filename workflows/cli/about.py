@@ -1,4 +1,4 @@
-"""What is known of a run and of the machine: report, doctor."""
+"""Verbs that describe a run or the machine: report, doctor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def report(call: Call) -> None:
-    """Write one HTML page and a model card about the finished run."""
+    """Write an HTML report and a model card of the finished run."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.report import report
@@ -25,7 +25,7 @@ def report(call: Call) -> None:
 
 
 def doctor(call: Call) -> None:
-    """Print versions, the device and why, and what is wrong."""
+    """Print versions, the device with the reason for it, and faults of the installation."""
     from workflows.doctor import doctor
 
     diagnosis = doctor(requested=None if call.device_name == "auto" else call.device_name)
@@ -33,7 +33,7 @@ def doctor(call: Call) -> None:
         **diagnosis.versions,
         **diagnosis.facts,
         **_devices(diagnosis.devices),
-        "wrong": "\n".join(diagnosis.faults) or "nothing",
+        "faults": "\n".join(diagnosis.faults) or "none",
     }
     show(diagnosis, call, rows)
     if diagnosis.faults:
@@ -41,7 +41,7 @@ def doctor(call: Call) -> None:
 
 
 def _devices(found: dict[str, Device]) -> dict[str, str]:
-    """Return one row for the verbs that run on the same device for the same reason."""
+    """Return one row for all verbs that run on the same device for the same reason."""
     shown: dict[str, list[str]] = {}
     for verb, device in found.items():
         why = device.why.replace(f" for {verb}:", ":")
@@ -51,5 +51,5 @@ def _devices(found: dict[str, Device]) -> dict[str, str]:
     }
 
 
-#: In the order of --help.
+#: The verbs of this file, in the order of --help.
 VERBS = (report, doctor)

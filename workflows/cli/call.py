@@ -1,4 +1,4 @@
-"""The options that all verbs share: a verb is a function of a `Call` and of its own options."""
+"""The options that all verbs share. A verb is a function of a `Call` and of its own options."""
 
 from __future__ import annotations
 
@@ -23,46 +23,51 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Verbs that make a run from a recipe; all others find the recipe in the run.
+#: Verbs that need a recipe; all others read it from the run.
 _FROM_RECIPE = ("fetch", "sample", "etl", "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The options that every verb has, and what they stand for."""
+    """The options that every verb has, and the recipe, run and device that they name."""
 
     recipe_name: Annotated[
         str,
         typer.Option(
             "--recipe",
-            help="A name in recipes/ or a .yaml file; NAME:VARIANT for a variant. Default: what "
-            "the run was made with, settings included; for etl in a checkout movielens-100k.",
+            help="A name in recipes/ or a .yaml file; NAME:VARIANT for a variant. Default: the "
+            "recipe of the run, with its settings; for etl in a checkout: movielens-100k.",
         ),
     ] = ""
     run: Annotated[
-        str, typer.Option("--run", help="Folder runs/<RUN>, or a path. Default: the recipe's name.")
+        str,
+        typer.Option(
+            "--run", help="Name of a folder in runs/, or a path. Default: the name of the recipe."
+        ),
     ] = ""
-    device_name: Annotated[str, typer.Option("--device", help="auto, cpu or gpu.")] = "auto"
+    device_name: Annotated[str, typer.Option("--device", help="Device: auto, cpu or gpu.")] = "auto"
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a recipe field: train.epochs=3. May be repeated."),
+        typer.Option(
+            "--set", help="Set a field of the recipe, such as train.epochs=3. May be repeated."
+        ),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    #: The verb that is called; empty for a process that calls several.
+    #: The verb that is called; "" for a process that calls several.
     verb: str = ""
 
     def device(self) -> Device:
-        """Decide the device of this process, before anything heavy is imported."""
+        """Choose the device of this process. Must be called before TensorFlow is imported."""
         from workflows.ground import device
 
         requested = None if self.device_name == "auto" else self.device_name
         return device.choose(requested, verb=self.verb)
 
     def open(self, device: Device | None = None) -> tuple[Recipe, Store, Path]:
-        """Return the recipe, the run, and the folder of raw data; say so before the verb begins.
+        """Return the recipe, the run and the folder of raw data, and log them.
 
         Args:
-            device: the device of this process; None for a verb that looks for none.
+            device: the device of this process; None for a verb that needs no device.
 
         Raises:
             RecipeError: the recipe's kind of model does not answer the verb.
@@ -79,21 +84,21 @@ class Call:
         return recipe, store, data
 
     def store(self, run: str) -> Store:
-        """Return a run by its name in runs/, or by its path."""
+        """Return a run, given its name in runs/ or its path."""
         from workflows.stages.store import Store
 
         return Store(_folder(run))
 
     def root(self) -> Path:
-        """Return the folder of the run, whether or not it is there.
+        """Return the folder of the run, even if it does not exist.
 
         Raises:
-            RecipeError: neither run nor recipe is named, or there is no such recipe.
+            RecipeError: neither a run nor a recipe is named, or the recipe does not exist.
         """
         return _folder(self.run or self._read()[0].name)
 
     def _opened(self) -> tuple[Recipe, Store, Path]:
-        """Return recipe, run and raw data: by the recipe that is named, else by the run's own."""
+        """Return the recipe, the run and the folder of raw data, without logging them."""
         from workflows import recipe as recipes
         from workflows.ground.invocation import Invocation
         from workflows.stages.store import Store
@@ -112,10 +117,10 @@ class Call:
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
     def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:
-        """Return the recipe of the run; None for a verb that takes a recipe or makes the run.
+        """Return the recipe of the run; None if a recipe is named or the verb needs one.
 
         Raises:
-            MissingStage: the run that is named is not there.
+            MissingStage: the run that is named does not exist.
         """
         from workflows.ground.errors import MissingStage
         from workflows.stages import run_recipe
@@ -133,7 +138,7 @@ class Call:
         return found
 
     def _read(self) -> tuple[Recipe, Path]:
-        """Return the recipe that is named, or the default one of a checkout, and its file."""
+        """Return the recipe that is named, or the default recipe of a checkout, and its file."""
         from workflows import recipe as recipes
         from workflows.ground.errors import RecipeError
 
@@ -142,8 +147,8 @@ class Call:
             known = ", ".join(recipes.known_names())
             or_run = "" if self.verb in _FROM_RECIPE else f", or --run (in runs/: {_runs()})"
             raise RecipeError(
-                f"{self.verb or 'two-tower'} does not know what to work on. Give --recipe with a "
-                f"name ({known}) or a .yaml file{or_run}."
+                f"{self.verb or 'two-tower'} needs a recipe. Give --recipe with a name ({known}) "
+                f"or a .yaml file{or_run}."
             )
         name, _, variant = named.partition(":")
         path = recipes.find(name)
@@ -158,23 +163,25 @@ def _folder(run: str) -> Path:
     """Return the folder of a run.
 
     Raises:
-        RecipeError: TensorFlow could not load a model from a path like that.
+        RecipeError: the path has characters that TensorFlow takes as wildcards.
     """
-    if wild := [sign for sign in "*?[]" if sign in run]:
+    if wildcards := [character for character in "*?[]" if character in run]:
         from workflows.ground.errors import RecipeError
 
         raise RecipeError(
-            f"--run {run}: TensorFlow takes {wild[0]} in a path for a wildcard, and could not load "
-            "the model from there. Take a folder without *, ?, [ and ]; the folders above it may "
-            "have them where you name the run from within them."
+            f"--run {run}: TensorFlow takes {wildcards[0]} in a path as a wildcard, and could not "
+            "load the model from there. Choose a folder without *, ?, [ and ]. The folders above "
+            "it may have these characters if --run is a relative path."
         )
     return Path(run) if "/" in run else Path("runs") / run
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return what typer calls for a function of a `Call`: the shared options are written once.
+    """Return a function for typer that has the shared options and those of one verb.
 
-    Keyword-only parameters of the function, annotated for typer, are options of this verb alone.
+    Args:
+        function: a function of a `Call`. Its keyword-only parameters, annotated for typer, are the
+            options of the verb.
     """
     fields = [field for field in dataclasses.fields(Call) if field.name != "verb"]
     verb = function.__name__.replace("_", "-")

@@ -1,4 +1,4 @@
-"""From raw logs to encoded splits: fetch, sample, etl."""
+"""Verbs that make data: fetch, sample, etl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.cli.show import counts, show
 
 
 def fetch(call: Call) -> None:
-    """Download the raw files of a recipe, unless they are there."""
+    """Download the raw files of a recipe, unless they exist."""
     from workflows.fetch import fetch
 
     recipe, _, data = call.open()
@@ -25,12 +25,15 @@ def sample(
     call: Call,
     *,
     size: Annotated[
-        Literal["tiny", "small", "large"], typer.Option(help="large is as large as the real data.")
+        Literal["tiny", "small", "large"],
+        typer.Option(help="Size of the data; large is as large as the real data."),
     ] = "small",
-    to: Annotated[str, typer.Option(help="Folder. Default: data/<recipe>.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 1,
+    to: Annotated[str, typer.Option(help="Folder for the files. Default: data/<recipe>.")] = "",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed; the same seed gives the same files.")
+    ] = 1,
 ) -> None:
-    """Write raw files like those of aliccp, babyshop, hm, hm-joined, rees46, and who likes what."""
+    """Write synthetic raw files in the format of aliccp, babyshop, hm, hm-joined or rees46."""
     from samples import sample
 
     name = call.recipe_name.partition(":")[0]
@@ -48,20 +51,30 @@ def etl(
     call: Call,
     *,
     grow_from: Annotated[
-        str, typer.Option(help="Keep the codes of this run's vocabularies; append new values.")
+        str,
+        typer.Option(help="A run whose vocabularies keep their codes; new values are appended."),
     ] = "",
     dask: Annotated[
-        str, typer.Option(help="local, cuda (one worker a GPU), or a scheduler: tcp://host:port.")
+        str,
+        typer.Option(
+            help="Dask: local, cuda (one worker per GPU), or a scheduler's address tcp://host:port."
+        ),
     ] = "",
     workers: Annotated[
-        int, typer.Option(min=0, help="Threads, or Dask workers. Default: one a core or GPU.")
+        int,
+        typer.Option(
+            min=0, help="Number of threads or Dask workers. Default: one per core or GPU."
+        ),
     ] = 0,
     memory_limit: Annotated[
-        str, typer.Option(help="What may be taken, such as 8GiB. Default: half of the machine.")
+        str,
+        typer.Option(help="Memory that may be used, such as 8GiB. Default: half of the machine's."),
     ] = "",
-    chunk: Annotated[str, typer.Option(help="Raw text read at a time. Default: 8MiB.")] = "",
+    chunk: Annotated[
+        str, typer.Option(help="Amount of raw text that is read at a time. Default: 8MiB.")
+    ] = "",
 ) -> None:
-    """Raw interaction logs → encoded splits, vocabularies, user and item tables."""
+    """Turn raw logs into encoded splits, vocabularies, and tables of users and items."""
     device = call.device()
     recipe, store, data = call.open(device)
     from workflows.etl import Engine, etl
@@ -85,10 +98,10 @@ def etl(
 
 
 def _unseen(unseen: Mapping[str, Mapping[str, float]], item_id: str) -> str:
-    """Return the shares of held-out rows whose item has no code of its own."""
+    """Return the share of held-out rows whose item is not in the vocabulary, as text."""
     shares = {part: unseen[part].get(item_id, 0.0) for part in ("valid", "test")}
     return ", ".join(f"{share:.1%} of {part}" for part, share in shares.items() if share) or "none"
 
 
-#: In the order of --help.
+#: The verbs of this file, in the order of --help.
 VERBS = (fetch, sample, etl)

@@ -1,4 +1,4 @@
-"""Where an export goes: serve, load, triton."""
+"""Verbs that deploy an export: serve, load, triton."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ def serve(
     call: Call,
     *,
     host: Annotated[
-        str, typer.Option(help="To listen on; 0.0.0.0 for other machines, too.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0: other machines can connect, too.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")
+    ] = 8000,
     watch: Annotated[
-        float, typer.Option(min=0, help="Seconds between looks for a newer export; 0: never.")
+        float,
+        typer.Option(min=0, help="Seconds between two checks for a newer export; 0: no checks."),
     ] = 5.0,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name that requests may give as Host, beside localhost; '*' for any. May be "
-            "repeated. Where --host is not of this machine alone, any name may be given until "
-            "one is allowed here."
+            help="A host name that requests may give, besides localhost; '*': any name. May be "
+            "repeated. If other machines can connect, all names are allowed unless this option "
+            "is given."
         ),
     ] = None,
     grace: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that running questions get to end after SIGTERM."),
+        typer.Option(min=0, help="Seconds that running requests may take after SIGTERM."),
     ] = 30.0,
 ) -> None:
-    """Answer over HTTP, with a page at /; a newer export takes over without a break.
+    """Answer requests over HTTP, with a web page at /. A newer export replaces the present one.
 
-    A run folder is a program: it holds TensorFlow graphs, and whoever can write it can have them
-    read and write files of this machine. Serve only runs that you trust. The hashes in a run
-    detect damage, not malice.
+    Serve only runs that you trust: a run holds TensorFlow graphs, which can read and write files of
+    this machine. The hashes in a run detect damage, but not malicious changes.
     """
     device = call.device()
     recipe, store, _ = call.open(device)
@@ -69,16 +71,16 @@ def serve(
 def load(
     call: Call,
     *,
-    to: Annotated[TargetName, typer.Option(help="The target.")] = TARGETS[0],
+    to: Annotated[TargetName, typer.Option(help="Kind of database.")] = TARGETS[0],
     place: Annotated[
         str,
-        typer.Option(help="milvus: a file, or the URI of a cluster; opensearch: a folder."),
+        typer.Option(help="For milvus, a file or the URI of a cluster; for opensearch, a folder."),
     ] = "",
     name: Annotated[
-        str, typer.Option(help="The name of the collection. Default: that of the recipe.")
+        str, typer.Option(help="Name of the collection. Default: the name of the recipe.")
     ] = "",
 ) -> None:
-    """Load the items into a vector database, to be asked by users' embeddings."""
+    """Load the embeddings of items into a vector database, which users' embeddings can query."""
     recipe, store, _ = call.open(call.device())
     from workflows.load import load
 
@@ -96,9 +98,11 @@ def load(
 def triton(
     call: Call,
     *,
-    to: Annotated[str, typer.Option(help="Folder. Default: runs/<RUN>/triton.")] = "",
+    to: Annotated[
+        str, typer.Option(help="Folder for the repository. Default: runs/<RUN>/triton.")
+    ] = "",
 ) -> None:
-    """Write a model repository for Triton: raw values of users in, raw ids of items out."""
+    """Write a model repository for Triton that maps raw values of users to raw ids of items."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.triton import triton
@@ -113,5 +117,5 @@ def triton(
     show(result, call, rows)
 
 
-#: In the order of --help.
+#: The verbs of this file, in the order of --help.
 VERBS = (serve, load, triton)

@@ -1,4 +1,4 @@
-"""The end of a verb by Ctrl-C: one paragraph that says how to go on, and exit code 130."""
+"""Ctrl-C ends a verb with one paragraph, which says how to continue, and exit code 130."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workflows.cli.show import complain
+from workflows.cli.show import print_error
 
 if TYPE_CHECKING:
     from workflows.cli.call import Call
 
-#: Exit code of a process that SIGINT ended, by custom of shells.
+#: Exit code that shells use for a process that SIGINT ended.
 INTERRUPTED = 128 + signal.SIGINT
 
 
 @contextlib.contextmanager
 def interruptible(call: Call) -> Iterator[None]:
-    """Let a verb be ended by Ctrl-C without a traceback.
+    """Return a context in which Ctrl-C ends a verb without a traceback.
 
-    Libraries turn the interruption into errors of their own now and then, and workers that got the
-    signal, too, are missed; so it is noted when it comes.
+    Libraries may raise another error after the signal, for example because their workers were
+    stopped as well. So the signal is noted when it comes.
     """
-    came = False
+    was_interrupted = False
 
     def note(number: int, frame: Any) -> None:
-        nonlocal came
-        came = True
+        nonlocal was_interrupted
+        was_interrupted = True
         signal.default_int_handler(number, frame)
 
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_default:
         signal.signal(signal.SIGINT, note)
     try:
         yield
     except BaseException as error:
-        if not came and not isinstance(error, KeyboardInterrupt):
+        if not was_interrupted and not isinstance(error, KeyboardInterrupt):
             raise
-        if ours:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # once more ends the process at once
-        complain(f"{_left(call)}: `{_again(call)}`.")
+        if is_default:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
+        print_error(f"{_advice(call)}: `{_command(call)}`.")
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        if ours and signal.getsignal(signal.SIGINT) is note:
+        if is_default and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _left(call: Call) -> str:
-    """Say what is left of the work, and begin to say how to go on."""
+def _advice(call: Call) -> str:
+    """Return a sentence on what is kept, and the beginning of one on how to continue."""
     if call.verb == "train" and _has_checkpoint(call):
-        return "Stopped by Ctrl-C. The epochs that ended are kept; go on after the last of them"
+        return "Stopped by Ctrl-C. The finished epochs are kept. Continue after the last of them"
     if call.verb == "tune":
-        return "Stopped by Ctrl-C. The trials that ended are kept; the same command goes on"
-    return "Stopped by Ctrl-C. Earlier results are kept, and nothing half-written; begin again"
+        return "Stopped by Ctrl-C. The finished trials are kept. Continue with the same command"
+    return "Stopped by Ctrl-C. Earlier results are kept; no incomplete result is left. Begin again"
 
 
-def _again(call: Call) -> str:
+def _command(call: Call) -> str:
     words = ["two-tower", *sys.argv[1:]]
     if call.verb == "train" and "--resume" not in words and _has_checkpoint(call):
         words.append("--resume")

@@ -1,4 +1,4 @@
-"""From splits to an export: train, evaluate, tune, export."""
+"""Verbs that make a model: train, evaluate, tune, export."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import typer
 
 from workflows.cli import offers
 from workflows.cli.call import Call
-from workflows.cli.show import complain, show, show_text
+from workflows.cli.show import print_error, show, show_text
 
 
 def train(
     call: Call,
     *,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last epoch of an interrupted fit.")
+        bool, typer.Option("--resume", help="Continue an interrupted fit after its last epoch.")
     ] = False,
     warm_start: Annotated[
-        str, typer.Option(help="Begin with the weights of this run (see etl --grow-from).")
+        str, typer.Option(help="A run whose weights the fit begins with (see etl --grow-from).")
     ] = "",
 ) -> None:
-    """Fit the two towers, keeping the best epoch by a catalogue-wide metric."""
+    """Fit the model and keep the epoch that is best on the validation part."""
     device = call.device()
     recipe, store, _ = call.open(device)
     if recipe.has_offers:
@@ -48,10 +48,12 @@ def evaluate(
     *,
     min_lift: Annotated[
         list[str] | None,
-        typer.Option(help="Exit with 3 below so many times a baseline: popularity:1.5."),
+        typer.Option(
+            help="Exit with 3 if the recall is below a multiple of a baseline's: popularity:1.5."
+        ),
     ] = None,
 ) -> None:
-    """Rank the test part with the two-tower and its baselines, and compare."""
+    """Measure the model and the baselines on the test part, and compare them."""
     device = call.device()
     recipe, store, _ = call.open(device)
     if recipe.has_offers:
@@ -69,12 +71,12 @@ def evaluate(
             show_text(table)
     show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
     if result.missed:
-        complain(f"missed lift: {'; '.join(result.missed)}")
+        print_error(f"missed lift: {'; '.join(result.missed)}")
         raise typer.Exit(3)
 
 
 def tune(call: Call) -> None:
-    """Search hyper-parameters on the validation part; an interrupted search goes on."""
+    """Search hyper-parameters on the validation part; an interrupted search is continued."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.tune import tune
@@ -95,10 +97,12 @@ def export(
     *,
     as_of: Annotated[
         Literal["test", "latest"] | None,
-        typer.Option(help="The cut of the histories: test is as evaluated (default), latest all."),
+        typer.Option(
+            help="Where histories end: test, before the test part (default); latest, at the end."
+        ),
     ] = None,
 ) -> None:
-    """Write towers, feature tables and embeddings, checked in a fresh process."""
+    """Write towers, feature tables and embeddings, and check them in a new process."""
     device = call.device()
     recipe, store, _ = call.open(device)
     if recipe.has_offers:
@@ -119,5 +123,5 @@ def export(
     show(result, call, rows)
 
 
-#: In the order of --help.
+#: The verbs of this file, in the order of --help.
 VERBS = (train, tune, evaluate, export)

@@ -1,4 +1,4 @@
-"""What an export is asked: index, recommend, similar-items, audience, similar-offers."""
+"""Verbs that query an export: index, recommend, similar-items, audience, similar-offers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 _Only = Annotated[
     list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
 ]
-_Deny = Annotated[list[str] | None, typer.Option(help="An item id never to be shown.")]
-_K = Annotated[int, typer.Option("-k", min=1, help="Length of a list.")]
+_Deny = Annotated[
+    list[str] | None, typer.Option(help="An item id that lists must not contain. May be repeated.")
+]
+_K = Annotated[int, typer.Option("-k", min=1, help="Number of items in a list.")]
 
 
 def index(
     call: Call,
     *,
     add: Annotated[
-        str, typer.Option(help="csv or parquet of new items: embed them, and add them.")
+        str, typer.Option(help="A csv or parquet file of new items, which are embedded and added.")
     ] = "",
 ) -> None:
-    """Make the export's items searchable, and prove recall and latency."""
+    """Build a search index of the items, and measure its recall and latency."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.index import index
@@ -48,34 +50,42 @@ def recommend(
     call: Call,
     *,
     user: Annotated[
-        list[str] | None, typer.Option(help="A raw user id. Default: everybody, into files.")
+        list[str] | None,
+        typer.Option(help="A user id. May be repeated. Default: all users, into files."),
     ] = None,
     users: Annotated[
-        str, typer.Option(help="csv or parquet of user ids, and raw features if you like.")
+        str, typer.Option(help="A csv or parquet file of user ids, and of raw features if needed.")
     ] = "",
     k: _K = 10,
     keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Show what the user had before, too.")
+        bool, typer.Option("--keep-seen", help="Lists may contain items that the user has seen.")
     ] = False,
     only: _Only = None,
     deny: _Deny = None,
-    deny_file: Annotated[str, typer.Option(help="A file of item ids never to be shown.")] = "",
-    allow_file: Annotated[str, typer.Option(help="A file of the only item ids to show.")] = "",
+    deny_file: Annotated[
+        str, typer.Option(help="A file of item ids that lists must not contain.")
+    ] = "",
+    allow_file: Annotated[
+        str, typer.Option(help="A file of the only item ids that lists may contain.")
+    ] = "",
     context: Annotated[
-        list[str] | None, typer.Option(help="Another occasion: column=value, such as month=12.")
+        list[str] | None,
+        typer.Option(help="Value of a context feature: column=value, such as month=12."),
     ] = None,
     show_history: Annotated[
-        bool, typer.Option("--show-history", help="Show what the user did beside their list.")
+        bool, typer.Option("--show-history", help="Print the user's history before their list.")
     ] = False,
     file_format: Annotated[
-        Literal["parquet", "jsonl"], typer.Option("--format", help="The format of the files.")
+        Literal["parquet", "jsonl"], typer.Option("--format", help="Format of the files.")
     ] = "parquet",
     ranker: Annotated[
-        str, typer.Option(help="A function that reorders: module:function or file.py:function.")
+        str, typer.Option(help="A function that re-ranks: module:function or file.py:function.")
     ] = "",
-    candidates: Annotated[int, typer.Option(min=1, help="Items that the ranker is given.")] = 500,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Number of items that the ranker gets.")
+    ] = 500,
 ) -> None:
-    """Rank items for users by the export; strangers get the recipe's fallback."""
+    """Recommend items to users; unknown users get the fallback of the recipe."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.recommend import Order, Ranker, recommend
@@ -108,7 +118,7 @@ def recommend(
 
 
 def _lengths(result: RecommendResult, k: int) -> dict[str, str]:
-    """Return rows that say whose lists are empty, and how many are shorter than asked."""
+    """Return rows on the users with empty lists and the number of short lists."""
     rows = {}
     if result.empty:
         named = f" ({', '.join(result.without_items[:5])})" if result.without_items else ""
@@ -121,12 +131,12 @@ def _lengths(result: RecommendResult, k: int) -> dict[str, str]:
 def similar_items(
     call: Call,
     *,
-    item: Annotated[str, typer.Option(help="A raw item id.")],
+    item: Annotated[str, typer.Option(help="Id of an item.")],
     k: _K = 10,
     only: _Only = None,
     deny: _Deny = None,
 ) -> None:
-    """List the items most like one, by the export's embeddings without the item bias."""
+    """List the items that are most similar to one, by their embeddings without the item bias."""
     recipe, store, _ = call.open(call.device())
     from workflows.stages.export import Export, Wish
     from workflows.stages.store import ANSWERING
@@ -141,11 +151,11 @@ def similar_items(
     show_list(store.steadily(ANSWERING, answer), call)
 
 
-_Offer = Annotated[str, typer.Option(help="What defines it: brand=x,category1=y.")]
+_Offer = Annotated[str, typer.Option(help="Attributes of the offer: brand=x,category1=y.")]
 
 
 def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
-    """Rank users for an offer, by the export of a recipe with `offers`."""
+    """Rank users for an offer (models of offers only)."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import audience
     from workflows.stages.store import ANSWERING
@@ -158,7 +168,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
 
 
 def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
-    """List the offers most like one that is defined by a single attribute."""
+    """List the offers that are most similar to an offer with a single attribute."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import similar
     from workflows.stages.store import ANSWERING
@@ -167,5 +177,5 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     show_list(rows, call)
 
 
-#: In the order of --help.
+#: The verbs of this file, in the order of --help.
 VERBS = (index, recommend, similar_items, audience, similar_offers)

@@ -1,4 +1,4 @@
-"""What the command line says: the only place that prints."""
+"""Output of the command line: the only place that prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
-    """Print what a verb returned: all of it as JSON, or these rows."""
+    """Print the result of a verb as JSON, or some of it as a table.
+
+    Args:
+        result: the result.
+        call: the options of the command line.
+        rows: the rows of the table.
+    """
     if call.as_json:
         show_json(result)
         return
@@ -35,7 +41,7 @@ def show_json(result: object) -> None:
 
 
 def show_list(rows: list[dict[str, Any]], call: Call) -> None:
-    """Print rows of equal columns, as JSON or as a table."""
+    """Print rows with the same columns, as JSON or as a table."""
     if call.as_json:
         show_json(rows)
     else:
@@ -43,9 +49,9 @@ def show_list(rows: list[dict[str, Any]], call: Call) -> None:
 
 
 def show_rows(rows: list[dict[str, Any]]) -> None:
-    """Print rows of equal columns as a table; where there are none, say so."""
+    """Print rows with the same columns as a table."""
     if not rows:
-        show_text("No row: nothing meets what was asked.")
+        show_text("No rows match.")
         return
     from rich.table import Table
 
@@ -56,25 +62,25 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def show_text(what: RenderableType) -> None:
-    """Print to stdout. Brackets and colons of the data are no markup and no emoji."""
+    """Print to stdout. Brackets and colons in the data are not taken as markup or emoji."""
     from rich.console import Console
 
-    # a file or a pipe has no width of its own
+    # files and pipes have no width
     width = None if Console().is_terminal else 160
     Console(width=width, markup=False, emoji=False).print(what)
 
 
-def complain(what: object) -> None:
-    """Print one paragraph to stderr."""
+def print_error(what: object) -> None:
+    """Print an error, one paragraph, to stderr."""
     print(f"two-tower: {printable(what, lines=True)}", file=sys.stderr)
 
 
 def printable(what: object, *, lines: bool = False) -> str:
-    """Return text in which a terminal finds no command: control characters are escaped.
+    """Return a value as text that a terminal can print: control characters are escaped.
 
     Args:
-        what: is printed.
-        lines: keep line breaks.
+        what: the value.
+        lines: whether line breaks are kept.
     """
     return "".join(
         letter.encode("unicode_escape").decode()
@@ -89,16 +95,16 @@ def _cell(value: object) -> str:
 
 
 def _is_command(letter: str) -> bool:
-    """Say whether a terminal may obey a character instead of showing it."""
+    """Return whether a terminal may execute a character instead of showing it."""
     return unicodedata.category(letter) in _CONTROL or letter in _DIRECTIONS
 
 
 #: Control characters, halves of surrogate pairs, separators of lines and of paragraphs.
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")
-#: They turn the direction of what follows them.
+#: Characters that change the direction of the text after them.
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def counts(of: Mapping[str, int]) -> str:
-    """Return counts as text, without those of nothing."""
+    """Return counts as text, without zeros."""
     return ", ".join(f"{name} {n:,}" for name, n in of.items() if n) or "none"
