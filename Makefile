@@ -270,7 +270,7 @@ redo_if = $(if $(shell $(1) && echo 1),,REDO)
 	$(PY) -m pip install --no-deps --requirement docker/requirements-ngc-tests.txt
 	touch $@
 
-EXTRAS := cpu serving index serve milvus tracking baselines tuning notebooks dev
+EXTRAS := cpu serving index serve milvus tracking baselines tuning report notebooks dev
 COMPILE := UV_PYTHON_DOWNLOADS=never $(VENV)/bin/uv pip compile --quiet --generate-hashes \
   --no-header --no-annotate --python-version 3.10 $(if $(UPGRADE),--upgrade)
 .PHONY: lock

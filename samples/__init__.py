@@ -92,18 +92,6 @@ _SYSTEMS = {
 }
 
 
-def size_named(name: str) -> Size:
-    """Return the size that a name stands for.
-
-    Raises:
-        RecipeError: it stands for none.
-    """
-    for size in get_args(Size):
-        if size == name:
-            return size
-    raise RecipeError(f"A sample has a size of {', '.join(get_args(Size))}. Received: {name!r}.")
-
-
 def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResult:
     """Write a sample's raw files and its truth, all of them or none.
 
@@ -111,7 +99,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
         name: which system's files to imitate.
         size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
             hm-joined, babyshop) or a good part of it (aliccp, rees46).
-        folder: where to; it may hold an earlier sample, which is replace_folder.
+        folder: where to; it may hold an earlier sample, which is replaced.
         seed: 0 or more.
 
     Raises:
@@ -119,7 +107,9 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
         StorageError: the folder holds something else, or the disk refused.
     """
     system = _system(name)
-    size_named(size)
+    if size not in get_args(Size):
+        sizes = ", ".join(get_args(Size))
+        raise RecipeError(f"A sample has a size of {sizes}. Received: {size!r}.")
     if seed < 0:
         raise RecipeError(f"A sample has a seed of 0 or more. Received: {seed}.")
     began = time.monotonic()

@@ -129,6 +129,10 @@ def test_help_names_every_verb_and_option() -> None:
         (["fly"], "No such command 'fly'"),
         (["etl", "--recip", "x"], "No such option: --recip"),
         (["etl", "--set"], "Option '--set' requires an argument"),
+        (["load", "--to", "redis"], "'redis' is not one of 'milvus', 'opensearch'"),
+        (["export", "--as-of", "now"], "'now' is not one of 'test', 'latest'"),
+        (["recommend", "--format", "xml"], "'xml' is not one of 'parquet', 'jsonl'"),
+        (["sample", "--size", "huge"], "'huge' is not one of 'tiny', 'small', 'large'"),
     ],
 )
 def test_a_wrong_command_line_exits_2(arguments: list[str], said: str) -> None:

@@ -17,8 +17,8 @@ import models.training.two_tower
 import workflows.export as module
 from models.core.retriever import Queries
 from models.training.two_tower import TwoTower
-from workflows.export import as_of_named, export, towers
-from workflows.ground.errors import ArtifactError, MissingStage, RecipeError
+from workflows.export import export, towers
+from workflows.ground.errors import ArtifactError, MissingStage
 from workflows.stages.etl import Prepared
 from workflows.stages.train import load_model
 
@@ -171,14 +171,6 @@ def test_as_of_latest_they_bring_everything(branch, unchecked):
     histories = branch.histories()
     users = pq.read_table(result.folder / "user_features.parquet").to_pylist()
     assert all(u["history_item_id"] == histories[u["user_id"]][-MAX_LEN:] for u in users)
-
-
-def test_a_cut_has_a_name():
-    assert [as_of_named(name) for name in ("test", "latest")] == ["test", "latest"]
-    with pytest.raises(
-        RecipeError, match=r"--as-of 'now': expected test \(as evaluated\) or latest"
-    ):
-        as_of_named("now")
 
 
 # --- a stranger's process ---

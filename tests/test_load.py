@@ -24,7 +24,7 @@ from workflows.ground.errors import (
     StorageError,
     TwoTowerError,
 )
-from workflows.load import database_named, load, milvus
+from workflows.load import load, milvus
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
 from workflows.stages.export import Export, Wish
@@ -315,7 +315,7 @@ def test_bulk_files_are_cut_where_they_grow_too_large(documents, tmp_path, monke
     from workflows.load import opensearch
 
     monkeypatch.setattr(opensearch, "MOST_BYTES", 400_000)
-    opensearch.write(documents, tmp_path / "os", "films")
+    opensearch.write(documents, str(tmp_path / "os"), "films")
     files = sorted((tmp_path / "os").glob("bulk-*"))
     assert len(files) == 3
     assert all(file.stat().st_size <= 400_000 for file in files)
@@ -326,12 +326,12 @@ def test_an_earlier_load_is_replaced_and_nothing_else_is(documents, tmp_path):
     from workflows.load import opensearch
 
     for _ in range(2):
-        opensearch.write(documents, tmp_path / "os", "films")
+        opensearch.write(documents, str(tmp_path / "os"), "films")
         assert len(bulk(tmp_path / "os")) == len(documents)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(StorageError, match=r"holds no index\.json, so it is not overwritten"):
-        opensearch.write(documents, tmp_path / "mine", "films")
+        opensearch.write(documents, str(tmp_path / "mine"), "films")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "os"]
 
 
@@ -349,13 +349,13 @@ def test_names_and_ids_that_a_database_does_not_take_are_refused(run, documents,
     from workflows.load import opensearch
 
     with pytest.raises(RecipeError, match="--to 'redis': expected milvus or opensearch"):
-        database_named("redis")
+        load(run.recipe, run.store, to="redis")
     for to, name in (("milvus", "my films"), ("milvus", "1"), ("opensearch", "Films")):
         with pytest.raises(RecipeError, match=f"--name '{name}': {to} takes"):
-            load(run.recipe, run.store, to=database_named(to), place=str(tmp_path / "x"), name=name)
+            load(run.recipe, run.store, to=to, place=str(tmp_path / "x"), name=name)
     import pyarrow as pa
 
     long = Documents(pa.array(["x" * 513]), documents.vectors[:1], documents.columns[:1])
     with pytest.raises(DataError, match="An item id has 513 bytes; OpenSearch takes 512"):
-        opensearch.write(long, tmp_path / "x", "films")
+        opensearch.write(long, str(tmp_path / "x"), "films")
     assert not (tmp_path / "x").exists()
