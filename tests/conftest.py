@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Tests that need packages which the NGC container does not bring.
 NEEDS = {
     "test_report_charts.py": ("matplotlib",),
-    "test_serve*.py": ("fastapi", "httpx"),
+    "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
     "test_tracking.py": ("mlflow",),
     "test_tune.py": ("optuna",),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import socket
 import threading
@@ -471,6 +472,8 @@ def test_a_server_with_a_key_answers_only_requests_that_name_it(run):
             assert client.get(path, headers=right).status_code != 401
         for path in ("/", "/page.js", "/docs", "/health", "/metrics", "/openapi.json"):
             assert client.get(path).status_code == 200, path
+        for file in re.findall(r'(?:href|src)="(?!data:)(.*?)"', client.get("/docs").text):
+            assert client.get(f"/{file}").status_code == 200, file
         api = client.get("/openapi.json").json()
         keys = {
             path for path, of in api["paths"].items() for call in of.values() if "security" in call

@@ -19,7 +19,7 @@ from workflows.serve.limits import Limits
 from workflows.serve.wire import Refusal, fault
 
 #: Paths that need no key, because they do not give data of users.
-PUBLIC_PATHS = {*pages.FILES, "/openapi.json", "/health", "/metrics"}
+PUBLIC_PATHS = {*pages.PATHS, "/openapi.json", "/health", "/metrics"}
 #: Bytes of an oversized body that are read before 413 is sent, as a multiple of the largest body.
 #: Clients ignore an answer while they are still sending.
 _DRAIN_FACTOR = 16
