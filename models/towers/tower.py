@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -20,7 +19,7 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.columns import WEIGHTS_OF, Columns, n_rows, take
-from models.core.reserved_codes import UNSEEN
+from models.core.reserved_codes import PAD, UNSEEN
 from models.encoders.encoder import build_encoder
 from models.towers.config import TwoTowerConfig
 from models.towers.layers import (
@@ -40,36 +39,6 @@ Tower: TypeAlias = mm.Encoder
 
 class TowerError(ValueError):
     """The configuration and the schema make no pair of towers."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """A column that a tower takes.
-
-    Attributes:
-        name: the name of the column.
-        domain: whose codes they are; None for a number.
-        is_list: whether a cell is a list.
-        weights_of: the list whose values its numbers weigh; None for any other column.
-    """
-
-    name: str
-    domain: str | None
-    is_list: bool
-    weights_of: str | None = None
-
-
-def inputs_of(tower: Tower) -> list[Input]:
-    """Return what a tower takes, in the order of its schema."""
-    return [
-        Input(
-            column.name,
-            column.int_domain.name if Tags.CATEGORICAL in column.tags else None,
-            column.is_list,
-            column.properties.get(WEIGHTS_OF),
-        )
-        for column in tower.schema
-    ]
 
 
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
@@ -228,6 +197,42 @@ def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
 def _bias(item_id: ColumnSchema, config: TwoTowerConfig, seed: int) -> ItemBias:
     size = item_id.int_domain.max + 1
     return ItemBias(item_id.name, size, _id_dropout(item_id, config, seed + 2))
+
+
+def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return encoded features as a tower takes them: padded matrices become ragged lists.
+
+    Args:
+        tower: an encoder.
+        features: input of the tower → [B], or [B, L] for lists.
+    """
+    batch: dict[str, tf.Tensor] = {}
+    for column in tower.schema:
+        name = column.name
+        if column.is_list:
+            lists = _ragged(column, features)
+            batch[f"{name}__values"] = lists.values
+            batch[f"{name}__offsets"] = tf.cast(lists.row_splits, tf.int32)
+        else:
+            batch[name] = features[name]
+    return batch
+
+
+def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTensor:
+    """Return a padded list column without padding; weights have the lengths of their lists."""
+    values, weighed = features[column.name], column.properties.get(WEIGHTS_OF)
+    if weighed is None:
+        return tf.ragged.boolean_mask(values, values != PAD)
+    codes = features[weighed]
+    return tf.ragged.boolean_mask(_as_wide(values, codes), codes != PAD)
+
+
+def _as_wide(weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """Return weights in the shape of their codes; a missing weight, or NaN, becomes 1."""
+    width = tf.shape(codes)[1]
+    missing = tf.maximum(0, width - tf.shape(weights)[1])
+    weights = tf.pad(weights[:, :width], [[0, 0], [0, missing]], constant_values=1.0)
+    return tf.where(tf.math.is_nan(weights), 1.0, weights)
 
 
 def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from models.core.reserved_codes import NULL, PAD, UNSEEN
-from models.towers.tower import Tower
-from workflows.export.towers import OUTPUT, ragged_batch, weights_of
+from models.towers.tower import Tower, ragged_batch
+from workflows.export.towers import OUTPUT
 from workflows.ground import arguments
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
@@ -63,11 +63,10 @@ def save(
             source: tf.TensorSpec(form.shape, tf.as_dtype(form.dtype), name=named[source])
             for source, form in forms.items()
         }
-        weights = weights_of(tower)
 
         def encode(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             encoded = {e.name: _read(raw[e.source], e.change, module.codes) for e in described}
-            return {OUTPUT: tower(ragged_batch(encoded, weights), training=False)}
+            return {OUTPUT: tower(ragged_batch(tower, encoded), training=False)}
 
         function = tf.function(encode, autograph=False).get_concrete_function(specs)
         tf.saved_model.save(module, str(path), signatures={"serving_default": function})

@@ -40,10 +40,12 @@ def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str |
     rows = np.unique(np.linspace(0, features.num_rows - 1, SAMPLES).astype(np.int64))
     specs = encode.structured_input_signature[1]
     named = json.loads((folder / tower / INPUTS).read_text(encoding="utf-8"))
-    inputs = {
-        argument: tf.constant(padded(features[f"{name}{suffix}"].take(rows)), specs[argument].dtype)
-        for name, argument in named.items()
-    }
+    inputs = {}
+    for name, argument in named.items():
+        spec = specs[argument]
+        width = spec.shape[1] if spec.shape.rank == 2 else None
+        values = padded(features[f"{name}{suffix}"].take(rows), width)
+        inputs[argument] = tf.constant(values, spec.dtype)
     vectors = embeddings["embedding"].combine_chunks()
     expected = vectors.flatten().to_numpy().reshape(len(vectors), -1)[rows]
     gaps = np.abs(encode(**inputs)["embedding"].numpy() - expected)
@@ -53,10 +55,14 @@ def check(folder: Path, side: str, tower: str, *, suffix: str = SUFFIX) -> str |
     return None
 
 
-def padded(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def padded(
+    column: pa.ChunkedArray, width: int | None = None
+) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     """Return a column as an array: lists as a padded matrix, gaps as "" or NaN.
 
-    Codes and weights are padded with 0, text with "".
+    Args:
+        column: single values, or lists; numbers are padded with 0, text with "".
+        width: width of the matrix; None for that of the longest list.
     """
     kind = column.type
     if not pa.types.is_list(kind):
@@ -67,7 +73,7 @@ def padded(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.g
     rows = [
         [filler if value is None else value for value in row or []] for row in column.to_pylist()
     ]
-    width = max(1, *map(len, rows)) if rows else 1
+    width = width or max([1, *map(len, rows)])
     padded = [row + [filler] * (width - len(row)) for row in rows]
     return np.array(padded, dtype)
 
