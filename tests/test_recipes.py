@@ -10,6 +10,7 @@ import pytest
 from tiny_run import CPU, steps_run_eagerly
 
 from models.towers.config import ContentConfig, PopularityConfig, TwoTowerConfig
+from models.training.config import TrackingConfig
 from samples import learning_marks, sample
 from workflows import recipe as recipes
 from workflows.etl import etl
@@ -52,6 +53,19 @@ def test_t01_the_published_losses():
     assert (merlin.reduction, merlin.temperature) == ("mean", 1.0)
 
 
+def test_the_published_settings_have_names():
+    seed = load("babyshop", "seed")
+    assert isinstance(seed.model, TwoTowerConfig)
+    assert (seed.train.batch_size, seed.train.epochs, seed.loss.logq) == (4096, 3, False)
+    assert (seed.optimizer.kind, seed.optimizer.lr) == ("adagrad", 0.1)
+    widths = seed.model.dims
+    assert (widths["item_no"], widths["known_brand"], widths["known_group"]) == (16, 8, 5)
+    # three values of gender, and places for a missing and an unseen one
+    assert widths["gender_description"] == "one_hot"
+    assert widths["user_no"] == 16 + (3 + 2) + 8 + 5
+    assert load("hm").tracking == TrackingConfig(kind="mlflow", required=False)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -64,16 +78,20 @@ def test_t01_the_published_losses():
             "model.dims names 'brand', which is no input of kind category or categories",
         ),
         ("model={combine: concat, dims: {item_no: two}}", "Invalid enum value 'two'"),
+        (
+            "model={kind: popularity} --set tracking={kind: mlflow}",
+            "tracking records the epochs of a fit, and a model of kind popularity has none",
+        ),
         ("prior={}", "prior is a part of the item bias: it needs a model of kind two_tower"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(override: str, message: str):
     with pytest.raises(RecipeError, match=re.escape(message)):
-        load("babyshop", "", override)
+        load("babyshop", "", *override.split(" --set "))
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("hm", ""), ("hm-joined", "fixed"), ("babyshop", "hybrid")]
+    ("name", "variant"), [("hm", ""), ("hm-joined", "fixed"), ("babyshop", "seed")]
 )
 def test_a_published_recipe_takes_its_sample_from_raw_files_to_a_fit(
     name: str, variant: str, tmp_path: Path

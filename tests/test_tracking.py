@@ -25,7 +25,7 @@ from models.training.config import TrackingConfig
 from models.training.tracking import Tracker, tracker
 from workflows.ground.errors import RecipeError
 from workflows.stages.train_files import TrainFiles
-from workflows.train import train
+from workflows.train import _trackers, train
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
@@ -86,6 +86,12 @@ def test_a_tracker_that_is_not_installed_is_named(tiny: Tiny, tmp_path, monkeypa
     with pytest.raises(RecipeError, match=r"field tracking: .*not installed.*extra `tracking`"):
         train(run.recipe, run.store, CPU)
     assert not run.store.folder("train").exists()
+
+
+def test_a_tracker_that_need_not_be_there_is_done_without(tiny: Tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    run = tiny.prepared.branch(tmp_path / "run", "tracking={kind: mlflow, required: false}")
+    assert _trackers(run.recipe, run.store) == []
 
 
 # ── trackers that fail ──────────────────────────────────────────────────────────────────

@@ -205,6 +205,9 @@ def _trackers(recipe: Recipe, store: Store) -> list[Tracker]:
         params = {part: every[part] for part in dict.fromkeys(parts)}
         return [tracker(recipe.tracking, run=store.root.name, params=params, folder=store.root)]
     except ModuleNotFoundError as error:
+        if not recipe.tracking.required:
+            log.info("%s is not installed: the fit is not tracked", error.name)
+            return []
         raise RecipeError(
             f"recipe {recipe.name}, field tracking: {error.name} is not installed. Install the "
             "extra `tracking`, or leave the field out."

@@ -10,6 +10,7 @@ stays as it is.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -17,7 +18,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -88,6 +89,11 @@ def older(final: Path) -> Path:
     return final.with_name(f".{final.name.lstrip('.')}.old")
 
 
+def beside(final: Path) -> Path:
+    """Return where a result is written before it is put in place."""
+    return final.with_name(f".{final.name.lstrip('.')}.new")
+
+
 def recover(final: Path) -> None:
     """Bring back the older result if a kill came between the two renames of `put_in_place`."""
     if exists(older(final)) and not exists(final):
@@ -99,9 +105,31 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_file(path, lambda file: file.write(content))
 
 
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `final`; put it in place if, and only if, the block ends well.
+
+    Raises:
+        OSError: as `put_in_place`.
+    """
+    recover(final)
+    aside = beside(final)
+    remove(aside)
+    remove(older(final))
+    make_folders(aside.parent)
+    aside.mkdir()
+    try:
+        yield aside
+        put_in_place(aside, final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(aside)
+        raise
+
+
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a file beside `path`, and put it in place if it ends well."""
-    aside = path.with_name(f".{path.name.lstrip('.')}.new")
+    aside = beside(path)
     remove(aside)
     try:
         with aside.open("xb") as file:

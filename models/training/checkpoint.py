@@ -62,10 +62,7 @@ class Checkpoint:
 
     def write(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> None:
         """Write aside and put in place: a kill leaves the previous checkpoint or this one."""
-        new = self._aside
-        atomic.remove(new)
-        new.mkdir(parents=True)
-        try:
+        with atomic.new_folder(self.folder) as new:
             optimizer = [variable.numpy() for variable in model.optimizer.variables]
             arrays = (model.get_weights(), optimizer, keep.weights)
             state = State(
@@ -78,14 +75,6 @@ class Checkpoint:
                 },
             )
             (new / "state.json").write_bytes(msgspec.json.encode(state))
-            atomic.put_in_place(new, self.folder)
-        except BaseException:
-            atomic.remove(new)
-            raise
-
-    @property
-    def _aside(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.new")
 
     def read(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> int:
         """Bring a compiled model, clock and best epoch to where the checkpoint stopped.
@@ -138,7 +127,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Forget the fit: it is finished."""
-        for folder in (self.folder, self._aside, atomic.older(self.folder)):
+        for folder in (self.folder, atomic.beside(self.folder), atomic.older(self.folder)):
             atomic.remove(folder)
 
 

@@ -70,10 +70,12 @@ class TrackingConfig(Part, frozen=True):
 
     Attributes:
         kind: the tracker; it needs the `tracking` extra.
+        required: training stops where the tracker is not installed; otherwise it goes on without.
         uri: the URI of an MLflow server, or a folder; empty for one in the run's folder.
         experiment: the experiment of MLflow.
     """
 
     kind: Literal["mlflow", "tensorboard"]
+    required: bool = True
     uri: str = ""
     experiment: str = "two-tower"

@@ -23,18 +23,11 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
         StorageError: `refuse` raised it, or the disk cannot be written.
     """
     folder = folder.resolve()  # "." has no name
-    aside = folder.with_name(f".{folder.name}.new")
     try:
         atomic.recover(folder)
         refuse(folder)
-        atomic.remove(aside)
-        atomic.make_folders(folder.parent)
-        aside.mkdir()
-        try:
+        with atomic.new_folder(folder) as aside:
             yield aside
-            atomic.put_in_place(aside, folder)
-        finally:
-            atomic.remove(aside)
     except OSError as error:
         raise StorageError(
             f"Writing {error.filename or folder} failed: {_reason(error)}. Make room, permit "

@@ -12,7 +12,7 @@ from models.core.fields import Name, Part
 from models.core.prior import PriorConfig
 from models.losses.config import LossConfig
 from models.offers.config import OffersConfig, TasksConfig
-from models.towers.config import ModelConfig, TwoTowerConfig
+from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
 from models.training.config import OptimizerConfig, TrackingConfig, TrainConfig
 from workflows.recipe.columns import (
     check_fill,
@@ -166,6 +166,11 @@ class Recipe(Part, frozen=True):
             raise ValueError(
                 "prior is a part of the item bias: it needs a model of kind two_tower with "
                 "item_bias: true"
+            )
+        if self.tracking and isinstance(self.model, PopularityConfig | ContentConfig):
+            raise ValueError(
+                "tracking records the epochs of a fit, and a model of kind "
+                f"{self.model.__struct_config__.tag} has none; leave tracking out"
             )
         if self.time is None and (self.prior or getattr(self.model, "days", None)):
             what = "prior" if self.prior else "model.days"

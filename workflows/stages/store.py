@@ -194,13 +194,9 @@ class Store:
         with explain_disk_errors(self.root), lock_run(self.root):
             # no other process writes this run now, so the block reads the inputs that are signed
             inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
-            final, aside = self.folder(stage), self.root / f".{stage}.new"
-            atomic.recover(final)
-            atomic.remove(aside)
-            atomic.remove(atomic.older(final))
-            aside.mkdir()
-            draft = Draft(aside)
-            try:
+            final = self.folder(stage)
+            with atomic.new_folder(final) as aside:
+                draft = Draft(aside)
                 yield draft
                 draft.options |= self.invocation.options(self.root)
                 _sign(draft, stage, recipe, device, inputs)
@@ -211,11 +207,6 @@ class Store:
                         "folder.",
                         *(final, final.readlink()),
                     )
-                atomic.put_in_place(aside, final)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    atomic.remove(aside)
-                raise
 
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
