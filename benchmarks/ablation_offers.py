@@ -22,12 +22,12 @@ from workflows.ground import device
 
 device.choose("cpu")
 
-from models.offers.model import Asked
+from models.offers.model import InferenceModel
 from models.training.callbacks import Clock
 from workflows import recipe as recipes
+from workflows.kinds.offers import OfferModels
+from workflows.kinds.protocol import build_fresh
 from workflows.offers.evaluate import task
-from workflows.offers.prepared import Offering
-from workflows.offers.train import prepared_fit
 from workflows.stages.store import Store
 
 #: (group_by, mask_net, bilinear) → weighted AUC in `ablation rees` of the tinyclues repository.
@@ -92,18 +92,19 @@ def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, d
         [f"model.models={{{name}: {{{text}}}}}", f"train.seed={seed}", *settings],
         variant="small",
     )
-    offering = Offering.open(Store(run), recipe)
-    fit = prepared_fit(offering, name, offering.pairs("valid"))
+    models = OfferModels.open(Store(run), recipe)
+    offering = models.offering
+    fit = models.fit(build_fresh(models, name), models.judge())
     clock = fit.clock = _Last()
     best = fit.run()
     print(f"best epoch {best.epoch + 1} of {len(clock.epochs)}", end=", ")
-    pairs = offering.pairs("test")
+    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
     assert pairs is not None
     tasks = {key: task(offering, key, pairs.columns) for key in offering.tasks}
     found = {}
     for epoch, weights in (("best", fit.model.get_weights()), ("last", clock.weights)):
         fit.model.set_weights(weights)
-        aucs = pairs.aucs(Asked(fit.model), tasks)
+        aucs = pairs.aucs(InferenceModel(fit.model), tasks)
         found[epoch] = {key: auc.mean().mean for key, auc in aucs.items()}
     return found
 

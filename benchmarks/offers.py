@@ -28,6 +28,7 @@ from models.core.retriever import Ragged
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.keys import subsets
 from models.offers.model import Model, build
+from models.offers.negatives import PairLoss
 from models.training.config import OptimizerConfig
 from models.training.optimizer import optimizer
 
@@ -72,8 +73,8 @@ def main() -> None:
 def _loss(model: Model) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     def loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         prediction = model(batch, training=True)
-        cross = tf.nn.sigmoid_cross_entropy_with_logits(prediction.targets, prediction.outputs)
-        return tf.reduce_mean(cross) + tf.add_n(model.losses)
+        cross = PairLoss()(prediction.targets, prediction.outputs)
+        return cross + tf.add_n(model.losses)
 
     return loss
 
@@ -108,7 +109,7 @@ def _schema(sizes: dict[str, int]) -> Schema:
         for kind in KINDS
         for of in sizes
     ]
-    return Schema([*items, *lists])
+    return Schema([*items, *lists, ColumnSchema("user_row", dtype=np.int32)])
 
 
 def _batch(sizes: dict[str, int], n: int, seed: int) -> dict[str, tf.Tensor]:
@@ -119,6 +120,7 @@ def _batch(sizes: dict[str, int], n: int, seed: int) -> dict[str, tf.Tensor]:
         return ((draw.zipf(1.3, many) - 1) % sizes[of]).astype(np.int32)
 
     columns: dict[str, Column] = {name: codes(name, n) for name in sizes}
+    columns["user_row"] = draw.integers(0, n, n).astype(np.int32)
     for kind, longest in KINDS.items():
         offsets = np.concatenate([[0], np.cumsum(draw.integers(0, longest + 1, n))])
         for name in sizes:

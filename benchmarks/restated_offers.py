@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.offers.model import Asked, Model
+from models.offers.model import InferenceModel, Model
 
 
 class Restated:
@@ -25,7 +25,7 @@ class Restated:
 
     def __init__(self, model: Model, subsets: tf.Tensor, *, size: int, versions: int) -> None:
         self.model = model
-        self.users, self.offers = Asked(model).towers
+        self.users, self.offers = InferenceModel(model).towers
         self.meet = model.last.to_call
         self.subsets = subsets
         self.size = size
@@ -48,7 +48,16 @@ class Restated:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(
             tf.broadcast_to(target, tf.shape(found)), found
         )
-        return tf.reduce_mean(losses) + tf.add_n(self.model.losses)
+        kept = tf.boolean_mask(losses, self._kept(batch["user_row"]))
+        return tf.reduce_mean(kept) + tf.add_n(self.model.losses)
+
+    def _kept(self, users: tf.Tensor) -> tf.Tensor:
+        """Return which pairs are a row with itself, or rows of two users: bool [pairs]."""
+        of_user = tf.repeat(tf.range(tf.size(users)), self.size)
+        first = of_user // self.size * self.size
+        of_offer = first + tf.tile(tf.range(self.size), [tf.size(users)])
+        other = tf.gather(users, of_user) != tf.gather(users, of_offer)
+        return other | (of_user == of_offer)
 
     def _users(self, batch: Mapping[str, tf.Tensor], training: bool) -> tf.Tensor:
         met = [

@@ -16,14 +16,15 @@ import models.core.retriever
 from models.core.evaluation_set import Trial, trial
 from models.training import two_tower
 from models.training.callbacks import (
-    VAL_MEAN,
-    CatalogueValidation,
     Clock,
     DivergedError,
     KeepBest,
     Progress,
     RefuseNaN,
+    Validation,
 )
+from models.training.epoch import VAL_MEAN
+from models.training.judge import CatalogueJudge
 from models.training.two_tower import TwoTower
 from workflows.recipe.protocol import EvaluateConfig
 
@@ -83,8 +84,8 @@ def by_hand(model, valid: Trial) -> dict[str, float]:
     return {**means, "val_mean": sum(means[name] for name in steady) / 4}
 
 
-def validation(model, valid: Trial) -> CatalogueValidation:
-    callback = CatalogueValidation(valid, TOY.users, TOY.items, KS)
+def validation(model, valid: Trial) -> Validation:
+    callback = Validation(CatalogueJudge(valid, TOY.users, TOY.items, KS))
     callback.set_model(model)
     return callback
 
@@ -108,8 +109,9 @@ def test_it_names_what_it_will_add(model, valid):
     callback = validation(model, valid)
     logs: dict[str, float] = {}
     callback.on_epoch_end(0, logs)
-    assert set(callback.names) == {n for n in logs if not n.endswith(("@20", "@50"))}
-    assert callback.names[0] == VAL_MEAN
+    assert callback.judge is not None
+    assert set(callback.judge.names) == {n for n in logs if not n.endswith(("@20", "@50"))}
+    assert callback.judge.names[0] == VAL_MEAN
     callback.on_epoch_end(0)  # nobody listens
 
 

@@ -75,7 +75,7 @@ RANDOM = (
 
 def test_a_stopped_fit_leaves_its_last_epoch_and_no_stage(stopped: Run):
     assert not stopped.store.folder("train").exists()
-    folder = stopped.store.root / ".train.checkpoint"
+    folder = stopped.store.root / ".train.checkpoint" / "model"
     assert (folder / "state.json").is_file()
     assert {p.suffix for p in folder.iterdir()} == {".npz", ".json"}
 
@@ -85,7 +85,7 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     whole = tiny.prepared.branch(tmp_path / "whole", *RANDOM)
     train(whole.recipe, whole.store, CPU)
     resumed = train(stopped.recipe, stopped.store, CPU, resume=True)
-    assert resumed.epochs == 4
+    assert resumed.first.epochs == 4
     assert figures(stopped) == figures(whole)
     ours, theirs = weights(stopped), weights(whole)
     assert ours.keys() == theirs.keys()
@@ -109,7 +109,7 @@ def test_another_fit_is_not_taken_up(tiny: Tiny, tmp_path):
         train(run.recipe, run.store, CPU, callbacks=[StopIn(1)])
     other = run.world.recipe(*quick, "train.seed=5")
     result = train(other, run.store, CPU, resume=True)
-    assert result.epochs == 2
+    assert result.first.epochs == 2
     assert [epoch.epoch for epoch in TrainFiles(run.store.folder("train")).read_history()] == [0, 1]
 
 

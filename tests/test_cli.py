@@ -286,10 +286,9 @@ def test_an_unknown_recipe_lists_the_known_ones(here: World, two_tower: Run) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "--resume", "--warm-start", "x"], "no --resume, --warm-start: leave"),
         (["evaluate", "--min-lift", "popularity:2"], "knows no --min-lift: leave that out"),
         (["export", "--as-of", "latest"], "knows no --as-of: leave that out"),
-        (["tune"], "recipe rees46 has models of offers, and `tune` asks two towers: ask"),
+        (["serve"], "recipe rees46 has models of offers, and `serve` asks two towers: ask"),
     ],
 )
 def test_models_of_offers_refuse_what_is_of_two_towers(

@@ -88,7 +88,7 @@ def test_x07_the_manifest_tells_the_truth(tiny, folder):
     counts = {"users": len(tiny.exported.users), "items": len(tiny.exported.items)}
     assert manifest["rows"] == {**counts, "dim": DIM}
     assert manifest["device"] == "cpu"
-    assert manifest["metrics"] == tiny.train_result.best.metrics
+    assert manifest["metrics"] == tiny.train_result.first.best.metrics
     assert manifest["recipe_hash"] == tiny.exported.recipe.digest()
 
 
@@ -97,7 +97,7 @@ def test_the_result_says_what_was_written(tiny, folder):
     assert (result.folder, result.dim) == (folder, DIM)
     assert result.users == len(tiny.exported.users)
     assert result.items == len(tiny.exported.items)
-    assert result.metrics == tiny.train_result.best.metrics
+    assert result.metrics == tiny.train_result.first.best.metrics
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

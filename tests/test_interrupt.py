@@ -68,8 +68,8 @@ def test_train_and_tune_say_what_is_kept(
     monkeypatch.chdir(tmp_path)
     nothing = "Earlier results are kept; no incomplete result is left. Begin again: `two-tower"
     assert f"{nothing} train --run x`." in run("train --run x")[1]
-    Path("runs/x/.train.checkpoint").mkdir(parents=True)
-    Path("runs/x/.train.checkpoint/state.json").write_text("{}", encoding="utf-8")
+    Path("runs/x/.train.checkpoint/model").mkdir(parents=True)
+    Path("runs/x/.train.checkpoint/model/state.json").write_text("{}", encoding="utf-8")
     kept = "The finished epochs are kept. Continue after the last of them: `two-tower train"
     assert f"{kept} --run x --set a=b --resume`." in run("train --run x --set a=b")[1]
     assert f"{kept} --resume --run x`." in run("train --resume --run x")[1]

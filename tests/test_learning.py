@@ -21,7 +21,7 @@ from tiny_run import CPU
 from models.baselines.popularity import Popularity
 from models.core import metrics
 from models.core.retriever import Retriever
-from models.offers.model import Asked
+from models.offers.model import InferenceModel
 from models.offers.offers import offers_by_value
 from models.training.epoch import Epoch
 from models.training.two_tower import TwoTower
@@ -29,13 +29,13 @@ from samples import learning_marks, sample
 from samples.truth import read_truth
 from workflows import recipe as recipes
 from workflows.etl import etl
+from workflows.kinds.offers import OfferModels
+from workflows.kinds.protocol import build_fresh
 from workflows.offers.evaluate import ALL, task
 from workflows.offers.evaluate import evaluate as evaluate_offers
-from workflows.offers.prepared import Offering
-from workflows.offers.train import prepared_fit
-from workflows.offers.train import train as train_offers
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
+from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.stages.train_files import TrainFiles
@@ -152,7 +152,7 @@ def rees46(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, Stor
     sample("rees46", "small", folder / "raw")
     store = Store(folder / "run")
     etl(recipe, store, CPU, data=folder / "raw")
-    train_offers(recipe, store, CPU)
+    train(recipe, store, CPU)
     return folder / "raw", recipe, store
 
 
@@ -184,15 +184,16 @@ def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it
 ) -> None:
     """Measured after the last epoch, as published, seeds 1 to 3: README, "Audiences of offers"."""
     _, recipe, store = rees46
-    offering = Offering.open(store, recipe)
-    pairs = offering.pairs("test")
+    models = OfferModels.open(store, recipe)
+    offering = models.offering
+    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
     assert pairs is not None
     tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}
     found = {}
     for name in ("bilinear", "simple"):
-        fit = prepared_fit(offering, name, None)
+        fit = models.fit(build_fresh(models, name), None)
         assert fit.run().epoch == recipe.train.epochs - 1
-        aucs = pairs.aucs(Asked(fit.model), tasks)
+        aucs = pairs.aucs(InferenceModel(fit.model), tasks)
         found[name] = {
             key: measured(f"{name}, last epoch, {key}", auc.mean().mean)
             for key, auc in aucs.items()

@@ -22,17 +22,29 @@ def parts(made: DayBatches) -> list[np.ndarray]:
     return [made[i]["row"] for i in range(len(made))]
 
 
-def test_t03_batches_are_sorted_by_time_and_drawn_anew() -> None:
+def test_t03_batches_are_sorted_by_day_and_drawn_anew() -> None:
     made = batches()
     first = parts(made)
     for rows in first:
         assert len(rows) == 20
-        assert (np.diff(made.times[rows]) >= 0).all()
+        assert (np.diff(made.days[rows]) >= 0).all()
     every = np.concatenate(first)
     assert len(set(every)) == len(every)
-    assert (np.diff(made.times[every]) < 0).any(), "the epoch as a whole is not sorted"
+    assert (np.diff(made.days[every]) < 0).any(), "the epoch as a whole is not sorted"
     made.on_epoch_end()
     assert {frozenset(rows) for rows in parts(made)}.isdisjoint(frozenset(r) for r in first)
+
+
+def test_t03_rows_of_a_day_are_in_no_order_of_time() -> None:
+    """As published: dates order a batch, and rows of one visit do not stand side by side."""
+    made, times = batches(max_per_day=400), np.random.default_rng(0)
+    times.integers(0, 10, 400)
+    seconds = times.integers(0, 5 * DAY, 400)
+    same_day = [np.diff(made.days[rows]) == 0 for rows in parts(made)]
+    later = [np.diff(seconds[rows]) > 0 for rows in parts(made)]
+    within = np.concatenate(later)[np.concatenate(same_day)]
+    assert len(within) > 100
+    assert 0.35 < within.mean() < 0.65, "in the order of time all would be later"
 
 
 def test_t03_the_seed_and_the_epoch_decide() -> None:

@@ -17,9 +17,10 @@ from models.offers.compressors import (
 from models.offers.interaction import Bilinear, Dot, Stack
 from models.offers.negatives import (
     MiniBatchNegatives,
+    PairLoss,
     check_divisible,
     mini_batches,
-    own_pairs,
+    pair_targets,
 )
 
 QUIET = {"dropout": 0.1, "seed": 1}
@@ -181,7 +182,7 @@ def test_m12_pairs_stand_in_order_of_mini_batch_user_and_offer() -> None:
     offers = 100.0 ** tf.reshape(tf.range(20.0) % 5, [20, 1])
     output = MiniBatchNegatives(Dot(), 4)
     inputs = {"query": users, "candidate": tf.concat([offers, 2 * offers], axis=0)}
-    prediction = output(inputs, training=True)
+    prediction = output(inputs, features={"user_row": tf.range(20)}, training=True)
     logits, targets = prediction.outputs.numpy(), prediction.targets.numpy()
     assert logits.shape == targets.shape == (4 * 25, 2)
     for row, (g, i, j) in enumerate(np.ndindex(4, 5, 5)):
@@ -197,8 +198,8 @@ def test_m12_a_batch_that_leaves_rows_over_is_refused() -> None:
 
 
 def test_t02_a_constant_at_the_base_rate_scores_0_5004() -> None:
-    targets = own_pairs(tf.constant(7), 5, tf.constant(3))
-    loss = tf.keras.losses.BinaryCrossentropy(from_logits=True)
+    targets = pair_targets(tf.range(35), 5, tf.constant(3))
+    loss = PairLoss()
     constant = tf.fill(targets.shape, math.log(1 / 4))
     assert float(loss(targets, constant)) == pytest.approx(0.5004, abs=5e-5)
     assert float(loss(targets, constant + 0.1)) > 0.5008, "any other constant is worse"
@@ -206,8 +207,31 @@ def test_t02_a_constant_at_the_base_rate_scores_0_5004() -> None:
 
 def test_t02_the_loss_is_the_mean_over_pairs_and_versions() -> None:
     logits = normal(50, 3)
-    targets = own_pairs(tf.constant(2), 5, tf.constant(3)).numpy()
+    targets = pair_targets(tf.range(10), 5, tf.constant(3)).numpy()
     chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
     hand = -np.mean(targets * np.log(chance) + (1 - targets) * np.log(1 - chance))
     found = MiniBatchNegatives(Dot(), 4).default_loss(targets, logits)
     assert float(found) == pytest.approx(hand, rel=1e-5)
+
+
+def test_t02_another_event_of_the_same_user_is_neither_positive_nor_negative() -> None:
+    users = [3, 3, 8, 3, 8, 1, 2, 3, 4, 5]
+    targets = pair_targets(tf.constant(users), 5, tf.constant(2)).numpy()
+    expected = [
+        1 if i == j else -1 if users[5 * g + i] == users[5 * g + j] else 0
+        for g, i, j in np.ndindex(2, 5, 5)
+    ]
+    assert targets.T.tolist() == [expected, expected]
+    assert expected.count(-1) == 8
+    logits = normal(50, 2)
+    kept = np.array(expected) >= 0
+    own, chance = targets[kept], 1 / (1 + np.exp(-logits[kept].astype(np.float64)))
+    hand = -np.mean(own * np.log(chance) + (1 - own) * np.log(1 - chance))
+    output = MiniBatchNegatives(Dot(), 4)
+    assert float(output.default_loss(targets, logits)) == pytest.approx(hand, rel=1e-5)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(logits)
+        loss = output.default_loss(targets, variable)
+    slopes = tape.gradient(loss, variable).numpy()
+    assert (slopes[~kept] == 0).all()
+    assert (slopes[kept] != 0).all()

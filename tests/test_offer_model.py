@@ -11,11 +11,12 @@ import toy_offers as toy
 from models.core.columns import take
 from models.offers.batches import DayBatches
 from models.offers.config import OfferModel, OffersConfig
-from models.offers.fit import MONITOR, OfferFit
-from models.offers.model import Asked, Model
+from models.offers.judge import MONITOR, PairJudge
+from models.offers.model import InferenceModel, Model
 from models.offers.offers import items_as_offers
-from models.offers.trial import Pairs
+from models.offers.pairs import Pairs
 from models.training.config import OptimizerConfig, TrainConfig
+from models.training.fit import Fit
 
 VALID = [
     (group_by, mask_net, bilinear)
@@ -29,7 +30,7 @@ def batch(n: int = ROWS) -> dict[str, tf.Tensor]:
     return {k: tf.constant(v) for k, v in take(toy.events(n), np.arange(n)).items()}
 
 
-def fit(made: Model, *, epochs: int = 3, seed: int = 1) -> OfferFit:
+def fit(made: Model, *, epochs: int = 3, seed: int = 1) -> Fit:
     n = 400
     columns = toy.events(n)
     batches = DayBatches(
@@ -42,14 +43,8 @@ def fit(made: Model, *, epochs: int = 3, seed: int = 1) -> OfferFit:
         seed=seed,
     )
     loop = TrainConfig(batch_size=50, epochs=epochs, monitor=MONITOR, patience=epochs)
-    return OfferFit(
-        model=made,
-        batches=batches,
-        train=loop,
-        rates=OptimizerConfig(lr=0.02),
-        pairs=Pairs(toy.events(200, seed=1), 5),
-        item="item",
-    )
+    judge = PairJudge(Pairs(toy.events(200, seed=1), np.arange(200), 5), "item")
+    return Fit(made, batches, loop, OptimizerConfig(lr=0.02), judge)
 
 
 # ── what can be built ───────────────────────────────────────────────────────────────────
@@ -73,7 +68,7 @@ def test_m13_mask_net_without_group_by_is_refused() -> None:
 
 def test_m13_a_mono_model_looks_at_one_attribute() -> None:
     made = toy.model(OfferModel(attributes=("kind",), group_by=False, mask_net=False))
-    asked = Asked(made)
+    asked = InferenceModel(made)
     assert asked.attributes == ["kind"]
     assert asked.columns == ["history_item", "history_kind"]
     columns = toy.events(40)
@@ -100,7 +95,7 @@ def test_m14_offer_vectors_have_the_published_shapes(
     group_by: bool, mask_net: bool, bilinear: bool, shape: tuple[int, ...]
 ) -> None:
     # (B, 3, d), (B, o, d) and (B, last layer), here with d = 6, o = 2 and layers 8, 4
-    asked = Asked(toy.built(group_by, mask_net, bilinear))
+    asked = InferenceModel(toy.built(group_by, mask_net, bilinear))
     codes = {name: toy.events(7)[name] for name in ("item", "kind")}
     assert asked.offers(items_as_offers(codes)).shape == (7, *shape)
     users = asked.users(toy.events(7))
@@ -112,7 +107,7 @@ def test_m14_both_paths_give_the_same_scores_of_items(
     group_by: bool, mask_net: bool, bilinear: bool
 ) -> None:
     made = toy.built(group_by, mask_net, bilinear)
-    asked, columns = Asked(made), toy.events(ROWS)
+    asked, columns = InferenceModel(made), toy.events(ROWS)
     trained = made(batch(), testing=True).outputs.numpy().reshape(2, 5, 5)
     codes = {name: columns[name] for name in ("item", "kind")}
     offers = asked.offers(items_as_offers(codes)).reshape(2, 5, *asked.towers[1].shape_out)
@@ -125,7 +120,7 @@ def test_m14_both_paths_give_the_same_scores_of_items(
 def test_m14_asking_makes_no_weights() -> None:
     made = toy.built(True, True, True)
     names = [weight.ref() for weight in made.weights]
-    Asked(made).users(toy.events(5))
+    InferenceModel(made).users(toy.events(5))
     assert [weight.ref() for weight in made.weights] == names
 
 
@@ -146,9 +141,8 @@ def test_t06_t07_a_fit_learns_repeats_and_validates_without_chance() -> None:
     one = fit(toy.model())
     best = one.run()
     assert best.metrics[MONITOR] > 0.6, "users buy again what they bought"
-    asked, pairs = Asked(one.model), one.pairs
-    assert pairs is not None
-    first, second = (pairs.auc_of_items(asked, "item") for _ in range(2))
+    assert one.judge is not None
+    first, second = (one.judge.measure(one.model)[MONITOR] for _ in range(2))
     assert first == second == best.metrics[MONITOR], "the best weights are kept"
     again = fit(toy.model())
     again.run()
@@ -159,7 +153,7 @@ def test_t06_t07_a_fit_learns_repeats_and_validates_without_chance() -> None:
 def test_t05_the_penalty_is_on_tables_and_dense_layers_and_reported_apart() -> None:
     config = OffersConfig(dim=6, layers=(8, 4), l1=0.01)
     made = toy.model(OfferModel(), config)
-    users, offers = Asked(made).towers
+    users, offers = InferenceModel(made).towers
     meet = made.last.to_call
     weights = [table.table for table in (*users.tables, *offers.tables)]
     weights += [weight for dense in meet.head.dense for weight in dense.weights]

@@ -13,7 +13,8 @@ import toy_offers as toy
 
 from models.core.columns import take
 from models.offers.config import OfferModel
-from models.offers.model import Asked, Model
+from models.offers.model import InferenceModel, Model
+from models.offers.negatives import PairLoss
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from restated_offers import Restated
@@ -26,22 +27,23 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Model:
     """A model without dropout or OR, whose every grouping is by kind."""
     config = msgspec.structs.replace(toy.CONFIG, dropout=0.0, or_share=0.0, augmentations=1, l1=0.1)
     made = toy.model(OfferModel(), config)
-    keys = Asked(made).towers[1].keys
+    keys = InferenceModel(made).towers[1].keys
     assert keys is not None
     monkeypatch.setattr(keys, "subsets", tf.constant([[False, True]]))
     return made
 
 
 def batch() -> dict[str, tf.Tensor]:
-    return {k: tf.constant(v) for k, v in take(toy.events(ROWS), np.arange(ROWS)).items()}
+    columns = {**toy.events(ROWS), "user_row": np.arange(ROWS, dtype=np.int32) * 2 // 3}
+    return {k: tf.constant(v) for k, v in take(columns, np.arange(ROWS)).items()}
 
 
 def fast(made: Model) -> tuple[float, list[np.ndarray]]:
     """Return the loss of the step that trains, and the gradient of each weight."""
     with tf.GradientTape() as tape:
         prediction = made(batch(), training=True)
-        cross = tf.nn.sigmoid_cross_entropy_with_logits(prediction.targets, prediction.outputs)
-        loss = tf.reduce_mean(cross) + tf.add_n(made.losses)
+        cross = PairLoss()(prediction.targets, prediction.outputs)
+        loss = cross + tf.add_n(made.losses)
     return float(loss), dense(tape.gradient(loss, made.trainable_variables))
 
 

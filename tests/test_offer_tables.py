@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from models.offers.auc import grouped_auc
-from models.offers.model import Asked
+from models.offers.judge import PairJudge
+from models.offers.model import InferenceModel
 from models.offers.offers import items_as_offers, offers_by_value, offers_of, places
+from models.offers.pairs import NoNegativesError, Pairs, Task
 from models.offers.similarity import cosines, ward_order
-from models.offers.trial import Pairs, Task
 
 # ── tables ──────────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +128,7 @@ def test_v06_a_constant_scorer_earns_a_half() -> None:
 
 def test_v06_pairs_of_the_same_offer_are_no_negatives() -> None:
     keys = np.array([0, 0, 1, -1, 2, 1])  # two mini-batches of three
-    pairs = Pairs({"a": keys}, 3)
+    pairs = Pairs({"a": keys}, np.arange(6), 3)
     task = Task(keys, {}, 3)
     scores = np.arange(18, dtype=float).reshape(2, 3, 3)
     found = pairs.auc(task, scores)
@@ -138,9 +139,30 @@ def test_v06_pairs_of_the_same_offer_are_no_negatives() -> None:
     assert found.negatives.tolist() == [2, 4, 2]
 
 
+def test_v06_another_event_of_the_same_user_is_no_negative() -> None:
+    keys, users = np.array([0, 1, 2, 0, 1, 2]), np.array([7, 7, 8, -1, -2, -1])
+    scores = np.arange(18, dtype=float).reshape(2, 3, 3)
+    found = Pairs({"a": keys}, users, 3).auc(Task(keys, {}, 3), scores)
+    # of 12 pairs with another event, two are of user 7 and two of user -1, who is in no table
+    assert found.positives.tolist() == [2, 2, 2]
+    assert found.negatives.tolist() == [2, 3, 3]
+    apart = Pairs({"a": keys}, np.arange(6), 3).auc(Task(keys, {}, 3), scores)
+    assert apart.negatives.tolist() == [4, 4, 4], "the control: users of their own"
+
+
+def test_events_without_a_negative_are_refused() -> None:
+    of_one = Pairs({"item": np.arange(6)}, np.zeros(6, int), 3)
+    same_item = Pairs({"item": np.zeros(6, int)}, np.arange(6), 3)
+    for pairs in (of_one, same_item):
+        with pytest.raises(NoNegativesError, match="its 6 events, in mini-batches of 3, pair no"):
+            PairJudge(pairs, "item")
+    assert PairJudge(Pairs({"item": np.arange(6)}, np.arange(6), 3), "item").names == ("val_auc",)
+
+
 def test_v07_tasks_are_scored_as_one_by_one() -> None:
     columns = toy.events(45, seed=2)
-    asked, pairs = Asked(toy.built(True, True, True)), Pairs(columns, 5)
+    asked = InferenceModel(toy.built(True, True, True))
+    pairs = Pairs(columns, np.arange(45), 5)
     kinds = np.unique(columns["kind"])
     offers = offers_by_value("kind", kinds, {n: columns[n] for n in ("item", "kind")}, top=3)
     tasks = {

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from rich.console import Console
 from stages import DEVICE
 from tiny_run import steps_run_eagerly
@@ -28,14 +32,19 @@ from workflows import recipe as recipes
 from workflows.cli import app
 from workflows.etl import etl
 from workflows.ground.errors import DataError, RecipeError, StaleInput
+from workflows.kinds import open_models
+from workflows.kinds.offers import OfferModels
 from workflows.offers.audience import OfferExport, audience, parsed, similar
 from workflows.offers.evaluate import OffersReport, Score, evaluate, task
 from workflows.offers.export import export
-from workflows.offers.prepared import Offering
 from workflows.offers.table import protocol, tables
-from workflows.offers.train import train
 from workflows.recipe import Recipe
-from workflows.stages.store import Store
+from workflows.recipe.search_space import Range
+from workflows.stages.offering import Offering
+from workflows.stages.store import PARTS, Store
+from workflows.stages.train_files import TrainFiles
+from workflows.train import train
+from workflows.tune import tune
 
 SETTINGS = [
     "vocabulary.min_count=2",
@@ -164,7 +173,7 @@ def test_e15_no_row_of_test_changes_what_is_learnt(shop: Shop, tmp_path: Path) -
 
 def test_a_task_has_the_offers_of_test_values_that_have_a_code(shop: Shop) -> None:
     offering = shop.prepared
-    pairs = offering.pairs("test")
+    pairs = offering.pairs("test", seed=1)
     assert pairs is not None
     made = task(offering, "brand", pairs.columns)
     codes = as_array(pairs.columns["brand"])
@@ -174,7 +183,7 @@ def test_a_task_has_the_offers_of_test_values_that_have_a_code(shop: Shop) -> No
     assert (
         made.offers["brand"].lists.values[made.keys[codes >= first]] == codes[codes >= first]
     ).all()
-    again = offering.pairs("test")
+    again = offering.pairs("test", seed=1)
     assert again is not None
     assert (as_array(again.columns["brand"]) == codes).all(), "the same in each call"
 
@@ -191,7 +200,7 @@ def test_an_offer_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.monitor=val_mean", "judged by 'val_auc', got 'val_mean'"),
+        ("train.monitor=val_mean", "'val_mean' is not measured; expected one of val_auc"),
         ("train.batch_size=21", "multiple of 5, got 21"),
         ("train.batch_size=5000", "rows make no batch of 5000"),
     ],
@@ -206,7 +215,7 @@ def test_settings_that_cannot_train_are_refused(shop: Shop, setting: str, messag
 
 def test_verbs_of_two_towers_say_whom_to_ask(shop: Shop) -> None:
     verbs = ["index", "recommend", "similar-items --item 1", "serve", "load", "triton"]
-    for verb in (*verbs, "tune", "report"):
+    for verb in (*verbs, "report"):
         done = CliRunner().invoke(app, [*verb.split(), "--recipe", "rees46"])
         assert isinstance(done.exception, RecipeError)
         assert "ask `audience`, `similar-offers`" in str(done.exception)
@@ -297,11 +306,15 @@ def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) 
     here = offering.load(shop.store, "augmented").users(offering.latest)
     code = f"""
 from pathlib import Path
+import h5py
 import numpy as np
 from workflows.ground import device; device.choose("cpu")
 from workflows import recipe as recipes
-from workflows.offers.prepared import Offering
-from workflows.stages.store import Store
+from workflows.stages.offering import Offering
+from workflows.stages.store import PARTS, Store
+from workflows.stages.train_files import TrainFiles
+from workflows.train import train
+from workflows.tune import tune
 recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
 store = Store(Path({str(shop.store.root)!r}))
 offering = Offering.open(store, recipe)
@@ -387,3 +400,127 @@ def test_a_recipe_of_offers_that_cannot_be_is_refused(setting: str, said: str) -
     path = recipes.find("rees46")
     with pytest.raises(RecipeError, match=said):
         recipes.load(path, ["split={kind: by_user, valid: 0, test: 0.2}", setting])
+
+
+# ── one road: what two towers can, models of offers can ─────────────────────────────────
+
+
+def branch(shop: Shop, folder: Path, *settings: str) -> tuple[Recipe, Store]:
+    """Return a recipe and a run of its own that begins with the etl stage of the shop."""
+    assert shop.prepared
+    shutil.copytree(shop.store.folder("etl"), folder / "etl")
+    recipe = recipes.load(recipes.find("rees46"), [*SETTINGS, *settings], variant="small")
+    return recipe, Store(folder)
+
+
+class StopInSecondModel(tf.keras.callbacks.Callback):
+    """End the process, as it were, in the second epoch of the second model."""
+
+    fits = 0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.fits += 1
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self.fits == 2 and epoch == 1:
+            raise KeyboardInterrupt
+
+
+def weights_in(path: Path) -> dict[str, np.ndarray]:
+    """Return the weights of a file by their names; Keras' running mean of the loss is none."""
+    found: dict[str, np.ndarray] = {}
+
+    def note(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and not name.startswith("metrics"):
+            found[name] = node[...]
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    assert found
+    return found
+
+
+def test_an_interrupted_training_of_several_models_goes_on(shop: Shop, tmp_path: Path) -> None:
+    whole = shop.trained.prepared.folder.parent / "train"
+    recipe, store = branch(shop, tmp_path / "run")
+    with steps_run_eagerly():
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, store, DEVICE, callbacks=[StopInSecondModel()])
+        assert {p.name for p in (store.root / ".train.checkpoint").iterdir()} == {
+            "augmented",
+            "mono-brand",
+        }
+        again = StopInSecondModel()
+        result = train(recipe, store, DEVICE, resume=True, callbacks=[again])
+    assert again.fits == 1, "the first model was finished"
+    assert list(result.fits) == ["augmented", "mono-brand"]
+    assert not (store.root / ".train.checkpoint").exists()
+    for name in ("augmented", "mono-brand"):
+        ours, theirs = (TrainFiles(f, name) for f in (store.folder("train"), whole))
+        assert ours.history.read_bytes() == theirs.history.read_bytes()
+        found, expected = weights_in(ours.weights), weights_in(theirs.weights)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in found)
+
+
+def test_models_of_offers_begin_with_an_earlier_runs_weights(shop: Shop, tmp_path: Path) -> None:
+    assert shop.trained
+    recipe, store = branch(shop, tmp_path / "run", "train.epochs=1", "optimizer.lr=1e-12")
+    with steps_run_eagerly():
+        train(recipe, store, DEVICE, warm_start=shop.store)
+    for name in ("augmented", "mono-brand"):
+        before = shop.prepared.load(shop.store, name).model
+        after = Offering.open(store, recipe).load(store, name).model
+        for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
+            np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-6)
+    other, place = branch(
+        shop, tmp_path / "other", "model.models={simple: {group_by: false, mask_net: false}}"
+    )
+    with pytest.raises(StaleInput, match="no model 'simple'; it has augmented, mono-brand"):
+        train(other, place, DEVICE, warm_start=shop.store)
+
+
+def test_a_search_fits_the_model_that_is_exported(shop: Shop, tmp_path: Path) -> None:
+    space = "tune.space={model.dim: [4], optimizer.lr: [0.01]}"
+    settings = ("tune.trials=1", "train.epochs=1", space)
+    recipe, store = branch(shop, tmp_path / "run", *settings)
+    with steps_run_eagerly():
+        result = tune(recipe, store, DEVICE)
+    assert result.metric == "val_auc"
+    assert result.best.settings == {"model.dim": 4, "optimizer.lr": 0.01}
+    assert 0 < (result.best.value or 0) < 1
+    usual = open_models(store, recipe).space()
+    assert {path.partition(".")[0] for path in usual} <= {"model", "optimizer"}
+    for path, values in usual.items():  # every value of the usual space makes a recipe
+        for value in [values.low, values.high] if isinstance(values, Range) else values:
+            recipes.replaced(recipe, {path: value})
+
+
+def test_each_model_of_offers_is_tracked_by_itself(shop: Shop, tmp_path: Path) -> None:
+    settings = ("train.epochs=1", "tracking={kind: tensorboard}")
+    recipe, store = branch(shop, tmp_path / "run", *settings)
+    with steps_run_eagerly():
+        train(recipe, store, DEVICE)
+    folders = {p.name for p in (store.root / "tensorboard").iterdir()}
+    assert folders == {"augmented", "mono-brand"}
+
+
+def test_the_validation_pairs_depend_on_the_seed_of_training_alone(shop: Shop) -> None:
+    """The test part is cut by `evaluate.seed`: the evaluate stage reads it, and train does not."""
+    base = shop.prepared.prepared
+
+    def kept(*settings: str) -> tuple[list[int], list[int]]:
+        recipe = recipes.load(recipes.find("rees46"), [*SETTINGS, *settings], variant="small")
+        models = OfferModels(Offering(dataclasses.replace(base, recipe=recipe)))
+        judge, test = models.judge(), models.offering.pairs("test", seed=recipe.evaluate.seed)
+        assert judge is not None
+        assert test is not None
+        return judge.pairs.users.tolist(), test.users.tolist()
+
+    valid, test = kept()
+    assert kept("evaluate.seed=5")[0] == valid
+    assert kept("evaluate.seed=5")[1] != test
+    assert kept("train.seed=5")[0] != valid
+    assert kept("train.batch_size=20")[1] != test
+    assert {"evaluate", "train.batch_size"} <= set(PARTS["evaluate"])
+    assert "evaluate.seed" not in PARTS["train"]

@@ -51,7 +51,7 @@ def test_t09_mlflow_holds_parameters_every_epoch_and_the_stage(tiny: Tiny, tmp_p
         epoch.metrics["val_recall@10"] for epoch in history
     ]
     names = {artifact.path for artifact in client.list_artifacts(logged.info.run_id)}
-    assert {"history.json", "model.weights.h5"} <= names
+    assert {"model.history.json", "model.weights.h5"} <= names
 
 
 def client_of(root: Path) -> Any:

@@ -12,7 +12,7 @@ from tensorflow.core.util.event_pb2 import Event
 from tiny_run import CPU, SETTINGS, Run, Tiny, prepare
 from world import RECIPE, write_csv
 
-from models.training.callbacks import CatalogueValidation, Epoch
+from models.training.callbacks import Epoch, Validation
 from models.training.two_tower import TwoTower
 from workflows import recipe as recipes
 from workflows.etl import etl
@@ -129,10 +129,10 @@ def test_tensorboard_gets_them_too(repeated):
 def test_t09_the_result_is_the_best_epoch_of_the_history(trained, tiny):
     epochs = history(trained)
     best = max(epochs, key=lambda epoch: epoch.metrics["val_mean"])
-    assert tiny.train_result.best == best
-    assert tiny.train_result.epochs == len(epochs) == 3
+    assert tiny.train_result.first.best == best
+    assert tiny.train_result.first.epochs == len(epochs) == 3
     assert tiny.train_result.folder == trained.store.folder("train")
-    assert tiny.train_result.rows_per_second > 0
+    assert tiny.train_result.first.rows_per_second > 0
     manifest = json.loads((tiny.train_result.folder / "manifest.json").read_text())
     assert manifest["metrics"] == best.metrics
     n_rows = sum(map(len, trained.histories(withheld=2).values()))
@@ -147,22 +147,24 @@ def test_the_kept_weights_give_the_figures_of_the_best_epoch(trained, tiny):
     trial = prepared.trial("valid", trained.recipe.evaluate)
     retriever = TwoTower.of(model, prepared.users, prepared.items)
     for name, values in trial.per_user(retriever, (1, 3, 10)).items():
-        assert values.mean() == pytest.approx(tiny.train_result.best.metrics[f"val_{name}"]), name
+        assert values.mean() == pytest.approx(
+            tiny.train_result.first.best.metrics[f"val_{name}"]
+        ), name
 
 
 def test_a_fit_that_gets_worse_keeps_what_it_had(trained, tmp_path, eagerly, monkeypatch):
     stopped = trained.branch(tmp_path / "stopped", "train.epochs=1", "train.batch_size=512")
     worse = trained.branch(tmp_path / "worse", "train.epochs=2", "train.batch_size=512")
     train(stopped.recipe, stopped.store, CPU)
-    measure = CatalogueValidation.on_epoch_end
+    measure = Validation.on_epoch_end
 
     def fall(self, epoch, logs=None):
         measure(self, epoch, logs)
         logs["val_mean"] = 0.5 - epoch / 10
 
-    monkeypatch.setattr(CatalogueValidation, "on_epoch_end", fall)
+    monkeypatch.setattr(Validation, "on_epoch_end", fall)
     result = train(worse.recipe, worse.store, CPU)
-    assert (result.best.epoch, result.epochs) == (0, 2)
+    assert (result.first.best.epoch, result.first.epochs) == (0, 2)
     for kept, expected in zip(weights(worse), weights(stopped), strict=True):
         np.testing.assert_array_equal(kept, expected)
 
@@ -253,9 +255,9 @@ def test_without_a_valid_part_the_last_epoch_is_kept_with_a_warning(tmp_path, ea
     with caplog.at_level(logging.WARNING):
         result = train(run.recipe, run.store, CPU)
     assert "the split has no valid part: the last epoch is kept, not the best" in caplog.text
-    assert result.best == history(run)[-1]
-    assert result.best.epoch == 1
-    assert set(result.best.metrics) == {"loss"}
+    assert result.first.best == history(run)[-1]
+    assert result.first.best.epoch == 1
+    assert set(result.first.best.metrics) == {"loss"}
 
 
 @pytest.mark.parametrize("kind", ["full", "mixed", "in_batch"])
@@ -271,7 +273,7 @@ def test_towers_with_layers_train_with_every_kind_of_loss(tiny: Tiny, tmp_path, 
         "train.batch_size=64",
     )
     result = train(run.recipe, run.store, CPU)
-    assert np.isfinite(result.best.metrics["loss"])
+    assert np.isfinite(result.first.best.metrics["loss"])
 
 
 PAIRS = """\
@@ -302,7 +304,7 @@ def test_two_columns_without_time_train_on_bags(tmp_path):
     etl(recipe, store, CPU, data=tmp_path)
     result = train(recipe, store, CPU)
     # three unseen items of 20 are of the user's taste; popularity would find one in four
-    assert result.best.metrics["val_recall@10"] == 1.0
-    assert result.best.metrics["val_ndcg@10"] > 0.5
+    assert result.first.best.metrics["val_recall@10"] == 1.0
+    assert result.first.best.metrics["val_ndcg@10"] > 0.5
     model = load_model(store, recipe, Prepared.open(store, recipe))
     assert not [weight.name for weight in model.weights if "position" in weight.name]

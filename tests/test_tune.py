@@ -16,8 +16,10 @@ from models.training.config import OptimizerConfig
 from models.training.epoch import Epoch
 from workflows import tune as verb
 from workflows.ground.errors import DataError, RecipeError
-from workflows.recipe import parse
+from workflows.kinds.two_tower import TwoTowers
+from workflows.recipe import Recipe, parse
 from workflows.recipe.search_space import Range, TuneConfig, usual_space
+from workflows.stages.etl import Prepared
 from workflows.tune import Tried, tune
 
 COSINES = (
@@ -78,7 +80,7 @@ def test_a_field_that_changes_no_fit_is_refused(tiny: Tiny, field: str):
 class QuickFit:
     """What a search sees of a fit, without one: the value is a function of the learning rate."""
 
-    def __init__(self, *, rates: OptimizerConfig, **_: object) -> None:
+    def __init__(self, rates: OptimizerConfig) -> None:
         self.value = 1 - abs(rates.lr - 0.02)
         self.clock = SimpleNamespace(epochs=[0])
 
@@ -87,8 +89,8 @@ class QuickFit:
 
 
 def test_a_search_of_several_sessions_is_that_of_one(tiny: Tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(verb, "Fit", QuickFit)
-    monkeypatch.setattr(verb, "build_model", lambda *_: None)
+    monkeypatch.setattr(TwoTowers, "build", lambda *_: None)
+    monkeypatch.setattr(TwoTowers, "fit", lambda self, *_, **__: QuickFit(self.recipe.optimizer))
 
     def searched(folder: str, *sessions: int) -> list[dict[str, Any]]:
         run = tiny.prepared.branch(tmp_path / folder)
@@ -131,6 +133,10 @@ def test_a_range_without_otherwise_leaves_the_recipe_as_it_is():
     assert asked(space, {"model.normalize": False}) == [{"model.normalize": False}]
 
 
+def models_of(recipe: Recipe) -> TwoTowers:
+    return TwoTowers(Prepared(Path("nowhere"), recipe))
+
+
 @pytest.mark.parametrize(
     ("history", "ordered"),
     [
@@ -144,11 +150,11 @@ def test_the_decay_of_a_history_is_searched_where_it_has_an_order(history, order
     text = SHOP.replace("HISTORY", history)
     split = "random" if "others" in history else "time"
     recipe = parse(yaml.safe_load(text.replace("SPLIT", split)), where="here")
-    space = verb._with_space(recipe).tune.space
+    space = verb._with_space(recipe, models_of(recipe)).tune.space
     assert ("model.encoder.decay" in space) == ordered
     assert space == usual_space(ordered=ordered)
     own = msgspec.structs.replace(recipe, tune=TuneConfig(space={"model.dim": (4,)}))
-    assert verb._with_space(own) is own
+    assert verb._with_space(own, models_of(own)) is own
 
 
 SHOP = """

@@ -113,8 +113,8 @@ def test_with_other_buckets_the_codes_move(grown_world, tmp_path):
 def test_a_warm_start_begins_where_the_earlier_fit_ended(grown_world):
     world, before, after = grown_world
     still = world.recipe("train.epochs=1", "optimizer.lr=1.0e-12")
-    cold = train(still, after, CPU).best.metrics["loss"]
-    warm = train(still, after, CPU, warm_start=before).best.metrics["loss"]
+    cold = train(still, after, CPU).first.best.metrics["loss"]
+    warm = train(still, after, CPU, warm_start=before).first.best.metrics["loss"]
     assert warm < cold - 0.01
 
 
@@ -123,7 +123,7 @@ def test_old_users_are_served_as_well_as_before(grown_world):
     world, before, after = grown_world
     recipe = world.recipe()
     first = before.read("train", recipe).metrics["val_recall@10"]
-    second = train(recipe, after, CPU, warm_start=before).best.metrics["val_recall@10"]
+    second = train(recipe, after, CPU, warm_start=before).first.best.metrics["val_recall@10"]
     assert second >= first - 1 / len(USERS)
 
 

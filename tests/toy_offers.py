@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
-from toy_towers import categories, category
+from toy_towers import categories, category, row
 
-from models.core.columns import Column
+from models.core.columns import USER_ROW, Column
 from models.core.retriever import Ragged
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.model import Model, build
@@ -30,11 +30,11 @@ def schema() -> Schema:
             f"history_{of.name}", lists.tags, lists.properties, lists.dtype, dims=(None, (0, 9))
         )
         columns.append(named)
-    return Schema(columns)
+    return Schema([*columns, row(USER_ROW)])
 
 
 def events(n: int, seed: int = 0) -> dict[str, Column]:
-    """Return events whose users have met the event's item, and others, before."""
+    """Return events of as many users, who have met the event's item, and others, before."""
     draw = np.random.default_rng(seed)
     items = draw.integers(0, ITEMS, n)
     lengths = draw.integers(0, 4, n)
@@ -42,6 +42,7 @@ def events(n: int, seed: int = 0) -> dict[str, Column]:
     met = np.where(draw.random(len(owners)) < 0.7, items[owners], draw.integers(0, ITEMS))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return {
+        USER_ROW: np.arange(n, dtype=np.int32),
         "item": items.astype(np.int32),
         "kind": (items % KINDS).astype(np.int32),
         "history_item": Ragged(met.astype(np.int32), offsets),

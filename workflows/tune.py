@@ -13,21 +13,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import optuna
-import tensorflow as tf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tqdm import tqdm
 
 from models.core import atomic
 from models.training.callbacks import DivergedError
-from models.training.fit import Fit, Validation
+from models.training.fit import UnknownMetricError
+from models.training.judge import Judge
 from workflows.ground.device import Device
-from workflows.ground.errors import DataError
+from workflows.ground.errors import DataError, RecipeError
+from workflows.kinds import open_models
+from workflows.kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe, replaced
-from workflows.recipe.search_space import Plain, Range, Space, usual_space
-from workflows.stages.etl import Prepared
+from workflows.recipe.search_space import Plain, Range, Space
 from workflows.stages.store import PARTS, Store
-from workflows.stages.train import build_model
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,11 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
     """
     start = time.perf_counter()
     with store.write("tune", recipe, device) as draft:
-        prepared = Prepared.open(store, recipe)
-        trial = prepared.trial("valid", recipe.evaluate)
-        if trial is None:
+        models = open_models(store, recipe)
+        judge = models.judge()
+        if judge is None:
             raise DataError("tune chooses on the valid part; the split has none.")
-        validation = Validation(trial, prepared.users, prepared.items, recipe.evaluate.ks)
-        searched = _with_space(recipe)
+        searched = _with_space(recipe, models)
         study = _study(searched, store)
         done = _done(study)
         log.info("%s of %s trials are done", len(done), recipe.tune.trials)
@@ -92,7 +91,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
                 seed = np.random.SeedSequence([recipe.train.seed, number]).generate_state(1)[0]
                 study.sampler = optuna.samplers.TPESampler(seed=int(seed))
                 begun = time.perf_counter()
-                study.optimize(lambda t: _value(t, searched, prepared, validation), n_trials=1)
+                study.optimize(lambda t: _value(t, searched, models, judge), n_trials=1)
                 bar.update()
                 if bar.disable:  # nobody looks at a terminal
                     log.info("%s, %.1f s", _line(study, recipe), time.perf_counter() - begun)
@@ -108,14 +107,12 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
     )
 
 
-def _with_space(recipe: Recipe) -> Recipe:
-    """Return the recipe with the usual space where it names none."""
+def _with_space(recipe: Recipe, models: Models) -> Recipe:
+    """Return the recipe with the usual space of its kind of model where it names none."""
     if recipe.tune.space is not None:
         return recipe
-    history = recipe.history
-    ordered = history is not None and recipe.time is not None and history.before != "others"
-    space = usual_space(ordered=ordered)
-    return msgspec.structs.replace(recipe, tune=msgspec.structs.replace(recipe.tune, space=space))
+    tuned = msgspec.structs.replace(recipe.tune, space=models.space())
+    return msgspec.structs.replace(recipe, tune=tuned)
 
 
 def _line(study: optuna.Study, recipe: Recipe) -> str:
@@ -184,25 +181,21 @@ def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(states=(state.COMPLETE, state.PRUNED))
 
 
-def _value(
-    trial: optuna.Trial, recipe: Recipe, prepared: Prepared, validation: Validation
-) -> float:
-    """Fit once; return the best epoch's metric. A fit that diverges is a pruned trial."""
+def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) -> float:
+    """Fit the first model once; return the best epoch's metric. A fit that diverges is pruned.
+
+    Raises:
+        RecipeError: the settings make no model, or the metric to monitor is not measured.
+    """
     settings = _suggest(trial, recipe.tune.space or {})
     trial.set_user_attr("settings", settings)
     chosen = replaced(recipe, settings)
-    tf.keras.backend.clear_session()
-    tf.keras.utils.set_random_seed(chosen.train.seed)
-    fit = Fit(
-        model=build_model(chosen, prepared),
-        columns=prepared.part("train"),
-        train=chosen.train,
-        rates=chosen.optimizer,
-        validation=validation,
-        lines=False,
-    )
+    tried = models.with_recipe(chosen)
+    fit = tried.fit(build_fresh(tried, tried.names[0]), judge, lines=False)
     try:
         best = fit.run()
+    except UnknownMetricError as error:
+        raise RecipeError(f"recipe {recipe.name}, field train.monitor: {error}.") from None
     except DivergedError as error:
         log.warning("trial %s: %s", trial.number, error)
         raise optuna.TrialPruned from error

@@ -1,4 +1,4 @@
-"""Batches in which neighbours are of about the same day, so that negatives are of their time."""
+"""Batches that are sorted by day, so that negatives are of the day of their positive or near it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _DAY = 86_400
 
 
 class DayBatches(Batches):
-    """Rows drawn and shuffled for each epoch, cut into batches, each sorted by time.
+    """Rows drawn and shuffled for each epoch, cut into batches, each sorted by day.
+
+    Rows of a day stay in the order of the shuffle: in the order of time, a user's rows of one visit
+    would stand side by side, and meet each other in place of negatives.
 
     Args:
         columns: name → [n_rows].
@@ -45,15 +48,15 @@ class DayBatches(Batches):
         drop_last: bool = True,
     ) -> None:
         check_divisible(batch_size, negatives)
-        self.times = times
+        self.days = times // _DAY
         self.resample = resample
         self.unit = batch_size if drop_last else negatives + 1
-        _, days = np.unique(np.stack([users, times // _DAY]), axis=1, return_inverse=True)
+        _, visits = np.unique(np.stack([users, self.days]), axis=1, return_inverse=True)
         super().__init__(
             columns,
             batch_size=batch_size,
             seed=seed,
-            owners=days.reshape(-1),
+            owners=visits.reshape(-1),
             max_per_owner=max_per_day,
         )
         if not len(self):
@@ -70,5 +73,5 @@ class DayBatches(Batches):
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
         order = order[: len(order) // self.unit * self.unit]
         batch = np.arange(len(order)) // self.batch_size
-        self.order = order[np.lexsort((self.times[order], batch))]
+        self.order = order[np.lexsort((self.days[order], batch))]  # stable
         self.epoch = epoch

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from merlin.schema import Schema, Tags
 
-from models.core.columns import Columns, n_rows, take
+from models.core.columns import USER_ROW, Columns, n_rows, take
 from models.core.retriever import Floats
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.interaction import Bilinear, Dot
@@ -72,10 +72,9 @@ def build(
         query=users,
         candidate=offers,
         output=MiniBatchNegatives(meet, config.negatives),
-        schema=schema.select_by_name([*domains, *own]),
+        schema=schema.select_by_name([*domains, *own, USER_ROW]),
     )
     model(_zeros(domains, own, config.negatives + 1))
-    model.train_step = tf.autograph.experimental.do_not_convert(model.train_step)
     return model
 
 
@@ -83,7 +82,7 @@ def _zeros(
     domains: Mapping[str, str], attributes: Mapping[str, int], n: int
 ) -> dict[str, tf.Tensor]:
     """Return a batch to make the weights with."""
-    batch = {name: tf.zeros([n], tf.int32) for name in attributes}
+    batch = {name: tf.zeros([n], tf.int32) for name in (*attributes, USER_ROW)}
     for name in domains:
         batch[f"{name}__values"] = tf.zeros([n], tf.int32)
         batch[f"{name}__offsets"] = tf.range(n + 1)
@@ -91,8 +90,8 @@ def _zeros(
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trained model as arrays in, arrays out: no dropout, no groups.
+class InferenceModel:
+    """A trained model as arrays in, arrays out, without dropout and groups.
 
     Attributes:
         model: built.

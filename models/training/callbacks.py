@@ -1,8 +1,4 @@
-"""Keras callbacks of a fit: catalogue-wide validation, the best epoch kept, time, progress, no NaN.
-
-What Merlin prints as `val_recall_at_10` ranks within a batch; it changes with the batch size and is
-no retrieval metric (issue models#673). Here `val_recall@10` is what evaluate would report.
-"""
+"""Keras callbacks of a fit: validation by a judge, the best epoch kept, time, progress, no NaN."""
 
 from __future__ import annotations
 
@@ -16,11 +12,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.core.columns import Columns
-from models.core.evaluation_set import STEADY_KS, Trial, mean_of_steady
 from models.core.retriever import BrokenModel
-from models.training.epoch import VAL_MEAN, Epoch
-from models.training.two_tower import TwoTower
+from models.training.epoch import Epoch
+from models.training.judge import Judge
 
 log = logging.getLogger(__name__)
 
@@ -31,42 +25,31 @@ class DivergedError(ArithmeticError):
     """The loss is no number any more."""
 
 
-class CatalogueValidation(tf.keras.callbacks.Callback):
-    """Add `val_<metric>@<k>` to the logs of each epoch. Put it before callbacks that read them.
+class Validation(tf.keras.callbacks.Callback):
+    """Add the judge's metrics, and the penalty of a model that has one, to each epoch's logs.
+
+    Put it before callbacks that read them.
 
     Args:
-        trial: the validation part.
-        users: inputs of the query tower, one row a user, the last for unknown users.
-        items: inputs of the item tower, one row an item.
-        ks: list lengths.
+        judge: None where there is no validation part.
     """
 
-    def __init__(self, trial: Trial, users: Columns, items: Columns, ks: Sequence[int]) -> None:
+    def __init__(self, judge: Judge | None) -> None:
         super().__init__()
-        self.trial = trial
-        self.users = users
-        self.items = items
-        self.ks = ks
-
-    @property
-    def names(self) -> list[str]:
-        """What it adds to the logs."""
-        kinds = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
-        return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
+        self.judge = judge
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Measure; `logs` is the dict that later callbacks and the history get."""
         if logs is None:
             return
-        ks = sorted({*self.ks, *STEADY_KS})
+        if self.model.losses:
+            logs["l1"] = float(tf.add_n(self.model.losses))
+        if self.judge is None:
+            return
         try:
-            model = TwoTower.of(self.model, self.users, self.items)
-            found = self.trial.per_user(model, ks)
+            logs.update(self.judge.measure(self.model))
         except BrokenModel as error:  # a last step's update is in no loss
             raise DivergedError(f"after epoch {epoch + 1}: {error}") from error
-        means = {n: float(v.mean()) for n, v in found.items()}
-        logs.update({f"val_{name}": mean for name, mean in means.items()})
-        logs[VAL_MEAN] = mean_of_steady(means)
 
 
 class KeepBest(tf.keras.callbacks.Callback):

@@ -9,22 +9,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.core.columns import USER_ROW, Columns, as_array
-from models.core.evaluation_set import Trial
-from models.losses.sampled_loss import BatchLoss
 from models.training.batches import Batches
-from models.training.callbacks import (
-    CatalogueValidation,
-    Clock,
-    Epoch,
-    KeepBest,
-    Progress,
-    RefuseNaN,
-)
+from models.training.callbacks import Clock, KeepBest, Progress, RefuseNaN, Validation
 from models.training.checkpoint import Checkpoint, WriteCheckpoint
 from models.training.config import OptimizerConfig, TrainConfig
+from models.training.epoch import Epoch
+from models.training.judge import Judge
 from models.training.optimizer import optimizer
-from models.training.two_tower import Model
 
 log = logging.getLogger(__name__)
 
@@ -33,61 +24,38 @@ class UnknownMetricError(ValueError):
     """The metric to monitor is none of those that are measured."""
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What an epoch is judged by.
-
-    Attributes:
-        trial: the validation part.
-        users: inputs of the query tower, one row a user, the last for unknown users.
-        items: inputs of the item tower, one row an item.
-        ks: list lengths.
-    """
-
-    trial: Trial
-    users: Columns
-    items: Columns
-    ks: tuple[int, ...]
-
-
 @dataclass
 class Fit:
-    """A fit that is about to run.
+    """A fit that is about to run, of a model of any kind.
 
     Attributes:
-        model: built, not yet compiled.
-        columns: training rows.
+        model: built, not yet compiled; its output block brings the loss.
+        batches: training rows.
         train: the loop.
         rates: the optimiser.
-        validation: None where there is no validation part: then the last epoch is the best.
+        judge: measures each epoch; None where there is no validation part: then the last epoch is
+            kept.
         checkpoint: where to keep each epoch; None for nowhere.
-        clock: what was measured.
+        clock: the figures of the epochs.
         lines: whether a line an epoch is logged where there is no terminal.
     """
 
-    model: Model
-    columns: Columns
+    model: tf.keras.Model
+    batches: Batches
     train: TrainConfig
     rates: OptimizerConfig
-    validation: Validation | None
+    judge: Judge | None
     checkpoint: Checkpoint | None = None
     clock: Clock = field(default_factory=Clock)
     lines: bool = True
 
     def __post_init__(self) -> None:
         self.keep = KeepBest(self.train.monitor, self.train.patience)
-        self.batches = Batches(
-            {name: self.columns[name] for name in self.model.schema.column_names},
-            batch_size=self.train.batch_size,
-            seed=self.train.seed,
-            owners=as_array(self.columns[USER_ROW]),
-            max_per_owner=self.train.max_rows_per_user,
-        )
         # nothing branches on a tensor, and autograph takes seconds to convert Merlin's code
         self.model.train_step = tf.autograph.experimental.do_not_convert(self.model.train_step)
         self.model.compile(
             optimizer=optimizer(self.rates, steps=len(self.batches) * self.train.epochs),
-            loss=BatchLoss(),
+            loss=None,  # that of the output block
             metrics=[],
         )
 
@@ -97,7 +65,7 @@ class Fit:
         """Fit, and leave the best epoch's weights in the model.
 
         Args:
-            callbacks: more of Keras'.
+            callbacks: more callbacks of Keras.
             resume: go on from the checkpoint.
 
         Returns:
@@ -109,7 +77,7 @@ class Fit:
         """
         watch = self._watch()
         if not self.model.trainable_weights:
-            return self._judged(watch)
+            return self._measured(watch)
         # variables made inside the first step would have it traced twice
         self.model.optimizer.build(self.model.trainable_variables)
         first = 0
@@ -118,7 +86,7 @@ class Fit:
             note = "" if first else ": no checkpoint of this fit"
             log.info("resuming after epoch %s%s", first, note)
         self.batches.start_epoch(first)
-        if not self.keep.finished(first - 1):
+        if first < self.train.epochs and not self.keep.finished(first - 1):
             self.model.fit(
                 self.batches,
                 initial_epoch=first,
@@ -129,13 +97,13 @@ class Fit:
             )
             # Keras would save its running mean with the weights, unless no epoch ran any more
             self.model.compiled_loss = None
-        if self.validation is None:
+        if self.judge is None:
             log.warning("the split has no valid part: the last epoch is kept, not the best")
             return self.clock.epochs[-1]
         self.model.set_weights(self.keep.weights)
         return self.clock.epochs[self.keep.epoch]
 
-    def _judged(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
+    def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
         """Measure a model that has nothing to learn, once."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
@@ -146,16 +114,20 @@ class Fit:
         return self.clock.epochs[0]
 
     def _watch(self) -> list[tf.keras.callbacks.Callback]:
-        if self.validation is None:
-            return []
-        shown = self.validation
-        callback = CatalogueValidation(shown.trial, shown.users, shown.items, shown.ks)
-        if self.train.monitor not in callback.names:
+        """Return the callbacks that measure an epoch and keep the best one.
+
+        Raises:
+            UnknownMetricError: the metric to monitor is not measured.
+        """
+        validation = Validation(self.judge)
+        if self.judge is None:
+            return [validation]
+        if self.train.monitor not in self.judge.names:
             raise UnknownMetricError(
                 f"{self.train.monitor!r} is not measured; expected one of "
-                f"{', '.join(callback.names)}"
+                f"{', '.join(self.judge.names)}"
             )
-        return [callback, self.keep]
+        return [validation, self.keep]
 
     def _after(self) -> list[Any]:
         shown = ("loss", self.train.monitor)

@@ -114,7 +114,7 @@ def _reason(error: BaseException) -> str:
 
 
 def tracker(
-    config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path
+    config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path, model: str = ""
 ) -> Tracker:
     """Return the callback of a tracker.
 
@@ -123,12 +123,13 @@ def tracker(
         run: name of the run.
         params: nested; logged as `train.epochs` and the like.
         folder: for trackers that write files here.
+        model: the name of the model, where a run has several; their files lie apart.
 
     Raises:
         ModuleNotFoundError: the tracker's library is not installed.
     """
     if config.kind == "tensorboard":
-        return Tracker("TensorBoard", TensorBoard(folder / "tensorboard"))
+        return Tracker("TensorBoard", TensorBoard(folder / "tensorboard" / model))
     uri = config.uri or (folder / "mlruns").resolve().as_uri()
     return Tracker(f"MLflow at {uri}", MLflow(uri, config.experiment, run, params))
 

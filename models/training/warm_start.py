@@ -17,7 +17,7 @@ Array = npt.NDArray[np.generic]
 
 
 #: Weights with a row a code; only they may grow.
-_TABLES = ("embeddings", "bias", "prior")
+_TABLES = ("embeddings", "bias", "prior", "table")
 
 
 class WarmStartError(ValueError):

@@ -72,5 +72,5 @@ def _has_checkpoint(call: Call) -> bool:
     from workflows.stages.store import CHECKPOINT
 
     with contextlib.suppress(TwoTowerError):
-        return (call.root() / CHECKPOINT / "state.json").is_file()
+        return any((call.root() / CHECKPOINT).glob("*/state.json"))
     return False

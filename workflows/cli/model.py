@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from workflows.cli import offers
 from workflows.cli.call import Call
 from workflows.cli.show import print_error, show, show_text
+
+if TYPE_CHECKING:
+    from workflows.train import Fitted
 
 
 def train(
@@ -21,26 +24,30 @@ def train(
         str, typer.Option(help="A run whose weights the fit begins with (see etl --grow-from).")
     ] = "",
 ) -> None:
-    """Fit the model and keep the epoch that is best on the validation part."""
+    """Fit the models of the recipe; of each, keep the epoch that is best on the validation part."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    if recipe.has_offers:
-        offers.refuse(recipe, {"--resume": resume, "--warm-start": warm_start})
-        offers.train(call, recipe, store, device)
-        return
     from workflows.train import train
 
     earlier = call.store(warm_start) if warm_start else None
     result = train(recipe, store, device, resume=resume, warm_start=earlier)
-    shown = ("loss", "val_recall", "val_ndcg")
-    rows = {
-        "best epoch": f"{result.best.epoch + 1} of {result.epochs}",
-        **{n: f"{v:.4f}" for n, v in result.best.metrics.items() if n.startswith(shown)},
-        "rows a second": f"{result.rows_per_second:,.0f}",
-        "seconds": f"{result.seconds:.1f}",
-        "folder": result.folder,
-    }
-    show(result, call, rows)
+    rows = {"seconds": f"{result.seconds:.1f}", "folder": result.folder}
+    several = {name: _in_one_line(fit) for name, fit in result.fits.items()}
+    show(result, call, {**(several if len(several) > 1 else _row_by_row(result.first)), **rows})
+
+
+#: How the names of the figures begin that `train` shows.
+_SHOWN = ("loss", "l1", "val_auc", "val_recall", "val_ndcg")
+
+
+def _row_by_row(fit: Fitted) -> dict[str, str]:
+    shown = {n: f"{v:.4f}" for n, v in fit.best.metrics.items() if n.startswith(_SHOWN)}
+    rate = {"rows a second": f"{fit.rows_per_second:,.0f}"}
+    return {"best epoch": f"{fit.best.epoch + 1} of {fit.epochs}", **shown, **rate}
+
+
+def _in_one_line(fit: Fitted) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _row_by_row(fit).items())
 
 
 def evaluate(

@@ -35,24 +35,6 @@ def refuse(recipe: Recipe, options: Mapping[str, object]) -> None:
         )
 
 
-def train(call: Call, recipe: Recipe, store: Store, device: Device) -> None:
-    """Fit every model of the recipe."""
-    from workflows.offers.train import train
-
-    result = train(recipe, store, device)
-    rows = {
-        name: ", ".join(
-            [
-                f"epoch {epoch.epoch + 1}",
-                *(f"{metric} {value:.4f}" for metric, value in epoch.metrics.items()),
-                f"{result.rows_per_second[name]:,.0f} rows a second",
-            ]
-        )
-        for name, epoch in result.best.items()
-    }
-    show(result, call, {**rows, "seconds": f"{result.seconds:.1f}", "folder": result.folder})
-
-
 def evaluate(call: Call, recipe: Recipe, store: Store, device: Device) -> None:
     """Score all models on all tasks."""
     from workflows.offers.evaluate import evaluate

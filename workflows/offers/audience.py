@@ -22,8 +22,8 @@ from workflows.ground import trust
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
 from workflows.offers import selfcheck
-from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
+from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
 #: Users that are scored at a time.

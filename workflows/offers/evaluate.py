@@ -15,11 +15,11 @@ from models.core.retriever import Ragged
 from models.offers.auc import GroupedAuc
 from models.offers.config import TasksConfig
 from models.offers.offers import offers_by_value, places
-from models.offers.trial import Pairs, Task
+from models.offers.pairs import Pairs, Task
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError
-from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
+from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def evaluate(recipe: Recipe, store: Store, device: Device) -> OffersEvaluateResu
     start = time.perf_counter()
     with store.write("evaluate", recipe, device) as draft:
         offering = Offering.open(store, recipe)
-        pairs = offering.pairs("test")
+        pairs = offering.pairs("test", seed=recipe.evaluate.seed)
         if pairs is None:
             raise DataError("The split has no test part; give `split:` a `test` share.")
         tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}

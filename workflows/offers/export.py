@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 
 from models.core.columns import Column, fixed_lists, to_arrow, write_vectors
 from models.core.retriever import Floats, Ragged
-from models.offers.model import Asked
+from models.offers.model import InferenceModel
 from models.offers.offers import Offers, offers_by_value
 from models.offers.similarity import cosines, ward_order
 from workflows.export import checks
 from workflows.ground.device import Device
 from workflows.offers import heat_map, saved, selfcheck
-from workflows.offers.prepared import Offering
 from workflows.recipe import Recipe
+from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _offers(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.n
     return offers, values, counts[codes]
 
 
-def _write_users(offering: Offering, asked: Asked, folder: Path) -> None:
+def _write_users(offering: Offering, asked: InferenceModel, folder: Path) -> None:
     vectors = asked.users(offering.latest)
     checks.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)

@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.offers.model import Asked
+from models.offers.model import InferenceModel
 
 
-def save(asked: Asked, folder: Path) -> None:
+def save(asked: InferenceModel, folder: Path) -> None:
     """Write user_tower, offer_tower and scorer into a folder.
 
     Args:

@@ -77,7 +77,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
         *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
     ),
-    "evaluate": ("evaluate", "fallback", "tasks"),
+    # batches cut the pairs of models of offers
+    "evaluate": ("evaluate", "fallback", "tasks", "train.batch_size"),
     "export": ("name", "model", "tasks"),
     "index": ("index",),
     "recommend": ("fallback", "evaluate.candidates"),

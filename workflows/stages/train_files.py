@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +15,25 @@ from workflows.stages.store import TIMES
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """File names of the train stage."""
+    """Files of one fit in the train stage.
+
+    Attributes:
+        folder: the folder of the stage.
+        name: the name of the model; kinds that fit a single model have no name for it.
+    """
 
     folder: Path
+    name: str = "model"
 
     @property
     def weights(self) -> Path:
         """Weights of the best epoch, HDF5."""
-        return self.folder / "model.weights.h5"
+        return self.folder / f"{self.name}.weights.h5"
 
     @property
     def history(self) -> Path:
         """Epochs, JSON."""
-        return self.folder / "history.json"
+        return self.folder / f"{self.name}.history.json"
 
     @property
     def prior(self) -> Path:
@@ -41,29 +47,21 @@ class TrainFiles:
         return msgspec.json.decode(self.prior.read_bytes(), type=Prior)
 
     def read_history(self) -> list[Epoch]:
-        """Return what was measured, epoch by epoch."""
-        return read_epochs(self.history, self.folder / TIMES)
+        """Return the figures of the epochs, with the seconds that each took."""
+        epochs = msgspec.json.decode(self.history.read_bytes(), type=list[Epoch])
+        seconds = self._read_seconds()[self.name]
+        return [Epoch(e.epoch, e.metrics, took) for e, took in zip(epochs, seconds, strict=True)]
 
     def write_history(self, epochs: Sequence[Epoch]) -> None:
-        """Write what was measured, epoch by epoch."""
-        write_epochs(epochs, self.history)
-        write_times({self.history.name: epochs}, self.folder / TIMES)
+        """Write the figures of the epochs, and apart the seconds: equal fits give equal figures."""
+        timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
+        self.history.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))
+        seconds = {**self._read_seconds(), self.name: [epoch.seconds for epoch in epochs]}
+        (self.folder / TIMES).write_bytes(msgspec.json.encode(seconds))
 
-
-def write_epochs(epochs: Sequence[Epoch], path: Path) -> None:
-    """Write what a fit measured, without its seconds: equal fits give equal files."""
-    timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))
-
-
-def write_times(epochs: Mapping[str, Sequence[Epoch]], path: Path) -> None:
-    """Write the seconds of the epochs of one or several fits: name of the fit's file → seconds."""
-    times = {name: [epoch.seconds for epoch in each] for name, each in epochs.items()}
-    path.write_bytes(msgspec.json.encode(times))
-
-
-def read_epochs(path: Path, times: Path) -> list[Epoch]:
-    """Return the epochs that `write_epochs` wrote, with the seconds that `write_times` wrote."""
-    epochs = msgspec.json.decode(path.read_bytes(), type=list[Epoch])
-    seconds = msgspec.json.decode(times.read_bytes(), type=dict[str, list[float]])[path.name]
-    return [Epoch(e.epoch, e.metrics, took) for e, took in zip(epochs, seconds, strict=True)]
+    def _read_seconds(self) -> dict[str, list[float]]:
+        """Return the seconds of the epochs of all fits that were written so far."""
+        path = self.folder / TIMES
+        if not path.is_file():
+            return {}
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[float]])

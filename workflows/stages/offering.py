@@ -1,10 +1,9 @@
-"""What offer models need of the etl stage, and of each other's weights."""
+"""The etl stage of a recipe with models of offers, read back, and the weights of these models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +15,8 @@ from models.core.retriever import Ints
 from models.offers import model as noun
 from models.offers.batches import DayBatches
 from models.offers.config import OfferModel, OffersConfig
-from models.offers.model import Asked, Model
-from models.offers.trial import Pairs
+from models.offers.model import InferenceModel, Model
+from models.offers.pairs import Pairs
 from models.training.two_tower import read_schema
 from workflows.ground import trust
 from workflows.ground.errors import DataError, RecipeError, StaleInput
@@ -25,6 +24,7 @@ from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.store import Store
+from workflows.stages.train_files import TrainFiles
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,21 @@ class Offering:
         columns = self.prepared.part(part)
         return self._batches(part, columns, seed=seed, names=names, drop_last=True)
 
-    def pairs(self, part: str) -> Pairs | None:
-        """Return the held-out events in mini-batches, the same in each call; None without any."""
+    def pairs(self, part: str, *, seed: int) -> Pairs | None:
+        """Return the held-out events in mini-batches; None without any.
+
+        Args:
+            part: which.
+            seed: what mini-batches they are; the same for the same seed.
+        """
         rows = self.prepared.part(part)
         if not n_rows(rows):
             return None
         names = [*self.attributes, *self.latest]
-        seed = self.recipe.evaluate.seed
         batches = self._batches(part, rows, seed=seed, names=names, drop_last=False)
         columns = {name: take_rows(batches.columns[name], batches.order) for name in names}
-        return Pairs(columns, self.config.negatives + 1)
+        users = as_array(rows[USER_ROW])[batches.order]
+        return Pairs(columns, users, self.config.negatives + 1)
 
     def _batches(
         self, part: str, columns: Columns, *, seed: int, names: list[str], drop_last: bool
@@ -161,7 +166,7 @@ class Offering:
             seed=self.recipe.train.seed,
         )
 
-    def load(self, store: Store, name: str) -> Asked:
+    def load(self, store: Store, name: str) -> InferenceModel:
         """Build a model of the recipe with the weights that the train stage kept.
 
         Raises:
@@ -169,11 +174,11 @@ class Offering:
         """
         store.read("train", self.recipe)
         model = self.build(name)
-        weights = weights_file(store.folder("train"), name)
+        weights = TrainFiles(store.folder("train"), name).weights
         trust.refuse_unsafe_weights(weights)
         with reading(weights, "train"):
             model.load_weights(weights)
-        return Asked(model)
+        return InferenceModel(model)
 
     def code(self, attribute: str, value: str) -> int:
         """Return the code of a value.
@@ -194,13 +199,3 @@ class Offering:
                 f"(vocabulary/{attribute}.parquet of the etl stage lists those that it has)."
             )
         return code
-
-
-def weights_file(folder: Path, name: str) -> Path:
-    """Return where a model's weights lie in the train stage."""
-    return folder / f"{name}.weights.h5"
-
-
-def history_file(folder: Path, name: str) -> Path:
-    """Return where a fit's epochs lie in the train stage, JSON."""
-    return folder / f"{name}.history.json"

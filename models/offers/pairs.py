@@ -1,0 +1,151 @@
+"""Held-out events in mini-batches, and how well a model tells which offer belongs to which user.
+
+Each user of a mini-batch is scored with the offers of all its events. For a task, an event's offer
+is "task = its own value". Two kinds of pairs are left out: a user with another event of their own,
+which they took as well, and a user with another event that has the same offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.core.columns import Column, Columns, as_array, n_rows, take_rows
+from models.core.retriever import Bools, BrokenModel, Floats, Ints
+from models.offers.auc import GroupedAuc, grouped_auc
+from models.offers.model import InferenceModel
+from models.offers.offers import Offers, items_as_offers
+
+#: Mini-batches that are scored at a time.
+_BLOCK = 1000
+
+
+class NoNegativesError(ValueError):
+    """No event of another user, with another item, stands beside any event."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The offer of each event.
+
+    Attributes:
+        keys: row of the offers, int [n_events]; -1 where the event has none.
+        offers: n_offers of them.
+        n_offers: how many there are.
+    """
+
+    keys: Ints
+    offers: Offers
+    n_offers: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Events, mini-batch by mini-batch.
+
+    Attributes:
+        columns: users' lists and items' codes, name → [n_events].
+        users: a number for each event's user, int [n_events].
+        size: events of a mini-batch; n_events is a multiple of it.
+    """
+
+    columns: Columns
+    users: Ints
+    size: int
+
+    def __len__(self) -> int:
+        return n_rows(self.columns)
+
+    def kept(self, keys: Ints) -> Bools:
+        """Say which pairs count, bool [n_mini_batches, size users, size offers].
+
+        Args:
+            keys: the offer of each event, int [n_events]; -1 where the event has none.
+        """
+        offers = keys.reshape(-1, self.size)
+        users = self.users.reshape(-1, self.size)
+        own = np.eye(self.size, dtype=bool)
+        other_offer = offers[:, :, None] != offers[:, None, :]
+        other_user = users[:, :, None] != users[:, None, :]
+        return (offers >= 0)[:, None, :] & (own | (other_offer & other_user))
+
+    def refuse_without_negatives(self, item: str) -> None:
+        """Raise NoNegativesError if no pair of a user and an item could be a negative.
+
+        Args:
+            item: the attribute that names items.
+        """
+        if self.kept(self._codes(item)).sum() == len(self):
+            raise NoNegativesError(
+                f"its {len(self)} events, in mini-batches of {self.size}, pair no user with an "
+                "item of another user that they did not take, so that there is no AUC"
+            )
+
+    def scores(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, Floats]:
+        """Score all pairs of each task, float32 [n_mini_batches, size users, size offers].
+
+        Users are embedded once for all tasks, offers once for all events.
+
+        Raises:
+            BrokenModel: for NaN scores.
+        """
+        vectors = {name: model.offers(task.offers) for name, task in tasks.items()}
+        parts: dict[str, list[Floats]] = {name: [] for name in tasks}
+        for rows, columns in self._blocks(model.columns):
+            users = model.users(columns)
+            users = users.reshape(-1, self.size, *users.shape[1:])
+            for name, task in tasks.items():
+                offers = vectors[name][task.keys[rows]]  # of -1 any: such pairs do not count
+                offers = offers.reshape(-1, self.size, *offers.shape[1:])
+                parts[name].append(model.score(users, offers))
+        found = {name: np.concatenate(blocks) for name, blocks in parts.items()}
+        if n_nan := sum(int(np.isnan(scores).sum()) for scores in found.values()):
+            raise BrokenModel(f"{n_nan} scores are NaN.")
+        return found
+
+    def _blocks(self, names: Sequence[str]) -> Iterator[tuple[slice, dict[str, Column]]]:
+        step = _BLOCK * self.size
+        for start in range(0, len(self), step):
+            rows = np.arange(start, min(start + step, len(self)))
+            chosen = {name: take_rows(self.columns[name], rows) for name in names}
+            yield slice(start, start + step), chosen
+
+    def aucs(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, GroupedAuc]:
+        """Score all pairs of each task, and return the AUC of each of its offers."""
+        scores = self.scores(model, tasks)
+        return {name: self.auc(task, scores[name]) for name, task in tasks.items()}
+
+    def auc(self, task: Task, scores: Floats) -> GroupedAuc:
+        """Return the AUC of each offer, over the pairs with that offer.
+
+        Args:
+            task: the offers.
+            scores: the scores of all pairs, as `scores` gives them.
+        """
+        offers = np.broadcast_to(task.keys.reshape(-1, 1, self.size), scores.shape)
+        own = np.broadcast_to(np.eye(self.size, dtype=bool), scores.shape)
+        kept = self.kept(task.keys)
+        return grouped_auc(offers[kept], scores[kept], own[kept], n_groups=task.n_offers)
+
+    def auc_of_items(self, model: InferenceModel, item: str) -> float:
+        """Return one AUC over all pairs of users and single items.
+
+        Args:
+            model: scores the pairs.
+            item: the attribute that names items.
+
+        Raises:
+            BrokenModel: for NaN scores.
+        """
+        codes: dict[str, Ints] = {name: self._codes(name) for name in model.attributes}
+        task = Task(np.arange(len(self)), items_as_offers(codes), len(self))
+        scores = self.scores(model, {"items": task})["items"]
+        own = np.broadcast_to(np.eye(self.size, dtype=bool), scores.shape)
+        kept = self.kept(self._codes(item))
+        groups = np.zeros(int(kept.sum()), np.int64)
+        return float(grouped_auc(groups, scores[kept], own[kept], n_groups=1).auc[0])
+
+    def _codes(self, name: str) -> Ints:
+        return as_array(self.columns[name])

@@ -1,0 +1,107 @@
+"""Models of offers: several may be fitted and compared, and the first is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.offers.judge import PairJudge
+from models.offers.model import Model
+from models.offers.pairs import NoNegativesError
+from models.training.checkpoint import Checkpoint
+from models.training.fit import Fit
+from models.training.judge import Judge
+from workflows.ground.errors import DataError
+from workflows.recipe import Recipe
+from workflows.recipe.search_space import Range, Space
+from workflows.stages.etl import Prepared
+from workflows.stages.offering import Offering
+from workflows.stages.store import Store
+from workflows.stages.train_files import TrainFiles
+
+
+@dataclass(frozen=True)
+class OfferModels:
+    """The models of a recipe of kind offers.
+
+    Attributes:
+        offering: the etl stage.
+    """
+
+    offering: Offering
+    remedy = "Lower optimizer.lr, or raise train.batch_size."
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> OfferModels:
+        """Check the etl stage.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: it cannot be used.
+        """
+        return cls(Offering.open(store, recipe))
+
+    @property
+    def prepared(self) -> Prepared:
+        """The etl stage, as every kind reads it."""
+        return self.offering.prepared
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the models."""
+        return list(self.offering.config.models)
+
+    def with_recipe(self, recipe: Recipe) -> OfferModels:
+        """Return the models of a recipe with other hyper-parameters, on the same stage."""
+        return OfferModels(Offering(replace(self.prepared, recipe=recipe)))
+
+    def judge(self) -> PairJudge | None:
+        """Return what scores pairs of the events of valid; None without a valid part.
+
+        Raises:
+            DataError: they make no negative pair.
+        """
+        recipe = self.prepared.recipe
+        pairs = self.offering.pairs("valid", seed=recipe.train.seed)
+        try:
+            return None if pairs is None else PairJudge(pairs, recipe.item_id)
+        except NoNegativesError as error:
+            raise DataError(
+                f"recipe {recipe.name}: the part valid cannot judge a fit: {error}. Give valid "
+                "more users, or raise model.negatives."
+            ) from None
+
+    def build(self, name: str) -> Model:
+        """Build a model with fresh weights."""
+        return self.offering.build(name)
+
+    def load_weights(self, store: Store, name: str) -> Model:
+        """Build a model with the weights that a run kept."""
+        return self.offering.load(store, name).model
+
+    def fit(
+        self,
+        model: Model,
+        judge: Judge | None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        lines: bool = True,
+    ) -> Fit:
+        """Return a fit over some rows of each user and day."""
+        recipe = self.prepared.recipe
+        batches = self.offering.batches(
+            "train", seed=recipe.train.seed, names=model.schema.column_names
+        )
+        return Fit(model, batches, recipe.train, recipe.optimizer, judge, checkpoint, lines=lines)
+
+    def save(self, fit: Fit, name: str, folder: Path) -> None:
+        """Write the weights."""
+        fit.model.save_weights(TrainFiles(folder, name).weights)
+
+    def space(self) -> Space:
+        """Return learning rate, width, dropout and penalty."""
+        return {
+            "optimizer.lr": Range(low=2e-4, high=5e-3, log=True),
+            "model.dim": (16, 32, 64, 100),
+            "model.dropout": (0.0, 0.1, 0.2, 0.3),
+            "model.l1": Range(low=1e-8, high=1e-5, log=True),
+        }

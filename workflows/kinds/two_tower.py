@@ -1,0 +1,156 @@
+"""Models that rank the catalogue: two towers, and popularity and content as towers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from models.core import prior as priors
+from models.core.columns import USER_ROW, as_array
+from models.core.prior import Prior
+from models.towers.config import PopularityConfig, TwoTowerConfig
+from models.training.batches import Batches
+from models.training.checkpoint import Checkpoint
+from models.training.fit import Fit
+from models.training.judge import CatalogueJudge, Judge
+from models.training.two_tower import Model, TwoTower
+from workflows.ground.errors import RecipeError
+from workflows.recipe import Recipe
+from workflows.recipe.search_space import Space, usual_space
+from workflows.stages import train as train_stage
+from workflows.stages.etl import Prepared
+from workflows.stages.held_out import warn_of_hidden
+from workflows.stages.store import Store
+from workflows.stages.train import apply_prior, build_model
+from workflows.stages.train_files import TrainFiles
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TwoTowers:
+    """The model of a recipe that ranks the catalogue.
+
+    Attributes:
+        prepared: the etl stage.
+    """
+
+    prepared: Prepared
+    names = (TrainFiles.name,)
+    remedy = (
+        "Lower optimizer.lr, raise loss.temperature, or look for extreme numbers in the features."
+    )
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> TwoTowers:
+        """Check the etl stage.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: it cannot be used.
+        """
+        return cls(Prepared.open(store, recipe))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the etl stage."""
+        return self.prepared.recipe
+
+    def with_recipe(self, recipe: Recipe) -> TwoTowers:
+        """Return the model of a recipe with other hyper-parameters, on the same stage."""
+        return TwoTowers(replace(self.prepared, recipe=recipe))
+
+    def judge(self) -> CatalogueJudge | None:
+        """Return what ranks the catalogue for the users of valid; None without a valid part."""
+        trial = self.prepared.trial("valid", self.recipe.evaluate)
+        if trial is None:
+            return None
+        warn_of_hidden(trial, "valid")
+        prepared = self.prepared
+        return CatalogueJudge(trial, prepared.users, prepared.items, self.recipe.evaluate.ks)
+
+    def build(self, name: str) -> Model:
+        """Build the model with fresh weights."""
+        self._refuse_lonely()
+        return build_model(self.recipe, self.prepared)
+
+    def _refuse_lonely(self) -> None:
+        """Refuse batches that compare an item with itself alone, of which nothing can be learnt."""
+        recipe, n_items = self.recipe, len(self.prepared.raw_items)
+        loss = recipe.loss
+        in_batch = loss.negatives_of(n_items) == "in_batch"
+        if in_batch and recipe.train.batch_size == 1 and isinstance(recipe.model, TwoTowerConfig):
+            raise RecipeError(
+                f"recipe {recipe.name}, field train.batch_size: loss.kind {loss.kind} compares the "
+                "items of a batch with each other, and a batch of 1 has nothing to compare. Take "
+                "more rows, or loss.kind: full."
+            )
+        if n_items == 1:
+            log.warning("the item table has one item: there is nothing to learn")
+
+    def load_weights(self, store: Store, name: str) -> Model:
+        """Build the model with the weights that a run kept, without a prior."""
+        return train_stage.load_weights(store, self.recipe, self.prepared)
+
+    def fit(
+        self,
+        model: Model,
+        judge: Judge | None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        lines: bool = True,
+    ) -> Fit:
+        """Return a fit over all training rows, or some of each user's."""
+        prior = self._popularity()
+        if prior:
+            apply_prior(model, self.prepared, prior, as_of="valid")
+        columns, train = self.prepared.part("train"), self.recipe.train
+        batches = Batches(
+            {name: columns[name] for name in model.schema.column_names},
+            batch_size=train.batch_size,
+            seed=train.seed,
+            owners=as_array(columns[USER_ROW]),
+            max_per_owner=train.max_rows_per_user,
+        )
+        return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
+
+    def save(self, fit: Fit, name: str, folder: Path) -> None:
+        """Write the weights, and the prior that suits them best."""
+        files = TrainFiles(folder, name)
+        prior = self._choose_prior(fit) if self.recipe.prior else self._popularity()
+        if prior:
+            files.prior.write_bytes(msgspec.json.encode(prior))
+            # the weights are saved without it: its counts depend on the cut that is asked for
+            apply_prior(fit.model, self.prepared, Prior(prior.days, 0.0), as_of="valid")
+        fit.model.save_weights(files.weights)
+
+    def _popularity(self) -> Prior | None:
+        """Return all that a model of kind popularity is: a prior, and nothing beside it."""
+        model = self.recipe.model
+        return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
+
+    def _choose_prior(self, fit: Fit) -> Prior:
+        """Return the prior that validates best, no prior being one of them.
+
+        Raises:
+            RecipeError: there is no valid part.
+        """
+        assert self.recipe.prior is not None
+        if not isinstance(fit.judge, CatalogueJudge):
+            raise RecipeError("prior: its weight is chosen on the valid part; the split has none.")
+        scores = {}
+        for prior in priors.grid(self.recipe.prior):
+            apply_prior(fit.model, self.prepared, prior, as_of="valid")
+            retriever = TwoTower.of(fit.model, self.prepared.users, self.prepared.items)
+            scores[prior] = fit.judge.trial.steady(retriever)
+        best = max(scores, key=lambda prior: scores[prior])
+        log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
+        return best
+
+    def space(self) -> Space:
+        """Return learning rate, widths, dropout and the like; the fading of an ordered history."""
+        history = self.recipe.history
+        ordered = bool(history and self.recipe.time and history.before != "others")
+        return usual_space(ordered=ordered)
