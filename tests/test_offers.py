@@ -306,15 +306,11 @@ def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) 
     here = offering.load(shop.store, "augmented").users(offering.latest)
     code = f"""
 from pathlib import Path
-import h5py
 import numpy as np
 from workflows.ground import device; device.choose("cpu")
 from workflows import recipe as recipes
 from workflows.stages.offering import Offering
-from workflows.stages.store import PARTS, Store
-from workflows.stages.train_files import TrainFiles
-from workflows.train import train
-from workflows.tune import tune
+from workflows.stages.store import Store
 recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
 store = Store(Path({str(shop.store.root)!r}))
 offering = Offering.open(store, recipe)

@@ -30,6 +30,7 @@ from models.losses.config import LossConfig
 from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import SampledLoss
 from models.towers.config import TwoTowerConfig
+from models.training.batches import Batches
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.fit import Fit
 from models.training.two_tower import Model, build
@@ -97,7 +98,9 @@ def main() -> None:
         loss = next(layer for layer in made.model.submodules if isinstance(layer, SampledLoss))
         loss.merged = False
     config = TrainConfig(batch_size=options.batch, epochs=100)
-    fit = Fit(made.model, made.train, config, OptimizerConfig(lr=0.001), None)
+    columns = {name: made.train[name] for name in made.model.schema.column_names}
+    batches = Batches(columns, batch_size=config.batch_size, seed=config.seed)
+    fit = Fit(made.model, batches, config, OptimizerConfig(lr=0.001), None)
     pace = Pace(options.warmup, options.seconds)
     fit.run([Watch(pace, options.batch)])
     pace.say()
