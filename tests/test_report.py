@@ -174,6 +174,27 @@ def test_without_matplotlib_the_page_has_its_tables_and_says_what_is_missing(
     assert "goes from" in text(of(bare, "learning"))
 
 
+def test_in_a_browser_every_text_can_be_read_and_nothing_else_is_loaded(run, tmp_path):
+    browser = pytest.importorskip("browser")
+    if not browser.CHROMIUM:
+        pytest.skip("no Chromium is installed here")
+    address = (run.store.folder("report") / "report.html").as_uri()
+    with browser.opened(tmp_path / "profile") as shown:
+        asked: list[str] = []
+        said: list[str] = []
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.on("console", lambda message: said.append(message.text))
+        for scheme, paper in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 24, 28)")):
+            shown.emulate_media(color_scheme=scheme)
+            shown.goto(address)
+            assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+            assert shown.evaluate(browser.CONTRAST) >= 4.5  # WCAG 2.2, 1.4.3
+        shown.set_viewport_size({"width": 360, "height": 740})
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+    assert asked == [address] * 2
+    assert said == []
+
+
 # --- facts against the files of the stages ---
 
 
