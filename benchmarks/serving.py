@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from workflows.stages.export import Export
+from workflows.stages.recommender import Recommender
 from workflows.stages.store import Store
 
 PEERS = Path(__file__).parent / "peers"
@@ -70,14 +70,15 @@ def main() -> None:
 def prepare(run: Path, folder: Path) -> Path:
     """Write what TFRS serves, and the users who ask; return the file of the latter."""
     store = Store(run)
-    export = Export.open(store, store.recipe("export"))
-    ids = export.item_ids.to_numpy(zero_copy_only=False).astype(str)
+    recommender = Recommender.open(store, store.recipe("export"))
+    export, catalogue = recommender.export, recommender.catalogue
+    ids = catalogue.ids.to_numpy(zero_copy_only=False).astype(str)
     np.savez(
         folder / "tfrs.npz",
         user_ids=export.user_ids.to_numpy(zero_copy_only=False).astype(str),
         users=export.user_vectors,
         item_ids=ids,
-        items=export.item_vectors,
+        items=catalogue.vectors,
     )
     users = folder / "users.json"
     everybody = np.random.default_rng(1).permutation(export.user_ids.to_pylist())

@@ -55,6 +55,8 @@ def test_every_promised_file_is_there_and_no_other(folder):
         "variables/variables.index",
     }
     expected = {
+        "histories.parquet",
+        "item_counts.npy",
         "item_embeddings.parquet",
         "item_features.parquet",
         "manifest.json",

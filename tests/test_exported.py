@@ -14,7 +14,7 @@ from tiny_run import Run, Tiny
 
 from workflows.ground.errors import DataError
 from workflows.stages.embedding import RawTower
-from workflows.stages.export import Export, Wish
+from workflows.stages.recommender import ListOptions, Recommender
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def run(tiny: Tiny) -> Run:
 
 
 @pytest.fixture(scope="module")
-def export(run: Run) -> Export:
-    return Export.open(run.store, run.recipe)
+def export(run: Run) -> Recommender:
+    return Recommender.open(run.store, run.recipe)
 
 
 def user(folder: Path, name: str) -> dict:
@@ -46,15 +46,15 @@ def embedded(folder: Path, **raw) -> np.ndarray:
     return encode(**inputs)["embedding"].numpy()[0]
 
 
-def ranked(export: Export, vector: np.ndarray, without: list[str]) -> list[str]:
-    scores = export.item_vectors.astype(np.float64) @ vector
-    ids = export.item_ids.to_pylist()
+def ranked(export: Recommender, vector: np.ndarray, without: list[str]) -> list[str]:
+    scores = export.catalogue.vectors.astype(np.float64) @ vector
+    ids = export.catalogue.ids.to_pylist()
     order = sorted(range(len(ids)), key=lambda row: (-np.float32(scores[row]), row))
     return [ids[row] for row in order if ids[row] not in without]
 
 
-def asked(export: Export, users: list, told: dict, **wish) -> dict:
-    table = export.lists(np.array(users, object), Wish(k=100, **wish), pa.table(told))
+def asked(export: Recommender, users: list, told: dict, **wish) -> dict:
+    table = export.lists(np.array(users, object), ListOptions(k=100, **wish), pa.table(told))
     found: dict = {}
     for row in table.to_pylist():
         found.setdefault((row["user_id"], row["answered_by"]), []).append(row["item_id"])
@@ -80,7 +80,7 @@ def test_what_is_not_told_is_as_the_table_says(run, export):
         "city": pa.array([None, None], pa.string()),
     }
     found = asked(export, ["u6", "u7"], told)
-    plain = export.lists(np.array(["u6"], object), Wish(k=100))["item_id"].to_pylist()
+    plain = export.lists(np.array(["u6"], object), ListOptions(k=100))["item_id"].to_pylist()
     assert found["u6", "two-tower"] == plain
     row = {**user(run.store.folder("export"), "u7"), "age": 80.0}
     vector = embedded(run.store.folder("export"), **row)
@@ -108,7 +108,7 @@ def test_somebody_new_is_known_by_what_is_told(run, export):
 
 
 def test_where_the_tower_answers_strangers_the_occasion_counts(run):
-    export = Export.open(run.store, run.world.recipe("fallback=tower"))
+    export = Recommender.open(run.store, run.world.recipe("fallback=tower"))
     vector = embedded(run.store.folder("export"), user_id="new", shop="app")
     found = asked(export, ["new"], {"shop": ["app"]})
     assert found == {("new", "unknown-user tower"): ranked(export, vector, [])}
@@ -118,21 +118,27 @@ def test_what_the_tower_does_not_take_is_refused(export):
     with pytest.raises(DataError, match=r"The query tower takes no 'colour'\. It takes .*city"):
         asked(export, ["u6"], {"colour": ["red"]})
     with pytest.raises(DataError, match="column 'age': expected numbers"):
-        RawTower.open(export.folder / "query_tower_raw").embed(pa.table({"age": ["old"]}))
+        RawTower.open(export.export.files.folder / "query_tower_raw").embed(
+            pa.table({"age": ["old"]})
+        )
 
 
 def test_only_allowed_items_are_shown(export):
     nobody = np.array(["u6"], object)
-    shown = export.lists(nobody, Wish(k=100, keep_seen=True, allow=("003", "-1"), deny=("-1",)))
+    shown = export.lists(
+        nobody, ListOptions(k=100, keep_seen=True, allow=("003", "-1"), deny=("-1",))
+    )
     assert shown["item_id"].to_pylist() == ["003"]
-    assert len(export.lists(nobody, Wish(k=5, allow=()))) == 0
+    assert len(export.lists(nobody, ListOptions(k=5, allow=()))) == 0
 
 
 def test_every_row_of_both_tables_is_embedded_as_in_the_export(export):
     """In batches of three: the batch changes nothing."""
-    for side, tower in (("user", export.query_tower), ("item", export.item_tower)):
-        rows = pq.read_table(export.folder / f"{side}_features.parquet")
-        expected = pq.read_table(export.folder / f"{side}_embeddings.parquet")["embedding"]
+    for side, tower in (("user", export.export.query_tower), ("item", export.export.item_tower)):
+        rows = pq.read_table(export.export.files.folder / f"{side}_features.parquet")
+        expected = pq.read_table(export.export.files.folder / f"{side}_embeddings.parquet")[
+            "embedding"
+        ]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("workflows.stages.embedding.BATCH", 3)
             found = tower.embed(rows)

@@ -22,7 +22,7 @@ from models.core.ann import KINDS
 from workflows.cli import main
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
 from workflows.index import index
-from workflows.stages.export import Export, Wish
+from workflows.stages.recommender import ListOptions, Recommender
 
 N_ITEMS, N_USERS, WIDTH = 3000, 200, 9
 NEW = "item_id,title,price,genres\nnew 1,First,2.5,a|b\n-8200171396217105230,Second,,\n"
@@ -66,6 +66,9 @@ def large(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
         }
         pq.write_table(pa.table(items), draft.folder / "item_features.parquet")
         np.save(draft.folder / "unknown_user.npy", np.zeros(WIDTH, np.float32))
+        np.save(draft.folder / "item_counts.npy", np.arange(N_ITEMS))
+        seen = {"item_rows": pa.array([[n, n + 1] for n in range(N_USERS)], pa.list_(pa.int32()))}
+        pq.write_table(pa.table(seen), draft.folder / "histories.parquet")
         draft.options = {"as_of": "test"}
     return run
 
@@ -75,7 +78,9 @@ def branch(large: Run, folder: Path, *settings: str) -> Run:
 
 
 def lists(run: Run, users: list[str], **wish) -> dict[str, list[str]]:
-    table = Export.open(run.store, run.recipe).lists(np.array(users, object), Wish(**wish))
+    table = Recommender.open(run.store, run.recipe).lists(
+        np.array(users, object), ListOptions(**wish)
+    )
     found: dict[str, list[str]] = {}
     for row in table.to_pylist():
         found.setdefault(row["user_id"], []).append(row["item_id"])
@@ -94,7 +99,7 @@ def test_x05_each_kind_finds_what_the_export_ranks_exactly(large, tmp_path, kind
     assert manifest.metrics["recall@20"] == result.measured.recall >= 0.95
     assert 0 < manifest.metrics["p50_ms"] <= manifest.metrics["p99_ms"]
     assert manifest.rows == {"items": N_ITEMS, "added": 0}
-    assert Export.open(run.store, run.recipe).catalogue.kind == kind
+    assert Recommender.open(run.store, run.recipe).catalogue.kind == kind
     for wish, expected in zip(wishes, before, strict=True):
         found = lists(run, users, **wish)
         assert {u: len(i) for u, i in found.items()} == {u: len(i) for u, i in expected.items()}
@@ -129,7 +134,7 @@ def test_faiss_that_is_not_there_is_named(large, tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match=r"pip install 'merlin-two-tower\[index\]'.*index.kind"):
         index(run.recipe, run.store, CPU)
     with pytest.raises(ArtifactError, match=r"index.faiss cannot be used: .*pip install"):
-        Export.open(run.store, run.recipe)
+        Recommender.open(run.store, run.recipe)
 
 
 # ── items that are added ──
@@ -145,14 +150,14 @@ def test_added_items_are_embedded_from_their_attributes_and_shown(run, tmp_path)
     before = lists(run, ["u6"], k=100)["u6"]
     result = index(run.recipe, run.store, CPU, add=write(tmp_path))
     assert (result.added, result.items) == (2, len(run.items) + 2)
-    export = Export.open(run.store, run.recipe)
+    export = Recommender.open(run.store, run.recipe)
     tower = tf.saved_model.load(str(run.store.folder("export") / "item_tower_raw"))
     expected = tower.signatures["serving_default"](
         item_id=tf.constant(["new 1", "-8200171396217105230"]),
         price=tf.constant([2.5, np.nan], tf.float32),
         genres=tf.constant([["a", "b"], ["", ""]]),
     )["embedding"].numpy()
-    np.testing.assert_allclose(export.item_vectors[-2:], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(export.catalogue.vectors[-2:], expected, rtol=1e-5, atol=1e-6)
     after = lists(run, ["u6"], k=100)["u6"]
     assert set(after) - set(before) == {"new 1", "-8200171396217105230"}
     assert [item for item in after if item in before] == before
@@ -160,20 +165,20 @@ def test_added_items_are_embedded_from_their_attributes_and_shown(run, tmp_path)
     assert lists(run, ["u6"], only=("genres=b",), k=100)["u6"].count("new 1") == 1
     # a stranger's list ends with what nobody has met
     assert set(lists(run, ["nobody"], k=100)["nobody"][-2:]) <= set(after)
-    assert export.similar("new 1", Wish(k=3))[0]["item_id"] != "new 1"
+    assert export.similar("new 1", ListOptions(k=3))[0]["item_id"] != "new 1"
 
 
 def test_more_can_be_added_and_a_new_index_begins_again(run, tmp_path):
     index(run.recipe, run.store, CPU, add=write(tmp_path))
-    vectors = Export.open(run.store, run.recipe).item_vectors
+    vectors = Recommender.open(run.store, run.recipe).catalogue.vectors
     more = pa.table({"item_id": [77], "price": [1.0], "genres": [["z"]]})
     pq.write_table(more, tmp_path / "more.parquet")
     result = index(run.recipe, run.store, CPU, add=tmp_path / "more.parquet")
-    export = Export.open(run.store, run.recipe)
+    export = Recommender.open(run.store, run.recipe)
     assert result.added == 3
-    assert export.item_ids.to_pylist()[-3:] == ["new 1", "-8200171396217105230", "77"]
-    np.testing.assert_array_equal(export.item_vectors[:-1], vectors)
-    assert export.items["title"].to_pylist()[-3:] == ["First", "Second", None]
+    assert export.catalogue.ids.to_pylist()[-3:] == ["new 1", "-8200171396217105230", "77"]
+    np.testing.assert_array_equal(export.catalogue.vectors[:-1], vectors)
+    assert export.catalogue.items["title"].to_pylist()[-3:] == ["First", "Second", None]
     assert index(run.recipe, run.store, CPU).added == 0
 
 
@@ -202,7 +207,7 @@ def test_an_index_grows_without_being_built_again(large, tmp_path, monkeypatch, 
     monkeypatch.setattr("models.core.ann.Index.build", None)
     result = index(run.recipe, run.store, CPU, add=write(tmp_path))
     assert (result.kind, result.added) == (kind, 2)
-    catalogue = Export.open(run.store, run.recipe).catalogue
+    catalogue = Recommender.open(run.store, run.recipe).catalogue
     found = catalogue.index.search(new, 1)
     assert found.items[:, 0].tolist() == [N_ITEMS, N_ITEMS + 1]
 
@@ -219,8 +224,8 @@ def test_an_index_of_another_export_is_left_aside(run, tmp_path, caplog):
     with pytest.raises(StaleInput, match="made from an earlier export"):
         run.store.read("index", run.recipe)
     with caplog.at_level(logging.WARNING):
-        export = Export.open(run.store, run.recipe)
-    assert len(export.items) == len(run.items)
+        export = Recommender.open(run.store, run.recipe)
+    assert len(export.catalogue.items) == len(run.items)
     assert "Until then it is left aside, with what was added to it" in caplog.text
 
 
@@ -228,7 +233,7 @@ def test_a_damaged_index_is_not_left_aside(run, tmp_path):
     index(run.recipe, run.store, CPU, add=write(tmp_path))
     (run.store.folder("index") / "search.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"search\.json is not the file that its manifest"):
-        Export.open(run.store, run.recipe)
+        Recommender.open(run.store, run.recipe)
 
 
 def test_without_an_export_there_is_nothing_to_index(tiny: Tiny, tmp_path):
@@ -244,7 +249,7 @@ def test_nothing_is_added_where_that_would_lose_what_was_added_before(run, tmp_p
     other = run.world.recipe("index.at=7")
     with pytest.raises(StaleInput, match=r"index was made from another.*would lose the 2 items"):
         index(other, run.store, CPU, add=tmp_path / "more.parquet")
-    assert Export.open(run.store, run.recipe).item_ids.to_pylist()[-2] == "new 1"
+    assert Recommender.open(run.store, run.recipe).catalogue.ids.to_pylist()[-2] == "new 1"
     assert index(other, run.store, CPU).added == 0
     assert index(other, run.store, CPU, add=tmp_path / "more.parquet").added == 1
     index(run.recipe, run.store, CPU)

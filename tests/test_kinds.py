@@ -16,7 +16,7 @@ from workflows.evaluate import evaluate
 from workflows.export import export
 from workflows.report import report
 from workflows.stages.etl import Prepared
-from workflows.stages.export import Export, Wish
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 from workflows.train import train
@@ -60,7 +60,9 @@ def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
         assert found["popularity"][name] == pytest.approx(values.mean())
     (epoch,) = TrainFiles(run.store.folder("train")).read_history()
     assert "loss" not in epoch.metrics
-    lists = Export.open(run.store, run.recipe).lists(np.array(["u6", "u7"]), Wish(keep_seen=True))
+    lists = Recommender.open(run.store, run.recipe).lists(
+        np.array(["u6", "u7"]), ListOptions(keep_seen=True)
+    )
     by_user = lists.to_pandas().groupby("user_id")["item_id"].agg(list)
     assert by_user["u6"] == by_user["u7"]
     vectors = np.stack(

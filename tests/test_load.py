@@ -27,8 +27,9 @@ from workflows.ground.errors import (
 from workflows.load import load, milvus
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
-from workflows.stages.export import Export, Wish
+from workflows.stages.export import Export
 from workflows.stages.index import Catalogue
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.triton import triton
 
 STAGES = ("etl", "train", "export")
@@ -126,17 +127,17 @@ def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
     file = tmp_path / "milvus.db"
     result = load(run.recipe, run.store, to="milvus", place=str(file))
     assert (result.items, result.name) == (len(run.items), "tiny")
-    export = Export.open(run.store, run.recipe)
+    export = Recommender.open(run.store, run.recipe)
     users = pq.read_table(run.store.folder("export") / "user_embeddings.parquet")
-    vectors = export.user_vectors[:-1]
+    vectors = export.export.user_vectors[:-1]
     found = asked(file, "tiny", vectors, 5, output_fields=["title", "genres"])
-    lists = export.ask(users["user_id"].to_numpy(), Wish(k=5, keep_seen=True)).top
+    lists = export.rank(users["user_id"].to_numpy(), ListOptions(k=5, keep_seen=True)).top
     films = {film["item_id"]: film for film in run.world.films}
     for hits, scores in zip(found, lists.scores, strict=True):
         np.testing.assert_allclose([score for _, score, _ in hits], scores, rtol=1e-5)
         for item, _, entity in hits:
             assert entity.get("title") == films.get(item, {}).get("title")
-    ids = export.item_ids.to_pylist()
+    ids = export.catalogue.ids.to_pylist()
     assert [[h[0] for h in hits] for hits in found] == [
         [ids[i] for i in row] for row in lists.items
     ]
@@ -302,12 +303,12 @@ def test_its_vectors_rank_as_evaluate_does(run, tmp_path):
     load(run.recipe, run.store, to="opensearch", place=str(tmp_path / "os"))
     documents = [document for _, document in bulk(tmp_path / "os")]
     items = np.array([document["embedding"] for document in documents], np.float32)
-    export = Export.open(run.store, run.recipe)
-    answers = export.ask(np.array(["u6", "u7"], object), Wish(k=5, keep_seen=True))
-    users = export.user_vectors[export.rows_of_users(answers.users)]
+    export = Recommender.open(run.store, run.recipe)
+    answers = export.rank(np.array(["u6", "u7"], object), ListOptions(k=5, keep_seen=True))
+    users = export.export.user_vectors[export.user_rows(answers.users)]
     top = search(users, items, 5)
     ids = np.array([document["id"] for document in documents])
-    right = export.item_ids.to_numpy(zero_copy_only=False)[answers.top.items]
+    right = export.catalogue.ids.to_numpy(zero_copy_only=False)[answers.top.items]
     assert ids[top.items].tolist() == right.tolist()
 
 
@@ -340,7 +341,7 @@ def test_an_earlier_load_is_replaced_and_nothing_else_is(documents, tmp_path):
 
 def test_only_what_may_be_recommended_is_loaded(run):
     recipe = run.world.recipe("evaluate.candidates=train")
-    some = Documents.of(Catalogue.open(run.store, recipe))
+    some = Documents.of(Catalogue.open(run.store, Export.open(run.store, recipe)))
     met = {item for items in run.histories(withheld=2).values() for item in items}
     assert set(some.ids.to_pylist()) == met < run.items
 

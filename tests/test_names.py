@@ -17,8 +17,8 @@ from workflows.export import export
 from workflows.index import index
 from workflows.recipe import Feature, History
 from workflows.recipe.names import check_names
-from workflows.recommend import Order, recommend
-from workflows.stages.export import Export, Wish
+from workflows.recommend import RecommendRequest, recommend
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import Store
 from workflows.train import train
 from workflows.triton import QUERY, WHOLE, triton
@@ -104,8 +104,8 @@ def test_every_column_is_an_input_of_its_tower(run):
 
 
 def test_every_column_moves_the_embedding(run):
-    export = Export.open(run.store, run.recipe)
-    for tower, side in ((export.query_tower, "user"), (export.item_tower, "item")):
+    export = Recommender.open(run.store, run.recipe)
+    for tower, side in ((export.export.query_tower, "user"), (export.export.item_tower, "item")):
         rows = pq.read_table(run.store.folder("export") / f"{side}_features.parquet")
         whole = tower.embed(rows)
         for name in tower.inputs:
@@ -118,9 +118,9 @@ def test_index_and_recommend_know_the_columns(run, tmp_path):
     write_csv(tmp_path / "new.csv", [new])
     assert index(run.recipe, run.store, CPU, add=tmp_path / "new.csv").added == 1
     write_csv(tmp_path / "users.csv", [{USER: "u1", "a b": "2", "Preis €": 3}])
-    order = Order(file=tmp_path / "users.csv", format="jsonl")
-    wish = Wish(k=3, keep_seen=True, only=("a,b=1",))
-    result = recommend(run.recipe, run.store, CPU, wish=wish, order=order)
+    request = RecommendRequest(file=tmp_path / "users.csv", format="jsonl")
+    options = ListOptions(k=3, keep_seen=True, only=("a,b=1",))
+    result = recommend(run.recipe, run.store, CPU, options=options, request=request)
     (file,) = (result.folder / "lists").iterdir()
     (line,) = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert line[USER] == "u1"

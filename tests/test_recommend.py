@@ -23,14 +23,15 @@ from workflows.ground.errors import DataError, MissingStage
 from workflows.recipe import Feature
 from workflows.recommend import (
     LISTS,
-    Order,
     Ranker,
+    RecommendRequest,
     RecommendResult,
     recommend,
 )
 from workflows.stages.etl import Prepared
-from workflows.stages.export import Export, Wish
-from workflows.stages.index import Catalogue, split_rule
+from workflows.stages.index import Catalogue
+from workflows.stages.item_rules import split_rule
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.train import load_model
 
 K = 5
@@ -44,7 +45,7 @@ def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def everybody(run: Run) -> RecommendResult:
-    return recommend(run.recipe, run.store, CPU, wish=Wish(k=K))
+    return recommend(run.recipe, run.store, CPU, options=ListOptions(k=K))
 
 
 def lists_of(rows: list[dict]) -> dict[str, list[str]]:
@@ -55,7 +56,9 @@ def lists_of(rows: list[dict]) -> dict[str, list[str]]:
 
 
 def asked(run: Run, *users: str, **wish) -> list[dict]:
-    return recommend(run.recipe, run.store, CPU, wish=Wish(**wish), order=Order(users)).lists
+    return recommend(
+        run.recipe, run.store, CPU, options=ListOptions(**wish), request=RecommendRequest(users)
+    ).lists
 
 
 def test_q01_everybodys_lists_are_those_of_evaluate(run, everybody):
@@ -100,7 +103,7 @@ def test_the_size_of_a_shard_changes_nothing(run, everybody, monkeypatch, tmp_pa
     before = pq.read_table(everybody.folder / LISTS)
     monkeypatch.setattr(module, "SHARD", 3)
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
-    result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K))
+    result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K))
     assert pq.read_table(result.folder / LISTS).equals(before)
 
 
@@ -108,15 +111,15 @@ def test_who_gets_nothing_is_told_and_counted(run, tmp_path):
     seen = run.histories(withheld=1)["u6"][0]
     others = sorted(u for u, items in run.histories(withheld=1).items() if seen not in items)
     everybody = ["u6", *others, "u6"]
-    wish, order = Wish(k=K, allow=(seen,)), Order(tuple(everybody))
-    result = recommend(run.recipe, run.store, CPU, wish=wish, order=order)
+    options, request = ListOptions(k=K, allow=(seen,)), RecommendRequest(tuple(everybody))
+    result = recommend(run.recipe, run.store, CPU, options=options, request=request)
     assert (result.users, result.empty, result.short) == (len(everybody), 2, len(others))
     assert (sum(result.answered_by.values()), result.without_items) == (len(everybody), ["u6"])
     assert lists_of(result.lists) == {user: [seen] for user in others}
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
     (tmp_path / "users.csv").write_text("user_id\nu6\n" + f"{others[0]}\nu7\n", encoding="utf-8")
-    order = Order(file=tmp_path / "users.csv", format="jsonl")
-    result = recommend(copy.recipe, copy.store, CPU, wish=wish, order=order)
+    request = RecommendRequest(file=tmp_path / "users.csv", format="jsonl")
+    result = recommend(copy.recipe, copy.store, CPU, options=options, request=request)
     text = (result.folder / LISTS / "part-00000.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["user_id"] for line in lines] == ["u6", others[0], "u7"]
@@ -142,10 +145,16 @@ def test_q03_a_stranger_gets_the_fallback_and_is_told(run):
 
 def test_where_the_recipe_says_so_the_tower_answers_strangers(run):
     recipe = run.world.recipe("fallback=tower")
-    rows = recommend(recipe, run.store, CPU, wish=Wish(k=3), order=Order(("nobody knows",))).lists
+    rows = recommend(
+        recipe,
+        run.store,
+        CPU,
+        options=ListOptions(k=3),
+        request=RecommendRequest(("nobody knows",)),
+    ).lists
     assert {row["answered_by"] for row in rows} == {"unknown-user tower"}
     nobody = np.load(run.store.folder("export") / "unknown_user.npy")
-    scores = Export.open(run.store, recipe).item_vectors @ nobody
+    scores = Recommender.open(run.store, recipe).catalogue.vectors @ nobody
     np.testing.assert_allclose([r["score"] for r in rows], np.sort(scores)[::-1][:3], rtol=1e-5)
 
 
@@ -197,8 +206,8 @@ def test_a_rule_is_spelt_as_its_column_is():
     recipe = SimpleNamespace(features=features, item_id="item_id")
     catalogue = Catalogue(recipe, pa.table(columns), np.zeros((2, 1), np.float32), 2)
     for rule in ("new=true", "new=True", "year=1991", "year=1991.0"):
-        assert catalogue.meets(rule).tolist() == [True, False], rule
-    assert not catalogue.meets("new=yes").any()
+        assert catalogue.rules.matches(rule).tolist() == [True, False], rule
+    assert not catalogue.rules.matches("new=yes").any()
 
 
 def test_a_column_may_hold_an_equals_sign():
@@ -208,10 +217,10 @@ def test_a_column_may_hold_an_equals_sign():
 
 
 def test_similar_items_leave_the_item_itself_out(run):
-    export = Export.open(run.store, run.recipe)
-    rows = export.similar("003", Wish(k=100))
-    vectors = export.item_vectors[:, :-1].astype(np.float64)  # the last dimension is the bias
-    ids = export.item_ids.to_pylist()
+    export = Recommender.open(run.store, run.recipe)
+    rows = export.similar("003", ListOptions(k=100))
+    vectors = export.catalogue.vectors[:, :-1].astype(np.float64)  # the last dimension is the bias
+    ids = export.catalogue.ids.to_pylist()
     mine = vectors[ids.index("003")]
     cosine = vectors @ mine / np.linalg.norm(vectors, axis=1) / np.linalg.norm(mine)
     expected = sorted((i for i in ids if i != "003"), key=lambda i: -cosine[ids.index(i)])
@@ -223,7 +232,7 @@ def test_similar_items_leave_the_item_itself_out(run):
 def test_without_an_export_there_is_nothing_to_recommend(tiny: Tiny, tmp_path: Path):
     run = tiny.trained.branch(tmp_path / "run", stages=("etl", "train"))
     with pytest.raises(MissingStage, match="Run `two-tower export`"):
-        recommend(run.recipe, run.store, CPU, order=Order(("u6",)))
+        recommend(run.recipe, run.store, CPU, request=RecommendRequest(("u6",)))
 
 
 # ── files in, files out ──
@@ -237,8 +246,8 @@ def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
     found = []
     for name in ("csv", "parquet"):
         copy = run.branch(tmp_path / name, stages=("etl", "train", "export"))
-        order = Order(file=tmp_path / f"users.{name}")
-        result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K), order=order)
+        request = RecommendRequest(file=tmp_path / f"users.{name}")
+        result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K), request=request)
         assert result.users == 4
         assert result.answered_by == {"two-tower": 3, "popularity": 1}
         assert copy.store.read("recommend", copy.recipe).options["users"] == f"users.{name}"
@@ -247,8 +256,8 @@ def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
     assert list(lists_of(found[0])) != sorted(ids)  # in the order of the file, by rank
     told = recommend(
         *(run.recipe, run.store, CPU),
-        wish=Wish(k=K),
-        order=Order(("u7",), context=("shop=app",)),
+        options=ListOptions(k=K),
+        request=RecommendRequest(("u7",), context=("shop=app",)),
     )
     assert lists_of(told.lists)["u7"] == lists_of(found[0])["u7"]
     np.testing.assert_allclose(
@@ -261,10 +270,10 @@ def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
 
 def test_what_a_file_of_strangers_does_not_tell_is_named_once(run, tmp_path, caplog):
     (tmp_path / "people.csv").write_text("user_id,city,notes\nu6,Oslo,x\nnew,Oslo,y\n")
-    order = Order(file=tmp_path / "people.csv")
+    request = RecommendRequest(file=tmp_path / "people.csv")
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
     with caplog.at_level(logging.WARNING):
-        recommend(copy.recipe, copy.store, CPU, wish=Wish(k=2), order=order)
+        recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=2), request=request)
     passed_over, missing = [record.getMessage() for record in caplog.records]
     assert passed_over.endswith("1 column passed over, which no feature needs: 'notes'")
     assert "so that values are missing for 1 of 2 users, who are in no table: " in missing
@@ -276,27 +285,29 @@ def test_lists_of_items_are_allowed_and_denied(run, tmp_path):
     everything = lists_of(asked(run, "u7", k=100))["u7"]
     (tmp_path / "deny.txt").write_text("\n".join([everything[0], "discontinued", everything[2]]))
     (tmp_path / "allow.csv").write_text("item_id\n" + "\n".join([*everything[1:4], "unheard of"]))
-    order = Order(("u7",), deny_file=tmp_path / "deny.txt", allow_file=tmp_path / "allow.csv")
-    found = recommend(run.recipe, run.store, CPU, order=order).lists
+    request = RecommendRequest(
+        ("u7",), deny_file=tmp_path / "deny.txt", allow_file=tmp_path / "allow.csv"
+    )
+    found = recommend(run.recipe, run.store, CPU, request=request).lists
     assert lists_of(found) == {"u7": [everything[1], everything[3]]}
     (tmp_path / "allow.csv").write_text("item_id\nunheard of\n")
     with pytest.raises(DataError, match=r"allow\.csv: none of its ids is in 'item_id'"):
-        recommend(run.recipe, run.store, CPU, order=order)
+        recommend(run.recipe, run.store, CPU, request=request)
 
 
 def test_q04_history_stands_beside_the_list(run, tmp_path):
     seen = run.histories(withheld=1)["u6"][::-1]
-    order = Order(("u6", "nobody"), show_history=True)
-    result = recommend(run.recipe, run.store, CPU, order=order)
+    request = RecommendRequest(("u6", "nobody"), show_history=True)
+    result = recommend(run.recipe, run.store, CPU, request=request)
     assert [row["item_id"] for row in result.histories["u6"]] == seen
     titles = {film["item_id"]: film["title"] for film in run.world.films}
     assert [row["title"] for row in result.histories["u6"]] == [titles.get(i) for i in seen]
     assert result.histories["nobody"] == []
     copy = run.branch(tmp_path / "run", stages=("etl", "train", "export"))
     with pytest.raises(DataError, match="--show-history goes with --user, or with --format jsonl"):
-        recommend(copy.recipe, copy.store, CPU, order=Order(show_history=True))
-    order = Order(show_history=True, format="jsonl")
-    result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K), order=order)
+        recommend(copy.recipe, copy.store, CPU, request=RecommendRequest(show_history=True))
+    request = RecommendRequest(show_history=True, format="jsonl")
+    result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K), request=request)
     text = (result.folder / LISTS / "part-00000.jsonl").read_text(encoding="utf-8")
     lines = {line["user_id"]: line for line in map(json.loads, text.splitlines())}
     assert set(lines) == run.users
@@ -310,10 +321,12 @@ def test_q04_history_stands_beside_the_list(run, tmp_path):
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 3)
     copies = [run.branch(tmp_path / n, stages=("etl", "train", "export")) for n in "ab"]
-    order = Order(format="jsonl")
-    whole = recommend(copies[0].recipe, copies[0].store, CPU, wish=Wish(k=K), order=order)
+    request = RecommendRequest(format="jsonl")
+    whole = recommend(
+        copies[0].recipe, copies[0].store, CPU, options=ListOptions(k=K), request=request
+    )
     asked_of: list[str] = []
-    ask = Export.ask
+    ask = Recommender.rank
 
     def until(n_users: int):
         def answered(self, users, *rest):
@@ -325,12 +338,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(run, tmp_path, monk
         return answered
 
     broken = copies[1]
-    monkeypatch.setattr(Export, "ask", until(6))
+    monkeypatch.setattr(Recommender, "rank", until(6))
     with pytest.raises(KeyboardInterrupt):
-        recommend(broken.recipe, broken.store, CPU, wish=Wish(k=K), order=order)
+        recommend(broken.recipe, broken.store, CPU, options=ListOptions(k=K), request=request)
     assert not broken.store.folder("recommend").exists()
-    monkeypatch.setattr(Export, "ask", until(100))
-    again = recommend(broken.recipe, broken.store, CPU, wish=Wish(k=K), order=order)
+    monkeypatch.setattr(Recommender, "rank", until(100))
+    again = recommend(broken.recipe, broken.store, CPU, options=ListOptions(k=K), request=request)
     assert sorted(asked_of) == sorted(run.users)  # nobody was asked for twice
     assert content(again.folder, LISTS) == content(whole.folder, LISTS)
     assert len(content(again.folder, LISTS)) == -(-len(run.users) // 3)
@@ -344,9 +357,9 @@ def test_another_question_does_not_go_on_with_old_shards(run, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(module.Shards, "link", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K))
+            recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K))
     assert len(list(copy.store.root.glob(".recommend.shards/*/*.parquet"))) > 1
-    result = recommend(copy.recipe, copy.store, CPU, wish=Wish(k=K, deny=("003",)))
+    result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K, deny=("003",)))
     rows = pq.read_table(result.folder / LISTS).to_pylist()
     assert "003" not in {row["item_id"] for row in rows}
 
@@ -355,17 +368,23 @@ def test_what_is_told_must_be_a_column(run):
     with pytest.raises(
         DataError, match=r"--context 'month=12': expected column=value, with one of"
     ):
-        recommend(run.recipe, run.store, CPU, order=Order(("u6",), context=("month=12",)))
+        recommend(
+            run.recipe, run.store, CPU, request=RecommendRequest(("u6",), context=("month=12",))
+        )
     with pytest.raises(DataError, match="--user and --users both"):
-        recommend(run.recipe, run.store, CPU, order=Order(("u6",), file=Path("users.csv")))
+        recommend(
+            run.recipe, run.store, CPU, request=RecommendRequest(("u6",), file=Path("users.csv"))
+        )
 
 
 # ── a ranker ──
 
 
 def ranked(run: Run, ranker: Ranker, k: int = K) -> list[dict]:
-    order = Order(("u6", "u7", "nobody"))
-    return recommend(run.recipe, run.store, CPU, wish=Wish(k=k), order=order, ranker=ranker).lists
+    request = RecommendRequest(("u6", "u7", "nobody"))
+    return recommend(
+        run.recipe, run.store, CPU, options=ListOptions(k=k), request=request, ranker=ranker
+    ).lists
 
 
 def test_q07_a_ranker_that_changes_nothing_keeps_the_order(run):
@@ -412,11 +431,11 @@ def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     plain = lists_of(asked(run, "u6", k=100))["u6"]
     for name in ("shop_ranking:score", "shop_ranking.py:score"):
-        order = Order(("u6",))
+        request = RecommendRequest(("u6",))
         found = recommend(
             *(run.recipe, run.store, CPU),
-            wish=Wish(k=100),
-            order=order,
+            options=ListOptions(k=100),
+            request=request,
             ranker=Ranker.load(name),
         ).lists
         assert lists_of(found)["u6"] == plain[::-1]

@@ -14,9 +14,11 @@ from stages import PARTS, run
 from tiny_run import Tiny
 from world import World
 
+from workflows.export import write_histories
 from workflows.ground.errors import RecipeError
-from workflows.stages.etl import SEEN, Prepared
-from workflows.stages.export import Export, Wish
+from workflows.stages.etl import EtlFiles, Prepared
+from workflows.stages.export import Export, ExportFiles
+from workflows.stages.recommender import ListOptions, Recommender
 
 LIKED = 4
 FILTER = f"filter=[{{kind: keep, column: rating, is: '>=', value: {LIKED}, still_seen: true}}]"
@@ -70,7 +72,7 @@ def test_a_disliked_item_is_seen_from_the_part_on_in_whose_time_it_was_met(
             valid, test = when[pair[0]]
             known = 0 if split == "random" else (row["when"] >= valid) + (row["when"] >= test)
             expected[pair] = min(expected.get(pair, 2), known)
-    rows = pq.read_table(result.folder / SEEN).to_pylist()
+    rows = pq.read_table(EtlFiles(result.folder).seen).to_pylist()
     known_users = [row for row in rows if row["user_row"] >= 0]
     found = {(users[r["user_row"]], items[r["item_row"]]): r["part"] for r in known_users}
     assert found == expected
@@ -82,7 +84,7 @@ def test_a_disliked_item_is_seen_from_the_part_on_in_whose_time_it_was_met(
     for name in (*PARTS, "users", "items", "vocabulary"):
         files = [sorted((r.folder / name).glob("*.parquet")) for r in (result, plain)]
         assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
-    assert not (plain.folder / SEEN).exists()
+    assert not EtlFiles(plain.folder).seen.exists()
 
     trial = prepared.trial("test", recipe.evaluate)
     assert trial is not None
@@ -99,11 +101,10 @@ def test_a_disliked_item_is_seen_from_the_part_on_in_whose_time_it_was_met(
 
 def test_what_is_seen_is_in_no_list_and_in_no_shown_history(tiny: Tiny, tmp_path: Path) -> None:
     run_ = tiny.exported
-    plain = Export.open(run_.store, run_.recipe)
-    wish, user = Wish(k=3), plain.user_ids[0].as_py()
-    before = plain.lists(np.array([user], object), wish)["item_id"].to_pylist()
-    shutil.copytree(plain.prepared.folder, tmp_path / "etl")
-    rows = plain.rows_of_users(np.array([user], object))
+    plain = Recommender.open(run_.store, run_.recipe)
+    options, user = ListOptions(k=3), plain.export.user_ids[0].as_py()
+    before = plain.lists(np.array([user], object), options)["item_id"].to_pylist()
+    rows = plain.user_rows(np.array([user], object))
     first, last = plain.catalogue.rows_of(before[:1]), plain.catalogue.rows_of(before[-1:])
     table = pa.table(
         {
@@ -112,12 +113,17 @@ def test_what_is_seen_is_in_no_list_and_in_no_shown_history(tiny: Tiny, tmp_path
             "part": pa.array([1, 2], pa.int8()),  # the export is as of test
         }
     )
-    pq.write_table(table, tmp_path / "etl" / SEEN)
-    export = dataclasses.replace(plain, prepared=Prepared(tmp_path / "etl", run_.recipe))
-    after = export.lists(np.array([user], object), wish)["item_id"].to_pylist()
+    shutil.copytree(run_.store.folder("etl"), tmp_path / "etl")
+    pq.write_table(table, EtlFiles(tmp_path / "etl").seen)
+    prepared, files = Prepared(tmp_path / "etl", run_.recipe), ExportFiles(tmp_path / "export")
+    shutil.copytree(plain.export.files.folder, files.folder)
+    known = ("train", "valid")
+    write_histories(prepared.histories(*known), prepared.also_seen(*known), files)
+    export = dataclasses.replace(plain, export=Export(files, run_.recipe, "test"))
+    after = export.lists(np.array([user], object), options)["item_id"].to_pylist()
     assert after[:2] == before[1:]
     assert export.history(user).equals(plain.history(user))
-    kept = export.lists(np.array([user], object), Wish(k=50, keep_seen=True))
+    kept = export.lists(np.array([user], object), ListOptions(k=50, keep_seen=True))
     assert set(before) <= set(kept["item_id"].to_pylist())
 
 

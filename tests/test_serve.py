@@ -28,17 +28,19 @@ from workflows.serve import wire
 from workflows.serve.app import build
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import LIMITS
-from workflows.serve.served import Served, stamps
+from workflows.serve.loaded import LoadedExport, stamps
 from workflows.serve.wire import UserQuery
 from workflows.stages.embedding import RawTower
-from workflows.stages.export import Export, Wish
+from workflows.stages.recommender import ListOptions, Recommender
 
 STAGES = ("etl", "train", "export")
 KEY = "a key of the tests"
 
 
 def current(run: Run) -> CurrentExport:
-    return CurrentExport(lambda: Served.open(run.store, run.recipe), lambda: stamps(run.store))
+    return CurrentExport(
+        lambda: LoadedExport.open(run.store, run.recipe), lambda: stamps(run.store)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def client(run: Run) -> Iterator[httpx.Client]:
 
 def expected(run: Run, user: str, **wish: Any) -> list[dict[str, Any]]:
     """Return a user's list as the export gives it."""
-    table = Export.open(run.store, run.recipe).lists(np.array([user], object), Wish(**wish))
+    table = Recommender.open(run.store, run.recipe).lists(
+        np.array([user], object), ListOptions(**wish)
+    )
     return table.to_pylist()
 
 
@@ -125,14 +129,16 @@ def test_list_options_are_applied(run, client, wish):
 
 
 def test_a_list_is_empty_if_no_item_remains(run, client):
-    items = Export.open(run.store, run.recipe).item_ids.to_pylist()
+    items = Recommender.open(run.store, run.recipe).catalogue.ids.to_pylist()
     answer = client.post("/recommend", json={"users": [{"id": "u6"}], "deny": items}).json()
     assert answer["lists"] == [{"user": "u6", "answered_by": "two-tower", "items": []}]
 
 
 def test_similar_items_are_those_of_the_export(run, client):
     answer = client.get("/similar-items/映画", params={"k": 4}).json()
-    assert items_of(answer) == rows(Export.open(run.store, run.recipe).similar("映画", Wish(k=4)))
+    assert items_of(answer) == rows(
+        Recommender.open(run.store, run.recipe).similar("映画", ListOptions(k=4))
+    )
     assert "映画" not in [item["item"] for item in answer["items"]]
 
 
@@ -153,7 +159,7 @@ def test_raw_values_are_embedded_as_by_the_export(run, client):
     for side in RAW:
         name = side.removesuffix("s")
         features = pq.read_table(folder / f"{name}_features.parquet")
-        tower = getattr(Export.open(run.store, run.recipe), f"{RAW[side]}_tower")
+        tower = getattr(Recommender.open(run.store, run.recipe).export, f"{RAW[side]}_tower")
         rows = features.select([n for n in tower.inputs if n in features.column_names]).to_pylist()
         answer = client.post("/embed", json={side: rows})
         assert answer.status_code == 200, answer.text
@@ -177,8 +183,10 @@ def test_users_with_raw_values_get_lists_from_these_values(run, client):
     assert set(ids_of(lists[1])) == run.items - {"003", "001"}  # minus the given history
     new_user = {**told, "user_id": "new"}  # an unknown id is not a missing id
     vector = client.post("/embed", json={"users": [new_user]}).json()["users"][0]
-    scores = Export.open(run.store, run.recipe).item_vectors @ np.array(vector)
-    best = dict(zip(Export.open(run.store, run.recipe).item_ids.to_pylist(), scores, strict=True))
+    scores = Recommender.open(run.store, run.recipe).catalogue.vectors @ np.array(vector)
+    best = dict(
+        zip(Recommender.open(run.store, run.recipe).catalogue.ids.to_pylist(), scores, strict=True)
+    )
     np.testing.assert_allclose(
         [i["score"] for i in lists[1]["items"]],
         [best[i] for i in ids_of(lists[1])],
@@ -187,7 +195,7 @@ def test_users_with_raw_values_get_lists_from_these_values(run, client):
 
 
 def test_raw_values_without_a_finite_embedding_are_refused(run, client, monkeypatch):
-    width = Export.open(run.store, run.recipe).item_vectors.shape[1]
+    width = Recommender.open(run.store, run.recipe).catalogue.vectors.shape[1]
     monkeypatch.setattr(RawTower, "embed", lambda _, rows: np.full((len(rows), width), np.nan))
     answer = client.post("/embed", json={"users": [{"age": 1e38}], "items": [{}]})
     assert (answer.status_code, names(answer)) == (422, ["body.users[0]"])
@@ -516,7 +524,7 @@ def other_export(run: Run) -> None:
 def test_a_new_export_takes_over_and_the_old_one_finishes_its_requests(mine):
     serving = current(mine)
     before = serving.served
-    first = before.lists([UserQuery(id="u6")], Wish())
+    first = before.lists([UserQuery(id="u6")], ListOptions())
     assert not serving.has_changed_on_disk
     other_export(mine)
     assert serving.has_changed_on_disk
@@ -525,13 +533,13 @@ def test_a_new_export_takes_over_and_the_old_one_finishes_its_requests(mine):
     assert serving.served is after
     assert not serving.has_changed_on_disk
     assert before.health.export != after.health.export
-    assert before.lists([UserQuery(id="u6")], Wish()) == first  # it is in memory as a whole
-    assert after.lists([UserQuery(id="u6")], Wish()) != first
+    assert before.lists([UserQuery(id="u6")], ListOptions()) == first  # it is in memory as a whole
+    assert after.lists([UserQuery(id="u6")], ListOptions()) != first
     assert items_for(after, "u6") == rows(expected(mine, "u6"))
 
 
-def items_for(it: Served, user: str) -> list[tuple[Any, ...]]:
-    return items_of(it.lists([UserQuery(id=user)], Wish())[0].model_dump())
+def items_for(it: LoadedExport, user: str) -> list[tuple[Any, ...]]:
+    return items_of(it.lists([UserQuery(id=user)], ListOptions())[0].model_dump())
 
 
 def _tamper(run: Run) -> None:
@@ -572,7 +580,7 @@ def test_a_broken_export_is_refused_and_the_old_one_stays(mine, harm: Callable[[
 def test_an_export_that_fails_while_it_is_read_is_refused(mine, monkeypatch):
     serving = current(mine)
     before = serving.served
-    monkeypatch.setattr(Served, "open", lambda *_: 1 / 0)
+    monkeypatch.setattr(LoadedExport, "open", lambda *_: 1 / 0)
     with pytest.raises(ArtifactError, match="The new export cannot be read: division by zero"):
         serving.reload()
     serving.try_reload()
@@ -581,13 +589,13 @@ def test_an_export_that_fails_while_it_is_read_is_refused(mine, monkeypatch):
 
 
 def test_a_run_that_is_rewritten_while_it_is_read_is_refused(mine, monkeypatch):
-    real = Export.similar
+    real = Recommender.similar
 
     def written_meanwhile(*arguments: Any) -> Any:
         other_export(mine)
         return real(*arguments)
 
-    monkeypatch.setattr(Export, "similar", written_meanwhile)
+    monkeypatch.setattr(Recommender, "similar", written_meanwhile)
     with pytest.raises(TwoTowerError, match="was written while it was being read"):
         current(mine)
 

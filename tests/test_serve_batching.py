@@ -14,17 +14,17 @@ from workflows.serve import batching as module
 from workflows.serve.back_pressure import ClientDisconnected
 from workflows.serve.batching import MicroBatcher
 from workflows.serve.wire import UserList, UserQuery
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 
 class Echo:
     """Answers with the user's id; the first batches wait until `go_on` is set."""
 
     def __init__(self, *, held: int = 0) -> None:
-        self.batches: list[tuple[list[str], Wish]] = []
+        self.batches: list[tuple[list[str], ListOptions]] = []
         self.go_on, self.held = threading.Event(), held
 
-    def lists(self, users: Sequence[UserQuery], wish: Wish) -> list[UserList]:
+    def lists(self, users: Sequence[UserQuery], wish: ListOptions) -> list[UserList]:
         self.batches.append(([str(user.id) for user in users], wish))
         if len(self.batches) <= self.held:
             self.go_on.wait(30)
@@ -34,7 +34,7 @@ class Echo:
 
 
 async def ask(batcher: MicroBatcher, echo: Any, *users: str, **wish: Any) -> list[str | None]:
-    lists = await batcher.lists(echo, [UserQuery(id=user) for user in users], Wish(**wish))
+    lists = await batcher.lists(echo, [UserQuery(id=user) for user in users], ListOptions(**wish))
     return [one.user for one in lists]
 
 
@@ -141,7 +141,9 @@ def test_a_request_of_a_disconnected_client_is_left_out(monkeypatch):
         return True
 
     async def ask_and_go(batcher: MicroBatcher) -> Any:
-        return await batcher.lists(echo, [UserQuery(id="a"), UserQuery(id="b")], Wish(), gone)
+        return await batcher.lists(
+            echo, [UserQuery(id="a"), UserQuery(id="b")], ListOptions(), gone
+        )
 
     answers = busy(echo, ask_and_go, lambda t: ask(t, echo, "c"), lambda t: ask(t, echo, "d", k=3))
     assert [type(answer) for answer in answers] == [ClientDisconnected, list, list]
@@ -155,7 +157,7 @@ def test_a_batch_without_connected_clients_is_not_computed(monkeypatch):
     async def gone() -> bool:
         return True
 
-    answers = busy(echo, lambda t: t.lists(echo, [UserQuery(id="a")], Wish(k=7), gone))
+    answers = busy(echo, lambda t: t.lists(echo, [UserQuery(id="a")], ListOptions(k=7), gone))
     assert [type(answer) for answer in answers] == [ClientDisconnected]
     assert len(echo.batches) == 1
 

@@ -22,7 +22,7 @@ from workflows.serve.back_pressure import BackPressure
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import Limits
 from workflows.serve.listening import allowed_hosts
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 from workflows.serve.wire import MAX_FAULTS_COUNTED, Refusal
 
 MAX_LEN = 4  # of a history: tiny_run's recipe
@@ -157,20 +157,20 @@ def test_only_the_first_thousand_faults_are_counted(serving, path, body):
 
 
 class Held:
-    """Makes `Served.lists` wait for `go_on` if the user is `big`; records all users."""
+    """Makes `LoadedExport.lists` wait for `go_on` if the user is `big`; records all users."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.users: list[str | None] = []
         self.go_on = threading.Event()
-        lists = Served.lists
+        lists = LoadedExport.lists
 
-        def slow(served: Served, users: Any, *arguments: Any) -> Any:
+        def slow(served: LoadedExport, users: Any, *arguments: Any) -> Any:
             self.users += [user.id for user in users]
             if users[0].id == "big":
                 self.go_on.wait(30)
             return lists(served, users, *arguments)
 
-        monkeypatch.setattr(Served, "lists", slow)
+        monkeypatch.setattr(LoadedExport, "lists", slow)
 
     def wait_for(self, n: int) -> None:
         until = time.monotonic() + 30

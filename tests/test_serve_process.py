@@ -22,7 +22,7 @@ from test_serve import STAGES, current, other_export
 from tiny_run import Run, Tiny
 
 from workflows.serve.app import build
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,12 +117,12 @@ def test_without_an_export_the_error_says_what_to_do(run, tmp_path):
 #: A server in which a request for the user `stuck` takes a minute.
 STUCK = """
 import time
-from workflows.serve.served import Served
-lists = Served.lists
+from workflows.serve.loaded import LoadedExport
+lists = LoadedExport.lists
 def slow(self, users, *arguments):
     time.sleep(60 if users[0].id == "stuck" else 0)
     return lists(self, users, *arguments)
-Served.lists = slow
+LoadedExport.lists = slow
 from workflows.cli import main
 main()
 """
@@ -210,7 +210,7 @@ def test_five_reloads_under_load_lose_no_request(run, tmp_path):
 
 def test_a_running_request_ends_before_the_server_stops(run, monkeypatch):
     began, go_on = threading.Event(), threading.Event()
-    lists = Served.lists
+    lists = LoadedExport.lists
 
     def slow(*arguments):
         began.set()
@@ -218,7 +218,7 @@ def test_a_running_request_ends_before_the_server_stops(run, monkeypatch):
         return lists(*arguments)
 
     serving = current(run)
-    monkeypatch.setattr(Served, "lists", slow)
+    monkeypatch.setattr(LoadedExport, "lists", slow)
     answers = []
     with served(build(serving)) as client:
         thread = threading.Thread(target=lambda: answers.append(client.get("/recommend/u6")))

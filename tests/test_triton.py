@@ -16,7 +16,8 @@ from tiny_run import Run, Tiny
 from models.core.exact import search
 from models.core.retriever import Ragged
 from workflows.ground.errors import StorageError
-from workflows.stages.export import Export, Wish
+from workflows.stages.recommender import ListOptions, Recommender
+from workflows.stages.user_features import overlaid
 from workflows.triton import ITEMS, QUERY, WHOLE, config, triton
 from workflows.triton.config import Spec
 
@@ -180,10 +181,11 @@ def test_raw_values_through_both_models_give_the_lists_of_the_export(run, reposi
 
     saved = tf.saved_model.load(str(repository / QUERY / "1" / "model.savedmodel"))
     tower = saved.signatures["serving_default"]
-    export = Export.open(run.store, run.recipe)
+    export = Recommender.open(run.store, run.recipe)
     users = ["u6", "u7", "-8200171396217105230"]
     ids = np.array(users, object)
-    about = export.about(export.rows_of_users(ids), None, list(export.query_tower.inputs))
+    columns = list(export.export.query_tower.inputs)
+    about = overlaid(export.export, export.user_rows(ids), None, columns)
     inputs = {}
     for name, spec in tower.structured_input_signature[1].items():
         values = about[name].to_pylist()
@@ -200,18 +202,18 @@ def test_raw_values_through_both_models_give_the_lists_of_the_export(run, reposi
     longest = max(len(seen[user]) for user in users)
     exclude = [[*seen[user], *[""] * (longest - len(seen[user]))] for user in users]
     (answer,) = ask([{"embedding": vectors.tolist(), "exclude": exclude, "k": [6]}])
-    right = export.ask(ids, Wish(k=6)).top
-    names = export.item_ids.to_pylist()
+    right = export.rank(ids, ListOptions(k=6)).top
+    names = export.catalogue.ids.to_pylist()
     expected = [[names[row] if row >= 0 else "" for row in rows] for rows in right.items]
     assert answer["ids"] == expected
     np.testing.assert_allclose(answer["scores"], right.scores, atol=1e-5)
 
 
 def test_ties_and_lists_that_run_out_are_as_in_exact_search(run, ask):
-    export = Export.open(run.store, run.recipe)
-    names = export.item_ids.to_pylist()
+    export = Recommender.open(run.store, run.recipe)
+    names = export.catalogue.ids.to_pylist()
     dice = np.random.default_rng(3)
-    dim = export.item_vectors.shape[1]
+    dim = export.catalogue.vectors.shape[1]
     queries = np.concatenate([np.zeros((1, dim)), dice.standard_normal((5, dim))])
     queries = queries.astype(np.float32)
     out = [[], [3], [0, 1], list(range(len(names))), [5, 5], [2]]
@@ -224,14 +226,14 @@ def test_ties_and_lists_that_run_out_are_as_in_exact_search(run, ask):
         np.array([i for row in out for i in row]), np.cumsum([0, *(len(row) for row in out)])
     )
     for request, answer in zip(requests, ask(requests), strict=True):
-        right = search(queries, export.item_vectors, request["k"][0], exclude=ragged)
+        right = search(queries, export.catalogue.vectors, request["k"][0], exclude=ragged)
         expected = [[names[row] if row >= 0 else "" for row in rows] for rows in right.items]
         assert answer["ids"] == expected
         np.testing.assert_array_equal(answer["scores"], right.scores)
 
 
 def test_a_wrong_request_is_told_so_and_others_are_answered(run, ask):
-    dim = Export.open(run.store, run.recipe).item_vectors.shape[1]
+    dim = Recommender.open(run.store, run.recipe).catalogue.vectors.shape[1]
     good = {"embedding": [[0.5] * dim], "exclude": [[""]], "k": [2]}
     wrong = [
         ({"embedding": [[0.5]]}, f"embedding: expected [users, {dim}], got [1, 1]."),

@@ -1,6 +1,6 @@
-"""The export's items, ready to be searched: exactly, or by an index that has proved its recall.
+"""Build the index of an export's items, and measure its recall against the exact search.
 
-Items that were not there when the towers learnt are embedded from their raw values and added.
+Items that training did not know are embedded from their raw values and added.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from models.core.exact import search
 from models.core.retriever import Floats, Queries, Ragged
 from workflows.feature_files import columns as raw_columns
 from workflows.feature_files import rows as raw_rows
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
-from workflows.ground.stage_content import embeddings_of, reading, require
+from workflows.ground.stage_content import embeddings_of
 from workflows.recipe import Recipe
 from workflows.recipe.protocol import IndexConfig
-from workflows.stages.embedding import RawTower
-from workflows.stages.etl import Prepared
-from workflows.stages.index import Catalogue, IndexFiles, Searched
+from workflows.stages.export import Export
+from workflows.stages.index import Catalogue, IndexFiles, SearchSettings
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measured:
-    """What the export's users see of an index.
+    """The quality and the speed of an index, measured with users of the export.
 
     Attributes:
-        recall: share of the exact search's best items that it finds.
-        p50_ms: of the time that one query takes, in one thread, alone.
-        p99_ms: the same.
+        recall: share of the exact search's best items that the index finds.
+        p50_ms: median time of one query, in one thread, alone.
+        p99_ms: the 99th percentile of that time.
     """
 
     recall: float
@@ -52,17 +52,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class IndexResult:
-    """What can be searched, and how well.
+    """The index stage that was written.
 
     Attributes:
         folder: the folder of the stage.
-        kind: exact, flat, hnsw or ivf.
-        items: all of them.
-        added: those that the export does not have.
-        effort: cells (ivf) or candidates (hnsw) looked at; 0 for the others.
-        at: list length that recall was measured at.
+        kind: the kind of search: exact, flat, hnsw or ivf.
+        items: number of items, added ones included.
+        added: number of items that the export does not have.
+        effort: cells (ivf) or candidates (hnsw) that a query looks at; 0 for the other kinds.
+        at: the list length at which recall was measured.
         measured: recall and latency.
-        seconds: in all.
+        seconds: duration of the whole verb.
     """
 
     folder: Path
@@ -76,28 +76,29 @@ class IndexResult:
 
 
 def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = None) -> IndexResult:
-    """Write runs/<name>/index/, which recommend and serve search from then on.
+    """Write the index stage, which recommend and serve search from then on.
 
     Args:
-        recipe: its `index` block.
-        store: the run.
+        recipe: its `index` block says what is built.
+        store: the run, or a copied export.
         device: chosen for this process.
-        add: csv or parquet of new items, a row each: their id and raw values of their features.
-            They join the index that is there, with those added before; it is built if there is
-            none. Without it the index is built anew from the export alone.
+        add: csv or parquet file of new items, a row each: id and raw values of the features.
+            They join the items of the present index, which is built if there is none. Without a
+            file the index is built anew from the export alone.
 
     Raises:
         ArtifactError: the index finds too little, or FAISS is not there.
-        DataError: a new item that is there already, or whose values are not what the recipe says.
+        DataError: a new item is there already, or its values are not what the recipe says.
     """
     start = time.perf_counter()
     config = recipe.index
     if add:
         _refuse_to_lose(store, recipe)
     with store.write("index", recipe, device) as draft:
-        catalogue = Catalogue.open(store, recipe) if add else Catalogue.of_export(store, recipe)
-        more = _embedded(add, catalogue, store) if add else None
-        tune_by, prove_by = _queries(store, config, catalogue.vectors.shape[1])
+        export = Export.open(store, recipe)
+        catalogue = Catalogue.open(store, export) if add else Catalogue.of_export(export)
+        more = _embedded(add, catalogue, export) if add else None
+        tune_by, prove_by = _queries(export, config)
         catalogue = _built(catalogue, more, tune_by, config)
         measured = measure(catalogue, prove_by, at=config.at)
         log.info(
@@ -143,10 +144,10 @@ def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
 
 
 def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
-    """Ask for users' lists, and compare them with the exact search.
+    """Search for users' lists, and compare them with those of the exact search.
 
     Args:
-        catalogue: the catalogue that is asked.
+        catalogue: the catalogue that is searched.
         users: embeddings, float32 [n_users, dim].
         at: list length.
     """
@@ -165,33 +166,26 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
     return Measured(recall, float(p50), float(p99))
 
 
-def _queries(store: Store, config: IndexConfig, width: int) -> tuple[Floats, Floats]:
-    """Return embeddings of users to choose the effort by, and of others to prove it by.
+def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
+    """Return embeddings of users to choose the effort by, and of others to measure recall by.
 
     Args:
-        store: the run.
-        config: how many.
-        width: the width of the items' embeddings.
+        export: its users are the queries.
+        config: its `queries` says how many there are of each at most.
     """
-    path = store.folder("export") / "user_embeddings.parquet"
-    with reading(path, "export"):
-        users = embeddings_of(pq.read_table(path), path, "export")
-    require(
-        users.shape[1] == width, path, "export", f"users do not have {width} numbers, as items do"
-    )
+    users = export.user_vectors[:-1]  # the last is for unknown users
     rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
     return users[rows[::2]], users[rows[1::2] if len(rows) > 1 else rows]
 
 
-def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
+def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
     """Read new items and append their column `embedding`."""
-    recipe = catalogue.recipe
+    recipe = export.recipe
     columns = [c for c in recipe.columns("item") if c != recipe.item_id]
-    prepared = Prepared.open(store, recipe)
 
     def known(column: str) -> pa.StringArray:
         is_id = column == recipe.item_id
-        return catalogue.ids if is_id else prepared.vocabularies[column].values
+        return catalogue.ids if is_id else export.vocabularies[column].values
 
     items = raw_rows.read(add, recipe, recipe.item_id, columns, known)
     rows = catalogue.find(items[recipe.item_id].combine_chunks())
@@ -202,7 +196,7 @@ def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
             f"of {len(rows)} are). Remove what is not new; an item whose features changed is "
             "embedded anew by `two-tower etl train export`."
         )
-    tower = RawTower.open(store.folder("export") / "item_tower_raw")
+    tower = export.item_tower
     missing = [c for c in tower.inputs if c not in items.column_names]
     if missing:
         source = raw_columns.derived(missing[0], recipe)
@@ -214,7 +208,7 @@ def _embedded(add: Path, catalogue: Catalogue, store: Store) -> pa.Table:
     if not np.isfinite(vectors).all():
         raise ArtifactError(f"{add}: an item's embedding holds NaN or infinity; train again.")
     log.info("%s: %s new items", add, f"{len(items):,}")
-    return items.append_column("embedding", fixed_lists(vectors))
+    return items.append_column(EMBEDDING, fixed_lists(vectors))
 
 
 def _built(
@@ -250,14 +244,15 @@ def _refuse_poor(measured: Measured, catalogue: Catalogue, config: IndexConfig) 
 
 def _write(catalogue: Catalogue, files: IndexFiles) -> int:
     """Write how the catalogue is searched, its index and what was added; return the effort."""
-    how = Searched("exact")
+    settings = SearchSettings("exact")
     if index := catalogue.index:
         if index.kind != "flat":  # the embeddings are all that a flat index holds
             index.write(files.faiss)
-        how = Searched(index.kind, index.effort if index.kind != "flat" else 0, index.at)
-    files.searched.write_bytes(msgspec.json.format(msgspec.json.encode(how)))
+        effort = index.effort if index.kind != "flat" else 0
+        settings = SearchSettings(index.kind, effort, index.at)
+    files.settings.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
     added = catalogue.items.slice(catalogue.n_exported).select(catalogue.recipe.columns("item"))
     if len(added):
         vectors = catalogue.vectors[catalogue.n_exported :]
-        write_vectors(added.append_column("embedding", fixed_lists(vectors)), files.added)
-    return how.effort
+        write_vectors(added.append_column(EMBEDDING, fixed_lists(vectors)), files.added)
+    return settings.effort

@@ -10,15 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.core.column_names import ITEM_ROW, ROW_WEIGHT, USER_ROW
 from models.core.retriever import Floats, Ints, Ragged
 
 Column = npt.NDArray[np.generic] | Ragged
 Columns = Mapping[str, Column]
 
-#: Columns of the splits that name rows of the tables: for the loss and the metrics, no tower's.
-USER_ROW, ITEM_ROW = "user_row", "item_row"
-#: What a row counts in the loss, for the loss alone; absent where all count the same.
-ROW_WEIGHT = "row_weight"
 #: The property by which a column of weights names the list whose values they weigh.
 WEIGHTS_OF = "weights_of"
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]

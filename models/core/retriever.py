@@ -11,7 +11,7 @@ embedding table; several items can share a code (rare items share that of unknow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -133,6 +133,16 @@ class Interactions:
     times: npt.NDArray[np.int64] | None
     n_users: int
     n_items: int
+
+    def of_known_users(self) -> Interactions:
+        """Return the interactions whose user and item are both in the tables."""
+        known = (self.users >= 0) & (self.items >= 0)
+        times = None if self.times is None else self.times[known]
+        return replace(self, users=self.users[known], items=self.items[known], times=times)
+
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """Return how many interactions each item has, int64 [n_items], those of all users."""
+        return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
     def histories(self) -> Ragged:
         """Return the item rows of each user, oldest first: n_users lists."""

@@ -42,7 +42,9 @@ class Call:
     run: Annotated[
         str,
         typer.Option(
-            "--run", help="Name of a folder in runs/, or a path. Default: the name of the recipe."
+            "--run",
+            help="Name of a folder in runs/, or a path; of a run, or of a copied export. Default: "
+            "the name of the recipe.",
         ),
     ] = ""
     device_name: Annotated[str, typer.Option("--device", help="Device: auto, cpu or gpu.")] = "auto"
@@ -156,7 +158,10 @@ class Call:
 
 
 def _runs() -> str:
-    return ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/etl"))) or "none"
+    """Return the names of the folders in runs/ that hold an etl stage, or an export."""
+    patterns = ("*/etl", "*/export", "*/manifest.json")
+    found = {path.parent.name for pattern in patterns for path in Path("runs").glob(pattern)}
+    return ", ".join(sorted(found)) or "none"
 
 
 def _folder(run: str) -> Path:

@@ -107,7 +107,7 @@ def triton(
     recipe, store, _ = call.open(device)
     from workflows.triton import triton
 
-    result = triton(recipe, store, to=Path(to) if to else store.root / "triton")
+    result = triton(recipe, store, to=Path(to) if to else store.folder("triton"))
     rows = {
         "folder": result.folder,
         "takes": ", ".join(result.inputs),

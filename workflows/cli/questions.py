@@ -88,10 +88,10 @@ def recommend(
     """Recommend items to users; unknown users get the fallback of the recipe."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    from workflows.recommend import Order, Ranker, recommend
-    from workflows.stages.export import Wish
+    from workflows.recommend import Ranker, RecommendRequest, recommend
+    from workflows.stages.recommender import ListOptions
 
-    order = Order(
+    request = RecommendRequest(
         users=tuple(user) if user else None,
         file=Path(users) if users else None,
         context=tuple(context or ()),
@@ -100,9 +100,9 @@ def recommend(
         show_history=show_history,
         format=file_format,
     )
-    wish = Wish(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
+    options = ListOptions(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
     chosen = Ranker.load(ranker, candidates=candidates) if ranker else None
-    result = recommend(recipe, store, device, wish=wish, order=order, ranker=chosen)
+    result = recommend(recipe, store, device, options=options, request=request, ranker=chosen)
     if not call.as_json:
         for name, seen in result.histories.items():
             show_rows([{"": f"{name} did", **row} for row in seen])
@@ -138,15 +138,15 @@ def similar_items(
 ) -> None:
     """List the items that are most similar to one, by their embeddings without the item bias."""
     recipe, store, _ = call.open(call.device())
-    from workflows.stages.export import Export, Wish
+    from workflows.stages.recommender import ListOptions, Recommender
     from workflows.stages.store import ANSWERING
 
-    wish = Wish(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
+    options = ListOptions(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
 
     def answer() -> list[dict[str, Any]]:
-        export = Export.open(store, recipe)
-        export.catalogue.refuse_vain(wish.only)
-        return export.similar(item, wish)
+        recommender = Recommender.open(store, recipe)
+        recommender.catalogue.rules.refuse_unmet(options.only)
+        return recommender.similar(item, options)
 
     show_list(store.steadily(ANSWERING, answer), call)
 
@@ -160,7 +160,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import audience
     from workflows.stages.store import ANSWERING
 
-    result = store.steadily(ANSWERING, lambda: audience(recipe, store, offer, k=k))
+    result = store.steadily((*ANSWERING, "etl"), lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
         show_rows(result.users)
     rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
@@ -173,7 +173,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import similar
     from workflows.stages.store import ANSWERING
 
-    rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
+    rows = store.steadily((*ANSWERING, "etl"), lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)
 
 

@@ -27,10 +27,11 @@ from workflows.etl.shape.history import Happened
 from workflows.etl.shape.tables import Table
 from workflows.etl.threads import map_threads
 from workflows.etl.workers import Workers, hired
+from workflows.ground.column_names import IN_TRAIN
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError
 from workflows.recipe import Recipe
-from workflows.stages.etl import EtlReport
+from workflows.stages.etl import EtlFiles, EtlReport
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def etl(
             tables.warn_of_conflicts(recipe, table)
         report = _report(about, counts, shares, sizes, users, items)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
-        (draft.folder / "report.json").write_bytes(text)
+        EtlFiles(draft.folder).report.write_bytes(text)
         draft.rows = {**report.rows, "users": report.users["rows"], "items": report.items["rows"]}
     return EtlResult(store.folder("etl"), report, time.perf_counter() - start)
 
@@ -284,5 +285,5 @@ def _report(
 
 
 def _table_facts(table: Table, *, unknown_rows: int) -> dict[str, int]:
-    in_train = int(pc.sum(table.frame[tables.IN_TRAIN]).as_py() or 0)
+    in_train = int(pc.sum(table.frame[IN_TRAIN]).as_py() or 0)
     return {"rows": len(table.frame) - unknown_rows, "in_train": in_train}

@@ -15,21 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core.columns import Columns, as_array, fixed_lists, to_arrow, write_vectors
-from models.core.retriever import Queries, Ragged
+from models.core.retriever import Interactions, Queries, Ragged
 from models.towers.tower import Tower, embed
 from models.training.two_tower import TwoTower
 from workflows.export import checks, raw_towers, selfcheck, towers
+from workflows.ground.column_names import EMBEDDING, ITEM_CODE, USER_CODE, input_of
 from workflows.ground.device import Device
 from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
-from workflows.stages.export import UNKNOWN_USER
+from workflows.stages.export import ALSO_SEEN_ROWS, AS_OF, ITEM_ROWS, ExportFiles, Side
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 
 log = logging.getLogger(__name__)
-
-#: File of the pairs of a user and an item that a filter dropped and that still count as seen.
-ALSO_SEEN = "also_seen.parquet"
 
 AsOf = Literal["test", "latest"]
 
@@ -73,19 +71,22 @@ def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test"
         prepared = Prepared.open(store, recipe)
         model = load_model(store, recipe, prepared, as_of=as_of)
         two_tower = TwoTower.of(model, prepared.users, prepared.items)
+        known, files = prepared.interactions(*KNOWN[as_of]), ExportFiles(draft.folder)
+        histories = known.of_known_users().histories()
         sides = (
-            _users(two_tower, prepared, as_of),
+            _users(two_tower, prepared, histories),
             _items(two_tower, model.candidate_encoder, prepared),
         )
-        widths = [_write(side, prepared, draft.folder) for side in sides]
-        _write_seen(prepared, as_of, draft.folder)
-        np.save(draft.folder / UNKNOWN_USER, _unknown_user(two_tower))
-        shutil.copytree(prepared.folder / "vocabulary", draft.folder / "vocabulary")
-        shutil.copy(prepared.folder / "train" / "schema.pbtxt", draft.folder / "schema.pbtxt")
+        widths = [_write(side, prepared, files) for side in sides]
+        write_histories(histories, prepared.also_seen(*KNOWN[as_of]), files)
+        np.save(files.item_counts, known.item_counts())
+        np.save(files.unknown_user, _unknown_user(two_tower))
+        shutil.copytree(prepared.files.vocabularies, files.vocabularies)
+        shutil.copy(prepared.files.schema("train"), files.schema)
         checks.check_from_outside(selfcheck.__file__, draft.folder, "embeddings")
         rows = {f"{side.name}s": len(side.raw) for side in sides}
         draft.rows = {**rows, "dim": widths[0]}
-        draft.options = {"as_of": as_of}
+        draft.options = {AS_OF: as_of}
         draft.metrics = store.read("train", recipe, deep=False).metrics
     return ExportResult(
         store.folder("export"),
@@ -104,7 +105,6 @@ class _Side:
     Attributes:
         name: `user` or `item`.
         key: the id column.
-        tower_name: folder of the SavedModel.
         tower: the encoder.
         codes: the codes of the ids, int [n_rows].
         inputs: the inputs of the tower, n_rows rows.
@@ -112,9 +112,8 @@ class _Side:
         raw: readable columns, n_rows rows.
     """
 
-    name: str
+    name: Side
     key: str
-    tower_name: str
     tower: Tower
     codes: npt.NDArray[np.integer]
     inputs: Columns
@@ -122,10 +121,10 @@ class _Side:
     raw: pa.Table
 
 
-def _users(two_tower: TwoTower, prepared: Prepared, as_of: AsOf) -> _Side:
-    # the last row of the user table is nobody: without an id, it has no place in an export
+def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
+    # the last row of the user table is for unknown users: without an id, it is not exported
     n_users = len(prepared.raw_users) - 1
-    queries = Queries(np.arange(n_users), prepared.histories(*KNOWN[as_of]))
+    queries = Queries(np.arange(n_users), histories)
     inputs = two_tower.inputs(queries)
     raw = prepared.raw_users.slice(0, n_users)
     if history := prepared.recipe.history:
@@ -137,19 +136,19 @@ def _users(two_tower: TwoTower, prepared: Prepared, as_of: AsOf) -> _Side:
     key = prepared.recipe.user_id
     codes = as_array(prepared.users[key])[:n_users]
     tower = two_tower.tower
-    return _Side("user", key, "query_tower", tower, codes, inputs, embed(tower, inputs), raw)
+    return _Side("user", key, tower, codes, inputs, embed(tower, inputs), raw)
 
 
-def _write_seen(prepared: Prepared, as_of: AsOf, folder: Path) -> None:
-    """Write who is not to be offered what although no history says so, if a filter asks for it."""
-    rows = prepared.also_seen(*KNOWN[as_of])
-    if rows is None:
-        return
-    known, recipe = rows.users >= 0, prepared.recipe
-    users = prepared.raw_users[recipe.user_id].take(pa.array(rows.users[known]))
-    items = prepared.raw_items[recipe.item_id].take(pa.array(rows.items[known]))
-    pairs = pa.table({recipe.user_id: users, recipe.item_id: items})
-    pq.write_table(pairs, folder / ALSO_SEEN)
+def write_histories(histories: Ragged, also: Interactions | None, files: ExportFiles) -> None:
+    """Write the item rows that each user saw: the history, and what a filter dropped."""
+    columns = {ITEM_ROWS: histories}
+    if also is not None:
+        columns[ALSO_SEEN_ROWS] = also.of_known_users().histories()
+    lists = {
+        name: to_arrow(Ragged(rows.values.astype(np.int32), rows.offsets))
+        for name, rows in columns.items()
+    }
+    pq.write_table(pa.table(lists), files.histories)
 
 
 def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:
@@ -163,10 +162,10 @@ def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
     inputs = {name: prepared.items[name] for name in tower.schema.column_names}
     codes = as_array(prepared.items[key])
     vectors, raw = two_tower.vectors, prepared.raw_items
-    return _Side("item", key, "item_tower", tower, codes, inputs, vectors, raw)
+    return _Side("item", key, tower, codes, inputs, vectors, raw)
 
 
-def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
+def _write(side: _Side, prepared: Prepared, files: ExportFiles) -> int:
     """Write a tower, its features and its embeddings; return the embeddings' width."""
     checks.refuse_broken(
         side.vectors,
@@ -174,20 +173,21 @@ def _write(side: _Side, prepared: Prepared, folder: Path) -> int:
         whose=f"{side.name} tower",
         learns=bool(side.tower.trainable_weights),  # popularity says the same to everybody
     )
-    towers.save(side.tower, folder / side.tower_name)
+    towers.save(side.tower, files.tower(side.name))
     raw_towers.save(
         side.tower,
-        folder / f"{side.tower_name}_raw",
+        files.raw_tower(side.name),
         recipe=prepared.recipe,
         vocabularies=prepared.vocabularies,
         numbers=prepared.numbers,
     )
-    ids = {side.key: side.raw[side.key], f"{side.name}_code": pa.array(side.codes)}
+    code = USER_CODE if side.name == "user" else ITEM_CODE
+    ids = {side.key: side.raw[side.key], code: pa.array(side.codes)}
     readable = {name: side.raw[name] for name in side.raw.column_names if name != side.key}
-    inputs = {f"{name}{selfcheck.SUFFIX}": to_arrow(c) for name, c in side.inputs.items()}
+    inputs = {input_of(name): to_arrow(column) for name, column in side.inputs.items()}
     features = pa.table({**ids, **readable, **inputs})
-    pq.write_table(features, folder / f"{side.name}_features.parquet")
-    embeddings = pa.table({**ids, "embedding": fixed_lists(side.vectors)})
-    write_vectors(embeddings, folder / f"{side.name}_embeddings.parquet")
+    pq.write_table(features, files.features(side.name))
+    embeddings = pa.table({**ids, EMBEDDING: fixed_lists(side.vectors)})
+    write_vectors(embeddings, files.embeddings(side.name))
     log.info("%s: %s rows", side.name, f"{len(side.vectors):,}")
     return side.vectors.shape[1]

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from models.core.reserved_codes import NULL, PAD, UNSEEN
 from models.towers.tower import Tower, ragged_batch
-from workflows.export.towers import OUTPUT
 from workflows.ground import arguments
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
@@ -66,7 +66,7 @@ def save(
 
         def encode(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             encoded = {e.name: _read(raw[e.source], e.change, module.codes) for e in described}
-            return {OUTPUT: tower(ragged_batch(tower, encoded), training=False)}
+            return {EMBEDDING: tower(ragged_batch(tower, encoded), training=False)}
 
         function = tf.function(encode, autograph=False).get_concrete_function(specs)
         tf.saved_model.save(module, str(path), signatures={"serving_default": function})

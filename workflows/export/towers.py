@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from models.towers.tower import Tower, ragged_batch
 from workflows.ground import arguments
-
-OUTPUT = "embedding"
+from workflows.ground.column_names import EMBEDDING
 
 
 def save(tower: Tower, path: Path) -> None:
@@ -35,7 +34,7 @@ def save(tower: Tower, path: Path) -> None:
     }
 
     def encode(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {OUTPUT: tower(ragged_batch(tower, features), training=False)}
+        return {EMBEDDING: tower(ragged_batch(tower, features), training=False)}
 
     module = tf.Module()
     # Merlin's layers would save traces and configs of their own; the function needs variables only

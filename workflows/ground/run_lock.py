@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def lock_run(root: Path) -> Iterator[None]:
+def lock_run(lock: Path) -> Iterator[None]:
     """Hold the lock of a run until the block or the process ends.
 
     Args:
-        root: folder of the run; it is created if it does not exist.
+        lock: the lock file in the folder of the run, which is created if it does not exist.
 
     Raises:
         StorageError: another process holds the lock.
         OSError: the folder or the lock file cannot be written.
     """
-    atomic.make_folders(root)
-    descriptor = atomic.open_own(root / ".lock")
+    atomic.make_folders(lock.parent)
+    descriptor = atomic.open_own(lock)
     try:
-        _lock(descriptor, root)
+        _lock(descriptor, lock.parent)
         yield
     finally:
         os.close(descriptor)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.core.retriever import Floats
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.errors import ArtifactError, TwoTowerError
 
 
@@ -51,7 +52,7 @@ def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:
         ArtifactError: there are no embeddings, or some hold NaN or infinity.
     """
     with reading(path, verb):
-        column = table["embedding"].combine_chunks()
+        column = table[EMBEDDING].combine_chunks()
         vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
         are_numbers = not vectors.size or np.isfinite([vectors.min(), vectors.max()]).all()
     if not are_numbers:

@@ -94,7 +94,7 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
     if not re.fullmatch(target.NAMES, name, re.ASCII):
         raise RecipeError(f"--name {name!r}: {to} takes {target.NAME_RULE}. Give another --name.")
     documents = store.steadily(ANSWERING, lambda: _documents(recipe, store))
-    place = place or str(store.root / target.DEFAULT_PLACE)
+    place = place or str(store.folder(target.DEFAULT_PLACE))
     log.info("loading %s items into %s", f"{len(documents):,}", place)
     target.write(documents, place, name)
     seconds = time.perf_counter() - start
@@ -110,7 +110,7 @@ def _target(name: str) -> Target:
 
 def _documents(recipe: Recipe, store: Store) -> Documents:
     from workflows.load.documents import Documents
+    from workflows.stages.export import Export
     from workflows.stages.index import Catalogue
 
-    store.read("export", recipe)
-    return Documents.of(Catalogue.open(store, recipe))
+    return Documents.of(Catalogue.open(store, Export.open(store, recipe)))

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 
 from models.core.retriever import Floats
 from workflows.ground.arguments import argument_names
+from workflows.ground.column_names import EMBEDDING
 from workflows.stages.index import Catalogue
 
 log = logging.getLogger(__name__)
 
 #: Names of the fields that are not columns of the recipe.
-ID, VECTOR = "id", "embedding"
+ID, VECTOR = "id", EMBEDDING
 #: Items that are handed over at a time.
 BATCH = 1000
 

@@ -6,12 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
+from workflows.ground import column_names
 from workflows.recipe.features import Feature, History
 
-#: Columns that etl and export add to the splits and tables.
-_ADDED = ("user_row", "item_row", "row_weight", "in_train", "train_count")
-#: Columns of lists and embeddings, beside the features of users and items.
-_OF_LISTS = ("rank", "score", "answered_by", "ranker_score", "embedding")
 #: Fields of a line of lists, beside the user id.
 _OF_LINES = ("items", "history")
 #: The longest name of a column, in bytes: there are files called after columns.
@@ -53,19 +50,21 @@ def _problem(name: str, feature: Feature) -> str | None:
         return "the name holds a line break, a tab or another control character"
     if any(part in name for part in _PARTS):
         return "Merlin's loader calls the parts of a list so"
-    if (_is_shown(feature) and name in _OF_LISTS) or (feature.id and name in _OF_LINES):
+    if (_is_shown(feature) and name in column_names.OF_LISTS) or (feature.id and name in _OF_LINES):
         return "lists have a column of that name"
     return None
 
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
     """Return names that etl or export gives to a column of its own → why."""
-    added = [*_ADDED, "user_code", "item_code", *(history.inputs if history else ())]
+    added = [*column_names.OF_TABLES, *(history.inputs if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]
     inputs = [*(n for n, f in features.items() if f.input and _is_shown(f)), *added]
     return dict.fromkeys(added, "etl has a column of that name") | {
-        f"{name}_input": f"the export writes what the tower takes of {name!r} to such a column"
+        column_names.input_of(
+            name
+        ): f"the export writes what the tower takes of {name!r} to such a column"
         for name in inputs
     }
 

@@ -1,4 +1,4 @@
-"""Raw user ids → lists of raw item ids: a few users' are returned, many become a stage."""
+"""Recommend items for users: lists of a few users are returned, those of many become a stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from models.core import atomic
@@ -19,34 +18,38 @@ from workflows.ground.device import Device
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
 from workflows.recommend import shards
-from workflows.recommend.order import Order, asked, with_files
 from workflows.recommend.ranker import Ranker
-from workflows.recommend.shards import Counts, Listed, Shards
-from workflows.stages.export import Export, Wish
+from workflows.recommend.request import RecommendRequest, read_users, with_files
+from workflows.recommend.shards import ListBatch, ListCounts, Shards
+from workflows.stages.export import AS_OF
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import ANSWERING, Store
+from workflows.stages.user_features import Users
 
-__all__ = ["Order", "Ranker", "RecommendResult", "recommend"]
+__all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]
 
-#: Folder of the stage with a file a shard.
+#: Folder of the stage with one file a shard.
 LISTS = "lists"
-#: What the user did that is shown beside a list.
+#: Folder beside the stages, while lists are being written.
+SHARDS = ".recommend.shards"
+#: The longest history that is shown beside a list.
 SHOWN = 20
 
 
 @dataclass(frozen=True)
 class RecommendResult:
-    """What was recommended.
+    """The lists that were made, and how many there are.
 
     Attributes:
-        folder: the folder of the stage; None where only some users were asked for.
-        users: how many users.
-        answered_by: `two-tower`, `raw features` or the fallback → how many lists, empty ones, too.
-        empty: users for whom no item is left.
-        short: other users whose lists are shorter than asked.
-        lists: the rows of the asked users' lists; empty where all were written.
-        without_items: asked users for whom no item is left.
-        histories: asked user → what they did, newest first; empty where that was not asked.
-        seconds: in all.
+        folder: the folder of the stage; None where the lists are returned.
+        users: number of users.
+        answered_by: `two-tower`, `raw features` or the fallback → number of lists, empty ones too.
+        empty: number of users for whom no item is left.
+        short: number of other users whose lists are shorter than `k`.
+        lists: the rows of the returned lists; empty where a stage was written.
+        without_items: ids of users for whom no item is left, where lists are returned.
+        histories: user → items of the history, newest first; empty where not asked for.
+        seconds: duration of the whole verb.
     """
 
     folder: Path | None
@@ -65,120 +68,132 @@ def recommend(
     store: Store,
     device: Device,
     *,
-    wish: Wish | None = None,
-    order: Order | None = None,
+    options: ListOptions | None = None,
+    request: RecommendRequest | None = None,
     ranker: Ranker | None = None,
 ) -> RecommendResult:
     """Rank items for users by the exported embeddings.
 
-    An interrupted run goes on where it stopped, if it is asked the same again.
+    An interrupted call goes on where it stopped, if it is repeated with the same arguments.
 
     Args:
-        recipe: names of columns, and the fallback.
-        store: the run.
-        device: chosen for this process.
-        wish: what lists may hold.
-        order: for whom; everybody of the user table by default, and then, or for a file,
-            runs/<name>/recommend/ is written.
-        ranker: puts what was retrieved into another order.
+        recipe: the recipe of the run.
+        store: the run, or a copied export.
+        device: the device of this process.
+        options: the length of the lists, and the items that they may hold.
+        request: the users; by default all of the user table. For these, and for the users of a
+            file, the recommend stage is written.
+        ranker: changes the order of the retrieved items.
 
     Raises:
         DataError: a rule, an id or a file that fits nothing.
     """
     start = time.perf_counter()
-    order, given = order or Order(), wish or Wish()
-    if order.users is not None:
+    request, options = request or RecommendRequest(), options or ListOptions()
+    if request.users is not None:
         return store.steadily(
             ANSWERING,
-            lambda: _returned(_lists(recipe, store, order, given, ranker), order, start),
+            lambda: _returned(_open(recipe, store, request, options, ranker), request, start),
         )
-    if order.show_history and order.format != "jsonl":
+    if request.show_history and request.format != "jsonl":
         raise DataError("--show-history goes with --user, or with --format jsonl.")
     with store.write("recommend", recipe, device) as draft:
-        lists = _lists(recipe, store, order, given, ranker)
-        export, wish, users = lists.export, lists.wish, lists.users
-        history = partial(_history, export) if order.show_history else None
-        save: Callable[[Listed, Path], None] = shards.write_parquet
-        if order.format == "jsonl":
+        lists = _open(recipe, store, request, options, ranker)
+        history = partial(_history, lists.recommender) if request.show_history else None
+        save: Callable[[ListBatch, Path], None] = shards.write_parquet
+        if request.format == "jsonl":
             save = partial(shards.write_jsonl, key=recipe.user_id, history=history)
-        candidates = ranker.candidates if ranker else 0
-        size = shards.shard_size(min(max(wish.k, candidates), len(export.items)))
-        identity = _identity(store, recipe, wish, order, ranker, size)
-        kept = Shards(store.root / ".recommend.shards", identity, size=size)
-        facts = list(kept.write(len(users), lists, save, order.format))
-        kept.link(draft.folder / LISTS, order.format)
-        all_of_it = Counts.summed(fact.counts for fact in facts)
+        size = lists.shard_size()
+        identity = _identity(store, recipe, lists.options, request, ranker, size)
+        kept = Shards(store.folder(SHARDS), identity, size=size)
+        facts = list(kept.write(len(lists.users), lists, save, request.format))
+        kept.link(draft.folder / LISTS, request.format)
+        counts = ListCounts.summed(fact.counts for fact in facts)
         draft.rows = {
-            "users": len(users),
-            "recommendations": all_of_it.rows,
-            "users_without_items": all_of_it.empty,
-            "short_lists": all_of_it.short,
+            "users": len(lists.users),
+            "recommendations": counts.rows,
+            "users_without_items": counts.empty,
+            "short_lists": counts.short,
         }
-        draft.options = _options(export, given, order, ranker)
+        draft.options = _manifest_options(lists.recommender, options, request, ranker)
     kept.remove()
-    seconds = time.perf_counter() - start
-    return _result(store.folder("recommend"), all_of_it, seconds)
+    return _result(store.folder("recommend"), counts, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
 class _Lists:
     """Makes the lists of a slice of the users."""
 
-    export: Export
-    wish: Wish
-    users: np.ndarray[Any, Any]
-    told: pa.Table | None
+    recommender: Recommender
+    options: ListOptions
+    users: Users
+    given: pa.Table | None
     ranker: Ranker | None
 
-    def __call__(self, rows: slice) -> Listed:
+    def __call__(self, rows: slice) -> ListBatch:
         users = self.users[rows]
-        told = None if self.told is None else self.told.slice(rows.start or 0, len(users))
+        given = None if self.given is None else self.given.slice(rows.start or 0, len(users))
         if self.ranker:
-            return self.ranker.lists(self.export, users, self.wish, told)
-        answers = self.export.ask(users, self.wish, told)
-        return Listed.of(answers, self.export.table(answers), self.wish.k)
+            return self.ranker.lists(self.recommender, users, self.options, given)
+        answers = self.recommender.rank(users, self.options, given)
+        return ListBatch.of(answers, self.recommender.table(answers), self.options.k)
+
+    def shard_size(self) -> int:
+        """Return the number of users of a shard."""
+        retrieved = max(self.options.k, self.ranker.candidates if self.ranker else 0)
+        return shards.shard_size(min(retrieved, len(self.recommender.catalogue.items)))
 
 
-def _lists(recipe: Recipe, store: Store, order: Order, wish: Wish, ranker: Ranker | None) -> _Lists:
-    """Open the export, and what was ordered of it."""
-    export = Export.open(store, recipe)
-    users, told = asked(order, export)
-    return _Lists(export, with_files(wish, order, export), users, told, ranker)
+def _open(
+    recipe: Recipe,
+    store: Store,
+    request: RecommendRequest,
+    options: ListOptions,
+    ranker: Ranker | None,
+) -> _Lists:
+    """Open the export and read the files of a request."""
+    recommender = Recommender.open(store, recipe)
+    users, given = read_users(request, recommender)
+    return _Lists(recommender, with_files(options, request, recommender), users, given, ranker)
 
 
-def _returned(lists: _Lists, order: Order, start: float) -> RecommendResult:
-    listed = lists(slice(0, len(lists.users)))
-    histories = {user: _history(lists.export, user) for user in order.users or ()}
+def _returned(lists: _Lists, request: RecommendRequest, start: float) -> RecommendResult:
+    batch = lists(slice(0, len(lists.users)))
+    histories = {user: _history(lists.recommender, user) for user in request.users or ()}
     return replace(
-        _result(None, listed.counts(), time.perf_counter() - start),
-        lists=listed.rows.to_pylist(),
-        without_items=list(dict.fromkeys(listed.users[listed.lengths == 0].tolist())),
-        histories=histories if order.show_history else {},
+        _result(None, batch.counts(), time.perf_counter() - start),
+        lists=batch.rows.to_pylist(),
+        without_items=list(dict.fromkeys(batch.users[batch.lengths == 0].tolist())),
+        histories=histories if request.show_history else {},
     )
 
 
-def _result(folder: Path | None, counts: Counts, seconds: float) -> RecommendResult:
+def _result(folder: Path | None, counts: ListCounts, seconds: float) -> RecommendResult:
     users = sum(counts.answered_by.values())
     return RecommendResult(
         folder, users, counts.answered_by, counts.empty, counts.short, [], [], {}, seconds
     )
 
 
-def _history(export: Export, user: str) -> list[dict[str, Any]]:
-    return export.history(user).slice(0, SHOWN).to_pylist()
+def _history(recommender: Recommender, user: str) -> list[dict[str, Any]]:
+    return recommender.history(user, SHOWN).to_pylist()
 
 
 def _identity(
-    store: Store, recipe: Recipe, wish: Wish, order: Order, ranker: Ranker | None, size: int
+    store: Store,
+    recipe: Recipe,
+    options: ListOptions,
+    request: RecommendRequest,
+    ranker: Ranker | None,
+    size: int,
 ) -> str:
-    """Return what the same shards are known by."""
-    stages = [s for s in ("etl", "export", "index") if store.folder(s).is_dir()]
+    """Return a hash of all that the content of shards depends on."""
     question = {
-        "stages": [store.digest(stage) for stage in stages],
+        "stages": [store.digest(stage) for stage in ANSWERING if store.folder(stage).is_dir()],
         "recipe": recipe.to_dict(),
-        "wish": asdict(wish),
-        "order": asdict(order),
-        "file": atomic.sha256(order.file) if order.file else "",
+        "options": asdict(options),
+        "request": asdict(request),
+        "file": atomic.sha256(request.file) if request.file else "",
         "ranker": [ranker.name, ranker.digest, ranker.candidates] if ranker else [],
         "shard": size,
     }
@@ -186,18 +201,24 @@ def _identity(
     return hashlib.sha256(text).hexdigest()
 
 
-def _options(export: Export, wish: Wish, order: Order, ranker: Ranker | None) -> dict[str, str]:
+def _manifest_options(
+    recommender: Recommender,
+    options: ListOptions,
+    request: RecommendRequest,
+    ranker: Ranker | None,
+) -> dict[str, str]:
+    catalogue = recommender.catalogue
     return {
-        "as_of": export.as_of,
-        "k": str(wish.k),
-        "keep_seen": str(wish.keep_seen),
-        "only": ", ".join(wish.only),
-        "deny": ", ".join(wish.deny),
-        "deny_file": order.deny_file.name if order.deny_file else "",
-        "allow_file": order.allow_file.name if order.allow_file else "",
-        "users": order.file.name if order.file else "",
-        "context": ", ".join(order.context),
+        AS_OF: recommender.export.as_of,
+        "k": str(options.k),
+        "keep_seen": str(options.keep_seen),
+        "only": ", ".join(options.only),
+        "deny": ", ".join(options.deny),
+        "deny_file": request.deny_file.name if request.deny_file else "",
+        "allow_file": request.allow_file.name if request.allow_file else "",
+        "users": request.file.name if request.file else "",
+        "context": ", ".join(request.context),
         "ranker": ranker.name if ranker else "",
-        "search": export.catalogue.kind,
-        "added_items": str(len(export.items) - export.catalogue.n_exported),
+        "search": catalogue.kind,
+        "added_items": str(len(catalogue.items) - catalogue.n_exported),
     }

@@ -1,7 +1,7 @@
-"""The hook for a ranker: a function of yours puts the items that were retrieved into another order.
+"""The hook for a ranker: a function of the user's that changes the order of the retrieved items.
 
-It is named on the command line, `--ranker shop.ranking:score` or `--ranker ranking.py:score`; a
-recipe holds data, never code.
+The command line names it, `--ranker shop.ranking:score` or `--ranker ranking.py:score`, and not the
+recipe, which holds data and never code.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.core import atomic
+from workflows.ground.column_names import RANK, RANKER_SCORE
 from workflows.ground.errors import DataError
-from workflows.recommend.shards import Listed
-from workflows.stages.export import Answers, Export, Users, Wish
-
-SCORE = "ranker_score"
+from workflows.recommend.shards import ListBatch
+from workflows.stages.recommender import Answers, ListOptions, Recommender
+from workflows.stages.user_features import Users, overlaid
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """A function that scores candidates, and how many it is given.
+    """A function that scores candidates.
 
     Attributes:
-        name: as it was given.
-        score: takes a table, a row a candidate: the columns of a list, the item's and the user's
-            readable features. It returns a number for each; the largest comes first.
-        candidates: items retrieved for a list.
+        name: the name of the function on the command line.
+        score: takes a table with a row a candidate (the columns of a list, the item's and the
+            user's readable features) and returns a number for each; the largest comes first.
+        candidates: how many items are retrieved for each list.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Ranker:
 
         Args:
             name: `module:function` or `file.py:function`.
-            candidates: items retrieved for a list.
+            candidates: how many items are retrieved for each list.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no such function.
         """
         module, colon, function = name.partition(":")
         if not colon or not module or not function:
             raise DataError(f"--ranker {name!r}: expected module:function or file.py:function.")
         try:
             score = getattr(_imported(module), function)
-        except Exception as error:  # whatever a file of somebody's does
+        except Exception as error:  # a module may raise anything
             raise DataError(
                 f"--ranker {name!r} cannot be loaded: {type(error).__name__}: {error}."
             ) from error
@@ -68,31 +68,37 @@ class Ranker:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file that was named, or the function stands in; its name without one."""
+        """SHA-256 of the file that holds the function; the function's name where there is none."""
         module = self.name.partition(":")[0]
         if module.endswith(".py"):
             return atomic.sha256(Path(module))
         file = getattr(sys.modules.get(self.score.__module__), "__file__", None)
         return atomic.sha256(Path(file)) if file else self.name
 
-    def lists(self, export: Export, users: Users, wish: Wish, told: pa.Table | None) -> Listed:
+    def lists(
+        self, recommender: Recommender, users: Users, options: ListOptions, given: pa.Table | None
+    ) -> ListBatch:
         """Return users' lists in the ranker's order and with its scores.
 
+        Args:
+            recommender, users, options, given: as for `Recommender.lists`.
+
         Raises:
-            DataError: it does not give a number for each candidate.
+            DataError: the function does not return a number for each candidate.
         """
-        answers = export.ask(users, replace(wish, k=max(wish.k, self.candidates)), told)
-        table = export.table(answers)
-        scores = self._scores(with_features(export, answers, table, told))
+        retrieved = replace(options, k=max(options.k, self.candidates))
+        answers = recommender.rank(users, retrieved, given)
+        table = recommender.table(answers)
+        scores = self._scores(with_features(recommender, answers, table, given))
         owners = np.nonzero(answers.top.items >= 0)[0]
-        ranks = table["rank"].to_numpy()
-        order = np.lexsort((ranks, -scores, owners))  # what ties stays in the order of retrieval
+        ranks = table[RANK].to_numpy()
+        order = np.lexsort((ranks, -scores, owners))  # ties stay in the order of retrieval
         places = np.arange(len(owners)) - np.searchsorted(owners, owners)
-        kept = places < wish.k  # owners rise, so places are those of the new order, too
-        table = table.append_column(SCORE, pa.array(scores)).take(pa.array(order[kept]))
+        kept = places < options.k  # owners rise, so places are those of the new order, too
+        table = table.append_column(RANKER_SCORE, pa.array(scores)).take(pa.array(order[kept]))
         rank = pa.array((places[kept] + 1).astype(np.int32))
-        table = table.set_column(table.column_names.index("rank"), "rank", rank)
-        return Listed.of(answers, table, wish.k)
+        table = table.set_column(table.column_names.index(RANK), RANK, rank)
+        return ListBatch.of(answers, table, options.k)
 
     def _scores(self, candidates: pa.Table) -> npt.NDArray[np.float64]:
         given: Any = self.score(candidates)
@@ -109,20 +115,21 @@ class Ranker:
 
 
 def with_features(
-    export: Export, answers: Answers, table: pa.Table, told: pa.Table | None
+    recommender: Recommender, answers: Answers, table: pa.Table, given: pa.Table | None
 ) -> pa.Table:
     """Return a table of lists with the readable features of its items and users.
 
     Args:
-        export: the export that answered.
-        answers: of which the table was made.
-        table: a row a rank.
-        told: raw values of the users, if any were told.
+        recommender: the recommender that made the lists.
+        answers: the lists as item rows.
+        table: the same lists, a row a rank.
+        given: raw values of the users, if any were given.
     """
     owners, places = np.nonzero(answers.top.items >= 0)
-    items = export.items.take(pa.array(answers.top.items[owners, places]))
-    columns = export.recipe.columns("user", "context")
-    users = export.about(export.rows_of_users(answers.users), told, columns).take(pa.array(owners))
+    items = recommender.catalogue.items.take(pa.array(answers.top.items[owners, places]))
+    columns = recommender.recipe.columns("user", "context")
+    rows = recommender.user_rows(answers.users)
+    users = overlaid(recommender.export, rows, given, columns).take(pa.array(owners))
     for more in (items, users):
         for name in more.column_names:
             if name not in table.column_names:

@@ -1,7 +1,7 @@
-"""Lists of millions of users, a shard at a time: what an interrupted run has written is kept.
+"""Lists of millions of users, written shard by shard: an interrupted call keeps its whole shards.
 
-Shards are written into a folder beside the stage, which only the same question takes up again, and
-are linked into the stage when all are there.
+Shards are written into a folder beside the stage, where only a call with the same arguments goes
+on, and are linked into the stage when all are there.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from tqdm import tqdm
 
 from models.core import atomic
 from models.core.retriever import NO_ITEM, Ints
-from workflows.stages.export import Answers, Users
+from workflows.ground.column_names import ANSWERED_BY
+from workflows.stages.recommender import Answers
+from workflows.stages.user_features import Users
 
-#: Users whose lists are made at a time, and rows of all their lists. An array of text holds 2 GiB.
+#: Most users of a shard, and most rows of its lists: an array of text holds 2 GiB at most.
 SHARD, ROWS = 50_000, 1_000_000
 
 Format = Literal["parquet", "jsonl"]
 
 
-class Counts(msgspec.Struct, frozen=True):
+class ListCounts(msgspec.Struct, frozen=True):
     """How many lists there are, and how long they are.
 
     Attributes:
         rows: ranks of all lists.
-        answered_by: who answered → how many lists.
+        answered_by: what ranked the items → number of lists.
         empty: lists without an item.
-        short: other lists that are shorter than asked.
+        short: other lists that are shorter than `k`.
     """
 
     rows: int
@@ -47,7 +49,7 @@ class Counts(msgspec.Struct, frozen=True):
     short: int
 
     @classmethod
-    def summed(cls, parts: Iterable[Counts]) -> Counts:
+    def summed(cls, parts: Iterable[ListCounts]) -> ListCounts:
         """Return the counts of all parts together."""
         rows = empty = short = 0
         by: Counter[str] = Counter()
@@ -57,38 +59,40 @@ class Counts(msgspec.Struct, frozen=True):
         return cls(rows, dict(by), empty, short)
 
 
-class Listed(NamedTuple):
+class ListBatch(NamedTuple):
     """The lists of some users, empty ones among them.
 
     Attributes:
         users: raw ids, text [n_users].
-        by: what answered (two-tower, raw features or fallback), text [n_users].
+        answered_by: what ranked the items, text [n_users].
         lengths: the lengths of the lists, int64 [n_users].
-        rows: a row a rank, list after list.
-        k: length that was asked for.
+        rows: a table with a row a rank, list after list.
+        k: the length that lists should have.
     """
 
     users: Users
-    by: Users
+    answered_by: Users
     lengths: Ints
     rows: pa.Table
     k: int
 
     @classmethod
-    def of(cls, answers: Answers, rows: pa.Table, k: int) -> Listed:
+    def of(cls, answers: Answers, rows: pa.Table, k: int) -> ListBatch:
         """Return answers with the rows of their lists, of which the first `k` were kept."""
         lengths = (answers.top.items != NO_ITEM).sum(axis=1).clip(max=k)
-        return cls(answers.users, answers.by, lengths, rows, k)
+        return cls(answers.users, answers.answered_by, lengths, rows, k)
 
-    def counts(self) -> Counts:
+    def counts(self) -> ListCounts:
         """Count the lists."""
         empty = int((self.lengths == 0).sum())
         short = int((self.lengths < self.k).sum()) - empty
-        return Counts(self.rows.num_rows, dict(Counter(self.by.tolist())), empty, short)
+        return ListCounts(
+            self.rows.num_rows, dict(Counter(self.answered_by.tolist())), empty, short
+        )
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """What a shard holds.
+class ShardFact(msgspec.Struct, frozen=True):
+    """The description of a shard that was written whole.
 
     Attributes:
         counts: the counts of its lists.
@@ -96,7 +100,7 @@ class Fact(msgspec.Struct, frozen=True):
         sha256: hash of the shard's file.
     """
 
-    counts: Counts
+    counts: ListCounts
     bytes: int
     sha256: str
 
@@ -111,17 +115,17 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 def shard_size(length: int) -> int:
-    """Return of how many users a shard is, by the length of the lists that are retrieved."""
+    """Return the number of users of a shard, by the length of the lists that are retrieved."""
     return max(1, min(SHARD, ROWS // length))
 
 
 class Shards:
-    """A folder of shards that grows, whichever process works at it.
+    """A folder of shards, which one process after the other may fill.
 
     Args:
-        folder: beside the stage.
-        identity: the identity of the question; shards of another are removed.
-        size: users of a shard.
+        folder: a folder beside the stage.
+        identity: a hash of all that the lists depend on; shards of another one are removed.
+        size: number of users of a shard.
     """
 
     def __init__(self, folder: Path, identity: str, *, size: int) -> None:
@@ -132,15 +136,15 @@ class Shards:
     def write(
         self,
         n_users: int,
-        lists: Callable[[slice], Listed],
-        save: Callable[[Listed, Path], None],
+        lists: Callable[[slice], ListBatch],
+        save: Callable[[ListBatch, Path], None],
         suffix: Format,
-    ) -> Iterator[Fact]:
-        """Write the shards that are not there yet; yield the facts of all.
+    ) -> Iterator[ShardFact]:
+        """Write the shards that are not there yet, and yield the facts of all shards.
 
         Args:
-            n_users: in all.
-            lists: makes those of a slice of the users.
+            n_users: number of users.
+            lists: makes the lists of a slice of the users.
             save: writes one shard.
             suffix: the suffix of the files.
         """
@@ -190,13 +194,13 @@ class Shards:
         self._folder.mkdir(parents=True, exist_ok=True)
 
 
-def _written(listed: Listed, part: Path, save: Callable[[Listed, Path], None]) -> Fact:
+def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], None]) -> ShardFact:
     """Write a shard, sync it, and return what describes it."""
     aside = part.with_name(f".{part.name}")
     atomic.remove(aside)
     try:
-        save(listed, aside)
-        fact = Fact(listed.counts(), aside.stat().st_size, atomic.sha256(aside))
+        save(batch, aside)
+        fact = ShardFact(batch.counts(), aside.stat().st_size, atomic.sha256(aside))
         atomic.put_in_place(aside, part)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -205,35 +209,35 @@ def _written(listed: Listed, part: Path, save: Callable[[Listed, Path], None]) -
     return fact
 
 
-def _read_fact(path: Path) -> Fact | None:
+def _read_fact(path: Path) -> ShardFact | None:
     """Return what describes a shard; None where it is missing or cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Fact)
+        return msgspec.json.decode(path.read_bytes(), type=ShardFact)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def write_parquet(listed: Listed, path: Path) -> None:
-    """Write a row a rank; a user without an item has no row."""
-    pq.write_table(listed.rows, path)
+def write_parquet(batch: ListBatch, path: Path) -> None:
+    """Write lists as parquet, a row a rank; an empty list has no row."""
+    pq.write_table(batch.rows, path)
 
 
 def write_jsonl(
-    listed: Listed, path: Path, *, key: str, history: Callable[[str], object] | None
+    batch: ListBatch, path: Path, *, key: str, history: Callable[[str], object] | None
 ) -> None:
-    """Write a line a list: user, who answered, `items` with ranks, scores and labels, `history`.
+    """Write lists as JSON, a line a list: user, answered_by, `items`, and `history` if asked for.
 
     Args:
-        listed: the lists; an empty one gets a line, too.
+        batch: the lists; an empty one gets a line, too.
         path: the path of the file.
         key: the user id column.
-        history: gives what a user did; None for nothing.
+        history: returns the history of a user; None to leave it out.
     """
-    rows: Iterator[dict[str, Any]] = iter(listed.rows.drop([key, "answered_by"]).to_pylist())
-    each = zip(listed.users, listed.by, listed.lengths.tolist(), strict=True)
+    rows: Iterator[dict[str, Any]] = iter(batch.rows.drop([key, ANSWERED_BY]).to_pylist())
+    each = zip(batch.users, batch.answered_by, batch.lengths.tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
         for user, by, length in each:
-            line = {key: user, "answered_by": by, "items": list(islice(rows, length))}
+            line = {key: user, ANSWERED_BY: by, "items": list(islice(rows, length))}
             if history:
                 line["history"] = history(str(user))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from models.core.prior import Prior
 from models.core.retriever import Ints
 from models.training.epoch import Epoch
+from workflows.ground.column_names import TRAIN_COUNT
 from workflows.recipe import Recipe
 from workflows.stages.etl import EtlReport, Prepared
 from workflows.stages.evaluate import Block, EvaluateFiles, Figure, Inside, Report
@@ -108,9 +109,7 @@ class Finished:
     @property
     def user_counts(self) -> Ints:
         """Training interactions of each user, int64 [n_users]."""
-        return self.prepared.raw_users["train_count"].to_numpy()[
-            :-1
-        ]  # the last row is the unknown user
+        return self.prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last is unknown
 
     def item_names(self, rows: Sequence[int]) -> list[str]:
         """Return the names of some items: the first label of the recipe, or else the id."""

@@ -37,7 +37,7 @@ from workflows.serve.listening import (
     host_in_url,
     warn_if_exposed,
 )
-from workflows.serve.served import Served, stamps
+from workflows.serve.loaded import LoadedExport, stamps
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def serve(
     with contextlib.ExitStack() as close:
         for one in sockets:
             close.callback(one.close)
-        current = CurrentExport(lambda: Served.open(store, recipe), lambda: stamps(store))
+        current = CurrentExport(lambda: LoadedExport.open(store, recipe), lambda: stamps(store))
         key = os.environ.get(KEY, "")
         warn_if_exposed(host, key)
         app = build(current, key=key, watch=watch, hosts=allowed_hosts(host, allow_hosts))

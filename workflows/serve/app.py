@@ -24,9 +24,9 @@ from workflows.serve.costs import check_lists, check_rows, cost_of_lists, cost_o
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.guard import Guard
 from workflows.serve.limits import LIMITS, Limits
+from workflows.serve.loaded import LoadedExport
 from workflows.serve.long_answers import AnswerPieces, LongResponse, json_list_field
 from workflows.serve.observe import Metrics, Observer
-from workflows.serve.served import Served
 from workflows.serve.wire import (
     EmbedBody,
     EmbeddingsAnswer,
@@ -44,7 +44,7 @@ from workflows.serve.wire import (
     UserQuery,
     fault,
 )
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 Answer = TypeVar("Answer")
 ListQueryString = Annotated[ListQuery, Query()]
@@ -228,20 +228,20 @@ async def reload(request: Request) -> Health:
     return _json(served.health)
 
 
-def _served(request: Request) -> Served:
+def _served(request: Request) -> LoadedExport:
     """Return the current export; a request uses the same one from its start to its end."""
-    served: Served = request.app.state.current.served
+    served: LoadedExport = request.app.state.current.served
     return served
 
 
 async def _lists(
-    request: Request, served: Served, users: list[UserQuery], options: Wish
+    request: Request, served: LoadedExport, users: list[UserQuery], options: ListOptions
 ) -> list[UserList]:
     """Return lists of users: in a batch with other requests, unless there are raw values."""
 
     async def with_features() -> list[UserList]:
         return await _run_in_thread(
-            request, lambda: served.lists(users, options, served.told_of(users))
+            request, lambda: served.lists(users, options, served.raw_values(users))
         )
 
     async def in_batch() -> list[UserList]:
@@ -255,7 +255,10 @@ async def _lists(
 
 
 async def _explain_faults(
-    request: Request, served: Served, options: Wish, answer: Callable[[], Awaitable[Answer]]
+    request: Request,
+    served: LoadedExport,
+    options: ListOptions,
+    answer: Callable[[], Awaitable[Answer]],
 ) -> Answer:
     """Await an answer; if it fails on the list options, name the options at fault.
 
@@ -265,7 +268,7 @@ async def _explain_faults(
     try:
         return await answer()
     except DataError as error:
-        faults = await _run_in_thread(request, lambda: served.blame(options))
+        faults = await _run_in_thread(request, lambda: served.faults_of(options))
         raise Refusal(422, *(faults or [fault("request", "", str(error))])) from None
 
 
@@ -279,7 +282,7 @@ def _json(answer: Any) -> Any:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _long_json(request: Request, served: Served, fields: list[bytes]) -> Any:
+def _long_json(request: Request, served: LoadedExport, fields: list[bytes]) -> Any:
     """Return a long response from fields that are JSON already."""
     export = b'{"export":%s,' % json.dumps(served.health.export).encode()
     return LongResponse([export, *fields, b"}"], request.app.state.back_pressure)

@@ -18,9 +18,9 @@ from anyio import to_thread
 
 from workflows.serve.back_pressure import ClientDisconnected
 from workflows.serve.limits import LIMITS
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 from workflows.serve.wire import UserList, UserQuery
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 #: Largest number of users in a batch; larger batches take no less time per user.
 _MAX_USERS = 64
@@ -58,8 +58,8 @@ class _PendingUser:
 class _Batch:
     """Users, of one or several requests, who need lists of the same export and options."""
 
-    served: Served
-    options: Wish
+    served: LoadedExport
+    options: ListOptions
     pending: list[_PendingUser] = field(default_factory=list)
 
 
@@ -71,15 +71,15 @@ class MicroBatcher:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._waiting: OrderedDict[tuple[int, Wish], _Batch] = OrderedDict()
+        self._waiting: OrderedDict[tuple[int, ListOptions], _Batch] = OrderedDict()
         self._free_workers = workers or os.cpu_count() or 1
         self._workers: set[asyncio.Task[None]] = set()
 
     async def lists(
         self,
-        served: Served,
+        served: LoadedExport,
         users: Sequence[UserQuery],
-        options: Wish,
+        options: ListOptions,
         is_disconnected: Callable[[], Awaitable[bool]] = _never,
     ) -> list[UserList]:
         """Return a list for each user, in the order of the users.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workflows.serve.limits import Limits
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 from workflows.serve.wire import Features, Refusal, fault
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 
-def cost_of_lists(served: Served, n_users: int, options: Wish) -> int:
+def cost_of_lists(served: LoadedExport, n_users: int, options: ListOptions) -> int:
     """Return the cost of users' lists, in list entries."""
     # in a catalogue of a million items, the scores of a user take 2 ms and a rule takes 20 ms:
     # as much as 200 and 2,000 list entries
@@ -23,7 +23,7 @@ def cost_of_rows(n_rows: int) -> int:
     return n_rows * 10  # measured: 0.1 ms a row, most of it in TensorFlow
 
 
-def check_lists(served: Served, n_users: int, options: Wish, limits: Limits) -> None:
+def check_lists(served: LoadedExport, n_users: int, options: ListOptions, limits: Limits) -> None:
     """Refuse a request whose lists would take too long.
 
     Raises:

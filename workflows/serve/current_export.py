@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from workflows.ground.errors import ArtifactError, TwoTowerError
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class CurrentExport:
         stamp: returns a value that changes whenever the export on disk changes.
     """
 
-    def __init__(self, open: Callable[[], Served], stamp: Callable[[], object]) -> None:
+    def __init__(self, open: Callable[[], LoadedExport], stamp: Callable[[], object]) -> None:
         self._open, self._stamp = open, stamp
         self._lock = threading.Lock()
         self._last_tried = stamp()
@@ -29,7 +29,7 @@ class CurrentExport:
         self.reloads = 0
         self.refusals = 0
 
-    def reload(self) -> Served:
+    def reload(self) -> LoadedExport:
         """Load the export on disk and switch to it; if that fails, keep the present one.
 
         Raises:
@@ -64,7 +64,7 @@ class CurrentExport:
         """Whether the export on disk is another one than was loaded, or tried, last."""
         return self._stamp() != self._last_tried
 
-    def _load(self) -> Served:
+    def _load(self) -> LoadedExport:
         served = self._open()
         if self.served.has_towers:  # otherwise requests with raw values would wait for TensorFlow
             served.embed("users", [{}])

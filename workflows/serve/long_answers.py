@@ -20,9 +20,9 @@ from starlette.types import Receive, Scope, Send
 from workflows.serve import error_responses
 from workflows.serve.back_pressure import BackPressure, ClientDisconnected
 from workflows.serve.limits import Limits
-from workflows.serve.served import Served
+from workflows.serve.loaded import LoadedExport
 from workflows.serve.wire import Features, Refusal, UserList, UserQuery, fault
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 #: Runs a function that takes processor time in a thread, and returns its result.
 RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -49,7 +49,9 @@ class AnswerPieces:
         self.answered_by: Counter[str] = Counter()
         self._size = 0
 
-    async def lists(self, served: Served, users: Sequence[UserQuery], options: Wish) -> list[bytes]:
+    async def lists(
+        self, served: LoadedExport, users: Sequence[UserQuery], options: ListOptions
+    ) -> list[bytes]:
         """Return the lists of users, given by id or raw values, as JSON without brackets.
 
         Raises:
@@ -57,7 +59,7 @@ class AnswerPieces:
             Refusal: the query tower does not accept a raw value, or the answer is too long.
             DataError: a rule or an id does not fit any item.
         """
-        features = await self._run(partial(served.told_of, users))
+        features = await self._run(partial(served.raw_values, users))
         size = min(_MAX_ROWS, max(1, self._limits.piece // options.k))
         texts = []
         for rows in _slices(len(users), size):
@@ -68,7 +70,9 @@ class AnswerPieces:
             self.answered_by += answered_by
         return texts
 
-    async def vectors(self, served: Served, side: str, rows: Sequence[Features]) -> list[bytes]:
+    async def vectors(
+        self, served: LoadedExport, side: str, rows: Sequence[Features]
+    ) -> list[bytes]:
         """Return the embeddings of rows of raw values as JSON without brackets.
 
         Raises:
@@ -98,9 +102,9 @@ def _slices(n_rows: int, size: int) -> Iterator[slice]:
 
 
 def _lists_as_json(
-    served: Served,
+    served: LoadedExport,
     users: Sequence[UserQuery],
-    options: Wish,
+    options: ListOptions,
     features: pa.Table | None,
     rows: slice,
 ) -> tuple[bytes, Counter[str]]:
@@ -118,7 +122,7 @@ def _lists_as_json(
     return _LISTS.dump_json(lists)[1:-1], Counter(one.answered_by for one in lists)
 
 
-def _vectors_as_json(served: Served, side: str, rows: Sequence[Features]) -> list[bytes]:
+def _vectors_as_json(served: LoadedExport, side: str, rows: Sequence[Features]) -> list[bytes]:
     """Return embeddings as JSON without brackets, in parts: a dump blocks all other threads."""
     vectors = served.embed(side, rows)
     return [_VECTORS.dump_json(vectors[part])[1:-1] for part in _slices(len(vectors), _MAX_ROWS)]

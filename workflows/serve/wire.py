@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from workflows.serve.limits import LIMITS
-from workflows.stages.export import Wish
+from workflows.stages.recommender import ListOptions
 
 #: Numbers of faults of one request that are described, and that are counted at most: a fault takes
 #: 16 microseconds, and a body has room for 100,000.
@@ -100,9 +100,9 @@ class ListQuery(BaseModel):
         [], max_length=LIMITS.batch, description="Ids of items that lists must not contain."
     )
 
-    def options(self) -> Wish:
+    def options(self) -> ListOptions:
         """Return the options in the form that an export takes."""
-        return Wish(self.k, self.keep_seen, tuple(self.only), tuple(self.deny))
+        return ListOptions(self.k, self.keep_seen, tuple(self.only), tuple(self.deny))
 
 
 class _Body(_RequestModel):

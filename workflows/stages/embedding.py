@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from models.core.retriever import Floats, Ints
 from workflows.ground import arguments, trust
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
 from workflows.recipe.kinds.form import Form
@@ -44,7 +45,7 @@ class RawTower:
         """Load a tower.
 
         Args:
-            path: the path of the SavedModel: `query_tower_raw` or `item_tower_raw` of an export.
+            path: the folder of the SavedModel, a raw tower of an export.
 
         Raises:
             ArtifactError: it holds operations that no tower of ours needs, or is damaged.
@@ -95,7 +96,7 @@ class RawTower:
             self.arguments[name]: tf.constant(self.inputs[name].array(rows[name]))
             for name in rows.column_names
         }
-        return self._encode(**inputs)["embedding"].numpy()
+        return self._encode(**inputs)[EMBEDDING].numpy()
 
 
 def _widths(table: pa.Table) -> Ints:

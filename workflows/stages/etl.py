@@ -1,4 +1,4 @@
-"""What the etl stage holds, read back; it needs neither TensorFlow nor Merlin."""
+"""The etl stage, read back; reading it needs neither TensorFlow nor Merlin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, read_columns
 from models.core.evaluation_set import ListRules, Trial, trial
-from models.core.retriever import Interactions, Ragged, joined
+from models.core.retriever import Interactions, Ragged
 from workflows.ground import statistics, vocabulary
+from workflows.ground.column_names import TRAIN_COUNT
 from workflows.ground.pair_hash import pair_hash
 from workflows.ground.stage_content import reading, require
 from workflows.ground.statistics import NumberFact
@@ -22,9 +24,12 @@ from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.stages.store import Store
 
-#: File of what users saw in rows that a filter dropped: user and item row, and the part, by its
-#: place among the three, from which on it is known. Absent where no filter asks for it.
-SEEN = "seen.parquet"
+#: The table of the histories after each user's last event; there is one where models of offers
+#: need it.
+LATEST = "latest"
+#: Column of the file of seen items: the part, by its place among the three, from which on a pair of
+#: a user and an item is known.
+PART = "part"
 #: The parts that are known at a cut: before valid, before test, or all of them.
 KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "valid", "test")}
 
@@ -57,12 +62,63 @@ class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
+class EtlFiles:
+    """The file names of the etl stage."""
+
+    folder: Path
+
+    def table(self, name: str) -> Path:
+        """The folder of train, valid, test, users, items or latest."""
+        return self.folder / name
+
+    def parts(self, name: str) -> list[Path]:
+        """The files of encoded columns of such a folder, in their order."""
+        paths = self.table(name).glob("part-*.parquet")
+        return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
+
+    def part(self, name: str, number: int) -> Path:
+        """One file of encoded columns."""
+        return self.table(name) / f"part-{number}.parquet"
+
+    def schema(self, name: str) -> Path:
+        """Merlin's schema of the encoded columns of such a folder."""
+        return self.table(name) / "schema.pbtxt"
+
+    def raw(self, name: str) -> Path:
+        """The readable columns of users or items."""
+        return self.table(name) / "raw.parquet"
+
+    @property
+    def seen(self) -> Path:
+        """Rows that a filter dropped, but that count as seen; absent where no filter asks for it.
+
+        User row, item row and `PART`.
+        """
+        return self.folder / "seen.parquet"
+
+    @property
+    def vocabularies(self) -> Path:
+        """A vocabulary for each encoded column."""
+        return self.folder / vocabulary.FOLDER
+
+    @property
+    def statistics(self) -> Path:
+        """How number columns are standardised, JSON."""
+        return self.folder / statistics.FILE
+
+    @property
+    def report(self) -> Path:
+        """What became of the raw rows, JSON."""
+        return self.folder / "report.json"
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """The etl stage.
+    """The content of an etl stage, read when it is first needed.
 
     Attributes:
-        folder: where it lies.
-        recipe: what it was made from.
+        folder: the folder of the stage.
+        recipe: the recipe that the stage was made from.
     """
 
     folder: Path
@@ -78,15 +134,15 @@ class Prepared:
         store.read("etl", recipe)
         return cls(store.folder("etl"), recipe)
 
+    @property
+    def files(self) -> EtlFiles:
+        """The files of the stage."""
+        return EtlFiles(self.folder)
+
     def part(self, name: str) -> dict[str, Column]:
         """Return all encoded columns of train, valid or test."""
-        with reading(self.folder / name, "etl"):
-            return read_columns(self.files(name))
-
-    def files(self, name: str) -> list[Path]:
-        """Return the files of train, valid, test, users, items or latest, in their order."""
-        paths = (self.folder / name).glob("part-*.parquet")
-        return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
+        with reading(self.files.table(name), "etl"):
+            return read_columns(self.files.parts(name))
 
     @cached_property
     def users(self) -> dict[str, Column]:
@@ -101,20 +157,22 @@ class Prepared:
     @cached_property
     def raw_users(self) -> pa.Table:
         """Readable user table in the same order; the last row has no id."""
-        with reading(self.folder / "users", "etl"):
-            return pq.read_table(self.folder / "users" / "raw.parquet")
+        return self._raw("users")
 
     @cached_property
     def raw_items(self) -> pa.Table:
         """Readable item table in the same order."""
-        with reading(self.folder / "items", "etl"):
-            return pq.read_table(self.folder / "items" / "raw.parquet")
+        return self._raw("items")
+
+    def _raw(self, name: str) -> pa.Table:
+        with reading(self.files.table(name), "etl"):
+            return pq.read_table(self.files.raw(name))
 
     @cached_property
     def item_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Training interactions of each item, int64 [n_items]."""
-        with reading(self.folder / "items", "etl"):
-            return self.raw_items["train_count"].to_numpy()
+        with reading(self.files.table("items"), "etl"):
+            return self.raw_items[TRAIN_COUNT].to_numpy()
 
     @property
     def report(self) -> EtlReport:
@@ -126,13 +184,13 @@ class Prepared:
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Column → vocabulary."""
-        with reading(self.folder / "vocabulary", "etl"):
+        with reading(self.files.vocabularies, "etl"):
             return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
         """Number column → how it is standardised."""
-        with reading(self.folder / statistics.FILE, "etl"):
+        with reading(self.files.statistics, "etl"):
             return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
@@ -156,14 +214,14 @@ class Prepared:
 
     def _as_written(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, one part after the other, as their files say."""
-        names = ["user_row", "item_row", *([self.recipe.time] if self.recipe.time else [])]
-        files = [path for part in parts for path in self.files(part)]
+        names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
+        files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):
             rows = pq.read_table(files, columns=names)
             return self._within(
                 Interactions(
-                    users=rows["user_row"].to_numpy(),
-                    items=rows["item_row"].to_numpy(),
+                    users=rows[USER_ROW].to_numpy(),
+                    items=rows[ITEM_ROW].to_numpy(),
                     times=rows[self.recipe.time].to_numpy() if self.recipe.time else None,
                     n_users=len(self.raw_users) - 1,
                     n_items=len(self.raw_items),
@@ -177,42 +235,32 @@ class Prepared:
             ("items", rows.items, rows.n_items),
         ):
             is_there = not len(found) or found.max() < n
-            require(bool(is_there), self.folder / table, "etl", "interactions name rows beyond it")
+            path = self.files.table(table)
+            require(bool(is_there), path, "etl", "interactions name rows beyond it")
         return rows
 
     def histories(self, *parts: str) -> Ragged:
         """Return what each user of the table did in some parts, oldest first."""
-        rows = self.interactions(*parts)
-        known = (rows.users >= 0) & (rows.items >= 0)
-        return Ragged.from_pairs(rows.users[known], rows.items[known], n_lists=rows.n_users)
+        return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
         """Return what users saw in rows of some parts that a filter dropped; None for nothing."""
-        path = self.folder / SEEN
+        path = self.files.seen
         if not path.is_file():
             return None
         wanted = [KNOWN["latest"].index(part) for part in parts]
         with reading(path, "etl"):
             rows = pq.read_table(path)
-            known = np.isin(rows["part"].to_numpy(), wanted)
+            known = np.isin(rows[PART].to_numpy(), wanted)
             return self._within(
                 Interactions(
-                    users=rows["user_row"].to_numpy()[known],
-                    items=rows["item_row"].to_numpy()[known],
+                    users=rows[USER_ROW].to_numpy()[known],
+                    items=rows[ITEM_ROW].to_numpy()[known],
                     times=None,
                     n_users=len(self.raw_users) - 1,
                     n_items=len(self.raw_items),
                 )
             )
-
-    def seen(self, *parts: str) -> Ragged:
-        """Return what each user of the table saw in some parts, whether it counts or not."""
-        histories, more = self.histories(*parts), self.also_seen(*parts)
-        if more is None:
-            return histories
-        known = more.users >= 0
-        lists = Ragged.from_pairs(more.users[known], more.items[known], n_lists=more.n_users)
-        return joined(histories, lists)
 
     def trial(self, part: str, rules: ListRules) -> Trial | None:
         """Return the trial of a part; None where the split has no such part.
@@ -237,4 +285,4 @@ class Prepared:
         """Return the inputs that belong to the interactions, as the part's files say."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
-        return read_columns(self.files(part), names) if names else {}
+        return read_columns(self.files.parts(part), names) if names else {}

@@ -22,7 +22,7 @@ from workflows.ground import trust
 from workflows.ground.errors import DataError, RecipeError, StaleInput
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
-from workflows.stages.etl import Prepared
+from workflows.stages.etl import LATEST, Prepared
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
@@ -45,7 +45,7 @@ class Offering:
             MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
         prepared = Prepared.open(store, recipe)
-        if not prepared.files("latest"):
+        if not prepared.files.parts(LATEST):
             raise StaleInput(
                 f"{prepared.folder} was made before the recipe had models of offers. Run "
                 "`two-tower etl` (or `make etl`) again."
@@ -85,13 +85,13 @@ class Offering:
     def latest(self) -> dict[str, Column]:
         """Lists of each user after his last event, name → [n_users]."""
         assert self.recipe.history is not None
-        return read_columns(self.prepared.files("latest"), list(self.recipe.history.inputs))
+        return read_columns(self.prepared.files.parts(LATEST), list(self.recipe.history.inputs))
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
         """Raw ids of the users of `latest`."""
         name = self.recipe.user_id
-        column = pq.read_table(self.prepared.files("latest"), columns=[name])[name]
+        column = pq.read_table(self.prepared.files.parts(LATEST), columns=[name])[name]
         return column.combine_chunks()
 
     def events(self, *parts: str) -> dict[str, Ints]:

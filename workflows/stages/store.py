@@ -91,13 +91,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("etl", "train"),
     "export": ("etl", "train"),
     "index": ("export",),
-    "recommend": ("etl", "export"),
+    "recommend": ("export",),
     "report": ("etl", "train", "evaluate"),
 }
 #: How often a reader tries to read stages that are being replaced.
 _ATTEMPTS = 5
-#: The stages from which questions are answered.
-ANSWERING = ("etl", "export", "index")
+#: The stages that recommend and serve read.
+ANSWERING = ("export", "index")
 
 
 class FileFact(msgspec.Struct, frozen=True):
@@ -167,20 +167,36 @@ class Draft:
 
 
 class Store:
-    """The stage folders of one run.
+    """The stage folders of one run, or an export that was copied without its run.
+
+    Beside a copied export, other stages get folders that are called after it: the index of
+    `shop/` is `shop.index/`.
 
     Args:
-        root: folder of the run.
+        path: folder of the run, or of the export.
         invocation: the command line, for the commands that messages name.
     """
 
-    def __init__(self, root: Path, invocation: Invocation | None = None) -> None:
-        self.root = root
+    def __init__(self, path: Path, invocation: Invocation | None = None) -> None:
         self.invocation = invocation or Invocation()
+        self.root, self._export = _located(path) if _is_export(path) else (path, "")
+
+    @property
+    def name(self) -> str:
+        """Name of the run, or of the folder of a copied export."""
+        return self._export or self.root.name
 
     def folder(self, stage: str) -> Path:
         """Return where a stage's finished output lies (whether or not it is there)."""
-        return self.root / stage
+        if not self._export:
+            return self.root / stage
+        if stage == "export":
+            return self.root / self._export
+        return self.root / f"{self._export}.{stage.removeprefix('.')}"
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / (f".{self._export}.lock" if self._export else ".lock")
 
     @contextlib.contextmanager
     def write(self, stage: str, recipe: Recipe, device: Device) -> Iterator[Draft]:
@@ -192,7 +208,7 @@ class Store:
         """
         for name in INPUTS[stage]:
             self.manifest(name)  # a missing stage is refused before anything is written
-        with explain_disk_errors(self.root), lock_run(self.root):
+        with explain_disk_errors(self.root), lock_run(self._lock):
             # no other process writes this run now, so the block reads the inputs that are signed
             inputs = {name: self.read(name, recipe).digest for name in INPUTS[stage]}
             final = self.folder(stage)
@@ -211,6 +227,8 @@ class Store:
 
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
+
+        Earlier stages that are not there, as beside an export that was copied, are not compared.
 
         Args:
             stage: name of the stage.
@@ -233,7 +251,7 @@ class Store:
                 f"{changes(PARTS[stage], manifest.recipe, recipe.to_dict())}. {redo}{own}"
             )
         for name, digest in manifest.inputs.items():
-            if self.manifest(name).digest != digest:
+            if self._has(name) and self.manifest(name).digest != digest:
                 raise StaleInput(
                     f"{self.folder(stage)} was made from an earlier {name} stage than the one in "
                     f"{self.folder(name)}. {redo}"
@@ -264,8 +282,7 @@ class Store:
             MissingStage, ArtifactError: there is none that can be read.
         """
         folder = self.folder(stage)
-        self._mend(stage)
-        if not folder.is_dir():
+        if not self._has(stage):
             raise MissingStage(
                 f"{folder} is not there yet. Run {self.invocation.command(stage)} first."
             )
@@ -295,11 +312,16 @@ class Store:
                     f"it was changed or damaged. {redo}"
                 )
 
+    def _has(self, stage: str) -> bool:
+        """Say whether there is a folder of the stage, whatever it holds."""
+        self._mend(stage)
+        return self.folder(stage).is_dir()
+
     def _mend(self, stage: str) -> None:
         """Bring back an older result; a writer that is between its renames is left to finish."""
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
-            with contextlib.suppress(StorageError, OSError), lock_run(self.root):
+            with contextlib.suppress(StorageError, OSError), lock_run(self._lock):
                 atomic.recover(final)
 
     def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
@@ -339,6 +361,31 @@ class Store:
         except OSError:
             return None
         return fact.st_ino, fact.st_mtime_ns
+
+
+class _Kind(msgspec.Struct):
+    """The one field of a manifest that says which stage it describes."""
+
+    stage: str
+
+
+def _is_export(path: Path) -> bool:
+    """Say whether a path is the folder of an export, and not that of a run."""
+    if not (path / MANIFEST).is_file():
+        return False
+    try:
+        kind = msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind)
+    except (OSError, msgspec.DecodeError):
+        return True  # its readers say what is wrong with it
+    return kind.stage == "export"
+
+
+def _located(export: Path) -> tuple[Path, str]:
+    """Return the folder above an export and the export's name; no name where it lies in a run."""
+    if export.name in ("", ".."):  # such as the working folder
+        whole = export.resolve()
+        export = Path(os.path.relpath(whole.parent)) / whole.name
+    return export.parent, "" if export.name == "export" else export.name
 
 
 def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.folders import refuse_foreign, replace_folder
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.form import Form
 from workflows.stages.embedding import RawTower
+from workflows.stages.export import Export
 from workflows.stages.index import Catalogue
 from workflows.stages.store import Store
 from workflows.triton import config
@@ -62,14 +64,12 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
         StorageError: the folder holds something else, or the disk refuses.
     """
     start = time.perf_counter()
-    store.read("export", recipe)
-    catalogue = Catalogue.open(store, recipe)
-    tower = store.folder("export") / "query_tower_raw"
-    query = RawTower.open(tower)
+    export = Export.open(store, recipe)
+    catalogue, query = Catalogue.open(store, export), export.query_tower
     tensors = _tensors(query)
     foreign = partial(refuse_foreign, ours=f"{WHOLE}/config.pbtxt")
     with replace_folder(to, refuse=foreign) as folder:
-        _write(folder, catalogue, query, tensors, tower)
+        _write(folder, catalogue, query, tensors, export.files.raw_tower("user"))
     items = int(catalogue.offered.sum())
     log.info("%s items in %s", f"{items:,}", to)
     asked = (*tensors.values(), *_ASKED)
@@ -78,7 +78,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
 
 #: What is asked beside the features: list length, and items not to be shown ("" for none).
 _ASKED = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
-_VECTOR = "embedding"
+_VECTOR = EMBEDDING
 _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), "score": Spec("TYPE_FP32", (-1, -1))}
 
 

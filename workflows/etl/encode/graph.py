@@ -29,9 +29,8 @@ from workflows.ground.vocabulary import Vocabulary, read_all
 from workflows.raw import dictionaries
 from workflows.recipe import Recipe, VocabularyRule
 from workflows.recipe.kinds.base import Encoded, LookUp, MarkMissing, PassOn, Standardise
+from workflows.stages.etl import EtlFiles
 
-#: The file of a table's schema, as Merlin calls it.
-SCHEMA = "schema.pbtxt"
 _DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.float32}
 
 
@@ -46,7 +45,9 @@ def write_schema(schema: Schema, folder: Path) -> None:
             properties = struct_pb2.Struct()
             packed.Unpack(properties)
             packed.value = properties.SerializeToString(deterministic=True)
-    (folder / SCHEMA).write_text(text_format.MessageToString(message), encoding="utf-8")
+    EtlFiles(folder.parent).schema(folder.name).write_text(
+        text_format.MessageToString(message), encoding="utf-8"
+    )
 
 
 @dataclass(frozen=True)

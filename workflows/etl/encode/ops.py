@@ -22,6 +22,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from models.core.reserved_codes import NULL
 from workflows.ground.vocabulary import Vocabulary
 from workflows.raw import dictionaries
+from workflows.recipe.kinds.number import MISSING
 
 #: Int32s or rows of a table, one for each index of a dictionary.
 Int32s = npt.NDArray[np.int32]
@@ -111,12 +112,12 @@ class IsMissing(nvt.ops.Operator):
         """Mark the gaps."""
         out = type(df)()
         for name in col_selector.names:
-            out[f"{name}_missing"] = df[name].isna().astype("float32")
+            out[name + MISSING] = df[name].isna().astype("float32")
         return out
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
         """One new column a number."""
-        return {f"{name}_missing": [name] for name in col_selector.names}
+        return {name + MISSING: [name] for name in col_selector.names}
 
     @property
     def output_tags(self) -> list[Tags]:

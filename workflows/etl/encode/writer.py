@@ -33,6 +33,7 @@ from workflows.ground.device import Device
 from workflows.ground.pair_hash import pair_hash
 from workflows.raw import dictionaries
 from workflows.recipe import Recipe
+from workflows.stages.etl import LATEST, EtlFiles
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,6 @@ Made = TypeVar("Made")
 
 #: Rows of a part file, whoever writes it: the bytes must not depend on him.
 PART = 1 << 18
-#: Folder of the table of what is known of each user after his last event.
-LATEST = "latest"
 #: Rows of a block at least, however short memory is, and how often its cells are there.
 _LEAST, _COPIES = 1 << 13, 6
 
@@ -109,7 +108,7 @@ def _write_readable(frame: pa.Table, folder: Path) -> None:
     repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
     pq.write_table(
         readable,
-        folder / "raw.parquet",
+        EtlFiles(folder.parent).raw(folder.name),
         use_dictionary=repeated,
         use_compliant_nested_type=True,
     )
@@ -213,7 +212,7 @@ class _Writer:
             raw = ops.numbered(table.select(plan.columns)[part])
             for column, lists in (histories.lists(part, self._block) if histories else {}).items():
                 raw = raw.append_column(column, lists)
-            path = folder / f"part-{number}.parquet"
+            path = EtlFiles(self._folder).part(name, number)
             yield Job(plan, raw, path, self._aside, self._block)
 
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
@@ -221,7 +220,7 @@ class _Writer:
         schema = encoded + _history_schema(self._recipe, encoded, histories)
         same = next((name for name, known in self._schemas.items() if known == schema), None)
         if same:
-            shutil.copy(self._folder / same / graph.SCHEMA, folder)
+            shutil.copy(EtlFiles(self._folder).schema(same), folder)
         else:
             graph.write_schema(schema, folder)
         self._schemas[folder.name] = schema
@@ -278,7 +277,7 @@ class _Writer:
         graph.write_schema(schema, folder)
         for number, part in enumerate(list(dictionaries.blocks(len(rows), PART)) or [slice(0, 0)]):
             table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
-            path = folder / f"part-{number}.parquet"
+            path = EtlFiles(self._folder).part(LATEST, number)
             pq.write_table(table, path, row_group_size=GROUP)
 
     def _past(

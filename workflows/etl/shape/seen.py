@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from models.core.column_names import ITEM_ROW, USER_ROW
 from workflows.etl.shape import split
 from workflows.raw import dictionaries
 from workflows.recipe import GlobalTime, LeaveLast, Recipe
-from workflows.stages.etl import SEEN
+from workflows.stages.etl import PART, EtlFiles
 
 Numbers = npt.NDArray[np.int64]
 
@@ -79,17 +80,17 @@ class Seen:
         user_rows = np.where(user_rows < len(users), user_rows, len(users) - 1 - user_rows)
         table = pa.table(
             {
-                "user_row": user_rows[here].astype(np.int32),
-                "item_row": item_rows[here].astype(np.int32),
-                "part": self.parts[here].astype(np.int8),
+                USER_ROW: user_rows[here].astype(np.int32),
+                ITEM_ROW: item_rows[here].astype(np.int32),
+                PART: self.parts[here].astype(np.int8),
             }
         )
-        table = table.group_by(["user_row", "item_row"]).aggregate([("part", "min")])
+        table = table.group_by([USER_ROW, ITEM_ROW]).aggregate([(PART, "min")])
         table = table.rename_columns(
             [name.removesuffix("_min") for name in table.column_names]
-        ).select(["user_row", "item_row", "part"])
-        keys = [("user_row", "ascending"), ("item_row", "ascending")]
-        pq.write_table(table.sort_by(keys), folder / SEEN)
+        ).select([USER_ROW, ITEM_ROW, PART])
+        keys = [(USER_ROW, "ascending"), (ITEM_ROW, "ascending")]
+        pq.write_table(table.sort_by(keys), EtlFiles(folder).seen)
 
 
 def _known_from(

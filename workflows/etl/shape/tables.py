@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from workflows.etl.read.sources import Raw
 from workflows.etl.threads import map_threads
+from workflows.ground.column_names import IN_TRAIN, TRAIN_COUNT
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Join, Recipe
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Ids with more than one row, below which conflicts are not told.
 SEVERAL = 10
-#: Columns of a table beside its features.
-IN_TRAIN, COUNT = "in_train", "train_count"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
             raise _of_nobody(recipe, column, role)
     conflicts = map_threads(told, lambda column: latest.conflicts(train[column]))
     data[IN_TRAIN] = pa.array(counts > 0)
-    data[COUNT] = pa.array(counts)
+    data[TRAIN_COUNT] = pa.array(counts)
     frame = pa.table(data)
     if role == "user":
         both = pa.concat_tables([frame, _unknown(frame)])
@@ -226,7 +225,7 @@ class _Cells:
 
 def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
     """Warn of columns that differ between the rows of most ids: they say what an event was."""
-    several = int(pc.sum(pc.greater(table.frame[COUNT], 1)).as_py() or 0)
+    several = int(pc.sum(pc.greater(table.frame[TRAIN_COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
         if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
             role = recipe.features[column].role
@@ -295,5 +294,5 @@ def looked_up(
 
 def _unknown(frame: pa.Table) -> pa.Table:
     row = {f.name: pa.nulls(1, f.type) for f in frame.schema}
-    row[IN_TRAIN], row[COUNT] = pa.array([False]), pa.array([0], pa.int64())
+    row[IN_TRAIN], row[TRAIN_COUNT] = pa.array([False]), pa.array([0], pa.int64())
     return pa.table(row)

@@ -1,0 +1,161 @@
+"""What `recommend` is asked for: the users, raw values of theirs, and the items of their lists."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from workflows.feature_files import columns as raw_columns
+from workflows.feature_files import rows as raw_rows
+from workflows.ground.errors import DataError
+from workflows.raw import spelling
+from workflows.recommend.shards import Format
+from workflows.stages.item_rules import split_rule
+from workflows.stages.recommender import ListOptions, Recommender
+from workflows.stages.user_features import Users
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RecommendRequest:
+    """The users of a request, raw values of theirs, and the form of the answer.
+
+    Attributes:
+        users: raw ids of users whose lists are returned; an unknown user gets the fallback. None
+            for all users of the user table, or of `file`.
+        file: csv or parquet file with the user id and, optionally, raw values of the query tower's
+            inputs.
+        context: rules `column=value` that replace the context of each user's last interaction.
+        deny_file: file of item ids that no list may hold.
+        allow_file: file of the only item ids that lists may hold. Unknown ids are ignored in both.
+        show_history: also return the users' histories.
+        format: the format of the files that are written.
+    """
+
+    users: tuple[str, ...] | None = None
+    file: Path | None = None
+    context: tuple[str, ...] = ()
+    deny_file: Path | None = None
+    allow_file: Path | None = None
+    show_history: bool = False
+    format: Format = "parquet"
+
+
+def read_users(
+    request: RecommendRequest, recommender: Recommender
+) -> tuple[Users, pa.Table | None]:
+    """Return the raw ids of a request's users, text [n_users], and their given raw values.
+
+    Raises:
+        DataError: a file or a rule that fits no column.
+    """
+    recipe = recommender.recipe
+    history = recipe.history.inputs if recipe.history else {}
+    columns = [c for c in recipe.columns("user", "context") if c != recipe.user_id]
+    inputs = [*columns, *history]
+    given = pa.table({})
+    if request.users is not None and request.file:
+        raise DataError("--user and --users both say for whom: choose one.")
+    if request.users is not None:
+        users = np.array(request.users, object)
+    elif request.file:
+        known = recommender.known_values
+        given = raw_rows.read(request.file, recipe, recipe.user_id, inputs, known)
+        users = given[recipe.user_id].to_numpy()
+        given = given.drop([recipe.user_id])
+    else:
+        users = recommender.export.user_ids.to_numpy(zero_copy_only=False)
+    if request.context:
+        context = _context(request.context, recommender, inputs)
+        repeated = context.take(pa.array(np.zeros(len(users), np.int64)))
+        others = {n: given[n] for n in given.column_names if n not in context.column_names}
+        given = pa.table({**others, **{n: repeated[n] for n in repeated.column_names}})
+    if request.file and given.num_columns:
+        _warn_of_missing(request.file, users, given.column_names, recommender)
+    return users, given if given.num_columns else None
+
+
+def _warn_of_missing(
+    file: Path, users: Users, given: Sequence[str], recommender: Recommender
+) -> None:
+    """Warn of inputs that a file does not give for unknown users, or gives only in part."""
+    recipe = recommender.recipe
+    inputs = [name for name in recommender.export.query_tower.inputs if name != recipe.user_id]
+    unknown = int((recommender.user_rows(users) < 0).sum())
+    if unknown:
+        among = f"{unknown:,} of {len(users):,} users, who are in no table"
+        raw_columns.warn_of_missing(given, inputs, recipe, str(file), among=among)
+        return
+    for step in recipe.derive:
+        if step.of in given and step.to in inputs and step.to not in given:
+            log.warning(
+                "%s gives %r, but not %r%s: that stays as it is in the table of users",
+                *(file, step.of, step.to, raw_columns.derived(step.to, recipe)),
+            )
+
+
+def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[str]) -> pa.Table:
+    """Return `column=value` rules as a table of one row."""
+    values = {}
+    for rule in rules:
+        parsed = split_rule(rule, inputs)
+        if parsed is None:
+            raise DataError(
+                f"--context {rule!r}: expected column=value, with one of the columns "
+                f"{', '.join(inputs)}."
+            )
+        values[parsed[0]] = pa.array([parsed[1]])
+    known = recommender.known_values
+    return raw_rows.with_types(pa.table(values), recommender.recipe, "--context", known)
+
+
+def with_files(
+    options: ListOptions, request: RecommendRequest, recommender: Recommender
+) -> ListOptions:
+    """Add the item ids of a request's files to the options of lists.
+
+    Raises:
+        DataError: a file cannot be read, or allows no item.
+    """
+    recommender.catalogue.rules.refuse_unmet(options.only)
+    _warn_of_unknown(options.deny, recommender)
+    if request.deny_file:
+        denied = _known_ids(request.deny_file, recommender)
+        options = replace(options, deny=(*options.deny, *denied))
+    if request.allow_file:
+        allow = _known_ids(request.allow_file, recommender)
+        if not allow:
+            raise DataError(
+                f"{request.allow_file}: none of its ids is in {recommender.recipe.item_id!r}, so "
+                "that nothing could be shown."
+            )
+        options = replace(options, allow=allow)
+    return options
+
+
+def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
+    """Warn of ids of --deny that no item of the catalogue has."""
+    rows = recommender.catalogue.find(pa.array(deny, pa.string()))
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown):
+        log.warning(
+            "--deny: %s of %s ids are of no item in the catalogue and hide nothing, such as %r",
+            *(len(unknown), len(deny), deny[unknown[0]]),
+        )
+
+
+def _known_ids(path: Path, recommender: Recommender) -> tuple[str, ...]:
+    """Return the ids of a file that items of the catalogue have, as the catalogue spells them."""
+    key = recommender.recipe.item_id
+    raw = raw_columns.raw_names(recommender.recipe, [key]).get(key, [])
+    ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())
+    ids = spelling.like(ids, recommender.catalogue.ids)
+    known = recommender.catalogue.find(ids) >= 0
+    log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())
+    return tuple(ids.filter(pa.array(known)).to_pylist())

@@ -1,0 +1,265 @@
+"""An export in memory, to be served: its files on disk may be replaced meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.core.retriever import NO_ITEM, BrokenModel
+from workflows.feature_files.rows import as_trained
+from workflows.ground.column_names import RANK, SCORE
+from workflows.ground.errors import ArtifactError, DataError, StaleInput
+from workflows.recipe import Recipe
+from workflows.serve.raw_values import table_of
+from workflows.serve.wire import (
+    Fault,
+    Features,
+    Health,
+    LabelledItem,
+    RankedItem,
+    Refusal,
+    UserList,
+    UserQuery,
+    fault,
+)
+from workflows.stages.embedding import RawTower
+from workflows.stages.recommender import ListOptions, Recommender
+from workflows.stages.store import ANSWERING, Manifest, Store
+from workflows.stages.user_features import cut_histories
+
+_EMBEDDABLE = "values of which the tower makes numbers; are some far too large?"
+Stamps = tuple[tuple[int, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class LoadedExport:
+    """An export, held in memory.
+
+    Only the raw towers are read later, with the first request that gives raw values, because they
+    load TensorFlow.
+
+    Attributes:
+        recommender: the export and the index.
+        health: the description of the export for `/health`.
+        store: the run.
+        read: the stamps of the run's stages when they were read.
+    """
+
+    recommender: Recommender
+    health: Health
+    store: Store
+    read: Stamps
+    _reading: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> LoadedExport:
+        """Load the export of a run.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: it cannot be used.
+        """
+        read = stamps(store)
+        recommender = Recommender.open(store, recipe)
+        manifest = store.manifest("export")
+        loaded = cls(recommender, _health(recommender, store, manifest), store, read)
+        recommender.export.user_lookup.prepare()
+        recommender.catalogue.lookup.prepare()
+        # these two read all files that later answers need
+        loaded.lists([UserQuery(id="nobody")], ListOptions())
+        recommender.similar(str(recommender.catalogue.ids[0]), ListOptions())
+        loaded._check()
+        return loaded
+
+    def raw_values(self, users: Sequence[UserQuery]) -> pa.Table | None:
+        """Return the given raw values of users, a row a user; None if there are none.
+
+        Raises:
+            Refusal: the query tower does not take them.
+        """
+        if not any(user.features for user in users):
+            return None
+        given = table_of([u.features for u in users], self.query_tower, "users", "features")
+        return self._as_trained(given)
+
+    def _as_trained(self, given: pa.Table) -> pa.Table:
+        return as_trained(given, self.recommender.recipe, self.recommender.known_values)
+
+    def lists(
+        self, users: Sequence[UserQuery], options: ListOptions, given: pa.Table | None = None
+    ) -> list[UserList]:
+        """Return a list for each user, in their order.
+
+        Args:
+            users: users with an id, raw values, or both.
+            options: the length of the lists, and the items that they may hold.
+            given: the result of `raw_values` for these users.
+
+        Raises:
+            Refusal: the tower makes no numbers of the raw values.
+            DataError: a rule or an id fits no item.
+        """
+        ids = np.array([user.id or "" for user in users], object)
+        try:
+            answers = self.recommender.rank(ids, options, given)
+        except BrokenModel:
+            if given is None:
+                raise
+            raise Refusal(422, fault("body.users", "raw values", _EMBEDDABLE)) from None
+        items, scores = answers.top
+        there = items != NO_ITEM
+        shown, values = self._shown(items[there]), scores[there].tolist()
+        lists, start = [], 0
+        each = zip(users, answers.answered_by.tolist(), there.sum(1).tolist(), strict=True)
+        for user, by, length in each:
+            places = range(start, start + length)
+            ranked = [
+                RankedItem.model_construct(**shown[n], rank=n - start + 1, score=values[n])
+                for n in places
+            ]
+            lists.append(UserList.model_construct(user=user.id, answered_by=by, items=ranked))
+            start += length
+        return lists
+
+    def similar(self, item: str, options: ListOptions) -> list[RankedItem]:
+        """Return the items that are most similar to an item.
+
+        Raises:
+            DataError: there is no such item, or a rule or an id fits none.
+        """
+        key = self.recommender.recipe.item_id
+        return [
+            RankedItem.model_construct(
+                item=row.pop(key), rank=row.pop(RANK), score=row.pop(SCORE), labels=row
+            )
+            for row in self.recommender.similar(item, options)
+        ]
+
+    def history(self, user: str, k: int) -> list[LabelledItem] | None:
+        """Return the last k items of a user's history; None for a user of no table."""
+        if self.recommender.user_rows(np.array([user], object))[0] < 0:
+            return None
+        key = self.recommender.recipe.item_id
+        rows = self.recommender.history(user, k).to_pylist()
+        return [LabelledItem.model_construct(item=row.pop(key), labels=row) for row in rows]
+
+    def knows_item(self, item: str) -> bool:
+        """Say whether there is an item of this id."""
+        return bool(self.recommender.catalogue.find(pa.array([item]))[0] >= 0)
+
+    def embed(self, side: str, rows: Sequence[Features]) -> list[list[float]]:
+        """Return the embeddings of users or items from their raw values.
+
+        Raises:
+            Refusal: the tower does not take them.
+        """
+        if not rows:
+            return []
+        tower = self.query_tower if side == "users" else self.item_tower
+        given = self._as_trained(table_of(rows, tower, side))
+        if side == "users":
+            given = cut_histories(given, self.recommender.recipe)
+        vectors = tower.embed(given)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if broken:
+            raise Refusal(422, *(fault(f"body.{side}[{n}]", rows[n], _EMBEDDABLE) for n in broken))
+        return list(vectors.tolist())
+
+    @property
+    def dim(self) -> int:
+        """The width of the embeddings."""
+        return int(self.recommender.catalogue.vectors.shape[1])
+
+    @property
+    def query_tower(self) -> RawTower:
+        """The tower that embeds users by raw values."""
+        return self._tower("query_tower")
+
+    @property
+    def item_tower(self) -> RawTower:
+        """The tower that embeds items by raw values."""
+        return self._tower("item_tower")
+
+    @property
+    def has_towers(self) -> bool:
+        """Whether a request has given raw values, so that a tower was loaded."""
+        return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
+
+    def faults_of(self, options: ListOptions) -> list[Fault]:
+        """Return the faults of the rules that fit no column of this export."""
+        found = []
+        for n, rule in enumerate(options.only):
+            try:
+                self.recommender.catalogue.rules.matches(rule)
+            except DataError as error:
+                found.append(fault(f"only[{n}]", rule, str(error)))
+        return found
+
+    def _tower(self, name: str) -> RawTower:
+        """Return a raw tower of this export, and never that of a newer one.
+
+        Raises:
+            StaleInput: the tower was not read in time; a newer export is on disk now.
+            ArtifactError: TensorFlow is not installed.
+        """
+        export = self.recommender.export
+        with self._reading:
+            before = set(vars(export))
+            try:
+                tower: RawTower = getattr(export, name)
+                if name not in before:
+                    # what raw values go with is read at the same time, from the same export
+                    _ = export.raw_users, export.vocabularies
+                    self._check()
+            except ImportError as error:
+                raise ArtifactError(
+                    f"Raw values need TensorFlow ({error}). Install it: pip install "
+                    "'merlin-two-tower[serving]'."
+                ) from None
+            except (StaleInput, OSError) as error:  # another export, or none for a moment
+                for newer in set(vars(export)) - before:
+                    del vars(export)[newer]
+                raise self._stale() from error
+        return tower
+
+    def _check(self) -> None:
+        """Refuse content that may have been read from two exports.
+
+        Raises:
+            StaleInput: the run was written meanwhile.
+        """
+        if stamps(self.store) != self.read:
+            raise self._stale()
+
+    def _stale(self) -> StaleInput:
+        return StaleInput(f"{self.store.root} was written while it was being read. Try again.")
+
+    def _shown(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+        """Return ids and labels of items."""
+        taken, catalogue = pa.array(rows), self.recommender.catalogue
+        ids = catalogue.ids.take(taken).to_pylist()
+        labels = catalogue.labels.take(taken).to_pylist() or [{}] * len(ids)
+        return [{"item": i, "labels": of} for i, of in zip(ids, labels, strict=True)]
+
+
+def _health(recommender: Recommender, store: Store, manifest: Manifest) -> Health:
+    return Health(
+        status="ready",
+        run=store.name,
+        recipe=recommender.recipe.name,
+        recipe_hash=manifest.recipe_hash,
+        export=manifest.digest[:12],
+        exported=manifest.created,
+        as_of=recommender.export.as_of,
+        users=len(recommender.export.user_ids),
+        items=len(recommender.catalogue.ids),
+    )
+
+
+def stamps(store: Store) -> Stamps:
+    """Return the stamps of the stages that are served, which change when they are written anew."""
+    return store.stamps(ANSWERING)

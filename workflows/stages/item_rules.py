@@ -1,0 +1,115 @@
+"""Rules `column=value` about items, which decide what a list may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.core.retriever import Bools
+from workflows.ground.errors import DataError
+from workflows.raw import spelling
+from workflows.recipe.text import nearest
+
+#: A message looks for the nearest text among at most so many.
+_COMPARED = 10_000
+
+
+@dataclass(frozen=True)
+class ItemRules:
+    """Applies rules to the readable columns of items.
+
+    Numbers are compared as numbers, and text is spelt as the column spells it: `price=4.0` is
+    `price=4`, and `new=True` is `new=true`. A list meets a rule if one of its values does.
+
+    Attributes:
+        items: the columns that a rule may name, a row an item.
+    """
+
+    items: pa.Table
+
+    def matches(self, rule: str) -> Bools:
+        """Return which items meet a rule, bool [n_items].
+
+        Raises:
+            DataError: there is no such column, or the value is no number where the column is.
+        """
+        name, value = self._parsed(rule)
+        column = self.items[name].combine_chunks()
+        if not pa.types.is_list(column.type):
+            equal = pc.equal(column, _as_value(value, column, rule)).fill_null(False)
+            return equal.to_numpy(zero_copy_only=False)
+        hits = pc.equal(column.flatten(), _as_value(value, column.flatten(), rule))
+        mask = np.zeros(len(column), bool)
+        mask[pc.list_parent_indices(column).filter(hits.fill_null(False)).to_numpy()] = True
+        return mask
+
+    def refuse_unmet(self, rules: Sequence[str]) -> None:
+        """Refuse a rule that no item meets.
+
+        Raises:
+            DataError: there is one; the message names the value that is nearest to it.
+        """
+        for rule in rules:
+            if not self.matches(rule).any():
+                name, value = self._parsed(rule)
+                raise DataError(
+                    f"--only {rule!r}: no item has {value!r} in {name!r}. "
+                    f"{self._nearest(name, value)}Correct the rule, or leave it out."
+                )
+
+    def _parsed(self, rule: str) -> tuple[str, str]:
+        """Return the column and the value of a rule."""
+        parsed = split_rule(rule, self.items.column_names)
+        if parsed is None:
+            raise DataError(
+                f"--only {rule!r}: expected column=value, with one of the columns "
+                f"{', '.join(self.items.column_names)}."
+            )
+        return parsed
+
+    def _nearest(self, name: str, value: str) -> str:
+        column = self.items[name].combine_chunks()
+        values = (column.flatten() if pa.types.is_list(column.type) else column).unique()
+        values = values.drop_null()
+        if pa.types.is_string(values.type):  # each comparison takes some 10 microseconds
+            return nearest(value, values.slice(0, _COMPARED).to_pylist())
+        if not len(values):
+            return ""
+        numbers = values.to_numpy().astype(np.float64)
+        close = numbers[np.abs(numbers - float(value)).argmin()]
+        return f"The nearest number is {close:g}. "
+
+
+def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
+    """Return column and value of `column=value`; None if it begins with none of the columns.
+
+    The name of a column may hold `=`, too.
+    """
+    fits = [name for name in columns if rule.startswith(f"{name}=")]
+    if not fits:
+        return None
+    name = max(fits, key=len)
+    return name, rule[len(name) + 1 :]
+
+
+def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
+    """Return the value of a rule in the type and the spelling of a column.
+
+    Raises:
+        DataError: it is no number, and the column holds numbers.
+    """
+    if pa.types.is_string(column.type):
+        text = pa.array([value], pa.string())
+        if spelling.other(text).null_count == 0:  # it has another spelling
+            text = spelling.like(text, column.unique().drop_null())
+        return text[0]
+    try:
+        return pa.scalar(float(value), pa.float64()).cast(column.type, safe=False)
+    except ValueError:
+        raise DataError(
+            f"--only {rule!r}: {value!r} is no number. Give one, such as 4.5."
+        ) from None

@@ -1,0 +1,256 @@
+"""Recommendation lists from an export: raw ids in, lists of raw ids out, ranked as by evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.baselines.fallback import Fallback, strangers
+from models.baselines.popularity import Popularity
+from models.core.exact import search
+from models.core.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, TopK
+from workflows.ground.column_names import ANSWERED_BY, RANK, SCORE
+from workflows.recipe import Recipe
+from workflows.stages import user_features
+from workflows.stages.export import Export
+from workflows.stages.index import Catalogue
+from workflows.stages.store import Store
+from workflows.stages.user_features import Users
+
+#: Masks of allowed items that are kept: a byte an item each.
+_MASKS = 16
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """The length of a recommendation list, and the items that it may hold.
+
+    Attributes:
+        k: list length; a list is shorter where fewer items remain.
+        keep_seen: also return items that the user had before the cut.
+        only: rules `column=value` that every item meets.
+        deny: raw item ids that are never returned; unknown ids are ignored.
+        allow: the only raw item ids that are returned; None for all.
+    """
+
+    k: int = 10
+    keep_seen: bool = False
+    only: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+
+
+class Answers(NamedTuple):
+    """One list for each user.
+
+    Attributes:
+        users: raw ids, text [n_users].
+        answered_by: what ranked the items, text [n_users]: `two-tower`; `raw features` for an
+            unknown user with given raw values; else the fallback, `popularity` or `unknown-user
+            tower`.
+        top: item rows of the catalogue and scores, [n_users, k].
+    """
+
+    users: Users
+    answered_by: Users
+    top: TopK
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """Makes recommendation lists.
+
+    Attributes:
+        export: the export.
+        catalogue: its items, and those that the index stage added.
+    """
+
+    export: Export
+    catalogue: Catalogue
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> Recommender:
+        """Check the export, and the index if there is one, and return them.
+
+        Raises:
+            MissingStage, StaleInput, ArtifactError: they cannot be used.
+        """
+        export = Export.open(store, recipe)
+        return cls(export, Catalogue.open(store, export))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run."""
+        return self.export.recipe
+
+    def lists(self, users: Users, options: ListOptions, given: pa.Table | None = None) -> pa.Table:
+        """Return users' lists: user id, rank, item id, score, answered_by, the items' labels.
+
+        Args:
+            users: raw ids, text [n_users].
+            options: the length of the lists, and the items that they may hold.
+            given: raw values of the query tower's inputs, n_users rows. Where a value is null,
+                that of the user's row is taken; for an unknown user it is missing.
+        """
+        return self.table(self.rank(users, options, given))
+
+    def rank(self, users: Users, options: ListOptions, given: pa.Table | None = None) -> Answers:
+        """Return users' lists as item rows.
+
+        Args:
+            users, options, given: as for `lists`.
+
+        Raises:
+            DataError: a rule or an id fits no item, or the query tower does not take a value.
+        """
+        rows = self.user_rows(users)
+        vectors, seen = self.export.user_vectors[rows], self._seen(rows)
+        unknown = rows < 0
+        if given is not None and given.num_columns:
+            user_features.refuse_unknown(self.export, given)
+            some = user_features.has_any(given)
+            vectors[some] = user_features.embedded(
+                self.export, users[some], rows[some], given.filter(pa.array(some))
+            )
+            seen = self._with_history(seen, given)
+            context = set(self.recipe.columns("context"))
+            unknown &= ~user_features.has_any(
+                given.drop([c for c in given.column_names if c in context])
+            )
+        by = np.where(rows < 0, "raw features", "two-tower")
+        fallback = self.recipe.fallback
+        by = np.where(unknown, fallback if fallback != "tower" else "unknown-user tower", by)
+        return Answers(users, by, self._top_k(vectors, unknown, seen, options))
+
+    def user_rows(self, users: Users) -> Ints:
+        """Return the rows of users, int64 [n_users]; -1 for those of no table."""
+        return self.export.user_lookup.rows(pa.array(users, pa.string()))
+
+    def known_values(self, column: str) -> pa.StringArray:
+        """Return the texts of a column that training met; of ids, those of the tables."""
+        history = self.recipe.history.inputs if self.recipe.history else {}
+        column = history.get(column, column)
+        if column == self.recipe.user_id:
+            return self.export.user_ids
+        if column == self.recipe.item_id:
+            return self.catalogue.ids
+        return self.export.vocabularies[column].values
+
+    def _seen(self, rows: Ints) -> Ragged:
+        seen = self.export.seen
+        return seen.take(rows % len(seen))
+
+    def _with_history(self, seen: Ragged, given: pa.Table) -> Ragged:
+        """Add the items of given histories to what users have seen."""
+        lists = user_features.item_history(given, self.recipe)
+        if lists is None:
+            return seen
+        owners = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+        items = self.catalogue.find(lists.flatten().cast(pa.string()))
+        return Ragged.from_pairs(
+            np.concatenate([seen.owners(), owners]),
+            np.concatenate([seen.values, items]),
+            n_lists=len(seen),
+        )
+
+    def _top_k(self, vectors: Floats, unknown: Bools, seen: Ragged, options: ListOptions) -> TopK:
+        """Rank items for embeddings; unknown users get the recipe's fallback."""
+        retriever = self.catalogue.retriever(
+            np.concatenate([vectors, self.export.user_vectors[-1:]])
+        )
+        rows = np.arange(len(vectors))
+        if self.recipe.fallback == "popularity":
+            retriever = Fallback(retriever, self._popularity, strangers)
+            rows = np.where(unknown, -1, rows)
+        return retriever.top_k(
+            Queries(rows, seen),
+            min(options.k, len(self.catalogue.items)),
+            exclude=None if options.keep_seen else seen,
+            candidates=self.allowed(options),
+        )
+
+    @cached_property
+    def _popularity(self) -> Popularity:
+        """Items by how often they were met before the cut; added ones were never met."""
+        counts = np.zeros(len(self.catalogue.items))
+        counts[: self.catalogue.n_exported] = self.export.item_counts
+        return Popularity(counts=counts)
+
+    def similar(self, item: str, options: ListOptions) -> list[dict[str, Any]]:
+        """Return the items whose embeddings point most nearly in the direction of an item's.
+
+        Raises:
+            DataError: there is no such item.
+        """
+        row = self.catalogue.rows_of([item])
+        top = search(
+            self.catalogue.directions[row],
+            self.catalogue.directions,
+            min(options.k, len(self.catalogue.items)),
+            exclude=Ragged(row, np.array([0, 1])),
+            candidates=self.allowed(options),
+            longest=1.001,  # rounding
+        )
+        table = self.table(Answers(np.array([item]), np.array([""]), top))
+        return table.drop([self.recipe.user_id, ANSWERED_BY]).to_pylist()
+
+    def allowed(self, options: ListOptions) -> Bools | None:
+        """Return which items a list may hold, bool [n_items], not to be changed; None for all.
+
+        Raises:
+            DataError: a rule or an id fits no item.
+        """
+        return self._allowed(ListOptions(only=options.only, deny=options.deny, allow=options.allow))
+
+    @cached_property
+    def _allowed(self) -> Callable[[ListOptions], Bools | None]:
+        # a rule looks at the whole catalogue, and a server gets the same rules again
+        return lru_cache(_MASKS)(self._mask)
+
+    def _mask(self, options: ListOptions) -> Bools | None:
+        mask = self.catalogue.offered.copy()
+        for rule in options.only:
+            mask &= self.catalogue.rules.matches(rule)
+        if options.allow is not None:
+            among = np.zeros_like(mask)
+            among[self.catalogue.rows_of(options.allow)] = True
+            mask &= among
+        if options.deny:
+            denied = self.catalogue.find(pa.array(options.deny, pa.string()))
+            mask[denied[denied >= 0]] = False  # an unknown id need not be hidden
+        mask.setflags(write=False)
+        return None if mask.all() else mask
+
+    def table(self, answers: Answers) -> pa.Table:
+        """Return answers as the table that `lists` describes, a row a rank."""
+        top = answers.top
+        owners, places = np.nonzero(top.items != NO_ITEM)
+        rows = pa.array(top.items[owners, places])
+        labels = self.catalogue.labels
+        columns = {
+            self.recipe.user_id: pa.array(answers.users, pa.string()).take(pa.array(owners)),
+            RANK: pa.array((places + 1).astype(np.int32)),
+            self.recipe.item_id: self.catalogue.ids.take(rows),
+            SCORE: pa.array(top.scores[owners, places]),
+            ANSWERED_BY: pa.array(answers.answered_by, pa.string()).take(pa.array(owners)),
+        }
+        columns |= {name: labels[name].combine_chunks().take(rows) for name in labels.column_names}
+        return pa.table(columns)
+
+    def history(self, user: str, k: int | None = None) -> pa.Table:
+        """Return the items of a user's history, newest first: item id and labels.
+
+        Args:
+            user: raw id.
+            k: how many of the newest; None for all.
+        """
+        row, histories = self.user_rows(np.array([user], object)), self.export.histories
+        items = histories.take(row % len(histories)).values[::-1][:k]
+        columns = [self.recipe.item_id, *self.catalogue.labels.column_names]
+        return self.catalogue.items.select(columns).take(pa.array(items))

@@ -1,0 +1,107 @@
+"""Raw values of users: those that the export holds, overlaid with those that a request gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.core.retriever import Bools, Floats, Ints, Ragged
+from workflows.ground.errors import DataError
+from workflows.recipe import Recipe
+from workflows.stages.export import Export
+
+Users = npt.NDArray[np.generic]
+
+#: An id that no user has; an empty text would be a missing id.
+_NO_USER = "\0"
+
+
+def refuse_unknown(export: Export, given: pa.Table) -> None:
+    """Refuse raw values that the query tower does not take.
+
+    Raises:
+        DataError: there is such a column.
+    """
+    inputs = export.query_tower.inputs
+    for name in given.column_names:
+        if name not in inputs:
+            raise DataError(f"The query tower takes no {name!r}. It takes {', '.join(inputs)}.")
+
+
+def has_any(given: pa.Table) -> Bools:
+    """Return which rows hold any value, bool [n_rows]."""
+    found = np.zeros(len(given), bool)
+    for column in given.columns:
+        found |= column.is_valid().to_numpy()
+    return found
+
+
+def overlaid(
+    export: Export, rows: Ints, given: pa.Table | None, columns: Sequence[str]
+) -> pa.Table:
+    """Return raw values of users: those of their rows, overlaid with the given ones.
+
+    Args:
+        export: the export that holds the users.
+        rows: rows of the user table, int64 [n_users]; -1 for an unknown user.
+        given: raw values of these users, n_users rows; a null leaves the table's value.
+        columns: the columns of the user table to return.
+    """
+    table = export.raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
+    for number, name in enumerate(columns):
+        if given is not None and name in given.column_names:
+            column = pc.coalesce(given[name].cast(table[name].type), table[name])
+            table = table.set_column(number, name, column)
+    return table
+
+
+def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
+    """Return embeddings of users by the query tower, float32 [n_users, dim].
+
+    Args:
+        export: the export that holds the users and the tower.
+        users: raw ids, text [n_users].
+        rows: their rows of the user table, int64 [n_users]; -1 for an unknown user.
+        given: raw values, n_users rows.
+    """
+    table = overlaid(export, rows, given, list(export.query_tower.inputs))
+    key = export.recipe.user_id
+    if key in table.column_names:  # an unknown user has an id that training has not met
+        own = pa.array([user or _NO_USER for user in users], pa.string())
+        ids = pc.coalesce(table[key], pa.chunked_array([own]))
+        table = table.set_column(table.column_names.index(key), key, ids)
+    return export.query_tower.embed(cut_histories(table, export.recipe))
+
+
+def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
+    """Cut histories to as many of the last events as training looks at.
+
+    Args:
+        given: raw inputs of the query tower; a history that is not given has no column.
+        recipe: its `history` says how many events there are at most.
+    """
+    if history := recipe.history:
+        for name in [n for n in history.inputs if n in given.column_names]:
+            lists = _last(given[name].combine_chunks(), history.max_len)
+            given = given.set_column(given.column_names.index(name), name, lists)
+    return given
+
+
+def item_history(given: pa.Table, recipe: Recipe) -> pa.ListArray | None:
+    """Return the given histories of item ids, a list a row; None where none is given."""
+    history = recipe.history.inputs if recipe.history else {}
+    name = next((n for n, column in history.items() if column == recipe.item_id), None)
+    return given[name].combine_chunks() if name in given.column_names else None
+
+
+def _last(lists: pa.ListArray, n: int) -> pa.ListArray:
+    """Return the last `n` values of each list."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    kept = Ragged(np.arange(offsets[-1]), offsets).last(n)
+    values = lists.flatten().take(pa.array(kept.values))
+    return pa.ListArray.from_arrays(kept.offsets.astype(np.int32), values)
