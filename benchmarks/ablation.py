@@ -1,10 +1,11 @@
-"""What each lever of the default recipe gives on MovieLens-100K: one lever off at a time.
+"""Ablation of the default recipe on MovieLens-100K: one setting is changed at a time.
 
     python benchmarks/ablation.py --seeds 1 2 3 [--only in_batch …]
 
-Protocol P2: each user's last event is test, the whole catalogue is ranked, seen items left out; the
-epoch is chosen on valid alone. Writes benchmarks/results/ablation.json after every fit and skips
-what stands there, so it can be interrupted.
+Protocol P2: the last event of each user is in the test part, all items are ranked, and seen items
+are left out. The epoch is chosen on the validation part. The results are written to
+benchmarks/results/ablation.json after every fit; fits whose results are there are skipped, so the
+benchmark can be interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from workflows.ground import device as devices
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 RUNS = Path("runs/ablation")
 
-#: Lever → what is set. Each line is the default recipe but for this.
+#: Name of a change → the settings that differ from the default recipe.
 LEVERS: dict[str, list[str]] = {
     "default recipe": [],
     "in-batch softmax, logQ, user mask": ["loss.kind=in_batch"],
@@ -70,10 +71,12 @@ LEVERS: dict[str, list[str]] = {
 
 
 def main() -> None:
-    """Run what is not yet there, then print the table."""
+    """Run the fits that have no results yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", nargs="*", help="levers whose name holds one of these words")
+    parser.add_argument(
+        "--only", nargs="*", help="only changes whose names contain one of these words"
+    )
     options = parser.parse_args()
     device = devices.choose()
     names = [n for n in LEVERS if not options.only or any(w in n for w in options.only)]
@@ -89,7 +92,7 @@ def main() -> None:
 
 
 def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
-    """Train once and rank the test part."""
+    """Train once and return the metrics of the test part."""
     import tensorflow as tf
 
     from models.training.two_tower import TwoTower

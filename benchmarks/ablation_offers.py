@@ -1,12 +1,13 @@
-"""The published ablation of offer models on the sample of REES46: which blocks matter.
+"""The published ablation of offer models, repeated on the sample of REES46.
 
     python benchmarks/ablation_offers.py --run runs/rees46-small [--seeds 1 2 3] [--only TTT FFT]
 
-The run holds the etl stage of `rees46:small`. Each of the six combinations is trained anew for each
-seed and scored on all tasks as the evaluate verb does; a combination is named by group_by, mask_net
-and bilinear. A fit is scored twice: after its last epoch, as the notebooks do, which stop nowhere,
-and with the epoch that was best on valid, as the train verb does. Tables have the means and
-standard deviations over seeds of the weighted AUC of all offers, and the published figures.
+The run must have the etl stage of `rees46:small`. Each of the six combinations of blocks is trained
+with each seed and measured on all tasks, as by `two-tower evaluate`. The name of a combination says
+whether it has group_by, mask_net and bilinear. A fit is measured twice: after its last epoch, as in
+the published notebooks, which do not stop early, and with the epoch that was best on the validation
+part, as `two-tower train` does. The tables have means and standard deviations over the seeds of the
+weighted AUC of all offers, and the published figures.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ PUBLISHED = {
     "TTF": (0.761, 0.728, 0.733, 0.727, 0.746, 0.678),
     "TTT": (0.771, 0.736, 0.740, 0.741, 0.758, 0.694),
 }
-#: The order in which results come, should the run be cut short.
+#: The order of the combinations; the first are the most useful if the benchmark is interrupted.
 ORDER = ["TTT", "FFT", "FFF", "TFF", "TFT", "TTF"]
 
 
 def main() -> None:
-    """Train and score."""
+    """Train and measure all combinations, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -55,7 +56,9 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.only:
             start = time.perf_counter()
-            for epoch, scores in _scored(options.run, name, seed, options.settings).items():
+            for epoch, scores in _train_and_measure(
+                options.run, name, seed, options.settings
+            ).items():
                 found[epoch].setdefault(name, []).append(scores)
                 print(seed, name, epoch, {key: round(value, 3) for key, value in scores.items()})
             print(f"{time.perf_counter() - start:.0f} s", flush=True)
@@ -76,7 +79,7 @@ def _mean(values: list[float]) -> str:
 
 
 class _Last(Clock):
-    """Remembers what the last epoch left: a fit ends with the weights of the best one."""
+    """Keeps the weights of the last epoch, as a fit ends with those of the best epoch."""
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Keep the weights."""
@@ -84,7 +87,9 @@ class _Last(Clock):
         self.weights = self.model.get_weights()
 
 
-def _scored(run: Path, name: str, seed: int, settings: list[str]) -> dict[str, dict[str, float]]:
+def _train_and_measure(
+    run: Path, name: str, seed: int, settings: list[str]
+) -> dict[str, dict[str, float]]:
     blocks = dict(zip(("group_by", "mask_net", "bilinear"), (c == "T" for c in name), strict=True))
     text = ", ".join(f"{key}: {str(value).lower()}" for key, value in blocks.items())
     recipe = recipes.load(

@@ -1,13 +1,14 @@
-"""Recall and latency of the approximate indexes, one query at a time, in one thread.
+"""Recall and latency of approximate indexes, for one query at a time in one thread.
 
     python benchmarks/ann.py [--sizes 100000 1000000] [--kinds ivf hnsw] [--worlds trained cosine]
 
-The vectors are generated, 64 wide, of three worlds. `trained` is like what towers learn: 2,000
-tastes of Zipf's sizes, whose later dimensions matter less, users and items scattered around them,
-and lengths that differ by a quarter. `cosine` is the same with all lengths 1 (model.normalize).
-`random` has no structure at all, which no index can use and no trained model has. The effort is
-chosen by 500 queries as `two-tower index` does; recall@100 and time are of 500 others. Seconds of
-the processor are told beside the clock's: on a busy machine the clock measures the others, too.
+The vectors are synthetic and have 64 dimensions. There are three kinds. `trained` is similar to
+embeddings of trained towers: users and items are scattered around 2,000 centres, whose sizes follow
+Zipf's law and whose later dimensions have less variance; norms differ by a quarter. `cosine` is the
+same with all norms 1 (model.normalize). `random` has no structure: no trained model is like it, and
+no index can use it. The effort is tuned on 500 queries, as by `two-tower index`; recall@100 and
+time are measured on 500 others. Processor time is given besides elapsed time, which on a busy
+machine includes other processes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def make(world: str, n_items: int, seed: int = 1) -> tuple[np.ndarray, np.ndarra
     return items.astype(np.float32), queries.astype(np.float32)
 
 
-def timed(index: Index, queries: np.ndarray) -> dict[str, float]:
-    """Ask one by one; return percentiles of the clock's and the processor's milliseconds."""
+def measure(index: Index, queries: np.ndarray) -> dict[str, float]:
+    """Search query by query; return percentiles of elapsed and processor time, milliseconds."""
     index.search(queries[:1], AT)
     clock, processor = [], []
     for row in range(len(queries)):
@@ -74,11 +75,11 @@ def run(world: str, n_items: int, kind: str) -> dict[str, float]:
     others = queries[QUERIES:]
     recall = float(recalls(index.search(others, AT), search(others, items, AT)).mean())
     facts = {"build_s": round(build, 1), "tune_s": round(tune, 1), "effort": index.effort}
-    return {**facts, "recall": round(recall, 4), **timed(index, others)}
+    return {**facts, "recall": round(recall, 4), **measure(index, others)}
 
 
 def main() -> None:
-    """Run all that was asked for, one after another."""
+    """Run all combinations of the options, one after another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--kinds", nargs="+", default=["ivf", "hnsw"])

@@ -1,11 +1,12 @@
-"""Whether the users that an offer addresses are those who were planted to like it.
+"""Does the audience of an offer consist of users who like it, in a sample with known tastes?
 
     python benchmarks/audience.py --run runs/rees46-small --data data/rees46 [-k 100]
 
-For each value of an attribute the exported model ranks all users. A user's planted liking of the
-offer is the mean of what the truth says of its items, less the mean of all items, so that nobody is
-first for liking everything. The figure is the AUC of the ranking for the tenth of the users who
-like the offer most (0.5 is chance), and the share of these among the first k (chance: a tenth).
+For each value of an attribute, the exported model ranks all users. The sample was generated from
+known preferences. A user's true preference for an offer is the mean preference for its items, minus
+the mean for all items, so that users who like everything are not first. Two figures are given for
+the tenth of the users with the highest true preference: the AUC of the ranking (0.5 is chance) and
+their share among the first k users (chance is a tenth).
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from samples.truth import read_truth
 from workflows.offers.audience import OfferExport
 from workflows.stages.store import Store
 
-#: Share of the users who count as an offer's planted audience.
+#: Share of the users who are the true audience of an offer.
 SHARE = 0.1
-#: Values of an attribute, the most frequent ones.
+#: Number of values of each attribute; the most frequent ones are taken.
 VALUES = 20
 
 
 def main() -> None:
-    """Rank and compare."""
+    """Rank the users for each offer, and compare the ranking with the true preferences."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -43,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     store = Store(options.run)
     export = OfferExport.open(store, store.recipe("export"))
-    likings = _likings(export, options.data)
+    preferences = _true_preferences(export, options.data)
     results = {}
     for attribute in export.offering.tasks:
         codes, _ = export.offering.values(attribute)
@@ -55,7 +56,7 @@ def main() -> None:
         items = [np.unique(events["product_id"][events[attribute] == code]) for code in values]
         aucs, shares = [], []
         for column, of in enumerate(items):
-            liking = np.nanmean(likings[:, of], axis=1)
+            liking = np.nanmean(preferences[:, of], axis=1)
             audience = liking >= np.quantile(liking, 1 - SHARE)
             mine = scores[:, column]
             one = np.zeros(len(mine), np.int64)
@@ -72,15 +73,15 @@ def main() -> None:
     write("audience", machine(), results)
 
 
-def _likings(export: OfferExport, data: Path) -> np.ndarray:
-    """Return how much more than others each user likes each product code, [n_users, n_codes]."""
+def _true_preferences(export: OfferExport, data: Path) -> np.ndarray:
+    """Return the preference of each user for each product code, [n_users, n_codes]."""
     truth, offering = read_truth(data), export.offering
     users = pc.index_in(offering.user_ids, value_set=truth.users).to_numpy()
     vocabulary = offering.prepared.vocabularies["product_id"]
     items = pc.index_in(vocabulary.values, value_set=truth.items).to_numpy()
     tastes = truth.user_tastes[users] @ truth.item_tastes[items].T
     tastes -= tastes.mean(axis=1, keepdims=True)
-    # codes that stand for no single product have no taste
+    # reserved codes do not belong to a single product
     nothing = np.full((len(users), vocabulary.first_code), np.nan, np.float32)
     return np.concatenate([nothing, tastes], axis=1)
 

@@ -1,11 +1,11 @@
-"""Four systems of the Babyshop recipe side by side: the same split, the same candidates, one table.
+"""Compare the four systems of the Babyshop recipe on the same split and candidates.
 
     python benchmarks/babyshop.py [--data data/babyshop]
 
-Without the real files it takes the small sample, whose tastes are planted. Figures are shares of
-rows whose item is among the first k: of test, seen items kept, among the items of training; of
-test, seen items left out, among the whole catalogue; and of the training rows themselves. Writes
-benchmarks/results/babyshop.json.
+Without the real files, the small synthetic sample is used. The figures are shares of rows whose
+item is among the first k. There are three blocks: test rows with the items of training as
+candidates and seen items kept; test rows with all items as candidates and seen items left out; and
+training rows. The results are written to benchmarks/results/babyshop.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workflows.recipe import Recipe
 from workflows.stages.store import Store
 
 SYSTEMS = ("popularity", "", "content", "hybrid")
-#: Block of the report → how the table calls it.
+#: Block of the report → its name in the table.
 BLOCKS = {
     "per_row": "test, seen items kept",
     "catalogue_seen_excluded": "test, seen items left out, whole catalogue",
@@ -61,7 +61,7 @@ def _sample(folder: Path) -> Path:
 def measure(
     variant: str, data: Path, folder: Path, device: devices.Device
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the system's own figures: block → metric → mean and standard error."""
+    """Return the figures of a system: block → metric → mean and standard error."""
     from workflows.etl import etl
     from workflows.evaluate import evaluate
     from workflows.train import train

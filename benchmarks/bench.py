@@ -1,4 +1,4 @@
-"""What all benchmarks share: peers run one after another in turns, medians, the machine's facts."""
+"""Parts that all benchmarks share: alternating runs of peers, medians, facts of the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 DATA = ROOT / "runs" / "bench"
 
-#: Environment of a peer → its Python; `make bench` makes those of the peers from their locks.
+#: Name of an environment → its Python. `make bench` makes the environments from their lock files.
 PYTHON = {
     "ours": ROOT / ".venv" / "bin" / "python",
     "polars": ROOT / ".venv-bench-polars" / "bin" / "python",
@@ -27,13 +27,13 @@ PYTHON = {
 
 @dataclass(frozen=True)
 class Peer:
-    """One contestant.
+    """A program that takes part in a comparison.
 
     Attributes:
-        name: as the table shows it.
+        name: name in the table.
         environment: key of `PYTHON`.
-        script: in benchmarks/peers/.
-        option: of the script.
+        script: name of the script in benchmarks/peers/.
+        option: value of its option `--option`.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Peer:
     option: str = ""
 
     def run(self, *arguments: object, timeout: float = 1200) -> dict[str, Any]:
-        """Run it in a process of its own and return the JSON of its last line.
+        """Run the script in its own process and return the JSON object of its last line.
 
-        A peer that fails or runs out of memory gives {"failed": why}.
+        If it fails or runs out of memory, return {"failed": reason}.
         """
         script = Path(__file__).parent / "peers" / self.script
         words = [PYTHON[self.environment], script, *arguments, "--option", self.option]
@@ -62,8 +62,10 @@ class Peer:
         return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def in_turns(peers: Sequence[Peer], repetitions: int, *arguments: object) -> dict[str, list[Any]]:
-    """Run all peers, then all again, so that a slow minute of the machine hits them alike."""
+def run_alternately(
+    peers: Sequence[Peer], repetitions: int, *arguments: object
+) -> dict[str, list[Any]]:
+    """Run all peers alternately, so that a slow minute of the machine affects all of them."""
     results: dict[str, list[Any]] = {peer.name: [] for peer in peers}
     for repetition in range(repetitions):
         for peer in peers:
@@ -73,13 +75,13 @@ def in_turns(peers: Sequence[Peer], repetitions: int, *arguments: object) -> dic
 
 
 def median(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Return the median of a figure over the runs that gave one."""
+    """Return the median of a figure over the runs that have it."""
     values = [run[key] for run in runs if key in run]
     return statistics.median(values) if values else None
 
 
 def machine() -> dict[str, str]:
-    """Return what the figures depend on."""
+    """Return facts of the machine that the figures depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((n.partition(":")[2].strip() for n in lines if n.startswith("model name")), "?")
     kib = next(n for n in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in n)
@@ -93,7 +95,7 @@ def machine() -> dict[str, str]:
 
 
 def write(name: str, facts: Mapping[str, str], results: Mapping[str, object]) -> None:
-    """Keep results as JSON in benchmarks/results/, beside those of earlier runs."""
+    """Add results to a JSON file in benchmarks/results/, which also has those of earlier runs."""
     file = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     earlier = json.loads(file.read_text()) if file.is_file() else {}

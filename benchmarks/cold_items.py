@@ -1,10 +1,10 @@
-"""Are films that nobody has rated yet found by their genres and year alone, better than by chance?
+"""Does the model rank cold-start films, by genres and year, better than chance?
 
     python benchmarks/cold_items.py --seeds 1 2 3
 
-A tenth of the films, drawn at random, is taken out of training altogether. Each user's ratings of
-them are the targets, and only they are ranked: chance is k / (number of such films). Writes
-benchmarks/results/cold_items.json.
+A random tenth of the films is removed from training. The targets are the users' ratings of these
+films, and only these films are ranked, so chance is k / (number of these films). The results are
+written to benchmarks/results/cold_items.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARE = 0.1
 
 
 def main() -> None:
-    """Run each setting with each seed."""
+    """Run each setting with each seed, and print the means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     seeds = parser.parse_args().seeds
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, float]:
-    """Take films out, train, and rank them for those who rated them."""
+    """Remove films from training, train, and rank them for the users who rated them."""
     import tensorflow as tf
 
     from models.core import metrics
@@ -90,7 +90,7 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
 
 
 def _split(raw: Path, data: Path, seed: int) -> None:
-    """Write train, valid (each user's last warm event) and test (all events of cold films)."""
+    """Write train, valid (last other event of each user) and test (all events of cold films)."""
     for name in ("ml-100k.user", "ml-100k.item"):
         (data / name).symlink_to(raw / name)
     head, *rows = (raw / "ml-100k.inter").read_text().splitlines()

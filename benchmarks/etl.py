@@ -1,18 +1,19 @@
-"""How long raw parquet takes to become encoded parquet: this package, NVTabular, polars.
+"""Time from raw parquet to encoded parquet: this package, NVTabular and polars.
 
     python benchmarks/etl.py [--rows 1000000 10000000] [--repetitions 5]
 
-The sixteen categorical columns of benchmarks/workload.py as int64, a time and a click that half of
-the rows have, in one parquet file. Each of the three keeps the clicks, gives the values of each
-column codes by falling count, and writes int32 parquet and the vocabularies. Besides:
+The parquet file has the sixteen categorical columns of benchmarks/workload.py as int64, a time, and
+a click for half of the rows. Each program keeps the rows with clicks, gives the values of each
+column codes by falling count, and writes int32 parquet and the vocabularies. Each also does
+something else:
 
-- ours: `two-tower etl`: orders by time, writes the user and the item table as of the cut, schemas,
-  the report with the SHA-256 of the raw file, and a signed manifest. Values are text to it.
-- NVTabular: Categorify on all and the filter last, as its notebook has it; no tables.
-- polars: by hand, filter first; the same order, ties, tables, row numbers and hash as ours, but no
-  schemas, shares of unseen values or manifest. Values stay numbers to it.
+- ours: `two-tower etl` sorts by time, and writes tables of users and items as of the cut, schemas,
+  a report with the SHA-256 of the raw file, and a manifest. It treats values as text.
+- NVTabular: Categorify on all columns, and the filter last, as in its notebook. It has no tables.
+- polars: our own program, which filters first. It has the same order, ties, tables, row numbers and
+  hash as ours, but no schemas, shares of unseen values or manifest. It treats values as numbers.
 
-Every contestant runs in a process of its own, in turns; imports are not counted.
+Each program runs in its own process, alternately; imports are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench import DATA, Peer, in_turns, machine, median, table, write
+from bench import DATA, Peer, run_alternately, machine, median, table, write
 from workload import columns, make
 
 PEERS = [
@@ -43,7 +44,7 @@ def main() -> None:
     facts, results, rows = machine(), {}, []
     for n in options.rows:
         place = raw(n, options.items)
-        runs = results[f"{n} rows"] = in_turns(PEERS, options.repetitions, "--data", place)
+        runs = results[f"{n} rows"] = run_alternately(PEERS, options.repetitions, "--data", place)
         write("etl", facts, results)
         ours = median(runs["ours"], "seconds") or 0.0
         for name, of in runs.items():
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def raw(n_rows: int, n_items: int) -> Path:
-    """Write log.parquet once; return its folder."""
+    """Write log.parquet, unless it exists, and return its folder."""
     place = make(DATA, n_rows=n_rows, n_items=n_items)
     if not (place / "log.parquet").is_file():
         draw = np.random.default_rng(2)

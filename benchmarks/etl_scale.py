@@ -1,10 +1,11 @@
-"""H&M at its real size through etl: 31.8 million purchases, and a tenth of them.
+"""etl of H&M at its real size, 31.8 million purchases, and of a tenth of it.
 
     python benchmarks/etl_scale.py [--memory-limit 8GiB]
 
-`two-tower sample --recipe hm --size large` writes files of the size and form of Kaggle's (3.7 GB);
-the tenth has every tenth line. The peak is that of the process and all its children, asked ten
-times a second. Ten times the rows may take at most eleven times the time.
+`two-tower sample --recipe hm --size large` writes files with the size and format of Kaggle's (3.7
+GB); the tenth has every tenth line. The peak memory is that of the process and all its children,
+measured ten times a second. The target is that ten times the rows take at most eleven times the
+time.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ GIB = 2**30
 
 
 def main() -> None:
-    """Write the files once, run etl on both, print a table."""
+    """Write the files, unless they exist, run etl on both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA / "hm-large")
     parser.add_argument("--memory-limit", default="8GiB")
     options = parser.parse_args()
     large, tenth = options.data, options.data.with_name(options.data.name + "-tenth")
     if not large.is_dir():
-        watched("sample", "--recipe", "hm", "--size", "large", "--to", large)
+        run_and_measure("sample", "--recipe", "hm", "--size", "large", "--to", large)
     if not tenth.is_dir():
-        thin(large, tenth)
+        write_tenth(large, tenth)
     facts, results, rows = machine(), {}, []
     for name, folder in (("a tenth", tenth), ("all", large)):
         recipe = folder / "hm.yaml"
@@ -38,15 +39,15 @@ def main() -> None:
         recipe.write_text(text.replace("data: ../data/hm", "data: ."), encoding="utf-8")
         run = DATA / f"hm-{name.split()[-1]}"
         words = ("--recipe", recipe, "--run", run, "--memory-limit", options.memory_limit)
-        results[name] = watched("etl", *words)
+        results[name] = run_and_measure("etl", *words)
         seconds, cpu, peak = (results[name][k] for k in ("seconds", "cpu", "peak_gib"))
         rows.append([name, f"{seconds:.0f}", f"{cpu:.0f}", f"{peak:.2f}"])
         write("etl_scale", facts, results)
     print(table(["purchases", "seconds", "processor seconds", "peak GiB"], rows))
 
 
-def watched(*words: object) -> dict[str, float]:
-    """Run a verb; return its time, its processor time and the most memory of its whole tree."""
+def run_and_measure(*words: object) -> dict[str, float]:
+    """Run a verb; return its time, processor time, and peak memory with all child processes."""
     command = [str(PYTHON["ours"]), "-m", "workflows", *map(str, words), "--device", "cpu"]
     start, peak, cpu = time.perf_counter(), 0, 0.0
     with subprocess.Popen(command, cwd=ROOT) as process:
@@ -57,7 +58,7 @@ def watched(*words: object) -> dict[str, float]:
                 peak = max(peak, sum(one.memory_info().rss for one in of_all))
                 cpu = max(cpu, sum(sum(one.cpu_times()[:2]) for one in of_all))
             except psutil.Error:
-                pass  # one of them has just ended
+                pass  # a process has just ended
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit(process.returncode)
@@ -65,8 +66,8 @@ def watched(*words: object) -> dict[str, float]:
     return {"seconds": round(seconds, 1), "cpu": round(cpu, 1), "peak_gib": round(peak / GIB, 2)}
 
 
-def thin(large: Path, folder: Path) -> None:
-    """Copy the side tables, and every tenth purchase."""
+def write_tenth(large: Path, folder: Path) -> None:
+    """Copy the user and item tables, and every tenth purchase."""
     folder.mkdir()
     for name in ("articles.csv", "customers.csv"):
         (folder / name).symlink_to((large / name).resolve())

@@ -1,16 +1,16 @@
-"""How much memory a step takes by batch size: the loss in blocks, and the B x B matrices kept.
+"""Memory of a training step by batch size: with the blockwise loss, and with B x B matrices.
 
     python benchmarks/memory.py [--batches 4096 16384 65536]
 
-The peak of the process minus what it held before the fit: weights, data and libraries. (Raw Merlin
-makes its weights in the first step, some 100 MiB here.)
+The figure is the peak memory of the process minus its memory before the fit, which has weights,
+data and libraries. (Raw Merlin makes its weights, about 100 MiB here, in the first step.)
 """
 
 from __future__ import annotations
 
 import argparse
 
-from bench import DATA, Peer, in_turns, machine, median, table, write
+from bench import DATA, Peer, run_alternately, machine, median, table, write
 from workload import make
 
 PEERS = [
@@ -19,12 +19,12 @@ PEERS = [
     Peer("raw Merlin, metrics off", "ours", "merlin_raw.py", "no_metrics"),
 ]
 
-#: MiB that the matrices of a peer may take.
+#: Largest memory of the B x B matrices of a peer, MiB.
 FITS = 8192
 
 
 def main() -> None:
-    """Run each batch size once; peaks hardly vary."""
+    """Run each batch size once, as peaks hardly vary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[4096, 16384, 65536])
     options = parser.parse_args()
@@ -32,10 +32,10 @@ def main() -> None:
     facts, results, rows = machine(), {}, []
     for batch in options.batches:
         words = ("--data", place, "--batch", batch, "--warmup", 1, "--seconds", 1)
-        # scores and their softmax, float32: whoever keeps both would take the machine down
+        # float32 scores and their softmax; a peer that needs more memory than this is skipped
         whole = 2 * batch**2 * 4 / 2**20
         peers = PEERS if whole < FITS else PEERS[:1]
-        runs = results[str(batch)] = in_turns(peers, 1, *words)
+        runs = results[str(batch)] = run_alternately(peers, 1, *words)
         row = [f"{batch:,}"]
         for peer in PEERS:
             of = runs.get(peer.name, [])

@@ -1,10 +1,11 @@
-"""How fast an offer model trains, beside its formulas put down as they are read.
+"""Training speed of an offer model, compared with a direct implementation of its formulas.
 
     python benchmarks/offers.py [--full] [--steps 20]
 
-Both take the same batches, weights, loss and optimiser in one process, in turns; the figure is the
-median of the steps. The small shape is that of `rees46:small` (batch 500, 32 dimensions, 1,447
-items), `--full` that of the real data (batch 5040, 100 dimensions, 28,113 items).
+Both run alternately in one process, with the same batches, weights, loss and optimiser; the figure
+is the median time of a step. The default sizes are those of `rees46:small` (batch 500, 32
+dimensions, 1,447 items); `--full` takes those of the real data (batch 5040, 100 dimensions, 28,113
+items).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from models.offers.negatives import PairLoss
 from models.training.config import OptimizerConfig
 from models.training.optimizer import optimizer
 
-#: Codes of each attribute: product, three categories, brand, price cluster.
+#: Numbers of codes of the attributes: product, three categories, brand, price cluster.
 SMALL = {"product": 1_459, "c1": 19, "c2": 27, "c3": 34, "brand": 52, "price": 32}
 FULL = {"product": 28_125, "c1": 26, "c2": 73, "c3": 103, "brand": 2_574, "price": 212}
-#: Kind of event → longest list; the means are half of these, as in the sample.
+#: Kind of event → length of the longest list; the mean is half of it, as in the sample.
 KINDS = {"cart": 12, "purchase": 5}
 
 
@@ -58,7 +59,7 @@ def main() -> None:
         for name, step in steps.items():
             start = time.perf_counter()
             loss = float(step(batches[count % len(batches)]))
-            if count >= 2:  # the first are traced
+            if count >= 2:  # in the first steps, TensorFlow traces
                 times[name].append(time.perf_counter() - start)
             assert np.isfinite(loss), name
     medians = {name: statistics.median(found) for name, found in times.items()}
@@ -113,7 +114,7 @@ def _schema(sizes: dict[str, int]) -> Schema:
 
 
 def _batch(sizes: dict[str, int], n: int, seed: int) -> dict[str, tf.Tensor]:
-    """Return rows whose popular values are Zipf's, with lists of all lengths."""
+    """Return a batch with values of Zipf's distribution, and lists of random lengths."""
     draw = np.random.default_rng(seed)
 
     def codes(of: str, many: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""The offer model's formulas put down as they are read: what models/offers is timed by.
+"""A direct implementation of the formulas of offer models; models/offers is compared with it.
 
-Tables times sparse matrices, keys as text, groups as ragged partitions, every pair of a user and an
-offer made and then each pair of their rows multiplied in a loop. Weights and layers are those of a
-model of ours, so the loss can be compared to the last places.
+It multiplies tables by sparse matrices, has keys as text and groups as ragged partitions, makes
+every pair of a user and an offer, and multiplies the rows of each pair in a loop. It takes its
+weights and layers from a model of this package, so the losses can be compared up to rounding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from models.offers.model import InferenceModel, Model
 
 
 class Restated:
-    """The training loss of a model with all blocks, slowly.
+    """The training loss of a model with all blocks.
 
     Args:
-        model: built; its weights are used.
-        subsets: of attributes, bool [n_subsets, n_attributes].
+        model: the built model, whose weights are used.
+        subsets: subsets of attributes, bool [n_subsets, n_attributes].
     """
 
     def __init__(self, model: Model, subsets: tf.Tensor, *, size: int, versions: int) -> None:
@@ -39,9 +39,9 @@ class Restated:
         vectors = tf.stack([self._pooled(t, c, tf.range(tf.size(c) + 1)) for t, c in pairs], axis=1)
         logits = []
         for _ in range(self.versions):
-            mean, variance = self.grouped(vectors, self.keys(codes))
+            mean, variance = self.group_moments(vectors, self.keys(codes))
             offers = self.offers.finished(mean, variance, training=training)
-            logits.append(self._scored(users, offers, training))
+            logits.append(self._scores(users, offers, training))
         own = tf.reshape(tf.eye(self.size), [1, -1])
         target = tf.reshape(tf.tile(own, [tf.shape(codes)[0] // self.size, 1]), [-1, 1])
         found = tf.concat(logits, axis=1)
@@ -68,7 +68,7 @@ class Restated:
 
     @staticmethod
     def _pooled(table: Any, codes: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
-        """Return means of distinct codes: a sparse matrix times the table and its square."""
+        """Return means over distinct codes: a sparse matrix times the table and its square."""
         lists = tf.RaggedTensor.from_row_splits(codes, offsets)
         sets = tf.sets.union(lists.to_sparse(), lists.to_sparse())
         n = tf.shape(offsets, tf.int64)[0] - 1
@@ -80,14 +80,14 @@ class Restated:
         return tf.split(pooled, 2, axis=1)[0]
 
     def keys(self, codes: tf.Tensor) -> tf.Tensor:
-        """Return groups of equal text of the values of a random subset of attributes."""
+        """Return keys of groups: rows with equal values of a random subset of attributes."""
         chosen = self.subsets[tf.random.uniform([], 0, self.subsets.shape[0], tf.int32)]
         text = tf.where(chosen, tf.strings.as_string(codes), "")
         return tf.unique(tf.strings.reduce_join(text, axis=1, separator=",")).idx
 
     @staticmethod
-    def grouped(vectors: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return mean and variance of each row's group, by ragged partitions."""
+    def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the mean and variance of the group of each row, by ragged partitions."""
         n_groups = tf.reduce_max(keys) + 1
         groups = tf.ragged.stack_dynamic_partitions(vectors, keys, n_groups)
         mean = tf.reduce_mean(groups, axis=1)
@@ -95,8 +95,8 @@ class Restated:
         variance = square - tf.square(mean)
         return tf.gather(mean, keys), tf.gather(variance, keys)
 
-    def _scored(self, users: tf.Tensor, offers: tf.Tensor, training: bool) -> tf.Tensor:
-        """Make every pair, and loop over the rows of both."""
+    def _scores(self, users: tf.Tensor, offers: tf.Tensor, training: bool) -> tf.Tensor:
+        """Return scores: make every pair, and loop over the rows of both."""
         users, offers = (tf.reshape(x, [-1, self.size, *x.shape[1:]]) for x in (users, offers))
         of_user = tf.repeat(users, self.size, axis=1)
         of_offer = tf.tile(offers, [1, self.size, 1, 1])

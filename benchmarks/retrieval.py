@@ -1,22 +1,22 @@
-"""From a trained model to embeddings on disk and each user's 100 best items: ours and raw Merlin.
+"""Time from a trained model to embeddings on disk and 100 items per user: ours and raw Merlin.
 
     python benchmarks/retrieval.py [--sizes 660 20000] [--large 100000]
 
-Both embed all users and items, write them as parquet and rank. Ours leaves out what a user has
-seen; Merlin's path (candidate_embeddings, query_embeddings, to_top_k_encoder) cannot. At `--large`
-only ours runs.
+Both embed all users and items, write the embeddings as parquet, and rank. Ours leaves out seen
+items; Merlin's functions (candidate_embeddings, query_embeddings, to_top_k_encoder) cannot. With
+the size of `--large`, only ours runs.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from bench import DATA, Peer, in_turns, machine, median, table, write
+from bench import DATA, Peer, run_alternately, machine, median, table, write
 from workload import make
 
 
 def main() -> None:
-    """Run the sizes in turns."""
+    """Run ours and Merlin alternately for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[660, 20_000])
     parser.add_argument("--large", type=int, default=100_000)
@@ -28,7 +28,7 @@ def main() -> None:
         peers = [Peer("ours", "ours", "ours_export.py", str(size))]
         if size != options.large:
             peers.append(Peer("raw Merlin", "ours", "merlin_export.py", str(size)))
-        runs = results[str(size)] = in_turns(peers, options.repetitions, "--data", place)
+        runs = results[str(size)] = run_alternately(peers, options.repetitions, "--data", place)
         seconds = {name: median(of, "seconds") for name, of in runs.items()}
         peaks = {name: median(of, "peak_mib") for name, of in runs.items()}
         theirs = seconds.get("raw Merlin")

@@ -1,9 +1,9 @@
-"""How the cost of training and ranking grows: with the batch, the catalogue, the width, the users.
+"""How training and ranking scale with batch size, catalogue, dimensions and users.
 
     python benchmarks/scaling.py
 
-Training: rows per second of the fit of benchmarks/training.py. Ranking: 100 best of all items,
-what was seen left out.
+Training: rows per second of the fit of benchmarks/training.py. Ranking: the 100 best of all items,
+without seen items.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RANKED = (1_000, 10_000, 100_000)
 
 
 def main() -> None:
-    """One factor at a time, around batch 4096, 20,000 items and 64 dimensions."""
+    """Vary one factor at a time, from batch 4096, 20,000 items and 64 dimensions."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     facts, results = machine(), {}
     for n_items in CATALOGUES:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def train(*, n_items: int = 20_000, batch: int = 4096, dim: int = 64) -> dict[str, float]:
-    """Return the pace of a fit."""
+    """Return the speed of a fit."""
     place = make(DATA, n_rows=400_000, n_items=n_items)
     peer = Peer("ours", "ours", "ours.py", f"dim={dim}")
     return peer.run("--data", place, "--batch", batch, "--seconds", 8, "--warmup", 3)

@@ -1,10 +1,11 @@
-"""Answers over HTTP under a closed loop of load: ours beside TFRS' BruteForce, served the same way.
+"""Requests per second over HTTP: `two-tower serve` and the BruteForce layer of TFRS.
 
     python benchmarks/serving.py --run runs/movielens-100k [--minutes 10] [--connections 1 8]
 
-Both have the same embeddings, FastAPI and uvicorn, and one process. Ours leaves out what was seen,
-adds titles and counts. First they take turns at short loads, then ours is loaded for
-`--minutes` with five reloads (SIGHUP), its memory watched.
+Both have the same embeddings, FastAPI and uvicorn, and one process. Ours also leaves out seen
+items, adds titles, and updates metrics. First both run alternately under short loads. Then ours
+runs under load for `--minutes` with five reloads (SIGHUP), and its memory is measured. Each
+connection sends its next request when it has the answer to the last (a closed loop).
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ RELOADS = 5
 
 
 def main() -> None:
-    """Run the turns, then the long load."""
+    """Run the short loads, then the long load."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "movielens-100k")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seconds", type=float, default=20, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of a short load")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
     options = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def prepare(run: Path, folder: Path) -> Path:
-    """Write what TFRS serves, and the users who ask; return the file of the latter."""
+    """Write the files that TFRS serves, and the file of user ids; return the latter."""
     store = Store(run)
     recommender = Recommender.open(store, store.recipe("export"))
     export, catalogue = recommender.export, recommender.catalogue
@@ -88,7 +89,7 @@ def prepare(run: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(peer: str, run: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Serve while the block runs; give the process and its address."""
+    """Run a server within the context; yield its process and address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -101,7 +102,7 @@ def serving(peer: str, run: Path, folder: Path) -> Iterator[tuple[subprocess.Pop
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        while not answers(f"{address}/recommend/nobody"):
+        while not is_answering(f"{address}/recommend/nobody"):
             assert server.poll() is None, (folder / f"{peer}.log").read_text()[-2000:]
             time.sleep(0.1)
         yield server, address
@@ -110,8 +111,8 @@ def serving(peer: str, run: Path, folder: Path) -> Iterator[tuple[subprocess.Pop
         server.wait(60)
 
 
-def answers(address: str) -> bool:
-    """Say whether somebody answers there."""
+def is_answering(address: str) -> bool:
+    """Return whether a server answers at an address."""
     try:
         urllib.request.urlopen(address, timeout=60).close()
     except urllib.error.URLError:
@@ -120,14 +121,14 @@ def answers(address: str) -> bool:
 
 
 def start(address: str, users: Path, connections: int, seconds: float) -> subprocess.Popen[bytes]:
-    """Begin a load in a process of its own."""
+    """Start a load in its own process."""
     words: list[object] = [PYTHON["ours"], PEERS / "load.py", address, "--users", users]
     words += ["--connections", connections, "--seconds", seconds]
     return subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE)
 
 
 def load(address: str, users: Path, connections: int, seconds: float) -> dict[str, Any]:
-    """Load a server for a while and return the figures."""
+    """Put load on a server for some seconds and return the figures."""
     figures: dict[str, Any] = json.loads(
         start(address, users, connections, seconds).communicate()[0]
     )
@@ -135,7 +136,7 @@ def load(address: str, users: Path, connections: int, seconds: float) -> dict[st
 
 
 def long(run: Path, folder: Path, users: Path, minutes: float) -> dict[str, Any]:
-    """Load ours for minutes, with five reloads, and watch its memory."""
+    """Put load on ours for some minutes, with five reloads, and measure its memory."""
     with serving("ours", run, folder) as (server, address):
         loading = start(address, users, 8, 60 * minutes)
         began, held, reloads = time.monotonic(), [], 0
@@ -149,7 +150,7 @@ def long(run: Path, folder: Path, users: Path, minutes: float) -> dict[str, Any]
         figures: dict[str, Any] = json.loads(loading.communicate()[0])
         metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
     done = next(n for n in metrics.splitlines() if 'reloads_total{result="done"}' in n)
-    # what comes after the last reload would grow, if anything does
+    # a leak would show after the last reload
     after = np.array(held[int(len(held) * (RELOADS + 1) / (RELOADS + 2)) :])
     return {
         **figures,
@@ -166,13 +167,13 @@ def long(run: Path, folder: Path, users: Path, minutes: float) -> dict[str, Any]
 
 
 def memory(process: int) -> float:
-    """Return what a process holds, MiB."""
+    """Return the resident memory of a process, MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Return the turns as a table of medians, and the long load in a line."""
+    """Return the medians of the short loads as a table, and the long load as a line."""
     rows = [
         [name, peer, *(statistics.median(run[key] for run in runs) for key in _SHOWN)]
         for name, turns in results.items()

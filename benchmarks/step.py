@@ -1,10 +1,11 @@
-"""What the time of one training step is made of.
+"""Times of the parts of a training step.
 
     python benchmarks/step.py [--batch 4096] [--items 20000]
 
-Medians over thirty steps of the model of benchmarks/training.py: the whole step, the same without
-the loss (towers, their gradients, the optimiser), the towers forward, the loss with both gradients,
-the loader. The item tower sees each item of the batch once, as in training.
+The figures are medians over thirty steps of the model of benchmarks/training.py: the whole step;
+the step without the loss (towers, their gradients, the optimiser); the forward pass of the towers;
+the loss with both gradients; the loader. The item tower gets each item of the batch once, as in
+training.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from models.training.optimizer import LazyAdam
 
 
 def main() -> None:
-    """Time the parts."""
+    """Measure the parts and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--items", type=int, default=20_000)

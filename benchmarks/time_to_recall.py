@@ -1,11 +1,11 @@
-"""Seconds of training until recall@10 on MovieLens-100K reaches a mark: ours, raw Merlin, TFRS.
+"""Training time until a given recall@10 on MovieLens-100K: ours, raw Merlin and TFRS.
 
     python benchmarks/time_to_recall.py
 
-Protocol P2, validation part, whole catalogue, what was seen left out: the same trial for all. Ours
-is the default recipe, its validation after every epoch included in its time; the peers' time is
-their fit alone. Each peer runs as its tutorial has it, and with a batch and a rate that suit a log
-as small as this.
+All are measured with protocol P2 on the validation part: all items are ranked, without seen items.
+Ours has the default recipe, and its time includes the validation after each epoch; the time of the
+peers is only that of their fits. Each peer runs with the settings of its tutorial, and with a batch
+size and learning rate that suit a log of this size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PEERS = [
 
 
 def main() -> None:
-    """Run ours, then the peers on the numbers that our etl made."""
+    """Run ours, then the peers on the encoded data of our etl."""
     device = devices.choose("cpu")
     import numpy as np
 
@@ -74,13 +74,15 @@ def main() -> None:
             recall = float(figures["recall@10"].mean())
             curves[peer.name].append((round(float(found["seconds"]), 1), round(recall, 4)))
     write("time_to_recall", facts, curves)
-    body = [[name, *(reached(curve, mark) for mark in MARKS)] for name, curve in curves.items()]
+    body = [
+        [name, *(time_to_reach(curve, mark) for mark in MARKS)] for name, curve in curves.items()
+    ]
     print(table(["seconds to recall@10 of", *map(str, MARKS)], body))
     print(json.dumps({name: max(r for _, r in curve) for name, curve in curves.items()}))
 
 
-def reached(curve: list[tuple[float, float]], mark: float) -> str:
-    """Return the seconds until a mark, or that it was not reached."""
+def time_to_reach(curve: list[tuple[float, float]], mark: float) -> str:
+    """Return the seconds until a recall was reached, or that it was not."""
     return next((f"{seconds:.0f}" for seconds, recall in curve if recall >= mark), "never")
 
 

@@ -1,25 +1,27 @@
-"""How many rows a second train: this package beside raw Merlin, TFRS and PyTorch, same data.
+"""Training speed in rows per second: this package, raw Merlin, TFRS and PyTorch on the same data.
 
     python benchmarks/training.py [--batches 1024 4096 16384] [--items 1000 20000 1000000]
 
-400,000 clicks with sixteen categorical columns (benchmarks/workload.py), embeddings of Merlin's
-inferred sizes, MLPs 128-64, in-batch softmax, Adam at 0.001. What a row gets from each:
+The data are 400,000 clicks with sixteen categorical columns (benchmarks/workload.py). All models
+have embeddings of the sizes that Merlin infers, MLPs 128-64, in-batch softmax, and Adam at 0.001.
+Their differences:
 
-- ours: equal items masked, logQ on; towers, loss, optimiser and Keras fit as in `two-tower train`.
-  Without dropout, as here, an item that stands in a batch often is embedded and compared once.
+- ours: masks equal items and corrects by logQ; towers, loss, optimiser and Keras fit are those of
+  `two-tower train`. Without dropout, as here, an item that is several times in a batch is embedded
+  and compared once.
 - raw Merlin: TwoTowerModelV2 as in its notebook 05, with its metrics and with metrics off.
-- TFRS: its Retrieval task, metrics off; its default does not mask equal items, the others do.
-- PyTorch: eager, sparse embedding gradients and SparseAdam; and with a blockwise loss by hand.
+- TFRS: its Retrieval task, metrics off. By default it does not mask equal items; the others do.
+- PyTorch: eager, sparse embedding gradients and SparseAdam; also with our own blockwise loss.
 
-Every peer runs in a process of its own, in turns; the figure is the median over the repetitions of
-the rows per second after ten steps of warm-up.
+Each peer runs in its own process, alternately; the figure is the median over the repetitions of the
+rows per second after ten steps of warm-up.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from bench import DATA, Peer, in_turns, machine, median, table, write
+from bench import DATA, Peer, run_alternately, machine, median, table, write
 from workload import make
 
 PEERS = [
@@ -35,7 +37,7 @@ PEERS = [
 
 
 def main() -> None:
-    """Run the grid and print a table for each cell."""
+    """Run all sizes and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[1024, 4096, 16384])
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 20_000, 1_000_000])
@@ -48,14 +50,14 @@ def main() -> None:
         place = make(DATA, n_rows=options.rows, n_items=n_items)
         for batch in options.batches:
             words = ("--data", place, "--batch", batch, "--seconds", options.seconds)
-            runs = in_turns(PEERS, options.repetitions, *words)
+            runs = run_alternately(PEERS, options.repetitions, *words)
             results[f"{n_items} items, batch {batch}"] = runs
             write("training", facts, results)
             print(f"\n{n_items:,} items, batch {batch:,}\n{summary(runs)}\n", flush=True)
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> str:
-    """Return medians, and how many times as fast ours is."""
+    """Return a table of medians, and of how many times as fast ours is."""
     ours = median(runs["ours"], "rows_per_second") or 0.0
     rows = []
     for name, of in runs.items():

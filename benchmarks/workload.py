@@ -1,8 +1,8 @@
-"""A generated log of the shape of Ali-CCP, already encoded: the same numbers for every peer.
+"""Generates an encoded log in the shape of Ali-CCP, the same for every peer.
 
-Sixteen categorical columns, twelve of the user and four of the item, and clicks whose items follow
-Zipf's law. What is measured is speed, so the clicks are drawn at random. Needs numpy alone, as it
-runs in the peers' environments, too.
+It has sixteen categorical columns, twelve of the user and four of the item, and clicks whose items
+follow Zipf's law. Only speed is measured, so clicks are random. The module needs only numpy,
+because it also runs in the environments of the peers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-#: Column → number of codes; those of the item table depend on the catalogue.
+#: Column of the user table → number of codes. Those of the item table depend on the catalogue.
 USER = {
     "user_id": 200_000,
     "user_shops": 60_000,
@@ -40,7 +40,7 @@ def item_columns(n_items: int) -> dict[str, int]:
 
 
 def make(folder: Path, *, n_rows: int, n_items: int, seed: int = 1) -> Path:
-    """Write users.npz, items.npz and rows.npz (user and item of each click) once; return where."""
+    """Write users.npz, items.npz and rows.npz (user, item of each click); return their folder."""
     place = folder / f"{n_rows}x{n_items}-{seed}"
     if (place / "facts.json").is_file():
         return place
@@ -81,5 +81,5 @@ def columns(place: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
 
 
 def width(codes: int) -> int:
-    """Return Merlin's inferred embedding size: 2 · codes^¼, rounded up to a multiple of 8."""
+    """Return the embedding size that Merlin infers: 2 · codes^¼, rounded up to a multiple of 8."""
     return int(-(-2 * codes**0.25 // 8) * 8)

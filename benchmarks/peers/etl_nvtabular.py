@@ -1,6 +1,6 @@
-"""NVTabular as its notebook for two towers has it: Categorify on all, tags, the filter last.
+"""etl with NVTabular as in its notebook for two towers: Categorify on all columns, filter last.
 
-Merlin models 23.6, examples/05-Retrieval-Model.ipynb: ids, user and item features through
+Merlin models 23.6, examples/05-Retrieval-Model.ipynb: ids, user and item features get
 Categorify with dtype int32 and `TagAs…`, then `Filter` on the click, `fit_transform`, `to_parquet`.
 """
 
@@ -35,7 +35,7 @@ from workload import USER, item_columns
 
 
 def main() -> None:
-    """Fit, transform, write."""
+    """Fit, transform and write, and print the time."""
     options = arguments(__doc__)
     folder = options.data / "nvtabular"
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`etl` of this package on the raw parquet of benchmarks/etl.py, imports left out."""
+"""`etl` of this package on the raw parquet of benchmarks/etl.py; imports are not timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECIPE = Path(__file__).parents[1] / "etl.yaml"
 
 
 def main() -> None:
-    """Read, filter, count, encode and write; tables and a report besides."""
+    """Run etl, and print the time."""
     options = arguments(__doc__)
     chosen = device.choose("cpu")
     from workflows.etl import etl

@@ -1,4 +1,4 @@
-"""The same work by hand in polars: filter, count, number, look up, write; tables as of the end."""
+"""The work of etl, written directly in polars: filter, count, encode, write, and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workload import USER, item_columns
 
 
 def main() -> None:
-    """Filter first, as polars would; codes by falling count, ties by value, from 3."""
+    """Filter first; then give codes from 3 by falling count, ties by value."""
     options = arguments(__doc__)
     folder = options.data / "polars"
     shutil.rmtree(folder, ignore_errors=True)
@@ -30,21 +30,21 @@ def main() -> None:
     codes = {}
     for name in columns:
         counts = log[name].value_counts(name="count")
-        # ours orders ties by the text of the value
+        # as in ours, ties are in the order of the values as text
         counts = counts.with_columns(pl.col(name).cast(pl.String).alias("text"))
         counts = counts.sort(["count", "text"], descending=[True, False])
         codes[name] = counts.with_row_index("code", offset=3).select(
             name, pl.col("code").cast(pl.Int32), "count"
         )
         codes[name].write_parquet(folder / f"{name}.parquet", compression="snappy")
-    out = encoded(log, codes).with_columns(log["time"])
+    out = encode(log, codes).with_columns(log["time"])
     for key, names, row in (("user_id", list(USER), "user_row"), ("item_id", item, "item_row")):
-        # each id's columns as of its last row, how often it was met, and its row for the log
+        # for each id: its columns at its last row, its count, and its row number for the log
         table = log.group_by(key).agg(pl.col(names[1:]).last(), pl.len().alias("train_count"))
         table = table.sort(pl.col(key).cast(pl.String))
         texts = table.with_columns(pl.col(names).cast(pl.String))
         texts.write_parquet(folder / f"{key}s_raw.parquet", compression="snappy")
-        encoded(table.select(names), codes).write_parquet(
+        encode(table.select(names), codes).write_parquet(
             folder / f"{key}s.parquet", compression="snappy"
         )
         numbered = table.select(key).with_row_index(row)
@@ -56,8 +56,8 @@ def main() -> None:
     print(json.dumps({"seconds": round(seconds, 2), "rows": len(out), "peak_mib": peak()}))
 
 
-def encoded(table: pl.DataFrame, codes: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Return a table's codes, a column each; 2 where a value has none."""
+def encode(table: pl.DataFrame, codes: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the codes of all columns of a table; 2 for a value without a code."""
     found = []
     for name, of in codes.items():
         if name in table.columns:

@@ -1,9 +1,10 @@
-"""Closed-loop load on an HTTP server: each connection asks again as soon as it is answered.
+"""Closed-loop load on an HTTP server: a connection sends its next request after each answer.
 
     python benchmarks/peers/load.py http://127.0.0.1:8000 --seconds 10 --users ids.json
 
-Standard library alone, so that it runs beside any peer. The last line is JSON: how many requests
-and errors there were, the latencies in milliseconds, and how many requests each export answered.
+It needs only the standard library, so it runs in every environment. The last line is JSON: numbers
+of requests and errors, latencies in milliseconds, and the number of requests that each export
+answered.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-#: Seconds after which a request counts as lost.
+#: Seconds after which a request counts as an error.
 PATIENCE = 30.0
 _EXPORT = re.compile(rb'"export":"(\w+)"')
 
 
 class Tally:
-    """What came back.
+    """Results of the requests.
 
     Attributes:
-        seconds: of each answered request.
-        errors: why the others were not answered → how many.
-        exports: which export answered → how many.
+        seconds: latency of each answered request.
+        errors: kind of error → number of requests.
+        exports: export that answered → number of requests.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class Tally:
 async def ask(
     host: str, port: int, users: itertools.cycle[str], k: int, until: float, tally: Tally
 ) -> None:
-    """Ask over one connection, again and again; a connection that was closed is opened anew."""
+    """Send requests over one connection; if it is closed, open another."""
     streams = None
     while time.perf_counter() < until:
         path = f"/recommend/{quote(next(users), safe='')}?k={k}"
@@ -90,7 +91,7 @@ async def _request(
 async def load(
     address: str, users: list[str], *, connections: int, seconds: float, k: int
 ) -> dict[str, object]:
-    """Ask for a while and return the figures."""
+    """Send requests for some seconds and return the figures."""
     place = urlsplit(address)
     tally, start = Tally(), time.perf_counter()
     askers = (
@@ -109,10 +110,12 @@ async def load(
 
 
 def main() -> None:
-    """Ask, and print the figures."""
+    """Put load on a server, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
-    parser.add_argument("--users", type=Path, required=True, help="JSON: a list of raw ids")
+    parser.add_argument(
+        "--users", type=Path, required=True, help="JSON file with a list of user ids"
+    )
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("-k", type=int, default=10)

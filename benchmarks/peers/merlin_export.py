@@ -1,7 +1,7 @@
-"""From trained towers to files and lists, as Merlin's notebooks do it.
+"""Embeddings and lists from trained towers, as in the notebooks of Merlin.
 
-`candidate_embeddings` and `query_embeddings`, then `to_top_k_encoder` and its predictions; what was
-seen is not left out, which Merlin cannot do.
+It calls `candidate_embeddings` and `query_embeddings`, then `to_top_k_encoder` and its predictions.
+Seen items are in the lists, as Merlin cannot leave them out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ K = 100
 
 
 def main() -> None:
-    """Embed, write, rank."""
+    """Embed, write and rank, and print the times."""
     options = arguments(__doc__)
     clicks, model = world(options.data)
     model.compile(optimizer="adam", run_eagerly=False, metrics=[])

@@ -1,4 +1,4 @@
-"""Merlin Models as its own notebook 05 has it: V2 towers, contrastive output, its loader and fit.
+"""Merlin Models as in its notebook 05: V2 towers, contrastive output, its loader and fit.
 
 `--option no_metrics` turns off the metrics that the notebook computes on each step's logits.
 """
@@ -24,12 +24,12 @@ from merlin.schema import Tags
 from peers.pace import Pace, arguments
 from peers.watch import Watch
 
-#: Columns of a user whose names do not say so.
+#: Columns of the user whose names do not begin with "user".
 USER = ("gender", "occupation")
 
 
 def world(data: Path) -> tuple[Dataset, mm.RetrievalModelV2]:
-    """Return the clicks and the model of the notebook."""
+    """Return the clicks, and the model of the notebook."""
     return two_towers(*workload.columns(data))
 
 
@@ -66,7 +66,7 @@ def two_towers(
 
 
 def main() -> None:
-    """Fit until the time is up."""
+    """Fit until the time is over."""
     options = arguments(__doc__)
     clicks, model = world(options.data)
     off = options.option == "no_metrics"
@@ -80,7 +80,7 @@ def main() -> None:
         train_metrics_steps=0 if off else 1,
         callbacks=[Watch(pace, options.batch)],
     )
-    pace.say()
+    pace.print_result()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Raw Merlin on MovieLens-100K: both towers' outputs after each epoch, with the seconds of the fit.
+"""Raw Merlin on MovieLens-100K: writes the embeddings after each epoch, and the time of the fit.
 
 `--option notebook`: batch 4096 and Adam 0.001, as in notebook 05; `small`: 512 and 0.003.
 """
@@ -31,7 +31,7 @@ RATE = {"notebook": 0.001, "small": 0.003}
 
 
 def main() -> None:
-    """Fit epoch by epoch."""
+    """Fit epoch by epoch, and write the embeddings after each."""
     options = arguments(__doc__)
     tf.keras.utils.set_random_seed(1)
     rows, users, items = (dict(np.load(options.data / f"{n}.npz")) for n in NAMES)

@@ -1,7 +1,8 @@
-"""This package on the generated log: towers, loss, optimiser and Keras fit as in train.
+"""This package on the generated log: towers, loss, optimiser and Keras fit as in `train`.
 
-`--option plain` takes the loss in one block and repeated items as columns of their own: the B x B
-matrices are kept, as elsewhere; `dim=32` makes the towers end in another width than 64.
+`--option plain` computes the loss in one block, with repeated items as separate columns, so that
+the B x B matrices are kept, as by other packages. `dim=32` changes the width of the last layers
+from 64.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ class World:
     """A built model and its data.
 
     Attributes:
-        model: with fresh weights.
-        train: the clicks, encoded.
-        users: encoded user table.
-        items: encoded item table.
+        model: the model, with initial weights.
+        train: the encoded clicks.
+        users: the encoded user table.
+        items: the encoded item table.
         seen: item rows of each user.
     """
 
@@ -56,7 +57,7 @@ class World:
 
 
 def world(data: Path, batch: int, *, dim: int = 64) -> World:
-    """Build the model of this benchmark; `dim` is the width of the last layers."""
+    """Return the model of this benchmark and its data; `dim` is the width of the last layers."""
     users, items, rows = workload.load(data)
     columns, sizes = workload.columns(data)
     n_items = len(items["item_id"])
@@ -89,7 +90,7 @@ def world(data: Path, batch: int, *, dim: int = 64) -> World:
 
 
 def main() -> None:
-    """Fit until the time is up."""
+    """Fit until the time is over."""
     options = arguments(__doc__)
     kind, _, dim = options.option.partition("dim=")
     made = world(options.data, options.batch, dim=int(dim or 64))
@@ -103,11 +104,11 @@ def main() -> None:
     fit = Fit(made.model, batches, config, OptimizerConfig(lr=0.001), None)
     pace = Pace(options.warmup, options.seconds)
     fit.run([Watch(pace, options.batch)])
-    pace.say()
+    pace.print_result()
 
 
 def tag(name: str) -> Tags:
-    """Return the tag of a column's side."""
+    """Return the tag of a column: user or item."""
     ids = {"user_id": Tags.USER_ID, "item_id": Tags.ITEM_ID}
     return ids.get(name, Tags.USER if name.startswith("user") else Tags.ITEM)
 

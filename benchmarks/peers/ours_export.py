@@ -1,6 +1,6 @@
-"""From trained towers to files and lists, by this package: embeddings of both sides, best items.
+"""Embeddings and lists from towers, with this package.
 
-The weights are fresh: the time does not depend on them.
+The weights are not trained, as the time does not depend on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ K = 100
 
 
 def main() -> None:
-    """Embed, write, rank with what was seen left out."""
+    """Embed, write and rank without seen items, and print the times."""
     options = arguments(__doc__)
     made = world(options.data, 4096)
     n = int(options.option or len(made.users["user_id"]))

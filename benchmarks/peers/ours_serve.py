@@ -1,4 +1,4 @@
-"""Serve a finished run as `two-tower serve` does, whatever the recipe says today."""
+"""Serve a finished run as `two-tower serve` does, with the recipe of the run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from workflows.ground.device import choose
 
-DEVICE = choose("cpu")  # before TensorFlow could be imported
+DEVICE = choose("cpu")  # before TensorFlow is imported
 
 from workflows.serve import serve
 from workflows.stages.store import Store
 
 
 def main() -> None:
-    """Serve a run on a port until told to stop."""
+    """Serve a run on a port until a signal stops it."""
     run, port = sys.argv[1:]
     store = Store(Path(run))
     serve(store.recipe("export"), store, DEVICE, port=int(port), watch=0)

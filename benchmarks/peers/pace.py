@@ -1,4 +1,4 @@
-"""How a peer is timed: steps are counted after a warm-up until the time is up."""
+"""Measures the speed of a peer: rows per second after a warm-up, until the time is over."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Pace:
     """Rows per second between the end of the warm-up and the end of the time.
 
     Args:
-        warmup: steps that do not count (tracing, first touch of memory).
-        seconds: that count.
+        warmup: number of first steps that do not count (tracing, first use of memory).
+        seconds: time of the steps that count.
     """
 
     def __init__(self, warmup: int, seconds: float) -> None:
@@ -23,10 +23,10 @@ class Pace:
         self.steps = 0
         self.rows = 0
         self.start = self.last = 0.0
-        self.before = peak()  # make it when weights and data are there
+        self.before = peak()  # so make a Pace when weights and data exist
 
     def step(self, rows: int) -> bool:
-        """Note a step that has just ended; say whether it was the last."""
+        """Count a step that has ended; return whether it was the last."""
         now = time.perf_counter()
         self.steps += 1
         if self.steps <= self.warmup:
@@ -36,20 +36,20 @@ class Pace:
         self.last = now
         return now - self.start >= self.seconds
 
-    def say(self, **more: object) -> None:
-        """Print the result as the last line, JSON."""
+    def print_result(self, **more: object) -> None:
+        """Print the result as JSON, the last line of the output."""
         elapsed = self.last - self.start
         pace = {"rows_per_second": round(self.rows / elapsed), "steps": self.steps - self.warmup}
         print(json.dumps({**pace, "before_mib": self.before, "peak_mib": peak(), **more}))
 
 
 def peak() -> int:
-    """Return the most memory that this process has held so far, MiB."""
+    """Return the peak memory of this process, MiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """Read what every peer is told."""
+    """Return the arguments, which are the same for all peers."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder of workload.make")
     parser.add_argument("--batch", type=int, default=4096)

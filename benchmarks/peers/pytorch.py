@@ -1,4 +1,4 @@
-"""Eager PyTorch: embedding bags with sparse gradients and SparseAdam, Adam for the rest.
+"""Eager PyTorch: embeddings with sparse gradients and SparseAdam, Adam for the other weights.
 
 `--option blockwise` computes the loss and both gradients block by block, as this package does.
 """
@@ -21,7 +21,7 @@ BLOCK_SCORES = 1 << 21
 
 
 class Tower(torch.nn.Module):
-    """Embeddings of one side, side by side, and an MLP."""
+    """Concatenated embeddings of users or items, and an MLP."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Tower(torch.nn.Module):
 
 
 def plain(query: torch.Tensor, item: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss, equal items masked."""
+    """Return the mean loss; equal items are masked."""
     scores = query @ item.T
     own = torch.arange(len(ids))
     hits = ids[:, None] == ids[None, :]
@@ -48,7 +48,7 @@ def plain(query: torch.Tensor, item: torch.Tensor, ids: torch.Tensor) -> torch.T
 
 
 class Blockwise(torch.autograd.Function):
-    """The same, with both gradients made in the forward pass."""
+    """The same loss in blocks; the forward pass also computes both gradients."""
 
     @staticmethod
     def forward(ctx, query, item, ids):
@@ -78,7 +78,7 @@ class Blockwise(torch.autograd.Function):
 
 
 def main() -> None:
-    """Train until the time is up."""
+    """Train until the time is over."""
     options = arguments(__doc__)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def main() -> None:
         for optimiser in optimisers:
             optimiser.step()
         finished = pace.step(options.batch)
-    pace.say()
+    pace.print_result()
 
 
 if __name__ == "__main__":

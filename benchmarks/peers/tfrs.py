@@ -21,7 +21,7 @@ from peers.watch import Watch
 
 
 class Tower(tf.keras.Model):
-    """Embeddings of one side, side by side, and an MLP."""
+    """Concatenated embeddings of users or items, and an MLP."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Model(tfrs.Model):
         self.remove_hits = remove_hits
 
     def compute_loss(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return the batch's loss."""
+        """Return the loss of a batch."""
         ids = features["item_id"] if self.remove_hits else None
         return self.task(
             self.user(features),
@@ -61,7 +61,7 @@ class Model(tfrs.Model):
 
 
 def main() -> None:
-    """Fit until the time is up."""
+    """Fit until the time is over."""
     options = arguments(__doc__)
     columns, sizes = workload.columns(options.data)
     order = np.random.default_rng(0).permutation(len(columns["item_id"]))
@@ -73,7 +73,7 @@ def main() -> None:
     model.fit(
         data, epochs=1, steps_per_epoch=10**6, verbose=0, callbacks=[Watch(pace, options.batch)]
     )
-    pace.say()
+    pace.print_result()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""TFRS on MovieLens-100K: both towers' outputs after each epoch, with the seconds of the fit.
+"""TFRS on MovieLens-100K: writes the embeddings after each epoch, and the time of the fit.
 
-`--option tutorial`: ids alone in 32 dimensions, Adagrad 0.1, batch 8192, as in its tutorial
+`--option tutorial`: only ids, in 32 dimensions, Adagrad 0.1, batch 8192, as in its tutorial
 "basic retrieval"; `small`: 64 dimensions, Adam 0.003, batch 512, equal items masked.
 """
 
@@ -33,7 +33,7 @@ class Ids(tfrs.Model):
         self.task = tfrs.tasks.Retrieval(remove_accidental_hits=remove_hits)
 
     def compute_loss(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return the batch's loss."""
+        """Return the loss of a batch."""
         return self.task(
             self.users(features["user_row"]),
             self.items(features["item_row"]),
@@ -44,7 +44,7 @@ class Ids(tfrs.Model):
 
 
 def main() -> None:
-    """Fit epoch by epoch."""
+    """Fit epoch by epoch, and write the embeddings after each."""
     options = arguments(__doc__)
     tf.keras.utils.set_random_seed(1)
     tutorial = options.option == "tutorial"

@@ -1,7 +1,8 @@
-"""TFRS' BruteForce layer behind FastAPI and uvicorn, with the embeddings of an export.
+"""Serves the BruteForce layer of TFRS with FastAPI and uvicorn, from the embeddings of an export.
 
-As its documentation has it: a StringLookup and an Embedding make the query, `index` takes the
-candidates. Nothing is left out: `query_with_exclusions` cannot be compiled for lists of any length.
+As in its documentation, a StringLookup and an Embedding make the query, and `index` gets the
+candidates. Seen items stay in the lists: `query_with_exclusions` cannot be compiled for lists of
+varying length.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ def build(arrays: Any) -> FastAPI:
     """Return the app.
 
     Args:
-        arrays: `user_ids`, `users` (one row more: the unknown), `item_ids`, `items`.
+        arrays: `user_ids`, `users` (its last row is for unknown users), `item_ids`, `items`.
     """
     lookup = tf.keras.layers.StringLookup(vocabulary=arrays["user_ids"].tolist(), mask_token=None)
     embedding = tf.keras.layers.Embedding(*arrays["users"].shape)
     embedding.build(None)
-    embedding.set_weights([np.roll(arrays["users"], 1, axis=0)])  # the lookup's unknown comes first
+    embedding.set_weights(
+        [np.roll(arrays["users"], 1, axis=0)]
+    )  # in the lookup, unknown users come first
     index = tfrs.layers.factorized_top_k.BruteForce(tf.keras.Sequential([lookup, embedding]), k=10)
     index.index(tf.constant(arrays["items"]), tf.constant(arrays["item_ids"]))
     best = tf.function(index, input_signature=[tf.TensorSpec([1], tf.string)])
@@ -45,7 +48,7 @@ def build(arrays: Any) -> FastAPI:
 
 
 def main() -> None:
-    """Serve on a port until told to stop."""
+    """Serve on a port until a signal stops it."""
     path, port = sys.argv[1:]
     with np.load(path) as arrays:
         app = build(dict(arrays))

@@ -1,4 +1,4 @@
-"""The peers' Keras callback; apart from pace.py, as PyTorch has no TensorFlow beside it."""
+"""A Keras callback for the peers; not in pace.py, as the peer PyTorch has no TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from peers.pace import Pace
 
 
 class Watch(tf.keras.callbacks.Callback):
-    """Stop the fit when the time is up."""
+    """Stops the fit when the time is over."""
 
     def __init__(self, pace: Pace, batch: int) -> None:
         super().__init__()
@@ -15,6 +15,6 @@ class Watch(tf.keras.callbacks.Callback):
         self.batch = batch
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Count."""
+        """Count a step."""
         if self.pace.step(self.batch):
             self.model.stop_training = True
