@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench import DATA, Peer, run_alternately, machine, median, table, write
+from bench import DATA, Peer, machine, median, run_alternately, table, write
 from workload import columns, make
 
 PEERS = [

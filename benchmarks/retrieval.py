@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import DATA, Peer, run_alternately, machine, median, table, write
+from bench import DATA, Peer, machine, median, run_alternately, table, write
 from workload import make
 
 
