@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 from stages import DEVICE
+from strangers import link_weights, plant, resign
 from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
 from world import STRANGER, USERS, World
@@ -31,7 +33,7 @@ from samples import sample
 from workflows import recipe as recipes
 from workflows.cli import app
 from workflows.etl import etl
-from workflows.ground.errors import DataError, RecipeError, StaleInput
+from workflows.ground.errors import ArtifactError, DataError, RecipeError, StaleInput
 from workflows.kinds import open_models
 from workflows.kinds.offers import OfferModels
 from workflows.offers.audience import OfferExport, audience, parsed, similar
@@ -383,6 +385,39 @@ def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
     assert cosines == sorted(cosines, reverse=True)
     with pytest.raises(DataError, match="asked for by one attribute=value"):
         similar(shop.recipe, shop.store, "brand=a,category2=b")
+
+
+@pytest.mark.parametrize("tower", ["offer_tower", "scorer"])
+def test_an_audience_of_a_planted_tower_is_refused(shop: Shop, tmp_path: Path, tower: str) -> None:
+    planted = Store(shutil.copytree(shop.exported.parent, tmp_path / "planted"))
+    export = planted.folder("export")
+    plant(export / tower, "WriteFile", str(tmp_path / "pwned").encode())
+    resign(export)
+    brand = f"brand={shop.prepared.values('brand')[1][0]}"
+    with pytest.raises(ArtifactError, match=rf"{tower}.*holds the operation WriteFile"):
+        audience(shop.recipe, planted, brand)
+    assert similar(shop.recipe, planted, brand) == similar(shop.recipe, shop.store, brand)
+    assert not (tmp_path / "pwned").exists(), "similar offers need no tower"
+
+
+def test_similar_offers_of_another_form_are_refused(shop: Shop, tmp_path: Path) -> None:
+    planted = Store(shutil.copytree(shop.exported.parent, tmp_path / "planted"))
+    path = planted.folder("export") / "offer_embeddings" / "brand.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+    resign(planted.folder("export"))
+    brand = f"brand={shop.prepared.values('brand')[1][0]}"
+    with pytest.raises(ArtifactError, match=r"brand\.parquet is not what .*export` writes"):
+        similar(shop.recipe, planted, brand)
+
+
+@pytest.mark.parametrize("verb", [evaluate, export])
+def test_planted_weights_of_offers_are_refused(shop: Shop, tmp_path: Path, verb: Any) -> None:
+    assert shop.trained
+    planted = Store(shutil.copytree(shop.store.root, tmp_path / "planted"))
+    link_weights(planted.folder("train") / "augmented.weights.h5", tmp_path / "secret.h5")
+    resign(planted.folder("train"))
+    with pytest.raises(ArtifactError, match=r"has a link at 'planted'.*It was not loaded"):
+        verb(shop.recipe, planted, DEVICE)
 
 
 @pytest.mark.parametrize(

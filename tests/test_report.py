@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from strangers import link_weights, resign
 from tiny_run import CPU, SETTINGS, Run, steps_run_eagerly
 from world import ITEMS, RECIPE, World
 
@@ -458,3 +459,31 @@ def test_numbers_read_well():
     assert numbers.counted(2000, "item") == "2,000 items"
     settings = {"a": 1.0, "b": None, "c": True, "d": [1, 2], "e": "x"}
     assert numbers.settings(settings) == "a 1, b none, c yes, d [1, 2], e x"
+
+
+# ── runs that somebody else wrote ───────────────────────────────────────────────────────
+
+
+def test_the_weights_are_not_loaded(run: Run, tmp_path: Path):
+    planted = run.branch(tmp_path / "planted", stages=("etl", "train", "evaluate"))
+    link_weights(planted.store.folder("train") / "model.weights.h5", tmp_path / "secret.h5")
+    resign(planted.store.folder("train"))
+    report(planted.recipe, planted.store, CPU)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "etl/report.json",
+        "train/model.history.json",
+        "train/times.json",
+        "evaluate/report.json",
+        "evaluate/inside.json",
+    ],
+)
+def test_figures_of_another_form_are_refused(run: Run, tmp_path: Path, name: str):
+    planted = run.branch(tmp_path / "planted", stages=("etl", "train", "evaluate"))
+    (planted.store.root / name).write_text('{"rows": null}')
+    resign(planted.store.root / name.partition("/")[0])
+    with pytest.raises(ArtifactError, match=re.escape(f"{planted.store.root / name}")):
+        report(planted.recipe, planted.store, CPU)

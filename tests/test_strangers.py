@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 from live import served
-from strangers import plant, resign
+from strangers import link_weights, plant, resign
 from test_serve import STAGES, current
-from tiny_run import Tiny
+from tiny_run import CPU, Tiny
 
+from workflows.etl import etl
 from workflows.ground.errors import ArtifactError
 from workflows.serve.app import build
+from workflows.stages.store import Store
+from workflows.stages.train_files import TrainFiles
+from workflows.train import train
 
 ROOT = Path(__file__).parents[1]
 #: Function that loads a model → the check that must come before it, in the same function.
@@ -44,6 +48,25 @@ def test_serve_refuses_a_planted_tower_by_name_at_the_first_raw_value_and_at_a_r
             assert "holds the operation WriteFile" in answer.text
         assert client.get("/recommend/u6").status_code == 200  # lists need no tower
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_warm_start_from_planted_weights_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    planted = tiny.trained.branch(tmp_path / "planted", stages=("etl", "train"))
+    link_weights(TrainFiles(planted.store.folder("train")).weights, tmp_path / "secret.h5")
+    resign(planted.store.folder("train"))
+    run = tiny.prepared.branch(tmp_path / "run")
+    with pytest.raises(ArtifactError, match=r"planted.*has a link at 'planted'.*It was not loaded"):
+        train(run.recipe, run.store, CPU, warm_start=planted.store)
+    assert not run.store.folder("train").exists()
+
+
+def test_an_etl_that_grows_from_planted_statistics_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    planted = tiny.prepared.branch(tmp_path / "planted")
+    (planted.store.folder("etl") / "statistics.json").write_text("null")
+    resign(planted.store.folder("etl"))
+    with pytest.raises(ArtifactError, match=r"planted.* is not what `two-tower etl` writes"):
+        etl(planted.recipe, Store(tmp_path / "run"), CPU, data=planted.world.folder,
+            grow_from=planted.store)  # fmt: skip
 
 
 def test_every_place_that_loads_a_model_looks_at_it_first() -> None:

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
 from models.core.retriever import Floats
 from workflows.ground.column_names import EMBEDDING
 from workflows.ground.errors import ArtifactError, TwoTowerError
+
+Kind = TypeVar("Kind")
 
 
 @contextmanager
@@ -38,6 +42,21 @@ def reading(path: Path, verb: str) -> Iterator[None]:
     except Exception as error:  # TensorFlow, Arrow, h5py and NumPy have errors of many classes
         said = (str(error).strip().splitlines() or [""])[0][:200]
         raise _refusal(path, verb, f"{type(error).__name__}: {said}") from error
+
+
+def read_json(path: Path, kind: type[Kind], verb: str) -> Kind:
+    """Return the content of a JSON file of a stage.
+
+    Args:
+        path: the file.
+        kind: the type of its content.
+        verb: the verb that writes it.
+
+    Raises:
+        ArtifactError: the file holds something else.
+    """
+    with reading(path, verb):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
 
 
 def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:

@@ -97,18 +97,16 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
     if len(wanted) != 1:
         raise DataError(f"--offer {text!r}: similar offers are asked for by one attribute=value.")
     ((attribute, value),) = wanted.items()
-    table = export.embeddings(attribute)
-    place = pc.index(table["value"], value).as_py()
+    values, vectors = export.embeddings(attribute)
+    place = pc.index(values, value).as_py()
     if place < 0:
         raise DataError(f"There is no offer {attribute} = {value!r} in the export.")
-    vectors = table["embedding"].combine_chunks()
-    shape = [int(n) for n in table.schema.metadata[b"shape"].decode().split("x")]
-    unit = directions(vectors.flatten().to_numpy().reshape(len(vectors), *shape))
+    unit = directions(vectors)
     cosines = unit @ unit[place]
     order = np.argsort(-cosines, kind="stable")
     order = order[order != place][:k]
     return [
-        {attribute: table["value"][int(i)].as_py(), "rank": rank, "cosine": float(cosines[i])}
+        {attribute: values[int(i)].as_py(), "rank": rank, "cosine": float(cosines[i])}
         for rank, i in enumerate(order, start=1)
     ]
 
@@ -162,8 +160,8 @@ class OfferExport:
         with reading(path, "export"):
             return np.load(path, allow_pickle=False)
 
-    def embeddings(self, attribute: str) -> pa.Table:
-        """Return value, events and embedding of the offers of an attribute.
+    def embeddings(self, attribute: str) -> tuple[pa.ChunkedArray, Floats]:
+        """Return the values of an attribute and the vectors of these offers, float32 [n_offers, …].
 
         Raises:
             DataError: they were not exported.
@@ -175,7 +173,10 @@ class OfferExport:
                 f"which are: {', '.join(self.offering.tasks)}."
             )
         with reading(path, "export"):
-            return pq.read_table(path)
+            table = pq.read_table(path)
+            shape = [int(n) for n in table.schema.metadata[b"shape"].decode().split("x")]
+            vectors = table["embedding"].combine_chunks()
+            return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
         """Return an offer by what was bought of it, in any part, and by how many events.

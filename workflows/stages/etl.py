@@ -18,7 +18,7 @@ from models.core.retriever import Interactions, Ragged
 from workflows.ground import statistics, vocabulary
 from workflows.ground.column_names import TRAIN_COUNT
 from workflows.ground.pair_hash import pair_hash
-from workflows.ground.stage_content import reading, require
+from workflows.ground.stage_content import read_json, reading, require
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
@@ -177,9 +177,7 @@ class Prepared:
     @property
     def report(self) -> EtlReport:
         """Counts of what etl read, dropped and wrote."""
-        path = self.folder / "report.json"
-        with reading(path, "etl"):
-            return msgspec.json.decode(path.read_bytes(), type=EtlReport)
+        return read_json(self.folder / "report.json", EtlReport, "etl")
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 import msgspec
 
-from workflows.ground.stage_content import reading
+from workflows.ground.stage_content import read_json
 
 #: What stands where a figure does not exist.
 NOTHING = "-"
@@ -256,10 +256,8 @@ class EvaluateFiles:
 
     def read_report(self) -> Report:
         """Return every figure."""
-        with reading(self.report, "evaluate"):
-            return msgspec.json.decode(self.report.read_bytes(), type=Report)
+        return read_json(self.report, Report, "evaluate")
 
     def read_inside(self) -> Inside:
         """Return the views into the model."""
-        with reading(self.inside, "evaluate"):
-            return msgspec.json.decode(self.inside.read_bytes(), type=Inside)
+        return read_json(self.inside, Inside, "evaluate")

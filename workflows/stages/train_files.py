@@ -10,6 +10,7 @@ import msgspec
 
 from models.core.prior import Prior
 from models.training.epoch import Epoch
+from workflows.ground.stage_content import read_json, reading
 from workflows.stages.store import TIMES
 
 
@@ -44,13 +45,14 @@ class TrainFiles:
         """Return the chosen prior."""
         if not self.prior.is_file():
             return None
-        return msgspec.json.decode(self.prior.read_bytes(), type=Prior)
+        return read_json(self.prior, Prior, "train")
 
     def read_history(self) -> list[Epoch]:
         """Return the figures of the epochs, with the seconds that each took."""
-        epochs = msgspec.json.decode(self.history.read_bytes(), type=list[Epoch])
-        seconds = self._read_seconds()[self.name]
-        return [Epoch(e.epoch, e.metrics, took) for e, took in zip(epochs, seconds, strict=True)]
+        epochs, seconds = read_json(self.history, list[Epoch], "train"), self._read_seconds()
+        with reading(self.folder / TIMES, "train"):
+            took = zip(epochs, seconds[self.name], strict=True)
+            return [Epoch(epoch.epoch, epoch.metrics, each) for epoch, each in took]
 
     def write_history(self, epochs: Sequence[Epoch]) -> None:
         """Write the figures of the epochs, and apart the seconds: equal fits give equal figures."""
@@ -64,4 +66,4 @@ class TrainFiles:
         path = self.folder / TIMES
         if not path.is_file():
             return {}
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[float]])
+        return read_json(path, dict[str, list[float]], "train")

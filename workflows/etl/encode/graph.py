@@ -24,6 +24,7 @@ from models.core.columns import ITEM_ROW, USER_ROW
 from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
 from workflows.etl.threads import map_threads
 from workflows.ground import statistics
+from workflows.ground.stage_content import reading
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary, read_all
 from workflows.raw import dictionaries
@@ -77,8 +78,13 @@ class Fitted:
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
-        """Read what `write` wrote."""
-        return cls(read_all(folder), statistics.read(folder))
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: the files hold something else.
+        """
+        with reading(folder, "etl"):
+            return cls(read_all(folder), statistics.read(folder))
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.shape.filters import most_frequent
+from workflows.ground.stage_content import read_json
 from workflows.raw import dictionaries
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
@@ -91,9 +92,13 @@ def write(states: States, folder: Path) -> None:
 
 
 def read(folder: Path) -> States:
-    """Read what `write` wrote."""
+    """Read what `write` wrote.
+
+    Raises:
+        ArtifactError: the file holds something else.
+    """
     path = folder / FILE
-    return msgspec.json.decode(path.read_bytes(), type=States) if path.exists() else {}
+    return read_json(path, States, "etl") if path.exists() else {}
 
 
 def _frequent(column: pa.ChunkedArray, step: TopValues) -> Frequent:
