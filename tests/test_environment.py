@@ -504,6 +504,6 @@ def test_what_an_image_copies_is_sent_to_the_builder(name: str) -> None:
     ignore = lines((ROOT / "docker" / f"{name}.dockerignore").read_text(encoding="utf-8"))
     allowed = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore
-    assert set(copied) >= {"models", "workflows", "recipes"}
+    assert set(copied) >= {*ROOMS, "recipes"}
     assert set(copied) <= allowed
     assert all((ROOT / source).exists() for source in copied)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from models.core import metrics
 from models.core.evaluation_set import Trial
-from models.core.intervals import paired_difference
+from models.core.intervals import bootstrap
 from models.core.retriever import Queries, Ragged
 from models.training.two_tower import TwoTower
 from workflows.evaluate.by_score import hits_by_score
@@ -79,9 +79,8 @@ def test_differences_are_paired_user_by_user():
     block = TALLY.differences(PLACES, PROTOCOL, ours="ours")
     assert list(block.metrics) == ["theirs"]
     for name, figure in block.metrics["theirs"].items():
-        expected = paired_difference(
-            per_user["ours"][name], per_user["theirs"][name], seed=5, n_resamples=200, level=0.95
-        )
+        pairs = per_user["ours"][name] - per_user["theirs"][name]
+        (expected,) = bootstrap(pairs[:, None], seed=5, n_resamples=200, level=0.95)
         got = (figure.mean, figure.low, figure.high, figure.standard_error)
         wanted = (expected.mean, expected.low, expected.high, expected.standard_error)
         assert got == pytest.approx(wanted)

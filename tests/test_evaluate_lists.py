@@ -9,7 +9,7 @@ from tiny_run import CPU, Run, Tiny
 from models.core import metrics
 from models.core.evaluation_set import trial
 from models.core.exact import Exact
-from models.core.intervals import bootstrap_columns
+from models.core.intervals import bootstrap
 from models.core.retriever import Interactions
 from workflows.evaluate import evaluate
 from workflows.evaluate.table import tables
@@ -122,7 +122,7 @@ def _lines(report: Report) -> list[str]:
 def test_v09_the_error_of_a_share_is_that_of_the_binomial():
     """With a row a user, the bootstrap's standard error is sqrt(p (1 - p) / n)."""
     hits = np.random.default_rng(0).random((2_000, 1)) < 0.125
-    (found,) = bootstrap_columns(hits.astype(float), seed=1, n_resamples=1_000, level=0.95)
+    (found,) = bootstrap(hits.astype(float), seed=1, n_resamples=1_000, level=0.95)
     p = hits.mean()
     assert found.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 2_000), rel=0.06)
 

@@ -38,41 +38,21 @@ class Interval:
 
 def bootstrap(
     values: Floats, *, seed: int, n_resamples: int = 1000, level: float = 0.95
-) -> Interval:
-    """Return the mean of per-user values with its percentile bootstrap interval.
+) -> list[Interval]:
+    """Return the mean of each column of per-user values with its percentile bootstrap interval.
+
+    All columns share the draws of users. For the difference of two models, pass the differences
+    user by user: where the interval lies above 0, the first has the larger mean.
 
     Args:
-        values: one value a user, float [n_users], n_users at least 2.
-        seed: seed of the random draws; the same seed gives the same interval.
+        values: one row a user, float [n_users, n_columns], n_users at least 2.
+        seed: seed of the random draws; the same seed gives the same intervals.
         n_resamples: number of times that the users are drawn.
         level: share of the resampled means within the interval, between 0 and 1.
 
     Raises:
         ValueError: there are fewer than two users, a value is not finite, or an option is out of
             range.
-    """
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1:
-        raise ValueError(
-            "An interval needs one value per user, and at least two users. "
-            f"Received: shape {values.shape}."
-        )
-    return bootstrap_columns(values[:, None], seed=seed, n_resamples=n_resamples, level=level)[0]
-
-
-def bootstrap_columns(
-    values: Floats, *, seed: int, n_resamples: int = 1000, level: float = 0.95
-) -> list[Interval]:
-    """Return the intervals of several columns, with the same draws for all: faster than one by one.
-
-    Args:
-        values: float [n_users, n_columns], n_users at least 2.
-        seed: seed of the random draws.
-        n_resamples: number of times that the users are drawn.
-        level: share of the resampled means within the interval.
-
-    Raises:
-        ValueError: see `bootstrap`.
     """
     values = np.asarray(values, np.float64)
     n_users = len(values)
@@ -97,29 +77,6 @@ def bootstrap_columns(
     errors = values.std(axis=0, ddof=1) / np.sqrt(n_users)
     columns = zip(means, errors, low, high, strict=True)
     return [Interval(*map(float, column)) for column in columns]
-
-
-def paired_difference(
-    a: Floats, b: Floats, *, seed: int, n_resamples: int = 1000, level: float = 0.95
-) -> Interval:
-    """Return the mean of a - b with its interval; both values of a user are drawn together.
-
-    If the interval lies above 0, `a` has the larger mean.
-
-    Args:
-        a: one value a user, float [n_users].
-        b: values of the other model for the same users in the same order, float [n_users].
-        seed: seed of the random draws.
-        n_resamples: number of times that the users are drawn.
-        level: share of the resampled means within the interval.
-
-    Raises:
-        ValueError: the shapes differ, or see `bootstrap`.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"Pairs need the same users. Received: shapes {a.shape} and {b.shape}.")
-    return bootstrap(a - b, seed=seed, n_resamples=n_resamples, level=level)
 
 
 def _resampled_means(values: Floats, seed: int, n_resamples: int) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.core import metrics
-from models.core.intervals import bootstrap_columns
+from models.core.intervals import bootstrap
 from models.core.metrics import Places
 from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.recipe.protocol import EvaluateConfig
@@ -104,7 +104,7 @@ class Tally:
         columns = np.stack(list(values.values()), axis=1)
         if len(columns) < 2:
             return {n: Figure(float(c)) for n, c in zip(values, columns[0], strict=True)}
-        found = bootstrap_columns(
+        found = bootstrap(
             columns,
             seed=self.config.seed,
             n_resamples=self.config.bootstrap,

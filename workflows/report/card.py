@@ -8,26 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from workflows.recipe import ByUser, GlobalTime, LeaveLast, RandomRows
 from workflows.report import comparison, dataset, numbers, origin, segments
 from workflows.report.finished import Finished
+from workflows.report.rendering import template
 
 
 def render(finished: Finished) -> str:
     """Return the whole card."""
-    templates = Environment(
-        loader=PackageLoader("workflows.report"),
-        autoescape=True,
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template("model_card.md").render(
+    return template("model_card.md", finalize=_escaped).render(
         finished=finished,
         train=finished.manifests["train"],
         protocol=finished.scores.headline.protocol,

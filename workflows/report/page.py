@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from models.core.evaluation_set import STEADY
 from models.training.epoch import VAL_MEAN
 from workflows.report import (
@@ -21,6 +19,7 @@ from workflows.report import (
     towers,
 )
 from workflows.report.finished import Finished
+from workflows.report.rendering import template
 from workflows.report.tables import Table
 
 
@@ -35,17 +34,9 @@ class Tile:
 
 def render(finished: Finished) -> str:
     """Return the whole page."""
-    templates = Environment(
-        loader=PackageLoader("workflows.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     cells = dataset.cells(finished)
     facts = list(origin.model_facts(finished).items())
-    return templates.get_template("page.html").render(
+    return template("page.html").render(
         finished=finished,
         counted=numbers.counted,
         can_draw=charts.can_draw(),

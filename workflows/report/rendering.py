@@ -1,0 +1,25 @@
+"""The templates of the page and of the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+
+def template(name: str, *, finalize: Callable[[object], object] | None = None) -> Template:
+    """Return a template that escapes every text which is not markup.
+
+    Args:
+        name: the file in the folder templates/.
+        finalize: is called on each value before it is written.
+    """
+    return Environment(
+        loader=PackageLoader("workflows.report"),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    ).get_template(name)
