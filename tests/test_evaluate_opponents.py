@@ -18,7 +18,7 @@ from models.baselines import als, content, cost, ease, item_knn, popularity, sea
 from models.baselines.content import multi_hot
 from models.baselines.ease import EASE
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback, as_of, parameters, strangers, without_history
+from models.baselines.fallback import Fallback, as_of, parameters, unknown_users, without_history
 from models.baselines.item_knn import ItemKNN
 from models.baselines.popularity import Popularity, RecentPopularity
 from models.baselines.registry import BASELINES, GRIDS, grid_of
@@ -316,7 +316,7 @@ def test_a_stranger_is_of_no_table_and_has_no_history():
     # known with and without a history; of no table with one, with an unknown item, with nothing
     users = np.array([0, 1, -1, -1, -1])
     queries = Queries(users, Ragged(np.array([5, 2, -1]), np.array([0, 1, 1, 2, 3, 3])))
-    assert strangers(queries).tolist() == [False, False, False, True, True]
+    assert unknown_users(queries).tolist() == [False, False, False, True, True]
     assert without_history(queries).tolist() == [False, True, False, True, True]
 
 

@@ -1,9 +1,9 @@
-"""Matrix factorisation for implicit feedback: the library `implicit`, asked by history.
+"""Matrix factorisation for implicit feedback, by the library `implicit`.
 
 Hu, Koren and Volinsky 2008, "Collaborative filtering for implicit feedback datasets". An observed
 pair has confidence alpha, any other pair 1. Only the items' factors are kept: a user's vector is
-solved from the history that the query brings (equation 4 of the paper), so that new users and new
-events need no refit.
+solved from the history in the query (equation 4 of the paper), so that new users and new events
+need no refit.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ START = (
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Factors of items, and of whoever asks.
+    """Factors of items; a user's factors are solved from their history.
 
     Attributes:
-        factors: d.
-        regularization: lambda, on both sides.
-        alpha: confidence of an observed pair, against 1 of any other.
+        factors: the number of factors, d.
+        regularization: lambda, for users and items.
+        alpha: confidence of an observed pair; any other pair has 1.
         iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
         seed: the seed of the first factors.
         item_factors: float32 [n_items, d], learnt by `fit`.
@@ -57,7 +57,7 @@ class ALS:
     item_factors: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> ALS:
-        """Return a model that has learnt the items' factors; the same seed, the same factors."""
+        """Return a model with the items' factors; the same seed gives the same factors."""
         matrix = train.histories().to_csr(train.n_items)
         # implicit warns when the BLAS has threads of its own (it asks once a process)
         with threadpool_limits(1, user_api="blas"):

@@ -1,15 +1,15 @@
-"""The two closed forms of EASE: by items, or by users where these are fewer.
+"""The two closed forms of EASE: one by items, and one by users for when they are fewer.
 
 With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
 is as large as the catalogue. By Woodbury's identity P = (I - X'KX) / lambda with
-K = (XX' + lambda I)^-1, which is as large as the users are many. So a history x has the scores
+K = (XX' + lambda I)^-1, whose side is the number of users. So a history x has the scores
 
     xB = (r - d x) / (1 - d)    with r = xX'KX and d = diag(X'KX),
 
-item by item, and no matrix of all items by all items is ever made. The formula does not divide by
-lambda, and 1 - d is at least lambda / (lambda + n) for an item of n users, so that no digits are
-lost. One decomposition of XX' into eigenvectors would serve every lambda, but it takes as long as
-seven inversions by Cholesky (of 1,892 users), and a search tries four to eight.
+item by item, without a matrix of all items by all items. The formula does not divide by lambda, and
+1 - d is at least lambda / (lambda + n) for an item of n users, so that no digits are lost. One
+decomposition of XX' into eigenvectors would serve every lambda, but it takes as long as seven
+inversions by Cholesky (of 1,892 users), and a search tries four to eight.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.core.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):
-    """The weights B, in either of the two forms."""
+    """The weights B, in one of the two forms."""
 
     @property
     def n_items(self) -> int:
@@ -40,7 +40,7 @@ class Learnt(Protocol):
 
 @dataclass(frozen=True)
 class ByItems:
-    """B itself.
+    """The matrix B itself.
 
     Attributes:
         weights: B, float32 [n_items, n_items].
@@ -60,7 +60,7 @@ class ByItems:
 
 @dataclass(frozen=True)
 class ByUsers:
-    """The factors of B, from which the scores of any history follow.
+    """The factors of B, which give the scores of any history.
 
     Attributes:
         users: X, float64 [n_users, n_items].
@@ -92,10 +92,10 @@ class ByUsers:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """Gives the weights of any lambda; what they share is worked out once.
+    """Solves for the weights of any lambda; the Gram matrix is computed once.
 
     Attributes:
-        train: what is learnt from.
+        train: the training interactions.
     """
 
     train: Interactions
@@ -108,15 +108,15 @@ class Solver:
 
     @property
     def by_users(self) -> bool:
-        """Whether users are fewer than items."""
+        """Whether there are fewer users than items."""
         return bool(self.users.shape[0] < self.users.shape[1])
 
     def cost(self, *, fits: int, kept: int = 1) -> Cost:
-        """Return what one lambda takes.
+        """Return the time and memory of the fit of one lambda.
 
         Args:
-            fits: how many there will be at least.
-            kept: how many solutions stay in memory beside the one in work.
+            fits: the least number of fits that will follow.
+            kept: how many solutions stay in memory beside the one that is computed.
         """
         n_users, n_items = self.users.shape
         if self.by_users:
@@ -127,10 +127,10 @@ class Solver:
         return Cost(n_items, operations, (20.0 + 4 * kept) * n_items**2, fits)
 
     def sentence(self, *, fits: int) -> str:
-        """Say which form is taken, and what a fit costs.
+        """Return a sentence with the form that is used, and the cost of a fit.
 
         Raises:
-            CannotFit: it takes too much time or memory.
+            CannotFit: a fit takes too much time or memory.
         """
         n_users, n_items = self.users.shape
         form = (

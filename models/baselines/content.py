@@ -1,7 +1,7 @@
-"""Items with the attributes of the history: what can be said of an item that nobody has met yet.
+"""Items that share attributes with the history; items without interactions are ranked as well.
 
 The content-based baseline of Lops, de Gemmis and Semeraro 2011, section 3.3, with frozen vectors:
-the user is the mean of his items' attribute vectors, the score a dot product.
+a user is the mean of their items' attribute vectors, and the score is a dot product.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def grid(facts: Facts) -> Grid:
     """Return the one model, without parameters.
 
     Raises:
-        CannotFit: when there are no attributes.
+        CannotFit: there are no attributes.
     """
     attributes = facts.attributes
     if not attributes.shape[1]:
@@ -67,11 +67,11 @@ def grid(facts: Facts) -> Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Attribute vectors and the order in which equal scores are shown.
+    """Attribute vectors, and the order of items with equal scores.
 
-    Few attributes make many equal scores. They are ordered by popularity, then by item row: the
-    catalogue is laid out in that order, so that the tie rule of `best_k` keeps it, and no small
-    number is added to any score.
+    Few attributes make many equal scores. These are ordered by popularity, then by item row: the
+    columns are in that order, so that the tie rule of `best_k` keeps it, and no small number is
+    added to any score.
 
     Attributes:
         attributes: multi-hot vectors, float32 [n_items, n_attributes].
@@ -82,7 +82,7 @@ class Content:
     order: Ints | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Content:
-        """Return a model that knows the items' popularity; the attributes stay as they are.
+        """Return a model with the items in the order of their popularity.
 
         Raises:
             ValueError: when the catalogue and the attributes differ in size.

@@ -15,24 +15,24 @@ import scipy.linalg
 from models.baselines.errors import CannotFit
 from models.core.retriever import Floats
 
-#: One baseline may take at most so many seconds.
+#: The most seconds that one baseline may take.
 MAX_SECONDS = 900.0
-#: Below so many rows one thread inverts faster than several that share a busy machine.
+#: A matrix with fewer rows is inverted faster by one thread than by several on a busy machine.
 SMALL = 4_000
-#: Side of the matrix by which the machine's speed is measured.
+#: Side of the matrix with which the machine's speed is measured.
 _SAMPLE = 800
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of one fit, and how many fits are certain to come.
+    """Time and memory of one fit, and the number of fits.
 
     Attributes:
         n_rows: the number of rows of the matrix that is inverted.
-        operations: floating-point operations of a fit and of asking it once.
-        bytes: the most that stands in memory at once.
-        fits: how many there will be at least.
+        operations: floating-point operations of a fit and of scoring every user once.
+        bytes: the largest amount of memory in use at one time.
+        fits: the least number of fits.
     """
 
     n_rows: int
@@ -41,10 +41,10 @@ class Cost:
     fits: int
 
     def sentence(self, what: str) -> str:
-        """Say what is to be inverted, and how long it should take if nobody else is at work.
+        """Return a sentence with the matrix to invert, and the time on an idle machine.
 
         Raises:
-            CannotFit: more than the memory that is free, or than `MAX_SECONDS`.
+            CannotFit: it takes more memory than is free, or more time than `MAX_SECONDS`.
         """
         seconds = self.operations / speed(self.n_rows)
         took = f"about {_time(seconds)} a fit on an idle machine and {self.bytes / _GIB:.1f} GiB"
@@ -66,7 +66,7 @@ def _time(seconds: float) -> str:
 
 
 def speed(n_rows: int) -> float:
-    """Return how many operations a second the machine does when it inverts so many rows."""
+    """Return the operations a second of this machine when it inverts a matrix of that many rows."""
     return _speed_of_a_core() * (1 if n_rows < SMALL else len(os.sched_getaffinity(0)))
 
 
@@ -74,8 +74,8 @@ def speed(n_rows: int) -> float:
 def _speed_of_a_core() -> float:
     """Measure an inversion by one thread.
 
-    The processor's time is taken, not the clock's: who else is at work on the machine must not
-    decide which baselines run.
+    Processor time counts, not wall-clock time: other work on the machine must not decide which
+    baselines run.
     """
     best = np.inf
     for _ in range(3):
@@ -88,7 +88,7 @@ def _speed_of_a_core() -> float:
 
 
 def inverse(matrix: Floats) -> Floats:
-    """Return the inverse of a symmetric, positive definite matrix, float64; it is used up.
+    """Return the inverse of a symmetric, positive definite matrix, float64; it is overwritten.
 
     Raises:
         LinAlgError: the matrix is not positive definite.
@@ -101,7 +101,7 @@ def inverse(matrix: Floats) -> Floats:
 
 
 def _invert(matrix: Floats) -> Floats:
-    """Return the upper half of the inverse; Cholesky takes half the work of a general one."""
+    """Return the upper half of the inverse, by Cholesky in half the operations of a general one."""
     # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
     factor, fault = scipy.linalg.lapack.dpotrf(matrix.T, overwrite_a=True, clean=False)
     if fault:
@@ -111,7 +111,7 @@ def _invert(matrix: Floats) -> Floats:
 
 
 def threads(n_rows: int) -> AbstractContextManager[object]:
-    """Keep a small inversion to one thread, where the library for that is installed."""
+    """Limit a small inversion to one thread, if threadpoolctl is installed."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
@@ -120,7 +120,7 @@ def threads(n_rows: int) -> AbstractContextManager[object]:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still take; None where the system does not say.
+    """Return the bytes that this process can still allocate; None where the system does not say.
 
     The container's limit counts as well as the machine's memory.
     """

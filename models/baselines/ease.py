@@ -1,4 +1,4 @@
-"""A linear item-item model with a closed form, and still the hardest baseline on small catalogues.
+"""A linear item-item model with a closed form; on small catalogues it is the strongest baseline.
 
 EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data"): minimise
 |X - XB|^2 + lambda |B|^2 with a zero diagonal of B. `closed_form` has the solution.
@@ -34,14 +34,14 @@ DECAYS = (10.0, 5.0, 20.0, 50.0, 200.0)
 
 @dataclass(frozen=True, kw_only=True)
 class EASE:
-    """Scores xB of a history x.
+    """The shallow autoencoder: a history x has the scores xB.
 
     Attributes:
         regularization: lambda.
-        decay: None takes x binary. A number weighs the item at position p of the history, the
-            latest at 0, with exp(-p / decay); an item met twice has its latest position. The fit
-            is on the binary matrix in both cases.
-        learnt: B by items, or by users where these are fewer; learnt by `fit`.
+        decay: None means that x is binary. With a number, the item at position p of the history (0
+            is the latest) has the weight exp(-p / decay), and an item that occurs twice has its
+            latest position. The fit is on the binary matrix in both cases.
+        learnt: the matrix B, by items, or by users if they are fewer; set by `fit`.
     """
 
     regularization: float = 100.0
@@ -57,7 +57,7 @@ class EASE:
         """Return a model with the closed-form weights.
 
         Raises:
-            CannotFit: this machine has too little memory or time for them.
+            CannotFit: the fit would take too much memory or time on this machine.
         """
         solver = Solver(train)
         solver.sentence(fits=1)
@@ -136,7 +136,7 @@ def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
 
     Args:
         histories: item rows, oldest first; the last of a list has position 0; -1 is left out, but
-            keeps its position.
+            counts as a position.
         n_items: number of columns.
         decay: the position that weighs 1/e.
     """

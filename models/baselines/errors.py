@@ -1,4 +1,4 @@
-"""Why a baseline does not run on a data set."""
+"""The error of a baseline that does not run on a data set."""
 
 from __future__ import annotations
 

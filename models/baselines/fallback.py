@@ -1,7 +1,7 @@
-"""What is popular, for those whom a model knows nothing of.
+"""Popularity as the fallback for queries of which a model knows nothing.
 
-A model of histories gives every item of an empty one the score 0, and would be beaten on new users
-by any model that guesses well; a two-tower would answer a stranger with what its unseen rows say.
+A model of histories gives every item the score 0 if the history is empty. A two-tower model would
+rank for an unknown user by the embeddings of unseen values, which are hardly trained.
 """
 
 from __future__ import annotations
@@ -9,39 +9,43 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from models.baselines.popularity import Popularity, RecentPopularity
+from models.baselines.popularity import Popularity
 from models.baselines.search import Grid
 from models.core.retriever import NO_ITEM, Bools, Interactions, Queries, Ragged, Retriever, TopK
 
 
 def without_history(queries: Queries) -> Bools:
-    """Say which queries' histories hold no known item, bool [n_queries]."""
+    """Return which queries' histories have no known item, bool [n_queries]."""
     histories = queries.histories
     return np.bincount(histories.owners(), histories.values >= 0, len(histories)) == 0
 
 
-def strangers(queries: Queries) -> Bools:
-    """Say which queries come from users of no table who have no history, bool [n_queries]."""
+def unknown_users(queries: Queries) -> Bools:
+    """Return which queries are of users in no table and without a history, bool [n_queries]."""
     return (queries.users < 0) & without_history(queries)
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """A model, and popularity for the queries that it has nothing to go by.
+    """A model, and popularity for some of the queries.
 
     Attributes:
-        model: fitted.
-        popular: fitted.
-        stands_in: says which queries popularity answers, bool [n_queries].
+        model: the fitted model.
+        popular: fitted popularity.
+        stands_in: returns which queries popularity answers, bool [n_queries].
     """
 
     model: Retriever
     popular: Popularity
     stands_in: Callable[[Queries], Bools]
+
+    def as_of(self, known: Interactions) -> Fallback:
+        """Return the same model, and popularity as of a cut."""
+        return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
         self,
@@ -51,7 +55,7 @@ class Fallback:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by one of the two, query by query."""
+        """Rank each query by one of the two."""
         helped = self.stands_in(queries)
         top = TopK(
             np.full((len(queries), k), NO_ITEM, np.int64),
@@ -69,8 +73,17 @@ class Fallback:
         return top
 
 
+@runtime_checkable
+class Dated(Protocol):
+    """A retriever with counts that are looked up, not learnt, and so may be newer than its fit."""
+
+    def as_of(self, known: Interactions) -> Retriever:
+        """Return the retriever with the counts of all interactions before a cut."""
+        ...
+
+
 def with_popularity(grid: Grid, train: Interactions) -> Grid:
-    """Return a grid whose models leave queries without a history to popularity."""
+    """Return a grid of models in which popularity answers the queries without a history."""
     popular = Popularity().fit(train)
     return dataclasses.replace(
         grid, fit=lambda point: Fallback(grid.fit(point), popular, without_history)
@@ -78,17 +91,13 @@ def with_popularity(grid: Grid, train: Interactions) -> Grid:
 
 
 def as_of(model: Retriever, known: Interactions) -> Retriever:
-    """Return the model with its counts of popularity as of a cut; what it has learnt stays.
+    """Return the model with its counts of popularity as of a cut; learnt weights stay.
 
     Args:
         model: the model of a grid.
         known: all interactions before the cut.
     """
-    if isinstance(model, Popularity | RecentPopularity):
-        return model.fit(known)
-    if isinstance(model, Fallback):
-        return dataclasses.replace(model, popular=model.popular.fit(known))
-    return model
+    return model.as_of(known) if isinstance(model, Dated) else model
 
 
 def parameters(model: Retriever) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Items like those of the history: cosine neighbours on the binary user-item matrix.
+"""Items similar to those of the history: cosine neighbours on the binary user-item matrix.
 
 Sarwar et al. 2001; the sum over the history, without normalising by it, as Deshpande and Karypis
 2004, section 3.1. With n_i users of item i and n_ij of both, s_ij = n_ij / sqrt(n_i * n_j).
@@ -31,11 +31,11 @@ NEIGHBOURS = (20, 5, 10, 50, 100)
 
 @dataclass(frozen=True, kw_only=True)
 class ItemKNN:
-    """Score of item j: the sum of s_ij over the history's items i that count j as a neighbour.
+    """Scores item j by the sum of s_ij over the history's items i that have j as a neighbour.
 
     Attributes:
-        neighbours: how many neighbours an item keeps, itself not among them; ties by item row.
-        similarities: float32 [n_items, n_items], row i holds item i's neighbours; learnt by `fit`.
+        neighbours: the number of neighbours of an item; equal similarities go by item row.
+        similarities: float32 [n_items, n_items], row i has item i's neighbours; set by `fit`.
     """
 
     neighbours: int = 20
@@ -48,7 +48,7 @@ class ItemKNN:
             )
 
     def fit(self, train: Interactions) -> ItemKNN:
-        """Return a model that knows each item's neighbours."""
+        """Return a model with the neighbours of each item."""
         n_items = train.n_items
         users = train.histories().to_csr(n_items).tocsc()
         parts = [self._neighbours_of(rows, users) for rows in blocks(n_items, n_items)]
@@ -72,7 +72,7 @@ class ItemKNN:
         return sp.csr_matrix((best.scores[near], cells), (n_rows, n_items))
 
     def nearest(self, neighbours: int) -> ItemKNN:
-        """Return the model that fits fewer neighbours, without fitting it."""
+        """Return the model of fewer neighbours without a fit."""
         similarities = fitted(self.similarities, self).tocoo()
         order = np.lexsort((similarities.col, -similarities.data, similarities.row))
         rows = similarities.row[order]  # sorted: an item's place in its row is a difference
@@ -102,7 +102,7 @@ class ItemKNN:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search over the number of neighbours: models are cut from one wider one."""
+    """Return the search over the number of neighbours; models are parts of one larger model."""
     train = facts.train
     widest = [ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)]
 

@@ -1,7 +1,7 @@
-"""The same list for everybody: what is bought most, or most lately.
+"""The same list for everybody: the items with the most interactions, or the most recent ones.
 
-Where the data has a time cut, recent popularity is the baseline that learned models fail to beat
-most often; see Ji et al. 2020, "A re-visit of the popularity baseline in recommender systems".
+With a split by time, recent popularity is the baseline that learned models fail to beat most often;
+see Ji et al. 2020, "A re-visit of the popularity baseline in recommender systems".
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ from models.core.retriever import (
 
 _DAY = 86_400.0  # seconds
 _NO_TIMES = "RecentPopularity needs times; this data has none. Use Popularity."
-#: Memories of recent popularity to start from, in days.
+#: Decays of recent popularity to start from, in days.
 DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Popularity:
-    """The number of training interactions of each item, repeats included.
+    """Popularity: the number of training interactions of each item, repeats included.
 
     Attributes:
-        counts: float64 [n_items], learnt by `fit`.
+        counts: float64 [n_items], set by `fit`.
     """
 
     counts: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Popularity:
-        """Return a model that has counted the interactions."""
+        """Return a model with the interactions counted."""
         return replace(self, counts=_counts(train, np.ones(len(train.items))))
+
+    def as_of(self, known: Interactions) -> Popularity:
+        """Return the model with the interactions before a cut counted."""
+        return self.fit(known)
 
     def top_k(
         self,
@@ -51,17 +55,17 @@ class Popularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by counts, ties by item row; an item never met scores 0 and comes last."""
+        """Rank by counts, ties by item row; an item without interactions scores 0."""
         return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecentPopularity:
-    """Counts in which an interaction weighs exp(-age / days), aged at the last training time.
+    """Decayed counts: an interaction weighs exp(-age / days); ages end at the last training time.
 
     Attributes:
         days: the age at which an interaction weighs 1/e.
-        counts: float64 [n_items], learnt by `fit`.
+        counts: float64 [n_items], set by `fit`.
     """
 
     days: float = 7.0
@@ -72,15 +76,19 @@ class RecentPopularity:
             raise ValueError(f"days must be above 0. Received: days = {self.days}.")
 
     def fit(self, train: Interactions) -> RecentPopularity:
-        """Return a model that has counted the interactions by age.
+        """Return a model with the interactions counted by age.
 
         Raises:
-            CannotFit: when the interactions have no times.
+            CannotFit: the interactions have no times.
         """
         if train.times is None:
             raise CannotFit(_NO_TIMES)
         ages = (train.times.max(initial=0) - train.times) / _DAY
         return replace(self, counts=_counts(train, np.exp(-ages / self.days)))
+
+    def as_of(self, known: Interactions) -> RecentPopularity:
+        """Return the model with the interactions before a cut counted."""
+        return self.fit(known)
 
     def top_k(
         self,
@@ -90,7 +98,7 @@ class RecentPopularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by decayed counts, ties by item row; an item never met scores 0."""
+        """Rank by decayed counts, ties by item row; an item without interactions scores 0."""
         return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
 
 
@@ -100,10 +108,10 @@ def grid(facts: Facts) -> Grid:
 
 
 def recent_grid(facts: Facts) -> Grid:
-    """Return the search over the memory.
+    """Return the search over the decay.
 
     Raises:
-        CannotFit: when the interactions have no times.
+        CannotFit: the interactions have no times.
     """
     if facts.train.times is None:
         raise CannotFit(_NO_TIMES)
@@ -115,7 +123,7 @@ def recent_grid(facts: Facts) -> Grid:
 
 
 def _counts(train: Interactions, weights: Floats) -> Floats:
-    """Return the weights of each item's interactions, summed; an item of no table has no count."""
+    """Return the weights of each item's interactions, summed; an item in no table has no count."""
     known = train.items >= 0
     return np.asarray(np.bincount(train.items[known], weights[known], train.n_items), np.float64)
 

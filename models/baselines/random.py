@@ -1,8 +1,8 @@
-"""A uniformly random ranking: the floor that every retriever must stand above.
+"""A uniformly random ranking: the lowest figure that a retriever may have.
 
 The score of a pair (user, item) is a hash of the seed and both rows, so that a user's ranking does
-not depend on who else is asked, nor on the block he is asked in. The hash is SplitMix64 (Steele,
-Lea and Flood 2014): each user is a state, the item's row its step.
+not depend on the other queries, nor on the block that they are scored in. The hash is SplitMix64
+(Steele, Lea and Flood 2014): each user is a state, the item's row its step.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Random:
     """A ranking that depends on the seed and the user's row only.
 
     Attributes:
-        seed: non-negative; another seed, other rankings.
-        n_items: size of the catalogue, learnt by `fit`.
+        seed: the seed of the rankings, not negative.
+        n_items: size of the catalogue, set by `fit`.
     """
 
     seed: int = 0
     n_items: int | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Random:
-        """Return a model that knows the size of the catalogue."""
+        """Return a model with the size of the catalogue."""
         return replace(self, n_items=train.n_items)
 
     def top_k(
@@ -72,7 +72,7 @@ def grid(facts: Facts) -> Grid:
 
 
 def _mix(states: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return SplitMix64's output for each state; arrays wrap around where scalars would warn."""
+    """Return SplitMix64's output for each state; arrays wrap around, and scalars would warn."""
     states = (states ^ (states >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     states = (states ^ (states >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return states ^ (states >> np.uint64(31))

@@ -1,13 +1,14 @@
-"""Choose a baseline's parameters: try some points, then go on wherever the best lies at an edge.
+"""Choose a baseline's parameters: try some points, then go on if the best is at an edge.
 
 Each baseline has a grid in its own file. The best point is chosen on the validation part, as the
 best epoch of the two towers is. Where there is no validation part, the first point is taken.
 
-A fixed grid flatters whoever is compared with it: its best point is often its last one. So a search
-starts from a few points and then climbs: as long as the best point has a side, along one of the
-axes, on which nothing was tried, the next value on that side is tried. It ends when the best point
-is better than a neighbour on every side, or at a bound of the axis, or after `MOST` points. This is
-the coordinate search of Hooke and Jeeves 1961 with a fixed step, and it draws no random number.
+The best point of a fixed grid is often its last one, and then the baseline is weaker than it could
+be. So a search starts from a few points and then climbs: as long as nothing was tried on one side
+of the best point, along one of the axes, the next value on that side is tried. The search ends when
+the best point is better than a neighbour on every side, or at a bound of the axis, or after `MOST`
+points. This is the coordinate search of Hooke and Jeeves 1961 with a fixed step; it draws no random
+numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from models.core.retriever import Interactions, Retriever
 #: One value for each axis.
 Point = tuple[float, ...]
 
-#: A search ends after so many points, start included.
+#: The most points of a search, the first ones included.
 MOST = 24
 
 
@@ -48,9 +49,9 @@ class Axis:
 
     Attributes:
         name: the name of the parameter.
-        low: no smaller value is tried.
-        high: no larger value is tried.
-        ratio: the next value is so many times as large, or as small.
+        low: the smallest value that is tried.
+        high: the largest value that is tried.
+        ratio: the factor between a value and the next one.
         whole: values are whole numbers, rounded down.
     """
 
@@ -61,7 +62,7 @@ class Axis:
     whole: bool = False
 
     def beyond(self, value: float, *, up: bool) -> float | None:
-        """Return the next value on one side; None where a bound has been met."""
+        """Return the next value on one side; None at a bound."""
         following = value * self.ratio if up else value / self.ratio
         following = min(max(following, self.low), self.high)
         if self.whole:
@@ -74,11 +75,10 @@ class Grid:
     """The points at which a baseline can be fitted.
 
     Attributes:
-        start: points that are tried in any case; where there is nothing to choose by, the first is
-            taken.
-        fit: gives the fitted model of a point.
-        axes: one for each value of a point; none for a model without parameters.
-        notice: one sentence that is said before the first fit, such as what it will cost.
+        start: the points that are always tried; without a validation part the first one is used.
+        fit: returns the fitted model of a point.
+        axes: one axis for each value of a point; a model without parameters has none.
+        notice: a sentence for the log before the first fit, such as its cost.
         by_history: the models know users by their history alone, so popularity answers the queries
             that have none.
     """
@@ -95,13 +95,13 @@ class Grid:
 
 
 class Climbed(NamedTuple):
-    """Where a search ended.
+    """The result of a search.
 
     Attributes:
         best: the point of the highest value; among equals, the one that was tried first.
-        tried: how many points there were.
-        edge: the axes on which the best point has a side with nothing tried, because a bound was
-            met or the search had no points left; empty when it lies inside on all of them.
+        tried: the number of points.
+        edge: the axes on which nothing was tried on one side of the best point, because that is a
+            bound or the search had no points left; empty if the best point is inside on all.
     """
 
     best: Point
@@ -113,8 +113,8 @@ def climb(grid: Grid, measure: Callable[[Point], float]) -> Climbed:
     """Search a grid for the point with the highest value.
 
     Args:
-        grid: where to start, and how to go on.
-        measure: gives the value of a point; it is asked once for each.
+        grid: the first points, and the axes.
+        measure: returns the value of a point; it is called once for each.
     """
     values: dict[Point, float] = {}
     for point in grid.start:

@@ -20,21 +20,22 @@ class LossConfig(Part, frozen=True):
     """What training minimises: a function of the row's item among other items.
 
     Attributes:
-        kind: the other items: `in_batch` those of the batch, `mixed` those and `negatives` items
-            drawn uniformly from the item table (Yang et al. 2020), `full` the whole item table;
-            `auto` is full for tables of up to `full_up_to` items, else in_batch.
+        kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also
+            `negatives` items drawn uniformly from the item table (Yang et al. 2020), `full` the
+            whole item table; `auto` is full for tables of up to `full_up_to` items, else in_batch.
         function: the loss function: `softmax` is cross-entropy.
-        full_up_to: see `auto`.
-        negatives: the negatives of `mixed`.
-        temperature: T of the logits s/T - log q.
-        logq: subtract log q, q the share of rows that bring the item into the comparison, so that
-            popular items are not punished for standing in many batches. `full` needs none.
-        mask: which of the other items are no negatives of a row: `none` (the default of TFRS),
-            `item` (the same item again), `user` (all that its user liked in training).
-        reduction: over the rows of a batch. With Adagrad `sum` and `mean` train differently.
-        precision: of the loss' matrix products; sums stay in float32. `bfloat16` is faster where
-            the processor has it (AVX512-BF16, AMX, tensor cores), and its gradients are off by
-            about 0.1 %.
+        full_up_to: the largest item table for which `auto` means full.
+        negatives: the number of items that `mixed` draws in each step.
+        temperature: the T of the logits s/T - log q.
+        logq: subtract log q, where q is how often the item is among the negatives, so that popular
+            items are not penalised for being in many batches. `full` needs no correction.
+        mask: which of the other items are no negatives of a row: `none` masks nothing (the default
+            of TFRS), `item` the same item, `user` all positives of the row's user in training.
+        reduction: how the rows of a batch are added up. With Adagrad `sum` and `mean` train
+            differently.
+        precision: the precision of the loss' matrix products; sums stay in float32. `bfloat16` is
+            faster on processors with AVX512-BF16, AMX or tensor cores, and its gradients are off
+            by about 0.1 %.
 
     The defaults of TensorFlow Recommenders' Retrieval task are kind in_batch, logq false, mask none
     and reduction sum; Merlin's are kind in_batch, logq false, mask item and reduction mean.

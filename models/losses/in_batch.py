@@ -1,16 +1,16 @@
-"""Sampled softmax: the items of the batch (or of the table) are negatives, unless known better.
+"""Sampled softmax: the items of the batch (or of the table) are the negatives of each row.
 
     loss_b = -log softmax_c(s_bc / T - log q_c)[own column],   s_bc = <query_b, item_c>
 
 Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item recommendations",
-section 3: an item stands in a batch as often as it is popular, so log q (its share of the training
-rows) is taken off its logit. The correction does not depend on the temperature.
+section 3: popular items are in many batches, so log q, the log of an item's share of the training
+rows, is subtracted from its logit. The correction does not depend on the temperature.
 
-TensorFlow's own way keeps several matrices [B, C] and reads each from memory again and again. Here
-a block of rows at a time gets its probabilities, its loss and its part of both gradients while it
-lies in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
-memory is O((B + C)·d), and the three matrix products are most of the time. Equal columns need not
-be repeated: m of them are one whose logit is log m higher. Pure functions.
+TensorFlow's own softmax keeps several matrices [B, C] and reads each from memory several times.
+Here the probabilities, the loss and both gradients of a block of rows are computed while the block
+is in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
+memory is O((B + C)·d), and the three matrix products take most of the time. Equal columns are not
+repeated: m of them are one column with a logit that is log m higher. All functions are pure.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-#: Logit of a masked item: its probability is exactly 0.
+#: Logit of a masked item, whose probability is then exactly 0.
 _NEVER = tf.float32.min
 
-#: Scores of a block: few enough for the cache, enough to keep the cores busy (benchmarks/NOTES.md).
+#: Scores of a block: they fit in the cache and keep all cores busy (benchmarks/NOTES.md).
 BLOCK_SCORES = 1 << 21
 
-#: A smaller probability than this has lost digits to underflow; its log is taken the long way.
+#: A probability below this has lost digits to underflow; its log is computed from the scores.
 _TINY = 1e-30
 
-#: Gives the cells (row of the block, column) that are no negatives, int64 [n, 2], of a block of
-#: rows from start to stop.
+#: Returns the cells (row of the block, column) that are no negatives, int64 [n, 2], for the block
+#: of rows from start to stop.
 Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Loss(NamedTuple):
-    """A batch's loss.
+    """The loss of a batch.
 
     Attributes:
-        total: the weighted sum of the rows' losses, float32 []; only this one has gradients.
+        total: the weighted sum of the rows' losses, float32 []; only the total has gradients.
         rows: loss of each row, unweighted, float32 [B].
     """
 
@@ -52,7 +52,7 @@ def log_q(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """Return the log of each item's share of the training rows.
 
     Args:
-        counts: training rows of each item, int [n_items]; unseen items count as one.
+        counts: training rows of each item, int [n_items]; an item without rows counts as one row.
     """
     counts = np.maximum(np.asarray(counts, np.float64), 1.0)
     return np.log(counts / counts.sum()).astype(np.float32)
@@ -95,9 +95,9 @@ def softmax_loss(
         weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
         log_q: the log q of each column's item, float32 [C]; None for no correction.
-        mask: which columns are no negatives of a row; it leaves out the row's own.
-        multiplicity: how many equal columns each one stands for, float32 [C]; None for one. A row's
-            own counts once: equal items are no negatives.
+        mask: returns the columns that are no negatives of a row; a row's own is not among them.
+        multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
+            row's own column counts once: items equal to it are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
 
@@ -155,7 +155,8 @@ def _blocks(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1.
 
-    `bias` [C] is added to every row's logits, `surplus` [B] taken off those of the own columns.
+    `bias` [C] is added to every row's logits, `surplus` [B] is subtracted from those of own
+    columns.
     """
     n_rows, dim = tf.shape(queries)[0], queries.shape[1]
     step = tf.clip_by_value(block_scores // tf.maximum(tf.shape(items)[0], 1), 1, n_rows)
@@ -210,7 +211,7 @@ def _blocks(
 
 
 def _product(a: tf.Tensor, b: tf.Tensor, **how: bool) -> tf.Tensor:
-    """Return a matrix product as float32, whatever its factors are."""
+    """Return a matrix product as float32, for factors of any precision."""
     return tf.cast(tf.matmul(a, b, **how), tf.float32)
 
 

@@ -1,7 +1,7 @@
-"""Which items of a comparison are no negatives of a row, as cells of the matrix of scores.
+"""Masks: the items of a comparison that are no negatives of a row, as cells of the score matrix.
 
-A popular item is often something that the row's user likes, too; to push it down is to unlearn it.
-The cells are few, so they are listed, never kept as a matrix [B, C].
+A popular item is often another positive of the row's user, and must not be trained as a negative.
+The cells are few, so they are listed; there is no matrix [B, C].
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def known_positives(
     *,
     items: tf.Tensor | None = None,
 ) -> Mask:
-    """Mask what a row's user is known to like.
+    """Mask the known positives of a row's user.
 
     Args:
         users: user rows, int [B].
         positive_column: the column of each row's own item, int [B]: never masked.
-        values: item rows that users like, int [n], user by user.
-        offsets: int64 [n_users + 1]; user u likes `values[offsets[u]:offsets[u + 1]]`.
+        values: item rows of the users' positives, int [n], user by user.
+        offsets: int64 [n_users + 1]; user u has the positives `values[offsets[u]:offsets[u + 1]]`.
         items: item rows of the columns, int [C]; None where column c is item row c.
     """
     find = None if items is None else _Places(items)
@@ -44,7 +44,7 @@ def known_positives(
 
 
 def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
-    """Mask the row's own item where it stands in other columns, too.
+    """Mask the row's own item in other columns.
 
     Args:
         items: item rows of the columns, int [C].
@@ -61,7 +61,7 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
 
 
 class _Places:
-    """The columns in which an item stands.
+    """Finds the columns of an item.
 
     Args:
         items: item rows of the columns, int [C].
@@ -72,7 +72,7 @@ class _Places:
         self.sorted = tf.gather(items, self.order)
 
     def __call__(self, rows: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return rows and columns, int64 [n], of every place of the items wanted by rows."""
+        """Return rows and columns, int64 [n], of all columns of the item wanted by each row."""
         wanted = tf.cast(wanted, self.sorted.dtype)
         first = tf.searchsorted(self.sorted, wanted, side="left", out_type=tf.int64)
         last = tf.searchsorted(self.sorted, wanted, side="right", out_type=tf.int64)
@@ -82,6 +82,6 @@ class _Places:
 
 
 def _cells(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
-    """Return (row, column) pairs, int64 [n, 2], but for the rows' own columns."""
+    """Return (row, column) pairs, int64 [n, 2], without the rows' own columns."""
     others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
     return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)

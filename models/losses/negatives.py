@@ -22,7 +22,7 @@ from models.towers.layers import Draws
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the loss knows of the training rows.
+    """Facts of the training rows that the loss needs.
 
     Attributes:
         item_counts: rows of each item, int [n_items].

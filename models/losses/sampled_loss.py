@@ -53,14 +53,14 @@ def function_named(name: str) -> LossFunction:
 
 
 class SampledLoss(ModelOutput):
-    """Merlin's place for a loss, filled with a loss function over a comparison.
+    """Merlin's output block for a loss: a loss function over a comparison with negatives.
 
     In training its prediction is the batch's loss, once a row, float32 [B, 1], to be compiled with
     `BatchLoss`; at inference the score of each query with its own item, float32 [B, 1].
 
-    An item that stands in a batch many times is embedded once, and its repeats, which no mask but
-    `none` leaves to its own rows, are one column: the same loss and gradients for fewer products.
-    Not so where the item tower drops numbers out: there each repeat is a vector of its own.
+    An item that is in a batch many times is embedded once and has one column: this gives the same
+    loss and gradients with smaller products, because every mask but `none` hides an item from its
+    own rows. If the item tower has dropout, each occurrence has its own vector, and its own column.
 
     Args:
         config: the loss.
@@ -118,8 +118,8 @@ class SampledLoss(ModelOutput):
 
         Args:
             inputs: both towers' outputs, float32 [B, dim].
-            features: the batch; of it the `LOSS_COLUMNS`.
-            training: whether items outside the batch are embedded with dropout.
+            features: the batch, with the `LOSS_COLUMNS`.
+            training: items outside the batch are embedded with dropout.
         """
         rows = tf.reshape(features[ITEM_ROW], [-1])
         against = self.negatives.compare(
@@ -140,7 +140,7 @@ class SampledLoss(ModelOutput):
         )
 
     def _weights(self, features: dict[str, tf.Tensor], n_rows: tf.Tensor) -> tf.Tensor:
-        """Return what each row's loss counts in the batch's, float32 [B]."""
+        """Return the weight of each row in the loss of the batch, float32 [B]."""
         weights = tf.ones([n_rows])
         if ROW_WEIGHT in features:
             weights = tf.reshape(features[ROW_WEIGHT], [-1])
@@ -168,7 +168,7 @@ def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
 
 
 def _any_number(rows: tf.Tensor) -> tf.Tensor:
-    """Forget how many rows there are: Merlin compares the static sizes of what it joins."""
+    """Hide the static number of rows: Merlin compares static sizes of the tensors that it joins."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
 
 
@@ -190,7 +190,7 @@ def _no_metrics() -> list[tf.keras.metrics.Metric]:
 
 
 class BatchLoss(tf.keras.losses.Loss):
-    """The batch's loss, which every row of the prediction carries; Keras takes their mean."""
+    """The batch's loss, which is in every row of the prediction; Keras takes the mean."""
 
     def __init__(self) -> None:
         reduction = tf.keras.losses.Reduction.SUM_OVER_BATCH_SIZE

@@ -12,26 +12,28 @@ from models.encoders.config import DecayPoolConfig, EncoderConfig
 
 
 class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
-    """The towers.
+    """A two-tower model.
 
     Attributes:
-        dim: width of an embedding, and of the towers' output where a tower has no layers; `infer`
-            takes Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
+        dim: width of an embedding, and of the output of a tower without layers; `infer` uses
+            Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
             multiple of 8, for each column by itself.
-        dims: widths of single categories, where they differ from `dim`: column → a width, `infer`,
-            or `one_hot`, which learns nothing: a 1 in the place of the value (missing and unseen
-            ones have places, too), for a list the mean of those. A history is as its column.
-        combine: how a tower joins its inputs: `sum` (all of width `dim`) or `concat`.
+        dims: column of categories → its width if it differs from `dim`: a number, `infer`, or
+            `one_hot`, which learns nothing: a 1 at the position of the value (missing and unseen
+            values have positions, too); a list is the mean of its one-hots. A history is encoded
+            as its column.
+        combine: how a tower combines its inputs: `sum` (all of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
-        item_layers: the same for the item tower. Both towers must end in the same width.
+        item_layers: widths of the item tower's MLP. Both towers must end in the same width.
         activation: the activation of the layers before the last.
         normalize: L2-normalise both outputs, so that the score is the cosine.
         encoder: how the query tower reads a history.
-        init_stddev: standard deviation of freshly made embeddings.
-        item_bias: one more dimension, 1 on the queries' side, that ranks items for everybody.
-        dropout: share of the numbers of a tower's joined inputs left out in a training step.
-        id_dropout: share of ids replaced by the unseen code in a training step, so that unknown
-            users and new items meet a trained row.
+        init_stddev: standard deviation of the initial embeddings.
+        item_bias: add a learnt number to the score of each item: one more dimension of both
+            towers, which is 1 in the query tower.
+        dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
+        id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
+            users and new items have a trained embedding.
     """
 
     dim: Width = 64
@@ -59,13 +61,13 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
 
 
 class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
-    """The same items for everybody: most rows first. Nothing is learnt.
+    """Popularity: the same items for everybody, those with the most rows first. Nothing is learnt.
 
     Attributes:
-        days: the age at which a row weighs 1/e; null lets all weigh the same.
+        days: the age at which a row weighs 1/e; null gives all rows the same weight.
     """
 
-    #: What other kinds of model may choose.
+    #: Fields of TwoTowerConfig that are fixed for this kind.
     item_bias: ClassVar[bool] = True
     normalize: ClassVar[bool] = False
 
@@ -73,10 +75,10 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
 
 
 class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
-    """Items with the categories of the history: their one-hots side by side. Nothing is learnt.
+    """Items with the categories of the history, as one-hots. Nothing is learnt.
 
-    A user is the mean of what `history` lists of him; so the score is, for each category, the share
-    of the history that has the item's value, added up over the categories.
+    A user is the mean of the one-hots of their history. So the score is, for each category, the
+    share of the history with the item's value, added up over the categories.
     """
 
     item_bias: ClassVar[bool] = False

@@ -1,7 +1,6 @@
-"""Towers that learn nothing: what is popular, and what is like the history, as dot products.
+"""Popularity and content as two towers that learn nothing.
 
-They have the form of the others, so that whatever ranks, exports or serves a two-tower can do so
-with them.
+They have the form of learnt towers, so that they are ranked, exported and served in the same way.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from models.towers.tower import Tower, TowerError, build_tower
 
 
 def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
-    """Return a query tower that says 1 to everybody, and an item tower that is a bias alone.
+    """Return popularity as two towers: the query tower outputs 1, the item tower a bias per item.
 
     Args:
-        query: inputs of the query tower; one that it can count rows by is enough.
+        query: inputs of the query tower; one of them gives the number of rows.
         item: inputs of the item tower, the id among them.
 
     Raises:
-        TowerError: no such inputs.
+        TowerError: there are no such inputs.
     """
     ids = item.select_by_tag(Tags.ITEM_ID)
     plain = query.excluding_by_tag(Tags.SEQUENCE)
@@ -31,9 +30,9 @@ def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
             "popularity needs the item id and a user feature as inputs; set `input: true` for them"
         )
     bias = ItemBias(ids.first.name, ids.first.int_domain.max + 1)
-    asked = Schema([plain.first])
+    counted = Schema([plain.first])
     return (
-        mm.Encoder(_row_count(asked), AppendOne(), name="query_tower"),
+        mm.Encoder(_row_count(counted), AppendOne(), name="query_tower"),
         mm.Encoder(_row_count(ids), bias, name="item_tower"),
     )
 
@@ -45,14 +44,14 @@ def _row_count(schema: Schema) -> mm.ParallelBlock:
 
 
 def content(query: Schema, item: Schema) -> tuple[Tower, Tower]:
-    """Return towers of one-hots: the item's categories, and the mean of those of the history.
+    """Return content as two towers: one-hots of categories, and their mean over the history.
 
     Args:
         query: inputs of the query tower; its histories are used.
         item: inputs of the item tower; its categories beside the id are used.
 
     Raises:
-        TowerError: a category without its history, or the other way round.
+        TowerError: a category has no history, or a history has no category.
     """
     named = item.select_by_tag(Tags.CATEGORICAL).excluding_by_tag(Tags.ITEM_ID)
     histories = query.select_by_tag(Tags.SEQUENCE)

@@ -12,14 +12,14 @@ from merlin.schema import Schema
 from models.core.reserved_codes import UNSEEN
 from models.encoders.encoder import HistoryEncoder, Steps
 
-#: Names that TensorFlow takes for a layer wherever it stands.
+#: Names that TensorFlow accepts for a layer everywhere.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-#: What the name of a layer begins with if its column has a name that TensorFlow refuses.
+#: The beginning of a layer's name if TensorFlow refuses the name of its column.
 _ESCAPED = "x-"
 
 
 def layer_name(column: str) -> str:
-    """Return the name of the Keras layer of a column; no two columns share one.
+    """Return the name of the Keras layer of a column; it differs for each column.
 
     TensorFlow refuses most characters. A name with such characters is written with their code
     points: `a b` becomes `x-a-20-b`. The columns keep their own names everywhere else.
@@ -39,7 +39,7 @@ class History(tf.keras.layers.Layer):
         schema: one list column of codes, oldest first.
         table: Keras Embedding [n_codes, dim], shared.
         encoder: turns the items' embeddings into one vector.
-        gaps: a value may be missing: it counts as no position, as if it were not in the list.
+        gaps: values may be missing; they are left out, and count as no position.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class History(tf.keras.layers.Layer):
 
 
 class WeightedMean(tf.keras.layers.Layer):
-    """Lists of categories as the weighted mean of their embeddings.
+    """The weighted mean of the embeddings of a list of categories.
 
         Σ_k w_k e(code_k) / Σ_k w_k
 
-    Missing values are left out with their weights; the mean of nothing, and one whose weights are
-    all zero, is the zero vector.
+    Missing values are left out with their weights. The mean of an empty list is the zero vector,
+    and so is the mean of a list with weights that are all zero.
 
     Args:
         schema: the lists of codes, and the lists of their weights.
@@ -146,10 +146,10 @@ def _weighted_mean(
 
 
 class OneHot(tf.keras.layers.Layer):
-    """Categories as they are: a 1 in the place of the code. Padding alone, code 0, has no place.
+    """One-hot categories: a 1 at the position of the code. Only padding, code 0, has no position.
 
-    So missing and unseen values have theirs, and the last value is no zero vector. A list is the
-    mean of its codes' vectors, missing ones left out, an empty one the zero vector.
+    So missing and unseen values have positions. A list is the mean of its codes' one-hots without
+    missing values; an empty list is the zero vector.
 
     Args:
         schema: columns of codes or of lists of codes.
@@ -191,7 +191,7 @@ def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
 def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
     """Return lists of codes without padding and missing values.
 
-    In the raw form of a list both are "", so a tower must not tell them apart.
+    Both are "" in the raw form of a list, so a tower must treat them alike.
     """
     known = tf.ragged.boolean_mask(tf.squeeze(lists, -1), tf.squeeze(lists, -1) >= UNSEEN)
     return tf.expand_dims(known, -1)
@@ -225,12 +225,12 @@ class RowCount(tf.keras.layers.Layer):
 
 
 class ItemBias(tf.keras.layers.Layer):
-    """One more dimension on the items' side: b(item) + prior(item). The queries' side has 1 there.
+    """One more dimension of the item tower: b(item) + prior(item). The query tower has 1 there.
 
     Args:
-        column: the item id's codes among the features.
-        n_codes: rows of the tables.
-        drop: replaces codes by the unseen one in training, so that new items get a trained bias.
+        column: the column of the item id's codes.
+        n_codes: number of codes.
+        drop: replaces codes by the unseen code in training, so that new items get a trained bias.
     """
 
     def __init__(
@@ -253,30 +253,30 @@ class ItemBias(tf.keras.layers.Layer):
         return tf.concat([inputs, bias[:, None]], axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """One wider."""
+        """[B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
 class AppendOne(tf.keras.layers.Layer):
-    """The queries' side of `ItemBias`."""
+    """The dimension of the query tower that `ItemBias` needs: it is 1."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return float32 [B, dim + 1]."""
         return tf.pad(inputs, [[0, 0], [0, 1]], constant_values=1.0)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """One wider."""
+        """[B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
 class Draws(tf.keras.layers.Layer):
-    """Random numbers that depend on the seed and on how often they were asked for.
+    """Random numbers that depend on the seed and on the number of earlier draws.
 
-    The count is a weight, so it is saved with the model: a fit that is resumed draws what it would
-    have drawn had it never stopped. Keras' own dropout starts its stream anew in each process.
+    The count of draws is a weight, so it is saved with the model: a resumed fit draws the numbers
+    of a fit that was never interrupted. Keras' own dropout starts anew in each process.
 
     Args:
-        seed: the seed of the stream.
+        seed: the seed of the random numbers.
     """
 
     def __init__(self, seed: int, **kwargs: Any) -> None:
@@ -299,10 +299,10 @@ class Draws(tf.keras.layers.Layer):
 
 
 class Dropout(Draws):
-    """In training, leave numbers out at random and enlarge the others (Srivastava et al. 2014).
+    """In training, set numbers to 0 at random and scale the others (Srivastava et al. 2014).
 
     Args:
-        rate: share of numbers.
+        rate: share of the numbers that become 0.
         seed: the seed of the draws.
     """
 
@@ -315,23 +315,23 @@ class Dropout(Draws):
         if not training:
             return inputs
         keep = tf.cast(self.uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
-        # a product: a choice takes four times as long, in both directions
+        # a product: tf.where takes four times as long, forward and backward
         return inputs * (keep / (1.0 - self.rate))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Unchanged."""
+        """The shape of the inputs."""
         return input_shape
 
 
 class IdDropout(Draws):
     """In training, replace ids by the unseen code at random, so that its row gets trained.
 
-    Without it the row that stands for unknown users and new items keeps its initial numbers.
+    Without it the embedding of unknown users and new items keeps its initial values.
 
     Args:
-        column: codes of an id.
-        rate: share of rows.
-        unseen: the code to put in.
+        column: the column of an id's codes.
+        rate: share of the rows that are replaced.
+        unseen: the code that replaces the id's.
         seed: the seed of the draws.
     """
 
@@ -342,7 +342,7 @@ class IdDropout(Draws):
         self.unseen = unseen
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """Return the inputs, the column changed."""
+        """Return the inputs with codes replaced."""
         if not training:
             return inputs
         codes = inputs[self.column]
@@ -350,5 +350,5 @@ class IdDropout(Draws):
         return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Unchanged."""
+        """The shape of the inputs."""
         return input_shape

@@ -1,4 +1,4 @@
-"""One tower from a schema: Merlin's encoder, with the history and the bias that it lacks.
+"""Builds one tower from a schema: Merlin's encoder, with histories and an item bias.
 
 Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
 each CATEGORICAL by an embedding (lists by the mean of theirs, weighted by the
@@ -33,12 +33,12 @@ from models.towers.layers import (
     layer_name,
 )
 
-#: What the rest of the house calls Merlin's class.
+#: The name of Merlin's class in this package.
 Tower: TypeAlias = mm.Encoder
 
 
 class TowerError(ValueError):
-    """The configuration and the schema make no pair of towers."""
+    """The configuration and the schema give no pair of towers."""
 
 
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
@@ -59,12 +59,12 @@ def build_tower(
     *,
     shared: Tower | None = None,
 ) -> Tower:
-    """Build one encoder; history columns look their items up in the tables of `shared`."""
+    """Build one encoder; histories use the embedding tables of `shared`."""
     if not schema:
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
         )
-    # not InputBlockV2: it makes embeddings of its own where a tower has histories alone
+    # not InputBlockV2: it would add embeddings to a tower that has only histories
     inputs = mm.ParallelBlock(
         _branches(name, schema, config, seed, shared),
         aggregation=config.combine,
@@ -80,7 +80,7 @@ def build_tower(
 def _branches(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: Tower | None
 ) -> dict[str, Any]:
-    """Return what turns the columns of each kind into vectors."""
+    """Return the layers that turn columns of each kind into vectors."""
     one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
     embedded = schema.excluding_by_name(one_hot.column_names)
     histories = embedded.select_by_tag(Tags.SEQUENCE)
@@ -118,7 +118,7 @@ def _branches(
 def _branch(name: str, schema: Schema) -> str:
     """Return a name that no column has.
 
-    ParallelBlock takes a branch called like a column for one that only this column feeds.
+    ParallelBlock gives a branch with the name of a column that column alone.
     """
     while name in schema.column_names:
         name += "_"
@@ -128,7 +128,7 @@ def _branch(name: str, schema: Schema) -> str:
 def _blocks(
     name: str, ids: Schema, config: TwoTowerConfig, layers: tuple[int, ...], seed: int
 ) -> list[tf.keras.layers.Layer]:
-    """Return what comes after the inputs, in order."""
+    """Return the layers after the inputs, in order."""
     blocks: list[tf.keras.layers.Layer] = []
     if config.dropout:
         blocks.append(Dropout(config.dropout, seed=seed))
@@ -160,7 +160,7 @@ def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDr
 def _embeddings(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int
 ) -> tf.keras.layers.Layer:
-    """Return one table a column, lists by the mean of theirs."""
+    """Return one embedding table a column; lists become the mean of their embeddings."""
     widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
         Schema([_with_table_name(column) for column in schema]),
@@ -176,14 +176,14 @@ def _embeddings(
 
 
 def _with_table_name(column: ColumnSchema) -> ColumnSchema:
-    """Return a column whose domain is called as a layer may be: Merlin names tables after it."""
+    """Return a column whose domain has a layer's name: Merlin names tables after the domain."""
     name = layer_name(column.int_domain.name)
     domain = {**column.properties["domain"], "name": name}
     return column.with_properties({"domain": domain})
 
 
 def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
-    """Return the tower's table of the domain that a column shares."""
+    """Return the tower's embedding table of the domain of a column."""
     domain = column.int_domain.name
     for block in tower.submodules:
         if isinstance(block, mm.EmbeddingTable) and block.table_name == layer_name(domain):
@@ -236,7 +236,7 @@ def _as_wide(weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 
 
 def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
-    """Return one row of zeros (lists: one zero) of these columns, to build weights with."""
+    """Return a batch of one row of zeros, with which weights are built."""
     batch: dict[str, tf.Tensor] = {}
     for column in schema:
         dtype = tf.as_dtype(column.dtype.to_numpy.name)
@@ -252,20 +252,20 @@ def width(tower: Tower) -> int:
     return int(tower(_empty_batch(tower.schema)).shape[-1])
 
 
-#: Traced once a tower; validation asks after every epoch.
+#: Towers as compiled functions. Each is traced once: validation calls it after every epoch.
 _COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
-#: Batches that a tower has embedded without being traced.
+#: The number of batches that a tower has embedded without a compiled function.
 _UNTRACED: WeakKeyDictionary[Tower, int] = WeakKeyDictionary()
-#: Tracing takes as long as so many calls.
+#: The number of calls that take as long as tracing.
 _TRACING = 8
 
 
 def _function(
     tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """Return the tower as a function of that many batches; traced once that has paid for itself."""
+    """Return a function of batches: the tower, compiled if there are batches enough to repay it."""
     before = _UNTRACED.get(tower, 0)
-    # of lists Merlin would trace a function of its own for every new number of values
+    # with lists, Merlin would trace a function for every new number of values
     if before + batches > _TRACING or any(column.is_list for column in tower.schema):
         return _compiled(tower, like)
     _UNTRACED[tower] = before + batches
@@ -273,7 +273,7 @@ def _function(
 
 
 def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
-    """Return the tower as a function of batches of any size."""
+    """Return the tower as a compiled function of batches of any size."""
     if tower not in _COMPILED:
         # unknown sizes in every spec, or each new size would be traced again
         specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from models.baselines.errors import CannotFit
-from models.baselines.fallback import Fallback, as_of, strangers
+from models.baselines.fallback import Fallback, as_of, unknown_users
 from models.baselines.popularity import Popularity
 from models.baselines.search import Facts
 from models.core import metrics
@@ -158,7 +158,7 @@ class _Evaluation:
         if self.recipe.fallback == "tower":
             return tower
         popular = Popularity().fit(self.prepared.interactions("train", "valid"))
-        return Fallback(tower, popular, strangers)
+        return Fallback(tower, popular, unknown_users)
 
     def _opponents(self) -> Iterator[tuple[str, Retriever]]:
         """Yield the baselines that run; note the others."""
@@ -265,7 +265,7 @@ class _Evaluation:
             "users": len(trial.queries),
             "users_warm": int(trial.warm.sum()),
             "users_cold": int((~trial.warm).sum()),
-            "strangers": int(strangers(trial.queries).sum()),
+            "strangers": int(unknown_users(trial.queries).sum()),
             "targets": len(items),
             "targets_cold": int((~known | (counts[items] == 0)).sum()),
             "targets_outside_candidates": int((~known | ~trial.candidates[items]).sum()),

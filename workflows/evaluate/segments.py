@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.baselines.fallback import strangers
+from models.baselines.fallback import unknown_users
 from models.core.evaluation_set import Trial
 from models.core.retriever import Bools, Ints
 
@@ -48,7 +48,7 @@ def _by_user(trial: Trial) -> Iterator[Segment]:
     owners = trial.targets.owners()
     lengths = trial.queries.histories.lengths[owners]
     yield Segment("users_cold", "users without a history", lengths == 0)
-    unknown = strangers(trial.queries)[owners]
+    unknown = unknown_users(trial.queries)[owners]
     yield Segment("strangers", "users of no table without a history", unknown)
     yield Segment("users_warm", "users with a history", lengths > 0)
     ends = (*HISTORY_BANDS[1:], None)

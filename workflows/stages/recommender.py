@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.baselines.fallback import Fallback, strangers
+from models.baselines.fallback import Fallback, unknown_users
 from models.baselines.popularity import Popularity
 from models.core.exact import search
 from models.core.retriever import NO_ITEM, Bools, Floats, Ints, Queries, Ragged, TopK
@@ -166,7 +166,7 @@ class Recommender:
         )
         rows = np.arange(len(vectors))
         if self.recipe.fallback == "popularity":
-            retriever = Fallback(retriever, self._popularity, strangers)
+            retriever = Fallback(retriever, self._popularity, unknown_users)
             rows = np.where(unknown, -1, rows)
         return retriever.top_k(
             Queries(rows, seen),
