@@ -91,9 +91,9 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
     """Say what the columns of a frame are (`ops.frame`). Merlin would judge by the first row."""
     found = []
     for column in columns:
-        meaning = recipe.features[column].meaning
-        dims = (None, None) if meaning.is_list else (None,)
-        found.append(ColumnSchema(column, dtype=_DTYPES[meaning.dtype], dims=dims))
+        feature = recipe.features[column]
+        dtype, dims = _DTYPES[feature.meaning.dtype], feature.meaning.dims(feature)
+        found.append(ColumnSchema(column, dtype=dtype, dims=dims))
     return Schema(found)
 
 

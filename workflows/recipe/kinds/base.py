@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
@@ -205,6 +205,10 @@ class Kind(ABC):
     def form(self, feature: Fields) -> Form | None:
         """Return the form in which a raw tower takes a value; None if it takes none."""
         return None
+
+    def dims(self, feature: Fields) -> tuple[Any, ...]:
+        """Return the dimensions of the column, as Merlin's schema names them."""
+        return (None, None) if self.is_list else (None,)
 
     def columns(self, name: str, feature: Fields) -> list[str]:
         """Return the columns of the encoded tables that are made from a feature."""
