@@ -20,7 +20,7 @@ import numpy as np
 from bench import machine, table, write
 
 from models.core.ann import Index
-from models.core.ann_tuning import recalls, tuned
+from models.core.ann_tuning import recalls, tune_effort
 from models.core.exact import search
 
 WIDTH, AT, QUERIES = 64, 100, 500
@@ -70,7 +70,7 @@ def run(world: str, n_items: int, kind: str) -> dict[str, float]:
     start = time.perf_counter()
     built = Index.build(items, kind)
     build = time.perf_counter() - start
-    index = tuned(built, queries[:QUERIES], at=AT, recall=0.99)
+    index = tune_effort(built, queries[:QUERIES], at=AT, recall=0.99)
     tune = time.perf_counter() - start - build
     others = queries[QUERIES:]
     recall = float(recalls(index.search(others, AT), search(others, items, AT)).mean())

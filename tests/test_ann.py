@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.core import ann
-from models.core.ann import KINDS, Ann, Index, NoFaiss
-from models.core.ann_tuning import recalls, tuned
+from models.core.ann import KINDS, Ann, FaissNotInstalled, Index
+from models.core.ann_tuning import recalls, tune_effort
 from models.core.exact import Exact, search
 from models.core.retriever import BrokenModel, Queries, Ragged, TopK
 
@@ -33,7 +33,7 @@ def world(n_items: int, n_queries: int = 60, *, seed: int = 0) -> tuple[np.ndarr
 @pytest.fixture(scope="module", params=KINDS)
 def index(request: pytest.FixtureRequest) -> Index:
     items, queries = world(3000)
-    return tuned(Index.build(items, request.param), queries, at=20, recall=0.99)
+    return tune_effort(Index.build(items, request.param), queries, at=20, recall=0.99)
 
 
 def lists(*of: list[int]) -> Ragged:
@@ -61,8 +61,8 @@ def test_too_little_effort_is_seen_and_more_is_chosen():
     items, queries = world(5000)
     truth = search(queries, items, 50)
     lazy = replace(Index.build(items, "ivf"), effort=1, at=50)
-    proposed, _ = lazy.proposed(queries, 50, exclude=Ragged.empty(len(queries)))
-    better = tuned(lazy, queries, at=50, recall=0.99)
+    proposed, _ = lazy.search_proposals(queries, 50, exclude=Ragged.empty(len(queries)))
+    better = tune_effort(lazy, queries, at=50, recall=0.99)
     assert recalls(proposed, truth).mean() < 0.9
     assert 1 < better.effort < lazy.faiss.nlist
     assert recalls(better.search(queries, 50), truth).mean() >= 0.99
@@ -74,7 +74,7 @@ def test_too_little_effort_is_seen_and_more_is_chosen():
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_are_as_long_as_they_can_be(kind, n_items):
     items, queries = world(n_items, 12)
-    index = tuned(Index.build(items, kind), queries, at=10, recall=0.95)
+    index = tune_effort(Index.build(items, kind), queries, at=10, recall=0.95)
     for k in (1, 10, 40):
         found, truth = index.search(queries, k), search(queries, items, k)
         np.testing.assert_array_equal(found.items >= 0, truth.items >= 0)
@@ -166,7 +166,7 @@ def test_the_same_items_give_the_same_file(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_added_items_are_found(kind):
     items, _ = world(2000)
-    index = replace(Index.build(items[:1500], kind), effort=64, at=10).added(items[1500:])
+    index = replace(Index.build(items[:1500], kind), effort=64, at=10).with_items(items[1500:])
     found = index.search(items[1500:], 10)
     truth = search(items[1500:], items, 10)
     assert (found.items[:, 0] == truth.items[:, 0]).mean() > 0.98
@@ -195,7 +195,7 @@ def test_what_cannot_be_searched_is_refused(index, monkeypatch):
     with pytest.raises(BrokenModel, match="item embeddings hold NaN"):
         Index.build(np.full((3, 2), np.nan, np.float32), "flat")
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(NoFaiss, match=r"pip install 'merlin-two-tower\[index\]'"):
+    with pytest.raises(FaissNotInstalled, match=r"pip install 'merlin-two-tower\[index\]'"):
         Index.build(queries, "flat")
 
 

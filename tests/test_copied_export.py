@@ -23,7 +23,7 @@ from workflows.cli import Call, main
 from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
 from workflows.serve.app import build
 from workflows.serve.current_export import CurrentExport
-from workflows.serve.loaded import LoadedExport, stamps
+from workflows.serve.loaded_export import LoadedExport, stamps
 from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import Store
 

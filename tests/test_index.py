@@ -119,7 +119,9 @@ def test_auto_is_exact_until_there_are_many_items(large, tmp_path):
 
 def test_an_index_that_finds_too_little_is_refused(large, tmp_path, monkeypatch):
     run = branch(large, tmp_path / "run", "index.kind=ivf", "index.at=5")
-    monkeypatch.setattr(module, "tuned", lambda index, *_, **__: replace(index, effort=1, at=5))
+    monkeypatch.setattr(
+        module, "tune_effort", lambda index, *_, **__: replace(index, effort=1, at=5)
+    )
     with pytest.raises(
         ArtifactError, match=r"ivf index finds 0\.\d+ of the 5 best .*asks for 0.99"
     ):

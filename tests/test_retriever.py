@@ -14,7 +14,7 @@ from models.core.retriever import (
     Ragged,
     best_k,
     blocks,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -253,4 +253,4 @@ def test_no_queries_get_no_lists():
 
 def test_an_unfitted_model_says_so():
     with pytest.raises(ValueError, match="object has learnt nothing yet"):
-        fitted(None, object())
+        require_fitted(None, object())

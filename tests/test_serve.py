@@ -28,7 +28,7 @@ from workflows.serve import wire
 from workflows.serve.app import build
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import LIMITS
-from workflows.serve.loaded import LoadedExport, stamps
+from workflows.serve.loaded_export import LoadedExport, stamps
 from workflows.serve.wire import UserQuery
 from workflows.stages.embedding import RawTower
 from workflows.stages.recommender import ListOptions, Recommender

@@ -22,7 +22,7 @@ from workflows.serve.back_pressure import BackPressure
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.limits import Limits
 from workflows.serve.listening import allowed_hosts
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import MAX_FAULTS_COUNTED, Refusal
 
 MAX_LEN = 4  # of a history: tiny_run's recipe

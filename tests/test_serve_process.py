@@ -22,7 +22,7 @@ from test_serve import STAGES, current, other_export
 from tiny_run import Run, Tiny
 
 from workflows.serve.app import build
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,7 +117,7 @@ def test_without_an_export_the_error_says_what_to_do(run, tmp_path):
 #: A server in which a request for the user `stuck` takes a minute.
 STUCK = """
 import time
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 lists = LoadedExport.lists
 def slow(self, users, *arguments):
     time.sleep(60 if users[0].id == "stuck" else 0)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.core.ann import Index, NoFaiss
-from models.core.ann_tuning import recalls, tuned
+from models.core.ann import FaissNotInstalled, Index
+from models.core.ann_tuning import recalls, tune_effort
 from models.core.columns import fixed_lists, write_vectors
 from models.core.exact import search
 from models.core.retriever import Floats, Queries, Ragged
@@ -217,7 +217,7 @@ def _built(
     """Return the catalogue with new items, and with an index where it should have one."""
     index = catalogue.index
     if more is not None:
-        index = index.added(embeddings_of(more, Path("items"), "index")) if index else None
+        index = index.with_items(embeddings_of(more, Path("items"), "index")) if index else None
         catalogue = catalogue.with_added(more)
     kind = config.kind
     if kind == "auto":
@@ -226,8 +226,8 @@ def _built(
         return catalogue
     try:
         index = index or Index.build(catalogue.vectors, kind, seed=config.seed)
-        index = tuned(index, users, at=config.at, recall=config.recall)
-    except NoFaiss as error:
+        index = tune_effort(index, users, at=config.at, recall=config.recall)
+    except FaissNotInstalled as error:
         raise ArtifactError(f"{error} Or ask for --set index.kind=exact.") from None
     return replace(catalogue, index=index)
 

@@ -22,7 +22,7 @@ from models.core.retriever import (
     Queries,
     Ragged,
     TopK,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -74,14 +74,14 @@ class ALS:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by the dot product of factors; with no history all items tie at 0."""
-        n_items = len(fitted(self.item_factors, self))
+        n_items = len(require_fitted(self.item_factors, self))
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""
-        item_factors = fitted(self.item_factors, self)
+        item_factors = require_fitted(self.item_factors, self)
         matrix = queries.histories.to_csr(len(item_factors))
         with threadpool_limits(1, user_api="blas"):
             library = self._library()

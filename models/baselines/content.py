@@ -24,7 +24,7 @@ from models.core.retriever import (
     Queries,
     Ragged,
     TopK,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -103,7 +103,7 @@ class Content:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by attributes, then popularity, then row; with no history, by popularity."""
-        order = fitted(self.order, self)
+        order = require_fitted(self.order, self)
         top = top_k_by_scores(
             self._score_in_order,
             queries,
@@ -119,14 +119,14 @@ class Content:
         histories = queries.histories.to_csr(self.attributes.shape[0])
         # sums are whole numbers, so equal scores are equal to the last bit; the mean comes after
         sums = histories @ self.attributes
-        scores = (sums @ self.attributes[fitted(self.order, self)].T).toarray()
+        scores = (sums @ self.attributes[require_fitted(self.order, self)].T).toarray()
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
     def _moved(self, exclude: Ragged | None) -> Ragged | None:
         """Return the excluded items by their columns in `order`."""
         if exclude is None:
             return None
-        order = fitted(self.order, self)
+        order = require_fitted(self.order, self)
         columns = np.full(len(order) + 1, NO_ITEM)  # the last entry is what row -1 reads
         columns[order] = np.arange(len(order))
         return Ragged(columns[exclude.values], exclude.offsets)

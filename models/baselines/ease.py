@@ -21,7 +21,7 @@ from models.core.retriever import (
     Queries,
     Ragged,
     TopK,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -72,14 +72,14 @@ class EASE:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by xB; with no history all items tie at 0."""
-        n_items = fitted(self.learnt, self).n_items
+        n_items = require_fitted(self.learnt, self).n_items
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""
-        learnt = fitted(self.learnt, self)
+        learnt = require_fitted(self.learnt, self)
         if self.decay is None:
             return learnt.score(queries.histories.to_csr(learnt.n_items))
         return learnt.score(_decayed(queries.histories, learnt.n_items, self.decay))

@@ -21,7 +21,7 @@ from models.core.retriever import (
     TopK,
     best_k,
     blocks,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -73,7 +73,7 @@ class ItemKNN:
 
     def nearest(self, neighbours: int) -> ItemKNN:
         """Return the model of fewer neighbours without a fit."""
-        similarities = fitted(self.similarities, self).tocoo()
+        similarities = require_fitted(self.similarities, self).tocoo()
         order = np.lexsort((similarities.col, -similarities.data, similarities.row))
         rows = similarities.row[order]  # sorted: an item's place in its row is a difference
         near = order[np.arange(len(order)) - np.searchsorted(rows, rows) < neighbours]
@@ -90,14 +90,14 @@ class ItemKNN:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by the summed similarity to the history; with no history all items tie at 0."""
-        n_items = fitted(self.similarities, self).shape[1]
+        n_items = require_fitted(self.similarities, self).shape[1]
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
         """Return float32 [n_queries, n_items]."""
-        similarities = fitted(self.similarities, self)
+        similarities = require_fitted(self.similarities, self)
         return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()
 
 

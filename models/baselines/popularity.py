@@ -19,7 +19,7 @@ from models.core.retriever import (
     Queries,
     Ragged,
     TopK,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -56,7 +56,7 @@ class Popularity:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by counts, ties by item row; an item without interactions scores 0."""
-        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
+        return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class RecentPopularity:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank by decayed counts, ties by item row; an item without interactions scores 0."""
-        return _top_k_for_all(fitted(self.counts, self), queries, k, exclude, candidates)
+        return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 def grid(facts: Facts) -> Grid:

@@ -20,7 +20,7 @@ from models.core.retriever import (
     Queries,
     Ragged,
     TopK,
-    fitted,
+    require_fitted,
     top_k_by_scores,
 )
 
@@ -52,7 +52,7 @@ class Random:
         candidates: Bools | None = None,
     ) -> TopK:
         """Rank the catalogue at random; all unknown users (row -1) share one ranking."""
-        n_items = fitted(self.n_items, self)
+        n_items = require_fitted(self.n_items, self)
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
@@ -61,7 +61,7 @@ class Random:
         """Return float32 [n_queries, n_items], uniform in [0, 1) in steps of 2^-24."""
         seed = _mix(np.array([self.seed], np.uint64))
         users = seed ^ queries.users.astype(np.uint64)
-        steps = np.arange(1, fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
+        steps = np.arange(1, require_fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
         draws = _mix(users[:, None] + steps)
         return (draws >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
 

@@ -26,7 +26,7 @@ from models.core.exact import (
     check_width,
     dot_products,
     error_bound,
-    looked_through,
+    max_norm,
     refuse_nan,
     search,
     user_vectors,
@@ -59,7 +59,7 @@ _CELLS_PER_ROOT = 4
 _MAX_VECTORS_PER_CELL, _MIN_VECTORS_PER_CELL = 40, 39
 
 
-class NoFaiss(ImportError):
+class FaissNotInstalled(ImportError):
     """FAISS is not installed."""
 
 
@@ -83,9 +83,9 @@ class Index:
     at: int = 100
 
     @cached_property
-    def longest(self) -> float:
+    def norm_bound(self) -> float:
         """The largest norm of an embedding."""
-        return looked_through(self.items)
+        return max_norm(self.items)
 
     @classmethod
     def build(cls, items: Floats, kind: Kind, *, seed: int = 1) -> Index:
@@ -97,7 +97,7 @@ class Index:
             seed: seed of the random choice of cell centres.
 
         Raises:
-            NoFaiss: FAISS is not installed.
+            FaissNotInstalled: FAISS is not installed.
             BrokenModel: an embedding holds NaN or infinity.
         """
         faiss = _faiss()
@@ -111,9 +111,9 @@ class Index:
             index.hnsw.efConstruction = _CONSTRUCTION
         else:
             index = _empty_ivf(faiss, items, seed)
-        return cls(items[:0], kind, index).added(items)
+        return cls(items[:0], kind, index).with_items(items)
 
-    def added(self, items: Floats) -> Index:
+    def with_items(self, items: Floats) -> Index:
         """Return the index with further items appended. FAISS's index is changed in place.
 
         Args:
@@ -143,7 +143,7 @@ class Index:
             kind, effort, at: the attributes of the index that was written.
 
         Raises:
-            NoFaiss: FAISS is not installed.
+            FaissNotInstalled: FAISS is not installed.
             ValueError: the file is damaged, or it indexes other items.
         """
         if kind == "flat":
@@ -179,13 +179,13 @@ class Index:
         exclude = Ragged.empty(len(vectors)) if exclude is None else exclude
         if candidates is not None and np.count_nonzero(candidates) <= FEW:
             return self._search_among(np.flatnonzero(candidates), vectors, k, exclude)
-        top, is_certain = self.proposed(vectors, k, exclude=exclude, candidates=candidates)
+        top, is_certain = self.search_proposals(vectors, k, exclude=exclude, candidates=candidates)
         if (rows := np.flatnonzero(~is_certain)).size:
             found = search(
                 *(vectors[rows], self.items, k),
                 exclude=exclude.take(rows),
                 candidates=candidates,
-                longest=self.longest,
+                norm_bound=self.norm_bound,
             )
             top.items[rows], top.scores[rows] = found
         return top
@@ -201,11 +201,11 @@ class Index:
         exclude = Ragged.from_pairs(
             exclude.owners()[is_among], excluded[is_among], n_lists=len(exclude)
         )
-        found = search(vectors, self.items[rows], k, exclude=exclude, longest=self.longest)
+        found = search(vectors, self.items[rows], k, exclude=exclude, norm_bound=self.norm_bound)
         items = np.where(found.items == NO_ITEM, NO_ITEM, rows[found.items])
         return TopK(items, found.scores)
 
-    def proposed(
+    def search_proposals(
         self, vectors: Floats, k: int, *, exclude: Ragged, candidates: Bools | None = None
     ) -> tuple[TopK, Bools]:
         """Return the best of the items that FAISS proposes, without the exact search for the rest.
@@ -301,7 +301,7 @@ class Index:
         scores = np.take_along_axis(scores, order, axis=1)
         items = np.take_along_axis(proposed, order, axis=1)
         items[np.isneginf(scores)] = NO_ITEM
-        slack = error_bound(vectors, self.longest)
+        slack = error_bound(vectors, self.norm_bound)
         is_certain = (items[:, -1] >= 0) & (scores[:, -1] > last + slack)
         return TopK(items, scores), is_certain
 
@@ -345,7 +345,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise NoFaiss(
+        raise FaissNotInstalled(
             "An index of kind flat, hnsw or ivf needs FAISS, which is not installed: "
             "pip install 'merlin-two-tower[index]'."
         ) from error

@@ -12,7 +12,7 @@ from models.core.exact import search
 from models.core.retriever import Floats, Ragged, TopK
 
 
-def tuned(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
+def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
     """Return the index with the least effort that reaches a target recall of the best items.
 
     The recall must exceed the target by two standard errors, so that other queries reach the target
@@ -32,7 +32,7 @@ def tuned(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
     def is_enough(effort: int) -> bool:
         # without the exact search of lists that the proposals do not fill: it is slow
         tried = replace(index, effort=effort, at=at)
-        found = recalls(tried.proposed(vectors, at, exclude=no_exclusions)[0], truth)
+        found = recalls(tried.search_proposals(vectors, at, exclude=no_exclusions)[0], truth)
         return bool(found.mean() - 2 * found.std() / np.sqrt(len(found)) >= recall)
 
     # a graph with more candidates than a sixteenth of the items is slower than exact search

@@ -28,7 +28,7 @@ from models.core.retriever import (
     Retriever,
     TopK,
     blocks,
-    joined,
+    concatenate_lists,
 )
 
 #: What models are chosen by: at 943 users recall@10 alone has a standard error of 0.012.
@@ -89,7 +89,7 @@ class Trial:
         """Item rows that each query's user saw before the part."""
         if self.also_seen is None:
             return self.queries.histories
-        return joined(self.queries.histories, self.also_seen)
+        return concatenate_lists(self.queries.histories, self.also_seen)
 
     def n_hidden(self) -> int:
         """Return how many targets may not be returned, so that they are misses for every model."""

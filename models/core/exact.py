@@ -35,12 +35,12 @@ class Exact:
     Attributes:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
         items: embeddings, float32 [n_items, d].
-        longest: largest norm of an item embedding; None to compute it in each search.
+        norm_bound: largest norm of an item embedding; None to compute it in each search.
     """
 
     users: Floats
     items: Floats
-    longest: float | None = None
+    norm_bound: float | None = None
 
     def __post_init__(self) -> None:
         if self.users.ndim != 2 or self.items.ndim != 2 or not len(self.users):
@@ -68,7 +68,7 @@ class Exact:
             *(vectors, self.items, k),
             exclude=exclude,
             candidates=candidates,
-            longest=self.longest,
+            norm_bound=self.norm_bound,
         )
 
 
@@ -98,7 +98,7 @@ def search(
     *,
     exclude: Ragged | None = None,
     candidates: Bools | None = None,
-    longest: float | None = None,
+    norm_bound: float | None = None,
 ) -> TopK:
     """Rank the catalogue for embeddings of queries.
 
@@ -114,7 +114,7 @@ def search(
         k: list length.
         exclude: item rows to leave out, one list a query.
         candidates: the only items that may be returned, bool [n_items]; None for all.
-        longest: largest norm of an item embedding; None to compute it.
+        norm_bound: largest norm of an item embedding; None to compute it.
 
     Raises:
         ValueError: queries and items have different numbers of dimensions, or k < 1.
@@ -123,12 +123,12 @@ def search(
     check_width(vectors, items)
     check_k(k)
     refuse_nan(vectors, "query")
-    longest = looked_through(items) if longest is None else longest
+    norm_bound = max_norm(items) if norm_bound is None else norm_bound
     vectors, items = (np.ascontiguousarray(v, np.float32) for v in (vectors, items))
     hidden = None if candidates is None else np.flatnonzero(~candidates)
     best_items = np.full((len(vectors), k), NO_ITEM, np.int64)
     best_scores = np.full((len(vectors), k), -np.inf, np.float32)
-    slack = error_bound(vectors, longest)
+    slack = error_bound(vectors, norm_bound)
     n_threads = max(1, min(threads(), _MAX_THREADS, max_rows(len(items)) // _MIN_ROWS))
     slices = list(blocks(len(vectors), len(items), at_least=_GOOD_ROWS, at_a_time=n_threads))
     remaining = iter(slices)
@@ -165,7 +165,7 @@ _MIN_ROWS = 16
 _MAX_THREADS = 8
 
 
-def looked_through(items: Floats) -> float:
+def max_norm(items: Floats) -> float:
     """Return the largest norm of an item embedding.
 
     Raises:
@@ -175,10 +175,10 @@ def looked_through(items: Floats) -> float:
     return float(_norms(items).max(initial=0))
 
 
-def error_bound(queries: Floats, longest: float) -> Floats:
+def error_bound(queries: Floats, norm_bound: float) -> Floats:
     """Return the largest error of a difference of two float32 scores of a query, [n_queries]."""
     # twice the rounding error of a dot product (Higham 2002, section 3.1)
-    return 2 * (queries.shape[1] + 2) * 2.0**-24 * _norms(queries) * longest
+    return 2 * (queries.shape[1] + 2) * 2.0**-24 * _norms(queries) * norm_bound
 
 
 def _norms(vectors: Floats) -> Floats:

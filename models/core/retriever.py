@@ -107,7 +107,7 @@ class Ragged:
         return matrix
 
 
-def joined(first: Ragged, second: Ragged) -> Ragged:
+def concatenate_lists(first: Ragged, second: Ragged) -> Ragged:
     """Return lists that each hold the values of the first list, then those of the second."""
     return Ragged.from_pairs(
         np.concatenate([first.owners(), second.owners()]),
@@ -219,7 +219,7 @@ class BrokenModel(ValueError):
     """A model gives scores or embeddings that are NaN or infinite."""
 
 
-def fitted(state: State | None, model: object) -> State:
+def require_fitted(state: State | None, model: object) -> State:
     """Return what a model has learnt, or raise an error if it has not been fitted.
 
     Args:

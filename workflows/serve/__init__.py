@@ -37,7 +37,7 @@ from workflows.serve.listening import (
     host_in_url,
     warn_if_exposed,
 )
-from workflows.serve.loaded import LoadedExport, stamps
+from workflows.serve.loaded_export import LoadedExport, stamps
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from workflows.serve.costs import check_lists, check_rows, cost_of_lists, cost_o
 from workflows.serve.current_export import CurrentExport
 from workflows.serve.guard import Guard
 from workflows.serve.limits import LIMITS, Limits
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.long_answers import AnswerPieces, LongResponse, json_list_field
 from workflows.serve.observe import Metrics, Observer
 from workflows.serve.wire import (

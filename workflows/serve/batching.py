@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from workflows.serve.back_pressure import ClientDisconnected
 from workflows.serve.limits import LIMITS
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import UserList, UserQuery
 from workflows.stages.recommender import ListOptions
 

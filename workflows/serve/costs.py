@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workflows.serve.limits import Limits
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import Features, Refusal, fault
 from workflows.stages.recommender import ListOptions
 

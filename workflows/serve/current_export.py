@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from workflows.ground.errors import ArtifactError, TwoTowerError
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from workflows.serve import error_responses
 from workflows.serve.back_pressure import BackPressure, ClientDisconnected
 from workflows.serve.limits import Limits
-from workflows.serve.loaded import LoadedExport
+from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import Features, Refusal, UserList, UserQuery, fault
 from workflows.stages.recommender import ListOptions
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core.columns import from_arrow
-from models.core.retriever import Floats, Ragged, joined
+from models.core.retriever import Floats, Ragged, concatenate_lists
 from workflows.ground import vocabulary
 from workflows.ground.column_names import EMBEDDING, TRAIN_COUNT
 from workflows.ground.lookup import Lookup
@@ -190,7 +190,7 @@ class Export:
             names = pq.read_schema(self.files.histories).names
         if ALSO_SEEN_ROWS not in names:
             return self.histories
-        return joined(self.histories, self._item_rows(ALSO_SEEN_ROWS))
+        return concatenate_lists(self.histories, self._item_rows(ALSO_SEEN_ROWS))
 
     def _item_rows(self, column: str) -> Ragged:
         """Return a column of the file of histories, with an empty list behind the last user's."""

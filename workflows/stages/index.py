@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.core.ann import Ann, Index, NoFaiss
-from models.core.exact import Exact, looked_through
+from models.core.ann import Ann, FaissNotInstalled, Index
+from models.core.exact import Exact, max_norm
 from models.core.retriever import Bools, Floats, Ints, Retriever
 from workflows.ground.column_names import TRAIN_COUNT
 from workflows.ground.errors import ArtifactError, DataError, MissingStage, StaleInput
@@ -138,12 +138,12 @@ class Catalogue:
         """
         if self.index:
             return Ann(users, self.index)
-        return Exact(users, self.vectors, self._longest)
+        return Exact(users, self.vectors, self._norm_bound)
 
     @cached_property
-    def _longest(self) -> float:
-        """The length of the longest embedding."""
-        return looked_through(self.vectors)
+    def _norm_bound(self) -> float:
+        """The largest norm of an item embedding."""
+        return max_norm(self.vectors)
 
     @cached_property
     def ids(self) -> pa.StringArray:
@@ -229,7 +229,7 @@ def _read(vectors: Floats, settings: SearchSettings, files: IndexFiles) -> Index
         return Index.read(
             files.faiss, vectors, settings.kind, effort=settings.effort, at=settings.at
         )
-    except (NoFaiss, ValueError, RuntimeError) as error:
+    except (FaissNotInstalled, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{files.faiss} cannot be used: {error} Run `two-tower index` again, or remove "
             f"{files.folder}."

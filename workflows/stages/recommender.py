@@ -195,7 +195,7 @@ class Recommender:
             min(options.k, len(self.catalogue.items)),
             exclude=Ragged(row, np.array([0, 1])),
             candidates=self.allowed(options),
-            longest=1.001,  # rounding
+            norm_bound=1.001,  # rounding
         )
         table = self.table(Answers(np.array([item]), np.array([""]), top))
         return table.drop([self.recipe.user_id, ANSWERED_BY]).to_pylist()

@@ -1,4 +1,4 @@
-"""An export in memory, to be served: its files on disk may be replaced meanwhile."""
+"""An export in memory. The server answers from it, even when its files on disk are replaced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import ANSWERING, Manifest, Store
 from workflows.stages.user_features import cut_histories
 
-_EMBEDDABLE = "values of which the tower makes numbers; are some far too large?"
+_EMBEDDABLE = "values with a finite embedding; check for numbers that are far too large"
 Stamps = tuple[tuple[int, int] | None, ...]
 
 
@@ -61,7 +61,7 @@ class LoadedExport:
         """Load the export of a run.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: it cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export cannot be used.
         """
         read = stamps(store)
         recommender = Recommender.open(store, recipe)
@@ -70,16 +70,16 @@ class LoadedExport:
         recommender.export.user_lookup.prepare()
         recommender.catalogue.lookup.prepare()
         # these two read all files that later answers need
-        loaded.lists([UserQuery(id="nobody")], ListOptions())
+        loaded.lists([UserQuery(id="unknown")], ListOptions())
         recommender.similar(str(recommender.catalogue.ids[0]), ListOptions())
         loaded._check()
         return loaded
 
     def raw_values(self, users: Sequence[UserQuery]) -> pa.Table | None:
-        """Return the given raw values of users, a row a user; None if there are none.
+        """Return the raw values of users as a table, a row for each user; None if there are none.
 
         Raises:
-            Refusal: the query tower does not take them.
+            Refusal: the query tower does not accept a value.
         """
         if not any(user.features for user in users):
             return None
@@ -100,8 +100,8 @@ class LoadedExport:
             given: the result of `raw_values` for these users.
 
         Raises:
-            Refusal: the tower makes no numbers of the raw values.
-            DataError: a rule or an id fits no item.
+            Refusal: the embedding of the raw values is not finite.
+            DataError: a rule or an id does not fit any item.
         """
         ids = np.array([user.id or "" for user in users], object)
         try:
@@ -111,14 +111,14 @@ class LoadedExport:
                 raise
             raise Refusal(422, fault("body.users", "raw values", _EMBEDDABLE)) from None
         items, scores = answers.top
-        there = items != NO_ITEM
-        shown, values = self._shown(items[there]), scores[there].tolist()
+        is_item = items != NO_ITEM
+        labelled, values = self._labelled(items[is_item]), scores[is_item].tolist()
         lists, start = [], 0
-        each = zip(users, answers.answered_by.tolist(), there.sum(1).tolist(), strict=True)
+        each = zip(users, answers.answered_by.tolist(), is_item.sum(1).tolist(), strict=True)
         for user, by, length in each:
             places = range(start, start + length)
             ranked = [
-                RankedItem.model_construct(**shown[n], rank=n - start + 1, score=values[n])
+                RankedItem.model_construct(**labelled[n], rank=n - start + 1, score=values[n])
                 for n in places
             ]
             lists.append(UserList.model_construct(user=user.id, answered_by=by, items=ranked))
@@ -129,7 +129,7 @@ class LoadedExport:
         """Return the items that are most similar to an item.
 
         Raises:
-            DataError: there is no such item, or a rule or an id fits none.
+            DataError: the item does not exist, or a rule or an id does not fit any item.
         """
         key = self.recommender.recipe.item_id
         return [
@@ -140,7 +140,7 @@ class LoadedExport:
         ]
 
     def history(self, user: str, k: int) -> list[LabelledItem] | None:
-        """Return the last k items of a user's history; None for a user of no table."""
+        """Return the last k items of a user's history; None for an unknown user."""
         if self.recommender.user_rows(np.array([user], object))[0] < 0:
             return None
         key = self.recommender.recipe.item_id
@@ -148,14 +148,14 @@ class LoadedExport:
         return [LabelledItem.model_construct(item=row.pop(key), labels=row) for row in rows]
 
     def knows_item(self, item: str) -> bool:
-        """Say whether there is an item of this id."""
+        """Return whether the catalogue has an item with this id."""
         return bool(self.recommender.catalogue.find(pa.array([item]))[0] >= 0)
 
     def embed(self, side: str, rows: Sequence[Features]) -> list[list[float]]:
         """Return the embeddings of users or items from their raw values.
 
         Raises:
-            Refusal: the tower does not take them.
+            Refusal: the tower does not accept a value, or the embedding is not finite.
         """
         if not rows:
             return []
@@ -171,7 +171,7 @@ class LoadedExport:
 
     @property
     def dim(self) -> int:
-        """The width of the embeddings."""
+        """Number of dimensions of an embedding."""
         return int(self.recommender.catalogue.vectors.shape[1])
 
     @property
@@ -190,7 +190,7 @@ class LoadedExport:
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:
-        """Return the faults of the rules that fit no column of this export."""
+        """Return a fault for each rule that does not fit a column of this export."""
         found = []
         for n, rule in enumerate(options.only):
             try:
@@ -212,7 +212,7 @@ class LoadedExport:
             try:
                 tower: RawTower = getattr(export, name)
                 if name not in before:
-                    # what raw values go with is read at the same time, from the same export
+                    # requests with raw values also need these; they must be of the same export
                     _ = export.raw_users, export.vocabularies
                     self._check()
             except ImportError as error:
@@ -227,10 +227,10 @@ class LoadedExport:
         return tower
 
     def _check(self) -> None:
-        """Refuse content that may have been read from two exports.
+        """Refuse an export if its files may be of two different versions.
 
         Raises:
-            StaleInput: the run was written meanwhile.
+            StaleInput: the run was written while it was being read.
         """
         if stamps(self.store) != self.read:
             raise self._stale()
@@ -238,8 +238,8 @@ class LoadedExport:
     def _stale(self) -> StaleInput:
         return StaleInput(f"{self.store.root} was written while it was being read. Try again.")
 
-    def _shown(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-        """Return ids and labels of items."""
+    def _labelled(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+        """Return the id and the labels of each item row."""
         taken, catalogue = pa.array(rows), self.recommender.catalogue
         ids = catalogue.ids.take(taken).to_pylist()
         labels = catalogue.labels.take(taken).to_pylist() or [{}] * len(ids)
@@ -261,5 +261,5 @@ def _health(recommender: Recommender, store: Store, manifest: Manifest) -> Healt
 
 
 def stamps(store: Store) -> Stamps:
-    """Return the stamps of the stages that are served, which change when they are written anew."""
+    """Return the stamps of the served stages; they change when a stage is written again."""
     return store.stamps(ANSWERING)
