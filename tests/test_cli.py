@@ -238,7 +238,7 @@ def _nothing(world: World) -> None:
         (
             _twice,
             [],
-            "films.csv): 1 ids of 'item_id' stand there more than once, the first is '000'",
+            "films.csv): 1 ids of 'item_id' occur more than once, the first is '000'",
         ),
         (_typo, [], "line 7, field interaction: Object contains unknown field `interaction`. Did"),
         (

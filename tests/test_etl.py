@@ -735,7 +735,7 @@ def _dear(world: World) -> None:
         ),
         (
             _twice,
-            r"people\.csv\): 1 ids of 'user_id' stand there more than once.*'0108775015' \(3 t",
+            r"people\.csv\): 1 ids of 'user_id' occur more than once.*'0108775015' \(3 t",
         ),
         (_nameless, r"films\.csv\): 1 rows have no 'item_id', the first is .*films\.csv, row 14"),
         (

@@ -34,8 +34,8 @@ def met(cells: list[Any], kind: pa.DataType, is_: Any, value: Any = None) -> lis
     condition = Condition(column="x", is_=is_, value=value)
     column = pa.chunked_array([pa.array(cells, kind)])
     chunks = pa.chunked_array([column.slice(n, 1).chunk(0) for n in range(len(cells))])
-    found = [bool(keep) for keep in filters.met(condition, column).to_pylist()]
-    assert [bool(keep) for keep in filters.met(condition, chunks).to_pylist()] == found
+    found = [bool(keep) for keep in filters.meets(condition, column).to_pylist()]
+    assert [bool(keep) for keep in filters.meets(condition, chunks).to_pylist()] == found
     return found
 
 
@@ -270,11 +270,11 @@ def test_e17_which_rows_are_kept_depends_on_those_of_the_day_alone() -> None:
     items = pa.chunked_array([[f"i{k % 40}" for k in range(n)]])
     times = pa.chunked_array([[k * 3_000 for k in range(n)]])
     table = pa.table({"u": users, "i": items, "t": times})
-    keep = filters.within_day(users, items, times, n=3, seed=1)
+    keep = filters.choose_per_day(users, items, times, n=3, seed=1)
     rows = {tuple(row.values()) for row in table.filter(pa.array(keep)).to_pylist()}
     # of the days before the change, in another order
     early = table.filter(pc.less(times, 86_400 * 3)).take(list(range(87))[::-1])
-    again = filters.within_day(early["u"], early["i"], early["t"], n=3, seed=1)
+    again = filters.choose_per_day(early["u"], early["i"], early["t"], n=3, seed=1)
     same = {tuple(row.values()) for row in early.filter(pa.array(again)).to_pylist()}
     assert same == {row for row in rows if row[2] < 86_400 * 3}
     assert 0 < len(same) < 87
@@ -282,11 +282,11 @@ def test_e17_which_rows_are_kept_depends_on_those_of_the_day_alone() -> None:
 
 def test_a_sample_of_users_is_whole_and_of_about_its_share() -> None:
     ids = pa.array([f"user-{n}" for n in range(4000)])
-    chosen = filters.sampled(ids, share=0.25, seed=1).to_pylist()
+    chosen = filters.sample_ids(ids, share=0.25, seed=1).to_pylist()
     assert len(chosen) == pytest.approx(1000, abs=100)
-    few = filters.sampled(ids.slice(1000, 500), share=0.25, seed=1).to_pylist()
+    few = filters.sample_ids(ids.slice(1000, 500), share=0.25, seed=1).to_pylist()
     assert set(few) == set(chosen) & set(ids.slice(1000, 500).to_pylist())
-    other = filters.sampled(ids, share=0.25, seed=2).to_pylist()
+    other = filters.sample_ids(ids, share=0.25, seed=2).to_pylist()
     assert len(set(other) & set(chosen)) == pytest.approx(250, abs=60)
 
 

@@ -12,7 +12,12 @@ from world import World, write_csv
 
 from workflows import recipe as recipes
 from workflows.etl import etl
-from workflows.etl.shape.history import Happened, whole_by_kind, windows, windows_by_kind
+from workflows.etl.shape.history import (
+    EventKinds,
+    final_histories,
+    find_windows,
+    find_windows_by_kind,
+)
 from workflows.ground import device
 from workflows.ground.errors import RecipeError
 from workflows.recipe import Events, History
@@ -54,14 +59,14 @@ def test_windows_are_what_a_loop_remembers(rows, max_len, before):
     times = np.array([time for _, time in rows], np.int64)
     items = np.arange(100, 100 + len(rows), dtype=np.int32)
     config = History(columns=("x",), max_len=max_len, before=before)
-    found = windows(users, times, config)
+    found = find_windows(users, times, config)
     lists = found.gather(pa.array(items), np.arange(len(rows))).to_pylist()
     assert lists == remembered(users, times, items.tolist(), config)
 
 
 def test_some_rows_can_be_asked_for_in_any_order():
     users, times = np.array([1, 1, 2, 1]), np.arange(4)
-    found = windows(users, times, History(columns=("x",)))
+    found = find_windows(users, times, History(columns=("x",)))
     lists = found.gather(pa.array([10, 11, 12, 13]), np.array([3, 0])).to_pylist()
     assert lists == [[10, 11], []]
 
@@ -231,7 +236,7 @@ def test_e16_lists_by_kind_are_what_a_loop_remembers(rows, max_len, keep):
     users, times, kinds = (np.array([row[n] for row in rows], np.int64) for n in range(3))
     items = np.arange(100, 100 + len(rows))
     config = History(columns=("i",), max_len=max_len, keep=keep, before="day", events=EVENTS)
-    found = windows_by_kind(users, times, kinds, config)
+    found = find_windows_by_kind(users, times, kinds, config)
     every = np.arange(len(rows))
     lists = [w.gather(pa.array(items), every).to_pylist() for w in found]
     assert lists == by_kind(users, times, kinds, items, config)
@@ -240,15 +245,15 @@ def test_e16_lists_by_kind_are_what_a_loop_remembers(rows, max_len, keep):
 def test_e16_the_example_of_the_original() -> None:
     """A cart and a purchase of one day, a purchase of the next, another user's in between."""
     users, times = np.array([1, 1, 2, 1]), np.array([10, 20, 30, DAY + 1])
-    happened = Happened.of(pa.chunked_array([["cart", "purchase", "cart", "purchase"]]), EVENTS)
+    happened = EventKinds.of(pa.chunked_array([["cart", "purchase", "cart", "purchase"]]), EVENTS)
     assert happened.targets.tolist() == [False, True, False, True]
-    found = windows_by_kind(users, times, happened.kinds, HISTORY)
+    found = find_windows_by_kind(users, times, happened.kinds, HISTORY)
     lists = [w.gather(pa.array([7, 8, 9, 8]), np.arange(4)).to_pylist() for w in found]
     assert lists == [[[], [], [], [7]], [[], [], [], [8]]]
 
 
 def test_a_kind_that_nobody_asked_for_is_none() -> None:
-    happened = Happened.of(pa.chunked_array([["view", None, "cart"], ["purchase"]]), EVENTS)
+    happened = EventKinds.of(pa.chunked_array([["view", None, "cart"], ["purchase"]]), EVENTS)
     assert happened.kinds.tolist() == [-1, -1, 0, 1]
     assert happened.targets.tolist() == [False, False, False, True]
 
@@ -260,7 +265,7 @@ def test_e16_of_101_events_100_are_kept() -> None:
     items = pa.array(np.arange(102))
     for keep, expected in (("latest", range(1, 101)), ("earliest", range(100))):
         config = History(columns=("i",), max_len=100, keep=keep, before="day", events=EVENTS)
-        carts, bought = windows_by_kind(users, times, kinds, config)
+        carts, bought = find_windows_by_kind(users, times, kinds, config)
         assert carts.gather(items, np.array([101])).to_pylist() == [list(expected)]
         assert bought.gather(items, np.array([101])).to_pylist() == [[]]
 
@@ -269,7 +274,7 @@ def test_e16_of_101_events_100_are_kept() -> None:
 def test_what_is_known_of_a_user_is_all_he_did(rows, max_len):
     users, kinds = (np.array([row[n] for row in rows], np.int64) for n in range(2))
     config = History(columns=("i",), max_len=max_len, before="day", events=EVENTS)
-    for kind, found in enumerate(whole_by_kind(users, kinds, config, n_users=4)):
+    for kind, found in enumerate(final_histories(users, kinds, config, n_users=4)):
         for user in range(4):
             mine = [n for n, row in enumerate(rows) if row == (user, kind)]
             assert found[user].tolist() == mine[-max_len:]

@@ -41,9 +41,9 @@ def clusters(prices: list[float | None], **settings: Any) -> list[str | None]:
     of = recipe({"kind": "price_cluster", "of": "price", "to": "cluster", **settings})
     table = pa.table({"price": pa.array(prices, pa.float32())})
     state = learnt.fit(of, table, older={})["cluster"]
-    labels = learnt.made(table["price"], state).to_pylist()
+    labels = learnt.apply(table["price"], state).to_pylist()
     chunked = pa.chunked_array([table["price"].slice(n, 1).chunk(0) for n in range(len(prices))])
-    assert learnt.made(chunked, state).to_pylist() == labels
+    assert learnt.apply(chunked, state).to_pylist() == labels
     return labels
 
 
@@ -59,9 +59,9 @@ def test_e10_few_distinct_prices_are_their_own_clusters() -> None:
 
 
 def test_e10_clusters_that_lie_apart_are_found_whatever_the_seed() -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     groups = [10.0, 50.0, 200.0, 1000.0]
-    prices = [dice.choice(groups) * dice.uniform(0.99, 1.01) for _ in range(400)]
+    prices = [rng.choice(groups) * rng.uniform(0.99, 1.01) for _ in range(400)]
     found = set()
     for seed in range(5):
         labels = clusters(prices, k=4, seed=seed)
@@ -73,10 +73,10 @@ def test_e10_clusters_that_lie_apart_are_found_whatever_the_seed() -> None:
 
 
 def test_e10_the_same_seed_gives_the_same_labels_in_any_order() -> None:
-    dice = random.Random(2)
-    prices: list[float | None] = [round(dice.lognormvariate(4, 1), 2) for _ in range(500)]
+    rng = random.Random(2)
+    prices: list[float | None] = [round(rng.lognormvariate(4, 1), 2) for _ in range(500)]
     order = list(range(500))
-    dice.shuffle(order)
+    rng.shuffle(order)
     first = clusters(prices, k=20, seed=7, sample=200)
     assert 10 < len(set(first)) <= 20
     again = clusters([prices[n] for n in order], k=20, seed=7, sample=200)
@@ -118,7 +118,7 @@ def test_top_values_are_those_of_naive_counts_ties_by_value() -> None:
     top = sorted(counts, key=lambda value: (-counts[value], value))[:4]
     assert top == ["a", "b", "", "c"]
     assert state == learnt.Frequent(values=top, other="rest")
-    made = learnt.made(pa.chunked_array([["a", "x"], [None, ""]]), state)
+    made = learnt.apply(pa.chunked_array([["a", "x"], [None, ""]]), state)
     assert made.to_pylist() == ["a", "rest", None, ""]
 
 

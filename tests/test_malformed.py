@@ -600,7 +600,7 @@ CASES = [
     Case(
         "an id of a table twice",
         cell("people.csv", 3, 0, "0108775015"),
-        r"1 ids of 'user_id' stand there more than once, the first is '0108775015' \(2 times\)\. ",
+        r"1 ids of 'user_id' occur more than once, the first is '0108775015' \(2 times\)\. ",
     ),
     Case(
         "a table without its id",

@@ -35,7 +35,7 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(world: World) -> 
     world.write()
     with pytest.raises(
         DataError,
-        match=r"^source 'log' needs about \d+\.\d+ kiB of memory \(1\d\d rows of \d+ bytes as codes"
+        match=r"^source 'log' needs about \d+\.\d+ kiB of memory \(1\d\d rows of \d+ bytes"
         r", up to 3 times\), and the limit is 1\.00 kiB\. Raise --memory-limit if the machine",
     ):
         etl(

@@ -25,13 +25,13 @@ LEAN = (
 
 
 def events(n: int = 300) -> pd.DataFrame:
-    dice = random.Random(5)
+    rng = random.Random(5)
     return pd.DataFrame(
         {
-            "user": [f"u{dice.randrange(9)}" for _ in range(n)],
-            "item": [f"-{dice.randrange(12)}" for _ in range(n)],
-            "type": [dice.choice([*KINDS, None]) for _ in range(n)],
-            "at": [dice.randrange(10**9) for _ in range(n)],
+            "user": [f"u{rng.randrange(9)}" for _ in range(n)],
+            "item": [f"-{rng.randrange(12)}" for _ in range(n)],
+            "type": [rng.choice([*KINDS, None]) for _ in range(n)],
+            "at": [rng.randrange(10**9) for _ in range(n)],
         }
     )
 
@@ -76,9 +76,9 @@ def test_e11_a_log_may_come_in_chunks(size: int) -> None:
 
 def shop(world: World) -> pd.DataFrame:
     """Give the world's log event types, and return its rows that have ids and a time."""
-    dice = random.Random(9)
+    rng = random.Random(9)
     for row in world.log:
-        row["eventtype"] = dice.choice(KINDS)
+        row["eventtype"] = rng.choice(KINDS)
     world.write()
     return pd.DataFrame(world.log).dropna(subset=["user_id", "item_id", "when"])
 

@@ -14,7 +14,7 @@ from stages import decoded, part, run
 from world import GHOST, UNSEEN, World, write_csv
 
 from workflows.etl import EtlResult
-from workflows.etl.counts import Counts
+from workflows.etl.counts import DropCounts
 from workflows.etl.shape import rows
 from workflows.ground.errors import DataError, RecipeError
 from workflows.raw import dictionaries
@@ -29,8 +29,8 @@ RULES = [
 
 
 def log(n: int, *, sorted_: bool) -> pd.DataFrame:
-    dice = random.Random(3)
-    times = [dice.randrange(20) for _ in range(n)]
+    rng = random.Random(3)
+    times = [rng.randrange(20) for _ in range(n)]
     return pd.DataFrame(
         {
             "at": sorted(times) if sorted_ else times,
@@ -60,11 +60,11 @@ def test_users_are_numbered_across_chunks() -> None:
 
 
 def test_every_dropped_row_has_a_cause() -> None:
-    counts = Counts()
+    counts = DropCounts()
     table = pa.table({"x": [1, 2, 3]})
     mask = pa.array([True, None, False])
-    assert counts.kept(table, mask, "why").to_pydict() == {"x": [1]}
-    counts.kept(table, mask, "why")
+    assert counts.keep(table, mask, "why").to_pydict() == {"x": [1]}
+    counts.keep(table, mask, "why")
     assert counts.dropped == {"why": 4}
 
 
@@ -265,14 +265,14 @@ def test_a_column_of_the_log_and_of_a_joined_table_is_told(
         row["price"] = 1.0
     run(world.write())
     (told,) = (message for message in caplog.messages if "both have" in message)
-    assert "both have 'price'; that of the former counts" in told
+    assert "both have 'price'; that of the former is used" in told
 
 
 def test_a_log_that_is_read_twice_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
     run(world)
-    assert not [message for message in caplog.messages if "of a row before" in message]
+    assert not [message for message in caplog.messages if "of an earlier row" in message]
     world.log *= 2
     run(world.write())
-    (told,) = (message for message in caplog.messages if "of a row before" in message)
+    (told,) = (message for message in caplog.messages if "of an earlier row" in message)
     assert told.startswith("log: 5")
     assert "the 'user_id' and 'item_id' and 'when' of" in told

@@ -106,8 +106,8 @@ def test_a_day_that_holds_both_cuts_is_test_and_the_day_before_valid(
     labels = assign(GlobalTime(), users=np.zeros(100, np.int64), times=times)
     assert labels.tolist() == [TRAIN] * 58 + [VALID] * 12 + [TEST] * 30
     assert caplog.messages == [
-        "split time: test holds 30.0 % of the rows where 10 % are asked for, because many rows "
-        "share a time, and rows of one time stay together"
+        "split time: test holds 30.0 % of the rows, although the recipe asks for 10 %, because "
+        "many rows share a time, and rows of one time stay together"
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_day_that_holds_both_cuts_is_test_and_the_day_before_valid(
     ],
 )
 def test_too_few_times_for_the_parts_are_refused(times: list[int], told: str) -> None:
-    with pytest.raises(DataError, match=told + r".* into train, valid, test\. Take .*by_user"):
+    with pytest.raises(DataError, match=told + r".* into train, valid, test\. Use .*by_user"):
         assign(GlobalTime(), users=ONE_USER, times=np.array(times))
 
 
@@ -252,7 +252,7 @@ def test_refuse_empty_takes_any_parts() -> None:
 
 
 def test_given_files_are_not_assigned() -> None:
-    with pytest.raises(TypeError, match="given files are split already"):
+    with pytest.raises(TypeError, match="files of kind given are split already"):
         assign(GivenFiles(test="x"), users=ONE_USER, times=TIMES)
 
 
@@ -269,5 +269,5 @@ def test_last_rows_that_only_the_file_orders_are_told(caplog: pytest.LogCaptureF
 
 
 def test_rows_that_were_dropped_are_the_cause() -> None:
-    with pytest.raises(DataError, match=r"not x == 1 \(5\)\. Correct what dropped them: a `filter"):
+    with pytest.raises(DataError, match=r"not x == 1 \(5\)\. Correct the `filter"):
         refuse_empty({"train": 0}, "5 rows were dropped before: not x == 1 (5).")

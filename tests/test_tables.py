@@ -243,8 +243,8 @@ def test_an_id_that_stands_twice_in_a_joined_table_is_refused() -> None:
     of = recipe(item_table=True, year=YEAR)
     with pytest.raises(
         DataError,
-        match=r"^source 'films' \(films\.csv\): 2 ids of 'item' stand there more than once, the "
-        r"first is 'i1' \(3 times\)\. A joined table has one row an id: remove the others, "
+        match=r"^source 'films' \(films\.csv\): 2 ids of 'item' occur more than once, the "
+        r"first is 'i1' \(3 times\)\. A joined table must have one row per id: remove the others, "
         r"or set the source's `latest:` .* or `long:` .*\.$",
     ):
         build(of, raw_of(log=log(), films=films), "item")
@@ -303,5 +303,5 @@ def test_a_feature_that_differs_for_most_ids_is_told(
     if told:
         assert caplog.messages[0].startswith(
             "column 'price' has role item, but differs between the rows of 6 of 10 items that have "
-            "more than one row of train; the latest value is taken for all of them."
+            "more than one row of train; the latest value is used for all of them."
         )

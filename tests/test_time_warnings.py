@@ -32,16 +32,16 @@ YEAR = [seconds("2020-01-01")[0] + 86_400 * n for n in range(360)]
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
-        ("1970-01-01", "1 of 361 times far from all others (1970-01-01; the middle one is 2020-06"),
-        ("1900-01-01", "(1900-01-01; the middle one"),
-        ("2035-05-05", "(2035-05-05; the middle one"),
-        ("9999-12-31", "(9999-12-31; the middle one"),
+        ("1970-01-01", "1 of 361 times far from all others (1970-01-01; the median is 2020-06"),
+        ("1900-01-01", "(1900-01-01; the median"),
+        ("2035-05-05", "(2035-05-05; the median"),
+        ("9999-12-31", "(9999-12-31; the median"),
     ],
 )
 def test_one_date_far_from_all_others_is_told(odd: str, said: str, caplog) -> None:
     (message,) = told_of([*YEAR, *seconds(odd)], caplog)
     assert said in message
-    recent = "they decide what counts as recent" in message
+    recent = "they decide what is recent" in message
     assert recent == (odd > "2020")
     assert "{kind: keep, column: ts" in message
 
@@ -80,7 +80,7 @@ def test_far_dates_do_not_decide_a_cut(caplog):
 def test_a_unit_that_gives_1970_is_told_with_the_likely_one(caplog):
     ts = {**RAW["features"], "ts": {"role": "time", "unit": "ms"}}
     (message,) = told_of([second // 1000 for second in YEAR], caplog, features=ts)
-    assert "by features.ts.unit most times are about 1970-01-19" in message
+    assert "with features.ts.unit most times are about 1970-01-19" in message
     assert "Set features.ts.unit to s" in message
     order = {**RAW["features"], "ts": {"role": "time", "unit": "order"}}
     assert told_of(list(range(9)), caplog, features=order) == []

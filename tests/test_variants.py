@@ -26,8 +26,8 @@ def cities(folder: Path, caplog: pytest.LogCaptureFixture, values: list[str]) ->
 @pytest.mark.parametrize(
     ("twin", "cause", "shown"),
     [
-        ("Oslo\u200b", "characters that nobody sees", r"'Oslo' and 'Oslo\u200b'"),
-        ("\ufeffOslo", "characters that nobody sees", r"'Oslo' and '\ufeffOslo'"),
+        ("Oslo\u200b", "invisible characters", r"'Oslo' and 'Oslo\u200b'"),
+        ("\ufeffOslo", "invisible characters", r"'Oslo' and '\ufeffOslo'"),
         ("'Oslo'", "quotes around them", """'Oslo' and "'Oslo'\""""),
         ("OSLO", "capital letters", "'Oslo' and 'OSLO'"),
     ],
@@ -94,7 +94,7 @@ def test_one_user_with_most_rows_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     known: list[Any] = [f"u{n % 20}" for n in range(60)]
     assert not logged([*known, *["u1"] * 3])
     (told,) = logged([*known, *["0"] * 15])
-    assert "column 'user': '0' has 15 of 75 rows, and nobody else has more than 3" in told
+    assert "column 'user': '0' has 15 of 75 rows, and no other user has more than 3" in told
 
 
 def test_a_column_without_any_value_is_told(

@@ -18,7 +18,7 @@ from world import World
 from workflows.etl import Engine, etl, workers
 from workflows.etl.encode import writer
 from workflows.etl.memory import Memory
-from workflows.etl.workers import hired, local_cluster
+from workflows.etl.workers import local_cluster, open_workers
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError, DeviceError, RecipeError
 from workflows.stages.store import Store
@@ -152,7 +152,7 @@ def test_what_is_wrong_in_a_file_is_told_from_a_worker(
 ) -> None:
     world.log[11]["when"] = "noon"
     world.write()
-    with pytest.raises(DataError, match=r"raw/log\.csv, column 'when', row 12: 'noon' is no"):
+    with pytest.raises(DataError, match=r"raw/log\.csv, column 'when', row 12: 'noon' cannot be"):
         stage(world, "run", Engine(dask=cluster.scheduler_address))
 
 
@@ -171,7 +171,7 @@ def test_workers_that_cannot_be_had(
     device = Device("cpu", "asked for by a test")
     with (
         pytest.raises(error, match=message),
-        hired(dask, number=1, device=device, memory=Memory(2**30)),
+        open_workers(dask, number=1, device=device, memory=Memory(2**30)),
     ):
         raise AssertionError("nobody to be had")
 
@@ -188,7 +188,7 @@ def test_results_come_in_the_order_of_jobs_and_few_jobs_wait() -> None:
         time.sleep(0.01 * (job % 3 == 0))
         return job
 
-    with hired("", number=2, device=DEVICE, memory=Memory(2**30)) as workers:
+    with open_workers("", number=2, device=DEVICE, memory=Memory(2**30)) as workers:
         for done, job in enumerate(workers.map(late, jobs())):
             assert job == done
             assert len(asked) <= done + 4

@@ -1,10 +1,15 @@
-"""Raw interaction logs in; encoded, schema-tagged splits, tables and vocabularies out."""
+"""The verb etl: turn raw interaction logs into encoded splits, tables and vocabularies.
+
+read/ reads the raw files, shape/ joins, filters and splits the rows, check/ warns of odd values,
+and encode/ turns values into codes and writes the stage.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +19,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core import atomic
+from workflows.etl import earlier_run
 from workflows.etl.check import value_warnings
-from workflows.etl.counts import Counts
+from workflows.etl.counts import DropCounts
 from workflows.etl.encode import graph, writer
 from workflows.etl.encode.graph import Fitted
 from workflows.etl.encode.parts import Shares
-from workflows.etl.memory import Memory, parsed
+from workflows.etl.memory import Memory, parse_size
 from workflows.etl.read import sources
 from workflows.etl.read.sources import Raw
 from workflows.etl.shape import filters, learnt, rows, split, tables
-from workflows.etl.shape.history import Happened
+from workflows.etl.shape.history import EventKinds
+from workflows.etl.shape.seen import Seen
 from workflows.etl.shape.tables import Table
 from workflows.etl.threads import map_threads
-from workflows.etl.workers import Workers, hired
+from workflows.etl.workers import Workers, open_workers
 from workflows.ground.column_names import IN_TRAIN
 from workflows.ground.device import Device
-from workflows.ground.errors import ArtifactError
 from workflows.recipe import Recipe
 from workflows.stages.etl import EtlFiles, EtlReport
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
+#: Part → its rows.
+Parts = dict[split.Part, pa.Table]
+
 
 @dataclass(frozen=True)
 class EtlResult:
-    """Where the stage lies, and what it counted."""
+    """The folder of the stage, its report, and the seconds that it took."""
 
     folder: Path
     report: EtlReport
@@ -48,13 +57,13 @@ class EtlResult:
 
 @dataclass(frozen=True)
 class Engine:
-    """Who does the work, and in how much memory.
+    """The workers and the memory that etl uses. The content of the stage does not depend on them.
 
     Attributes:
-        dask: "" for threads of this process, `local`, `cuda`, or a scheduler's address.
-        workers: threads or processes; 0 for one a core, worker or GPU.
-        memory: what may be taken, such as 8GiB; "" for half of what the machine has.
-        chunk: raw text that is read at a time, such as 8MiB; "" for that.
+        dask: "" for threads of this process, `local`, `cuda`, or the address of a scheduler.
+        workers: number of threads or processes; 0 for one per core, worker or GPU.
+        memory: memory limit such as 8GiB; "" for half of what the machine has.
+        chunk: amount of raw text to read at a time, such as 8MiB; "" for the default.
     """
 
     dask: str = ""
@@ -64,8 +73,8 @@ class Engine:
 
     @property
     def block(self) -> int:
-        """Bytes of raw text that are read at a time."""
-        return parsed(self.chunk, "--chunk") if self.chunk else sources.BLOCK
+        """Bytes of raw text to read at a time."""
+        return parse_size(self.chunk, "--chunk") if self.chunk else sources.BLOCK
 
 
 def etl(
@@ -80,68 +89,46 @@ def etl(
     """Read raw files and write the etl stage.
 
     Args:
-        recipe: what the data is.
-        store: the run to write into.
-        device: chosen for this process.
+        recipe: recipe that describes the data.
+        store: run to write into.
+        device: device of this process.
         data: folder of the raw files.
-        grow_from: keep the codes of this run's etl stage, and append values that are new.
-        engine: who does the work, in how much memory; what is written does not depend on it.
+        grow_from: run whose codes are kept; new values get codes after them.
+        engine: workers and memory to use.
 
     Raises:
-        DataError: the raw data is not what the recipe says, or does not fit into memory.
+        DataError: the raw data is not as the recipe describes it, or does not fit into memory.
     """
     start = time.perf_counter()
     engine = engine or Engine()
-    memory = dataclasses.replace(Memory.of(engine.memory), wider=_wider(recipe))
+    memory = dataclasses.replace(Memory.of(engine.memory), wider=_added_bytes(recipe))
     with (
         ThreadPoolExecutor(1) as hasher,
-        hired(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
+        open_workers(engine.dask, number=engine.workers, device=device, memory=memory) as workers,
         store.write("etl", recipe, device) as draft,
     ):
-        earlier = _checked(recipe, grow_from, store) if grow_from else None
-        counts = Counts()
-        raw, about = _read(recipe, data, engine, workers, memory, counts, hasher)
-        divided, seen = rows.divided(recipe, raw, counts)
-        found = filters.parts(recipe, divided, counts, stage="before")
-        _refuse_emptied(recipe, found, counts)
-        raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts
-        older = learnt.read(earlier) if earlier else {}
-        states, found = rows.learn(recipe, found, older)
-        learnt.write(states, draft.folder)
-        raw = rows.with_learnt(recipe, raw, states)
-        fitted = graph.fit(recipe, _features(recipe, found["train"]))
-        if any(rule.stage == "after" for rule in recipe.filter):
-            found = filters.parts(recipe, found, counts, stage="after")
-            _refuse_emptied(recipe, found, counts)
-        value_warnings.check_weights(recipe, found["train"])
-        parts = {part: _features(recipe, table) for part, table in found.items()}
-        built = map_threads(
-            tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role)
-        )
-        users, items = built["user"], built["item"]
-        if earlier:
-            fitted = fitted.grown_from(Fitted.read(earlier))
-        fitted.write(draft.folder)
-        happened = _happened(recipe, found, counts)
+        earlier = earlier_run.checked_folder(recipe, grow_from, store) if grow_from else None
+        counts = DropCounts()
+        raw, raw_facts = _read(recipe, data, engine, workers, memory, counts, hasher)
+        log_parts, seen = _split(recipe, raw, counts)
+        raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts now
+        raw, log_parts = _fit_columns(recipe, raw, log_parts, earlier, draft.folder)
+        stage = _fit(recipe, raw, log_parts, counts, earlier, draft.folder)
         shares = writer.write(
             recipe,
-            fitted,
-            parts,
-            users,
-            items,
+            stage.fitted,
+            stage.parts,
+            stage.users,
+            stage.items,
             device,
             draft.folder,
             workers=workers,
             memory=memory,
-            happened=happened,
+            happened=stage.kinds,
             seen=seen,
         )
-        sizes = {part: len(table) for part, table in parts.items()}
-        sizes |= {part: int(of.targets.sum()) for part, of in happened.items()}
-        split.warn_of_few(sizes)
-        for table in (users, items):
-            tables.warn_of_conflicts(recipe, table)
-        report = _report(about, counts, shares, sizes, users, items)
+        stage.warn(recipe)
+        report = _report(raw_facts, counts, shares, stage)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
         EtlFiles(draft.folder).report.write_bytes(text)
         draft.rows = {**report.rows, "users": report.users["rows"], "items": report.items["rows"]}
@@ -149,11 +136,46 @@ def etl(
 
 
 @dataclass(frozen=True)
-class _About:
-    """What is told of the raw files: source → rows, file → its SHA-256, which a thread works on."""
+class _RawFacts:
+    """Facts about the raw files for the report.
+
+    Attributes:
+        read: source → number of rows.
+        files: file → its SHA-256, which a thread computes.
+    """
 
     read: dict[str, int]
     files: dict[str, Future[str]]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The content of the stage before it is encoded.
+
+    Attributes:
+        fitted: vocabularies and statistics.
+        parts: part → features of its interactions.
+        users, items: the tables.
+        kinds: part → kind of each row, if only some rows are targets; else empty.
+    """
+
+    fitted: Fitted
+    parts: Parts
+    users: Table
+    items: Table
+    kinds: dict[split.Part, EventKinds]
+
+    @property
+    def sizes(self) -> dict[split.Part, int]:
+        """Part → number of its rows that are targets."""
+        sizes = {part: len(table) for part, table in self.parts.items()}
+        return sizes | {part: int(kinds.targets.sum()) for part, kinds in self.kinds.items()}
+
+    def warn(self, recipe: Recipe) -> None:
+        """Warn of small parts, and of ids with different values in a column."""
+        split.warn_of_few(self.sizes)
+        for table in (self.users, self.items):
+            tables.warn_of_conflicts(recipe, table)
 
 
 def _read(
@@ -162,10 +184,10 @@ def _read(
     engine: Engine,
     workers: Workers,
     memory: Memory,
-    counts: Counts,
+    counts: DropCounts,
     hasher: Executor,
-) -> tuple[Raw, _About]:
-    """Read the raw files, and make the columns that are made of one row each."""
+) -> tuple[Raw, _RawFacts]:
+    """Read the raw files, and add the columns that are derived from single rows."""
     raw = sources.read(
         recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
     )
@@ -173,8 +195,8 @@ def _read(
     value_warnings.check_texts(recipe, raw)
     for name, skipped in raw.skipped.items():
         if recipe.sources[name].format == "aliccp":
-            counts.count(sources.SKIPPED, len(skipped))
-    about = _About(
+            counts.add(sources.SKIPPED, len(skipped))
+    facts = _RawFacts(
         {name: table.num_rows for name, table in raw.tables.items()},
         {
             raw.name(path): hasher.submit(atomic.sha256, path)
@@ -182,105 +204,115 @@ def _read(
             for path in paths
         },
     )
-    return rows.with_derived(recipe, rows.pivoted(recipe, raw, counts)), about
+    return rows.with_derived(recipe, rows.pivoted(recipe, raw, counts)), facts
+
+
+def _split(recipe: Recipe, raw: Raw, counts: DropCounts) -> tuple[Parts, Seen | None]:
+    """Split the interactions, and apply the filter rules that need no fitted columns."""
+    parts, seen = rows.divided(recipe, raw, counts)
+    parts = filters.filter_parts(recipe, parts, counts, stage="before")
+    _refuse_empty_parts(recipe, parts, counts)
+    return parts, seen
+
+
+def _fit_columns(
+    recipe: Recipe, raw: Raw, parts: Parts, earlier: Path | None, folder: Path
+) -> tuple[Raw, Parts]:
+    """Fit derived columns on train, write their states, and add them to all tables."""
+    older = learnt.read(earlier) if earlier else {}
+    states, parts = rows.learn(recipe, parts, older)
+    learnt.write(states, folder)
+    return rows.with_learnt(recipe, raw, states), parts
+
+
+def _fit(
+    recipe: Recipe,
+    raw: Raw,
+    parts: Parts,
+    counts: DropCounts,
+    earlier: Path | None,
+    folder: Path,
+) -> _Stage:
+    """Fit vocabularies and statistics on train, write them, and build the tables."""
+    fitted = graph.fit(recipe, _features(recipe, parts["train"]))
+    if any(rule.stage == "after" for rule in recipe.filter):
+        parts = filters.filter_parts(recipe, parts, counts, stage="after")
+        _refuse_empty_parts(recipe, parts, counts)
+    value_warnings.check_weights(recipe, parts["train"])
+    features = {part: _features(recipe, table) for part, table in parts.items()}
+    built = map_threads(
+        tables.ROLES, lambda role: tables.build(recipe, raw, features["train"], role)
+    )
+    if earlier:
+        fitted = fitted.grown_from(Fitted.read(earlier))
+    fitted.write(folder)
+    kinds = _event_kinds(recipe, parts, counts)
+    return _Stage(fitted, features, built["user"], built["item"], kinds)
 
 
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
+    """Return the columns of a table that are features, with numbers as float32."""
     names = [name for name in recipe.features if name in table.column_names]
     return pa.table({name: tables.narrow(recipe, name, table[name]) for name in names})
 
 
-def _happened(
-    recipe: Recipe, found: dict[split.Part, pa.Table], counts: Counts
-) -> dict[split.Part, Happened]:
-    """Return the kind of each row, where only one kind stays in the splits; else nothing."""
+def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split.Part, EventKinds]:
+    """Return the kind of each row if only one kind of event is a target; else an empty dict."""
     if recipe.history is None or recipe.history.events is None:
         return {}
     events = recipe.history.events
-    happened = {part: Happened.of(table[events.column], events) for part, table in found.items()}
-    targets = {part: int(of.targets.sum()) for part, of in happened.items()}
+    kinds = {part: EventKinds.of(table[events.column], events) for part, table in parts.items()}
+    targets = {part: int(found.targets.sum()) for part, found in kinds.items()}
     split.refuse_empty(
-        {part: n for part, n in targets.items() if len(found[part])},
-        f"Rows whose {events.column!r} is no {events.target!r} stand in histories only.",
+        {part: n for part, n in targets.items() if len(parts[part])},
+        f"Rows whose {events.column!r} is not {events.target!r} are only in histories.",
     )
-    others = sum(len(table) for table in found.values()) - sum(targets.values())
-    counts.count(f"no {events.target}: in histories only", others)
-    return happened
+    others = sum(len(table) for table in parts.values()) - sum(targets.values())
+    counts.add(f"no {events.target}: in histories only", others)
+    return kinds
 
 
-def _wider(recipe: Recipe) -> int:
-    """Return by how many bytes what is made or joined makes a row of the log wider, at most."""
+def _added_bytes(recipe: Recipe) -> int:
+    """Return the largest number of bytes that joins and derived columns add to a row of the log."""
     raw = recipe.of_raw_files().features
     joined = [name for name in recipe.features if len(recipe.join) and name in raw]
     return 4 * len({*joined, *(step.to for step in recipe.derive)})
 
 
-def _checked(recipe: Recipe, earlier: Store, store: Store) -> Path:
-    """Return the folder of another run's etl stage, whole and of one recipe.
-
-    Raises:
-        ArtifactError: it learnt by other rules what is kept from it.
-    """
-    if earlier.root.resolve() == store.root.resolve():
-        raise ArtifactError(
-            f"--grow-from {earlier.root} is the run that is being written: what its train stage "
-            "learnt would be lost. Write another run, such as `two-tower etl --run "
-            f"{store.root.name}-2 --grow-from {earlier.root.name}`, and train it with "
-            f"`--warm-start {earlier.root.name}`."
-        )
-    older = earlier.recipe("etl")
-    earlier.read("etl", older)
-    learnt_by = {step.to: step for step in older.derive if step.fitted}
-    rules = [
-        *((f"derive step of {s.to}", s, learnt_by.get(s.to)) for s in recipe.derive if s.fitted),
-        *(
-            (f"features.{name}.null", feature.null, older.features[name].null)
-            for name, feature in recipe.features.items()
-            if name in older.features and older.features[name].meaning.has_statistics
-        ),
-    ]
-    for what, now, then in rules:
-        if then is not None and now != then:
-            raise ArtifactError(
-                f"{earlier.folder('etl')} was made with another {what}: {then!r}, now {now!r}. "
-                "What it learnt is kept as it is; leave that unchanged, or start without "
-                "--grow-from."
-            )
-    return earlier.folder("etl")
-
-
-def _refuse_emptied(recipe: Recipe, found: dict[split.Part, pa.Table], counts: Counts) -> None:
-    """Refuse a part without rows, unless the split asked for none."""
-    asked = [
+def _refuse_empty_parts(recipe: Recipe, parts: Parts, counts: DropCounts) -> None:
+    """Refuse a part without rows, unless the recipe gives it no share."""
+    wanted = [
         part
         for part in split.PARTS
         if part == "train" or getattr(recipe.split, part) not in (0, None)
     ]
-    split.refuse_empty({part: len(found[part]) for part in asked}, counts.told())
+    split.refuse_empty({part: len(parts[part]) for part in wanted}, counts.describe_drops())
 
 
 def _report(
-    about: _About,
-    counts: Counts,
-    shares: dict[str, dict[str, Shares]],
-    sizes: dict[split.Part, int],
-    users: Table,
-    items: Table,
+    facts: _RawFacts,
+    counts: DropCounts,
+    shares: Mapping[str, Mapping[str, Shares]],
+    stage: _Stage,
 ) -> EtlReport:
     of_parts = {part: shares[part] for part in split.PARTS}
     return EtlReport(
-        read=about.read,
-        files={name: digest.result() for name, digest in about.files.items()},
+        read=facts.read,
+        files={name: digest.result() for name, digest in facts.files.items()},
         dropped=counts.dropped,
         unmatched=counts.unmatched,
-        rows={part: sizes[part] for part in split.PARTS},
-        users=_table_facts(users, unknown_rows=1),
-        items=_table_facts(items, unknown_rows=0),
-        conflicts={**users.conflicts, **items.conflicts},
+        rows={part: stage.sizes[part] for part in split.PARTS},
+        users=_table_facts(stage.users, unknown_rows=1),
+        items=_table_facts(stage.items, unknown_rows=0),
+        conflicts={**stage.users.conflicts, **stage.items.conflicts},
         unseen={
-            p: {c: s.unseen / max(1, s.cells) for c, s in o.items()} for p, o in of_parts.items()
+            part: {name: share.unseen / max(1, share.cells) for name, share in columns.items()}
+            for part, columns in of_parts.items()
         },
-        null={p: {c: s.null / max(1, s.cells) for c, s in o.items()} for p, o in of_parts.items()},
+        null={
+            part: {name: share.null / max(1, share.cells) for name, share in columns.items()}
+            for part, columns in of_parts.items()
+        },
     )
 
 

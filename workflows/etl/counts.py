@@ -1,4 +1,4 @@
-"""What became of the interactions on the way: how many were dropped, and why."""
+"""Count the interactions that etl drops, by the cause."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import pyarrow.compute as pc
 
 
 @dataclass
-class Counts:
-    """What was dropped on the way, by cause.
+class DropCounts:
+    """DropCounts of dropped and unmatched interactions.
 
     Attributes:
-        dropped: cause → interactions.
-        unmatched: joined table → interactions whose id is not in it.
+        dropped: cause → number of dropped interactions.
+        unmatched: joined table → number of interactions whose id is not in this table.
     """
 
     dropped: dict[str, int] = field(default_factory=dict)
     unmatched: dict[str, int] = field(default_factory=dict)
 
-    def kept(self, table: pa.Table, keep: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
-        """Return the rows that are kept (a null keeps none), and count the others."""
-        if pc.all(pc.fill_null(keep, False), min_count=0).as_py():
-            kept = table  # and no copy of it
+    def keep(self, table: pa.Table, mask: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
+        """Return the rows where a mask is true, and count the others (false or null) by cause."""
+        if pc.all(pc.fill_null(mask, False), min_count=0).as_py():
+            kept = table  # without a copy
         else:
-            kept = table.filter(keep)
-        self.count(cause, len(table) - len(kept))
+            kept = table.filter(mask)
+        self.add(cause, len(table) - len(kept))
         return kept
 
-    def told(self) -> str:
-        """Return a sentence on the interactions that were dropped; nothing if none were."""
+    def describe_drops(self) -> str:
+        """Return a sentence about the dropped interactions; empty if there are none."""
         causes = {cause: n for cause, n in self.dropped.items() if n}
         shown = ", ".join(f"{cause} ({n:,})" for cause, n in causes.items())
         return f"{sum(causes.values()):,} rows were dropped before: {shown}." if causes else ""
 
-    def count(self, cause: str, n: int) -> None:
+    def add(self, cause: str, n: int) -> None:
+        """Add a number of dropped interactions."""
         self.dropped[cause] = self.dropped.get(cause, 0) + n

@@ -1,4 +1,4 @@
-"""How much memory etl may take: what cannot fit is refused, what can is done in blocks that do."""
+"""The memory limit of etl: refuse data that cannot fit, and choose the size of blocks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from distributed.system import MEMORY_LIMIT
 
 from workflows.ground.errors import DataError, RecipeError
 
-#: A row as codes is in memory so many times at the worst moment: as read, in order, in its part.
+#: Largest number of copies of a row in memory: as it was read, sorted, and in its part.
 _COPIES = 3
-#: A block of rows with all that is made of it may take this share of the limit.
+#: Share of the limit that a block of rows with its results may take.
 _SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A limit.
+    """The memory that etl may take.
 
     Attributes:
-        limit: bytes.
-        wider: bytes by which joins and derived columns make a row of the log wider.
+        limit: number of bytes.
+        wider: bytes that joins and derived columns add to a row of the log.
     """
 
     limit: int
@@ -29,45 +29,54 @@ class Memory:
 
     @classmethod
     def of(cls, text: str = "") -> Memory:
-        """Parse a limit such as 8GiB; without one it is half of what machine or container have.
+        """Parse a limit such as 8GiB; an empty text means half of the machine or container.
 
         Raises:
-            RecipeError: it is no number of bytes.
+            RecipeError: the text is not a number of bytes.
         """
         if not text:
             return cls(MEMORY_LIMIT // 2)
-        return cls(parsed(text, "--memory-limit"))
+        return cls(parse_size(text, "--memory-limit"))
 
     def refuse(self, where: str, rows: int, row: float) -> None:
-        """Refuse rows that do not fit.
+        """Refuse rows that do not fit into the limit.
 
         Args:
-            where: names them.
-            rows: how many.
-            row: bytes of one as it is read.
+            where: name of the file or source, for the message.
+            rows: number of rows.
+            row: bytes of a row as it is read.
 
         Raises:
-            DataError: with the estimate.
+            DataError: the rows do not fit; the message states the estimate.
         """
         need = int(rows * (row + self.wider) * _COPIES)
         if need > self.limit:
             raise DataError(
                 f"{where} needs about {format_bytes(need)} of memory ({rows:,} rows of "
-                f"{row + self.wider:.0f} bytes as codes, up to {_COPIES} times), and the limit is "
+                f"{row + self.wider:.0f} bytes, up to {_COPIES} times), and the limit is "
                 f"{format_bytes(self.limit)}. Raise --memory-limit if the machine has more, leave "
                 "columns out of the recipe, or read fewer files."
             )
 
     def rows(self, row: float, *, least: int, most: int) -> int:
-        """Return how many rows of so many bytes make a block."""
+        """Return the number of rows of a block.
+
+        Args:
+            row: bytes of a row.
+            least, most: limits of the result.
+        """
         return int(min(most, max(least, self.limit * _SHARE // max(row, 1))))
 
 
-def parsed(text: str, option: str) -> int:
+def parse_size(text: str, option: str) -> int:
     """Parse a number of bytes such as 8GiB, 64MB or 1048576.
 
+    Args:
+        text: the text to parse.
+        option: name of the option, for the message.
+
     Raises:
-        RecipeError: it is none, or below 1.
+        RecipeError: the text is not a number of bytes, or the number is below 1.
     """
     try:
         size = int(parse_bytes(text))

@@ -1,4 +1,4 @@
-"""Several columns at once: NumPy and Arrow let go of Python's lock while they work."""
+"""Apply a function to several columns at once; NumPy and Arrow release Python's lock meanwhile."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Name = TypeVar("Name")
-Made = TypeVar("Made")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-def map_threads(names: Iterable[Name], make: Callable[[Name], Made]) -> dict[Name, Made]:
-    """Return name → what a function makes of it, in the order of the names; made by threads.
+def map_threads(keys: Iterable[Key], function: Callable[[Key], Value]) -> dict[Key, Value]:
+    """Call a function for each key in threads, and return key → result in the order of the keys.
 
     Raises:
-        Exception: what the function raised for the first of the names that failed.
+        Exception: the function raised it for the first of the keys that failed.
     """
-    names = list(names)
+    keys = list(keys)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return dict(zip(names, threads.map(make, names), strict=True))
+        return dict(zip(keys, threads.map(function, keys), strict=True))

@@ -1,8 +1,8 @@
-"""Who does the work: threads of this process, or the worker processes of a Dask cluster.
+"""Executors for the jobs of etl: threads of this process, or the processes of a Dask cluster.
 
-The work is the same functions on the same jobs. A job may be done twice (a worker that dies loses
-what it was at), so a job writes what it makes aside and renames it. A cluster's workers must see
-the raw files and the run folder under the paths of this process.
+Both run the same functions on the same jobs. A job may run twice, because a worker that dies loses
+its job; so a job writes its output under a temporary name and renames it. The workers of a cluster
+must see the raw files and the run folder under the same paths as this process.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from workflows.etl.memory import Memory
 from workflows.ground.device import Device
 from workflows.ground.errors import DeviceError, RecipeError
 
-#: Where a cluster answers about itself: this machine alone, any port. With no address at all it
-#: takes port 8787 of every interface, and a second cluster complains.
+#: Address of a cluster's dashboard: any port, for this machine only. Without an address Dask takes
+#: port 8787 of all interfaces, and a second cluster warns about that.
 LOOPBACK = "127.0.0.1:0"
-#: How long a scheduler may take to answer.
+#: Time that a scheduler may take to answer.
 TIMEOUT = "10s"
-#: Seconds that a worker may take to end; it takes one where the machine is idle.
+#: Seconds that a worker may take to end; on an idle machine it needs one.
 CLOSING = 30.0
 
-Job = TypeVar("Job")
-Made = TypeVar("Made")
-Closed = TypeVar("Closed", bound=Any)
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Closable = TypeVar("Closable", bound=Any)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Somebody who does jobs.
+    """An executor and the number of its workers.
 
     Attributes:
-        executor: takes a function and its job.
-        number: the number of jobs that are done at a time.
-        are_elsewhere: whether jobs leave this process.
+        executor: executor or Dask client to which jobs are submitted.
+        number: number of jobs that run at the same time.
+        are_elsewhere: whether jobs run in other processes.
     """
 
     executor: Executor | distributed.Client
     number: int
     are_elsewhere: bool = False
 
-    def map(self, function: Callable[[Job], Made], jobs: Iterable[Job]) -> Iterator[Made]:
-        """Yield what a function makes of each job, in their order; few jobs wait at a time.
+    def map(self, function: Callable[[Task], Result], jobs: Iterable[Task]) -> Iterator[Result]:
+        """Yield the result of each job, in their order; only a few jobs are submitted ahead.
 
         Raises:
-            DeviceError: workers died of one job again and again.
+            DeviceError: workers died repeatedly while they ran the same job.
         """
         options: dict[str, Any] = {"pure": False} if self.are_elsewhere else {}
         waiting: deque[Any] = deque()
@@ -77,24 +77,25 @@ def _result(future: Any) -> Any:
         return future.result()
     except distributed.KilledWorker as error:
         raise DeviceError(
-            f"Workers died of one job again and again ({error}). Look for too little memory: give "
-            "fewer --workers or a lower --memory-limit, and see the workers' logs."
+            f"Workers died repeatedly while they ran the same job ({error}). The likely cause is "
+            "too little memory: use fewer --workers or a lower --memory-limit, and read the "
+            "workers' logs."
         ) from None
 
 
 @contextmanager
-def hired(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator[Workers]:
-    """Start workers, and let them go at the end.
+def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator[Workers]:
+    """Start workers, and stop them at the end of the block.
 
     Args:
         dask: "" for threads of this process, `local` for processes on this machine, `cuda` for one
-            process a GPU, or the address of a scheduler.
-        number: number of threads or processes; 0 for as many as there are cores, workers or GPUs.
-        device: the device of this process.
-        memory: what all of them together may take.
+            process per GPU, or the address of a scheduler.
+        number: number of threads or processes; 0 for the number of cores, workers or GPUs.
+        device: device of this process.
+        memory: memory limit of all workers together.
 
     Raises:
-        RecipeError: an address that is none.
+        RecipeError: `dask` is not one of these.
         DeviceError: no scheduler answers, or there is no GPU.
     """
     cores = number or os.cpu_count() or 1
@@ -113,7 +114,7 @@ def hired(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator
 
 @contextmanager
 def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator[Any]:
-    """Yield what a client connects to."""
+    """Yield the cluster, or the address, to which a client connects."""
     if dask == "local":
         n = number or os.cpu_count() or 1
         with local_cluster(n, memory_limit=memory.limit // n) as cluster:
@@ -123,7 +124,7 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
             raise DeviceError(f"--dask cuda needs a GPU, and this process has none: {device.why}.")
         from dask_cuda import LocalCUDACluster  # not exercised on a GPU in CI
 
-        with _closed(
+        with _closing(
             LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK)
         ) as gpus:
             yield gpus
@@ -137,10 +138,10 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
 
 
 class _PatientNanny(distributed.Nanny):
-    """Starts and ends a worker process, and lets it take its time to end.
+    """Supervises a worker process, and gives it enough time to end.
 
-    Dask's own kills a worker after three seconds, which a busy machine needs, and fails if the
-    killed one is not gone within another one.
+    Dask's Nanny kills a worker after three seconds, which is too early on a busy machine, and fails
+    if the process still exists one second later.
     """
 
     async def close(self, timeout: float = CLOSING, reason: str = "nanny-close") -> Any:
@@ -152,8 +153,8 @@ def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalClu
     """Yield a scheduler and worker processes on this machine.
 
     Args:
-        n: how many workers.
-        memory_limit: bytes that each may take.
+        n: number of workers.
+        memory_limit: bytes that each worker may take.
     """
     cluster = distributed.LocalCluster(
         n_workers=n,
@@ -164,7 +165,7 @@ def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalClu
         silence_logs=logging.CRITICAL,
         worker_class=_PatientNanny,
     )
-    with _closed(cluster):
+    with _closing(cluster):
         yield cluster
 
 
@@ -177,25 +178,25 @@ def _client(cluster: Any) -> Iterator[distributed.Client]:
             f"No Dask scheduler answers at {cluster} ({error}). Start one with `dask scheduler`, "
             "or use --dask local."
         ) from None
-    with _closed(client):
+    with _closing(client):
         yield client
 
 
 @contextmanager
-def _closed(what: Closed) -> Iterator[Closed]:
-    """Close a client or a cluster at the end; one that does not close in time fails nothing."""
+def _closing(resource: Closable) -> Iterator[Closable]:
+    """Close a client or a cluster at the end of the block; a timeout is only logged."""
     try:
-        yield what
+        yield resource
     finally:
         try:
-            what.close(timeout=2 * CLOSING)
-        except (asyncio.TimeoutError, OSError) as error:  # all results are there already
+            resource.close(timeout=2 * CLOSING)
+        except (asyncio.TimeoutError, OSError) as error:  # all results were received before
             log.warning("Dask did not stop in %s s: %r", 2 * CLOSING, error)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask from telling how its processes come and go; what fails a job is raised."""
+    """Silence Dask's log about the start and end of its processes; errors of jobs are raised."""
     dask = logging.getLogger("distributed")
     level = dask.level
     dask.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""How many ids of one table are in another, and the likely cause if they are few."""
+"""Count the ids of one table that are in another, and find the likely cause if they are few."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pyarrow.compute as pc
 
 from workflows.etl.check import variants
 
-#: Below this share of ids that are found, a join is reported.
+#: A join that finds less than this share of the ids is reported.
 FEW = 0.1
-#: Ids of each side that are shown.
+#: Number of example ids of each table in a message.
 _SHOWN = 3
 
-#: What tells two spellings of one id apart → an id without it.
+#: Difference between two spellings of an id → function that removes it.
 _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "a '.0' at the end of numbers": lambda ids: pc.replace_substring_regex(
         ids, r"^(-?\d+)\.0+$", r"\1"
     ),
     "blanks around ids": pc.utf8_trim_whitespace,
-    "characters that nobody sees, or composed accents": variants.visible,
+    "invisible characters, or composed accents": variants.remove_invisible,
     "zeros before numbers": lambda ids: pc.replace_substring_regex(ids, r"^0+(\d)", r"\1"),
     "capital letters": pc.utf8_lower,
     "quotes around ids": lambda ids: pc.utf8_trim(ids, characters="\"'="),
@@ -30,13 +30,14 @@ _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
 
 @dataclass(frozen=True)
 class Match:
-    """How many ids of one table another has.
+    """The result of looking up the ids of one table in another.
 
     Attributes:
-        ids: how many different ids the one has.
-        found: how many of them the other has, too.
-        examples: some that it has not, and some of the other's that the one has not.
-        cause: what tells the spellings apart; "" where nothing explains at least half.
+        ids: number of distinct ids of the first table.
+        found: number of these ids that the other table has, too.
+        examples: some ids that only the first table has, and some that only the other has.
+        cause: difference in spelling that explains at least half of the missing ids; "" if there is
+            none.
     """
 
     ids: int
@@ -46,31 +47,31 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether so few ids are found, or so many by another spelling, that the user must know."""
+        """Whether the user should be warned: few ids are found, or spellings seem to differ."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:
-        """Return what was found, as sentences.
+        """Describe the match in sentences for a message.
 
         Args:
-            column: the id's.
-            here, there: name the two tables.
+            column: name of the id column.
+            here, there: names of the two tables.
         """
         some = "None" if self.found == 0 else f"Only {self.found:,}"
         mine, theirs = (", ".join(map(repr, ids)) for ids in self.examples)
-        said = f"{some} of {self.ids:,} ids of {column!r} in {here} are in {there}"
-        said += f". The former has {mine}" + (f", the latter {theirs}." if theirs else ".")
+        text = f"{some} of {self.ids:,} ids of {column!r} in {here} are in {there}"
+        text += f". The former has {mine}" + (f", the latter {theirs}." if theirs else ".")
         if self.cause:
-            said += f" The likely cause is {self.cause}, in one of them and not in the other."
-        return said
+            text += f" The likely cause is {self.cause}, in one of them and not in the other."
+        return text
 
 
 def match(ids: pa.Array, others: pa.Array) -> Match:
-    """Look the different ids of one table up in another.
+    """Look up the ids of one table in another.
 
     Args:
-        ids: text, each once, no null.
-        others: text, each once, no null.
+        ids: distinct ids of the first table, text without null.
+        others: distinct ids of the other table, text without null.
     """
     lost = ids.filter(pc.invert(pc.is_in(ids, value_set=others)))
     found = len(ids) - len(lost)
@@ -82,7 +83,7 @@ def match(ids: pa.Array, others: pa.Array) -> Match:
 
 
 def _cause(lost: pa.Array, spare: pa.Array) -> str:
-    """Return what the spellings of at least half of the lost ids differ in."""
+    """Return the difference in spelling that explains at least half of the missing ids."""
     for cause, without in _CAUSES.items():
         same = pc.is_in(without(lost), value_set=without(spare))
         if len(spare) and 2 * (pc.sum(same).as_py() or 0) >= len(lost):

@@ -1,4 +1,4 @@
-"""Interactions that stand in the log more than once, as where a file is read twice."""
+"""Warn of interactions that occur more than once, for example because a file is read twice."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-#: A file may be read twice where such a share of rows repeats another; so many rows are looked at,
-#: and fewer than so many say nothing.
+#: Share of repeated rows that is warned of, number of rows to check, smallest number to judge by.
 _REPEATED, _LOOKED, _FEW = 0.4, 500_000, 20
 
 
 def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
-    """Warn of interactions that stand there again, as where a file is read twice.
+    """Warn if many rows repeat the ids and the time of an earlier row.
 
     Args:
-        recipe: which columns are the ids and the time.
-        source: of the rows, for the message.
-        table: the rows. Of many, those of some users are looked at.
+        recipe: recipe that names the columns of ids and time.
+        source: name of the source of the rows, for the message.
+        table: the rows. In a large table only the rows of some users are checked.
     """
     keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k is not None]
     users = dictionaries.indices(table[recipe.user_id])
@@ -42,14 +41,14 @@ def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
     share = looked.duplicated().mean()
     if share >= _REPEATED:
         log.warning(
-            "%s: %.0f %% of the rows%s have the %s of a row before, as where a file is there "
-            "twice. Such a row may stand in train and in test at once; remove the copies if they "
-            "are no events of their own.",
-            *(source, 100 * share, "" if len(some) == len(table) else " looked at"),
+            "%s: %.0f %% of the rows%s have the %s of an earlier row, as if a file were read "
+            "twice. Such a row may be in train and in test at once; remove the copies if they are "
+            "not separate events.",
+            *(source, 100 * share, "" if len(some) == len(table) else " that were checked"),
             " and ".join(map(repr, keys)),
         )
 
 
 def _are_pairs(looked: pd.DataFrame) -> bool:
-    """Say whether every pair stands there equally often: people do not repeat all they do."""
+    """Say whether all pairs occur equally often, which real repetitions by people never do."""
     return bool(looked.value_counts().nunique() == 1)

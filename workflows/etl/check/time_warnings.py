@@ -1,35 +1,32 @@
-"""Checks of times that can be read, but look wrong: one warning with a count, or a refusal."""
+"""Check times that can be read but look wrong: log a warning with a count, or refuse them."""
 
 from __future__ import annotations
 
 import logging
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from models.core.retriever import Bools, Ints
 from workflows.etl.read import plausible_times
 from workflows.ground.errors import DataError
 from workflows.recipe import GlobalTime, Recipe
 
 log = logging.getLogger(__name__)
 
-#: Days that programs write for a missing date: the first days of calendars, and the last ones.
+#: Days that programs write for a missing date: first and last days of calendars.
 _FIRST_DAYS = ("0001-01-01", "1753-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1970-01-01")
 _LAST_DAYS = ("2099-12-31", "2100-01-01", "2999-12-31", "9999-12-31")
 _DAY, _YEAR = 86_400, 366 * 86_400
-#: The bulk of a log's times lies between these shares of them. A sample shows where that is.
+#: Quantiles that delimit the bulk of the times, with the median; size of the sample for them.
 _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
-
-Seconds = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
-    """Warn of times that look wrong among the wanted rows of a source.
+    """Warn of times that look wrong among the rows of a source.
 
     Raises:
-        DataError: a split by time would be cut among dates far ahead of all others.
+        DataError: a split by time would cut among dates that are far ahead of all others.
     """
     name = recipe.time
     if name is None or recipe.features[name].unit == "order" or not len(table):
@@ -39,25 +36,25 @@ def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
     middle = bulk[1]
     if recipe.features[name].unit and not plausible_times.is_plausible(middle):
         log.warning(
-            "column %r of %s: by features.%s.unit most times are about %s, which hardly any log "
-            "has. If that is not meant: %s",
-            *(name, source, name, plausible_times.date(middle), _cure(recipe, name, middle)),
+            "column %r of %s: with features.%s.unit most times are about %s, which is implausible "
+            "for a log. If that is not intended: %s",
+            *(name, source, name, plausible_times.date(middle), _remedy(recipe, name, middle)),
         )
     else:
         _check_far(recipe, name, source, seconds, bulk)
 
 
-def _bulk(seconds: Seconds) -> tuple[int, int, int]:
-    """Return the times between which most others lie, and the middle one in between."""
+def _bulk(seconds: Ints) -> tuple[int, int, int]:
+    """Return the 5 %, 50 % and 95 % quantiles of the times."""
     some = np.sort(seconds[:: max(1, len(seconds) // _SAMPLE)])
     low, middle, high = (int(some[int(share * (len(some) - 1))]) for share in _SHARES)
     return low, middle, high
 
 
 def _check_far(
-    recipe: Recipe, name: str, source: str, seconds: Seconds, bulk: tuple[int, int, int]
+    recipe: Recipe, name: str, source: str, seconds: Ints, bulk: tuple[int, int, int]
 ) -> None:
-    """Warn of times far from all others, and refuse those among which a split would be cut."""
+    """Warn of times far from all others, and refuse them if they would decide a split."""
     early, late = _far(seconds, bulk)
     far = early | late
     n = int(far.sum())
@@ -66,7 +63,7 @@ def _check_far(
     first, last = (plausible_times.date(int(x)) for x in (seconds[far].min(), seconds[far].max()))
     found = (
         f"column {name!r} of {source} has {n:,} of {len(seconds):,} times far from all others "
-        f"({first}{f' to {last}' if first != last else ''}; the middle one is "
+        f"({first}{f' to {last}' if first != last else ''}; the median is "
         f"{plausible_times.date(bulk[1])})"
     )
     remedy = (
@@ -78,14 +75,12 @@ def _check_far(
         held = (split.valid + split.test) * len(seconds)
         if 2 * int(late.sum()) > held > 0:
             raise DataError(f"{found}: they would decide where the split cuts. {remedy}")
-    effect = (
-        "they decide what counts as recent" if late.any() else "they count as the oldest events"
-    )
+    effect = "they decide what is recent" if late.any() else "they count as the oldest events"
     log.warning("%s: %s. %s", found, effect, remedy)
 
 
-def _far(seconds: Seconds, bulk: tuple[int, int, int]) -> tuple[Mask, Mask]:
-    """Return which times lie far before all others, and which far behind, both bool [n]."""
+def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
+    """Return the masks of the times far before all others and far after them, bool [n]."""
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin
@@ -95,17 +90,17 @@ def _far(seconds: Seconds, bulk: tuple[int, int, int]) -> tuple[Mask, Mask]:
             late | plausible_times.are_ahead(seconds),
         )
     first, last = int(seconds.min()), int(seconds.max())
-    for start in map(_start, _FIRST_DAYS):  # most logs reach none of these days
+    for start in map(_start, _FIRST_DAYS):  # most logs have none of these days
         if first < start + _DAY and start < middle - 5 * _YEAR:
-            early |= _alone(seconds, start)
+            early |= _isolated(seconds, start)
     for start in map(_start, _LAST_DAYS):
         if middle + 5 * _YEAR < start <= last:
-            late |= _alone(seconds, start)
+            late |= _isolated(seconds, start)
     return early, late
 
 
-def _alone(seconds: Seconds, start: int) -> Mask:
-    """Return which times are of a day, if most times within a year around are of that day."""
+def _isolated(seconds: Ints, start: int) -> Bools:
+    """Return the mask of the times of a day, if most times within a year are of that day."""
     at = (seconds >= start) & (seconds < start + _DAY)
     n = int(at.sum())
     if n:
@@ -119,7 +114,7 @@ def _start(day: str) -> int:
     return int(np.datetime64(day, "s").astype(np.int64))
 
 
-def _cure(recipe: Recipe, name: str, seconds: int) -> str:
+def _remedy(recipe: Recipe, name: str, seconds: int) -> str:
     per_second = {"ms": 1e3, "us": 1e6, "ns": 1e9, "d": 1 / _DAY}
     return plausible_times.suggest_unit(
         name, int(seconds * per_second.get(recipe.features[name].unit or "", 1))

@@ -1,6 +1,6 @@
-"""Texts of a column that look like one another, or like halves: told once, with a count.
+"""Warn of similar spellings of a value, of lists cut in wrong places, and of ids that are lists.
 
-Distinct texts are looked at, not cells, and a text only where its bytes allow what is looked for.
+The checks look at distinct texts, and first at their bytes, which rule out most causes quickly.
 """
 
 from __future__ import annotations
@@ -17,52 +17,53 @@ from workflows.raw import dictionaries
 
 log = logging.getLogger(__name__)
 
-#: Characters that nobody sees: zero-width ones, a soft hyphen, a byte order mark within a text.
+#: Invisible characters: zero-width ones, a soft hyphen, a byte order mark within a text.
 INVISIBLE = r"[\x{200B}-\x{200F}\x{2060}\x{FEFF}\x{00AD}]"
-#: So many texts that may have a twin are looked at.
+#: Largest number of texts that are checked for another spelling.
 _SAMPLE = 100_000
-#: Twins that may be chance are told where there are few texts, or of at least such a share.
+#: Spellings that may differ by chance are reported for so few texts, or for such a share of them.
 _FEW, _SHARE = 1_000, 0.1
-#: The first or the last value of a text that was cut within brackets.
+#: The first or the last value of a list that was cut within brackets.
 _OPENED = r"^[^\])}]*[\[({][^\])}]*$"
 _CLOSED = r"^[^\[({]*[\])}][^\[({]*$"
 #: The first value of a list as Python writes it.
 _BEGUN = r"""^[\[({]\s*['"]"""
 _QUOTED = r"""^("[^"]*"|'[^']*')$"""
-#: What separates values in other files.
+#: Usual separators of values.
 _SEPARATORS = ("|", ";", ",", "\t")
 
 
 class _Cause(NamedTuple):
-    """A way to write one value in two ways.
+    """A way in which two spellings of one value can differ.
 
     Attributes:
-        told: what the two differ in.
-        bytes: no text has it that has none of these; None for bytes beyond ASCII.
-        without: texts → texts in which the difference is gone.
-        is_certain: one pair of texts is enough to tell.
+        difference: phrase for messages.
+        bytes: a text that has none of these bytes cannot differ in this way; None means all bytes
+            beyond ASCII.
+        normalize: function that removes the difference from texts.
+        is_certain: whether a single pair of such texts is worth a warning.
     """
 
-    told: str
+    difference: str
     bytes: bytes | None
-    without: Callable[[pa.Array], pa.Array]
+    normalize: Callable[[pa.Array], pa.Array]
     is_certain: bool
 
 
-def visible(texts: pa.Array) -> pa.Array:
-    """Return texts without characters that nobody sees, letters and accents composed (NFC)."""
+def remove_invisible(texts: pa.Array) -> pa.Array:
+    """Return texts without invisible characters, and with letters and accents composed (NFC)."""
     shown = pc.replace_substring_regex(texts, pattern=INVISIBLE, replacement="")
     return pc.utf8_normalize(shown, form="NFC")
 
 
 def _without_zeros(texts: pa.Array) -> pa.Array:
-    if not pc.any(pc.starts_with(texts, "0")).as_py():  # an expression takes ten times as long
+    if not pc.any(pc.starts_with(texts, "0")).as_py():  # the regex takes ten times as long
         return texts
     return pc.replace_substring_regex(texts, pattern=r"^0+(\d+)$", replacement=r"\1")
 
 
 CAUSES = (
-    _Cause("characters that nobody sees, or composed accents", None, visible, True),
+    _Cause("invisible characters, or composed accents", None, remove_invisible, True),
     _Cause(
         "quotes around them",
         b"\"'",
@@ -74,36 +75,36 @@ CAUSES = (
 )
 
 
-def warn_of_twins(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn of values that differ from another one only in how they are written.
+def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
+    """Warn of values that differ from another one only in their spelling.
 
     Args:
-        name: of the column.
-        columns: source → the column there.
+        name: name of the column.
+        columns: source → the column in this source.
     """
     parts = [column.dictionary for column in columns.values()]
     texts = parts[0] if len(parts) == 1 else pc.unique(pa.chunked_array(parts))
     for cause in CAUSES:
         if not _may_have(texts, cause.bytes):
             continue
-        plain = cause.without(texts)
+        plain = cause.normalize(texts)
         changed = np.flatnonzero(pc.not_equal(plain, texts).to_numpy(zero_copy_only=False))
         some = changed[:: len(changed) // _SAMPLE + 1]
-        twice = _met_twice(plain, plain.take(pa.array(some)))
+        twice = _occurring_twice(plain, plain.take(pa.array(some)))
         n = round(len(twice) / max(1, len(some)) * len(changed))
         if not n or not (cause.is_certain or len(texts) <= _FEW or n >= _SHARE * len(texts)):
             continue
         same = texts.filter(pc.equal(plain, twice[0]))
         log.warning(
             "column %r of %s has %s values in spellings that differ only by %s, such as %s and %s. "
-            "They stay values of their own: write them alike if they are the same.",
-            *(name, " and ".join(columns), f"{n:,}", cause.told),
+            "They stay different values: use one spelling if they are the same.",
+            *(name, " and ".join(columns), f"{n:,}", cause.difference),
             *(ascii(text) for text in same[:2].to_pylist()),
         )
 
 
 def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
-    """Say whether any text has one of some bytes, or one beyond ASCII."""
+    """Say whether any text has one of the wanted bytes; None means any byte beyond ASCII."""
     data = texts.buffers()[2]
     if data is None:
         return False
@@ -114,19 +115,19 @@ def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
     return any(bytes([one]) in whole for one in wanted)
 
 
-def _met_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
-    """Return those of some texts, each once, that stand among all texts more than once."""
+def _occurring_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
+    """Return the distinct values of `some` that occur in `texts` more than once."""
     counts = pc.value_counts(texts.filter(pc.is_in(texts, value_set=some)))
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
 def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArray]) -> None:
-    """Warn of lists that a separator cut in wrong places, or nowhere.
+    """Warn of lists that the separator cut in wrong places, or nowhere.
 
     Args:
-        name: of the column of lists.
-        separator: what its text was cut at.
-        columns: source → the lists there.
+        name: name of the column of lists.
+        separator: separator at which its text was cut.
+        columns: source → the lists in this source.
     """
     for source, column in columns.items():
         texts = dictionaries.flatten(column).dictionary
@@ -137,11 +138,11 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
 
 
 def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn of ids of which most look like lists of several ids.
+    """Warn if most ids look like lists of several ids.
 
     Args:
-        name: of the column of ids.
-        columns: source → the column there.
+        name: name of the column of ids.
+        columns: source → the column in this source.
     """
     for source, column in columns.items():
         texts = column.dictionary
@@ -152,7 +153,7 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
             if 0 < len(texts) <= 2 * len(found):
                 log.warning(
                     "column %r of %s: %s of %s ids have %r more than once, such as %r. If they are "
-                    "lists of ids, name the column in the source's `explode:`, with `separator:`.",
+                    "lists of ids, set the source's `explode:` to the column, and `separator:`.",
                     *(name, source, f"{len(found):,}", f"{len(texts):,}", separator),
                     found[0].as_py()[:60],
                 )
@@ -160,6 +161,7 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
 
 
 def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> None:
+    """Warn of values with one bracket of a pair, or with quotes around them."""
     opened, closed, quoted = (
         texts.filter(pc.match_substring_regex(texts, one)) for one in (_OPENED, _CLOSED, _QUOTED)
     )
@@ -174,13 +176,14 @@ def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> 
         )
     if len(quoted):
         log.warning(
-            "column %r of %s has %s values with quotes around them, such as %r, which belong to "
+            "column %r of %s has %s values with quotes around them, such as %r, which are part of "
             "the value. Write the lists without quotes, or as ['a', 'b'].",
             *(name, source, f"{len(quoted):,}", quoted[0].as_py()),
         )
 
 
 def _warn_of_no_cut(name: str, source: str, separator: str, texts: pa.Array) -> None:
+    """Warn if another separator seems to be the right one."""
     for other in _SEPARATORS:
         if other == separator:
             continue
@@ -188,7 +191,7 @@ def _warn_of_no_cut(name: str, source: str, separator: str, texts: pa.Array) -> 
         if 0 < len(texts) <= 2 * len(found):
             log.warning(
                 "column %r of %s: no text has the separator %r, and %s of %s have %r, such as %r. "
-                "Set features.%s.separator to what stands between two values.",
+                "Set features.%s.separator to the text between two values.",
                 *(name, source, separator, f"{len(found):,}", f"{len(texts):,}", other),
                 *(found[0].as_py(), name),
             )

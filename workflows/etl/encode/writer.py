@@ -24,7 +24,7 @@ from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.etl.encode.parts import GROUP, Job, Plan, Shares, leaf
 from workflows.etl.memory import Memory
 from workflows.etl.shape import split
-from workflows.etl.shape.history import Happened, Histories, Latest, Past
+from workflows.etl.shape.history import EventKinds, FinalHistories, Histories, PartEvents
 from workflows.etl.shape.seen import Seen
 from workflows.etl.shape.tables import Table
 from workflows.etl.threads import map_threads
@@ -56,7 +56,7 @@ def write(
     *,
     workers: Workers,
     memory: Memory,
-    happened: dict[split.Part, Happened] | None = None,
+    happened: dict[split.Part, EventKinds] | None = None,
     seen: Seen | None = None,
 ) -> dict[str, dict[str, Shares]]:
     """Encode and write the splits and the tables.
@@ -164,7 +164,7 @@ class _Writer:
         parts: dict[split.Part, pa.Table],
         users: Table,
         items: Table,
-        happened: dict[split.Part, Happened],
+        happened: dict[split.Part, EventKinds],
         seen: Seen | None,
     ) -> Iterator[Job]:
         """Yield the work of all tables."""
@@ -177,7 +177,7 @@ class _Writer:
         strangers = _strangers(parts, user, ids[user])
         if seen:
             seen.write(ids[user], strangers, ids[item], self._folder)
-        pasts: list[Past] = []
+        pasts: list[PartEvents] = []
         for part in split.PARTS:
             rows = {
                 key: self._rows(key, parts[part], of, strangers if key == user else None)
@@ -263,12 +263,12 @@ class _Writer:
         return _once(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
 
     def _write_latest(
-        self, pasts: list[Past], known: pa.StringArray, strangers: pa.StringArray
+        self, pasts: list[PartEvents], known: pa.StringArray, strangers: pa.StringArray
     ) -> None:
         """Write the id and the lists of each user of any part."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
-        latest = Latest.of(pasts, recipe.history)
+        latest = FinalHistories.of(pasts, recipe.history)
         # a user is his row of the table, and -1, -2, … the first, the second stranger
         ids = pa.concat_arrays([known, strangers])
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
@@ -281,8 +281,8 @@ class _Writer:
             pq.write_table(table, path, row_group_size=GROUP)
 
     def _past(
-        self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, happened: Happened | None
-    ) -> Past:
+        self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, happened: EventKinds | None
+    ) -> PartEvents:
         recipe = self._recipe
         assert recipe.history is not None
         encoded = {}
@@ -295,7 +295,7 @@ class _Writer:
         else:
             items = item_rows[dictionaries.indices(table[recipe.item_id])]
             times = pair_hash(users, items, seed=recipe.history.seed)
-        return Past(users, times, encoded, happened.kinds if happened else None)
+        return PartEvents(users, times, encoded, happened.kinds if happened else None)
 
 
 def _once(

@@ -1,1 +1,1 @@
-"""Join, pivot, filter and split the rows, and build histories and tables."""
+"""Derive columns; join, pivot, filter and split the rows; build histories and tables."""

@@ -1,4 +1,4 @@
-"""Which rows are kept: masks over a table, and the rules that look at all of a user's rows."""
+"""Apply the recipe's `filter:` rules to rows, before or after the split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.counts import Counts
+from workflows.etl.counts import DropCounts
 from workflows.etl.shape.split import Part
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Condition, Keep, PerDay, Recipe, SampleUsers, TopUsers, UsersWith
@@ -27,23 +27,23 @@ _COMPARE = {
 }
 
 
-def met(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Say of each cell whether it meets a condition; a missing cell is null or false.
+def meets(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each cell whether it meets a condition; the result of a missing cell is null or false.
 
     Args:
-        condition: what to compare with.
-        column: text, numbers, or seconds since the epoch.
+        condition: comparison and value.
+        column: text, numbers, or times in seconds since the epoch.
     """
     if condition.is_ == "not_null":
         return pc.is_valid(column)
-    return dictionaries.map_distinct(column, lambda cells: _compared(condition, cells))
+    return dictionaries.map_distinct(column, lambda cells: _compare(condition, cells))
 
 
-def _compared(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _compare(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     values = [_seconds(v) if _is_date(v, column) else v for v in condition.values]
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
-    # a float32 cell is compared with the float32 that its own text would have become
+    # text is compared in the canonical spelling that the column has
     if pa.types.is_string(column.type):
         values = [spelling.as_in(str(value), column) for value in values]
     wanted = pa.array(values).cast(column.type, safe=False)
@@ -61,31 +61,39 @@ def _seconds(value: float | str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp()
 
 
-def rows(recipe: Recipe, table: pa.Table, counts: Counts, seen: list[pa.Table]) -> pa.Table:
-    """Keep rows by the rules that need no other row, before the split.
+def filter_rows(
+    recipe: Recipe, table: pa.Table, counts: DropCounts, seen: list[pa.Table]
+) -> pa.Table:
+    """Apply the rules of the stage `before` that look at single rows; return the rows to keep.
 
     Args:
-        recipe: its rules.
+        recipe: recipe with the rules.
         table: the rows.
-        counts: the counts of what is dropped.
-        seen: takes the dropped rows that still count as seen.
+        counts: counts to which the dropped rows are added.
+        seen: list to which the dropped rows are appended that still count as seen.
     """
     for rule in recipe.filter:
         if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
             if isinstance(rule, Keep) and rule.still_seen:
-                lost = pc.invert(pc.fill_null(met(rule, table[rule.column]), False))
+                lost = pc.invert(pc.fill_null(meets(rule, table[rule.column]), False))
                 names = (recipe.user_id, recipe.item_id, recipe.time)
                 seen.append(table.select([n for n in names if n]).filter(lost))
-            table = _by_itself(recipe, rule, table, counts)
+            table = _apply_row_rule(recipe, rule, table, counts)
     return table
 
 
-def parts(
-    recipe: Recipe, tables: dict[Part, pa.Table], counts: Counts, *, stage: Stage
+def filter_parts(
+    recipe: Recipe, tables: dict[Part, pa.Table], counts: DropCounts, *, stage: Stage
 ) -> dict[Part, pa.Table]:
-    """Keep rows of the split parts by the rules of a stage that `rows` leaves.
+    """Apply the rules of a stage that `filter_rows` does not apply; return the rows to keep.
 
-    No rule lets a row of train depend on a row of valid or test.
+    Whether a row of train is kept never depends on rows of valid or test.
+
+    Args:
+        recipe: recipe with the rules.
+        tables: part → its rows.
+        counts: counts to which the dropped rows are added.
+        stage: stage of the rules to apply.
     """
     for rule in recipe.filter:
         if rule.stage != stage:
@@ -97,64 +105,64 @@ def parts(
         elif isinstance(rule, PerDay):
             tables = {p: _per_day(recipe, rule, t, counts) for p, t in tables.items()}
         elif stage == "after":
-            tables = {p: _by_itself(recipe, rule, t, counts) for p, t in tables.items()}
+            tables = {p: _apply_row_rule(recipe, rule, t, counts) for p, t in tables.items()}
     return tables
 
 
-def _by_itself(
-    recipe: Recipe, rule: Keep | SampleUsers, table: pa.Table, counts: Counts
+def _apply_row_rule(
+    recipe: Recipe, rule: Keep | SampleUsers, table: pa.Table, counts: DropCounts
 ) -> pa.Table:
     if isinstance(rule, Keep):
-        return _kept(table, rule, counts)
+        return _keep(table, rule, counts)
     users = table[recipe.user_id]
-    chosen = sampled(dictionaries.distinct_texts(users), share=rule.share, seed=rule.seed)
+    chosen = sample_ids(dictionaries.distinct_texts(users), share=rule.share, seed=rule.seed)
     cause = f"user outside the sample of {rule.share:g}"
-    return counts.kept(table, _among(users, chosen), cause)
+    return counts.keep(table, _are_among(users, chosen), cause)
 
 
-def _among(ids: pa.ChunkedArray, chosen: pa.StringArray) -> pa.ChunkedArray:
+def _are_among(ids: pa.ChunkedArray, chosen: pa.StringArray) -> pa.ChunkedArray:
     return dictionaries.map_distinct(ids, lambda texts: pc.is_in(texts, value_set=chosen))
 
 
-def _kept(table: pa.Table, rule: Keep, counts: Counts) -> pa.Table:
+def _keep(table: pa.Table, rule: Keep, counts: DropCounts) -> pa.Table:
     cause = f"no {rule.column}" if rule.is_ == "not_null" else f"not {rule}"
-    return counts.kept(table, met(rule, table[rule.column]), cause)
+    return counts.keep(table, meets(rule, table[rule.column]), cause)
 
 
 def _users_with(
-    recipe: Recipe, rule: UsersWith, tables: dict[Part, pa.Table], counts: Counts
+    recipe: Recipe, rule: UsersWith, tables: dict[Part, pa.Table], counts: DropCounts
 ) -> dict[Part, pa.Table]:
     kept, known = {}, pa.array([], pa.string())
     for part, table in tables.items():
         users = table[recipe.user_id]
-        asked = dictionaries.combine(met(rule, table[rule.column]))
-        here = dictionaries.distinct_texts(dictionaries.combine(users).filter(asked))
+        mask = dictionaries.combine(meets(rule, table[rule.column]))
+        here = dictionaries.distinct_texts(dictionaries.combine(users).filter(mask))
         known = pa.concat_arrays([known, here])
-        kept[part] = counts.kept(table, _among(users, known), f"user without {rule}")
+        kept[part] = counts.keep(table, _are_among(users, known), f"user without {rule}")
     return kept
 
 
 def _top_users(
-    recipe: Recipe, rule: TopUsers, tables: dict[Part, pa.Table], counts: Counts
+    recipe: Recipe, rule: TopUsers, tables: dict[Part, pa.Table], counts: DropCounts
 ) -> dict[Part, pa.Table]:
     chosen = most_frequent(tables["train"][recipe.user_id], rule.n)
     cause = f"not of the {rule.n} users with most rows of train"
     return {
-        part: counts.kept(table, _among(table[recipe.user_id], chosen), cause)
+        part: counts.keep(table, _are_among(table[recipe.user_id], chosen), cause)
         for part, table in tables.items()
     }
 
 
-def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: Counts) -> pa.Table:
+def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: DropCounts) -> pa.Table:
     assert recipe.time is not None
-    keep = within_day(
+    keep = choose_per_day(
         table[recipe.user_id], table[recipe.item_id], table[recipe.time], n=rule.n, seed=rule.seed
     )
-    return counts.kept(table, pa.array(keep), f"beyond {rule.n} of a user and day")
+    return counts.keep(table, pa.array(keep), f"beyond {rule.n} of a user and day")
 
 
 def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
-    """Return the n most frequent values, ties by value."""
+    """Return the n most frequent values; equally frequent ones are ordered by value."""
     array = dictionaries.combine(values)
     table = pa.table({"value": array.dictionary, "n": dictionaries.count_texts(array)[:-1]})
     table = table.filter(pc.greater(table["n"], 0))
@@ -162,27 +170,30 @@ def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
     return table["value"].slice(0, n).combine_chunks()
 
 
-def sampled(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
-    """Return about a share of the ids; whether one is among them depends on no other."""
+def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
+    """Return about the given share of ids; the choice of an id does not depend on the others."""
     hashes = _hashes({"id": ids}, seed)
     return ids.filter(pa.array(hashes < np.uint64(share * 2**64)))
 
 
-def within_day(
+def choose_per_day(
     users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Choose n rows of each user and day at random, but by what stands in these rows alone.
+    """Choose n pseudo-random rows per user and day; the choice depends on their content alone.
 
     Args:
-        users, items: ids, text.
-        times: seconds since the epoch, int64.
-        n: rows to keep of a user and day.
-        seed: the seed of the draw.
+        users, items: ids of each row, text [n_rows].
+        times: time of each row in seconds since the epoch, int64 [n_rows].
+        n: largest number of rows to keep per user and day.
+        seed: seed of the hash.
+
+    Returns:
+        Mask of the rows to keep, bool [n_rows].
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
     who = dictionaries.indices(users)
     days = times.to_numpy() // _DAY
-    order = np.lexsort((hashes, days, who))  # equal rows: the one that stands first
+    order = np.lexsort((hashes, days, who))  # equal rows: the first one
     new = np.ones(len(order), bool)
     new[1:] = (np.diff(who[order]) != 0) | (np.diff(days[order]) != 0)
     place = np.arange(len(order))
@@ -192,14 +203,14 @@ def within_day(
     return keep
 
 
-def shuffled(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
-    """Return an order of the rows that looks random and does not depend on how they stand.
+def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
+    """Return a pseudo-random order of the rows that does not depend on their order in the table.
 
-    Rows of one user and item follow each other in the order of what else they hold.
+    Rows of the same user and item are ordered by their other columns.
 
     Args:
-        table: text, numbers, or lists, of which the order takes no notice.
-        user, item: the columns of the ids.
+        table: columns of text and numbers; columns of lists have no influence.
+        user, item: names of the id columns.
     """
     keys = _hashes({"user": table[user], "item": table[item]}, 0)
     order = np.argsort(keys, kind="stable")
@@ -213,7 +224,7 @@ def shuffled(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
 
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
-    """Hash rows, the same on every machine; text is hashed with the seed as the key."""
+    """Hash rows, with equal results on every machine; the seed is the key for hashing text."""
     frame = pd.DataFrame(
         {name: dictionaries.combine(column).to_pandas() for name, column in columns.items()}
     )

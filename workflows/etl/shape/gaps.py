@@ -1,4 +1,4 @@
-"""Missing numbers: the recipe says what takes their place, or the data is refused."""
+"""Refuse missing numbers for which the recipe has no `null` policy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from workflows.recipe import Keep, Recipe
 
 
 def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
-    """Refuse a missing number without a policy, in a row that is not dropped for want of an id."""
+    """Refuse a missing number without a policy. Rows without an id or time are not checked.
+
+    Args:
+        recipe: recipe with the policies.
+        raw: tables of all sources.
+        source: name of the source to check.
+
+    Raises:
+        DataError: a number is missing.
+    """
     table = raw.tables[source]
     keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]
     kept = functools.reduce(pc.and_, (pc.is_valid(table[key]) for key in keys))
-    for column in without_policy(recipe, table.column_names):
+    for column in numbers_without_policy(recipe, table.column_names):
         gap = pc.and_(pc.is_null(table[column]), kept)
         n = pc.sum(gap).as_py()
         if n:
@@ -29,8 +38,8 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
             )
 
 
-def without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns that are numbers without a policy, gaps not filtered out."""
+def numbers_without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return the number columns for which there is neither a policy nor a filter."""
     named = {c: recipe.features[c] for c in columns if c in recipe.features}
     filtered = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
     return [c for c, f in named.items() if f.meaning.refuses_gaps(f) and c not in filtered]

@@ -1,4 +1,4 @@
-"""Columns of joined tables: each row of the log gets those of its user, its item or another id."""
+"""Join the columns of side tables to the rows of the log, by user, item or another id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import pyarrow as pa
 
 from workflows.etl.check import matches
-from workflows.etl.counts import Counts
+from workflows.etl.counts import DropCounts
 from workflows.etl.read.sources import Raw
 from workflows.etl.shape import gaps, tables
 from workflows.ground.errors import DataError
@@ -17,30 +17,30 @@ from workflows.recipe import Condition, Join, Recipe
 log = logging.getLogger(__name__)
 
 
-def joined(
-    recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join, counts: Counts
+def join_columns(
+    recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join, counts: DropCounts
 ) -> pa.Table:
-    """Return rows of the log with the columns of one joined table that the log needs.
+    """Add the columns of one side table that the log needs to the rows of the log.
 
     Args:
-        recipe: what each column is.
-        raw: the tables of all sources.
+        recipe: recipe that describes the columns.
+        raw: tables of all sources.
         source: name of the source of the rows.
         table: the rows.
-        join: which table to join, and by which id.
-        counts: takes the ids that are not in the joined table, and the rows dropped for it.
+        join: the table to join, and the id to join it by.
+        counts: counts to which unmatched and dropped rows are added.
 
     Raises:
-        DataError: no id is found, a number is missing, or it is not clear which of two tables
-            gives a column.
+        DataError: no id is found, a number is missing, or two tables have the same column and
+            nothing decides between them.
     """
     side = tables.side_table(recipe, raw, join)
     _refuse_unmatched(recipe, raw, source, table, join)
-    found = tables.places(table[join.on], side[join.on])
+    found = tables.find_rows(table[join.on], side[join.on])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count
     counts.unmatched[join.table] = unmatched
     if join.on_missing == "drop":
-        table = counts.kept(table, found.is_valid(), f"{join.on} not in {join.table}")
+        table = counts.keep(table, found.is_valid(), f"{join.on} not in {join.table}")
         found = found.drop_null()
     others = [n for j in recipe.join if j is not join for n in raw.tables[j.table].column_names]
     fill = raw.fill(join)
@@ -54,27 +54,27 @@ def joined(
             continue
         if found.null_count and column not in fill:
             _refuse_gap(recipe, raw, join, column, found.null_count)
-        made = tables.looked_up(side[column], found, fill, column)
-        table = table.append_column(column, pa.chunked_array([made]))
+        values = tables.take_or_fill(side[column], found, fill, column)
+        table = table.append_column(column, pa.chunked_array([values]))
     return table
 
 
 def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> None:
-    """Warn of columns that the interactions and a joined table both have."""
+    """Warn of columns that both the interactions and a joined table have."""
     there = raw.tables[join.table].column_names
     both = [c for c in raw.tables[source].column_names if c in there and c != join.on]
     named = [column for column in both if column in recipe.features]
     if named and source == recipe.interactions:
         log.warning(
-            "%s and %s both have %s; that of the former counts. If the other is meant, give one of "
+            "%s and %s both have %s; that of the former is used. To use the other, give one of "
             "them another name with `rename:`.",
             *(raw.where(source), raw.where(join.table), " and ".join(map(repr, named))),
         )
 
 
 def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> None:
-    """Refuse a number that is missing in n rows, whose ids are not in the joined table."""
-    if column in gaps.without_policy(recipe, [column]):
+    """Refuse a number that is missing in n rows because their ids are not in the joined table."""
+    if column in gaps.numbers_without_policy(recipe, [column]):
         raise DataError(
             f"{n} interactions have a {join.on!r} that is not in {raw.where(join.table)}, so their "
             f"number {column!r} is missing, and the recipe has no policy for it. Set "
@@ -84,7 +84,7 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
 
 
 def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
-    """Refuse a join that finds no id of the training rows, and warn of one that finds few."""
+    """Refuse a join that finds none of the ids, and warn of one that finds few."""
     ids, others = (
         dictionaries.distinct_texts(table[join.on]),
         dictionaries.decode(raw.tables[join.table][join.on]),
@@ -103,23 +103,23 @@ def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, jo
 
 
 def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
-    """Say whether the joined table gives a column that another one has, too: its role decides.
+    """Say whether this join provides a column that several joined tables have, by its role.
 
     Raises:
-        DataError: the column has no such role.
+        DataError: the column's role is neither user nor item.
     """
     role = recipe.features[column].role if column in recipe.features else None
     if role not in tables.ROLES:
         places = " and ".join(raw.where(j.table) for j in recipe.join)
         raise DataError(
-            f"{places} both have a column {column!r}, and nothing says which is meant. Give one of "
-            "them another name with `rename:`."
+            f"{places} both have a column {column!r}, and the recipe does not decide between them. "
+            "Give one of them another name with `rename:`."
         )
     return join.on == (recipe.user_id if role == "user" else recipe.item_id)
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
-    """Say whether the log itself needs a column of a joined table, not only its table."""
+    """Say whether the rows of the log need a column, and not only the user or item table."""
     if column in recipe.features and not recipe.features[column].meaning.is_label:
         return True
     return column in [
@@ -129,7 +129,7 @@ def _is_needed(recipe: Recipe, column: str) -> bool:
 
 
 def columns_of_rules(recipe: Recipe) -> list[str]:
-    """Return the columns that filters and the history's kinds of events read."""
+    """Return the columns that filters and `history.events` read."""
     events = recipe.history.events if recipe.history else None
     rules = [rule.column for rule in recipe.filter if isinstance(rule, Condition)]
     return [*rules, events.column] if events else rules

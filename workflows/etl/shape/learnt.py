@@ -1,6 +1,6 @@
-"""Columns that need the training rows before they can be made: price clusters, frequent values.
+"""Derived columns that are fitted on the training rows: price clusters and frequent values.
 
-What they learn is kept in the stage as JSON, and is all that is needed to make them again.
+The fitted states are written to the stage as JSON; they suffice to derive the columns again.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.retriever import Floats
 from workflows.etl.shape.filters import most_frequent
 from workflows.ground.stage_content import read_json
 from workflows.raw import dictionaries
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
+#: Name of the file in the etl stage.
 FILE = "derived.json"
+#: Largest number of rounds of Lloyd's algorithm.
 _ROUNDS = 300
-
-Floats = npt.NDArray[np.float64]
 
 
 class Centres(msgspec.Struct, frozen=True, tag_field="kind", tag="price_cluster"):
-    """The centres of clusters of numbers, rising, and the decimals of their labels."""
+    """Clusters of numbers: their centres in rising order, and the decimals of their labels."""
 
     centres: list[float]
     digits: int
 
 
 class Frequent(msgspec.Struct, frozen=True, tag_field="kind", tag="top_values"):
-    """The values that are kept, most frequent first, and the name of all others."""
+    """Frequent values, the most frequent first, and the text that replaces all others."""
 
     values: list[str]
     other: str
@@ -43,15 +44,15 @@ States = dict[str, State]
 
 
 def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
-    """Learn what the recipe's steps need from the training rows.
+    """Fit the recipe's derive steps on the training rows.
 
     Args:
-        recipe: its steps.
-        train: has the columns that they read; the order of its rows does not matter.
-        older: states that are kept as they are.
+        recipe: recipe with the steps.
+        train: training rows with the columns that the steps read, in any order.
+        older: states of an earlier run, which are kept unchanged.
 
     Returns:
-        Column → its state.
+        Derived column → its state.
     """
     states: States = {}
     for step in recipe.derive:
@@ -62,10 +63,10 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     return {name: older.get(name, state) for name, state in states.items()}
 
 
-def made(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Return the column that a state makes of another, as text; each cell of one cell."""
+def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
+    """Derive a text column from another column, cell by cell, with a fitted state."""
     if isinstance(state, Frequent):
-        return dictionaries.map_distinct(column, lambda texts: _named(texts, state))
+        return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
     middles = _middles(np.array(state.centres))
     labels = pa.array(
         [f"{round(c, state.digits) + 0.0:.{state.digits}f}" for c in state.centres], pa.string()
@@ -78,21 +79,21 @@ def made(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
     return pa.chunked_array([dictionaries.take(labels, pa.array(places, mask=empty))])
 
 
-def _named(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
+def _replace_rare(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
     known = pc.is_in(texts, value_set=pa.array(state.values, pa.string()))
     named = pc.if_else(known, texts, pa.scalar(state.other))
     return pc.if_else(pc.is_valid(texts), named, pa.scalar(None, pa.string()))
 
 
 def write(states: States, folder: Path) -> None:
-    """Write derived.json, if there is anything to write."""
+    """Write derived.json, unless there are no states."""
     if states:
         text = msgspec.json.format(msgspec.json.encode(states), indent=2)
         (folder / FILE).write_bytes(text)
 
 
 def read(folder: Path) -> States:
-    """Read what `write` wrote.
+    """Read the states that `write` wrote; without the file there are none.
 
     Raises:
         ArtifactError: the file holds something else.
@@ -107,34 +108,34 @@ def _frequent(column: pa.ChunkedArray, step: TopValues) -> Frequent:
 
 def _clusters(column: pa.ChunkedArray, step: PriceCluster) -> Centres:
     values = np.sort(column.drop_null().cast(pa.float64()).to_numpy())
-    dice = np.random.default_rng(step.seed)
+    rng = np.random.default_rng(step.seed)
     if len(values) > step.sample:
-        values = dice.choice(values, step.sample, replace=False)
-    return Centres(k_means(values, step.k, dice).tolist(), step.digits)
+        values = rng.choice(values, step.sample, replace=False)
+    return Centres(k_means(values, step.k, rng).tolist(), step.digits)
 
 
-def k_means(values: Floats, k: int, dice: np.random.Generator) -> Floats:
-    """Cluster numbers: k-means++ (Arthur and Vassilvitskii 2007), then Lloyd's rounds.
+def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """Cluster numbers by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's algorithm.
 
-    Sorted numbers make a round cheap: a cluster is a run of them, its mean a difference of two
-    running sums.
+    The numbers are sorted, so that a round is cheap: a cluster is a range of them, and its mean is
+    computed from two cumulative sums.
 
     Args:
-        values: float64 [n].
-        k: at most so many centres; fewer distinct values are their own centres.
-        dice: draws the first centres.
+        values: the numbers, float64 [n].
+        k: largest number of centres; if there are fewer distinct values, these are the centres.
+        rng: random generator that draws the first centres.
 
     Returns:
-        The centres, rising, float64 [at most k].
+        The centres in rising order, float64 [at most k].
     """
     points, weights = np.unique(values, return_counts=True)
     if len(points) <= k:
         return points
-    shift = points.mean()  # running sums of small numbers lose fewer digits
+    shift = points.mean()  # cumulative sums of small numbers are more exact
     points = points - shift
     mass = np.concatenate([[0], np.cumsum(weights)])
     moment = np.concatenate([[0], np.cumsum(weights * points)])
-    centres = _spread(points, weights, k, dice)
+    centres = _spread(points, weights, k, rng)
     bounds = np.array([-1])
     for _ in range(_ROUNDS):
         new = np.searchsorted(points, _middles(centres), side="right")
@@ -149,14 +150,14 @@ def k_means(values: Floats, k: int, dice: np.random.Generator) -> Floats:
 
 
 def _spread(
-    points: Floats, weights: npt.NDArray[np.int64], k: int, dice: np.random.Generator
+    points: Floats, weights: npt.NDArray[np.int64], k: int, rng: np.random.Generator
 ) -> Floats:
-    """Draw k points one after the other, each by its squared distance from those before."""
-    chosen = [dice.choice(points, p=weights / weights.sum())]
+    """Draw k points one by one, with probabilities by the squared distance from earlier ones."""
+    chosen = [rng.choice(points, p=weights / weights.sum())]
     distance = (points - chosen[0]) ** 2
     while len(chosen) < k:
         chance = weights * distance
-        chosen.append(dice.choice(points, p=chance / chance.sum()))
+        chosen.append(rng.choice(points, p=chance / chance.sum()))
         distance = np.minimum(distance, (points - chosen[-1]) ** 2)
     return np.sort(np.array(chosen))
 

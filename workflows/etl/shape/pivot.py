@@ -1,7 +1,7 @@
-"""A log of events → one row a user and item, with counts of each kind of event and the first time.
+"""Turn a log of events into one row per user and item, with event counts and the first time.
 
-`tally` looks at one row at a time and `merge` adds up rows that are tallies already, so that a log
-may come in chunks: merge(concat(merge(tally(chunk)), …)) is merge(tally(log)).
+`tally` works on single rows and `merge` adds up tallies, so a log can be processed in chunks:
+merge(concat(merge(tally(chunk)), …)) equals merge(tally(log)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workflows.recipe import Pivot
 
 
 def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
-    """Return keys, time and, for each kind of event, 1 where the row is such an event, else 0."""
+    """Return the keys, the time and, per kind of event, 1 if the row is such an event, else 0."""
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
@@ -31,19 +31,19 @@ def _is(kind: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
-    """Return one row for each of the keys, in their order: sums of counts, earliest of times."""
+    """Return one row per combination of the keys, sorted: sums of counts and the earliest time."""
     sums = [(name, "sum") for name in pivot.counts.values()]
     firsts = [(time, "min")] if time else []
     texts = {key: dictionaries.sort_dictionary(tallies[key]) for key in keys}
     for key, ranks in texts.items():
         tallies = tallies.set_column(tallies.column_names.index(key), key, ranks.indices)
-    tallies = tallies.combine_chunks()  # pyarrow 10, the container's, loses cells of chunks
+    tallies = tallies.combine_chunks()  # pyarrow 10 (of the NGC container) loses cells of chunks
     grouped = tallies.group_by(list(keys)).aggregate([*firsts, *sums])
     names = [*keys, *([time] if time else []), *pivot.counts.values()]
     found = [*keys, *(f"{name}_{how}" for name, how in [*firsts, *sums])]
     table = grouped.select(found).rename_columns(names)
     table = table.sort_by([(key, "ascending") for key in keys])
     for key, ranks in texts.items():
-        named = pa.DictionaryArray.from_arrays(dictionaries.combine(table[key]), ranks.dictionary)
-        table = table.set_column(table.column_names.index(key), key, named)
+        column = pa.DictionaryArray.from_arrays(dictionaries.combine(table[key]), ranks.dictionary)
+        table = table.set_column(table.column_names.index(key), key, column)
     return table

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.etl.check import repeats, time_warnings
-from workflows.etl.counts import Counts
+from workflows.etl.counts import DropCounts
 from workflows.etl.read.sources import Raw
 from workflows.etl.shape import derive, filters, gaps, joins, learnt, pivot, split
 from workflows.etl.shape.seen import Seen
@@ -23,7 +23,7 @@ from workflows.recipe import GivenFiles, Keep, Recipe
 log = logging.getLogger(__name__)
 
 
-def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
+def pivoted(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
     """Return the raw tables with the interactions' rows merged into one a user and item.
 
     Raises:
@@ -38,7 +38,7 @@ def pivoted(recipe: Recipe, raw: Raw, counts: Counts) -> Raw:
         table = _with_keys(recipe, raw, source, counts)
         tallies = pivot.tally(table, recipe.pivot, keys=keys, time=time)
         merged = pivot.merge(tallies, recipe.pivot, keys=keys, time=time)
-        counts.count("merged with another event of its user and item", len(table) - len(merged))
+        counts.add("merged with another event of its user and item", len(table) - len(merged))
         for name in recipe.pivot.counts.values():
             place = merged.column_names.index(name)
             column = derive.declared(merged[name], recipe.features.get(name))
@@ -70,13 +70,13 @@ def _refuse_lost(recipe: Recipe, raw: Raw, source: str) -> None:
         )
 
 
-def _with_keys(recipe: Recipe, raw: Raw, source: str, counts: Counts) -> pa.Table:
+def _with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -> pa.Table:
     """Return the rows of a source that have both ids and a time."""
     table = raw.tables[source]
     for column in (recipe.user_id, recipe.item_id, recipe.time):
         if column:
             raw.require(source, column)
-            table = counts.kept(table, pc.is_valid(table[column]), f"no {column}")
+            table = counts.keep(table, pc.is_valid(table[column]), f"no {column}")
     return table
 
 
@@ -110,7 +110,7 @@ def with_learnt(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
         if step.fitted:
             for name, table in raw.tables.items():
                 if step.of in table.column_names:
-                    made = learnt.made(table[step.of], states[step.to])
+                    made = learnt.apply(table[step.of], states[step.to])
                     raw = _with_column(recipe, raw, name, step.to, made)
     return _with_filled(recipe, raw, states)
 
@@ -129,7 +129,7 @@ def _with_filled(recipe: Recipe, raw: Raw, states: learnt.States | None = None) 
                 cell = pa.chunked_array([pa.array([value], kind)])
                 if step.fitted:
                     assert states is not None
-                    made = learnt.made(cell, states[step.to])
+                    made = learnt.apply(cell, states[step.to])
                 else:
                     made = derive.made(cell, step, where="the join's `fill`")
                 cell = derive.declared(made, recipe.features.get(step.to))
@@ -160,7 +160,7 @@ def learn(
                 part: table.append_column(
                     step.to,
                     derive.declared(
-                        learnt.made(table[step.of], states[step.to]), recipe.features.get(step.to)
+                        learnt.apply(table[step.of], states[step.to]), recipe.features.get(step.to)
                     ),
                 )
                 for part, table in parts.items()
@@ -169,7 +169,7 @@ def learn(
 
 
 def divided(
-    recipe: Recipe, raw: Raw, counts: Counts
+    recipe: Recipe, raw: Raw, counts: DropCounts
 ) -> tuple[dict[split.Part, pa.Table], Seen | None]:
     """Join, keep the wanted rows, order by time, and split.
 
@@ -184,7 +184,7 @@ def divided(
 
 
 def _parts(
-    recipe: Recipe, raw: Raw, counts: Counts, seen: dict[split.Part, list[pa.Table]]
+    recipe: Recipe, raw: Raw, counts: DropCounts, seen: dict[split.Part, list[pa.Table]]
 ) -> dict[split.Part, pa.Table]:
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
     if given:
@@ -194,12 +194,14 @@ def _parts(
             "test": given.test,
         }
         found = {p: _wanted(recipe, raw, s, counts, seen[p]) for p, s in names.items() if s}
-        split.refuse_empty({part: len(table) for part, table in found.items()}, counts.told())
+        split.refuse_empty(
+            {part: len(table) for part, table in found.items()}, counts.describe_drops()
+        )
         return {part: found.get(part, found["train"].slice(0, 0)) for part in split.PARTS}
     table = _wanted(recipe, raw, recipe.interactions, counts, seen["train"])
     if len(table) == 0:
-        split.refuse_empty({"train": 0}, counts.told())
-    labels = _labels(recipe, table, counts.told())
+        split.refuse_empty({"train": 0}, counts.describe_drops())
+    labels = _labels(recipe, table, counts.describe_drops())
     return {
         part: table.filter(pa.array(labels == number)) for number, part in enumerate(split.PARTS)
     }
@@ -211,7 +213,7 @@ def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
     if recipe.time:
         times = table[recipe.time].to_numpy()
         return split.assign(recipe.split, users=_numbered(users), times=times, dropped=dropped)
-    order = filters.shuffled(table, recipe.user_id, recipe.item_id)
+    order = filters.shuffle_order(table, recipe.user_id, recipe.item_id)
     labels = np.empty(len(table), np.int8)
     numbers = _numbered(users.take(pa.array(order)))
     labels[order] = split.assign(recipe.split, users=numbers, times=None, dropped=dropped)
@@ -225,7 +227,7 @@ def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
 
 
 def _wanted(
-    recipe: Recipe, raw: Raw, source: str, counts: Counts, seen: list[pa.Table]
+    recipe: Recipe, raw: Raw, source: str, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
     """Return the wanted rows of a source with all columns, in order of time.
 
@@ -236,7 +238,7 @@ def _wanted(
     for join in recipe.join:
         raw.require(join.table, join.on)
         gaps.refuse(recipe, raw, join.table)
-        table = joins.joined(recipe, raw, source, table, join, counts)
+        table = joins.join_columns(recipe, raw, source, table, join, counts)
     late = {step.to for step in recipe.derive if step.fitted}
     for column in recipe.features:
         if column not in late:
@@ -244,7 +246,7 @@ def _wanted(
     for column in joins.columns_of_rules(recipe):
         if column not in late:
             raw.require(source, column, *(j.table for j in recipe.join))
-    table = filters.rows(recipe, table, counts, seen)
+    table = filters.filter_rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
     time_warnings.check_times(recipe, source, table)
     repeats.warn_of_repeats(recipe, source, table)

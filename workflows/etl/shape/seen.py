@@ -1,7 +1,8 @@
-"""Rows that a filter drops, but that count as seen: their items are not offered again.
+"""Rows that a filter drops but that count as seen: their items are not recommended again.
 
-They are no positives, stand in no history and count for no popularity. Each is known from a part of
-the split on, as the rows that were kept are: what a user met before the cut of test is known there.
+These rows are not positives, and they count neither for histories nor for popularity. Each of them
+is known from one part of the split on, as the kept rows are: an evaluation on test knows all items
+that a user saw before the cut of test.
 """
 
 from __future__ import annotations
@@ -11,34 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
+from models.core.retriever import Ints
 from workflows.etl.shape import split
 from workflows.raw import dictionaries
 from workflows.recipe import GlobalTime, LeaveLast, Recipe
 from workflows.stages.etl import PART, EtlFiles
-
-Numbers = npt.NDArray[np.int64]
 
 _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Items that users saw in rows that do not count as interactions.
+    """Pairs of users and items from rows that do not count as interactions.
 
     Attributes:
         users, items: raw ids, text [n].
-        parts: from which part of the split on each is known: its place in `split.PARTS`, int64 [n].
+        parts: first part that knows the pair, as an index into `split.PARTS`, int64 [n].
     """
 
     users: pa.ChunkedArray
     items: pa.ChunkedArray
-    parts: Numbers
+    parts: Ints
 
     @classmethod
     def of(
@@ -47,13 +46,13 @@ class Seen:
         dropped: Mapping[split.Part, Sequence[pa.Table]],
         parts: Mapping[split.Part, pa.Table],
     ) -> Seen:
-        """Gather what rules dropped.
+        """Gather the rows that the filter rules dropped.
 
         Args:
-            recipe: how rows were split.
-            dropped: part → rows dropped from its file; those of one file that was split later
-                stand under `train`.
-            parts: the rows that were kept.
+            recipe: recipe with the split.
+            dropped: part → rows dropped from its file. If one file was split later, all rows are
+                under `train`.
+            parts: part → rows that were kept.
         """
         tables = [(part, table) for part, some in dropped.items() for table in some]
         named = (recipe.user_id, recipe.item_id)
@@ -65,16 +64,21 @@ class Seen:
         return cls(users, items, np.concatenate(known))
 
     def write(
-        self, users: pa.StringArray, strangers: pa.StringArray, items: pa.StringArray, folder: Path
+        self,
+        users: pa.StringArray,
+        unknown_users: pa.StringArray,
+        items: pa.StringArray,
+        folder: Path,
     ) -> None:
-        """Write each pair of a user and an item once, known as early as it may be.
+        """Write each pair once, with the earliest part that knows it.
 
         Args:
-            users, items: ids of the tables; pairs of others are left out.
-            strangers: users of valid and test that are in no table, numbered -1, -2, …
-            folder: the folder of the stage.
+            users, items: ids of the tables; pairs of other ids are left out.
+            unknown_users: ids of users of valid and test that are not in the table; their rows are
+                -1, -2, …
+            folder: folder of the stage.
         """
-        known = pa.concat_arrays([users, strangers])
+        known = pa.concat_arrays([users, unknown_users])
         user_rows, item_rows = _places(self.users, known), _places(self.items, items)
         here = (user_rows < len(known)) & (item_rows < len(items))
         user_rows = np.where(user_rows < len(users), user_rows, len(users) - 1 - user_rows)
@@ -95,12 +99,12 @@ class Seen:
 
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
-) -> Numbers:
-    """Return from which part on each row is known, int64 [n].
+) -> Ints:
+    """Return the first part that knows each row, int64 [n].
 
-    After a split by time it is known at a cut if its time is before that of all rows held out
-    there: of the user where each has a cut of their own, else of anybody. Other splits have no cut
-    in time, and it is known as the part is whose file it stood in.
+    After a split by time, a part knows the rows that are earlier than all rows held out at its cut:
+    earlier than those of the same user for leave_last, else than those of all users. Other splits
+    have no cut in time, and a row is known from the part on that its file belongs to.
     """
     found = np.full(len(seen), split.PARTS.index(of))
     if not isinstance(recipe.split, LeaveLast | GlobalTime):
@@ -117,8 +121,8 @@ def _known_from(
     return found
 
 
-def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Numbers]:
-    """Return users and the earliest time of each one's rows; one more time for everybody else."""
+def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
+    """Return users and the earliest time of each one's rows, and last a time for all others."""
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
     first = np.full(len(users.dictionary) + 1, _NEVER)
@@ -126,7 +130,7 @@ def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Numb
     return users.dictionary, first
 
 
-def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Numbers:
-    """Return where ids stand among distinct ones; one more than the last for those that do not."""
+def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Ints:
+    """Return the places of ids among distinct ids; `len(among)` for an id that is not there."""
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found).fill_null(len(among)).to_numpy().astype(np.int64)

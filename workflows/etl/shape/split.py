@@ -1,4 +1,4 @@
-"""Which interactions are for training, validation and test."""
+"""Split interactions into the parts train, valid and test."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TRAIN, VALID, TEST = range(3)
 
 Labels = npt.NDArray[np.int8]
 
-#: Rows of a held-out part below which its figures are mostly chance.
+#: A held-out part with fewer rows is warned of, because its figures are mostly chance.
 FEW = 20
-#: A share of cuts between rows of one time from which on it is told.
+#: If at least this share of the cuts lies between rows of equal times, a warning is logged.
 _TIED = 0.5
 
 
@@ -34,30 +34,31 @@ def assign(
     times: npt.NDArray[np.int64] | None,
     dropped: str = "",
 ) -> Labels:
-    """Say for each interaction which part it belongs to.
+    """Assign each interaction to a part.
 
     Args:
-        split: the rule.
-        users: a number for each interaction's user, int [n], in order of time, ties as in the file.
-        times: seconds, int64 [n], rising; None where the data has no time.
-        dropped: a sentence on the rows that are not here any more, for messages.
+        split: the rule of the recipe.
+        users: number of each interaction's user, int [n]. Interactions are in order of time; those
+            of equal times are in the order of the file.
+        times: time of each interaction in seconds, int64 [n], rising; None if the data has no time.
+        dropped: a sentence about the rows that were dropped before, for messages.
 
     Returns:
-        int8 [n] of TRAIN, VALID, TEST.
+        TRAIN, VALID or TEST of each interaction, int8 [n].
 
     Raises:
-        DataError: a part that the rule asks for would be empty; it says why.
+        DataError: a part that the rule asks for would be empty.
     """
     if isinstance(split, GivenFiles):
-        raise TypeError("given files are split already")
+        raise TypeError("files of kind given are split already")
     if isinstance(split, LeaveLast):
         labels = _leave_last(split, users, dropped)
         if times is not None:
-            _tell_of_ties(labels, users, times)
+            _warn_of_ties(labels, users, times)
         return labels
     wanted = [p for p in PARTS if p == "train" or getattr(split, p) > 0]
     if isinstance(split, GlobalTime):
-        assert times is not None, "the recipe demands a time for this split"
+        assert times is not None, "the recipe requires a time for this split"
         return _global_time(split, times, wanted)
     if isinstance(split, RandomRows):
         labels = _by_share(len(users), split.valid, split.test, split.seed)
@@ -76,35 +77,35 @@ def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
     """Raise DataError if a part has no rows.
 
     Args:
-        rows: part → how many it has.
-        why: what is known of the cause, as sentences.
+        rows: part → number of its rows.
+        why: sentences about the cause.
     """
     for part, n in rows.items():
         if n == 0:
             counts = ", ".join(f"{p} {m:,}" for p, m in rows.items())
-            told = [f"The {part} split is empty ({counts} rows).", *filter(None, why)]
-            cure = "Use more data, or another `split:`."
+            fault = [f"The {part} split is empty ({counts} rows).", *filter(None, why)]
+            remedy = "Use more data, or another `split:`."
             if not any(rows.values()) and any(why):
-                cure = (
-                    "Correct what dropped them: a `filter:` or `on_missing: drop`, or the columns."
+                remedy = (
+                    "Correct the `filter:` or `on_missing: drop` that dropped them, or the data."
                 )
-            raise DataError(" ".join([*told, cure]))
+            raise DataError(" ".join([*fault, remedy]))
 
 
 def warn_of_few(rows: Mapping[Part, int]) -> None:
-    """Warn of held-out parts whose figures would say little."""
+    """Warn of held-out parts that are too small for meaningful figures."""
     few = {part: n for part, n in rows.items() if part != "train" and 0 < n < FEW}
     if few:
-        told = " and ".join(f"{part} has {n} row{'s' * (n > 1)}" for part, n in few.items())
+        sizes = " and ".join(f"{part} has {n} row{'s' * (n > 1)}" for part, n in few.items())
         log.warning(
             "%s: with fewer than %s the figures of a part are mostly chance. Hold out more rows.",
-            told,
+            sizes,
             FEW,
         )
 
 
 def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) -> Labels:
-    """The last rows of each user who keeps at least one row to train on; others train whole."""
+    """Hold out the last rows of each user with more rows than that; keep all rows of others."""
     order = np.argsort(users, kind="stable")
     _, start, count = np.unique(users[order], return_index=True, return_counts=True)
     from_end = np.repeat(start + count, count) - np.arange(len(users))  # 1 = the user's last row
@@ -124,30 +125,30 @@ def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) 
     return labels
 
 
-def _tell_of_ties(
+def _warn_of_ties(
     labels: Labels, users: npt.NDArray[np.integer], times: npt.NDArray[np.int64]
 ) -> None:
-    """Warn where the order of the file, not the time, says which rows of most users come last."""
+    """Warn if, for most users, not the time but the order of the file decides the last rows."""
     order = np.argsort(users, kind="stable")
     is_cut = (users[order][1:] == users[order][:-1]) & (labels[order][1:] > labels[order][:-1])
     is_tie = times[order][1:] == times[order][:-1]
     if is_cut.any() and is_tie[is_cut].mean() >= _TIED:
         log.warning(
             "split leave_last: %.0f %% of the rows that are held out first have the time of the "
-            "row before them, so that the order of the file decides which come last. Take a column "
-            "that tells times apart, or a split of kind random.",
+            "row before them, so that the order of the file decides which come last. Use a column "
+            "with finer times, or a split of kind random.",
             100 * is_tie[is_cut].mean(),
         )
 
 
 def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequence[Part]) -> Labels:
-    """Cut between different times, as near to the asked shares as the times allow."""
+    """Cut between different times, so that the parts are as near as possible to their shares."""
     n = len(times)
-    starts = np.flatnonzero(np.diff(times)) + 1  # where a later time begins: a cut may lie there
+    starts = np.flatnonzero(np.diff(times)) + 1  # rows at which a cut is possible
     if len(starts) + 1 < len(wanted):
         _refuse_few_times(times, wanted)
-    asked = [n * (1 - split.valid - split.test), n * (1 - split.test)]
-    first, second = _cuts(starts, n, asked, wanted)
+    ideal = [n * (1 - split.valid - split.test), n * (1 - split.test)]
+    first, second = _cuts(starts, n, ideal, wanted)
     labels = np.zeros(n, np.int8)
     labels[first:] = VALID
     labels[second:] = TEST
@@ -155,8 +156,8 @@ def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequen
         share = getattr(split, part)
         if abs(size / n - share) > share / 2:
             log.warning(
-                "split time: %s holds %.1f %% of the rows where %g %% are asked for, because many "
-                "rows share a time, and rows of one time stay together",
+                "split time: %s holds %.1f %% of the rows, although the recipe asks for %g %%, "
+                "because many rows share a time, and rows of one time stay together",
                 part,
                 100 * size / n,
                 100 * share,
@@ -165,45 +166,45 @@ def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequen
 
 
 def _cuts(
-    starts: npt.NDArray[np.int64], n: int, asked: Sequence[float], wanted: Sequence[Part]
+    starts: npt.NDArray[np.int64], n: int, ideal: Sequence[float], wanted: Sequence[Part]
 ) -> tuple[int, int]:
-    """Return the first row of valid and that of test: of the best pairs the latest.
+    """Return the first row of valid and that of test; of equally good pairs, the latest.
 
     Args:
-        starts: rows at which a part may begin, rising.
-        n: rows in all.
-        asked: where the two would begin if any row might.
-        wanted: the parts that must have a row; the others have none.
+        starts: rows at which a part can begin, rising.
+        n: number of rows.
+        ideal: where valid and test would begin if every row were possible.
+        wanted: the parts that must have rows; the others get none.
     """
     if len(wanted) == 1:
         return n, n
     if len(wanted) == 2:  # one cut
-        cut = int(starts[_nearest(starts, asked[0])])
+        cut = int(starts[_nearest(starts, ideal[0])])
         return (cut, cut) if "test" in wanted else (cut, n)
     firsts = np.arange(len(starts) - 1)
-    seconds = np.maximum(firsts + 1, _nearest(starts, asked[1]))
-    cost = np.abs(starts[firsts] - asked[0]) + np.abs(starts[seconds] - asked[1])
+    seconds = np.maximum(firsts + 1, _nearest(starts, ideal[1]))
+    cost = np.abs(starts[firsts] - ideal[0]) + np.abs(starts[seconds] - ideal[1])
     best = np.flatnonzero(cost == cost.min())[-1]
     return int(starts[firsts[best]]), int(starts[seconds[best]])
 
 
 def _nearest(starts: npt.NDArray[np.int64], wanted: float) -> int:
-    """Return the place of the value nearest to a wanted one, of two the later."""
+    """Return the place of the value nearest to a wanted one; of two, the later place."""
     distances = np.abs(starts - wanted)
     return int(np.flatnonzero(distances == distances.min())[-1])
 
 
 def _refuse_few_times(times: npt.NDArray[np.int64], wanted: Sequence[Part]) -> None:
     different = np.unique(times)
-    told = [f"{datetime.fromtimestamp(int(t), timezone.utc):%F %T} UTC" for t in different]
+    shown = [f"{datetime.fromtimestamp(int(t), timezone.utc):%F %T} UTC" for t in different]
     if len(different) == 1:
-        what = f"All {len(times):,} rows have the same time, {told[0]}"
+        what = f"All {len(times):,} rows have the same time, {shown[0]}"
     else:
-        what = f"The {len(times):,} rows have only {len(told)} times, {' and '.join(told)}"
+        what = f"The {len(times):,} rows have only {len(shown)} times, {' and '.join(shown)}"
     raise DataError(
-        f"{what}, so that a split of kind time cannot cut them into {', '.join(wanted)}. Take a "
-        "split of kind random (rows), by_user (users) or given (files), or a column that tells "
-        "times apart."
+        f"{what}, so that a split of kind time cannot cut them into {', '.join(wanted)}. Use a "
+        "split of kind random (rows), by_user (users) or given (files), or a column with finer "
+        "times."
     )
 
 

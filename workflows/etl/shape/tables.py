@@ -1,9 +1,9 @@
-"""The user and the item table as of the cut: one row an id, the latest values, conflicts counted.
+"""Build the user table and the item table: one row per id, with its latest values.
 
-They know what was known at the cut: the rows of a user or item source, and the training
-interactions. Rows stand in order of falling training count, ties by id, so that a tie between
-scores is broken in favour of the more popular item. The user table ends with a row without id:
-somebody unknown.
+The tables hold what was known at the cut: the rows of a user or item source, and the training
+interactions. Rows are sorted by falling training count and then by id, so that of two items with
+equal scores the more popular one wins. The last row of the user table has no id; it stands for
+unknown users. Ids with different values in a column are counted.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ Role = Literal["user", "item"]
 ROLES: tuple[Role, ...] = ("user", "item")
 log = logging.getLogger(__name__)
 
-#: Ids with more than one row, below which conflicts are not told.
+#: Conflicts are warned of only if at least so many ids have more than one row.
 SEVERAL = 10
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table before encoding.
+    """A user or item table before encoding.
 
     Attributes:
-        frame: id as text, features with text as codes, `in_train`, `train_count`.
-        conflicts: feature of the interactions → ids that have more than one value of it.
+        frame: the id as text, the features with text as dictionaries, `in_train`, `train_count`.
+        conflicts: feature of the interactions → number of ids with more than one value of it.
     """
 
     frame: pa.Table
     conflicts: dict[str, int]
 
     def ids(self, column: str) -> pa.StringArray:
-        """Return the ids in order of rows; the unknown user's is null."""
+        """Return the id of each row; that of unknown users is null."""
         return self.frame[column].combine_chunks()
 
 
 def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
-    """Return a joined source after checking that it has one row an id.
+    """Return a joined source after checking that it has one row per id.
 
     Raises:
-        DataError: no such column, a null id, or an id that stands there twice.
+        DataError: the id column is missing, an id is null, or an id occurs twice.
     """
     table = raw.tables[join.table]
     where = raw.where(join.table)
@@ -70,10 +70,10 @@ def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
     if len(repeated):
         first = repeated[0].as_py()
         raise DataError(
-            f"{where}: {len(repeated)} ids of {join.on!r} stand there more than once, the first is "
-            f"{first['values']!r} ({first['counts']} times). A joined table has one row an id: "
-            "remove the others, or set the source's `latest:` (the latest row of an id counts) or "
-            "`long:` (a row is a property of an id)."
+            f"{where}: {len(repeated)} ids of {join.on!r} occur more than once, the first is "
+            f"{first['values']!r} ({first['counts']} times). A joined table must have one row per "
+            "id: remove the others, or set the source's `latest:` (the latest row of an id counts) "
+            "or `long:` (a row is a property of an id)."
         )
     return table
 
@@ -82,10 +82,10 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     """Build the user or the item table.
 
     Args:
-        recipe: which columns belong to whom.
-        raw: sources; a joined one gives its whole catalogue.
+        recipe: recipe that states which columns belong to users and items.
+        raw: tables of the sources; all ids of a joined source get a row.
         train: raw training rows in order of time.
-        role: whose table.
+        role: the table to build.
     """
     key = recipe.user_id if role == "user" else recipe.item_id
     roles = ("user", "context") if role == "user" else ("item",)
@@ -95,54 +95,54 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
 
     ids, counts = _ids(train[key], side, key)
     interactions = raw.tables[recipe.interactions]
-    latest = _Latest(train[key])
+    latest = _LastRows(train[key])
     last = latest.rows(ids)
-    found = places(ids, side[key]) if side is not None else None
+    found = find_rows(ids, side[key]) if side is not None else None
     data: dict[str, pa.Array] = {key: ids}
-    told = []
+    checked = []
     for column in columns:
-        of_side = None
+        joined = None
         if side is not None and column in side.column_names:
-            of_side = narrow(recipe, column, side[column])
+            joined = narrow(recipe, column, side[column])
         if column in interactions.column_names:
-            data[column] = _newest(train[column], last, of_side, found)
+            data[column] = _latest_values(train[column], last, joined, found)
             if column in recipe.columns(role):
-                told.append(column)
-        elif of_side is not None:
+                checked.append(column)
+        elif joined is not None:
             assert join is not None
-            data[column] = looked_up(of_side, found, raw.fill(join), column)
+            data[column] = take_or_fill(joined, found, raw.fill(join), column)
         else:
-            raise _of_nobody(recipe, column, role)
-    conflicts = map_threads(told, lambda column: latest.conflicts(train[column]))
+            raise _no_source_error(recipe, column, role)
+    conflicts = map_threads(checked, lambda column: latest.conflicts(train[column]))
     data[IN_TRAIN] = pa.array(counts > 0)
     data[TRAIN_COUNT] = pa.array(counts)
     frame = pa.table(data)
     if role == "user":
-        both = pa.concat_tables([frame, _unknown(frame)])
+        both = pa.concat_tables([frame, _unknown_user(frame)])
         frame = pa.table({name: dictionaries.combine(both[name]) for name in both.column_names})
         frame = frame.set_column(0, key, dictionaries.decode(frame[key]))
     return Table(frame, conflicts)
 
 
 def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a number as float32; what filters compare was read with all its digits."""
+    """Return a number column as float32; filters have needed it as float64 until here."""
     is_number = name in recipe.features and pa.types.is_float64(column.type)
     return pc.cast(column, pa.float32(), safe=False) if is_number else column
 
 
-def _newest(
+def _latest_values(
     train: pa.ChunkedArray,
     last: pa.Array,
     side: pa.ChunkedArray | None,
     found: pa.Array | None,
 ) -> pa.Array:
-    """Return the values of ids in their last row, or in the side table where they have no row.
+    """Return the value of each id in its last row, or else in the side table.
 
     Args:
         train: the column in the training rows.
-        last: the ids' last rows, null where there is none.
-        side: the column in the side table, if it has one, too.
-        found: the ids' rows there, null where there is none.
+        last: last row of each id, null for an id without rows.
+        side: the column in the side table, if it exists there, too.
+        found: row of each id in the side table, null for an id that is not there.
     """
     if side is None:
         return dictionaries.take(train, last)
@@ -150,47 +150,47 @@ def _newest(
     return dictionaries.take(dictionaries.stack(train, side), places)
 
 
-class _Latest:
+class _LastRows:
     """The last row of each id.
 
     Args:
-        ids: text [n], no nulls, in order of time.
+        ids: id of each row, text [n] without nulls, in order of time.
     """
 
     def __init__(self, ids: pa.ChunkedArray) -> None:
         self._texts = dictionaries.combine(ids).dictionary
         self._who = dictionaries.indices(ids)
         self._last = np.full(len(self._texts), -1)
-        self._last[self._who] = np.arange(len(self._who))  # of equal places the last one stays
+        self._last[self._who] = np.arange(len(self._who))  # a later row overwrites an earlier one
 
     def rows(self, ids: pa.StringArray) -> pa.Array:
-        """Return the last row of each of some ids; null where it has none."""
+        """Return the last row of each of the given ids; null for an id without rows."""
         found = pc.index_in(ids, value_set=self._texts)
         rows = pa.array(self._last, mask=self._last < 0)
         return rows.take(found)
 
     def conflicts(self, column: pa.ChunkedArray) -> int:
-        """Count the ids of which some row has another value than the last one."""
+        """Count the ids with a row whose value differs from that of the last row."""
         met = self._last >= 0
         array, last = dictionaries.combine(column), np.where(met, self._last, 0)
-        of_last = _Cells(array.take(pa.array(last)))
+        last_cells = _Cells(array.take(pa.array(last)))
         odd = np.zeros(len(self._texts), bool)
         for rows in dictionaries.blocks(len(array)):
             who = self._who[rows]
-            odd[who[_Cells(array[rows]).differ(of_last, who)]] = True
+            odd[who[_Cells(array[rows]).differ(last_cells, who)]] = True
         return int(odd.sum())
 
 
 class _Cells:
-    """Cells that can be compared, a missing one being equal to another.
+    """Cells that can be compared; two missing cells are equal.
 
     Args:
-        array: text as codes, lists of it, or numbers.
+        array: text as a dictionary, lists of such text, or numbers.
     """
 
     def __init__(self, array: pa.Array) -> None:
         self._missing: npt.NDArray[np.bool_] | np.bool_ = np.False_
-        # a missing text has a code of its own
+        # the index of a missing text differs from those of all texts
         if array.null_count and not pa.types.is_dictionary(array.type):
             self._missing = array.is_null().to_numpy(zero_copy_only=False)
         self._lengths: npt.NDArray[np.int64] | None = None
@@ -205,7 +205,7 @@ class _Cells:
             self._values = array.to_numpy(zero_copy_only=False)
 
     def differ(self, others: _Cells, places: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Say of each cell whether it is another than one of the others."""
+        """Say of each cell i whether it differs from cell places[i] of the others, bool [n]."""
         gap, other_gap = self._missing, others._missing
         if isinstance(other_gap, np.ndarray):
             other_gap = other_gap[places]
@@ -224,15 +224,15 @@ class _Cells:
 
 
 def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
-    """Warn of columns that differ between the rows of most ids: they say what an event was."""
+    """Warn of columns that differ between the rows of most ids, as properties of events do."""
     several = int(pc.sum(pc.greater(table.frame[TRAIN_COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
         if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
             role = recipe.features[column].role
             log.warning(
                 "column %r has role %s, but differs between the rows of %s of %s %ss that have "
-                "more than one row of train; the latest value is taken for all of them. What "
-                "belongs to an event has role context or weight, or is no feature.",
+                "more than one row of train; the latest value is used for all of them. A property "
+                "of an event should have role context or weight, or should not be a feature.",
                 column,
                 role,
                 f"{n:,}",
@@ -241,7 +241,8 @@ def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
             )
 
 
-def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:
+def _no_source_error(recipe: Recipe, column: str, role: Role) -> DataError:
+    """Return the error for a feature of users or items that no table has."""
     key = recipe.user_id if role == "user" else recipe.item_id
     return DataError(
         f"features.{column} has role {recipe.features[column].role}, but the column is neither in "
@@ -252,7 +253,7 @@ def _of_nobody(recipe: Recipe, column: str, role: Role) -> DataError:
 def _ids(
     train: pa.ChunkedArray, side: pa.Table | None, key: str
 ) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
-    """Return ids by falling training count, ties by id, and those counts."""
+    """Return the ids, sorted by falling training count and then by id, and these counts."""
     seen, counts = dictionaries.combine(train).dictionary, dictionaries.count_texts(train)[:-1]
     table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
@@ -264,27 +265,27 @@ def _ids(
     return table["id"].combine_chunks(), table["n"].to_numpy()
 
 
-def places(ids: pa.Array | pa.ChunkedArray, of: pa.ChunkedArray) -> pa.Array:
-    """Return where ids stand in a column that has each once; null where they do not."""
-    among = dictionaries.decode(of)
+def find_rows(ids: pa.Array | pa.ChunkedArray, column: pa.ChunkedArray) -> pa.Array:
+    """Return the row of each id in a column of distinct ids; null for an id that is not there."""
+    among = dictionaries.decode(column)
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found)
 
 
-def looked_up(
-    values: pa.ChunkedArray, found: pa.Array, filled: Mapping[str, float | str], column: str
+def take_or_fill(
+    values: pa.ChunkedArray, found: pa.Array, fills: Mapping[str, float | str], column: str
 ) -> pa.Array:
-    """Return a side table's column for ids, with another value where the table has no such id.
+    """Return the values of ids from a side table, or a fill value for ids that are not there.
 
     Args:
         values: the column in the side table.
-        found: the ids' rows there, null where there is none.
-        filled: column → that value.
-        column: the column's name.
+        found: row of each id in the side table, null for an id that is not there.
+        fills: column → fill value; a column without one keeps nulls.
+        column: name of the column.
     """
     taken = dictionaries.take(values, found)
-    fill = filled.get(column)
-    if fill is None:  # nothing is said, or a step makes nothing of what is
+    fill = fills.get(column)
+    if fill is None:
         return taken
     if isinstance(fill, str):
         fill = spelling.as_in(fill, dictionaries.combine(values).dictionary)
@@ -292,7 +293,8 @@ def looked_up(
     return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))
 
 
-def _unknown(frame: pa.Table) -> pa.Table:
+def _unknown_user(frame: pa.Table) -> pa.Table:
+    """Return the row for unknown users."""
     row = {f.name: pa.nulls(1, f.type) for f in frame.schema}
     row[IN_TRAIN], row[TRAIN_COUNT] = pa.array([False]), pa.array([0], pa.int64())
     return pa.table(row)
