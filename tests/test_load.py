@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from workflows.ground.errors import (
     StorageError,
     TwoTowerError,
 )
-from workflows.load import load, milvus
+from workflows.load import TARGETS, load, milvus
 from workflows.load.documents import Documents
 from workflows.recipe import Recipe
 from workflows.stages.export import Export
@@ -344,6 +346,16 @@ def test_only_what_may_be_recommended_is_loaded(run):
     some = Documents.of(Catalogue.open(run.store, Export.open(run.store, recipe)))
     met = {item for items in run.histories(withheld=2).values() for item in items}
     assert set(some.ids.to_pylist()) == met < run.items
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_keeps_the_protocol_and_takes_the_names_of_the_recipes(name):
+    target = import_module(f"workflows.load.{name}")
+    assert list(inspect.signature(target.write).parameters) == ["documents", "place", "name"]
+    assert re.fullmatch(target.NAMES, "movielens_100k", re.ASCII)
+    assert not re.fullmatch(target.NAMES, "my films", re.ASCII)
+    assert target.NAME_RULE
+    assert Path(target.DEFAULT_PLACE).name == target.DEFAULT_PLACE
 
 
 def test_names_and_ids_that_a_database_does_not_take_are_refused(run, documents, tmp_path):

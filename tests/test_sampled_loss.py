@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import inspect
+from typing import get_args
+
 import merlin.models.tf as mm
+import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
 from toy_towers import FIRST, tables, toy_towers, weights_of
 
 from models.core.columns import take
-from models.losses.config import LossConfig
-from models.losses.sampled_loss import ITEM, QUERY, BatchLoss, SampledLoss
+from models.losses.config import FUNCTIONS, LossConfig
+from models.losses.negatives import NEGATIVES
+from models.losses.sampled_loss import (
+    ITEM,
+    QUERY,
+    BatchLoss,
+    LossFunction,
+    SampledLoss,
+    function_named,
+)
 from models.towers.layers import Draws
 from models.towers.tower import embed
 from models.training.batches import Batches
@@ -211,3 +223,21 @@ def test_a_row_counts_in_the_loss_by_its_weight(reduction):
     assert float(found.total) == pytest.approx(expected, rel=1e-5)
     plain = output.loss_of(vectors, batch, training=True).total
     assert float(plain) != pytest.approx(expected, rel=0.05)
+
+
+# ── what a recipe can name ──
+
+
+def test_every_kind_of_negatives_that_a_recipe_can_name_is_there():
+    kinds = next(f for f in msgspec.structs.fields(LossConfig) if f.name == "kind").type
+    assert {"auto", *NEGATIVES} == set(get_args(kinds))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_loss_function_takes_what_training_gives_it(name):
+    wanted = inspect.signature(LossFunction.__call__).parameters.keys() - {"self"}
+    assert wanted <= inspect.signature(function_named(name)).parameters.keys()
+    model = TOY.build("user_id", "item_id", loss=LossConfig(function=name), init_stddev=0.5)
+    losses = row_losses(model, a_batch(model))
+    assert losses.shape == (len(BATCH),)
+    assert np.isfinite(losses).all()
