@@ -103,6 +103,6 @@ def test_a_published_recipe_takes_its_sample_from_raw_files_to_a_fit(
     etl(recipe, store, CPU, data=raw)
     with steps_run_eagerly():
         fit = train(recipe, store, CPU)
-    assert np.isfinite(fit.best.metrics["loss"])
+    assert np.isfinite(fit.first.best.metrics["loss"])
     marks = learning_marks(raw, k=10)
     assert 0 <= marks.popularity < marks.oracle <= 1
