@@ -1,8 +1,8 @@
 """Make raw files that look like a recipe's real ones, with a planted taste that can be learnt.
 
-The real data of four of the five systems cannot be had without an account. A sample has the same
-file names, columns, types and oddities, and says in truth.parquet who likes what; so it shows
-whether a recipe runs, and whether what it trains has learnt (see `learning_marks`).
+The real data of four of the five systems needs an account. A sample has the same file names,
+columns, types and oddities, and its truth.parquet holds the tastes of all users; so it shows
+whether a recipe runs, and whether its model learns (see `learning_marks`).
 
     name        files
     aliccp      {train,test}/sample_skeleton_*.csv, common_features_*.csv, and parquet
@@ -36,7 +36,7 @@ from workflows.ground.folders import replace_folder
 log = logging.getLogger(__name__)
 
 Size = Literal["tiny", "small", "large"]
-#: What says that a folder is a sample, and which; nothing else may be overwritten.
+#: File that marks a folder as a sample and describes it; no other folder is overwritten.
 LABEL = "sample.json"
 
 
@@ -45,12 +45,12 @@ class SampleResult:
     """A sample that was written.
 
     Attributes:
-        folder: where it lies.
-        name: which system's files it imitates.
+        folder: the folder of its files.
+        name: the system whose files it imitates.
         size: tiny, small or large.
         seed: the same name, size and seed give the same bytes.
         files: the raw files.
-        seconds: how long it took.
+        seconds: wall time.
     """
 
     folder: Path
@@ -62,11 +62,11 @@ class SampleResult:
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What sample.json says.
+    """The content of sample.json.
 
     Attributes:
-        name, size, seed: what the sample was made from.
-        rows: the rows of each raw file.
+        name, size, seed: the arguments of `sample`.
+        rows: number of rows of each raw file.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Label(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _System:
-    """How the files of a system are written, and how they are split to measure what was learnt."""
+    """The functions of a system: write its files; split them for the learning marks."""
 
     write: Callable[[Path, str, np.random.Generator], list[RawFile]]
     held_out: Callable[[Path], HeldOut]
@@ -96,15 +96,15 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
     """Write a sample's raw files and its truth, all of them or none.
 
     Args:
-        name: which system's files to imitate.
+        name: the system whose files to imitate.
         size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
             hm-joined, babyshop) or a good part of it (aliccp, rees46).
-        folder: where to; it may hold an earlier sample, which is replaced.
+        folder: the folder to write; an earlier sample there is replaced.
         seed: 0 or more.
 
     Raises:
-        RecipeError: for a name, size or seed that there is none of.
-        StorageError: the folder holds something else, or the disk refused.
+        RecipeError: the name, the size or the seed is not valid.
+        StorageError: the folder holds other files, or the disk fails.
     """
     system = _system(name)
     if size not in get_args(Size):
@@ -126,7 +126,7 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
 
 
 def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> Marks:
-    """Say what popularity and the oracle earn on the held-out rows of a sample.
+    """Return the recall of popularity and of the oracle on the held-out rows of a sample.
 
     Held out are the rows of the test or validation file; of hm a random tenth of the rows, of
     rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
@@ -134,7 +134,7 @@ def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> 
     Args:
         folder: the folder of the sample; a large one takes long and much memory.
         k: list length.
-        exclude_seen: leave out what the user has among the other rows.
+        exclude_seen: do not rank items that the user has among the other rows.
 
     Raises:
         DataError: the folder is no sample.
@@ -144,11 +144,11 @@ def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> 
 
 
 def mini_batch_auc(folder: Path, *, size: int = 5) -> tuple[float, float]:
-    """Return the AUC of popularity and of the oracle where others' items are the negatives.
+    """Return the AUC of popularity and of the oracle; items of other users are the negatives.
 
     Args:
         folder: the folder of the sample.
-        size: rows whose users and items are paired with each other.
+        size: number of rows whose users and items are paired with each other.
 
     Raises:
         DataError: the folder is no sample.
@@ -161,14 +161,14 @@ def _held_out(folder: Path) -> HeldOut:
     label = read_label(folder)
     if label is None:
         raise DataError(
-            f"{folder} has no {LABEL}: it holds no sample, so nobody knows who likes what. Make "
+            f"{folder} has no {LABEL}: it holds no sample, so the tastes are unknown. Make "
             "one with `two-tower sample`."
         )
     return _system(label.name).held_out(folder)
 
 
 def read_label(folder: Path) -> Label | None:
-    """Return what a folder's sample.json says; None where there is none that can be read."""
+    """Return the content of a folder's sample.json; None where it cannot be read."""
     try:
         return msgspec.json.decode((folder / LABEL).read_bytes(), type=Label)
     except (OSError, msgspec.DecodeError):
@@ -186,7 +186,7 @@ def _system(name: str) -> _System:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds anything but a sample."""
+    """Refuse a folder that holds files of anything but a sample."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.random import Generator
 
 from models.core.retriever import Ints
 from samples.aliccp_market import (
@@ -28,9 +29,8 @@ from samples.aliccp_market import (
     show,
     take_snapshots,
 )
-from samples.lines import RawFile, decimal, plain, write_csv
+from samples.lines import RawFile, as_decimals, as_text, write_csv
 from samples.oracle import HeldOut
-from samples.tastes import Dice
 from samples.truth import write_truth
 
 Split = Literal["train", "test"]
@@ -72,28 +72,28 @@ _OFFSETS = {field: 1_000_003 * n + 1 for n, field in enumerate(_FIELDS)}
 _BATCH = 200_000
 
 
-def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     """Write both splits, as text and as parquet, and the truth."""
-    market = open_market(SIZES[size], dice)
+    market = open_market(SIZES[size], rng)
     files = []
     splits: tuple[tuple[Split, int], ...] = (
         ("train", market.counts.train),
         ("test", market.counts.test),
     )
     for split, n in splits:
-        snapshots = take_snapshots(market, dice)
-        lines = show(market, snapshots, n, dice)
+        snapshots = take_snapshots(market, rng)
+        lines = show(market, snapshots, n, rng)
         files.append(_write_common(folder, split, market, snapshots))
         files.append(_write_skeleton(folder, split, market, snapshots, lines))
         files += _write_parquet(folder, split, market, snapshots, lines)
     audience, catalogue = market.clicked()
-    users = plain(ids(USER, np.arange(market.counts.users)))
+    users = as_text(ids(USER, np.arange(market.counts.users)))
     write_truth(folder, (users, audience), (_item_ids(market), catalogue))
     return files
 
 
 def held_out(folder: Path) -> HeldOut:
-    """Return the clicks of both splits; those of nobody are left out."""
+    """Return the clicks of both splits; those without a user are left out."""
     parts = []
     for split in ("train", "test"):
         names = sorted((folder / split).glob("*.parquet"))
@@ -112,7 +112,7 @@ def ids(field: str, values: Ints) -> Ints:
 
 
 def _item_ids(market: Market) -> pa.Array:
-    return plain(ids(ITEM, np.arange(market.counts.items)))
+    return as_text(ids(ITEM, np.arange(market.counts.items)))
 
 
 # ── text ────────────────────────────────────────────────────────────────────────────────
@@ -120,18 +120,18 @@ def _item_ids(market: Market) -> pa.Array:
 
 def _feature(field: str, values: Ints, weights: pa.Array | str = "1.0") -> pa.Array:
     """Return features as text; a value of -1 is none."""
-    text = plain(ids(field, values))
+    text = as_text(ids(field, values))
     whole = pc.binary_join_element_wise(f"{field}\x02", text, "\x03", weights, "")
     return pc.if_else(pa.array(values >= 0), whole, pa.scalar(None, pa.string()))
 
 
-def _joined(features: list[pa.Array]) -> pa.Array:
+def _join(features: list[pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*features, "\x01", null_handling="skip")
 
 
-def _counted(features: pa.Array) -> list[pa.Array]:
+def _with_count(features: pa.Array) -> list[pa.Array]:
     """Return how many features there are, and the features."""
-    return [plain(pc.add(pc.count_substring(features, "\x01"), 1)), features]
+    return [as_text(pc.add(pc.count_substring(features, "\x01"), 1)), features]
 
 
 def _write_common(folder: Path, split: Split, market: Market, snapshots: Snapshots) -> RawFile:
@@ -140,9 +140,9 @@ def _write_common(folder: Path, split: Split, market: Market, snapshots: Snapsho
     for (field, _), values in zip(_SINGLES, market.singles.T, strict=True):
         features.append(_feature(field, values[snapshots.users]))
     for (_, field, *_), lists in zip(_KINDS, snapshots.lists, strict=True):
-        each = _feature(field, lists.values, decimal(lists.weights))
+        each = _feature(field, lists.values, as_decimals(lists.weights))
         features.append(pc.binary_join(pa.ListArray.from_arrays(lists.offsets(n), each), "\x01"))
-    columns = [snapshots.names, *_counted(_joined(features))]
+    columns = [snapshots.names, *_with_count(_join(features))]
     return write_csv(folder, f"{split}/common_features_{split}.csv", (), [columns])
 
 
@@ -151,7 +151,7 @@ def _write_skeleton(
 ) -> RawFile:
     items = [_feature(ITEM, np.arange(market.counts.items))]
     items += [_feature(k[0], values) for k, values in zip(_KINDS, market.kinds.T, strict=True)]
-    of_item = _joined(items)
+    of_item = _join(items)
     n = len(lines.items)
     batches = (
         _skeleton(market, snapshots, lines.rows(slice(start, start + _BATCH)), of_item, start)
@@ -165,24 +165,24 @@ def _skeleton(
 ) -> list[pa.Array]:
     features = [of_item.take(pa.array(lines.items)), _feature(POSITION, lines.positions)]
     for kind, (_, _, field, *_) in enumerate(_KINDS):
-        values, weights = _crossed(market, snapshots.lists[kind], lines, kind)
+        values, weights = _cross_features(market, snapshots.lists[kind], lines, kind)
         features.append(_feature(field, values, weights))
     return [
-        plain(np.arange(start + 1, start + 1 + len(lines.items))),
-        plain(lines.click.astype(np.int8)),
-        plain(lines.conversion.astype(np.int8)),
+        as_text(np.arange(start + 1, start + 1 + len(lines.items))),
+        as_text(lines.click.astype(np.int8)),
+        as_text(lines.conversion.astype(np.int8)),
         snapshots.names.take(pa.array(lines.snapshots)),
-        *_counted(_joined(features)),
+        *_with_count(_join(features)),
     ]
 
 
-def _crossed(
+def _cross_features(
     market: Market, lists: UserLists, lines: Impressions, kind: int
 ) -> tuple[Ints, pa.Array]:
     """Return the item's value where the user's list has it, else -1; and its weight as text."""
     values = market.kinds[lines.items, kind]
     weights = lists.weight(lines.snapshots, values)
-    return np.where(np.isnan(weights), -1, values), pc.fill_null(decimal(weights), "")
+    return np.where(np.isnan(weights), -1, values), pc.fill_null(as_decimals(weights), "")
 
 
 # ── parquet ─────────────────────────────────────────────────────────────────────────────
@@ -208,28 +208,28 @@ def _write_parquet(
     return files
 
 
-def _coded(field: str, values: Ints) -> pa.Array:
+def _codes(field: str, values: Ints) -> pa.Array:
     return pa.array(ids(field, values), mask=values < 0)
 
 
 def _user_columns(market: Market, snapshots: Snapshots) -> list[tuple[str, pa.Array]]:
     n = len(snapshots.users)
     users = np.where(snapshots.nameless, -1, snapshots.users)
-    columns = [("user_id", _coded(USER, users))]
+    columns = [("user_id", _codes(USER, users))]
     for (_, field, _, _, plural), lists in zip(_KINDS, snapshots.lists, strict=True):
         offsets, weights = lists.offsets(n), pa.array(lists.weights.astype(np.float32))
         values = pa.array(ids(field, lists.values))
         columns.append((f"user_{plural}", pa.ListArray.from_arrays(offsets, values)))
         columns.append((f"user_{plural}_weight", pa.ListArray.from_arrays(offsets, weights)))
     for (field, name), values in zip(_SINGLES, market.singles.T, strict=True):
-        columns.append((name, _coded(field, values[snapshots.users])))
+        columns.append((name, _codes(field, values[snapshots.users])))
     return columns
 
 
 def _item_columns(market: Market) -> list[tuple[str, pa.Array]]:
-    columns = [("item_id", _coded(ITEM, np.arange(market.counts.items)))]
+    columns = [("item_id", _codes(ITEM, np.arange(market.counts.items)))]
     for (field, _, _, name, _), values in zip(_KINDS, market.kinds.T, strict=True):
-        columns.append((f"item_{name}", _coded(field, values)))
+        columns.append((f"item_{name}", _codes(field, values)))
     return columns
 
 
@@ -237,8 +237,8 @@ def _own_columns(
     market: Market, snapshots: Snapshots, lines: Impressions
 ) -> Iterator[tuple[str, pa.Array]]:
     for kind, (_, _, field, _, plural) in enumerate(_KINDS):
-        values, _ = _crossed(market, snapshots.lists[kind], lines, kind)
-        yield f"user_item_{plural}", _coded(field, values)
-    yield "position", _coded(POSITION, lines.positions)
+        values, _ = _cross_features(market, snapshots.lists[kind], lines, kind)
+        yield f"user_item_{plural}", _codes(field, values)
+    yield "position", _codes(POSITION, lines.positions)
     yield "click", pa.array(lines.click.astype(np.int32))
     yield "conversion", pa.array(lines.conversion.astype(np.int32))

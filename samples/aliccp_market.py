@@ -1,6 +1,6 @@
 """Ali-CCP's market place: who likes which categories, shops and brands, is shown and clicks what.
 
-A user is shown what he may like (a targeted logging policy) and clicks on some of it.
+The shop shows users items that they may like (a targeted logging policy); they click on some.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.random import Generator
 
 from models.core.retriever import Bools, Floats, Ints
 from samples.lines import hexadecimal
 from samples.tastes import (
     Audience,
     Catalogue,
-    Dice,
     Shelves,
-    favourites,
-    marked,
-    shares,
+    draw_favourites,
+    mark,
+    to_shares,
     zipf,
 )
 
@@ -88,7 +88,7 @@ class Market:
         first = np.cumsum([0, self.counts.categories, self.counts.shops])
         audience = Audience((slope * self.audience.tastes).astype(np.float32), self.audience.styles)
         popularity = self.log_exposure + slope * self.appeal
-        return audience, Catalogue.plain(self.kinds[:, :INTENTION] + first, popularity)
+        return audience, Catalogue.without_looks(self.kinds[:, :INTENTION] + first, popularity)
 
     def clicked(self) -> tuple[Audience, Catalogue]:
         """Return the tastes by which clicks fall.
@@ -99,21 +99,21 @@ class Market:
         return self.chosen_by(_TARGETING + _SLOPE * (1 - 0.3))
 
 
-def open_market(counts: Counts, dice: Dice) -> Market:
+def open_market(counts: Counts, rng: Generator) -> Market:
     """Draw items and users."""
-    category = dice.choice(
-        counts.categories, counts.items, p=shares(zipf(counts.categories, 0.7, dice))
+    category = rng.choice(
+        counts.categories, counts.items, p=to_shares(zipf(counts.categories, 0.7, rng))
     )
     # shop s is in category s modulo their number; so is brand b
-    shop = _within(category, counts.categories, counts.shops, dice)
-    brand = _within(category, counts.categories, counts.brands, dice)
-    intention = 3 * category + dice.integers(0, 3, counts.items)
-    group = dice.integers(0, GROUPS, counts.users)
-    taste_of_group = dice.normal(0, 1.0, (GROUPS, counts.categories))
-    taste = taste_of_group[group] + dice.normal(0, 0.6, (counts.users, counts.categories))
-    liked_categories = favourites(0.2 * taste, counts.users, 2, dice)
-    liked_shops = _within(liked_categories, counts.categories, counts.shops, dice)
-    liked_brands = _within(liked_categories, counts.categories, counts.brands, dice)
+    shop = _within(category, counts.categories, counts.shops, rng)
+    brand = _within(category, counts.categories, counts.brands, rng)
+    intention = 3 * category + rng.integers(0, 3, counts.items)
+    group = rng.integers(0, GROUPS, counts.users)
+    taste_of_group = rng.normal(0, 1.0, (GROUPS, counts.categories))
+    taste = taste_of_group[group] + rng.normal(0, 0.6, (counts.users, counts.categories))
+    liked_categories = draw_favourites(0.2 * taste, counts.users, 2, rng)
+    liked_shops = _within(liked_categories, counts.categories, counts.shops, rng)
+    liked_brands = _within(liked_categories, counts.categories, counts.brands, rng)
     likes = [np.zeros((counts.users, n), np.float32) for n in (counts.shops, counts.brands)]
     np.put_along_axis(likes[0], liked_shops, 2.0, axis=1)
     np.put_along_axis(likes[1], liked_brands, 2.0, axis=1)
@@ -121,28 +121,28 @@ def open_market(counts: Counts, dice: Dice) -> Market:
     return Market(
         counts,
         np.stack([category, shop, brand, intention], axis=1),
-        dice.normal(0, 0.5, counts.items),
-        0.4 * zipf(counts.items, 1.0, dice),
+        rng.normal(0, 0.5, counts.items),
+        0.4 * zipf(counts.items, 1.0, rng),
         Audience(tastes, np.zeros(counts.users, np.int64)),
         (liked_categories, liked_shops, liked_brands),
-        _singles(group, dice),
+        _singles(group, rng),
     )
 
 
-def _within(categories: Ints, n_categories: int, n: int, dice: Dice) -> Ints:
+def _within(categories: Ints, n_categories: int, n: int, rng: Generator) -> Ints:
     """Draw one of the n shops (or brands) that belong to each category."""
     many = (n - 1 - categories) // n_categories + 1
-    return categories + n_categories * (dice.random(categories.shape) * many).astype(np.int64)
+    return categories + n_categories * (rng.random(categories.shape) * many).astype(np.int64)
 
 
-def _singles(group: Ints, dice: Dice) -> Ints:
+def _singles(group: Ints, rng: Generator) -> Ints:
     columns: list[Ints] = []
     for n_values, without in _SINGLES:
-        values = dice.integers(0, n_values, len(group))
+        values = rng.integers(0, n_values, len(group))
         if without:
-            values[marked(len(group), without, dice)] = -1
+            values[mark(len(group), without, rng)] = -1
         columns.append(values)
-    columns[0] = group * 8 + dice.integers(0, 8, len(group))
+    columns[0] = group * 8 + rng.integers(0, 8, len(group))
     columns[1] = group
     return np.stack(columns, axis=1)
 
@@ -192,29 +192,29 @@ class Snapshots:
     lists: tuple[UserLists, ...]
 
 
-def take_snapshots(market: Market, dice: Dice) -> Snapshots:
+def take_snapshots(market: Market, rng: Generator) -> Snapshots:
     """Draw a snapshot of each user, and a second one of every fifth."""
     n_users = market.counts.users
-    users = np.append(np.arange(n_users), np.flatnonzero(marked(n_users, 0.2, dice)))
-    names = hexadecimal(len(users), 16, dice).take(pa.array(dice.permutation(len(users))))
-    lists = [_history(market, kind, users, dice) for kind in (CATEGORY, SHOP, BRAND)]
+    users = np.append(np.arange(n_users), np.flatnonzero(mark(n_users, 0.2, rng)))
+    names = hexadecimal(len(users), 16, rng).take(pa.array(rng.permutation(len(users))))
+    lists = [_history(market, kind, users, rng) for kind in (CATEGORY, SHOP, BRAND)]
     met = lists[CATEGORY]
-    intentions = 3 * met.values + dice.integers(0, 3, len(met.values))
+    intentions = 3 * met.values + rng.integers(0, 3, len(met.values))
     lists.append(UserLists(met.owners, intentions, met.weights, market.n_values(INTENTION)))
-    return Snapshots(names, users, marked(len(users), 0.002, dice), tuple(lists))
+    return Snapshots(names, users, mark(len(users), 0.002, rng), tuple(lists))
 
 
-def _history(market: Market, kind: int, users: Ints, dice: Dice) -> UserLists:
+def _history(market: Market, kind: int, users: Ints, rng: Generator) -> UserLists:
     """List a user's favourites, often met, and one or two values met by chance."""
     n, n_values = len(users), market.n_values(kind)
     liked = market.liked[kind][users]
-    chance = dice.integers(0, n_values, (n, 2))
-    chance[:, 1] = np.where(dice.random(n) < 0.5, chance[:, 0], chance[:, 1])
+    chance = rng.integers(0, n_values, (n, 2))
+    chance[:, 1] = np.where(rng.random(n) < 0.5, chance[:, 0], chance[:, 1])
     met = np.concatenate([liked, chance], axis=1)
     keys = np.unique(np.arange(n)[:, None] * n_values + met)
     owners, values = np.divmod(keys, n_values)
     often = (liked[owners] == values[:, None]).any(axis=1)
-    times = 1 + dice.poisson(np.where(often, 6.0, 0.5))
+    times = 1 + rng.poisson(np.where(often, 6.0, 0.5))
     return UserLists(owners, values, np.round(np.log1p(times), 5), n_values)
 
 
@@ -247,44 +247,44 @@ class Impressions:
         )
 
 
-def show(market: Market, snapshots: Snapshots, n: int, dice: Dice) -> Impressions:
+def show(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impressions:
     """Draw n impressions, in random order."""
     n_users = market.counts.users
-    each = dice.multinomial(n, shares(np.log(dice.standard_gamma(1.5, n_users))))
+    each = rng.multinomial(n, to_shares(np.log(rng.standard_gamma(1.5, n_users))))
     audience, catalogue = market.chosen_by(_TARGETING)
-    items = Shelves(catalogue).draw(audience, each, dice)
+    items = Shelves(catalogue).draw(audience, each, rng)
     users = np.repeat(np.arange(n_users), each)
-    order = dice.permutation(n)
+    order = rng.permutation(n)
     users, items = users[order], items[order]
     columns = catalogue.values[items]
     affinity = market.appeal[items].copy()
     for column in columns.T:
         affinity += market.audience.tastes[users, column]
-    positions = dice.integers(1, _POSITIONS + 1, n)
+    positions = rng.integers(1, _POSITIONS + 1, n)
     odds = _BASE + _SLOPE * affinity + _DOWN * (positions - 1)
-    click = dice.random(n) < 1 / (1 + np.exp(-odds))
+    click = rng.random(n) < 1 / (1 + np.exp(-odds))
     return Impressions(
-        _snapshot_of(users, snapshots, n_users, dice),
+        _snapshot_of(users, snapshots, n_users, rng),
         items,
         positions,
         click,
-        _bought(click, affinity, dice),
+        _draw_conversions(click, affinity, rng),
     )
 
 
-def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, dice: Dice) -> Ints:
-    """Return the user's snapshot, or one of his two."""
+def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, rng: Generator) -> Ints:
+    """Return the user's snapshot, or one of their two snapshots."""
     second = np.full(n_users, -1)
     second[snapshots.users[n_users:]] = np.arange(n_users, len(snapshots.users))
-    later = (second[users] >= 0) & (dice.random(len(users)) < 0.5)
+    later = (second[users] >= 0) & (rng.random(len(users)) < 0.5)
     return np.where(later, second[users], users)
 
 
-def _bought(click: Bools, affinity: Floats, dice: Dice) -> Bools:
-    """Mark 2 % of the clicks, by affinity, and a few lines that nobody clicked."""
+def _draw_conversions(click: Bools, affinity: Floats, rng: Generator) -> Bools:
+    """Mark 2 % of the clicks, by affinity, and a few lines without a click."""
     clicked, rest = np.flatnonzero(click), np.flatnonzero(~click)
     n = min(len(clicked), max(1, round(0.02 * len(clicked))))
     bought = np.zeros(len(click), bool)
-    bought[clicked[favourites(0.8 * affinity[clicked], 1, n, dice)[0]]] = True
-    bought[rest[marked(len(rest), 0.0005, dice)]] = True
+    bought[clicked[draw_favourites(0.8 * affinity[clicked], 1, n, rng)[0]]] = True
+    bought[rest[mark(len(rest), 0.0005, rng)]] = True
     return bought

@@ -1,7 +1,7 @@
 """Babyshop: an event log, an item table of hashed ids, and the pivoted train and test files.
 
-Everybody has few interactions, and no pair twice. Who knows only popularity finds little; a child's
-gender, a few brands and a few product groups decide what is bought.
+Every user has few interactions, and no pair of user and item occurs twice. Popularity alone
+explains little; a child's gender, a few brands and a few product groups decide what is bought.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+from numpy.random import Generator
 
 from models.core.retriever import Floats, Ints
-from samples.lines import RawFile, decimal, plain, quoted, write_csv
+from samples.lines import RawFile, as_decimals, as_text, quote, read_text, write_csv
 from samples.oracle import HeldOut
 from samples.tastes import (
     Audience,
     Catalogue,
-    Dice,
     Shelves,
     choose,
     draw_distinct,
-    favourites,
-    marked,
-    shares,
+    draw_favourites,
+    mark,
+    to_shares,
     zipf,
 )
 from samples.truth import Months, write_truth
@@ -43,7 +42,7 @@ EVENTS, ITEMS, USERS, TRAIN, TEST = (
 
 @dataclass(frozen=True)
 class Counts:
-    """How large a sample is."""
+    """The size of a sample."""
 
     users: int
     items: int
@@ -88,7 +87,7 @@ _OTHER_EVENTS = ("pageView", "addToCart", "addToWishlist")
 
 @dataclass(frozen=True)
 class _Shop:
-    """Items and users: ids as text, and what decides who takes what."""
+    """Items and users: their ids as text, what the items are and what the users like."""
 
     counts: Counts
     item_ids: pa.Array
@@ -97,18 +96,18 @@ class _Shop:
     audience: Audience
 
 
-def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     """Write the five raw files and the truth."""
     counts = SIZES[size]
-    shop = _stock(counts, dice)
-    files = [_write_items(folder, shop, dice), _write_users(folder, shop, dice)]
-    wanted = np.minimum(20, 1 + dice.geometric(0.11, counts.users))
-    pairs = draw_distinct(Shelves(shop.catalogue), shop.audience, wanted, dice)
+    shop = _stock(counts, rng)
+    files = [_write_items(folder, shop, rng), _write_users(folder, shop, rng)]
+    wanted = np.minimum(20, 1 + rng.geometric(0.11, counts.users))
+    pairs = draw_distinct(Shelves(shop.catalogue), shop.audience, wanted, rng)
     group = shop.catalogue.values[pairs[:, 1], 1] - counts.brands
-    season = shares(np.log(_season(counts)))
-    month = _MONTHS[choose(np.cumsum(season, axis=1), group, dice)]
-    files.append(_write_events(folder, shop, pairs, month, dice))
-    files += _write_pairs(folder, shop, pairs, month, dice)
+    season = to_shares(np.log(_season(counts)))
+    month = _MONTHS[choose(np.cumsum(season, axis=1), group, rng)]
+    files.append(_write_events(folder, shop, pairs, month, rng))
+    files += _write_pairs(folder, shop, pairs, month, rng)
     users, items = (shop.user_ids, shop.audience), (shop.item_ids, shop.catalogue)
     write_truth(folder, users, items, _months(counts, season))
     return files
@@ -116,45 +115,40 @@ def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
 
 def held_out(folder: Path) -> HeldOut:
     """Return the pairs of train.csv and test.csv."""
-    text = pa.csv.ConvertOptions(column_types=dict.fromkeys(_PAIRS, pa.string()))
-    parts = []
-    for name in (TRAIN, TEST):
-        table = pa.csv.read_csv(folder / name, convert_options=text)
-        chosen = table.select(["user_no", "item_no", "first_interaction_month"])
-        parts.append(chosen.rename_columns(["user", "item", "month"]))
-    return HeldOut(*parts)
+    columns = {"user_no": "user", "item_no": "item", "first_interaction_month": "month"}
+    return HeldOut(*(read_text(folder / name, columns) for name in (TRAIN, TEST)))
 
 
-def _stock(counts: Counts, dice: Dice) -> _Shop:
+def _stock(counts: Counts, rng: Generator) -> _Shop:
     """Draw items and users; the columns of tastes are brands, product groups, genders."""
     n, users = counts.items, counts.users
-    ids = np.unique(dice.integers(-(2**63), 2**63 - 1, 2 * (n + users)))
-    ids = dice.permutation(ids)[: n + users]
-    brand_weights = zipf(counts.brands, 0.9, dice)
-    group_weights = zipf(counts.groups, 0.8, dice)
-    brand = dice.choice(counts.brands, n, p=shares(brand_weights))
-    group = dice.choice(counts.groups, n, p=shares(group_weights))
-    gender = dice.choice(len(GENDERS), n, p=_GENDER_SHARES)
+    ids = np.unique(rng.integers(-(2**63), 2**63 - 1, 2 * (n + users)))
+    ids = rng.permutation(ids)[: n + users]
+    brand_weights = zipf(counts.brands, 0.9, rng)
+    group_weights = zipf(counts.groups, 0.8, rng)
+    brand = rng.choice(counts.brands, n, p=to_shares(brand_weights))
+    group = rng.choice(counts.groups, n, p=to_shares(group_weights))
+    gender = rng.choice(len(GENDERS), n, p=_GENDER_SHARES)
     first_gender = counts.brands + counts.groups
     values = np.stack([brand, counts.brands + group, first_gender + gender], axis=1)
     tastes = np.zeros((users, first_gender + len(GENDERS)), np.float32)
-    np.put_along_axis(tastes, favourites(brand_weights, users, 4, dice), 3.2, axis=1)
-    liked = counts.brands + favourites(group_weights, users, 5, dice)
+    np.put_along_axis(tastes, draw_favourites(brand_weights, users, 4, rng), 3.2, axis=1)
+    liked = counts.brands + draw_favourites(group_weights, users, 5, rng)
     np.put_along_axis(tastes, liked, 2.6, axis=1)
-    child = dice.integers(0, 2, users)
+    child = rng.integers(0, 2, users)
     tastes[np.arange(users), first_gender + child] = 1.5
     tastes[:, first_gender + GENDERS.index("unisex")] = 1.5
     return _Shop(
         counts,
-        plain(ids[:n]),
-        Catalogue.plain(values, 0.35 * zipf(n, 1.0, dice)),
-        plain(ids[n:]),
+        as_text(ids[:n]),
+        Catalogue.without_looks(values, 0.35 * zipf(n, 1.0, rng)),
+        as_text(ids[n:]),
         Audience(tastes, np.zeros(users, np.int64)),
     )
 
 
 def _group_names(n: int) -> list[str]:
-    """Return n product groups; beyond the forty there are those of the smallest."""
+    """Return n product groups; after the first forty come those for babies and newborns."""
     return [*_GROUPS, *(f"{prefix} {g}" for prefix in ("baby", "newborn") for g in _GROUPS)][:n]
 
 
@@ -173,19 +167,19 @@ def _months(counts: Counts, season: Floats) -> Months:
     return Months([str(m) for m in _MONTHS], tastes)
 
 
-def _write_items(folder: Path, shop: _Shop, dice: Dice) -> RawFile:
+def _write_items(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
     n = len(shop.item_ids)
-    low = dice.integers(0, len(_AGES), n)
-    high = np.minimum(low + dice.integers(0, 4, n), len(_AGES) - 1)
+    low = rng.integers(0, len(_AGES), n)
+    high = np.minimum(low + rng.integers(0, 4, n), len(_AGES) - 1)
     min_age, max_age = _AGES[low], _AGES[high]
-    unknown = marked(n, 0.195, dice)
+    unknown = mark(n, 0.195, rng)
     min_age[unknown], max_age[unknown] = np.nan, np.nan
     known = np.flatnonzero(~unknown)
-    odd = known[marked(len(known), 0.002, dice)]
+    odd = known[mark(len(known), 0.002, rng)]
     min_age[odd], max_age[odd] = -1, -1
-    colour = quoted([_COLOURS[c] for c in dice.integers(0, len(_COLOURS), n)])
+    colour = quote([_COLOURS[c] for c in rng.integers(0, len(_COLOURS), n)])
     columns = [shop.item_ids, colour, *_names_of(shop, np.arange(n))]
-    columns += [decimal(min_age), decimal(max_age)]
+    columns += [as_decimals(min_age), as_decimals(max_age)]
     return write_csv(folder, ITEMS, (*_ITEM_HEAD, "min_age", "max_age"), [columns])
 
 
@@ -201,48 +195,48 @@ def _names_of(shop: _Shop, items: Ints) -> list[pa.Array]:
         (names(shop.counts.brands), brand),
         (_group_names(shop.counts.groups), group),
     ]
-    return [quoted(words).take(pa.array(rows)) for words, rows in named]
+    return [quote(words).take(pa.array(rows)) for words, rows in named]
 
 
-def _write_users(folder: Path, shop: _Shop, dice: Dice) -> RawFile:
-    """Write the table that covers 28 % of the users, and that nobody needs."""
-    chosen = np.flatnonzero(marked(len(shop.user_ids), 0.28, dice))
+def _write_users(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
+    """Write the table of users: it covers 28 % of them, and no recipe reads it."""
+    chosen = np.flatnonzero(mark(len(shop.user_ids), 0.28, rng))
     columns = [
         shop.user_ids.take(pa.array(chosen)),
-        plain(["sweden"] * len(chosen)),
-        decimal(np.round(dice.lognormal(6.3, 0.6, len(chosen)), 2)),
-        decimal(np.round(dice.beta(2, 6, len(chosen)), 4)),
+        as_text(["sweden"] * len(chosen)),
+        as_decimals(np.round(rng.lognormal(6.3, 0.6, len(chosen)), 2)),
+        as_decimals(np.round(rng.beta(2, 6, len(chosen)), 4)),
     ]
     return write_csv(folder, USERS, ("user_no", "country", "aov", "avg_markdown"), [columns])
 
 
-def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, dice: Dice) -> RawFile:
+def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator) -> RawFile:
     """Write what happened to each pair: a purchase, other events, or both; in order of time."""
     n = len(pairs)
     first_day = np.cumsum(_DAYS) - _DAYS
-    day = first_day[month - 1] + (dice.random(n) * _DAYS[month - 1]).astype(np.int64)
-    purchased = marked(n, 0.45, dice)
+    day = first_day[month - 1] + (rng.random(n) * _DAYS[month - 1]).astype(np.int64)
+    purchased = mark(n, 0.45, rng)
     looked = ~purchased
     bought = np.flatnonzero(purchased)
-    looked[bought[~marked(len(bought), 0.58, dice)]] = True
-    again = looked & (dice.random(n) < 0.1)
+    looked[bought[~mark(len(bought), 0.58, rng)]] = True
+    again = looked & (rng.random(n) < 0.1)
     rows = np.concatenate([np.flatnonzero(looked), np.flatnonzero(again), bought])
     n_other = len(rows) - len(bought)
     kind = np.full(len(rows), len(_OTHER_EVENTS))
-    kind[:n_other] = dice.choice(len(_OTHER_EVENTS), n_other, p=(0.7, 0.2, 0.1))
+    kind[:n_other] = rng.choice(len(_OTHER_EVENTS), n_other, p=(0.7, 0.2, 0.1))
     # the first event of a pair is in its month, later ones a few days on
     first = np.concatenate(
         [np.ones(looked.sum(), bool), np.zeros(again.sum(), bool), ~looked[bought]]
     )
-    later = np.where(first, 0, dice.integers(0, 6, len(rows)))
+    later = np.where(first, 0, rng.integers(0, 6, len(rows)))
     when = np.minimum(day[rows] + later, _DAYS.sum() - 1)
     order = np.lexsort((rows, kind, when))
     dates = np.datetime_as_string(np.datetime64("2021-01-01") + np.arange(_DAYS.sum()))
     columns = [
         shop.user_ids.take(pa.array(pairs[rows[order], 0])),
         shop.item_ids.take(pa.array(pairs[rows[order], 1])),
-        plain(dates.tolist()).take(pa.array(when[order])),
-        plain([*_OTHER_EVENTS, "purchased"]).take(pa.array(kind[order])),
+        as_text(dates.tolist()).take(pa.array(when[order])),
+        as_text([*_OTHER_EVENTS, "purchased"]).take(pa.array(kind[order])),
     ]
     return write_csv(folder, EVENTS, ("user_no", "item_no", "date", "eventtype"), [columns])
 
@@ -253,9 +247,11 @@ _PAIRS = (
 )
 
 
-def _write_pairs(folder: Path, shop: _Shop, pairs: Ints, month: Ints, dice: Dice) -> list[RawFile]:
+def _write_pairs(
+    folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator
+) -> list[RawFile]:
     """Write a row for each pair, 15 % of them into the test file."""
-    order = dice.permutation(len(pairs))
+    order = rng.permutation(len(pairs))
     n_test = round(0.15 * len(pairs))
     files = []
     for name, rows in ((TRAIN, order[n_test:]), (TEST, order[:n_test])):
@@ -263,7 +259,7 @@ def _write_pairs(folder: Path, shop: _Shop, pairs: Ints, month: Ints, dice: Dice
             shop.user_ids.take(pa.array(pairs[rows, 0])),
             shop.item_ids.take(pa.array(pairs[rows, 1])),
             *_names_of(shop, pairs[rows, 1]),
-            plain(month[rows]),
+            as_text(month[rows]),
         ]
         files.append(write_csv(folder, name, _PAIRS, [columns]))
     return files

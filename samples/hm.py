@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
+from numpy.random import Generator
 
 from models.core.retriever import Bools, Floats, Ints
 from samples.hm_items import (
@@ -27,17 +27,16 @@ from samples.hm_items import (
     design,
     write_items,
 )
-from samples.lines import RawFile, decimal, hexadecimal, plain, write_csv
+from samples.lines import RawFile, as_decimals, as_text, hexadecimal, read_text, write_csv
 from samples.oracle import HeldOut
 from samples.tastes import (
     Audience,
     Catalogue,
-    Dice,
     Shelves,
     choose,
-    kinds,
-    marked,
-    shares,
+    draw_kinds,
+    mark,
+    to_shares,
     zipf,
 )
 from samples.truth import Months, write_truth
@@ -47,7 +46,7 @@ USERS, TRANSACTIONS = "customers.csv", "transactions_train.csv"
 
 @dataclass(frozen=True)
 class Counts:
-    """How large a sample is."""
+    """The size of a sample."""
 
     users: int
     items: int
@@ -78,7 +77,7 @@ class Users:
     Attributes:
         ids: 64 hexadecimal digits, rising.
         ages: whole years, float64 [n]; NaN where the file has none.
-        audience: what they like; columns are index groups, then garment groups.
+        audience: their tastes; columns are index groups, then garment groups.
     """
 
     ids: pa.Array
@@ -88,7 +87,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Sales:
-    """Who bought what when.
+    """The purchases.
 
     Attributes:
         users: rows of `Users`, rising, int32 [n].
@@ -121,7 +120,7 @@ class Receipts(NamedTuple):
 
 @dataclass(frozen=True)
 class Shop:
-    """All that the raw files are written from."""
+    """The market that the raw files are written from."""
 
     assortment: Assortment
     catalogue: Catalogue
@@ -130,13 +129,13 @@ class Shop:
     sales: Sales
 
 
-def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     """Write the three raw files and the truth."""
-    shop = open_shop(SIZES[size], dice)
+    shop = open_shop(SIZES[size], rng)
     files = [
-        _write_transactions(folder, shop, dice),
-        write_items(folder, shop.assortment, dice),
-        _write_users(folder, shop.users, dice),
+        _write_transactions(folder, shop, rng),
+        write_items(folder, shop.assortment, rng),
+        _write_users(folder, shop.users, rng),
     ]
     write_tastes(folder, shop)
     return files
@@ -144,12 +143,8 @@ def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
 
 def held_out(folder: Path) -> HeldOut:
     """Return the transactions, a random tenth of them held out."""
-    names = ["t_dat", "customer_id", "article_id"]
-    text = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), include_columns=names
-    )
-    rows = pa.csv.read_csv(folder / TRANSACTIONS, convert_options=text)
-    rows = by_month(rows.rename_columns(["date", "user", "item"]))
+    columns = {"t_dat": "date", "customer_id": "user", "article_id": "item"}
+    rows = by_month(read_text(folder / TRANSACTIONS, columns))
     tenth = np.zeros(rows.num_rows, bool)
     tenth[: round(rows.num_rows / 10)] = True
     tenth = np.random.default_rng(0).permutation(tenth)
@@ -162,33 +157,33 @@ def by_month(rows: pa.Table) -> pa.Table:
     return rows.select(["user", "item"]).append_column("month", months)
 
 
-def open_shop(counts: Counts, dice: Dice) -> Shop:
+def open_shop(counts: Counts, rng: Generator) -> Shop:
     """Draw items, users and sales."""
-    assortment = design(counts.items, dice)
+    assortment = design(counts.items, rng)
     n = counts.items
     values = np.stack([assortment.index_groups, len(INDEX_GROUPS) + assortment.garments], axis=1)
-    looks = dice.normal(0, 0.6, (n, _N_LOOKS))
-    styles = dice.normal(0, 0.6, (_N_STYLES, _N_LOOKS))
-    catalogue = Catalogue(values, 0.6 * zipf(n, 1.0, dice), looks, styles)
+    looks = rng.normal(0, 0.6, (n, _N_LOOKS))
+    styles = rng.normal(0, 0.6, (_N_STYLES, _N_LOOKS))
+    catalogue = Catalogue(values, 0.6 * zipf(n, 1.0, rng), looks, styles)
     usual = np.array([g.price for g in GARMENTS])[assortment.garments]
-    prices = usual * dice.lognormal(0, 0.35, n)
-    users = _register(counts.users, dice)
-    sales = _sell(counts, catalogue, assortment, users.audience, dice)
+    prices = usual * rng.lognormal(0, 0.35, n)
+    users = _register(counts.users, rng)
+    sales = _sell(counts, catalogue, assortment, users.audience, rng)
     return Shop(assortment, catalogue, prices, users, sales)
 
 
-def _register(n: int, dice: Dice) -> Users:
-    """Draw users. The age decides taste even where the file does not tell it."""
-    young = dice.random(n) < 0.6
-    ages = np.where(young, dice.normal(24, 4, n), dice.normal(50, 8, n))
+def _register(n: int, rng: Generator) -> Users:
+    """Draw users. The age decides taste even where the file does not show it."""
+    young = rng.random(n) < 0.6
+    ages = np.where(young, rng.normal(24, 4, n), rng.normal(50, 8, n))
     ages = np.clip(np.round(ages), 16, 90)
     alpha = np.full((n, len(INDEX_GROUPS)), 0.3)
     numbers = [number for number, *_ in INDEX_GROUPS]
     alpha[:, numbers.index(LADIES)] = 1.2
     alpha[:, numbers.index(CHILDREN)] += 2.0 * np.exp(-(((ages - 38) / 8) ** 2))
     alpha[:, numbers.index(DIVIDED)] += 1.5 * (ages < 30)
-    index_shares = _dirichlet(alpha, dice)
-    garment_shares = _dirichlet(np.full((n, len(GARMENTS)), 0.25), dice)
+    index_shares = _dirichlet(alpha, rng)
+    garment_shares = _dirichlet(np.full((n, len(GARMENTS)), 0.25), rng)
     tastes = np.concatenate(
         [
             1.1 * np.log(index_shares + 0.03).astype(np.float32),
@@ -196,14 +191,14 @@ def _register(n: int, dice: Dice) -> Users:
         ],
         axis=1,
     )
-    audience = Audience(tastes, dice.integers(0, _N_STYLES, n))
-    ages[marked(n, 0.0116, dice)] = np.nan
-    return Users(hexadecimal(n, 64, dice), ages, audience)
+    audience = Audience(tastes, rng.integers(0, _N_STYLES, n))
+    ages[mark(n, 0.0116, rng)] = np.nan
+    return Users(hexadecimal(n, 64, rng), ages, audience)
 
 
-def _dirichlet(alpha: Floats, dice: Dice) -> Floats:
+def _dirichlet(alpha: Floats, rng: Generator) -> Floats:
     """Draw shares, each row with its own parameters, float64 like `alpha`."""
-    parts = dice.standard_gamma(alpha) + 1e-12
+    parts = rng.standard_gamma(alpha) + 1e-12
     return np.asarray(parts / parts.sum(axis=1, keepdims=True))
 
 
@@ -212,23 +207,23 @@ def _sell(
     catalogue: Catalogue,
     assortment: Assortment,
     audience: Audience,
-    dice: Dice,
+    rng: Generator,
 ) -> Sales:
     """Draw purchases: at least one for each user but the hundredth who never buys."""
     n_twice = round(0.05 * counts.transactions)
     n = counts.transactions - n_twice
-    buys = ~marked(counts.users, 0.01, dice)
-    activity = dice.gamma(0.8, size=counts.users) * buys
-    each = buys + dice.multinomial(n - buys.sum(), activity / activity.sum())
+    buys = ~mark(counts.users, 0.01, rng)
+    activity = rng.gamma(0.8, size=counts.users) * buys
+    each = buys + rng.multinomial(n - buys.sum(), activity / activity.sum())
     users = np.repeat(np.arange(counts.users, dtype=np.int32), each)
-    items = Shelves(catalogue).draw(audience, each, dice)
+    items = Shelves(catalogue).draw(audience, each, rng)
     steps = np.cumsum(_season(), axis=1)
     days = np.empty(n, np.int16)
     for start in range(0, n, _BATCH):
         rows = slice(start, start + _BATCH)
-        days[rows] = choose(steps, assortment.garments[items[rows]], dice)
+        days[rows] = choose(steps, assortment.garments[items[rows]], rng)
     twice = np.zeros(n, bool)
-    twice[dice.permutation(n)[:n_twice]] = True
+    twice[rng.permutation(n)[:n_twice]] = True
     return Sales(users, items, days, twice)
 
 
@@ -236,7 +231,7 @@ def _season() -> Floats:
     """Return what share of a garment's sales falls on each day, float64 [n_garments, n_days]."""
     peak = np.array([[g.peak] for g in GARMENTS])
     season = np.array([[g.season] for g in GARMENTS])
-    return shares(1.6 * season * np.cos(2 * np.pi * (_MONTHS - peak) / 12))
+    return to_shares(1.6 * season * np.cos(2 * np.pi * (_MONTHS - peak) / 12))
 
 
 def write_tastes(folder: Path, shop: Shop) -> None:
@@ -251,20 +246,20 @@ def write_tastes(folder: Path, shop: Shop) -> None:
     write_truth(folder, users, (shop.assortment.ids, shop.catalogue), months)
 
 
-def _write_users(folder: Path, users: Users, dice: Dice) -> RawFile:
+def _write_users(folder: Path, users: Users, rng: Generator) -> RawFile:
     n = len(users.ids)
-    post = dice.integers(1, max(2, n // 4), n)
-    post[marked(n, 0.09, dice)] = 0  # one postal code stands for unknown ones
-    flags = [np.where(marked(n, 0.65, dice), np.nan, 1.0) for _ in range(2)]
+    post = rng.integers(1, max(2, n // 4), n)
+    post[mark(n, 0.09, rng)] = 0  # one postal code stands for unknown ones
+    flags = [np.where(mark(n, 0.65, rng), np.nan, 1.0) for _ in range(2)]
     status = (("ACTIVE", 0.927), ("PRE-CREATE", 0.068), ("LEFT CLUB", 0.0003), (None, 0.0045))
     news = (("NONE", 0.64), ("Regularly", 0.35), ("Monthly", 0.0006), (None, 0.012))
     columns = [
         users.ids,
-        *map(decimal, flags),
-        pa.array(kinds(n, status, dice)),
-        pa.array(kinds(n, news, dice)),
-        decimal(users.ages),
-        hexadecimal(post.max() + 1, 64, dice).take(pa.array(post)),
+        *map(as_decimals, flags),
+        pa.array(draw_kinds(n, status, rng)),
+        pa.array(draw_kinds(n, news, rng)),
+        as_decimals(users.ages),
+        hexadecimal(post.max() + 1, 64, rng).take(pa.array(post)),
     ]
     return write_csv(folder, USERS, _USER_HEAD, [columns])
 
@@ -275,21 +270,21 @@ _USER_HEAD = (
 )
 
 
-def receipts(sales: Sales, prices: Floats, dice: Dice) -> Iterator[Receipts]:
+def receipts(sales: Sales, prices: Floats, rng: Generator) -> Iterator[Receipts]:
     """Yield all sales in order of date and user, in batches.
 
     Args:
-        sales: who bought what when.
+        sales: the purchases.
         prices: the prices of each item, as in the shop, float64 [n_items].
-        dice: where chance comes from.
+        rng: the source of random numbers.
     """
     order = np.argsort(sales.days, kind="stable")
     for start in range(0, len(order), _BATCH):
         rows = order[start : start + _BATCH]
-        discount = dice.choice(_DISCOUNTS, len(rows), p=_DISCOUNT_SHARES)
+        discount = rng.choice(_DISCOUNTS, len(rows), p=_DISCOUNT_SHARES)
         paid = np.round(prices[sales.items[rows]] * discount) - 0.01
         paid = np.clip(paid, 0.0005 * _UNIT, 0.5 * _UNIT) / _UNIT
-        channels = np.where(dice.random(len(rows)) < 0.3, 1, 2)
+        channels = np.where(rng.random(len(rows)) < 0.3, 1, 2)
         copies = 1 + sales.twice[rows]
         rows = np.repeat(rows, copies)
         whole = (sales.users[rows], sales.items[rows], sales.days[rows])
@@ -298,19 +293,19 @@ def receipts(sales: Sales, prices: Floats, dice: Dice) -> Iterator[Receipts]:
 
 def dates(days: Ints) -> pa.Array:
     """Return rows of DAYS as text."""
-    return plain(np.datetime_as_string(DAYS).tolist()).take(pa.array(days))
+    return as_text(np.datetime_as_string(DAYS).tolist()).take(pa.array(days))
 
 
-def _write_transactions(folder: Path, shop: Shop, dice: Dice) -> RawFile:
+def _write_transactions(folder: Path, shop: Shop, rng: Generator) -> RawFile:
     header = ("t_dat", "customer_id", "article_id", "price", "sales_channel_id")
     batches = (
         [
             dates(batch.days),
             shop.users.ids.take(pa.array(batch.users)),
             shop.assortment.ids.take(pa.array(batch.items)),
-            decimal(batch.prices),
-            plain(batch.channels),
+            as_decimals(batch.prices),
+            as_text(batch.channels),
         ]
-        for batch in receipts(shop.sales, shop.prices, dice)
+        for batch in receipts(shop.sales, shop.prices, rng)
     )
     return write_csv(folder, TRANSACTIONS, header, batches)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.random import Generator
 
 from models.core.retriever import Bools, Ints
-from samples.lines import RawFile, plain, quoted, write_csv
-from samples.tastes import Dice, marked
+from samples.lines import RawFile, as_text, quote, write_csv
+from samples.tastes import mark
 from samples.words import names
 
 ITEMS = "articles.csv"
@@ -127,19 +128,19 @@ class Assortment:
     index_groups: Ints
 
 
-def design(n: int, dice: Dice) -> Assortment:
+def design(n: int, rng: Generator) -> Assortment:
     """Draw products, each in one to four colours, until there are n items."""
-    colours = dice.integers(1, 5, n)
+    colours = rng.integers(1, 5, n)
     n_products = int(np.searchsorted(np.cumsum(colours), n)) + 1
-    codes = np.sort(dice.permutation(900_000)[:n_products]) + 100_000
+    codes = np.sort(rng.permutation(900_000)[:n_products]) + 100_000
     product = np.repeat(np.arange(n_products), colours[:n_products])[:n]
     nth = np.arange(n) - np.searchsorted(product, product)
     weights = np.array([g.weight for g in GARMENTS])
-    garment = dice.choice(len(GARMENTS), n_products, p=weights / weights.sum())
+    garment = rng.choice(len(GARMENTS), n_products, p=weights / weights.sum())
     garment[: len(GARMENTS)] = np.arange(len(GARMENTS))[:n_products]  # each is there once
-    garment = dice.permutation(garment)
+    garment = rng.permutation(garment)
     steps = np.cumsum(_allowed() / _allowed().sum(axis=1, keepdims=True), axis=1)
-    index = np.argmax(steps[garment] > dice.random(n_products)[:, None], axis=1)
+    index = np.argmax(steps[garment] > rng.random(n_products)[:, None], axis=1)
     ids = codes[product] * 1_000 + 1 + nth * 7
     return Assortment(pa.array([f"{i:010d}" for i in ids]), garment[product], index[product])
 
@@ -153,22 +154,22 @@ def _allowed() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return np.array(weight)
 
 
-def write_items(folder: Path, assortment: Assortment, dice: Dice) -> RawFile:
+def write_items(folder: Path, assortment: Assortment, rng: Generator) -> RawFile:
     """Write articles.csv."""
     n = len(assortment.ids)
     codes = [i[:7] for i in assortment.ids.to_pylist()]
     first = np.searchsorted(codes, codes)  # the items of a product are neighbours
     invented = names(700)
-    style = dice.integers(0, len(invented), n)[first]
+    style = rng.integers(0, len(invented), n)[first]
     kinds = [GARMENTS[g].kind for g in assortment.garments]
-    looks = [_APPEARANCES[a] for a in dice.integers(0, len(_APPEARANCES), n)[first]]
+    looks = [_APPEARANCES[a] for a in rng.integers(0, len(_APPEARANCES), n)[first]]
     named = [f"{invented[s]} {kind[1].lower()}" for s, kind in zip(style, kinds, strict=True)]
-    unsaid = marked(n, 0.004, dice)
-    columns = [assortment.ids, plain(codes), quoted(named)]
+    unsaid = mark(n, 0.004, rng)
+    columns = [assortment.ids, as_text(codes), quote(named)]
     columns += _columns(kinds) + _columns(looks)
-    columns += _columns([_COLOURS[c] for c in dice.integers(0, len(_COLOURS), n)])
+    columns += _columns([_COLOURS[c] for c in rng.integers(0, len(_COLOURS), n)])
     columns += _places(assortment)
-    columns.append(quoted(_described(named, looks, unsaid)))
+    columns.append(quote(_described(named, looks, unsaid)))
     return write_csv(folder, ITEMS, _HEAD, [columns])
 
 
@@ -187,7 +188,7 @@ def _places(assortment: Assortment) -> list[pa.Array]:
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> list[pa.Array]:
-    return [quoted([str(cell) for cell in column]) for column in zip(*rows, strict=True)]
+    return [quote([str(cell) for cell in column]) for column in zip(*rows, strict=True)]
 
 
 def _described(named: list[str], looks: list[tuple[int, str]], unsaid: Bools) -> list[str | None]:

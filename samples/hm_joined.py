@@ -1,8 +1,8 @@
 """H&M as the feature store's tutorial hands it over: one joined table, in two files.
 
-The shop is that of hm.py: the same size and seed give the same users, items and sales. Of
-every ten rows eight are for training and one is for validation; the tenth, the tutorial's test
-file, nobody reads.
+The shop is that of hm.py: the same size and seed give the same users, items and sales. Of every ten
+rows, eight are for training and one is for validation; the tenth, the tutorial's test file, is left
+out, because the tutorial never reads it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+from numpy.random import Generator
 
 from models.core.retriever import Ints
 from samples import hm
 from samples.hm_items import GARMENTS, INDEX_GROUPS
-from samples.lines import RawFile, decimal, quoted, write_csv
+from samples.lines import RawFile, as_decimals, quote, read_text, write_csv
 from samples.oracle import HeldOut
-from samples.tastes import Dice
 
 TRAIN, VALID = "train_df.csv", "val_df.csv"
 
@@ -35,16 +34,16 @@ _HEAD = (
 )
 
 
-def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     """Write the two raw files and the truth."""
-    shop = hm.open_shop(SIZES[size], dice)
-    batches = list(hm.receipts(shop.sales, shop.prices, dice))
+    shop = hm.open_shop(SIZES[size], rng)
+    batches = list(hm.receipts(shop.sales, shop.prices, rng))
     sales = hm.Receipts(*(np.concatenate(column) for column in zip(*batches, strict=True)))
     known = np.flatnonzero(~np.isnan(shop.users.ages[sales.users]))
-    tenths = dice.permutation(np.arange(len(known)) * 10 // len(known))
+    tenths = rng.permutation(np.arange(len(known)) * 10 // len(known))
     parts = {TRAIN: known[tenths < 8], VALID: known[tenths == 8]}
     files = [
-        write_csv(folder, name, _HEAD, [_joined(shop, sales, rows)]) for name, rows in parts.items()
+        write_csv(folder, name, _HEAD, [_join(shop, sales, rows)]) for name, rows in parts.items()
     ]
     hm.write_tastes(folder, shop)
     return files
@@ -52,27 +51,23 @@ def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
 
 def held_out(folder: Path) -> HeldOut:
     """Return the rows of train_df.csv and val_df.csv."""
-    names = ["t_dat", "user_id", "item_id"]
-    text = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), include_columns=names
-    )
-    parts = [pa.csv.read_csv(folder / name, convert_options=text) for name in (TRAIN, VALID)]
-    return HeldOut(*(hm.by_month(p.rename_columns(["date", "user", "item"])) for p in parts))
+    columns = {"t_dat": "date", "user_id": "user", "item_id": "item"}
+    return HeldOut(*(hm.by_month(read_text(folder / name, columns)) for name in (TRAIN, VALID)))
 
 
-def _joined(shop: hm.Shop, sales: hm.Receipts, rows: Ints) -> list[pa.Array]:
+def _join(shop: hm.Shop, sales: hm.Receipts, rows: Ints) -> list[pa.Array]:
     users, items, days = sales.users[rows], sales.items[rows], sales.days[rows]
     months = hm.DAYS[days].astype("datetime64[M]").astype(int) % 12  # January is 0
-    garments = quoted([g.name for g in GARMENTS])
-    indexes = quoted([name for _, name, *_ in INDEX_GROUPS])
+    garments = quote([g.name for g in GARMENTS])
+    indexes = quote([name for _, name, *_ in INDEX_GROUPS])
     return [
         shop.users.ids.take(pa.array(users)),
         shop.assortment.ids.take(pa.array(items)),
         hm.dates(days),
-        decimal(sales.prices[rows]),
-        decimal(np.sin(2 * np.pi * months / 12)),
-        decimal(np.cos(2 * np.pi * months / 12)),
-        decimal(shop.users.ages[users]),
+        as_decimals(sales.prices[rows]),
+        as_decimals(np.sin(2 * np.pi * months / 12)),
+        as_decimals(np.cos(2 * np.pi * months / 12)),
+        as_decimals(shop.users.ages[users]),
         garments.take(pa.array(shop.assortment.garments[items])),
         indexes.take(pa.array(shop.assortment.index_groups[items])),
     ]

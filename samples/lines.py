@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -12,9 +12,10 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.random import Generator
 
 from models.core.retriever import Floats, Ints
-from samples.tastes import Dice
 
 
 class RawFile(NamedTuple):
@@ -22,7 +23,7 @@ class RawFile(NamedTuple):
 
     Attributes:
         name: its path in the sample's folder.
-        rows: without the header.
+        rows: number of rows, without the header.
     """
 
     name: str
@@ -44,7 +45,7 @@ def write_csv(
     rows = 0
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(path) as file:
+    with _open(path) as file:
         if header:
             file.write(f"{','.join(header)}\n".encode())
         for columns in batches:
@@ -54,7 +55,7 @@ def write_csv(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("wb") as file:
         if path.suffix != ".gz":
             yield file
@@ -75,20 +76,33 @@ def _text(columns: Sequence[pa.Array]) -> bytes | pa.Buffer:
     return lines.buffers()[2]
 
 
-def plain(values: Sequence[object] | Ints | pa.Array) -> pa.Array:
+def read_text(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    """Return columns of a file that `write_csv` wrote, as text.
+
+    Args:
+        path: the file.
+        columns: name in the file → name in the table.
+    """
+    as_text = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(columns, pa.string()), include_columns=list(columns)
+    )
+    return pa.csv.read_csv(path, convert_options=as_text).rename_columns(list(columns.values()))
+
+
+def as_text(values: Sequence[object] | Ints | pa.Array) -> pa.Array:
     """Return whole numbers or text as text."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
     return pc.cast(array, pa.string())
 
 
-def decimal(values: Floats) -> pa.Array:
+def as_decimals(values: Floats) -> pa.Array:
     """Return numbers as Python prints them, a whole one as `49.0`; NaN is null."""
     text = pc.cast(pa.array(values, mask=np.isnan(values)), pa.string())
     whole = pc.binary_join_element_wise(text, ".0", "")
     return pc.if_else(pc.match_substring_regex(text, r"^-?\d+$"), whole, text)
 
 
-def quoted(values: Sequence[str | None]) -> pa.Array:
+def quote(values: Sequence[str | None]) -> pa.Array:
     """Return text with quotes around those cells that need them."""
     array = pa.array(values, pa.string())
     inside = pc.replace_substring(array, '"', '""')
@@ -96,15 +110,15 @@ def quoted(values: Sequence[str | None]) -> pa.Array:
     return pc.if_else(pc.match_substring_regex(array, '[",\n]'), around, array)
 
 
-def hexadecimal(n: int, width: int, dice: Dice) -> pa.Array:
+def hexadecimal(n: int, width: int, rng: Generator) -> pa.Array:
     """Return n random numbers of `width` hexadecimal digits as text, sorted.
 
     Args:
-        n: how many.
-        width: digits, an even number.
-        dice: where chance comes from.
+        n: number of texts.
+        width: number of digits of each, even.
+        rng: the source of random numbers.
     """
-    digits = np.frombuffer(binascii.hexlify(dice.bytes(n * width // 2)), f"S{width}")
+    digits = np.frombuffer(binascii.hexlify(rng.bytes(n * width // 2)), f"S{width}")
     offsets = np.arange(n + 1, dtype=np.int32) * width
     return pa.StringArray.from_buffers(
         n, pa.py_buffer(offsets), pa.py_buffer(np.sort(digits).tobytes())

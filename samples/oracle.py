@@ -1,7 +1,7 @@
-"""Learning marks: what popularity earns on the held-out rows, and what he earns who knows it all.
+"""Learning marks: the recall of popularity and of an oracle that knows all planted tastes.
 
-A model that has learnt lies between the two. Rankings are by id over the whole catalogue, the same
-for both.
+The recall of a model that has learnt lies between the two. All rank the whole catalogue for the
+same held-out rows.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Marks:
         k: list length.
         rows: held-out rows of known users.
         popularity: the recall of ranking by the number of training rows.
-        popularity_in_month: of ranking by those of the row's own month; None without months.
-        oracle_without_month: of ranking by the planted tastes alone; None without months.
-        oracle: of ranking by all that was planted.
+        popularity_in_month: the same with rows of the row's own month alone; None without months.
+        oracle_without_month: the recall of ranking by the planted tastes of users; None without
+            months.
+        oracle: the recall of ranking by the planted tastes of users and months.
     """
 
     k: int
@@ -54,7 +55,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of interactions, as rows of the truth's tables; int64 [n] each."""
+    """Interactions as row numbers of the truth's tables; int64 [n] each."""
 
     users: Ints
     items: Ints
@@ -65,12 +66,12 @@ def marks(truth: Truth, parts: HeldOut, *, k: int, exclude_seen: bool = False) -
     """Compute the marks.
 
     Args:
-        truth: what was planted.
-        parts: which rows are held out.
+        truth: the planted tastes.
+        parts: the training rows and the held-out rows.
         k: list length.
-        exclude_seen: leave out the user's items of the training rows.
+        exclude_seen: do not rank items that the user has in the training rows.
     """
-    train, test = _located(truth, parts.train), _located(truth, parts.test)
+    train, test = _locate(truth, parts.train), _locate(truth, parts.test)
     n_users, n_items = len(truth.users), len(truth.items)
     seen = Ragged.from_pairs(train.users, train.items, n_lists=n_users) if exclude_seen else None
     counts = np.bincount(train.items, minlength=n_items)[:, None].astype(np.float32)
@@ -94,8 +95,8 @@ def marks(truth: Truth, parts: HeldOut, *, k: int, exclude_seen: bool = False) -
     return Marks(k, len(test.users), popularity, in_month, without, oracle)
 
 
-def _located(truth: Truth, table: pa.Table) -> _Rows:
-    """Find ids among those of the truth; rows without a user are left out."""
+def _locate(truth: Truth, table: pa.Table) -> _Rows:
+    """Return the row numbers of ids in the truth; rows without a known user are left out."""
     table = table.filter(pc.is_in(table["user"], value_set=truth.users))
 
     def place(column: str, ids: pa.Array) -> Ints:
@@ -109,7 +110,7 @@ def _located(truth: Truth, table: pa.Table) -> _Rows:
 def _recall(
     rows: _Rows, users: Floats, months: Floats, items: Floats, k: int, seen: Ragged | None
 ) -> float:
-    """Rank the items for each user and month that is asked for, and count the hits."""
+    """Rank the items for each pair of user and month among the rows, and count the hits."""
     keys, query = np.unique(rows.users * len(months) + rows.months, return_inverse=True)
     user, month = np.divmod(keys, len(months))
     exclude = None if seen is None else seen.take(user)
@@ -122,17 +123,17 @@ def _recall(
 def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[float, float]:
     """Return the AUC of popularity and of the oracle over pairs within mini-batches of rows.
 
-    In each mini-batch every user is scored with every item: his own is positive, the others are
-    negative (a pair of a user with an item equal to his own is left out). What a user's or an
-    item's row adds to all its pairs alike says nothing about who belongs to which; so the oracle's
-    score is log p(item | user) - log p(item).
+    In each mini-batch every user is scored with every item: their own is positive, the others are
+    negative (a pair whose item equals the user's own is left out). The oracle's score is
+    log p(item | user) - log p(item): what an item adds to its scores for all users says nothing
+    about whose it is.
 
     Args:
-        truth: what was planted.
+        truth: the planted tastes.
         parts: which rows are held out; mini-batches are made in their order.
         size: the size of a mini-batch.
     """
-    train, test = _located(truth, parts.train), _located(truth, parts.test)
+    train, test = _locate(truth, parts.train), _locate(truth, parts.test)
     n = len(test.users) // size * size
     users, items = test.users[:n].reshape(-1, size), test.items[:n].reshape(-1, size)
     counts = np.bincount(train.items, minlength=len(truth.items))
@@ -149,7 +150,7 @@ def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[floa
 
 
 def _auc(scores: Floats, positive: Floats) -> float:
-    """Return the chance that a positive pair scores higher than a negative one, ties by half."""
+    """Return the chance that a positive pair scores higher than a negative one; ties count half."""
     negatives = np.sort(scores[~positive])
     mine = scores[positive]
     below = np.searchsorted(negatives, mine, "left") + np.searchsorted(negatives, mine, "right")

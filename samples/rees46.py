@@ -1,9 +1,9 @@
 """REES46: five monthly event logs of views, carts and purchases, compressed.
 
-Taste is for branches of the category tree, a few brands, and a price tier, and users come back to
-items that they had in a cart; of that the truth knows nothing. Carts and purchases of a
-day follow each other within minutes, so that only a strictly-earlier-day rule keeps the answer out
-of the history.
+Users have tastes for branches of the category tree, a few brands and a price tier, and they come
+back to items that they had in a cart, which the truth does not hold. A day's carts and purchases
+follow each other within minutes, so that only a history of strictly earlier days does not contain
+the answer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
+from numpy.random import Generator
 
 from models.core.retriever import Bools, Floats, Ints
-from samples.lines import RawFile, hexadecimal, plain, write_csv
+from samples.lines import RawFile, as_text, hexadecimal, read_text, write_csv
 from samples.oracle import HeldOut
 from samples.rees46_items import (
     BRANCH,
@@ -32,13 +32,13 @@ from samples.rees46_items import (
     Shelf,
     stock,
 )
-from samples.tastes import Audience, Dice, Shelves, favourites, marked
+from samples.tastes import Audience, Shelves, draw_favourites, mark
 from samples.truth import Months, write_truth
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How large a sample is."""
+    """The size of a sample."""
 
     users: int
     items: int
@@ -66,7 +66,7 @@ _LATE_DAY = int(np.searchsorted(_MONTHS, _LATE_MONTH))
 #: A taste that keeps late items off the shelves before that day.
 _NOT_YET = -60.0
 
-#: Share of the carts, after a user's first day, with an item that he had in a cart before.
+#: Share of the carts, after a user's first day, with an item that the user had in a cart before.
 _AGAIN = 0.8
 
 _VIEW, _CART, _PURCHASE = range(3)
@@ -78,7 +78,7 @@ _DAY = 86_400  # seconds
 
 @dataclass(frozen=True)
 class _Carts:
-    """What was put into carts, in order of user and day; [n] each.
+    """The items put into carts, in order of user and day; [n] each.
 
     Attributes:
         users: user row.
@@ -112,14 +112,14 @@ class _Log:
     seconds: Ints
 
 
-def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
+def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     """Write the five raw files and the truth."""
     counts = SIZES[size]
-    shelf, audience = stock(counts.items, dice), _people(counts.users, dice)
-    user_ids = plain(512_000_000 + 11 * dice.permutation(counts.users))
-    carts = _fill_carts(counts.users, dice)
-    log = _happened(carts, Shelves(shelf.catalogue), audience, dice)
-    sessions = _sessions(int(carts.visits[-1]) + 1, dice)
+    shelf, audience = stock(counts.items, rng), _draw_users(counts.users, rng)
+    user_ids = as_text(512_000_000 + 11 * rng.permutation(counts.users))
+    carts = _fill_carts(counts.users, rng)
+    log = _draw_events(carts, Shelves(shelf.catalogue), audience, rng)
+    sessions = _sessions(int(carts.visits[-1]) + 1, rng)
     files = [
         write_csv(folder, name, _HEAD, _lines(log, month, shelf, user_ids, sessions))
         for month, name in _FILES.items()
@@ -132,76 +132,72 @@ def write(folder: Path, size: str, dice: Dice) -> list[RawFile]:
 
 def held_out(folder: Path) -> HeldOut:
     """Return the purchases in order of time; those of 15 % of the users are held out."""
-    names = ["event_time", "event_type", "product_id", "user_id"]
-    text = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), include_columns=names
-    )
-    logs = [pa.csv.read_csv(folder / name, convert_options=text) for name in _FILES.values()]
-    log = pa.concat_tables(logs)
-    log = log.filter(pc.equal(log["event_type"], "purchase"))
-    month = pc.utf8_slice_codeunits(log["event_time"], 0, 7)
-    rows = pa.table({"user": log["user_id"], "item": log["product_id"], "month": month})
+    columns = {"user_id": "user", "product_id": "item", "event_time": "time", "event_type": "kind"}
+    log = pa.concat_tables([read_text(folder / name, columns) for name in _FILES.values()])
+    log = log.filter(pc.equal(log["kind"], "purchase"))
+    month = pc.utf8_slice_codeunits(log["time"], 0, 7)
+    rows = log.select(["user", "item"]).append_column("month", month)
     users = pc.unique(rows["user"])
-    chosen = users.filter(pa.array(marked(len(users), 0.15, np.random.default_rng(0))))
+    chosen = users.filter(pa.array(mark(len(users), 0.15, np.random.default_rng(0))))
     test = pc.is_in(rows["user"], value_set=chosen)
     return HeldOut(rows.filter(pc.invert(test)), rows.filter(test))
 
 
 def _early(tastes: Floats) -> Floats:
-    """Return tastes of the time when the late items were not there, float32 [..., n_values]."""
+    """Return the tastes of months before the late items appear, float32 [..., n_values]."""
     tastes = tastes.astype(np.float32)
     tastes[..., LATE + 1] = _NOT_YET
     return tastes
 
 
-def _people(n: int, dice: Dice) -> Audience:
-    """Draw what users like."""
+def _draw_users(n: int, rng: Generator) -> Audience:
+    """Draw the tastes of users."""
     tastes = np.zeros((n, WIDTH), np.float32)
     for first, last, strength in ((0, BRANCH, 1.12), (BRANCH, BRAND, 0.7)):
-        parts = dice.standard_gamma(0.25, (n, last - first)) + 1e-12
+        parts = rng.standard_gamma(0.25, (n, last - first)) + 1e-12
         parts /= parts.sum(axis=1, keepdims=True)
         tastes[:, first:last] = strength * np.log(parts + 0.05)
-    liked = BRAND + favourites(np.zeros(N_BRANDS), n, 6, dice)
+    liked = BRAND + draw_favourites(np.zeros(N_BRANDS), n, 6, rng)
     np.put_along_axis(tastes, liked, 1.12, axis=1)
-    tier = dice.integers(0, N_TIERS, n)
+    tier = rng.integers(0, N_TIERS, n)
     tastes[:, TIER:LATE] = -0.35 * np.abs(np.arange(N_TIERS) - tier[:, None])
     return Audience(tastes, np.zeros(n, np.int64))
 
 
-def _fill_carts(n_users: int, dice: Dice) -> _Carts:
-    """Draw on which days users come and what they do; 15 % never buy.
+def _fill_carts(n_users: int, rng: Generator) -> _Carts:
+    """Draw the days on which users come, and their carts; 15 % of the users never buy.
 
     A few come so often that they have more than 100 earlier events, and a few buy more than eight
     things on their first day.
     """
     n_few = min(5, n_users // 10)
-    often, much = dice.permutation(n_users)[: 2 * n_few].reshape(2, n_few)
-    n_days = 1 + dice.poisson(5, n_users)
+    often, much = rng.permutation(n_users)[: 2 * n_few].reshape(2, n_few)
+    n_days = 1 + rng.poisson(5, n_users)
     n_days[often] = 90
     owners = np.repeat(np.arange(n_users), n_days)
-    visits = np.unique(owners * len(_DAYS) + dice.integers(0, len(_DAYS), len(owners)))
+    visits = np.unique(owners * len(_DAYS) + rng.integers(0, len(_DAYS), len(owners)))
     users, days = np.divmod(visits, len(_DAYS))
-    each = 1 + dice.poisson(0.8, len(visits))
+    each = 1 + rng.poisson(0.8, len(visits))
     spree = np.searchsorted(users, much)
     each[spree] = 12
-    buys = ~marked(n_users, 0.15, dice)
+    buys = ~mark(n_users, 0.15, rng)
     buys[often], buys[much] = True, True
     row = np.repeat(np.arange(len(visits), dtype=np.int32), each)
-    bought = buys[users[row]] & ((dice.random(len(row)) < 0.45) | np.isin(row, spree))
+    bought = buys[users[row]] & ((rng.random(len(row)) < 0.45) | np.isin(row, spree))
     nth = np.arange(len(row)) - np.repeat(np.cumsum(each) - each, each)
     return _Carts(users[row].astype(np.int32), days[row].astype(np.int32), row, nth, bought)
 
 
-def _happened(carts: _Carts, shelves: Shelves, audience: Audience, dice: Dice) -> _Log:
-    """Return the log: before a cart come views of two other items and of its own."""
+def _draw_events(carts: _Carts, shelves: Shelves, audience: Audience, rng: Generator) -> _Log:
+    """Draw the log: before a cart, its user views two other items and the item of the cart."""
     n = len(carts.users)
-    items = _taken(carts, np.ones(n, np.int64), shelves, audience, dice)
-    items = items[_returns(carts, dice)]
-    others = _taken(carts, np.full(n, 2), shelves, audience, dice).reshape(n, 2)
-    start = dice.integers(6 * 3600, 22 * 3600, int(carts.visits[-1]) + 1, dtype=np.int32)
-    filled = carts.days * _DAY + start[carts.visits] + 300 * carts.nth + dice.integers(0, 60, n)
+    items = _draw_items(carts, np.ones(n, np.int64), shelves, audience, rng)
+    items = items[_draw_sources(carts, rng)]
+    others = _draw_items(carts, np.full(n, 2), shelves, audience, rng).reshape(n, 2)
+    start = rng.integers(6 * 3600, 22 * 3600, int(carts.visits[-1]) + 1, dtype=np.int32)
+    filled = carts.days * _DAY + start[carts.visits] + 300 * carts.nth + rng.integers(0, 60, n)
     bought = np.flatnonzero(carts.bought)
-    paid = filled[bought] + dice.integers(30, 120, len(bought))
+    paid = filled[bought] + rng.integers(30, 120, len(bought))
     every = np.arange(n)
     # item, kind, seconds, cart
     parts = [
@@ -224,45 +220,47 @@ def _happened(carts: _Carts, shelves: Shelves, audience: Audience, dice: Dice) -
     )
 
 
-def _taken(carts: _Carts, each: Ints, shelves: Shelves, audience: Audience, dice: Dice) -> Ints:
-    """Draw that many items for each cart, late ones only when they are there."""
+def _draw_items(
+    carts: _Carts, each: Ints, shelves: Shelves, audience: Audience, rng: Generator
+) -> Ints:
+    """Draw `each` items for each cart; late ones only in months that have them."""
     n_users, early = len(audience.tastes), carts.days < _LATE_DAY
     before = Audience(_early(audience.tastes), audience.styles)
     items = np.empty(each.sum(), np.int32)
     for someone, when in ((before, early), (audience, ~early)):
         counts = np.bincount(carts.users[when], each[when], n_users).astype(np.int64)
-        items[np.repeat(when, each)] = shelves.draw(someone, counts, dice)
+        items[np.repeat(when, each)] = shelves.draw(someone, counts, rng)
     return items
 
 
-def _returns(carts: _Carts, dice: Dice) -> Ints:
-    """Return the cart whose item each cart holds: its own, or one of the user's earlier days."""
+def _draw_sources(carts: _Carts, rng: Generator) -> Ints:
+    """Draw whose item each cart holds: its own, or that of a cart on one of the earlier days."""
     n = len(carts.users)
     first = np.searchsorted(carts.users, carts.users)  # of the user
     earlier = np.searchsorted(carts.visits, carts.visits) - first
-    again = (earlier > 0) & (dice.random(n) < _AGAIN)
-    source = np.where(again, first + (dice.random(n) * earlier).astype(np.int64), np.arange(n))
-    while (source != source[source]).any():  # of a cart that holds an earlier one's item, that one
+    again = (earlier > 0) & (rng.random(n) < _AGAIN)
+    source = np.where(again, first + (rng.random(n) * earlier).astype(np.int64), np.arange(n))
+    while (source != source[source]).any():  # a cart that itself holds an earlier one's
         source = source[source]
     return source
 
 
-def _sessions(n: int, dice: Dice) -> pa.Array:
-    """Return a UUID for each visit; the log lacks one of a hundred."""
-    digits = hexadecimal(n, 32, dice).take(pa.array(dice.permutation(n)))
+def _sessions(n: int, rng: Generator) -> pa.Array:
+    """Return a UUID for each visit; one of a hundred is missing in the log."""
+    digits = hexadecimal(n, 32, rng).take(pa.array(rng.permutation(n)))
     cuts = [pc.utf8_slice_codeunits(digits, *cut) for cut in _CUTS]
     first, second, third, fourth, fifth = cuts
     third = pc.binary_join_element_wise("4", third, "")  # the version, random
     fourth = pc.binary_join_element_wise("a", fourth, "")
     uuids = pc.binary_join_element_wise(first, second, third, fourth, fifth, "-")
-    return pc.if_else(pa.array(marked(n, 0.01, dice)), pa.scalar(None, pa.string()), uuids)
+    return pc.if_else(pa.array(mark(n, 0.01, rng)), pa.scalar(None, pa.string()), uuids)
 
 
 @cache
 def _clock() -> pa.Array:
     """Return every second of a day as text."""
     seconds = np.datetime64("2019-12-01T00:00:00") + np.arange(_DAY)
-    return pc.utf8_slice_codeunits(plain(np.datetime_as_string(seconds).tolist()), 11, 19)
+    return pc.utf8_slice_codeunits(as_text(np.datetime_as_string(seconds).tolist()), 11, 19)
 
 
 _CUTS = ((0, 8), (8, 12), (13, 16), (17, 20), (20, 32))
@@ -278,7 +276,7 @@ def _lines(
     """Yield a month's columns of text, in batches."""
     days = np.flatnonzero(month == _MONTHS)
     first, last = np.searchsorted(log.seconds, [days[0] * _DAY, (days[-1] + 1) * _DAY])
-    dates, kinds = plain(np.datetime_as_string(_DAYS).tolist()), plain(list(_EVENTS))
+    dates, kinds = as_text(np.datetime_as_string(_DAYS).tolist()), as_text(list(_EVENTS))
     for start in range(first, last, _BATCH):
         rows = slice(start, min(start + _BATCH, last))
         day, second = np.divmod(log.seconds[rows], _DAY)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.random import Generator
 
-from samples.lines import decimal, plain, quoted
-from samples.tastes import Catalogue, Dice, marked, shares, zipf
+from samples.lines import as_decimals, as_text, quote
+from samples.tastes import Catalogue, mark, to_shares, zipf
 from samples.words import names
 
 #: Leaves of the tree and their weights; some have two levels, one has four.
@@ -64,35 +65,35 @@ class Shelf:
     told: tuple[pa.Array, ...]
 
 
-def stock(n: int, dice: Dice) -> Shelf:
+def stock(n: int, rng: Generator) -> Shelf:
     """Draw items. Each leaf has one at least; brands are at home in one top category."""
     weights = np.array([weight for _, weight in _LEAVES])
-    leaf = dice.choice(len(_LEAVES), n, p=weights / weights.sum())
+    leaf = rng.choice(len(_LEAVES), n, p=weights / weights.sum())
     leaf[: len(_LEAVES)] = np.arange(len(_LEAVES))[:n]
     codes = [code for code, _ in _LEAVES]
     top = np.array([_TOPS.index(code.split(".")[0]) for code in codes])[leaf]
     branch = np.array([_BRANCHES.index(".".join(code.split(".")[:2])) for code in codes])[leaf]
     # brand b is at home in top category b modulo their number, and is its (b // number)-th largest
-    brand = top + len(_TOPS) * dice.choice(7, n, p=shares(-np.log(np.arange(7) + 1.0)))
+    brand = top + len(_TOPS) * rng.choice(7, n, p=to_shares(-np.log(np.arange(7) + 1.0)))
     brand = np.where(brand < N_BRANDS, brand, top)
-    tier = dice.integers(0, N_TIERS, N_BRANDS)[brand]
-    nameless = marked(n, 0.15, dice)
-    tier[nameless] = dice.integers(0, N_TIERS, nameless.sum())
-    late = marked(n, 0.1, dice)
+    tier = rng.integers(0, N_TIERS, N_BRANDS)[brand]
+    nameless = mark(n, 0.15, rng)
+    tier[nameless] = rng.integers(0, N_TIERS, nameless.sum())
+    late = mark(n, 0.1, rng)
     columns = [top, BRANCH + branch, BRAND + np.where(nameless, N_BRANDS, brand)]
     values = np.stack([*columns, TIER + tier, LATE + late], axis=1)
-    price = np.exp(4 + 0.5 * top + 0.6 * tier + dice.normal(0, 0.3, n))
-    unfiled = marked(n, 0.1, dice)
-    product = 1_000_000 + 37 * dice.permutation(n)
+    price = np.exp(4 + 0.5 * top + 0.6 * tier + rng.normal(0, 0.3, n))
+    unfiled = mark(n, 0.1, rng)
+    product = 1_000_000 + 37 * rng.permutation(n)
     category = 2_053_013_552_326_770_905 + 6_148_914_691_236_517 * leaf
     return Shelf(
-        Catalogue.plain(values, 0.9 * zipf(n, 1.05, dice)),
-        plain(product),
+        Catalogue.without_looks(values, 0.9 * zipf(n, 1.05, rng)),
+        as_text(product),
         (
-            plain(category),
-            quoted([None if skip else codes[i] for i, skip in zip(leaf, unfiled, strict=True)]),
-            quoted([None if skip else _BRANDS[b] for b, skip in zip(brand, nameless, strict=True)]),
-            decimal(np.round(price, 2)),
+            as_text(category),
+            quote([None if skip else codes[i] for i, skip in zip(leaf, unfiled, strict=True)]),
+            quote([None if skip else _BRANDS[b] for b, skip in zip(brand, nameless, strict=True)]),
+            as_decimals(np.round(price, 2)),
         ),
     )
 

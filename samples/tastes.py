@@ -1,9 +1,9 @@
-"""Planted taste: who likes what is known, so that a model can be compared with an oracle.
+"""Planted tastes: the affinity of every user and item is known, and so an oracle can be computed.
 
-A user's affinity for an item is what he thinks of each of the item's attribute values, summed, plus
-how far the item stands out among its like: its popularity, and the product of its looks with the
-user's style. He chooses by a softmax of that (McFadden 1974, "Conditional logit analysis of
-qualitative choice behavior").
+A user's affinity for an item is the sum of the user's tastes for the item's attribute values, plus
+what sets the item apart from others with the same values: its popularity, and the product of its
+looks with the user's style. Users choose by a softmax of their affinities (McFadden 1974,
+"Conditional logit analysis of qualitative choice behavior").
 
 Items of equal attributes stand on one shelf. A shelf is drawn first and then an item of it, which
 is the same distribution as a softmax over the catalogue, at a fraction of the cost: a million users
@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from models.core.retriever import Bools, Floats, Ints
-
-Dice = np.random.Generator
 
 #: Numbers, users × shelves or values, that are worked on at a time: 32 MB of float64.
 _BLOCK = 4_000_000
@@ -27,11 +26,11 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Audience:
-    """Users by what they like.
+    """The tastes of users.
 
     Attributes:
-        tastes: what a user thinks of each attribute value, float32 [n_users, n_values].
-        styles: row of `Catalogue.styles`, int [n_users].
+        tastes: each user's taste for each attribute value, float32 [n_users, n_values].
+        styles: each user's row of `Catalogue.styles`, int [n_users].
     """
 
     tastes: Floats
@@ -40,13 +39,14 @@ class Audience:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items by what they are.
+    """The attributes of items.
 
     Attributes:
         values: columns of `Audience.tastes`, one for each attribute, int [n_items, n_attributes].
-        log_popularity: how much better than its like an item sells, float64 [n_items].
-        looks: float64 [n_items, n_looks].
-        styles: float64 [n_styles, n_looks].
+        log_popularity: how much better an item sells than others with the same values, float64
+            [n_items].
+        looks: attributes that only purchases show, float64 [n_items, n_looks].
+        styles: tastes for looks, float64 [n_styles, n_looks].
     """
 
     values: Ints
@@ -55,8 +55,8 @@ class Catalogue:
     styles: Floats
 
     @classmethod
-    def plain(cls, values: Ints, log_popularity: Floats) -> Catalogue:
-        """Return a catalogue without looks; all users have style 0."""
+    def without_looks(cls, values: Ints, log_popularity: Floats) -> Catalogue:
+        """Return a catalogue whose items have no looks; all users have style 0."""
         return cls(values, log_popularity, np.zeros((len(values), 0)), np.zeros((1, 0)))
 
 
@@ -79,13 +79,13 @@ class Shelves:
         self._steps = (numbers[:, shelf] + share).ravel()
         self._last = (np.arange(len(weights))[:, None] * len(of_item) + starts[1:] - 1).ravel()
 
-    def draw(self, audience: Audience, counts: Ints, dice: Dice) -> Ints:
+    def draw(self, audience: Audience, counts: Ints, rng: Generator) -> Ints:
         """Draw items with replacement.
 
         Args:
             audience: n_users users.
-            counts: how many each user draws, int [n_users].
-            dice: where chance comes from.
+            counts: number of items that each user draws, int [n_users].
+            rng: the source of random numbers.
 
         Returns:
             Item rows of the first user, then of the second, …, int32 [sum of counts].
@@ -94,15 +94,15 @@ class Shelves:
         items = np.empty(ends[-1], np.int32)
         for users in _blocks(len(counts), len(self._values)):
             owners = np.repeat(np.arange(users.stop - users.start), counts[users])
-            shelves = self._draw_shelves(audience, users, owners, dice)
+            shelves = self._draw_shelves(audience, users, owners, rng)
             numbers = audience.styles[users][owners] * len(self._values) + shelves
-            steps = np.searchsorted(self._steps, numbers + dice.random(len(owners)), side="right")
+            steps = np.searchsorted(self._steps, numbers + rng.random(len(owners)), side="right")
             # rounding may lift the sum to the next shelf's number
             steps = np.minimum(steps, self._last[numbers])
             items[ends[users.start] : ends[users.stop]] = self._items[steps % len(self._items)]
         return items
 
-    def _draw_shelves(self, audience: Audience, users: slice, owners: Ints, dice: Dice) -> Ints:
+    def _draw_shelves(self, audience: Audience, users: slice, owners: Ints, rng: Generator) -> Ints:
         tastes = audience.tastes[users].astype(np.float64)
         # sums in a fixed order: a matrix product may differ in its last bit on another machine
         affinity = np.zeros((len(tastes), len(self._values)))
@@ -112,7 +112,7 @@ class Shelves:
         steps = np.cumsum(np.exp(affinity) * self._mass[audience.styles[users]], axis=1)
         steps /= steps[:, -1:]
         steps += np.arange(len(tastes))[:, None]
-        found = np.searchsorted(steps.ravel(), owners + dice.random(len(owners)), side="right")
+        found = np.searchsorted(steps.ravel(), owners + rng.random(len(owners)), side="right")
         return np.minimum(found - owners * len(self._values), len(self._values) - 1)
 
 
@@ -123,18 +123,18 @@ def _blocks(n_users: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_users))
 
 
-def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, dice: Dice) -> Ints:
-    """Draw items of which no user gets one twice.
+def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, rng: Generator) -> Ints:
+    """Draw items without replacement: no user gets an item twice.
 
-    An item drawn again is passed over, which is drawing without replacement. Four times as many
-    are drawn as wanted; a user who still has not enough different ones gets fewer.
+    They are drawn with replacement, four times as many as wanted, and repeated ones are skipped; a
+    user whose draws have too few different items gets fewer.
 
     Returns:
         (user row, item row) in the order of drawing, int64 [n, 2].
     """
     many = 4 * counts + 20
     users = np.repeat(np.arange(len(counts)), many)
-    items = shelves.draw(audience, many, dice)
+    items = shelves.draw(audience, many, rng)
     first = _first_of(users * (int(items.max()) + 1) + items)
     users, items = users[first], items[first]
     rank = np.arange(len(users)) - np.searchsorted(users, users)
@@ -143,66 +143,68 @@ def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, dice: Dice
 
 
 def _first_of(keys: Ints) -> Ints:
-    """Return where each key is met first, rising."""
+    """Return the index of the first occurrence of each key, rising."""
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
-def zipf(n: int, exponent: float, dice: Dice) -> Floats:
+def zipf(n: int, exponent: float, rng: Generator) -> Floats:
     """Return log weights of rank ** -exponent, the ranks shuffled, float64 [n]."""
-    return -exponent * np.log(dice.permutation(n) + 1.0)
+    return -exponent * np.log(rng.permutation(n) + 1.0)
 
 
-def shares(log_weights: Floats) -> Floats:
+def to_shares(log_weights: Floats) -> Floats:
     """Return weights that sum to 1 along the last axis."""
     weights = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
-def favourites(log_weights: Floats, n_users: int, n: int, dice: Dice) -> Ints:
+def draw_favourites(log_weights: Floats, n_users: int, n: int, rng: Generator) -> Ints:
     """Draw `n` different values for each user, by their weights, int64 [n_users, n].
 
     Args:
         log_weights: float64 [n_values], or [n_users, n_values].
-        n_users: how many users draw.
-        n: how many values each gets; at most n_values.
-        dice: where chance comes from.
+        n_users: number of users.
+        n: number of values for each user; at most n_values.
+        rng: the source of random numbers.
     """
     n_values = log_weights.shape[-1]
     n = min(n, n_values)
     each = np.broadcast_to(log_weights, (n_users, n_values))
     best = np.empty((n_users, n), np.int64)
     for users in _blocks(n_users, n_values):
-        keys = each[users] + dice.gumbel(size=each[users].shape)
+        keys = each[users] + rng.gumbel(size=each[users].shape)
         best[users] = np.argpartition(-keys, n - 1, axis=1)[:, :n]
     return best
 
 
-def choose(steps: Floats, rows: Ints, dice: Dice) -> Ints:
+def choose(steps: Floats, rows: Ints, rng: Generator) -> Ints:
     """Draw a column for each of some rows of a table of shares.
 
     Args:
         steps: shares summed up along each row, float64 [n_rows, n_columns], the last column 1.
         rows: int [n].
-        dice: where chance comes from.
+        rng: the source of random numbers.
 
     Returns:
         int64 [n].
     """
     width = steps.shape[1]
     rising = (steps + np.arange(len(steps))[:, None]).ravel()
-    found = np.searchsorted(rising, rows + dice.random(len(rows)), side="right")
+    found = np.searchsorted(rising, rows + rng.random(len(rows)), side="right")
     return np.minimum(found - rows * width, width - 1)
 
 
-def marked(n: int, share: float, dice: Dice) -> Bools:
-    """Mark that share of n rows, but at least one, so that even a tiny sample has each oddity."""
+def mark(n: int, share: float, rng: Generator) -> Bools:
+    """Choose that share of n rows, but at least one: even a tiny sample has each oddity."""
     chosen = np.zeros(n, bool)
-    chosen[dice.permutation(n)[: max(1, round(n * share))]] = True
+    chosen[rng.permutation(n)[: max(1, round(n * share))]] = True
     return chosen
 
 
-def kinds(n: int, by_share: tuple[tuple[str | None, float], ...], dice: Dice) -> list[str | None]:
-    """Return n values in these shares: rare ones once at least, the first for all the rest."""
+def draw_kinds(
+    n: int, by_share: tuple[tuple[str | None, float], ...], rng: Generator
+) -> list[str | None]:
+    """Return n values in these shares: each rare one at least once, the first for all the rest."""
     rare = [max(1, round(n * share)) for _, share in by_share[1:]]
     of_row = np.repeat(np.arange(len(by_share)), [n - sum(rare), *rare])
-    return [by_share[kind][0] for kind in dice.permutation(of_row)]
+    return [by_share[kind][0] for kind in rng.permutation(of_row)]

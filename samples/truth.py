@@ -1,7 +1,7 @@
 """truth.parquet: the planted tastes as vectors; a user's affinity is their product with an item's.
 
-A row is a user, an item or a month: (user + month) · item, less what does not depend on the item,
-is the logarithm of the chance that the user takes the item in that month.
+A row is a user, an item or a month. Up to a constant that does not depend on the item, the product
+(user + month) · item is the logarithm of the chance that the user takes the item in that month.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _BLOCK = 10_000_000
 
 @dataclass(frozen=True)
 class Months:
-    """What a month adds to everybody's tastes.
+    """What each month adds to the tastes of all users.
 
     Attributes:
-        ids: text.
+        ids: names of the months.
         tastes: float [n_months, n_values].
     """
 
@@ -38,7 +38,7 @@ class Months:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was planted.
+    """The planted tastes.
 
     Attributes:
         users, items, months: ids, text; there may be no months.
@@ -63,8 +63,8 @@ def write_truth(
 
     Args:
         folder: the folder of the sample.
-        users: ids, text, and tastes.
-        items: ids, text, and what they are.
+        users: their ids as text, and their tastes.
+        items: their ids as text, and their attributes.
         months: None where taste has no season.
     """
     audience, catalogue = users[1], items[1]

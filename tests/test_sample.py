@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seed_decides_every_byte(name: str, tmp_path: Path) -> None:
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 nobody may touch the global dice
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 nobody may touch the global rng
     first, again, other = (tmp_path / part for part in ("first", "again", "other"))
     result = sample(name, "tiny", first, seed=7)
     sample(name, "tiny", again, seed=7)

@@ -10,22 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from samples.lines import RawFile, decimal, hexadecimal, plain, quoted, write_csv
+from samples.lines import RawFile, as_decimals, as_text, hexadecimal, quote, write_csv
 from samples.words import names
 
 ODD = ["plain", "a,b", 'say "hi"', "two\nlines", None, "Søv & Lek", "", " spaced "]
 
 
 def test_text_is_quoted_only_where_it_must_be() -> None:
-    assert quoted(ODD).to_pylist() == [
+    assert quote(ODD).to_pylist() == [
         *("plain", '"a,b"', '"say ""hi"""', '"two\nlines"', None, "Søv & Lek", "", " spaced ")
     ]
 
 
 @pytest.mark.parametrize("name", ["deep/rows.csv", "rows.csv.gz"])
 def test_batches_are_read_back(name: str, tmp_path: Path) -> None:
-    full = [[plain([7, -8]), quoted(["a,b", None])], [plain([9]), quoted(['"'])]]
-    batches = [*full, [plain([]), quoted([])]]
+    full = [[as_text([7, -8]), quote(["a,b", None])], [as_text([9]), quote(['"'])]]
+    batches = [*full, [as_text([]), quote([])]]
     assert write_csv(tmp_path, name, ("n", "text"), iter(batches)) == RawFile(name, 3)
     data = (tmp_path / name).read_bytes()
     text = (gzip.decompress(data) if name.endswith("gz") else data).decode()
@@ -34,12 +34,12 @@ def test_batches_are_read_back(name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_may_have_no_header(tmp_path: Path) -> None:
-    write_csv(tmp_path, "rows.csv", (), [[plain([1])]])
+    write_csv(tmp_path, "rows.csv", (), [[as_text([1])]])
     assert (tmp_path / "rows.csv").read_bytes() == b"1\n"
 
 
 def test_compressed_files_tell_neither_name_nor_time(tmp_path: Path) -> None:
-    write_csv(tmp_path, "rows.csv.gz", ("n",), [[plain([1])]])
+    write_csv(tmp_path, "rows.csv.gz", ("n",), [[as_text([1])]])
     data = (tmp_path / "rows.csv.gz").read_bytes()
     assert data[3] == 0  # no flags: no name
     assert data[4:8] == bytes(4)  # the time of modification
@@ -47,12 +47,12 @@ def test_compressed_files_tell_neither_name_nor_time(tmp_path: Path) -> None:
 
 def test_decimals_are_printed_as_python_does() -> None:
     values = np.array([1.0, 49.0, 0.125, 29.99 / 590, -1.0, -0.5])
-    assert decimal(values).to_pylist() == [repr(v) for v in values.tolist()]
-    assert decimal(np.array([np.nan, 2.0])).to_pylist() == [None, "2.0"]
+    assert as_decimals(values).to_pylist() == [repr(v) for v in values.tolist()]
+    assert as_decimals(np.array([np.nan, 2.0])).to_pylist() == [None, "2.0"]
 
 
 def test_large_numbers_stay_exact() -> None:
-    assert plain(np.array([-8200171396217105230, 2**63 - 1])).to_pylist() == [
+    assert as_text(np.array([-8200171396217105230, 2**63 - 1])).to_pylist() == [
         *("-8200171396217105230", "9223372036854775807")
     ]
 

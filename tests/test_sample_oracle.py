@@ -67,13 +67,13 @@ def test_a_long_list_holds_everything() -> None:
 
 
 def test_auc_is_that_of_all_pairs_in_the_batch() -> None:
-    dice = np.random.default_rng(1)
-    tastes, of_items = dice.normal(size=(4, 3)), dice.normal(size=(6, 3))
+    rng = np.random.default_rng(1)
+    tastes, of_items = rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
     world = Truth(
         *(pa.array(list("abcd")), pa.array(list("uvwxyz")), NO_MONTHS),
         *(tastes.astype(np.float32), of_items.astype(np.float32), np.zeros((0, 3), np.float32)),
     )
-    users, items = dice.integers(0, 4, 61), dice.integers(0, 6, 61)
+    users, items = rng.integers(0, 4, 61), rng.integers(0, 6, 61)
     rows: Rows = [("abcd"[u], "uvwxyz"[i], "-") for u, i in zip(users, items, strict=True)]
     counts = np.bincount(items[:21], minlength=6)
     odds = np.exp(tastes @ of_items.T)

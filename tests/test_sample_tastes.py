@@ -16,15 +16,15 @@ from samples.truth import Months, read_truth, write_truth
 @pytest.fixture
 def world() -> tuple[Audience, Catalogue]:
     """Return 3 users with 2 styles, and 12 items on 4 of the 6 possible shelves."""
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     shelves = np.array([[0, 3], [0, 4], [1, 3], [2, 4]])
     catalogue = Catalogue(
-        shelves[dice.permutation(np.arange(12) % 4)],
-        dice.normal(0, 1, 12),
-        dice.normal(0, 1, (12, 2)),
-        dice.normal(0, 1, (2, 2)),
+        shelves[rng.permutation(np.arange(12) % 4)],
+        rng.normal(0, 1, 12),
+        rng.normal(0, 1, (12, 2)),
+        rng.normal(0, 1, (2, 2)),
     )
-    likes = dice.normal(0, 1, (3, 5)).astype(np.float32)
+    likes = rng.normal(0, 1, (3, 5)).astype(np.float32)
     return Audience(likes, np.array([0, 1, 1])), catalogue
 
 
@@ -88,8 +88,8 @@ def test_the_truth_holds_the_same_chances(
 
 def test_nobody_draws_an_item_twice(world: tuple[Audience, Catalogue]) -> None:
     audience, catalogue = world
-    dice = np.random.default_rng(2)
-    pairs = tastes.draw_distinct(Shelves(catalogue), audience, np.array([5, 0, 12]), dice)
+    rng = np.random.default_rng(2)
+    pairs = tastes.draw_distinct(Shelves(catalogue), audience, np.array([5, 0, 12]), rng)
     assert len(np.unique(pairs, axis=0)) == len(pairs)
     counts = np.bincount(pairs[:, 0], minlength=3)
     assert counts[0] == 5
@@ -100,8 +100,8 @@ def test_nobody_draws_an_item_twice(world: tuple[Audience, Catalogue]) -> None:
 def test_distinct_items_are_drawn_one_after_the_other(world: tuple[Audience, Catalogue]) -> None:
     audience, catalogue = world
     many = Audience(np.repeat(audience.tastes[:1], 30_000, axis=0), np.zeros(30_000, np.int64))
-    dice = np.random.default_rng(3)
-    pairs = tastes.draw_distinct(Shelves(catalogue), many, np.full(30_000, 2), dice)
+    rng = np.random.default_rng(3)
+    pairs = tastes.draw_distinct(Shelves(catalogue), many, np.full(30_000, 2), rng)
     first, second = pairs[0::2, 1], pairs[1::2, 1]
     one = chances(audience, catalogue)[0]
     # the second, given the first, is drawn from the rest
@@ -114,11 +114,11 @@ def test_distinct_items_are_drawn_one_after_the_other(world: tuple[Audience, Cat
 
 def test_favourites_differ_and_follow_their_weights() -> None:
     weights = np.log([0.1, 0.2, 0.7])
-    drawn = tastes.favourites(weights, 20_000, 1, np.random.default_rng(1))[:, 0]
+    drawn = tastes.draw_favourites(weights, 20_000, 1, np.random.default_rng(1))[:, 0]
     assert np.bincount(drawn) / 20_000 == pytest.approx([0.1, 0.2, 0.7], abs=0.015)
-    pairs = tastes.favourites(weights, 100, 2, np.random.default_rng(1))
+    pairs = tastes.draw_favourites(weights, 100, 2, np.random.default_rng(1))
     assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert tastes.favourites(weights, 5, 9, np.random.default_rng(1)).shape == (5, 3)
+    assert tastes.draw_favourites(weights, 5, 9, np.random.default_rng(1)).shape == (5, 3)
 
 
 def test_columns_are_chosen_by_their_shares() -> None:
@@ -132,10 +132,10 @@ def test_columns_are_chosen_by_their_shares() -> None:
 
 
 def test_rare_things_are_met_once_at_least() -> None:
-    dice = np.random.default_rng(1)
-    assert tastes.marked(1_000, 0.0116, dice).sum() == 12
-    assert tastes.marked(50, 0.002, dice).sum() == 1
-    met = tastes.kinds(100, (("a", 0.9), ("b", 0.1), (None, 0.0001)), dice)
+    rng = np.random.default_rng(1)
+    assert tastes.mark(1_000, 0.0116, rng).sum() == 12
+    assert tastes.mark(50, 0.002, rng).sum() == 1
+    met = tastes.draw_kinds(100, (("a", 0.9), ("b", 0.1), (None, 0.0001)), rng)
     assert [met.count(kind) for kind in ("a", "b", None)] == [89, 10, 1]
 
 
