@@ -11,20 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workflows.recommend.shards import Listed, Shards, write_parquet
+from workflows.recommend.shards import ListBatch, Shards, write_parquet
 
 
-def lists(users: slice) -> Listed:
+def lists(users: slice) -> ListBatch:
     names = np.array([str(n) for n in range(users.start, min(users.stop, 25))])
     ones, by = np.ones(len(names), np.int64), np.full(len(names), "two-tower")
     rows = pa.table({"user": names, "rank": ones.astype(np.int32), "answered_by": by})
-    return Listed(names, by, ones, rows, 1)
+    return ListBatch(names, by, ones, rows, 1)
 
 
 def written(folder: Path, made: list[int]) -> Shards:
     """Write the shards that are not there yet, and note which were made."""
 
-    def noted(users: slice) -> Listed:
+    def noted(users: slice) -> ListBatch:
         made.append(users.start // 10)
         return lists(users)
 
@@ -67,9 +67,9 @@ def test_a_damaged_shard_is_made_again_and_the_others_are_kept(tmp_path: Path, d
 
 def test_what_a_full_disk_cuts_off_is_removed_and_whole_shards_are_kept(tmp_path: Path) -> None:
     def fails_at(failing: int) -> None:
-        def save(listed: Listed, path: Path) -> None:
+        def save(batch: ListBatch, path: Path) -> None:
             path.write_text("half")
-            if int(listed.users[0]) // 10 == failing:
+            if int(batch.users[0]) // 10 == failing:
                 raise OSError(28, "No space left on device")
 
         shards = Shards(tmp_path / ".shards", "a" * 64, size=10)

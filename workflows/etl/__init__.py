@@ -318,4 +318,4 @@ def _report(
 
 def _table_facts(table: Table, *, unknown_rows: int) -> dict[str, int]:
     in_train = int(pc.sum(table.frame[IN_TRAIN]).as_py() or 0)
-    return {"rows": len(table.frame) - unknown_rows, "in_train": in_train}
+    return {"rows": len(table.frame) - unknown_rows, IN_TRAIN: in_train}

@@ -18,6 +18,7 @@ from models.core.retriever import Floats, Ints, Ragged
 from models.losses.sampled_loss import SampledLoss
 from models.towers.layers import History
 from models.training.two_tower import Model, TwoTower
+from workflows.ground.column_names import TRAIN_COUNT
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Cloud, Example, Inside, Neighbours
@@ -58,7 +59,7 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
     Positions that no training history is long enough to reach keep their initial weight and are
     left out, and so are inputs whose positions all weigh the same by the recipe.
     """
-    lengths = prepared.raw_users["train_count"].to_numpy()[:-1]  # the last row is the unknown user
+    lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
     by_age = {
         block.column: block.encoder.weights_by_age()

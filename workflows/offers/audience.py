@@ -19,6 +19,7 @@ from models.core.retriever import Floats, Ints
 from models.offers.offers import Offers, items_as_offers, offers_of
 from models.offers.similarity import directions
 from workflows.ground import trust
+from workflows.ground.column_names import RANK, SCORE
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
 from workflows.offers import selfcheck
@@ -67,7 +68,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
     scores = export.scores(export.embedded(offers))[:, 0]
     order = np.argsort(-scores, kind="stable")[:k]
     users = [
-        {recipe.user_id: user, "rank": rank, "score": float(score)}
+        {recipe.user_id: user, RANK: rank, SCORE: float(score)}
         for rank, (user, score) in enumerate(
             zip(
                 export.offering.user_ids.take(pa.array(order)).to_pylist(),
@@ -106,7 +107,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
     order = np.argsort(-cosines, kind="stable")
     order = order[order != place][:k]
     return [
-        {attribute: values[int(i)].as_py(), "rank": rank, "cosine": float(cosines[i])}
+        {attribute: values[int(i)].as_py(), RANK: rank, "cosine": float(cosines[i])}
         for rank, i in enumerate(order, start=1)
     ]
 
@@ -175,7 +176,7 @@ class OfferExport:
         with reading(path, "export"):
             table = pq.read_table(path)
             shape = [int(n) for n in table.schema.metadata[b"shape"].decode().split("x")]
-            vectors = table["embedding"].combine_chunks()
+            vectors = table[EMBEDDING].combine_chunks()
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:

@@ -19,6 +19,7 @@ from models.offers.pairs import Pairs, Task
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
+from workflows.stages.evaluate import EvaluateFiles
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
@@ -112,7 +113,7 @@ def evaluate(recipe: Recipe, store: Store, device: Device) -> OffersEvaluateResu
             log.info("%s: %d tasks in %.2f s", name, len(tasks), seconds[name])
         report = _report(offering, pairs, scores, seconds)
         text = msgspec.json.format(msgspec.json.encode(report), indent=2)
-        (draft.folder / "report.json").write_bytes(text)
+        EvaluateFiles(draft.folder).report.write_bytes(text)
         draft.rows = {"events": report.events, "pairs": report.pairs}
         first = next(iter(offering.config.models))
         draft.metrics = {

@@ -18,9 +18,11 @@ from models.offers.model import InferenceModel
 from models.offers.offers import Offers, offers_by_value
 from models.offers.similarity import cosines, ward_order
 from workflows.export import checks
+from workflows.ground.column_names import EMBEDDING
 from workflows.ground.device import Device
 from workflows.offers import heat_map, saved, selfcheck
 from workflows.recipe import Recipe
+from workflows.stages.export import ExportFiles
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
@@ -70,7 +72,9 @@ def export(recipe: Recipe, store: Store, device: Device) -> OffersExportResult:
             _write_similar(draft.folder, recipe.tasks.similar, name, values, events, found)
         saved.save(first, draft.folder)
         _write_check(draft.folder, offering, offering.tasks[0])
-        shutil.copytree(offering.prepared.folder / "vocabulary", draft.folder / "vocabulary")
+        shutil.copytree(
+            offering.prepared.files.vocabularies, ExportFiles(draft.folder).vocabularies
+        )
         checks.check_from_outside(selfcheck.__file__, draft.folder, "vectors")
         draft.rows = {"users": len(offering.user_ids), **counts}
         draft.options = {"model": next(iter(asked))}
@@ -114,7 +118,7 @@ def _write_offers(
     """Write offer_embeddings/<attribute>.parquet; the vectors' shape stands in its metadata."""
     checks.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
     flat = vectors.reshape(len(vectors), -1)
-    table = pa.table({"value": values, "events": events, "embedding": fixed_lists(flat)})
+    table = pa.table({"value": values, "events": events, EMBEDDING: fixed_lists(flat)})
     shape = "x".join(map(str, vectors.shape[1:]))
     (folder / "offer_embeddings").mkdir(exist_ok=True)
     path = folder / "offer_embeddings" / f"{attribute}.parquet"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.core.retriever import Ints
+from workflows.ground.column_names import IN_TRAIN
 from workflows.report import charts, numbers
 from workflows.report.charts import Picture
 from workflows.report.finished import Finished
@@ -28,7 +29,7 @@ def sentences(finished: Finished) -> Iterator[str]:
             yield f"{numbers.counted(n, 'interaction')} whose id is not in the table {name}."
     yield f"Interactions: {numbers.counts(data.rows)}."
     for thing, table_facts in (("user", data.users), ("item", data.items)):
-        cold = table_facts["rows"] - table_facts["in_train"]
+        cold = table_facts["rows"] - table_facts[IN_TRAIN]
         yield f"{numbers.counted(table_facts['rows'], thing)}, {cold:,} of them not in training."
     for column, n in data.conflicts.items():
         if n:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workflows.ground.column_names import ANSWERED_BY
 from workflows.serve.current_export import CurrentExport
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Metrics:
         self.lists = Counter(
             "two_tower_lists",
             "Number of lists, by the model that made them.",
-            ["answered_by"],
+            [ANSWERED_BY],
             registry=self.registry,
         )
         self.registry.register(_ExportCollector(current))

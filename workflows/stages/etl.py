@@ -177,7 +177,7 @@ class Prepared:
     @property
     def report(self) -> EtlReport:
         """Counts of what etl read, dropped and wrote."""
-        return read_json(self.folder / "report.json", EtlReport, "etl")
+        return read_json(self.files.report, EtlReport, "etl")
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:

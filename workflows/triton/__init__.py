@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workflows.ground.column_names import EMBEDDING
+from workflows.ground.column_names import EMBEDDING, SCORE
 from workflows.ground.folders import refuse_foreign, replace_folder
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.form import Form
@@ -79,7 +79,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
 #: What is asked beside the features: list length, and items not to be shown ("" for none).
 _ASKED = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
 _VECTOR = EMBEDDING
-_ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), "score": Spec("TYPE_FP32", (-1, -1))}
+_ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), SCORE: Spec("TYPE_FP32", (-1, -1))}
 
 
 def _tensors(query: RawTower) -> dict[str, str]:

@@ -71,9 +71,9 @@ class Fitted:
 
     def write(self, folder: Path) -> None:
         """Write vocabulary/<column>.parquet and statistics.json into a folder."""
-        (folder / "vocabulary").mkdir()
-        of = self.vocabularies
-        map_threads(of, lambda name: of[name].write(folder / "vocabulary" / f"{name}.parquet"))
+        files, of = EtlFiles(folder), self.vocabularies
+        files.vocabularies.mkdir()
+        map_threads(of, lambda name: of[name].write(files.vocabularies / f"{name}.parquet"))
         statistics.write(self.numbers, folder)
 
     @classmethod
