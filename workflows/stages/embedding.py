@@ -1,6 +1,6 @@
 """The towers of an export that take raw values: rows of features in, embeddings out.
 
-TensorFlow is loaded when a tower is opened, not before: most questions are answered without it.
+TensorFlow is loaded when a tower is opened, not before: most requests are answered without it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RawTower:
 
     Attributes:
         inputs: name → the form of its raw values.
-        arguments: name → what the SavedModel calls it.
+        arguments: name → name of the SavedModel's argument.
     """
 
     inputs: Mapping[str, Form]
@@ -48,7 +48,7 @@ class RawTower:
             path: the folder of the SavedModel, a raw tower of an export.
 
         Raises:
-            ArtifactError: it holds operations that no tower of ours needs, or is damaged.
+            ArtifactError: the tower is damaged, or holds operations that no exported tower needs.
         """
         import tensorflow as tf
 
@@ -68,11 +68,11 @@ class RawTower:
         """Return the embedding of each row, float32 [n_rows, dim].
 
         Args:
-            rows: raw values; a null or a column that is not there is a missing value, and columns
-                that are no inputs are not read.
+            rows: raw values. A null is a missing value, as is a column that is not there; columns
+                that are no inputs are ignored.
 
         Raises:
-            DataError: a column that is not what the tower takes.
+            DataError: a column has another type than the tower takes.
         """
         columns = {
             name: _typed(rows[name], form, f"column {name!r}")
@@ -100,7 +100,7 @@ class RawTower:
 
 
 def _widths(table: pa.Table) -> Ints:
-    """Return how long the longest list of each row is, int64 [n_rows]."""
+    """Return the length of the longest list of each row, int64 [n_rows]."""
     widths = np.zeros(len(table), np.int64)
     for column in table.columns:
         if pa.types.is_list(column.type):
@@ -110,9 +110,9 @@ def _widths(table: pa.Table) -> Ints:
 
 
 def _batches(widths: Ints) -> list[Ints]:
-    """Return rows that are embedded together; where lists are long, those of like lengths.
+    """Return batches of rows; where lists are long, a batch has rows of similar lengths.
 
-    One long list pads all others of its batch, so it shares one with few.
+    A long list pads all other lists of its batch, so its batch has few rows.
 
     Args:
         widths: int64 [n_rows].

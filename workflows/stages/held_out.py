@@ -1,4 +1,4 @@
-"""Checks of held-out rows: training has not seen them, and their targets may be returned."""
+"""Checks of held-out rows: training has not seen them, and their targets may be recommended."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from workflows.stages.etl import Prepared
 
 log = logging.getLogger(__name__)
 
-#: Hidden targets are told from this share on.
+#: The share of hidden targets from which on a warning is given.
 MANY = 0.1
-#: A larger share of a held-out part than this is no correction of some rows, but another split.
+#: Up to this share of a held-out part, leaked rows are taken for corrections of single rows; a
+#: larger share is another split.
 SOME = 0.01
 
 
 def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
-    """Refuse to begin with weights that were fitted on rows of valid or test.
+    """Refuse a warm start from weights that were fitted on rows of valid or test.
 
     Args:
         before: the etl stage that the weights were fitted on.
-        now: the one they are to be fitted on.
-        earlier: names the run of the former.
+        now: the etl stage of the new fit.
+        earlier: the name of the run of `before`.
 
     Raises:
-        StaleInput: too many held-out rows were rows of train there.
+        StaleInput: too many held-out rows were rows of train in `before`.
     """
     timed = bool(before.recipe.time and now.recipe.time)
     learnt = _rows(before, "train", as_of=now, timed=timed)
@@ -50,7 +51,7 @@ def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
 
 
 def warn_of_hidden(trial: Trial, part: str) -> None:
-    """Warn where many targets may not be shown, because their users had them before.
+    """Warn where many targets may not be recommended, because their users had them before.
 
     Args:
         trial: the trial of the part.

@@ -51,7 +51,7 @@ MANIFEST = "manifest.json"
 #: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
 #: work done again at another speed leaves later stages fresh.
 TIMES = "times.json"
-#: Beside the stages, while a fit is not finished: what `train --resume` goes on from.
+#: File beside the stages, while a fit is not finished, from which `train --resume` goes on.
 CHECKPOINT = ".train.checkpoint"
 #: The parts of the recipe that each stage reads. INPUTS has the earlier stages that it reads.
 PARTS: dict[str, tuple[str, ...]] = {

@@ -1,8 +1,8 @@
 """A model repository for NVIDIA Triton: raw values of users in, raw ids of items out.
 
-<to>/two_tower/           the ensemble: what is asked
+<to>/two_tower/           the ensemble, which clients call
 <to>/two_tower_query/     the query tower for raw values, a TensorFlow SavedModel
-<to>/two_tower_items/     the exact search over the items, a Python backend that needs numpy
+<to>/two_tower_items/     the exact search over the items, a Python backend that needs only numpy
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _BACKEND = Path(__file__).with_name("backend.py")
 
 @dataclass(frozen=True)
 class TritonResult:
-    """What was written.
+    """The model repository that was written.
 
     Attributes:
-        folder: the model repository: `tritonserver --model-repository`.
-        inputs: what the ensemble takes.
-        items: how many it ranks.
-        seconds: in all.
+        folder: the model repository, for `tritonserver --model-repository`.
+        inputs: the input tensors of the ensemble.
+        items: number of items that are ranked.
+        seconds: duration of the whole verb.
     """
 
     folder: Path
@@ -55,9 +55,9 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
     """Write a model repository from the export, and the items that the index stage added.
 
     Args:
-        recipe: names of columns.
-        store: the run.
-        to: the repository's folder.
+        recipe: the recipe of the run.
+        store: the run, or a copied export.
+        to: the folder of the repository.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: there is nothing to write.
@@ -72,19 +72,20 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
         _write(folder, catalogue, query, tensors, export.files.raw_tower("user"))
     items = int(catalogue.offered.sum())
     log.info("%s items in %s", f"{items:,}", to)
-    asked = (*tensors.values(), *_ASKED)
-    return TritonResult(to, asked, items, time.perf_counter() - start)
+    inputs = (*tensors.values(), *_OPTIONS)
+    return TritonResult(to, inputs, items, time.perf_counter() - start)
 
 
-#: What is asked beside the features: list length, and items not to be shown ("" for none).
-_ASKED = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
+#: Inputs of the ensemble beside the features: list length, and ids of items to leave out ("" is
+#: padding).
+_OPTIONS = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
 _VECTOR = EMBEDDING
 _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), SCORE: Spec("TYPE_FP32", (-1, -1))}
 
 
 def _tensors(query: RawTower) -> dict[str, str]:
-    """Return feature → the ensemble's tensor: its own name, unless the repository needs that."""
-    taken = {*_ASKED, _VECTOR, *_ANSWER}
+    """Return feature → tensor of the ensemble: its own name, unless another tensor has it."""
+    taken = {*_OPTIONS, _VECTOR, *_ANSWER}
     tensors: dict[str, str] = {}
     for name in query.inputs:
         tensor = name
@@ -103,18 +104,18 @@ def _write(
     folder: Path, catalogue: Catalogue, query: RawTower, tensors: dict[str, str], tower: Path
 ) -> None:
     specs = {name: _spec(form) for name, form in query.inputs.items()}
-    told = {tensors[name]: spec for name, spec in specs.items()}
+    features = {tensors[name]: spec for name, spec in specs.items()}
     arguments = {query.arguments[name]: spec for name, spec in specs.items()}
     vector = {_VECTOR: Spec("TYPE_FP32", (-1, catalogue.vectors.shape[1]))}
-    found = {name: name for name in (*vector, *_ASKED)}
+    found = {name: name for name in (*vector, *_OPTIONS)}
     steps = [
         Step(QUERY, {query.arguments[name]: tensors[name] for name in specs}, [*vector]),
         Step(ITEMS, found, [*_ANSWER]),
     ]
     texts = {
         QUERY: config.savedmodel(QUERY, arguments, vector),
-        ITEMS: config.python(ITEMS, {**vector, **_ASKED}, _ANSWER),
-        WHOLE: config.ensemble(WHOLE, {**told, **_ASKED}, _ANSWER, steps),
+        ITEMS: config.python(ITEMS, {**vector, **_OPTIONS}, _ANSWER),
+        WHOLE: config.ensemble(WHOLE, {**features, **_OPTIONS}, _ANSWER, steps),
     }
     for name, text in texts.items():
         (folder / name / "1").mkdir(parents=True)  # a version, even where it is empty
@@ -132,6 +133,6 @@ def _write(
 
 
 def _spec(form: Form) -> Spec:
-    """Return how Triton names what a raw tower takes."""
+    """Return the Triton type and dimensions of an input of a raw tower."""
     dims = tuple(-1 if size is None else size for size in form.shape)
     return Spec("TYPE_STRING" if form.is_text else "TYPE_FP32", dims)

@@ -1,4 +1,4 @@
-"""Triton's Python backend: embeddings of users in, the best items out. It needs numpy alone.
+"""Triton's Python backend: embeddings of users in, the best items out. It needs only numpy.
 
 `two-tower triton` copies this file as model.py beside items.npz. Every item is scored, as evaluate
 does: a float32 product finds those that can be among the best, and they are summed in float64, so
@@ -19,10 +19,10 @@ BLOCK_SCORES = 16_000_000
 
 
 class TritonPythonModel:
-    """Answers requests; Triton makes one of it for each instance."""
+    """Answers requests; Triton creates one object for each model instance."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the items, which lie beside this file."""
+        """Read the items from the file beside this one."""
         folder = Path(args["model_repository"]) / args["model_version"]
         with np.load(folder / "items.npz") as items:
             text, ends = items["text"].tobytes(), items["ends"].tolist()
@@ -30,12 +30,12 @@ class TritonPythonModel:
         starts = [0, *ends[:-1]]
         self.ids = [text[a:b] for a, b in zip(starts, ends, strict=True)]
         self.rows = {item: row for row, item in enumerate(self.ids)}
-        # padding comes last, so that row -1 is it
+        # the last name is that of padding, row -1
         self.names: Array = np.array([*self.ids, b""], object)
         self.longest = float(np.sqrt((self.vectors.astype(np.float64) ** 2).sum(1).max(initial=0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request, or say what is wrong with it."""
+        """Answer each request, with an error where the request is wrong."""
         responses = []
         for request in requests:
             try:
@@ -66,7 +66,7 @@ class TritonPythonModel:
 
         Args:
             queries: float32 [n_users, dim].
-            exclude: ids as bytes, [n_users, any]; those of no item say nothing.
+            exclude: ids as bytes, [n_users, any]; unknown ids are ignored.
             k: list length.
         """
         lists = np.full((len(queries), k), -1, np.int64)
