@@ -19,7 +19,7 @@ from models.core.retriever import Floats, Ints
 from models.offers.offers import Offers, items_as_offers, offers_of
 from models.offers.similarity import directions
 from workflows.ground import trust
-from workflows.ground.column_names import RANK, SCORE
+from workflows.ground.column_names import EMBEDDING, RANK, SCORE
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
 from workflows.offers import selfcheck
