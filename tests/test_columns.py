@@ -114,7 +114,7 @@ def test_rows_taken_are_those_of_a_loop(lists, data):
 
 def test_lists_are_no_array():
     assert as_array(COLUMNS["code"]) is COLUMNS["code"]
-    with pytest.raises(TypeError, match="one number a row was expected, got lists"):
+    with pytest.raises(TypeError, match="Expected a column with one number per row"):
         as_array(COLUMNS["genres"])
 
 

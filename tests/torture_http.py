@@ -1,10 +1,10 @@
-"""Campaigns against the server: odd, big, abandoned, slow and countless requests. Bounded, seeded.
+"""Torture of the server with malformed, large, abandoned, slow and very many requests.
 
     python tests/torture_http.py --run runs/movielens-100k [--small] [--only flood stop] [--seed 9]
 
-It starts servers of its own on 127.0.0.1 and prints one line of JSON for each campaign: what was
-tried, what was measured, and what was lost. The exit status is 1 if anything was lost. `--code`
-names another checkout whose server is tried, for a comparison.
+It starts its own servers on 127.0.0.1 and prints one line of JSON for each campaign: the number of
+requests, measurements, and losses. The exit status is 1 if there is a loss. `--code` names another
+checkout whose server is tested, for a comparison.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from typing import Any
 from torture_requests import body_of, malformed
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What issue 15 allows: MiB and seconds of the worst question, seconds of a plain one beside it,
-#: bytes of /metrics.
-MEMORY, PROCESSOR, PATIENCE, FIGURES = 500, 2.0, 1.0, 100 * 1024
+#: Bounds of issue 15: MiB and processor seconds of the largest request, seconds of a small request
+#: beside it, bytes of /metrics.
+MEMORY, PROCESSOR, PATIENCE, METRICS = 500, 2.0, 1.0, 100 * 1024
 _SERVE = """
 import logging, sys
 from pathlib import Path
@@ -52,13 +52,13 @@ serve(store.recipe("export"), store, device, port=0, watch=0)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is tried.
+    """The size of the campaigns.
 
     Attributes:
-        malformed, invented: requests.
-        seconds: of the flood.
-        idle: connections that say nothing.
-        deadlines: whether to wait for those of heads and bodies.
+        malformed, invented: numbers of requests.
+        seconds: duration of the flood.
+        idle: number of idle connections.
+        deadlines: whether to wait for the deadlines of heads and bodies.
     """
 
     malformed: int = 5000
@@ -73,12 +73,12 @@ SMALL = Size(malformed=300, invented=500, seconds=4, idle=150, deadlines=False)
 
 @dataclass
 class Outcome:
-    """What a campaign found.
+    """Result of a campaign.
 
     Attributes:
-        tried: how many requests or connections.
-        lost: what went wrong, in words.
-        figures: what was measured.
+        tried: number of requests or connections.
+        lost: a description of each loss.
+        figures: measurements.
     """
 
     tried: int = 0
@@ -86,19 +86,19 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def need(self, is_so: bool, otherwise: str) -> None:
-        """Count as lost what is not as it must be."""
+        """Add a loss if a condition does not hold."""
         if not is_so:
             self.lost.append(otherwise)
 
 
 class Server:
-    """A server in a process of its own.
+    """A server in its own process.
 
     Args:
-        run: that it serves.
+        run: the run that it serves.
         code: the checkout that it runs.
-        log: file of what it says.
-        files: file descriptors that it may have at most; 0 for as many as we may.
+        log: the file of its log.
+        files: largest number of file descriptors; 0 for the limit of this process.
     """
 
     def __init__(self, run: Path, code: Path, log: Path, *, files: int = 0) -> None:
@@ -123,7 +123,7 @@ class Server:
         self.port = int(line.rsplit(":", 1)[1])
 
     def ask(self, method: str, path: str, body: Any = None, *, wait: float = 30) -> tuple[int, int]:
-        """Ask over a connection of its own; return status and bytes."""
+        """Send a request over a new connection; return the status and the size of the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=wait)
         with contextlib.closing(connection):
             text = body if body is None or isinstance(body, bytes) else body_of(body)
@@ -132,31 +132,31 @@ class Server:
             return answer.status, len(answer.read())
 
     def processor(self) -> float:
-        """Return seconds of processor time that it has taken."""
+        """Return its processor time, seconds."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, which: str) -> int:
-        """Return MiB: `VmRSS` now, or `VmHWM`, the most since `forget`."""
+        """Return its memory, MiB: `VmRSS`, or `VmHWM`, the peak since `reset_peak`."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(n.split()[1]) // 1024 for n in lines if n.startswith(which))
 
-    def forget(self) -> None:
-        """Begin to measure the most memory anew."""
+    def reset_peak(self) -> None:
+        """Begin to measure the peak memory again."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def has_traceback(self) -> bool:
-        """Say whether its log holds one."""
+        """Return whether its log has a traceback."""
         return "Traceback" in self.log.read_text()
 
 
 def socket_to(server: Server) -> socket.socket:
-    """Connect, and say nothing."""
+    """Connect without sending anything."""
     return socket.create_connection(("127.0.0.1", server.port), 30)
 
 
-def plain(server: Server, seconds: float, every: float = 0.02) -> list[float]:
-    """Ask small questions for a while and return how long each took; inf for no answer."""
+def send_small(server: Server, seconds: float, every: float = 0.02) -> list[float]:
+    """Send small requests for some seconds; return the time of each, inf if it failed."""
     took, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         start = time.monotonic()
@@ -178,10 +178,10 @@ def at(share: float, times: list[float]) -> float:
 
 
 def odd(server: Server, size: Size, seed: int) -> Outcome:
-    """Malformed requests: none is a 5xx, none hangs, none leaves a traceback."""
+    """Send malformed requests: no answer is a 5xx, no request hangs or causes a traceback."""
     outcome, statuses = Outcome(size.malformed), Counter[str]()
-    generator = random.Random(seed)
-    for what, raw in (malformed(generator) for _ in range(size.malformed)):
+    rng = random.Random(seed)
+    for what, raw in (malformed(rng) for _ in range(size.malformed)):
         start = time.monotonic()
         status = _status_of(server, raw)
         statuses[status] += 1
@@ -199,7 +199,7 @@ def _status_of(server: Server, raw: bytes) -> str:
         connection.settimeout(12)
         try:
             connection.sendall(raw)
-            with contextlib.suppress(OSError):  # closed by now
+            with contextlib.suppress(OSError):  # the server has closed it
                 connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65536):
                 told = told or piece
@@ -208,8 +208,8 @@ def _status_of(server: Server, raw: bytes) -> str:
     return told.split(b" ", 2)[1].decode("latin-1") if told.startswith(b"HTTP") else "closed"
 
 
-def biggest() -> dict[str, tuple[str, str, Any]]:
-    """Return the biggest questions that are allowed, by kind: method, path, body."""
+def largest() -> dict[str, tuple[str, str, Any]]:
+    """Return the largest requests that are allowed: name → method, path, body."""
     ids = [{"id": str(n % 943 + 1)} for n in range(1000)]
     told = [{"features": {"history_item_id": [str(n % 1600)] * 120}} for n in range(1000)]
     rules = {"only": ["genres=Comedy"] * 20, "deny": [str(n + 1) for n in range(600)]}
@@ -227,17 +227,17 @@ def biggest() -> dict[str, tuple[str, str, Any]]:
 
 
 def load_tensorflow(server: Server) -> None:
-    """Ask the first question for raw values, which waits for TensorFlow as no other does."""
+    """Send a first request with raw values, which loads TensorFlow."""
     server.ask("POST", "/embed", {"users": [{}], "items": [{}]}, wait=120)
 
 
 def worst(server: Server, size: Size, seed: int) -> Outcome:
-    """Measure each of the biggest questions alone."""
+    """Measure each of the largest requests alone."""
     outcome = Outcome()
     load_tensorflow(server)
-    for name, (method, path, body) in biggest().items():
+    for name, (method, path, body) in largest().items():
         before = server.processor(), server.memory("VmRSS")
-        server.forget()
+        server.reset_peak()
         status, length = server.ask(method, path, body, wait=120)
         took = round(server.processor() - before[0], 2)
         more = server.memory("VmHWM") - before[1]
@@ -250,25 +250,25 @@ def worst(server: Server, size: Size, seed: int) -> Outcome:
 
 
 def flood(server: Server, size: Size, seed: int) -> Outcome:
-    """Let 64 clients send the biggest questions and hang up, while somebody asks a plain one."""
+    """Let 64 clients send the largest requests and disconnect; small requests are answered."""
     load_tensorflow(server)
-    server.forget()
+    server.reset_peak()
     before = server.memory("VmRSS")
     with _flooding(server, size.seconds + 1, seed) as sent:
-        took = plain(server, size.seconds)
+        took = send_small(server, size.seconds)
     left = _work_left(server)
     figures = {
-        "plain": len(took), "p50": at(0.5, took), "p99": at(0.99, took), "longest": at(1, took),
+        "small": len(took), "p50": at(0.5, took), "p99": at(0.99, took), "longest": at(1, took),
         "MiB more": server.memory("VmHWM") - before, "cpu after, s": left,
     }  # fmt: skip
     outcome = Outcome(len(took) + sent(), figures=figures)
-    outcome.need(figures["p99"] < PATIENCE, f"p99 of a plain question: {figures['p99']} s")
-    outcome.need(left < 3, f"it works for another {left} s for those who have gone")
+    outcome.need(figures["p99"] < PATIENCE, f"p99 of a small request: {figures['p99']} s")
+    outcome.need(left < 3, f"it works for another {left} s for disconnected clients")
     return outcome
 
 
 def _work_left(server: Server) -> float:
-    """Wait until a server does nothing, a minute at most; return the processor time it took."""
+    """Wait until a server is idle, at most a minute; return its processor time meanwhile."""
     begin = before = server.processor()
     for _ in range(120):
         time.sleep(0.5)
@@ -281,10 +281,10 @@ def _work_left(server: Server) -> float:
 
 @contextlib.contextmanager
 def _flooding(server: Server, seconds: float, seed: int) -> Iterator[Callable[[], int]]:
-    """Flood from another process, so that this one measures nothing but the server."""
+    """Flood from another process, so that this one measures only the server."""
     words = [sys.executable, __file__, "--flood", server.port, "--seed", seed, "--seconds", seconds]
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
-    time.sleep(0.5)  # until it has begun
+    time.sleep(0.5)  # until the flood has begun
     try:
         yield lambda: int(process.communicate(timeout=seconds + 60)[0])
     finally:
@@ -294,17 +294,17 @@ def _flooding(server: Server, seconds: float, seed: int) -> Iterator[Callable[[]
 
 
 def hang_up(port: int, seconds: float, seed: int) -> int:
-    """Send the biggest questions over 64 connections at a time and hang up; return how many."""
-    texts = [_raw(*question) for question in biggest().values()]
-    generator, sent, until = random.Random(seed), 0, time.monotonic() + seconds
+    """Send the largest requests over 64 connections and disconnect; return their number."""
+    texts = [_raw(*request) for request in largest().values()]
+    rng, sent, until = random.Random(seed), 0, time.monotonic() + seconds
     open_ones: list[tuple[float, socket.socket]] = []
     while time.monotonic() < until:
         for _ in range(64 - len(open_ones)):
             with contextlib.suppress(OSError):
                 one = socket.create_connection(("127.0.0.1", port), 5)
                 one.settimeout(5)
-                open_ones.append((time.monotonic() + generator.random(), one))
-                one.sendall(generator.choice(texts))
+                open_ones.append((time.monotonic() + rng.random(), one))
+                one.sendall(rng.choice(texts))
                 sent += 1
         now = time.monotonic()
         for late, one in open_ones:
@@ -324,12 +324,12 @@ def _raw(method: str, path: str, body: Any) -> bytes:
 
 
 def invented(server: Server, size: Size, seed: int) -> Outcome:
-    """Methods and paths that nobody knows: the figures do not grow with them."""
-    generator, outcome = random.Random(seed), Outcome(size.invented)
+    """Send unknown methods and paths: the metrics do not grow with them."""
+    rng, outcome = random.Random(seed), Outcome(size.invented)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for number in range(size.invented):
-        word = "".join(generator.choices(string.ascii_uppercase, k=12))
-        known = generator.choice(["/recommend/1", "/health", "/", "/embed", "/similar-items/50"])
+        word = "".join(rng.choices(string.ascii_uppercase, k=12))
+        known = rng.choice(["/recommend/1", "/health", "/", "/embed", "/similar-items/50"])
         method, path = (word, known) if number % 2 else ("GET", f"/{word}")
         connection.request(method, path)
         answer = connection.getresponse()
@@ -341,21 +341,21 @@ def invented(server: Server, size: Size, seed: int) -> Outcome:
     start = time.monotonic()
     _, length = server.ask("GET", "/metrics")
     outcome.figures = {"bytes": length, "s": round(time.monotonic() - start, 3)}
-    outcome.need(length <= FIGURES, f"/metrics has {length} bytes")
+    outcome.need(length <= METRICS, f"/metrics has {length} bytes")
     return outcome
 
 
 def slow(server: Server, size: Size, seed: int) -> Outcome:
-    """More connections that say nothing than the server has file descriptors, and half requests."""
+    """Open more idle connections than the server has file descriptors, and send half requests."""
     outcome, log = Outcome(size.idle), server.log.stat().st_size
     held = [socket_to(server) for _ in range(size.idle)]
     body = b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     halves = [b"GET /recommend/1 HTTP/1.1\r\nhost: loc", body + b"content-length: 900\r\n\r\n{"]
     for n, one in enumerate(held[-40:]):
         one.sendall(halves[n % 2])
-    took = plain(server, min(3, size.seconds))
+    took = send_small(server, min(3, size.seconds))
     outcome.figures = {"p99 beside them": at(0.99, took), "longest": at(1, took)}
-    outcome.need(at(0.99, took) < PATIENCE, "a plain question waits for those who say nothing")
+    outcome.need(at(0.99, took) < PATIENCE, "a small request waits for idle connections")
     if size.deadlines:
         until = time.monotonic() + 30
         while (left := sum(map(_is_open, held))) and time.monotonic() < until:
@@ -365,7 +365,7 @@ def slow(server: Server, size: Size, seed: int) -> Outcome:
     for one in held:
         one.close()
     outcome.figures["log, bytes"] = server.log.stat().st_size - log
-    outcome.need(outcome.figures["log, bytes"] < 20_000, "they fill the log")
+    outcome.need(outcome.figures["log, bytes"] < 20_000, "idle connections fill the log")
     outcome.need(not server.has_traceback(), "a traceback in the log")
     return outcome
 
@@ -373,8 +373,8 @@ def slow(server: Server, size: Size, seed: int) -> Outcome:
 def _is_open(one: socket.socket) -> bool:
     one.setblocking(False)
     try:
-        while told := one.recv(65536):
-            del told
+        while one.recv(65536):
+            pass
     except BlockingIOError:
         return True
     except OSError:
@@ -383,7 +383,7 @@ def _is_open(one: socket.socket) -> bool:
 
 
 def stop(server: Server, size: Size, seed: int) -> Outcome:
-    """SIGTERM in the middle of a flood: the process ends within its grace."""
+    """Send SIGTERM during a flood: the process ends within its grace."""
     outcome = Outcome(1)
     with _flooding(server, 2, seed) as sent:
         time.sleep(1)
@@ -392,7 +392,7 @@ def stop(server: Server, size: Size, seed: int) -> Outcome:
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.process.wait(40)
         outcome.figures["s"] = round(time.monotonic() - start, 1)
-        outcome.need(server.process.poll() is not None, "it lives on 40 s after SIGTERM")
+        outcome.need(server.process.poll() is not None, "it still runs 40 s after SIGTERM")
         outcome.need(outcome.figures["s"] <= 31, "the grace of 30 s was not kept")
         sent()
     return outcome
@@ -404,7 +404,7 @@ CAMPAIGNS = (odd, worst, flood, invented, slow, stop)
 def torture(
     run: Path, size: Size, seed: int, *, code: Path = ROOT, only: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Outcome]]:
-    """Run the campaigns against servers of a run, and yield what each found."""
+    """Run the campaigns against servers of a run, and yield the name and result of each."""
     with tempfile.TemporaryDirectory() as folder:
         server = None
         try:
@@ -425,7 +425,7 @@ def torture(
 
 
 def main() -> None:
-    """Run the campaigns and print what they found."""
+    """Run the campaigns and print their results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "movielens-100k")
     parser.add_argument("--code", type=Path, default=ROOT)

@@ -1,4 +1,4 @@
-"""Malformed requests as bytes, drawn from a seed: for `torture_http.py`."""
+"""Random malformed requests as bytes, for `torture_http.py`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PATHS = (
     "/openapi.json", "/docs", "/page.js", "/reload", "/embed", "/recommend", "/nowhere",
 )  # fmt: skip
 _KS = ("0", "-1", "1e9", "1001", "9" * 400, "", "nan", "1.5", "%00", "0x10", "true", "10", "1&k=2")
-_WISHES = (
+_OPTIONS = (
     "", "&only=genres=Comedy", "&only=x", "&only==", "&only=%ff", "&deny=50", "&deny=nope",
     "&deny=" + "a" * 2000, "&keep_seen=maybe", "&x=1", "&only=" + "a" * 50_000,
     "&only=genres%3DComedy" * 1100, "&deny=50" * 1100,
 )  # fmt: skip
-_TWISTS: tuple[Callable[[str], str], ...] = (
+_CHANGES: tuple[Callable[[str], str], ...] = (
     lambda path: path + "%ff%fe",
     lambda path: path + "/" + "a" * 60_000,
     lambda path: path + "%00",
@@ -56,47 +56,47 @@ def body_of(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def malformed(generator: random.Random) -> tuple[str, bytes]:
-    """Draw a request: what it is in short, and its bytes."""
-    if generator.random() < 0.03:
-        return "junk", generator.randbytes(generator.choice([1, 50, 5000]))
-    method, version = generator.choice(_METHODS), generator.choice(_VERSIONS)
-    path, headers, body = generator.choice(_PATHS), list(generator.choice(_HEADERS)), b""
-    if generator.random() < 0.5:
-        path = generator.choice(_TWISTS)(path)
-    if generator.random() < 0.6:
-        path += f"?k={generator.choice(_KS)}{generator.choice(_WISHES)}"
+def malformed(rng: random.Random) -> tuple[str, bytes]:
+    """Return a random request: a short description, and its bytes."""
+    if rng.random() < 0.03:
+        return "junk", rng.randbytes(rng.choice([1, 50, 5000]))
+    method, version = rng.choice(_METHODS), rng.choice(_VERSIONS)
+    path, headers, body = rng.choice(_PATHS), list(rng.choice(_HEADERS)), b""
+    if rng.random() < 0.5:
+        path = rng.choice(_CHANGES)(path)
+    if rng.random() < 0.6:
+        path += f"?k={rng.choice(_KS)}{rng.choice(_OPTIONS)}"
     if method in ("POST", "PUT", "PATCH"):
-        path = generator.choice(["/recommend", "/embed", "/reload", "/recommend/1", "/"])
-        lengths, body = _framed(generator, _body(generator))
-        headers += [f"content-type: {generator.choice(_KINDS)}", *lengths]
+        path = rng.choice(["/recommend", "/embed", "/reload", "/recommend/1", "/"])
+        lengths, body = _framed(rng, _body(rng))
+        headers += [f"content-type: {rng.choice(_KINDS)}", *lengths]
     lines = [f"{method} {path} {version}", "host: localhost", *headers, "connection: close"]
     head = "".join(f"{line}\r\n" for line in lines) + "\r\n"
     what = f"{method} {path[:60]} {version} {[h[:40] for h in headers][:3]} body {body[:60]!r}"
     return what, head.encode("latin-1", "replace") + body
 
 
-def _body(generator: random.Random) -> bytes:
-    somebody = b'{"users":[{"id":"1"}]'
+def _body(rng: random.Random) -> bytes:
+    one_user = b'{"users":[{"id":"1"}]'
     choices: tuple[Callable[[], bytes], ...] = (
-        lambda: generator.choice([b"", b"{}", b"null", b"[]", b"{", b"5", somebody + b"}"]),
-        lambda: generator.randbytes(100),
-        lambda: b'{"users":' + b"[" * generator.choice([10, 1000, 100_000]),
-        lambda: b'{"users":[{"id":' + generator.choice(_VALUES) + b"}]}",
-        lambda: somebody + b',"k":' + generator.choice(_VALUES) + b"}",
-        lambda: somebody + b',"only":[' + generator.choice(_VALUES) + b"]}",
-        lambda: somebody + b',"deny":[' + generator.choice(_VALUES) + b"]}",
-        lambda: b'{"users":[{"features":{"age":' + generator.choice(_VALUES) + b"}}]}",
-        lambda: b'{"users":[{"history_item_id":[' + generator.choice(_VALUES) + b"]}]}",
+        lambda: rng.choice([b"", b"{}", b"null", b"[]", b"{", b"5", one_user + b"}"]),
+        lambda: rng.randbytes(100),
+        lambda: b'{"users":' + b"[" * rng.choice([10, 1000, 100_000]),
+        lambda: b'{"users":[{"id":' + rng.choice(_VALUES) + b"}]}",
+        lambda: one_user + b',"k":' + rng.choice(_VALUES) + b"}",
+        lambda: one_user + b',"only":[' + rng.choice(_VALUES) + b"]}",
+        lambda: one_user + b',"deny":[' + rng.choice(_VALUES) + b"]}",
+        lambda: b'{"users":[{"features":{"age":' + rng.choice(_VALUES) + b"}}]}",
+        lambda: b'{"users":[{"history_item_id":[' + rng.choice(_VALUES) + b"]}]}",
         lambda: body_of({"users": [{"id": "1"}] * 1001}),
         lambda: body_of({"users": [{"id": "1"}] * 1000, "k": 1000}),
         lambda: body_of({"users": [{f"f{n}": {} for n in range(40)}] * 900}),
-        lambda: body_of({f"a{n}": n for n in range(generator.choice([10, 60_000, 100_000]))}),
-        lambda: b"\xef\xbb\xbf" + somebody + b"}",
-        lambda: (somebody + b"}").decode().encode("utf-16"),
-        lambda: b"x" * generator.choice([1 << 20, (1 << 20) + 1]),
+        lambda: body_of({f"a{n}": n for n in range(rng.choice([10, 60_000, 100_000]))}),
+        lambda: b"\xef\xbb\xbf" + one_user + b"}",
+        lambda: (one_user + b"}").decode().encode("utf-16"),
+        lambda: b"x" * rng.choice([1 << 20, (1 << 20) + 1]),
     )
-    return generator.choice(choices)()
+    return rng.choice(choices)()
 
 
 _VALUES = (
@@ -106,11 +106,11 @@ _VALUES = (
 )  # fmt: skip
 
 
-def _framed(generator: random.Random, body: bytes) -> tuple[list[str], bytes]:
-    """Return headers that tell the length of a body, mostly rightly, and what is sent."""
+def _framed(rng: random.Random, body: bytes) -> tuple[list[str], bytes]:
+    """Return headers with the length of a body, which is mostly right, and the bytes to send."""
     right, chunked = [f"content-length: {len(body)}"], ["transfer-encoding: chunked"]
     whole = b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
-    return generator.choice(
+    return rng.choice(
         [
             *[(right, body)] * 5,
             (["content-length: -5"], body),

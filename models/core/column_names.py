@@ -1,8 +1,8 @@
-"""The names of the columns that models read beside the features: for the loss and the metrics."""
+"""Names of columns that models read besides the features, for the loss and the metrics."""
 
 from __future__ import annotations
 
-#: Columns of the splits that name rows of the tables.
+#: Columns of a split that hold row numbers of the user and item tables.
 USER_ROW, ITEM_ROW = "user_row", "item_row"
-#: The weight of a row in the loss; absent where all rows weigh the same.
+#: Column with the weight of a row in the loss; absent if all rows have the same weight.
 ROW_WEIGHT = "row_weight"

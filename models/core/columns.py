@@ -1,4 +1,4 @@
-"""Encoded columns in memory: numpy arrays, and Ragged for lists."""
+"""Encoded columns in memory: a numpy array for a column of numbers, a Ragged for lists."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def read_columns(
     """Read columns from parquet.
 
     Args:
-        path: a file, a folder of parts, or several files in order.
-        names: which; None for all.
+        path: a file, a folder of files, or several files in order.
+        names: names of the columns; None for all.
     """
     table = pq.read_table(path, columns=None if names is None else list(names))
     return {name: from_arrow(table[name]) for name in table.column_names}
 
 
 def from_arrow(values: pa.ChunkedArray) -> Column:
-    """Return a column of numbers as an array, a column of lists as Ragged."""
+    """Return a column of numbers as an array, and a column of lists as Ragged."""
     array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if pa.types.is_list(array.type):
         offsets = array.offsets.to_numpy().astype(np.int64)
@@ -44,14 +44,14 @@ def from_arrow(values: pa.ChunkedArray) -> Column:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """Return a column as `from_arrow` reads it."""
+    """Return a column as an arrow array; `from_arrow` does the reverse."""
     if isinstance(column, Ragged):
         return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
     return pa.array(column)
 
 
 def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
-    """Return the rows of a matrix as lists of one length.
+    """Return the rows of a matrix as an arrow array of lists of equal length.
 
     Args:
         vectors: float32 [n, d].
@@ -62,39 +62,39 @@ def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
 def write_vectors(table: pa.Table, path: Path) -> None:
     """Write a table of embeddings as parquet.
 
-    Without dictionaries: hardly a number stands there twice, and looking for one takes longer than
-    writing.
+    It has no dictionaries, as hardly any number occurs twice, and building a dictionary would take
+    longer than writing.
     """
     pq.write_table(table, path, use_dictionary=False)
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:
-    """Return a column of whole numbers, one a row.
+    """Return a column that has one integer per row.
 
     Raises:
-        TypeError: for a column of lists.
+        TypeError: the column has lists.
     """
     if isinstance(column, Ragged):
-        raise TypeError("a column with one number a row was expected, got lists")
+        raise TypeError("Expected a column with one number per row. Received: a column of lists.")
     return column  # type: ignore[return-value]
 
 
 def n_rows(columns: Columns) -> int:
-    """Return the number of rows that all columns have."""
+    """Return the number of rows, which is the same for all columns."""
     return len(next(iter(columns.values())))
 
 
 def take_rows(column: Column, rows: Ints) -> Column:
-    """Return some rows of a column, as a column."""
+    """Return some rows of a column."""
     return column.take(rows) if isinstance(column, Ragged) else column[rows]
 
 
 def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
-    """Return some rows in the form of Merlin's loader: a list column is `__values` and `__offsets`.
+    """Return a batch as Merlin's loader gives it: lists are columns `__values` and `__offsets`.
 
     Args:
-        columns: name → [n_rows].
-        rows: int [B].
+        columns: name → column of n_rows rows.
+        rows: row numbers of the batch, int [B].
     """
     batch: dict[str, npt.NDArray[np.generic]] = {}
     for name, column in columns.items():

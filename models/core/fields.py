@@ -10,31 +10,32 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-# Every number of a recipe has an upper bound: what is larger is a slip, and would end in an error
-# of memory or of a library that takes no such number.
+# Every number of a recipe has an upper bound. A larger number is a typing error; it would fail
+# later, for lack of memory or in a library that does not accept it.
 
-#: NumPy, Arrow, protobuf, FAISS and TensorFlow all take integers up to here.
+#: Largest integer that NumPy, Arrow, protobuf, FAISS and TensorFlow all accept.
 _MOST = 2**31 - 1
-#: float32 holds numbers up to 3.4e38; products of two hyper-parameters stay within it.
+#: Products of two such numbers are within the range of float32, 3.4e38.
 _LARGEST = 1e18
 Positive = Annotated[int, Meta(ge=1, le=_MOST)]
 NonNegative = Annotated[int, Meta(ge=0, le=_MOST)]
 PositiveFloat = Annotated[float, Meta(gt=0, le=_LARGEST)]
 NonNegativeFloat = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-#: The length of a list of items, of a user's history or of a ranking: each query holds one.
+#: Length of a user's history or of a list of items.
 Length = Annotated[int, Meta(ge=1, le=10_000)]
-#: The width of a layer. A square kernel of the largest has 1 GiB.
+#: Width of a layer. The square kernel of the widest layer has 1 GiB.
 Wide = Annotated[int, Meta(ge=1, le=16_384)]
-#: How often something is repeated, such as epochs, trials or resamples.
+#: Number of repetitions, such as epochs, trials or resamples.
 Times = Annotated[int, Meta(ge=1, le=100_000)]
-#: Rows of a batch, or rows drawn for it. Their embeddings of width 64 have 256 MiB.
+#: Number of rows in a batch, or drawn for it. Embeddings of so many rows with 64 dimensions have
+#: 256 MiB.
 Rows = Annotated[int, Meta(ge=1, le=1_000_000)]
-#: Codes that a column holds beside those of its values: each is a row of an embedding table.
+#: Number of codes for values that are not in the vocabulary; each is a row of an embedding table.
 Buckets = Annotated[int, Meta(ge=1, le=10_000_000)]
-#: Text that becomes a part of file names.
+#: Text that is used in file names.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=100)]
-#: The width of an embedding: a number, or a rule by the size of the vocabulary.
+#: Width of an embedding: a number, or "infer" to compute it from the size of the vocabulary.
 Width = Annotated[int, Meta(ge=1, le=4_096)] | Literal["infer"]
 
 

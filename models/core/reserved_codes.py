@@ -5,10 +5,10 @@ Codes index embedding tables. The layout is that of NVTabular's Categorify (23.6
 
 from __future__ import annotations
 
-#: Fills lists up to one length.
+#: Padding of lists to equal length.
 PAD = 0
 #: A missing value.
 NULL = 1
-#: A value that training has not met, or met too rarely. Where a vocabulary has several such codes
-#: (`oov_buckets`), this is the first of them.
+#: A value that is not in the vocabulary, as it is unknown or too rare in the training part. If a
+#: vocabulary has several codes for such values (`oov_buckets`), this is the first.
 UNSEEN = 2
