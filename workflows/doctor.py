@@ -1,4 +1,4 @@
-"""Say what this machine has, and what is wrong with it."""
+"""Check the machine: versions, devices, memory and disk, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from workflows.ground.device import Device
 from workflows.ground.errors import DeviceError
 from workflows.ground.versions import versions
 
-#: Stands for the verbs that use no GPU.
+#: Name for all verbs that use no GPU.
 OTHER_VERBS = "other verbs"
 _NEEDED = ("tensorflow", "nvtabular", "merlin.models", "merlin.core", "msgspec", "pyarrow")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Facts and faults.
+    """The facts and the faults of a machine.
 
     Attributes:
         versions: the versions of Python and packages.
-        devices: verb → what it would run on; without the verbs that cannot have what is asked for.
-        facts: name → what was found.
-        faults: what is wrong, each with its remedy; empty when all is well.
+        devices: verb → the device that it would run on; without the verbs that cannot have the
+            requested device.
+        facts: name → value.
+        faults: what is wrong, each with its remedy; empty where nothing is.
     """
 
     versions: dict[str, str]
@@ -39,13 +40,13 @@ class Diagnosis:
 
 
 def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagnosis:
-    """Look at Python, packages, device, processors and disk. Imports none of the packages.
+    """Check Python, packages, device, processors and disk, without importing the packages.
 
     Args:
-        requested: the device asked for.
-        runs: where runs are written.
+        requested: the requested device; None for the best.
+        runs: the folder of the runs.
     """
-    # before looking for packages, which imports the folders they lie in
+    # first, because looking for a package imports the packages around it
     chosen, faults = _devices(requested)
     faults += [*_python_faults(), *_package_faults(), *_version_faults()]
     free = shutil.disk_usage(_existing(runs)).free
@@ -60,7 +61,7 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
 
 
 def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
-    """Return the device of each verb as the verb itself would choose it, and what is wrong."""
+    """Return the device that each verb would choose, and the faults met on the way."""
     chosen: dict[str, Device] = {}
     faults: list[str] = []
     for verb in (*devices.NEEDS, OTHER_VERBS):
@@ -101,7 +102,7 @@ def _installed(name: str) -> bool:
 
 
 def _version_faults() -> list[str]:
-    """Compare typing-extensions with wrapt: lifted alone, tf.function refuses tracked dicts."""
+    """Return a fault where typing-extensions is new and wrapt is old: tf.function then fails."""
     try:
         typing, wrapt = (_version(n) for n in ("typing-extensions", "wrapt"))
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""Bring a recipe's raw files, where it says from which wheel of the package index.
+"""Download the raw files of a recipe that names a wheel of the package index with these files.
 
-The wheel is downloaded, not installed; its hash and the members' names are in the recipe.
+The wheel is downloaded, not installed; the recipe has its hash and the names of its members.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What lies in the data folder now.
+    """The data folder after a fetch.
 
     Attributes:
         folder: the data folder.
-        fetched: files brought now; empty if they were there, or if the recipe fetches nothing.
+        fetched: files that this call downloaded; empty if they were there already, or if the recipe
+            fetches nothing.
     """
 
     folder: Path
@@ -36,15 +37,15 @@ class FetchResult:
 
 
 def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
-    """Download the recipe's raw files unless they are there.
+    """Download the raw files of a recipe, unless they are there already.
 
     Args:
-        recipe: says which wheel, its SHA-256, and which of its members.
+        recipe: names the wheel, its SHA-256 and its members.
         data: the data folder.
 
     Raises:
-        DataError: no network, another hash, or a member that is not in the wheel.
-        StorageError: the disk refused.
+        DataError: the network fails, the hash differs, or the wheel lacks a member.
+        StorageError: the disk fails.
     """
     if recipe.fetch is None or all((data / n).is_file() for n in recipe.fetch.members.values()):
         return FetchResult(data, ())

@@ -73,7 +73,7 @@ def _limits(finished: Finished) -> Iterator[str]:
     )
     yield (
         "Logged interactions show what people were offered and took. An item that nobody was "
-        "shown counts as a miss, and a model that is put to use changes what is logged next."
+        "shown counts as a miss, and a model in use changes what is logged next."
     )
     if cold := scores.segments.get("targets_cold"):
         figure = cold.metrics[scores.ours][finished.metric]

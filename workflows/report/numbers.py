@@ -1,4 +1,4 @@
-"""Numbers as texts, the same on the page and on the card."""
+"""Format numbers as text, in the same way on the page and on the card."""
 
 from __future__ import annotations
 

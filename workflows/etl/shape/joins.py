@@ -34,7 +34,7 @@ def join_columns(
         DataError: no id is found, a number is missing, or two tables have the same column and
             nothing decides between them.
     """
-    side = tables.side_table(recipe, raw, join)
+    side = tables.side_table(raw, join)
     _refuse_unmatched(recipe, raw, source, table, join)
     found = tables.find_rows(table[join.on], side[join.on])
     unmatched = counts.unmatched.get(join.table, 0) + found.null_count

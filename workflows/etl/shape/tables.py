@@ -50,7 +50,7 @@ class Table:
         return self.frame[column].combine_chunks()
 
 
-def side_table(recipe: Recipe, raw: Raw, join: Join) -> pa.Table:
+def side_table(raw: Raw, join: Join) -> pa.Table:
     """Return a joined source after checking that it has one row per id.
 
     Raises:
@@ -91,7 +91,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     roles = ("user", "context") if role == "user" else ("item",)
     columns = [c for c in recipe.columns(*roles) if c != key]
     join = next((j for j in recipe.join if j.on == key), None)
-    side = side_table(recipe, raw, join) if join else None
+    side = side_table(raw, join) if join else None
 
     ids, counts = _ids(train[key], side, key)
     interactions = raw.tables[recipe.interactions]
