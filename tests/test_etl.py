@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from world import GHOST, STRANGER, UNSEEN, USERS, World, write_csv
 from workflows.etl import EtlResult, etl
 from workflows.etl.encode import writer
 from workflows.ground.errors import ArtifactError, DataError, RecipeError, StorageError
+from workflows.stages.etl import warn_of_changed_files
 from workflows.stages.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -830,6 +833,7 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 from workflows import cli, recipe
 from workflows.ground.errors import MissingStage
+from workflows.stages.etl import warn_of_changed_files
 from workflows.stages.store import Store
 import workflows.ground.device
 workflows.ground.device.choose("cpu")
@@ -923,3 +927,24 @@ def test_a_process_with_another_hash_seed_writes_the_same_bytes(
     )
     assert done.returncode == 0, done.stderr
     assert content(folder / "etl") == content(base.folder)
+
+
+# ── raw files that were written again ───────────────────────────────────────────────────
+
+
+def test_raw_files_that_were_written_after_etl_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path / "raw").write()
+    store = Store(run(world).folder.parent)
+    warn_of_changed_files(store, world.folder)
+    warn_of_changed_files(store, tmp_path / "elsewhere")  # they need not be there any more
+    assert not [record for record in caplog.records if "written after" in record.message]
+    later = time.time() + 60
+    os.utime(world.folder / "films.csv", (later, later))
+    warn_of_changed_files(store, world.folder)
+    (said,) = (r.message for r in caplog.records if "written after" in r.message)
+    assert said == (
+        "films.csv: written after etl read it. Run `two-tower etl` (or `make etl`) again if its "
+        "content is another one."
+    )

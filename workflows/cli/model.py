@@ -26,9 +26,11 @@ def train(
 ) -> None:
     """Fit the models of the recipe; of each, keep the epoch that is best on the validation part."""
     device = call.device()
-    recipe, store, _ = call.open(device)
+    recipe, store, data = call.open(device)
+    from workflows.stages.etl import warn_of_changed_files
     from workflows.train import train
 
+    warn_of_changed_files(store, data)
     earlier = call.store(warm_start) if warm_start else None
     result = train(recipe, store, device, resume=resume, warm_start=earlier)
     rows = {"seconds": f"{result.seconds:.1f}", "folder": result.folder}
@@ -85,9 +87,11 @@ def evaluate(
 def tune(call: Call) -> None:
     """Search hyper-parameters on the validation part; an interrupted search is continued."""
     device = call.device()
-    recipe, store, _ = call.open(device)
+    recipe, store, data = call.open(device)
+    from workflows.stages.etl import warn_of_changed_files
     from workflows.tune import tune
 
+    warn_of_changed_files(store, data)
     result = tune(recipe, store, device)
     rows = {
         "trials": str(result.trials),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.stages.store import Store
+
+log = logging.getLogger(__name__)
 
 #: The table of the histories after each user's last event; there is one where models of offers
 #: need it.
@@ -284,3 +288,24 @@ class Prepared:
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
         return read_columns(self.files.parts(part), names) if names else {}
+
+
+def warn_of_changed_files(store: Store, data: Path) -> None:
+    """Warn if raw files were written after etl read them. Their content is not read again.
+
+    Args:
+        store: the run.
+        data: the folder of the raw files; files that are not there are left out.
+    """
+    manifest = store.manifest("etl")
+    finished = datetime.fromisoformat(manifest.created).timestamp() + 1  # it has whole seconds
+    report = read_json(EtlFiles(store.folder("etl")).report, EtlReport, "etl")
+    paths = {name: data / name for name in report.files}
+    changed = [n for n, path in paths.items() if path.is_file() and path.stat().st_mtime > finished]
+    if changed:
+        log.warning(
+            "%s: written after etl read %s. Run %s again if its content is another one.",
+            ", ".join(changed),
+            "it" if len(changed) == 1 else "them",
+            store.invocation.command("etl"),
+        )
