@@ -60,6 +60,7 @@ def test_ids_settle_only_if_all_are_whole() -> None:
         (["9.0"], ["1", "2"], ["9"]),  # new, in a column of integers
         (["9.0"], ["1", "b"], ["9.0"]),
         (["1.5", "abc"], ["1"], ["1.5", "abc"]),
+        (['="0017"', '="x"'], ["0017", "ab"], ["0017", '="x"']),  # of a spreadsheet
     ],
 )
 def test_told_values_are_spelt_as_the_column_is(
@@ -76,3 +77,8 @@ def test_a_float_that_is_too_long_is_found() -> None:
 def test_numbers_of_spreadsheets_are_told_from_codes() -> None:
     texts = ["9.78014E+12", "1e+16", "12E3", "1E5", "5E-3", "E+12", "9.78014E+1"]
     assert spelling.is_scientific(array(texts)).to_pylist() == [True, True, *[False] * 5]
+
+
+def test_a_text_formula_is_told_from_other_texts_with_an_equals_sign() -> None:
+    texts = ['="0017"', '=""', "=0017", '="a"&"b"', 'x="1"']
+    assert spelling.is_formula(array(texts)).to_pylist() == [True, True, *[False] * 3]

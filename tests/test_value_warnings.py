@@ -100,6 +100,22 @@ def test_categories_of_spreadsheets_are_told(tmp_path, caplog):
     assert "column 'city' of log has numbers in scientific notation" in read(tmp_path, caplog)[1][0]
 
 
+def test_ids_that_are_formulas_are_refused(tmp_path, caplog):
+    write(tmp_path, item=["i", '="0017"', '="0018"', "="])
+    with pytest.raises(
+        DataError, match=r"log\.csv, row 2, column 'item': '=\"0017\"' is an id as a formula of a"
+    ) as caught:
+        read(tmp_path, caplog)
+    assert "; 2 cells of the column have such ids. The equals sign" in str(caught.value)
+
+
+def test_categories_that_are_formulas_are_told(tmp_path, caplog):
+    write(tmp_path, city=['="Oslo"', "Rome"])
+    table, told = read(tmp_path, caplog)
+    assert "column 'city' of log has text formulas of a spreadsheet, such as" in told[0]
+    assert table["city"].to_pylist() == ['="Oslo"', "Rome"]
+
+
 # ── two spellings ───────────────────────────────────────────────────────────────────────
 
 

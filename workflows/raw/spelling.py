@@ -27,6 +27,8 @@ _INTEGER = r"^-?\d+$"
 _LONG = r"^-?\d{16,}\.0$"
 #: A number as spreadsheets and Python write it when it is long.
 _SCIENTIFIC = r"^[-+]?\d([.,]\d+)?[eE]\+\d{2,}$"
+#: A text as a formula: spreadsheets keep an id as it is only if it is written so.
+_FORMULA = r'^="([^"]*)"$'
 #: Whole numbers from here on are not exact as floats.
 EXACT = 2**53
 #: A few texts show that a column is of another kind, so that most are not looked at in full.
@@ -42,6 +44,9 @@ def other(texts: pa.StringArray) -> pa.StringArray:
             _without_point(texts),
             pa.scalar(None, pa.string()),
         )
+    if pc.any(are_formulas := is_formula(texts)).as_py():
+        inner = pc.replace_substring_regex(texts, pattern=_FORMULA, replacement=r"\1")
+        found = pc.if_else(are_formulas, inner, found)
     for spellings, canonical in zip((_TRUE, _FALSE), _BOOLEANS, strict=True):
         is_boolean = _among(texts, spellings)
         if pc.any(is_boolean).as_py():
@@ -121,6 +126,13 @@ def is_scientific(texts: pa.StringArray) -> pa.BooleanArray:
     if not _hold(texts, b"e+", b"E+"):
         return pa.repeat(False, len(texts))
     return pc.match_substring_regex(texts, _SCIENTIFIC)
+
+
+def is_formula(texts: pa.StringArray) -> pa.BooleanArray:
+    """Say which texts are text formulas of a spreadsheet, such as ="0017"."""
+    if not _hold(texts, b'="'):
+        return pa.repeat(False, len(texts))
+    return pc.match_substring_regex(texts, _FORMULA)
 
 
 def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:

@@ -43,7 +43,7 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
         raw: tables of all sources.
 
     Raises:
-        DataError: ids are written in scientific notation.
+        DataError: ids are written in scientific notation, or as formulas of a spreadsheet.
     """
     for name, feature in recipe.features.items():
         if feature.meaning.has_codes:
@@ -51,6 +51,7 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
             nulls = {source: recipe.sources[source].nulls for source in columns}
             _warn_of_words(name, columns, nulls, is_id=feature.id)
             _check_exponents(name, columns, raw, is_id=feature.id)
+            _check_formulas(name, columns, raw, is_id=feature.id)
             _warn_of_two_spellings(name, columns)
             if not feature.meaning.is_list:
                 _warn_of_blanks(name, columns, raw)
@@ -154,15 +155,10 @@ def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> N
     if not len(found):
         return
     if is_id:
-        source = next(s for s, mask in wrong.items() if pc.any(mask).as_py())
-        cells = columns[source].indices
-        row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()
-        raise DataError(
-            f"{raw.place(source, row)}, column {name!r}: {columns[source][row].as_py()!r} is an id "
-            f"in scientific notation; {quantity(found.cells, 'cell')} of the column "
-            f"{'has' if found.cells == 1 else 'have'} such ids. A spreadsheet or a float has cut "
-            "off digits, so that several ids may have become one. Export the column again, as text "
-            "or as integers."
+        raise _refusal(
+            *(name, columns, raw, wrong, "in scientific notation"),
+            "A spreadsheet or a float has cut off digits, so that several ids may have become one. "
+            "Export the column again, as text or as integers.",
         )
     log.warning(
         "column %r of %s has numbers in scientific notation, such as %s, which are read as text, "
@@ -170,6 +166,41 @@ def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> N
         name,
         _sources(wrong),
         found.shown(1),
+    )
+
+
+def _check_formulas(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> None:
+    """Refuse ids that are text formulas of a spreadsheet, and warn of such categories."""
+    wrong = {s: spelling.is_formula(column.dictionary) for s, column in columns.items()}
+    found = _Found.of(columns, wrong)
+    if not len(found):
+        return
+    if is_id:
+        raise _refusal(
+            *(name, columns, raw, wrong, "as a formula of a spreadsheet"),
+            "The equals sign and the quotes would be part of the id. Export the column again, as "
+            "text without formulas.",
+        )
+    log.warning(
+        "column %r of %s has text formulas of a spreadsheet, such as %s, which are read as they "
+        "stand, with the equals sign and the quotes. Export the column again as text.",
+        name,
+        _sources(wrong),
+        found.shown(1),
+    )
+
+
+def _refusal(
+    name: str, columns: Columns, raw: Raw, wrong: Masks, written: str, why: str
+) -> DataError:
+    """Return an error that names the first cell of an id column that is written wrongly."""
+    source = next(s for s, marks in wrong.items() if pc.any(marks).as_py())
+    cells, n = columns[source].indices, _Found.of(columns, wrong).cells
+    row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()
+    return DataError(
+        f"{raw.place(source, row)}, column {name!r}: {columns[source][row].as_py()!r} is an id "
+        f"{written}; {quantity(n, 'cell')} of the column {'has' if n == 1 else 'have'} such ids. "
+        f"{why}"
     )
 
 
