@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -193,3 +194,18 @@ def test_results_come_in_the_order_of_jobs_and_few_jobs_wait() -> None:
             assert job == done
             assert len(asked) <= done + 4
     assert len(asked) == 20
+
+
+def test_a_cluster_that_does_not_start_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STARTING", 2.0)
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,))
+
+    def start() -> None:
+        process.start()
+        process.join()
+
+    with pytest.raises(DeviceError, match=r"workers did not start within .* Give fewer --workers"):
+        workers.start_in_time(start)
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert workers.start_in_time(lambda: 7) == 7

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,6 +31,8 @@ from workflows.ground.errors import DeviceError, RecipeError
 LOOPBACK = "127.0.0.1:0"
 #: Time that a scheduler may take to answer.
 TIMEOUT = "10s"
+#: Seconds that a cluster may take to start; on an idle machine it needs five.
+STARTING = 120.0
 #: Seconds that a worker may take to end; on an idle machine it needs one.
 CLOSING = 30.0
 
@@ -125,7 +130,9 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
         from dask_cuda import LocalCUDACluster  # not exercised on a GPU in CI
 
         with _closing(
-            LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK)
+            start_in_time(
+                lambda: LocalCUDACluster(n_workers=number or None, dashboard_address=LOOPBACK)
+            )
         ) as gpus:
             yield gpus
     elif "://" in dask:
@@ -155,18 +162,52 @@ def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalClu
     Args:
         n: number of workers.
         memory_limit: bytes that each worker may take.
+
+    Raises:
+        DeviceError: the workers do not start in time.
     """
-    cluster = distributed.LocalCluster(
-        n_workers=n,
-        threads_per_worker=1,
-        memory_limit=memory_limit,
-        host="127.0.0.1",
-        dashboard_address=LOOPBACK,
-        silence_logs=logging.CRITICAL,
-        worker_class=_PatientNanny,
-    )
-    with _closing(cluster):
+
+    def start() -> distributed.LocalCluster:
+        return distributed.LocalCluster(
+            n_workers=n,
+            threads_per_worker=1,
+            memory_limit=memory_limit,
+            host="127.0.0.1",
+            dashboard_address=LOOPBACK,
+            silence_logs=logging.CRITICAL,
+            worker_class=_PatientNanny,
+        )
+
+    with _closing(start_in_time(start)) as cluster:
         yield cluster
+
+
+def start_in_time(start: Callable[[], Result]) -> Result:
+    """Return what `start` returns; end its processes if it takes too long.
+
+    Dask waits without a limit for a worker process that does not answer.
+
+    Raises:
+        DeviceError: it takes too long.
+    """
+    others, found = set(multiprocessing.active_children()), Future[Result]()
+
+    def run() -> None:
+        try:
+            found.set_result(start())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return found.result(STARTING)
+    except FuturesTimeoutError:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise DeviceError(
+            f"The Dask workers did not start within {STARTING:.0f} s. Give fewer --workers, wait "
+            "until the machine has less to do, or leave --dask out, which uses threads."
+        ) from None
 
 
 @contextmanager
