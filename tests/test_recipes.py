@@ -80,14 +80,22 @@ def test_the_published_settings_have_names():
         ("model={combine: concat, dims: {item_no: two}}", "Invalid enum value 'two'"),
         (
             "model={kind: popularity} --set tracking={kind: mlflow}",
-            "tracking records the epochs of a fit, and a model of kind popularity has none",
+            "a model of kind popularity does not read tracking: leave tracking out",
         ),
+        ("tasks={top: 3}", "a model of kind two_tower does not read tasks: leave tasks out"),
         ("prior={}", "prior is a part of the item bias: it needs a model of kind two_tower"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(override: str, message: str):
     with pytest.raises(RecipeError, match=re.escape(message)):
         load("babyshop", "", *override.split(" --set "))
+
+
+@pytest.mark.parametrize("block", ["loss={logq: false}", "fallback=tower", "index={kind: exact}"])
+def test_models_of_offers_refuse_what_they_do_not_read(block: str):
+    name = block.partition("=")[0]
+    with pytest.raises(RecipeError, match=f"a model of kind offers does not read {name}"):
+        load("movielens-offers", "", block)
 
 
 @pytest.mark.parametrize(

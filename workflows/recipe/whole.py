@@ -12,7 +12,7 @@ from models.core.fields import Name, Part
 from models.core.prior import PriorConfig
 from models.losses.config import LossConfig
 from models.offers.config import OffersConfig, TasksConfig
-from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
+from models.towers.config import ModelConfig, TwoTowerConfig
 from models.training.config import OptimizerConfig, TrackingConfig, TrainConfig
 from workflows.recipe.columns import (
     check_fill,
@@ -29,6 +29,15 @@ from workflows.recipe.search_space import TuneConfig
 from workflows.recipe.sources import Fetch, Source
 from workflows.recipe.splits import GivenFiles, GlobalTime, LeaveLast, Split
 from workflows.recipe.steps import Derive, Join, Pivot
+
+#: Kind of model → the blocks of a recipe that it does not read. Blocks that a variant inherits from
+#: a recipe of another kind, such as `loss`, are not refused.
+_UNREAD = {
+    "two_tower": ("tasks",),
+    "popularity": ("tasks", "tracking"),
+    "content": ("tasks", "tracking"),
+    "offers": ("loss", "fallback", "index"),
+}
 
 
 class Recipe(Part, frozen=True):
@@ -161,16 +170,16 @@ class Recipe(Part, frozen=True):
                     )
 
     def _check_model(self) -> None:
+        kind = str(self.model.__struct_config__.tag)
+        defaults = {field.name: field.default for field in msgspec.structs.fields(Recipe)}
+        for name in _UNREAD[kind]:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"a model of kind {kind} does not read {name}: leave {name} out")
         biased = isinstance(self.model, TwoTowerConfig) and self.model.item_bias
         if self.prior and not biased:
             raise ValueError(
                 "prior is a part of the item bias: it needs a model of kind two_tower with "
                 "item_bias: true"
-            )
-        if self.tracking and isinstance(self.model, PopularityConfig | ContentConfig):
-            raise ValueError(
-                "tracking records the epochs of a fit, and a model of kind "
-                f"{self.model.__struct_config__.tag} has none; leave tracking out"
             )
         if self.time is None and (self.prior or getattr(self.model, "days", None)):
             what = "prior" if self.prior else "model.days"
@@ -207,7 +216,7 @@ class Recipe(Part, frozen=True):
         features = self._raw_features()
         # histories and models look at columns that are made
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
-        bare |= {"history": None, "model": TwoTowerConfig()}
+        bare |= {"history": None, "model": TwoTowerConfig(), "tasks": TasksConfig()}
         # what is compared is read with more digits
         rules = [r for r in self.filter if isinstance(r, Condition) and r.column in features]
         bare["filter"] = tuple(rules)
