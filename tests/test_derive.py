@@ -46,11 +46,11 @@ def seconds(texts: list[str | None]) -> pa.ChunkedArray:
 
 def made(step: Derive, column: pa.ChunkedArray) -> list[Any]:
     """Return the step's column, after seeing that chunks do not matter."""
-    whole = derive.made(column, step)
+    whole = derive.apply(column, step)
     chunks = pa.chunked_array([column.slice(n, 1).chunk(0) for n in range(len(column))])
-    assert derive.made(chunks, step).to_pylist() == whole.to_pylist()
+    assert derive.apply(chunks, step).to_pylist() == whole.to_pylist()
     none = column.slice(0, 0)
-    assert derive.made(none, step).type == whole.type
+    assert derive.apply(none, step).type == whole.type
     return whole.to_pylist()
 
 
@@ -92,7 +92,7 @@ def test_a_date_that_is_none_is_named() -> None:
         match=r"^source 'log' \(log\.csv\), column 'at' holds a date that is not ISO 8601, such as "
         r".*'03/04/2020'.*declare the column as the feature of role time\.$",
     ):
-        derive.made(column(["2020-01-01", "03/04/2020"]), step, where="source 'log' (log.csv)")
+        derive.apply(column(["2020-01-01", "03/04/2020"]), step, where="source 'log' (log.csv)")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_e09_a_deeper_path_is_named() -> None:
         match=r"^log, column 'code': 'a\.b\.c\.d\.e' has more levels than 4, and so have 1 more "
         r"values\. Raise `levels` in the recipe's derive step of 'category1', or correct the",
     ):
-        derive.made(column([*PATHS, "v.w.x.y.z", "a.b.c.d.e"]), step, where="log")
+        derive.apply(column([*PATHS, "v.w.x.y.z", "a.b.c.d.e"]), step, where="log")
 
 
 def test_a_separator_of_any_length() -> None:
@@ -216,7 +216,7 @@ def test_log1p_refuses_negative_numbers() -> None:
         match=r"^log \(a.csv\), column 'plays': log1p takes numbers from 0 on; 2 cells are "
         r"negative, the first in row 3 with -0.5\. Correct them, or raise them to 0 with a step",
     ):
-        derive.made(cells, Log1p(of="plays", to="mild"), where="log (a.csv)")
+        derive.apply(cells, Log1p(of="plays", to="mild"), where="log (a.csv)")
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_steps_that_do_not_fit_each_other_are_refused(
 
 def test_declared_columns_become_what_the_feature_is() -> None:
     whole = column([1, None], pa.int64())
-    assert derive.declared(whole, None).type == pa.int64()
+    assert derive.cast_to_feature(whole, None).type == pa.int64()
     number = Feature(role="user", kind="number")
-    assert derive.declared(whole, number).type == pa.float32()
-    assert derive.declared(whole, Feature(role="user")).to_pylist() == ["1", None]
+    assert derive.cast_to_feature(whole, number).type == pa.float32()
+    assert derive.cast_to_feature(whole, Feature(role="user")).to_pylist() == ["1", None]

@@ -204,12 +204,12 @@ def _read(
             for path in paths
         },
     )
-    return rows.with_derived(recipe, rows.pivoted(recipe, raw, counts)), facts
+    return rows.add_derived(recipe, rows.pivot_events(recipe, raw, counts)), facts
 
 
 def _split(recipe: Recipe, raw: Raw, counts: DropCounts) -> tuple[Parts, Seen | None]:
     """Split the interactions, and apply the filter rules that need no fitted columns."""
-    parts, seen = rows.divided(recipe, raw, counts)
+    parts, seen = rows.split_rows(recipe, raw, counts)
     parts = filters.filter_parts(recipe, parts, counts, stage="before")
     _refuse_empty_parts(recipe, parts, counts)
     return parts, seen
@@ -220,9 +220,9 @@ def _fit_columns(
 ) -> tuple[Raw, Parts]:
     """Fit derived columns on train, write their states, and add them to all tables."""
     older = learnt.read(earlier) if earlier else {}
-    states, parts = rows.learn(recipe, parts, older)
+    states, parts = rows.fit_columns(recipe, parts, older)
     learnt.write(states, folder)
-    return rows.with_learnt(recipe, raw, states), parts
+    return rows.add_fitted(recipe, raw, states), parts
 
 
 def _fit(

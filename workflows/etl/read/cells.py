@@ -1,7 +1,7 @@
-"""Read the columns of raw files as what the recipe says they are.
+"""Convert the columns of raw files to the types that the recipe states.
 
-Nothing is guessed from the values, so '0108775015' stays text. How the cells of a feature are read
-is said by its kind (workflows/recipe/kinds/).
+Types are never guessed from values, so '0108775015' stays text. The kind of a feature decides how
+its cells are read (workflows/recipe/kinds/).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match
 
-#: What the name of a column of lists is followed by in the name of the weights of their values.
+#: Suffix of the column with the weights of a column of lists.
 WEIGHT = "_weight"
 
 
-class Cells:
-    """Makes the batches of one file canonical, and knows how far it got.
+class BatchConverter:
+    """Converts the batches of one file, and counts their rows for messages.
 
     Args:
-        recipe: what each column is.
-        path: the file, for messages.
-        nulls: texts that stand for no value, beside the empty one.
+        recipe: recipe that describes the columns.
+        path: path of the file, for messages.
+        nulls: texts that mean a missing value, in addition to the empty text.
     """
 
     def __init__(self, recipe: Recipe, path: Path, nulls: Sequence[str] = ()) -> None:
@@ -37,18 +37,18 @@ class Cells:
         self._rows = 0
         self._times: dict[str, Times] = {}
 
-    def canonical(self, batch: pa.Table) -> pa.Table:
-        """Return the next batch of the file with canonical columns.
+    def convert(self, batch: pa.Table) -> pa.Table:
+        """Return the next batch of the file with the types of the recipe.
 
         Raises:
-            DataError: a cell that is not what the recipe says.
+            DataError: a cell does not have the type that the recipe states.
         """
-        weighed = dict(self._weighed(batch.column_names))
+        weighted = dict(self._weighted_lists(batch.column_names))
         columns = {
-            name: self._read(batch[name], self._place(name), all_parts=name in weighed)
+            name: self._read(batch[name], self._place(name), all_parts=name in weighted)
             for name in batch.column_names
         }
-        for name, weights in weighed.items():
+        for name, weights in weighted.items():
             pair = (columns[name], columns[weights])
             columns[name], columns[weights] = match(*pair, self._place(weights))
         for name in batch.column_names:
@@ -62,16 +62,16 @@ class Cells:
         return Place(self._path, name, self._rows)
 
     def finish(self) -> None:
-        """Look at the file as a whole, once its last batch has been read.
+        """Check the file as a whole after its last batch.
 
         Raises:
-            DataError: times without a unit that are no dates as seconds.
+            DataError: times without a unit are implausible as seconds.
         """
         for name, times in self._times.items():
             times.refuse_implausible(Place(self._path, name))
 
-    def _weighed(self, columns: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Yield the lists of a file that have weights, and those."""
+    def _weighted_lists(self, columns: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield each column of lists that has weights, and the column of these weights."""
         features = self._recipe.features
         for name in columns:
             weights = features[name].weights if name in features else None
@@ -83,7 +83,7 @@ class Cells:
     def _read(self, column: pa.ChunkedArray, place: Place, *, all_parts: bool) -> pa.ChunkedArray:
         feature = self._recipe.features.get(place.column)
         if feature is None:
-            return plain(column, place)  # weights; no other column is read that is no feature
+            return plain(column, place)  # weights: all other columns are features
         if feature.role == "time":
             times = self._times.setdefault(place.column, Times(feature))
             return times.seconds(present(column, place, self._nulls), place)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from workflows.etl.memory import Memory
 from workflows.etl.read import aliccp, canonical
 from workflows.etl.read.aliccp import SkeletonFile
-from workflows.etl.read.cells import Cells
+from workflows.etl.read.cells import BatchConverter
 from workflows.etl.read.columnar import ParquetFile
 from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.growing import GrowingTable
@@ -68,7 +68,7 @@ class FileJob:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows in order."""
-        cells = Cells(self.recipe, self._numbered_path, self.nulls)
+        converter = BatchConverter(self.recipe, self._numbered_path, self.nulls)
         features = self.recipe.features
         as_dictionary = [
             raw
@@ -77,14 +77,14 @@ class FileJob:
         ]
         for batch in self.file.batches(list(self.wanted.values()), as_dictionary):
             raw = batch.select(list(self.wanted.values())).rename_columns(list(self.wanted))
-            table, skipped = cells.canonical(raw), np.array([], np.int64)
+            table, skipped = converter.convert(raw), np.array([], np.int64)
             if isinstance(self.file, SkeletonFile):
                 is_possible = aliccp.possible_rows(batch)
                 skipped = np.flatnonzero(~is_possible)
                 table = table.filter(pa.array(is_possible))
             if batch.num_rows:
                 yield Chunk(batch.num_rows, table, skipped)
-        cells.finish()
+        converter.finish()
 
     @property
     def _numbered_path(self) -> Path:

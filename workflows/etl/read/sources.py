@@ -1,4 +1,4 @@
-"""Raw files → canonical tables, read in chunks: one row a row, in the order of the files."""
+"""Read all sources of a recipe into one table each, with the rows in the order of the files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from workflows.etl.memory import Memory
 from workflows.etl.read import canonical, files, snapshots
-from workflows.etl.read.cells import Cells
+from workflows.etl.read.cells import BatchConverter
 from workflows.etl.read.file_job import EXPLODED, FileJob
 from workflows.etl.read.growing import GrowingTable
 from workflows.etl.read.source_files import SourceFiles
@@ -26,31 +26,32 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: Bytes of raw text that are read at a time; no row of text may be longer.
+#: Number of bytes of raw text that are read at a time; no row of text may be longer.
 BLOCK = 8 << 20
-#: Why rows of `Raw.skipped` are left out, for the report.
+#: Cause, for the report, by which rows of aliccp are left out.
 SKIPPED = "bought without a click"
 
-#: So many files are named in a message.
+#: Largest number of files that a message names.
 _NAMED = 4
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What was read.
+    """The tables of all sources, and the places that their rows came from.
 
     Attributes:
-        tables: source name → its columns that the recipe names, canonical types, one array each.
-        files: source name → the files it came from.
-        rows: source name → rows of each of these files.
-        columns: source name → all columns of these files, `rename:` applied.
+        tables: source → its columns that the recipe names, with the recipe's types; each column is
+            one array.
+        files: source → the files that it was read from.
+        rows: source → number of rows of each of these files.
+        columns: source → names of all columns of these files, after `rename:`.
         folder: the data folder.
-        skipped: source name → numbers, from 0 and over all its files, of the rows left out of
-            its table: those of aliccp that were bought without a click, and those that are not
-            the latest of their id.
-        filled: joined source → column → its value for ids that are not in the table; what is made
-            of a join's `fill`, beside it.
-        shaped: source name → what made other rows of those of its files, for messages.
+        skipped: source → numbers of the rows that are not in its table, counted from 0 over all its
+            files: rows of aliccp that were bought without a click, and rows that are not the
+            latest of their id.
+        filled: joined source → column → value for ids that are not in the table. It has the values
+            of the join's `fill`, and those of the columns that are derived from them.
+        shaped: source → text for messages if `explode:` or `long:` changed the rows of its files.
     """
 
     tables: dict[str, pa.Table]
@@ -63,18 +64,18 @@ class Raw:
     shaped: dict[str, str] = field(default_factory=dict)
 
     def fill(self, join: Join) -> dict[str, float | str]:
-        """Return column → value for ids that are not in a joined table."""
+        """Return column → value for ids that are not in the joined table."""
         return {**join.fill, **self.filled.get(join.table, {})}
 
     def where(self, source: str) -> str:
-        """Name a source and its files, for messages."""
+        """Return the name of a source and its files, for messages."""
         names = [self.name(path) for path in self.files[source]]
         if len(names) > _NAMED:
             names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more files"]
         return f"source {source!r} ({', '.join(names)})"
 
     def without_rows(self, names: Sequence[str]) -> Raw:
-        """Return it with some tables emptied, so that memory is freed."""
+        """Return a copy in which some tables have no rows, so that their memory is freed."""
         empty = {name: self.tables[name].schema.empty_table() for name in names}
         return dataclasses.replace(self, tables={**self.tables, **empty})
 
@@ -82,7 +83,7 @@ class Raw:
         """Check that a source, or one of those joined to it, has a column.
 
         Raises:
-            DataError: names the columns that are there and the nearest one.
+            DataError: none of them has it; the message names the columns and the nearest one.
         """
         there = [name for s in (source, *joined) for name in self.columns[s]]
         if column not in there:
@@ -94,9 +95,15 @@ class Raw:
             )
 
     def place(self, source: str, row: int) -> str:
-        """Name the file of a table's row (from 0) and its number there (from 1, without header)."""
+        """Return the file of a row and its number there, for messages.
+
+        Args:
+            source: name of the source.
+            row: number of the row in the source's table, from 0. In the file, rows are counted from
+                1, without the header.
+        """
         skipped = self.skipped.get(source, np.array([], np.int64))
-        # as many rows were left out before it as have no more kept rows before them than it has
+        # skipped row number i has skipped[i] - i kept rows before it
         row += int(np.searchsorted(skipped - np.arange(len(skipped)), row, side="right"))
         for path, n in zip(self.files[source], self.rows[source], strict=True):
             if row < n:
@@ -105,7 +112,7 @@ class Raw:
         raise IndexError(f"{source} has no such row")
 
     def name(self, path: Path) -> str:
-        """Name a file within the data folder, so that no path of this machine is told."""
+        """Return the path of a file within the data folder, without the path of this folder."""
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else path.name
 
@@ -121,24 +128,25 @@ def read(
     """Read every source of a recipe.
 
     Args:
-        recipe: which columns to keep and what they are.
-        folder: where the raw files lie.
-        block: bytes of raw text to read at a time.
-        workers: who reads the files, one a job; this thread where nobody is named.
-        memory: what may be taken.
+        recipe: recipe that names the sources and describes the columns.
+        folder: folder of the raw files.
+        block: number of bytes of raw text to read at a time.
+        workers: workers that read the files, one file per job; None for this thread.
+        memory: memory limit; None for the default.
 
     Raises:
-        DataError: a missing file or column, a row or cell that cannot be parsed, too many rows.
+        DataError: a file or column is missing, a row or cell cannot be parsed, or the rows do not
+            fit into memory.
     """
     raw = Raw({}, {}, {}, {}, folder)
     memory = memory or Memory.of()
     for name, source in recipe.sources.items():
-        opened = SourceFiles(recipe, name, folder, block)
-        _read_source(raw, name, source, opened, opened.jobs(memory), workers)
+        source_files = SourceFiles(recipe, name, folder, block)
+        _read_source(raw, name, source, source_files, source_files.jobs(memory), workers)
         if source.latest:
             _keep_latest(raw, name, recipe)
         if source.long:
-            _make_wide(raw, name, recipe)
+            _widen(raw, name, recipe)
     return raw
 
 
@@ -146,11 +154,11 @@ def _read_source(
     raw: Raw,
     name: str,
     source: Source,
-    opened: SourceFiles,
+    source_files: SourceFiles,
     jobs: Sequence[FileJob],
     workers: Workers | None,
 ) -> None:
-    """Read the files of a source, and add its rows to what was read before."""
+    """Read the files of a source, and add its table to `raw`."""
     growing, skipped = GrowingTable(f"source {name!r}"), []
     rows, empty = list[int](), 0
     for found in workers.map(FileJob.read, jobs) if workers else map(FileJob.read, jobs):
@@ -164,14 +172,14 @@ def _read_source(
     if not sum(rows):
         raise files.no_rows_error(jobs[0].file.path, is_empty=False)
     raw.tables[name] = growing.table()
-    raw.files[name] = [*(file.path for file in opened.files), *opened.shared]
-    raw.rows[name] = [*rows, *(0 for _ in opened.shared)]
-    raw.columns[name] = opened.columns
+    raw.files[name] = [*(file.path for file in source_files.files), *source_files.shared]
+    raw.rows[name] = [*rows, *(0 for _ in source_files.shared)]
+    raw.columns[name] = source_files.columns
     if source.format == "aliccp":
         raw.skipped[name] = np.concatenate(skipped)
     if empty:
         log.warning(
-            "%s: %d rows have no value in %s, so `explode:` makes no row of them",
+            "%s: %d rows have no value in %s, so `explode:` drops them",
             raw.where(name), empty, " and ".join(source.explode or ()),
         )  # fmt: skip
     if source.explode:
@@ -179,7 +187,7 @@ def _read_source(
 
 
 def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
-    """Leave out the rows that are not the latest of their id."""
+    """Drop the rows that are not the latest of their id."""
     table, latest = raw.tables[name], recipe.sources[name].latest
     assert latest is not None
     kept = snapshots.are_latest(
@@ -195,47 +203,48 @@ def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
     )  # fmt: skip
 
 
-def _make_wide(raw: Raw, name: str, recipe: Recipe) -> None:
-    """Make one row an id of a table with one row a property.
+def _widen(raw: Raw, name: str, recipe: Recipe) -> None:
+    """Turn a table with one row per property into one with one row per id.
 
     Raises:
-        DataError: the recipe names none of the properties; of cells, as `read`.
+        DataError: the recipe names none of the properties, or a cell cannot be read.
     """
     table, source = raw.tables[name], recipe.sources[name]
     long = source.long
     assert long is not None
     there = dictionaries.distinct_texts(table[long.property]).to_pylist()
-    called = {source.rename.get(text, text): text for text in sorted(there)}
-    wanted = {c: called[c] for c in recipe.features if c in called and c != long.id}
+    named = {source.rename.get(text, text): text for text in sorted(there)}
+    wanted = {c: named[c] for c in recipe.features if c in named and c != long.id}
     if not wanted:
         raise DataError(
             f"{raw.where(name)} has no property that the recipe names; it has: "
-            f"{', '.join(list(called)[:40])}. Name one among the features, or set `rename:`."
+            f"{', '.join(list(named)[:40])}. Name one among the features, or set `rename:`."
         )
     texts = snapshots.widen(table, long, wanted, lambda row: raw.place(name, row))
     path = Path(f"{raw.files[name][0]}, after `long:`")
-    cells = Cells(recipe, path, source.nulls)
-    made = canonical.canonicalize(recipe, path, cells.canonical(texts))
-    cells.finish()
+    converter = BatchConverter(recipe, path, source.nulls)
+    table = canonical.canonicalize(recipe, path, converter.convert(texts))
+    converter.finish()
     raw.tables[name] = pa.table(
-        {column: dictionaries.combine(made[column]) for column in made.column_names}
+        {column: dictionaries.combine(table[column]) for column in table.column_names}
     )
     raw.shaped[name] = ", after `long:`"
-    raw.columns[name] = [long.id, *(column for column in called if column != long.id)]
+    raw.columns[name] = [long.id, *(column for column in named if column != long.id)]
     raw.rows[name] = [len(raw.tables[name]), *(0 for _ in raw.rows[name][1:])]
 
 
 def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> Iterator[pa.Table]:
-    """Yield the rows of a source in order, in pieces with texts of their own.
+    """Yield the rows of a source in order, in tables that each have their own dictionaries.
 
     Args:
-        recipe: which columns to keep and what they are.
+        recipe: recipe that names the source and describes the columns.
         source: name of the source.
-        folder: where the raw files lie.
-        block: bytes of raw text to read at a time; a chunk of another format is about as large.
+        folder: folder of the raw files.
+        block: number of bytes of raw text to read at a time; chunks of other formats are about as
+            large.
 
     Raises:
-        DataError: as `read`; what is wrong further down is found only there.
+        DataError: for the same causes as in `read`; a fault in a later chunk is raised there.
     """
     for job in SourceFiles(recipe, source, folder, block).jobs(Memory.of()):
         for chunk in job.chunks():

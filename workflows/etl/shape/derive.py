@@ -1,4 +1,4 @@
-"""New columns, each cell made of one cell of the same row, so that chunks may be of any size."""
+"""Derive columns cell by cell, so that the size of chunks has no influence on the result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature,
 _DAY = 86_400
 
 
-def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
-    """Return a made column as what its feature is: number or text."""
+def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
+    """Cast a derived column to the type of its feature: number or text."""
     if feature is None:
         return column
     if feature.meaning.cells == "number":
@@ -29,45 +29,47 @@ def declared(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArra
     )
 
 
-def made(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
-    """Return the step's column: int64 for a part of a date, else float64 or text.
+def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
+    """Apply a step to a column; return int64 for a part of a date, else float64 or text.
 
     Args:
-        column: seconds since the epoch or ISO 8601 text, numbers, or text.
-        step: what to make; not one that learns.
-        where: names the table, for messages.
+        column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.
+        step: the step; it must not be one that is fitted.
+        where: name of the table, for messages.
 
     Raises:
-        DataError: a cell of which the column cannot be made.
+        DataError: the step cannot be applied to a cell.
     """
     place = f"{where}, column {step.of!r}"
     if isinstance(step, Bins):
-        return _binned(column, step)
+        return _bin(column, step)
     if isinstance(step, Log1p):
         return _log1p(column, place)
     if isinstance(step, Clip):
-        return _clipped(column, step)
+        return _clip(column, step)
     if isinstance(step, PathLevel):
         return dictionaries.map_dictionary(
             dictionaries.combine(column), lambda paths: _level(paths, step, place)
         )
-    # a log has few distinct days, and never more distinct seconds than rows
+    # days repeat often, and distinct times are never more than rows
     times = column if dictionaries.is_text(column.type) else column.dictionary_encode()
-    return dictionaries.map_distinct(times, lambda distinct: _of_time(distinct, step, place))
+    return dictionaries.map_distinct(
+        times, lambda distinct: _derive_from_times(distinct, step, place)
+    )
 
 
-def _of_time(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
+def _derive_from_times(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
     if isinstance(step, DatePart):
         return _date_part(_seconds(column, place), step.part)
     if isinstance(step, CyclicMonth):
         month = pc.add(_date_part(_seconds(column, place), "month"), step.offset)
         angle = pc.multiply(pc.cast(month, pa.float64()), 2 * math.pi / 12)
         return pc.sin(angle) if step.part == "sin" else pc.cos(angle)
-    raise TypeError(f"{type(step).__name__} learns from the training rows")
+    raise TypeError(f"{type(step).__name__} is fitted on the training rows")
 
 
 def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
-    """Return seconds since the epoch, UTC; text without a zone is UTC."""
+    """Return the times in seconds since the epoch, UTC; text without a zone means UTC."""
     if not pa.types.is_string(column.type):
         return pc.cast(column, pa.int64())
     text = iso(pc.utf8_trim_whitespace(column))
@@ -89,18 +91,18 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
         days = pc.floor(pc.divide(pc.cast(seconds, pa.float64()), _DAY))
         return pc.cast(days, pa.int64())
     moments = pc.cast(seconds, pa.timestamp("s"))
-    ask = {
+    functions = {
         "year": pc.year,
         "month": pc.month,
         "day": pc.day,
         "weekday": pc.day_of_week,
         "hour": pc.hour,
     }
-    return ask[part](moments)
+    return functions[part](moments)
 
 
-def _binned(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
-    """Count the edges below each number; a float32 edge is what a float32 cell would be."""
+def _bin(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
+    """Return the label of the bin of each number; edges are rounded to the type of the cells."""
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
@@ -124,7 +126,7 @@ def _log1p(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
     return pc.log1p(numbers)
 
 
-def _clipped(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
+def _clip(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
     numbers = pc.cast(column, pa.float64())
     for bound, choose in ((step.low, pc.max_element_wise), (step.high, pc.min_element_wise)):
         if bound is not None:
@@ -133,7 +135,7 @@ def _clipped(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
 
 
 def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
-    """Return a level of each path; null where the path has none, or an empty one."""
+    """Return one level of each path; null if the path has no such level, or an empty one."""
     levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
     deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
     if len(deeper):

@@ -1,4 +1,4 @@
-"""Raw tables → the interactions of each part: new columns, look-ups, the rows that are wanted."""
+"""Turn raw tables into the interactions of each part: pivot, derive, join, filter, sort, split."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from workflows.recipe import GivenFiles, Keep, Recipe
 log = logging.getLogger(__name__)
 
 
-def pivoted(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
-    """Return the raw tables with the interactions' rows merged into one a user and item.
+def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
+    """Merge the interactions into one row per user and item, if the recipe has a pivot.
 
     Raises:
-        DataError: a feature is lost by it.
+        DataError: the pivot would drop a feature.
     """
     if recipe.pivot is None:
         return raw
@@ -35,13 +35,13 @@ def pivoted(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
     for source in interactions(recipe):
         raw.require(source, recipe.pivot.event)
         _refuse_lost(recipe, raw, source)
-        table = _with_keys(recipe, raw, source, counts)
+        table = _rows_with_keys(recipe, raw, source, counts)
         tallies = pivot.tally(table, recipe.pivot, keys=keys, time=time)
         merged = pivot.merge(tallies, recipe.pivot, keys=keys, time=time)
         counts.add("merged with another event of its user and item", len(table) - len(merged))
         for name in recipe.pivot.counts.values():
             place = merged.column_names.index(name)
-            column = derive.declared(merged[name], recipe.features.get(name))
+            column = derive.cast_to_feature(merged[name], recipe.features.get(name))
             merged = merged.set_column(place, name, column)
         raw = dataclasses.replace(
             raw,
@@ -65,12 +65,12 @@ def _refuse_lost(recipe: Recipe, raw: Raw, source: str) -> None:
     lost = [name for name in recipe.features if name in raw.columns[source] and name not in kept]
     if lost:
         raise DataError(
-            f"{raw.where(source)}, column {lost[0]!r}: `pivot:` makes one row of many, and keeps "
-            f"the ids, the time and the counts. Remove features.{lost[0]}, or the pivot."
+            f"{raw.where(source)}, column {lost[0]!r}: `pivot:` merges many rows into one, and "
+            f"keeps only ids, time and counts. Remove features.{lost[0]}, or the pivot."
         )
 
 
-def _with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -> pa.Table:
+def _rows_with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -> pa.Table:
     """Return the rows of a source that have both ids and a time."""
     table = raw.tables[source]
     for column in (recipe.user_id, recipe.item_id, recipe.time):
@@ -80,11 +80,12 @@ def _with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -> pa.
     return table
 
 
-def with_derived(recipe: Recipe, raw: Raw) -> Raw:
-    """Return the raw tables with the columns that are made of one row each.
+def add_derived(recipe: Recipe, raw: Raw) -> Raw:
+    """Add the derived columns that need no fit to the raw tables.
 
     Raises:
-        DataError: no table has what a step reads, or one has what it would make.
+        DataError: no table has the column that a step reads, or a table already has a column with
+            the name of the derived one.
     """
     for step in recipe.derive:
         owners = [name for name, table in raw.tables.items() if step.of in table.column_names]
@@ -99,26 +100,31 @@ def with_derived(recipe: Recipe, raw: Raw) -> Raw:
                 )
         if not step.fitted:
             for name in owners:
-                made = derive.made(raw.tables[name][step.of], step, where=raw.where(name))
-                raw = _with_column(recipe, raw, name, step.to, made)
-    return _with_filled(recipe, raw)
+                column = derive.apply(raw.tables[name][step.of], step, where=raw.where(name))
+                raw = _with_column(recipe, raw, name, step.to, column)
+    return _derive_fills(recipe, raw)
 
 
-def with_learnt(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
-    """Return the raw tables with the columns that are made of what was learnt."""
+def add_fitted(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
+    """Add the derived columns that are fitted to the raw tables."""
     for step in recipe.derive:
         if step.fitted:
             for name, table in raw.tables.items():
                 if step.of in table.column_names:
-                    made = learnt.apply(table[step.of], states[step.to])
-                    raw = _with_column(recipe, raw, name, step.to, made)
-    return _with_filled(recipe, raw, states)
+                    column = learnt.apply(table[step.of], states[step.to])
+                    raw = _with_column(recipe, raw, name, step.to, column)
+    return _derive_fills(recipe, raw, states)
 
 
-def _with_filled(recipe: Recipe, raw: Raw, states: learnt.States | None = None) -> Raw:
-    """Return the raw tables, told what is made of a value that a join fills in.
+def _derive_fills(recipe: Recipe, raw: Raw, states: learnt.States | None = None) -> Raw:
+    """Apply the derive steps to the `fill` values of joins, too.
 
     So an id that is not in a joined table has the same values in the log and in its own table.
+
+    Args:
+        recipe: recipe with the steps and the joins.
+        raw: tables of all sources.
+        states: states of the fitted steps; without them the other steps are applied.
     """
     filled = {join.table: raw.fill(join) for join in recipe.join}
     for fill in filled.values():
@@ -129,18 +135,18 @@ def _with_filled(recipe: Recipe, raw: Raw, states: learnt.States | None = None) 
                 cell = pa.chunked_array([pa.array([value], kind)])
                 if step.fitted:
                     assert states is not None
-                    made = learnt.apply(cell, states[step.to])
+                    derived = learnt.apply(cell, states[step.to])
                 else:
-                    made = derive.made(cell, step, where="the join's `fill`")
-                cell = derive.declared(made, recipe.features.get(step.to))
-                if cell[0].is_valid:  # a step may make nothing of it
+                    derived = derive.apply(cell, step, where="the join's `fill`")
+                cell = derive.cast_to_feature(derived, recipe.features.get(step.to))
+                if cell[0].is_valid:  # the result of a step may be null
                     fill[step.to] = cell[0].as_py()
     return dataclasses.replace(raw, filled=filled)
 
 
 def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.ChunkedArray) -> Raw:
     table = raw.tables[source].append_column(
-        name, derive.declared(column, recipe.features.get(name))
+        name, derive.cast_to_feature(column, recipe.features.get(name))
     )
     return dataclasses.replace(
         raw,
@@ -149,17 +155,17 @@ def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.Ch
     )
 
 
-def learn(
+def fit_columns(
     recipe: Recipe, parts: dict[split.Part, pa.Table], older: learnt.States
 ) -> tuple[learnt.States, dict[split.Part, pa.Table]]:
-    """Learn from the rows of train what some steps need, and add their columns to every part."""
+    """Fit derive steps on the rows of train, and add their columns to every part."""
     states = learnt.fit(recipe, parts["train"], older=older)
     for step in recipe.derive:
         if step.fitted:
             parts = {
                 part: table.append_column(
                     step.to,
-                    derive.declared(
+                    derive.cast_to_feature(
                         learnt.apply(table[step.of], states[step.to]), recipe.features.get(step.to)
                     ),
                 )
@@ -168,19 +174,19 @@ def learn(
     return states, parts
 
 
-def divided(
+def split_rows(
     recipe: Recipe, raw: Raw, counts: DropCounts
 ) -> tuple[dict[split.Part, pa.Table], Seen | None]:
-    """Join, keep the wanted rows, order by time, and split.
+    """Join, filter, sort by time, and split the interactions.
 
     Returns:
-        Part → its rows, with all columns; and the dropped rows that still count as seen, where a
-        filter asks for them.
+        Part → its rows with all columns; and the dropped rows that still count as seen, if a filter
+        rule says so.
     """
     seen: dict[split.Part, list[pa.Table]] = {part: [] for part in split.PARTS}
     parts = _parts(recipe, raw, counts, seen)
-    asked = any(isinstance(rule, Keep) and rule.still_seen for rule in recipe.filter)
-    return parts, Seen.of(recipe, seen, parts) if asked else None
+    keeps_seen = any(isinstance(rule, Keep) and rule.still_seen for rule in recipe.filter)
+    return parts, Seen.of(recipe, seen, parts) if keeps_seen else None
 
 
 def _parts(
@@ -193,12 +199,14 @@ def _parts(
             "valid": given.valid,
             "test": given.test,
         }
-        found = {p: _wanted(recipe, raw, s, counts, seen[p]) for p, s in names.items() if s}
+        found = {
+            p: _join_and_filter(recipe, raw, s, counts, seen[p]) for p, s in names.items() if s
+        }
         split.refuse_empty(
             {part: len(table) for part, table in found.items()}, counts.describe_drops()
         )
         return {part: found.get(part, found["train"].slice(0, 0)) for part in split.PARTS}
-    table = _wanted(recipe, raw, recipe.interactions, counts, seen["train"])
+    table = _join_and_filter(recipe, raw, recipe.interactions, counts, seen["train"])
     if len(table) == 0:
         split.refuse_empty({"train": 0}, counts.describe_drops())
     labels = _labels(recipe, table, counts.describe_drops())
@@ -208,53 +216,50 @@ def _parts(
 
 
 def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
-    """Say which part each row is of; without a time, whatever the order of the rows."""
+    """Return the part of each row; without a time it does not depend on the order of rows."""
     users = table[recipe.user_id]
     if recipe.time:
         times = table[recipe.time].to_numpy()
-        return split.assign(recipe.split, users=_numbered(users), times=times, dropped=dropped)
+        return split.assign(recipe.split, users=_number_ids(users), times=times, dropped=dropped)
     order = filters.shuffle_order(table, recipe.user_id, recipe.item_id)
     labels = np.empty(len(table), np.int8)
-    numbers = _numbered(users.take(pa.array(order)))
+    numbers = _number_ids(users.take(pa.array(order)))
     labels[order] = split.assign(recipe.split, users=numbers, times=None, dropped=dropped)
     return labels
 
 
-def _numbered(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Number ids by their first appearance here, whatever stood in rows that are gone."""
+def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Number ids by their first appearance in the column; dropped rows have no influence."""
     numbers: npt.NDArray[np.int32] = pd.factorize(dictionaries.indices(ids))[0].astype(np.int32)
     return numbers
 
 
-def _wanted(
+def _join_and_filter(
     recipe: Recipe, raw: Raw, source: str, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
-    """Return the wanted rows of a source with all columns, in order of time.
+    """Return the rows of a source that the rules keep, with all columns, in order of time.
 
-    Dropped rows that still count as seen are added to `seen`.
+    Dropped rows that still count as seen are appended to `seen`.
     """
-    table = _with_keys(recipe, raw, source, counts)
+    table = _rows_with_keys(recipe, raw, source, counts)
     gaps.refuse(recipe, raw, source)
     for join in recipe.join:
         raw.require(join.table, join.on)
         gaps.refuse(recipe, raw, join.table)
         table = joins.join_columns(recipe, raw, source, table, join, counts)
-    late = {step.to for step in recipe.derive if step.fitted}
-    for column in recipe.features:
-        if column not in late:
-            raw.require(source, column, *(j.table for j in recipe.join))
-    for column in joins.columns_of_rules(recipe):
-        if column not in late:
+    fitted = {step.to for step in recipe.derive if step.fitted}
+    for column in (*recipe.features, *joins.columns_of_rules(recipe)):
+        if column not in fitted:
             raw.require(source, column, *(j.table for j in recipe.join))
     table = filters.filter_rows(recipe, table, counts, seen)
     _refuse_negative(recipe, table)
     time_warnings.check_times(recipe, source, table)
     repeats.warn_of_repeats(recipe, source, table)
-    return _in_order(table, recipe.time) if recipe.time else table
+    return _sort_by_time(table, recipe.time) if recipe.time else table
 
 
-def _in_order(table: pa.Table, time: str) -> pa.Table:
-    """Sort by time, ties as they stood."""
+def _sort_by_time(table: pa.Table, time: str) -> pa.Table:
+    """Sort by time; rows of equal times keep their order."""
     times = table[time].to_numpy()
     if (times[1:] >= times[:-1]).all():
         return table
@@ -270,6 +275,6 @@ def _refuse_negative(recipe: Recipe, table: pa.Table) -> None:
         count = pc.sum(pc.less(table[recipe.weight], 0)).as_py()
         raise DataError(
             f"{count} interactions have a negative weight, the least {least}, in "
-            f"{recipe.weight!r}. A weight says how much a row counts in the loss: 0 or more. "
+            f"{recipe.weight!r}. The weight of a row in the loss must be 0 or more. "
             "Correct the column, or leave such rows out with `filter:`."
         )

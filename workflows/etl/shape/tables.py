@@ -173,15 +173,15 @@ class _LastRows:
         """Count the ids with a row whose value differs from that of the last row."""
         met = self._last >= 0
         array, last = dictionaries.combine(column), np.where(met, self._last, 0)
-        last_cells = _Cells(array.take(pa.array(last)))
+        last_cells = _ComparableCells(array.take(pa.array(last)))
         odd = np.zeros(len(self._texts), bool)
         for rows in dictionaries.blocks(len(array)):
             who = self._who[rows]
-            odd[who[_Cells(array[rows]).differ(last_cells, who)]] = True
+            odd[who[_ComparableCells(array[rows]).differ(last_cells, who)]] = True
         return int(odd.sum())
 
 
-class _Cells:
+class _ComparableCells:
     """Cells that can be compared; two missing cells are equal.
 
     Args:
@@ -204,7 +204,9 @@ class _Cells:
         else:
             self._values = array.to_numpy(zero_copy_only=False)
 
-    def differ(self, others: _Cells, places: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def differ(
+        self, others: _ComparableCells, places: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.bool_]:
         """Say of each cell i whether it differs from cell places[i] of the others, bool [n]."""
         gap, other_gap = self._missing, others._missing
         if isinstance(other_gap, np.ndarray):
