@@ -94,8 +94,8 @@ def transform(
         c: np.array([known.index(t) if t in known else -1 for t in texts[c].to_pylist()] + [-1])
         for c, known in (ids or {}).items()
     }
-    workflow = graph.encoding(of, lookups, fitted.numbers, columns, rows=rows)
-    out = workflow.transform(ops.frame(ops.numbered(raw), on_gpu=False))
+    workflow = graph.build_workflow(of, lookups, fitted.numbers, columns, rows=rows)
+    out = workflow.transform(ops.to_frame(ops.to_indices(raw), on_gpu=False))
     return out, workflow.output_schema
 
 
@@ -301,7 +301,7 @@ def test_a_grown_state_keeps_codes_and_scales() -> None:
         user=["new"] * 30 + ["u2"] * 20, price=(before["price"] * 100).astype("float32")
     )
     old, new = fit(recipe(), before), fit(recipe(), after)
-    grown = new.grown_from(old)
+    grown = new.grow_from(old)
     kept = old.vocabularies["user"].values.to_pylist()
     assert grown.vocabularies["user"].values.to_pylist() == [*kept, "new"]
     counts = dict(zip([*kept, "new"], grown.vocabularies["user"].counts, strict=True))
@@ -313,7 +313,7 @@ def test_a_grown_state_keeps_codes_and_scales() -> None:
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     # a column that is new altogether has its own vocabulary and scale
     del old.vocabularies["city"]
-    assert new.grown_from(old).vocabularies["city"] is new.vocabularies["city"]
+    assert new.grow_from(old).vocabularies["city"] is new.vocabularies["city"]
 
 
 def test_a_known_value_that_is_rare_now_keeps_its_code_and_its_count() -> None:
@@ -321,7 +321,7 @@ def test_a_known_value_that_is_rare_now_keeps_its_code_and_its_count() -> None:
     old = Vocabulary.build(texts.slice(0, 2), np.array([9, 8]), min_count=5)
     new = Vocabulary.build(texts, np.array([3, 9, 2, 7]), min_count=5)
     assert new.oov_count == 5
-    grown = new.grown_from(old)
+    grown = new.grow_from(old)
     assert grown.values.to_pylist() == ["a", "b", "d"]
     assert grown.counts.tolist() == [3, 9, 7]
     assert grown.oov_count == 2  # of c alone
@@ -331,7 +331,7 @@ def test_codes_cannot_be_kept_with_other_buckets() -> None:
     old = Fitted({"user": Vocabulary.build(pa.array(["a"]), np.array([1]), oov_buckets=2)})
     new = Fitted({"user": Vocabulary.build(pa.array(["a"]), np.array([1]), oov_buckets=3)})
     with pytest.raises(ArtifactError, match=r"has 2 oov_buckets, the recipe asks for 3; codes can"):
-        new.grown_from(old)
+        new.grow_from(old)
 
 
 # ── schema.pbtxt ────────────────────────────────────────────────────────────────────────
@@ -378,7 +378,7 @@ def test_the_order_of_tags_and_properties_does_not_reach_the_file(tmp_path: Path
 def test_a_dataset_takes_the_schema_that_lies_beside_it(tmp_path: Path) -> None:
     data = frame()
     out, schema = transform(recipe(), fit(recipe(), data), data)
-    pq.write_table(ops.table(out), tmp_path / "part-0.parquet")
+    pq.write_table(ops.to_table(out), tmp_path / "part-0.parquet")
     graph.write_schema(schema, tmp_path)
     dataset = Dataset(str(tmp_path), engine="parquet", cpu=True)
     assert set(dataset.schema["user"].tags) == {Tags.USER, Tags.ID, Tags.CATEGORICAL}

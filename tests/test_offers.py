@@ -524,7 +524,7 @@ def test_a_search_fits_the_model_that_is_exported(shop: Shop, tmp_path: Path) ->
     assert {path.partition(".")[0] for path in usual} <= {"model", "optimizer"}
     for path, values in usual.items():  # every value of the usual space makes a recipe
         for value in [values.low, values.high] if isinstance(values, Range) else values:
-            recipes.replaced(recipe, {path: value})
+            recipes.replace_fields(recipe, {path: value})
 
 
 def test_each_model_of_offers_is_tracked_by_itself(shop: Shop, tmp_path: Path) -> None:

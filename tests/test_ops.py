@@ -50,15 +50,15 @@ def encoded(
 ) -> Cells:
     """Count and encode a column, some rows at a time."""
     raw = coded(table(cells))
-    vocabulary = known or graph.counted(raw["c"], VocabularyRule(**rule))
+    vocabulary = known or graph.build_vocabulary(raw["c"], VocabularyRule(**rule))
     op = Encode({"c": CodeTable.of(vocabulary, dictionaries.flatten(raw["c"]).dictionary)}, {})
     found: Cells = []
     for rows in dictionaries.blocks(len(raw), block):
-        frame = ops.frame(ops.numbered(raw[rows]), on_gpu=False)
+        frame = ops.to_frame(ops.to_indices(raw[rows]), on_gpu=False)
         out = op.transform(nvt.ColumnSelector(["c"]), frame)
-        kind = ops.table(out).schema.field("c").type
+        kind = ops.to_table(out).schema.field("c").type
         assert kind == (pa.list_(pa.int32()) if pa.types.is_list(raw["c"].type) else pa.int32())
-        found += ops.table(out)["c"].to_pylist()
+        found += ops.to_table(out)["c"].to_pylist()
     return found
 
 
@@ -111,7 +111,9 @@ def test_rules_decide_what_has_a_code() -> None:
     found = encoded(["1", "2", "2", "3"], max_values=1, oov_buckets=3)
     assert found[1:3] == [5, 5]
     assert {found[0], found[3]} <= {2, 3, 4}
-    counts = graph.counted(coded(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1))
+    counts = graph.build_vocabulary(
+        coded(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1)
+    )
     assert dict(zip(counts.values.to_pylist(), counts.counts, strict=True)) == {"2": 2}
     assert (counts.null_count, counts.oov_count) == (1, 1)
 
@@ -119,11 +121,11 @@ def test_rules_decide_what_has_a_code() -> None:
 def test_e14_null_lists_are_empty_and_not_counted_as_null_elements() -> None:
     cells: Cells = [["x"], [], None, ["y", "x", None]]
     assert encoded(cells) == [[3], [], [], [4, 3, 1]]
-    counts = graph.counted(coded(table(cells))["c"], VocabularyRule())
+    counts = graph.build_vocabulary(coded(table(cells))["c"], VocabularyRule())
     assert counts.counts.tolist() == [2, 1]
     assert counts.null_count == 1
     nothing = coded(table([None, []], lists=True))
-    assert graph.counted(nothing["c"], VocabularyRule()).size == 3
+    assert graph.build_vocabulary(nothing["c"], VocabularyRule()).size == 3
 
 
 def test_what_a_vocabulary_does_not_know_is_unseen() -> None:

@@ -25,7 +25,7 @@ from workflows.ground.device import Device
 from workflows.ground.errors import DataError, RecipeError
 from workflows.kinds import open_models
 from workflows.kinds.protocol import Models, build_fresh
-from workflows.recipe import Recipe, replaced
+from workflows.recipe import Recipe, replace_fields
 from workflows.recipe.search_space import Plain, Range, Space
 from workflows.stages.store import PARTS, Store
 
@@ -189,7 +189,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
     """
     settings = _suggest(trial, recipe.tune.space or {})
     trial.set_user_attr("settings", settings)
-    chosen = replaced(recipe, settings)
+    chosen = replace_fields(recipe, settings)
     tried = models.with_recipe(chosen)
     fit = tried.fit(build_fresh(tried, tried.names[0]), judge, lines=False)
     try:

@@ -115,7 +115,7 @@ class Call:
             return recipe, store, recipes.data_folder(recipe, path)
         store = Store(self.root(), dataclasses.replace(invocation, file=found.file))
         where = str(store.folder(found.stage))
-        recipe = recipes.overridden(found.recipe, invocation.settings, where=where)
+        recipe = recipes.override(found.recipe, invocation.settings, where=where)
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
     def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:

@@ -24,7 +24,7 @@ from workflows.etl.check import value_warnings
 from workflows.etl.counts import DropCounts
 from workflows.etl.encode import graph, writer
 from workflows.etl.encode.graph import Fitted
-from workflows.etl.encode.parts import Shares
+from workflows.etl.encode.parts import CellCounts
 from workflows.etl.memory import Memory, parse_size
 from workflows.etl.read import sources
 from workflows.etl.read.sources import Raw
@@ -244,7 +244,7 @@ def _fit(
         tables.ROLES, lambda role: tables.build(recipe, raw, features["train"], role)
     )
     if earlier:
-        fitted = fitted.grown_from(Fitted.read(earlier))
+        fitted = fitted.grow_from(Fitted.read(earlier))
     fitted.write(folder)
     kinds = _event_kinds(recipe, parts, counts)
     return _Stage(fitted, features, built["user"], built["item"], kinds)
@@ -292,7 +292,7 @@ def _refuse_empty_parts(recipe: Recipe, parts: Parts, counts: DropCounts) -> Non
 def _report(
     facts: _RawFacts,
     counts: DropCounts,
-    shares: Mapping[str, Mapping[str, Shares]],
+    shares: Mapping[str, Mapping[str, CellCounts]],
     stage: _Stage,
 ) -> EtlReport:
     of_parts = {part: shares[part] for part in split.PARTS}

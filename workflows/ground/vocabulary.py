@@ -88,7 +88,7 @@ class Vocabulary:
             rare=(texts.slice(keep), every[keep:]),
         )
 
-    def grown_from(self, older: Vocabulary) -> Vocabulary:
+    def grow_from(self, older: Vocabulary) -> Vocabulary:
         """Return this vocabulary with the values of an older one first, so that these keep codes.
 
         Values of the older one that do not occur now are kept with a count of 0. Those that are

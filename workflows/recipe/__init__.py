@@ -1,7 +1,7 @@
-"""The only description of a data set: parsed once, frozen, unknown keys refused.
+"""The recipe: the only description of a data set, its model and its training.
 
-Schema, tags, the NVTabular graph, tables and signatures are derived from it. It holds data, never
-code.
+It is parsed once, is frozen, and refuses unknown keys. Schema, tags, the NVTabular graph, tables
+and signatures are derived from it. It holds data, never code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workflows.recipe.filters import (
     UsersWith,
 )
 from workflows.recipe.finding import data_folder, default_name, find, known_names
-from workflows.recipe.reading import load, overridden, parse, replaced
+from workflows.recipe.reading import load, override, parse, replace_fields
 from workflows.recipe.sources import Fetch, Latest, Long, Source
 from workflows.recipe.splits import (
     ByUser,
@@ -81,7 +81,7 @@ __all__ = [
     "find",
     "known_names",
     "load",
-    "overridden",
+    "override",
     "parse",
-    "replaced",
+    "replace_fields",
 ]

@@ -12,16 +12,16 @@ _NAMED, _WIDTH = 4, 60
 
 
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say which fields differ, and both values of each; the first few where they are many.
+    """Name the fields that differ, with both values of each; the first few if they are many.
 
-    Two versions of this package may write one recipe in two ways, and then no value differs.
+    If no value differs, two versions of this package wrote the same recipe in two ways.
 
     Args:
-        parts: paths of the recipe's parts that count, such as `train` or `evaluate.ks`.
+        parts: the parts of the recipe to compare, such as `train` or `evaluate.ks`.
         then, now: the recipes as plain data.
     """
     found = [
-        f"{path} was {_shown(before)} and is {_shown(after)} now"
+        f"{path} was {_show(before)} and is {_show(after)} now"
         for part in parts
         for path, before, after in _differences(part, _at(then, part), _at(now, part))
     ]
@@ -40,14 +40,14 @@ def _differences(path: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any
         yield path, then, now
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     """Return a value of a recipe as text that fits into a sentence."""
     text = "absent" if value is None else msgspec.json.encode(value).decode()
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
 
 
 def _at(recipe: Any, path: str) -> Any:
-    """Return what stands at `train` or `evaluate.ks` of a recipe's plain data, None if nothing."""
+    """Return the value at a path such as `evaluate.ks` of a recipe's plain data; None if absent."""
     for step in path.split("."):
         recipe = recipe.get(step) if isinstance(recipe, dict) else None
     return recipe

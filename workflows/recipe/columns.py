@@ -1,4 +1,4 @@
-"""The columns that a recipe reads and makes, and whether its steps fit each other."""
+"""Check the columns that a recipe reads and derives, and whether its steps fit together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Known = Mapping[str, Cells]
 
 
 def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivot | None) -> Known:
-    """Return what the cells of the columns are that a recipe declares or makes."""
+    """Return the cells of each column that a recipe declares or derives."""
     found: dict[str, Cells] = {step.to: step.gives for step in derive}
     found |= dict.fromkeys(pivot.counts.values() if pivot else (), "number")
     for name, feature in features.items():
@@ -23,7 +23,7 @@ def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivo
 def check_order(
     features: Mapping[str, Feature], derive: Sequence[Derive], history: History | None
 ) -> None:
-    """Raise ValueError if numbers that only order events are taken for dates."""
+    """Raise ValueError if a step needs dates, but the times only order the events."""
     order = [name for name, feature in features.items() if feature.unit == "order"]
     for name in order:
         if history and history.before == "day":
@@ -40,7 +40,7 @@ def check_order(
 
 
 def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) -> None:
-    """Raise ValueError if a value is filled into a column of another kind, or into a learnt one."""
+    """Raise ValueError if `fill` of a join has a value that its column cannot have."""
     learnt = {step.to: step.of for step in derive if step.fitted}
     for join in joins:
         for column, value in join.fill.items():
@@ -69,7 +69,7 @@ def check_made(
     derive: Sequence[Derive],
     pivot: Pivot | None,
 ) -> None:
-    """Raise ValueError if what is made does not fit the features, or steps each other."""
+    """Raise ValueError if a derived column does not fit a feature, or one step another."""
     for name in pivot.counts.values() if pivot else ():
         _refuse_special(f"pivot makes {name!r}", features.get(name))
     made = [step.to for step in derive]
@@ -111,12 +111,12 @@ def raw_features(
     made: Sequence[str],
     asked: Sequence[tuple[str, Cells]],
 ) -> dict[str, Feature]:
-    """Return the columns to read from raw files, and what to read each of them as.
+    """Return the columns that are read from raw files, as features.
 
     Args:
-        features: all of the recipe's.
-        made: columns that the recipe makes, so that no file need have them.
-        asked: columns that steps and rules read, and as what.
+        features: all features of the recipe.
+        made: columns that the recipe derives, which no file needs.
+        asked: columns that steps and filters read, with the cells that they need.
     """
     found = {name: feature for name, feature in features.items() if name not in made}
     for name, kind in asked:

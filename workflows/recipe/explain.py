@@ -1,4 +1,4 @@
-"""What is wrong in a recipe, and what would be right: file, line, field, the nearest known word."""
+"""Explain an error of msgspec: file, line, field, the problem, and the nearest known word."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from workflows.recipe.text import line_of, nearest
 from workflows.recipe.whole import Recipe
 
-#: How the expression for names begins that are parts of file names.
+#: The beginning of the pattern for names that become parts of file names.
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 #: Fields of earlier versions, and what has taken their place.
@@ -19,7 +19,7 @@ _MOVED = {"offers": "Its fields belong to `model` now, with kind: offers. "}
 
 
 def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
-    """Turn msgspec's message into file, line, field, what is wrong and what would be right."""
+    """Turn a message of msgspec into file, line, field, the problem and a remedy."""
     problem, _, location = message.partition(" - at `$")
     path = _name_the_keys(
         [p for p in re.split(r"[.\[\]`]+", location.replace("...", "*")) if p], raw
@@ -32,7 +32,7 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
         hint = f" {moved}{nearest(unknown[1], known)}Fields here: {', '.join(known)}."
     elif choices := _choices_at(path):
         hint = f" Expected one of: {', '.join(choices)}."
-    hint += _slip(problem)
+    hint += _yaml_hint(problem)
     line = line_of(text, path)
     place = (
         where + (f", line {line}" if line else "") + (f", field {'.'.join(path)}" if path else "")
@@ -40,8 +40,8 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     return f"{place}: {problem}.{hint}"
 
 
-def _slip(problem: str) -> str:
-    """Say what YAML may have made of a text."""
+def _yaml_hint(problem: str) -> str:
+    """Return a hint if YAML has probably read a text as another type."""
     if "str |" in problem and "got `bool`" in problem:
         return ' To YAML an unquoted true, yes or on is no text; put it in quotes: "true".'
     if "`str" in problem and "got `null`" in problem:
@@ -59,7 +59,7 @@ def _slip(problem: str) -> str:
 
 
 def _name_the_keys(path: list[str], raw: Any) -> list[str]:
-    """Put the key in the place of each `*`, where msgspec says "some value of this mapping"."""
+    """Replace each `*`, by which msgspec means some value of a mapping, by the key."""
     named: list[str] = []
     for step in path:
         if step == "*" and isinstance(raw, Mapping):

@@ -1,4 +1,4 @@
-"""Parts of a recipe: what a column is, which values get codes, what becomes a history."""
+"""Parts of a recipe: features, the values that get codes, and histories."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ else:
 
 
 class VocabularyRule(Part, frozen=True):
-    """Which values of a column get a code of their own.
+    """The rule by which values of a column get codes of their own.
 
     Attributes:
-        min_count: seen at least this often in training.
-        max_values: only the most frequent ones.
-        oov_buckets: codes that all other values share, by a hash.
+        min_count: a value must occur at least this often in the training rows.
+        max_values: at most this many values, the most frequent ones, get codes.
+        oov_buckets: number of codes that all other values share, by a hash.
     """
 
     min_count: Positive = 1
@@ -32,26 +32,28 @@ class VocabularyRule(Part, frozen=True):
 
 
 class Feature(Part, frozen=True):
-    """What a column is.
+    """A column of the data, and what the models do with it.
 
     Attributes:
-        role: whose it is; `context` belongs to the interaction and feeds the query tower;
-            `time` orders the interactions; `weight` is what an interaction counts in the loss.
-        id: this is the user's or the item's id.
-        kind: `category`, `categories` (a list), `number`, `label` (kept to be read by people), or
-            `weights` (a list of numbers beside the values of a list).
-        separator: splits a text cell into `categories` or `weights`; null where cells are lists
+        role: `user` and `item` describe users and items; `context` describes the interaction and
+            feeds the query tower; `time` orders the interactions; `weight` multiplies the loss of
+            an interaction.
+        id: whether this is the id of the user or of the item.
+        kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
+            people, which no model takes), or `weights` (a list of numbers, one for each value of a
+            list). workflows/recipe/kinds/ has a class for each.
+        separator: splits the text of a cell into `categories` or `weights`; null if cells are lists
             already.
-        weights: the column of kind `weights` that says what each of the `categories` counts; the
-            tower takes their weighted mean.
-        null: what a missing `number` becomes; `error` refuses it.
-        indicator: give a number a second input that says whether it was missing.
-        input: feed it to its tower; an id that is no input still names its rows.
-        vocabulary: rules that differ from the recipe's.
-        unit: what a `time` that is a number counts since 1970: s, ms, us, ns, or d for days.
-            `order` says that the numbers only order the events and are no dates. Without it,
-            numbers are seconds, and are refused where they would be dates that no log has.
-        format: how a `time` is written that is not ISO 8601: directives of strptime such as
+        weights: the feature of kind `weights` with the weights of the `categories`, of which the
+            tower takes the weighted mean.
+        null: the value that fills in for a missing `number`; `error` refuses missing numbers.
+        indicator: whether a number gets a second input that says whether it was missing.
+        input: whether its tower takes it; an id that is no input still names the rows.
+        vocabulary: a rule in place of the recipe's.
+        unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
+            `order` means that the numbers only order the events and are not dates. By default the
+            unit is seconds, and numbers that would be implausible dates are refused.
+        format: the form of a `time` that is not ISO 8601: directives of strptime such as
             `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or
             `excel` for the days that spreadsheets count.
     """
@@ -103,11 +105,11 @@ _DEFAULTS = dict(
 
 
 class Events(Part, frozen=True):
-    """Kinds of events in one log: some are what is to be predicted, others say what led there.
+    """Kinds of events in one log: one kind is predicted, and histories keep the kinds apart.
 
     Attributes:
-        column: which names the kind of a row.
-        kinds: those of which lists are made, one list a kind and column.
+        column: the column with the kind of each row.
+        kinds: the kinds that get histories, a list for each kind and column.
         target: the kind whose rows stay in the splits; rows of all kinds count for vocabularies.
     """
 
@@ -117,22 +119,22 @@ class Events(Part, frozen=True):
 
 
 class History(Part, frozen=True):
-    """Lists of what a user did before each interaction, as inputs of the query tower.
+    """Histories: for each interaction, the user's earlier items as an input of the query tower.
 
     Attributes:
         columns: the item id and other item columns; column c gives the input `history_c`, which
             shares the embeddings of c.
-        max_len: at most so many; 200 is the default where the features have no time.
-        keep: the `latest`, or the `earliest`, of more than that. Where there is no time, `latest`
-            stands for a sample of the user's rows, drawn by `seed`.
-        before: what is earlier: an `event` that stands before in the order of time (ties in the
-            order of the file), or one of an earlier `second` or `day`. `others` needs no time: a
-            row of train knows all other rows of train of its user, and a row of valid or test all
-            rows of the parts before. It is for rows that were split without regard to time, and is
-            the default where the features have no time.
+        max_len: the greatest length of a history; the default is 200 if no feature is a time.
+        keep: whether longer histories keep their `latest` or their `earliest` items. Without a
+            time, `latest` means a sample of the user's rows, drawn by `seed`.
+        before: which rows are earlier: every `event` that comes before in the order of time (ties
+            in the order of the file), or the rows of an earlier `second` or `day`. `others` needs
+            no time: the history of a train row is all other train rows of its user, and that of a
+            valid or test row is all rows of the parts before. It suits rows that were split without
+            regard to time, and is the default if no feature is a time.
         seed: the seed of the sample.
-        events: a list of its own for each kind of event; column c gives the inputs
-            `history_<kind>_c`. Only offer models take them.
+        events: separate histories for each kind of event; column c gives the inputs
+            `history_<kind>_c`. Only models of offers take them.
     """
 
     columns: tuple[str, ...]
@@ -148,7 +150,7 @@ class History(Part, frozen=True):
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Input column → item column."""
+        """Input of the query tower → item column."""
         if self.events is None:
             return {f"history_{column}": column for column in self.columns}
         kinds = self.events.kinds

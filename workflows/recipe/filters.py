@@ -1,4 +1,4 @@
-"""Parts of a recipe: which rows are kept, by a closed list of rules."""
+"""Parts of a recipe that say which rows are kept."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from workflows.recipe.columns import Known
 from workflows.recipe.kinds.base import Cells
 from workflows.recipe.steps import Derive, Text
 
-#: Whether vocabularies and statistics are fitted on what a rule leaves, or before it drops rows.
+#: Whether a rule drops rows before vocabularies and statistics are fitted, or after that.
 Stage = Literal["before", "after"]
 
 
 class Condition(Part, frozen=True):
-    """A comparison of one cell; a missing cell meets none.
+    """A condition on one cell, which a missing cell never meets.
 
     Attributes:
         column: a raw, joined or derived column.
-        value: text for text, a number for numbers; a time is compared with seconds since the epoch
-            or a date such as 2020-09-22 (UTC); `in` takes a list, `not_null` nothing.
+        is_: the comparison; `is` in a recipe.
+        value: a text for text, a number for numbers; for a time, seconds since the epoch or a date
+            such as 2020-09-22 (UTC); `in` takes a list, `not_null` takes no value.
     """
 
     column: Text
@@ -51,7 +52,7 @@ class Condition(Part, frozen=True):
 
     @property
     def reads(self) -> Cells:
-        """What the column's cells are taken for, where nothing else says it."""
+        """The cells that a column is read as if no feature declares it."""
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
@@ -64,14 +65,14 @@ def _number(value: float) -> str:
 
 
 class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
-    """Keep the rows that meet a condition, whatever other rows are.
+    """Keep the rows that meet a condition.
 
     Attributes:
-        stage: of `after`, the split and the vocabularies still see the rows that go.
-        still_seen: whether the items of the rows that go still count as seen by their users, so
-            that what somebody disliked is not offered to them again. Such rows are no positives,
-            stand in no history and count for no popularity. With a split by time they are known
-            where their time is before that of all rows held out.
+        stage: with `after`, the split and the vocabularies still use the dropped rows.
+        still_seen: whether the items of dropped rows count as seen by their users, so that nobody
+            is offered an item that they disliked. Such rows are no positives, and histories and
+            popularity ignore them. With a split by time, a dropped row is known if it is earlier
+            than all held-out rows.
     """
 
     stage: Stage = "before"
@@ -84,23 +85,24 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 
 
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
-    """Keep all rows of the users who have at least one that meets a condition.
+    """Keep all rows of the users who have at least one row that meets a condition.
 
-    For a row of train it must be a row of train, for one of valid a row of train or valid.
+    Only rows of the same or an earlier part count: for a train row those of train, for a valid row
+    those of train and valid.
     """
 
     stage: Stage = "before"
 
 
 class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
-    """Keep the rows of the n users with the most rows of train, ties by id."""
+    """Keep the rows of the n users with the most train rows, ties by id."""
 
     n: Positive
     stage: Stage = "before"
 
 
 class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
-    """Keep the rows of about this share of the users; a hash of the id decides on each."""
+    """Keep the rows of about this share of the users, whom a hash of their ids chooses."""
 
     share: Annotated[float, Meta(gt=0, lt=1)]
     seed: NonNegative = 1
@@ -108,7 +110,7 @@ class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
 
 
 class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
-    """Keep at most n rows of a user and day (UTC) in each part of the split, drawn by a hash."""
+    """Keep at most n rows per user and day (UTC) in each part of the split, chosen by a hash."""
 
     n: Positive = 8
     seed: NonNegative = 1
@@ -116,12 +118,12 @@ class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
 
 
 Filter = Keep | UsersWith | TopUsers | SampleUsers | PerDay
-#: Rules that look at one row alone.
+#: Rules that decide about each row alone.
 OF_ONE_ROW = (Keep, SampleUsers)
 
 
 def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filter]) -> None:
-    """Raise ValueError if a rule compares what cannot be compared, or what is not known yet."""
+    """Raise ValueError if a rule cannot be applied to its column, or not at its place."""
     learnt = [step.to for step in derive if step.fitted]
     _refuse_late(rules)
     for rule in rules:
@@ -138,7 +140,7 @@ def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filte
 
 
 def _refuse_late(rules: Sequence[Filter]) -> None:
-    """Refuse a rule of one row after one that looks at all rows of the split parts."""
+    """Refuse a rule about single rows that follows a rule about all rows of the parts."""
     before = [rule for rule in rules if rule.stage == "before"]
     for earlier, rule in itertools.pairwise(before):
         if isinstance(rule, OF_ONE_ROW) and not isinstance(earlier, OF_ONE_ROW):

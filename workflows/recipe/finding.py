@@ -1,4 +1,4 @@
-"""The places of recipes and of their raw files."""
+"""Find recipe files and the folders of their raw data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from workflows.ground.errors import RecipeError
 from workflows.recipe.text import nearest
 from workflows.recipe.whole import Recipe
 
-#: Where the recipes of this package lie: in its wheel, or at the top of a checkout.
+#: Folders of the recipes of this package: in a wheel, and in a checkout.
 _SHIPPED = Path(__file__).parent / "shipped"
 _CHECKOUT = Path(__file__).parents[2] / "recipes"
-#: The recipe of the first commands: what a verb works by in a checkout where none is named.
+#: The recipe that verbs use in a checkout if none is named.
 FIRST = "movielens-100k"
 
 
 def find(name: str) -> Path:
-    """Return the file of a recipe given by path, or by name in `recipes/`.
+    """Return the file of a recipe that is given by its path, or by its name in `recipes/`.
 
     Raises:
-        RecipeError: if there is none; it lists the names that exist.
+        RecipeError: there is no such recipe; the message lists the known names.
     """
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():
@@ -42,12 +42,12 @@ def _folders() -> list[Path]:
 
 
 def known_names() -> list[str]:
-    """Return the names that `find` knows."""
+    """Return the names of the recipes that `find` finds."""
     return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
 
 
 def default_name() -> str:
-    """Return the recipe of a verb that is given none: the first one in a checkout, else none."""
+    """Return the recipe to use if none is named: that of a checkout, else an empty text."""
     return FIRST if Path("recipes", f"{FIRST}.yaml").is_file() else ""
 
 
@@ -55,9 +55,9 @@ def data_folder(recipe: Recipe, path: Path) -> Path:
     """Return the folder of a recipe's raw files.
 
     Args:
-        recipe: says where, relative to its own folder; `~` is a home folder.
-        path: its file. A recipe inside an installed package is taken to lie in `recipes/` of the
-            working folder: nobody's data belongs into the package.
+        recipe: its field `data` is relative to the folder of its file; `~` is a home folder.
+        path: the file of the recipe. For a recipe inside an installed package, data is relative to
+            `recipes/` in the working folder, because no data belongs inside the package.
     """
     home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
     data = Path(recipe.data)

@@ -1,4 +1,4 @@
-"""The names that a feature may have: those of files, tensors and other columns are taken."""
+"""Check the names of features: some are taken by files, tensors and other columns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from workflows.ground import column_names
 from workflows.recipe.features import Feature, History
 
-#: Fields of a line of lists, beside the user id.
+#: Names of other fields in a line of JSON lists.
 _OF_LINES = ("items", "history")
-#: The longest name of a column, in bytes: there are files called after columns.
+#: The longest name of a column, in bytes: files are named after columns.
 _LONGEST = 200
 #: Merlin's loader writes the two parts of a list called `x` as `x__values` and `x__offsets`.
 _PARTS = ("__values", "__offsets")
@@ -20,11 +20,11 @@ _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def check_names(features: Mapping[str, Feature], history: History | None, *, offers: bool) -> None:
-    """Raise ValueError if a feature has a name that something else needs.
+    """Raise ValueError if a feature has a name that is taken.
 
     Args:
-        features: all of the recipe's.
-        history: the recipe's.
+        features: all features of the recipe.
+        history: the recipe's history.
         offers: whether it has models of offers.
     """
     taken = _taken(features, history)
@@ -39,7 +39,7 @@ def check_names(features: Mapping[str, Feature], history: History | None, *, off
 
 
 def _problem(name: str, feature: Feature) -> str | None:
-    """Return why a feature may not have its name, whatever the others are called."""
+    """Return why a feature may not have its name; None if it may, as far as no other has it."""
     if not name:
         return "the name is empty"
     if "/" in name or name.startswith("."):
@@ -56,7 +56,7 @@ def _problem(name: str, feature: Feature) -> str | None:
 
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
-    """Return names that etl or export gives to a column of its own → why."""
+    """Return the names of columns that etl or export adds → the reason to refuse them."""
     added = [*column_names.OF_TABLES, *(history.inputs if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]

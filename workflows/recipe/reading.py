@@ -1,4 +1,4 @@
-"""A recipe from its file, with variants and overrides laid over it."""
+"""Read recipes from YAML, and change them by variants and overrides."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import yaml
 
 from workflows.ground.errors import RecipeError
 from workflows.recipe.explain import explain
-from workflows.recipe.text import LONGEST, Loader, nearest, slip
+from workflows.recipe.text import LONGEST, Loader, nearest, yaml_problem
 from workflows.recipe.whole import Recipe
 
-#: Items of a history without time, unless the recipe says it. What is left out of a bag is lost at
-#: random, not because it is old: on MovieLens-100K 200 in place of 50 gain 0.005 recall@10.
+#: Default length of a history without time. A shorter one would drop items at random, not old ones:
+#: on MovieLens-100K, 200 items in place of 50 raise recall@10 by 0.005.
 BAG = 200
-#: Rows of a user in an epoch of such a recipe: 50 in place of all gain 0.004 there, in less time.
+#: Default number of rows per user and epoch of such a recipe: there, 50 in place of all raise
+#: recall@10 by 0.004, in less time.
 BAG_ROWS = 50
 
 
@@ -28,10 +29,11 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
     Args:
         path: the YAML file.
         overrides: texts such as `train.epochs=3`; the value is YAML.
-        variant: one of the file's `variants`, laid over the rest; empty for none of them.
+        variant: one of the file's `variants`, which replaces some fields; empty for none.
 
     Raises:
-        RecipeError: names file, line, field, what was expected and what came.
+        RecipeError: the recipe is wrong; the message names file, line, field, what was expected and
+            what came.
     """
     text = ""
     try:
@@ -40,7 +42,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
     except RecursionError:
         raise RecipeError(f"{path} cannot be read as YAML: it is nested too deeply.") from None
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:  # of tags such as !!int
-        raise RecipeError(f"{path} cannot be read as YAML: {slip(error, text)}") from None
+        raise RecipeError(f"{path} cannot be read as YAML: {yaml_problem(error, text)}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: expected a mapping of fields, got {type(raw).__name__}.")
     variants = raw.pop("variants", {})
@@ -70,14 +72,14 @@ def _text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def overridden(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
-    """Return a recipe with texts such as `train.epochs=3` laid over it.
+def override(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
+    """Return a recipe in which texts such as `train.epochs=3` replace fields.
 
     Args:
-        recipe: the others' values.
-        overrides: as of `load`. A block that gets another `kind` loses its other fields, which
-            belong to the kind before.
-        where: where the recipe comes from, for error messages.
+        recipe: the recipe to change.
+        overrides: as for `load`. A block that gets another `kind` loses its other fields, because
+            they belong to the former kind.
+        where: the origin of the recipe, for error messages.
 
     Raises:
         RecipeError: as `load`.
@@ -89,7 +91,7 @@ def overridden(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recip
 
 
 def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
-    """Return the recipe with a variant laid over it, named `<name>-<variant>`."""
+    """Return the recipe changed by a variant, with the name `<name>-<variant>`."""
     known = list(variants) if isinstance(variants, dict) else []
     if variant not in known:
         raise RecipeError(
@@ -101,26 +103,26 @@ def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[
         raise RecipeError(
             f"{path}, variants.{variant}: expected a mapping of fields, got {patch!r}."
         )
-    varied = _laid_over(raw, patch)
+    varied = _merge(raw, patch)
     return {**varied, "name": f"{raw.get('name')}-{variant}"}
 
 
-def _laid_over(base: Any, patch: Any) -> Any:
-    """Merge mappings field by field; a block of another `kind` is replaced whole."""
+def _merge(base: Any, patch: Any) -> Any:
+    """Merge two mappings field by field; a block with another `kind` is replaced as a whole."""
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch
     if "kind" in patch and patch["kind"] != base.get("kind"):
         return patch
-    return {**base, **{key: _laid_over(base.get(key), value) for key, value in patch.items()}}
+    return {**base, **{key: _merge(base.get(key), value) for key, value in patch.items()}}
 
 
 def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """Check plain data against the recipe's types.
 
     Args:
-        raw: what the YAML holds.
-        where: its file, for error messages.
-        text: its text, to find the line of a field.
+        raw: the plain data of the YAML file.
+        where: the file, for error messages.
+        text: the text of the file, in which the line of a field is looked up.
 
     Raises:
         RecipeError: as `load`.
@@ -135,7 +137,7 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
 
 
 def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with the kinds of its model and history encoder, where it names none."""
+    """Return the recipe with the default kinds of its model and history encoder."""
     model = raw.get("model", {})
     if not isinstance(model, dict):
         return raw
@@ -146,10 +148,11 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with what its history is by default where no feature is a time: a bag.
+    """Return the recipe with the default history if no feature is a time: a bag of other rows.
 
-    It is a bag of all the user's other rows, or of a large sample; an order that means nothing
-    weighs nothing. Rows of one user show the same bag but for one item, so an epoch draws some.
+    A bag has all other rows of the user, or a large sample of them, without weights by position,
+    because the order means nothing. The rows of a user have nearly the same bag, so that an epoch
+    draws some of them.
     """
     features, history, model = (raw.get(part) for part in ("features", "history", "model"))
     train = raw.get("train", {})
@@ -167,12 +170,12 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return bag
 
 
-def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with some fields set anew.
+def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values in some fields.
 
     Args:
-        recipe: the others' values.
-        settings: path, such as `train.epochs` → value.
+        recipe: the recipe to change.
+        settings: path of a field, such as `train.epochs` → its value.
 
     Raises:
         RecipeError: as `load`.
@@ -188,7 +191,7 @@ def replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _refuse_infinite(value: Any, at: str = "$") -> None:
-    """Refuse .inf and .nan, which no field can mean and JSON cannot tell apart."""
+    """Refuse .inf and .nan: no field can use them, and JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{at}`")
     if isinstance(value, Mapping):
@@ -200,14 +203,14 @@ def _refuse_infinite(value: Any, at: str = "$") -> None:
 
 
 def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> None:
-    """Set one field. In a whole recipe, a new kind takes the place of the block of another."""
+    """Set one field. In a whole recipe, another `kind` first empties the block."""
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")
     *parents, last = key.strip().split(".")
     at = raw
     for parent in parents:
-        if at.get(parent) is None:  # a whole recipe says so of what is left out
+        if at.get(parent) is None:  # a whole recipe has null for an absent block
             at[parent] = {}
         at = at[parent]
         if not isinstance(at, dict):
@@ -218,7 +221,7 @@ def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> Non
         raise RecipeError(f"--set {key}: the value is nested too deeply.") from None
     except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
-            f"--set {override!r}: the value is not YAML: {slip(error, value)}"
+            f"--set {override!r}: the value is not YAML: {yaml_problem(error, value)}"
         ) from None
     if whole and last == "kind" and at.get("kind") != new:
         at.clear()

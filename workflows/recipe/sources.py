@@ -1,4 +1,4 @@
-"""Parts of a recipe: where raw rows come from."""
+"""Parts of a recipe that describe raw tables and their files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from msgspec import Meta
 from models.core.fields import Part
 
 Text = Annotated[str, Meta(min_length=1)]
-#: A character that is one byte in UTF-8, or none.
+#: One ASCII character, or an empty text.
 Character = Annotated[str, Meta(pattern=r"^[ -~]?$")]
 Pattern = Annotated[str, Meta(min_length=1)]
 Patterns = Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
 
 
 class Fetch(Part, frozen=True):
-    """Raw files that lie inside a wheel of the package index, taken without installing it.
+    """Raw files inside a wheel of the package index, which is unpacked, not installed.
 
     Attributes:
         package: name and exact version, such as `recbole==1.2.1`.
@@ -31,12 +31,12 @@ class Fetch(Part, frozen=True):
 
 
 class Latest(Part, frozen=True):
-    """Take one row an id of a table that has several: the latest.
+    """Keep one row of each id of a table: the latest.
 
     Attributes:
         id: the column of ids.
-        time: the column that says which row is later: numbers, or ISO 8601; of equal ones the last
-            row counts.
+        time: the column with the times of the rows: numbers or ISO 8601. Of rows with equal times
+            the last one in the file is kept.
     """
 
     id: Text
@@ -44,14 +44,14 @@ class Latest(Part, frozen=True):
 
 
 class Long(Part, frozen=True):
-    """Turn a table with one row a property into one with a row an id and a column a property.
+    """Turn a table with a row per property into one with a row per id and a column per property.
 
     Attributes:
         id: the column of ids.
-        property: the column that names the property.
-        value: the column with its value.
-        time: the column that says which value is later, as in `latest`; without it no property of
-            an id may stand there twice.
+        property: the column with the name of the property.
+        value: the column with the value of the property.
+        time: the column with the times of the rows, as in `latest`; without it, an id may have each
+            property once.
     """
 
     id: Text
@@ -63,34 +63,36 @@ class Long(Part, frozen=True):
 class Source(Part, frozen=True):
     """A raw table.
 
-    Files may be packed with gzip, bz2, xz, zstd or lz4. A folder `day=2020-09-13` on the way from
-    the data folder to a file (csv, tsv, jsonl, parquet) is a column `day` of it, unless the file
-    has one.
+    Files may be compressed with gzip, bz2, xz, zstd or lz4. A folder `day=2020-09-13` between the
+    data folder and a file (csv, tsv, jsonl, parquet) gives the file a column `day`, unless it has
+    one.
 
     Attributes:
         files: one file name or glob, or several, in the data folder.
-        format: by the file's ending where it is not given; `jsonl` is one JSON object a line;
-            `aliccp` is Tianchi's skeleton of impressions, whose columns get the names that NVIDIA's
-            converter gives them.
+        format: the format of the files; by default, that of their ending. `jsonl` has one JSON
+            object per line; `aliccp` is Tianchi's skeleton of impressions, whose columns get the
+            names that NVIDIA's converter gives them.
         common: the files of common features that belong to an aliccp skeleton.
         columns: the names of the columns in their order, for files without a row of names (csv and
-            tsv). Without them the first row is the names.
-        delimiter: what stands between two cells, one character or several (csv and tsv); a comma
-            for csv, a tab for tsv.
-        quote: the character around cells (csv and tsv); an empty text where quotes are ordinary
-            characters. It is `"` for csv; for tsv and for a delimiter of several bytes there is
-            none.
-        escape: the character that makes a quote or a delimiter behind it an ordinary one, such as a
-            backslash (csv and tsv); a doubled quote stands for a quote anyhow.
-        encoding: of the text (csv, tsv and jsonl), as Python calls it, such as latin-1 or cp1252.
+            tsv). By default the first row has the names.
+        delimiter: the text between two cells, of one character or several (csv and tsv); the
+            default is a comma for csv and a tab for tsv.
+        quote: the character around cells (csv and tsv); an empty text if quotes are ordinary
+            characters. The default is `"` for csv, and none for tsv and for a delimiter of several
+            bytes.
+        escape: the character that makes a following quote or delimiter an ordinary one, such as a
+            backslash (csv and tsv); a doubled quote always stands for a quote.
+        encoding: the encoding of the text (csv, tsv and jsonl) by its name in Python, such as
+            latin-1 or cp1252.
         rename: raw column name → name used in the rest of the recipe.
-        nulls: texts that stand for "no value", beside the empty text, which always does.
-        explode: columns (their names in the recipe) that hold a list a row: each value gets a row
-            of its own, in which the other columns are repeated. Lists of one row must be of one
-            length.
-        separator: what stands between the values of `explode` where they are text.
-        latest: take one row an id, the latest.
-        long: the table has one row a property; make a column of each that the recipe names.
+        nulls: texts that mean a missing value, beside the empty text.
+        explode: columns (by their names in the recipe) with lists: each value gets a row of its
+            own, in which the other columns are repeated. The lists of a row must have equal
+            lengths.
+        separator: the text between the values of `explode`, where they are text.
+        latest: keep one row of each id, the latest.
+        long: the table has one row per property; each property that the recipe names becomes a
+            column.
     """
 
     files: Patterns
@@ -119,11 +121,13 @@ class Source(Part, frozen=True):
         self._check_rows()
 
     def _check_text(self) -> None:
-        for name in self.told:
+        for name in self.text_options:
             if self.format == "parquet" or self.format == "aliccp":
-                raise ValueError(f"{name} says how text is written, and format {self.format} knows")
+                raise ValueError(
+                    f"{name} is for text files, and format {self.format} has its own rules"
+                )
             if self.format == "jsonl" and name != "encoding":
-                raise ValueError(f"{name} is for csv and tsv; JSON lines say it themselves")
+                raise ValueError(f"{name} is for csv and tsv, and JSON lines need none")
         _check_encoding(self.encoding)
         if self.columns and len(set(self.columns)) < len(self.columns):
             twice = next(name for name in self.columns if self.columns.count(name) > 1)
@@ -150,8 +154,8 @@ class Source(Part, frozen=True):
             raise ValueError("long needs three columns: of ids, of properties and of values")
 
     @property
-    def told(self) -> list[str]:
-        """Names of the fields that say how text is written, and are not as they are by default."""
+    def text_options(self) -> list[str]:
+        """Names of the fields about the form of text files that differ from their defaults."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
         every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]
@@ -170,7 +174,7 @@ def _refuse_addresses(files: str | tuple[str, ...]) -> None:
 def _check_encoding(encoding: str) -> None:
     try:
         found = codecs.lookup(encoding)
-        "".encode(found.name)  # base64 and the like are codecs, too, but not of text
+        "".encode(found.name)  # codecs such as base64 are no encodings of text
         known = found.incrementaldecoder is not None
     except (LookupError, UnicodeError, ValueError):
         known = False

@@ -1,15 +1,15 @@
-"""Parts of a recipe: what is held out."""
+"""Parts of a recipe that say which rows are held out for validation and test."""
 
 from __future__ import annotations
 
 from models.core.fields import NonNegative, Part, Positive, Share
 
-#: A share of all, or how many.
+#: A share of all rows or users, or their number.
 Amount = Share | NonNegative
 
 
 def _check_shares(valid: float, test: float) -> None:
-    """Refuse shares that leave nothing to train on; of counts only the data can tell."""
+    """Refuse shares that leave no training rows; numbers are checked once the data is read."""
     if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(
             f"valid and test are shares; together they must be below 1, got {valid} + {test}"
@@ -17,17 +17,17 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """Each user's last `test` rows, the `valid` rows before them, and the rest to train on."""
+    """Each user's last `test` rows are for test, the `valid` rows before them for validation."""
 
     valid: Positive = 1
     test: Positive = 1
 
 
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
-    """One cut for all users: the last rows in time, as shares of all rows.
+    """One cut in time for all users: the latest rows are held out, as shares of all rows.
 
-    Rows of one time stay together: a cut lies between two times, as near to the asked share as they
-    allow, and leaves no part empty.
+    Rows with equal times stay together, so that a share is met as nearly as the times allow; no
+    part is left empty.
     """
 
     valid: Share = 0.1
@@ -38,7 +38,10 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 
 
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
-    """Rows drawn at random: a share, or so many. It leaks the future; to compare with papers."""
+    """Rows drawn at random, as a share or a number.
+
+    The training rows then include later ones than those held out. It is for comparison with papers.
+    """
 
     valid: Amount = 0.1
     test: Amount = 0.1
@@ -49,7 +52,7 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
-    """Users drawn at random: a share, or so many; those of valid and test are new to training."""
+    """Users drawn at random, as a share or a number; training has no rows of held-out users."""
 
     valid: Amount = 0.1
     test: Amount = 0.1
@@ -60,7 +63,7 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
-    """Sources that are already split; `interactions` names the training rows."""
+    """Sources that are split already: `interactions` has the training rows, these the others."""
 
     test: str
     valid: str | None = None

@@ -1,4 +1,4 @@
-"""Parts of a recipe: what is made of raw tables: look-ups, a pivot, new columns."""
+"""Parts of a recipe that change raw tables: joins, a pivot, and derived columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.core.fields import NonNegative, Part, Positive
 from workflows.recipe.kinds.base import Cells
 
 Text = Annotated[str, Meta(min_length=1)]
-#: A level of a path. Deeper ones are no categories of a shop but a damaged separator.
+#: A level of a path. A path with more levels is no category of a shop, but has a wrong separator.
 Depth = Annotated[int, Meta(ge=1, le=100)]
 
 
@@ -20,10 +20,10 @@ class Join(Part, frozen=True):
     Attributes:
         table: name of a source with one row an id.
         on: the id column, in both tables.
-        on_missing: what becomes of an interaction whose id is not in the table: `keep` it with
+        on_missing: what happens to an interaction whose id is not in the table: `keep` it with
             missing values, `drop` it, or `fill` in the values of `fill`.
         fill: column → value for ids that are not in the table; columns that are not listed stay
-            missing. It says nothing of missing cells in the table's own rows.
+            missing. Missing cells in the table's own rows stay missing, too.
     """
 
     table: str
@@ -37,9 +37,9 @@ class Join(Part, frozen=True):
 
 
 class Pivot(Part, frozen=True):
-    """One row a user and item, with how often each kind of event happened, and first when.
+    """Merge the events of a user and an item into one row, with counts and the first time.
 
-    What a row is then said by its ids, its counts, its time and the joined tables.
+    After the pivot, a row keeps only its ids, event counts, first time and joined columns.
 
     Attributes:
         event: the column that names the kind of event.
@@ -56,15 +56,15 @@ class Pivot(Part, frozen=True):
 
 
 class Derived(Part, frozen=True):
-    """A new column `to`, made of the column `of` wherever that lives: in the log or a side table.
+    """A new column `to`, derived from the column `of` in each table that has it.
 
-    A step reads raw columns, features or what an earlier step made. What it makes may be declared
-    among the features, or serve the next steps only.
+    A step reads raw columns, features, or columns of earlier steps. The new column may be a
+    feature, or may serve later steps only.
     """
 
     reads: ClassVar[Cells]
     gives: ClassVar[Cells]
-    #: Whether it learns from the training rows, so that its column is known only after the split.
+    #: Whether the step learns from the training rows: its column exists only after the split.
     fitted: ClassVar[bool] = False
 
     of: Text
@@ -72,7 +72,7 @@ class Derived(Part, frozen=True):
 
 
 class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
-    """A part of a date, UTC; the date is the feature of role time, or ISO 8601 text.
+    """A part of a date in UTC. The date is the feature with role time, or ISO 8601 text.
 
     Attributes:
         part: `month` is 1-12, `weekday` 0-6 from Monday, `epoch_day` days since 1970.
@@ -85,7 +85,7 @@ class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
 
 
 class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
-    """sin or cos of 2 pi (month + offset) / 12, so that December lies beside January."""
+    """The sine or cosine of 2 pi (month + offset) / 12, so that December is near January."""
 
     reads: ClassVar[Cells] = "time"
     gives: ClassVar[Cells] = "number"
@@ -98,8 +98,8 @@ class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
     """The label of the interval in which a number lies; an edge belongs to the interval below it.
 
     Attributes:
-        edges: rising; they part the line into one interval more than there are edges.
-        labels: one for each interval.
+        edges: rising numbers; there is one interval more than there are edges.
+        labels: the label of each interval.
     """
 
     reads: ClassVar[Cells] = "number"
@@ -119,14 +119,14 @@ class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
 
 
 class Log1p(Derived, frozen=True, tag_field="kind", tag="log1p"):
-    """log(1 + x) of a number from 0 on, such as a count whose few largest values are huge."""
+    """log(1 + x) of a number that is not negative, such as a count with a few huge values."""
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"
 
 
 class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
-    """A number, but at least `low` and at most `high`; one of them may be left out."""
+    """A number that is raised to `low` or lowered to `high`; one of the two may be left out."""
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"
@@ -142,11 +142,11 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
 
 
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
-    """One level of a path such as `a.b.c`; missing where there is no path or it is not so deep.
+    """One level of a path such as `a.b.c`; missing if the path is missing or has fewer levels.
 
     Attributes:
-        level: from 1.
-        levels: how deep a path may be; a deeper one is refused.
+        level: the number of the level, from 1.
+        levels: the greatest number of levels; a path with more is refused.
     """
 
     reads: ClassVar[Cells] = "text"
@@ -162,13 +162,13 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
 
 
 class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
-    """The rounded centre of a number's cluster; clusters are fitted on the training rows.
+    """The rounded centre of the cluster of a number. Clusters are fitted on the training rows.
 
     Attributes:
-        k: at most so many clusters.
+        k: the greatest number of clusters.
         seed: the seed of the sample and the first centres.
-        sample: training rows that the clusters are fitted on, if there are more.
-        digits: decimals of the label; centres that round to one label share it.
+        sample: the greatest number of training rows on which the clusters are fitted.
+        digits: decimals of the label; centres with the same rounded value share a label.
     """
 
     reads: ClassVar[Cells] = "number"
@@ -182,7 +182,7 @@ class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
 
 
 class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
-    """The n most frequent values of the training rows, ties by value; all others are `other`."""
+    """The n most frequent values of the training rows, ties by value; all others become `other`."""
 
     reads: ClassVar[Cells] = "text"
     gives: ClassVar[Cells] = "text"

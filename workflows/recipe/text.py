@@ -1,4 +1,4 @@
-"""YAML 1.2 → plain data, with the line of every field."""
+"""Read YAML 1.2 as plain data, and find the lines of its fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750,
     010 as 8 and 2020-01-01 as a date.
 
-    A key is text as it stands there (`null: mean`, `1: item_id`), and stands there once.
+    A key is text, whatever it looks like (`null: mean`, `1: item_id`), and may occur once.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
@@ -29,7 +29,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the root; refuse one that is too large, aliases counted as what they repeat."""
+        """Return the root; refuse a document that is too large once its aliases are expanded."""
         node = super().get_single_node()
         if node is not None:
             _refuse_large(node)
@@ -64,7 +64,7 @@ class Loader(yaml.SafeLoader):
             if _SURROGATE.search(key.value):
                 raise _refused("half of a surrogate pair is no character", key.start_mark)
             if key.value in lines:
-                problem = f"{key.value!r} stands here a second time, after line {lines[key.value]}"
+                problem = f"{key.value!r} occurs a second time, after line {lines[key.value]}"
                 raise _refused(problem, key.start_mark)
             lines[key.value] = key.start_mark.line + 1
         self.flatten_mapping(node)
@@ -92,10 +92,12 @@ def _refused(problem: str, mark: yaml.Mark) -> yaml.constructor.ConstructorError
 
 
 def _refuse_large(root: yaml.Node) -> None:
-    """Refuse a document that aliases make large: nine aliases of nine, nine times over, are 9^9.
+    """Refuse a document with too many nodes once its aliases are expanded.
+
+    Aliases of aliases multiply: nine levels of nine aliases are 9^9 nodes.
 
     Raises:
-        ConstructorError: it has too many nodes, or a node contains itself.
+        ConstructorError: there are too many nodes, or a node contains itself.
     """
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
@@ -123,12 +125,12 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-#: What a text looks like that YAML takes for something else.
+#: The remedy for a text that YAML takes for something else.
 _QUOTE = (
     "A text that begins with one of * & ! | > % @ ` ? - , or # or that has a colon in it means "
     'something else to YAML: put it in quotes, such as "*.csv" or "|"'
 )
-#: A part of what PyYAML says → what to do.
+#: Part of a message of PyYAML, and the remedy.
 _REMEDIES = (
     ("'\\t' that cannot start", "Indent with blanks, not with tabs"),
     (
@@ -147,8 +149,8 @@ _REMEDIES = (
 )
 
 
-def slip(error: Exception, text: str) -> str:
-    """Say what is wrong with a text that is no YAML, where, and what to do."""
+def yaml_problem(error: Exception, text: str) -> str:
+    """Say what is wrong with a text that is not YAML, in which line, and how to correct it."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
     number = error.problem_mark.line
@@ -161,7 +163,7 @@ def slip(error: Exception, text: str) -> str:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the line (from 1) of the deepest part of a path that stands in the YAML text."""
+    """Return the line, from 1, of the deepest part of a path that the YAML text has."""
     node = yaml.compose(text, Loader) if text else None
     line = None
     for step in path:
@@ -179,7 +181,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:
-    """Return a question in brackets after the most similar name; empty if none is similar."""
+    """Return a question in brackets that proposes a similar name; empty if none is similar."""
     for one in known:
         if one != name and unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", name):
             return f" (there is {one!a}, the same letters composed in another way)"
@@ -188,6 +190,6 @@ def nearest_name(name: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a question as a sentence after the most similar name; empty if none is similar."""
+    """Return a question that proposes a similar name; empty if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {close[0]!r}? " if close else ""

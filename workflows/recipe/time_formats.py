@@ -1,4 +1,4 @@
-"""The forms of times: the directives of `format`, and the names of usual forms."""
+"""Check the field `format` of a time: its directives and the names of usual formats."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 from workflows.recipe.text import nearest
 
-#: Name of a form → its directives. `excel` is a number of days and has none.
+#: Name of a format → its directives. `excel` is a number of days and has none.
 NAMED = {"yyyymmdd": "%Y%m%d"}
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _MONTH = f"(?:{'|'.join(MONTHS)})[A-Z]*"
 
 
 class Directive(NamedTuple):
-    """What a directive stands for.
+    """The meaning of a directive.
 
     Attributes:
-        field: the part of a time that it gives; "" for what is passed over.
-        tight: an expression of it beside another directive.
-        loose: an expression of it beside something else.
+        field: the part of a time that it gives; "" if its text is skipped.
+        tight: a pattern for its text if another directive follows or precedes it directly.
+        loose: a pattern for its text elsewhere.
     """
 
     field: str
@@ -48,12 +48,12 @@ DIRECTIVES = {
 
 
 def words(form: str) -> list[str]:
-    """Return the directives of a form, and what stands between them."""
+    """Return the directives of a format and the texts between them, in order."""
     return re.findall(r"%.|[^%]+|%$", form)
 
 
 def check(form: str) -> None:
-    """Raise ValueError if a form is neither named nor made of known directives."""
+    """Raise ValueError if a format is neither a known name nor made of known directives."""
     if form == "excel" or form in NAMED:
         return
     directives = [word for word in words(form) if word.startswith("%") and word != "%%"]

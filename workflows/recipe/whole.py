@@ -1,4 +1,4 @@
-"""The recipe: its parts together, and the rules that tie them to each other."""
+"""The whole recipe: its parts, and the rules between them."""
 
 from __future__ import annotations
 
@@ -212,12 +212,12 @@ class Recipe(Part, frozen=True):
         return raw_features(self.features, made, asked)
 
     def of_raw_files(self) -> Recipe:
-        """Return the recipe by which files are read: its features are raw columns, unmade."""
+        """Return the recipe by which files are read: its features are the raw columns alone."""
         features = self._raw_features()
-        # histories and models look at columns that are made
+        # histories and models use derived columns
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
         bare |= {"history": None, "model": TwoTowerConfig(), "tasks": TasksConfig()}
-        # what is compared is read with more digits
+        # numbers that filters compare are read as float64
         rules = [r for r in self.filter if isinstance(r, Condition) and r.column in features]
         bare["filter"] = tuple(rules)
         return msgspec.structs.replace(self, features=features, **bare)
@@ -271,7 +271,7 @@ class Recipe(Part, frozen=True):
         return self.features[column].vocabulary or self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain data, as JSON would hold it, defaults filled in."""
+        """Return the recipe as plain data of JSON, with all defaults."""
         return msgspec.json.decode(msgspec.json.encode(self))
 
     def digest(self, *parts: str) -> str:

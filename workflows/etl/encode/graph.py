@@ -1,7 +1,7 @@
-"""Recipe → NVTabular workflows, and what fitting them learnt, kept without pickle.
+"""Build NVTabular workflows from a recipe and a fitted state, which is stored without pickle.
 
 `Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So the fitted state is written as
-parquet and JSON, and a workflow is always built from recipe + state, in training as anywhere else.
+parquet and JSON, and every workflow is built from the recipe and this state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.f
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
-    """Write schema.pbtxt, the same bytes for the same schema (Merlin's order of tags changes)."""
+    """Write schema.pbtxt: equal schemas give equal bytes, though Merlin's tags have no order."""
     text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
     message = text_format.Parse(text, schema_pb2.Schema())
     for feature in message.feature:
@@ -53,15 +53,15 @@ def write_schema(schema: Schema, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learnt from the training rows, and from them alone."""
+    """Vocabularies and statistics, which are learnt from the training rows alone."""
 
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     numbers: dict[str, NumberFact] = field(default_factory=dict)
 
-    def grown_from(self, older: Fitted) -> Fitted:
-        """Return a state in which codes and standardised numbers keep the meaning they had."""
+    def grow_from(self, older: Fitted) -> Fitted:
+        """Return a state that keeps the codes and the statistics of an older one."""
         vocabularies = {
-            name: vocabulary.grown_from(older.vocabularies[name])
+            name: vocabulary.grow_from(older.vocabularies[name])
             if name in older.vocabularies
             else vocabulary
             for name, vocabulary in self.vocabularies.items()
@@ -88,7 +88,7 @@ class Fitted:
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
-    """Say what the columns of a frame are (`ops.frame`). Merlin would judge by the first row."""
+    """Return the schema of a frame (`ops.to_frame`). Merlin would infer it from the first row."""
     found = []
     for column in columns:
         feature = recipe.features[column]
@@ -100,21 +100,23 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
 def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     """Learn the vocabularies and statistics of a table's columns.
 
-    Codes are counted and numbers added up in blocks. NVTabular would first transform a whole
-    partition to learn types that the recipe says.
+    Texts are counted and numbers are added up in blocks. NVTabular would first transform a whole
+    partition to infer types that the recipe declares.
 
     Args:
-        recipe: kinds of columns and vocabulary rules.
+        recipe: the features and their vocabulary rules.
         train: the raw training rows.
     """
     columns = train.column_names
     rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].meaning.has_codes}
-    vocabularies = map_threads(rules, lambda c: counted(train[c], rules[c]))
-    numbers = map_threads(numeric(recipe, columns), lambda c: _fact(recipe, c, train[c]))
+    vocabularies = map_threads(rules, lambda c: build_vocabulary(train[c], rules[c]))
+    numbers = map_threads(
+        _standardised(recipe, columns), lambda c: _fit_number(train[c], recipe.features[c].null)
+    )
     return Fitted(vocabularies, numbers)
 
 
-def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
+def build_vocabulary(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
     """Return the vocabulary of a text column, or of the values of a column of lists."""
     counts = dictionaries.count_texts(column)
     there = counts > 0
@@ -128,15 +130,20 @@ def counted(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabulary:
     )
 
 
-def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
-    """Return mean and spread of a number after its gaps are filled, summed up in float64."""
-    values, policy = dictionaries.combine(column), recipe.features[name].null
+def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
+    """Return mean and standard deviation of numbers, in float64, after the gaps are filled.
+
+    Args:
+        column: float32, with gaps.
+        policy: what fills them: `mean`, `median`, a number, or `error` where there are none.
+    """
+    values = dictionaries.combine(column)
     known = values.drop_null().to_numpy()
     if isinstance(policy, float):
         fill = policy
     elif policy == "median":
         fill = float(np.median(known)) if len(known) else 0.0
-    else:  # with policy `error` there are no gaps; the mean is what an unknown user gets
+    else:  # with policy `error`, only the row of the unknown user has a gap: it gets the mean
         fill = float(known.mean(dtype=np.float64)) if len(known) else 0.0
     gaps, n = len(values) - len(known), len(values)
     if n == 0:
@@ -146,11 +153,11 @@ def _fact(recipe: Recipe, name: str, column: pa.ChunkedArray) -> NumberFact:
     squares = gaps * (filled - mean) ** 2
     for rows in dictionaries.blocks(len(known)):
         squares += float(np.square(known[rows] - mean, dtype=np.float64).sum())
-    spread = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
-    return NumberFact(float(mean), spread, fill)
+    deviation = float(np.sqrt(squares / (n - 1))) if n > 1 else 0.0
+    return NumberFact(float(mean), deviation, fill)
 
 
-def encoding(
+def build_workflow(
     recipe: Recipe,
     lookups: Mapping[str, CodeTable],
     numbers: Mapping[str, NumberFact],
@@ -161,17 +168,17 @@ def encoding(
     """Build the fitted workflow that turns frames into model inputs with their tags.
 
     Args:
-        recipe: roles and kinds.
-        lookups: column → what stands for its codes.
-        numbers: column → how it is standardised.
-        columns: the columns of the frame, no label.
-        rows: id column → the rows of its table; adds `user_row` or `item_row`.
+        recipe: the features.
+        lookups: column → the codes of its texts.
+        numbers: number column → its statistics.
+        columns: the columns of the frame, without labels.
+        rows: id column → the row of its table for each text; adds `user_row` or `item_row`.
     """
     named = {
         USER_ROW if recipe.features[column].role == "user" else ITEM_ROW: (column, places)
         for column, places in (rows or {}).items()
     }
-    described = _described(recipe, columns, numbers)
+    described = _describe(recipe, columns, numbers)
     tags = {e.name: _tags(e) for e in described if isinstance(e.change, LookUp)}
     nodes = [list(tags) >> Encode(lookups, tags, named)]
     nodes += [_node(e) for e in described if not isinstance(e.change, LookUp)]
@@ -179,7 +186,7 @@ def encoding(
     return workflow.fit_schema(raw_schema(recipe, columns))
 
 
-def _described(
+def _describe(
     recipe: Recipe, columns: Sequence[str], numbers: Mapping[str, NumberFact]
 ) -> list[Encoded]:
     """Describe the encoded columns; the time and the weight of rows come last."""
@@ -214,14 +221,14 @@ def _tags(encoded: Encoded) -> list[Tags]:
 
 
 def _filled(value: float) -> nvt.ops.FillMissing:
-    """Fill gaps with a float32.
+    """Return an operator that fills gaps with a float32.
 
-    For any other number pandas makes the column float64, so that the last digits of its values
-    would depend on whether a gap stands in the same block.
+    With any other number pandas would make the column float64, so that the last digits of its
+    values would depend on whether the same block has a gap.
     """
     return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
 
 
-def numeric(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns whose numbers are standardised."""
+def _standardised(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Return the columns whose numbers are standardised."""
     return [c for c in columns if recipe.features[c].meaning.has_statistics]

@@ -1,7 +1,8 @@
-"""Our NVTabular operators, and the frames that they take: text is int32 already (codes.py).
+"""NVTabular operators of this package, and the frames that they take.
 
-A frame's text column holds the codes of `codes.py`, the number of distinct texts standing for null.
-So encoding is one look-up, in NumPy on a CPU as in CuPy on a GPU.
+A text column of a frame holds the int32 indices of a dictionary (workflows/raw/dictionaries.py); a
+null has the number of distinct texts as its index. So encoding takes one array by another, in NumPy
+on a CPU and in CuPy on a GPU.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ Int32s = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class CodeTable:
-    """What stands for each code of a column.
+    """The code of each dictionary index of a column.
 
     Attributes:
-        codes: int32 [n_texts + 1]; the last stands for null.
+        codes: int32 [n_texts + 1]; the last is the code of null.
         size: number of codes of the vocabulary.
-        oov_buckets: how many of them unseen values share.
+        oov_buckets: number of these codes that unseen values share.
     """
 
     codes: Int32s
@@ -44,22 +45,22 @@ class CodeTable:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, texts: pa.StringArray) -> CodeTable:
-        """Look all distinct texts of a column up in a vocabulary."""
+        """Look up all distinct texts of a column in a vocabulary."""
         found = np.append(vocabulary.encode(texts), np.int32(NULL))
         return cls(found, vocabulary.size, vocabulary.oov_buckets)
 
 
 class Encode(nvt.ops.Operator):
-    """What Categorify does, by look-up: the same codes, tags and schema properties.
+    """Encode text columns by look-up: the codes, tags and schema properties are Categorify's.
 
-    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort. All
-    columns are looked up in one operator, as Merlin copies a frame wherever two come together.
+    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort. One
+    operator looks up all columns, because Merlin copies the frame wherever two operators meet.
 
     Args:
-        lookups: column → its look-up.
+        lookups: column → the codes of its texts.
         tags: column → its tags.
-        rows: new column → the id column that it is made of, and of each of its codes the row of
-            the user or item table, int32 [n_texts + 1], below 0 where it is in none.
+        rows: new column → the id column that it is made from, and for each of its texts the row of
+            the user or item table, int32 [n_texts + 1], below 0 where the table has no such id.
     """
 
     def __init__(
@@ -74,13 +75,13 @@ class Encode(nvt.ops.Operator):
         self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace codes of text by codes of the vocabulary, in lists too; look the ids up."""
-        made = {n: _looked_up(df[n], self.lookups[n].codes) for n in col_selector.names}
-        made |= {name: _looked_up(df[key], table) for name, (key, table) in self.rows.items()}
+        """Replace dictionary indices by codes, in lists too, and add the rows of ids."""
+        made = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
+        made |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
         return _like(df, made)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """A column each, and the rows' of their ids."""
+        """Map each output column to its input: a column to itself, rows to their id column."""
         of_rows = {name: [key] for name, (key, _) in self.rows.items()}
         return {**{name: [name] for name in col_selector.names}, **of_rows}
 
@@ -106,22 +107,22 @@ class Encode(nvt.ops.Operator):
 
 
 class IsMissing(nvt.ops.Operator):
-    """1.0 where a number is missing, else 0.0, in a column `<name>_missing`."""
+    """Add a column `<name>_missing`: 1.0 where the number is missing, else 0.0."""
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Mark the gaps."""
+        """Return the new columns."""
         out = type(df)()
         for name in col_selector.names:
             out[name + MISSING] = df[name].isna().astype("float32")
         return out
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """One new column a number."""
+        """Map each new column to its number."""
         return {name + MISSING: [name] for name in col_selector.names}
 
     @property
     def output_tags(self) -> list[Tags]:
-        """It is a model input."""
+        """The tag of a model input."""
         return [Tags.CONTINUOUS]
 
     @property
@@ -130,8 +131,8 @@ class IsMissing(nvt.ops.Operator):
         return np.float32
 
 
-def _looked_up(column: Any, table: Int32s) -> Any:
-    """Return what a table has for each code of a column, or of the lists of a column."""
+def _take(column: Any, table: Int32s) -> Any:
+    """Return the entry of an array for each index of a column, or of the lists of a column."""
     if isinstance(column, pd.Series):
         array = column.array
         if not isinstance(array, pd.arrays.ArrowExtensionArray):
@@ -142,12 +143,12 @@ def _looked_up(column: Any, table: Int32s) -> Any:
     # cudf; not exercised on a GPU in CI
     if dispatch.is_list_dtype(column):
         values = dispatch.flatten_list_column_values(column)
-        return dispatch.encode_list_column(column, _looked_up(values, table))
+        return dispatch.encode_list_column(column, _take(values, table))
     return type(column)(table).take(column)
 
 
 def _like(frame: Any, columns: dict[str, Any]) -> Any:
-    """Return new columns as a frame of the same kind and with the same index."""
+    """Return new columns as a frame of the type and with the index of another frame."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
     made = type(frame)(columns)  # cudf; not exercised on a GPU in CI
@@ -155,15 +156,15 @@ def _like(frame: Any, columns: dict[str, Any]) -> Any:
     return made
 
 
-def numbered(table: pa.Table) -> pa.Table:
-    """Return rows with the codes alone, without the texts; a null list becomes an empty one."""
+def to_indices(table: pa.Table) -> pa.Table:
+    """Return rows with dictionary indices in place of text; a null list becomes an empty one."""
     return pa.table(
-        {name: _numbered(dictionaries.combine(table[name])) for name in table.column_names}
+        {name: _to_indices(dictionaries.combine(table[name])) for name in table.column_names}
     )
 
 
-def frame(table: pa.Table, *, on_gpu: bool) -> Any:
-    """Return `numbered` rows as Merlin takes them: cuDF on a GPU, else pandas."""
+def to_frame(table: pa.Table, *, on_gpu: bool) -> Any:
+    """Return the rows of `to_indices` as Merlin takes them: cuDF on a GPU, else pandas."""
     if on_gpu:
         return dispatch.get_lib().DataFrame.from_arrow(table)
     columns = {}
@@ -177,15 +178,15 @@ def frame(table: pa.Table, *, on_gpu: bool) -> Any:
     return pd.DataFrame(columns, copy=False)
 
 
-def _numbered(array: pa.Array) -> pa.Array:
+def _to_indices(array: pa.Array) -> pa.Array:
     if pa.types.is_list(array.type):
         return dictionaries.make_lists(
-            array.value_lengths().fill_null(0), _numbered(array.flatten())
+            array.value_lengths().fill_null(0), _to_indices(array.flatten())
         )
     return pa.array(dictionaries.indices(array)) if pa.types.is_dictionary(array.type) else array
 
 
-def table(frame: Any) -> pa.Table:
+def to_table(frame: Any) -> pa.Table:
     """Return a frame as an Arrow table."""
     if hasattr(frame, "to_arrow"):  # cudf; not exercised on a GPU in CI
         return frame.to_arrow().replace_schema_metadata(None)

@@ -1,4 +1,4 @@
-"""One part file: rows in, codes and numbers out, by whoever does it and however often."""
+"""Encode the rows of one part file, in this process or in another one."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.number import MISSING
 
-#: Rows of a row group.
+#: Number of rows of a row group.
 GROUP = 1 << 17
-#: A column of more codes than this is written without a dictionary, which would be nearly as large
-#: as the column and take half of the time to write.
+#: A column with more codes than this is written without a dictionary: the dictionary would be
+#: nearly as large as the column, and would take half of the time to write.
 _DICTIONARY = 1 << 14
 
 
 @dataclass
-class Shares:
-    """Cells of a column: how many, how many of an unseen value, how many without one."""
+class CellCounts:
+    """Numbers of cells of a column: all of them, those with an unseen value, and missing ones."""
 
     cells: int = 0
     unseen: int = 0
     null: int = 0
 
-    def add(self, other: Shares) -> None:
-        """Count others too."""
+    def add(self, other: CellCounts) -> None:
+        """Add the counts of other cells of the column."""
         self.cells += other.cells
         self.unseen += other.unseen
         self.null += other.null
@@ -50,12 +50,13 @@ class Plan:
     """How the rows of a table become model inputs: all that a worker needs beside the rows.
 
     Attributes:
-        recipe: what columns are.
-        columns: those of the frame.
-        numbers: column → how it is standardised.
-        sizes: column → size and unseen codes of its vocabulary.
-        arrays: `codes of` and `rows of` a column → what stands for its codes; or a file of them.
-        on_gpu: hand frames over as cuDF.
+        recipe: the features.
+        columns: the columns of the frame.
+        numbers: number column → its statistics.
+        sizes: column → size and number of unseen codes of its vocabulary.
+        arrays: `codes of` and `rows of` a column → the code or row of each dictionary index; or a
+            file with these arrays.
+        on_gpu: whether frames are cuDF.
     """
 
     recipe: Recipe
@@ -71,19 +72,19 @@ class Plan:
         arrays = dict(np.load(self.arrays)) if isinstance(self.arrays, Path) else self.arrays
         lookups = {c: CodeTable(arrays[f"codes of {c}"], *size) for c, size in self.sizes.items()}
         rows = {c: arrays[f"rows of {c}"] for c in self.columns if f"rows of {c}" in arrays}
-        return graph.encoding(self.recipe, lookups, self.numbers, self.columns, rows=rows)
+        return graph.build_workflow(self.recipe, lookups, self.numbers, self.columns, rows=rows)
 
     @cached_property
     def schema(self) -> Schema:
-        """What comes out, in the recipe's order, which the workflow does not keep."""
+        """The schema of the part files, in the recipe's order, which the workflow does not keep."""
         found = self.workflow.output_schema
         own = [n for c in self.columns if c != self.recipe.time for n in (c, c + MISSING)]
         first = [name for name in own if name in found.column_names]
         rest = [name for name in found.column_names if name not in first]
         return Schema([found[name] for name in (*first, *rest)])
 
-    def is_of(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
-        """Say whether it is the plan for such columns, and for these very arrays."""
+    def fits(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
+        """Say whether this is the plan for some columns with the very same arrays."""
         mine = self.arrays
         return (
             columns == self.columns
@@ -93,18 +94,18 @@ class Plan:
         )
 
     def with_dictionary(self, schema: pa.Schema) -> list[str]:
-        """Return those columns of a file that a dictionary makes smaller, as parquet calls them."""
+        """Return the columns of a file that a dictionary makes smaller, as parquet names them."""
         of = self.recipe.history.inputs if self.recipe.history else {}
         found = []
         for column in schema:
             size, _ = self.sizes.get(of.get(column.name, column.name), (0, 0))
             is_own = column.name in self.columns or column.name in of
             if is_own and column.name != self.recipe.time and size <= _DICTIONARY:
-                found.append(leaf(column))
+                found.append(leaf_name(column))
         return found
 
-    def lent(self, folder: Path) -> Plan:
-        """Return the plan for another process, its arrays in a file."""
+    def spill_to_disk(self, folder: Path) -> Plan:
+        """Return the plan for another process, with its arrays in a file."""
         assert not isinstance(self.arrays, Path)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, **self.arrays)
@@ -113,14 +114,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A part to write.
+    """A part file to write.
 
     Attributes:
-        plan: how.
-        rows: `ops.numbered` columns, and history columns that are encoded; or a file of them.
-        path: the path of the part.
-        aside: folder to write it in before it is renamed.
-        block: rows to encode at a time.
+        plan: how the rows are encoded.
+        rows: columns of `ops.to_indices`, and encoded history columns; or a file with them.
+        path: the path of the part file.
+        aside: folder in which the file is written before it is renamed.
+        block: number of rows that are encoded at a time.
     """
 
     plan: Plan
@@ -129,22 +130,26 @@ class Job:
     aside: Path
     block: int
 
-    def lent(self) -> Job:
-        """Return the job for another process, its rows in a file."""
+    def spill_to_disk(self) -> Job:
+        """Return the job for another process, with its rows in a file."""
         with tempfile.NamedTemporaryFile(dir=self.aside, suffix=".arrow", delete=False) as file:
             feather.write_feather(self.rows, file, compression="uncompressed")
         return replace(self, rows=Path(file.name))
 
-    def write(self) -> dict[str, Shares]:
-        """Encode the rows and put the file in place; to do it twice does no harm."""
+    def write(self) -> dict[str, CellCounts]:
+        """Encode the rows and put the file in place; a second run writes the same file.
+
+        Returns:
+            Text column → the numbers of its cells.
+        """
         rows = feather.read_table(self.rows) if isinstance(self.rows, Path) else self.rows
         workflow, raw = self.plan.workflow, rows.select(self.plan.columns)
-        # NVTabular cannot transform a frame without rows: lend an empty part one
+        # NVTabular cannot transform a frame without rows, so an empty part gets one for a while
         blocks = [raw[block] for block in dictionaries.blocks(len(raw), self.block)] or [
             _zeros(raw)
         ]
         made = [
-            ops.table(workflow.transform(ops.frame(block, on_gpu=self.plan.on_gpu)))
+            ops.to_table(workflow.transform(ops.to_frame(block, on_gpu=self.plan.on_gpu)))
             for block in blocks
         ]
         table = pa.concat_tables(made).slice(0, len(raw)).select(self.plan.schema.column_names)
@@ -162,25 +167,26 @@ class Job:
             )
             file.replace(self.path)
         return {
-            c: _shares(table[c], UNSEEN + buckets) for c, (_, buckets) in self.plan.sizes.items()
+            c: _count_cells(table[c], UNSEEN + buckets)
+            for c, (_, buckets) in self.plan.sizes.items()
         }
 
 
-def leaf(column: pa.Field) -> str:
-    """Return what parquet calls the cells of a column, its lists written by the standard."""
+def leaf_name(column: pa.Field) -> str:
+    """Return the name of a column's cells in a parquet file whose lists follow the standard."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
 
 
 def _zeros(raw: pa.Table) -> pa.Table:
-    """Return one row of such a table."""
+    """Return a table with the columns of another one and a single row of zeros."""
     zeros: dict[str, object] = {f.name: [] if pa.types.is_list(f.type) else 0 for f in raw.schema}
     return pa.Table.from_pylist([zeros], raw.schema)
 
 
-def _shares(column: pa.ChunkedArray, first: int) -> Shares:
-    found = Shares()
+def _count_cells(column: pa.ChunkedArray, first: int) -> CellCounts:
+    found = CellCounts()
     for chunk in column.chunks:
         of = (chunk.flatten() if pa.types.is_list(chunk.type) else chunk).to_numpy()
         null = int((of == NULL).sum())
-        found.add(Shares(len(of), int((of < first).sum()) - null, null))
+        found.add(CellCounts(len(of), int((of < first).sum()) - null, null))
     return found

@@ -1,4 +1,4 @@
-"""Raw splits and tables → codes and numbers in parts of a fixed size, the schema beside them."""
+"""Write the splits and tables as part files of codes and numbers, with their schemas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.core.reserved_codes import UNSEEN
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.graph import Fitted
 from workflows.etl.encode.ops import CodeTable, Int32s
-from workflows.etl.encode.parts import GROUP, Job, Plan, Shares, leaf
+from workflows.etl.encode.parts import GROUP, CellCounts, Job, Plan, leaf_name
 from workflows.etl.memory import Memory
 from workflows.etl.shape import split
 from workflows.etl.shape.history import EventKinds, FinalHistories, Histories, PartEvents
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
-#: Rows of a part file, whoever writes it: the bytes must not depend on him.
+#: Number of rows of a part file. It is fixed, so that the bytes do not depend on the workers.
 PART = 1 << 18
-#: Rows of a block at least, however short memory is, and how often its cells are there.
+#: Least number of rows of a block, whatever memory there is, and copies of its cells at a time.
 _LEAST, _COPIES = 1 << 13, 6
 
 
@@ -58,27 +58,27 @@ def write(
     memory: Memory,
     happened: dict[split.Part, EventKinds] | None = None,
     seen: Seen | None = None,
-) -> dict[str, dict[str, Shares]]:
+) -> dict[str, dict[str, CellCounts]]:
     """Encode and write the splits and the tables.
 
     Args:
-        recipe: what the columns are.
+        recipe: the features.
         fitted: vocabularies and statistics.
         parts: train, valid, test → raw rows in order of time.
         users: the user table.
         items: the item table.
-        device: chosen for this process.
+        device: the device of this process.
         folder: the folder of the stage.
-        workers: who encodes.
-        memory: what may be taken.
-        happened: part → the kind of each row, where `history.events` tells kinds apart; only
-            rows of the target are written.
-        seen: what users saw without that it counts; None where nothing asks for it.
+        workers: workers that encode part files.
+        memory: the memory that may be used.
+        happened: part → the kind of each row, if `history.events` keeps kinds apart; only rows of
+            the target are written.
+        seen: items that users saw in dropped rows; None if no filter asks for them.
 
     Returns:
-        Split or table → column → what became of its cells.
+        Split or table → text column → the numbers of its cells.
     """
-    found: dict[str, dict[str, Shares]] = {}
+    found: dict[str, dict[str, CellCounts]] = {}
     tables = {"users": users, "items": items}
     for name in (*tables, *split.PARTS):
         (folder / name).mkdir()
@@ -92,20 +92,20 @@ def write(
         ]
         writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
         jobs = writer.jobs(parts, users, items, happened or {}, seen)
-        for name, shares in writer.done(jobs):
+        for name, shares in writer.run(jobs):
             for column, of in shares.items():
-                found.setdefault(name, {}).setdefault(column, Shares()).add(of)
+                found.setdefault(name, {}).setdefault(column, CellCounts()).add(of)
         for written in readable:
             written.result()
     return found
 
 
 def _write_readable(frame: pa.Table, folder: Path) -> None:
-    """Write a table as people read it, and as the raw towers take it."""
+    """Write a table with its raw values, as people read them and raw towers take them."""
     readable = pa.table(
         {column: dictionaries.decode(frame[column]) for column in frame.column_names}
     )
-    repeated = [leaf(column) for column in readable.schema][1:]  # the ids are all different
+    repeated = [leaf_name(column) for column in readable.schema][1:]  # the ids are all different
     pq.write_table(
         readable,
         EtlFiles(folder.parent).raw(folder.name),
@@ -116,7 +116,7 @@ def _write_readable(frame: pa.Table, folder: Path) -> None:
 
 
 class _Writer:
-    """Makes jobs of tables one after the other, so that few of them are in memory."""
+    """Turns tables into jobs, one table after the other, so that few rows are in memory."""
 
     def __init__(
         self,
@@ -144,13 +144,13 @@ class _Writer:
             row += 4 * recipe.history.max_len * len(recipe.history.inputs)
         self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
 
-    def done(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, Shares]]]:
-        """Have jobs done, and yield of each its table and what it counted."""
+    def run(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, CellCounts]]]:
+        """Run jobs, and yield the table of each with the numbers of its cells."""
         waiting: deque[Job] = deque()
 
         def issued() -> Iterator[Job]:
             for job in jobs:
-                waiting.append(job.lent() if self._workers.are_elsewhere else job)
+                waiting.append(job.spill_to_disk() if self._workers.are_elsewhere else job)
                 yield waiting[-1]
 
         for shares in self._workers.map(Job.write, issued()):
@@ -167,34 +167,34 @@ class _Writer:
         happened: dict[split.Part, EventKinds],
         seen: Seen | None,
     ) -> Iterator[Job]:
-        """Yield the work of all tables."""
+        """Yield the jobs of all tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
-        # they are short, and the splits' jobs are long: nobody waits at the end
-        # the unknown user, the last row, has the code of an id that was never seen
-        yield from self._of("users", users.frame, unknown={user: UNSEEN})
-        yield from self._of("items", items.frame)
-        strangers = _strangers(parts, user, ids[user])
+        # tables come first: their jobs are short, so that no worker waits for one at the end
+        # the last row, the unknown user, gets the code of unseen ids
+        yield from self._table_jobs("users", users.frame, unknown={user: UNSEEN})
+        yield from self._table_jobs("items", items.frame)
+        unknown = _unknown_users(parts, user, ids[user])
         if seen:
-            seen.write(ids[user], strangers, ids[item], self._folder)
+            seen.write(ids[user], unknown, ids[item], self._folder)
         pasts: list[PartEvents] = []
         for part in split.PARTS:
             rows = {
-                key: self._rows(key, parts[part], of, strangers if key == user else None)
+                key: self._rows(key, parts[part], of, unknown if key == user else None)
                 for key, of in ids.items()
             }
             table, of, histories = parts[part], happened.get(part), None
             if self._recipe.history:
-                pasts.append(self._past(table, rows[user], rows[item], of))
+                pasts.append(self._part_events(table, rows[user], rows[item], of))
                 histories = Histories.of(pasts, self._recipe.history)
                 if of:
                     table = table.filter(pa.array(of.targets))
                     histories = histories.only(of.targets)
-            yield from self._of(part, table, rows, histories)
+            yield from self._table_jobs(part, table, rows, histories)
         if self._recipe.has_offers:
-            self._write_latest(pasts, ids[user], strangers)
+            self._write_latest(pasts, ids[user], unknown)
 
-    def _of(
+    def _table_jobs(
         self,
         name: str,
         table: pa.Table,
@@ -202,21 +202,21 @@ class _Writer:
         histories: Histories | None = None,
         unknown: Mapping[str, int] | None = None,
     ) -> Iterator[Job]:
-        """Yield the parts of one table, and write its schema."""
+        """Write the schema of one table, and yield the jobs of its part files."""
         folder = self._folder / name
         plan = self._plan(table, rows or {}, unknown or {})
         self._write_schema(plan.schema, histories, folder)
         if self._workers.are_elsewhere:
-            plan = plan.lent(self._aside)
+            plan = plan.spill_to_disk(self._aside)
         for number, part in enumerate(list(dictionaries.blocks(len(table), PART)) or [slice(0, 0)]):
-            raw = ops.numbered(table.select(plan.columns)[part])
+            raw = ops.to_indices(table.select(plan.columns)[part])
             for column, lists in (histories.lists(part, self._block) if histories else {}).items():
                 raw = raw.append_column(column, lists)
             path = EtlFiles(self._folder).part(name, number)
             yield Job(plan, raw, path, self._aside, self._block)
 
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
-        """Write a table's schema; that of train is that of valid and test, and takes a while."""
+        """Write a table's schema; train, valid and test share one, which takes a while to write."""
         schema = encoded + _history_schema(self._recipe, encoded, histories)
         same = next((name for name, known in self._schemas.items() if known == schema), None)
         if same:
@@ -235,7 +235,7 @@ class _Writer:
         arrays = {f"rows of {column}": places for column, places in rows.items()}
         lookups = map_threads(
             [column for column in columns if features[column].meaning.has_codes],
-            lambda column: self._lookup(column, dictionaries.flatten(table[column]).dictionary),
+            lambda column: self._code_table(column, dictionaries.flatten(table[column]).dictionary),
         )
         for column, lookup in lookups.items():
             arrays[f"codes of {column}"] = lookup.codes
@@ -244,33 +244,33 @@ class _Writer:
                 arrays[f"codes of {column}"] = np.append(lookup.codes[:-1], for_null)
         sizes = {column: (lookup.size, lookup.oov_buckets) for column, lookup in lookups.items()}
         for known in self._plans:
-            if known.is_of(columns, arrays):
+            if known.fits(columns, arrays):
                 return known
         numbers = self._fitted.numbers
         self._plans.append(Plan(self._recipe, columns, numbers, sizes, arrays, self._on_gpu))
         return self._plans[-1]
 
     def _rows(
-        self, key: str, table: pa.Table, of: pa.StringArray, strangers: pa.StringArray | None
+        self, key: str, table: pa.Table, of: pa.StringArray, unknown: pa.StringArray | None
     ) -> Int32s:
-        """Return the rows that stand for the distinct ids of a column; the splits share them."""
+        """Return the row of each distinct id of a column; the splits share the result."""
         texts = dictionaries.combine(table[key]).dictionary
-        return _once(self._places[key], texts, lambda: _rows(texts, of, strangers))
+        return _reuse(self._places[key], texts, lambda: _rows(texts, of, unknown))
 
-    def _lookup(self, column: str, texts: pa.StringArray) -> CodeTable:
-        """Return what stands for the texts of a column; parts of one table share them."""
+    def _code_table(self, column: str, texts: pa.StringArray) -> CodeTable:
+        """Return the codes of the texts of a column; the splits share the result."""
         vocabulary = self._fitted.vocabularies[column]
-        return _once(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
+        return _reuse(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
 
     def _write_latest(
-        self, pasts: list[PartEvents], known: pa.StringArray, strangers: pa.StringArray
+        self, pasts: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
     ) -> None:
-        """Write the id and the lists of each user of any part."""
+        """Write the histories of all users of all parts."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
         latest = FinalHistories.of(pasts, recipe.history)
-        # a user is his row of the table, and -1, -2, … the first, the second stranger
-        ids = pa.concat_arrays([known, strangers])
+        # users of the table have their row; the n-th unknown user has row -n
+        ids = pa.concat_arrays([known, unknown])
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
         folder.mkdir()
         schema = self._schemas["train"].select_by_name(list(recipe.history.inputs))
@@ -280,14 +280,14 @@ class _Writer:
             path = EtlFiles(self._folder).part(LATEST, number)
             pq.write_table(table, path, row_group_size=GROUP)
 
-    def _past(
+    def _part_events(
         self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, happened: EventKinds | None
     ) -> PartEvents:
         recipe = self._recipe
         assert recipe.history is not None
         encoded = {}
         for column in recipe.history.columns:
-            lookup = self._lookup(column, dictionaries.flatten(table[column]).dictionary)
+            lookup = self._code_table(column, dictionaries.flatten(table[column]).dictionary)
             encoded[column] = lookup.codes[dictionaries.indices(table[column])]
         users = user_rows[dictionaries.indices(table[recipe.user_id])]
         if recipe.time:
@@ -298,10 +298,10 @@ class _Writer:
         return PartEvents(users, times, encoded, happened.kinds if happened else None)
 
 
-def _once(
+def _reuse(
     found: list[tuple[pa.StringArray, Made]], texts: pa.StringArray, make: Callable[[], Made]
 ) -> Made:
-    """Return what was found for the same texts before, or else make it and remember it."""
+    """Return the result for the same texts that was made before, or make and keep it."""
     for known, made in found:
         if known.equals(texts):
             return made
@@ -309,10 +309,10 @@ def _once(
     return found[-1][1]
 
 
-def _strangers(
+def _unknown_users(
     parts: dict[split.Part, pa.Table], key: str, known: pa.StringArray
 ) -> pa.StringArray:
-    """Return the users of valid and test that are in no table, in order of appearance."""
+    """Return the users of valid and test that the table lacks, in order of appearance."""
     found = [pa.array([], pa.string())]
     for part in ("valid", "test"):
         column = dictionaries.combine(parts[part][key])
@@ -322,24 +322,24 @@ def _strangers(
     return pc.unique(pa.chunked_array(found))
 
 
-def _rows(ids: pa.StringArray, of: pa.StringArray, strangers: pa.StringArray | None) -> Int32s:
+def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | None) -> Int32s:
     """Return the row of a table for each distinct id, and -1 for null.
 
     Args:
-        ids: distinct.
-        of: the table's ids.
-        strangers: ids that are in no table; they are numbered -1, -2, …, so that each stays one
-            person.
+        ids: distinct ids.
+        of: the ids of the table.
+        unknown: ids that the table lacks; the n-th gets row -n, so that histories of different
+            unknown users are not mixed.
     """
     rows = pc.index_in(ids, value_set=of)
-    if strangers is not None:
-        number = pc.index_in(ids, value_set=strangers)
+    if unknown is not None:
+        number = pc.index_in(ids, value_set=unknown)
         rows = pc.coalesce(rows, pc.subtract(pa.scalar(-1, pa.int32()), number))
     return np.append(rows.fill_null(-1).to_numpy(), np.int32(-1))
 
 
 def _history_schema(recipe: Recipe, schema: Schema, histories: Histories | None) -> Schema:
-    """Describe the history columns: lists that share the domain, and so the table, of a column."""
+    """Describe the history columns: lists that share the domain of an item column."""
     if recipe.history is None or histories is None:
         return Schema()
     return Schema(

@@ -143,7 +143,7 @@ def kind(path: Path, source: Source) -> str:
     ending = re.sub(_PACKERS, "", path.name.lower()).rpartition(".")[2]
     if ending in _FORMATS:
         return _FORMATS[ending]
-    if set(source.told) & {"columns", "delimiter", "quote", "escape"}:
+    if set(source.text_options) & {"columns", "delimiter", "quote", "escape"}:
         return "csv"
     with reading(path, "text"), streams.open_unpacked(path) as stream:
         refuse_other(path, "text", bytes(stream.read(_LOOKED)), "utf-16")

@@ -226,10 +226,10 @@ def _open(
     """
     kind = files.kind(path, source)
     if kind == "parquet":
-        if source.told:
+        if source.text_options:
             raise DataError(
                 f"{path} is parquet, which needs no description of its cells: "
-                f"`{source.told[0]}` is for csv and tsv. Remove it from the source."
+                f"`{source.text_options[0]}` is for csv and tsv. Remove it from the source."
             )
         return ParquetFile(path, block=block)
     if kind == "jsonl":
