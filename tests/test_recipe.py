@@ -417,7 +417,7 @@ def test_headers_that_are_numbers_can_be_renamed(minimal: Path) -> None:
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL + "  item: {role: user}\n")
     with pytest.raises(
-        RecipeError, match=r"YAML: line 11, .*: 'item' stands here a second time, after line 9\."
+        RecipeError, match=r"YAML: line 11, .*: 'item' occurs a second time, after line 9\."
     ):
         recipes.load(path)
 
