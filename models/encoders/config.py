@@ -15,10 +15,10 @@ class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
     """A weighted mean of the items; the weight of an item depends on its position alone.
 
     Attributes:
-        decay: an item at position k of the history, 0 being the latest, starts with the weight
-            exp(-k / decay); training goes on from there. Null gives all positions the same weight,
-            which training leaves alone: the history is a bag without an order. It is the default
-            of a recipe whose history has no time.
+        decay: the initial weight of an item at position k of the history, where 0 is the latest,
+            is exp(-k / decay); the weights are learnt. Null gives all positions the same weight,
+            which is not learnt: the history is a bag without an order. Null is the default of a
+            recipe without times.
     """
 
     decay: PositiveFloat | None = 10.0

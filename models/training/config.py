@@ -19,16 +19,16 @@ class OptimizerConfig(Part, frozen=True):
     """The optimiser.
 
     Attributes:
-        kind: adagrad and adamw as in Keras 2.12, and adam, which leaves the rows of a table (and
-            their moments) alone that a batch does not touch.
+        kind: adagrad and adamw are those of Keras 2.12; adam does not change the rows of an
+            embedding table, nor their moments, that are not in the batch.
         lr: learning rate.
         weight_decay: the weight decay of adamw.
-        decay: what a step of adamw takes off a weight w: `keras` lr·weight_decay·w,
-            `tfa` weight_decay·w, as TensorFlow Addons meant it (there of touched rows only, here of
-            all).
-        warmup_steps: the learning rate rises from 0 over so many steps.
-        schedule: what it does after that, until the last epoch: stay, or fall to 0 in a line or
-            along a cosine.
+        decay: what a step of adamw subtracts from a weight w: `keras` lr·weight_decay·w, `tfa`
+            weight_decay·w as in TensorFlow Addons (which does it for the rows in the batch; here
+            it is done for all rows).
+        warmup_steps: the number of steps in which the learning rate rises from 0.
+        schedule: the learning rate after the warm-up, until the last epoch: constant, or falling
+            to 0 linearly or along a cosine.
     """
 
     kind: Literal["adam", "adamw", "adagrad"] = "adam"
@@ -47,14 +47,14 @@ class TrainConfig(Part, frozen=True):
     """The training loop.
 
     Attributes:
-        batch_size: rows of a step. In-batch softmax draws its negatives from them.
-        epochs: at most this many.
-        monitor: the metric whose best epoch is kept, of `val_recall@k`, `val_ndcg@k`, …;
-            `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, steadier than any one.
-        patience: stop after this many epochs without a better one.
-        max_rows_per_user: rows of a user in one epoch, drawn anew each epoch; null for all. 50 is
-            the default of a recipe whose history has no time.
-        seed: the seed of initial weights, order of rows and draws.
+        batch_size: rows of a training step. In-batch negatives are the items of these rows.
+        epochs: the largest number of epochs.
+        monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
+            `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
+        patience: training stops after this many epochs without a better one.
+        max_rows_per_user: the most rows of a user in an epoch, drawn anew for each epoch; null for
+            all rows. The default is 50 for a recipe with a history and without times.
+        seed: the seed of the initial weights, the order of rows and all random numbers.
     """
 
     batch_size: Rows = 512
@@ -71,8 +71,8 @@ class TrackingConfig(Part, frozen=True):
     Attributes:
         kind: the tracker; it needs the `tracking` extra.
         required: training stops where the tracker is not installed; otherwise it goes on without.
-        uri: the URI of an MLflow server, or a folder; empty for one in the run's folder.
-        experiment: the experiment of MLflow.
+        uri: the URI of an MLflow server, or a folder; empty for a folder in the run's folder.
+        experiment: the name of the MLflow experiment.
     """
 
     kind: Literal["mlflow", "tensorboard"]

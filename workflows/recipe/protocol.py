@@ -1,4 +1,4 @@
-"""How models are compared, and how items are searched: the blocks `evaluate` and `index`."""
+"""The blocks `evaluate` and `index`: how models are compared, and how items are searched."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from models.core.fields import Length, NonNegative, Part, Times
 
 
 class EvaluateConfig(ListRules, frozen=True):
-    """The protocol that every printed figure follows.
+    """The protocol of every figure.
 
     Attributes:
-        baselines: what stands beside the two-tower, of `models.baselines`. Their hyper-parameters
-            are chosen on the validation part, from a grid that stands with each and goes on where
-            its best point lies at an edge.
-        ks: list lengths.
-        also: other lists to measure beside the headline's, row by row.
-        train_rows: say, too, how many of the training rows the models give back, seen items kept.
-        bootstrap: resamples of an interval.
-        level: the level of an interval.
-        seed: the seed of resampling and of the random baseline.
+        baselines: names of baselines in `models.baselines.registry`. Their hyper-parameters are
+            chosen on the validation part, by the search of each baseline's own file.
+        ks: list lengths, rising.
+        also: the rules of further lists, which are measured row by row.
+        train_rows: also measure the share of training rows whose item is in the list, with seen
+            items kept.
+        bootstrap: number of resamples for an interval.
+        level: confidence level of an interval.
+        seed: the seed of the resamples and of the random baseline.
     """
 
     baselines: tuple[Baseline, ...] = BASELINES
@@ -42,18 +42,18 @@ class EvaluateConfig(ListRules, frozen=True):
 
 
 class IndexConfig(Part, frozen=True):
-    """How items are searched.
+    """The search of items.
 
     Attributes:
-        kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are FAISS's and need the `index`
-            extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
-        exact_up_to: see `auto`.
+        kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the
+            `index` extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
+        exact_up_to: the largest item table for which `auto` means exact.
         recall: the share of the exact search's `at` best items that hnsw and ivf must find. Their
-            effort is chosen for it, and an index that misses it is refused.
-        at: list length that recall is measured at.
-        queries: users of the export that ask while effort is chosen, and as many others while
-            recall and latency are measured.
-        seed: the seed of the drawing of ivf's cells.
+            search effort is tuned to it, and an index that finds fewer is refused.
+        at: the list length at which recall is measured.
+        queries: users of the export that are queried while the effort is tuned, and as many
+            others while recall and latency are measured.
+        seed: the seed of ivf's cells.
     """
 
     kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"

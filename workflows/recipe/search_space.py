@@ -1,4 +1,4 @@
-"""What `tune` searches: fields of the recipe, and the values that they may take."""
+"""The block `tune`: fields of the recipe to search, and their possible values."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from msgspec import Meta
 
 from models.core.fields import Part, Times
 
-#: A value of a recipe's field.
+#: A value of a field of the recipe.
 Plain = bool | int | float | str | None
 
 
 class Range(Part, frozen=True):
-    """Numbers from `low` to `high`, on a logarithmic scale or not.
+    """Numbers from `low` to `high`, on a linear or logarithmic scale.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
+        low: the smallest number.
+        high: the largest number.
         log: draw on a logarithmic scale.
-        only_if: fields that stand before in the space, and the values that they must have for this
-            one to be drawn: `{model.normalize: true}`.
-        otherwise: what the field is where they have others; null leaves it as it is in the recipe.
+        only_if: earlier fields of the space, and the values that they must have for this field to
+            be drawn: `{model.normalize: true}`.
+        otherwise: the field's value if they have other values; null leaves the recipe's value.
     """
 
     low: float
@@ -45,12 +45,12 @@ Space = dict[str, Choices | Range]
 
 
 def usual_space(*, ordered: bool) -> Space:
-    """Return what `tune` searches where the recipe does not say.
+    """Return the default space of `tune`.
 
-    A low temperature goes with cosines only: dot products of any length find their own scale.
+    A low temperature is drawn for cosines only: dot products learn their own scale.
 
     Args:
-        ordered: the model reads a history in the order of time.
+        ordered: the history is in the order of time.
     """
     space: Space = {
         "optimizer.lr": Range(low=5e-4, high=1e-2, log=True),
@@ -69,13 +69,13 @@ def usual_space(*, ordered: bool) -> Space:
 
 
 class TuneConfig(Part, frozen=True):
-    """What `tune` searches.
+    """The search of `tune`.
 
     Attributes:
-        trials: fits in all.
-        space: field of the recipe → choices, or a range. By default learning rate, width, dropout,
-            cosines with their temperature, batch size, rows of a user and epoch, and, where there
-            is a history in the order of time, how fast it fades.
+        trials: the number of fits.
+        space: field of the recipe → choices, or a range. The default space has the learning rate,
+            width, dropout, normalisation with its temperature, batch size, rows of a user in an
+            epoch, and, if there is a history in the order of time, its decay.
     """
 
     trials: Times = 20
