@@ -42,8 +42,9 @@ from workflows.offers.export import export
 from workflows.offers.table import protocol, tables
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Range
+from workflows.stages.dependencies import PARTS
 from workflows.stages.offering import Offering
-from workflows.stages.store import PARTS, Store
+from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 from workflows.tune import tune

@@ -29,7 +29,8 @@ from workflows import recipe as recipes
 from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, MissingStage, StaleInput, StorageError
 from workflows.recipe import Recipe
-from workflows.stages.store import INPUTS, PARTS, Store
+from workflows.stages.dependencies import INPUTS, PARTS
+from workflows.stages.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = Device("cpu", "asked for by a test")
@@ -124,7 +125,7 @@ def test_the_digest_knows_content_and_not_the_hour(
 ) -> None:
     write(store, version=1)
     first = store.digest("etl")
-    monkeypatch.setattr("workflows.stages.store.versions", lambda: {"python": "another"})
+    monkeypatch.setattr("workflows.stages.manifest.versions", lambda: {"python": "another"})
     time.sleep(1.1)  # `created` counts seconds
     write(store, version=1)
     assert store.digest("etl") == first

@@ -27,9 +27,10 @@ from workflows.ground.errors import DataError, RecipeError, StaleInput
 from workflows.kinds import open_models
 from workflows.kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe
+from workflows.stages.dependencies import PARTS
 from workflows.stages.etl import Prepared
 from workflows.stages.held_out import refuse_leak
-from workflows.stages.store import CHECKPOINT, PARTS, Store
+from workflows.stages.store import CHECKPOINT, Store
 from workflows.stages.train_files import TrainFiles
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,8 @@ from workflows.kinds import open_models
 from workflows.kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe, replace_fields
 from workflows.recipe.search_space import Plain, Range, Space
-from workflows.stages.store import PARTS, Store
+from workflows.stages.dependencies import PARTS
+from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -163,7 +163,8 @@ def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
     def read() -> None:
         from models.core import atomic
         from workflows.ground.errors import TwoTowerError
-        from workflows.stages.store import INPUTS, Store
+        from workflows.stages.dependencies import INPUTS
+        from workflows.stages.store import Store
 
         store = Store(scene.run)
         try:

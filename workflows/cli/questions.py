@@ -138,8 +138,8 @@ def similar_items(
 ) -> None:
     """List the items that are most similar to one, by their embeddings without the item bias."""
     recipe, store, _ = call.open(call.device())
+    from workflows.stages.dependencies import ANSWERING
     from workflows.stages.recommender import ListOptions, Recommender
-    from workflows.stages.store import ANSWERING
 
     options = ListOptions(k=k, only=tuple(only or ()), deny=tuple(deny or ()))
 
@@ -158,7 +158,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """Rank users for an offer (models of offers only)."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import audience
-    from workflows.stages.store import ANSWERING
+    from workflows.stages.dependencies import ANSWERING
 
     result = store.steadily((*ANSWERING, "etl"), lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
@@ -171,7 +171,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     """List the offers that are most similar to an offer with a single attribute."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import similar
-    from workflows.stages.store import ANSWERING
+    from workflows.stages.dependencies import ANSWERING
 
     rows = store.steadily((*ANSWERING, "etl"), lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)

@@ -86,7 +86,7 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
         DataError, RecipeError: an id or a name that the database does not take.
         StorageError: the database or the disk refuses.
     """
-    from workflows.stages.store import ANSWERING
+    from workflows.stages.dependencies import ANSWERING
 
     start = time.perf_counter()
     target = _target(to)

@@ -21,9 +21,10 @@ from workflows.recommend import shards
 from workflows.recommend.ranker import Ranker
 from workflows.recommend.request import RecommendRequest, read_users, with_files
 from workflows.recommend.shards import ListBatch, ListCounts, Shards
+from workflows.stages.dependencies import ANSWERING
 from workflows.stages.export import AS_OF
 from workflows.stages.recommender import ListOptions, Recommender
-from workflows.stages.store import ANSWERING, Store
+from workflows.stages.store import Store
 from workflows.stages.user_features import Users
 
 __all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]

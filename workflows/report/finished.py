@@ -14,7 +14,8 @@ from workflows.ground.column_names import TRAIN_COUNT
 from workflows.recipe import Recipe
 from workflows.stages.etl import EtlReport, Prepared
 from workflows.stages.evaluate import Block, EvaluateFiles, Figure, Inside, Report
-from workflows.stages.store import Manifest, Store
+from workflows.stages.manifest import Manifest
+from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
 #: The list length of the headline; the recipe's first one where the recipe does not have it.

@@ -27,9 +27,11 @@ from workflows.serve.wire import (
     UserQuery,
     fault,
 )
+from workflows.stages.dependencies import ANSWERING
 from workflows.stages.embedding import RawTower
+from workflows.stages.manifest import Manifest
 from workflows.stages.recommender import ListOptions, Recommender
-from workflows.stages.store import ANSWERING, Manifest, Store
+from workflows.stages.store import Store
 from workflows.stages.user_features import cut_histories
 
 _EMBEDDABLE = "values with a finite embedding; check for numbers that are far too large"

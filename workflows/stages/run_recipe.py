@@ -8,7 +8,9 @@ from pathlib import Path
 from workflows.ground.errors import MissingStage, RecipeError, StaleInput
 from workflows.ground.invocation import DIGEST, FILE, Invocation
 from workflows.recipe import Recipe
-from workflows.stages.store import INPUTS, Manifest, Store
+from workflows.stages.dependencies import INPUTS
+from workflows.stages.manifest import Manifest
+from workflows.stages.store import Store
 
 #: Verbs that read an export.
 _OF_EXPORT = ("recommend", "similar-items", "audience", "similar-offers", "serve", "load", "triton")

@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -37,9 +33,10 @@ from workflows.ground.errors import (
 )
 from workflows.ground.invocation import Invocation
 from workflows.ground.run_lock import lock_run
-from workflows.ground.versions import versions
 from workflows.recipe import Recipe, parse
 from workflows.recipe.changes import changes
+from workflows.stages.dependencies import INPUTS, PARTS
+from workflows.stages.manifest import MANIFEST, Draft, Manifest, is_export, sign
 
 log = logging.getLogger(__name__)
 
@@ -47,123 +44,10 @@ trust.patch_arrow()  # before the first file is read
 
 Found = TypeVar("Found")
 
-MANIFEST = "manifest.json"
-#: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
-#: work done again at another speed leaves later stages fresh.
-TIMES = "times.json"
 #: File beside the stages, while a fit is not finished, from which `train --resume` goes on.
 CHECKPOINT = ".train.checkpoint"
-#: The parts of the recipe that each stage reads. INPUTS has the earlier stages that it reads.
-PARTS: dict[str, tuple[str, ...]] = {
-    "etl": (
-        "data",
-        "sources",
-        "interactions",
-        "features",
-        "split",
-        "pivot",
-        "derive",
-        "join",
-        "filter",
-        "history",
-        "vocabulary",
-    ),
-    "train": (
-        *("model", "loss", "optimizer", "prior", "train"),
-        # what its validation reads; other baselines or intervals leave the model as it is
-        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
-    ),
-    "tune": (
-        *("model", "loss", "optimizer", "train", "tune.trials", "tune.space"),
-        *("evaluate.ks", "evaluate.exclude_seen", "evaluate.candidates"),
-    ),
-    # batches cut the pairs of models of offers
-    "evaluate": ("evaluate", "fallback", "tasks", "train.batch_size"),
-    "export": ("name", "model", "tasks"),
-    "index": ("index",),
-    "recommend": ("fallback", "evaluate.candidates"),
-    "report": ("name", "description"),
-}
-INPUTS: dict[str, tuple[str, ...]] = {
-    "etl": (),
-    "train": ("etl",),
-    "tune": ("etl",),
-    "evaluate": ("etl", "train"),
-    "export": ("etl", "train"),
-    "index": ("export",),
-    "recommend": ("export",),
-    "report": ("etl", "train", "evaluate"),
-}
 #: How often a reader tries to read stages that are being replaced.
 _ATTEMPTS = 5
-#: The stages that recommend and serve read.
-ANSWERING = ("export", "index")
-
-
-class FileFact(msgspec.Struct, frozen=True):
-    """Size in bytes and SHA-256 of a file."""
-
-    bytes: int
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The description of a finished stage.
-
-    Attributes:
-        stage: name of the stage.
-        recipe_hash: hash of the whole recipe.
-        parts_hash: hash of the parts of the recipe that the stage reads.
-        inputs: earlier stage → digest of its manifest.
-        device: cpu or gpu.
-        device_why: the reason for that device.
-        created: time in UTC, ISO 8601.
-        versions: versions of this package and its dependencies.
-        rows: counts of the rows that were written.
-        metrics: headline figures.
-        options: choices of the call that are no part of the recipe.
-        files: path in the folder → size and hash.
-        recipe: the recipe, defaults filled in.
-        signature: HMAC of all other fields if the environment has a key, else empty.
-    """
-
-    stage: str
-    recipe_hash: str
-    parts_hash: str
-    inputs: dict[str, str]
-    device: str
-    device_why: str
-    created: str
-    versions: dict[str, str]
-    rows: dict[str, int]
-    metrics: dict[str, float]
-    options: dict[str, str]
-    files: dict[str, FileFact]
-    recipe: dict[str, Any]
-    signature: str = ""
-
-    @property
-    def content(self) -> bytes:
-        """The bytes that are signed: all fields but the signature."""
-        bare = msgspec.structs.replace(self, signature="")
-        return msgspec.json.encode(bare, order="sorted")
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what the stage holds; equal for equal files, whenever they were made."""
-        files = {name: fact for name, fact in self.files.items() if name != TIMES}
-        content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
-        return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
-
-
-@dataclass
-class Draft:
-    """A stage that is being written: fill `folder`, then note counts, figures and options."""
-
-    folder: Path
-    rows: dict[str, int] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -179,7 +63,7 @@ class Store:
 
     def __init__(self, path: Path, invocation: Invocation | None = None) -> None:
         self.invocation = invocation or Invocation()
-        self.root, self._export = _located(path) if _is_export(path) else (path, "")
+        self.root, self._export = _located(path) if is_export(path) else (path, "")
 
     @property
     def name(self) -> str:
@@ -216,7 +100,7 @@ class Store:
                 draft = Draft(aside)
                 yield draft
                 draft.options |= self.invocation.options(self.root)
-                _sign(draft, stage, recipe, device, inputs)
+                sign(draft, stage, recipe, device, inputs)
                 if final.is_symlink():
                     log.warning(
                         "%s was a link to %s. It becomes a folder of this run; what the link leads "
@@ -363,53 +247,9 @@ class Store:
         return fact.st_ino, fact.st_mtime_ns
 
 
-class _Kind(msgspec.Struct):
-    """The one field of a manifest that says which stage it describes."""
-
-    stage: str
-
-
-def _is_export(path: Path) -> bool:
-    """Say whether a path is the folder of an export, and not that of a run."""
-    if not (path / MANIFEST).is_file():
-        return False
-    try:
-        kind = msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind)
-    except (OSError, msgspec.DecodeError):
-        return True  # its readers say what is wrong with it
-    return kind.stage == "export"
-
-
 def _located(export: Path) -> tuple[Path, str]:
     """Return the folder above an export and the export's name; no name where it lies in a run."""
     if export.name in ("", ".."):  # such as the working folder
         whole = export.resolve()
         export = Path(os.path.relpath(whole.parent)) / whole.name
     return export.parent, "" if export.name == "export" else export.name
-
-
-def _sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:
-    files = sorted(p for p in draft.folder.rglob("*") if p.is_file())
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        digests = list(threads.map(atomic.sha256, files))
-    manifest = Manifest(
-        stage=stage,
-        recipe_hash=recipe.digest(),
-        parts_hash=recipe.digest(*PARTS[stage]),
-        inputs=inputs,
-        device=device.kind,
-        device_why=device.why,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=versions(),
-        rows=draft.rows,
-        metrics=draft.metrics,
-        options=draft.options,
-        files={
-            str(path.relative_to(draft.folder)): FileFact(path.stat().st_size, digest)
-            for path, digest in zip(files, digests, strict=True)
-        },
-        recipe=recipe.to_dict(),
-    )
-    signed = msgspec.structs.replace(manifest, signature=trust.signature(manifest.content))
-    text = msgspec.json.format(msgspec.json.encode(signed), indent=2)
-    (draft.folder / MANIFEST).write_bytes(text)

@@ -11,7 +11,7 @@ import msgspec
 from models.core.prior import Prior
 from models.training.epoch import Epoch
 from workflows.ground.stage_content import read_json, reading
-from workflows.stages.store import TIMES
+from workflows.stages.manifest import TIMES
 
 
 @dataclass(frozen=True)
