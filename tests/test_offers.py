@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 from stages import DEVICE
-from strangers import link_weights, plant, resign
+from tampering import link_weights, plant, resign
 from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
 from world import STRANGER, USERS, World

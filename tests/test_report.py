@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from strangers import link_weights, resign
+from tampering import link_weights, resign
 from tiny_run import CPU, SETTINGS, Run, steps_run_eagerly
 from world import ITEMS, RECIPE, World
 

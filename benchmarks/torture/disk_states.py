@@ -1,10 +1,10 @@
-"""The disks that a power loss may leave after some of the operations that were recorded.
+"""States of the disk that a power loss may leave, computed from recorded operations.
 
-POSIX promises no more than this: what was written to a file before the file was synced is there,
-and so are the entries that a folder had when it was synced. Everything else may have reached the
-disk or not. Journalling file systems keep the order of changes of folders, others keep none; the
-content of a file may be what it was at its last sync, cut, full of zeros, or partly there (Pillai
-et al. 2014, "All File Systems Are Not Created Equal"). A rename is one step on all of them.
+POSIX guarantees only this: content that was written to a file before its sync is on the disk, and
+so are the entries that a folder had at its sync. Everything else may be on the disk or not.
+Journalling file systems keep the order of changes of folders, others do not; the content of a file
+may be that of its last sync, cut, full of zeros, or partly written (Pillai et al. 2014, "All File
+Systems Are Not Created Equal"). A rename is atomic on all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from recorder import Kind, Operation
 
 _EXCHANGE = 2
-#: Folder → name → what it stands for.
+#: Folder → name → node.
 Entries = dict[int, dict[str, int]]
 
 
@@ -26,17 +26,17 @@ class Missed(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A change of the entries of folders, in one step; what is new comes last.
+    """An atomic change of entries of folders; the new entry is the last.
 
     Attributes:
-        values: folder, name, and what the name stands for afterwards (None for nothing).
+        values: folder, name, and the node of the name afterwards (None if it is removed).
     """
 
     values: tuple[tuple[int, str, int | None], ...]
 
     @property
     def nodes(self) -> set[int]:
-        """The folder that must be synced: that of the new name."""
+        """The folder that must be synced: the one of the new entry."""
         return {self.values[-1][0]}
 
     def apply(self, to: Entries) -> None:
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """A change of a file's content: bytes that are written at an offset, or (None) a new size."""
+    """A change of the content of a file: bytes at an offset, or (without bytes) a new size."""
 
     node: int
     at: int
@@ -68,7 +68,7 @@ class Content:
         Args:
             to: the content.
             zeros: only the size has reached the disk.
-            part: how much of what was written has reached the disk.
+            part: share of the written bytes that has reached the disk.
         """
         if self.data is None:
             del to[self.at :]
@@ -79,29 +79,30 @@ class Content:
         to[self.at : self.at + len(data)] = bytes(len(data)) if zeros else data
 
 
-#: What is at a path: bytes of a file, the target of a symbolic link, or None for a folder.
+#: Path → bytes of a file, target of a symbolic link, or None for a folder.
 Tree = dict[str, bytes | str | None]
 
-#: What has reached the disk beside what is durable: nothing; all changes of folders, but no
-#: content; these and the sizes of files; the first changes of folders and any content; any of all.
+#: What has reached the disk besides the durable changes: nothing; all changes of folders, but no
+#: content; these and the sizes of files; the first changes of folders and random content; random
+#: changes of both.
 WAYS = ("nothing", "entries", "sizes", "ordered", "any")
 
 
 class History:
-    """The changes of a tree, and the moment from which each of them is durable.
+    """The changes below a folder, and the moment from which each of them is durable.
 
-    Moment 0 is before the first operation; moment n is after the n-th one.
+    Moment 0 is before the first operation; moment n is after the n-th operation.
 
     Args:
-        root: the folder, as it is before the first operation; all in it counts as durable.
+        root: the folder, as it is before the first operation; its content counts as durable.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.moments = ["the beginning"]  # what had just been done
+        self.moments = ["the beginning"]  # the last operation at each moment
         self._changes: list[Entry | Content] = []
         self._durable: dict[int, int] = {}  # change → moment
-        self._made: list[int] = []  # how many changes at each moment
+        self._made: list[int] = []  # number of changes at each moment
         self._unsynced: dict[int, set[int]] = {}  # change → nodes that must be synced
         self._waiting: dict[int, list[int]] = {}  # node → changes that its sync completes
         self._files: dict[int, int] = {}  # inode → node
@@ -124,13 +125,13 @@ class History:
                 self._enter(node, path.name, new := self._new_file(path.stat().st_ino))
                 self._change(Content(new, 0, path.read_bytes()))
 
-    # ── what processes did ──────────────────────────────────────────────────────────────
+    # ── operations of processes ──────────────────────────────────────────────────────────────
 
     def add(self, operation: Operation) -> None:
-        """Add what a process did.
+        """Add an operation of a process.
 
         Raises:
-            Missed: it does not fit to what was recorded before.
+            Missed: it contradicts the operations before.
         """
         moment, kind = len(self.moments), operation.kind
         if kind is Kind.OPEN:
@@ -236,7 +237,7 @@ class History:
         return node
 
     def check(self) -> None:
-        """Compare the disk with the tree after all changes.
+        """Compare the real folder with the tree after all changes.
 
         Raises:
             Missed: they differ.
@@ -246,15 +247,15 @@ class History:
             if path not in known or path not in there or known[path] != there[path]:
                 raise Missed(f"{self.root / path} was changed by something that was not recorded")
 
-    # ── what the disk may hold ──────────────────────────────────────────────────────────
+    # ── possible states of the disk ──────────────────────────────────────────────────────────
 
     def state(self, moment: int, way: str, rng: random.Random) -> Tree:
-        """Return a tree that a power loss at a moment may leave.
+        """Return a tree that a power loss may leave.
 
         Args:
-            moment: when.
-            way: one of `WAYS`.
-            rng: draws what has reached the disk, where a way leaves that open.
+            moment: moment of the power loss.
+            way: which changes have reached the disk, one of `WAYS`.
+            rng: chooses the changes that have reached the disk, if the way leaves it open.
         """
         n = self._made[moment]
         last = rng.randint(0, n)
@@ -303,7 +304,7 @@ def _tree_at(root: Path) -> Tree:
 
 
 def write(tree: Tree, place: Path) -> None:
-    """Write a tree below a new folder."""
+    """Write a tree into a new folder."""
     place.mkdir(parents=True)
     for name, what in sorted(tree.items()):  # a folder comes before what is in it
         if what is None:

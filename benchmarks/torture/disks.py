@@ -1,7 +1,7 @@
-"""Full disks: verbs end in one paragraph, keep the old result, and succeed when there is room.
+"""Full disks: a verb ends with one paragraph, keeps the old result, and succeeds with more room.
 
-A limit on the size of files (ulimit -f) needs no rights. A small tmpfs is truer: it is mounted
-where the process may mount one.
+A limit on the size of files (ulimit -f) needs no privileges. A small tmpfs is more realistic; it is
+used if the process may mount one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tally import Tally
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Fill the disk `n` times: every second time a tmpfs, where one can be mounted."""
-    dice, tally = random.Random(seed), Tally("full disks")
+    """Fill the disk `n` times; every second time it is a tmpfs, if one can be mounted."""
+    rng, tally = random.Random(seed), Tally("full disks")
     can_mount = _can_mount(folder)
     chosen = victims(n)
     for number, victim in enumerate(chosen):
         share = n // len(chosen) + (number < n % len(chosen))
         tmpfs = share // 2 if can_mount else 0
         own = scene.branch(folder / victim.verb, *victim.stages)
-        _limited(victim, share - tmpfs, dice, own, tally)
+        _limited(victim, share - tmpfs, rng, own, tally)
         if tmpfs:
             with _tmpfs(folder / f"{victim.verb}-tmpfs") as place:
-                _crowded(victim, tmpfs, dice, scene.branch(place / "scene", *victim.stages), tally)
+                _crowded(victim, tmpfs, rng, scene.branch(place / "scene", *victim.stages), tally)
     return tally.finished()
 
 
@@ -54,28 +54,28 @@ def _tmpfs(folder: Path) -> Iterator[Path]:
 
 
 def _begin(victim: Victim, scene: Scene, tally: Tally) -> bool:
-    """Make the old result."""
+    """Write the old result."""
     faults = ended_badly(scene.call(victim.verb, *victim.turns[0]), 0)
     if faults:
         tally.count(f"{victim.verb} before any full disk", faults)
     return not faults
 
 
-def _limited(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+def _limited(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
     if not _begin(victim, scene, tally):
         return
     largest = max(p.stat().st_size for p in scene.run.rglob("*") if p.is_file())
     for number in range(n):
-        limit = int(largest ** dice.random())
+        limit = int(largest ** rng.random())
         case = f"{victim.verb} with files of {limit:,} bytes at most"
         _try(victim, number, case, limit, scene, tally)
 
 
-def _crowded(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+def _crowded(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
     if not _begin(victim, scene, tally):
         return
     for number in range(n):
-        room = int(1_000_000 ** dice.random())
+        room = int(1_000_000 ** rng.random())
         filler = scene.folder.parent / "filler"
         with filler.open("wb") as file:
             free = _free(scene.folder)

@@ -1,7 +1,7 @@
-"""FAISS files that were damaged and signed again: no crash, no memory beyond the file, no hang.
+"""Damaged FAISS files, signed again: reading them must not crash, hang, or take too much memory.
 
-Half of them are a run's, and `recommend` reads them. A small catalogue is never searched by its
-index, so the other half belong to more items and are searched as `recommend` would.
+Half of them are in a run, where `recommend` reads them. The index of a small catalogue is not used
+for a search, so the other half have more items and are searched directly.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from forked import Ended, child
 from judge import PATIENCE, ended_badly
 from scene import Scene
-from strangers import mutate, resign
 from tally import Tally
+from tampering import mutate, resign
 
 Kind = Literal["hnsw", "ivf"]
 WAYS = ("flip", "cut", "grow", "zero", "random", "huge")
-#: MiB that a verb may take beyond what it takes with a sound file.
+#: MiB that a verb may take in addition to those with an undamaged file.
 ROOM = 1024
 ITEMS = np.random.default_rng(3).normal(size=(5_000, 8)).astype(np.float32)
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Damage graphs and inverted files, and ask for lists."""
-    dice, tally = random.Random(seed), Tally("FAISS files")
+    """Damage graphs and inverted files, and search them."""
+    rng, tally = random.Random(seed), Tally("FAISS files")
     kinds: tuple[Kind, ...] = ("hnsw", "ivf")
     for number, kind in enumerate(kinds):
         share = n // 2 + (n % 2 and number == 0)
@@ -37,13 +37,13 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
         setting = ("--set", f"index.kind={kind}")
         made = own.call("index", *setting)
         ask = partial(own.call, "recommend", *setting)
-        _damage(kind, own.run / "index" / "index.faiss", ask, made, (share + 1) // 2, dice, tally)
+        _damage(kind, own.run / "index" / "index.faiss", ask, made, (share + 1) // 2, rng, tally)
         if share < 2:
             continue
         path = folder / f"many-{kind}.faiss"
         made = child(partial(_write, path, kind), folder=folder, seconds=PATIENCE)
         ask = partial(child, partial(_search, path, kind), folder=folder, seconds=PATIENCE)
-        _damage(f"{kind} of many", path, ask, made, share // 2, dice, tally)
+        _damage(f"{kind} of many", path, ask, made, share // 2, rng, tally)
     return tally.finished()
 
 
@@ -53,10 +53,10 @@ def _damage(
     ask: Callable[[], Ended],
     made: Ended,
     n: int,
-    dice: random.Random,
+    rng: random.Random,
     tally: Tally,
 ) -> None:
-    """Damage a file `n` times, and ask each time."""
+    """Damage a file `n` times, and search it each time."""
     if not n:
         return
     sound = ask()
@@ -66,7 +66,7 @@ def _damage(
     kept = path.read_bytes()
     for number in range(n):
         way = WAYS[number % len(WAYS)]
-        path.write_bytes(mutate(kept, dice.randrange(1 << 20), way))
+        path.write_bytes(mutate(kept, rng.randrange(1 << 20), way))
         if (path.parent / "manifest.json").is_file():
             resign(path.parent)
         ended = ask()
@@ -85,7 +85,7 @@ def _write(path: Path, kind: Kind) -> None:
 
 
 def _search(path: Path, kind: Kind) -> None:
-    """Search a file; what is refused ends with 2, as in the command line."""
+    """Search a file; if it is refused, end with exit code 2, as the command line does."""
     from models.core.ann import Index
 
     try:
@@ -93,7 +93,7 @@ def _search(path: Path, kind: Kind) -> None:
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:  # FAISS's own; workflows/stages/index.py takes it for damage, too
+    except RuntimeError as error:  # an error of FAISS
         print(error, path.name, file=sys.stderr)
         sys.exit(2)
     index.search(ITEMS[::10], 10)

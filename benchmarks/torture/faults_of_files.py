@@ -1,4 +1,4 @@
-"""Manifests of others, and tables and texts that are damaged and signed again."""
+"""Planted faults: manifests of other runs, and damaged tables and texts, signed again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from strangers import mutate, resign
+from tampering import mutate, resign
 
 Change = Callable[[dict[str, Any]], object]
 
 
 def _text(name: str, text: str) -> Callable[[Path, Path], None]:
-    """Return what writes a file of a stage and signs the stage, unless it is its manifest."""
+    """Return a function that writes a file of a stage, and signs the stage.
+
+    If the file is the manifest, it is not changed again by signing.
+    """
 
     def plant(run: Path, victim: Path) -> None:
         (run / name).write_text(text)
@@ -112,7 +115,7 @@ _READ = ("recommend", "similar-items", "load", "index")
 _TRAINED, _INTERACTIONS = ("export", "evaluate"), ("recommend", "evaluate")
 _LISTS = ("recommend", "similar-items")
 
-#: What, how, verbs, exit codes.
+#: Description, function that plants the fault, verbs, right exit codes.
 FILES = (
     ("a manifest {}", _text("export/manifest.json", "{}"), ("recommend", "load"), (2,)),
     ("a manifest null", _text("etl/manifest.json", "null"), ("recommend", "export"), (2,)),

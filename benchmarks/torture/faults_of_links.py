@@ -1,4 +1,4 @@
-"""Links, pipes and folders where a run has files; what they lead to must stay as it is."""
+"""Planted faults: links, pipes and folders in place of files; their targets must not change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from strangers import resign
+from tampering import resign
 
 
 def _link(name: str, inside: str = "") -> Callable[[Path, Path], None]:
@@ -44,7 +44,7 @@ def _folder(name: str) -> Callable[[Path, Path], None]:
 
 
 def _moved(stage: str) -> Callable[[Path, Path], None]:
-    """Return what moves a stage to another disk and leaves a link, as honest people do."""
+    """Return a function that moves a stage to another place and leaves a link, which is allowed."""
 
     def plant(run: Path, victim: Path) -> None:
         elsewhere = run.parent / "elsewhere"
@@ -67,7 +67,7 @@ def _loop(run: Path, victim: Path) -> None:
     (run / "export" / "loop").symlink_to(run / "export")
 
 
-#: What, how, verbs, exit codes.
+#: Description, function that plants the fault, verbs, right exit codes.
 LINKS = (
     ("the lock is a link", _link(".lock", "precious"), ("etl", "recommend", "index"), (2,)),
     ("the lock is a pipe", _pipe(".lock"), ("etl", "recommend"), (2,)),

@@ -1,4 +1,4 @@
-"""Models that read or write files, or lead to other files, or are damaged, and are signed again."""
+"""Planted faults: models that access other files, or are damaged, and are signed again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from strangers import mutate, plant, resign
+from tampering import mutate, plant, resign
 
 _TOWERS = ("query_tower_raw", "item_tower_raw")
 _VERBS = ("recommend --users", "index --add", "triton")
@@ -17,7 +17,7 @@ _TRAINED = ("export", "evaluate")
 
 
 def _models(change: Callable[[Path], object]) -> Callable[[Path, Path], None]:
-    """Return what changes both towers that take raw values."""
+    """Return a function that changes both raw towers."""
 
     def planted(run: Path, victim: Path) -> None:
         for tower in _TOWERS:
@@ -28,7 +28,7 @@ def _models(change: Callable[[Path], object]) -> Callable[[Path, Path], None]:
 
 
 def _with_op(op: str, *, at_load: bool = False) -> Callable[[Path, Path], None]:
-    """Return what plants an operation into every function, or into the graph itself."""
+    """Return a function that adds an operation to every function, or to the graph itself."""
 
     def change(tower: Path) -> None:
         plant(tower, op, str(tower.parents[2] / "pwned").encode(), at_load=at_load)
@@ -72,7 +72,7 @@ def _weights(change: Callable[[h5py.File, Path], object]) -> Callable[[Path, Pat
 
 
 def _first(group: Any) -> tuple[Any, str]:
-    """Return the group and the name of the first numbers of a file."""
+    """Return the group and the name of the first dataset of a file."""
     for name in group:
         if isinstance(group[name], h5py.Dataset) and group[name].shape:
             return group, name
@@ -151,7 +151,7 @@ def _unknown_user(array: Any) -> Callable[[Path, Path], None]:
     return planted
 
 
-#: What, how, verbs, exit codes.
+#: Description, function that plants the fault, verbs, right exit codes.
 MODELS = (
     ("an array of objects", _unknown_user(np.array([{}, 1], object)), ("recommend",), (2,)),
     ("an array of another shape", _unknown_user(np.ones((3, 3))), ("recommend",), (0, 2)),

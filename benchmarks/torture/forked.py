@@ -1,7 +1,7 @@
-"""Runs `two-tower` in forked children of a process that has imported everything.
+"""Runs `two-tower` in forked children of a process that has imported TensorFlow.
 
-A verb costs a fraction of a second then, not the seconds that TensorFlow takes to be imported. The
-parent starts no thread and runs no operation of TensorFlow: a forked child inherits neither.
+So a verb takes a fraction of a second, as nothing is imported again. The parent must not start
+threads or run operations of TensorFlow: they do not work in a forked child.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _VERBS = (
     "triton",
     "stages.store",
 )
-#: What verbs import when they are called. Merlin's models run operations when they are imported:
-#: the children of verbs that train import them themselves.
+#: Modules that verbs import when they are called. Merlin models run operations when they are
+#: imported, so only the children that need them import them.
 _MODULES = ("faiss", "h5py", "pyarrow.dataset", "tensorflow", *(f"workflows.{v}" for v in _VERBS))
 
 
 def preload() -> None:
-    """Import what verbs need, once, for a CPU."""
+    """Import the modules that verbs need, for a CPU."""
     warnings.filterwarnings("ignore")
     from workflows.ground import device
 
@@ -51,16 +51,16 @@ def preload() -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended.
+    """Result of a child process.
 
     Attributes:
-        code: its exit code; the negative number of the signal that ended it.
-        out: what it printed.
-        err: what it complained of.
-        seconds: that it took.
-        memory: its peak, MiB.
-        hung: whether it was ended because it took too long.
-        killed: whether the campaign killed it, as it wanted to.
+        code: exit code, or the negative number of the signal that ended it.
+        out: its stdout.
+        err: its stderr.
+        seconds: elapsed time.
+        memory: peak memory, MiB.
+        hung: whether it was killed because it took too long.
+        killed: whether it was killed as planned (`kill_after`).
     """
 
     code: int
@@ -73,7 +73,7 @@ class Ended:
 
 
 def two_tower(words: Sequence[str], **options: object) -> Ended:
-    """Call the command line in a child; options as of `child`."""
+    """Call the command line in a child; see `child` for the options."""
 
     def call() -> None:
         from workflows import cli
@@ -92,14 +92,14 @@ def child(
     kill_after: float | None = None,
     before: Callable[[], None] | None = None,
 ) -> Ended:
-    """Do some work in a forked child, in a process group of its own.
+    """Run a function in a forked child with its own process group.
 
     Args:
-        work: what it does.
-        folder: where it works; its temporary files go to `tmp` in it.
-        seconds: after which it counts as hung and is ended.
+        work: the function.
+        folder: working folder; temporary files are in its folder `tmp`.
+        seconds: seconds after which the child counts as hung and is killed.
         kill_after: seconds after which kill -9 ends the group; None for never.
-        before: sets limits, in the child.
+        before: called first in the child, to set limits.
     """
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
@@ -135,13 +135,13 @@ def _become(
     err: int,
     before: Callable[[], None] | None,
 ) -> None:
-    """Be the child, and end with its exit code."""
+    """Run in the child, and end the process with its exit code."""
     code = 1
     try:
         os.setsid()
         os.dup2(out, 1)
         os.dup2(err, 2)
-        # the parent's hold what it has not yet written, and may be files
+        # the streams of the parent may be files, or hold text that it has not written yet
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         os.chdir(folder)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
@@ -165,10 +165,10 @@ def _become(
 def _wait(
     process: int, deadline: float, texts: dict[int, bytearray]
 ) -> tuple[bool, int, resource.struct_rusage]:
-    """Read what a child says until it ends, or until it is ended with its group.
+    """Read the output of a child until it ends, or until it is killed with its group.
 
     Returns:
-        Whether it ended before the deadline, its status, and what it used.
+        Whether it ended before the deadline, its status, and its resource usage.
     """
     pause = 0.002
     while time.monotonic() < deadline:
@@ -179,7 +179,7 @@ def _wait(
             return True, status, usage
     try:
         os.killpg(process, signal.SIGKILL)
-    except ProcessLookupError:  # it has not yet made its group
+    except ProcessLookupError:  # the child has not made its group yet
         os.kill(process, signal.SIGKILL)
     _, status, usage = os.wait4(process, 0)
     _read(texts, 0)
@@ -196,13 +196,13 @@ def _read(texts: dict[int, bytearray], seconds: float) -> None:
             else:
                 closed += 1
         if closed:
-            time.sleep(seconds)  # the other end is closed, so `select` does not wait
+            time.sleep(seconds)  # `select` does not wait if the other end is closed
             return
         ready, _, _ = select.select(list(texts), [], [], 0)
 
 
 def file_limit(n_bytes: int) -> Callable[[], None]:
-    """Return what limits the size of any file that a child writes (ulimit -f)."""
+    """Return a function that limits the size of files in a child (ulimit -f)."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
 

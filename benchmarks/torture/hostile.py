@@ -1,4 +1,4 @@
-"""Run folders of strangers: links, pipes, foreign manifests, damaged and planted files, re-signed.
+"""Hostile run folders: links, pipes, foreign manifests, damaged and planted files, signed again.
 
 The hashes of a run help against damage, not against whoever can write the run. So each verb that
 reads such a run ends in one paragraph, or does what it should; it runs nothing of the run, and it
@@ -22,7 +22,7 @@ from tally import Tally
 
 MEMORY = 16
 SECRET = "a file of somebody else\n"
-#: What each verb is asked beside the run, and the stages that it needs.
+#: Verb → its options besides the run.
 VERBS: dict[str, tuple[str, ...]] = {
     "etl": (),
     "recommend": (),
@@ -38,13 +38,14 @@ VERBS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Stranger:
-    """One thing that is wrong with a run.
+class PlantedFault:
+    """A fault of a run that an attacker or an accident may have made.
 
     Attributes:
-        what: in words.
-        plant: changes the run; it is given the folder of the run and a victim outside of it.
-        verbs: that are called then, keys of `VERBS`.
+        what: description.
+        plant: changes the run; its arguments are the folder of the run and a folder outside of it,
+            which must not be changed.
+        verbs: verbs that are called then, keys of `VERBS`.
         codes: exit codes that are right.
     """
 
@@ -54,36 +55,36 @@ class Stranger:
     codes: tuple[int, ...] = (2,)
 
 
-def strangers() -> list[Stranger]:
-    """Return all of them; those that need TensorFlow come last."""
-    return [Stranger(*each) for each in (*LINKS, *FILES, *MODELS)]
+def planted_faults() -> list[PlantedFault]:
+    """Return all faults; those that need TensorFlow are last."""
+    return [PlantedFault(*each) for each in (*LINKS, *FILES, *MODELS)]
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Plant `n` of the faults, or all if there are fewer, and call verbs."""
-    dice, tally = random.Random(seed), Tally("hostile folders")
-    every = strangers()
-    chosen = every if n >= len(every) else dice.sample(every, n)
-    for number, stranger in enumerate(chosen):
+    """Plant `n` of the faults, or all if there are fewer, and call verbs on the runs."""
+    rng, tally = random.Random(seed), Tally("hostile folders")
+    known = planted_faults()
+    chosen = known if n >= len(known) else rng.sample(known, n)
+    for number, planted in enumerate(chosen):
         own = scene.branch(folder / f"{number:03}", "etl", "train", "export", "index")
-        faults, codes = _tried(stranger, own)
-        tally.count(stranger.what, faults, *(f"exit code {code}" for code in codes))
+        faults, codes = _call_verbs(planted, own)
+        tally.count(planted.what, faults, *(f"exit code {code}" for code in codes))
     return tally.finished()
 
 
-def _tried(stranger: Stranger, scene: Scene) -> tuple[list[str], list[int]]:
-    """Return what was lost, and the exit code of each verb."""
+def _call_verbs(planted: PlantedFault, scene: Scene) -> tuple[list[str], list[int]]:
+    """Plant a fault and call verbs; return the losses, and the exit code of each verb."""
     victim = scene.folder / "victim"
     (victim / "inside").mkdir(parents=True)
     (victim / "precious").write_text(SECRET)
     (victim / "inside" / "deep").write_text(SECRET)
     (scene.folder / "users.csv").write_text("user_id,age\nu6,30\nnobody,41\n")
     (scene.folder / "items.csv").write_text("item_id,title,price\nnew,New,2.5\n")
-    stranger.plant(scene.run, victim)
+    planted.plant(scene.run, victim)
     faults, codes = [], []
-    for name in stranger.verbs:
+    for name in planted.verbs:
         ended = scene.call(name.split()[0], *VERBS[name], before=memory_limit(MEMORY), seconds=60)
-        faults += [f"{name}: {fault}" for fault in ended_badly(ended, *stranger.codes)]
+        faults += [f"{name}: {fault}" for fault in ended_badly(ended, *planted.codes)]
         codes.append(ended.code)
     there = {str(p.relative_to(victim)): p.read_text() for p in victim.rglob("*") if p.is_file()}
     if there != {"precious": SECRET, "inside/deep": SECRET}:

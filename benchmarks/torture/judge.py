@@ -1,8 +1,7 @@
-"""Decides what is a loss, with nothing of the package: json, hashlib, pyarrow and NumPy read files.
+"""Finds losses without code of the package: it reads files with json, hashlib, pyarrow and NumPy.
 
-A loss is a traceback, an exit code other than 0, 2 and 3, a process that does not end, a result
-that is signed and cannot be read, an old result that is gone, and something half-written that is
-left in place.
+A loss is a traceback, an exit code other than 0, 2 and 3, a process that does not end, a signed
+result that cannot be read, an old result that is gone, and an incomplete file that is left.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from forked import Ended
 
-#: Seconds after which a verb on a tiny run counts as hung.
+#: Seconds after which a verb on the tiny run counts as hung.
 PATIENCE = 30
-#: Hidden files that stay in a run.
+#: Hidden files that a run may have.
 _KEPT = (".lock", ".tune.journal")
 
 
 def ended_badly(ended: Ended, *expected: int) -> list[str]:
-    """Return what is wrong with the end of a process that nobody killed.
+    """Return the losses of a process that was not killed as planned.
 
     Args:
         ended: the process.
-        expected: exit codes that are right; 0, 2 and 3 if none is told.
+        expected: right exit codes; by default 0, 2 and 3.
     """
     if ended.hung:
         return [f"no end within {ended.seconds:.0f} s"]
@@ -44,9 +43,9 @@ def _last(text: str) -> str:
 
 
 def digest(stage: Path) -> str:
-    """Return what a stage holds, as one hash; empty if it is not there or not whole.
+    """Return a hash of the content of a stage; "" if it is missing or incomplete.
 
-    The seconds of `times.json` are no part of it.
+    The times in `times.json` are left out.
     """
     if damaged(stage) or not stage.is_dir():
         return ""
@@ -56,9 +55,9 @@ def digest(stage: Path) -> str:
 
 
 def name(stage: Path) -> str:
-    """Return the recipe's name of a stage; empty if it is not there or not whole.
+    """Return the name of the recipe of a stage; "" if the stage is missing or incomplete.
 
-    It tells apart results whose files differ from one time to the next, as SavedModels do.
+    It identifies results whose files differ between two equal runs, such as SavedModels.
     """
     if damaged(stage) or not stage.is_dir():
         return ""
@@ -66,7 +65,7 @@ def name(stage: Path) -> str:
 
 
 def damaged(stage: Path) -> list[str]:
-    """Return what is wrong with a stage that is there, beginning with its manifest."""
+    """Return the losses of a stage that exists, beginning with its manifest."""
     if not stage.is_dir():
         return []
     path = stage / "manifest.json"
@@ -88,10 +87,11 @@ def damaged(stage: Path) -> list[str]:
 
 
 def _unreadable(path: Path) -> str:
-    """Return why a file cannot be read; empty if it can, or if its kind is not known."""
+    """Return why a file cannot be read; "" if it can, or if its format is not checked."""
     try:
         if path.suffix == ".parquet":
-            pq.ParquetFile(path).read(use_threads=False)  # no thread in a parent of forks
+            # the parent of forks must not start threads
+            pq.ParquetFile(path).read(use_threads=False)
         elif path.suffix == ".json":
             json.loads(path.read_bytes())
         elif path.suffix in (".jsonl", ".ndjson"):
@@ -105,13 +105,13 @@ def _unreadable(path: Path) -> str:
 
 
 def damaged_run(run: Path) -> list[str]:
-    """Return what is wrong with all stages of a run."""
+    """Return the losses of all stages of a run."""
     stages = [p for p in run.iterdir() if p.is_dir() and not p.name.startswith(".")]
     return [fault for stage in stages if stage.name != "opensearch" for fault in damaged(stage)]
 
 
 def bulk(folder: Path) -> str:
-    """Return what a folder for OpenSearch holds, as one hash; empty if it is not whole."""
+    """Return a hash of the content of a folder for OpenSearch; "" if it is incomplete."""
     try:
         json.loads((folder / "index.json").read_bytes())
         parts = sorted(folder.glob("bulk-*.ndjson"))
@@ -125,18 +125,18 @@ def bulk(folder: Path) -> str:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Return what is half-written in a run, or left in the temporary folder beside it."""
+    """Return incomplete files in a run, and files left in the temporary folder beside it."""
     run, temporary = folder / "run", folder / "tmp"
     hidden = [p for p in run.glob(".*") if p.name not in _KEPT]
     faults = [f"{p.name} is left in the run" for p in sorted(hidden) if not _whole_shards(p)]
     left = sorted(p.name for p in temporary.iterdir()) if temporary.is_dir() else []
-    # TensorFlow removes these when Python ends, which a forked child does not live to see
+    # TensorFlow removes these at the exit of Python, which a forked child skips
     left = [name for name in left if not name.startswith("__autograph_generated_file")]
     return faults + [f"{name} is left in the temporary folder" for name in left]
 
 
 def _whole_shards(folder: Path) -> bool:
-    """Say whether these are finished shards of lists, which the same command goes on from."""
+    """Return whether these are finished shards of lists, from which the same command continues."""
     if folder.name != ".recommend.shards":
         return False
     files = [p for p in folder.rglob("*") if p.is_file()]

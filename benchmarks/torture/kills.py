@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: the old result or the new one is whole, and the next run succeeds."""
+"""kill -9 at random moments: the old or the new result is complete, and the next run succeeds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tally import Tally
 
 @dataclass(frozen=True)
 class Victim:
-    """A verb that writes one of two results in turns.
+    """A verb that writes two different results alternately.
 
     Attributes:
-        verb: its name.
-        stages: that it needs.
-        turns: what is added to the command for one result and for the other.
-        held: returns what the result is, as a hash; "" for none.
-        resume: is added to the command when it runs again after an interruption.
+        verb: name of the verb.
+        stages: stages that it needs.
+        turns: options of the command for the first and for the second result.
+        held: returns a hash of the present result; "" if there is none.
+        resume: options of the command when it runs again after an interruption.
     """
 
     verb: str
@@ -43,7 +43,7 @@ VICTIMS = (
            lambda run: bulk(run / "opensearch")),
 )  # fmt: skip
 _SEEDS = (("--set", "train.seed=1"), ("--set", "train.seed=2"))
-#: They import Merlin's models, or start a process that does: seconds a case.
+#: Verbs that import Merlin models, or start a process that does; a case takes seconds.
 SLOW = (
     Victim("train", ("etl",), _SEEDS, lambda run: digest(run / "train"), ("--resume",)),
     Victim("tune", ("etl",), _SEEDS, lambda run: digest(run / "tune")),
@@ -53,21 +53,21 @@ SLOW = (
 
 
 def victims(n: int) -> tuple[Victim, ...]:
-    """Return all of them, or the first two where few cases are asked for: each must be set up."""
+    """Return all verbs, or for few cases only the first two, as each takes time to set up."""
     return VICTIMS if n >= 20 else VICTIMS[:2]
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Kill each verb as often, so that `n` kills are made in all."""
-    dice, tally = random.Random(seed), Tally("kills")
+    """Kill all verbs equally often, `n` times in total."""
+    rng, tally = random.Random(seed), Tally("kills")
     chosen = victims(n)
     for number, victim in enumerate(chosen):
         share = n // len(chosen) + (number < n % len(chosen))
-        _kill(victim, share, dice, scene.branch(folder / victim.verb, *victim.stages), tally)
+        _kill(victim, share, rng, scene.branch(folder / victim.verb, *victim.stages), tally)
     return tally.finished()
 
 
-def _kill(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tally) -> None:
+def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
     known, took = [], 0.0
     for turn in (1, 0):
         ended = scene.call(victim.verb, *victim.turns[turn])
@@ -78,7 +78,7 @@ def _kill(victim: Victim, n: int, dice: random.Random, scene: Scene, tally: Tall
     for number in range(n):
         turn = 1 - number % 2
         words = victim.turns[turn]
-        moment = dice.uniform(0.1, 1) * took
+        moment = rng.uniform(0.1, 1) * took
         killed = scene.call(victim.verb, *words, kill_after=moment)
         faults = [] if killed.killed else ended_badly(killed, 0)
         faults += damaged_run(scene.run)

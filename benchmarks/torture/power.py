@@ -1,10 +1,11 @@
-"""Power loss: after any operation of a verb, a disk that forgets what was not synced.
+"""Power loss after any operation of a verb, on a disk that loses what was not synced.
 
-A verb runs as a process, and a library beneath Python records what it and its own processes change
-(recorder.py), the native writers of Arrow, TensorFlow, HDF5 and FAISS included. For moments that
-are drawn, trees are built that a disk may hold if the power goes then (disk_states.py). A process
-of its own must read the old result or the new one there, whole; after the last operation, the new
-one. The verb must then run to its end. What was recorded must add up to what the verb has left.
+A verb runs in a process, and a library below Python records all changes of files by the process and
+its children (recorder.py), including those by native code of Arrow, TensorFlow, HDF5 and FAISS. For
+random moments, folders are built as a disk may have them after a power loss (disk_states.py).
+Another process must be able to read the complete old or new result there; after the last operation,
+the new one. The verb must then run to its end. All recorded changes together must give the folder
+that the verb has left.
 
 The control runs a verb whose syncs do nothing, and must find losses.
 """
@@ -30,20 +31,20 @@ from recorder import loaded, operations, recording
 from scene import Scene
 from tally import Tally
 
-#: The verb is run again after every so many cases, as it takes the most time.
+#: The verb is run again once in so many cases, because this takes most of the time.
 _AGAIN, _AGAIN_SLOW = 8, 24
 _WHEEL = "two_tower_toy_data"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A verb that loses power.
+    """A verb that is stopped by a power loss.
 
     Attributes:
-        name: of the scenario.
+        name: name of the scenario.
         victim: the verb and its results; the second one is recorded.
-        has_older: whether the first result is there when power is lost; else there is none, and
-            not even the folder of the run.
+        has_older: whether the first result exists at the power loss; otherwise, not even the folder
+            of the run does.
         exchange: whether the file system can exchange two paths.
         syncs: False for the control.
     """
@@ -56,7 +57,7 @@ class Scenario:
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Look at `n` disks that a power loss may leave, of all scenarios."""
+    """Check `n` states of the disk after a power loss, of all scenarios."""
     tally, control = Tally("power loss"), Tally("control", is_control=True)
     scenarios = _scenarios(n)
     for number, scenario in enumerate(scenarios):
@@ -88,7 +89,7 @@ def _scenarios(n: int) -> list[Scenario]:
 
 
 def _lose_power(scenario: Scenario, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
-    """Record a verb, build disks, and judge them."""
+    """Record a verb, build states of the disk, and check them."""
     victim, known = scenario.victim, []
     words = scene.words(victim.verb, *victim.turns[1])
     if victim is FETCH:
@@ -149,7 +150,7 @@ def _recorded(scenario: Scenario, scene: Scene, log: Path) -> Callable[[], None]
 
 
 def _drawn(history: History, n: int, rng: random.Random) -> Iterator[tuple[int, str]]:
-    """Yield moments and ways: first the end, then as often a change of folders as any moment."""
+    """Yield moments and ways: first the end, then changes of folders and others alternately."""
     last = len(history.moments) - 1
     steps = [m for m, name in enumerate(history.moments) if not name.startswith("write ")]
     yield last, "nothing"
@@ -158,7 +159,7 @@ def _drawn(history: History, n: int, rng: random.Random) -> Iterator[tuple[int, 
 
 
 def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
-    """Return what is wrong with what a reader of ours finds."""
+    """Return the losses that a reader of the package finds."""
 
     def read() -> None:
         from models.core import atomic
@@ -186,8 +187,8 @@ def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
 
 
 def _goes_on(victim: Victim, scene: Scene, known: str) -> list[str]:
-    """Return what is wrong with the next run."""
-    shutil.rmtree(scene.folder / "tmp")  # what the system clears when it starts
+    """Return the losses of the next run of the verb."""
+    shutil.rmtree(scene.folder / "tmp")  # a system removes it at its start
     after = scene.call(victim.verb, *victim.turns[1], *victim.resume, seconds=300)
     faults = ended_badly(after, 0) + left_over(scene.folder)
     if victim.held(scene.run) != known:
@@ -201,7 +202,7 @@ _MEMBERS = ("log.csv", "people.csv", "films.csv")
 
 
 def _downloaded(run: Path) -> str:
-    """Return "whole" if all raw files are what the wheel has; "" if those that are there are."""
+    """Return "whole" if all raw files equal those of the wheel; "" if some are missing."""
     raw, wheel = run.parent / "raw", run.parent / "index" / f"{_WHEEL}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         there = [name for name in _MEMBERS if (raw / name).is_file()]
@@ -214,7 +215,7 @@ FETCH = Victim("fetch", (), ((), ()), _downloaded)
 
 
 def _downloadable(scene: Scene) -> str:
-    """Move the raw files into a wheel, where pip finds them; return what there is after fetch."""
+    """Move the raw files into a wheel, which pip installs; return their state after fetch."""
     index = scene.folder / "index"
     index.mkdir()
     path = index / f"{_WHEEL}-1.0-py3-none-any.whl"

@@ -1,7 +1,7 @@
-"""Raw files that were damaged, through etl: every row is read, or the file is refused by name.
+"""etl of damaged raw files: it reads every row, or refuses the file by its name.
 
-Where etl accepts a file, the rows that it says it has read are counted again: by Python's csv
-module, by json a line, and by the footer of a parquet file.
+If etl accepts a file, its number of rows is counted again: by Python's csv module, by json for each
+line, or from the footer of a parquet file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _SPICE = [
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Damage `n` logs, a third of them each csv, JSON lines and parquet."""
-    dice, tally = random.Random(seed), Tally("raw files")
+    """Damage `n` logs: a third each are csv, JSON lines and parquet."""
+    rng, tally = random.Random(seed), Tally("raw files")
     rows = list(
         csv.DictReader((scene.folder / "raw" / "log.csv").open(encoding="utf-8", newline=""))
     )
@@ -42,7 +42,7 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
         own = Scene(folder / f"{number:04}")
         shutil.copytree(scene.folder / "raw", own.folder / "raw")
         log = own.folder / "raw" / f"log.{suffix}"
-        how, content = _damaged(_content(rows, suffix), dice, lines=suffix != "parquet")
+        how, content = _damaged(_content(rows, suffix), rng, lines=suffix != "parquet")
         log.write_bytes(content)
         words = ["etl", "--recipe", str(own.recipe), "--run", str(own.run), "--json"]
         words += ["--device", "cpu", "--set", f"sources.log.files=log.{suffix}"]
@@ -63,14 +63,14 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
 
 
 def _lost(said: str, log: Path) -> list[str]:
-    """Compare the number of rows that etl says it has read with our own count."""
+    """Compare the number of rows that etl reports with another count."""
     told = json.loads(said[said.index("{") :])["report"]["read"]["log"]
     counted = _COUNTS[log.suffix](log)
     return [] if told == counted else [f"{told} rows were read of {counted}, in silence"]
 
 
 def _csv_rows(path: Path) -> int:
-    """Count rows as Python's csv module sees them; empty lines are none."""
+    """Count rows with Python's csv module, without empty lines."""
     text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     return len(rows) - 1
@@ -96,7 +96,7 @@ _COUNTS: dict[str, Callable[[Path], int]] = {
 
 
 def _content(rows: list[dict[str, str]], suffix: str) -> bytes:
-    """Return the log in one of the formats, whole."""
+    """Return the undamaged log in one of the formats."""
     if suffix == "parquet":
         sink = io.BytesIO()
         columns = {name: [row[name] or None for row in rows] for name in rows[0]}
@@ -113,94 +113,94 @@ def _content(rows: list[dict[str, str]], suffix: str) -> bytes:
     return text.getvalue().encode()
 
 
-def _damaged(content: bytes, dice: random.Random, *, lines: bool) -> tuple[str, bytes]:
-    """Return how a file was damaged, and what it holds then."""
+def _damaged(content: bytes, rng: random.Random, *, lines: bool) -> tuple[str, bytes]:
+    """Damage a file; return a description of the damage, and the content."""
     ways: list[Callable[[bytes, random.Random], bytes]] = [_flip, _cut, _zero, _insert, _remove]
     if lines:
         ways += [_insert, _insert, _split_line, _drop_line, _double_line, _swap_lines, _endings]
         ways += [_lengthen, _trailing, _spoil_header]
     told = []
-    for _ in range(dice.choice([1, 1, 2, 3])):
-        way = dice.choice(ways)
-        content = way(content, dice)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        way = rng.choice(ways)
+        content = way(content, rng)
         told.append(way.__name__.lstrip("_"))
     return " and ".join(told), content
 
 
-def _at(content: bytes, dice: random.Random) -> int:
-    return dice.randrange(len(content) + 1)
+def _at(content: bytes, rng: random.Random) -> int:
+    return rng.randrange(len(content) + 1)
 
 
-def _flip(content: bytes, dice: random.Random) -> bytes:
+def _flip(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content or b"x")
-    for _ in range(dice.choice([1, 1, 4, 50])):
-        changed[dice.randrange(len(changed))] = dice.randrange(256)
+    for _ in range(rng.choice([1, 1, 4, 50])):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
     return bytes(changed)
 
 
-def _cut(content: bytes, dice: random.Random) -> bytes:
-    return content[: _at(content, dice)]
+def _cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: _at(content, rng)]
 
 
-def _zero(content: bytes, dice: random.Random) -> bytes:
-    start = _at(content, dice)
-    stop = min(len(content), start + dice.choice([1, 16, 512]))
+def _zero(content: bytes, rng: random.Random) -> bytes:
+    start = _at(content, rng)
+    stop = min(len(content), start + rng.choice([1, 16, 512]))
     return content[:start] + bytes(stop - start) + content[stop:]
 
 
-def _insert(content: bytes, dice: random.Random) -> bytes:
-    start = _at(content, dice)
-    return content[:start] + dice.choice(_SPICE) + content[start:]
+def _insert(content: bytes, rng: random.Random) -> bytes:
+    start = _at(content, rng)
+    return content[:start] + rng.choice(_SPICE) + content[start:]
 
 
-def _remove(content: bytes, dice: random.Random) -> bytes:
-    start = _at(content, dice)
-    return content[:start] + content[start + dice.choice([1, 3, 40]) :]
+def _remove(content: bytes, rng: random.Random) -> bytes:
+    start = _at(content, rng)
+    return content[:start] + content[start + rng.choice([1, 3, 40]) :]
 
 
 def _lines(content: bytes) -> list[bytes]:
     return content.splitlines(keepends=True) or [b""]
 
 
-def _split_line(content: bytes, dice: random.Random) -> bytes:
+def _split_line(content: bytes, rng: random.Random) -> bytes:
     lines = _lines(content)
-    row = dice.randrange(len(lines))
-    middle = _at(lines[row], dice)
+    row = rng.randrange(len(lines))
+    middle = _at(lines[row], rng)
     lines[row] = lines[row][:middle] + b"\n" + lines[row][middle:]
     return b"".join(lines)
 
 
-def _drop_line(content: bytes, dice: random.Random) -> bytes:
+def _drop_line(content: bytes, rng: random.Random) -> bytes:
     lines = _lines(content)
-    del lines[dice.randrange(len(lines))]
+    del lines[rng.randrange(len(lines))]
     return b"".join(lines)
 
 
-def _double_line(content: bytes, dice: random.Random) -> bytes:
+def _double_line(content: bytes, rng: random.Random) -> bytes:
     lines = _lines(content)
-    row = dice.randrange(len(lines))
+    row = rng.randrange(len(lines))
     return b"".join([*lines[: row + 1], *lines[row:]])
 
 
-def _swap_lines(content: bytes, dice: random.Random) -> bytes:
+def _swap_lines(content: bytes, rng: random.Random) -> bytes:
     lines = _lines(content)
-    dice.shuffle(lines)
+    rng.shuffle(lines)
     return b"".join(lines)
 
 
-def _endings(content: bytes, dice: random.Random) -> bytes:
-    return content.replace(b"\n", dice.choice([b"\r\n", b"\r", b"\n\n", b"\n\r"]))
+def _endings(content: bytes, rng: random.Random) -> bytes:
+    return content.replace(b"\n", rng.choice([b"\r\n", b"\r", b"\n\n", b"\n\r"]))
 
 
-def _lengthen(content: bytes, dice: random.Random) -> bytes:
-    start = _at(content, dice)
-    return content[:start] + b"y" * dice.choice([5_000, 3_000_000]) + content[start:]
+def _lengthen(content: bytes, rng: random.Random) -> bytes:
+    start = _at(content, rng)
+    return content[:start] + b"y" * rng.choice([5_000, 3_000_000]) + content[start:]
 
 
-def _trailing(content: bytes, dice: random.Random) -> bytes:
-    return content + dice.choice([b"\n\n\n", b",,,,\n", b"\0\0\0", b'"', b"end", b"  \n", b"\x1a"])
+def _trailing(content: bytes, rng: random.Random) -> bytes:
+    return content + rng.choice([b"\n\n\n", b",,,,\n", b"\0\0\0", b'"', b"end", b"  \n", b"\x1a"])
 
 
-def _spoil_header(content: bytes, dice: random.Random) -> bytes:
+def _spoil_header(content: bytes, rng: random.Random) -> bytes:
     first, _, rest = content.partition(b"\n")
-    return _insert(first, dice) + b"\n" + rest
+    return _insert(first, rng) + b"\n" + rest

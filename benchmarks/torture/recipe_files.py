@@ -1,4 +1,4 @@
-"""Recipes with hostile values at random places, and bombs, through etl: done, or one paragraph."""
+"""etl of recipes with hostile values or YAML bombs: it succeeds, or prints one paragraph."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from judge import damaged_run, ended_badly, left_over
 from scene import Scene
 from tally import Tally
 
-#: GiB of address space that a child may take; what is imported takes most of it.
+#: GiB of address space that a child may take; imported libraries take most of it.
 MEMORY = 12
-#: More places for values than the tiny recipe has.
+#: Fields that the tiny recipe does not have, as further places for values.
 _MORE = """
 model: {kind: two_tower, dropout: 0.1, query_layers: [8]}
 loss: {temperature: 0.1}
@@ -73,7 +73,7 @@ _OTHERS: list[Any] = [None, True, False, float("nan"), float("inf"), float("-inf
 
 
 def bombs() -> dict[str, str]:
-    """Return texts that are small and become large, deep, endless or odd."""
+    """Return small texts that expand to large, deep, endless or odd values."""
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
     )
@@ -109,14 +109,14 @@ def bombs() -> dict[str, str]:
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Change `n` recipes, each at one to three places; every bomb is tried as well."""
-    dice, tally = random.Random(seed), Tally("recipes")
+    """Change `n` recipes, each at one to three places; every bomb is tried, too."""
+    rng, tally = random.Random(seed), Tally("recipes")
     raw = folder / "raw"
     shutil.copytree(scene.folder / "raw", raw)
     tree = whole(scene)
     cases = [("as it is", _written(tree))]
     cases += [(f"bomb {name}", text) for name, text in list(bombs().items())[: max(2, n // 3)]]
-    cases += [_mutated(tree, dice) for _ in range(n)]
+    cases += [_mutated(tree, rng) for _ in range(n)]
     for number, (case, text) in enumerate(cases):
         path = raw / "mutated.yaml"
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -136,13 +136,13 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
 
 
 def whole(scene: Scene) -> dict[str, Any]:
-    """Return the scene's recipe, with more fields than it has itself."""
+    """Return the recipe of the scene with further fields."""
     own = yaml.load(scene.recipe.read_text(encoding="utf-8"), _Loader)
     return {**yaml.load(_MORE, _Loader), **own}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans: `on` is a word."""
+    """A loader with the booleans of YAML 1.2, where `on` is text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -152,14 +152,14 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
 
 
-def _mutated(tree: dict[str, Any], dice: random.Random) -> tuple[str, str]:
-    """Return what was changed, and the text of the recipe."""
+def _mutated(tree: dict[str, Any], rng: random.Random) -> tuple[str, str]:
+    """Change a recipe; return a description of the change, and its text."""
     changed, told = copy.deepcopy(tree), []
-    for _ in range(dice.choice([1, 1, 1, 2, 3])):
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
         places = list(_places(changed))
-        container, key, path = dice.choice(places)
-        how = dice.random()
-        value = dice.choice(dice.choice([_NUMBERS, _TEXTS, _SHAPES, _OTHERS]))
+        container, key, path = rng.choice(places)
+        how = rng.random()
+        value = rng.choice(rng.choice([_NUMBERS, _TEXTS, _SHAPES, _OTHERS]))
         if how < 0.75:
             container[key] = copy.deepcopy(value)
             told.append(f"{path} = {str(value)[:40]!r}")
@@ -176,7 +176,7 @@ def _mutated(tree: dict[str, Any], dice: random.Random) -> tuple[str, str]:
 
 
 def _written(tree: Any) -> str:
-    """Return a recipe as JSON, which YAML reads; PyYAML cannot write every value."""
+    """Return a recipe as JSON, which is also YAML; PyYAML cannot write every value."""
     text = json.dumps(tree, ensure_ascii=True, default=str)
     for json_word, yaml_word in (("NaN", ".nan"), ("-Infinity", "-.inf"), ("Infinity", ".inf")):
         text = text.replace(f": {json_word}", f": {yaml_word}")
@@ -184,7 +184,7 @@ def _written(tree: Any) -> str:
 
 
 def _places(tree: Any, path: str = "") -> Iterator[tuple[Any, Any, str]]:
-    """Yield container, key and path of every value."""
+    """Yield the container, key and path of every value."""
     keys = list(tree) if isinstance(tree, dict) else range(min(len(tree), 20))
     for key in keys:
         here = f"{path}.{key}"[:100].lstrip(".")

@@ -1,7 +1,7 @@
-"""Records what processes change below a folder, beneath Python: builds and loads writes.c.
+"""Records all changes of files below a folder, also by native code, with a C library (writes.c).
 
 The library must be loaded when a process starts, so `loaded` starts this program again with it. It
-does nothing until a child calls the function that `recording` returns.
+records nothing until a child calls the function that `recording` returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEAD = struct.Struct("=iiQqIIQ")
 
 
 class Kind(IntEnum):
-    """What a process did; numbers as in writes.c."""
+    """Kind of an operation; the numbers are those of writes.c."""
 
     OPEN = 1
     WRITE = 2
@@ -44,13 +44,13 @@ class Operation:
     """One operation of a process.
 
     Attributes:
-        kind: what it was.
-        inode: number of the file that was opened, changed or synced.
-        number: offset of a write, new size, flags of a rename; not 0 for an open that truncates
+        kind: kind of the operation.
+        inode: inode number of the file that was opened, changed or synced.
+        number: offset of a write, new size, or flags of a rename; not 0 for an open that truncates
             and for the sync of a folder.
-        first: path of what changed or was synced; the target of a symbolic link.
-        second: the new path of a rename or link.
-        data: what was written; the whole content of a file that was synced.
+        first: path that was changed or synced; or the target of a symbolic link.
+        second: new path of a rename or link.
+        data: bytes that were written; or the whole content of a file that was synced.
     """
 
     kind: Kind
@@ -61,13 +61,13 @@ class Operation:
     data: bytes
 
     def __str__(self) -> str:
-        """Name the operation and its paths."""
+        """Return the operation and its paths as text."""
         paths = " ".join(Path(path).name for path in (self.first, self.second) if path)
         return f"{self.kind.name.lower()} {paths or self.inode}"
 
 
 def build(folder: Path) -> Path | None:
-    """Compile the library into a folder; return None where there is no gcc."""
+    """Compile the library into a folder; return None if gcc is missing."""
     if not shutil.which("gcc"):
         return None
     library = folder / "writes.so"
@@ -82,7 +82,7 @@ def loaded() -> Path | None:
     """Return the library; if it is not loaded, start this program again with it.
 
     Returns:
-        None where there is no gcc.
+        The path of the library, or None if gcc is missing.
     """
     if own := os.environ.pop(_LIBRARY, None):
         del os.environ["LD_PRELOAD"]
@@ -99,10 +99,10 @@ def loaded() -> Path | None:
 
 
 def settings(library: Path, root: Path, log: Path, *, syncs: bool = True) -> dict[str, str]:
-    """Return the environment in which new processes record.
+    """Return the environment variables with which new processes record.
 
     Args:
-        library: what `build` made.
+        library: path of the library.
         root: the folder below which changes are recorded; resolved.
         log: the file that the operations are appended to, outside of `root`.
         syncs: False makes fsync do nothing.
@@ -112,7 +112,7 @@ def settings(library: Path, root: Path, log: Path, *, syncs: bool = True) -> dic
 
 
 def recording(library: Path, root: Path, log: Path, *, syncs: bool = True) -> Callable[[], None]:
-    """Return what begins to record in a forked child; arguments as of `settings`."""
+    """Return a function that starts recording in a forked child; arguments: see `settings`."""
 
     def begin() -> None:
         os.environ.update(settings(library, root, log, syncs=syncs))
@@ -122,7 +122,7 @@ def recording(library: Path, root: Path, log: Path, *, syncs: bool = True) -> Ca
 
 
 def operations(log: Path) -> Iterator[Operation]:
-    """Read a log."""
+    """Yield the operations of a log."""
     with log.open("rb") as file:
         while head := file.read(_HEAD.size):
             kind, _, inode, number, first, second, n_bytes = _HEAD.unpack(head)

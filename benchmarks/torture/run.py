@@ -1,11 +1,11 @@
-"""Torture: kills, full disks, power losses, damaged files, strangers' runs. Nothing may be lost.
+"""Torture: kills, full disks, power losses, damaged files, hostile runs. Nothing may be lost.
 
     python benchmarks/torture/run.py [--small] [--only kills power ...] [--seed 1]
 
-One table is printed, and JSON with the machine's facts is written. A loss is a traceback, an exit
-code other than 0, 2 or 3, a process that does not end in 30 s, a result that is signed and cannot
-be read, an old result that is gone, a row that is lost in silence, a file outside of the run that
-was changed, or something half-written left in place. The exit code is 1 if there is any.
+It prints a table, and writes JSON with facts of the machine. A loss is a traceback, an exit code
+other than 0, 2 or 3, a process that does not end within 30 s, a signed result that cannot be read,
+an old result that is gone, a row that is dropped without a message, a changed file outside of the
+run, or an incomplete file that is left. The exit code is 1 if there is a loss.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ import disks
 import faiss_files
 import forked
 import hostile
+import http_requests
 import kills
 import power
 import raw_files
 import recipe_files
 import recorder
-import requests_of_strangers
 from bench import machine
 from scene import Scene, made
 from tally import Tally
@@ -47,9 +47,9 @@ class Campaign:
     """One kind of torture.
 
     Attributes:
-        run: takes the number of cases, a seed, a folder of its own and the scene.
-        full: cases of `make torture`.
-        small: cases of the tests; 0 where another test has them.
+        run: runs it; its arguments are the number of cases, a seed, an empty folder and the scene.
+        full: number of cases of `make torture`.
+        small: number of cases in the tests; 0 if another test runs the campaign.
     """
 
     run: Callable[[int, int, Path, Scene], Tally]
@@ -65,7 +65,7 @@ CAMPAIGNS = {
     "disks": Campaign(disks.run, 150, 6),
     "faiss": Campaign(faiss_files.run, 60, 2),
     "hostile": Campaign(hostile.run, 1_000, 5),
-    "http": Campaign(requests_of_strangers.run, requests_of_strangers.FULL, 0),
+    "http": Campaign(http_requests.run, http_requests.FULL, 0),
 }
 
 

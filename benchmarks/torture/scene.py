@@ -1,6 +1,6 @@
-"""The run that campaigns work at: the tests' tiny world, its etl, train and export stages.
+"""The run that campaigns use: the tiny world of the tests with its etl, train and export stages.
 
-`branch` gives a campaign a copy of its own. Verbs are called on it with `words`.
+`branch` makes a copy for a campaign. `words` returns the command line of a verb.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from forked import Ended, child, two_tower
 from judge import PATIENCE
 
-#: A graph of FAISS for few items; what it finds is not what these campaigns look at.
+#: Settings of a small FAISS graph; its recall does not matter here.
 _INDEX = ("index.kind=hnsw", "index.recall=0.01", "index.at=3", "index.queries=4")
-#: A search of two short fits.
+#: Settings of a hyper-parameter search with two short fits.
 _TUNE = ("tune.trials=2",)
 
 
@@ -23,7 +23,7 @@ class Scene:
     """A run and its raw data.
 
     Attributes:
-        folder: holds `raw` with tables and recipe, and `run` with stages.
+        folder: it has `raw` with tables and recipe, and `run` with stages.
     """
 
     folder: Path
@@ -43,12 +43,12 @@ class Scene:
         return [*words, "--device", "cpu", *settings, *more]
 
     def call(self, verb: str, *more: str, **options: object) -> Ended:
-        """Call a verb on this run in a child; options as of `forked.child`."""
+        """Call a verb on this run in a child; options: see `forked.child`."""
         words = self.words(verb, *more)
         return two_tower(words, **{"folder": self.folder, "seconds": PATIENCE, **options})
 
     def branch(self, folder: Path, *stages: str) -> Scene:
-        """Return a scene of its own with the same raw data and copies of these stages."""
+        """Return another scene with the same raw data and copies of these stages."""
         shutil.copytree(self.folder / "raw", folder / "raw")
         (folder / "run").mkdir()
         for stage in stages:
@@ -57,7 +57,7 @@ class Scene:
 
 
 def made(folder: Path) -> Scene:
-    """Return the scene in a folder, after training and export if they are not there yet."""
+    """Return the scene in a folder; train and export first if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     scene = Scene(folder.resolve())
     if not (scene.run / "export").is_dir():

@@ -1,4 +1,4 @@
-"""What a campaign counts: what was tried, what survived, and a line for each loss."""
+"""Counts of a campaign: cases, survived cases, and a line for each loss."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """The outcome of a campaign.
+    """Result of a campaign.
 
     Attributes:
-        campaign: its name.
-        tried: cases.
-        survived: cases without a loss.
+        campaign: name of the campaign.
+        tried: number of cases.
+        survived: number of cases without a loss.
         losses: a line for each loss; a case can have several.
-        seen: what happened → how often, to show that the campaign reached what it is about.
-        is_control: losses are what it is for.
-        began: on the monotonic clock.
-        seconds: in all, once it is finished.
+        seen: event → number of times, which shows that the campaign did what it should.
+        is_control: whether losses are expected.
+        began: start on the monotonic clock.
+        seconds: duration, once it is finished.
     """
 
     campaign: str
@@ -33,16 +33,17 @@ class Tally:
     seconds: float = 0.0
 
     def count(self, case: str, faults: Sequence[str], *seen: str) -> None:
-        """Count a case with its faults, and what was seen."""
+        """Count a case with its losses and events."""
         self.tried += 1
         self.survived += not faults
         self.losses += [f"{case}: {fault}" for fault in faults]
-        for fault in () if self.is_control else faults:  # told at once: it can take an hour
+        # printed at once, as a campaign can take an hour
+        for fault in () if self.is_control else faults:
             print(f"lost: {self.campaign}: {case}: {fault}", file=sys.stderr, flush=True)
         for what in seen:
             self.seen[what] = self.seen.get(what, 0) + 1
 
     def finished(self) -> Tally:
-        """Note the time, and return the tally."""
+        """Set the duration, and return the tally."""
         self.seconds = round(time.monotonic() - self.began, 1)
         return self

@@ -1,4 +1,4 @@
-"""Odd, big, abandoned, slow and countless requests: the campaigns of tests/torture_http.py."""
+"""Malformed, large, abandoned, slow and very many requests: the campaigns of torture_http.py."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scene import Scene
 from tally import Tally
 
 _SCRIPT = Path(__file__).parents[2] / "tests" / "torture_http.py"
-#: Requests of the campaign at full size; with fewer it runs small.
+#: Number of requests at full size; with fewer, the small size is run.
 FULL = 5_000
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Ask servers of the scene, in processes of their own."""
+    """Send requests to servers of the scene, which run in their own processes."""
     tally = Tally("HTTP")
     words = [sys.executable, str(_SCRIPT), "--run", str(scene.run), "--seed", str(seed)]
     words += [] if n >= FULL else ["--small"]

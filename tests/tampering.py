@@ -1,6 +1,6 @@
-"""What strangers do who can write a run: they change a file, and sign it and later stages again.
+"""Functions that change files of a run, as an attacker may, and sign all stages again.
 
-No operation of TensorFlow is run here: operations are planted into the protocol buffer.
+They do not run operations of TensorFlow; operations are added to the protocol buffer of a model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ORDER = ("etl", "train", "evaluate", "export", "index", "recommend")
 
 
 def resign(stage: Path) -> None:
-    """Write sizes and hashes of all files of a stage into its manifest, and all digests anew."""
+    """Write the sizes and hashes of all files of a stage into its manifest, and update digests."""
     path = stage / "manifest.json"
     manifest = json.loads(path.read_bytes())
     manifest["files"] = {
@@ -30,7 +30,7 @@ def resign(stage: Path) -> None:
 
 
 def chain(run: Path) -> None:
-    """Let each stage name the earlier ones as they are now."""
+    """Update the digests of earlier stages in the manifests of all stages of a run."""
     digests: dict[str, str] = {}
     for name in _ORDER:
         path = run / name / "manifest.json"
@@ -50,20 +50,20 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _fact(file: Path) -> dict[str, int | str]:
-    if not file.resolve().is_file():  # a device has no end
+    if not file.resolve().is_file():  # a device has no end of file
         return {"bytes": file.stat().st_size, "sha256": hashlib.sha256(b"").hexdigest()}
     content = file.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def link_weights(weights: Path, secret: Path) -> None:
-    """Plant a link to another file into weights, HDF5."""
+    """Add a link to another file to an HDF5 file of weights."""
     with h5py.File(weights, "a") as file:
         file["planted"] = h5py.ExternalLink(str(secret), "/secret")
 
 
 def plant(tower: Path, op: str, text: bytes, *, at_load: bool = False) -> None:
-    """Plant an operation of two texts into every function of a SavedModel, or into its graph."""
+    """Add an operation with two text inputs to every function of a SavedModel, or to its graph."""
     model = saved_model_pb2.SavedModel()
     model.ParseFromString((tower / "saved_model.pb").read_bytes())
     graph = model.meta_graphs[0].graph_def
@@ -89,8 +89,8 @@ def mutate(content: bytes, n: int, way: str) -> bytes:
     """Return damaged bytes.
 
     Args:
-        content: of a file.
-        n: says where, and with what.
+        content: content of a file.
+        n: determines the place and the value of the damage.
         way: flip, cut, grow, zero, random, or huge (a 64-bit number of great size).
     """
     at = n * 7919 % max(1, len(content))

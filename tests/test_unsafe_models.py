@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from live import served
-from strangers import link_weights, plant, resign
+from tampering import link_weights, plant, resign
 from test_serve import STAGES, current
 from tiny_run import CPU, Tiny
 
