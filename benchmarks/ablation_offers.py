@@ -28,7 +28,7 @@ from models.training.callbacks import Clock
 from workflows import recipe as recipes
 from workflows.kinds.offers import OfferModels
 from workflows.kinds.protocol import build_fresh
-from workflows.offers.evaluate import task
+from workflows.offers.evaluation import task
 from workflows.stages.store import Store
 
 #: (group_by, mask_net, bilinear) → weighted AUC in `ablation rees` of the tinyclues repository.

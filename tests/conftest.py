@@ -136,7 +136,7 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     from tiny_run import check_here
 
-    from workflows.export import checks
+    from workflows.towers import checks
 
     monkeypatch.setattr(checks, "check_from_outside", check_here)
 

@@ -14,11 +14,12 @@ from models.core.retriever import BrokenModel, Queries
 from models.training.two_tower import TwoTower
 from workflows import cli
 from workflows.etl import etl
-from workflows.evaluate import TWO_TOWER, EvaluateResult, _Evaluation, evaluate
-from workflows.evaluate.lists import lists
+from workflows.evaluate import EvaluateResult, evaluate
 from workflows.ground.errors import ArtifactError, DataError
+from workflows.ranking.evaluation import TWO_TOWER, _Evaluation
+from workflows.ranking.lists import lists
 from workflows.stages.etl import Prepared
-from workflows.stages.evaluate import Report
+from workflows.stages.evaluate import EvaluateFiles, Report
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.train import train
@@ -200,13 +201,15 @@ class Popular(TwoTower):
 
 
 @pytest.fixture
-def popular(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def popular(run: Run, result: EvaluateResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a model in the place of the trained one whose figures are known: popularity's."""
     rows = rows_of(Prepared.open(run.store, run.recipe), "train", "valid")
     counts = np.bincount([i for _, i in rows if i >= 0], minlength=14)[:, None]
     tower = Popular(None, {}, {}, counts.astype(np.float32))
-    monkeypatch.setattr("workflows.evaluate.load_model", lambda *_: None)
-    monkeypatch.setattr("workflows.evaluate.TwoTower.of", lambda *_: tower)
+    monkeypatch.setattr("workflows.ranking.evaluation.load_model", lambda *_: None)
+    monkeypatch.setattr("workflows.ranking.evaluation.TwoTower.of", lambda *_: tower)
+    views = EvaluateFiles(result.folder).read_inside()  # there is nothing to look into
+    monkeypatch.setattr("workflows.ranking.evaluation.inside.look", lambda *_: views)
 
 
 @pytest.mark.usefixtures("popular")
@@ -215,7 +218,7 @@ def test_seen_items_may_be_kept_in_the_headline(run, result):
     prepared = Prepared(run.store.folder("etl"), recipe)
     trial = prepared.trial("test", recipe.evaluate)
     others = lists(recipe, prepared, trial)
-    report = _Evaluation(recipe, prepared, trial, others).run(run.store)
+    report, _ = _Evaluation(recipe, prepared, trial, others).run(run.store)
     assert not report.headline.protocol.exclude_seen
     assert report.beside["seen_excluded"].protocol.exclude_seen
     assert "seen_kept" not in report.beside
@@ -257,7 +260,7 @@ def test_a_model_of_no_numbers_is_an_error_that_names_it(run, monkeypatch):
         def top_k(self, *_, **__):
             raise BrokenModel("3 of 9 scores are NaN; the model is broken.")
 
-    monkeypatch.setattr("workflows.evaluate.TwoTower.of", lambda *_: Broken())
+    monkeypatch.setattr("workflows.ranking.evaluation.TwoTower.of", lambda *_: Broken())
     with pytest.raises(ArtifactError, match="two-tower cannot be ranked: 3 of 9 scores are NaN"):
         evaluate(run.recipe, run.store, CPU)
 

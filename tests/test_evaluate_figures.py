@@ -13,12 +13,12 @@ from models.core.evaluation_set import Trial
 from models.core.intervals import bootstrap
 from models.core.retriever import Queries, Ragged
 from models.training.two_tower import TwoTower
-from workflows.evaluate.by_score import hits_by_score
-from workflows.evaluate.figures import Tally
-from workflows.evaluate.lift import Lift
-from workflows.evaluate.segments import HISTORY_BANDS, bands, segments
-from workflows.evaluate.table import tables
 from workflows.ground.errors import RecipeError
+from workflows.ranking.by_score import hits_by_score
+from workflows.ranking.figures import Tally
+from workflows.ranking.lift import Lift
+from workflows.ranking.segments import HISTORY_BANDS, bands, segments
+from workflows.ranking.table import tables
 from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.evaluate import Block, Figure, Opponent, Protocol, Report
 

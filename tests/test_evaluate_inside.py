@@ -15,7 +15,7 @@ from tiny_run import Run, Tiny
 
 from models.core.retriever import Queries, Ragged
 from models.training.two_tower import Model, TwoTower
-from workflows.evaluate import inside
+from workflows.ranking import inside
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Inside
 from workflows.stages.train import load_model

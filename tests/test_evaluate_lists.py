@@ -12,7 +12,7 @@ from models.core.exact import Exact
 from models.core.intervals import bootstrap
 from models.core.retriever import Interactions
 from workflows.evaluate import evaluate
-from workflows.evaluate.table import tables
+from workflows.ranking.table import tables
 from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Report

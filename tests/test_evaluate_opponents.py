@@ -25,7 +25,7 @@ from models.baselines.registry import BASELINES, GRIDS, grid_of
 from models.baselines.search import Facts
 from models.core.evaluation_set import Trial
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged
-from workflows.evaluate import opponents
+from workflows.ranking import opponents
 from workflows.recipe.protocol import EvaluateConfig
 
 WORLD = toy.world()

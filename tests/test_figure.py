@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import CPU, Tiny
 
-from workflows.evaluate import TWO_TOWER, evaluate
+from workflows.evaluate import evaluate
+from workflows.ranking.evaluation import TWO_TOWER
 
 K = 3
 

@@ -293,6 +293,10 @@ def test_events_are_for_offer_models(world: World) -> None:
             "history.columns=[item_id]",
             "model={kind: offers, models: {m: {attributes: [color], mask_net: false}}}",
         )
+    with pytest.raises(RecipeError, match=r"offers do not read train\.max_rows_per_user: model"):
+        world.recipe(
+            "history.columns=[item_id]", "model={kind: offers}", "train.max_rows_per_user=5"
+        )
     with pytest.raises(RecipeError, match="before: others goes with keep: latest"):
         world.recipe("history={columns: [item_id], before: others, keep: earliest}")
 

@@ -29,13 +29,14 @@ from samples import learning_marks, sample
 from samples.truth import read_truth
 from workflows import recipe as recipes
 from workflows.etl import etl
+from workflows.evaluate import evaluate
 from workflows.kinds.offers import OfferModels
 from workflows.kinds.protocol import build_fresh
-from workflows.offers.evaluate import ALL, task
-from workflows.offers.evaluate import evaluate as evaluate_offers
+from workflows.offers.evaluation import task
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.offering import Offering
+from workflows.stages.offers_report import ALL
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.stages.train_files import TrainFiles
@@ -161,7 +162,7 @@ def test_t10_rees46_groups_cost_nothing_on_items_and_lift_coarse_offers(
 ) -> None:
     """Measured with seeds 1 to 3: README, "Audiences of offers"; this passes in four minutes."""
     _, recipe, store = rees46
-    scores = evaluate_offers(recipe, store, CPU).report.scores
+    scores = evaluate(recipe, store, CPU).report.scores
     found = {
         (s.model, s.task): measured(f"{s.model}, {s.task}", s.wauc or 0.0)
         for s in scores

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
+from models.core.retriever import BrokenModel
 from models.offers.auc import grouped_auc
+from models.offers.config import OfferModel
 from models.offers.judge import PairJudge
 from models.offers.model import InferenceModel
 from models.offers.offers import items_as_offers, offers_by_value, offers_of, places
@@ -157,6 +159,14 @@ def test_events_without_a_negative_are_refused() -> None:
         with pytest.raises(NoNegativesError, match="its 6 events, in mini-batches of 3, pair no"):
             PairJudge(pairs, "item")
     assert PairJudge(Pairs({"item": np.arange(6)}, np.arange(6), 3), "item").names == ("val_auc",)
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    broken = toy.model(OfferModel(group_by=False, mask_net=False))
+    broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+    judge = PairJudge(Pairs(toy.events(20), np.arange(20), 5), "item")
+    with pytest.raises(BrokenModel, match="100 scores are NaN"):
+        judge.measure(broken)
 
 
 def test_v07_tasks_are_scored_as_one_by_one() -> None:

@@ -12,6 +12,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -28,22 +29,29 @@ from typer.testing import CliRunner
 from world import STRANGER, USERS, World
 
 from models.core.columns import as_array
+from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Ragged
+from models.offers.similarity import cosines
+from models.training.epoch import Epoch
 from samples import sample
 from workflows import recipe as recipes
 from workflows.cli import app
 from workflows.etl import etl
+from workflows.evaluate import evaluate
+from workflows.export import export
 from workflows.ground.errors import ArtifactError, DataError, RecipeError, StaleInput
 from workflows.kinds import open_models
 from workflows.kinds.offers import OfferModels
+from workflows.offers import export as offers_export
 from workflows.offers.audience import OfferExport, audience, parsed, similar
-from workflows.offers.evaluate import OffersReport, Score, evaluate, task
-from workflows.offers.export import export
+from workflows.offers.evaluation import task
 from workflows.offers.table import protocol, tables
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Range
+from workflows.report import report
 from workflows.stages.dependencies import PARTS
 from workflows.stages.offering import Offering
+from workflows.stages.offers_report import OffersReport, Score
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 from workflows.train import train
@@ -218,7 +226,7 @@ def test_settings_that_cannot_train_are_refused(shop: Shop, setting: str, messag
 
 def test_verbs_of_two_towers_say_whom_to_ask(shop: Shop) -> None:
     verbs = ["index", "recommend", "similar-items --item 1", "serve", "load", "triton"]
-    for verb in (*verbs, "report"):
+    for verb in verbs:
         done = CliRunner().invoke(app, [*verb.split(), "--recipe", "rees46"])
         assert isinstance(done.exception, RecipeError)
         assert "ask `audience`, `similar-offers`" in str(done.exception)
@@ -312,6 +320,7 @@ from pathlib import Path
 import numpy as np
 from workflows.ground import device; device.choose("cpu")
 from workflows import recipe as recipes
+from workflows.report import report
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
@@ -337,10 +346,11 @@ def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     assert brands["value"].to_pylist() == shop.prepared.values("brand")[1]
     similar = pq.read_table(folder / "similarity" / "brand.parquet")
     names = similar["value"].to_pylist()
-    assert similar.column_names == ["value", *names]
-    matrix = np.stack([similar[name].to_numpy() for name in names])
-    np.testing.assert_allclose(matrix, matrix.T)
-    np.testing.assert_allclose(np.diag(matrix), 1)
+    assert similar.column_names == ["value", "cosines"]
+    matrix = np.stack(similar["cosines"].to_numpy())
+    assert matrix.shape == (len(names), len(names))
+    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_array_equal(np.diag(matrix), 1)
     counts = dict(zip(brands["value"].to_pylist(), brands["events"].to_pylist(), strict=True))
     assert min(counts[n] for n in names) >= sorted(counts.values())[-6], "the most frequent"
     assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
@@ -384,7 +394,7 @@ def test_q05_similar_offers_leave_the_offer_itself_out(shop: Shop) -> None:
     assert {row["category2"] for row in rows} == set(values) - {values[0]}
     cosines = [row["cosine"] for row in rows]
     assert cosines == sorted(cosines, reverse=True)
-    with pytest.raises(DataError, match="asked for by one attribute=value"):
+    with pytest.raises(DataError, match="expected one attribute=value"):
         similar(shop.recipe, shop.store, "brand=a,category2=b")
 
 
@@ -556,3 +566,76 @@ def test_the_validation_pairs_depend_on_the_seed_of_training_alone(shop: Shop) -
     assert kept("train.batch_size=20")[1] != test
     assert {"evaluate", "train.batch_size"} <= set(PARTS["evaluate"])
     assert "evaluate.seed" not in PARTS["train"]
+
+
+def test_the_report_shows_every_model_and_task(shop: Shop, tmp_path: Path) -> None:
+    assert shop.trained
+    scores = evaluate(shop.recipe, shop.store, DEVICE).report.scores
+    result = report(shop.recipe, shop.store, DEVICE)
+    page, card = (p.read_text(encoding="utf-8") for p in (result.page, result.card))
+    root = ElementTree.fromstring(page.replace("<!DOCTYPE html>", ""))
+    (table,) = [t for t in root.iter("table") if _text(t.find("caption")).startswith("all:")]
+    heads = [_text(cell) for cell in table.iter("th")]
+    every = [s for s in scores if s.band == "all"]
+    assert all(any(h.startswith(f"{s.task} (") for h in heads) for s in every)
+    shown = [_text(cell) for cell in table.iter("td")]
+    assert shown == ["-" if s.wauc is None else f"{s.wauc:.3f}" for s in every]
+    for model in ("augmented", "mono-brand"):
+        assert f"{model}: val_auc" in page
+        best = max(e.metrics["val_auc"] for e in _epochs(shop, model))
+        assert f"val_auc {best:.4f}" in card
+    assert "in mini-batches of 5" in page
+    assert "stage train" in page
+    assert "| model |" in card
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return "" if element is None else "".join(element.itertext()).strip()
+
+
+def _epochs(shop: Shop, model: str) -> list[Epoch]:
+    return TrainFiles(shop.store.folder("train"), model).read_history()
+
+
+# ── what cannot be measured or exported ─────────────────────────────────────────────────
+
+
+def test_a_task_without_a_known_offer_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offering = shop.prepared
+    pairs = offering.pairs("test", seed=1)
+    assert pairs is not None
+    unseen = {**pairs.columns, "brand": np.full(len(pairs), UNSEEN)}
+    with pytest.raises(DataError, match="no event of test has a value of 'brand' that training"):
+        task(offering, "brand", unseen)
+    monkeypatch.setattr(Offering, "values", lambda *_: (np.array([], int), []))
+    with pytest.raises(DataError, match="training has met no value of 'brand' often enough"):
+        offers_export.described(offering, "brand")
+
+
+def test_a_valid_part_that_cannot_judge_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = OfferModels(shop.prepared)
+    pairs = shop.prepared.pairs("valid", seed=1)
+    assert pairs is not None
+    of_one_user = dataclasses.replace(pairs, users=np.zeros(len(pairs), int))
+    monkeypatch.setattr(Offering, "pairs", lambda *_, **__: of_one_user)
+    with pytest.raises(
+        DataError, match=r"the part valid cannot judge a fit: its .* no AUC"
+    ) as told:
+        models.judge()
+    assert "Give valid more users, or raise model.negatives" in str(told.value)
+
+
+def test_an_offer_may_be_called_value(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 2, 4))
+    values = ["value", "cosines", "b"]
+    events = np.array([1, 2, 3])
+    offers_export.write_similar(tmp_path, 3, "brand", values, events, {"m": vectors})
+    table = pq.read_table(tmp_path / "similarity" / "brand.parquet")
+    names, matrix = table["value"].to_pylist(), np.stack(table["cosines"].to_numpy())
+    assert sorted(names) == sorted(values)
+    order = [values.index(name) for name in names]
+    np.testing.assert_allclose(matrix, cosines(vectors)[np.ix_(order, order)], atol=1e-6)

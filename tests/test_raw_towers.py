@@ -17,11 +17,11 @@ from tiny_run import Tiny
 from models.core.reserved_codes import NULL, UNSEEN
 from models.core.retriever import Ragged
 from models.towers.tower import embed
-from workflows.export.raw_towers import VocabularyTable, crc32
-from workflows.export.selfcheck import padded
 from workflows.ground.vocabulary import Vocabulary
 from workflows.stages.etl import Prepared
 from workflows.stages.train import load_model
+from workflows.towers.raw_towers import VocabularyTable, crc32
+from workflows.towers.selfcheck import padded
 
 
 @pytest.fixture(scope="module")

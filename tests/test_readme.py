@@ -18,7 +18,7 @@ from tiny_run import check_here, steps_run_eagerly
 from typer.testing import CliRunner
 
 from workflows.cli import VERBS, app
-from workflows.export import checks
+from workflows.towers import checks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +42,7 @@ def test_histories_are_counted_in_bins_that_double(axes):
 
 def test_a_curve_marks_the_epoch_that_was_kept(axes):
     epochs = [Epoch(n, {"loss": value}) for n, value in enumerate((3.0, 1.0, 2.0))]
-    learning.draw_curve(axes, SimpleNamespace(epochs=epochs, best=epochs[1]), "loss")
+    learning.draw_curve(axes, epochs, epochs[1], "loss")
     curve, rule, best = axes.lines
     assert curve.get_xydata().tolist() == [[1, 3.0], [2, 1.0], [3, 2.0]]
     assert set(rule.get_xdata()) == {2}

@@ -14,11 +14,11 @@ from stages import PARTS, run
 from tiny_run import Tiny
 from world import World
 
-from workflows.export import write_histories
 from workflows.ground.errors import RecipeError
 from workflows.stages.etl import EtlFiles, Prepared
 from workflows.stages.export import Export, ExportFiles
 from workflows.stages.recommender import ListOptions, Recommender
+from workflows.towers.export import write_histories
 
 LIKED = 4
 FILTER = f"filter=[{{kind: keep, column: rating, is: '>=', value: {LIKED}, still_seen: true}}]"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import Tiny
 
-from workflows.export import selfcheck
-from workflows.export.selfcheck import check, padded
+from workflows.towers import selfcheck
+from workflows.towers.selfcheck import check, padded
 
 
 @pytest.fixture
@@ -30,53 +30,52 @@ def tamper(path: Path, *, by: float, row: int = -1) -> None:
     pq.write_table(table.set_column(2, "embedding", fixed), path)
 
 
-SIDES = pytest.mark.parametrize(
-    ("side", "tower"), [("user", "query_tower"), ("item", "item_tower")]
-)
+USERS, _, ITEMS, _ = selfcheck.CHECKS[0]
+SIDES = pytest.mark.parametrize("of", [USERS, ITEMS], ids=["users", "items"])
 
 
 @SIDES
-def test_a_good_export_passes(folder, side, tower):
-    assert check(folder, side, tower) is None
+def test_a_good_export_passes(folder, of):
+    assert check(folder, of) is None
 
 
 @SIDES
 @pytest.mark.parametrize("by", [2e-4, -0.5, float("nan")])
-def test_a_changed_embedding_is_found(folder, side, tower, by):
-    tamper(folder / f"{side}_embeddings.parquet", by=by)
+def test_a_changed_embedding_is_found(folder, of, by):
+    tamper(folder / of.embeddings, by=by)
     size = f"{abs(by):.2g}"[:3]
-    assert check(folder, side, tower).startswith(f"{tower}: embeddings differ by {size}")
+    assert check(folder, of).startswith(f"{of.tower}: embeddings differ by {size}")
 
 
 @SIDES
-def test_the_last_digit_may_differ(folder, side, tower):
-    tamper(folder / f"{side}_embeddings.parquet", by=5e-6)
-    assert check(folder, side, tower) is None
+def test_the_last_digit_may_differ(folder, of):
+    tamper(folder / of.embeddings, by=5e-6)
+    assert check(folder, of) is None
 
 
 def test_large_numbers_may_differ_by_their_share(folder, monkeypatch):
     tamper(folder / "item_embeddings.parquet", by=500.0)
     monkeypatch.setattr(selfcheck, "TOLERANCE", 1.01)
-    assert check(folder, "item", "item_tower") is None
+    assert check(folder, ITEMS) is None
     monkeypatch.setattr(selfcheck, "TOLERANCE", 0.9)
-    assert check(folder, "item", "item_tower").startswith("item_tower: embeddings differ by 1 ")
+    assert check(folder, ITEMS).startswith("item_tower: embeddings differ by 1 ")
 
 
 def test_a_missing_row_is_found(folder):
     path = folder / "item_embeddings.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     n = pq.read_metadata(path).num_rows
-    expected = f"item: {n + 1} rows of features, {n} embeddings"
-    assert check(folder, "item", "item_tower") == expected
+    expected = f"item_tower: {n + 1} rows of inputs, {n} embeddings"
+    assert check(folder, ITEMS) == expected
 
 
 def test_no_more_rows_are_encoded_than_the_sample(folder, monkeypatch):
     monkeypatch.setattr(selfcheck, "SAMPLES", 2)  # the first and the last
     path = folder / "user_embeddings.parquet"
     tamper(path, by=1.0, row=4)
-    assert check(folder, "user", "query_tower") is None
+    assert check(folder, USERS) is None
     tamper(path, by=1.0, row=-1)
-    assert check(folder, "user", "query_tower") is not None
+    assert check(folder, USERS) is not None
 
 
 def test_lists_are_padded_with_code_0():
@@ -97,6 +96,12 @@ def test_it_ends_with_one_line_that_says_what_is_wrong(folder, monkeypatch):
     # a text is printed to stderr, and the process ends with 1
     assert end.value.code == (
         "query_tower: embeddings differ by 0.25 (at most 1e-05 allowed); "
-        f"item: {n} rows of features, {n + 1} embeddings; "
+        "query_tower_raw: embeddings differ by 0.25 (at most 1e-05 allowed); "
+        f"item_tower: {n} rows of inputs, {n + 1} embeddings; "
+        f"item_tower_raw: {n} rows of inputs, {n + 1} embeddings; "
         "['merlin', 'nvtabular', 'models', 'workflows'] had to be imported"
     )
+
+
+def test_an_export_without_a_tower_is_no_sound_one(tmp_path: Path) -> None:
+    assert selfcheck.faults(tmp_path) == ["there is no tower"]

@@ -13,7 +13,7 @@ from workflows.ground import column_names as columns_of_verbs
 
 WORKFLOWS = Path(columns_of_verbs.__file__).parents[1]
 #: These run where this package cannot be imported.
-ALONE = {"export/selfcheck.py", "offers/selfcheck.py", "triton/backend.py"}
+ALONE = {"towers/selfcheck.py", "triton/backend.py"}
 
 
 def texts(tree: ast.AST) -> Iterator[str]:

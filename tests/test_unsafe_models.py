@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 #: Function that loads a model → the check that must come before it, in the same function.
 LOOKS = {"load_weights": "refuse_unsafe_weights", "load": "refuse_unsafe_model"}
 #: They read what the same verb has just written, before its manifest is signed.
-SELFCHECKS = {"workflows/export/selfcheck.py", "workflows/offers/selfcheck.py"}
+SELFCHECKS = {"workflows/towers/selfcheck.py"}
 
 
 def test_serve_refuses_a_planted_tower_by_name_at_the_first_raw_value_and_at_a_reload(

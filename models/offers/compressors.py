@@ -1,4 +1,4 @@
-"""From many attributes to a few: what a user and an offer come down to before they meet."""
+"""Compressors: the attributes of a user and of an offer become a few vectors each."""
 
 from __future__ import annotations
 

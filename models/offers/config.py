@@ -1,4 +1,4 @@
-"""Hyper-parameters of the offer models, and how they are asked."""
+"""Hyper-parameters of the offer models, and of the tasks by which they are compared."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
         dropout: share left out in a training step, of inner layers and of the bilinear kernel.
         l1: factor of the sum of absolute weights: of tables, dense layers and the bilinear kernel.
         share_tables: histories look up the tables of offers, not tables of their own.
-        negatives: other offers that each user is paired with: those of the rows beside his own in
+        negatives: other offers that each user is paired with: those of the rows beside their own in
             the batch, which is sorted by date.
         augmentations: groupings of a training step.
         mean_attributes: how many attributes define a group, on average, before empty draws go.

@@ -1,4 +1,4 @@
-"""A batch's offers as groups: mean and variance of each group's rows, and who belongs to which."""
+"""A batch's offers as groups: mean and variance of each group's rows, and the group of each row."""
 
 from __future__ import annotations
 

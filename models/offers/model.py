@@ -1,4 +1,4 @@
-"""An offer model under Merlin's RetrievalModelV2, and the path by which it is asked.
+"""An offer model as Merlin's RetrievalModelV2, and the same model for inference.
 
 Training compares users with groups of the items that others bought; afterwards the same weights
 score any offer that is given by weighted lists of attribute values.
@@ -108,12 +108,12 @@ class InferenceModel:
 
     @property
     def columns(self) -> list[str]:
-        """What the model looks at of a user."""
+        """The columns of a user that the model reads."""
         return list(self.towers[0].columns)
 
     @property
     def attributes(self) -> list[str]:
-        """What it looks at of an offer."""
+        """The attributes of an offer that the model reads."""
         return list(self.towers[1].attributes)
 
     def users(self, columns: Columns) -> Floats:
@@ -145,11 +145,11 @@ class InferenceModel:
         """
         return self._scores(users, offers).numpy()
 
-    def of_users(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def embed_users(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Return users' vectors of their lists, `<list>__values` and `<list>__offsets`."""
         return self.towers[0](inputs, training=False)
 
-    def of_offers(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def embed_offers(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Return offers' vectors of `<attribute>__values`, `__offsets` and `__weights`."""
         parts = ("values", "offsets", "weights")
         lists = {
@@ -157,7 +157,7 @@ class InferenceModel:
         }
         return self.towers[1].embed(lists)
 
-    def of_pairs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def score_pairs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Score `users` with `offers`, each with each: [n_users, n_offers]."""
         return self._meet(inputs["users"][None], inputs["offers"][None])[0]
 
@@ -165,7 +165,7 @@ class InferenceModel:
         return self.model.last.to_call(users, offers[None], training=False)[..., 0]
 
     def specs(self) -> tuple[Specs, Specs, Specs]:
-        """Return what `of_users`, `of_offers` and `of_pairs` take, by name."""
+        """Return what `embed_users`, `embed_offers` and `score_pairs` take, by name."""
         users, offers = self.towers
         lists = {"__values": tf.int32, "__offsets": tf.int32}
         weighted = {**lists, "__weights": tf.float32}
@@ -182,11 +182,11 @@ class InferenceModel:
 
     @cached_property
     def _users(self) -> Any:
-        return tf.function(self.of_users, input_signature=[self.specs()[0]], autograph=False)
+        return tf.function(self.embed_users, input_signature=[self.specs()[0]], autograph=False)
 
     @cached_property
     def _offers(self) -> Any:
-        return tf.function(self.of_offers, input_signature=[self.specs()[1]], autograph=False)
+        return tf.function(self.embed_offers, input_signature=[self.specs()[1]], autograph=False)
 
     @cached_property
     def _scores(self) -> Any:

@@ -1,4 +1,4 @@
-"""Offers as weighted lists: what the items that belong to them are, attribute by attribute."""
+"""Offers as weighted lists of the values that their items have, attribute by attribute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two sides of an offer model: what users did, and what offers are, as a few vectors each."""
+"""The two towers of an offer model: histories of users and attributes of offers as vectors."""
 
 from __future__ import annotations
 

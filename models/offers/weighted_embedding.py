@@ -1,7 +1,7 @@
 """Lists of codes → mean and variance of their embeddings, without a loop over rows.
 
 An item is the list of its one value, an offer such as "brand = x" a weighted list of the values
-that its items have, a user a list of what he met.
+that its items have, a user the list of their earlier values.
 """
 
 from __future__ import annotations

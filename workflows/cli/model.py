@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from workflows.cli import offers
 from workflows.cli.call import Call
 from workflows.cli.show import print_error, show, show_text
 
@@ -62,21 +61,16 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure the model and the baselines on the test part, and compare them."""
+    """Measure the models and the baselines on the test part, and compare them."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    if recipe.has_offers:
-        offers.refuse(recipe, {"--min-lift": min_lift})
-        offers.evaluate(call, recipe, store, device)
-        return
-    from workflows.evaluate import evaluate
-    from workflows.evaluate.lift import Lift
-    from workflows.evaluate.table import tables
+    from workflows.evaluate import evaluate, tables
+    from workflows.ranking.lift import Lift
 
     lifts = [Lift.parse(text) for text in min_lift or []]
     result = evaluate(recipe, store, device, min_lifts=lifts)
     if not call.as_json:
-        for table in tables(result.report, recipe.evaluate.ks):
+        for table in tables(recipe, result.report):
             show_text(table)
     show(result, call, {"seconds": f"{result.seconds:.1f}", "folder": result.folder})
     if result.missed:
@@ -116,17 +110,11 @@ def export(
     """Write towers, feature tables and embeddings, and check them in a new process."""
     device = call.device()
     recipe, store, _ = call.open(device)
-    if recipe.has_offers:
-        offers.refuse(recipe, {"--as-of": as_of})
-        offers.export(call, recipe, store, device)
-        return
     from workflows.export import export
 
-    result = export(recipe, store, device, as_of=as_of or "test")
+    result = export(recipe, store, device, as_of=as_of)
     rows = {
-        "users": f"{result.users:,}",
-        "items": f"{result.items:,}",
-        "dimensions": str(result.dim),
+        **{name: f"{count:,}" for name, count in result.rows.items()},
         "seconds": f"{result.seconds:.1f}",
         "folder": result.folder,
         "files": "\n".join(sorted(p.name for p in result.folder.iterdir())),

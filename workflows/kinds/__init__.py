@@ -5,15 +5,19 @@ A new kind is a class in a file beside this one, and an entry in `KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
 from workflows.stages.store import Store
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from workflows.kinds.protocol import Models
+    from workflows.stages.evaluate import Report
+    from workflows.stages.offers_report import OffersReport
 
 
 class Kind(NamedTuple):
@@ -22,11 +26,15 @@ class Kind(NamedTuple):
     Attributes:
         name: what messages call its models.
         answers: the verbs that ask its exports. They know how to ask no other kind.
+        ignores: options of verbs that mean nothing to its models, and so are refused.
+        tables: returns the report of an evaluation as tables for a terminal.
         open: returns the models of a recipe on the etl stage of a run; it loads TensorFlow.
     """
 
     name: str
     answers: tuple[str, ...]
+    ignores: tuple[str, ...]
+    tables: Callable[[Recipe, Any], list[RenderableType]]
     open: Callable[[Store, Recipe], Models]
 
 
@@ -36,21 +44,39 @@ def _open_two_towers(store: Store, recipe: Recipe) -> Models:
     return TwoTowers.open(store, recipe)
 
 
+def _tables_of_ranking(recipe: Recipe, report: Report) -> list[RenderableType]:
+    from workflows.ranking.table import tables
+
+    return tables(report, recipe.evaluate.ks)
+
+
+def _tables_of_offers(recipe: Recipe, report: OffersReport) -> list[RenderableType]:
+    from workflows.offers.table import tables
+
+    return tables(report)
+
+
 def _open_offers(store: Store, recipe: Recipe) -> Models:
     from workflows.kinds.offers import OfferModels
 
     return OfferModels.open(store, recipe)
 
 
-_LISTS = ("recommend", "similar-items", "index", "serve", "load", "triton", "report")
-_TWO_TOWERS = Kind("two towers", _LISTS, _open_two_towers)
+_LISTS = ("recommend", "similar-items", "index", "serve", "load", "triton")
+_TWO_TOWERS = Kind("two towers", _LISTS, (), _tables_of_ranking, _open_two_towers)
 
 #: `model.kind` of a recipe → the kind of model.
 KINDS = {
     "two_tower": _TWO_TOWERS,
     "popularity": _TWO_TOWERS,
     "content": _TWO_TOWERS,
-    "offers": Kind("models of offers", ("audience", "similar-offers"), _open_offers),
+    "offers": Kind(
+        "models of offers",
+        ("audience", "similar-offers"),
+        ("--min-lift", "--as-of"),
+        _tables_of_offers,
+        _open_offers,
+    ),
 }
 
 
@@ -82,3 +108,22 @@ def refuse_verb(recipe: Recipe, verb: str) -> None:
         f"recipe {recipe.name} has {mine.name}, and `{verb}` asks {others}: ask "
         f"{', '.join(f'`{name}`' for name in mine.answers)}, or take another recipe."
     )
+
+
+def refuse_options(recipe: Recipe, options: Mapping[str, bool]) -> None:
+    """Refuse options that the kind of model ignores, rather than let them do nothing.
+
+    Args:
+        recipe: names the kind.
+        options: name → whether it was given.
+
+    Raises:
+        RecipeError: an option was given that the kind ignores.
+    """
+    mine = kind_of(recipe)
+    given = [name for name, is_given in options.items() if is_given and name in mine.ignores]
+    if given:
+        raise RecipeError(
+            f"recipe {recipe.name} has {mine.name}, and knows no {', '.join(given)}: leave that "
+            "out."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import Judge
 from workflows.ground.errors import DataError
+from workflows.kinds.protocol import Evaluation, Exported
+from workflows.offers import evaluation
+from workflows.offers import export as offers_export
+from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Range, Space
 from workflows.stages.etl import Prepared
 from workflows.stages.offering import Offering
+from workflows.stages.offers_report import ALL
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
+from workflows.towers.export import AsOf
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,22 @@ class OfferModels:
     def save(self, fit: Fit, name: str, folder: Path) -> None:
         """Write the weights."""
         fit.model.save_weights(TrainFiles(folder, name).weights)
+
+    def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
+        """Score the pairs of the test part with every model, task by task. It takes no lifts."""
+        report = evaluation.evaluate(self.offering, store, folder)
+        rows = {"events": report.events, "pairs": report.pairs}
+        metrics = {
+            f"wauc {score.task}": score.wauc
+            for score in report.scores
+            if (score.model, score.band) == (self.names[0], ALL) and score.wauc is not None
+        }
+        return Evaluation(report, rows, metrics)
+
+    def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
+        """Write the first model, and vectors of offers and of users after their last event."""
+        rows = offers_export.export(self.offering, store, folder)
+        return Exported(rows, {"model": self.names[0]})
 
     def space(self) -> Space:
         """Return learning rate, width, dropout and penalty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +12,44 @@ import tensorflow as tf
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import Judge
+from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Space
 from workflows.stages.etl import Prepared
+from workflows.stages.evaluate import Report
+from workflows.stages.offers_report import OffersReport
 from workflows.stages.store import Store
+from workflows.towers.export import AsOf
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        report: every figure.
+        rows: how many users, targets and the like there are.
+        metrics: the headline of the first model.
+        missed: a sentence for each lift that was missed.
+    """
+
+    report: Report | OffersReport
+    rows: dict[str, int]
+    metrics: dict[str, float]
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds.
+
+    Attributes:
+        rows: rows of each table, and the width of the embeddings.
+        options: choices of the call that are no part of the recipe.
+    """
+
+    rows: dict[str, int]
+    options: dict[str, str]
 
 
 class Models(Protocol):
@@ -74,6 +109,21 @@ class Models(Protocol):
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
         """Write the weights that a fit kept, and what was chosen after it, into a folder."""
+
+    def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
+        """Measure every model on the test part, and write the figures into a folder.
+
+        Raises:
+            DataError: there is no test part, or none that can be measured.
+            ArtifactError: a model gives scores that are no numbers.
+        """
+
+    def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
+        """Write the first model for other programs into a folder.
+
+        Raises:
+            ArtifactError: its embeddings say nothing.
+        """
 
     def space(self) -> Space:
         """Return the fields that `tune` searches where the recipe names none."""

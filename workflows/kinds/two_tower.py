@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from models.training.fit import Fit
 from models.training.judge import CatalogueJudge, Judge
 from models.training.two_tower import Model, TwoTower
 from workflows.ground.errors import RecipeError
+from workflows.kinds.protocol import Evaluation, Exported
+from workflows.ranking import evaluation
+from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Space, usual_space
 from workflows.stages import train as train_stage
@@ -26,6 +30,8 @@ from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
 from workflows.stages.train import apply_prior, build_model
 from workflows.stages.train_files import TrainFiles
+from workflows.towers import export as towers_export
+from workflows.towers.export import AsOf
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +154,18 @@ class TwoTowers:
         best = max(scores, key=lambda prior: scores[prior])
         log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
         return best
+
+    def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
+        """Rank the test part with the model and its baselines."""
+        report, missed = evaluation.evaluate(self.prepared, store, folder, min_lifts)
+        metrics = {n: f.mean for n, f in report.headline.metrics[report.ours].items()}
+        return Evaluation(report, report.counts, metrics, tuple(missed))
+
+    def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
+        """Write both towers, as of the test part unless another cut is asked for."""
+        cut: AsOf = as_of or "test"
+        rows = towers_export.export(self.prepared, store, folder, as_of=cut)
+        return Exported(rows, {"as_of": cut})
 
     def space(self) -> Space:
         """Return learning rate, widths, dropout and the like; the fading of an ordered history."""

@@ -1,1 +1,1 @@
-"""The verbs of a recipe with `offers`: train, evaluate, export, and who is an offer's audience."""
+"""Models of offers: their evaluation, their export, and the audience of an offer."""

@@ -22,10 +22,10 @@ from workflows.ground import trust
 from workflows.ground.column_names import EMBEDDING, RANK, SCORE
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
-from workflows.offers import selfcheck
 from workflows.recipe import Recipe
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
+from workflows.towers import selfcheck
 
 #: Users that are scored at a time.
 _BLOCK = 20_000
@@ -96,7 +96,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
     export = OfferExport.open(store, recipe)
     wanted = parsed(text, export.offering.attributes)
     if len(wanted) != 1:
-        raise DataError(f"--offer {text!r}: similar offers are asked for by one attribute=value.")
+        raise DataError(f"--offer {text!r}: expected one attribute=value, such as brand=x.")
     ((attribute, value),) = wanted.items()
     values, vectors = export.embeddings(attribute)
     place = pc.index(values, value).as_py()
@@ -133,7 +133,7 @@ def parsed(text: str, attributes: list[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class OfferExport:
-    """An export of offer models, ready to be asked.
+    """An export of offer models, ready to answer.
 
     Attributes:
         folder: the folder of the export stage.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,73 +14,43 @@ from models.core.retriever import Floats, Ragged
 from models.offers.model import InferenceModel
 from models.offers.offers import Offers, offers_by_value
 from models.offers.similarity import cosines, ward_order
-from workflows.export import checks
 from workflows.ground.column_names import EMBEDDING
-from workflows.ground.device import Device
-from workflows.offers import heat_map, saved, selfcheck
-from workflows.recipe import Recipe
-from workflows.stages.export import ExportFiles
+from workflows.ground.errors import DataError
+from workflows.offers import heat_map, saved
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
+from workflows.towers import checks, selfcheck
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class OffersExportResult:
-    """Where the export lies, and how much there is.
-
-    Attributes:
-        folder: the folder of the stage.
-        users: the users that an audience is chosen from.
-        offers: attribute → offers "attribute = value".
-        seconds: in all.
-    """
-
-    folder: Path
-    users: int
-    offers: dict[str, int]
-    seconds: float
-
-
-def export(recipe: Recipe, store: Store, device: Device) -> OffersExportResult:
-    """Write runs/<name>/export/ from the trained models, and sign it after a check from outside.
+def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
+    """Write the first model, and the vectors of users and offers, into a folder.
 
     Args:
-        recipe: names of columns; the first of its models is exported.
+        offering: the etl stage.
         store: the run.
-        device: chosen for this process.
+        folder: where to write.
+
+    Returns:
+        How many users there are, and offers of each attribute.
 
     Raises:
-        ArtifactError: a fresh process could not reproduce the vectors.
+        DataError: an attribute has no offer.
     """
-    start = time.perf_counter()
-    counts = {}
-    with store.write("export", recipe, device) as draft:
-        offering = Offering.open(store, recipe)
-        asked = {name: offering.load(store, name) for name in _shown(offering)}
-        first = next(iter(asked.values()))
-        _write_users(offering, first, draft.folder)
-        for name in offering.tasks:
-            offers, values, events = _offers(offering, name)
-            counts[name] = len(values)
-            found = {model: each.offers(offers) for model, each in asked.items()}
-            _write_offers(draft.folder, name, values, events, next(iter(found.values())))
-            _write_similar(draft.folder, recipe.tasks.similar, name, values, events, found)
-        saved.save(first, draft.folder)
-        _write_check(draft.folder, offering, offering.tasks[0])
-        shutil.copytree(
-            offering.prepared.files.vocabularies, ExportFiles(draft.folder).vocabularies
-        )
-        checks.check_from_outside(selfcheck.__file__, draft.folder, "vectors")
-        draft.rows = {"users": len(offering.user_ids), **counts}
-        draft.options = {"model": next(iter(asked))}
-    return OffersExportResult(
-        store.folder("export"),
-        len(offering.user_ids),
-        counts,
-        time.perf_counter() - start,
-    )
+    counts = {"users": len(offering.user_ids)}
+    models = {name: offering.load(store, name) for name in _shown(offering)}
+    first = next(iter(models.values()))
+    _write_users(offering, first, folder)
+    for name in offering.tasks:
+        offers, values, events = described(offering, name)
+        counts[name] = len(values)
+        vectors = {model: each.offers(offers) for model, each in models.items()}
+        _write_offers(folder, name, values, events, next(iter(vectors.values())))
+        write_similar(folder, offering.recipe.tasks.similar, name, values, events, vectors)
+    saved.save(first, folder)
+    _write_check(folder, offering, offering.tasks[0])
+    return counts
 
 
 def _shown(offering: Offering) -> list[str]:
@@ -92,18 +59,24 @@ def _shown(offering: Offering) -> list[str]:
     return list(dict.fromkeys([first, *offering.compared]))
 
 
-def _offers(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
+def described(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
     """Return the offers "attribute = value", the values, and how many events each has."""
     config = offering.recipe.tasks
     events = offering.events(config.source)
     codes, values = offering.values(attribute)
+    if not len(codes):
+        raise DataError(
+            f"tasks.attributes: training has met no value of {attribute!r} often enough for a code "
+            "of its own, so there is no offer. Lower vocabulary.min_count and run `two-tower etl` "
+            "again, or leave the attribute out."
+        )
     offers = offers_by_value(attribute, codes, events, top=config.top)
     counts = np.bincount(events[attribute], minlength=int(codes.max(initial=0)) + 1)
     return offers, values, counts[codes]
 
 
-def _write_users(offering: Offering, asked: InferenceModel, folder: Path) -> None:
-    vectors = asked.users(offering.latest)
+def _write_users(offering: Offering, model: InferenceModel, folder: Path) -> None:
+    vectors = model.users(offering.latest)
     checks.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)
     lists = {name: _codes(column) for name, column in offering.latest.items()}
@@ -126,7 +99,7 @@ def _write_offers(
     log.info("%s: %s offers", attribute, f"{len(vectors):,}")
 
 
-def _write_similar(
+def write_similar(
     folder: Path,
     top: int,
     attribute: str,
@@ -134,7 +107,10 @@ def _write_similar(
     events: np.ndarray,
     vectors: dict[str, Floats],
 ) -> None:
-    """Write the cosines of the most frequent offers, in Ward's order, and their heat maps."""
+    """Write the cosines of the most frequent offers, in Ward's order, and their heat maps.
+
+    `cosines` of similarity/<attribute>.parquet has a number for each row of the table.
+    """
     chosen = np.lexsort((np.arange(len(values)), -events))[:top]
     if len(chosen) < 2:
         return
@@ -146,19 +122,20 @@ def _write_similar(
         maps[model] = (matrix[np.ix_(order, order)], names)
     matrix, names = next(iter(maps.values()))
     (folder / "similarity").mkdir(exist_ok=True)
-    table = pa.table({"value": names, **{n: matrix[:, i] for i, n in enumerate(names)}})
+    # a column of lists: columns that are called after offers could be called `value`, too
+    table = pa.table({"value": names, "cosines": fixed_lists(matrix.astype(np.float32))})
     pq.write_table(table, folder / "similarity" / f"{attribute}.parquet")
     heat_map.draw(maps, folder / "similarity" / f"{attribute}.png", title=attribute)
 
 
 def _write_check(folder: Path, offering: Offering, attribute: str) -> None:
-    """Write the lists of one task's offers, so that a stranger can embed them again."""
-    offers, values, _ = _offers(offering, attribute)
-    columns: dict[str, pa.Array] = {"value": pa.array(values)}
+    """Write the lists of one task's offers, so that another process can embed them again."""
+    offers, _, _ = described(offering, attribute)
+    columns: dict[str, pa.Array] = {}
     for name, lists in offers.items():
         columns[name] = _codes(lists.lists)
         offsets = lists.lists.offsets.astype(np.int32)
-        columns[f"{name}_weight"] = pa.ListArray.from_arrays(offsets, pa.array(lists.weights))
+        columns[f"{name}__weights"] = pa.ListArray.from_arrays(offsets, pa.array(lists.weights))
     table = pa.table(columns).replace_schema_metadata({"attribute": attribute})
     pq.write_table(table, folder / selfcheck.OFFERS)
 

@@ -15,17 +15,17 @@ import tensorflow as tf
 from models.offers.model import InferenceModel
 
 
-def save(asked: InferenceModel, folder: Path) -> None:
+def save(model: InferenceModel, folder: Path) -> None:
     """Write user_tower, offer_tower and scorer into a folder.
 
     Args:
-        asked: the model.
+        model: the model.
         folder: the folder of the export.
     """
-    users, offers, pairs = asked.specs()
-    _save(asked.model, folder / "user_tower", asked.of_users, users, "users")
-    _save(asked.model, folder / "offer_tower", asked.of_offers, offers, "offers")
-    _save(asked.model, folder / "scorer", asked.of_pairs, pairs, "scores")
+    users, offers, pairs = model.specs()
+    _save(model.model, folder / "user_tower", model.embed_users, users, "users")
+    _save(model.model, folder / "offer_tower", model.embed_offers, offers, "offers")
+    _save(model.model, folder / "scorer", model.score_pairs, pairs, "scores")
 
 
 def _save(model: Any, folder: Path, function: Any, specs: dict[str, Any], name: str) -> None:

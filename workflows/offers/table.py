@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from workflows.ground.terminal_table import Column, TerminalTable
-from workflows.offers.evaluate import OffersReport, Score
+from workflows.stages.offers_report import OffersReport, Score
 
 
 def tables(report: OffersReport) -> list[RenderableType]:
@@ -25,9 +25,9 @@ def protocol(report: OffersReport) -> str:
     """Return how the figures were made, as a sentence."""
     return (
         f"weighted AUC by offer over {report.events:,} test events in mini-batches of "
-        f"{report.negatives + 1}, sorted by date; {report.pairs:,} pairs a task, without those of "
-        f"a user with another event of his own offer; offers are what was bought in "
-        f"{report.source}, top {report.top} values; {report.without_history:.1%} of the events "
+        f"{report.negatives + 1}, sorted by day; {report.pairs:,} pairs a task, without those of "
+        f"a user with another event of their own or of the same offer; offers are what was bought "
+        f"in {report.source}, top {report.top} values; {report.without_history:.1%} of the events "
         "have no history"
     )
 

@@ -155,6 +155,11 @@ class Recipe(Part, frozen=True):
             )
         if self.time is None:
             raise ValueError("models of kind offers need a feature with role time")
+        if self.train.max_rows_per_user is not None:
+            raise ValueError(
+                "models of kind offers do not read train.max_rows_per_user: model.max_per_day "
+                "bounds the rows of a user and day. Leave it out"
+            )
         if self.tasks.source != "train" and not getattr(self.split, self.tasks.source, 1):
             raise ValueError(
                 f"tasks.source is {self.tasks.source!r}, and the split has no such part; what "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.offers.config import OffersConfig
 from workflows.ground.device import Device
 from workflows.recipe import Recipe
-from workflows.report import card, charts, page
+from workflows.report import card, charts, offers, page
 from workflows.report.finished import Finished
 from workflows.stages.store import Store
 
@@ -46,11 +48,25 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
     """
     start = time.perf_counter()
     with store.write("report", recipe, device) as draft:
-        finished = Finished.read(store, recipe)
         if not charts.can_draw():
             log.info("%s has no pictures: they need matplotlib, which is not installed", PAGE)
-        for name, text in ((PAGE, page.render(finished)), (CARD, card.render(finished))):
+        texts = _TEXTS.get(type(recipe.model), _of_ranking)(store, recipe)
+        for name, text in texts.items():
             (draft.folder / name).write_text(text, encoding="utf-8")
             log.info("%s: %s kB", name, f"{len(text) // 1000:,}")
     folder = store.folder("report")
     return ReportResult(folder / PAGE, folder / CARD, time.perf_counter() - start)
+
+
+def _of_ranking(store: Store, recipe: Recipe) -> dict[str, str]:
+    finished = Finished.read(store, recipe)
+    return {PAGE: page.render(finished), CARD: card.render(finished)}
+
+
+def _of_offers(store: Store, recipe: Recipe) -> dict[str, str]:
+    finished = offers.FinishedOffers.read(store, recipe)
+    return {PAGE: offers.render_page(finished), CARD: offers.render_card(finished)}
+
+
+#: Kind of model → its files; those of all other kinds rank the catalogue.
+_TEXTS: dict[type, Callable[[Store, Recipe], dict[str, str]]] = {OffersConfig: _of_offers}

@@ -17,8 +17,8 @@ from workflows.report.rendering import template
 
 
 def render(finished: Finished) -> str:
-    """Return the whole card."""
-    return template("model_card.md", finalize=_escaped).render(
+    """Return the whole card of a model that ranks the catalogue."""
+    return template("model_card.md", finalize=escaped).render(
         finished=finished,
         train=finished.manifests["train"],
         protocol=finished.scores.headline.protocol,
@@ -34,7 +34,7 @@ def render(finished: Finished) -> str:
     )
 
 
-def _escaped(value: object) -> Markup:
+def escaped(value: object) -> Markup:
     """Return what a template shows: markup as it is, any other text for Markdown."""
     return value if isinstance(value, Markup) else Markup(plain(str(value)))
 

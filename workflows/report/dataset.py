@@ -11,14 +11,14 @@ from models.core.retriever import Ints
 from workflows.ground.column_names import IN_TRAIN
 from workflows.report import charts, numbers
 from workflows.report.charts import Picture
-from workflows.report.finished import Finished
+from workflows.report.finished import Stages
 from workflows.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def sentences(finished: Finished) -> Iterator[str]:
+def sentences(finished: Stages) -> Iterator[str]:
     """Yield what etl counted, one fact a sentence."""
     data = finished.data
     yield f"Read: {numbers.counts(data.read)}."
@@ -36,7 +36,7 @@ def sentences(finished: Finished) -> Iterator[str]:
             yield f"{numbers.counted(n, 'id')} with several values of {column}; the last holds."
 
 
-def cells(finished: Finished) -> Table:
+def cells(finished: Stages) -> Table:
     """Return the shares of cells that are unseen or null, for the columns that have any."""
     data = finished.data
     parts = [part for part, n in data.rows.items() if n]
@@ -49,7 +49,7 @@ def cells(finished: Finished) -> Table:
     return Table("Cells that are unseen or null", ["column", *head], rows, numeric=True)
 
 
-def clean_columns(finished: Finished, found: Table) -> list[str]:
+def clean_columns(finished: Stages, found: Table) -> list[str]:
     """Return the columns that are not in the table of `cells`."""
     return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
 

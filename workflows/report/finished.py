@@ -23,24 +23,52 @@ USUAL_K = 10
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The stages etl, train and evaluate of a run.
+class Stages:
+    """What the stages etl, train and evaluate of a run have in common, whatever the model.
 
     Attributes:
         recipe: the recipe that they were made from.
         manifests: stage → its manifest.
         prepared: the etl stage.
         data: what etl read, dropped and wrote.
-        epochs: the epochs of the fit.
-        prior: the prior that training chose; None if the recipe asks for none.
-        scores: every figure of the evaluation.
-        inside: views into the model with the weights of the best epoch.
     """
 
     recipe: Recipe
     manifests: dict[str, Manifest]
     prepared: Prepared
     data: EtlReport
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> Stages:
+        """Read the stages, which `store.write` has checked."""
+        prepared = Prepared(store.folder("etl"), recipe)
+        stages = ("etl", "train", "evaluate")
+        manifests = {stage: store.read(stage, recipe, deep=False) for stage in stages}
+        return cls(recipe, manifests, prepared, prepared.report)
+
+    @property
+    def item_counts(self) -> Ints:
+        """Training interactions of each item, int64 [n_items]."""
+        return self.prepared.item_counts
+
+    @property
+    def user_counts(self) -> Ints:
+        """Training interactions of each user, int64 [n_users]."""
+        counts: Ints = self.prepared.raw_users[TRAIN_COUNT].to_numpy()
+        return counts[:-1]  # the last row is the unknown user
+
+
+@dataclass(frozen=True)
+class Finished(Stages):
+    """The stages of a model that ranks the catalogue.
+
+    Attributes:
+        epochs: the epochs of the fit.
+        prior: the prior that training chose; None if the recipe asks for none.
+        scores: every figure of the evaluation.
+        inside: views into the model with the weights of the best epoch.
+    """
+
     epochs: list[Epoch]
     prior: Prior | None
     scores: Report
@@ -49,17 +77,11 @@ class Finished:
     @classmethod
     def read(cls, store: Store, recipe: Recipe) -> Finished:
         """Read the stages, which `store.write` has checked."""
-        prepared = Prepared(store.folder("etl"), recipe)
+        common = Stages.open(store, recipe)
         train = TrainFiles(store.folder("train"))
         evaluate = EvaluateFiles(store.folder("evaluate"))
         return cls(
-            recipe=recipe,
-            manifests={
-                stage: store.read(stage, recipe, deep=False)
-                for stage in ("etl", "train", "evaluate")
-            },
-            prepared=prepared,
-            data=prepared.report,
+            **vars(common),
             epochs=train.read_history(),
             prior=train.read_prior(),
             scores=evaluate.read_report(),
@@ -101,16 +123,6 @@ class Finished:
     def segments(self, start: str = "") -> dict[str, Block]:
         """Return the segments whose name begins with `start`, in the order of evaluate."""
         return {n: b for n, b in self.scores.segments.items() if n.startswith(start)}
-
-    @property
-    def item_counts(self) -> Ints:
-        """Training interactions of each item, int64 [n_items]."""
-        return self.prepared.item_counts
-
-    @property
-    def user_counts(self) -> Ints:
-        """Training interactions of each user, int64 [n_users]."""
-        return self.prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last is unknown
 
     def item_names(self, rows: Sequence[int]) -> list[str]:
         """Return the names of some items: the first label of the recipe, or else the id."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from models.training.epoch import VAL_MEAN
+from models.training.epoch import VAL_MEAN, Epoch
 from workflows.report import charts
 from workflows.report.charts import Picture
 from workflows.report.finished import Finished
@@ -16,27 +17,37 @@ if TYPE_CHECKING:
 def curves(finished: Finished) -> list[Picture]:
     """Return a picture of the loss, and of the main figures of the validation part."""
     wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, finished.recipe.train.monitor))
-    return [_curve(finished, name) for name in wanted if name in finished.best.metrics]
+    best = finished.best
+    return [curve(finished.epochs, best, name) for name in wanted if name in best.metrics]
 
 
-def _curve(finished: Finished, name: str) -> Picture:
-    first, last, best = finished.epochs[0], finished.epochs[-1], finished.best
+def curve(epochs: Sequence[Epoch], best: Epoch, name: str, model: str = "") -> Picture:
+    """Return a picture of a figure by epoch.
+
+    Args:
+        epochs: the epochs of a fit.
+        best: the epoch that was kept.
+        name: the figure.
+        model: the name of the model, where there are several.
+    """
+    first, last = epochs[0], epochs[-1]
     said = (
         f"{name} goes from {first.metrics[name]:.4f} in epoch 1 to {last.metrics[name]:.4f} in "
         f"epoch {last.epoch + 1}; in epoch {best.epoch + 1}, which was kept, it is "
         f"{best.metrics[name]:.4f}."
     )
-    return charts.picture(name, said, lambda axes: draw_curve(axes, finished, name))
+    title = f"{model}: {name}" if model else name
+    return charts.picture(title, said, lambda axes: draw_curve(axes, epochs, best, name))
 
 
-def draw_curve(axes: Axes, finished: Finished, name: str) -> None:
+def draw_curve(axes: Axes, epochs: Sequence[Epoch], best: Epoch, name: str) -> None:
     """Draw a figure by epoch, and mark the epoch that was kept."""
-    epochs = [epoch.epoch + 1 for epoch in finished.epochs]
-    values = [epoch.metrics[name] for epoch in finished.epochs]
-    axes.plot(epochs, values, color=charts.COLOURS[0], linewidth=2, marker="o", markersize=5)
-    best, value = finished.best.epoch + 1, finished.best.metrics[name]
-    axes.axvline(best, color=charts.COLOURS[1], linewidth=1, linestyle="--")
-    axes.plot([best], [value], color=charts.COLOURS[1], marker="s", markersize=6)
-    axes.set_title(f"epoch {best}: {value:.4f}")
+    numbers = [epoch.epoch + 1 for epoch in epochs]
+    values = [epoch.metrics[name] for epoch in epochs]
+    axes.plot(numbers, values, color=charts.COLOURS[0], linewidth=2, marker="o", markersize=5)
+    number, value = best.epoch + 1, best.metrics[name]
+    axes.axvline(number, color=charts.COLOURS[1], linewidth=1, linestyle="--")
+    axes.plot([number], [value], color=charts.COLOURS[1], marker="s", markersize=6)
+    axes.set_title(f"epoch {number}: {value:.4f}")
     charts.label(axes, "epoch", name)
     charts.whole_ticks(axes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workflows.report import numbers
-from workflows.report.finished import Finished
+from workflows.report.finished import Finished, Stages
 from workflows.report.tables import Table
 
 
@@ -31,7 +31,7 @@ def model_facts(finished: Finished) -> dict[str, str]:
     return facts
 
 
-def stages(finished: Finished) -> Table:
+def stages(finished: Stages) -> Table:
     """Return the stages with their device and counts."""
     rows = [
         (
@@ -45,7 +45,7 @@ def stages(finished: Finished) -> Table:
     return Table("Stages", ("stage", "made", "device, and why", "counts"), rows)
 
 
-def hashes(finished: Finished) -> dict[str, str]:
+def hashes(finished: Stages) -> dict[str, str]:
     """Return raw files, recipe and stages → SHA-256."""
     found = {f"raw file {name}": digest for name, digest in finished.data.files.items()}
     found["recipe"] = finished.recipe.digest()

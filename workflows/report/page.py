@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from models.core.evaluation_set import STEADY
@@ -18,7 +18,7 @@ from workflows.report import (
     segments,
     towers,
 )
-from workflows.report.finished import Finished
+from workflows.report.finished import Finished, Stages
 from workflows.report.rendering import template
 from workflows.report.tables import Table
 
@@ -33,14 +33,12 @@ class Tile:
 
 
 def render(finished: Finished) -> str:
-    """Return the whole page."""
-    cells = dataset.cells(finished)
-    facts = list(origin.model_facts(finished).items())
-    return template("page.html").render(
-        finished=finished,
-        counted=numbers.counted,
-        can_draw=charts.can_draw(),
+    """Return the whole page of a model that ranks the catalogue."""
+    return fill(
+        finished,
+        "ranking.html",
         tiles=list(_tiles(finished)),
+        facts=origin.model_facts(finished),
         population=comparison.population(finished),
         models=comparison.picture(finished),
         comparison=comparison.narrow(comparison.table(finished)),
@@ -55,6 +53,34 @@ def render(finished: Finished) -> str:
         val_mean=VAL_MEAN,
         steady=", ".join(STEADY),
         views=list(towers.views(finished)),
+    )
+
+
+def fill(
+    finished: Stages,
+    sections: str,
+    *,
+    tiles: list[Tile],
+    facts: Mapping[str, str],
+    **content: object,
+) -> str:
+    """Return a page whose frame, data and hashes are those of every kind of model.
+
+    Args:
+        finished: the stages.
+        sections: the template of the sections that belong to the kind of model.
+        tiles: the figures at the head.
+        facts: what was trained: part → settings.
+        **content: what that template shows.
+    """
+    cells = dataset.cells(finished)
+    return template("page.html").render(
+        content,
+        finished=finished,
+        sections=sections,
+        counted=numbers.counted,
+        can_draw=charts.can_draw(),
+        tiles=tiles,
         data=list(dataset.sentences(finished)),
         cells=cells,
         clean=dataset.clean_columns(finished, cells),
@@ -62,7 +88,7 @@ def render(finished: Finished) -> str:
             dataset.popularity(finished.item_counts),
             dataset.histories(finished.user_counts),
         ],
-        facts=Table("What was trained", ("part", "settings"), facts),
+        facts=Table("What was trained", ("part", "settings"), list(facts.items())),
         stages=origin.stages(finished),
         hashes=origin.hashes(finished),
     )

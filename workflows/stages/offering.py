@@ -83,7 +83,7 @@ class Offering:
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Lists of each user after his last event, name → [n_users]."""
+        """Lists of each user after their last event, name → [n_users]."""
         assert self.recipe.history is not None
         return read_columns(self.prepared.files.parts(LATEST), list(self.recipe.history.inputs))
 

@@ -26,15 +26,14 @@ from models.core.retriever import BrokenModel, Floats, Retriever
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
 from models.towers.tower import embed
 from models.training.two_tower import TwoTower
-from workflows.evaluate import inside
-from workflows.evaluate.by_score import hits_by_score
-from workflows.evaluate.figures import Tally
-from workflows.evaluate.lift import Lift
-from workflows.evaluate.lists import Lists, lists
-from workflows.evaluate.opponents import attributes, chosen
-from workflows.evaluate.segments import segments
-from workflows.ground.device import Device
 from workflows.ground.errors import ArtifactError, DataError
+from workflows.ranking import inside
+from workflows.ranking.by_score import hits_by_score
+from workflows.ranking.figures import Tally
+from workflows.ranking.lift import Lift
+from workflows.ranking.lists import Lists, lists
+from workflows.ranking.opponents import attributes, chosen
+from workflows.ranking.segments import segments
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Block, EvaluateFiles, Inside, Opponent, Protocol, Report
@@ -53,58 +52,35 @@ def name_of(model: ModelConfig) -> str:
     return names.get(type(model), TWO_TOWER)
 
 
-@dataclass(frozen=True)
-class EvaluateResult:
-    """Where the report lies, and what it says.
-
-    Attributes:
-        folder: the folder of the stage.
-        report: every figure.
-        missed: a sentence for each lift that was missed.
-        seconds: in all.
-    """
-
-    folder: Path
-    report: Report
-    missed: tuple[str, ...]
-    seconds: float
-
-
 def evaluate(
-    recipe: Recipe, store: Store, device: Device, *, min_lifts: Sequence[Lift] = ()
-) -> EvaluateResult:
+    prepared: Prepared, store: Store, folder: Path, min_lifts: Sequence[Lift]
+) -> tuple[Report, list[str]]:
     """Rank the test part with every model; write the figures and the views into the model.
 
     Args:
-        recipe: the protocol is its `evaluate` part.
+        prepared: the etl stage.
         store: the run.
-        device: chosen for this process.
-        min_lifts: bars that the two-tower's recall at the first k must clear.
+        folder: where to write.
+        min_lifts: bars that the model's recall at the first k must clear.
+
+    Returns:
+        The report, and a sentence for each lift that was missed.
 
     Raises:
         DataError: the split has no test part.
         ArtifactError: a model gives scores that are no numbers.
     """
-    start = time.perf_counter()
-    with store.write("evaluate", recipe, device) as draft:
-        prepared = Prepared.open(store, recipe)
-        trial = prepared.trial("test", recipe.evaluate)
-        if trial is None:
-            raise DataError("The split has no test part; give `split:` a `test` share or file.")
-        warn_of_hidden(trial, "test")
-        others = lists(recipe, prepared, trial)
-        report, views = _Evaluation(recipe, prepared, trial, others).run(store)
-        EvaluateFiles(draft.folder).write(report, views)
-        draft.rows = report.counts
-        draft.metrics = {n: f.mean for n, f in report.headline.metrics[report.ours].items()}
+    recipe = prepared.recipe
+    trial = prepared.trial("test", recipe.evaluate)
+    if trial is None:
+        raise DataError("The split has no test part; give `split:` a `test` share or file.")
+    warn_of_hidden(trial, "test")
+    others = lists(recipe, prepared, trial)
+    report, views = _Evaluation(recipe, prepared, trial, others).run(store)
+    EvaluateFiles(folder).write(report, views)
     metric = f"recall@{recipe.evaluate.ks[0]}"
     missed = [lift.missed(report, metric=metric) for lift in min_lifts]
-    return EvaluateResult(
-        store.folder("evaluate"),
-        report,
-        tuple(sentence for sentence in missed if sentence),
-        time.perf_counter() - start,
-    )
+    return report, [sentence for sentence in missed if sentence]
 
 
 @dataclass

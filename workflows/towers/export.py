@@ -1,10 +1,9 @@
-"""Write what others need: towers, feature tables, embeddings, vocabularies; check from outside."""
+"""Write two towers for other programs: SavedModels, tables of features, embeddings."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,84 +17,45 @@ from models.core.columns import Columns, as_array, fixed_lists, to_arrow, write_
 from models.core.retriever import Interactions, Queries, Ragged
 from models.towers.tower import Tower, embed
 from models.training.two_tower import TwoTower
-from workflows.export import checks, raw_towers, selfcheck, towers
 from workflows.ground.column_names import EMBEDDING, ITEM_CODE, USER_CODE, input_of
-from workflows.ground.device import Device
-from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
-from workflows.stages.export import ALSO_SEEN_ROWS, AS_OF, ITEM_ROWS, ExportFiles, Side
+from workflows.stages.export import ALSO_SEEN_ROWS, ITEM_ROWS, ExportFiles, Side
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
+from workflows.towers import checks, raw_towers, towers
 
 log = logging.getLogger(__name__)
 
 AsOf = Literal["test", "latest"]
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """Where the export lies, and how much there is.
-
-    Attributes:
-        folder: the folder of the stage.
-        users: rows of the user tables.
-        items: rows of the item tables.
-        dim: width of the embeddings.
-        metrics: the metrics of the epoch that was exported.
-        seconds: in all.
-    """
-
-    folder: Path
-    users: int
-    items: int
-    dim: int
-    metrics: dict[str, float]
-    seconds: float
-
-
-def export(recipe: Recipe, store: Store, device: Device, *, as_of: AsOf = "test") -> ExportResult:
-    """Write runs/<name>/export/ from the trained model, and sign it after a check from outside.
+def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> dict[str, int]:
+    """Write two towers, what they take and what they give, into a folder.
 
     Args:
-        recipe: names of columns.
+        prepared: the etl stage.
         store: the run.
-        device: chosen for this process.
+        folder: where to write.
         as_of: the cut that users' histories and a recency prior know of: `test`, as evaluated, or
             `latest`, with every interaction there is, for production.
 
-    Raises:
-        ArtifactError: a fresh process could not reproduce the embeddings.
+    Returns:
+        How many users and items there are, and the width of the embeddings.
     """
-    start = time.perf_counter()
-    with store.write("export", recipe, device) as draft:
-        prepared = Prepared.open(store, recipe)
-        model = load_model(store, recipe, prepared, as_of=as_of)
-        two_tower = TwoTower.of(model, prepared.users, prepared.items)
-        known, files = prepared.interactions(*KNOWN[as_of]), ExportFiles(draft.folder)
-        histories = known.of_known_users().histories()
-        sides = (
-            _users(two_tower, prepared, histories),
-            _items(two_tower, model.candidate_encoder, prepared),
-        )
-        widths = [_write(side, prepared, files) for side in sides]
-        write_histories(histories, prepared.also_seen(*KNOWN[as_of]), files)
-        np.save(files.item_counts, known.item_counts())
-        np.save(files.unknown_user, _unknown_user(two_tower))
-        shutil.copytree(prepared.files.vocabularies, files.vocabularies)
-        shutil.copy(prepared.files.schema("train"), files.schema)
-        checks.check_from_outside(selfcheck.__file__, draft.folder, "embeddings")
-        rows = {f"{side.name}s": len(side.raw) for side in sides}
-        draft.rows = {**rows, "dim": widths[0]}
-        draft.options = {AS_OF: as_of}
-        draft.metrics = store.read("train", recipe, deep=False).metrics
-    return ExportResult(
-        store.folder("export"),
-        rows["users"],
-        rows["items"],
-        widths[0],
-        draft.metrics,
-        time.perf_counter() - start,
+    model = load_model(store, prepared.recipe, prepared, as_of=as_of)
+    two_tower = TwoTower.of(model, prepared.users, prepared.items)
+    known, files = prepared.interactions(*KNOWN[as_of]), ExportFiles(folder)
+    histories = known.of_known_users().histories()
+    sides = (
+        _users(two_tower, prepared, histories),
+        _items(two_tower, model.candidate_encoder, prepared),
     )
+    widths = [_write(side, prepared, files) for side in sides]
+    write_histories(histories, prepared.also_seen(*KNOWN[as_of]), files)
+    np.save(files.item_counts, known.item_counts())
+    np.save(files.unknown_user, _unknown_user(two_tower))
+    shutil.copy(prepared.files.schema("train"), files.schema)
+    return {**{f"{side.name}s": len(side.raw) for side in sides}, "dim": widths[0]}
 
 
 @dataclass(frozen=True)

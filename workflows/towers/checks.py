@@ -1,4 +1,4 @@
-"""What an export must stand before it is signed: vectors that say something, and again outside."""
+"""Checks of an export before it is signed: finite embeddings that a fresh process reproduces."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import numpy as np
 
 from models.core.retriever import Floats
 from workflows.ground.errors import ArtifactError
+from workflows.towers import selfcheck
 
 
 def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True) -> None:
-    """Refuse vectors that nobody could be ranked by.
+    """Refuse vectors that cannot rank.
 
     Args:
         vectors: float32 [n, …].
-        what: they are, in the plural.
-        whose: they are: a tower or a model.
-        learns: whether it has weights to train; what has none may say the same to everybody.
+        what: plural noun for the message, such as "user embeddings".
+        whose: "tower" or "model", with its side; the message names it.
+        learns: whether it has weights to train; without them all vectors may be equal.
 
     Raises:
         ArtifactError: NaN or infinity, or the same vector everywhere.
@@ -36,19 +37,17 @@ def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True
         )
 
 
-def check_from_outside(script: str, folder: Path, what: str) -> None:
-    """Let a fresh, isolated process load the towers of an export and compare what they give.
+def check_from_outside(folder: Path) -> None:
+    """Let a fresh, isolated process load the towers of an export and compare their embeddings.
 
     Args:
-        script: file to run; it ends with 1 and one line if something differs.
         folder: the folder of the export.
-        what: the towers give.
 
     Raises:
         ArtifactError: something differs, or the towers cannot be loaded.
     """
     done = subprocess.run(
-        [sys.executable, "-I", script, str(folder)],
+        [sys.executable, "-I", selfcheck.__file__, str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -58,7 +57,7 @@ def check_from_outside(script: str, folder: Path, what: str) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ArtifactError(
-            f"The exported towers, loaded in a fresh process, do not give the model's {what}: "
+            f"The exported towers, loaded in a fresh process, do not give the model's embeddings: "
             f"{reason}. Nothing was exported."
         )
 

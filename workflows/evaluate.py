@@ -1,0 +1,67 @@
+"""Measure the models of a recipe on the test part, by the protocol of their kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workflows.ground.device import Device
+from workflows.kinds import kind_of, open_models, refuse_options
+from workflows.ranking.lift import Lift
+from workflows.recipe import Recipe
+from workflows.stages.evaluate import Report
+from workflows.stages.offers_report import OffersReport
+from workflows.stages.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Where the report lies, and what it says.
+
+    Attributes:
+        folder: the folder of the stage.
+        report: every figure.
+        missed: a sentence for each lift that was missed.
+        seconds: in all.
+    """
+
+    folder: Path
+    report: Report | OffersReport
+    missed: tuple[str, ...]
+    seconds: float
+
+
+def evaluate(
+    recipe: Recipe, store: Store, device: Device, *, min_lifts: Sequence[Lift] = ()
+) -> EvaluateResult:
+    """Measure every model on the test part and write report.json.
+
+    Args:
+        recipe: the protocol is its `evaluate` part, and `tasks` for models of offers.
+        store: the run.
+        device: chosen for this process.
+        min_lifts: bars that the model's recall at the first k must clear.
+
+    Raises:
+        DataError: the split has no test part, or none that can be measured.
+        RecipeError: lifts for models that have no baselines.
+        ArtifactError: a model gives scores that are no numbers.
+    """
+    start = time.perf_counter()
+    refuse_options(recipe, {"--min-lift": bool(min_lifts)})
+    with store.write("evaluate", recipe, device) as draft:
+        found = open_models(store, recipe).evaluate(store, draft.folder, min_lifts)
+        draft.rows, draft.metrics = found.rows, found.metrics
+    seconds = time.perf_counter() - start
+    return EvaluateResult(store.folder("evaluate"), found.report, found.missed, seconds)
+
+
+def tables(recipe: Recipe, report: Report | OffersReport) -> list[RenderableType]:
+    """Return a report as tables for a terminal."""
+    return kind_of(recipe).tables(recipe, report)

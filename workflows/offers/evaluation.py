@@ -1,0 +1,123 @@
+"""Measure all offer models on all tasks: the weighted AUC of the users of each offer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from models.core.columns import Columns, as_array
+from models.core.retriever import BrokenModel, Ragged
+from models.offers.auc import GroupedAuc
+from models.offers.config import TasksConfig
+from models.offers.offers import offers_by_value, places
+from models.offers.pairs import Pairs, Task
+from workflows.ground.errors import ArtifactError, DataError
+from workflows.stages.evaluate import EvaluateFiles
+from workflows.stages.offering import Offering
+from workflows.stages.offers_report import ALL, OffersReport, Score
+from workflows.stages.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
+    """Score the test part with every model and write report.json.
+
+    Args:
+        offering: the etl stage; the protocol is the `tasks` part of its recipe.
+        store: the run.
+        folder: where to write.
+
+    Raises:
+        DataError: the split has no test part, or a task has no offer.
+        ArtifactError: a model gives scores that are no numbers.
+    """
+    recipe = offering.recipe
+    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
+    if pairs is None:
+        raise DataError("The split has no test part; give `split:` a `test` share or file.")
+    tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}
+    scores, seconds = [], {}
+    for name in offering.config.models:
+        start = time.perf_counter()
+        try:
+            aucs = pairs.aucs(offering.load(store, name), tasks)
+        except BrokenModel as error:
+            raise ArtifactError(
+                f"{name} cannot be ranked: {error} Run `two-tower train` again, with a lower "
+                "optimizer.lr if need be."
+            ) from error
+        for of, auc in aucs.items():
+            scores += _bands(name, of, auc, recipe.tasks)
+        seconds[name] = round(time.perf_counter() - start, 3)
+        log.info("%s: %d tasks in %.2f s", name, len(tasks), seconds[name])
+    report = _report(offering, pairs, scores, seconds)
+    EvaluateFiles(folder).report.write_bytes(
+        msgspec.json.format(msgspec.json.encode(report), indent=2)
+    )
+    return report
+
+
+def task(offering: Offering, attribute: str, columns: Columns) -> Task:
+    """Return the offers "attribute = value" of some events.
+
+    Args:
+        offering: the etl stage; its `tasks.source` part says what belongs to an offer.
+        attribute: which.
+        columns: the columns of the events.
+
+    Raises:
+        DataError: no event has a value with a code of its own.
+    """
+    codes = as_array(columns[attribute])
+    values = np.intersect1d(offering.values(attribute)[0], codes)
+    if not len(values):
+        raise DataError(
+            f"tasks.attributes: no event of test has a value of {attribute!r} that training has "
+            "met often enough for a code of its own, so the task has no offer. Lower "
+            "vocabulary.min_count and run `two-tower etl` again, or leave the task out."
+        )
+    config = offering.recipe.tasks
+    offers = offers_by_value(attribute, values, offering.events(config.source), top=config.top)
+    return Task(places(codes, values), offers, len(values))
+
+
+def _bands(model: str, task: str, auc: GroupedAuc, config: TasksConfig) -> list[Score]:
+    found = []
+    for band, (low, high) in {ALL: (0, None), **config.bands}.items():
+        mean = auc.mean(low=low, high=high)
+        found.append(
+            Score(
+                model=model,
+                task=task,
+                band=band,
+                low=low,
+                high=high,
+                wauc=mean.mean if mean.groups else None,
+                offers=mean.groups,
+                positives=mean.positives,
+                one_class=mean.one_class,
+            )
+        )
+    return found
+
+
+def _report(
+    offering: Offering, pairs: Pairs, scores: list[Score], seconds: dict[str, float]
+) -> OffersReport:
+    lists = [c for c in pairs.columns.values() if isinstance(c, Ragged)]
+    met = np.sum([column.lengths for column in lists], axis=0)
+    return OffersReport(
+        pairs=len(pairs) * pairs.size,
+        events=len(pairs),
+        without_history=float((met == 0).mean()),
+        negatives=offering.config.negatives,
+        source=offering.recipe.tasks.source,
+        top=offering.recipe.tasks.top,
+        scores=scores,
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""How models that rank the catalogue are evaluated, beside their baselines."""
