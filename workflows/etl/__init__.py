@@ -124,7 +124,7 @@ def etl(
             draft.folder,
             workers=workers,
             memory=memory,
-            happened=stage.kinds,
+            kinds=stage.kinds,
             seen=seen,
         )
         stage.warn(recipe)

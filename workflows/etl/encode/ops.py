@@ -76,9 +76,9 @@ class Encode(nvt.ops.Operator):
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
         """Replace dictionary indices by codes, in lists too, and add the rows of ids."""
-        made = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
-        made |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
-        return _like(df, made)
+        new = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
+        new |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
+        return _like(df, new)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
         """Map each output column to its input: a column to itself, rows to their id column."""
@@ -151,9 +151,9 @@ def _like(frame: Any, columns: dict[str, Any]) -> Any:
     """Return new columns as a frame of the type and with the index of another frame."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
-    made = type(frame)(columns)  # cudf; not exercised on a GPU in CI
-    made.index = frame.index
-    return made
+    new = type(frame)(columns)  # cudf; not exercised on a GPU in CI
+    new.index = frame.index
+    return new
 
 
 def to_indices(table: pa.Table) -> pa.Table:

@@ -37,7 +37,7 @@ from workflows.stages.etl import LATEST, EtlFiles
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 #: Number of rows of a part file. It is fixed, so that the bytes do not depend on the workers.
 PART = 1 << 18
@@ -56,7 +56,7 @@ def write(
     *,
     workers: Workers,
     memory: Memory,
-    happened: dict[split.Part, EventKinds] | None = None,
+    kinds: dict[split.Part, EventKinds] | None = None,
     seen: Seen | None = None,
 ) -> dict[str, dict[str, CellCounts]]:
     """Encode and write the splits and the tables.
@@ -71,7 +71,7 @@ def write(
         folder: the folder of the stage.
         workers: workers that encode part files.
         memory: the memory that may be used.
-        happened: part → the kind of each row, if `history.events` keeps kinds apart; only rows of
+        kinds: part → the kind of each row, if `history.events` keeps kinds apart; only rows of
             the target are written.
         seen: items that users saw in dropped rows; None if no filter asks for them.
 
@@ -91,7 +91,7 @@ def write(
             for name, table in tables.items()
         ]
         writer = _Writer(recipe, fitted, device, folder, Path(aside), memory, workers)
-        jobs = writer.jobs(parts, users, items, happened or {}, seen)
+        jobs = writer.jobs(parts, users, items, kinds or {}, seen)
         for name, shares in writer.run(jobs):
             for column, of in shares.items():
                 found.setdefault(name, {}).setdefault(column, CellCounts()).add(of)
@@ -164,7 +164,7 @@ class _Writer:
         parts: dict[split.Part, pa.Table],
         users: Table,
         items: Table,
-        happened: dict[split.Part, EventKinds],
+        kinds: dict[split.Part, EventKinds],
         seen: Seen | None,
     ) -> Iterator[Job]:
         """Yield the jobs of all tables."""
@@ -177,22 +177,22 @@ class _Writer:
         unknown = _unknown_users(parts, user, ids[user])
         if seen:
             seen.write(ids[user], unknown, ids[item], self._folder)
-        pasts: list[PartEvents] = []
+        events: list[PartEvents] = []
         for part in split.PARTS:
             rows = {
                 key: self._rows(key, parts[part], of, unknown if key == user else None)
                 for key, of in ids.items()
             }
-            table, of, histories = parts[part], happened.get(part), None
+            table, of, histories = parts[part], kinds.get(part), None
             if self._recipe.history:
-                pasts.append(self._part_events(table, rows[user], rows[item], of))
-                histories = Histories.of(pasts, self._recipe.history)
+                events.append(self._part_events(table, rows[user], rows[item], of))
+                histories = Histories.of(events, self._recipe.history)
                 if of:
                     table = table.filter(pa.array(of.targets))
                     histories = histories.only(of.targets)
             yield from self._table_jobs(part, table, rows, histories)
         if self._recipe.has_offers:
-            self._write_latest(pasts, ids[user], unknown)
+            self._write_latest(events, ids[user], unknown)
 
     def _table_jobs(
         self,
@@ -263,12 +263,12 @@ class _Writer:
         return _reuse(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
 
     def _write_latest(
-        self, pasts: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
+        self, events: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
     ) -> None:
         """Write the histories of all users of all parts."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
-        latest = FinalHistories.of(pasts, recipe.history)
+        latest = FinalHistories.of(events, recipe.history)
         # users of the table have their row; the n-th unknown user has row -n
         ids = pa.concat_arrays([known, unknown])
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
@@ -281,7 +281,7 @@ class _Writer:
             pq.write_table(table, path, row_group_size=GROUP)
 
     def _part_events(
-        self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, happened: EventKinds | None
+        self, table: pa.Table, user_rows: Int32s, item_rows: Int32s, kinds: EventKinds | None
     ) -> PartEvents:
         recipe = self._recipe
         assert recipe.history is not None
@@ -295,16 +295,16 @@ class _Writer:
         else:
             items = item_rows[dictionaries.indices(table[recipe.item_id])]
             times = pair_hash(users, items, seed=recipe.history.seed)
-        return PartEvents(users, times, encoded, happened.kinds if happened else None)
+        return PartEvents(users, times, encoded, kinds.kinds if kinds else None)
 
 
 def _reuse(
-    found: list[tuple[pa.StringArray, Made]], texts: pa.StringArray, make: Callable[[], Made]
-) -> Made:
+    found: list[tuple[pa.StringArray, Value]], texts: pa.StringArray, make: Callable[[], Value]
+) -> Value:
     """Return the result for the same texts that was made before, or make and keep it."""
-    for known, made in found:
+    for known, value in found:
         if known.equals(texts):
-            return made
+            return value
     found.append((texts, make()))
     return found[-1][1]
 

@@ -93,7 +93,7 @@ def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Pla
     names = dictionaries.combine(table[long.property])
     times = _moments(table[long.time], place) if long.time else np.zeros(len(table), np.int8)
     values = dictionaries.combine(table[long.value])
-    made = {long.id: ids.take(pa.array(firsts))}
+    columns = {long.id: ids.take(pa.array(firsts))}
     for column, name in properties.items():
         of = pc.index(names.dictionary, name).as_py()
         rows = np.flatnonzero(dictionaries.indices(names) == of)
@@ -107,5 +107,5 @@ def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Pla
             )
         where = np.full(len(firsts), -1)
         where[rank[numbers[chosen]]] = chosen
-        made[column] = values.take(pa.array(where, mask=where < 0))
-    return pa.table(made)
+        columns[column] = values.take(pa.array(where, mask=where < 0))
+    return pa.table(columns)

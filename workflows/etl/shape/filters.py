@@ -191,11 +191,11 @@ def choose_per_day(
         Mask of the rows to keep, bool [n_rows].
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
-    who = dictionaries.indices(users)
+    numbers = dictionaries.indices(users)
     days = times.to_numpy() // _DAY
-    order = np.lexsort((hashes, days, who))  # equal rows: the first one
+    order = np.lexsort((hashes, days, numbers))  # equal rows: the first one
     new = np.ones(len(order), bool)
-    new[1:] = (np.diff(who[order]) != 0) | (np.diff(days[order]) != 0)
+    new[1:] = (np.diff(numbers[order]) != 0) | (np.diff(days[order]) != 0)
     place = np.arange(len(order))
     rank = place - np.maximum.accumulate(np.where(new, place, 0))
     keep = np.empty(len(order), bool)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.retriever import Bools, Ints
 from workflows.etl.read.sources import Raw
 from workflows.etl.threads import map_threads
 from workflows.ground.column_names import IN_TRAIN, TRAIN_COUNT
@@ -159,9 +160,11 @@ class _LastRows:
 
     def __init__(self, ids: pa.ChunkedArray) -> None:
         self._texts = dictionaries.combine(ids).dictionary
-        self._who = dictionaries.indices(ids)
+        self._numbers = dictionaries.indices(ids)
         self._last = np.full(len(self._texts), -1)
-        self._last[self._who] = np.arange(len(self._who))  # a later row overwrites an earlier one
+        self._last[self._numbers] = np.arange(
+            len(self._numbers)
+        )  # a later row overwrites an earlier one
 
     def rows(self, ids: pa.StringArray) -> pa.Array:
         """Return the last row of each of the given ids; null for an id without rows."""
@@ -176,8 +179,8 @@ class _LastRows:
         last_cells = _ComparableCells(array.take(pa.array(last)))
         odd = np.zeros(len(self._texts), bool)
         for rows in dictionaries.blocks(len(array)):
-            who = self._who[rows]
-            odd[who[_ComparableCells(array[rows]).differ(last_cells, who)]] = True
+            numbers = self._numbers[rows]
+            odd[numbers[_ComparableCells(array[rows]).differ(last_cells, numbers)]] = True
         return int(odd.sum())
 
 
@@ -189,7 +192,7 @@ class _ComparableCells:
     """
 
     def __init__(self, array: pa.Array) -> None:
-        self._missing: npt.NDArray[np.bool_] | np.bool_ = np.False_
+        self._missing: Bools | np.bool_ = np.False_
         # the index of a missing text differs from those of all texts
         if array.null_count and not pa.types.is_dictionary(array.type):
             self._missing = array.is_null().to_numpy(zero_copy_only=False)
@@ -204,15 +207,13 @@ class _ComparableCells:
         else:
             self._values = array.to_numpy(zero_copy_only=False)
 
-    def differ(
-        self, others: _ComparableCells, places: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.bool_]:
+    def differ(self, others: _ComparableCells, places: Ints) -> Bools:
         """Say of each cell i whether it differs from cell places[i] of the others, bool [n]."""
         gap, other_gap = self._missing, others._missing
         if isinstance(other_gap, np.ndarray):
             other_gap = other_gap[places]
         if self._lengths is None or others._lengths is None:
-            odd: npt.NDArray[np.bool_] = self._values != others._values[places]
+            odd: Bools = self._values != others._values[places]
             return (odd & ~(gap & other_gap)) | (gap != other_gap)
         odd = (self._lengths != others._lengths[places]) | (gap != other_gap)
         same = np.flatnonzero(~odd)
