@@ -19,7 +19,7 @@ PLACE = Place("items.csv", "tags")
 
 def lists(cells: list[Any], separator: str | None = ",", **more: Any) -> list[Any]:
     column = pa.chunked_array([pa.array(cells, pa.string())])
-    return list_cells.lists(column, separator, PLACE, **more).to_pylist()
+    return list_cells.read_lists(column, separator, PLACE, **more).to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_lists_written_by_python_and_json_come_back(rows: list[list[str]]) -> No
 )
 def test_weights_stay_with_their_values(values: str, weights: str, expected: Any) -> None:
     pair = [
-        list_cells.lists(pa.chunked_array([["z", of, None]]), ",", PLACE, all_parts=True)
+        list_cells.read_lists(pa.chunked_array([["z", of, None]]), ",", PLACE, all_parts=True)
         for of in (values, weights)
     ]
-    one, other = list_cells.aligned(*(column.combine_chunks() for column in pair))
+    one, other = list_cells.align(*(column.combine_chunks() for column in pair))
     assert (one.to_pylist(), other.to_pylist()) == tuple([["z"], of, None] for of in expected)
 
 
 def test_nothing_within_lists_of_parquet_is_no_value() -> None:
     column = pa.chunked_array([pa.array([["a", None, "", " b"], None, []])])
-    assert list_cells.lists(column, None, PLACE).to_pylist() == [["a", "b"], None, []]
+    assert list_cells.read_lists(column, None, PLACE).to_pylist() == [["a", "b"], None, []]
     numbers = pa.chunked_array([pa.array([[1.0, 2.5], [1e15]])])
-    assert list_cells.lists(numbers, None, PLACE).to_pylist() == [
+    assert list_cells.read_lists(numbers, None, PLACE).to_pylist() == [
         ["1", "2.5"],
         ["1000000000000000"],
     ]

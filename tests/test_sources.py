@@ -880,7 +880,7 @@ def test_text_is_split_at_the_literal_separator(
 )
 def test_lists_of_any_length_stay_in_their_rows(lists: list[list[str] | None]) -> None:
     column = pa.chunked_array([[None if x is None else "|".join(x) for x in lists]], pa.string())
-    found = list_cells.lists(column, "|", Place("x.csv", "tags")).to_pylist()
+    found = list_cells.read_lists(column, "|", Place("x.csv", "tags")).to_pylist()
     assert found == [None if x is None else [part for part in x if part] for x in lists]
 
 

@@ -23,7 +23,7 @@ def array(texts: list[str] | list[str | None]) -> pa.StringArray:
     ],
 )
 def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: list[str]) -> None:
-    found = spelling.settled(array(texts), fractions=True)
+    found = spelling.settle(array(texts), fractions=True)
     assert found is not None
     assert found.to_pylist() == canonical
 
@@ -43,11 +43,11 @@ def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: lis
     ],
 )
 def test_other_columns_stay_as_they_are(texts: list[str]) -> None:
-    assert spelling.settled(array(texts), fractions=True) is None
+    assert spelling.settle(array(texts), fractions=True) is None
 
 
 def test_ids_settle_only_if_all_are_whole() -> None:
-    assert spelling.settled(array(["1.0", "1.5"]), fractions=False) is None
+    assert spelling.settle(array(["1.0", "1.5"]), fractions=False) is None
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_ids_settle_only_if_all_are_whole() -> None:
 def test_told_values_are_spelt_as_the_column_is(
     told: list[str | None], known: list[str], spelt: list[str | None]
 ) -> None:
-    assert spelling.like(array(told), array(known)).to_pylist() == spelt
+    assert spelling.respell(array(told), array(known)).to_pylist() == spelt
 
 
 def test_a_float_that_is_too_long_is_found() -> None:
-    assert spelling.inexact(array(["1.0", f"{2**53 - 1}.0"])) is None
-    assert spelling.inexact(array(["1.0", f"{2**53}.0"])) == f"{2**53}.0"
+    assert spelling.find_inexact(array(["1.0", f"{2**53 - 1}.0"])) is None
+    assert spelling.find_inexact(array(["1.0", f"{2**53}.0"])) == f"{2**53}.0"
 
 
 def test_numbers_of_spreadsheets_are_told_from_codes() -> None:

@@ -121,7 +121,7 @@ def test_a_likely_delimiter_is_told(tmp_path: Path) -> None:
         ({"encoding": "base64"}, "which Python does not know as an encoding of text"),
         ({"columns": ["user", "user"]}, "columns names 'user' twice"),
         ({"columns": []}, "length >= 1"),
-        ({"format": "parquet", "quote": ""}, "quote says how text is written"),
+        ({"format": "parquet", "quote": ""}, "quote is for text files, and format"),
         ({"format": "jsonl", "delimiter": ";"}, "delimiter is for csv and tsv"),
         ({"separator": "|"}, "separator goes with `explode`"),
         ({"files": "s3://bucket/*.csv"}, "an address. Raw files are read from a disk: copy them"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows.ground.errors import DataError
-from workflows.raw.values import Place, as_numbers, as_text, missing
+from workflows.raw.values import Place, as_numbers, as_text, nullify
 
 PLACE = Place("log.parquet", "item", 100)
 
@@ -92,8 +92,8 @@ def test_numbers_may_have_blanks_and_words_for_nothing() -> None:
 
 def test_an_empty_text_never_is_a_value() -> None:
     column = pa.chunked_array([["", " ", "NA", "a"]])
-    assert missing(column, ()).to_pylist() == [None, " ", "NA", "a"]
-    assert missing(column, ("NA",)).to_pylist() == [None, " ", None, "a"]
+    assert nullify(column, ()).to_pylist() == [None, " ", "NA", "a"]
+    assert nullify(column, ("NA",)).to_pylist() == [None, " ", None, "a"]
 
 
 def test_whole_decimals_of_many_digits_are_integers() -> None:

@@ -1,7 +1,6 @@
-"""The columns of a file for a question: which are wanted, missing or passed over.
+"""Choose the columns of a file that is given at serving, and warn of missing and ignored ones.
 
-Such a file often is the one that training read. It has raw names, and more columns than the towers
-take.
+The file often is one that training read: it has raw names, and more columns than the towers take.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from workflows.recipe.text import nearest, nearest_name
 
 log = logging.getLogger(__name__)
 
-#: A message names at most so many columns.
+#: The greatest number of columns that a message names.
 _NAMED = 10
 
 
 def chosen(
     table: pa.Table, recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> pa.Table:
-    """Return the columns that the recipe knows, by its names; others are passed over and named.
+    """Return the columns that are wanted, by their names in the recipe; warn of the others.
 
     Args:
-        table: the file's columns.
+        table: the columns of the file.
         recipe: its sources may `rename` raw columns.
-        key: the id column, which must be there.
-        columns: names that may be there, too.
+        key: the id column, which the file must have.
+        columns: other columns that the file may have.
         place: the file, for messages.
 
     Raises:
@@ -58,7 +57,7 @@ def chosen(
 
 
 def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
-    """Return column → the raw names that sources rename to it."""
+    """Return column → the raw names that sources rename to the column."""
     found: dict[str, list[str]] = {}
     for source in recipe.sources.values():
         for raw, name in source.rename.items():
@@ -70,14 +69,14 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
 def warn_of_missing(
     given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
 ) -> None:
-    """Warn of inputs of a tower that a file does not give.
+    """Warn of inputs of a tower that a file lacks.
 
     Args:
-        given: the file's columns.
+        given: the columns of the file.
         inputs: the inputs of the tower.
-        recipe: may derive inputs from other columns.
+        recipe: its steps may derive inputs from other columns.
         place: the file.
-        among: the users or items for whom they are missing.
+        among: the users or items that lack these inputs, for the message.
     """
     missing = [name for name in inputs if name not in given]
     if missing:
@@ -90,7 +89,7 @@ def warn_of_missing(
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return a remark on the column from which the recipe derives another; empty if it does not."""
+    """Return a hint at the column from which a column is derived; empty if it is not derived."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""
@@ -98,7 +97,7 @@ def derived(name: str, recipe: Recipe) -> str:
 
 
 def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:
-    """Return what the recipe calls the columns of a file."""
+    """Return the names of a file's columns in the recipe."""
     renamed: dict[str, str] = {}
     for name, raws in raw_names(recipe, wanted).items():
         there = [raw for raw in raws if raw in names]

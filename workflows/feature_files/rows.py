@@ -1,7 +1,7 @@
-"""Files of users or items for questions: rows of raw values, with the types of the recipe.
+"""Read files of users or items that are given at serving: one row each, with raw values.
 
-They are the features as the towers take them, after all joins and derived columns. A value becomes
-what etl would have made of it (values.py, list_cells.py, spelling.py).
+The columns are the features of the towers, after all joins and derived columns. Values become what
+etl would have made of them, by the rules of the feature kinds (workflows/recipe/kinds/).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from workflows.feature_files import columns as raw_columns
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells, spelling
 from workflows.raw.quotes import Quotes
-from workflows.raw.values import TEXTS, Place, as_text, missing, present
+from workflows.raw.values import TEXTS, Place, as_text, nullify, plain_with_nulls
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match_given
 
-#: Column → the texts that training met there.
+#: Column → the texts that it has in training.
 Known = Callable[[str], pa.StringArray]
-#: The separator of the ids of a history that is written as text.
+#: The separator of the ids of a history that is one text.
 BETWEEN = "|"
 _ENDINGS = {".csv": ",", ".tsv": "\t"}
 
@@ -34,18 +34,19 @@ _ENDINGS = {".csv": ",", ".tsv": "\t"}
 def read(
     path: Path, recipe: Recipe, key: str, columns: Sequence[str], known: Known | None = None
 ) -> pa.Table:
-    """Read a file of one row an id.
+    """Read a file with one row per id.
 
     Args:
-        path: csv or tsv, perhaps with .gz behind it, or parquet.
-        recipe: what each column is.
-        key: the id column, which must be there.
-        columns: names that may be there, too. Other columns are passed over with a warning.
+        path: a csv or tsv file, perhaps gzipped, or a parquet file.
+        recipe: the features.
+        key: the id column, which the file must have.
+        columns: other columns that the file may have. Columns beside these are ignored with a
+            warning.
         known: the texts of training, whose spelling the given texts get.
 
     Raises:
-        DataError: no such file; no id column; a cell that is not what the recipe says; an id that
-            is missing or stands there twice.
+        DataError: the file or its id column is missing, a cell is not what the recipe says, or an
+            id is missing or occurs twice.
     """
     table = _read(path)
     if table.num_rows == 0:
@@ -61,12 +62,12 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
     Args:
         table: features of the recipe, and inputs of its history.
-        recipe: what each column is.
-        place: where they come from, for messages.
+        recipe: the features.
+        place: the origin of the values, for messages.
         known: the texts of training, whose spelling the given texts get.
 
     Raises:
-        DataError: a cell that is not what the recipe says.
+        DataError: a cell is not what the recipe says.
     """
     history = recipe.history.inputs if recipe.history else {}
     nulls = nulls_of(recipe)
@@ -74,7 +75,9 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     for name in table.column_names:
         at = Place(place, name)
         if name in history:
-            columns[name] = list_cells.lists(present(table[name], at, ()), BETWEEN, at)
+            columns[name] = list_cells.read_lists(
+                plain_with_nulls(table[name], at, ()), BETWEEN, at
+            )
             continue
         feature = recipe.features[name]
         how = Reading(at, nulls, all_parts=feature.weights in table.column_names)
@@ -88,11 +91,11 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Return given texts as training reads them: some are missing values, some are spelt otherwise.
+    """Return given texts as training reads them: some become null, others get another spelling.
 
     Args:
-        table: text, lists of text, and others, which stay.
-        recipe: its `nulls` stand for no value, unless training met them as values.
+        table: columns of text and of lists of text; others are returned as they are.
+        recipe: its `nulls` mean a missing value, unless they are values in training.
         known: the texts of training.
     """
     history = recipe.history.inputs if recipe.history else {}
@@ -106,38 +109,38 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
         elif kind == TEXTS and known:
             lists = column.combine_chunks()
             values = _spelt(lists.flatten(), history.get(name, name), known)
-            column = pa.chunked_array([list_cells.relisted(lists, values)])
+            column = pa.chunked_array([list_cells.replace_values(lists, values)])
         table = table.set_column(number, name, column)
     return table
 
 
 def _spelt(texts: pa.StringArray, name: str, known: Known) -> pa.StringArray:
-    if pc.all(pc.is_null(spelling.other(texts))).as_py():
+    if pc.all(pc.is_null(spelling.canonical(texts))).as_py():
         return texts
-    return spelling.like(texts, known(name))
+    return spelling.respell(texts, known(name))
 
 
 def _without_nulls(
     column: pa.ChunkedArray, name: str, recipe: Recipe, known: Known | None
 ) -> pa.ChunkedArray:
-    found = missing(column, nulls_of(recipe))
-    if known is None or found.null_count == missing(column, ()).null_count:
+    found = nullify(column, nulls_of(recipe))
+    if known is None or found.null_count == nullify(column, ()).null_count:
         return found
-    # the sources may differ in `nulls`: a text that training met as a value is a value
+    # sources may have different `nulls`: a text that is a value in training is a value here
     is_value = pc.is_in(column, value_set=known(name), skip_nulls=True)
     return pc.if_else(is_value, column, found)
 
 
 def nulls_of(recipe: Recipe) -> tuple[str, ...]:
-    """Return the texts that stand for no value in any source."""
+    """Return the texts that mean a missing value in some source."""
     return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 
 def read_ids(path: Path, key: str, *, raw: Sequence[str] = ()) -> list[str]:
-    """Return the ids of a file: one a line, or the id column of a csv, tsv or parquet file.
+    """Return the ids of a file: one per line, or the id column of a csv, tsv or parquet file.
 
     Raises:
-        DataError: no such file or column.
+        DataError: there is no such file or column.
     """
     if _ending(path) in (*_ENDINGS, ".parquet"):
         table = _read(path)
@@ -147,7 +150,7 @@ def read_ids(path: Path, key: str, *, raw: Sequence[str] = ()) -> list[str]:
                 f"{path}: there is no column {key!r}. It has {', '.join(table.column_names)}."
             )
         ids = pc.cast(as_text(table[name], Place(path, name)), pa.string())
-        return missing(ids, ()).drop_null().to_pylist()
+        return nullify(ids, ()).drop_null().to_pylist()
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,7 +163,7 @@ def _ending(path: Path) -> str:
 
 
 def _read(path: Path) -> pa.Table:
-    """Read a file; every cell of text stays text, whatever it looks like."""
+    """Read a file; all cells of a text file are text, whatever they look like."""
     ending = _ending(path)
     if ending not in (*_ENDINGS, ".parquet"):
         raise DataError(
@@ -196,7 +199,7 @@ def _of_text(stream: pa.NativeFile, delimiter: str, path: Path) -> pa.Table:
 
 
 def _refuse_open_quotes(data: bytes, path: Path) -> None:
-    """Refuse quotes by which rows would become a part of a cell, as etl does."""
+    """Refuse quotes that would make rows a part of a cell, as etl does."""
     quotes = Quotes(b",", b'"')
     quotes.see(data)
     quotes.see(b"")
@@ -213,7 +216,7 @@ def _refuse_open_quotes(data: bytes, path: Path) -> None:
 
 
 def _without_twins(table: pa.Table, path: Path) -> pa.Table:
-    """Return a table after checking that no two columns have one name."""
+    """Return a table after a check that its columns have different names."""
     again = [name for name, n in Counter(table.column_names).items() if n > 1]
     if again:
         raise DataError(f"{path}: {again[0]!r} is the name of several columns. Keep one of them.")

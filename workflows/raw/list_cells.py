@@ -1,7 +1,7 @@
-"""Cells with lists: lists of parquet, text with a separator, and lists as JSON or Python write.
+"""Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
 
-Blanks around the parts and parts without text are left out. A part never is half of something: a
-cell in brackets is read as a list, or refused.
+Blanks around the values, and values without text, are dropped. No value is half of something: a
+cell in brackets is read as a list or refused.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from workflows.ground.errors import DataError
 from workflows.raw.values import Place, as_text, bad_cell, plain
 
-#: One value in a list as Python or JSON write it: quoted text, or a number or word without quotes.
+#: One value of a list of Python or JSON: quoted text, or a number or word without quotes.
 _QUOTED = r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*\""""
 _VALUE = rf"(?:{_QUOTED}|[-+.\w]+)"
-#: Values with commas between, or with blanks as NumPy writes them.
+#: Values that are separated by commas, or by blanks as NumPy writes them.
 _LIST = re.compile(
     rf"[\[({{]\s*(?:{_VALUE}(?:(?:\s*,\s*|\s+){_VALUE})*\s*,?\s*)?[\])}}]", re.DOTALL
 )
@@ -31,23 +31,23 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 _WORDS = {"true": "true", "True": "true", "false": "false", "False": "false"}
 _NOTHING = ("null", "None", "nan", "NaN")
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
-#: A cell that begins and ends with brackets, perhaps with blanks around.
+#: A cell that begins and ends with brackets; blanks may surround it.
 _BRACKETED = r"^\s*(\[(?s:.*)\]|\{(?s:.*)\}|\((?s:.*)\))\s*$"
 
 
-def lists(
+def read_lists(
     column: pa.ChunkedArray, separator: str | None, place: Place, *, all_parts: bool = False
 ) -> pa.ChunkedArray:
     """Return lists of text, from lists of anything or from text.
 
     Args:
-        column: lists, or text.
-        separator: splits text; None where only text in brackets may come.
-        place: for messages.
-        all_parts: keep parts without text, as null: their weights stand in the same places.
+        column: lists or text.
+        separator: splits text; None if text must be a list in brackets.
+        place: the column, for messages.
+        all_parts: keep values without text as null, because their weights have the same positions.
 
     Raises:
-        DataError: a cell that is no list, or a list of something else than values.
+        DataError: a cell is no list, or holds other things than single values.
     """
     kind = column.type
     if pa.types.is_null(kind):  # a part file may have nulls alone
@@ -57,7 +57,7 @@ def lists(
     if pa.types.is_list(column.type):
         array = column.combine_chunks()
         values = as_text(pa.chunked_array([array.flatten()]), place)
-        made = relisted(array, pc.cast(values, pa.string()).combine_chunks())
+        made = replace_values(array, pc.cast(values, pa.string()).combine_chunks())
     elif pa.types.is_nested(kind):
         raise DataError(
             f"{place} holds {kind}, which cannot be read as list<item: string>. Correct the role "
@@ -65,23 +65,23 @@ def lists(
         )
     else:
         text = pc.cast(as_text(plain(column, place), place), pa.string())
-        made = _cut(text, separator, place)
-    made = _with_nulls(made)
-    return pa.chunked_array([made if all_parts else without_gaps(made)])
+        made = _split_text(text, separator, place)
+    made = _trim(made)
+    return pa.chunked_array([made if all_parts else drop_gaps(made)])
 
 
 def are_in_brackets(text: pa.ChunkedArray) -> bool:
-    """Say whether every text begins and ends with brackets, as lists of Python and JSON do."""
+    """Say whether all texts begin and end with brackets, as lists of Python and JSON do."""
     return bool(pc.all(pc.match_substring_regex(text, _BRACKETED), min_count=0).as_py())
 
 
-def aligned(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray]:
-    """Leave out values that are null, and with each its weight.
+def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray]:
+    """Drop the values that are null, each with its weight.
 
     Args:
-        values: lists; a null within them is no value.
-        weights: lists. Where a row has as many as values, nulls among them, they belong to each
-            other by their places; where not, the weights that are null are left out.
+        values: lists with nulls.
+        weights: lists with nulls. If a row has as many weights as values, nulls included, they
+            belong together by position; if not, the weights that are null are dropped.
     """
     if not (values.flatten().null_count or weights.flatten().null_count):
         return values, weights
@@ -90,19 +90,21 @@ def aligned(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, 
     keep_weights = weights.flatten().is_valid().to_numpy(zero_copy_only=False)
     same = np.repeat(n == m, m)  # of each weight: is there one a value?
     keep_weights[same] = keep[np.repeat(n == m, n)]
-    return _kept(values, keep), _kept(weights, keep_weights)
+    return _filter_values(values, keep), _filter_values(weights, keep_weights)
 
 
-def without_gaps(lists: pa.ListArray) -> pa.ListArray:
-    """Leave out the nulls within lists."""
+def drop_gaps(lists: pa.ListArray) -> pa.ListArray:
+    """Drop the nulls within lists."""
     values = lists.flatten()
     if not values.null_count:
         return lists
-    return _kept(lists, values.is_valid().to_numpy(zero_copy_only=False))
+    return _filter_values(lists, values.is_valid().to_numpy(zero_copy_only=False))
 
 
-def _kept(lists: pa.ListArray, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.ListArray:
-    """Return lists with some of their values, bool [n_values]."""
+def _filter_values(
+    lists: pa.ListArray, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> pa.ListArray:
+    """Return lists with the values for which `keep` is true, bool [n_values]."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     before = np.concatenate([[0], np.cumsum(keep)])
     ends = before[np.cumsum(lengths)]
@@ -110,8 +112,8 @@ def _kept(lists: pa.ListArray, keep: np.ndarray[tuple[int], np.dtype[np.bool_]])
     return _of_ends(ends, gone, lists.flatten().filter(pa.array(keep)))
 
 
-def relisted(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Return lists of the same lengths with other values."""
+def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Return lists of the same lengths that have other values."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     gone = lists.is_null().to_numpy(zero_copy_only=False)
     return _of_ends(np.cumsum(lengths), gone, values)
@@ -129,8 +131,8 @@ def _of_ends(
     return pa.ListArray.from_arrays(pa.array(offsets, mask=mask), values)
 
 
-def _with_nulls(lists: pa.ListArray) -> pa.ListArray:
-    """Return lists whose parts are trimmed, parts without text being null."""
+def _trim(lists: pa.ListArray) -> pa.ListArray:
+    """Return lists of trimmed values; those without text are null."""
     values = lists.flatten()
     if _may_have_blanks(values):
         values = pc.utf8_trim_whitespace(values)
@@ -139,17 +141,17 @@ def _with_nulls(lists: pa.ListArray) -> pa.ListArray:
     empty = pc.equal(pc.binary_length(values), 0)
     if pc.any(empty).as_py():
         values = pc.if_else(empty, pa.scalar(None, pa.string()), values)
-    return relisted(lists, values)
+    return replace_values(lists, values)
 
 
 def _may_have_blanks(texts: pa.StringArray) -> bool:
-    """Say whether any text may have blanks; all of them are looked through as one."""
+    """Say whether any text may have blanks, by one search through all bytes."""
     whole = _bytes_of(texts)
     return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
 
 
 def _bytes_of(texts: pa.StringArray) -> bytes:
-    """Return the bytes of all texts, or of more."""
+    """Return the bytes of all texts, perhaps with bytes of others."""
     data = texts.buffers()[2]
     return data.to_pybytes() if data is not None else b""
 
@@ -167,27 +169,27 @@ def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 # ── text ────────────────────────────────────────────────────────────────────────────────
 
 
-def _cut(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListArray:
+def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListArray:
     """Split text at the separator; cells in brackets are read as lists."""
     found = _bracketed(text)
-    told: dict[int, list[str | None]] = {}
+    bracketed: dict[int, list[str | None]] = {}
     for row, cell in zip(found.tolist(), text.take(pa.array(found)).to_pylist(), strict=True):
         parts = _in_brackets(cell.strip(), separator, place, row)
         if parts is not None:
-            told[row] = parts
-    if separator is None and len(text) - text.null_count > len(told):
+            bracketed[row] = parts
+    if separator is None and len(text) - text.null_count > len(bracketed):
         rest = text.is_valid().to_numpy()
-        rest[list(told)] = False
+        rest[list(bracketed)] = False
         row = int(np.argmax(rest))
         raise DataError(
             f"{place.row(row)}: {text[row].as_py()!r} is text, not a list. Set "
             f"features.{place.column}.separator (such as '|') to split text."
         )
     split = pc.split_pattern(text, pattern=separator or "\0").combine_chunks()
-    if not told:
+    if not bracketed:
         return split
     parts = split.to_pylist()
-    for row, cells in told.items():
+    for row, cells in bracketed.items():
         parts[row] = cells
     return pa.array(parts, pa.list_(pa.string()))
 
@@ -204,10 +206,10 @@ def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _in_brackets(
     cell: str, separator: str | None, place: Place, row: int
 ) -> list[str | None] | None:
-    """Return the values of a list that is written as Python or JSON do; None if it is none.
+    """Return the values of a list of Python or JSON; None if the cell is no such list.
 
     Raises:
-        DataError: it holds lists or objects, or would be cut into halves of brackets.
+        DataError: the cell holds lists or objects, or its separator would split brackets.
     """
     if _LIST.fullmatch(cell) and _PAIRS[cell[0]] == cell[-1]:
         words = _EACH.findall(cell[1:-1])
@@ -239,14 +241,14 @@ def _in_brackets(
 
 
 class _NoValue(Exception):
-    """A word of a list is neither quoted nor a number."""
+    """Raised for a word of a list that is neither quoted nor a number."""
 
 
 def _value(word: str) -> str | None:
     """Return what a word of a list stands for.
 
     Raises:
-        _NoValue: nothing that can be told.
+        _NoValue: nothing that can be bracketed.
     """
     if word in _NOTHING:
         return None
@@ -263,7 +265,7 @@ def _value(word: str) -> str | None:
 
 
 def _is_nested(cell: str) -> bool:
-    """Say whether a text is an object, or a list of something else than single values."""
+    """Say whether a text is an object, or a list that holds lists or objects."""
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(cell)

@@ -1,8 +1,8 @@
 """Check the quotes of delimited text by its bytes.
 
 A cell that begins with a quote ends with one, and a quote inside is doubled (RFC 4180) or escaped.
-Arrow takes more: it appends what stands behind a closing quote to the cell. So a quote that is
-never closed ends at the next quoted cell, and the rows between silently become part of one cell.
+Arrow is less strict: it appends text after a closing quote to the cell. So a quote that is never
+closed ends at the next quoted cell, and the rows between silently become part of one cell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-#: So many bytes are looked at together: they and what is made of them fit a processor's cache.
+#: Number of bytes that are checked together, so that all arrays fit the cache of a processor.
 _STEP = 1 << 19
 
 Bytes = npt.NDArray[np.uint8]
@@ -22,19 +22,19 @@ Mask = npt.NDArray[np.bool_]
 class Quotes:
     """Follows the quotes of a text that comes in pieces.
 
-    Quotes that stand side by side are looked at together. An odd number of them opens a cell if
-    they stand where one begins, and closes it if one is open; an even number changes nothing. So
-    the state is a count of changes, and no byte is looked at by itself.
+    Adjacent quotes form a group. An odd group opens a cell at the beginning of a cell, and closes
+    the cell if one is open; an even group changes nothing. So the state is a count of changes, and
+    NumPy checks all bytes of a piece at once.
 
     Args:
         delimiter: the byte between two cells.
-        quote: the byte.
-        escape: the byte that makes an ordinary character of the one behind it; empty for none.
+        quote: the byte around quoted cells.
+        escape: the byte that makes the next byte an ordinary character; empty for none.
 
     Attributes:
-        fault: place, from 0, of the first closing quote that text follows.
-        is_open: whether a cell is open as far as the text was seen.
-        is_met: whether there was a quote so far.
+        fault: position, from 0, of the first closing quote with text behind it; None for none.
+        is_open: whether a quoted cell is open at the end of the pieces so far.
+        is_met: whether the pieces so far have a quote.
     """
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
@@ -51,7 +51,7 @@ class Quotes:
         self.is_met = False
 
     def see(self, data: bytes) -> None:
-        """Look at the next piece; an empty one ends the text."""
+        """Check the next piece; an empty one ends the text."""
         self.is_met = self.is_met or self._quote in data
         if self._escape or not data or self._quote in data:
             for start in range(0, max(1, len(data)), _STEP):
@@ -75,17 +75,17 @@ class Quotes:
         whole = self._kept + data
         found = self._tail.search(whole, max(0, len(whole) - 4096))
         start = found.start() if found else len(whole) - 1
-        # what comes behind the last quotes is not known yet
+        # the next piece decides about quotes at the end of this one
         self._look(np.frombuffer(whole, np.uint8), len(whole) - start)
         self._kept = whole[start:]
         self._place += start
 
     def _look(self, text: Bytes, kept: int = 0) -> None:
-        """Follow the quotes of a text, whose first byte was looked at already.
+        """Follow the quotes of a text, whose first byte was checked before.
 
         Args:
             text: the bytes.
-            kept: so many at the end will be looked at with the next ones.
+            kept: number of bytes at the end that are checked with the next piece.
         """
         is_quote, is_end = text == self._quote[0], self._is_end(text)
         begins = is_end[:-1]
@@ -111,11 +111,11 @@ class Quotes:
             self.fault = self._place + 1 + int(np.flatnonzero(last)[wrong.argmax()])
 
     def _is_plain(self, is_quote: Mask, begins: Mask, is_end: Mask) -> bool:
-        """Follow quotes that open and close in turn; say whether there are no others.
+        """Follow quotes that open and close cells in turn; return False if there are others.
 
         Args:
             is_quote: whether a byte is a quote [n].
-            begins: whether a cell can begin behind a byte [n - 1].
+            begins: whether a cell can begin after a byte [n - 1].
             is_end: whether a byte ends a cell that is not quoted [n].
         """
         opens = begins[is_quote[1:]]
@@ -130,7 +130,7 @@ class Quotes:
         return True
 
     def _is_end(self, text: Bytes) -> Mask:
-        """Say of each byte whether it ends a cell that is not quoted."""
+        """Return whether each byte ends an unquoted cell."""
         first, *others = self._ends
         found = text == first
         for other in others:
@@ -138,7 +138,7 @@ class Quotes:
         return found
 
     def _escaped(self, text: Bytes) -> Mask:
-        """Say of each byte whether an odd number of escapes stands before it."""
+        """Return whether an odd number of escapes precedes each byte."""
         found = np.zeros(len(text) + 1, bool)
         at = np.flatnonzero(text == self._escape[0])
         first = np.flatnonzero(np.append(True, np.diff(at) > 1)) if len(at) else at
@@ -153,12 +153,13 @@ class Quotes:
 def _states(is_odd: Mask, begins: Mask, before: bool) -> tuple[Mask, bool]:
     """Return whether a cell is open before each group of quotes, and after the last one.
 
-    An odd group where a cell can begin changes the state; any other odd one leaves no cell open.
+    An odd group at the beginning of a cell changes the state; after any other odd group no cell is
+    open.
 
     Args:
-        is_odd: whether it is an odd number.
-        begins: whether a cell can begin there.
-        before: whether one is open before all.
+        is_odd: whether the group has an odd number of quotes.
+        begins: whether a cell can begin at the group.
+        before: whether a cell is open before the first group.
     """
     toggles, resets = is_odd & begins, is_odd & ~begins
     if is_odd.all() and not (begins[0] and before) and not (begins[1:] & begins[:-1]).any():

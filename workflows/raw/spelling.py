@@ -1,8 +1,8 @@
-"""One spelling of booleans and whole floats, and the words for a missing value.
+"""Give booleans and whole floats one spelling, and know the words for a missing value.
 
-The same frame has `true` and 1991 in parquet, `True` and `1991.0` in csv. The canonical spelling is
-that of parquet. It is decided for all texts of a column together, never for one of them: '1.0'
-beside '1' may be two versions of a program.
+The same data frame has `true` and 1991 in parquet, but `True` and `1991.0` in csv. The canonical
+spelling is that of parquet. A column is respelt as a whole or not at all, because '1.0' beside '1'
+may be two versions of a program.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: Words that writers put where a value is missing. `none` is not among them: people write it on
-#: purpose, as the occupation of some users of MovieLens-100K.
+#: Words that programs write for a missing value. `none` is not among them, because it is a value:
+#: the occupation of some users of MovieLens-100K, for example.
 NULLISH = (
     *("\\N", "NULL", "Null", "null", "(null)", "<null>", "None", "NONE", "<NA>", "NA"),
     *("N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NaT", "nil", "NIL", "undefined"),
@@ -19,24 +19,24 @@ NULLISH = (
 _BOOLEANS = ("true", "false")
 #: Other spellings of booleans, and the canonical one of each.
 _TRUE, _FALSE = ("True", "TRUE"), ("False", "FALSE")
-#: A whole number as pandas writes it once a column has a gap; any number with a point.
+#: A whole number as pandas writes it if the column has a gap; and any number with a point.
 _WHOLE = r"^-?\d+\.0$"
 _WITH_POINT = r"^-?\d+\.\d+$"
 _INTEGER = r"^-?\d+$"
 #: A whole number with a point that has so many digits that a float may not hold it.
 _LONG = r"^-?\d{16,}\.0$"
-#: A number as spreadsheets and Python write it when it is long.
+#: A number as spreadsheets and Python write it if it has many digits.
 _SCIENTIFIC = r"^[-+]?\d([.,]\d+)?[eE]\+\d{2,}$"
-#: A text as a formula: spreadsheets keep an id as it is only if it is written so.
+#: A text that is written as a formula, so that a spreadsheet leaves an id as it is.
 _FORMULA = r'^="([^"]*)"$'
-#: Whole numbers from here on are not exact as floats.
+#: From this number on, whole numbers are not exact as floats.
 EXACT = 2**53
-#: A few texts show that a column is of another kind, so that most are not looked at in full.
+#: Number of texts that are checked first: they mostly show that a column needs no respelling.
 _FEW = 32
 
 
-def other(texts: pa.StringArray) -> pa.StringArray:
-    """Return the canonical spelling of each text; null where it is canonical, or has no other."""
+def canonical(texts: pa.StringArray) -> pa.StringArray:
+    """Return the canonical spelling of each text; null if it is canonical or has no other."""
     found = pa.nulls(len(texts), pa.string())
     if pc.any(pc.ends_with(texts, ".0")).as_py():  # an expression takes ten times as long
         found = pc.if_else(
@@ -54,23 +54,23 @@ def other(texts: pa.StringArray) -> pa.StringArray:
     return found
 
 
-def settled(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
+def settle(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
     """Return the texts of a column in canonical spelling.
 
     Args:
-        texts: all of the column's texts in one file, each once, no nulls.
-        fractions: numbers such as 36.5 may stand among the whole ones.
+        texts: the distinct texts of the column in one file, without nulls.
+        fractions: whether numbers such as 36.5 may be among whole ones.
 
     Returns:
-        Canonical texts in the same order; None where they are canonical, or where not all of them
-        are booleans or numbers with a point, so that each stays as it is.
+        Canonical texts in the same order; None if all keep their spelling, because they are
+        canonical, or because not all of them are booleans or numbers with a point.
     """
     if not _may_settle(texts.slice(0, _FEW), fractions=fractions):
         return None
     if not _may_settle(texts, fractions=fractions):
         return None
-    canonical = pc.coalesce(other(texts), texts)
-    return None if canonical.equals(texts) else canonical
+    found = pc.coalesce(canonical(texts), texts)
+    return None if found.equals(texts) else found
 
 
 def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
@@ -82,17 +82,17 @@ def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
     )
 
 
-def like(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
-    """Return texts in the spelling of a column that is known already.
+def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
+    """Return texts in the spelling of a known column.
 
-    A text that the column has stays. Another is spelt as the column spells it, or as all of the
-    column is spelt.
+    A text that the column has is kept. Another one gets its canonical spelling if the column has
+    that text, or if all texts of the column are whole numbers, or booleans.
 
     Args:
-        texts: any, nulls among them.
-        known: texts of the column.
+        texts: texts and nulls.
+        known: the texts of the column.
     """
-    twins = other(texts)
+    twins = canonical(texts)
     if twins.null_count == len(twins):
         return texts
     is_known = _among(texts, known)
@@ -106,14 +106,14 @@ def like(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
     return pc.if_else(fits, twins, texts)
 
 
-def as_in(text: str, known: pa.Array | pa.ChunkedArray) -> str:
-    """Return a text that a recipe names, in the spelling of a column's distinct texts."""
+def respell_one(text: str, known: pa.Array | pa.ChunkedArray) -> str:
+    """Return a text of a recipe in the spelling of a column with these distinct texts."""
     if isinstance(known, pa.ChunkedArray):
         known = known.combine_chunks()
-    return str(like(pa.array([text], pa.string()), known)[0].as_py())
+    return str(respell(pa.array([text], pa.string()), known)[0].as_py())
 
 
-def inexact(texts: pa.StringArray) -> str | None:
+def find_inexact(texts: pa.StringArray) -> str | None:
     """Return the first text that is a whole float and too long to be exact."""
     for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
         if abs(int(text.removesuffix(".0"))) >= EXACT:
@@ -141,7 +141,7 @@ def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:
 
 
 def _hold(texts: pa.StringArray, *parts: bytes) -> bool:
-    """Say whether any text may hold one of some parts: their bytes are looked through as one."""
+    """Say whether any text may contain one of some parts, by one search through all bytes."""
     data = texts.buffers()[2]
     whole = data.to_pybytes() if data is not None else b""
     return any(part in whole for part in parts)

@@ -1,7 +1,7 @@
-"""The types of raw values: each becomes text, a number, or a missing value.
+"""Turn raw values of any type into text, numbers or missing values.
 
-The same rules hold for files of training, files at serving and questions over HTTP, so they are
-in a module that needs no Merlin, Dask or TensorFlow.
+The same rules hold for training files, files at serving and questions over HTTP, so that this
+module needs no Merlin, Dask or TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import pyarrow.compute as pc
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
-#: What a list of categories or a history is.
+#: The type of lists of categories, and of histories.
 TEXTS = pa.list_(pa.string())
-#: What the weights of a list's values are.
+#: The type of the weights of the values of lists.
 NUMBERS = pa.list_(pa.float32())
-#: Whole numbers below these are exact in a float of so many bits.
+#: Number of bits of a float → whole numbers below this one are exact.
 _EXACT = {32: 2**24, 64: 2**53}
-#: A decimal of at most so many digits is exact as a double.
+#: A decimal with at most this many digits is exact as a double.
 _DIGITS = 15
 _GREATEST = float(np.finfo(np.float32).max)
 _UUID = 16
-#: Where the hyphens of a UUID stand in its 36 characters.
+#: Positions of the hyphens in the 36 characters of a UUID.
 _HYPHENS = (8, 13, 18, 23)
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
@@ -39,9 +39,9 @@ class Place:
     """The origin of cells, for messages.
 
     Attributes:
-        path: their file, or the option or field that gave them.
-        column: name of their column in the recipe.
-        before: number of rows of the file before them.
+        path: the file of the cells, or the option or field that gave them.
+        column: the name of their column in the recipe.
+        before: the number of rows of the file before them.
     """
 
     path: Path | str
@@ -52,7 +52,7 @@ class Place:
         return f"{self.path}, column {self.column!r}"
 
     def row(self, number: int) -> str:
-        """Name a cell by its place, from 0, among these."""
+        """Name the cell with a number, counted from 0."""
         return f"{self}, row {self.before + number + 1}"
 
 
@@ -60,7 +60,7 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Return plain text and numbers, whatever types parquet stored them in; NaN becomes null.
 
     Raises:
-        DataError: bytes that are neither UTF-8 nor UUIDs.
+        DataError: bytes are neither UTF-8 nor UUIDs.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -82,34 +82,34 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return an id, a category or a label as text; integers as such, which are text at the end.
+    """Return ids, categories or labels as text; integers stay integers, which become text later.
 
     A whole float is written as an integer, a boolean as `true` or `false`, 16 bytes as a UUID.
 
     Raises:
-        DataError: a type that is no single value, or a float whose digits are not exact.
+        DataError: cells are no single values, or are floats whose digits are not exact.
     """
     column = plain(column, place)
     if pa.types.is_integer(column.type):
         return column
     if pa.types.is_floating(column.type):
         return _text_of_floats(column, place)
-    return parsed(column, pa.string(), place)
+    return parse(column, pa.string(), place)
 
 
 def as_numbers(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, nulls: Sequence[str] = ()
 ) -> pa.ChunkedArray:
-    """Return float32 or float64 from numbers or text, blanks around it left out.
+    """Return numbers or text as float32 or float64; blanks around text are ignored.
 
     Args:
-        column: the column of any type.
-        kind: to return.
-        place: for messages.
-        nulls: texts that stand for no value; the empty text always does.
+        column: a column of any type.
+        kind: the type to return.
+        place: the column, for messages.
+        nulls: texts that mean a missing value, beside the empty text.
 
     Raises:
-        DataError: a cell that is no number, or an infinite one.
+        DataError: a cell is no number, or an infinite one.
     """
     column = plain(column, place)
     if pa.types.is_string(column.type):
@@ -117,41 +117,43 @@ def as_numbers(
         try:
             column = pc.cast(column, kind)
         except pa.ArrowInvalid:
-            column = parsed(missing(column, nulls), kind, place)
-    return finite(plain(parsed(column, kind, place), place), place)
+            column = parse(nullify(column, nulls), kind, place)
+    return check_finite(plain(parse(column, kind, place), place), place)
 
 
-def missing(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
-    """Return text in which the empty text and the recipe's `nulls` are null."""
+def nullify(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
+    """Return text in which the empty text and some other texts are null."""
     empty = pc.is_in(column, value_set=pa.array(["", *nulls], pa.string()))
     if not pc.any(empty).as_py():
         return column
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
-def present(column: pa.ChunkedArray, place: Place, nulls: Sequence[str]) -> pa.ChunkedArray:
-    """Return text in which texts that stand for no value are null; other columns as `plain`."""
+def plain_with_nulls(
+    column: pa.ChunkedArray, place: Place, nulls: Sequence[str]
+) -> pa.ChunkedArray:
+    """Return plain cells; the empty text and some other texts are null."""
     kind = column.type
     if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
         chunks = [dictionaries.nullify(chunk, ("", *nulls)) for chunk in column.chunks]
         return pa.chunked_array(chunks, kind)
     column = plain(column, place)
-    return missing(column, nulls) if pa.types.is_string(column.type) else column
+    return nullify(column, nulls) if pa.types.is_string(column.type) else column
 
 
-def parsed(
+def parse(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, *, expected: str = ""
 ) -> pa.ChunkedArray:
     """Return a column as another type.
 
     Args:
-        column: the column of any type.
-        kind: to return.
-        place: for messages.
-        expected: says what cells should be, for messages.
+        column: a column of any type.
+        kind: the type to return.
+        place: the column, for messages.
+        expected: a sentence on what cells should be, for messages.
 
     Raises:
-        DataError: a cell that cannot be read as that, or a column of which none can.
+        DataError: a cell, or the whole column, cannot be read as this type.
     """
     if pa.types.is_string(column.type) and not pa.types.is_string(kind):
         column = pc.utf8_trim_whitespace(column)
@@ -163,7 +165,7 @@ def parsed(
             f"kind of features.{place.column}, or the file."
         ) from None
     except pa.ArrowInvalid:
-        row, value = first_bad(column, kind)
+        row, value = find_bad(column, kind)
         raise bad_cell(place, row, value, f"cannot be read as {kind}.", expected) from None
 
 
@@ -174,8 +176,8 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
         place: the place of the column.
         row: the number of the cell, from 0.
         value: the value of the cell.
-        what: is wrong with it.
-        expected: says what it should be.
+        what: the rest of a sentence that says what is wrong with the value.
+        expected: a sentence on what the value should be.
     """
     remedy = "Correct it"
     if isinstance(value, str):
@@ -184,8 +186,8 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
     return DataError(" ".join(word for word in words if word) + ".")
 
 
-def finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return numbers after checking that a float32 can hold them."""
+def check_finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    """Return numbers after a check that float32 can represent them."""
     row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
     if row >= 0:
         raise DataError(
@@ -196,12 +198,12 @@ def finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast. A number or a time may lose digits, and text must be UTF-8."""
+    """Cast a column. Numbers and times may lose digits, and text must be UTF-8."""
     loses = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
     return pc.cast(column, kind, safe=not loses)
 
 
-def first_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
+def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
     """Return the number, from 0, and the value of the first cell that cannot be cast."""
     low, high = 0, len(column)
     while high - low > 1:
@@ -219,7 +221,7 @@ def first_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
 
 
 def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Write whole floats as integers: Arrow would write 1e+15."""
+    """Return floats as text, whole ones as integers: Arrow would write 1e+15."""
     _refuse_inexact(column, place)
     text = pc.cast(column, pa.string())
     whole = pc.equal(pc.floor(column), column)
@@ -229,7 +231,7 @@ def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
-    """Refuse floats that are to be text, but are so large that their last digits are lost."""
+    """Refuse floats that become text, but are so large that their last digits may be wrong."""
     limit = _EXACT[column.type.bit_width]
     row = pc.index(pc.greater_equal(pc.abs(column), limit), True).as_py()
     if row >= 0:
@@ -241,7 +243,7 @@ def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
 
 
 def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return decimals as integers, as doubles where those are exact, or else as text."""
+    """Return decimals as integers, as doubles if these are exact, or else as text."""
     kind = column.type
     if kind.scale <= 0:
         try:
@@ -256,7 +258,7 @@ def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _with_fractions(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write decimals as text, without zeros at the end and without an exponent."""
+    """Return decimals as text, without trailing zeros and without an exponent."""
     texts = [None if one is None else _written(one) for one in column.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])
 
@@ -270,7 +272,7 @@ def _written(number: decimal.Decimal) -> str:
 
 
 def _of_bytes(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return bytes as text: as UTF-8, or as UUIDs where they are 16 bytes and no readable text."""
+    """Return bytes as text: UTF-8, or UUIDs if they are 16 bytes that are no readable text."""
     fixed = pa.types.is_fixed_size_binary(column.type)
     column = pc.cast(column, pa.binary()) if column.type != pa.binary() else column
     array = column.combine_chunks()
@@ -306,7 +308,7 @@ def uuid_text(array: pa.BinaryArray) -> pa.StringArray:
 
 
 def _no_text(column: pa.ChunkedArray, place: Place) -> DataError:
-    row, value = first_bad(column, pa.string())
+    row, value = find_bad(column, pa.string())
     return DataError(
         f"{place.row(row)}: {value!r} are bytes that are no UTF-8 text. Bytes are read as text, or "
         "as UUIDs if each cell has 16 of them. Write the column as text, such as in hexadecimal "

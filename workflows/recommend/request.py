@@ -155,7 +155,7 @@ def _known_ids(path: Path, recommender: Recommender) -> tuple[str, ...]:
     key = recommender.recipe.item_id
     raw = raw_columns.raw_names(recommender.recipe, [key]).get(key, [])
     ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())
-    ids = spelling.like(ids, recommender.catalogue.ids)
+    ids = spelling.respell(ids, recommender.catalogue.ids)
     known = recommender.catalogue.find(ids) >= 0
     log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())
     return tuple(ids.filter(pa.array(known)).to_pylist())

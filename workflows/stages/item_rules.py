@@ -104,8 +104,8 @@ def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
     """
     if pa.types.is_string(column.type):
         text = pa.array([value], pa.string())
-        if spelling.other(text).null_count == 0:  # it has another spelling
-            text = spelling.like(text, column.unique().drop_null())
+        if spelling.canonical(text).null_count == 0:  # it has another spelling
+            text = spelling.respell(text, column.unique().drop_null())
         return text[0]
     try:
         return pa.scalar(float(value), pa.float64()).cast(column.type, safe=False)

@@ -110,13 +110,13 @@ def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTabl
 class VocabularyTable(tf.Module):
     """A vocabulary as a look-up inside the graph; the codes are those of `Vocabulary.encode`.
 
-    The values stand in a file, a line each: it loads in seconds where a constant of millions of
-    texts takes minutes, and a graph holds 2 GiB at most. The few values that are no line, such as
-    text with line breaks, stand in the graph.
+    A file has the values, one per line: it loads in seconds where a constant with millions of texts
+    takes minutes, and a graph holds 2 GiB at most. The few values that cannot be lines, such as
+    text with line breaks, are constants of the graph.
 
     Args:
         vocabulary: values in the order of their codes.
-        file: where to write them, one a line; TensorFlow copies it into the SavedModel.
+        file: the file to write, which TensorFlow copies into the SavedModel.
     """
 
     def __init__(self, vocabulary: Vocabulary, file: Path) -> None:
@@ -125,7 +125,7 @@ class VocabularyTable(tf.Module):
         self.first_code = vocabulary.first_code
         values = vocabulary.values.to_pylist()
         odd = {value: n for n, value in enumerate(values) if _is_no_line(value)}
-        # bytes that are no UTF-8, and so no value, keep the place of an odd one
+        # bytes that are no UTF-8, and so no value, take the line of an odd value
         lines = (b"\xff%d" % odd[value] if value in odd else value.encode() for value in values)
         file.write_bytes(b"\n".join(lines) + b"\n" if values else _NOTHING)
         first = tf.lookup.TextFileInitializer(
@@ -156,12 +156,12 @@ class VocabularyTable(tf.Module):
         return tf.cast(tf.where(values == "", tf.constant(NULL, tf.int64), codes), tf.int32)
 
 
-#: A file without values: TensorFlow refuses an empty one, and this is no text.
+#: The file of an empty vocabulary: TensorFlow refuses an empty file, and these bytes are no text.
 _NOTHING = b"\xff\n"
 
 
 def _is_no_line(value: str) -> bool:
-    """Say whether a text cannot stand in a line of its own."""
+    """Say whether a text cannot be a line of a file."""
     return not value or "\n" in value or "\r" in value
 
 

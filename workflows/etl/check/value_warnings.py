@@ -207,7 +207,7 @@ def _refusal(
 def _warn_of_two_spellings(name: str, columns: Columns) -> None:
     """Warn of values that occur both as an integer and as a float, such as '1' and '1.0'."""
     texts = {source: column.dictionary for source, column in columns.items()}
-    others = {source: spelling.other(values) for source, values in texts.items()}
+    others = {source: spelling.canonical(values) for source, values in texts.items()}
     if all(values.null_count == len(values) for values in others.values()):
         return
     every = pa.chunked_array(list(texts.values())).combine_chunks()
@@ -223,7 +223,7 @@ def _warn_of_two_spellings(name: str, columns: Columns) -> None:
         " and ".join(columns),
         quantity(len(found), "value"),
         text,
-        spelling.other(pa.array([text]))[0].as_py(),
+        spelling.canonical(pa.array([text]))[0].as_py(),
         f"{quantity(found.cells, 'cell')} {'has' if found.cells == 1 else 'have'}",
     )
 

@@ -45,10 +45,10 @@ def _respelled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array 
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary
-    canonical = spelling.settled(texts, fractions=not is_id)
+    canonical = spelling.settle(texts, fractions=not is_id)
     if canonical is None:
         return None
-    inexact = spelling.inexact(texts)
+    inexact = spelling.find_inexact(texts)
     if inexact is not None:
         raise DataError(
             f"{where}: {inexact!r} is a float, and floats are not exact from {spelling.EXACT:,} "

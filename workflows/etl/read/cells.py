@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from workflows.etl.read.times import Times
-from workflows.raw.values import Place, plain, present
+from workflows.raw.values import Place, plain, plain_with_nulls
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match
@@ -86,7 +86,7 @@ class BatchConverter:
             return plain(column, place)  # weights: all other columns are features
         if feature.role == "time":
             times = self._times.setdefault(place.column, Times(feature))
-            return times.seconds(present(column, place, self._nulls), place)
+            return times.seconds(plain_with_nulls(column, place, self._nulls), place)
         exact = place.column in self._recipe.compared
         how = Reading(place, self._nulls, exact=exact, all_parts=all_parts)
         return feature.meaning.read(column, feature, how)

@@ -121,7 +121,7 @@ class ExplodedFile:
             )
         # when several columns are exploded together, an empty value keeps its place
         together = len(self._columns) > 1
-        return list_cells.lists(column, self._separator, place, all_parts=together)
+        return list_cells.read_lists(column, self._separator, place, all_parts=together)
 
     def _lengths(self, lists: dict[str, pa.ChunkedArray], before: int) -> np.ndarray:
         """Return the number of values of each row, int64 [n]."""

@@ -25,7 +25,7 @@ from workflows.etl.read.plausible_times import (
 )
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
-from workflows.raw.values import Place, bad_cell, first_bad, parsed, plain
+from workflows.raw.values import Place, bad_cell, find_bad, parse, plain
 from workflows.recipe import Feature
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Times:
         text = pc.utf8_trim_whitespace(text)
         form = self._feature.format
         if form == "excel":
-            return self._of_serial_days(parsed(text, pa.float64(), place), place)
+            return self._of_serial_days(parse(text, pa.float64(), place), place)
         if form is not None:
             return _formatted(text, form, place)
         if pa.types.is_timestamp(self._written):
@@ -126,7 +126,7 @@ class Times:
         try:
             return pc.cast(iso(text), self._written, safe=False)
         except pa.ArrowInvalid:
-            row, _ = first_bad(iso(text), self._written)
+            row, _ = find_bad(iso(text), self._written)
         form = _ISO if self._written.tz is None else _ISO_ZONE
         is_first = place.before + row == self._first
         expected = f"Expected {form}{'' if is_first else ', as in the first row'}."
@@ -147,13 +147,13 @@ class Times:
         kind, form = column.type, self._feature.format
         if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_boolean(kind):
             moments = (
-                column if pa.types.is_timestamp(kind) else parsed(column, pa.timestamp("s"), place)
+                column if pa.types.is_timestamp(kind) else parse(column, pa.timestamp("s"), place)
             )
             return self._of_moments(moments, column, place)
         if form == "excel":
-            return self._of_serial_days(parsed(column, pa.float64(), place), place)
+            return self._of_serial_days(parse(column, pa.float64(), place), place)
         if form is not None:
-            whole = pc.cast(parsed(column, pa.int64(), place), pa.string())
+            whole = pc.cast(parse(column, pa.int64(), place), pa.string())
             return _formatted(whole, form, place)
         return self._of_numbers(column, place)
 
@@ -171,8 +171,8 @@ class Times:
         if unit == "order":
             return _whole(column, place)
         if unit == "d":
-            days = parsed(column, pa.float64(), place)
-            seconds = parsed(pc.floor(pc.multiply(plain(days, place), DAY)), pa.int64(), place)
+            days = parse(column, pa.float64(), place)
+            seconds = parse(pc.floor(pc.multiply(plain(days, place), DAY)), pa.int64(), place)
         else:
             seconds = _number_of_seconds(column, PER_SECOND[unit], place)
         return _within_calendar(seconds, column, place)
@@ -180,7 +180,7 @@ class Times:
     def _of_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the seconds of days as spreadsheets number them, exact to about a second."""
         since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
-        return _within_calendar(parsed(pc.round(since), pa.int64(), place), days, place)
+        return _within_calendar(parse(pc.round(since), pa.int64(), place), days, place)
 
 
 class _Guessed:
@@ -272,7 +272,7 @@ def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArra
 def _whole(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Return numbers that only order events; they must be whole."""
     if not pa.types.is_string(column.type):
-        numbers = plain(parsed(column, pa.float64(), place), place)
+        numbers = plain(parse(column, pa.float64(), place), place)
         row = pc.index(pc.not_equal(pc.floor(numbers), numbers), True).as_py()
         if row >= 0:
             raise bad_cell(
@@ -281,7 +281,7 @@ def _whole(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
                 numbers[row].as_py(),
                 "is not a whole number, which `unit: order` needs.",
             )
-    return parsed(column, pa.int64(), place)
+    return parse(column, pa.int64(), place)
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
@@ -291,15 +291,15 @@ def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -
         if not pc.all(is_whole, min_count=0).as_py():
             none = pa.scalar(None, pa.string())
             whole, others = pc.if_else(is_whole, column, none), pc.if_else(is_whole, none, column)
-            number = parsed(others, pa.float64(), place)
+            number = parse(others, pa.float64(), place)
             return pc.coalesce(
                 _number_of_seconds(whole, per_second, place),
                 _number_of_seconds(number, per_second, place),
             )
     if pa.types.is_integer(column.type) or pa.types.is_string(column.type):
-        return _floor_divide(parsed(column, pa.int64(), place), per_second)
-    number = plain(parsed(column, pa.float64(), place), place)
-    return parsed(pc.floor(pc.divide(number, per_second)), pa.int64(), place)
+        return _floor_divide(parse(column, pa.int64(), place), per_second)
+    number = plain(parse(column, pa.float64(), place), place)
+    return parse(pc.floor(pc.divide(number, per_second)), pa.int64(), place)
 
 
 def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:

@@ -45,7 +45,7 @@ def _compare(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pc.cast(column, pa.float64())
     # text is compared in the canonical spelling that the column has
     if pa.types.is_string(column.type):
-        values = [spelling.as_in(str(value), column) for value in values]
+        values = [spelling.respell_one(str(value), column) for value in values]
     wanted = pa.array(values).cast(column.type, safe=False)
     if condition.is_ == "in":
         return pc.is_in(column, value_set=wanted)

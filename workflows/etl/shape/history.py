@@ -179,10 +179,10 @@ class EventKinds:
         """Find the kinds of a column of events."""
         array = combine(column)
         texts, of_cells = array.dictionary, indices(array)
-        named = [spelling.as_in(kind, texts) for kind in events.kinds]
+        named = [spelling.respell_one(kind, texts) for kind in events.kinds]
         places = pc.index_in(texts, value_set=pa.array(named, pa.string())).fill_null(-1)
         kinds = np.append(places.to_numpy(), -1).astype(np.int8)  # the last one is for null
-        targets = pc.equal(texts, spelling.as_in(events.target, texts)).to_numpy(
+        targets = pc.equal(texts, spelling.respell_one(events.target, texts)).to_numpy(
             zero_copy_only=False
         )
         return cls(kinds[of_cells], np.append(targets, False)[of_cells])

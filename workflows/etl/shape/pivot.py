@@ -27,7 +27,7 @@ def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | Non
 
 
 def _is(kind: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.equal(texts, spelling.as_in(kind, texts))
+    return pc.equal(texts, spelling.respell_one(kind, texts))
 
 
 def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:

@@ -291,7 +291,7 @@ def take_or_fill(
     if fill is None:
         return taken
     if isinstance(fill, str):
-        fill = spelling.as_in(fill, dictionaries.combine(values).dictionary)
+        fill = spelling.respell_one(fill, dictionaries.combine(values).dictionary)
         return dictionaries.put_text(taken, fill, found.is_null())
     return pc.if_else(found.is_valid(), taken, pa.scalar(fill).cast(taken.type))
 

@@ -11,7 +11,7 @@ from models.core.columns import WEIGHTS_OF
 from workflows.ground.errors import DataError
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries, list_cells
-from workflows.raw.values import Place, plain, present
+from workflows.raw.values import Place, plain, plain_with_nulls
 from workflows.recipe.kinds.base import Encoded, Fields, Kind, PassOn, Reading, role_tags
 from workflows.recipe.kinds.category import encode_codes
 from workflows.recipe.kinds.form import TEXTS, Form
@@ -48,10 +48,10 @@ class Categories(Kind):
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return lists of text; each distinct text is split once."""
-        column, place = present(column, how.place, how.nulls), how.place
+        column, place = plain_with_nulls(column, how.place, how.nulls), how.place
 
         def lists(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-            return list_cells.lists(cells, feature.separator, place, all_parts=how.all_parts)
+            return list_cells.read_lists(cells, feature.separator, place, all_parts=how.all_parts)
 
         if not dictionaries.is_text(column.type) or _is_varied(column):
             return lists(plain(column, place))

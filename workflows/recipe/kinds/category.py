@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from workflows.ground.errors import DataError
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries
-from workflows.raw.values import Place, as_text, plain, present
+from workflows.raw.values import Place, as_text, plain, plain_with_nulls
 from workflows.recipe.kinds.base import Encoded, Fields, Kind, LookUp, Reading, role_tags
 from workflows.recipe.kinds.form import TEXT, Form
 
@@ -32,7 +32,7 @@ class Text(Kind):
             column = column.dictionary_encode()
         elif not pa.types.is_string(column.type.value_type):
             column = _map_distinct(column, how.place, lambda cells, at: _text(as_text(cells, at)))
-        return present(column, how.place, how.nulls)
+        return plain_with_nulls(column, how.place, how.nulls)
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return plain text; the vocabulary decides later which texts stand for no value."""

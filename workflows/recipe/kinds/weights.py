@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells
-from workflows.raw.values import NUMBERS, Place, parsed, plain, present
+from workflows.raw.values import NUMBERS, Place, parse, plain, plain_with_nulls
 from workflows.recipe.kinds import form
 from workflows.recipe.kinds.base import Fields, Kind, Reading
 
@@ -43,7 +43,7 @@ class Weights(Kind):
         column = plain(column, how.place)
         if feature.separator is None or not pa.types.is_string(column.type):
             return column
-        return list_cells.lists(column, feature.separator, how.place, all_parts=True)
+        return list_cells.read_lists(column, feature.separator, how.place, all_parts=True)
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return lists of numbers, none of them below 0: a sum of 0 would make the mean anything.
@@ -67,10 +67,13 @@ class Weights(Kind):
         Raises:
             DataError: a weight is no number, or infinite.
         """
-        texts = list_cells.lists(
-            present(column, how.place, how.nulls), feature.separator, how.place, all_parts=True
+        texts = list_cells.read_lists(
+            plain_with_nulls(column, how.place, how.nulls),
+            feature.separator,
+            how.place,
+            all_parts=True,
         )
-        numbers = parsed(texts, NUMBERS, how.place).combine_chunks()
+        numbers = parse(texts, NUMBERS, how.place).combine_chunks()
         bad = pc.index(pc.is_inf(numbers.flatten()), True).as_py()
         if bad >= 0:
             row = pc.list_parent_indices(numbers)[bad].as_py()
@@ -101,8 +104,8 @@ def match(
     """
     kind = weights.type
     of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
-    lists = weights if of_text else parsed(weights, NUMBERS, place)
-    kept, others = list_cells.aligned(values.combine_chunks(), lists.combine_chunks())
+    lists = weights if of_text else parse(weights, NUMBERS, place)
+    kept, others = list_cells.align(values.combine_chunks(), lists.combine_chunks())
     numbers = _finite(pa.chunked_array([others]), place)
     _refuse_unlike(kept, numbers.combine_chunks(), place)
     return pa.chunked_array([kept]), numbers
@@ -121,7 +124,7 @@ def match_given(
     Raises:
         DataError: a row has another number of weights than of values.
     """
-    kept, others = list_cells.aligned(values.combine_chunks(), weights.combine_chunks())
+    kept, others = list_cells.align(values.combine_chunks(), weights.combine_chunks())
     _refuse_unlike(kept, others, place, may_be_missing=True)
     return pa.chunked_array([kept]), pa.chunked_array([others])
 
@@ -144,7 +147,7 @@ def _refuse_unlike(
 
 def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Return lists of numbers after checking that each number is there and finite."""
-    weights = parsed(column, NUMBERS, place).combine_chunks()
+    weights = parse(column, NUMBERS, place).combine_chunks()
     flat = pc.list_flatten(weights)
     bad = pc.invert(pc.fill_null(pc.is_finite(flat), False))
     at = pc.index(bad, True).as_py()
