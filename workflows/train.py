@@ -182,7 +182,7 @@ class _Fits:
         """
         label, recipe = self.label(name), self.models.prepared.recipe
         log.info("training %son %s rows", label, f"{fit.batches.n_rows:,}")
-        tracking = _tracker(recipe, self.store, label.strip())
+        tracking = _trackers(recipe, self.store, label.strip())
         for track in tracking:
             self.trackers.enter_context(track.following())
         try:
@@ -199,7 +199,7 @@ class _Fits:
         return best
 
 
-def _tracker(recipe: Recipe, store: Store, model: str) -> list[Tracker]:
+def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
     """Return the tracker of a fit; none if the recipe asks for none.
 
     Args:
