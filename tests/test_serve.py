@@ -54,10 +54,10 @@ def client(run: Run) -> Iterator[httpx.Client]:
         yield client
 
 
-def expected(run: Run, user: str, **wish: Any) -> list[dict[str, Any]]:
+def expected(run: Run, user: str, **options: Any) -> list[dict[str, Any]]:
     """Return a user's list as the export gives it."""
     table = Recommender.open(run.store, run.recipe).lists(
-        np.array([user], object), ListOptions(**wish)
+        np.array([user], object), ListOptions(**options)
     )
     return table.to_pylist()
 
@@ -112,7 +112,7 @@ def test_lists_are_those_of_the_export(run, client):
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "options",
     [
         {"k": 100},
         {"k": 100, "keep_seen": True},
@@ -120,12 +120,12 @@ def test_lists_are_those_of_the_export(run, client):
         {"k": 5, "deny": ["001", "003"]},
     ],
 )
-def test_list_options_are_applied(run, client, wish):
-    body = {"users": [{"id": "u7"}], **wish}
-    as_export = {n: tuple(v) if isinstance(v, list) else v for n, v in wish.items()}
+def test_list_options_are_applied(run, client, options):
+    body = {"users": [{"id": "u7"}], **options}
+    as_export = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     right = rows(expected(run, "u7", **as_export))
     assert items_of(client.post("/recommend", json=body).json()["lists"][0]) == right
-    assert items_of(client.get("/recommend/u7", params=wish).json()) == right
+    assert items_of(client.get("/recommend/u7", params=options).json()) == right
 
 
 def test_a_list_is_empty_if_no_item_remains(run, client):
@@ -172,8 +172,13 @@ RAW = {"users": "query", "items": "item"}
 
 
 def test_users_with_raw_values_get_lists_from_these_values(run, client):
-    told = {"age": 31, "city": "Oslo", "history_item_id": ["003", "001"]}
-    users = [{"id": "u6"}, {"features": told}, {"id": "new", "features": told}, {"id": "new"}]
+    features = {"age": 31, "city": "Oslo", "history_item_id": ["003", "001"]}
+    users = [
+        {"id": "u6"},
+        {"features": features},
+        {"id": "new", "features": features},
+        {"id": "new"},
+    ]
     lists = client.post("/recommend", json={"users": users, "k": 100}).json()["lists"]
     by = [one["answered_by"] for one in lists]
     assert by == ["two-tower", "raw features", "raw features", "popularity"]
@@ -181,7 +186,7 @@ def test_users_with_raw_values_get_lists_from_these_values(run, client):
     assert ids_of(lists[0]) == [row["item_id"] for row in expected(run, "u6", k=100)]
     assert ids_of(lists[1]) == ids_of(lists[2])
     assert set(ids_of(lists[1])) == run.items - {"003", "001"}  # minus the given history
-    new_user = {**told, "user_id": "new"}  # an unknown id is not a missing id
+    new_user = {**features, "user_id": "new"}  # an unknown id is not a missing id
     vector = client.post("/embed", json={"users": [new_user]}).json()["users"][0]
     scores = Recommender.open(run.store, run.recipe).catalogue.vectors @ np.array(vector)
     best = dict(

@@ -24,17 +24,19 @@ class Echo:
         self.batches: list[tuple[list[str], ListOptions]] = []
         self.go_on, self.held = threading.Event(), held
 
-    def lists(self, users: Sequence[UserQuery], wish: ListOptions) -> list[UserList]:
-        self.batches.append(([str(user.id) for user in users], wish))
+    def lists(self, users: Sequence[UserQuery], options: ListOptions) -> list[UserList]:
+        self.batches.append(([str(user.id) for user in users], options))
         if len(self.batches) <= self.held:
             self.go_on.wait(30)
-        if wish.only:
+        if options.only:
             raise DataError("no such column")
-        return [UserList(user=user.id, answered_by=str(wish.k), items=[]) for user in users]
+        return [UserList(user=user.id, answered_by=str(options.k), items=[]) for user in users]
 
 
-async def ask(batcher: MicroBatcher, echo: Any, *users: str, **wish: Any) -> list[str | None]:
-    lists = await batcher.lists(echo, [UserQuery(id=user) for user in users], ListOptions(**wish))
+async def ask(batcher: MicroBatcher, echo: Any, *users: str, **options: Any) -> list[str | None]:
+    lists = await batcher.lists(
+        echo, [UserQuery(id=user) for user in users], ListOptions(**options)
+    )
     return [one.user for one in lists]
 
 
@@ -78,7 +80,10 @@ def test_requests_with_other_options_or_exports_are_not_mixed():
         lambda t: ask(t, echo, "d", k=3),
     )
     assert answers == [["a"], ["b"], ["c"], ["d"]]
-    assert [(users, wish.k) for users, wish in echo.batches[1:]] == [(["a", "d"], 3), (["c"], 4)]
+    assert [(users, options.k) for users, options in echo.batches[1:]] == [
+        (["a", "d"], 3),
+        (["c"], 4),
+    ]
     assert [users for users, _ in newer.batches] == [["b"]]
 
 

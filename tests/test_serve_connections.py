@@ -73,10 +73,10 @@ def answer_of(one: socket.socket) -> bytes:
     return text
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nhost: loc"])
-def test_half_a_head_is_answered_and_closed(said):
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: loc"])
+def test_half_a_head_is_answered_and_closed(sent):
     with serving(head_seconds=0.2) as client, connect(client) as one:
-        one.sendall(said)
+        one.sendall(sent)
         assert read_all(one).startswith(b"HTTP/1.1 408")
         assert client.get("/").status_code == 200
 

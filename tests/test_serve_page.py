@@ -36,16 +36,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def page(browser: Page) -> Iterator[Page]:
     """A page; the browser must log no errors and load nothing from outside."""
-    said: list[str] = []
-    asked: list[str] = []
-    browser.on("console", lambda message: said.append(message.text))
-    browser.on("pageerror", lambda error: said.append(str(error)))
-    browser.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requested: list[str] = []
+    browser.on("console", lambda message: messages.append(message.text))
+    browser.on("pageerror", lambda error: messages.append(str(error)))
+    browser.on("request", lambda request: requested.append(request.url))
     browser.set_viewport_size({"width": 1200, "height": 900})
     yield browser
-    assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in asked)
+    assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in requested)
     refused = [
-        text for text in said if "status of 4" not in text
+        text for text in messages if "status of 4" not in text
     ]  # the page shows these to its user
     assert refused == []
 
@@ -78,8 +78,8 @@ def test_a_person_types_a_user_id_and_reads_titles(run, client, page):
     films = {film["item_id"]: film["title"] for film in run.world.films}
     known = run.histories(withheld=1)["u6"][::-1]
     assert titles(page, "#history") == [name(item, films.get(item)) for item in known]
-    said = f"{len(right)} items for u6, recommended by two-tower"
-    expect(page.get_by_role("status")).to_have_text(said)
+    status = f"{len(right)} items for u6, recommended by two-tower"
+    expect(page.get_by_role("status")).to_have_text(status)
     bars = [bar.bounding_box() for bar in page.locator("#list .bar i").all()]
     widths = [bar["width"] if bar else 0.0 for bar in bars]
     assert widths == sorted(widths, reverse=True)

@@ -57,9 +57,9 @@ class Server:
                 stdout=file,
                 stderr=file,
             )
-        self.address = self.said("serving ").rsplit(" ", 1)[-1]
+        self.address = self.log_line("serving ").rsplit(" ", 1)[-1]
 
-    def said(self, text: str) -> str:
+    def log_line(self, text: str) -> str:
         """Wait for a line of the log and return it."""
         while True:
             assert self.process.poll() is None, self.log.read_text()
@@ -94,7 +94,7 @@ def test_sighup_reloads_and_sigterm_stops(run, tmp_path):
         before = httpx.get(f"{server.address}/health").json()
         other_export(run)
         server.process.send_signal(signal.SIGHUP)
-        server.said("now serving export ")
+        server.log_line("now serving export ")
         after = httpx.get(f"{server.address}/health").json()
         assert after["export"] != before["export"]
         server.process.send_signal(signal.SIGTERM)
