@@ -113,9 +113,9 @@ def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
     seconds = time.perf_counter() - begin
     prepared = Prepared.open(store, recipe)
     model = TwoTower.of(load_model(store, recipe, prepared), prepared.users, prepared.items)
-    trial = prepared.trial("test", recipe.evaluate)
-    assert trial is not None
-    figures = trial.per_user(model, (10, 20, 100))
+    evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+    assert evaluation_set is not None
+    figures = evaluation_set.per_user(model, (10, 20, 100))
     kept = ("recall@10", "recall@20", "recall@100", "ndcg@10")
     return {
         **{name: round(float(figures[name].mean()), 5) for name in kept},

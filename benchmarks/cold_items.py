@@ -76,16 +76,16 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
         train(recipe, store, device)
         prepared = Prepared.open(store, recipe)
         model = TwoTower.of(load_model(store, recipe, prepared), prepared.users, prepared.items)
-        trial = prepared.trial("test", recipe.evaluate)
-        assert trial is not None
+        evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+        assert evaluation_set is not None
         cold = prepared.item_counts == 0
-        top = model.top_k(trial.queries, K, candidates=cold)
-        found = metrics.places(top.items, trial.targets, scores=top.scores)
-        figures = metrics.per_user(found, trial.targets, (K,))
+        top = model.top_k(evaluation_set.queries, K, candidates=cold)
+        found = metrics.places(top.items, evaluation_set.targets, scores=top.scores)
+        figures = metrics.per_user(found, evaluation_set.targets, (K,))
         return {
             "recall@10": float(figures[f"recall@{K}"].mean()),
             "chance": K / int(cold.sum()),
-            "users": len(trial.queries),
+            "users": len(evaluation_set.queries),
         }
 
 

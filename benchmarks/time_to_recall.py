@@ -54,8 +54,8 @@ def main() -> None:
         clock += epoch.seconds
         curve.append((round(clock, 1), epoch.metrics["val_recall@10"]))
     curves = {"ours, the default recipe": curve}
-    trial = prepared.trial("valid", recipe.evaluate)
-    assert trial is not None
+    evaluation_set = prepared.evaluation_set("valid", recipe.evaluate)
+    assert evaluation_set is not None
     rows = prepared.part("train")
     place = DATA / "movielens" / "peers"
     place.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def main() -> None:
         curves[peer.name] = []
         for file in sorted(place.glob("epoch-*.npz")):
             found = np.load(file)
-            figures = trial.per_user(Exact(found["users"], found["items"]), (10,))
+            figures = evaluation_set.per_user(Exact(found["users"], found["items"]), (10,))
             recall = float(figures["recall@10"].mean())
             curves[peer.name].append((round(float(found["seconds"]), 1), round(recall, 4)))
     write("time_to_recall", facts, curves)

@@ -80,16 +80,16 @@ def test_histories_are_those_of_the_raw_log(prepared, run):
 
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_a_trial_asks_for_the_part_with_what_came_before(prepared, part):
-    trial = prepared.trial(part, EvaluateConfig())
+    evaluation_set = prepared.evaluation_set(part, EvaluateConfig())
     held = rows(prepared, part)
-    assert trial.queries.users.tolist() == sorted({r["user_row"] for r in held})
-    for i, user in enumerate(trial.queries.users):
+    assert evaluation_set.queries.users.tolist() == sorted({r["user_row"] for r in held})
+    for i, user in enumerate(evaluation_set.queries.users):
         earlier = [r for r in rows(prepared, *KNOWN[part]) if r["user_row"] == user]
-        assert trial.queries.histories[i].tolist() == [r["item_row"] for r in earlier]
+        assert evaluation_set.queries.histories[i].tolist() == [r["item_row"] for r in earlier]
         targets = [r["item_row"] for r in held if r["user_row"] == user]
-        assert trial.targets[i].tolist() == targets
-    assert trial.exclude is trial.queries.histories
-    assert prepared.trial(part, UNCUT).exclude is None
+        assert evaluation_set.targets[i].tolist() == targets
+    assert evaluation_set.exclude is evaluation_set.queries.histories
+    assert prepared.evaluation_set(part, UNCUT).exclude is None
 
 
 def test_an_empty_part_has_no_trial(prepared, tmp_path):
@@ -100,7 +100,7 @@ def test_an_empty_part_has_no_trial(prepared, tmp_path):
         pq.write_table(table, tmp_path / part / "part-0.parquet")
     for name in ("users", "items"):
         (tmp_path / name).symlink_to(prepared.folder / name)
-    assert Prepared(tmp_path, prepared.recipe).trial("valid", EvaluateConfig()) is None
+    assert Prepared(tmp_path, prepared.recipe).evaluation_set("valid", EvaluateConfig()) is None
 
 
 def test_the_history_of_a_fit_comes_back(tiny):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from toy_towers import toy_towers
 
 import models.core.retriever
-from models.core.evaluation_set import Trial, trial
+from models.core.evaluation_set import EvaluationSet, evaluation_set
 from models.training import two_tower
 from models.training.callbacks import (
     Clock,
@@ -40,12 +40,12 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def valid() -> Trial:
+def valid() -> EvaluationSet:
     """Members with one to three targets each: the withheld, any other, one of no table."""
     draw = np.random.default_rng(0)
     users = np.concatenate([TOY.world.members, draw.choice(TOY.world.members, 30)])
     items = np.concatenate([TOY.world.targets.values, draw.integers(-1, N_ITEMS, size=30)])
-    return trial(
+    return evaluation_set(
         users,
         items,
         history=TOY.world.train,
@@ -54,7 +54,7 @@ def valid() -> Trial:
     )
 
 
-def by_hand(model, valid: Trial) -> dict[str, float]:
+def by_hand(model, valid: EvaluationSet) -> dict[str, float]:
     """Score, sort and count in Python: the mean over users of each metric."""
     retriever = TwoTower.of(model, TOY.users, TOY.items)
     queries, items = retriever.embed(valid.queries), retriever.vectors
@@ -84,7 +84,7 @@ def by_hand(model, valid: Trial) -> dict[str, float]:
     return {**means, "val_mean": sum(means[name] for name in steady) / 4}
 
 
-def validation(model, valid: Trial) -> Validation:
+def validation(model, valid: EvaluationSet) -> Validation:
     callback = Validation(CatalogueJudge(valid, TOY.users, TOY.items, KS))
     callback.set_model(model)
     return callback
@@ -229,7 +229,7 @@ def test_seen_items_are_left_out(model, valid):
     """The control of the first test: leaving the seen items in gives other figures."""
     whole, cut = ({}, {})
     validation(model, valid).on_epoch_end(0, whole)
-    everybody = Trial(
+    everybody = EvaluationSet(
         valid.queries,
         valid.targets,
         None,

@@ -162,19 +162,19 @@ def test_strangers_get_the_declared_fallback_and_are_counted(tmp_path):
     for fallback in ("popularity", "tower"):
         report = evaluate(msgspec.structs.replace(recipe, fallback=fallback), store, CPU).report
         assert report.fallback == fallback
-        assert report.counts["strangers"] == report.segments["strangers"].users == 5
-        by[fallback] = report.segments["strangers"].metrics
+        assert report.counts["users_unknown"] == report.segments["users_unknown"].users == 5
+        by[fallback] = report.segments["users_unknown"].metrics
     assert by["popularity"][TWO_TOWER] == by["popularity"]["popularity"]
     assert by["tower"][TWO_TOWER] != by["tower"]["popularity"]
 
 
-def test_opponents_say_how_they_were_chosen(result):
-    opponents = result.report.opponents
-    assert set(opponents) == set(BASELINES)
+def test_baselines_say_how_they_were_chosen(result):
+    baselines = result.report.baselines
+    assert set(baselines) == set(BASELINES)
     assert result.report.left_out == {}
-    assert opponents["ease"].parameters["regularization"] > 0
-    assert opponents["ease-decayed"].tried >= 15
-    assert all(0 <= note.valid <= 1 for note in opponents.values())
+    assert baselines["ease"].parameters["regularization"] > 0
+    assert baselines["ease-decayed"].tried >= 15
+    assert all(0 <= note.valid <= 1 for note in baselines.values())
 
 
 def test_a_baseline_that_cannot_run_is_named_with_the_reason(run, monkeypatch, caplog):
@@ -184,7 +184,7 @@ def test_a_baseline_that_cannot_run_is_named_with_the_reason(run, monkeypatch, c
     assert set(report.headline.metrics) == {TWO_TOWER, "popularity"}
     assert "0.0 GiB of memory are free" in report.left_out["ease"]
     assert "ease is left out: a dense matrix of" in caplog.text
-    assert "ease" not in report.opponents
+    assert "ease" not in report.baselines
 
 
 def test_other_baselines_leave_the_trained_model_as_it_is(run):
@@ -216,9 +216,9 @@ def popular(run: Run, result: EvaluateResult, monkeypatch: pytest.MonkeyPatch) -
 def test_seen_items_may_be_kept_in_the_headline(run, result):
     recipe = run.world.recipe("evaluate.exclude_seen=false", "evaluate.baselines=[popularity]")
     prepared = Prepared(run.store.folder("etl"), recipe)
-    trial = prepared.trial("test", recipe.evaluate)
-    others = lists(recipe, prepared, trial)
-    report, _ = _Evaluation(recipe, prepared, trial, others).run(run.store)
+    evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+    others = lists(recipe, prepared, evaluation_set)
+    report, _ = _Evaluation(recipe, prepared, evaluation_set, others).run(run.store)
     assert not report.headline.protocol.exclude_seen
     assert report.beside["seen_excluded"].protocol.exclude_seen
     assert "seen_kept" not in report.beside
@@ -247,10 +247,12 @@ def test_the_test_part_chooses_nothing(tmp_path):
         recipe, store = world.write().recipe(quick), Store(folder / "run")
         etl(recipe, store, CPU, data=world.folder)
         prepared = Prepared.open(store, recipe)
-        evaluation = _Evaluation(recipe, prepared, prepared.trial("test", recipe.evaluate), {})
-        assert [name for name, _ in evaluation._opponents()] == list(BASELINES[:-1])
-        targets.append(prepared.raw_items["item_id"].take(evaluation.trial.targets.values))
-        notes.append({n: (o.parameters, o.valid) for n, o in evaluation.opponents.items()})
+        evaluation = _Evaluation(
+            recipe, prepared, prepared.evaluation_set("test", recipe.evaluate), {}
+        )
+        assert [name for name, _ in evaluation._baselines()] == list(BASELINES[:-1])
+        targets.append(prepared.raw_items["item_id"].take(evaluation.evaluation_set.targets.values))
+        notes.append({n: (o.parameters, o.valid) for n, o in evaluation.baselines.items()})
     assert targets[0].to_pylist() != targets[1].to_pylist() == ["000"] * 9
     assert notes[0] == notes[1]
 
@@ -266,7 +268,7 @@ def test_a_model_of_no_numbers_is_an_error_that_names_it(run, monkeypatch):
 
 
 def test_a_split_without_a_test_part_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(Prepared, "trial", lambda *_: None)
+    monkeypatch.setattr(Prepared, "evaluation_set", lambda *_: None)
     with pytest.raises(DataError, match="The split has no test part"):
         evaluate(tiny.trained.recipe, tiny.trained.store, CPU)
 

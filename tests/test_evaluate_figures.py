@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from models.core import metrics
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.intervals import bootstrap
 from models.core.retriever import Queries, Ragged
 from models.training.two_tower import TwoTower
@@ -20,7 +20,7 @@ from workflows.ranking.lift import Lift
 from workflows.ranking.segments import HISTORY_BANDS, bands, segments
 from workflows.ranking.table import tables
 from workflows.recipe.protocol import EvaluateConfig
-from workflows.stages.evaluate import Block, Figure, Opponent, Protocol, Report
+from workflows.stages.evaluate import BaselineChoice, Block, Figure, Protocol, Report
 
 CONFIG = EvaluateConfig(ks=(1, 3), bootstrap=200, seed=5)
 PROTOCOL = Protocol(
@@ -129,11 +129,11 @@ def test_one_user_has_a_figure_but_no_interval():
 # ── segments ──
 
 
-def trial(lengths: list[int], targets: list[list[int]]) -> Trial:
+def evaluation_set(lengths: list[int], targets: list[list[int]]) -> EvaluationSet:
     histories = ragged([[0] * n for n in lengths])
     users = np.arange(len(lengths))
     warm = np.array(lengths) > 0
-    return Trial(Queries(users, histories), ragged(targets), None, np.ones(8, bool), warm)
+    return EvaluationSet(Queries(users, histories), ragged(targets), None, np.ones(8, bool), warm)
 
 
 def test_bands_hold_a_third_of_all_interactions_each():
@@ -148,7 +148,7 @@ def test_v08_segments_add_up():
     lengths = [0, 1, 4, 5, 9, 10, 49, 50, 199, 200, 1000]
     draw = np.random.default_rng(2)
     lists = [draw.integers(-1, 8, size=3).tolist() for _ in lengths]
-    one = trial(lengths, lists)
+    one = evaluation_set(lengths, lists)
     found = {s.name: s for s in segments(one, np.array([4, 12, 1, 8, 0, 4, 1, 0]))}
     everything = np.ones(33, int)
     for group in ("users", "history", "targets"):
@@ -178,7 +178,8 @@ def test_v08_segments_add_up():
 
 def test_a_segment_without_targets_is_absent():
     names = [
-        s.name for s in segments(trial([3, 2], [[1], [3]]), np.array([4, 12, 1, 8, 0, 4, 1, 0]))
+        s.name
+        for s in segments(evaluation_set([3, 2], [[1], [3]]), np.array([4, 12, 1, 8, 0, 4, 1, 0]))
     ]
     assert names == ["users_warm", "history_1-4", "targets_head", "targets_middle"]
 
@@ -202,7 +203,7 @@ def test_v04_a_target_that_nobody_can_be_shown_is_a_hit_by_its_score():
     tower = Vectors(np.array([[1.0], [1.0]]), np.array([[5.0], [4.0], [3.0], [9.0]]))
     candidates = np.array([True, True, True, False])
     targets = ragged([[1, 3], [-1]])
-    one = Trial(
+    one = EvaluationSet(
         Queries(np.arange(2), Ragged.empty(2)), targets, None, candidates, np.zeros(2, bool)
     )
     rows = {
@@ -234,7 +235,7 @@ def test_v04_by_score_and_by_id_agree_where_all_targets_are_candidates():
     items = draw.integers(0, 50, size=30)
     targets = Ragged(items, np.arange(31))
     queries = Queries(np.arange(30), Ragged.empty(30))
-    one = Trial(queries, targets, None, np.ones(50, bool), np.zeros(30, bool))
+    one = EvaluationSet(queries, targets, None, np.ones(50, bool), np.zeros(30, bool))
     rows = {"user_row": np.arange(30), "item_row": items}
     got = hits_by_score(tower, one, rows, (1, 5, 20), embed_items=None)
     for k in (1, 5, 20):
@@ -262,7 +263,7 @@ def report(**recalls: float) -> Report:
         counts={
             "users": 1234,
             "users_cold": 5,
-            "strangers": 2,
+            "users_unknown": 2,
             "targets": 2345,
             "targets_cold": 6,
             "targets_outside_candidates": 7,
@@ -273,8 +274,10 @@ def report(**recalls: float) -> Report:
         beside={"seen_kept": block(named, exclude_seen=False)},
         segments={"users_cold": block(named)},
         catalogue={model: {"coverage@10": 0.25} for model in named},
-        opponents={
-            "ease": Opponent(parameters={"regularization": 50.0}, tried=6, valid=0.2, seconds=1.0)
+        baselines={
+            "ease": BaselineChoice(
+                parameters={"regularization": 50.0}, tried=6, valid=0.2, seconds=1.0
+            )
         },
         left_out={"als": "the library [implicit] is not installed"},
         seconds={},
@@ -350,8 +353,8 @@ def figures_of(report: Report) -> list[str]:
 def test_every_figure_stands_whole_at_every_width(width):
     figures = {f"model_{i}_of_a_long_name": 0.1 + i / 1000 for i in range(9)}
     many = report(two_tower=0.2, **figures)
-    notes = dict.fromkeys(many.headline.metrics, many.opponents["ease"])
-    many = msgspec.structs.replace(many, opponents=notes)
+    notes = dict.fromkeys(many.headline.metrics, many.baselines["ease"])
+    many = msgspec.structs.replace(many, baselines=notes)
     console = Console(width=width, file=io.StringIO(), record=True)
     for table in tables(many, (10, 20)):
         console.print(table)
@@ -364,8 +367,8 @@ def test_every_figure_stands_whole_at_every_width(width):
 
 
 def test_a_choice_at_an_edge_is_told():
-    note = msgspec.structs.replace(REPORT.opponents["ease"], edge=("regularization",))
-    text = printed(msgspec.structs.replace(REPORT, opponents={"ease": note}))
+    note = msgspec.structs.replace(REPORT.baselines["ease"], edge=("regularization",))
+    text = printed(msgspec.structs.replace(REPORT, baselines={"ease": note}))
     assert "ease (best of 6, at the edge of regularization)" in text
     assert "ease (best of 6, inside)" in printed(REPORT)
 

@@ -44,9 +44,9 @@ def tower(model: Model, prepared: Prepared) -> TwoTower:
 
 @pytest.fixture(scope="module")
 def found(run: Run, prepared: Prepared, model: Model, tower: TwoTower) -> Inside:
-    trial = prepared.trial("test", run.recipe.evaluate)
-    assert trial is not None
-    return inside.look(run.recipe, prepared, trial, model, tower)
+    evaluation_set = prepared.evaluation_set("test", run.recipe.evaluate)
+    assert evaluation_set is not None
+    return inside.look(run.recipe, prepared, evaluation_set, model, tower)
 
 
 def counts(run: Run) -> np.ndarray:

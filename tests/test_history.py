@@ -172,7 +172,7 @@ def test_two_columns_without_time_give_bags_that_hold_no_row_of_their_own_part(t
             # an item that train never met has no code: it is missing on both sides
             assert bag - {None} == mine - {item, None}
         known |= set(of) if part != "train" else set()
-    asked = Prepared.open(store, recipe).trial("test", recipe.evaluate)
+    asked = Prepared.open(store, recipe).evaluation_set("test", recipe.evaluate)
     assert asked.queries.histories.lengths.sum() > 0
 
 
@@ -196,7 +196,7 @@ def test_the_order_of_the_file_does_not_matter_without_time(tmp_path, split):
 def test_evaluate_takes_the_sample_that_training_took(tmp_path):
     recipe, store = prepared(tmp_path / "a", PAIRS, "history.max_len=3")
     opened = Prepared.open(store, recipe)
-    asked = opened.trial("valid", recipe.evaluate)
+    asked = opened.evaluation_set("valid", recipe.evaluate)
     users = opened.raw_users["user_id"].to_pylist()
     items = opened.raw_items["item_id"].to_pylist()
     latest = asked.queries.histories.last(3)
@@ -312,7 +312,7 @@ def test_contexts_stay_beside_their_rows_without_time(tmp_path):
     recipe, store = recipes.load(folder / "pairs.yaml"), Store(folder / "run")
     etl(recipe, store, device.Device("cpu", "test"), data=folder)
     opened = Prepared.open(store, recipe)
-    asked = opened.trial("train", recipe.evaluate)
+    asked = opened.evaluation_set("train", recipe.evaluate)
     shops = {
         row["code"]: row["value"]
         for row in pq.read_table(store.folder("etl") / "vocabulary" / "shop.parquet").to_pylist()

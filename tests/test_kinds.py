@@ -53,10 +53,10 @@ def test_m04_popularity_goes_the_whole_way(tmp_path: Path):
     run, found = whole(tmp_path, *POPULARITY)
     assert sorted(found) == ["content", "popularity"]  # once, as the recipe's own
     prepared = Prepared.open(run.store, run.recipe)
-    trial = prepared.trial("test", run.recipe.evaluate)
-    assert trial is not None
+    evaluation_set = prepared.evaluation_set("test", run.recipe.evaluate)
+    assert evaluation_set is not None
     counts = Popularity().fit(prepared.interactions("train", "valid"))
-    for name, values in trial.per_user(counts, run.recipe.evaluate.ks).items():
+    for name, values in evaluation_set.per_user(counts, run.recipe.evaluate.ks).items():
         assert found["popularity"][name] == pytest.approx(values.mean())
     (epoch,) = TrainFiles(run.store.folder("train")).read_history()
     assert "loss" not in epoch.metrics

@@ -60,11 +60,11 @@ class Learnt:
     def share(self, asked: Retriever | None = None, *, k: int, part: str = "test") -> float:
         """Return the share of held-out rows whose item is among the first k, seen items kept."""
         config = msgspec.structs.replace(self.recipe.evaluate, exclude_seen=False)
-        trial = self.prepared.trial(part, config)
-        assert trial is not None
-        places = trial.rank(asked or self.model, k).places
-        hits = metrics.hits_by_user(places, trial.targets, k=k)
-        return float(hits.sum() / len(trial.targets.values))
+        evaluation_set = self.prepared.evaluation_set(part, config)
+        assert evaluation_set is not None
+        places = evaluation_set.rank(asked or self.model, k).places
+        hits = metrics.hits_by_user(places, evaluation_set.targets, k=k)
+        return float(hits.sum() / len(evaluation_set.targets.values))
 
     @property
     def popularity(self) -> Popularity:

@@ -63,14 +63,14 @@ def asked(run: Run, *users: str, **wish) -> list[dict]:
 
 def test_q01_everybodys_lists_are_those_of_evaluate(run, everybody):
     prepared = Prepared.open(run.store, run.recipe)
-    trial = prepared.trial("test", run.recipe.evaluate)
+    evaluation_set = prepared.evaluation_set("test", run.recipe.evaluate)
     model = TwoTower.of(load_model(run.store, run.recipe, prepared), prepared.users, prepared.items)
-    top = trial.ask(model, K)
+    top = evaluation_set.ask(model, K)
     users = prepared.raw_users["user_id"].to_pylist()
     items = prepared.raw_items["item_id"].to_pylist()
     rows = pq.read_table(everybody.folder / LISTS).to_pylist()
     found = lists_of(rows)
-    for user, best in zip(trial.queries.users, top.items, strict=True):
+    for user, best in zip(evaluation_set.queries.users, top.items, strict=True):
         if user >= 0:
             assert found[users[user]] == [items[i] for i in best if i >= 0]
     assert everybody.users == len(found) == len(users) - 1

@@ -250,7 +250,7 @@ def test_the_comparison_is_that_of_evaluate(run, tree, markdown):
     chosen = {
         row[0]: row for row in rows(tree, "Baselines: fitted on train, parameters chosen on valid")
     }
-    for name, note in scores["opponents"].items():
+    for name, note in scores["baselines"].items():
         assert chosen[name][2] == str(note["tried"])
         where = f"at the edge of {' and '.join(note['edge'])}" if note.get("edge") else "inside"
         assert chosen[name][3] == (where if note["tried"] > 1 else "")

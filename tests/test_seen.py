@@ -86,17 +86,17 @@ def test_a_disliked_item_is_seen_from_the_part_on_in_whose_time_it_was_met(
         assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
     assert not EtlFiles(plain.folder).seen.exists()
 
-    trial = prepared.trial("test", recipe.evaluate)
-    assert trial is not None
-    assert trial.exclude is not None
-    for n, row in enumerate(trial.queries.users):
-        extra = {items[i] for i in trial.exclude[n]} - {
-            items[i] for i in trial.queries.histories[n]
+    evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+    assert evaluation_set is not None
+    assert evaluation_set.exclude is not None
+    for n, row in enumerate(evaluation_set.queries.users):
+        extra = {items[i] for i in evaluation_set.exclude[n]} - {
+            items[i] for i in evaluation_set.queries.histories[n]
         }
         mine = {item: part for (user, item), part in expected.items() if user == users[row]}
         disliked = {item for item, part in mine.items() if part < 2}
         assert extra <= disliked
-        assert disliked <= {items[i] for i in trial.exclude[n]}
+        assert disliked <= {items[i] for i in evaluation_set.exclude[n]}
 
 
 def test_what_is_seen_is_in_no_list_and_in_no_shown_history(tiny: Tiny, tmp_path: Path) -> None:

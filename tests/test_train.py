@@ -144,9 +144,9 @@ def test_t09_the_result_is_the_best_epoch_of_the_history(trained, tiny):
 def test_the_kept_weights_give_the_figures_of_the_best_epoch(trained, tiny):
     prepared = Prepared.open(trained.store, trained.recipe)
     model = load_model(trained.store, trained.recipe, prepared)
-    trial = prepared.trial("valid", trained.recipe.evaluate)
+    evaluation_set = prepared.evaluation_set("valid", trained.recipe.evaluate)
     retriever = TwoTower.of(model, prepared.users, prepared.items)
-    for name, values in trial.per_user(retriever, (1, 3, 10)).items():
+    for name, values in evaluation_set.per_user(retriever, (1, 3, 10)).items():
         assert values.mean() == pytest.approx(
             tiny.train_result.first.best.metrics[f"val_{name}"]
         ), name

@@ -1,7 +1,7 @@
-"""One protocol for every figure: who asks, what counts as a hit, and what may not be returned.
+"""The evaluation set: queries with their targets, and the rules of the lists. All figures use it.
 
-Training validates, and evaluate compares, by the same trial, so that a figure printed while fitting
-is the figure of the report.
+Training validates and evaluate compares with the same class, so that a figure that is printed while
+fitting is the figure of the report.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class ListRules(Part, frozen=True):
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a retriever answered a trial.
+    """The lists of a retriever for an evaluation set.
 
     Attributes:
         items: the lists as they would be shown, item rows, int64 [n_queries, k].
-        places: where the targets stand, in the order of the trial's `targets.values`.
+        places: where the targets stand, in the order of the evaluation set's `targets.values`.
     """
 
     items: npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvaluationSet:
     """Queries of the users of a held-out part, with their targets.
 
     Attributes:
@@ -103,7 +103,7 @@ class Trial:
         return int((hidden & (self.targets.values >= 0)).sum())
 
     def ask(self, retriever: Retriever, k: int) -> TopK:
-        """Return a retriever's lists of length k under this trial's rules.
+        """Return a retriever's lists of length k under this evaluation set's rules.
 
         Raises:
             BrokenModel: for NaN scores.
@@ -159,8 +159,8 @@ class Trial:
         per_user = self.per_user(retriever, STEADY_KS)
         return mean_of_steady({name: float(values.mean()) for name, values in per_user.items()})
 
-    def take(self, rows: Ints) -> Trial:
-        """Return the trial of some of the queries."""
+    def take(self, rows: Ints) -> EvaluationSet:
+        """Return the evaluation set of some of the queries."""
         return replace(
             self,
             queries=self.queries.take(rows),
@@ -176,7 +176,7 @@ def mean_of_steady(means: Mapping[str, float]) -> float:
     return sum(means[name] for name in STEADY) / len(STEADY)
 
 
-def trial(
+def evaluation_set(
     users: Ints,
     items: Ints,
     *,
@@ -185,7 +185,7 @@ def trial(
     rules: ListRules,
     contexts: Columns | None = None,
     also_seen: Interactions | None = None,
-) -> Trial:
+) -> EvaluationSet:
     """Gather the rows of a held-out part into one query a user and context.
 
     Args:
@@ -208,7 +208,7 @@ def trial(
     )
     targets = Ragged.from_pairs(which, items, n_lists=len(persons))
     everything = np.ones(history.n_items, bool)
-    made = Trial(
+    made = EvaluationSet(
         queries=queries,
         targets=targets,
         exclude=None,

@@ -13,7 +13,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from models.core.columns import Columns
-from models.core.evaluation_set import STEADY_KS, Trial, mean_of_steady
+from models.core.evaluation_set import STEADY_KS, EvaluationSet, mean_of_steady
 from models.training.epoch import VAL_MEAN
 from models.training.two_tower import TwoTower
 
@@ -38,13 +38,13 @@ class CatalogueJudge:
     """Ranks the whole catalogue for the users of the validation part.
 
     Attributes:
-        trial: the validation part.
+        evaluation_set: the validation part.
         users: inputs of the query tower, one row a user, the last for unknown users.
         items: inputs of the item tower, one row an item.
         ks: list lengths.
     """
 
-    trial: Trial
+    evaluation_set: EvaluationSet
     users: Columns
     items: Columns
     ks: Sequence[int]
@@ -58,7 +58,7 @@ class CatalogueJudge:
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return the mean over users of each metric, and of the steady ones among them."""
         retriever = TwoTower.of(model, self.users, self.items)
-        found = self.trial.per_user(retriever, sorted({*self.ks, *STEADY_KS}))
+        found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *STEADY_KS}))
         means = {name: float(values.mean()) for name, values in found.items()}
         return {
             **{f"val_{name}": mean for name, mean in means.items()},

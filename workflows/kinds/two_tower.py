@@ -70,12 +70,14 @@ class TwoTowers:
 
     def judge(self) -> CatalogueJudge | None:
         """Return what ranks the catalogue for the users of valid; None without a valid part."""
-        trial = self.prepared.trial("valid", self.recipe.evaluate)
-        if trial is None:
+        evaluation_set = self.prepared.evaluation_set("valid", self.recipe.evaluate)
+        if evaluation_set is None:
             return None
-        warn_of_hidden(trial, "valid")
+        warn_of_hidden(evaluation_set, "valid")
         prepared = self.prepared
-        return CatalogueJudge(trial, prepared.users, prepared.items, self.recipe.evaluate.ks)
+        return CatalogueJudge(
+            evaluation_set, prepared.users, prepared.items, self.recipe.evaluate.ks
+        )
 
     def build(self, name: str) -> Model:
         """Build the model with fresh weights."""
@@ -150,7 +152,7 @@ class TwoTowers:
         for prior in priors.grid(self.recipe.prior):
             apply_prior(fit.model, self.prepared, prior, as_of="valid")
             retriever = TwoTower.of(fit.model, self.prepared.users, self.prepared.items)
-            scores[prior] = fit.judge.trial.steady(retriever)
+            scores[prior] = fit.judge.evaluation_set.steady(retriever)
         best = max(scores, key=lambda prior: scores[prior])
         log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
         return best

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models.core.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
-from models.core.evaluation_set import Trial, occasions
+from models.core.evaluation_set import EvaluationSet, occasions
 from models.core.retriever import Floats
 from models.training.two_tower import TwoTower
 
 
 def hits_by_score(
     tower: TwoTower,
-    trial: Trial,
+    evaluation_set: EvaluationSet,
     rows: Columns,
     ks: Sequence[int],
     *,
@@ -29,25 +29,25 @@ def hits_by_score(
 
     Args:
         tower: the model.
-        trial: the trial of these rows, with seen items kept.
+        evaluation_set: the evaluation set of these rows, with seen items kept.
         rows: the held-out rows as encoded, one item each, with their user and item rows.
         ks: list lengths.
         embed_items: gives the model's embeddings of items that are in no table, from their columns.
 
     Returns:
-        "accuracy@10" and so on: float64 [n_users], in the order of the trial's queries.
+        "accuracy@10" and so on: float64 [n_users], in the order of the evaluation set's queries.
     """
     items = as_array(rows[ITEM_ROW])
-    contexts = {name: rows[name] for name in trial.queries.contexts}
+    contexts = {name: rows[name] for name in evaluation_set.queries.contexts}
     _, users = occasions(as_array(rows[USER_ROW]), contexts)
     vectors = tower.vectors[items]
     outside = np.flatnonzero(items < 0)
     if len(outside):
         vectors[outside] = embed_items({n: take_rows(c, outside) for n, c in rows.items()})
-    queries = tower.embed(trial.queries)
+    queries = tower.embed(evaluation_set.queries)
     # as models.core.exact: summed in float64, then rounded, so that an item ties with itself
     scores = np.einsum("rd,rd->r", queries[users], vectors, dtype=np.float64).astype(np.float32)
-    best = trial.ask(tower, max(ks)).scores[users]
+    best = evaluation_set.ask(tower, max(ks)).scores[users]
     return {
         f"accuracy@{k}": np.bincount(users, scores >= best[:, k - 1]).astype(np.float64) for k in ks
     }

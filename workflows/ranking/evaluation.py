@@ -20,7 +20,7 @@ from models.baselines.fallback import Fallback, as_of, unknown_users
 from models.baselines.popularity import Popularity
 from models.baselines.search import Facts
 from models.core import metrics
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.metrics import Places
 from models.core.retriever import BrokenModel, Floats, Retriever
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
@@ -28,15 +28,15 @@ from models.towers.tower import embed
 from models.training.two_tower import TwoTower
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.ranking import inside
+from workflows.ranking.baselines import attributes, chosen
 from workflows.ranking.by_score import hits_by_score
 from workflows.ranking.figures import Tally
 from workflows.ranking.lift import Lift
 from workflows.ranking.lists import Lists, lists
-from workflows.ranking.opponents import attributes, chosen
 from workflows.ranking.segments import segments
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
-from workflows.stages.evaluate import Block, EvaluateFiles, Inside, Opponent, Protocol, Report
+from workflows.stages.evaluate import BaselineChoice, Block, EvaluateFiles, Inside, Protocol, Report
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
@@ -71,12 +71,12 @@ def evaluate(
         ArtifactError: a model gives scores that are no numbers.
     """
     recipe = prepared.recipe
-    trial = prepared.trial("test", recipe.evaluate)
-    if trial is None:
+    evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+    if evaluation_set is None:
         raise DataError("The split has no test part; give `split:` a `test` share or file.")
-    warn_of_hidden(trial, "test")
-    others = lists(recipe, prepared, trial)
-    report, views = _Evaluation(recipe, prepared, trial, others).run(store)
+    warn_of_hidden(evaluation_set, "test")
+    others = lists(recipe, prepared, evaluation_set)
+    report, views = _Evaluation(recipe, prepared, evaluation_set, others).run(store)
     EvaluateFiles(folder).write(report, views)
     metric = f"recall@{recipe.evaluate.ks[0]}"
     missed = [lift.missed(report, metric=metric) for lift in min_lifts]
@@ -90,20 +90,20 @@ class _Evaluation:
     Attributes:
         recipe: the protocol.
         prepared: the etl stage.
-        trial: the headline's.
+        evaluation_set: the headline's.
         lists: block → what is ranked beside the headline's lists.
-        places: model → places of the trial's targets.
+        places: model → places of the evaluation set's targets.
         beside: block → model → places of those lists' targets.
     """
 
     recipe: Recipe
     prepared: Prepared
-    trial: Trial
+    evaluation_set: EvaluationSet
     lists: dict[str, Lists]
     places: dict[str, Places] = field(default_factory=dict)
     beside: dict[str, dict[str, Places]] = field(default_factory=dict)
     catalogue: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    opponents: dict[str, Opponent] = field(default_factory=dict)
+    baselines: dict[str, BaselineChoice] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -113,30 +113,30 @@ class _Evaluation:
         return name_of(self.recipe.towers)
 
     def run(self, store: Store) -> tuple[Report, Inside]:
-        """Ask the recipe's model and its opponents, then count; look into the model, too."""
+        """Ask the recipe's model and its baselines, then count; look into the model, too."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._ask(self.ours, self._with_fallback(tower))
         by_score = hits_by_score(
             tower,
-            replace(self.trial, exclude=None),
+            replace(self.evaluation_set, exclude=None),
             self.prepared.part("test"),
             self.recipe.evaluate.ks,
             embed_items=lambda columns: embed(model.candidate_encoder, columns),
         )
-        for name, retriever in self._opponents():
+        for name, retriever in self._baselines():
             self._ask(name, retriever)
-        views = inside.look(self.recipe, self.prepared, self.trial, model, tower)
+        views = inside.look(self.recipe, self.prepared, self.evaluation_set, model, tower)
         return self._report(by_score), views
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
-        """Return what answers in production: the tower, and the recipe's fallback for strangers."""
+        """Return the retriever of production: the tower, and a fallback for unknown users."""
         if self.recipe.fallback == "tower":
             return tower
         popular = Popularity().fit(self.prepared.interactions("train", "valid"))
         return Fallback(tower, popular, unknown_users)
 
-    def _opponents(self) -> Iterator[tuple[str, Retriever]]:
+    def _baselines(self) -> Iterator[tuple[str, Retriever]]:
         """Yield the baselines that run; note the others."""
         recipe, prepared = self.recipe, self.prepared
         facts = Facts(
@@ -144,24 +144,24 @@ class _Evaluation:
             attributes=attributes(recipe, prepared.items),
             seed=recipe.evaluate.seed,
         )
-        valid = prepared.trial("valid", recipe.evaluate)
+        valid = prepared.evaluation_set("valid", recipe.evaluate)
         known = prepared.interactions("train", "valid")
         names = [name for name in recipe.evaluate.baselines if name != self.ours]
         for name, result in chosen(names, facts, valid):
             if isinstance(result, CannotFit):
                 self.left_out[name] = str(result)
                 continue
-            self.opponents[name] = result.note
+            self.baselines[name] = result.note
             yield name, as_of(result.model, known)
 
     def _ask(self, name: str, retriever: Retriever) -> None:
-        """Rank all trials with a model."""
+        """Rank all evaluation sets with a model."""
         config, start = self.recipe.evaluate, time.perf_counter()
         try:
-            ranking = self.trial.rank(retriever, max(config.ks))
+            ranking = self.evaluation_set.rank(retriever, max(config.ks))
             self.seconds[name] = round(time.perf_counter() - start, 3)
             for block, asked in self.lists.items():
-                found = asked.trial.rank(retriever, max(config.ks)).places
+                found = asked.evaluation_set.rank(retriever, max(config.ks)).places
                 self.beside.setdefault(block, {})[name] = found
         except BrokenModel as error:
             raise ArtifactError(
@@ -170,17 +170,22 @@ class _Evaluation:
             ) from error
         self.places[name] = ranking.places
         self.catalogue[name] = {}
-        n_candidates, counts = int(self.trial.candidates.sum()), self.prepared.item_counts
+        n_candidates, counts = int(self.evaluation_set.candidates.sum()), self.prepared.item_counts
         for k in config.ks:
             share = metrics.coverage(ranking.items, k=k, n_items=n_candidates)
             self.catalogue[name][f"coverage@{k}"] = share
             bias = metrics.popularity_bias(ranking.items, counts, k=k)
             self.catalogue[name][f"popularity_bias@{k}"] = bias
-        log.info("%s: %s users in %.2f s", name, f"{len(self.trial.queries):,}", self.seconds[name])
+        log.info(
+            "%s: %s users in %.2f s",
+            name,
+            f"{len(self.evaluation_set.queries):,}",
+            self.seconds[name],
+        )
 
     def _report(self, by_score: dict[str, Floats]) -> Report:
         protocol = self._protocol()
-        tally = Tally(self.trial.targets, self.recipe.evaluate)
+        tally = Tally(self.evaluation_set.targets, self.recipe.evaluate)
         rows = msgspec.structs.replace(protocol, averaged="per row")
         tfrs = msgspec.structs.replace(
             rows, exclude_seen=False, hit="by score", ties="count for the model"
@@ -198,17 +203,17 @@ class _Evaluation:
             },
             segments={
                 segment.name: tally.segment(self.places, segment.targets, protocol, segment.what)
-                for segment in segments(self.trial, self.prepared.item_counts)
+                for segment in segments(self.evaluation_set, self.prepared.item_counts)
             },
             catalogue=self.catalogue,
-            opponents=self.opponents,
+            baselines=self.baselines,
             left_out=self.left_out,
             seconds=self.seconds,
         )
 
     def _block(self, name: str, headline: Protocol) -> Block:
         found = self.lists[name]
-        tally = Tally(found.trial.targets, self.recipe.evaluate)
+        tally = Tally(found.evaluation_set.targets, self.recipe.evaluate)
         make = tally.over_rows if found.by_row else tally.over_users
         return make(self.beside[name], found.protocol(headline))
 
@@ -227,23 +232,23 @@ class _Evaluation:
             split=f"{split['kind']} ({options})",
             cut=f"histories and popularity hold the rows of train and valid{until}",
             candidates=config.candidates,
-            n_candidates=int(self.trial.candidates.sum()),
+            n_candidates=int(self.evaluation_set.candidates.sum()),
             exclude_seen=config.exclude_seen,
-            averaged="per user and context" if self.trial.queries.contexts else "per user",
+            averaged="per user and context" if self.evaluation_set.queries.contexts else "per user",
             level=config.level,
         )
 
     def _counts(self) -> dict[str, int]:
-        trial, counts = self.trial, self.prepared.item_counts
-        items = trial.targets.values
+        evaluation_set, counts = self.evaluation_set, self.prepared.item_counts
+        items = evaluation_set.targets.values
         known = items >= 0
         return {
-            "users": len(trial.queries),
-            "users_warm": int(trial.warm.sum()),
-            "users_cold": int((~trial.warm).sum()),
-            "strangers": int(unknown_users(trial.queries).sum()),
+            "users": len(evaluation_set.queries),
+            "users_warm": int(evaluation_set.warm.sum()),
+            "users_cold": int((~evaluation_set.warm).sum()),
+            "users_unknown": int(unknown_users(evaluation_set.queries).sum()),
             "targets": len(items),
             "targets_cold": int((~known | (counts[items] == 0)).sum()),
-            "targets_outside_candidates": int((~known | ~trial.candidates[items]).sum()),
-            "targets_seen": trial.n_hidden(),
+            "targets_outside_candidates": int((~known | ~evaluation_set.candidates[items]).sum()),
+            "targets_seen": evaluation_set.n_hidden(),
         }

@@ -23,7 +23,7 @@ class Tally:
     """Makes blocks of figures, model by model, so that memory holds one model's values.
 
     Attributes:
-        targets: the targets of the trial.
+        targets: the targets of the evaluation set.
         config: list lengths and intervals.
     """
 

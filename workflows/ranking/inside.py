@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.exact import search
 from models.core.retriever import Floats, Ints, Ragged
 from models.losses.sampled_loss import SampledLoss
@@ -29,13 +29,15 @@ N_POPULAR, N_NEIGHBOURS = 8, 5
 N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10
 
 
-def look(recipe: Recipe, prepared: Prepared, trial: Trial, model: Model, tower: TwoTower) -> Inside:
+def look(
+    recipe: Recipe, prepared: Prepared, evaluation_set: EvaluationSet, model: Model, tower: TwoTower
+) -> Inside:
     """Return the views into a model.
 
     Args:
         recipe: the recipe of the run.
         prepared: its etl stage.
-        trial: the test part under the rules of the evaluation.
+        evaluation_set: the test part under the rules of the evaluation.
         model: the trained model.
         tower: the same model as a retriever.
     """
@@ -49,7 +51,7 @@ def look(recipe: Recipe, prepared: Prepared, trial: Trial, model: Model, tower: 
         norms=items.norms(),
         biases=items.biases(),
         neighbours=items.neighbours(),
-        examples=_examples(trial, tower, seed=recipe.evaluate.seed),
+        examples=_examples(evaluation_set, tower, seed=recipe.evaluate.seed),
     )
 
 
@@ -133,14 +135,14 @@ class _Items:
         return [near for near in found if near.items]
 
 
-def _examples(trial: Trial, tower: TwoTower, *, seed: int) -> list[Example]:
+def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> list[Example]:
     """Return one random user of each twentieth of the test users in order of history length."""
-    known = np.flatnonzero(trial.queries.users >= 0)
-    lengths = trial.queries.histories.lengths
+    known = np.flatnonzero(evaluation_set.queries.users >= 0)
+    lengths = evaluation_set.queries.histories.lengths
     in_order = known[np.argsort(lengths[known], kind="stable")]
     rng = np.random.default_rng(seed)
     bands = [band for band in np.array_split(in_order, N_USERS) if len(band)]
-    chosen = trial.take(np.array([rng.choice(band) for band in bands], np.int64))
+    chosen = evaluation_set.take(np.array([rng.choice(band) for band in bands], np.int64))
     lists = chosen.ask(tower, N_RECOMMENDED).items
     return [
         Example(

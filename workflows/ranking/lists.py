@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from models.core.evaluation_set import ListRules, Trial
+from models.core.evaluation_set import EvaluationSet, ListRules
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Protocol
@@ -20,13 +20,13 @@ class Lists:
     """Lists that are measured beside the headline's.
 
     Attributes:
-        trial: who is asked for what.
+        evaluation_set: who is asked for what.
         part: whose rows are wanted.
         ranked: what the lists are made of.
         by_row: figures are shares of rows, not means over users.
     """
 
-    trial: Trial
+    evaluation_set: EvaluationSet
     part: str
     ranked: ListRules
     by_row: bool = True
@@ -37,19 +37,19 @@ class Lists:
             headline,
             part=self.part,
             candidates=self.ranked.candidates,
-            n_candidates=int(self.trial.candidates.sum()),
+            n_candidates=int(self.evaluation_set.candidates.sum()),
             exclude_seen=self.ranked.exclude_seen,
             averaged="per row" if self.by_row else headline.averaged,
         )
 
 
-def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, Lists]:
+def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[str, Lists]:
     """Return the lists to measure by the names of their blocks.
 
     Args:
         recipe: its `evaluate` says what is asked for.
         prepared: the etl stage.
-        headline: the trial of the test part.
+        headline: the evaluation set of the test part.
     """
     config = recipe.evaluate
     turned = ListRules(candidates=config.candidates, exclude_seen=not config.exclude_seen)
@@ -67,7 +67,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: Trial) -> dict[str, List
         rules = msgspec.structs.replace(
             config, candidates=ranked.candidates, exclude_seen=ranked.exclude_seen
         )
-        trial = prepared.trial(part, rules)
-        assert trial is not None  # test has rows, or there were no headline
-        found[name] = Lists(trial, part, ranked)
+        evaluation_set = prepared.evaluation_set(part, rules)
+        assert evaluation_set is not None  # test has rows, or there were no headline
+        found[name] = Lists(evaluation_set, part, ranked)
     return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.baselines.fallback import unknown_users
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.retriever import Bools, Ints
 
 #: First history length of each band.
@@ -19,12 +19,12 @@ HEAD, MIDDLE = 1 / 3, 2 / 3
 
 
 class Segment(NamedTuple):
-    """Some of a trial's targets.
+    """Some of an evaluation set's targets.
 
     Attributes:
         name: key of the report.
         what: which they are.
-        targets: bool, one for each of the trial's `targets.values`.
+        targets: bool, one for each of the evaluation set's `targets.values`.
     """
 
     name: str
@@ -32,24 +32,24 @@ class Segment(NamedTuple):
     targets: Bools
 
 
-def segments(trial: Trial, item_counts: Ints) -> Iterator[Segment]:
+def segments(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segment]:
     """Yield every segment that has a target.
 
     Args:
-        trial: whose targets.
+        evaluation_set: whose targets.
         item_counts: training interactions of each item, int [n_items].
     """
-    for segment in (*_by_user(trial), *_by_item(trial, item_counts)):
+    for segment in (*_by_user(evaluation_set), *_by_item(evaluation_set, item_counts)):
         if segment.targets.any():
             yield segment
 
 
-def _by_user(trial: Trial) -> Iterator[Segment]:
-    owners = trial.targets.owners()
-    lengths = trial.queries.histories.lengths[owners]
+def _by_user(evaluation_set: EvaluationSet) -> Iterator[Segment]:
+    owners = evaluation_set.targets.owners()
+    lengths = evaluation_set.queries.histories.lengths[owners]
     yield Segment("users_cold", "users without a history", lengths == 0)
-    unknown = unknown_users(trial.queries)[owners]
-    yield Segment("strangers", "users of no table without a history", unknown)
+    unknown = unknown_users(evaluation_set.queries)[owners]
+    yield Segment("users_unknown", "users in no table and without a history", unknown)
     yield Segment("users_warm", "users with a history", lengths > 0)
     ends = (*HISTORY_BANDS[1:], None)
     for start, end in zip(HISTORY_BANDS, ends, strict=True):
@@ -59,8 +59,8 @@ def _by_user(trial: Trial) -> Iterator[Segment]:
         yield Segment(name, what, (lengths >= start) & (lengths < above))
 
 
-def _by_item(trial: Trial, item_counts: Ints) -> Iterator[Segment]:
-    items = trial.targets.values
+def _by_item(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segment]:
+    items = evaluation_set.targets.values
     known = items >= 0
     band = np.where(known, bands(item_counts)[items], OUTSIDE)
     third = "a third of all training interactions"

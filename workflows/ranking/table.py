@@ -46,7 +46,7 @@ def _head(report: Report) -> list[str]:
     return [
         report.headline.protocol.sentence,
         f"{counts['users']:,} {asked} ({counts['users_cold']:,} without a history, "
-        f"{counts['strangers']:,} of them in no table: answered by {report.fallback}), "
+        f"{counts['users_unknown']:,} of them in no table: answered by {report.fallback}), "
         f"{counts['targets']:,} targets ({counts['targets_cold']:,} never met in training, "
         f"{counts['targets_outside_candidates']:,} that are no candidates: misses for all)",
     ]
@@ -87,7 +87,7 @@ def _comparison(
 
 def _name(report: Report, model: str) -> str:
     """Return the model; below it what was chosen, among how many, and whether at an edge."""
-    note = report.opponents.get(model)
+    note = report.baselines.get(model)
     if note is None or note.tried == 1:
         return model
     chosen = [f"{name}={value:g}" for name, value in note.parameters.items() if name not in _FIXED]

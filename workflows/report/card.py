@@ -26,7 +26,7 @@ def render(finished: Finished) -> str:
         facts=origin.model_facts(finished),
         data=[*dataset.sentences(finished), dataset.head_share(finished.item_counts)],
         comparison=comparison.table(finished),
-        opponents=comparison.opponents(finished),
+        baselines=comparison.baselines(finished),
         segments=segments.table(finished),
         limits=list(_limits(finished)),
         training=list(_training(finished)),

@@ -21,8 +21,8 @@ def population(finished: Finished) -> str:
     users = numbers.counted(counts["users"], "user")
     rows = numbers.counted(counts["targets"], "held-out row")
     return (
-        f"{users} ({counts['users_cold']:,} without a history, {counts['strangers']:,} of them in "
-        f"no table: the two-tower's place is taken by {finished.scores.fallback}), {rows} "
+        f"{users} ({counts['users_cold']:,} without a history, {counts['users_unknown']:,} of them "
+        f"in no table: the two-tower's place is taken by {finished.scores.fallback}), {rows} "
         f"({counts['targets_cold']:,} of items that training never met, "
         f"{counts['targets_outside_candidates']:,} of items that are no candidates: misses for "
         "all)."
@@ -73,7 +73,7 @@ def _two_lines(cell: str) -> str:
     return Markup("{}<small>[{}</small>").format(mean, interval) if bracket else cell
 
 
-def opponents(finished: Finished) -> Table:
+def baselines(finished: Finished) -> Table:
     """Return how the baselines came to their parameters."""
     rows = [
         [
@@ -84,7 +84,7 @@ def opponents(finished: Finished) -> Table:
             "" if note.valid is None else numbers.score(note.valid),
             f"{note.seconds:,.1f}",
         ]
-        for name, note in finished.scores.opponents.items()
+        for name, note in finished.scores.baselines.items()
     ]
     head = ["model", "parameters", "tried", "where among them", f"{VAL_MEAN} of the chosen"]
     caption = "Baselines: fitted on train, parameters chosen on valid"

@@ -42,7 +42,7 @@ def render(finished: Finished) -> str:
         population=comparison.population(finished),
         models=comparison.picture(finished),
         comparison=comparison.narrow(comparison.table(finished)),
-        opponents=comparison.opponents(finished),
+        baselines=comparison.baselines(finished),
         left_out=comparison.left_out(finished),
         beside=comparison.beside(finished),
         segments=list(segments.pictures(finished)),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, read_columns
-from models.core.evaluation_set import ListRules, Trial, trial
+from models.core.evaluation_set import EvaluationSet, ListRules, evaluation_set
 from models.core.retriever import Interactions, Ragged
 from workflows.ground import statistics, vocabulary
 from workflows.ground.column_names import TRAIN_COUNT
@@ -264,8 +264,8 @@ class Prepared:
                 )
             )
 
-    def trial(self, part: str, rules: ListRules) -> Trial | None:
-        """Return the trial of a part; None where the split has no such part.
+    def evaluation_set(self, part: str, rules: ListRules) -> EvaluationSet | None:
+        """Return the evaluation set of a part; None where the split has no such part.
 
         The rows of train are asked for as of the test part: who has learnt them knows them.
         """
@@ -273,7 +273,7 @@ class Prepared:
         held = self._as_written(part)  # beside the contexts, which are read as they stand
         if not len(held.users):
             return None
-        return trial(
+        return evaluation_set(
             held.users,
             held.items,
             history=self.interactions(*parts),

@@ -94,7 +94,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, dict[str, Figure]]
 
 
-class Opponent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a baseline came to its parameters.
 
     Attributes:
@@ -127,9 +127,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ours: the name of the recipe's own model.
         counts: users and targets, warm and cold; `targets_seen` are those that no list may show,
-            because their users had them before; `strangers` are users of no table without a
+            because their users had them before; `users_unknown` are users in no table without a
             history. Where features belong to an interaction, a user on each occasion counts.
-        fallback: what answers strangers in the two-tower's place.
+        fallback: what answers unknown users in the two-tower's place.
         headline: all users, over users.
         differences: the two-tower minus each baseline, user by user, under the same protocol.
         beside: figures under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
@@ -138,7 +138,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         segments: name → the figures of some users or targets; absent where there are none.
         catalogue: model → coverage and popularity bias of the headline's lists; null where no list
             holds an item.
-        opponents: baseline → how it came to its parameters.
+        baselines: baseline → how it came to its parameters.
         left_out: baseline → why it did not run.
         seconds: model → wall time of ranking.
     """
@@ -151,7 +151,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     beside: dict[str, Block]
     segments: dict[str, Block]
     catalogue: dict[str, dict[str, float | None]]
-    opponents: dict[str, Opponent]
+    baselines: dict[str, BaselineChoice]
     left_out: dict[str, str]
     seconds: dict[str, float]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from workflows.ground.errors import StaleInput
 from workflows.ground.pair_hash import pair_hash
 from workflows.stages.etl import Prepared
@@ -50,14 +50,14 @@ def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
             )
 
 
-def warn_of_hidden(trial: Trial, part: str) -> None:
+def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
     """Warn where many targets may not be recommended, because their users had them before.
 
     Args:
-        trial: the trial of the part.
+        evaluation_set: the evaluation set of the part.
         part: its name.
     """
-    hidden, targets = trial.n_hidden(), len(trial.targets.values)
+    hidden, targets = evaluation_set.n_hidden(), len(evaluation_set.targets.values)
     if not targets or hidden < MANY * targets:
         return
     effect = "they are misses for every model"

@@ -23,9 +23,9 @@ from models.baselines.item_knn import ItemKNN
 from models.baselines.popularity import Popularity, RecentPopularity
 from models.baselines.registry import BASELINES, GRIDS, grid_of
 from models.baselines.search import Facts
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged
-from workflows.ranking import opponents
+from workflows.ranking import baselines
 from workflows.recipe.protocol import EvaluateConfig
 
 WORLD = toy.world()
@@ -33,13 +33,15 @@ FACTS = Facts(train=WORLD.train, attributes=WORLD.attributes, seed=3)
 BY_HISTORY = ["content", "item-knn", "ease", "ease-decayed", "als"]
 
 
-def trial(users: np.ndarray, targets: Ragged) -> Trial:
+def evaluation_set(users: np.ndarray, targets: Ragged) -> EvaluationSet:
     histories = WORLD.train.histories().take(users)
     everything = np.ones(WORLD.train.n_items, bool)
-    return Trial(Queries(users, histories), targets, histories, everything, histories.lengths > 0)
+    return EvaluationSet(
+        Queries(users, histories), targets, histories, everything, histories.lengths > 0
+    )
 
 
-VALID = trial(WORLD.members, WORLD.targets)
+VALID = evaluation_set(WORLD.members, WORLD.targets)
 
 
 @functools.cache
@@ -146,20 +148,20 @@ def test_parameters_are_the_numbers_and_nothing_learnt():
 def test_without_times_some_cannot_run(name, why):
     facts = dataclasses.replace(FACTS, train=dataclasses.replace(WORLD.train, times=None))
     with pytest.raises(CannotFit, match=why):
-        opponents.choose(name, facts, VALID)
+        baselines.choose(name, facts, VALID)
 
 
 def test_without_attributes_content_cannot_run():
     facts = dataclasses.replace(FACTS, attributes=sp.csr_matrix((WORLD.train.n_items, 0)))
     with pytest.raises(CannotFit, match="no categories beside their id"):
-        opponents.choose("content", facts, VALID)
+        baselines.choose("content", facts, VALID)
 
 
 @pytest.mark.parametrize("name", ["ease", "ease-decayed"])
 def test_too_little_memory_leaves_ease_out(monkeypatch, name):
     monkeypatch.setattr(cost, "available_memory", lambda: 1_000)
     with pytest.raises(CannotFit, match=r"25 items.* GiB; 0.0 GiB of memory are free"):
-        opponents.choose(name, FACTS, VALID)
+        baselines.choose(name, FACTS, VALID)
 
 
 def test_a_library_that_is_absent_leaves_its_model_out(monkeypatch):
@@ -170,8 +172,8 @@ def test_a_library_that_is_absent_leaves_its_model_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "implicit", None)  # what an import that fails leaves
     why = "the library implicit.* is not installed; the extra `baselines` brings it"
     with pytest.raises(CannotFit, match=why):
-        opponents.choose("als", FACTS, VALID)
-    found = dict(opponents.chosen(["als", "popularity"], FACTS, VALID))
+        baselines.choose("als", FACTS, VALID)
+    found = dict(baselines.chosen(["als", "popularity"], FACTS, VALID))
     assert isinstance(found["als"], CannotFit)
     assert isinstance(found["popularity"].model, Popularity)  # the others go on
 
@@ -188,7 +190,7 @@ def test_the_registry_does_not_load_what_only_als_needs():
 @pytest.mark.parametrize("name", ["item-knn", "ease", "ease-decayed", "recent-popularity"])
 def test_the_best_on_valid_of_all_that_was_tried_is_chosen(name, caplog):
     caplog.set_level(logging.INFO)
-    found = opponents.choose(name, FACTS, VALID)
+    found = baselines.choose(name, FACTS, VALID)
     scores = [VALID.steady(model) for model in started(name)]
     assert found.note.valid >= max(scores)
     assert found.note.valid == VALID.steady(found.model)
@@ -207,17 +209,17 @@ def test_a_line_of_the_log_says_the_point_its_value_and_its_time(caplog, monkeyp
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(als, "START", als.START[:1])
     monkeypatch.setattr(search, "MOST", 1)
-    opponents.choose("als", FACTS, VALID)
+    baselines.choose("als", FACTS, VALID)
     assert re.fullmatch(
         r"als factors=64 regularization=30 alpha=8: valid [01]\.\d{4} \(\d+\.\d s\)",
         caplog.messages[0],
     )
     caplog.clear()
-    opponents.choose("popularity", FACTS, VALID)
+    baselines.choose("popularity", FACTS, VALID)
     (line,) = caplog.messages
     assert re.fullmatch(r"popularity: valid [01]\.\d{4} \(\d+\.\d s\)", line)
     caplog.clear()
-    opponents.choose("ease", FACTS, VALID)
+    baselines.choose("ease", FACTS, VALID)
     assert re.fullmatch(
         r"ease: a dense matrix of the 25 items: about 0\.1 s a fit on an idle machine and 0\.0 GiB",
         caplog.messages[0],
@@ -225,31 +227,33 @@ def test_a_line_of_the_log_says_the_point_its_value_and_its_time(caplog, monkeyp
 
 
 def test_a_search_climbs_beyond_the_first_points(monkeypatch):
-    monkeypatch.setattr(Trial, "steady", lambda _, model: -abs(np.log(model.model.regularization)))
-    note = opponents.choose("ease", FACTS, VALID).note
+    monkeypatch.setattr(
+        EvaluationSet, "steady", lambda _, model: -abs(np.log(model.model.regularization))
+    )
+    note = baselines.choose("ease", FACTS, VALID).note
     # 100, 50, 200, 300, 500, then 25, 12.5, … down to 0.78125, and one that is worse
     assert note.parameters == {"regularization": pytest.approx(0.78125)}
     assert (note.tried, note.edge) == (5 + 6 + 1, ())
 
 
 def test_a_point_whose_scores_are_no_numbers_is_passed_over(monkeypatch, caplog):
-    steady = Trial.steady
+    steady = EvaluationSet.steady
 
-    def broken(trial, model):
+    def broken(evaluation_set, model):
         if model.model.regularization == 100:
             raise BrokenModel("7 scores are NaN.")
-        return steady(trial, model)
+        return steady(evaluation_set, model)
 
-    monkeypatch.setattr(Trial, "steady", broken)
-    assert opponents.choose("ease", FACTS, VALID).note.parameters["regularization"] != 100
+    monkeypatch.setattr(EvaluationSet, "steady", broken)
+    assert baselines.choose("ease", FACTS, VALID).note.parameters["regularization"] != 100
     assert "ease regularization=100: no value, for 7 scores are NaN." in caplog.text
 
-    def always(trial, model):
+    def always(evaluation_set, model):
         raise BrokenModel("all scores are NaN.")
 
-    monkeypatch.setattr(Trial, "steady", always)
+    monkeypatch.setattr(EvaluationSet, "steady", always)
     with pytest.raises(CannotFit, match="none of its 5 points gives scores that are numbers"):
-        opponents.choose("ease", FACTS, VALID)
+        baselines.choose("ease", FACTS, VALID)
 
 
 def test_another_valid_part_makes_another_choice():
@@ -265,28 +269,28 @@ def test_another_valid_part_makes_another_choice():
     facts = Facts(train=train, attributes=sp.csr_matrix((60, 0)), seed=0)
 
     def days(target: int) -> float:
-        one = Trial(
+        one = EvaluationSet(
             Queries(np.array([6]), Ragged.empty(1)),
             Ragged(np.array([target]), np.array([0, 1])),
             None,
             np.ones(60, bool),
             np.array([False]),
         )
-        return opponents.choose("recent-popularity", facts, one).note.parameters["days"]
+        return baselines.choose("recent-popularity", facts, one).note.parameters["days"]
 
     assert days(1) == 7.0  # item 0 comes first in any case, then 1 before 2: the first of the grid
     assert days(2) == 120.0  # the longest memory still knows item 2
 
 
 def test_without_a_valid_part_the_first_of_the_grid_is_taken():
-    found = opponents.choose("ease", FACTS, None)
+    found = baselines.choose("ease", FACTS, None)
     assert found.note.parameters == {"regularization": ease.REGULARIZATIONS[0]}
     assert (found.note.tried, found.note.valid, found.note.valid_users) == (1, None, None)
 
 
 def test_choosing_asks_some_of_many_users(monkeypatch):
-    monkeypatch.setattr(opponents, "MAX_USERS", 11)
-    notes = [dict(opponents.chosen(["ease"], FACTS, VALID))["ease"].note for _ in range(2)]
+    monkeypatch.setattr(baselines, "MAX_USERS", 11)
+    notes = [dict(baselines.chosen(["ease"], FACTS, VALID))["ease"].note for _ in range(2)]
     assert [note.valid_users for note in notes] == [11, 11]
     assert notes[0].valid == notes[1].valid  # the same users
 

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 import models.core.evaluation_set
-from models.core.evaluation_set import STEADY, Trial, trial
+from models.core.evaluation_set import STEADY, EvaluationSet, evaluation_set
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
 from workflows.recipe.protocol import EvaluateConfig
 
@@ -43,11 +43,11 @@ def of(
     seen: list[list[int]] | None = None,
     n_items: int = 6,
     candidates: list[int] | None = None,
-) -> Trial:
-    """Return a trial of users 0, 1, … with these targets."""
+) -> EvaluationSet:
+    """Return an evaluation set of users 0, 1, … with these targets."""
     histories = ragged(seen or [[] for _ in targets])
     allowed = np.ones(n_items, bool) if candidates is None else np.isin(range(n_items), candidates)
-    return Trial(
+    return EvaluationSet(
         queries=Queries(np.arange(len(targets)), histories),
         targets=ragged(targets),
         exclude=None if seen is None else histories,
@@ -61,7 +61,7 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     also = Interactions(np.array([1, -2, 0, 5]), np.array([4, 5, 0, 1]), None, 2, 6)
     users, items = np.array([0, 1, -2]), np.array([2, 4, 1])
     counts = np.ones(6, np.int64)
-    of_all = trial(
+    of_all = evaluation_set(
         users, items, history=history, item_counts=counts, rules=EvaluateConfig(), also_seen=also
     )
     assert of_all.queries.users.tolist() == [-1, 0, 1]
@@ -72,12 +72,14 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     two = of_all.take(np.array([2, 0]))
     assert [two.seen[n].tolist() for n in range(2)] == [[2, 4], [3, 5]]
     keeping = EvaluateConfig(exclude_seen=False)
-    kept = trial(users, items, history=history, item_counts=counts, rules=keeping, also_seen=also)
+    kept = evaluation_set(
+        users, items, history=history, item_counts=counts, rules=keeping, also_seen=also
+    )
     assert kept.exclude is None
     assert kept.n_hidden() == 0
 
 
-def toy_trial() -> Trial:
+def toy_trial() -> EvaluationSet:
     return of(
         [WORLD.targets[i].tolist() for i in range(len(WORLD.members))],
         seen=[WORLD.queries.histories[i].tolist() for i in range(len(WORLD.members))],
@@ -224,10 +226,10 @@ HISTORY = Interactions(
 COUNTS = np.array([1, 0, 1, 1, 1, 0])
 
 
-def gather(**config) -> Trial:
+def gather(**config) -> EvaluationSet:
     users, items = np.array([1, -1, 2, 1, -7]), np.array([5, 0, -1, 4, 1])
     config = EvaluateConfig(**config)
-    return trial(users, items, history=HISTORY, item_counts=COUNTS, rules=config)
+    return evaluation_set(users, items, history=HISTORY, item_counts=COUNTS, rules=config)
 
 
 def test_a_trial_has_one_query_a_person_with_what_he_did_before():
@@ -244,7 +246,9 @@ def test_a_user_asks_once_on_each_occasion():
     users, items = np.array([1, 0, 1, 1]), np.array([5, 0, 4, 3])
     contexts = {"month": np.array([7, 7, 2, 7])}
     config = EvaluateConfig()
-    one = trial(users, items, history=HISTORY, item_counts=COUNTS, rules=config, contexts=contexts)
+    one = evaluation_set(
+        users, items, history=HISTORY, item_counts=COUNTS, rules=config, contexts=contexts
+    )
     assert one.queries.users.tolist() == [0, 1, 1]
     assert one.queries.contexts["month"].tolist() == [7, 2, 7]
     assert [one.targets[i].tolist() for i in range(3)] == [[0], [4], [5, 3]]
@@ -256,7 +260,7 @@ def test_a_user_asks_once_on_each_occasion():
 def test_rows_with_lists_ask_one_by_one():
     users, items = np.array([1, 1]), np.array([5, 4])
     lists = Ragged(np.array([3, 3]), np.array([0, 1, 2]))
-    one = trial(
+    one = evaluation_set(
         users,
         items,
         history=HISTORY,

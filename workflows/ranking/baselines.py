@@ -21,11 +21,11 @@ from models.baselines.fallback import parameters
 from models.baselines.registry import Baseline, grid_of
 from models.baselines.search import Facts, Grid, Point
 from models.core.columns import Column
-from models.core.evaluation_set import Trial
+from models.core.evaluation_set import EvaluationSet
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import BrokenModel, Retriever
 from workflows.recipe import Recipe
-from workflows.stages.evaluate import Opponent
+from workflows.stages.evaluate import BaselineChoice
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ class Chosen(NamedTuple):
     """The best model of a grid, and how it was found."""
 
     model: Retriever
-    note: Opponent
+    note: BaselineChoice
 
 
 def chosen(
-    names: Sequence[Baseline], facts: Facts, valid: Trial | None
+    names: Sequence[Baseline], facts: Facts, valid: EvaluationSet | None
 ) -> Iterator[tuple[Baseline, Chosen | CannotFit]]:
     """Yield each baseline, or why it cannot run, with a bar where somebody looks.
 
@@ -63,7 +63,7 @@ def chosen(
                 yield name, why
 
 
-def choose(name: Baseline, facts: Facts, valid: Trial | None) -> Chosen:
+def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
     """Search a baseline's grid: fit on train, return the best on valid; among equals the first.
 
     Raises:
@@ -76,13 +76,13 @@ def choose(name: Baseline, facts: Facts, valid: Trial | None) -> Chosen:
     if valid is None:
         model = grid.fit(grid.start[0])
         log.info("%s %s: fitted; no valid part to choose by", name, grid.named(grid.start[0]))
-        note = Opponent(parameters=parameters(model), tried=1, seconds=_since(start))
+        note = BaselineChoice(parameters=parameters(model), tried=1, seconds=_since(start))
         return Chosen(model, note)
     climb = _Climb(name, grid, valid)
     climbed = search.climb(grid, climb.measure)
     if climb.best is None:
         raise CannotFit(f"none of its {climbed.tried} points gives scores that are numbers")
-    note = Opponent(
+    note = BaselineChoice(
         parameters=parameters(climb.best),
         tried=climbed.tried,
         edge=climbed.edge,
@@ -107,7 +107,7 @@ class _Climb:
 
     name: Baseline
     grid: Grid
-    valid: Trial
+    valid: EvaluationSet
     best: Retriever | None = None
     value: float = -np.inf
 
@@ -132,8 +132,8 @@ def _since(start: float) -> float:
     return round(time.perf_counter() - start, 3)
 
 
-def _some_users(valid: Trial, seed: int) -> Trial:
-    """Return the trial of at most `MAX_USERS` users, drawn at random."""
+def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
+    """Return the evaluation set of at most `MAX_USERS` users, drawn at random."""
     n_users = len(valid.queries)
     if n_users <= MAX_USERS:
         return valid
