@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 import tensorflow as tf
 from tiny_run import Run, Tiny
 
-from workflows.ground.errors import DataError
+from workflows.ground.errors import ArtifactError, DataError
 from workflows.stages.embedding import RawTower
+from workflows.stages.export import Export, ExportFiles
 from workflows.stages.recommender import ListOptions, Recommender
 
 
@@ -121,6 +123,38 @@ def test_what_the_tower_does_not_take_is_refused(export):
         RawTower.open(export.export.files.folder / "query_tower_raw").embed(
             pa.table({"age": ["old"]})
         )
+
+
+@pytest.mark.parametrize(
+    ("item_rows", "said"),
+    [
+        ([[0]], "it has other users"),
+        ([[10**6]], "histories name rows beyond the items"),
+        ([[-1]], "histories name rows beyond the items"),
+        ([[0.5]], "item_rows holds no lists of whole numbers"),
+        ([7], "item_rows holds no lists of whole numbers"),
+        (None, "item_rows"),
+    ],
+)
+def test_histories_of_another_form_are_refused_by_name(run, export, tmp_path, item_rows, said):
+    n_users = 1 if said == "it has other users" else len(export.export.user_ids)
+    columns = {"item_rows": (item_rows or [[0]]) * n_users} if item_rows else {"x": [1] * n_users}
+    files = ExportFiles(tmp_path)
+    for name in ("user_embeddings.parquet", "item_features.parquet"):
+        shutil.copy(export.export.files.folder / name, tmp_path)
+    pq.write_table(pa.table(columns), files.histories)
+    broken = Export(files, run.recipe, "test")
+    with pytest.raises(ArtifactError, match=rf"histories\.parquet is not what .* export.*{said}"):
+        _ = broken.seen
+
+
+@pytest.mark.parametrize("counts", [np.zeros(3, np.int64), np.zeros(14), np.array([{}], object)])
+def test_counts_of_another_form_are_refused_by_name(run, export, tmp_path, counts):
+    files = ExportFiles(tmp_path)
+    shutil.copy(export.export.files.folder / "item_features.parquet", tmp_path)
+    np.save(files.item_counts, counts)
+    with pytest.raises(ArtifactError, match=r"item_counts\.npy is not what `two-tower export`"):
+        _ = Export(files, run.recipe, "test").item_counts
 
 
 def test_only_allowed_items_are_shown(export):

@@ -96,6 +96,11 @@ def _far_rows(table: pa.Table) -> pa.Table:
     return _replaced(table, "item_row", pa.array([2**40] * len(table), pa.int64()))
 
 
+def _far_items(table: pa.Table) -> pa.Table:
+    lists = pa.array([[2**30]] * len(table), pa.list_(pa.int32()))
+    return _replaced(table, "item_rows", lists)
+
+
 def _empty(table: pa.Table) -> pa.Table:
     return table.slice(0, 0)
 
@@ -110,9 +115,10 @@ def _twice(table: pa.Table) -> pa.Table:
 
 _FACT = {"bytes": 24, "sha256": ""}
 _ITEMS, _USERS = "export/item_embeddings.parquet", "export/user_embeddings.parquet"
+_HISTORIES = "export/histories.parquet"
 _WORDS = "export/vocabulary/item_id.parquet"
 _READ = ("recommend", "similar-items", "load", "index")
-_TRAINED, _INTERACTIONS = ("export", "evaluate"), ("recommend", "evaluate")
+_TRAINED = ("export", "evaluate")
 _LISTS = ("recommend", "similar-items")
 
 #: Description, function that plants the fault, verbs, right exit codes.
@@ -173,11 +179,15 @@ FILES = (
     ("a parquet file that is text", _text(_ITEMS, "hello"), _READ, (2,)),
     ("features of text", _text("export/item_features.parquet", "x"), ("recommend", "load"), (2,)),
     ("users of text", _text("export/user_features.parquet", "x"), ("recommend --users",), (2,)),
+    ("histories of text", _text("export/histories.parquet", "x"), ("recommend",), (2,)),
+    ("histories beyond the items", _table(_HISTORIES, _far_items), ("recommend",), (2,)),
+    ("half of the histories", _table(_HISTORIES, _half), ("recommend",), (2,)),
+    ("counts of text", _text("export/item_counts.npy", "x"), ("recommend",), (2,)),
     ("an index without its facts", _text("index/search.json", "{}"), ("recommend",), (2,)),
     ("an index of null", _text("index/search.json", "null"), ("recommend",), (2,)),
     ("statistics of null", _text("etl/statistics.json", "null"), _TRAINED, (0, 2)),
-    ("interactions of text", _text("etl/train/part-0.parquet", "x"), _INTERACTIONS, (2,)),
-    ("users' rows of text", _text("etl/users/raw.parquet", "x"), _INTERACTIONS, (2,)),
-    ("rows beyond the tables", _table("etl/train/part-0.parquet", _far_rows), _INTERACTIONS, (2,)),
+    ("interactions of text", _text("etl/train/part-0.parquet", "x"), _TRAINED, (2,)),
+    ("users' rows of text", _text("etl/users/raw.parquet", "x"), _TRAINED, (2,)),
+    ("rows beyond the tables", _table("etl/train/part-0.parquet", _far_rows), _TRAINED, (2,)),
     ("a schema of noise", _bytes("etl/train/schema.pbtxt", "random", 5), _TRAINED, (0, 2)),
 )  # fmt: skip
