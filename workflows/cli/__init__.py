@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from workflows.cli import about, data, hand_over, model, questions
+from workflows.cli import about, data, deployment, model, queries
 from workflows.cli.call import Call, command
 from workflows.cli.show import print_error, printable
 from workflows.ground.errors import TwoTowerError
@@ -18,7 +18,7 @@ __all__ = ["Call", "app", "main"]
 
 #: The verbs in the order of --help. A new verb is a function in one of these files and an element
 #: of its VERBS.
-VERBS = (*data.VERBS, *model.VERBS, *questions.VERBS, *hand_over.VERBS, *about.VERBS)
+VERBS = (*data.VERBS, *model.VERBS, *queries.VERBS, *deployment.VERBS, *about.VERBS)
 
 app = typer.Typer(
     add_completion=False,

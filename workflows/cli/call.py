@@ -43,8 +43,8 @@ class Call:
         str,
         typer.Option(
             "--run",
-            help="Name of a folder in runs/, or a path; of a run, or of a copied export. Default: "
-            "the name of the recipe.",
+            help="Name of a run in runs/, or the path of a run or of a copied export. Default: the "
+            "name of the recipe.",
         ),
     ] = ""
     device_name: Annotated[str, typer.Option("--device", help="Device: auto, cpu or gpu.")] = "auto"
