@@ -1,11 +1,11 @@
-"""What every retriever must keep, whatever it learns: one function a promise, True when kept.
+"""Conformance tests that every retriever must pass: one function per promise, True if it is kept.
 
     @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
     def test_mine_keeps(promise):
         assert promise(mine, toy.world())
 
-A retriever that learns the groups of the toy world must keep `finds_the_withheld` too. Floating
-point sums depend on the shape of the matrix product, so that lists are compared up to nearly equal
+A retriever that learns the groups of the toy world must also keep `finds_the_withheld`. Floating
+point sums depend on the shape of the matrix product, so lists are compared up to nearly equal
 scores (`same`).
 """
 
@@ -23,7 +23,7 @@ RTOL, ATOL = 1e-4, 1e-6
 
 
 def has_shapes_and_dtypes(retriever: Retriever, world: Toy) -> bool:
-    """Give int64 rows and float32 scores, [n_queries, k], also for no queries at all."""
+    """Return int64 rows and float32 scores, [n_queries, k], also if there are no queries."""
     shapes = []
     for queries in (world.queries, Queries(np.zeros(0, np.int64), Ragged.empty(0))):
         top = retriever.top_k(queries, 3)
@@ -33,7 +33,7 @@ def has_shapes_and_dtypes(retriever: Retriever, world: Toy) -> bool:
 
 
 def ranks_by_score(retriever: Retriever, world: Toy) -> bool:
-    """Show distinct rows of the catalogue, scores falling."""
+    """Return distinct rows of the catalogue, with falling scores."""
     top = retriever.top_k(world.queries, world.train.n_items)
     in_order = np.sort(top.items, axis=1)
     return bool(
@@ -43,7 +43,7 @@ def ranks_by_score(retriever: Retriever, world: Toy) -> bool:
 
 
 def excludes(retriever: Retriever, world: Toy) -> bool:
-    """Never show an excluded item; show every other, in the order without exclusion."""
+    """Never return an excluded item; return all others, in the order without exclusion."""
     n_items = world.train.n_items
     seen = world.queries.histories
     everything = retriever.top_k(world.queries, n_items)
@@ -59,7 +59,7 @@ def excludes(retriever: Retriever, world: Toy) -> bool:
 
 
 def keeps_to_candidates(retriever: Retriever, world: Toy) -> bool:
-    """Show the candidates that are not excluded, and nothing else, in the order of all items."""
+    """Return only candidates that are not excluded, all of them, in the order of all items."""
     n_items = world.train.n_items
     seen = world.queries.histories
     candidates = np.arange(n_items) % 3 != 0
@@ -75,7 +75,7 @@ def keeps_to_candidates(retriever: Retriever, world: Toy) -> bool:
 
 
 def pads(retriever: Retriever, world: Toy) -> bool:
-    """Fill a list longer than the catalogue with -1 / -inf, at its end."""
+    """Pad a list that is longer than the catalogue with -1 and -inf at its end."""
     n_items = world.train.n_items
     top = retriever.top_k(world.queries, n_items + 3)
     return bool(
@@ -86,13 +86,13 @@ def pads(retriever: Retriever, world: Toy) -> bool:
 
 
 def repeats(retriever: Retriever, world: Toy) -> bool:
-    """Give the same answer to the same question, to the last bit."""
+    """Return bit-identical answers to equal queries."""
     first, second = (retriever.top_k(world.queries, 10) for _ in range(2))
     return np.array_equal(first.items, second.items) and np.array_equal(first.scores, second.scores)
 
 
-def ignores_company(retriever: Retriever, world: Toy) -> bool:
-    """Answer a query alone as among others, with its own exclusions."""
+def ignores_other_queries(retriever: Retriever, world: Toy) -> bool:
+    """Return the same answer to a query, and its exclusions, alone as in a batch."""
     seen = world.queries.histories
     together = retriever.top_k(world.queries, world.train.n_items, exclude=seen)
     alone = []
@@ -104,7 +104,7 @@ def ignores_company(retriever: Retriever, world: Toy) -> bool:
 
 
 def ignores_blocks(retriever: Retriever, world: Toy) -> bool:
-    """Answer alike in one block, in blocks of three queries and one by one."""
+    """Return the same answers in one block, in blocks of three queries, and one by one."""
     n_items = world.train.n_items
     seen = world.queries.histories
     whole = retriever.top_k(world.queries, n_items, exclude=seen)
@@ -115,14 +115,14 @@ def ignores_blocks(retriever: Retriever, world: Toy) -> bool:
     return all(alike)
 
 
-def answers_strangers(retriever: Retriever, world: Toy) -> bool:
-    """Rank the whole catalogue for the cold user and for an unknown one, with finite scores."""
-    top = retriever.top_k(world.strangers, world.train.n_items)
+def answers_cold_users(retriever: Retriever, world: Toy) -> bool:
+    """Rank the whole catalogue with finite scores for a cold-start user and an unknown user."""
+    top = retriever.top_k(world.cold_queries, world.train.n_items)
     return bool((top.items >= 0).all() and np.isfinite(top.scores).all())
 
 
 def finds_the_withheld(retriever: Retriever, world: Toy) -> bool:
-    """Put the withheld item first for at least 95 % of the members (for retrievers that learn)."""
+    """Rank the withheld item first for at least 95 % of the members (if the retriever learns)."""
     top = retriever.top_k(world.queries, 1, exclude=world.queries.histories)
     return bool((top.items[:, 0] == world.targets.values).mean() >= 0.95)
 
@@ -134,17 +134,17 @@ PROMISES = (
     keeps_to_candidates,
     pads,
     repeats,
-    ignores_company,
+    ignores_other_queries,
     ignores_blocks,
-    answers_strangers,
+    answers_cold_users,
 )
 
 
 def same(a: TopK, b: TopK) -> bool:
-    """Tell whether two answers agree: scores nearly equal, rows equal where no score is near.
+    """Say whether two answers agree: nearly equal scores, and equal rows up to nearly equal scores.
 
-    Rows may only change places within a run of nearly equal scores. Both answers must hold the
-    whole catalogue, else the last run may be cut off in two ways.
+    Rows may change places only within a run of nearly equal scores. Both answers must hold the
+    whole catalogue, because otherwise the last run could be cut off in two ways.
     """
     if a.items.shape != b.items.shape:
         return False
@@ -160,7 +160,7 @@ def same(a: TopK, b: TopK) -> bool:
 
 
 def _same_runs(a: np.ndarray, b: np.ndarray, scores: np.ndarray) -> bool:
-    """Compare two lists of rows, run by run of nearly equal scores."""
+    """Compare two lists of rows; within a run of nearly equal scores, their order is ignored."""
     shown = a >= 0
     a, b, scores = a[shown], b[shown], scores[shown]
     starts = np.flatnonzero(~np.isclose(scores[1:], scores[:-1], rtol=RTOL, atol=ATOL)) + 1

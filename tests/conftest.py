@@ -1,4 +1,4 @@
-"""What all tests share: no GPU, quiet imports of other packages, and the tiny world."""
+"""Settings and fixtures of all tests: no GPU, quiet imports of other packages, the tiny world."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-# before anything can import merlin or TensorFlow
+# before any module imports merlin or TensorFlow
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-os.environ["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"  # or Merlin counts GPUs by the driver
+os.environ["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"  # else Merlin asks the driver for GPUs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from world import World
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiny_run import Tiny
 
 
-#: Tests that need packages which the NGC container does not bring.
+#: Test files → packages that they need and the NGC container lacks.
 NEEDS = {
     "test_report_charts.py": ("matplotlib",),
     "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
@@ -33,7 +33,7 @@ NEEDS = {
 }
 collect_ignore_glob = [files for files, names in NEEDS.items() if not all(map(find_spec, names))]
 
-# a shared machine is slow at times, and a failure should come again
+# a shared machine can be slow, and failures should be reproducible
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
@@ -41,9 +41,9 @@ settings.load_profile("house")
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors (setup.cfg); these are not ours to mend."""
     for exempt in (
-        # merlin-core says this of every Dataset on a CPU
+        # merlin-core warns so for every Dataset on a CPU
         "ignore:Initializing an NVTabular Dataset in CPU mode:UserWarning",
-        # merlin-core would rather find .merlin/schema.json; merlin-models still writes schema.pbtxt
+        # merlin-core prefers .merlin/schema.json; merlin-models still writes schema.pbtxt
         "ignore:Found schema.pbtxt:DeprecationWarning",
     ):
         config.addinivalue_line("filterwarnings", exempt)
@@ -59,7 +59,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Let other packages warn while a test file imports them; our own may not."""
+    """Ignore warnings of other packages while a test file imports them; ours stay errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module=r"(models|workflows|test_\w+)\b")
@@ -68,7 +68,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Undo what a command line that is called in the test's process sets up of logging."""
+    """Restore logging after a test, because a command line that it calls configures logging."""
     loggers = [logging.getLogger(name) for name in (None, "workflows", "models", "tensorflow")]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     yield
@@ -114,25 +114,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Return a small data set with every oddity, written to disk."""
+    """Return a small data set with each oddity of real logs, written to disk."""
     return World(tmp_path / "raw").write()
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Return the verbs' results on the tiny world, each made when it is first asked for."""
-    from tiny_run import Tiny  # TensorFlow and Merlin: not for every test file
+    """Return the results of the verbs on the tiny world; each is computed at its first use."""
+    from tiny_run import Tiny  # imports TensorFlow and Merlin, which few test files need
 
     own = tmp_path_factory.getbasetemp()
-    # xdist's workers have folders of their own in one of the session
+    # each worker of xdist has a folder within the folder of the session
     return Tiny((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny")
 
 
 @pytest.fixture
 def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let exports be checked in the test's own process: a fresh one imports TensorFlow first.
+    """Check exports in the process of the test, because a fresh process imports TensorFlow first.
 
-    That a fresh process can do it, with no package of ours, is shown by the export of `tiny`.
+    The export of `tiny` shows that a fresh process, without our packages, can check an export.
     """
     from tiny_run import check_here
 
@@ -143,7 +143,7 @@ def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def eagerly() -> Iterator[None]:
-    """Run the steps of fits without tracing them."""
+    """Run the training steps of the test eagerly, without tracing them."""
     from tiny_run import steps_run_eagerly
 
     with steps_run_eagerly():

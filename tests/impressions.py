@@ -1,4 +1,4 @@
-"""A tiny Ali-CCP: impressions and common features as rows of Python, written as Tianchi does."""
+"""A tiny Ali-CCP data set: impressions and common features, written in the format of Tianchi."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from workflows import recipe as recipes
 from workflows.recipe import Recipe
 
-#: Field, id and value.
+#: Field, id and value of a feature.
 Feature = tuple[str, str, str]
 
 RAW: dict[str, Any] = {
@@ -39,7 +39,7 @@ RAW: dict[str, Any] = {
 
 @dataclass
 class Line:
-    """An impression; `count` is what the line says of its features, if not the truth."""
+    """An impression; `count` is the stated number of features, if it should be wrong."""
 
     click: str
     conversion: str
@@ -48,11 +48,11 @@ class Line:
     count: str | None = None
 
 
-def _common(dice: random.Random) -> dict[str, list[Feature]]:
-    """Return the snapshots of 12 users; the last one has no user id."""
+def _common(rng: random.Random) -> dict[str, list[Feature]]:
+    """Return the common features of 12 users, and last a line without a user id."""
     lines = {}
     for n in range(13):
-        brands = dice.sample(range(50), dice.choice([0, 1, 2, 5]))
+        brands = rng.sample(range(50), rng.choice([0, 1, 2, 5]))
         features = [("101", f"0{n}", "1.0")] if n < 12 else []
         features += [("127_14", f"{brand}", f"{1 + brand / 8}") for brand in brands]
         if n % 3:
@@ -61,16 +61,16 @@ def _common(dice: random.Random) -> dict[str, list[Feature]]:
     return lines
 
 
-def _log(dice: random.Random, names: list[str]) -> list[Line]:
+def _log(rng: random.Random, names: list[str]) -> list[Line]:
     lines = []
     for n in range(1_003):
-        item = dice.randrange(40)
+        item = rng.randrange(40)
         features = [("205", str(item), "1.0"), ("206", f"c{item % 5}", "1.0")]
-        features += [("702", str(item % 7), "2.5")] * (dice.random() < 0.3)
+        features += [("702", str(item % 7), "2.5")] * (rng.random() < 0.3)
         features += [("301", str(1 + n % 3), "1.0")]
-        click = "1" if dice.random() < 0.4 else "0"
-        bought = "1" if click == "1" and dice.random() < 0.2 else "0"
-        lines.append(Line(click, bought, dice.choice(names), features))
+        click = "1" if rng.random() < 0.4 else "0"
+        bought = "1" if click == "1" and rng.random() < 0.2 else "0"
+        lines.append(Line(click, bought, rng.choice(names), features))
     for n in (0, 17, 18, 500, 1_002):  # bought without a click
         lines[n].click, lines[n].conversion = "0", "1"
     return lines
@@ -78,19 +78,19 @@ def _log(dice: random.Random, names: list[str]) -> list[Line]:
 
 @dataclass
 class Impressions:
-    """The raw lines, and their recipe; change them, then `write`."""
+    """The raw lines and their recipe; a test changes them and calls `write`."""
 
     folder: Path
-    dice: random.Random = field(default_factory=lambda: random.Random(5))
+    rng: random.Random = field(default_factory=lambda: random.Random(5))
     common: dict[str, list[Feature]] = field(default_factory=dict)
     log: list[Line] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.common = self.common or _common(self.dice)
-        self.log = self.log or _log(self.dice, list(self.common))
+        self.common = self.common or _common(self.rng)
+        self.log = self.log or _log(self.rng, list(self.common))
 
     def write(self, *, parts: int = 1) -> Impressions:
-        """Write skeleton and common features, each in so many files."""
+        """Write the skeleton and the common features, each in so many files."""
         self.folder.mkdir(exist_ok=True)
         common = [f"{name},{len(f)},{text(f)}" for name, f in self.common.items()]
         log = [
@@ -106,7 +106,7 @@ class Impressions:
         return self
 
     def recipe(self, **changes: Any) -> Recipe:
-        """Return the recipe, with some of its fields anew."""
+        """Return the recipe, with some of its fields replaced."""
         return recipes.parse({**RAW, **changes}, where="test")
 
 

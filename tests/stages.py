@@ -1,4 +1,4 @@
-"""Run etl on a world, and read what it wrote with nothing but pandas and pyarrow."""
+"""Run etl on a world, and read the stage with pandas and pyarrow alone."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FITTED = ("vocabulary", "statistics.json", "train", "users", "items")
 
 
 def run(world: World, *overrides: str, name: str = "run") -> EtlResult:
-    """Run etl on a world into runs of its own."""
+    """Run etl on a world, in a run beside its raw files."""
     store = Store(world.folder.parent / name)
     return etl(world.recipe(*overrides), store, DEVICE, data=world.folder)
 
 
-def coded(table: pa.Table) -> pa.Table:
-    """Return a table with its text as dictionaries, as a reader gives it."""
+def with_dictionaries(table: pa.Table) -> pa.Table:
+    """Return a table with its text as dictionaries, as the readers of raw files return it."""
     columns = {}
     for name in table.column_names:
         array = table[name].combine_chunks()
@@ -40,7 +40,12 @@ def coded(table: pa.Table) -> pa.Table:
 
 
 def content(folder: Path, *names: str) -> dict[str, bytes]:
-    """Return path → bytes of the files of a stage, or of some of it, without the manifest."""
+    """Return path → bytes of the files of a stage, without the manifest.
+
+    Args:
+        folder: folder of the stage.
+        names: files and folders to include; all if there are none.
+    """
     paths = [p for name in names or ["."] for p in [folder / name, *(folder / name).rglob("*")]]
     return {
         str(p.relative_to(folder)): p.read_bytes()
@@ -54,7 +59,7 @@ def part(result: EtlResult, name: str) -> pd.DataFrame:
 
 
 def decoded(result: EtlResult, name: str, column: str) -> list[Any]:
-    """Decode a column with pandas from the vocabulary's file alone."""
+    """Decode a column with pandas, from the file of its vocabulary."""
     vocabulary = pq.read_table(result.folder / "vocabulary" / f"{column}.parquet").to_pandas()
     values = dict(zip(vocabulary["code"], vocabulary["value"], strict=True))
     cells = part(result, name)[column]

@@ -7,12 +7,12 @@ import pytest
 import toy
 from conformance import (
     PROMISES,
-    answers_strangers,
+    answers_cold_users,
     excludes,
     finds_the_withheld,
     has_shapes_and_dtypes,
     ignores_blocks,
-    ignores_company,
+    ignores_other_queries,
     keeps_to_candidates,
     pads,
     ranks_by_score,
@@ -121,9 +121,9 @@ def test_a_sound_list_of_popular_items_keeps_every_promise():
         ("ignores candidates", keeps_to_candidates),
         ("pads with an item", pads),
         ("scores by call", repeats),
-        ("scores by company", ignores_company),
+        ("scores by company", ignores_other_queries),
         ("scores by block", ignores_blocks),
-        ("no list for strangers", answers_strangers),
+        ("no list for strangers", answers_cold_users),
         ("nothing", finds_the_withheld),
     ],
 )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stages import PARTS, decoded, part, run
-from world import STRANGER, World
+from world import UNKNOWN_USER, World
 
 from workflows.etl.shape import derive
 from workflows.ground.errors import DataError, RecipeError
@@ -289,7 +289,7 @@ def test_derived_columns_are_features_where_their_source_lives(world: World) -> 
         assert part(result, name)["month_sin"].tolist() == pytest.approx(
             list((raw_sine - mean) / std), abs=1e-5
         )
-    assert STRANGER in set(users["user_id"])
+    assert UNKNOWN_USER in set(users["user_id"])
 
 
 def test_steps_read_what_earlier_steps_made_and_columns_that_are_no_features(world: World) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import coded
+from stages import with_dictionaries
 
 from workflows.raw import dictionaries
 
@@ -15,7 +15,7 @@ CELLS = st.lists(st.none() | st.sampled_from(["a", "b", "", "Ж", "010", "10"]),
 
 @given(CELLS)
 def test_cells_are_counted_and_known(cells: list[str | None]) -> None:
-    column = coded(pa.table({"c": pa.array(cells, pa.string())}))["c"]
+    column = with_dictionaries(pa.table({"c": pa.array(cells, pa.string())}))["c"]
     array = dictionaries.combine(column)
     counts = dict(
         zip([*array.dictionary.to_pylist(), None], dictionaries.count_texts(column), strict=True)
@@ -36,18 +36,20 @@ def test_a_function_is_asked_once_for_each_text() -> None:
         asked.extend(texts.to_pylist())
         return pc.utf8_length(texts)
 
-    column = coded(pa.table({"c": ["aa", None, "b", "aa", "b"]}))["c"]
+    column = with_dictionaries(pa.table({"c": ["aa", None, "b", "aa", "b"]}))["c"]
     assert dictionaries.map_distinct(column, lengths).to_pylist() == [2, None, 1, 2, 1]
     assert asked == ["aa", "b"]
     # two texts that become one share a code, or they would be counted apart
     upper = dictionaries.combine(
-        dictionaries.map_distinct(coded(pa.table({"c": ["x", "X"]}))["c"], pc.utf8_upper)
+        dictionaries.map_distinct(
+            with_dictionaries(pa.table({"c": ["x", "X"]}))["c"], pc.utf8_upper
+        )
     )
     assert (upper.to_pylist(), upper.dictionary.to_pylist()) == (["X", "X"], ["X"])
 
 
 def test_filled_cells_use_a_text_that_is_there_or_a_new_one() -> None:
-    column = dictionaries.combine(coded(pa.table({"c": ["a", None, "b"]}))["c"])
+    column = dictionaries.combine(with_dictionaries(pa.table({"c": ["a", None, "b"]}))["c"])
     for text, n in (("b", 2), ("new", 3)):
         filled = dictionaries.put_text(column, text, column.is_null())
         assert filled.to_pylist() == ["a", text, "b"]

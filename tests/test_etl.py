@@ -22,7 +22,7 @@ import pytest
 from merlin.io import Dataset
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
-from world import GHOST, STRANGER, UNSEEN, USERS, World, write_csv
+from world import UNKNOWN_ITEM, UNKNOWN_USER, UNSEEN, USERS, World, write_csv
 
 from workflows.etl import EtlResult, etl
 from workflows.etl.encode import writer
@@ -123,7 +123,7 @@ def test_e20_rows_point_into_the_tables(world: World, base: EtlResult) -> None:
     assert codes["city"].iloc[-1] == 1
     assert codes["age_missing"].iloc[-1] == 1
     assert len(codes) == len(users) == len(world.people) + 2  # and the stranger
-    assert set(items["item_id"]) >= {UNSEEN, GHOST}
+    assert set(items["item_id"]) >= {UNSEEN, UNKNOWN_ITEM}
     assert not items.set_index("item_id")["in_train"][UNSEEN]
     assert items.set_index("item_id")["title"][UNSEEN] == "Unseen"
 
@@ -234,7 +234,7 @@ def test_rows_without_a_rating_are_not_kept(world: World, base: EtlResult) -> No
 
 
 def test_e05_drop_drops_and_counts(world: World, base: EtlResult) -> None:
-    strangers = sum(row["user_id"] == STRANGER for row in world.log)
+    strangers = sum(row["user_id"] == UNKNOWN_USER for row in world.log)
     users = base.report.users["rows"]
     report = run(
         world, "join=[{table: people, on: user_id, on_missing: drop}, {table: films, on: item_id}]"
@@ -262,13 +262,13 @@ def test_e05_fill_gives_values_to_those_whom_no_table_knows(world: World) -> Non
     )
     assert result.report.unmatched["people"] == 17
     assert sum(result.report.rows.values()) == sum(len(rows) for rows in expected(world).values())
-    cities = {row["user_id"]: row["city"] for row in world.people} | {STRANGER: "nowhere"}
+    cities = {row["user_id"]: row["city"] for row in world.people} | {UNKNOWN_USER: "nowhere"}
     for name, rows in expected(world).items():
         # a person without a city is known, and keeps none
         assert decoded(result, name, "city") == [cities[row["user_id"]] for row in rows]
         assert np.isfinite(part(result, name)["age"]).all()
     users = pq.read_table(result.folder / "users" / "raw.parquet").to_pandas().set_index("user_id")
-    assert (users["age"][STRANGER], users["city"][STRANGER]) == (33, "nowhere")
+    assert (users["age"][UNKNOWN_USER], users["city"][UNKNOWN_USER]) == (33, "nowhere")
     assert users["city"].iloc[-1] is None  # somebody unknown is nobody in particular
 
 
@@ -840,7 +840,7 @@ workflows.ground.device.choose("cpu")
 import workflows.etl
 
 root, path, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-of, store, dice = recipe.load(Path(path)), Store(root), random.Random(5)
+of, store, rng = recipe.load(Path(path)), Store(root), random.Random(5)
 
 def start():
     child = os.fork()
@@ -869,7 +869,7 @@ for kill in range(kills):
     if fresh:
         shutil.rmtree(root)
     child = start()
-    time.sleep(dice.uniform(0, seconds))
+    time.sleep(rng.uniform(0, seconds))
     os.kill(child, signal.SIGKILL)
     told["killed"] += os.WIFSIGNALED(os.waitpid(child, 0)[1])
     now = found()

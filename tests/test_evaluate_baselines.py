@@ -301,8 +301,8 @@ def test_choosing_asks_some_of_many_users(monkeypatch):
 def test_history_models_fall_back_to_popularity():
     for name in BY_HISTORY:
         model = started(name)[0]
-        popular = Popularity().fit(WORLD.train).top_k(WORLD.strangers, 5)
-        got = model.top_k(WORLD.strangers, 5)
+        popular = Popularity().fit(WORLD.train).top_k(WORLD.cold_queries, 5)
+        got = model.top_k(WORLD.cold_queries, 5)
         np.testing.assert_array_equal(got.items, popular.items)
         np.testing.assert_array_equal(got.scores, popular.scores)
         assert finds_the_withheld(model, WORLD)
@@ -334,7 +334,7 @@ def test_popularity_is_as_of_the_cut_and_what_was_learnt_is_not():
     for name in BASELINES:
         model = started(name)[0]
         moved = as_of(model, later)
-        first = moved.top_k(WORLD.strangers, 1).items[:, 0].tolist()
+        first = moved.top_k(WORLD.cold_queries, 1).items[:, 0].tolist()
         assert (first == [7, 7]) == (name != "random")
         if name not in ("popularity", "recent-popularity"):
             before, after = (m.top_k(WORLD.queries, 5).items for m in (model, moved))

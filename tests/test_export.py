@@ -177,7 +177,7 @@ def test_as_of_latest_they_bring_everything(branch, unchecked):
 
 # --- a stranger's process ---
 
-STRANGER = """
+UNKNOWN_USER = """
 import importlib.abc, json, sys
 
 FORBIDDEN = ("merlin", "nvtabular", "models", "workflows", "dask", "pandas")
@@ -224,7 +224,7 @@ print(json.dumps(found))
 @pytest.mark.quality
 def test_x01_a_stranger_goes_from_a_raw_user_to_ten_titles(tiny, folder, tmp_path):
     script = tmp_path / "stranger.py"
-    script.write_text(STRANGER, encoding="utf-8")
+    script.write_text(UNKNOWN_USER, encoding="utf-8")
     asked = ["Ж", "-8200171396217105230", "0108775015"]
     done = subprocess.run(
         [sys.executable, "-I", str(script), str(folder), json.dumps(asked)],

@@ -13,7 +13,7 @@ import pytest
 from merlin.io import Dataset
 from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
-from stages import coded
+from stages import with_dictionaries
 
 from workflows import recipe as recipes
 from workflows.etl.encode import graph, ops
@@ -72,7 +72,7 @@ ENCODED = [c for c in FEATURES if c != "title"]
 
 
 def table(data: pd.DataFrame, columns: list[str]) -> pa.Table:
-    return coded(pa.Table.from_pandas(data[columns], preserve_index=False))
+    return with_dictionaries(pa.Table.from_pandas(data[columns], preserve_index=False))
 
 
 def fit(of: Recipe, data: pd.DataFrame, columns: list[str] | None = None) -> Fitted:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import coded
+from stages import with_dictionaries
 
 from workflows.etl.read import growing
 from workflows.etl.read.growing import GrowingTable
@@ -20,7 +20,7 @@ def grown(table: pa.Table, size: int) -> pa.Table:
     """Cut a table, give each piece texts of its own, and let it grow together again."""
     pieces = GrowingTable("a table")
     for start in range(0, max(1, len(table)), size):
-        pieces.add(coded(table.slice(start, size)))
+        pieces.add(with_dictionaries(table.slice(start, size)))
     return pieces.table()
 
 
@@ -95,6 +95,6 @@ def test_too_much_text_is_a_named_fault(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(growing._TextPieces, "array", overflow)
     pieces = GrowingTable("source 'log'")
-    pieces.add(coded(pa.table({"note": ["a"]})))
+    pieces.add(with_dictionaries(pa.table({"note": ["a"]})))
     with pytest.raises(DataError, match=r"source 'log', column 'note' has more than 2 GiB of dist"):
         pieces.table()

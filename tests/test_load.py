@@ -49,11 +49,11 @@ def documents() -> Documents:
     """A thousand items and some, whose scores all differ."""
     import pyarrow as pa
 
-    dice = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     n = 2345
     return Documents(
         pa.array([f"{row:05}" for row in range(n)]),
-        dice.standard_normal((n, 17)).astype(np.float32),
+        rng.standard_normal((n, 17)).astype(np.float32),
         pa.table({"title": pa.array([f"Film {row}" for row in range(n)])}),
     )
 

@@ -61,19 +61,19 @@ def _recipe() -> str:
 
 
 def _log() -> list[dict]:
-    dice = random.Random(5)
+    rng = random.Random(5)
     people = {
-        f"u{n}": {c: f"{dice.randrange(3)}" for c in OF_USERS}
-        | {c: dice.randrange(9) for c in NUMBERS}
+        f"u{n}": {c: f"{rng.randrange(3)}" for c in OF_USERS}
+        | {c: rng.randrange(9) for c in NUMBERS}
         for n in range(9)
     }
     goods = {
-        f"i{n}": {c: f"{dice.randrange(3)}" for c in OF_ITEMS}
-        | {c: "|".join(f"{dice.randrange(4)}" for _ in range(2)) for c in LISTS}
+        f"i{n}": {c: f"{rng.randrange(3)}" for c in OF_ITEMS}
+        | {c: "|".join(f"{rng.randrange(4)}" for _ in range(2)) for c in LISTS}
         | {"[b] title": f"[/b] {n}", WEIGHTS: "1|3"}
         for n in range(8)
     }
-    rows = [(f"u{n % 9}", f"i{dice.randrange(8)}", 1_600_000_000 + 60 * n) for n in range(81)]
+    rows = [(f"u{n % 9}", f"i{rng.randrange(8)}", 1_600_000_000 + 60 * n) for n in range(81)]
     return [{USER: u, ITEM: i, "[time]": t, **people[u], **goods[i]} for u, i, t in rows]
 
 

@@ -193,12 +193,12 @@ evaluate: {ks: [5], bootstrap: 50, baselines: [random]}
 
 def write_project(folder: Path, recipe: str) -> Path:
     """Write 60 users, 40 films and a recipe into a folder laid out like the project; return it."""
-    dice = random.Random(5)
+    rng = random.Random(5)
     films: Rows = [
         {
             "film": f"f{n:02}",
             "title": None if n == 7 else f"Film {n}",
-            "genres": "|".join(dice.sample(["drama", "crime", "war", "noir"], n % 3)) or None,
+            "genres": "|".join(rng.sample(["drama", "crime", "war", "noir"], n % 3)) or None,
         }
         for n in range(40)
     ]
@@ -206,7 +206,7 @@ def write_project(folder: Path, recipe: str) -> Path:
     for user in range(60):
         seen: list[int] = []
         while len(seen) < 6 + user % 7:
-            film = min(39, int(dice.expovariate(0.1)))
+            film = min(39, int(rng.expovariate(0.1)))
             if film not in seen:
                 seen.append(film)
         start = 880_000_000 + 500 * user

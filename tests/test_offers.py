@@ -26,7 +26,7 @@ from stages import DEVICE
 from tampering import link_weights, plant, resign
 from tiny_run import steps_run_eagerly
 from typer.testing import CliRunner
-from world import STRANGER, USERS, World
+from world import UNKNOWN_USER, USERS, World
 
 from models.core.columns import as_array
 from models.core.reserved_codes import UNSEEN
@@ -244,7 +244,7 @@ def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
     with pytest.raises(StaleInput, match="was made before the recipe had models of offers"):
         Offering.open(store, recipe)
     etl(recipe, store, DEVICE, data=world.folder)
-    assert set(Offering.open(store, recipe).user_ids.to_pylist()) <= {*USERS, STRANGER}
+    assert set(Offering.open(store, recipe).user_ids.to_pylist()) <= {*USERS, UNKNOWN_USER}
 
 
 # ── train, evaluate, export, ask ────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from merlin.schema import Tags
-from stages import coded
+from stages import with_dictionaries
 
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.ops import CodeTable, Encode, IsMissing
@@ -49,7 +49,7 @@ def encoded(
     cells: Cells, *, block: int = 1000, known: Vocabulary | None = None, **rule: Any
 ) -> Cells:
     """Count and encode a column, some rows at a time."""
-    raw = coded(table(cells))
+    raw = with_dictionaries(table(cells))
     vocabulary = known or graph.build_vocabulary(raw["c"], VocabularyRule(**rule))
     op = Encode({"c": CodeTable.of(vocabulary, dictionaries.flatten(raw["c"]).dictionary)}, {})
     found: Cells = []
@@ -112,7 +112,7 @@ def test_rules_decide_what_has_a_code() -> None:
     assert found[1:3] == [5, 5]
     assert {found[0], found[3]} <= {2, 3, 4}
     counts = graph.build_vocabulary(
-        coded(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1)
+        with_dictionaries(table(["1", "2", None, "2"]))["c"], VocabularyRule(max_values=1)
     )
     assert dict(zip(counts.values.to_pylist(), counts.counts, strict=True)) == {"2": 2}
     assert (counts.null_count, counts.oov_count) == (1, 1)
@@ -121,10 +121,10 @@ def test_rules_decide_what_has_a_code() -> None:
 def test_e14_null_lists_are_empty_and_not_counted_as_null_elements() -> None:
     cells: Cells = [["x"], [], None, ["y", "x", None]]
     assert encoded(cells) == [[3], [], [], [4, 3, 1]]
-    counts = graph.build_vocabulary(coded(table(cells))["c"], VocabularyRule())
+    counts = graph.build_vocabulary(with_dictionaries(table(cells))["c"], VocabularyRule())
     assert counts.counts.tolist() == [2, 1]
     assert counts.null_count == 1
-    nothing = coded(table([None, []], lists=True))
+    nothing = with_dictionaries(table([None, []], lists=True))
     assert graph.build_vocabulary(nothing["c"], VocabularyRule()).size == 3
 
 

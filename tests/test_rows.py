@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stages import decoded, part, run
-from world import GHOST, UNSEEN, World, write_csv
+from world import UNKNOWN_ITEM, UNSEEN, World, write_csv
 
 from workflows.etl import EtlResult
 from workflows.etl.counts import DropCounts
@@ -141,10 +141,10 @@ def test_what_is_made_of_a_filled_value_is_the_same_in_log_and_table(world: Worl
         "features.top={role: item}",
         "features.dear={role: item}",
     )
-    ghost = raw_table(result, "items")[GHOST]
+    ghost = raw_table(result, "items")[UNKNOWN_ITEM]
     assert (ghost["price"], ghost["top"], ghost["dear"]) == (2.5, "none such", "yes")
     assert ghost["cluster"] is not None
-    rows = [n for n, item in enumerate(decoded(result, "train", "item_id")) if item == GHOST]
+    rows = [n for n, item in enumerate(decoded(result, "train", "item_id")) if item == UNKNOWN_ITEM]
     assert len(rows) > 3
     for name in ("cluster", "top", "dear"):
         assert {decoded(result, "train", name)[n] for n in rows} == {ghost[name]}

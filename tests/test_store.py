@@ -551,13 +551,13 @@ def test_a_kill_at_every_single_step_leaves_the_old_result_or_the_new(
 
 @pytest.mark.quality
 def test_kills_at_random_moments_leave_the_old_result_or_none(store: Store) -> None:
-    dice = random.Random(20)
+    rng = random.Random(20)
     done = 0  # the last version that is known to be in place
     for kill in range(20):
         with writer(store, done + 1, -1) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            time.sleep(dice.uniform(0, 0.2))
+            time.sleep(rng.uniform(0, 0.2))
             process.kill()
             told = process.stdout.read().splitlines()
         assert process.returncode == -signal.SIGKILL

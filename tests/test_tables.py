@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from stages import coded
+from stages import with_dictionaries
 
 from workflows import recipe as recipes
 from workflows.etl.read.sources import Raw
@@ -69,7 +69,9 @@ def raw_of(**named: pa.Table) -> Raw:
 
 
 def log(rows: list[tuple[Any, ...]] | None = None) -> pa.Table:
-    return coded(as_table([dict(zip(COLUMNS, row, strict=True)) for row in rows or LOG], TYPES))
+    return with_dictionaries(
+        as_table([dict(zip(COLUMNS, row, strict=True)) for row in rows or LOG], TYPES)
+    )
 
 
 def build(of: Recipe, raw: Raw, role: tables.Role) -> tables.Table:
@@ -298,7 +300,7 @@ def test_a_feature_that_differs_for_most_ids_is_told(
         rows[place]["price"] = rows[place - 10]["price"]
     table = as_table(rows, TYPES | {"price": pa.float32()})
     of = recipe(price=price)
-    tables.warn_of_conflicts(of, build(of, raw_of(log=coded(table)), "item"))
+    tables.warn_of_conflicts(of, build(of, raw_of(log=with_dictionaries(table)), "item"))
     assert len(caplog.messages) == told
     if told:
         assert caplog.messages[0].startswith(

@@ -291,11 +291,11 @@ features:
 @pytest.mark.usefixtures("eagerly")
 def test_two_columns_without_time_train_on_bags(tmp_path):
     """Two tastes of ten items: who has seven of one gets the other three of it."""
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     log = [
         {"user": f"u{user}", "item": f"i{item + 10 * (user % 2)}"}
         for user in range(40)
-        for item in dice.permutation(10)[:8]
+        for item in rng.permutation(10)[:8]
     ]
     write_csv(tmp_path / "log.csv", log)
     (tmp_path / "pairs.yaml").write_text(PAIRS)

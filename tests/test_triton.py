@@ -212,9 +212,9 @@ def test_raw_values_through_both_models_give_the_lists_of_the_export(run, reposi
 def test_ties_and_lists_that_run_out_are_as_in_exact_search(run, ask):
     export = Recommender.open(run.store, run.recipe)
     names = export.catalogue.ids.to_pylist()
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     dim = export.catalogue.vectors.shape[1]
-    queries = np.concatenate([np.zeros((1, dim)), dice.standard_normal((5, dim))])
+    queries = np.concatenate([np.zeros((1, dim)), rng.standard_normal((5, dim))])
     queries = queries.astype(np.float32)
     out = [[], [3], [0, 1], list(range(len(names))), [5, 5], [2]]
     exclude = [[names[i] for i in row] for row in out]

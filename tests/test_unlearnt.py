@@ -45,7 +45,9 @@ def test_m04_popularity_ranks_by_counts_ties_by_row(toys: ToyTowers):
 
 def test_m04_popularity_says_the_same_to_everybody(toys: ToyTowers):
     model = popularity(toys, toys.world.train)
-    everybody = np.concatenate([model.embed(toys.world.queries), model.embed(toys.world.strangers)])
+    everybody = np.concatenate(
+        [model.embed(toys.world.queries), model.embed(toys.world.cold_queries)]
+    )
     assert (everybody == 1).all()
     assert model.vectors.shape == (toys.world.train.n_items, 1)
 

@@ -1,4 +1,7 @@
-"""The verbs' results on the tiny world (`world.py`), made once a session and changed by no test."""
+"""Results of the verbs on the tiny world (`world.py`), computed once per test session.
+
+Tests must not change them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from workflows.train import TrainResult, train
 Result = TypeVar("Result", TrainResult, ExportResult)
 
 CPU = Device("cpu", "tests run on a CPU")
-#: Small and quick; a list, a history, numbers and a context feature are all there.
+#: Settings for a small and fast model that has lists, a history, numbers and a context feature.
 SETTINGS = """
 history: {columns: [item_id], max_len: 4}
 model: {dim: 8}
@@ -38,12 +41,12 @@ evaluate: {ks: [1, 3, 10], bootstrap: 20}
 
 @dataclass(frozen=True)
 class Run:
-    """A run with its recipe.
+    """A run with its raw files and its recipe.
 
     Attributes:
         world: the raw files.
-        recipe: as it was run.
-        store: its stages.
+        recipe: recipe of the run.
+        store: store with its stages.
     """
 
     world: World
@@ -51,7 +54,11 @@ class Run:
     store: Store
 
     def histories(self, *, withheld: int = 0) -> dict[str, list[str]]:
-        """Return each user's positives from the raw log, in order of time, but the last ones."""
+        """Return each user's positives from the raw log, in order of time.
+
+        Args:
+            withheld: number of last positives of each user to leave out.
+        """
         log = [r for r in self.world.log if None not in (r["user_id"], r["item_id"], r["when"])]
         log = sorted((r for r in log if r["rating"] >= 3), key=lambda row: row["when"])
         found: dict[str, list[str]] = {}
@@ -61,22 +68,22 @@ class Run:
 
     @property
     def users(self) -> set[str]:
-        """Everybody who has a row in the user table."""
+        """The ids that have a row in the user table."""
         return {row["user_id"] for row in self.world.people} | set(self.histories(withheld=2))
 
     @property
     def items(self) -> set[str]:
-        """Everything that has a row in the item table."""
+        """The ids that have a row in the item table."""
         met = (item for of_user in self.histories(withheld=2).values() for item in of_user)
         return {row["item_id"] for row in self.world.films} | set(met)
 
     def branch(self, folder: Path, *overrides: str, stages: tuple[str, ...] = ("etl",)) -> Run:
-        """Return a run of its own that begins with copies of finished stages.
+        """Return a new run that begins with copies of finished stages.
 
         Args:
-            folder: where to.
-            overrides: of the recipe; not of what these stages read.
-            stages: to copy.
+            folder: folder of the new run.
+            overrides: changes of recipe fields that the copied stages do not use.
+            stages: stages to copy.
         """
         for stage in stages:
             shutil.copytree(self.store.folder(stage), folder / stage)
@@ -93,7 +100,7 @@ def prepare(folder: Path, text: str = RECIPE + SETTINGS) -> Run:
 
 @contextlib.contextmanager
 def steps_run_eagerly() -> Iterator[None]:
-    """Let a fit of few steps run them without tracing them first, which takes seconds a model."""
+    """Run the steps of a short fit eagerly, because tracing takes seconds per model."""
     tf.config.run_functions_eagerly(True)
     try:
         with warnings.catch_warnings():
@@ -105,16 +112,16 @@ def steps_run_eagerly() -> Iterator[None]:
 
 
 def check_here(folder: Path) -> None:
-    """Stand in for `checks.check_from_outside`: make the same comparison in this process."""
+    """Replace `checks.check_from_outside`: make the same comparison in this process."""
     assert selfcheck.faults(folder) == []
 
 
 class Tiny:
-    """One run whose stages are made when they are first asked for.
+    """One run whose stages are computed at their first use.
 
     Args:
-        folder: of all processes that run the tests; the first that asks for a stage makes it, and
-            others wait for it and read what its verb returned.
+        folder: folder that all processes of the test session share. The first process that needs a
+            stage runs its verb; others wait for it and read the stored result.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,12 +135,12 @@ class Tiny:
             yield
 
     def _once(self, result: type[Result], make: Callable[[], Result]) -> Result:
-        told = self.folder / f"{result.__name__}.json"
+        stored = self.folder / f"{result.__name__}.json"
         with self._alone():
-            if not told.exists():
-                told.write_bytes(msgspec.json.encode(make(), enc_hook=str))
-        # the maker reads it, too: all tests see the same
-        return msgspec.json.decode(told.read_bytes(), type=result, dec_hook=lambda _, v: Path(v))
+            if not stored.exists():
+                stored.write_bytes(msgspec.json.encode(make(), enc_hook=str))
+        # the first process reads the file, too, so that all tests see the same result
+        return msgspec.json.decode(stored.read_bytes(), type=result, dec_hook=lambda _, v: Path(v))
 
     @cached_property
     def prepared(self) -> Run:

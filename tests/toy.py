@@ -1,17 +1,17 @@
-"""A world with known answers: G groups of users who each like the items of one group of items.
+"""A toy world with known answers: G groups of users, each of which likes one group of items.
 
-Every member has met all items of his group but one, which is withheld: it is what he should be
-recommended. Each item of a group is withheld from equally many members, so that
+Every member of a group has interacted with all items of the group except one, which is withheld and
+is the item to recommend. Each item of a group is withheld from equally many members. So
 
 * a retriever that learns the groups finds every withheld item at rank 1 (seen items excluded);
-* popularity finds it for the first group only: recall@1 = 1 / G. All items were met by equally many
-  members (the tie), so the tie rule shows the lowest unseen row; that is the withheld item for
-  members of the first group and a wrong one for all others;
-* a constant scorer that does not exclude earns recall@k = k / (number of withheld items).
+* popularity finds it for the first group only: recall@1 = 1 / G. All items have equally many
+  interactions (a tie), so the tie rule returns the lowest unseen row; that is the withheld item for
+  members of the first group and a wrong item for all others;
+* a constant scorer that does not exclude items has recall@k = k / (number of withheld items).
 
-Beside them stand a cold user (the last row: no history), a cold item (the last row: never met, with
-the attributes of the first group) and one interaction that occurs twice (of the first group, so
-that its item, now met once more than all others, is a wrong one for members of other groups).
+There are also a cold-start user (the last row), a cold-start item (the last row, with the
+attributes of the first group), and one interaction that occurs twice. The latter is in the first
+group; its item has one interaction more than all others, and is wrong for members of other groups.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ HOUR = 3600
 
 @dataclass(frozen=True)
 class Toy:
-    """The world and its answers.
+    """The toy world and its answers.
 
     Attributes:
-        train: all interactions but the withheld, an hour apart, the users in random order.
-        withheld: the one item that each member did not meet; none for the cold user.
-        members: user rows that have a history.
-        cold_user: the user row without a history.
-        cold_item: the item row without interactions.
-        user_groups: int64 [n_users]; -1 for the cold user.
-        item_groups: int64 [n_items]; the cold item belongs to group 0.
-        n_groups: G.
+        train: all interactions except the withheld ones, an hour apart, in random order.
+        withheld: the withheld item of each member; an empty list for the cold-start user.
+        members: user rows with a history.
+        cold_user: user row without a history.
+        cold_item: item row without interactions.
+        user_groups: group of each user, int64 [n_users]; -1 for the cold-start user.
+        item_groups: group of each item, int64 [n_items]; the cold-start item is in group 0.
+        n_groups: number of groups G.
     """
 
     train: Interactions
@@ -52,7 +52,7 @@ class Toy:
 
     @property
     def queries(self) -> Queries:
-        """Every member with his history."""
+        """All members with their histories."""
         return Queries(self.members, self.train.histories().take(self.members))
 
     @property
@@ -61,8 +61,8 @@ class Toy:
         return self.withheld.take(self.members)
 
     @property
-    def strangers(self) -> Queries:
-        """The cold user, and somebody who is in no table; both without a history."""
+    def cold_queries(self) -> Queries:
+        """The cold-start user and an unknown user, both without a history."""
         return Queries(np.array([self.cold_user, -1]), Ragged.empty(2))
 
     @property
@@ -72,13 +72,13 @@ class Toy:
 
 
 def world(*, n_groups: int = 4, n_items: int = 6, n_twins: int = 2, seed: int = 0) -> Toy:
-    """Build the world.
+    """Build the toy world.
 
     Args:
-        n_groups: G.
-        n_items: items of a group, the cold item not counted.
-        n_twins: members of a group from whom the same item is withheld.
-        seed: of the order of the log.
+        n_groups: number of groups G.
+        n_items: number of items of a group, without the cold-start item.
+        n_twins: number of members of a group from whom the same item is withheld.
+        seed: seed of the random order of the log.
     """
     n_members = n_groups * n_items * n_twins
     members = np.arange(n_members)

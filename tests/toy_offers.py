@@ -1,4 +1,4 @@
-"""A toy world of two attributes whose users buy again what they bought, for offer models."""
+"""A toy world for offer models: items with two attributes, and users who repeat their purchases."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ CONFIG = OffersConfig(dim=6, layers=(8, 4), dropout=0.1)
 
 
 def schema() -> Schema:
-    """Items of a kind, and a user's earlier items and their kinds."""
+    """Return the schema: the item and its kind, and the user's earlier items and kinds."""
     columns = [
         category("item", Tags.ITEM_ID, size=ITEMS),
         category("kind", Tags.ITEM, size=KINDS),
     ]
-    for of in list(columns):
-        lists = categories(of.name, Tags.USER, Tags.SEQUENCE, size=of.int_domain.max + 1)
-        named = ColumnSchema(
-            f"history_{of.name}", lists.tags, lists.properties, lists.dtype, dims=(None, (0, 9))
+    for item in list(columns):
+        lists = categories(item.name, Tags.USER, Tags.SEQUENCE, size=item.int_domain.max + 1)
+        history = ColumnSchema(
+            f"history_{item.name}", lists.tags, lists.properties, lists.dtype, dims=(None, (0, 9))
         )
-        columns.append(named)
+        columns.append(history)
     return Schema([*columns, row(USER_ROW)])
 
 
 def events(n: int, seed: int = 0) -> dict[str, Column]:
-    """Return events of as many users, who have met the event's item, and others, before."""
-    draw = np.random.default_rng(seed)
-    items = draw.integers(0, ITEMS, n)
-    lengths = draw.integers(0, 4, n)
+    """Return one event each of n users; the item is often in the user's history."""
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, ITEMS, n)
+    lengths = rng.integers(0, 4, n)
     owners = np.repeat(np.arange(n), lengths)
-    met = np.where(draw.random(len(owners)) < 0.7, items[owners], draw.integers(0, ITEMS))
+    met = np.where(rng.random(len(owners)) < 0.7, items[owners], rng.integers(0, ITEMS))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return {
         USER_ROW: np.arange(n, dtype=np.int32),
@@ -58,5 +58,5 @@ def model(blocks: OfferModel | None = None, config: OffersConfig = CONFIG) -> Mo
 
 @cache
 def built(group_by: bool, mask_net: bool, bilinear: bool) -> Model:
-    """Return a model to be asked, not to be trained."""
+    """Return a cached model, which tests must not train."""
     return model(OfferModel(group_by=group_by, mask_net=mask_net, bilinear=bilinear))

@@ -1,4 +1,4 @@
-"""The toy world as inputs of two towers: schema, encoded tables, training rows and a model."""
+"""The toy world as inputs of a two-tower model: schema, encoded tables and training rows."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MAX_LEN = 4
 
 
 def category(name: str, *tags: Tags, size: int) -> ColumnSchema:
-    """A column of codes below `size`, as etl describes it."""
+    """Return the schema of a column with codes below `size`, as etl writes it."""
     domain = {"domain": {"min": 0, "max": size - 1, "name": name}}
     return ColumnSchema(name, tags=[*tags, Tags.CATEGORICAL], properties=domain, dtype=np.int32)
 
 
 def categories(name: str, *tags: Tags, size: int) -> ColumnSchema:
-    """A column of lists of codes."""
+    """Return the schema of a column of lists of codes."""
     return category(name, *tags, size=size).with_shape((None, None))
 
 
 def history(column: ColumnSchema) -> ColumnSchema:
-    """The lists of a user's earlier values of an item column."""
+    """Return the schema of the history column of an item column."""
     return ColumnSchema(
         f"history_{column.name}",
         tags=[Tags.CATEGORICAL, Tags.USER, Tags.SEQUENCE],
@@ -57,14 +57,14 @@ def row(name: str) -> ColumnSchema:
 
 @dataclass(frozen=True)
 class ToyTowers:
-    """Everything but the choice of columns.
+    """The encoded toy world; tests choose the columns that a model uses.
 
     Attributes:
-        world: whose.
-        columns: every column that there is, by name.
-        users: encoded, n_users + 1 rows.
-        items: encoded, n_items rows.
-        train: encoded, one row an interaction.
+        world: the toy world.
+        columns: name → schema of each column.
+        users: encoded user table, n_users + 1 rows.
+        items: encoded item table, n_items rows.
+        train: encoded training rows, one per interaction.
     """
 
     world: toy.Toy
@@ -74,11 +74,11 @@ class ToyTowers:
     train: dict[str, Column]
 
     def schema(self, *names: str) -> Schema:
-        """Return these columns and the two that name rows."""
+        """Return the schema of these columns and of the two row columns."""
         return Schema([self.columns[n] for n in (*names, "user_row", "item_row")])
 
     def facts(self, *, batch_size: int = 64, seed: int = 1) -> TrainingFacts:
-        """Return what the loss needs, the items' counts made unequal: equal ones cancel out."""
+        """Return the facts for a loss, with unequal item counts, because equal ones cancel out."""
         log = self.world.train
         counts = np.bincount(log.items, minlength=log.n_items) * (1 + np.arange(log.n_items) % 7)
         return TrainingFacts(counts, log.histories(), self.items, batch_size, seed)
@@ -86,7 +86,7 @@ class ToyTowers:
     def build(
         self, *names: str, loss: LossConfig | None = None, seed: int = 1, **config: object
     ) -> mm.RetrievalModelV2:
-        """Build a model on these columns; `config` is that of the towers, dropout off."""
+        """Build a model on these columns; `config` has fields of the towers, without dropout."""
         towers = TwoTowerConfig(**{"dropout": 0.0, "dim": 8, **config})
         return build(
             self.schema(*names), towers, loss or LossConfig(), self.facts(seed=seed), seed=seed
@@ -102,7 +102,7 @@ def weights_of(tower: mm.Encoder, kind: type) -> tf.keras.layers.Layer:
 
 
 def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
-    """Return each embedding table by the name of its column."""
+    """Return the embedding tables: column → weights."""
     return {
         layer.table_name: layer.table.embeddings.numpy()
         for tower in (model.query_encoder, model.candidate_encoder)
@@ -112,7 +112,7 @@ def tables(model: mm.RetrievalModelV2) -> dict[str, np.ndarray]:
 
 
 def compiled(model: mm.RetrievalModelV2, *, lr: float = 0.05) -> mm.RetrievalModelV2:
-    # as models.training.fit does: the step is traced once, and not converted first
+    # as in models.training.fit: the step is traced once, without a conversion by autograph
     model.train_step = tf.autograph.experimental.do_not_convert(model.train_step)
     model.compile(tf.keras.optimizers.Adam(lr), loss=BatchLoss(), metrics=[])
     model.optimizer.build(model.trainable_variables)
@@ -140,20 +140,20 @@ def toy_towers(*, n_groups: int = 4) -> ToyTowers:
         row("user_row"),
         row("item_row"),
     ]
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     people = np.arange(log.n_users + 1)
     users: dict[str, Column] = {
         "user_id": np.where(people < log.n_users, people + FIRST, UNSEEN).astype(np.int32),
-        "age": draw.normal(size=len(people)).astype(np.float32),
-        "hobbies": _lists([draw.integers(FIRST, 9, size=n % 4) for n in people]),
+        "age": rng.normal(size=len(people)).astype(np.float32),
+        "hobbies": _lists([rng.integers(FIRST, 9, size=n % 4) for n in people]),
         "shop": np.full(len(people), 1, np.int32),
     }
     goods = np.arange(log.n_items)
     items: dict[str, Column] = {
         "item_id": (goods + FIRST).astype(np.int32),
         "group": (world.item_groups + FIRST).astype(np.int32),
-        "genres": _lists([draw.integers(FIRST, 7, size=n % 4) for n in goods]),
-        "price": draw.normal(size=len(goods)).astype(np.float32),
+        "genres": _lists([rng.integers(FIRST, 7, size=n % 4) for n in goods]),
+        "price": rng.normal(size=len(goods)).astype(np.float32),
     }
     earlier = _earlier(log.users, log.items)
     train: dict[str, Column] = {
@@ -161,7 +161,7 @@ def toy_towers(*, n_groups: int = 4) -> ToyTowers:
         **{name: take_rows(column, log.items) for name, column in items.items()},
         "history_item_id": Ragged(items["item_id"][earlier.values], earlier.offsets),
         "history_group": Ragged(items["group"][earlier.values], earlier.offsets),
-        "shop": draw.integers(FIRST, 6, size=len(log.users)).astype(np.int32),
+        "shop": rng.integers(FIRST, 6, size=len(log.users)).astype(np.int32),
         "user_row": log.users.astype(np.int32),
         "item_row": log.items.astype(np.int32),
     }
@@ -174,7 +174,7 @@ def _lists(lists: list[np.ndarray]) -> Ragged:
 
 
 def _earlier(users: np.ndarray, items: np.ndarray) -> Ragged:
-    """Return the items that a row's user met before it, oldest first, the latest MAX_LEN."""
+    """Return the history of each row: its user's latest MAX_LEN earlier items, oldest first."""
     met: dict[int, list[int]] = {}
     lists = []
     for user, item in zip(users, items, strict=True):

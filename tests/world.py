@@ -1,4 +1,4 @@
-"""A tiny world of raw files: 8 users, 12 films, and one of every oddity that real logs have."""
+"""A tiny world of raw files: 8 users, 12 films, and an example of each oddity of real logs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Rows = list[dict[str, Any]]
 #: Leading zeros, a negative 64-bit number, other alphabets, separators and quotes.
 USERS = ["0108775015", "-8200171396217105230", "Ж", "a,b", 'say "hi"', "u6", "u7", "u8"]
 ITEMS = [f"00{n}" for n in range(10)] + ["-1", "映画"]
-#: Who and what no table knows, and a film that nobody has seen.
-STRANGER, GHOST, UNSEEN = "stranger", "ghost", "unseen"
+#: A user and an item that are in no table, and a film without interactions.
+UNKNOWN_USER, UNKNOWN_ITEM, UNSEEN = "stranger", "ghost", "unseen"
 
 RECIPE = """\
 name: tiny
@@ -47,16 +47,16 @@ features:
 
 def _log() -> Rows:
     """Return 160 ratings in order of time, with ties, and three rows without an id or a time."""
-    dice = random.Random(7)
-    users = [*USERS, STRANGER]
-    items = [*ITEMS, GHOST]
+    rng = random.Random(7)
+    users = [*USERS, UNKNOWN_USER]
+    items = [*ITEMS, UNKNOWN_ITEM]
     rows: Rows = [
         {
             "user_id": users[n % len(users)],
-            "item_id": dice.choices(items, weights=[*range(13, 1, -1), 6])[0],
-            "rating": dice.choice([1, 2, 3, 3, 4, 4, 5, 5]),
-            "shop": dice.choice(["web", "app", None]),
-            "when": 880_000_000 + n // 12,  # a user's rows may tie: 9 users, 12 rows a second
+            "item_id": rng.choices(items, weights=[*range(13, 1, -1), 6])[0],
+            "rating": rng.choice([1, 2, 3, 3, 4, 4, 5, 5]),
+            "shop": rng.choice(["web", "app", None]),
+            "when": 880_000_000 + n // 12,  # rows of a user can have equal times
         }
         for n in range(160)
     ]
@@ -86,7 +86,7 @@ def _films() -> Rows:
 
 @dataclass
 class World:
-    """Raw tables as rows, and their recipe; change them, then `write`."""
+    """Raw tables as lists of rows, and their recipe; a test changes them and calls `write`."""
 
     folder: Path
     log: Rows = field(default_factory=_log)
