@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,9 +12,12 @@ from tiny_run import CPU, SETTINGS, Run, World, steps_run_eagerly
 from world import RECIPE
 
 from models.baselines.popularity import Popularity
+from workflows.cli import VERBS
 from workflows.etl import etl
 from workflows.evaluate import evaluate
 from workflows.export import export
+from workflows.kinds import KINDS
+from workflows.recipe import Recipe
 from workflows.report import report
 from workflows.stages.etl import Prepared
 from workflows.stages.recommender import ListOptions, Recommender
@@ -89,3 +93,12 @@ def test_m02_one_hots_are_exported_for_codes_and_raw_values(tmp_path: Path):
     vectors = np.stack(table["embedding"].to_numpy())
     assert vectors.shape[1] == 6
     assert np.ptp(vectors, axis=0).min() > 0
+
+
+def test_every_kind_of_model_has_an_entry_and_every_asking_verb_a_kind() -> None:
+    (field,) = [f for f in msgspec.inspect.type_info(Recipe).fields if f.name == "model"]
+    assert {kind.tag for kind in field.type.types} == set(KINDS)
+    asking = {verb for kind in KINDS.values() for verb in kind.answers}
+    verbs = {verb.__name__.replace("_", "-") for verb in VERBS}
+    assert asking <= verbs
+    assert not asking & {"etl", "train", "tune", "evaluate", "export", "report"}
