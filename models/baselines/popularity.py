@@ -12,6 +12,7 @@ import numpy as np
 
 from models.baselines.errors import CannotFit
 from models.baselines.search import Axis, Facts, Grid
+from models.core.prior import decayed_counts
 from models.core.retriever import (
     Bools,
     Floats,
@@ -23,7 +24,6 @@ from models.core.retriever import (
     top_k_by_scores,
 )
 
-_DAY = 86_400.0  # seconds
 _NO_TIMES = "RecentPopularity needs times; this data has none. Use Popularity."
 #: Decays of recent popularity to start from, in days.
 DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
@@ -41,7 +41,7 @@ class Popularity:
 
     def fit(self, train: Interactions) -> Popularity:
         """Return a model with the interactions counted."""
-        return replace(self, counts=_counts(train, np.ones(len(train.items))))
+        return replace(self, counts=decayed_counts(train, None))
 
     def as_of(self, known: Interactions) -> Popularity:
         """Return the model with the interactions before a cut counted."""
@@ -83,8 +83,7 @@ class RecentPopularity:
         """
         if train.times is None:
             raise CannotFit(_NO_TIMES)
-        ages = (train.times.max(initial=0) - train.times) / _DAY
-        return replace(self, counts=_counts(train, np.exp(-ages / self.days)))
+        return replace(self, counts=decayed_counts(train, self.days))
 
     def as_of(self, known: Interactions) -> RecentPopularity:
         """Return the model with the interactions before a cut counted."""
@@ -120,12 +119,6 @@ def recent_grid(facts: Facts) -> Grid:
         fit=lambda point: RecentPopularity(days=point[0]).fit(facts.train),
         axes=(Axis(name="days", low=0.01, high=4000.0),),
     )
-
-
-def _counts(train: Interactions, weights: Floats) -> Floats:
-    """Return the weights of each item's interactions, summed; an item in no table has no count."""
-    known = train.items >= 0
-    return np.asarray(np.bincount(train.items[known], weights[known], train.n_items), np.float64)
 
 
 def _top_k_for_all(

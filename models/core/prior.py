@@ -53,17 +53,24 @@ class Prior(msgspec.Struct, frozen=True):
         """Return the prior of each item at the time of the last interaction, float32 [n_items]."""
         if self.weight == 0 or (self.days is not None and history.times is None):
             return np.zeros(history.n_items, np.float32)
-        known = history.items >= 0
-        counts = np.bincount(
-            history.items[known], self._weights(history)[known], minlength=history.n_items
-        )
-        logs = np.log(counts + _FLOOR)
+        logs = np.log(decayed_counts(history, self.days) + _FLOOR)
         return (self.weight * (logs - logs.mean()) / max(logs.std(), 1e-9)).astype(np.float32)
 
-    def _weights(self, history: Interactions) -> npt.NDArray[np.float64]:
-        if self.days is None or history.times is None:
-            return np.ones(len(history.items))
-        return np.exp(-(history.times[-1] - history.times) / _DAY / self.days)
+
+def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.float64]:
+    """Return the number of interactions of each item, float64 [n_items]; old ones count less.
+
+    Args:
+        history: an item in no table has no count.
+        days: the age at which an interaction counts 1/e, at the time of the last interaction; None
+            counts all alike, as does a history without times.
+    """
+    weights = np.ones(len(history.items))
+    if days is not None and history.times is not None and len(weights):
+        weights = np.exp(-(history.times.max() - history.times) / _DAY / days)
+    known = history.items >= 0
+    counts = np.bincount(history.items[known], weights[known], minlength=history.n_items)
+    return np.asarray(counts, np.float64)
 
 
 def grid(config: PriorConfig) -> list[Prior]:

@@ -177,7 +177,7 @@ class Recipe(Part, frozen=True):
     def _check_model(self) -> None:
         kind = str(self.model.__struct_config__.tag)
         defaults = {field.name: field.default for field in msgspec.structs.fields(Recipe)}
-        for name in _UNREAD[kind]:
+        for name in _UNREAD.get(kind, ()):
             if getattr(self, name) != defaults[name]:
                 raise ValueError(f"a model of kind {kind} does not read {name}: leave {name} out")
         biased = isinstance(self.model, TwoTowerConfig) and self.model.item_bias
