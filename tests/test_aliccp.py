@@ -1,4 +1,4 @@
-"""Ali-CCP's raw lines: every row and every value of them, by naive loops."""
+"""Ali-CCP: the reader returns every row and value of the raw lines, as naive loops do."""
 
 from __future__ import annotations
 

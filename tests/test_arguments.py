@@ -1,4 +1,4 @@
-"""Columns of any name as arguments of a SavedModel that plain TensorFlow loads and calls."""
+"""Argument names: plain TensorFlow loads and calls a SavedModel whatever its columns are called."""
 
 from __future__ import annotations
 

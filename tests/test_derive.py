@@ -1,4 +1,4 @@
-"""Derived columns: golden values, pandas, chunks of any size, and the errors."""
+"""Derived columns: known values, pandas, any size of chunks, and the errors."""
 
 from __future__ import annotations
 

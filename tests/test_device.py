@@ -1,4 +1,4 @@
-"""The device: flag, then environment, then auto; decided before anything can look for GPUs."""
+"""The choice of a device: flag, then environment, then auto, before any import that finds GPUs."""
 
 from __future__ import annotations
 

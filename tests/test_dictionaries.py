@@ -1,4 +1,4 @@
-"""Text as codes: what comes back is what went in, whatever the pieces and the order."""
+"""Text as dictionaries: values survive whatever the chunks and the order are."""
 
 from __future__ import annotations
 

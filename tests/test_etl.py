@@ -1,4 +1,4 @@
-"""etl from raw files to the stage: against pandas, against itself, and against bad input."""
+"""etl from raw files to the stage: compared with pandas, with itself, and with bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row with lists → one row a value."""
+"""Explode: one row with lists becomes one row per value."""
 
 from __future__ import annotations
 

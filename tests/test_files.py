@@ -1,4 +1,4 @@
-"""Which files a pattern finds, and what is said of files that are something else."""
+"""Finding the files of a source, and refusing files of other formats."""
 
 from __future__ import annotations
 

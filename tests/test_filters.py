@@ -1,4 +1,4 @@
-"""Rules that keep rows: Python's comparisons, naive loops, and no look at valid or test."""
+"""Filter rules: compared with naive loops; train never depends on valid or test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph: what is fitted equals numpy's, what is tagged is what the recipe says, no pickle."""
+"""The graph: fitted values equal those of NumPy, tags follow the recipe, no pickle is written."""
 
 from __future__ import annotations
 

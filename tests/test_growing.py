@@ -1,4 +1,4 @@
-"""Pieces grow together to what was cut, however they were cut."""
+"""Growing tables: the pieces of a table give the same rows however it was cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""History windows against a loop that remembers what each user did."""
+"""Histories: windows are compared with a loop that remembers the events of each user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands in messages: whole, quoted for a shell, and the same for make."""
+"""Commands in messages: complete, quoted for a shell, and with their form for make."""
 
 from __future__ import annotations
 

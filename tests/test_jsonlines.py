@@ -1,4 +1,4 @@
-"""JSON lines: flat objects; nothing of an id is lost; what is nested is refused by its column."""
+"""JSON lines: ids keep all their digits, and nested values are refused by column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns learnt from the training rows: naive clusters, naive counts, and no look at the rest."""
+"""Fitted columns: naive clusters and counts; they never depend on valid or test."""
 
 from __future__ import annotations
 

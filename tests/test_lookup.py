@@ -1,4 +1,4 @@
-"""Rows of raw ids: one answer, whichever way it is found."""
+"""Look-up of raw ids: all ways give the same rows."""
 
 from __future__ import annotations
 

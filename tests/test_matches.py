@@ -1,4 +1,4 @@
-"""Whether ids of two tables meet: the share that is found, examples, and the likely cause."""
+"""Matching ids of two tables: the share that is found, examples, and the likely cause."""
 
 from __future__ import annotations
 

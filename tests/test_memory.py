@@ -1,4 +1,4 @@
-"""The memory limit: what cannot fit is refused by name, what can is cut into blocks."""
+"""The memory limit: data that cannot fit is refused, and the rest is read in blocks."""
 
 from __future__ import annotations
 

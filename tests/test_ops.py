@@ -1,4 +1,4 @@
-"""Our operators against NVTabular's own, naive loops, and themselves in other blocks."""
+"""Operators: compared with those of NVTabular, with naive loops, and over several block sizes."""
 
 from __future__ import annotations
 

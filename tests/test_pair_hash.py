@@ -1,4 +1,4 @@
-"""Drawn numbers: those of the published generator, one a pair, none of a file's order."""
+"""Pair hash: the numbers of the published generator, independent of the order of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns in folder names, and files that are told apart by their folders."""
+"""Partitioned files: columns from folder names, and files that differ only by their folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pivot of an event log: pandas' own, naive first dates, and chunks."""
+"""The pivot of an event log: compared with pandas and naive loops, whole and in chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotes: the same faults as a parser that goes from byte to byte, however the text is cut."""
+"""Quotes: the faults that a byte-by-byte parser finds, however the text is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of each part: in order whatever their chunks, each dropped one counted."""
+"""The rows of each part: sorted and split whatever their chunks, with every drop counted."""
 
 from __future__ import annotations
 

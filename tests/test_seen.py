@@ -1,4 +1,4 @@
-"""Rows that a filter drops and that still count as seen: who is not offered what, from when on."""
+"""Dropped rows that still count as seen: which items are not recommended to whom, and when."""
 
 from __future__ import annotations
 

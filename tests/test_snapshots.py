@@ -1,4 +1,4 @@
-"""Tables with a history: the latest row of an id, the latest value of a property."""
+"""Tables with several rows per id: the latest row, and the latest value of each property."""
 
 from __future__ import annotations
 

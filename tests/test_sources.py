@@ -1,4 +1,4 @@
-"""Raw files: every format gives the same table; what cannot be read is named to the cell."""
+"""Reading sources: every format gives the same table, and faults are named with their cell."""
 
 from __future__ import annotations
 

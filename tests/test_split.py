@@ -1,4 +1,4 @@
-"""The split: every rule against a naive loop, and refused where it would leave a part empty."""
+"""The split: every rule is compared with a naive loop, and empty parts are refused."""
 
 from __future__ import annotations
 

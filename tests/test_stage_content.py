@@ -1,4 +1,4 @@
-"""What is signed and is not what a verb writes is refused by name, whatever reads it."""
+"""A signed file whose content is not that of its stage is refused by name."""
 
 from __future__ import annotations
 

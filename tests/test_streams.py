@@ -1,4 +1,4 @@
-"""Packed and encoded files: the first bytes say how, and the rows are those of the plain file."""
+"""Packed and encoded files: the first bytes decide, and the rows are those of the plain file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables: one row an id, the latest values of training, the whole catalogue, one order."""
+"""The user and item tables: one row per id, latest values, all ids of joined tables, one order."""
 
 from __future__ import annotations
 

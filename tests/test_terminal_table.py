@@ -1,4 +1,4 @@
-"""TerminalTable: every figure stands whole in one table or the next, at any width."""
+"""TerminalTable: no figure is cut at any width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delimited text as its writer wrote it: delimiters, quotes, escapes, no row of names."""
+"""Delimited text: delimiters, quotes, escapes, and files without a header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What threads make of each name comes in order, and the first fault is the one that is told."""
+"""map_threads: results are in order, and the first fault is raised."""
 
 from __future__ import annotations
 

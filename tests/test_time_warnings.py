@@ -1,4 +1,4 @@
-"""Times far from all others, and times that stand for none, are named once with their count."""
+"""Time warnings: times far from all others are reported once, with their count."""
 
 from __future__ import annotations
 

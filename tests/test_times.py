@@ -1,4 +1,4 @@
-"""Times of logs: forms, numbers that are dates, and what is refused rather than put into 1970."""
+"""Times of logs: text forms and numbers are read, and implausible ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stranger's run is refused by name before anything in it is loaded."""
+"""Files that could do harm are refused by name before anything in them is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is odd about whole columns: one warning each, or a refusal."""
+"""Value warnings: one warning or refusal for each oddity of a column."""
 
 from __future__ import annotations
 

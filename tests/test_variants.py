@@ -1,4 +1,4 @@
-"""Values that look alike or were cut are told once, with a count, and stay as they are."""
+"""Similar spellings and cut lists are reported once, with a count, and kept unchanged."""
 
 from __future__ import annotations
 

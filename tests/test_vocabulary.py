@@ -1,4 +1,4 @@
-"""The vocabulary: what goes in comes out, in an order that no machine, hash seed or row changes."""
+"""The vocabulary: values survive, and no machine, hash seed or row order changes the codes."""
 
 from __future__ import annotations
 

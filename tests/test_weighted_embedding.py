@@ -1,4 +1,4 @@
-"""Mean and variance of weighted lists, against float64 loops."""
+"""Mean and variance of weighted lists, compared with loops in float64."""
 
 from __future__ import annotations
 

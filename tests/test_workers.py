@@ -1,4 +1,4 @@
-"""Who does the work changes nothing: threads, Dask workers, one that is killed, any block."""
+"""Workers: threads, Dask workers and a killed worker all give the same bytes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What all verbs use: errors, the choice of a device, vocabularies, locks and safe reading."""
+"""Modules that all verbs use: errors, the choice of a device, vocabularies, locks, safe reading."""

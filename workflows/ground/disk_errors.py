@@ -50,7 +50,7 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         raise
     except OSError as error:
         said = error.strerror or str(error)
-        number = error.errno or _reported(error)
+        number = error.errno or _disk_fault(error)
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
         if path.absolute().is_relative_to(root.absolute()):
             remedy = _REMEDIES.get(number, f"{said}: correct that, or choose another --run")
@@ -59,7 +59,7 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
             what = f"{path} cannot be used: {said}. Check that it exists and that you may use it."
         raise StorageError(f"{what} Nothing half-written was kept.") from error
     except Exception as error:
-        number = _reported(error) or (errno.ENOSPC if _is_full(root) else 0)
+        number = _disk_fault(error) or (errno.ENOSPC if _is_full(root) else 0)
         if not number:
             raise
         raise StorageError(
@@ -68,7 +68,7 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
 
 
 #: Text in a library's error message → error number of the operating system.
-_REPORTED = {
+_DISK_FAULTS = {
     "disk is full": errno.ENOSPC,
     **{
         os.strerror(number): number
@@ -77,16 +77,16 @@ _REPORTED = {
 }
 
 
-def _reported(error: Exception) -> int:
+def _disk_fault(error: Exception) -> int:
     """Return the error number of the disk fault that an error or one of its causes reports.
 
     0 means that the disk is not the cause.
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _REPORTED.values():
+        if isinstance(cause, OSError) and cause.errno in _DISK_FAULTS.values():
             return cause.errno or 0
-        for text, number in _REPORTED.items():
+        for text, number in _DISK_FAULTS.items():
             if text in str(cause):
                 return number
         cause = cause.__cause__ or cause.__context__

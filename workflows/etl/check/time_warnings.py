@@ -92,14 +92,14 @@ def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
     first, last = int(seconds.min()), int(seconds.max())
     for start in map(_start, _FIRST_DAYS):  # most logs have none of these days
         if first < start + _DAY and start < middle - 5 * _YEAR:
-            early |= _isolated(seconds, start)
+            early |= _are_isolated(seconds, start)
     for start in map(_start, _LAST_DAYS):
         if middle + 5 * _YEAR < start <= last:
-            late |= _isolated(seconds, start)
+            late |= _are_isolated(seconds, start)
     return early, late
 
 
-def _isolated(seconds: Ints, start: int) -> Bools:
+def _are_isolated(seconds: Ints, start: int) -> Bools:
     """Return the mask of the times of a day, if most times within a year are of that day."""
     at = (seconds >= start) & (seconds < start + _DAY)
     n = int(at.sum())

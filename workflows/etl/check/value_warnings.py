@@ -113,7 +113,7 @@ class _Found:
         """Number of cells with one of the texts."""
         return int(pc.sum(self.table["cells"]).as_py() or 0)
 
-    def shown(self, most: int = 3) -> str:
+    def describe(self, most: int = 3) -> str:
         """Return the most frequent texts and their counts, for a message."""
         first = self.table.slice(0, most).to_pylist()
         return ", ".join(f"'{row['text']}' ({quantity(row['cells'], 'cell')})" for row in first)
@@ -141,7 +141,7 @@ def _warn_of_words(
         "`nulls`, such as sources.%s.nulls=[%s].",
         name,
         sources,
-        found.shown(),
+        found.describe(),
         "so that these rows share one id" if is_id else "which count as ordinary values",
         first,
         ", ".join("'" + text.replace("'", "''") + "'" for text in texts),
@@ -165,7 +165,7 @@ def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> N
         "unchanged. If digits were cut off, export the column again as text.",
         name,
         _sources(wrong),
-        found.shown(1),
+        found.describe(1),
     )
 
 
@@ -182,11 +182,11 @@ def _check_formulas(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> No
             "text without formulas.",
         )
     log.warning(
-        "column %r of %s has text formulas of a spreadsheet, such as %s, which are read as they "
-        "stand, with the equals sign and the quotes. Export the column again as text.",
+        "column %r of %s has text formulas of a spreadsheet, such as %s, which are read "
+        "unchanged, with the equals sign and the quotes. Export the column again as text.",
         name,
         _sources(wrong),
-        found.shown(1),
+        found.describe(1),
     )
 
 

@@ -88,7 +88,7 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     wanted = _fields(columns)
     names, parts, rows = [], {name: [] for name in wanted}, []  # type: ignore[var-annotated]
     for path in paths:
-        file = _opened(path, _COMMON, block)
+        file = _open(path, _COMMON, block)
         before = 0
         for batch in file.batches(_COMMON):
             found = Features(batch, path, before)
@@ -101,10 +101,10 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
         rows.append(before)
     every = pa.chunked_array(names, pa.string()).combine_chunks()
     _refuse_repeated(every, paths, rows)
-    return Common(every, {name: _shared(parts[name], len(every)) for name in wanted})
+    return Common(every, {name: _gather(parts[name], len(every)) for name in wanted})
 
 
-def _opened(path: Path, columns: tuple[str, ...], block: int) -> TextFile:
+def _open(path: Path, columns: tuple[str, ...], block: int) -> TextFile:
     file = TextFile(path, Dialect("aliccp", columns=columns), block=block)
     if file.is_empty:
         raise files.no_rows_error(path, is_empty=True)
@@ -116,7 +116,7 @@ def _fields(columns: Sequence[str]) -> list[str]:
     return [c for c in COLUMNS.values() if c in columns or c + WEIGHT in columns]
 
 
-def _shared(parts: Sequence[Column], lines: int) -> Shared:
+def _gather(parts: Sequence[Column], lines: int) -> Shared:
     ids = pa.chunked_array([part.ids for part in parts]).unify_dictionaries()
     counts = np.bincount(np.concatenate([part.lines for part in parts]), minlength=lines)
     return Shared(
@@ -169,7 +169,7 @@ class SkeletonFile:
         self.names = list(NAMES)
         self.lists = frozenset([*listed, *(name + WEIGHT for name in listed)])
         self._common = common
-        self._text = _opened(path, _SKELETON, block)
+        self._text = _open(path, _SKELETON, block)
         self.approximate_rows = self._text.approximate_rows
 
     def batches(

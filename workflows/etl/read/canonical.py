@@ -34,13 +34,13 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
         feature = recipe.features.get(name)
         if feature is None or not feature.meaning.has_codes:
             continue
-        column = _respelled(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
+        column = _respell(table[name], is_id=feature.id, where=f"{path}, column {name!r}")
         if column is not None:
             table = table.set_column(number, name, pa.chunked_array([column]))
     return table
 
 
-def _respelled(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
+def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
     """Return a column in canonical spelling; None if it needs no change."""
     if not dictionaries.holds_text(column.type):
         return None

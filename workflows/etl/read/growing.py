@@ -179,10 +179,10 @@ def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.Dictiona
 
     The pieces are worked on one by one, because they fit into a processor's cache.
     """
-    met = np.zeros(high - low + 1, bool)
+    occurs = np.zeros(high - low + 1, bool)
     for piece in pieces:
-        met[_places(piece.drop_null(), low)] = True
-    ranks = np.cumsum(met, dtype=np.int32)
+        occurs[_places(piece.drop_null(), low)] = True
+    ranks = np.cumsum(occurs, dtype=np.int32)
     ranks -= 1
     numbers = np.empty(sum(map(len, pieces)), np.int32)
     missing = np.zeros(len(numbers), bool) if any(piece.null_count for piece in pieces) else None
@@ -195,7 +195,7 @@ def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.Dictiona
             piece = piece.fill_null(0)
         # only the fill value of a null can be out of range, and the mask hides it
         np.take(ranks, _places(piece, low), out=numbers[here], mode="clip")
-    known = np.flatnonzero(met).astype(np.uint64 if low > np.iinfo(np.int64).max else np.int64)
+    known = np.flatnonzero(occurs).astype(np.uint64 if low > np.iinfo(np.int64).max else np.int64)
     return _as_texts(pa.array(numbers, mask=missing), pa.array(known + known.dtype.type(low)))
 
 

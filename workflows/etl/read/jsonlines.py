@@ -103,7 +103,7 @@ class JsonLinesFile:
     def _first_values(self, head: bytes) -> dict[str, bytes]:
         """Return the keys of the first lines, each with its first value that is not null."""
         found: dict[str, bytes] = {}
-        for line in _decoded(head, Object, self.path, 0):
+        for line in _decode_lines(head, Object, self.path, 0):
             for name, value in line.items():
                 if found.get(name, b"null") == b"null":
                     found[name] = bytes(value)
@@ -141,7 +141,7 @@ class JsonLinesFile:
         with files.reading(self.path, "jsonl"), self._stream() as stream:
             try:
                 for text in self._blocks(stream):
-                    rows = _decoded(text, row, self.path, before)
+                    rows = _decode_lines(text, row, self.path, before)
                     read = {}
                     for at, name in enumerate(columns):
                         cells = [bytes(getattr(one, f"c{at}")) for one in rows]
@@ -206,7 +206,7 @@ def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
     return msgspec.defstruct("Row", fields, rename=names)
 
 
-def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
+def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
     """Decode lines. If one of them is not JSON, decode them one by one to find it.
 
     Args:
@@ -222,11 +222,12 @@ def _decoded(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
     except msgspec.DecodeError:
         lines = [line for line in text.split(b"\n") if line.strip()]
         return [
-            _one(line, decoder, f"{path}, row {before + n + 1}") for n, line in enumerate(lines)
+            _decode_line(line, decoder, f"{path}, row {before + n + 1}")
+            for n, line in enumerate(lines)
         ]
 
 
-def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
+def _decode_line(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
     """Decode a line. Accept NaN, which Python writes although JSON has no such value."""
     try:
         return decoder.decode(line)
@@ -240,7 +241,7 @@ def _one(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
         halves = (name for name, value in found.items() if _HALF.search(_as_json({name: value})))
         name = next(halves, None)
         if name is None:
-            pairs = (b"%s:%s" % (_written(name), _written(value)) for name, value in found.items())
+            pairs = (b"%s:%s" % (_dump(name), _dump(value)) for name, value in found.items())
             return decoder.decode(b"{%s}" % b",".join(pairs))
         said = f"key {name!r}: half of a character, a surrogate"
     raise DataError(
@@ -261,11 +262,11 @@ def _constant(name: str) -> str | None:
     return None if name == "NaN" else _Digits(f'"{name}"')
 
 
-def _written(value: Any) -> bytes:
+def _dump(value: Any) -> bytes:
     if isinstance(value, _Digits):
         return value.encode()
     if isinstance(value, list):
-        return b"[%s]" % b",".join(map(_written, value))
+        return b"[%s]" % b",".join(map(_dump, value))
     return b"{}" if isinstance(value, dict) else json.dumps(value).encode()
 
 

@@ -47,7 +47,7 @@ class SourceFiles:
         self.shared = files.find(name, self._source.common or (), folder)
         paths = files.find(name, self._source.files, folder)
         self.files = self._with_rows(self._open(paths, folder, block))
-        named = [self._renamed(file) for file in self.files]
+        named = [self._recipe_names(file) for file in self.files]
         self.columns = list(dict.fromkeys(column for names in named for column in names))
         self._wanted = [
             self._choose(file, names) for file, names in zip(self.files, named, strict=True)
@@ -98,7 +98,7 @@ class SourceFiles:
             if not isinstance(file, ExplodedFile | SkeletonFile)
         ]
 
-    def _renamed(self, file: RawFile) -> list[str]:
+    def _recipe_names(self, file: RawFile) -> list[str]:
         """Return the names of a file's columns in the recipe."""
         for name in self._source.rename:
             if name not in file.names and not self._source.long:

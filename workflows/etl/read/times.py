@@ -116,7 +116,7 @@ class Times:
         if form == "excel":
             return self._of_serial_days(parse(text, pa.float64(), place), place)
         if form is not None:
-            return _formatted(text, form, place)
+            return _parse_form(text, form, place)
         if pa.types.is_timestamp(self._written):
             return self._of_moments(self._parsed_iso(text, place), text, place)
         return self._of_numbers(text, place)
@@ -154,7 +154,7 @@ class Times:
             return self._of_serial_days(parse(column, pa.float64(), place), place)
         if form is not None:
             whole = pc.cast(parse(column, pa.int64(), place), pa.string())
-            return _formatted(whole, form, place)
+            return _parse_form(whole, form, place)
         return self._of_numbers(column, place)
 
     def _of_moments(
@@ -250,7 +250,7 @@ def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
 
 
-def _formatted(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
+def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
     """Return the seconds of times that are written in the form of the recipe's `format`."""
     pattern = time_formats.NAMED.get(form, form)
     if form in time_formats.NAMED:  # pandas writes 20200913.0 if a column has gaps

@@ -174,8 +174,8 @@ class _LastRows:
 
     def conflicts(self, column: pa.ChunkedArray) -> int:
         """Count the ids with a row whose value differs from that of the last row."""
-        met = self._last >= 0
-        array, last = dictionaries.combine(column), np.where(met, self._last, 0)
+        has_row = self._last >= 0
+        array, last = dictionaries.combine(column), np.where(has_row, self._last, 0)
         last_cells = _ComparableCells(array.take(pa.array(last)))
         odd = np.zeros(len(self._texts), bool)
         for rows in dictionaries.blocks(len(array)):
