@@ -13,7 +13,7 @@ import tensorflow as tf
 from toy_towers import toy_towers
 
 import models.core.retriever
-from models.core.evaluation_set import EvaluationSet, evaluation_set
+from models.core.evaluation_set import EvaluationSet, build_evaluation_set
 from models.training import two_tower
 from models.training.callbacks import (
     Clock,
@@ -45,7 +45,7 @@ def valid() -> EvaluationSet:
     draw = np.random.default_rng(0)
     users = np.concatenate([TOY.world.members, draw.choice(TOY.world.members, 30)])
     items = np.concatenate([TOY.world.targets.values, draw.integers(-1, N_ITEMS, size=30)])
-    return evaluation_set(
+    return build_evaluation_set(
         users,
         items,
         history=TOY.world.train,
@@ -118,7 +118,7 @@ def test_it_names_what_it_will_add(model, valid):
 def test_the_steady_mean_of_a_model_is_its_val_mean(model, valid):
     logs: dict[str, float] = {}
     validation(model, valid).on_epoch_end(0, logs)
-    assert valid.steady(TwoTower.of(model, TOY.users, TOY.items)) == logs["val_mean"]
+    assert valid.selection_score(TwoTower.of(model, TOY.users, TOY.items)) == logs["val_mean"]
 
 
 class Scripted(tf.keras.callbacks.Callback):

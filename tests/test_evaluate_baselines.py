@@ -191,9 +191,9 @@ def test_the_registry_does_not_load_what_only_als_needs():
 def test_the_best_on_valid_of_all_that_was_tried_is_chosen(name, caplog):
     caplog.set_level(logging.INFO)
     found = baselines.choose(name, FACTS, VALID)
-    scores = [VALID.steady(model) for model in started(name)]
+    scores = [VALID.selection_score(model) for model in started(name)]
     assert found.note.valid >= max(scores)
-    assert found.note.valid == VALID.steady(found.model)
+    assert found.note.valid == VALID.selection_score(found.model)
     assert found.note.valid_users == len(WORLD.members)
     assert found.note.parameters == parameters(found.model)
     lines = [
@@ -228,7 +228,7 @@ def test_a_line_of_the_log_says_the_point_its_value_and_its_time(caplog, monkeyp
 
 def test_a_search_climbs_beyond_the_first_points(monkeypatch):
     monkeypatch.setattr(
-        EvaluationSet, "steady", lambda _, model: -abs(np.log(model.model.regularization))
+        EvaluationSet, "selection_score", lambda _, model: -abs(np.log(model.model.regularization))
     )
     note = baselines.choose("ease", FACTS, VALID).note
     # 100, 50, 200, 300, 500, then 25, 12.5, … down to 0.78125, and one that is worse
@@ -237,21 +237,21 @@ def test_a_search_climbs_beyond_the_first_points(monkeypatch):
 
 
 def test_a_point_whose_scores_are_no_numbers_is_passed_over(monkeypatch, caplog):
-    steady = EvaluationSet.steady
+    steady = EvaluationSet.selection_score
 
     def broken(evaluation_set, model):
         if model.model.regularization == 100:
             raise BrokenModel("7 scores are NaN.")
         return steady(evaluation_set, model)
 
-    monkeypatch.setattr(EvaluationSet, "steady", broken)
+    monkeypatch.setattr(EvaluationSet, "selection_score", broken)
     assert baselines.choose("ease", FACTS, VALID).note.parameters["regularization"] != 100
     assert "ease regularization=100: no value, for 7 scores are NaN." in caplog.text
 
     def always(evaluation_set, model):
         raise BrokenModel("all scores are NaN.")
 
-    monkeypatch.setattr(EvaluationSet, "steady", always)
+    monkeypatch.setattr(EvaluationSet, "selection_score", always)
     with pytest.raises(CannotFit, match="none of its 5 points gives scores that are numbers"):
         baselines.choose("ease", FACTS, VALID)
 

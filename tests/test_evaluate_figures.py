@@ -46,7 +46,7 @@ TARGETS = ragged(LISTS)
 SHOWN = {
     name: np.argsort(DRAW.random((N_USERS, N_ITEMS)), axis=1)[:, :3] for name in ("ours", "theirs")
 }
-PLACES = {name: metrics.places(items, TARGETS) for name, items in SHOWN.items()}
+PLACES = {name: metrics.find_places(items, TARGETS) for name, items in SHOWN.items()}
 TALLY = Tally(TARGETS, CONFIG)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_run import CPU, Run, Tiny
 
 from models.core import metrics
-from models.core.evaluation_set import evaluation_set
+from models.core.evaluation_set import build_evaluation_set
 from models.core.exact import Exact
 from models.core.intervals import bootstrap
 from models.core.retriever import Interactions
@@ -135,7 +135,7 @@ def test_v01_a_hundred_thousand_rows_are_ranked_in_blocks():
     items = draw.normal(size=(n_items, 8)).astype(np.float32)
     wanted = draw.integers(0, n_items, n)
     nothing = np.zeros(0, np.int64)
-    one = evaluation_set(
+    one = build_evaluation_set(
         np.arange(n),
         wanted,
         history=Interactions(nothing, nothing, None, n, n_items),

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 import models.core.evaluation_set
-from models.core.evaluation_set import STEADY, EvaluationSet, evaluation_set
+from models.core.evaluation_set import SELECTION_METRICS, EvaluationSet, build_evaluation_set
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
 from workflows.recipe.protocol import EvaluateConfig
 
@@ -61,7 +61,7 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     also = Interactions(np.array([1, -2, 0, 5]), np.array([4, 5, 0, 1]), None, 2, 6)
     users, items = np.array([0, 1, -2]), np.array([2, 4, 1])
     counts = np.ones(6, np.int64)
-    of_all = evaluation_set(
+    of_all = build_evaluation_set(
         users, items, history=history, item_counts=counts, rules=EvaluateConfig(), also_seen=also
     )
     assert of_all.queries.users.tolist() == [-1, 0, 1]
@@ -72,7 +72,7 @@ def test_what_was_seen_without_counting_is_left_out_but_no_history() -> None:
     two = of_all.take(np.array([2, 0]))
     assert [two.seen[n].tolist() for n in range(2)] == [[2, 4], [3, 5]]
     keeping = EvaluateConfig(exclude_seen=False)
-    kept = evaluation_set(
+    kept = build_evaluation_set(
         users, items, history=history, item_counts=counts, rules=keeping, also_seen=also
     )
     assert kept.exclude is None
@@ -97,7 +97,7 @@ def test_a_constant_model_earns_k_of_n_and_not_what_popularity_earns():
     for k in (1, 5, 10):
         assert got[f"recall@{k}"] == pytest.approx([k / n_left] * len(WORLD.members))
     # its lists start with the lowest rows, the most popular ones: as they stand, they earn more
-    shown = toy_trial().ask(model, 10).items
+    shown = toy_trial().top_k(model, 10).items
     assert (shown[:, :1] == WORLD.targets.values[:, None]).mean() == 1 / WORLD.n_groups
 
 
@@ -173,7 +173,7 @@ def test_company_does_not_change_what_a_tie_is_worth():
 
 def test_v05_seen_items_and_others_than_candidates_are_never_shown():
     one = of([[0], [5]], seen=[[5, 4], [0]], candidates=[0, 1, 4, 5])
-    top = one.ask(Scorer(np.tile(np.arange(6.0), (2, 1))), 5)
+    top = one.top_k(Scorer(np.tile(np.arange(6.0), (2, 1))), 5)
     assert top.items.tolist() == [[1, 0, -1, -1, -1], [5, 4, 1, -1, -1]]
 
 
@@ -210,8 +210,8 @@ def test_models_are_chosen_by_the_mean_of_four_metrics():
         rank = 1 + int((model.scores[user] > model.scores[user, one.targets[user][0]]).sum())
         values += [rank <= 10, rank <= 20, rank <= 50]
         values.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
-    assert one.steady(model) == pytest.approx(np.mean(values))
-    assert len(STEADY) == 4
+    assert one.selection_score(model) == pytest.approx(np.mean(values))
+    assert len(SELECTION_METRICS) == 4
 
 
 # ── gathering ──
@@ -229,7 +229,7 @@ COUNTS = np.array([1, 0, 1, 1, 1, 0])
 def gather(**config) -> EvaluationSet:
     users, items = np.array([1, -1, 2, 1, -7]), np.array([5, 0, -1, 4, 1])
     config = EvaluateConfig(**config)
-    return evaluation_set(users, items, history=HISTORY, item_counts=COUNTS, rules=config)
+    return build_evaluation_set(users, items, history=HISTORY, item_counts=COUNTS, rules=config)
 
 
 def test_a_trial_has_one_query_a_person_with_what_he_did_before():
@@ -246,7 +246,7 @@ def test_a_user_asks_once_on_each_occasion():
     users, items = np.array([1, 0, 1, 1]), np.array([5, 0, 4, 3])
     contexts = {"month": np.array([7, 7, 2, 7])}
     config = EvaluateConfig()
-    one = evaluation_set(
+    one = build_evaluation_set(
         users, items, history=HISTORY, item_counts=COUNTS, rules=config, contexts=contexts
     )
     assert one.queries.users.tolist() == [0, 1, 1]
@@ -260,7 +260,7 @@ def test_a_user_asks_once_on_each_occasion():
 def test_rows_with_lists_ask_one_by_one():
     users, items = np.array([1, 1]), np.array([5, 4])
     lists = Ragged(np.array([3, 3]), np.array([0, 1, 2]))
-    one = evaluation_set(
+    one = build_evaluation_set(
         users,
         items,
         history=HISTORY,

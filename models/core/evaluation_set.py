@@ -31,20 +31,22 @@ from models.core.retriever import (
     concatenate_lists,
 )
 
-#: What models are chosen by: at 943 users recall@10 alone has a standard error of 0.012.
-STEADY = ("recall@10", "recall@20", "recall@50", "ndcg@10")
-STEADY_KS = (10, 20, 50)
+#: Metrics whose mean is maximised when models are chosen. At 943 users, recall@10 alone would have
+#: a standard error of 0.012.
+SELECTION_METRICS = ("recall@10", "recall@20", "recall@50", "ndcg@10")
+SELECTION_KS = (10, 20, 50)
 
-#: How far a run of equal scores is followed.
+#: Largest length of the lists in which the end of a run of equal scores is looked for.
 DEEPEST = 10_000
 
 
 class ListRules(Part, frozen=True):
-    """The rules by which items may stand in a list.
+    """Rules for the items of a list.
 
     Attributes:
-        candidates: `catalogue` (every row of the item table) or `train` (items seen in training).
-        exclude_seen: leave out what the user had before the cut.
+        candidates: `catalogue` (all rows of the item table) or `train` (items with training
+            interactions).
+        exclude_seen: whether items that the user had seen before the cut are left out.
     """
 
     candidates: Literal["catalogue", "train"] = "catalogue"
@@ -56,8 +58,8 @@ class Ranking:
     """The lists of a retriever for an evaluation set.
 
     Attributes:
-        items: the lists as they would be shown, item rows, int64 [n_queries, k].
-        places: where the targets stand, in the order of the evaluation set's `targets.values`.
+        items: item rows of the lists, int64 [n_queries, k].
+        places: places of the targets, in the order of `targets.values` of the evaluation set.
     """
 
     items: npt.NDArray[np.int64]
@@ -69,12 +71,14 @@ class EvaluationSet:
     """Queries of the users of a held-out part, with their targets.
 
     Attributes:
-        queries: one a user, or one a user and context; histories are what they did before the part.
-        targets: item rows of the part, one list a query; -1 is an item of no table: always a miss.
-        exclude: item rows that may not be returned; None where seen items may.
-        candidates: item rows that may be returned, bool [n_items].
-        warm: which queries' users have a history, bool [n_queries].
-        also_seen: item rows that users saw, but that stand in no history; None for none.
+        queries: one for each user, or for each user and context, with histories before the part.
+        targets: item rows of the part, one list a query. -1 is an item that is not in the table; it
+            always counts as a miss.
+        exclude: item rows that must not be returned; None if seen items may be.
+        candidates: whether an item may be returned, bool [n_items].
+        warm: whether the user of a query has a history, bool [n_queries].
+        also_seen: item rows that users saw, but that are not in their histories; None if there are
+            none.
     """
 
     queries: Queries
@@ -86,13 +90,13 @@ class EvaluationSet:
 
     @property
     def seen(self) -> Ragged:
-        """Item rows that each query's user saw before the part."""
+        """Item rows that the user of each query saw before the part."""
         if self.also_seen is None:
             return self.queries.histories
         return concatenate_lists(self.queries.histories, self.also_seen)
 
     def n_hidden(self) -> int:
-        """Return how many targets may not be returned, so that they are misses for every model."""
+        """Return the number of excluded targets, which are misses for every model."""
         if self.exclude is None:
             return 0
         n = len(self.candidates)
@@ -102,11 +106,11 @@ class EvaluationSet:
         )
         return int((hidden & (self.targets.values >= 0)).sum())
 
-    def ask(self, retriever: Retriever, k: int) -> TopK:
-        """Return a retriever's lists of length k under this evaluation set's rules.
+    def top_k(self, retriever: Retriever, k: int) -> TopK:
+        """Return the lists of a retriever for the queries, with the exclusions and candidates.
 
         Raises:
-            BrokenModel: for NaN scores.
+            BrokenModel: a score is NaN.
         """
         top = retriever.top_k(self.queries, k, exclude=self.exclude, candidates=self.candidates)
         if np.isnan(top.scores).any():
@@ -114,34 +118,34 @@ class EvaluationSet:
         return top
 
     def rank(self, retriever: Retriever, k: int) -> Ranking:
-        """Find the targets in a retriever's lists of length k, equal scores counted as in no order.
+        """Return the lists of length k of a retriever, and the places of the targets.
 
-        Where a run of equal scores crosses rank k, its size decides what a target in it is worth.
-        Lists of 2k hold nearly all such runs; for the others, lists of up to `DEEPEST` are asked
-        for. A run that even these do not end is taken to hold all the items that are left, and
-        targets that it does not show are misses: both count against the model.
+        If a run of equal scores crosses rank k, the number of its items must be known. Lists of 2k
+        show the end of nearly all such runs; for the others, lists of up to `DEEPEST` are used. If
+        a run does not end even there, it is assumed to hold all remaining items, and targets that
+        are not in the list are misses: both can only lower the metrics.
         """
-        top = self.ask(retriever, 2 * k)
-        places = metrics.places(top.items, self.targets, scores=top.scores)
+        top = self.top_k(retriever, 2 * k)
+        places = metrics.find_places(top.items, self.targets, scores=top.scores)
         crossing = (top.scores[:, k - 1] == top.scores[:, -1]) & np.isfinite(top.scores[:, -1])
-        self._settle(retriever, np.flatnonzero(crossing), 2 * k, places)
+        self._resolve_ties(retriever, np.flatnonzero(crossing), 2 * k, places)
         return Ranking(top.items[:, :k], places)
 
-    def _settle(self, retriever: Retriever, open_rows: Ints, k: int, places: Places) -> None:
-        """Put the places of some queries' targets right, from lists longer than k."""
+    def _resolve_ties(self, retriever: Retriever, open_rows: Ints, k: int, places: Places) -> None:
+        """Correct the places of the targets of some queries, from lists that are longer than k."""
         numbers = Ragged(np.arange(len(self.targets.values)), self.targets.offsets)
         depth = min(len(self.candidates), max(k, DEEPEST))
         for some in blocks(len(open_rows), depth):
             rows = open_rows[some]
             few = self.take(rows)
-            top = few.ask(retriever, depth)
+            top = few.top_k(retriever, depth)
             beyond = few.n_allowed() - (top.items >= 0).sum(axis=1)
-            found = metrics.places(top.items, few.targets, scores=top.scores, beyond=beyond)
+            found = metrics.find_places(top.items, few.targets, scores=top.scores, beyond=beyond)
             mine = numbers.take(rows).values
             places.before[mine], places.tied[mine] = found
 
     def n_allowed(self) -> Ints:
-        """Return how many items each query's list may show, int64 [n_queries]."""
+        """Return the number of items that may be returned for each query, int64 [n_queries]."""
         total = np.full(len(self.queries), np.count_nonzero(self.candidates))
         if self.exclude is None:
             return total
@@ -151,13 +155,13 @@ class EvaluationSet:
         return total - np.bincount(pairs // len(self.candidates), minlength=len(total))
 
     def per_user(self, retriever: Retriever, ks: Sequence[int]) -> dict[str, Floats]:
-        """Return every metric of every user, float64 [n_queries] by name."""
+        """Return every metric of every query, float64 [n_queries] by name."""
         return metrics.per_user(self.rank(retriever, max(ks)).places, self.targets, ks)
 
-    def steady(self, retriever: Retriever) -> float:
-        """Return the mean of the `STEADY` metrics, by which models are chosen."""
-        per_user = self.per_user(retriever, STEADY_KS)
-        return mean_of_steady({name: float(values.mean()) for name, values in per_user.items()})
+    def selection_score(self, retriever: Retriever) -> float:
+        """Return the mean of `SELECTION_METRICS`, by which models are chosen."""
+        per_user = self.per_user(retriever, SELECTION_KS)
+        return selection_score({name: float(values.mean()) for name, values in per_user.items()})
 
     def take(self, rows: Ints) -> EvaluationSet:
         """Return the evaluation set of some of the queries."""
@@ -171,12 +175,12 @@ class EvaluationSet:
         )
 
 
-def mean_of_steady(means: Mapping[str, float]) -> float:
-    """Return the mean of the `STEADY` metrics among others."""
-    return sum(means[name] for name in STEADY) / len(STEADY)
+def selection_score(means: Mapping[str, float]) -> float:
+    """Return the mean of `SELECTION_METRICS`, given the means of these and other metrics."""
+    return sum(means[name] for name in SELECTION_METRICS) / len(SELECTION_METRICS)
 
 
-def evaluation_set(
+def build_evaluation_set(
     users: Ints,
     items: Ints,
     *,
@@ -186,48 +190,48 @@ def evaluation_set(
     contexts: Columns | None = None,
     also_seen: Interactions | None = None,
 ) -> EvaluationSet:
-    """Gather the rows of a held-out part into one query a user and context.
+    """Build the evaluation set of a held-out part: one query for each user, or user and context.
 
     Args:
-        users: user row of each held-out interaction, int [n]; negative: of no table, equal numbers
-            being the same person.
-        items: item row of each, int [n]; -1: of no table.
-        history: all interactions before the part; its user rows may be negative in the same way.
-        item_counts: training interactions of each item, int [n_items].
+        users: user row of each held-out interaction, int [n]. A negative number is an unknown user;
+            equal numbers are the same user.
+        items: item row of each interaction, int [n]; -1 for an unknown item.
+        history: all interactions before the part; unknown users have the same negative numbers.
+        item_counts: number of training interactions of each item, int [n_items].
         rules: the rules of the lists.
-        contexts: inputs that belong to the interaction, n rows each; none where nothing does.
-        also_seen: what users saw before the part without that it counts as history.
+        contexts: context features of the interactions, n rows each.
+        also_seen: interactions before the part that are not in histories.
     """
     contexts = contexts or {}
-    first, which = occasions(users, contexts)
-    persons = users[first]
+    first, which = group_by_query(users, contexts)
+    query_users = users[first]
     queries = Queries(
-        np.maximum(persons, -1),
-        _histories(history, persons),
+        np.maximum(query_users, -1),
+        _histories(history, query_users),
         {name: take_rows(column, first) for name, column in contexts.items()},
     )
-    targets = Ragged.from_pairs(which, items, n_lists=len(persons))
+    targets = Ragged.from_pairs(which, items, n_lists=len(query_users))
     everything = np.ones(history.n_items, bool)
-    made = EvaluationSet(
+    built = EvaluationSet(
         queries=queries,
         targets=targets,
         exclude=None,
         candidates=item_counts > 0 if rules.candidates == "train" else everything,
         warm=queries.histories.lengths > 0,
-        also_seen=_histories(also_seen, persons) if also_seen else None,
+        also_seen=_histories(also_seen, query_users) if also_seen else None,
     )
-    return replace(made, exclude=made.seen) if rules.exclude_seen else made
+    return replace(built, exclude=built.seen) if rules.exclude_seen else built
 
 
-def occasions(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
-    """Tell the queries apart that rows ask: a user each, and where there are contexts, one of them.
+def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
+    """Group rows by user and context: each group is one query.
 
     Args:
         users: user row of each row, int [n].
-        contexts: n rows each; a row with a list asks a query of its own.
+        contexts: context features, n rows each. If one has lists, each row is its own query.
 
     Returns:
-        The first row of each query, users rising; and the query of each row, int64 [n].
+        The first row of each query, ordered by user; and the query of each row, int64 [n].
     """
     key = users
     for column in contexts.values():
@@ -239,14 +243,14 @@ def occasions(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
     return first, which
 
 
-def _histories(history: Interactions, persons: Ints) -> Ragged:
-    """Return what each person did, oldest first; items of no table are left out.
+def _histories(history: Interactions, users: Ints) -> Ragged:
+    """Return the history of each user, oldest first, without unknown items.
 
     Args:
-        history: the history of everybody.
-        persons: user rows, rising; who stands there twice gets their history twice.
+        history: the interactions of all users.
+        users: user rows, not falling; a user who is there twice gets their history twice.
     """
-    distinct, which = np.unique(persons, return_inverse=True)
+    distinct, which = np.unique(users, return_inverse=True)
     place = np.searchsorted(distinct, history.users)
     place = np.minimum(place, len(distinct) - 1)
     mine = (distinct[place] == history.users) & (history.items >= 0)

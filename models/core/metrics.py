@@ -1,6 +1,6 @@
 """Metrics of rankings: one value for each user, from which means and intervals are computed.
 
-Relevance is binary. First the places of the targets in the ranking are found (`places`); all
+Relevance is binary. First the places of the targets in the ranking are found (`find_places`); all
 metrics are computed from them. A target that is given twice counts once. A target -1 (an item that
 the catalogue does not have) is never found; two of them count as two targets.
 
@@ -44,7 +44,7 @@ class Places(NamedTuple):
         return Places(self.before[chosen], self.tied[chosen])
 
 
-def places(
+def find_places(
     items: Ints, targets: Ragged, *, scores: Floats | None = None, beyond: Ints | None = None
 ) -> Places:
     """Return the places of targets in ranked lists.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-#: The mean of `models.core.evaluation_set.STEADY`.
+#: The mean of `models.core.evaluation_set.SELECTION_METRICS`.
 VAL_MEAN = "val_mean"
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from models.core.columns import Columns
-from models.core.evaluation_set import STEADY_KS, EvaluationSet, mean_of_steady
+from models.core.evaluation_set import SELECTION_KS, EvaluationSet, selection_score
 from models.training.epoch import VAL_MEAN
 from models.training.two_tower import TwoTower
 
@@ -56,11 +56,11 @@ class CatalogueJudge:
         return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the mean over users of each metric, and of the steady ones among them."""
+        """Return the mean over users of each metric, and the mean of `SELECTION_METRICS`."""
         retriever = TwoTower.of(model, self.users, self.items)
-        found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *STEADY_KS}))
+        found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *SELECTION_KS}))
         means = {name: float(values.mean()) for name, values in found.items()}
         return {
             **{f"val_{name}": mean for name, mean in means.items()},
-            VAL_MEAN: mean_of_steady(means),
+            VAL_MEAN: selection_score(means),
         }

@@ -152,7 +152,7 @@ class TwoTowers:
         for prior in priors.grid(self.recipe.prior):
             apply_prior(fit.model, self.prepared, prior, as_of="valid")
             retriever = TwoTower.of(fit.model, self.prepared.users, self.prepared.items)
-            scores[prior] = fit.judge.evaluation_set.steady(retriever)
+            scores[prior] = fit.judge.evaluation_set.selection_score(retriever)
         best = max(scores, key=lambda prior: scores[prior])
         log.info("prior: days %s, weight %s, val_mean %.4f", best.days, best.weight, scores[best])
         return best

@@ -102,7 +102,7 @@ class _Climb:
         grid: what is searched.
         valid: what models are measured by.
         best: the best model so far; None while every one was broken.
-        value: its mean of the steady metrics.
+        value: its mean of `SELECTION_METRICS`.
     """
 
     name: Baseline
@@ -117,7 +117,7 @@ class _Climb:
         label = " ".join(filter(None, (self.name, self.grid.named(point))))
         try:
             model = self.grid.fit(point)
-            value = self.valid.steady(model)
+            value = self.valid.selection_score(model)
         except (BrokenModel, np.linalg.LinAlgError) as why:
             log.warning("%s: no value, for %s (%.1f s)", label, why, _since(start))
             return -np.inf

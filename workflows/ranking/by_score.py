@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models.core.columns import ITEM_ROW, USER_ROW, Columns, as_array, take_rows
-from models.core.evaluation_set import EvaluationSet, occasions
+from models.core.evaluation_set import EvaluationSet, group_by_query
 from models.core.retriever import Floats
 from models.training.two_tower import TwoTower
 
@@ -39,7 +39,7 @@ def hits_by_score(
     """
     items = as_array(rows[ITEM_ROW])
     contexts = {name: rows[name] for name in evaluation_set.queries.contexts}
-    _, users = occasions(as_array(rows[USER_ROW]), contexts)
+    _, users = group_by_query(as_array(rows[USER_ROW]), contexts)
     vectors = tower.vectors[items]
     outside = np.flatnonzero(items < 0)
     if len(outside):
@@ -47,7 +47,7 @@ def hits_by_score(
     queries = tower.embed(evaluation_set.queries)
     # as models.core.exact: summed in float64, then rounded, so that an item ties with itself
     scores = np.einsum("rd,rd->r", queries[users], vectors, dtype=np.float64).astype(np.float32)
-    best = evaluation_set.ask(tower, max(ks)).scores[users]
+    best = evaluation_set.top_k(tower, max(ks)).scores[users]
     return {
         f"accuracy@{k}": np.bincount(users, scores >= best[:, k - 1]).astype(np.float64) for k in ks
     }

@@ -143,7 +143,7 @@ def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> l
     rng = np.random.default_rng(seed)
     bands = [band for band in np.array_split(in_order, N_USERS) if len(band)]
     chosen = evaluation_set.take(np.array([rng.choice(band) for band in bands], np.int64))
-    lists = chosen.ask(tower, N_RECOMMENDED).items
+    lists = chosen.top_k(tower, N_RECOMMENDED).items
     return [
         Example(
             user=int(chosen.queries.users[i]),

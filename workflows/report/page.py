@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from models.core.evaluation_set import STEADY
+from models.core.evaluation_set import SELECTION_METRICS
 from models.training.epoch import VAL_MEAN
 from workflows.report import (
     charts,
@@ -51,7 +51,7 @@ def render(finished: Finished) -> str:
         neighbours=lists.neighbours(finished),
         curves=learning.curves(finished),
         val_mean=VAL_MEAN,
-        steady=", ".join(STEADY),
+        selection=", ".join(SELECTION_METRICS),
         views=list(towers.views(finished)),
     )
 

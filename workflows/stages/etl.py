@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, read_columns
-from models.core.evaluation_set import EvaluationSet, ListRules, evaluation_set
+from models.core.evaluation_set import EvaluationSet, ListRules, build_evaluation_set
 from models.core.retriever import Interactions, Ragged
 from workflows.ground import statistics, vocabulary
 from workflows.ground.column_names import TRAIN_COUNT
@@ -273,7 +273,7 @@ class Prepared:
         held = self._as_written(part)  # beside the contexts, which are read as they stand
         if not len(held.users):
             return None
-        return evaluation_set(
+        return build_evaluation_set(
             held.users,
             held.items,
             history=self.interactions(*parts),
