@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from judge import bulk, damaged_run, digest, ended_badly, left_over, name
+from judge import PATIENCE, bulk, damaged_run, digest, ended_badly, left_over, name
 from scene import Scene
 from tally import Tally
 
@@ -58,19 +59,21 @@ def victims(n: int) -> tuple[Victim, ...]:
 
 
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Kill all verbs equally often, `n` times in total."""
+    """Make `n` kills: one in twenty of each slow verb, and of the others as many of each."""
     rng, tally = random.Random(seed), Tally("kills")
-    chosen = victims(n)
-    for number, victim in enumerate(chosen):
-        share = n // len(chosen) + (number < n % len(chosen))
+    few, chosen = n // 20, victims(n)
+    shares = [(victim, few) for victim in SLOW if few]
+    rest = n - few * len(shares)
+    shares += [(v, rest // len(chosen) + (i < rest % len(chosen))) for i, v in enumerate(chosen)]
+    for victim, share in shares:
         _kill(victim, share, rng, scene.branch(folder / victim.verb, *victim.stages), tally)
     return tally.finished()
 
 
 def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
-    known, took = [], 0.0
+    known, took, patience = [], 0.0, 300 if victim in SLOW else PATIENCE
     for turn in (1, 0):
-        ended = scene.call(victim.verb, *victim.turns[turn])
+        ended = scene.call(victim.verb, *victim.turns[turn], seconds=patience)
         if faults := ended_badly(ended, 0) or left_over(scene.folder):
             tally.count(f"{victim.verb} before any kill", faults)
             return
@@ -79,6 +82,8 @@ def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally
         turn = 1 - number % 2
         words = victim.turns[turn]
         moment = rng.uniform(0.1, 1) * took
+        if victim.verb == "tune":  # what its journal holds would not be searched again
+            (scene.run / ".tune.journal").unlink()
         killed = scene.call(victim.verb, *words, kill_after=moment)
         faults = [] if killed.killed else ended_badly(killed, 0)
         faults += damaged_run(scene.run)
@@ -86,7 +91,9 @@ def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally
         if held not in known:
             faults.append("neither the old result nor the new one is there")
         what = "new result" if held == known[turn] else "old result"
-        after = scene.call(victim.verb, *words)
+        if victim in SLOW:  # a process that is killed cannot empty its temporary folder
+            shutil.rmtree(scene.folder / "tmp")
+        after = scene.call(victim.verb, *words, *victim.resume, seconds=patience)
         faults += [f"next run: {fault}" for fault in ended_badly(after, 0)]
         if victim.held(scene.run) != known[turn]:
             faults.append("the next run's result is another one")

@@ -125,9 +125,9 @@ def _lose_power(scenario: Scenario, n: int, rng: random.Random, scene: Scene, ta
         state = Scene(scene.folder.parent / "states" / scenario.name / str(number))
         disk_states.write(history.state(moment, way, rng), state.folder)
         at_end = moment == len(history.moments) - 1
-        faults = _judged(victim, state, known[1:] if at_end else known)
+        faults = judged(victim, state, known[1:] if at_end else known)
         if number % again == 1 and not faults:
-            faults = _goes_on(victim, state, known[1])
+            faults = goes_on(victim, state, known[1])
         case = f"{scenario.name}, power lost after {history.moments[moment]}, {way} beside it"
         tally.count(case, faults, scenario.name)
         if not faults:
@@ -158,7 +158,7 @@ def _drawn(history: History, n: int, rng: random.Random) -> Iterator[tuple[int, 
         yield rng.choice(steps) if number % 2 else rng.randint(0, last), WAYS[number % len(WAYS)]
 
 
-def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
+def judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
     """Return the losses that a reader of the package finds."""
 
     def read() -> None:
@@ -186,7 +186,7 @@ def _judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
     return faults
 
 
-def _goes_on(victim: Victim, scene: Scene, known: str) -> list[str]:
+def goes_on(victim: Victim, scene: Scene, known: str) -> list[str]:
     """Return the losses of the next run of the verb."""
     shutil.rmtree(scene.folder / "tmp")  # a system removes it at its start
     after = scene.call(victim.verb, *victim.turns[1], *victim.resume, seconds=300)

@@ -28,6 +28,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import disks
+import ext4
 import faiss_files
 import forked
 import hostile
@@ -60,6 +61,7 @@ class Campaign:
 CAMPAIGNS = {
     "kills": Campaign(kills.run, 200, 4),
     "power": Campaign(power.run, 400, 12),
+    "ext4": Campaign(ext4.run, 60, 0),
     "recipes": Campaign(recipe_files.run, 500, 9),
     "raw": Campaign(raw_files.run, 300, 9),
     "disks": Campaign(disks.run, 150, 6),
