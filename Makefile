@@ -146,7 +146,7 @@ bench-etl: $(READY) .venv-bench-polars/.ok ## compare etl with NVTabular and pol
 	$(PY) benchmarks/etl_scale.py
 
 .PHONY: torture
-torture: $(READY) ## test kills, full disks, power losses, damaged and hostile files (20 min)
+torture: $(READY) ## test kills, full disks, power losses, damaged and hostile files (40 min)
 	$(PY) benchmarks/torture/run.py
 
 # ── environments ────────────────────────────────────────────────────────────────────────
