@@ -15,7 +15,7 @@ from pathlib import Path
 
 from forked import file_limit
 from judge import damaged_run, ended_badly, left_over
-from kills import Victim, victims
+from kills import Victim, patience, shares
 from scene import Scene
 from tally import Tally
 
@@ -24,9 +24,7 @@ def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
     """Fill the disk `n` times; every second time it is a tmpfs, if one can be mounted."""
     rng, tally = random.Random(seed), Tally("full disks")
     can_mount = _can_mount(folder)
-    chosen = victims(n)
-    for number, victim in enumerate(chosen):
-        share = n // len(chosen) + (number < n % len(chosen))
+    for victim, share in shares(n):
         tmpfs = share // 2 if can_mount else 0
         own = scene.branch(folder / victim.verb, *victim.stages)
         _limited(victim, share - tmpfs, rng, own, tally)
@@ -55,7 +53,8 @@ def _tmpfs(folder: Path) -> Iterator[Path]:
 
 def _begin(victim: Victim, scene: Scene, tally: Tally) -> bool:
     """Write the old result."""
-    faults = ended_badly(scene.call(victim.verb, *victim.turns[0]), 0)
+    ended = scene.call(victim.verb, *victim.turns[0], seconds=patience(victim))
+    faults = ended_badly(ended, 0)
     if faults:
         tally.count(f"{victim.verb} before any full disk", faults)
     return not faults
@@ -101,15 +100,18 @@ def _try(
     """Call a verb without room, then with room."""
     words = victim.turns[1 - number % 2]
     old = victim.held(scene.run)
-    ended = scene.call(victim.verb, *words, before=None if limit is None else file_limit(limit))
-    faults = ended_badly(ended, 0, 2) + damaged_run(scene.run) + left_over(scene.folder)
+    before, seconds = None if limit is None else file_limit(limit), patience(victim)
+    ended = scene.call(victim.verb, *words, before=before, seconds=seconds)
+    faults = ended_badly(ended, 0, 2) + damaged_run(scene.run)
+    # from a checkpoint `train --resume` goes on
+    faults += left_over(scene.folder, *([".train.checkpoint"] if ended.code else []))
     if ended.code and victim.held(scene.run) != old:
         faults.append("the old result is gone")
     if ended.code == 2 and not _names_cause(ended.err):
         faults.append(f"the cause is not named: {ended.err.strip()[-300:]}")
     if filler is not None:
         filler.unlink()
-    after = scene.call(victim.verb, *words)
+    after = scene.call(victim.verb, *words, seconds=seconds)
     faults += [f"with room: {fault}" for fault in ended_badly(after, 0)]
     tally.count(case, faults, "done" if ended.code == 0 else "refused")
 

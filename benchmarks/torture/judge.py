@@ -124,10 +124,15 @@ def bulk(folder: Path) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def left_over(folder: Path) -> list[str]:
-    """Return incomplete files in a run, and files left in the temporary folder beside it."""
+def left_over(folder: Path, *kept: str) -> list[str]:
+    """Return incomplete files in a run, and files left in the temporary folder beside it.
+
+    Args:
+        folder: holds the run and the temporary folder.
+        kept: names that may be in the run, beside those that may always be there.
+    """
     run, temporary = folder / "run", folder / "tmp"
-    hidden = [p for p in run.glob(".*") if p.name not in _KEPT]
+    hidden = [p for p in run.glob(".*") if p.name not in (*_KEPT, *kept)]
     faults = [f"{p.name} is left in the run" for p in sorted(hidden) if not _whole_shards(p)]
     left = sorted(p.name for p in temporary.iterdir()) if temporary.is_dir() else []
     # TensorFlow removes these at the exit of Python, which a forked child skips

@@ -58,22 +58,33 @@ def victims(n: int) -> tuple[Victim, ...]:
     return VICTIMS if n >= 20 else VICTIMS[:2]
 
 
+def patience(victim: Victim) -> float:
+    """Return the seconds after which a verb counts as hung."""
+    return 10 * PATIENCE if victim in SLOW else PATIENCE
+
+
+def shares(n: int) -> list[tuple[Victim, int]]:
+    """Return how often each verb is tried: slow ones once in twenty, the others alike."""
+    slow = [(victim, n // 20) for victim in SLOW if n >= 20]
+    quick, rest = victims(n), n - sum(share for _, share in slow)
+    return [
+        *slow,
+        *((v, rest // len(quick) + (i < rest % len(quick))) for i, v in enumerate(quick)),
+    ]
+
+
 def run(n: int, seed: int, folder: Path, scene: Scene) -> Tally:
-    """Make `n` kills: one in twenty of each slow verb, and of the others as many of each."""
+    """Make `n` kills of all verbs."""
     rng, tally = random.Random(seed), Tally("kills")
-    few, chosen = n // 20, victims(n)
-    shares = [(victim, few) for victim in SLOW if few]
-    rest = n - few * len(shares)
-    shares += [(v, rest // len(chosen) + (i < rest % len(chosen))) for i, v in enumerate(chosen)]
-    for victim, share in shares:
+    for victim, share in shares(n):
         _kill(victim, share, rng, scene.branch(folder / victim.verb, *victim.stages), tally)
     return tally.finished()
 
 
 def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally) -> None:
-    known, took, patience = [], 0.0, 300 if victim in SLOW else PATIENCE
+    known, took, seconds = [], 0.0, patience(victim)
     for turn in (1, 0):
-        ended = scene.call(victim.verb, *victim.turns[turn], seconds=patience)
+        ended = scene.call(victim.verb, *victim.turns[turn], seconds=seconds)
         if faults := ended_badly(ended, 0) or left_over(scene.folder):
             tally.count(f"{victim.verb} before any kill", faults)
             return
@@ -93,7 +104,7 @@ def _kill(victim: Victim, n: int, rng: random.Random, scene: Scene, tally: Tally
         what = "new result" if held == known[turn] else "old result"
         if victim in SLOW:  # a process that is killed cannot empty its temporary folder
             shutil.rmtree(scene.folder / "tmp")
-        after = scene.call(victim.verb, *words, *victim.resume, seconds=patience)
+        after = scene.call(victim.verb, *words, *victim.resume, seconds=seconds)
         faults += [f"next run: {fault}" for fault in ended_badly(after, 0)]
         if victim.held(scene.run) != known[turn]:
             faults.append("the next run's result is another one")

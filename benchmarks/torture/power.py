@@ -26,7 +26,7 @@ import disk_states
 from disk_states import WAYS, History, Missed
 from forked import child, two_tower
 from judge import PATIENCE, damaged_run, ended_badly, left_over
-from kills import SLOW, VICTIMS, Victim
+from kills import SLOW, VICTIMS, Victim, patience
 from recorder import loaded, operations, recording
 from scene import Scene
 from tally import Tally
@@ -96,7 +96,9 @@ def _lose_power(scenario: Scenario, n: int, rng: random.Random, scene: Scene, ta
         known = [_downloadable(scene)]
     else:
         for turn in (1, 0):
-            if faults := ended_badly(scene.call(victim.verb, *victim.turns[turn], seconds=300), 0):
+            if faults := ended_badly(
+                scene.call(victim.verb, *victim.turns[turn], seconds=patience(victim)), 0
+            ):
                 tally.count(f"{scenario.name} before any power loss", faults)
                 return
             known = [victim.held(scene.run), *known]
@@ -108,7 +110,7 @@ def _lose_power(scenario: Scenario, n: int, rng: random.Random, scene: Scene, ta
     history = History(scene.folder)
     log = scene.folder.with_name(f"{scene.folder.name}.log")
     ended = two_tower(
-        words, folder=scene.folder, seconds=300, before=_recorded(scenario, scene, log)
+        words, folder=scene.folder, seconds=patience(victim), before=_recorded(scenario, scene, log)
     )
     try:
         for operation in operations(log):
@@ -189,7 +191,7 @@ def judged(victim: Victim, scene: Scene, known: list[str]) -> list[str]:
 def goes_on(victim: Victim, scene: Scene, known: str) -> list[str]:
     """Return the losses of the next run of the verb."""
     shutil.rmtree(scene.folder / "tmp")  # a system removes it at its start
-    after = scene.call(victim.verb, *victim.turns[1], *victim.resume, seconds=300)
+    after = scene.call(victim.verb, *victim.turns[1], *victim.resume, seconds=patience(victim))
     faults = ended_badly(after, 0) + left_over(scene.folder)
     if victim.held(scene.run) != known:
         faults.append("another result")

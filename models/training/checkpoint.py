@@ -147,7 +147,11 @@ class WriteCheckpoint(tf.keras.callbacks.Callback):
 
 def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
     """Write arrays and return the SHA-256 of the file."""
-    np.savez(path, **{f"{i:04d}": array for i, array in enumerate(arrays)})
+    # np.savez leaves its archive open if the disk is full, and Python then complains at its end
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, array in enumerate(arrays):
+            with archive.open(f"{number:04d}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     return atomic.sha256(path)
 
 
