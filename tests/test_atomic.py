@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -126,6 +127,18 @@ def test_new_folders_are_entries_of_their_parents_before_anything_goes_on(
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
         atomic.make_folders(tmp_path / "file")
+
+
+def test_a_file_that_will_not_fit_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    path, limits = tmp_path / "weights", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*weights"):
+            atomic.require_room(path, 2000)
+        atomic.require_room(path, 900)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not path.exists()
 
 
 # ── small files, removal, links ─────────────────────────────────────────────────────────

@@ -155,6 +155,25 @@ def remove(path: Path) -> None:
         pass  # another process removed it meanwhile
 
 
+def require_room(path: Path, n_bytes: int) -> None:
+    """Raise the error of a full disk now, for a library that does not survive it later.
+
+    Args:
+        path: a file that is written next; it is made and removed again.
+        n_bytes: the size that it may get.
+
+    Raises:
+        OSError: the disk has no room for it, or a limit does not permit it.
+    """
+    try:
+        with path.open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def open_own(path: Path) -> int:
     """Open or make a file of our own for reading and writing; never truncate, never follow a link.
 

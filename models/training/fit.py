@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from models.core import atomic
 from models.training.batches import Batches
 from models.training.callbacks import Clock, KeepBest, Progress, RefuseNaN, Validation
 from models.training.checkpoint import Checkpoint, WriteCheckpoint
@@ -58,6 +60,19 @@ class Fit:
             loss=None,  # that of the output block
             metrics=[],
         )
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights of the model, HDF5.
+
+        Raises:
+            OSError: the disk has no room for them. HDF5 would end the process in a crash.
+        """
+        model = self.model
+        arrays = [*model.variables, *model.optimizer.variables]  # Keras saves both
+        # each has a header of its own
+        size = sum(array.dtype.size * array.shape.num_elements() + 4096 for array in arrays)
+        atomic.require_room(path, size)
+        model.save_weights(path)
 
     def run(
         self, callbacks: Sequence[tf.keras.callbacks.Callback] = (), *, resume: bool = False

@@ -102,7 +102,7 @@ class OfferModels:
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
         """Write the weights."""
-        fit.model.save_weights(TrainFiles(folder, name).weights)
+        fit.save_weights(TrainFiles(folder, name).weights)
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
         """Score the pairs of the test part with every model, task by task. It takes no lifts."""

@@ -132,7 +132,7 @@ class TwoTowers:
             files.prior.write_bytes(msgspec.json.encode(prior))
             # the weights are saved without it: its counts depend on the cut that is asked for
             apply_prior(fit.model, self.prepared, Prior(prior.days, 0.0), as_of="valid")
-        fit.model.save_weights(files.weights)
+        fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
         """Return all that a model of kind popularity is: a prior, and nothing beside it."""
