@@ -1,9 +1,9 @@
 """Ali-CCP: impressions with clicks as Tianchi gives them, and the same as parquet.
 
-A skeleton line is an impression: what is its own, and the name of a line of common features that
+A skeleton line is an impression: its own features, and the name of a line of common features that
 many impressions share. A feature is `field \\x02 id \\x03 value`; they are joined by \\x01. The
-parquet has the names of NVIDIA's converter, but every row and whole lists with their weights; lines
-bought without a click are left out, as it does.
+parquet has the names of NVIDIA's converter, but every row and whole lists with their weights; like
+the converter, it leaves out lines with a purchase and no click.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
         files.append(_write_common(folder, split, market, snapshots))
         files.append(_write_skeleton(folder, split, market, snapshots, lines))
         files += _write_parquet(folder, split, market, snapshots, lines)
-    audience, catalogue = market.clicked()
+    audience, catalogue = market.click_tastes()
     users = as_text(ids(USER, np.arange(market.counts.users)))
     write_truth(folder, (users, audience), (_item_ids(market), catalogue))
     return files
@@ -119,7 +119,7 @@ def _item_ids(market: Market) -> pa.Array:
 
 
 def _feature(field: str, values: Ints, weights: pa.Array | str = "1.0") -> pa.Array:
-    """Return features as text; a value of -1 is none."""
+    """Return features as text; a value of -1 gives null."""
     text = as_text(ids(field, values))
     whole = pc.binary_join_element_wise(f"{field}\x02", text, "\x03", weights, "")
     return pc.if_else(pa.array(values >= 0), whole, pa.scalar(None, pa.string()))
@@ -130,7 +130,7 @@ def _join(features: list[pa.Array]) -> pa.Array:
 
 
 def _with_count(features: pa.Array) -> list[pa.Array]:
-    """Return how many features there are, and the features."""
+    """Return the number of features of each row, and the features."""
     return [as_text(pc.add(pc.count_substring(features, "\x01"), 1)), features]
 
 

@@ -1,4 +1,4 @@
-"""Ali-CCP's market place: who likes which categories, shops and brands, is shown and clicks what.
+"""The market place of Ali-CCP: users with tastes for categories, shops and brands; impressions.
 
 The shop shows users items that they may like (a targeted logging policy); they click on some.
 """
@@ -23,15 +23,15 @@ from samples.tastes import (
     zipf,
 )
 
-#: Groups of users with a taste in common; they are told, as user_group and in user_profile.
+#: Groups of users with a taste in common; the files have them as user_group and in user_profile.
 GROUPS = 12
 #: How far the logging policy follows a user's affinity.
 _TARGETING = 0.8
-#: Log-odds of a click at the first position: of an item without appeal, for each unit of affinity,
-#: and for each position further down.
+#: Log-odds of a click: of an item without appeal at the first position; what a unit of affinity
+#: adds; what each position further down adds.
 _BASE, _SLOPE, _DOWN = -3.4, 0.6, -0.3
 _POSITIONS = 3
-#: Kinds of item values: each has lists of the values that a user met.
+#: Kinds of item values; users have a list of the values that they met for each kind.
 CATEGORY, SHOP, BRAND, INTENTION = range(4)
 #: Values of a user's single features, and the share of users without one: profile, group, gender,
 #: age, consumption levels 1 and 2, occupied, geography.
@@ -40,11 +40,11 @@ _SINGLES = ((97, 0.0), (GROUPS, 0.0), (3, 0.0), (8, 0.0), (4, 0.3), (3, 0.3), (2
 
 @dataclass(frozen=True)
 class Counts:
-    """How large a sample is.
+    """The size of a sample.
 
     Attributes:
-        users, items, categories, shops, brands: how many there are.
-        train, test: lines of the skeletons.
+        users, items, categories, shops, brands: their numbers.
+        train, test: numbers of lines of the skeletons.
     """
 
     users: int
@@ -61,11 +61,11 @@ class Market:
     """Users and items.
 
     Attributes:
-        counts: how many there are.
+        counts: their numbers.
         kinds: the category, shop, brand and intention of each item, int [n_items, 4].
-        appeal: what everybody likes about an item, float64 [n_items].
-        log_exposure: how much an item is shown to the indifferent, float64 [n_items].
-        audience: affinities; the columns are categories, then shops, then brands.
+        appeal: the part of an item's affinity that is the same for all users, float64 [n_items].
+        log_exposure: how often users without a preference see an item, float64 [n_items].
+        audience: the tastes of users; the columns are categories, then shops, then brands.
         liked: a user's favourite categories, shops and brands, int [n_users, n] each.
         singles: values from 0 of each single feature, int [n_users, 8]; -1 where there is none.
     """
@@ -79,24 +79,24 @@ class Market:
     singles: Ints
 
     def n_values(self, kind: int) -> int:
-        """Return how many values a kind has."""
+        """Return the number of values of a kind."""
         of = self.counts
         return (of.categories, of.shops, of.brands, 3 * of.categories)[kind]
 
-    def chosen_by(self, slope: float) -> tuple[Audience, Catalogue]:
-        """Return who draws what if affinity counts this much beside exposure."""
+    def tastes_at(self, slope: float) -> tuple[Audience, Catalogue]:
+        """Return the tastes of users who weigh affinity by `slope` against exposure."""
         first = np.cumsum([0, self.counts.categories, self.counts.shops])
         audience = Audience((slope * self.audience.tastes).astype(np.float32), self.audience.styles)
         popularity = self.log_exposure + slope * self.appeal
         return audience, Catalogue.without_looks(self.kinds[:, :INTENTION] + first, popularity)
 
-    def clicked(self) -> tuple[Audience, Catalogue]:
-        """Return the tastes by which clicks fall.
+    def click_tastes(self) -> tuple[Audience, Catalogue]:
+        """Return the tastes that explain the clicks.
 
         An item is shown and then clicked. The logarithm of a logistic function is nearly straight,
         with the slope 1 - chance; 0.3 is the chance of a click where it matters, among the best.
         """
-        return self.chosen_by(_TARGETING + _SLOPE * (1 - 0.3))
+        return self.tastes_at(_TARGETING + _SLOPE * (1 - 0.3))
 
 
 def open_market(counts: Counts, rng: Generator) -> Market:
@@ -149,13 +149,13 @@ def _singles(group: Ints, rng: Generator) -> Ints:
 
 @dataclass(frozen=True)
 class UserLists:
-    """Values that snapshots list, in order of snapshot and value.
+    """The values in the lists of snapshots, in order of snapshot and value.
 
     Attributes:
         owners: snapshot of each value, int [n].
         values: int [n].
-        weights: log(1 + how often the user met it), float64 [n].
-        n_values: how many values there are.
+        weights: log(1 + number of times that the user met the value), float64 [n].
+        n_values: number of possible values.
     """
 
     owners: Ints
@@ -164,25 +164,25 @@ class UserLists:
     n_values: int
 
     def weight(self, owners: Ints, values: Ints) -> Floats:
-        """Return the weights that snapshots give to values, NaN where a list lacks it."""
+        """Return the weights of values in the lists of snapshots; NaN where one is missing."""
         keys = self.owners * self.n_values + self.values
         wanted = owners * self.n_values + values
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, self.weights[at], np.nan)
 
     def offsets(self, n: int) -> pa.Array:
-        """Return where the list of each of n snapshots starts, and the end; int32 [n + 1]."""
+        """Return the start of the list of each of n snapshots, and the end; int32 [n + 1]."""
         return pa.array(np.searchsorted(self.owners, np.arange(n + 1)).astype(np.int32))
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """Users as they were when impressions were made.
+    """The state of users at the time of their impressions.
 
     Attributes:
         names: 16 hexadecimal digits.
         users: user row of each, int [n]; each user has one, some have two.
-        nameless: those that do not tell the user's id, bool [n].
+        nameless: which of them lack the user's id, bool [n].
         lists: the lists of categories, shops, brands, intentions.
     """
 
@@ -226,8 +226,8 @@ class Impressions:
         snapshots: row of `Snapshots`.
         items: item row.
         positions: 1 to 3.
-        click: whether it was clicked.
-        conversion: whether it was bought; a few without a click, by mistake.
+        click: whether the item was clicked.
+        conversion: whether the item was bought; a few without a click, as errors of the log.
     """
 
     snapshots: Ints
@@ -251,7 +251,7 @@ def show(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impres
     """Draw n impressions, in random order."""
     n_users = market.counts.users
     each = rng.multinomial(n, to_shares(np.log(rng.standard_gamma(1.5, n_users))))
-    audience, catalogue = market.chosen_by(_TARGETING)
+    audience, catalogue = market.tastes_at(_TARGETING)
     items = Shelves(catalogue).draw(audience, each, rng)
     users = np.repeat(np.arange(n_users), each)
     order = rng.permutation(n)

@@ -1,4 +1,4 @@
-"""H&M as Kaggle gave it: articles.csv, customers.csv, transactions_train.csv.
+"""H&M in the files of Kaggle: articles.csv, customers.csv, transactions_train.csv.
 
 Taste depends on age (Divided below 30, Baby/Children around 38), on garment groups, on a style that
 only the purchases show, and on the month: jackets in December, swimwear in June.
@@ -62,7 +62,7 @@ SIZES = {
 _FIRST, _LAST = np.datetime64("2018-09-20"), np.datetime64("2020-09-22")
 DAYS = np.arange(_FIRST, _LAST + 1)
 _MONTHS = DAYS.astype("datetime64[M]").astype(int) % 12 + 1
-#: Looks that only purchases show, and how many kinds of users there are by the looks they like.
+#: Number of looks, which only purchases show, and of styles, the tastes of users for looks.
 _N_LOOKS, _N_STYLES = 6, 64
 _UNIT = 590.0  # Kaggle's prices are the shop's divided by this: 29.99 is 0.05083050847457627
 _DISCOUNTS, _DISCOUNT_SHARES = np.array([1.0, 0.8, 0.5]), (0.85, 0.1, 0.05)
@@ -93,7 +93,7 @@ class Sales:
         users: rows of `Users`, rising, int32 [n].
         items: rows of the assortment, int32 [n].
         days: rows of DAYS, int16 [n].
-        twice: which of them the file has twice (two pieces on one receipt), bool [n].
+        twice: which of them occur twice in the file (two pieces on one receipt), bool [n].
     """
 
     users: Ints
@@ -209,7 +209,7 @@ def _sell(
     audience: Audience,
     rng: Generator,
 ) -> Sales:
-    """Draw purchases: at least one for each user but the hundredth who never buys."""
+    """Draw purchases: at least one for each user, but none for one user in a hundred."""
     n_twice = round(0.05 * counts.transactions)
     n = counts.transactions - n_twice
     buys = ~mark(counts.users, 0.01, rng)
@@ -228,7 +228,7 @@ def _sell(
 
 
 def _season() -> Floats:
-    """Return what share of a garment's sales falls on each day, float64 [n_garments, n_days]."""
+    """Return the share of each garment's sales on each day, float64 [n_garments, n_days]."""
     peak = np.array([[g.peak] for g in GARMENTS])
     season = np.array([[g.season] for g in GARMENTS])
     return to_shares(1.6 * season * np.cos(2 * np.pi * (_MONTHS - peak) / 12))
@@ -271,7 +271,7 @@ _USER_HEAD = (
 
 
 def receipts(sales: Sales, prices: Floats, rng: Generator) -> Iterator[Receipts]:
-    """Yield all sales in order of date and user, in batches.
+    """Yield all purchases in order of date and user, in batches.
 
     Args:
         sales: the purchases.

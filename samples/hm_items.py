@@ -1,4 +1,4 @@
-"""H&M's articles.csv: what an item is, in 25 columns whose numbers and names agree."""
+"""H&M's articles.csv: the items, in 25 columns whose numbers and names agree."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Garment:
     """A garment group and its only product type.
 
     Attributes:
-        number, name: of the garment group.
-        weight: items of the real file, in thousands.
+        number, name: the number and the name of the garment group.
+        weight: number of items in the real file, in thousands.
         kind: number, name and group of the product type.
         price: the price of a usual item, as in the shop.
-        peak: month in which it sells best.
-        season: how far sales follow the year, 0 to 1.
-        indexes: numbers of the index groups that have it; none: all.
+        peak: the month in which it sells best.
+        season: strength of the season in its sales, 0 to 1.
+        indexes: numbers of the index groups that have it; empty for all.
     """
 
     number: int

@@ -285,7 +285,7 @@ def _lines(
         yield [
             pc.binary_join_element_wise(date, time, "UTC", " "),
             kinds.take(pa.array(log.kinds[rows])),
-            *(column.take(items) for column in (shelf.ids, *shelf.told)),
+            *(column.take(items) for column in (shelf.ids, *shelf.columns)),
             user_ids.take(pa.array(log.users[rows])),
             sessions.take(pa.array(log.visits[rows])),
         ]

@@ -1,4 +1,4 @@
-"""REES46's items: leaves of a category tree, brands that are at home in one branch, price tiers."""
+"""The items of REES46: leaves of a category tree, brands, price tiers."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ WIDTH = LATE + 2
 
 @dataclass(frozen=True)
 class Shelf:
-    """Items, and how the log describes them.
+    """Items, and their columns in the log.
 
     Attributes:
-        catalogue: top category, branch, brand, tier, and whether it comes late.
+        catalogue: top category, branch, brand, tier, and whether the item appears late.
         ids: product_id.
-        told: category_id, category_code, brand, price as text; code and brand may be null.
+        columns: category_id, category_code, brand, price as text; code and brand may be null.
     """
 
     catalogue: Catalogue
     ids: pa.Array
-    told: tuple[pa.Array, ...]
+    columns: tuple[pa.Array, ...]
 
 
 def stock(n: int, rng: Generator) -> Shelf:
-    """Draw items. Each leaf has one at least; brands are at home in one top category."""
+    """Draw items. Each leaf has at least one; each brand belongs to one top category."""
     weights = np.array([weight for _, weight in _LEAVES])
     leaf = rng.choice(len(_LEAVES), n, p=weights / weights.sum())
     leaf[: len(_LEAVES)] = np.arange(len(_LEAVES))[:n]

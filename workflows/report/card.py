@@ -72,7 +72,7 @@ def _limits(finished: Finished) -> Iterator[str]:
         "the spread between seeds."
     )
     yield (
-        "Logged interactions show what people were offered and took. An item that nobody was "
+        "Logged interactions show what people were offered and took. An item that was never "
         "shown counts as a miss, and a model in use changes what is logged next."
     )
     if cold := scores.segments.get("targets_cold"):

@@ -79,7 +79,7 @@ class Picture:
 
     Attributes:
         title: what it shows.
-        alt: what is to be seen in it, for people who cannot see it.
+        alt: the content of the picture in words, for people who cannot see it.
         svg: the drawing; empty where matplotlib is not installed.
         note: a text below it.
     """
