@@ -57,7 +57,7 @@ def test_csv_and_parquet_say_the_same(tmp_path, recipe):
             "column 'price', row 1: 'cheap' cannot be read as float. Correct it",
         ),
         ("item_id,price\nx,1\n,2\n", "row 2: there is no 'item_id'"),
-        ("item_id\nx\ny\nx\n", "item_id 'x' stands there 2 times. Keep one row of it"),
+        ("item_id\nx\ny\nx\n", "item_id 'x' occurs 2 times. Keep one row of it"),
         ("item_id,title\nx\n", "cannot be read"),
         ("item_id,price\nx,1\ny,1e39\n", "column 'price', row 2: the number is infinite"),
         ("item_id,item_id\nx,y\n", "'item_id' is the name of several columns"),
@@ -227,7 +227,7 @@ def test_files_and_questions_say_the_same(shop, lists):
 def test_a_quote_that_swallows_rows_is_refused(tmp_path: Path, text: str) -> None:
     """The first file has text behind a closing quote, the second one no closing quote at all."""
     (tmp_path / "new.csv").write_text(text)
-    with pytest.raises(DataError, match=r"new\.csv.*: a quote is not closed, or text stands behin"):
+    with pytest.raises(DataError, match=r"new\.csv.*: a quote is not closed, or text follows the"):
         read_ids(tmp_path / "new.csv", "item_id")
     (tmp_path / "new.csv").write_text('item_id,a\n1,"x ""y"", z\nw"\n2,b"c\n')
     assert read_ids(tmp_path / "new.csv", "item_id") == ["1", "2"]

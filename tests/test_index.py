@@ -188,7 +188,7 @@ def test_more_can_be_added_and_a_new_index_begins_again(run, tmp_path):
     ("text", "said"),
     [
         ("item_id,title,price,genres\n003,x,1,a\n", "item_id '003' is in the catalogue already"),
-        ("item_id,title,price,genres\nx,,,\nx,,,\n", "item_id 'x' stands there 2 times"),
+        ("item_id,title,price,genres\nx,,,\nx,,,\n", "item_id 'x' occurs 2 times"),
         ("item_id,price,genre\nx,1,a\n", "there is no column 'genres'"),
         ("item_id,price\nx,1\n", "there is no column 'genres', which the item tower takes"),
     ],

@@ -210,7 +210,7 @@ def _refuse_open_quotes(data: bytes, path: Path) -> None:
         line = data[: quotes.fault].count(b"\n") + 1
         where += f", line {line}"
     raise DataError(
-        f"{where}: a quote is not closed, or text stands behind the closing quote of a cell, so "
+        f"{where}: a quote is not closed, or text follows the closing quote of a cell, so "
         "that rows would be lost. Close the quote, or double it where it is a part of the text."
     )
 
@@ -231,6 +231,6 @@ def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:
     again = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(again):
         raise DataError(
-            f"{path}: {key} {again[0]['values'].as_py()!r} stands there "
+            f"{path}: {key} {again[0]['values'].as_py()!r} occurs "
             f"{again[0]['counts'].as_py()} times. Keep one row of it."
         )

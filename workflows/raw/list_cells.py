@@ -245,10 +245,10 @@ class _NoValue(Exception):
 
 
 def _value(word: str) -> str | None:
-    """Return what a word of a list stands for.
+    """Return the value of a word of a list; None for null.
 
     Raises:
-        _NoValue: nothing that can be bracketed.
+        _NoValue: the word is neither quoted nor a number.
     """
     if word in _NOTHING:
         return None

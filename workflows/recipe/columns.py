@@ -10,6 +10,9 @@ from workflows.recipe.steps import Clip, CyclicMonth, Derive, Join, Log1p, Pivot
 
 Known = Mapping[str, Cells]
 
+#: Cells in a sentence.
+_NAMED = {"time": "a time", "number": "a number", "text": "a text", "lists": "a column of lists"}
+
 
 def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivot | None) -> Known:
     """Return the cells of each column that a recipe declares or derives."""
@@ -56,7 +59,7 @@ def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) 
                 )
             found = columns.get(column)
             if found is None or (found == "text") != isinstance(value, str) or found == "lists":
-                what = "which the recipe does not name" if found is None else f"a {found}"
+                what = "which the recipe does not name" if found is None else _NAMED[found]
                 raise ValueError(
                     f"join of {join.table!r} fills {column!r}, {what}, with {value!r}; a number "
                     "is filled with a number, a category or label with (quoted) text"
@@ -86,7 +89,9 @@ def check_made(
             )
         found = columns.get(step.of)
         if found not in (None, step.reads, "text" if step.reads == "time" else step.reads):
-            raise ValueError(f"{place} of {step.of!r}, a {found}; expected a {step.reads}")
+            raise ValueError(
+                f"{place} of {step.of!r}, {_NAMED[found]}; expected {_NAMED[step.reads]}"
+            )
         _refuse_unlike(place, step, features.get(step.to))
 
 
@@ -109,17 +114,17 @@ def _refuse_special(place: str, feature: Feature | None) -> None:
 def raw_features(
     features: Mapping[str, Feature],
     made: Sequence[str],
-    asked: Sequence[tuple[str, Cells]],
+    needed: Sequence[tuple[str, Cells]],
 ) -> dict[str, Feature]:
     """Return the columns that are read from raw files, as features.
 
     Args:
         features: all features of the recipe.
         made: columns that the recipe derives, which no file needs.
-        asked: columns that steps and filters read, with the cells that they need.
+        needed: columns that steps and filters read, with the cells that they need.
     """
     found = {name: feature for name, feature in features.items() if name not in made}
-    for name, kind in asked:
+    for name, kind in needed:
         if name in made or name in features:
             continue
         as_number = kind == "number"

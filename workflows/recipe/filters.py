@@ -56,8 +56,8 @@ class Condition(Part, frozen=True):
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
-        told = ", ".join(v if isinstance(v, str) else _number(v) for v in self.values)
-        return f"{self.column} {self.is_} {told}".strip()
+        values = ", ".join(v if isinstance(v, str) else _number(v) for v in self.values)
+        return f"{self.column} {self.is_} {values}".strip()
 
 
 def _number(value: float) -> str:

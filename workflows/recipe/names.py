@@ -15,7 +15,7 @@ _OF_LINES = ("items", "history")
 _LONGEST = 200
 #: Merlin's loader writes the two parts of a list called `x` as `x__values` and `x__offsets`.
 _PARTS = ("__values", "__offsets")
-#: Names of the attributes of offers: they stand in the signatures of the exported towers.
+#: Names of the attributes of offers: the signatures of the exported towers have them.
 _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 

@@ -207,14 +207,14 @@ class Recipe(Part, frozen=True):
 
     def _raw_features(self) -> dict[str, Feature]:
         made = [step.to for step in self.derive]
-        asked = [(step.of, step.reads) for step in self.derive]
-        asked += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
+        needed = [(step.of, step.reads) for step in self.derive]
+        needed += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
         if self.history and self.history.events:
-            asked.append((self.history.events.column, "text"))
+            needed.append((self.history.events.column, "text"))
         if self.pivot:
             made += self.pivot.counts.values()
-            asked.append((self.pivot.event, "text"))
-        return raw_features(self.features, made, asked)
+            needed.append((self.pivot.event, "text"))
+        return raw_features(self.features, made, needed)
 
     def of_raw_files(self) -> Recipe:
         """Return the recipe by which files are read: its features are the raw columns alone."""

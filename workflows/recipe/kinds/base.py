@@ -50,10 +50,10 @@ class Reading:
 
     Attributes:
         place: the column and its file, for messages.
-        nulls: texts that stand for a missing value, beside the empty text.
+        nulls: texts that mean a missing value, beside the empty text.
         exact: read numbers as float64, because a filter compares them.
         all_parts: keep the parts of a list that have no text as null, because the weights of the
-            values stand in the same places.
+            values have the same positions.
     """
 
     place: Place
@@ -97,7 +97,7 @@ class PassOn:
     """Values stay as they are.
 
     Attributes:
-        fill: takes the place of a missing number; None where there is none to fill in.
+        fill: replaces a missing number; None if no number is missing.
     """
 
     fill: float | None = None

@@ -35,7 +35,7 @@ class Text(Kind):
         return plain_with_nulls(column, how.place, how.nulls)
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return plain text; the vocabulary decides later which texts stand for no value."""
+        """Return plain text; the vocabulary decides later which texts mean a missing value."""
         return _text(as_text(column, how.place))
 
 

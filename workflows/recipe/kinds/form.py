@@ -29,7 +29,7 @@ class Form:
 
     @classmethod
     def of_tensor(cls, dtype: str, shape: Sequence[int | None]) -> Form:
-        """Return the form that a raw tower takes by a tensor, whose first dimension is rows."""
+        """Return the form of a tensor that a raw tower takes; the first dimension is rows."""
         return cls(dtype == "string", len(shape) == 2)
 
     @property
@@ -39,7 +39,7 @@ class Form:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """The dimensions of the tensor; None stands for any number."""
+        """The dimensions of the tensor; None means any size."""
         return (None, None) if self.is_list else (None,)
 
     @property
