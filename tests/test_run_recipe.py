@@ -78,10 +78,11 @@ def test_settings_go_on_top_and_stay_with_the_stage_they_made(trained: Recipe) -
 def test_another_kind_takes_the_place_of_the_block_of_the_first() -> None:
     make("etl", recipe="raw/tiny.yaml")
     assert opened("train", "model.dim=8").model.dim == 8
-    changed = opened("train", "model.kind=popularity", "tracking.kind=mlflow")
+    changed = opened("train", "model.kind=popularity")
     assert type(changed.model).__name__ == "PopularityConfig"
-    assert changed.tracking is not None
-    assert changed.tracking.kind == "mlflow"
+    tracked = opened("train", "tracking.kind=mlflow")
+    assert tracked.tracking is not None
+    assert tracked.tracking.kind == "mlflow"
 
 
 def test_a_recipe_that_is_given_is_taken_as_it_is(trained: Recipe, here: World) -> None:
