@@ -1,4 +1,4 @@
-"""Approximate search beside the exact one: lists are never short, never hold what they must not."""
+"""Approximate search compared with exact search: lists are full, and exclusions are kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def overlap(found: TopK, truth: TopK) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
 
 
-def test_a_tuned_index_finds_what_the_exact_search_finds(index):
+def test_a_tuned_index_finds_what_exact_search_finds(index):
     queries = world(3000, 260)[1][60:]  # other ones than it was tuned by
     truth = search(queries, index.items, 20)
     found = index.search(queries, 20)
@@ -57,7 +57,7 @@ def test_a_tuned_index_finds_what_the_exact_search_finds(index):
     assert (np.diff(found.scores, axis=1) <= 0).all()
 
 
-def test_too_little_effort_is_seen_and_more_is_chosen():
+def test_the_effort_is_raised_if_it_is_too_small():
     items, queries = world(5000)
     truth = search(queries, items, 50)
     lazy = replace(Index.build(items, "ivf"), effort=1, at=50)
@@ -88,7 +88,7 @@ def test_lists_are_as_long_as_they_can_be(kind, n_items):
 
 
 @pytest.mark.parametrize("few", [0, 3000])
-def test_nothing_excluded_and_no_other_than_candidates_is_shown(index, few, monkeypatch):
+def test_lists_hold_only_candidates_and_no_excluded_items(index, few, monkeypatch):
     monkeypatch.setattr(ann, "FEW", few)
     queries = world(3000)[1]
     draw = np.random.default_rng(3)
@@ -110,7 +110,7 @@ def test_nothing_excluded_and_no_other_than_candidates_is_shown(index, few, monk
     assert (nobody.scores == -np.inf).all()
 
 
-def test_a_query_is_answered_alone_as_among_others(index, monkeypatch):
+def test_a_query_has_the_same_list_alone_and_in_a_batch(index, monkeypatch):
     monkeypatch.setattr(ann, "FEW", 0)
     queries = world(3000)[1]
     exclude = lists(*([list(range(7 * n)) for n in range(60)]))
@@ -125,7 +125,7 @@ def test_a_query_is_answered_alone_as_among_others(index, monkeypatch):
 
 
 def test_a_filter_that_leaves_few_items_finds_the_best_of_them(index):
-    """Also those whom no list would begin with."""
+    """It also finds items that are far from all queries."""
     queries = world(3000)[1]
     worst = search(-queries, index.items, 60).items
     for row in range(0, 60, 11):
@@ -139,7 +139,7 @@ def test_a_filter_that_leaves_few_items_finds_the_best_of_them(index):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ties_are_broken_as_everywhere(kind):
+def test_ties_are_broken_by_the_tie_rule(kind):
     items, queries = world(400)
     items[50:] = items[np.arange(350) % 50]  # each embedding eight times
     index = replace(Index.build(items, kind), effort=400 if kind == "hnsw" else 10, at=5)
@@ -173,7 +173,7 @@ def test_added_items_are_found(kind):
     assert (found.items >= 1500).any()
 
 
-def test_users_are_named_by_rows_as_for_the_exact_search(index):
+def test_users_are_given_by_rows_as_in_exact_search(index):
     users = world(3000)[1]
     asked = Queries(np.array([4, -1, 0]), Ragged.empty(3))
     found = Ann(users, index).top_k(asked, 5)
@@ -184,7 +184,7 @@ def test_users_are_named_by_rows_as_for_the_exact_search(index):
         Ann(users, index).top_k(Queries(np.array([59]), Ragged.empty(1)), 5)
 
 
-def test_what_cannot_be_searched_is_refused(index, monkeypatch):
+def test_embeddings_that_cannot_be_searched_are_refused(index, monkeypatch):
     queries = world(3000)[1]
     with pytest.raises(ValueError, match="k must be at least 1"):
         index.search(queries, 0)
@@ -226,7 +226,7 @@ def test_a_damaged_index_is_refused_and_does_not_end_the_process(
         Index.read(path, items, kind, effort=16, at=10)
 
 
-def test_a_flat_index_is_made_of_the_embeddings_whatever_its_file_holds(tmp_path: Path) -> None:
+def test_a_flat_index_is_built_from_the_embeddings_and_not_from_its_file(tmp_path: Path) -> None:
     items = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     (tmp_path / "index.faiss").write_bytes(b"rubbish")
     read = Index.read(tmp_path / "index.faiss", items, "flat", effort=0, at=10)

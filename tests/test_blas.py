@@ -80,6 +80,6 @@ def test_a_failure_in_a_thread_is_one_here():
     assert blas.threads() == before
 
 
-def test_a_limit_that_somebody_set_is_kept():
+def test_an_earlier_limit_of_threads_is_kept():
     with threadpool_limits(1, "blas"):
         assert blas.threads() == 1

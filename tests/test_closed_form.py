@@ -100,13 +100,13 @@ def test_the_form_by_users_keeps_what_every_retriever_promises(promise):
     assert promise(EASE(decay=3.0, learnt=OfUsers(world.train).solve(100.0)), world)
 
 
-def test_another_lambda_is_told_apart_by_that_tolerance():
+def test_the_tolerance_distinguishes_another_lambda():
     histories, weights = held_out(FEW), primal(FEW, 30.0)
     got = Solver(FEW).solve(30.1).score(histories)
     assert (abs(got - histories @ weights) > tolerance(histories, weights)).any()
 
 
-def test_one_learnt_item_by_item_is_told_apart_too():
+def test_the_tolerance_distinguishes_a_fit_item_by_item():
     """The control of the diagonal: without it, an item would score itself."""
     histories, weights = held_out(FEW), primal(FEW, 30.0)
     learnt = Solver(FEW).solve(30.0)
@@ -149,7 +149,7 @@ def test_items_with_the_same_users_tie_to_the_last_bit():
     assert scores[4] == scores[9]
 
 
-def test_what_a_fit_costs_is_told_from_the_smaller_side():
+def test_the_cost_of_a_fit_is_computed_from_the_smaller_side():
     assert Solver(FEW).cost(fits=1).n_rows == 28
     assert Solver(MANY).cost(fits=1).n_rows == 40
     assert Solver(FEW).sentence(fits=4).startswith("a dense matrix of the 28 users, for 80 items: ")

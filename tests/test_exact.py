@@ -144,7 +144,7 @@ def test_items_with_the_same_embedding_keep_the_order_of_their_rows():
     assert (top.items == np.arange(1003)).all()
 
 
-def test_real_numbers_do_not_tell_how_many_were_asked():
+def test_scores_do_not_depend_on_the_number_of_queries():
     draw = np.random.default_rng(2)
     users = draw.normal(size=(8, 64)).astype(np.float32)
     exact = Exact(users, draw.normal(size=(1003, 64)).astype(np.float32))

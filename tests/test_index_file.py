@@ -1,4 +1,4 @@
-"""A FAISS file is read if it is whole; one that would lead a search astray is refused."""
+"""An undamaged FAISS file is read; a damaged one that could crash a search is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cell(index: Any, value: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_a_whole_file_is_read_and_answers_as_what_was_written(tmp_path: Path, kind: Any) -> None:
+def test_an_undamaged_file_gives_the_index_that_was_written(tmp_path: Path, kind: Any) -> None:
     made = Index.build(ITEMS, kind)
     made.write(tmp_path / "index.faiss")
     found = Index.read(tmp_path / "index.faiss", ITEMS, kind, effort=16, at=10)
@@ -63,7 +63,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_structure_that_leads_astray_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_damaged_structure_is_refused(tmp_path: Path, fault: str) -> None:
     kind, spoil, message = FAULTS[fault]
     made = Index.build(ITEMS, kind)  # type: ignore[arg-type]
     spoil(made.faiss)

@@ -77,7 +77,7 @@ def test_the_seed_decides_alone(monkeypatch):
         assert bootstrap(values, seed=5) == first
 
 
-def test_columns_are_drawn_alike_and_as_if_alone():
+def test_columns_have_the_same_draws_as_a_single_column():
     values = np.random.default_rng(3).random((70, 3)) ** [1, 2, 5]
     together = intervals.bootstrap(values, seed=4, n_resamples=300, level=0.9)
     for column, got in zip(values.T, together, strict=True):

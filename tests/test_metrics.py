@@ -179,7 +179,7 @@ def test_a_metric_is_its_mean_over_all_orders_of_equal_scores(scores, targets, k
         assert got[f"{name}@{k}"][0] == pytest.approx(value), name
 
 
-def test_a_run_that_goes_on_beyond_the_list_is_worth_less():
+def test_a_run_of_equal_scores_beyond_the_list_lowers_the_metrics():
     # two targets at ranks 2 and 3 of a list of 3; the last two tie with one, then with ten more
     items, scores = np.array([[7, 5, 3]] * 2), np.array([[2.0, 1.0, 1.0]] * 2)
     got = per_user(items, ragged([[5], [5]]), [2], scores=scores, beyond=np.array([1, 10]))

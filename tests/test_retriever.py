@@ -60,13 +60,13 @@ def test_from_pairs_gathers_and_keeps_the_order_within_a_list():
 
 @quick
 @given(lists_of_items, st.lists(st.integers(-1, 4), max_size=6))
-def test_take_gives_the_lists_asked_for(lists, numbers):
+def test_take_gives_the_lists_with_these_numbers(lists, numbers):
     numbers = [n for n in numbers if n < len(lists)]
     expected = [lists[n] if n >= 0 else [] for n in numbers]
     assert as_lists(ragged(lists).take(np.array(numbers, np.int64))) == expected
 
 
-def test_take_from_no_lists_knows_nobody():
+def test_take_from_no_lists_gives_empty_lists():
     assert as_lists(Ragged.empty(0).take(np.array([-1, -1]))) == [[], []]
 
 

@@ -22,8 +22,8 @@ def _headers(scripts: str = "", styles: str = "") -> dict[str, str]:
     browser would not run it, nor load anything for it.
 
     Args:
-        scripts: scripts that may run beside those of this server, as its policy names them.
-        styles: styles that may apply beside those of this server.
+        scripts: further sources of scripts for the policy, besides this server.
+        styles: further sources of styles, besides this server.
     """
     return {
         "Content-Security-Policy": f"default-src 'none'; style-src 'self'{styles}; "
@@ -63,7 +63,7 @@ for _path, (_file, _media_type) in _FILES.items():
 
 @router.get("/docs")
 async def docs() -> Response:
-    """Return FastAPI's page, whose files and description of the interface lie beside it."""
+    """Return the Swagger page of FastAPI, which loads its files and openapi.json from here."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="two-tower: API",
