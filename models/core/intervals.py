@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
+from models.core.retriever import Floats
 
 #: Number of drawn users in memory at a time; with their values they take about 64 MB.
 BLOCK_DRAWS = 4_000_000

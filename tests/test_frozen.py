@@ -1,4 +1,4 @@
-"""unlearnt: popularity and content as towers, beside counts and means made by numpy."""
+"""Frozen towers: popularity and content as towers, beside counts and means made by numpy."""
 
 from __future__ import annotations
 
