@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -168,11 +169,34 @@ def test_users_bring_the_history_that_was_evaluated(tiny, folder):
         assert row["history_item_id_input"] == [codes[item] for item in latest]
 
 
+def whole_histories(folder: Path) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Return each user's items and how often each item was met, as an export says."""
+    items = pq.read_table(folder / "item_features.parquet")["item_id"].to_pylist()
+    users = pq.read_table(folder / "user_features.parquet")["user_id"].to_pylist()
+    rows = pq.read_table(folder / "histories.parquet")
+    assert rows.column_names == ["item_rows"]
+    counts = np.load(folder / "item_counts.npy")
+    lists = [[items[row] for row in mine] for mine in rows["item_rows"].to_pylist()]
+    met = Counter(dict(zip(items, counts.tolist(), strict=True)))
+    return dict(zip(users, lists, strict=True)), +met
+
+
+def test_histories_are_whole_and_counts_are_those_before_the_cut(tiny, folder):
+    expected = tiny.exported.histories(withheld=1)
+    histories, met = whole_histories(folder)
+    assert histories == expected
+    assert max(map(len, histories.values())) > MAX_LEN
+    assert met == Counter(item for items in expected.values() for item in items)
+
+
 def test_as_of_latest_they_bring_everything(branch, unchecked):
     result = export(branch.recipe, branch.store, CPU, as_of="latest")
     histories = branch.histories()
     users = pq.read_table(result.folder / "user_features.parquet").to_pylist()
     assert all(u["history_item_id"] == histories[u["user_id"]][-MAX_LEN:] for u in users)
+    whole, met = whole_histories(result.folder)
+    assert whole == histories
+    assert met == Counter(item for items in histories.values() for item in items)
 
 
 # --- a stranger's process ---

@@ -98,6 +98,19 @@ def recommend(
         )
     if request.show_history and request.format != "jsonl":
         raise DataError("--show-history goes with --user, or with --format jsonl.")
+    counts = _write(recipe, store, device, options, request, ranker)
+    return _result(store.folder("recommend"), counts, time.perf_counter() - start)
+
+
+def _write(
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    options: ListOptions,
+    request: RecommendRequest,
+    ranker: Ranker | None,
+) -> ListCounts:
+    """Write the lists of many users as the recommend stage, and count them."""
     with store.write("recommend", recipe, device) as draft:
         lists = _open(recipe, store, request, options, ranker)
         history = partial(_history, lists.recommender) if request.show_history else None
@@ -118,7 +131,7 @@ def recommend(
         }
         draft.options = _manifest_options(lists.recommender, options, request, ranker)
     kept.remove()
-    return _result(store.folder("recommend"), counts, time.perf_counter() - start)
+    return counts
 
 
 @dataclass(frozen=True)
