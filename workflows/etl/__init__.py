@@ -28,7 +28,7 @@ from workflows.etl.encode.parts import CellCounts
 from workflows.etl.memory import Memory, parse_size
 from workflows.etl.read import sources
 from workflows.etl.read.sources import Raw
-from workflows.etl.shape import filters, learnt, rows, split, tables
+from workflows.etl.shape import filters, fitted_columns, interactions, split, tables
 from workflows.etl.shape.history import EventKinds
 from workflows.etl.shape.seen import Seen
 from workflows.etl.shape.tables import Table
@@ -111,7 +111,7 @@ def etl(
         counts = DropCounts()
         raw, raw_facts = _read(recipe, data, engine, workers, memory, counts, hasher)
         log_parts, seen = _split(recipe, raw, counts)
-        raw = raw.without_rows(rows.interactions(recipe))  # they are in the parts now
+        raw = raw.without_rows(interactions.interaction_sources(recipe))
         raw, log_parts = _fit_columns(recipe, raw, log_parts, earlier, draft.folder)
         stage = _fit(recipe, raw, log_parts, counts, earlier, draft.folder)
         shares = writer.write(
@@ -204,12 +204,12 @@ def _read(
             for path in paths
         },
     )
-    return rows.add_derived(recipe, rows.pivot_events(recipe, raw, counts)), facts
+    return interactions.add_derived(recipe, interactions.pivot_events(recipe, raw, counts)), facts
 
 
 def _split(recipe: Recipe, raw: Raw, counts: DropCounts) -> tuple[Parts, Seen | None]:
     """Split the interactions, and apply the filter rules that need no fitted columns."""
-    parts, seen = rows.split_rows(recipe, raw, counts)
+    parts, seen = interactions.split_rows(recipe, raw, counts)
     parts = filters.filter_parts(recipe, parts, counts, stage="before")
     _refuse_empty_parts(recipe, parts, counts)
     return parts, seen
@@ -219,10 +219,10 @@ def _fit_columns(
     recipe: Recipe, raw: Raw, parts: Parts, earlier: Path | None, folder: Path
 ) -> tuple[Raw, Parts]:
     """Fit derived columns on train, write their states, and add them to all tables."""
-    older = learnt.read(earlier) if earlier else {}
-    states, parts = rows.fit_columns(recipe, parts, older)
-    learnt.write(states, folder)
-    return rows.add_fitted(recipe, raw, states), parts
+    older = fitted_columns.read(earlier) if earlier else {}
+    states, parts = interactions.fit_columns(recipe, parts, older)
+    fitted_columns.write(states, folder)
+    return interactions.add_fitted(recipe, raw, states), parts
 
 
 def _fit(

@@ -16,10 +16,10 @@ from workflows.etl.memory import Memory
 from workflows.etl.read import aliccp, canonical
 from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import BatchConverter
-from workflows.etl.read.columnar import ParquetFile
 from workflows.etl.read.explode import ExplodedFile
-from workflows.etl.read.growing import GrowingTable
+from workflows.etl.read.growing_table import GrowingTable
 from workflows.etl.read.jsonlines import JsonLinesFile
+from workflows.etl.read.parquet import ParquetFile
 from workflows.etl.read.partitioned import PartitionedFile
 from workflows.etl.read.text import TextFile
 from workflows.recipe import Recipe

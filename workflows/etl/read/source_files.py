@@ -13,11 +13,11 @@ from workflows.etl.memory import Memory
 from workflows.etl.read import aliccp, files, partitioned
 from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import WEIGHT
-from workflows.etl.read.columnar import ParquetFile
 from workflows.etl.read.dialect import Dialect
 from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.file_job import FileJob, RawFile
 from workflows.etl.read.jsonlines import JsonLinesFile
+from workflows.etl.read.parquet import ParquetFile
 from workflows.etl.read.partitioned import PartitionedFile
 from workflows.etl.read.text import TextFile
 from workflows.ground.errors import DataError

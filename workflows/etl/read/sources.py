@@ -16,7 +16,7 @@ from workflows.etl.memory import Memory
 from workflows.etl.read import canonical, files, snapshots
 from workflows.etl.read.cells import BatchConverter
 from workflows.etl.read.file_job import EXPLODED, FileJob
-from workflows.etl.read.growing import GrowingTable
+from workflows.etl.read.growing_table import GrowingTable
 from workflows.etl.read.source_files import SourceFiles
 from workflows.etl.workers import Workers
 from workflows.ground.errors import DataError

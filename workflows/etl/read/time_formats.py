@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from models.core.retriever import Bools, Ints
 from workflows.recipe.time_formats import DIRECTIVES, MONTHS, NAMED, words
 
-__all__ = ["NAMED", "OF_DIGITS", "example", "fits", "likely", "seconds"]
+__all__ = ["NAMED", "OF_DIGITS", "example", "fits", "seconds", "suggest_forms"]
 
 #: Forms of dates that are written as one number.
 OF_DIGITS = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m", "%Y")
@@ -131,7 +131,7 @@ def example(form: str) -> str:
     return _MOMENT.replace(tzinfo=dt.timezone.utc).strftime(form)
 
 
-def likely(text: str) -> list[str]:
+def suggest_forms(text: str) -> list[str]:
     """Return the usual forms that fit a text; two if day and month can be exchanged."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]

@@ -67,23 +67,23 @@ class Times:
         is_guess = False
         if dictionaries.is_text(column.type):
             text = plain(column, place)
-            self._note_how_written(text, place)
+            self._note_format(text, place)
             is_guess = self._written == pa.int64()
             if not pa.types.is_dictionary(column.type):
-                found = self._of_text(text, place)
+                found = self._from_text(text, place)
             else:
                 try:  # distinct texts only; if one of them is not a time, all cells, for its row
                     found = dictionaries.map_distinct(
-                        column, lambda texts: self._of_text(texts, place)
+                        column, lambda texts: self._from_text(texts, place)
                     )
                 except DataError:
-                    found = self._of_text(text, place)
+                    found = self._from_text(text, place)
         else:
             column = plain(column, place)
             if pa.types.is_string(column.type):
                 return self.seconds(column, place)
             is_guess = not pa.types.is_temporal(column.type)
-            found = self._of_others(column, place)
+            found = self._from_typed(column, place)
         if is_guess and self._feature.unit is None and self._feature.format is None:
             self._guessed.add(found)
         return found
@@ -96,7 +96,7 @@ class Times:
         """
         self._guessed.refuse(place)
 
-    def _note_how_written(self, text: pa.ChunkedArray, place: Place) -> None:
+    def _note_format(self, text: pa.ChunkedArray, place: Place) -> None:
         """Remember how the first time of the file is written, and its row."""
         if self._written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
@@ -108,20 +108,20 @@ class Times:
                 zoned = pc.any(pc.match_substring_regex(iso(first), _ZONE)).as_py()
                 self._written = pa.timestamp("us", "UTC" if zoned else None)
 
-    def _of_text(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def _from_text(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         if self._written is None:
             return pa.chunked_array([pa.nulls(len(text), pa.int64())])
         text = pc.utf8_trim_whitespace(text)
         form = self._feature.format
         if form == "excel":
-            return self._of_serial_days(parse(text, pa.float64(), place), place)
+            return self._from_serial_days(parse(text, pa.float64(), place), place)
         if form is not None:
             return _parse_form(text, form, place)
         if pa.types.is_timestamp(self._written):
-            return self._of_moments(self._parsed_iso(text, place), text, place)
-        return self._of_numbers(text, place)
+            return self._from_timestamps(self._parse_iso(text, place), text, place)
+        return self._from_numbers(text, place)
 
-    def _parsed_iso(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def _parse_iso(self, text: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         assert self._written is not None
         try:
             return pc.cast(iso(text), self._written, safe=False)
@@ -131,7 +131,7 @@ class Times:
         is_first = place.before + row == self._first
         expected = f"Expected {form}{'' if is_first else ', as in the first row'}."
         value = text[row].as_py()
-        like = time_formats.likely(value)
+        like = time_formats.suggest_forms(value)
         if is_first and like:
             forms = " or to ".join(repr(form) for form in like)
             expected += f" Set features.{place.column}.format to {forms} if that is its meaning."
@@ -142,45 +142,45 @@ class Times:
             )
         raise bad_cell(place, row, value, f"cannot be read as {self._written}.", expected)
 
-    def _of_others(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def _from_typed(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the seconds of a column that is not text."""
         kind, form = column.type, self._feature.format
         if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_boolean(kind):
             moments = (
                 column if pa.types.is_timestamp(kind) else parse(column, pa.timestamp("s"), place)
             )
-            return self._of_moments(moments, column, place)
+            return self._from_timestamps(moments, column, place)
         if form == "excel":
-            return self._of_serial_days(parse(column, pa.float64(), place), place)
+            return self._from_serial_days(parse(column, pa.float64(), place), place)
         if form is not None:
             whole = pc.cast(parse(column, pa.int64(), place), pa.string())
             return _parse_form(whole, form, place)
-        return self._of_numbers(column, place)
+        return self._from_numbers(column, place)
 
-    def _of_moments(
+    def _from_timestamps(
         self, moments: pa.ChunkedArray, raw: pa.ChunkedArray, place: Place
     ) -> pa.ChunkedArray:
         per_second = PER_SECOND[moments.type.unit]
         seconds = _floor_divide(pc.cast(moments, pa.int64()), per_second)
-        return _within_calendar(seconds, raw, place)
+        return _refuse_outside_calendar(seconds, raw, place)
 
-    def _of_numbers(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def _from_numbers(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         unit = self._feature.unit or "s"
         if not self._has_warned:
             self._has_warned = _warn_of_rounded(column, place)
         if unit == "order":
-            return _whole(column, place)
+            return _whole_numbers(column, place)
         if unit == "d":
             days = parse(column, pa.float64(), place)
             seconds = parse(pc.floor(pc.multiply(plain(days, place), DAY)), pa.int64(), place)
         else:
             seconds = _number_of_seconds(column, PER_SECOND[unit], place)
-        return _within_calendar(seconds, column, place)
+        return _refuse_outside_calendar(seconds, column, place)
 
-    def _of_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def _from_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the seconds of days as spreadsheets number them, exact to about a second."""
         since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
-        return _within_calendar(parse(pc.round(since), pa.int64(), place), days, place)
+        return _refuse_outside_calendar(parse(pc.round(since), pa.int64(), place), days, place)
 
 
 class _Guessed:
@@ -269,7 +269,7 @@ def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArr
     return found
 
 
-def _whole(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Return numbers that only order events; they must be whole."""
     if not pa.types.is_string(column.type):
         numbers = plain(parse(column, pa.float64(), place), place)
@@ -311,7 +311,7 @@ def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
     return pc.subtract(towards_0, pc.cast(is_above, pa.int64()))
 
 
-def _within_calendar(
+def _refuse_outside_calendar(
     seconds: pa.ChunkedArray, raw: pa.ChunkedArray, place: Place
 ) -> pa.ChunkedArray:
     outside = pc.or_(pc.less(seconds, _FIRST), pc.greater(seconds, _LAST))

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from workflows.etl.check import repeats, time_warnings
 from workflows.etl.counts import DropCounts
 from workflows.etl.read.sources import Raw
-from workflows.etl.shape import derive, filters, gaps, joins, learnt, pivot, split
+from workflows.etl.shape import derive, filters, fitted_columns, gaps, joins, pivot, split
 from workflows.etl.shape.seen import Seen
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
-from workflows.recipe import GivenFiles, Keep, Recipe
+from workflows.recipe import Derive, GivenFiles, Keep, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
     if recipe.pivot is None:
         return raw
     keys, time = (recipe.user_id, recipe.item_id), recipe.time
-    for source in interactions(recipe):
+    for source in interaction_sources(recipe):
         raw.require(source, recipe.pivot.event)
         _refuse_lost(recipe, raw, source)
         table = _rows_with_keys(recipe, raw, source, counts)
@@ -51,7 +51,7 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
     return raw
 
 
-def interactions(recipe: Recipe) -> list[str]:
+def interaction_sources(recipe: Recipe) -> list[str]:
     """Return the sources whose rows are interactions."""
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
     others = [name for name in (given.valid, given.test) if name] if given else []
@@ -105,18 +105,18 @@ def add_derived(recipe: Recipe, raw: Raw) -> Raw:
     return _derive_fills(recipe, raw)
 
 
-def add_fitted(recipe: Recipe, raw: Raw, states: learnt.States) -> Raw:
+def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
     """Add the derived columns that are fitted to the raw tables."""
     for step in recipe.derive:
         if step.fitted:
             for name, table in raw.tables.items():
                 if step.of in table.column_names:
-                    column = learnt.apply(table[step.of], states[step.to])
+                    column = fitted_columns.apply(table[step.of], states[step.to])
                     raw = _with_column(recipe, raw, name, step.to, column)
     return _derive_fills(recipe, raw, states)
 
 
-def _derive_fills(recipe: Recipe, raw: Raw, states: learnt.States | None = None) -> Raw:
+def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
     """Apply the derive steps to the `fill` values of joins, too.
 
     So an id that is not in a joined table has the same values in the log and in its own table.
@@ -135,7 +135,7 @@ def _derive_fills(recipe: Recipe, raw: Raw, states: learnt.States | None = None)
                 cell = pa.chunked_array([pa.array([value], kind)])
                 if step.fitted:
                     assert states is not None
-                    derived = learnt.apply(cell, states[step.to])
+                    derived = fitted_columns.apply(cell, states[step.to])
                 else:
                     derived = derive.apply(cell, step, where="the join's `fill`")
                 cell = derive.cast_to_feature(derived, recipe.features.get(step.to))
@@ -156,21 +156,19 @@ def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.Ch
 
 
 def fit_columns(
-    recipe: Recipe, parts: dict[split.Part, pa.Table], older: learnt.States
-) -> tuple[learnt.States, dict[split.Part, pa.Table]]:
+    recipe: Recipe, parts: dict[split.Part, pa.Table], older: fitted_columns.States
+) -> tuple[fitted_columns.States, dict[split.Part, pa.Table]]:
     """Fit derive steps on the rows of train, and add their columns to every part."""
-    states = learnt.fit(recipe, parts["train"], older=older)
+    states = fitted_columns.fit(recipe, parts["train"], older=older)
+
+    def with_column(table: pa.Table, step: Derive) -> pa.Table:
+        column = fitted_columns.apply(table[step.of], states[step.to])
+        column = derive.cast_to_feature(column, recipe.features.get(step.to))
+        return table.append_column(step.to, column)
+
     for step in recipe.derive:
         if step.fitted:
-            parts = {
-                part: table.append_column(
-                    step.to,
-                    derive.cast_to_feature(
-                        learnt.apply(table[step.of], states[step.to]), recipe.features.get(step.to)
-                    ),
-                )
-                for part, table in parts.items()
-            }
+            parts = {part: with_column(table, step) for part, table in parts.items()}
     return states, parts
 
 

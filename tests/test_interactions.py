@@ -15,7 +15,7 @@ from world import UNKNOWN_ITEM, UNSEEN, World, write_csv
 
 from workflows.etl import EtlResult
 from workflows.etl.counts import DropCounts
-from workflows.etl.shape import rows
+from workflows.etl.shape import interactions
 from workflows.ground.errors import DataError, RecipeError
 from workflows.raw import dictionaries
 
@@ -48,7 +48,7 @@ def test_order_is_that_of_time_and_ties_stand_as_they_stood(
     frame = log(100, sorted_=sorted_)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     chunks = pa.concat_tables([table.slice(n, 13) for n in range(0, 100, 13)])
-    found = rows._sort_by_time(chunks, "at")
+    found = interactions._sort_by_time(chunks, "at")
     expected = frame.sort_values("at", kind="stable")
     assert found.to_pylist() == pa.Table.from_pandas(expected, preserve_index=False).to_pylist()
     assert [dictionaries.decode(column).type for column in found.columns] == table.schema.types
@@ -56,7 +56,7 @@ def test_order_is_that_of_time_and_ties_stand_as_they_stood(
 
 def test_users_are_numbered_across_chunks() -> None:
     ids = pa.chunked_array([["b", "a"], [], ["a", "c", "b"]], pa.string())
-    assert rows._number_ids(ids).tolist() == [0, 1, 1, 2, 0]
+    assert interactions._number_ids(ids).tolist() == [0, 1, 1, 2, 0]
 
 
 def test_every_dropped_row_has_a_cause() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import with_dictionaries
 
-from workflows.etl.read import growing
-from workflows.etl.read.growing import GrowingTable
+from workflows.etl.read import growing_table
+from workflows.etl.read.growing_table import GrowingTable
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
@@ -35,7 +35,7 @@ def test_pieces_grow_together(cells: list[str | None], lists: list[list[str]], s
         }
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(growing, "_WAITING", 3)  # merge often
+        patch.setattr(growing_table, "_WAITING", 3)  # merge often
         found = grown(table, size)
     assert found.to_pydict() == table.to_pydict()
     assert found.column_names == table.column_names
@@ -70,8 +70,8 @@ def test_whole_numbers_are_written_as_text_at_the_end(
         piece = pa.array(cells[start : start + size], kind)
         pieces.add(pa.table({"id": piece, "time": piece}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(growing, "_RANGE", table_of)  # by hash, and by a table of the range
-        patch.setattr(growing, "_PER_ROW", 1)
+        patch.setattr(growing_table, "_RANGE", table_of)  # by hash, and by a table of the range
+        patch.setattr(growing_table, "_PER_ROW", 1)
         table = pieces.table()
     assert table["id"].to_pylist() == [None if cell is None else str(cell) for cell in cells]
     assert table["id"].type == dictionaries.TEXT
@@ -93,7 +93,7 @@ def test_too_much_text_is_a_named_fault(monkeypatch: pytest.MonkeyPatch) -> None
     def overflow(*_: object) -> None:
         raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
 
-    monkeypatch.setattr(growing._TextPieces, "array", overflow)
+    monkeypatch.setattr(growing_table._TextPieces, "array", overflow)
     pieces = GrowingTable("source 'log'")
     pieces.add(with_dictionaries(pa.table({"note": ["a"]})))
     with pytest.raises(DataError, match=r"source 'log', column 'note' has more than 2 GiB of dist"):

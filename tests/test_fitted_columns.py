@@ -18,7 +18,7 @@ from world import ITEMS, UNSEEN, World
 
 from workflows import recipe as recipes
 from workflows.etl import etl
-from workflows.etl.shape import learnt
+from workflows.etl.shape import fitted_columns
 from workflows.ground.errors import ArtifactError, RecipeError
 from workflows.recipe import Recipe
 from workflows.stages.store import Store
@@ -40,10 +40,10 @@ def clusters(prices: list[float | None], **settings: Any) -> list[str | None]:
     """Return the labels of the prices that they themselves are clustered into."""
     of = recipe({"kind": "price_cluster", "of": "price", "to": "cluster", **settings})
     table = pa.table({"price": pa.array(prices, pa.float32())})
-    state = learnt.fit(of, table, older={})["cluster"]
-    labels = learnt.apply(table["price"], state).to_pylist()
+    state = fitted_columns.fit(of, table, older={})["cluster"]
+    labels = fitted_columns.apply(table["price"], state).to_pylist()
     chunked = pa.chunked_array([table["price"].slice(n, 1).chunk(0) for n in range(len(prices))])
-    assert learnt.apply(chunked, state).to_pylist() == labels
+    assert fitted_columns.apply(chunked, state).to_pylist() == labels
     return labels
 
 
@@ -93,7 +93,7 @@ def test_e10_each_centre_is_the_mean_of_what_lies_nearest(
     values: list[float], k: int, seed: int
 ) -> None:
     numbers = np.array(values, np.float64)
-    centres = learnt.k_means(numbers, k, np.random.default_rng(seed))
+    centres = fitted_columns.k_means(numbers, k, np.random.default_rng(seed))
     assert len(centres) == min(k, len(set(values)))
     assert (np.diff(centres) > 0).all()
     nearest = [int(np.argmin(np.abs(centres - value))) for value in numbers]
@@ -113,27 +113,27 @@ def test_top_values_are_those_of_naive_counts_ties_by_value() -> None:
     cells = ["b", "a", "c", "a", "b", None, None, None, "d", "", "é"]
     of = recipe({"kind": "top_values", "of": "brand", "to": "top", "n": 4, "other": "rest"})
     table = pa.table({"brand": cells})
-    state = learnt.fit(of, table, older={})["top"]
+    state = fitted_columns.fit(of, table, older={})["top"]
     counts = Counter(cell for cell in cells if cell is not None)
     top = sorted(counts, key=lambda value: (-counts[value], value))[:4]
     assert top == ["a", "b", "", "c"]
-    assert state == learnt.Frequent(values=top, other="rest")
-    made = learnt.apply(pa.chunked_array([["a", "x"], [None, ""]]), state)
+    assert state == fitted_columns.Frequent(values=top, other="rest")
+    made = fitted_columns.apply(pa.chunked_array([["a", "x"], [None, ""]]), state)
     assert made.to_pylist() == ["a", "rest", None, ""]
 
 
 def test_states_survive_the_disk(tmp_path: Any) -> None:
     states = {
-        "a": learnt.Centres(centres=[1.5, 2.25], digits=1),
-        "b": learnt.Frequent(values=["x"], other="y"),
+        "a": fitted_columns.Centres(centres=[1.5, 2.25], digits=1),
+        "b": fitted_columns.Frequent(values=["x"], other="y"),
     }
-    learnt.write(states, tmp_path)
-    assert learnt.read(tmp_path) == states
+    fitted_columns.write(states, tmp_path)
+    assert fitted_columns.read(tmp_path) == states
     assert [p.name for p in tmp_path.iterdir()] == ["derived.json"]
     (tmp_path / "derived.json").unlink()
-    learnt.write({}, tmp_path)
+    fitted_columns.write({}, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert learnt.read(tmp_path) == {}
+    assert fitted_columns.read(tmp_path) == {}
 
 
 # ── in etl ──────────────────────────────────────────────────────────────────────────────
