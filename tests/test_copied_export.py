@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -137,6 +139,37 @@ def test_it_is_served(run: Run, copy: Copy) -> None:
         body = {"users": [{"features": {"city": "Oslo", "history_item_id": ["003"]}}]}
         (told,) = client.post("/recommend", json=body).json()["lists"]
         assert told["answered_by"] == "raw features"
+
+
+#: Runs the command line where these packages cannot be imported.
+WITHOUT = """
+import sys
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("merlin", "nvtabular", "dask", "distributed", "tensorflow"):
+            raise ImportError(name + " is not installed here")
+
+sys.meta_path.insert(0, Guard())
+from workflows.cli import main
+main()
+"""
+
+
+def test_lists_of_known_users_need_neither_merlin_nor_tensorflow(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.store.folder("export"), tmp_path / "my shop")
+    words = ["recommend", "--run", "./my shop", "--user", "u6", "-k", "3", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *words, "--device", "cpu"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "run my shop" in done.stderr
+    assert json.loads(done.stdout)["lists"] == lists(run, "u6", k=3)
 
 
 def test_the_folder_itself_may_be_the_working_folder(

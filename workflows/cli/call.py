@@ -82,7 +82,7 @@ class Call:
         if self.verb == "etl":
             refuse_another(store, recipe, store.invocation)
         on = f", device {device.kind} ({device.why})" if device else ""
-        log.info("two-tower %s: recipe %s, run %s%s", self.verb, recipe.name, store.root, on)
+        log.info("two-tower %s: recipe %s, run %s%s", self.verb, recipe.name, store.path, on)
         return recipe, store, data
 
     def store(self, run: str) -> Store:

@@ -238,7 +238,7 @@ class LoadedExport:
             raise self._stale()
 
     def _stale(self) -> StaleInput:
-        return StaleInput(f"{self.store.root} was written while it was being read. Try again.")
+        return StaleInput(f"{self.store.path} was written while it was being read. Try again.")
 
     def _labelled(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
         """Return the id and the labels of each item row."""

@@ -62,7 +62,7 @@ class Store:
     """
 
     def __init__(self, path: Path, invocation: Invocation | None = None) -> None:
-        self.invocation = invocation or Invocation()
+        self.invocation, self.path = invocation or Invocation(), path
         self.root, self._export = _located(path) if is_export(path) else (path, "")
 
     @property
@@ -231,7 +231,7 @@ class Store:
             if self.stamps(stages) == before:
                 return found
         raise StaleInput(
-            f"{self.root} was written again and again while it was being read. Try again when no "
+            f"{self.path} was written again and again while it was being read. Try again when no "
             "other process writes it."
         )
 
