@@ -1,4 +1,4 @@
-"""Feature kinds: a class each, which holds all that `kind:` of a feature means.
+"""Feature kinds: one class for each value of `kind:`, with everything that the kind means.
 
 To add a kind, write its class in a file of this folder and list it in `KINDS`.
 """
@@ -19,7 +19,7 @@ from workflows.recipe.kinds.weights import Weights
 KINDS: Mapping[str, Kind] = {
     kind.name: kind for kind in (Category(), Categories(), Number(), Label(), Weights())
 }
-#: Role → what decides in place of the kind.
+#: Role → the kind of features with this role, whatever their `kind:` is.
 BY_ROLE: Mapping[str, Kind] = {"time": Time(), "weight": RowWeight()}
 
 
