@@ -64,22 +64,26 @@ def choose(requested: str | None = None, *, verb: str = "") -> Device:
 
 def decide(requested: str | None = None, *, verb: str = "") -> Device:
     """Make the same decision as `choose`, but leave the environment as it is."""
-    wish, by = (requested, "--device") if requested else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
-    wish = wish or "auto"
-    if wish not in ("auto", "cpu", "gpu"):
-        raise DeviceError(f"{by} is {wish!r}; expected one of auto, cpu, gpu.")
-    if wish == "cpu":
-        return Device("cpu", f"asked for by {by}")
+    choice, origin = (
+        (requested, "--device") if requested else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
+    )
+    choice = choice or "auto"
+    if choice not in ("auto", "cpu", "gpu"):
+        raise DeviceError(f"{origin} is {choice!r}; expected one of auto, cpu, gpu.")
+    if choice == "cpu":
+        return Device("cpu", f"asked for by {origin}")
     if verb and verb not in NEEDS:
         return Device("cpu", "no GPU is needed")
     n_gpus, seen = count_gpus()
     nothing = _Fault(seen, "Check `nvidia-smi`, run the container with `--gpus all`")
     fault = _first_fault(verb) if n_gpus else nothing
     if fault is None:
-        return Device("gpu", f"{seen}, asked for by {by}" if wish == "gpu" else seen)
+        return Device("gpu", f"{seen}, asked for by {origin}" if choice == "gpu" else seen)
     what = f"{fault.what}; {seen}" if n_gpus else fault.what
-    if wish == "gpu":
-        raise DeviceError(f"{by} asks for a GPU, but {what}. {fault.remedy}, or use --device cpu.")
+    if choice == "gpu":
+        raise DeviceError(
+            f"{origin} asks for a GPU, but {what}. {fault.remedy}, or use --device cpu."
+        )
     return Device("cpu", f"no GPU for {verb}: {what}" if n_gpus and verb else f"no GPU: {what}")
 
 

@@ -27,7 +27,7 @@ _REMEDIES = {
     errno.EIO: "the disk reports an error: check it, or choose another --run",
     errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
 }
-#: If the disk has fewer free bytes than this, it is reported as full, whatever a library says.
+#: If the disk has fewer free bytes than this, any other error is reported as a full disk.
 _FULL = 1 << 20
 
 
@@ -49,14 +49,14 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
     except (TwoTowerError, KeyboardInterrupt, SystemExit):
         raise
     except OSError as error:
-        said = error.strerror or str(error)
+        reason = error.strerror or str(error)
         number = error.errno or _disk_fault(error)
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str) else root
         if path.absolute().is_relative_to(root.absolute()):
-            remedy = _REMEDIES.get(number, f"{said}: correct that, or choose another --run")
+            remedy = _REMEDIES.get(number, f"{reason}: correct that, or choose another --run")
             what = f"Writing {path} failed; {remedy}."
         else:
-            what = f"{path} cannot be used: {said}. Check that it exists and that you may use it."
+            what = f"{path} cannot be used: {reason}. Check that it exists and that you may use it."
         raise StorageError(f"{what} Nothing half-written was kept.") from error
     except Exception as error:
         number = _disk_fault(error) or (errno.ENOSPC if _is_full(root) else 0)

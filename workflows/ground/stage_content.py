@@ -2,7 +2,7 @@
 
 The hashes of a manifest show that a file is the one that was written with it, but not that its
 content is valid: a person who can write a run can also write its hashes. So every error that occurs
-while the content of a stage is read is taken for a fault of the content, and is reported as one
+while the content of a stage is read is treated as a fault of the content, and is reported as one
 paragraph.
 """
 
@@ -40,8 +40,8 @@ def reading(path: Path, verb: str) -> Iterator[None]:
     except TwoTowerError:
         raise
     except Exception as error:  # TensorFlow, Arrow, h5py and NumPy have errors of many classes
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        raise _refusal(path, verb, f"{type(error).__name__}: {said}") from error
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise _refusal(path, verb, f"{type(error).__name__}: {reason}") from error
 
 
 def read_json(path: Path, kind: type[Kind], verb: str) -> Kind:

@@ -88,7 +88,7 @@ class FileJob:
 
     @property
     def _numbered_path(self) -> Path:
-        """The path in messages with row numbers; it says so if `explode:` made the rows."""
+        """The path of the file for messages with row numbers, with a note if it is exploded."""
         exploded = isinstance(self.file, ExplodedFile)
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 

@@ -177,12 +177,14 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{path} cannot be read as {kind}: {said}. {_remedy(said, kind)}") from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{path} cannot be read as {kind}: {reason}. {_remedy(reason, kind)}"
+        ) from None
 
 
-def _remedy(said: str, kind: str) -> str:
-    if any(word in said for word in _CUT):
+def _remedy(reason: str, kind: str) -> str:
+    if any(word in reason for word in _CUT):
         return "Check that the file exists, is complete and may be read."
     return f"Correct the file, or set the source's `format:` if it is not {kind}."
 

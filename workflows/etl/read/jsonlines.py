@@ -232,20 +232,20 @@ def _decode_line(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) ->
     try:
         return decoder.decode(line)
     except msgspec.DecodeError as error:
-        said = str(error)
+        reason = str(error)
     try:
         found = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
-        found, said = None, str(error)
+        found, reason = None, str(error)
     if isinstance(found, dict):
         halves = (name for name, value in found.items() if _HALF.search(_as_json({name: value})))
         name = next(halves, None)
         if name is None:
             pairs = (b"%s:%s" % (_dump(name), _dump(value)) for name, value in found.items())
             return decoder.decode(b"{%s}" % b",".join(pairs))
-        said = f"key {name!r}: half of a character, a surrogate"
+        reason = f"key {name!r}: half of a character, a surrogate"
     raise DataError(
-        f"{place} is not a JSON object ({said}): {line[:80].decode('utf-8', 'replace')!r}. "
+        f"{place} is not a JSON object ({reason}): {line[:80].decode('utf-8', 'replace')!r}. "
         'Expected one object per line, such as {"user": "u1", "item": "i1"}; correct the file.'
     )
 
