@@ -58,7 +58,7 @@ def test_text_with_a_separator_and_other_columns_repeated(
         {"user": "v", "item": "c", "price": 3, "tags": None},
     ]
     (record,) = caplog.records
-    assert "1 rows have no value in item, so `explode:` makes no row of them" in record.message
+    assert "1 rows have no value in item, so `explode:` drops them" in record.message
 
 
 def test_parts_without_text_keep_their_places(tmp_path: Path) -> None:
