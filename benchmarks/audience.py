@@ -27,6 +27,7 @@ from models.offers.auc import grouped_auc
 from models.offers.offers import offers_by_value
 from samples.truth import read_truth
 from workflows.offers.audience import OfferExport
+from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 
 #: Share of the users who are the true audience of an offer.
@@ -43,12 +44,13 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=100)
     options = parser.parse_args()
     store = Store(options.run)
-    export = OfferExport.open(store, store.recipe("export"))
-    preferences = _true_preferences(export, options.data)
+    recipe = store.recipe("export")
+    export, offering = OfferExport.open(store, recipe), Offering.open(store, recipe)
+    preferences = _true_preferences(offering, options.data)
     results = {}
-    for attribute in export.offering.tasks:
-        codes, _ = export.offering.values(attribute)
-        events = export.offering.events("train", "valid", "test")
+    for attribute in offering.tasks:
+        codes, _ = offering.values(attribute)
+        events = offering.events("train", "valid", "test")
         counts = np.bincount(events[attribute], minlength=int(codes.max()) + 1)[codes]
         values = np.sort(codes[np.argsort(-counts, kind="stable")[:VALUES]])
         offers = offers_by_value(attribute, values, events, top=250)
@@ -73,9 +75,9 @@ def main() -> None:
     write("audience", machine(), results)
 
 
-def _true_preferences(export: OfferExport, data: Path) -> np.ndarray:
+def _true_preferences(offering: Offering, data: Path) -> np.ndarray:
     """Return the preference of each user for each product code, [n_users, n_codes]."""
-    truth, offering = read_truth(data), export.offering
+    truth = read_truth(data)
     users = pc.index_in(offering.user_ids, value_set=truth.users).to_numpy()
     vocabulary = offering.prepared.vocabularies["product_id"]
     items = pc.index_in(vocabulary.values, value_set=truth.items).to_numpy()

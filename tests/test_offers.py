@@ -356,7 +356,7 @@ def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop) -> None:
+def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop, tmp_path: Path) -> None:
     assert shop.exported
     brand = shop.prepared.values("brand")[1][0]
     result = audience(shop.recipe, shop.store, f"brand={brand}", k=5)
@@ -372,6 +372,10 @@ def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop) -> None:
     best = np.argsort(-found, kind="stable")[:5]
     ids = shop.prepared.user_ids.take(best).to_pylist()
     assert [row["user_id"] for row in result.users] == ids
+    alone = Store(shutil.copytree(shop.exported, tmp_path / "my shop"))
+    assert audience(shop.recipe, alone, f"brand={brand}", k=5).users == result.users
+    there = similar(shop.recipe, shop.store, f"brand={brand}", k=3)
+    assert similar(shop.recipe, alone, f"brand={brand}", k=3) == there
     with pytest.raises(DataError, match="no value that training has met"):
         audience(shop.recipe, shop.store, "brand=nobody")
     top = shop.prepared.values("category1")[1][0]

@@ -160,7 +160,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import audience
     from workflows.stages.dependencies import ANSWERING
 
-    result = store.steadily((*ANSWERING, "etl"), lambda: audience(recipe, store, offer, k=k))
+    result = store.steadily(ANSWERING, lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
         show_rows(result.users)
     rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
@@ -173,7 +173,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import similar
     from workflows.stages.dependencies import ANSWERING
 
-    rows = store.steadily((*ANSWERING, "etl"), lambda: similar(recipe, store, offer, k=k))
+    rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from models.core.columns import as_array, read_columns
 from models.core.retriever import Floats, Ints
 from models.offers.offers import Offers, items_as_offers, offers_of
 from models.offers.similarity import directions
@@ -22,8 +23,10 @@ from workflows.ground import trust
 from workflows.ground.column_names import EMBEDDING, RANK, SCORE
 from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
+from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
-from workflows.stages.offering import Offering
+from workflows.stages.export import ExportFiles
+from workflows.stages.offering import attributes_of, tasks_of
 from workflows.stages.store import Store
 from workflows.towers import selfcheck
 
@@ -71,7 +74,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
         {recipe.user_id: user, RANK: rank, SCORE: float(score)}
         for rank, (user, score) in enumerate(
             zip(
-                export.offering.user_ids.take(pa.array(order)).to_pylist(),
+                export.user_ids.take(pa.array(order)).to_pylist(),
                 scores[order],
                 strict=True,
             ),
@@ -94,7 +97,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
         DataError: there is no such offer among the exported ones.
     """
     export = OfferExport.open(store, recipe)
-    wanted = parsed(text, export.offering.attributes)
+    wanted = parsed(text, attributes_of(recipe))
     if len(wanted) != 1:
         raise DataError(f"--offer {text!r}: expected one attribute=value, such as brand=x.")
     ((attribute, value),) = wanted.items()
@@ -137,11 +140,11 @@ class OfferExport:
 
     Attributes:
         folder: the folder of the export stage.
-        offering: the etl stage.
+        recipe: the recipe of the run.
     """
 
     folder: Path
-    offering: Offering
+    recipe: Recipe
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> OfferExport:
@@ -150,9 +153,15 @@ class OfferExport:
         Raises:
             MissingStage, StaleInput, ArtifactError: they cannot be used.
         """
-        offering = Offering.open(store, recipe)
         store.read("export", recipe)
-        return cls(store.folder("export"), offering)
+        return cls(store.folder("export"), recipe)
+
+    @cached_property
+    def user_ids(self) -> pa.StringArray:
+        """Raw user ids, in the order of the vectors."""
+        path, name = self.folder / selfcheck.USERS, self.recipe.user_id
+        with reading(path, "export"):
+            return pq.read_table(path, columns=[name])[name].combine_chunks()
 
     @cached_property
     def users(self) -> Floats:
@@ -171,7 +180,7 @@ class OfferExport:
         if not path.is_file():
             raise DataError(
                 f"Offers of {attribute!r} were not exported; tasks.attributes of the recipe says "
-                f"which are: {', '.join(self.offering.tasks)}."
+                f"which are: {', '.join(tasks_of(self.recipe))}."
             )
         with reading(path, "export"):
             table = pq.read_table(path)
@@ -185,10 +194,11 @@ class OfferExport:
         Raises:
             DataError: an unknown attribute or value, or no event that is all of it.
         """
-        offering = self.offering
-        wanted = parsed(text, offering.attributes)
-        codes = {name: offering.code(name, value) for name, value in wanted.items()}
-        events = offering.events("train", "valid", "test")
+        wanted = parsed(text, attributes_of(self.recipe))
+        codes = {name: self._code(name, value) for name, value in wanted.items()}
+        path = ExportFiles(self.folder).events
+        with reading(path, "export"):
+            events = {n: as_array(c) for n, c in read_columns(path).items()}
         chosen = np.all([events[name] == code for name, code in codes.items()], axis=0)
         n = int(chosen.sum())
         if not n and len(codes) > 1:
@@ -197,9 +207,25 @@ class OfferExport:
                 "says what the offer is. Ask for less."
             )
         groups = np.where(chosen, 0, -1)
-        offers = offers_of(groups, events, n_offers=1, top=offering.recipe.tasks.top)
+        offers = offers_of(groups, events, n_offers=1, top=self.recipe.tasks.top)
         defining: dict[str, Ints] = {name: np.array([code]) for name, code in codes.items()}
         return {**offers, **items_as_offers(defining)}, n
+
+    def _code(self, attribute: str, value: str) -> int:
+        """Return the code of a value.
+
+        Raises:
+            DataError: there is no such value.
+        """
+        path = ExportFiles(self.folder).vocabularies / f"{attribute}.parquet"
+        known = Vocabulary.read(path)
+        code = int(known.encode(pa.array([value]))[0])
+        if code < known.first_code:
+            raise DataError(
+                f"{attribute} = {value!r} is no value that training has met often enough "
+                f"({path} lists those that it has)."
+            )
+        return code
 
     def embedded(self, offers: Offers) -> Floats:
         """Return vectors of offers by the exported tower, float32 [n_offers, …]."""

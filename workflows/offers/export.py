@@ -17,6 +17,7 @@ from models.offers.similarity import cosines, ward_order
 from workflows.ground.column_names import EMBEDDING
 from workflows.ground.errors import DataError
 from workflows.offers import heat_map, saved
+from workflows.stages.export import ExportFiles
 from workflows.stages.offering import Offering
 from workflows.stages.store import Store
 from workflows.towers import checks, selfcheck
@@ -43,11 +44,13 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
     first = next(iter(models.values()))
     _write_users(offering, first, folder)
     for name in offering.tasks:
-        offers, values, events = described(offering, name)
+        offers, values, sizes = described(offering, name)
         counts[name] = len(values)
         vectors = {model: each.offers(offers) for model, each in models.items()}
-        _write_offers(folder, name, values, events, next(iter(vectors.values())))
-        write_similar(folder, offering.recipe.tasks.similar, name, values, events, vectors)
+        _write_offers(folder, name, values, sizes, next(iter(vectors.values())))
+        write_similar(folder, offering.recipe.tasks.similar, name, values, sizes, vectors)
+    events = offering.events("train", "valid", "test")
+    pq.write_table(pa.table(events), ExportFiles(folder).events)
     saved.save(first, folder)
     _write_check(folder, offering, offering.tasks[0])
     return counts

@@ -75,6 +75,11 @@ class ExportFiles:
         return self.folder / "item_counts.npy"
 
     @property
+    def events(self) -> Path:
+        """Codes of the attributes of all target events; only models of offers have it."""
+        return self.folder / "events.parquet"
+
+    @property
     def vocabularies(self) -> Path:
         """A vocabulary for each encoded column."""
         return self.folder / vocabulary.FOLDER

@@ -19,12 +19,23 @@ from models.offers.model import InferenceModel, Model
 from models.offers.pairs import Pairs
 from models.training.two_tower import read_schema
 from workflows.ground import trust
-from workflows.ground.errors import DataError, RecipeError, StaleInput
+from workflows.ground.errors import RecipeError, StaleInput
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
 from workflows.stages.etl import LATEST, Prepared
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
+
+
+def attributes_of(recipe: Recipe) -> list[str]:
+    """Return the attributes by which an offer may be defined."""
+    assert recipe.history is not None
+    return list(recipe.history.columns)
+
+
+def tasks_of(recipe: Recipe) -> list[str]:
+    """Return the attributes whose values make the offers of evaluation and export."""
+    return list(recipe.tasks.attributes) or attributes_of(recipe)
 
 
 @dataclass(frozen=True)
@@ -65,14 +76,13 @@ class Offering:
 
     @property
     def attributes(self) -> list[str]:
-        """What an offer may be defined by."""
-        assert self.recipe.history is not None
-        return list(self.recipe.history.columns)
+        """The attributes by which an offer may be defined."""
+        return attributes_of(self.recipe)
 
     @property
     def tasks(self) -> list[str]:
         """The attributes whose values make the offers of evaluation and export."""
-        return list(self.recipe.tasks.attributes) or self.attributes
+        return tasks_of(self.recipe)
 
     @property
     def compared(self) -> dict[str, OfferModel]:
@@ -179,23 +189,3 @@ class Offering:
         with reading(weights, "train"):
             model.load_weights(weights)
         return InferenceModel(model)
-
-    def code(self, attribute: str, value: str) -> int:
-        """Return the code of a value.
-
-        Raises:
-            DataError: there is no such attribute, or no such value.
-        """
-        if attribute not in self.attributes:
-            raise DataError(
-                f"There is no attribute {attribute!r}; an offer is defined by "
-                f"{', '.join(self.attributes)}."
-            )
-        vocabulary = self.prepared.vocabularies[attribute]
-        code = int(vocabulary.encode(pa.array([value]))[0])
-        if code < vocabulary.first_code:
-            raise DataError(
-                f"{attribute} = {value!r} is no value that training has met often enough "
-                f"(vocabulary/{attribute}.parquet of the etl stage lists those that it has)."
-            )
-        return code
