@@ -119,6 +119,58 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         recipes.load(minimal, ["split={kind: leave_last, zzz: 1}"])
 
 
+@pytest.mark.parametrize(
+    ("block", "field", "hint"),
+    [
+        ("model: {kind: popularity, dim: 8}", "model.dim", "It is for kinds two_tower and offers"),
+        ("model: {days: 3}", "model.days", "It is for kind popularity; this block has kind two_to"),
+        ("model: {kind: content, dmi: 8}", "model.dmi", "Fields here: none."),
+        (
+            "model: {kind: popularity, dys: 8}",
+            "model.dys",
+            "Did you mean 'days'? Fields here: days",
+        ),
+    ],
+)
+def test_a_field_of_another_kind_is_not_proposed_to_a_block_that_does_not_have_it(
+    tmp_path: Path, block: str, field: str, hint: str
+) -> None:
+    path = written(tmp_path, MINIMAL + block + "\n")
+    with pytest.raises(RecipeError, match=re.escape(hint)) as caught:
+        recipes.load(path)
+    assert f", field {field}: Object contains unknown field" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("offers.dim=8", "Its fields belong to `model` now, with kind: offers. "),
+        ("model.history_decay=null", "It is model.encoder.decay now, such as encoder: {decay: 10}"),
+    ],
+)
+def test_a_field_of_an_earlier_version_points_to_what_took_its_place(
+    minimal: Path, setting: str, hint: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(hint)):
+        recipes.load(minimal, [setting])
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{combine: concat, dims: {user: 4, item: two}}", "field model.dims.item: Invalid enum"),
+        ("{kind: offers, models: {ok: {}, a b: {}}}", "field model.models.a b: Expected `str` mat"),
+        ("{kind: offers, models: {ok: {}, b: {x: 1}}}", "field model.models.b.x: Object contains"),
+    ],
+)
+def test_a_wrong_value_of_a_mapping_is_told_with_its_key(
+    tmp_path: Path, block: str, message: str
+) -> None:
+    path = written(tmp_path, MINIMAL + f"model: {block}\n")
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        recipes.load(path)
+
+
 # ── wrong values ────────────────────────────────────────────────────────────────────────
 
 
@@ -184,7 +236,7 @@ def test_a_key_unlike_any_other_gets_the_list_alone(minimal: Path) -> None:
         ("fetch={package: x, sha256: a, members: {}}", "field fetch.package: Expected `str` match"),
         (
             f"fetch={{package: x==1, sha256: {'a' * 64}, members: {{a: ../b}}}}",
-            "field fetch.members.*: Expected `str` matching regex",
+            "field fetch.members.a: Expected `str` matching regex",
         ),
     ],
 )
@@ -486,6 +538,7 @@ def test_overrides_reach_into_blocks_and_the_last_one_counts(minimal: Path) -> N
     [
         ("train.epochs", "--set 'train.epochs': expected key=value, such as train.epochs=3"),
         ("=3", "--set '=3': expected key=value"),
+        ("train..epochs=3", "--set 'train..epochs=3': expected key=value"),
         ("name.x=3", "--set 'name.x=3': 'name' is a value, it has no fields"),
         ("train.epochs=[", "the value is not YAML"),
         ("train.epoch=3", "unknown field `epoch`. Did you mean 'epochs'"),

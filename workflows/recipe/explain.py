@@ -15,21 +15,30 @@ from workflows.recipe.whole import Recipe
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 #: Fields of earlier versions, and what has taken their place.
-_MOVED = {"offers": "Its fields belong to `model` now, with kind: offers. "}
+_MOVED = {
+    "offers": "Its fields belong to `model` now, with kind: offers. ",
+    "model.history_decay": "It is model.encoder.decay now, such as encoder: {decay: 10}. ",
+}
 
 
 def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
-    """Turn a message of msgspec into file, line, field, the problem and a remedy."""
-    problem, _, location = message.partition(" - at `$")
-    path = _name_the_keys(
-        [p for p in re.split(r"[.\[\]`]+", location.replace("...", "*")) if p], raw
-    )
+    """Turn a message of msgspec into file, line, field, the problem and a remedy.
+
+    Args:
+        message: what msgspec said when it converted `raw`.
+        raw: the plain data of the recipe.
+        where: the file.
+        text: the text of the file, in which the line of the field is looked up.
+    """
+    problem, _, location = message.partition(" - at `")
+    of_key = location.removeprefix("key` in `$")
+    steps = re.split(r"[.\[\]`]+", of_key.removeprefix("$").replace("...", "*"))
+    path = [step for step in steps if step] + ["*"] * (of_key != location)
+    path = _name_the_keys(path, raw, message)
     hint = ""
     if unknown := re.search(r"unknown field `(.+?)`", problem):
-        known = _fields_at(path)
+        hint = _hint_of_unknown(unknown[1], path, raw)
         path.append(unknown[1])
-        moved = _MOVED.get(unknown[1], "") if not path[:-1] else ""
-        hint = f" {moved}{nearest(unknown[1], known)}Fields here: {', '.join(known)}."
     elif choices := _choices_at(path):
         hint = f" Expected one of: {', '.join(choices)}."
     hint += _yaml_hint(problem)
@@ -58,31 +67,67 @@ def _yaml_hint(problem: str) -> str:
     return ""
 
 
-def _name_the_keys(path: list[str], raw: Any) -> list[str]:
-    """Replace each `*`, by which msgspec means some value of a mapping, by the key."""
-    named: list[str] = []
-    for step in path:
-        if step == "*" and isinstance(raw, Mapping):
-            for key, value in raw.items():
-                if _fails(value, _types_at([*named, step])):
-                    step = str(key)
-                    break
-        named.append(step)
-        if isinstance(raw, Mapping):
-            raw = raw.get(step)
-        elif isinstance(raw, list) and step.isdigit() and int(step) < len(raw):
-            raw = raw[int(step)]
-    return named
+def _hint_of_unknown(field: str, path: Sequence[str], raw: Any) -> str:
+    """Return what to write in place of a field that its block does not have."""
+    blocks = [t for t in _types_at(path) if isinstance(t, msgspec.inspect.StructType)]
+    tag = _value_at(raw, path).get("kind")
+    mine = [block for block in blocks if block.tag == tag and block.tag_field] or blocks
+    known = list(dict.fromkeys(name for block in mine for name in _names_of(block)))
+    kinds = [str(block.tag) for block in blocks if field in _names_of(block)]
+    if moved := _MOVED.get(".".join([*path, field])):
+        hint = moved
+    elif kinds:
+        plural = "s" if len(kinds) > 1 else ""
+        hint = f"It is for kind{plural} {' and '.join(kinds)}; this block has kind {tag}. "
+    else:
+        hint = nearest(field, known)
+    return f" {hint}Fields here: {', '.join(known) or 'none'}."
 
 
-def _fails(value: Any, types: Sequence[Any]) -> bool:
-    classes = [t.cls for t in types if hasattr(t, "cls")]
-    texts = [str for t in types if isinstance(t, msgspec.inspect.StrType)]
+def _names_of(block: msgspec.inspect.StructType) -> list[str]:
+    return [field.encode_name for field in block.fields]
+
+
+def _name_the_keys(path: list[str], raw: Any, message: str) -> list[str]:
+    """Replace each `*`, by which msgspec means some value of a mapping, by the key.
+
+    It is the first key whose value alone gives the same message.
+    """
+    for position in [number for number, step in enumerate(path) if step == "*"]:
+        above = path[:position]
+        for key in _value_at(raw, above):
+            if _message_of(_with_one_key(raw, above, key)) == message:
+                path[position] = str(key)
+                break
+        else:
+            return path
+    return path
+
+
+def _message_of(raw: Any) -> str:
+    """Return what msgspec says of a recipe; empty if the recipe is right."""
     try:
-        msgspec.convert(value, [*classes, *texts, Any][0])
-    except msgspec.ValidationError:
-        return True
-    return False
+        msgspec.convert(raw, Recipe)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
+
+
+def _value_at(raw: Any, path: Sequence[str]) -> Any:
+    """Return the value of a field; an empty mapping for a field whose name is not known."""
+    for step in path:
+        raw = raw[int(step)] if isinstance(raw, list) else raw.get(step, {})
+    return raw
+
+
+def _with_one_key(raw: Any, path: Sequence[str], key: Any) -> Any:
+    """Return the recipe with a mapping in it that has lost all keys but one."""
+    if not path:
+        return {key: raw[key]}
+    if isinstance(raw, list):
+        number = int(path[0])
+        return [*raw[:number], _with_one_key(raw[number], path[1:], key), *raw[number + 1 :]]
+    return {**raw, path[0]: _with_one_key(raw[path[0]], path[1:], key)}
 
 
 def _types_at(path: Sequence[str]) -> list[Any]:
@@ -99,11 +144,6 @@ def _types_at(path: Sequence[str]) -> list[Any]:
                 found.append(kind.item_type)
         types = [t for f in found for t in getattr(f, "types", (f,))]
     return types
-
-
-def _fields_at(path: Sequence[str]) -> list[str]:
-    names = [f.encode_name for t in _types_at(path) for f in getattr(t, "fields", ())]
-    return list(dict.fromkeys(names))
 
 
 def _choices_at(path: Sequence[str]) -> list[str]:

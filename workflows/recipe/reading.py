@@ -129,7 +129,8 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """
     try:
         _refuse_infinite(raw)
-        return msgspec.convert(_with_bag(_with_kind(raw)), Recipe)
+        raw = _with_bag(_with_kind(raw))
+        return msgspec.convert(raw, Recipe)
     except RecursionError:
         raise RecipeError(f"{where}: a value contains itself, by a YAML anchor.") from None
     except msgspec.ValidationError as error:
@@ -205,7 +206,7 @@ def _refuse_infinite(value: Any, at: str = "$") -> None:
 def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> None:
     """Set one field. In a whole recipe, another `kind` first empties the block."""
     key, equals, value = override.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")
     *parents, last = key.strip().split(".")
     at = raw
