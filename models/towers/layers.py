@@ -145,6 +145,47 @@ def _weighted_mean(
     return tf.ensure_shape(mean, [None, table.output_dim])
 
 
+class Vectors(tf.keras.layers.Layer):
+    """Lists of numbers of one length as they are, or projected; a missing one is the zero vector.
+
+    Args:
+        schema: list columns, whose lengths are at most those of their dimensions.
+        project: width of the outputs; None leaves the vectors as they are.
+        seed: seed of the projections.
+    """
+
+    def __init__(self, schema: Schema, project: int | None, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+        self.project = project
+        self.widths = {column.name: int(column.shape.dims[1].max) for column in schema}
+        self.kernels: dict[str, tf.Variable] = {}
+        for n, (name, width) in enumerate(self.widths.items() if project else ()):
+            start = tf.keras.initializers.GlorotUniform(seed + n)
+            weights = f"{layer_name(name)}/projection"
+            self.kernels[name] = self.add_weight(weights, [width, project], initializer=start)
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self._schema
+
+    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+        """Return {column: float32 [B, width]}; inputs are ragged [B, None, 1]."""
+        found = {}
+        for name, width in self.widths.items():
+            matrix = tf.squeeze(inputs[name], -1).to_tensor(shape=[None, width])
+            matrix = tf.where(tf.math.is_nan(matrix), 0.0, matrix)
+            found[name] = tf.matmul(matrix, self.kernels[name]) if self.project else matrix
+        return found
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
+        """[B, width] under each column's name."""
+        return {
+            n: tf.TensorShape([None, self.project or width]) for n, width in self.widths.items()
+        }
+
+
 class OneHot(tf.keras.layers.Layer):
     """One-hot categories: a 1 at the position of the code. Only padding, code 0, has no position.
 

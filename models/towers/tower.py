@@ -29,6 +29,7 @@ from models.towers.layers import (
     IdDropout,
     ItemBias,
     OneHot,
+    Vectors,
     WeightedMean,
     layer_name,
 )
@@ -98,6 +99,12 @@ def _branches(
         branches[_branch("weighted", schema)] = WeightedMean(both, weights, tables)
     if one_hot:
         branches[_branch("one_hot", schema)] = OneHot(one_hot)
+    vectors = Schema([column for column in continuous if column.is_list])
+    continuous = continuous.excluding_by_name(vectors.column_names)
+    if vectors:
+        project = config.dim if config.combine == "sum" else None
+        assert project != "infer", "sums need one width"
+        branches[_branch("vectors", schema)] = Vectors(vectors, project, seed + len(schema))
     if continuous:
         numbers = mm.Continuous(continuous)
         if config.combine == "sum":
@@ -221,6 +228,8 @@ def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.T
 def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTensor:
     """Return a padded list column without padding; weights have the lengths of their lists."""
     values, weighed = features[column.name], column.properties.get(WEIGHTS_OF)
+    if Tags.CONTINUOUS in column.tags:  # a vector, whose zeros are values
+        return tf.RaggedTensor.from_tensor(values)
     if weighed is None:
         return tf.ragged.boolean_mask(values, values != PAD)
     codes = features[weighed]

@@ -40,16 +40,17 @@ class Feature(Part, frozen=True):
             an interaction.
         id: whether this is the id of the user or of the item.
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
-            people, which no model takes), or `weights` (a list of numbers, one for each value of a
-            list). workflows/recipe/kinds/ has a class for each.
-        separator: splits the text of a cell into `categories` or `weights`; null if cells are lists
-            already.
+            people, which no model takes), `weights` (a list of numbers, one for each value of a list),
+            or `vector` (a list of `dim` numbers). workflows/recipe/kinds/ has a class for each.
+        separator: splits the text of a cell into `categories`, `weights` or a `vector`; null if cells
+            are lists already.
         weights: the feature of kind `weights` with the weights of the `categories`, of which the
             tower takes the weighted mean.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
         indicator: whether a number gets a second input that says whether it was missing.
         input: whether its tower takes it; an id that is no input still names the rows.
         vocabulary: a rule in place of the recipe's.
+        dim: the number of numbers of a `vector`.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
@@ -67,6 +68,7 @@ class Feature(Part, frozen=True):
     indicator: bool = False
     input: bool = True
     vocabulary: VocabularyRule | None = None
+    dim: Annotated[int, Meta(ge=1, le=4_096)] | None = None
     unit: Literal["s", "ms", "us", "ns", "d", "order"] | None = None
     format: Annotated[str, Meta(min_length=1)] | None = None
 

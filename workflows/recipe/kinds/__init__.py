@@ -13,11 +13,12 @@ from workflows.recipe.kinds.category import Category
 from workflows.recipe.kinds.label import Label
 from workflows.recipe.kinds.number import Number
 from workflows.recipe.kinds.roles import RowWeight, Time
+from workflows.recipe.kinds.vector import Vector
 from workflows.recipe.kinds.weights import Weights
 
 #: Name in recipes → kind.
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (Category(), Categories(), Number(), Label(), Weights())
+    kind.name: kind for kind in (Category(), Categories(), Number(), Label(), Weights(), Vector())
 }
 #: Role → the kind of features with this role, whatever their `kind:` is.
 BY_ROLE: Mapping[str, Kind] = {"time": Time(), "weight": RowWeight()}

@@ -22,15 +22,17 @@ class Form:
     Attributes:
         is_text: values are text; otherwise they are float32.
         is_list: a cell is a list of values.
+        width: the length that all lists have; None for lists of any length.
     """
 
     is_text: bool
     is_list: bool = False
+    width: int | None = None
 
     @classmethod
     def of_tensor(cls, dtype: str, shape: Sequence[int | None]) -> Form:
         """Return the form of a tensor that a raw tower takes; the first dimension is rows."""
-        return cls(dtype == "string", len(shape) == 2)
+        return cls(dtype == "string", len(shape) == 2, shape[1] if len(shape) == 2 else None)
 
     @property
     def dtype(self) -> str:
@@ -40,7 +42,7 @@ class Form:
     @property
     def shape(self) -> tuple[int | None, ...]:
         """The dimensions of the tensor; None means any size."""
-        return (None, None) if self.is_list else (None,)
+        return (None, self.width) if self.is_list else (None,)
 
     @property
     def arrow(self) -> pa.DataType:
@@ -52,6 +54,7 @@ class Form:
     def plural(self) -> str:
         """A name for such values in messages."""
         values = "text" if self.is_text else "numbers"
+        values = f"{self.width} {values}" if self.width else values
         return f"lists of {values}" if self.is_list else values
 
     def cast(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -60,7 +63,13 @@ class Form:
         Raises:
             ArrowInvalid, ArrowNotImplementedError: the column cannot be read so.
         """
-        return column.cast(self.arrow, safe=self.is_text or self.is_list)
+        column = column.cast(self.arrow, safe=self.is_text or self.is_list)
+        if self.width:
+            lengths = pc.list_value_length(column)
+            odd = lengths.filter(pc.not_equal(lengths, self.width))
+            if len(odd):
+                raise pa.ArrowInvalid(f"a list of {odd[0].as_py()}")
+        return column
 
     def array(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
         """Return a column as the tensor's values: a missing one is "" or NaN, and so is padding."""
@@ -69,7 +78,8 @@ class Form:
             return self._plain(cells)
         lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
         gap, dtype = ("", object) if self.is_text else (np.nan, np.float32)
-        matrix = np.full((len(cells), max(1, lengths.max(initial=0))), gap, dtype)
+        width = self.width or max(1, lengths.max(initial=0))
+        matrix = np.full((len(cells), width), gap, dtype)
         matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = self._plain(cells.flatten())
         return matrix
 
@@ -85,9 +95,11 @@ class Form:
             return ""
         right, one = (str, "text") if self.is_text else ((int, float), "number")
         cells = value if isinstance(value, list) else [value]
-        if isinstance(value, list) != self.is_list or not all(isinstance(c, right) for c in cells):
+        fits = isinstance(value, list) == self.is_list and len(cells) == (self.width or len(cells))
+        if not fits or not all(isinstance(c, right) for c in cells):
             single = one if self.is_text else f"a {one}"
-            return f"{f'a list of {one}s' if self.is_list else single}, or null"
+            many = f"{self.width} {one}s" if self.width else f"{one}s"
+            return f"{f'a list of {many}' if self.is_list else single}, or null"
         if not self.is_text and any(abs(cell) > _LARGEST for cell in cells):
             return f"a number of at most {_LARGEST:g}, or null"
         return ""
