@@ -20,10 +20,9 @@ from workflows.ground.errors import DataError, RecipeError
 from workflows.index import index
 from workflows.serve.app import build
 from workflows.serve.current_export import CurrentExport
-from workflows.serve.served import Served, stamps
+from workflows.serve.loaded_export import LoadedExport, stamps
 from workflows.stages.embedding import RawTower
 from workflows.stages.etl import Prepared
-from workflows.stages.export import Export
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.train import train
@@ -178,9 +177,9 @@ def test_raw_rows_have_the_embeddings_of_the_tables(exported: Run) -> None:
 
 def test_a_question_brings_a_vector(exported: Run) -> None:
     current = CurrentExport(
-        lambda: Served.open(exported.store, exported.recipe), lambda: stamps(exported.store)
+        lambda: LoadedExport.open(exported.store, exported.recipe), lambda: stamps(exported.store)
     )
-    tower = Export.open(exported.store, exported.recipe).query_tower
+    tower = RawTower.open(exported.store.folder("export") / "query_tower_raw")
     with served(build(current)) as client:
         body = {"users": [{"taste": [1, 2.5]}, {"taste": None}]}
         answer = client.post("/embed", json=body)

@@ -40,10 +40,11 @@ class Feature(Part, frozen=True):
             an interaction.
         id: whether this is the id of the user or of the item.
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
-            people, which no model takes), `weights` (a list of numbers, one for each value of a list),
-            or `vector` (a list of `dim` numbers). workflows/recipe/kinds/ has a class for each.
-        separator: splits the text of a cell into `categories`, `weights` or a `vector`; null if cells
-            are lists already.
+            people, which no model takes), `weights` (a list of numbers, one for each value of a
+            list), or `vector` (a list of `dim` numbers). workflows/recipe/kinds/ has a class for
+            each.
+        separator: splits the text of a cell into `categories`, `weights` or a `vector`; null if
+            cells are lists already.
         weights: the feature of kind `weights` with the weights of the `categories`, of which the
             tower takes the weighted mean.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
