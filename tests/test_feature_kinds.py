@@ -72,13 +72,14 @@ def test_changes_and_tags_by_hand() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_refuses_the_fields_of_others(kind: str) -> None:
     given: dict[str, Any] = {"separator": "|", "weights": "w", "null": 0.0, "indicator": True}
-    given |= {"vocabulary": {"min_count": 2}}
+    given |= {"vocabulary": {"min_count": 2}, "dim": 8}
+    needed = {"dim": 8} if "dim" in KINDS[kind].takes else {}
     for field, value in given.items():
         if field in KINDS[kind].takes:
-            Feature(role="item", kind=kind, **{field: value})
+            Feature(role="item", kind=kind, **{**needed, field: value})
         else:
             with pytest.raises(ValueError, match=f"^{field} is for kind"):
-                Feature(role="item", kind=kind, **{field: value})
+                Feature(role="item", kind=kind, **{**needed, field: value})
 
 
 def test_a_role_decides_in_place_of_a_kind() -> None:
