@@ -1,4 +1,4 @@
-"""Encoded columns in memory → shuffled batches in the form that Merlin's models take.
+"""Makes shuffled batches, in the form that Merlin's models take, of encoded columns in memory.
 
 Merlin's own loader has no seed for its shuffle (NVTabular #438) and shuffles within a chunk only.
 Here one seed and the epoch's number give the order of all rows, so a run repeats and can resume.
@@ -15,17 +15,17 @@ from models.core.retriever import Ints
 
 
 class Batches(tf.keras.utils.Sequence):
-    """Batches of an epoch, drawn anew for each epoch.
+    """The shuffled batches of an epoch; each epoch draws a new order.
 
     Args:
         columns: name → [n_rows].
         batch_size: rows of a batch; the last one may be smaller.
-        seed: with the epoch's number it fixes the order.
-        owners: user row of each row, int [n_rows]; needed for `max_per_owner`.
-        max_per_owner: rows of one user in one epoch, drawn at random; None for all.
+        seed: seed and epoch number determine the order.
+        owners: the user row of each training row, int [n_rows]; needed for `max_per_owner`.
+        max_per_owner: largest number of rows of a user in an epoch, drawn at random; None for all.
 
     Raises:
-        ValueError: for `max_per_owner` without `owners`.
+        ValueError: `max_per_owner` is given without `owners`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Batches(tf.keras.utils.Sequence):
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the rows and their order for an epoch (from 0)."""
+        """Draw the rows of an epoch and their order. Epochs count from 0."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.n_rows)
@@ -57,7 +57,7 @@ class Batches(tf.keras.utils.Sequence):
         self.order = order
 
     def on_epoch_end(self) -> None:
-        """Keras calls this after each epoch."""
+        """Prepare the next epoch; Keras calls this after each epoch."""
         self.start_epoch(self.epoch + 1)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Keras callbacks of a fit: validation by a judge, the best epoch kept, time, progress, no NaN."""
+"""Keras callbacks: validation, keeping the best epoch, timing, progress, and stopping at NaN."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Logs = dict[str, float] | None
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no number any more."""
+    """The loss became NaN or infinite."""
 
 
 class Validation(tf.keras.callbacks.Callback):
     """Add the judge's metrics, and the penalty of a model that has one, to each epoch's logs.
 
-    Put it before callbacks that read them.
+    Callbacks that read these metrics must come after it.
 
     Args:
-        judge: None where there is no validation part.
+        judge: measures the model; None if there is no validation part.
     """
 
     def __init__(self, judge: Judge | None) -> None:
@@ -39,7 +39,7 @@ class Validation(tf.keras.callbacks.Callback):
         self.judge = judge
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Measure; `logs` is the dict that later callbacks and the history get."""
+        """Add the metrics to `logs`, the dict that later callbacks and the history get."""
         if logs is None:
             return
         if self.model.losses:
@@ -53,12 +53,12 @@ class Validation(tf.keras.callbacks.Callback):
 
 
 class KeepBest(tf.keras.callbacks.Callback):
-    """Remember the best epoch's weights, and stop when no better one comes.
+    """Keep the weights of the best epoch, and stop early if no better one follows.
 
-    Keras 2.12's EarlyStopping brings the best weights back only when it stops early.
+    EarlyStopping of Keras 2.12 restores the best weights only if it stops early.
 
     Args:
-        monitor: a metric of the logs; more is better.
+        monitor: a metric of the logs; higher is better.
         patience: stop after this many epochs without a better one.
     """
 
@@ -71,30 +71,30 @@ class KeepBest(tf.keras.callbacks.Callback):
         self.weights: list[Any] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Compare this epoch with the best so far."""
+        """Keep the weights of this epoch if it is the best so far."""
         value = (logs or {})[self.monitor]
         if value > self.value:
             self.epoch, self.value, self.weights = epoch, value, self.model.get_weights()
         self.model.stop_training = self.finished(epoch)
 
     def finished(self, epoch: int) -> bool:
-        """Say whether no epoch after this one is wanted."""
+        """Return whether the fit ends with this epoch."""
         return self.epoch >= 0 and epoch - self.epoch >= self.patience
 
 
 class RefuseNaN(tf.keras.callbacks.Callback):
-    """Stop at the step whose loss is no number."""
+    """Stop the fit at the first step whose loss is NaN or infinite."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember which epoch it is."""
+        """Remember the number of the epoch, for the message."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Look at the batch's own loss, not at the mean so far."""
+        """Check the loss of this batch, not the running mean that Keras reports."""
         loss = (logs or {}).get("loss_batch", 0.0)
         if not np.isfinite(loss):
             raise DivergedError(
@@ -103,7 +103,7 @@ class RefuseNaN(tf.keras.callbacks.Callback):
 
 
 class Clock(tf.keras.callbacks.Callback):
-    """Note time and metrics of each epoch. Put it after those that add metrics."""
+    """Record time and metrics of each epoch. Callbacks that add metrics must come before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,27 +115,27 @@ class Clock(tf.keras.callbacks.Callback):
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Note the epoch."""
+        """Record the epoch."""
         seconds = round(time.perf_counter() - self.start, 3)
         self.epochs.append(Epoch(epoch, measured(logs), seconds))
 
 
 def measured(logs: Logs) -> dict[str, float]:
-    """Return the metrics of an epoch's logs, without what Merlin adds for itself."""
+    """Return the metrics of an epoch's logs, without those that Merlin adds."""
     hidden = ("loss_batch", "regularization_loss")
     return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """One bar over all steps on a terminal; elsewhere a line an epoch, unless nobody wants them.
+    """Show progress: a bar over all steps on a terminal, elsewhere one log line per epoch.
 
-    Put it after the clock.
+    It must come after the clock.
 
     Args:
-        epochs: at most this many.
-        shown: metrics to show beside the bar, and in the lines.
-        clock: what was measured.
-        lines: whether to log a line an epoch where there is no terminal.
+        epochs: largest number of epochs.
+        shown: metrics to show beside the bar and in the log lines.
+        clock: the recorded epochs.
+        lines: whether to log one line per epoch if there is no terminal.
     """
 
     def __init__(
@@ -148,25 +148,25 @@ class Progress(tf.keras.callbacks.Callback):
         self.lines = lines
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Open the bar."""
+        """Open the progress bar."""
         steps = self.params["steps"]
         total = steps * self.epochs if steps else None
         self.bar = tqdm(total=total, unit="step", disable=None, file=sys.stderr)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Advance."""
+        """Move the progress bar by one step."""
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Show the epoch's figures."""
+        """Show the metrics of the epoch."""
         figures = {n: f"{v:.4f}" for n, v in (logs or {}).items() if n in self.shown}
         if not self.bar.disable:
             self.bar.set_postfix({"epoch": epoch + 1, **figures})
         elif self.lines:
-            told = ", ".join(f"{name} {figure}" for name, figure in figures.items())
+            shown = ", ".join(f"{name} {figure}" for name, figure in figures.items())
             seconds = self.clock.epochs[-1].seconds
-            log.info("epoch %s of %s: %s, %.1f s", epoch + 1, self.epochs, told, seconds)
+            log.info("epoch %s of %s: %s, %.1f s", epoch + 1, self.epochs, shown, seconds)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         self.bar.close()

@@ -1,8 +1,8 @@
-"""Everything that a fit needs to go on as if it had never stopped, as npz and JSON; no pickle.
+"""Checkpoints: the state from which an interrupted fit resumes exactly, as npz and JSON.
 
 The order of rows comes from the seed and the epoch, and every random draw comes from a counter
 among the weights. So the weights, the optimiser's variables and the epochs so far are the whole
-state. A checkpoint that cannot be read whole is not used: the fit begins anew.
+state. A damaged checkpoint is not used: the fit starts from the beginning.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _ARRAYS = ("weights", "optimizer", "best")
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The small part of a checkpoint.
+    """The content of a checkpoint's JSON file; the arrays are in npz files.
 
     Attributes:
-        identity: says what is being fitted on what; a checkpoint of another fit is not taken.
-        epochs: measured so far.
-        best_epoch: the epoch whose weights `best.npz` holds; -1 for none.
-        sha256: name of each array file, without its ending → hash.
+        identity: identifies the model and its data; a checkpoint of another fit is not used.
+        epochs: the finished epochs.
+        best_epoch: the epoch whose weights are in `best.npz`; -1 for none.
+        sha256: name of each array file, without its suffix → hash.
     """
 
     identity: str
@@ -45,15 +45,15 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Damaged(Exception):
-    """A checkpoint does not hold what it should; the message says what is wrong."""
+    """A checkpoint is damaged; the message says how."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds the last finished epoch.
+    """A folder with the state after the last finished epoch.
 
     Attributes:
-        folder: beside the stage, not in it: it lives while the stage does not.
+        folder: beside the stage folder, which does not exist before the fit is finished.
         identity: see `State`.
     """
 
@@ -61,7 +61,7 @@ class Checkpoint:
     identity: str
 
     def write(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> None:
-        """Write aside and put in place: a kill leaves the previous checkpoint or this one."""
+        """Write the checkpoint atomically: after a kill the previous one or this one is there."""
         with atomic.new_folder(self.folder) as new:
             optimizer = [variable.numpy() for variable in model.optimizer.variables]
             arrays = (model.get_weights(), optimizer, keep.weights)
@@ -77,10 +77,10 @@ class Checkpoint:
             (new / "state.json").write_bytes(msgspec.json.encode(state))
 
     def read(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> int:
-        """Bring a compiled model, clock and best epoch to where the checkpoint stopped.
+        """Restore a compiled model, its clock and its best epoch from the checkpoint.
 
         Returns:
-            The epoch to go on with; 0 if there is no checkpoint of this fit, or a damaged one.
+            The next epoch; 0 if there is no checkpoint of this fit, or if it is damaged.
         """
         atomic.recover(self.folder)
         if not (self.folder / "state.json").is_file():
@@ -126,13 +126,13 @@ class Checkpoint:
             raise Damaged(f"{name}.npz: {error}") from None
 
     def remove(self) -> None:
-        """Forget the fit: it is finished."""
+        """Remove the checkpoint of a finished fit."""
         for folder in (self.folder, atomic.beside(self.folder), atomic.older(self.folder)):
             atomic.remove(folder)
 
 
 class WriteCheckpoint(tf.keras.callbacks.Callback):
-    """Write a checkpoint after each epoch. Put it last."""
+    """Write a checkpoint after each epoch. It must be the last callback."""
 
     def __init__(self, checkpoint: Checkpoint, clock: Clock, keep: KeepBest) -> None:
         super().__init__()
@@ -141,12 +141,12 @@ class WriteCheckpoint(tf.keras.callbacks.Callback):
         self.keep = keep
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write it."""
+        """Write the checkpoint."""
         self.checkpoint.write(self.model, self.clock, self.keep)
 
 
 def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
-    """Write arrays and return the SHA-256 of the file."""
+    """Write arrays to a file and return its SHA-256."""
     # np.savez leaves its archive open if the disk is full, and Python then complains at its end
     with zipfile.ZipFile(path, "w") as archive:
         for number, array in enumerate(arrays):
@@ -156,7 +156,7 @@ def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
 
 
 def _refuse_unlike(found: Arrays, wanted: Arrays) -> None:
-    """Refuse arrays of other shapes than the model's."""
+    """Refuse arrays whose shapes differ from those of the model."""
     shapes = [array.shape for array in found], [array.shape for array in wanted]
     if shapes[0] != shapes[1]:
         raise Damaged("its arrays have other shapes than the model's")

@@ -23,9 +23,9 @@ class OptimizerConfig(Part, frozen=True):
             embedding table, nor their moments, that are not in the batch.
         lr: learning rate.
         weight_decay: the weight decay of adamw.
-        decay: what a step of adamw subtracts from a weight w: `keras` lr·weight_decay·w, `tfa`
-            weight_decay·w as in TensorFlow Addons (which does it for the rows in the batch; here
-            it is done for all rows).
+        decay: what a step of adamw subtracts from a weight w: `keras` lr·weight_decay·w; `tfa`
+            weight_decay·w, as in TensorFlow Addons. (There only the rows in the batch decay,
+            here all rows.)
         warmup_steps: the number of steps in which the learning rate rises from 0.
         schedule: the learning rate after the warm-up, until the last epoch: constant, or falling
             to 0 linearly or along a cosine.

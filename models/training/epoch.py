@@ -12,9 +12,9 @@ class Epoch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The figures of one epoch.
 
     Attributes:
-        epoch: number, from 0.
-        metrics: name → value.
-        seconds: wall time, validation included; 0 where it was not kept.
+        epoch: the number of the epoch, from 0.
+        metrics: name of a metric → its value.
+        seconds: wall time, including validation; 0 if it was not recorded.
     """
 
     epoch: int

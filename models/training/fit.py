@@ -1,4 +1,4 @@
-"""One fit: Keras' own loop, and what watches it. The model ends with its best epoch's weights."""
+"""Fits a model with the loop of Keras and our callbacks, and keeps the best epoch's weights."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ log = logging.getLogger(__name__)
 
 
 class UnknownMetricError(ValueError):
-    """The metric to monitor is none of those that are measured."""
+    """The metric to monitor is not among the measured metrics."""
 
 
 @dataclass
 class Fit:
-    """A fit that is about to run, of a model of any kind.
+    """The model, data and settings of one fit; `run` runs it.
 
     Attributes:
-        model: built, not yet compiled; its output block brings the loss.
-        batches: training rows.
-        train: the loop.
-        rates: the optimiser.
-        judge: measures each epoch; None where there is no validation part: then the last epoch is
+        model: a built model that is not compiled yet; its output block contains the loss.
+        batches: the batches of training rows.
+        train: settings of the training loop.
+        rates: settings of the optimiser.
+        judge: measures each epoch; None if there is no validation part, and then the last epoch is
             kept.
-        checkpoint: where to keep each epoch; None for nowhere.
-        clock: the figures of the epochs.
-        lines: whether a line an epoch is logged where there is no terminal.
+        checkpoint: where the state after each epoch is saved; None to save none.
+        clock: records the metrics of the epochs.
+        lines: whether one line per epoch is logged if there is no terminal.
     """
 
     model: tf.keras.Model
@@ -62,10 +62,10 @@ class Fit:
         )
 
     def save_weights(self, path: Path) -> None:
-        """Write the weights of the model, HDF5.
+        """Write the weights of the model as HDF5.
 
         Raises:
-            OSError: the disk has no room for them. HDF5 would end the process in a crash.
+            OSError: the disk is full. HDF5 itself would crash the process.
         """
         model = self.model
         arrays = [*model.variables, *model.optimizer.variables]  # Keras saves both
@@ -77,18 +77,18 @@ class Fit:
     def run(
         self, callbacks: Sequence[tf.keras.callbacks.Callback] = (), *, resume: bool = False
     ) -> Epoch:
-        """Fit, and leave the best epoch's weights in the model.
+        """Fit the model; afterwards it has the weights of the best epoch.
 
         Args:
-            callbacks: more callbacks of Keras.
-            resume: go on from the checkpoint.
+            callbacks: additional Keras callbacks.
+            resume: whether to continue from the checkpoint.
 
         Returns:
             The best epoch.
 
         Raises:
             UnknownMetricError: the metric to monitor is not measured.
-            DivergedError: the loss is no number.
+            DivergedError: the loss became NaN or infinite.
         """
         watch = self._watch()
         if not self.model.trainable_weights:
@@ -119,7 +119,7 @@ class Fit:
         return self.clock.epochs[self.keep.epoch]
 
     def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
-        """Measure a model that has nothing to learn, once."""
+        """Measure a model without trainable weights once, as its only epoch."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
             callback.set_model(self.model)
@@ -129,7 +129,7 @@ class Fit:
         return self.clock.epochs[0]
 
     def _watch(self) -> list[tf.keras.callbacks.Callback]:
-        """Return the callbacks that measure an epoch and keep the best one.
+        """Return the callbacks that measure each epoch and keep the best one.
 
         Raises:
             UnknownMetricError: the metric to monitor is not measured.

@@ -1,7 +1,7 @@
-"""What judges a model after each epoch of its fit, on the validation part.
+"""Judges measure a model on the validation part after each epoch.
 
-A judge measures what evaluation would report: what Merlin prints as `val_recall_at_10` ranks within
-a batch; it changes with the batch size and is no retrieval metric (issue models#673).
+A judge computes the metrics of the evaluation. Merlin's own `val_recall_at_10` ranks only the items
+of a batch; it depends on the batch size and is not a retrieval metric (issue models#673).
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from models.training.two_tower import TwoTower
 
 
 class Judge(Protocol):
-    """Measures models of one kind."""
+    """Measures models of one kind on the validation part."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the metrics; a fit may keep the best epoch of any of them."""
+        """Return the names of the metrics; a fit can keep the best epoch by any of them."""
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return the metrics of a model.
 
         Raises:
-            BrokenModel: its scores are no numbers.
+            BrokenModel: its scores are NaN.
         """
 
 
 @dataclass(frozen=True)
 class CatalogueJudge:
-    """Ranks the whole catalogue for the users of the validation part.
+    """Measures a two-tower model by ranking the whole catalogue for each validation user.
 
     Attributes:
         evaluation_set: the validation part.
-        users: inputs of the query tower, one row a user, the last for unknown users.
-        items: inputs of the item tower, one row an item.
+        users: inputs of the query tower, one row per user; the last is for unknown users.
+        items: inputs of the item tower, one row per item.
         ks: list lengths.
     """
 
@@ -51,7 +51,7 @@ class CatalogueJudge:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the metrics, `val_recall@10` and the like."""
+        """Return the names of the metrics, for example `val_recall@10`."""
         kinds = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
         return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
 

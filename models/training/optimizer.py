@@ -1,8 +1,8 @@
-"""Optimisers of Keras 2.12, with the learning rate's course over a fit.
+"""Optimisers of Keras 2.12, a lazy Adam for embedding tables, and learning rate schedules.
 
-Keras' Adam reads and writes every row of a table and of its moments in every step, though a batch
-touches a few thousand: with a million items that is most of the time. `LazyAdam` leaves rows alone
-that the batch does not touch.
+Keras' Adam reads and writes every row of an embedding table and of its moments in every step,
+though a batch uses only a few thousand: with a million items that takes most of the time.
+`LazyAdam` updates only the rows that the batch uses.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Opt
     """Build the optimiser.
 
     Args:
-        config: kind, rates and their course.
-        steps: the steps of the whole fit, if it is not stopped early.
+        config: settings of the optimiser and its learning rate schedule.
+        steps: number of steps of the whole fit without early stopping.
     """
     rate: Any = config.lr
     if config.warmup_steps or config.schedule != "constant":
@@ -35,17 +35,17 @@ def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Opt
 
 
 class AdamW(tf.keras.optimizers.AdamW):
-    """Keras' AdamW with a variable's step in one operation, where Keras takes a dozen.
+    """Keras' AdamW with one fused operation per variable, where Keras needs a dozen.
 
-    Of small variables each operation costs more than its numbers, and of large ones each is another
-    pass over memory.
+    For a small variable, the overhead of each operation costs more than its arithmetic; for a large
+    one, each operation is another pass over memory.
     """
 
     def __init__(self, learning_rate: Any, weight_decay: float) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Step one variable; a sparse gradient is Keras' own business."""
+        """Update one variable; Keras itself handles a sparse gradient."""
         if isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -66,10 +66,10 @@ class AdamW(tf.keras.optimizers.AdamW):
 
 
 class LazyAdam(tf.keras.optimizers.Adam):
-    """Adam (Kingma and Ba 2015) whose moments of a table's row rest while no batch touches it.
+    """Adam (Kingma and Ba 2015) that updates only the rows of a table that the batch uses.
 
-    Dense gradients are Keras' own business. Of a sparse one each touched row is stepped as Adam
-    would; the moments of other rows do not decay, and the rows do not move.
+    With a sparse gradient, the rows in the batch get the update of Adam; the other rows and their
+    moments do not change. Keras itself handles dense gradients.
     """
 
     def __init__(self, learning_rate: Any) -> None:
@@ -77,7 +77,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         super().__init__(learning_rate, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Step one variable; Keras has added up what a row got more than once."""
+        """Update one variable; Keras has already summed repeated gradients of a row."""
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -97,13 +97,13 @@ class LazyAdam(tf.keras.optimizers.Adam):
 
 
 class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Rise in a line from 0, then stay, or fall to 0 at the last step.
+    """A learning rate schedule: linear warm-up from 0, then constant, or decay to 0.
 
     Args:
-        peak: the highest rate.
-        warmup: steps of the rise.
-        steps: in all.
-        kind: constant, linear or cosine.
+        peak: the highest learning rate.
+        warmup: number of warm-up steps.
+        steps: number of steps of the whole fit.
+        kind: the form after the warm-up: constant, linear or cosine.
     """
 
     def __init__(self, peak: float, warmup: int, steps: int, kind: str) -> None:
@@ -114,7 +114,7 @@ class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
         self.kind = kind
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Return the rate of a step, counted from 0."""
+        """Return the learning rate of a step. Steps count from 0."""
         step = tf.cast(step, tf.float32)
         rise = tf.minimum((step + 1.0) / max(1, self.warmup), 1.0)
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -127,7 +127,7 @@ class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * rise * fall
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
+        """Return the arguments, as Keras requires."""
         return {
             "peak": self.peak,
             "warmup": self.warmup,

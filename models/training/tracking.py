@@ -1,7 +1,7 @@
-"""Trackers of a fit: parameters, metrics of every epoch and artefacts go to MLflow or TensorBoard.
+"""Trackers send parameters, metrics of each epoch and artefacts to MLflow or TensorBoard.
 
-A tracker never ends a fit. Its first fault, be it a server that is down or a disk that is full, is
-one warning, and the tracker is left alone from then on.
+A failing tracker never stops a fit: its first error (a server that is down, a full disk) is logged
+as a warning, and the tracker is not used again.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _PARAMETERS = 100
 
 
 class Book(Protocol):
-    """Where a tracker writes."""
+    """The interface of a tracking library: MLflow or TensorBoard."""
 
     def begin(self, model: tf.keras.Model) -> None:
         """Open a run."""
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of an epoch, which counts from 0."""
+        """Write the metrics of an epoch. Epochs count from 0."""
 
     def add(self, folder: Path) -> None:
-        """Add the files of a folder as artefacts, where the tracker keeps such."""
+        """Add the files of a folder as artefacts, if the library has artefacts."""
 
     def end(self, status: Status) -> None:
         """Close the run."""
 
 
 class Tracker(tf.keras.callbacks.Callback):
-    """A callback that writes into a book as long as the book can be written.
+    """A callback that writes into a book until the first error.
 
     Args:
         name: the name of the tracker, for the warning.
@@ -69,7 +69,7 @@ class Tracker(tf.keras.callbacks.Callback):
         self._safely(lambda: self.book.begin(self.model))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write the epoch."""
+        """Write the metrics of the epoch."""
         metrics = measured(logs)
         self._safely(lambda: self.book.note(epoch, metrics))
 
@@ -80,7 +80,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Close the run as what the block ends with: well, with an error, or by Ctrl-C."""
+        """Close the run as finished, failed or interrupted, as the block ends."""
         status: Status = "FAILED"
         try:
             yield
@@ -106,7 +106,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
 
 def _reason(error: BaseException) -> str:
-    """Return in a few words what an error began with: a refused connection, a full disk."""
+    """Return the root cause of an error in a few words, for example a full disk."""
     while first := error.__cause__ or error.__context__:
         error = first
     text = " ".join(str(error).split()) or type(error).__name__
@@ -119,11 +119,11 @@ def tracker(
     """Return the callback of a tracker.
 
     Args:
-        config: which, and where it lives.
-        run: name of the run.
-        params: nested; logged as `train.epochs` and the like.
-        folder: for trackers that write files here.
-        model: the name of the model, where a run has several; their files lie apart.
+        config: the kind of the tracker, and where it writes.
+        run: the name of the run.
+        params: nested parameters; logged as `train.epochs` and so on.
+        folder: where a tracker writes its files.
+        model: the name of the model if a run has several; each has its own files.
 
     Raises:
         ModuleNotFoundError: the tracker's library is not installed.
@@ -135,10 +135,10 @@ def tracker(
 
 
 class TensorBoard:
-    """Event files for TensorBoard.
+    """Writes event files for TensorBoard.
 
     Args:
-        folder: where they lie.
+        folder: the folder of the event files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -151,7 +151,7 @@ class TensorBoard:
         self.callback.on_train_begin()
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the epoch."""
+        """Write the metrics of the epoch."""
         self.callback.on_epoch_begin(epoch)
         self.callback.on_epoch_end(epoch, dict(metrics))
 
@@ -164,14 +164,14 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow.
+    """Writes a run of MLflow.
 
-    The client's own functions are used, not MLflow's global run, which MLflow itself would close as
-    finished when the process ends.
+    It uses MlflowClient, not the global run of MLflow, which MLflow would close as finished when
+    the process ends.
 
     Args:
         uri: a tracking server or a folder.
-        experiment: its name; made where it is not there.
+        experiment: the name of the experiment, which is created if it does not exist.
         run: name of the run.
         params: nested parameters.
     """
@@ -180,7 +180,7 @@ class MLflow:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks for consent
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        import mlflow  # the `tracking` extra: only who asks for it needs it
+        import mlflow  # the `tracking` extra is needed only if the recipe asks for MLflow
 
         for chatty in ("mlflow", "urllib3"):  # they tell each attempt; the tracker tells the last
             logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -202,7 +202,7 @@ class MLflow:
             self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the epoch. MLflow's names have no `@`."""
+        """Log the metrics of the epoch. MLflow's names must not have `@`."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)

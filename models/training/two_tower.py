@@ -1,4 +1,4 @@
-"""Two towers from a schema: Merlin's encoders and TwoTowerModelV2 with a loss of our own."""
+"""Builds a two-tower model from a schema, on Merlin's TwoTowerModelV2, with our own loss."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def build(
     """Build the model with all its weights.
 
     Args:
-        schema: tagged columns, as the etl stage wrote them; with `user_row` and `item_row`.
-        config: the towers; those of some kinds learn nothing, and have no trainable weights.
+        schema: tagged columns from the etl stage, including `user_row` and `item_row`.
+        config: the towers. Some kinds have no trainable weights.
         loss: the loss.
-        facts: the facts of the training rows.
+        facts: facts about the training rows.
         seed: the seed of the initial weights.
 
     Raises:
-        TowerError: a tower without inputs, or towers of different width.
+        TowerError: a tower has no inputs, or the towers have different output dimensions.
     """
     query_schema, item_schema = tower_schemas(schema)
     query, item = _towers(query_schema, item_schema, config, seed)
@@ -83,11 +83,11 @@ def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
 
 
 def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
-    """Put a prior into the item bias; items that share a code share their mean.
+    """Write a prior into the item bias; items with the same code get the mean of their priors.
 
     Args:
-        model: built with `item_bias`.
-        codes: the item id's code of each item, int [n_items].
+        model: a model that was built with `item_bias`.
+        codes: the code of each item's id, int [n_items].
         prior: float32 [n_items].
     """
     bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
@@ -98,12 +98,12 @@ def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[n
 
 @dataclass(frozen=True)
 class TwoTower:
-    """A trained model as a Retriever: queries are embedded with the history that they bring.
+    """A trained two-tower model as a Retriever: it embeds queries with the histories they hold.
 
     Attributes:
         tower: the query tower.
-        users: its inputs that belong to users, n_users + 1 rows, the last for unknown users.
-        items: inputs of the item tower, n_items rows; history columns are looked up in it.
+        users: the user inputs of the query tower, n_users + 1 rows; the last is for unknown users.
+        items: inputs of the item tower, n_items rows; history columns are looked up here.
         vectors: the items' embeddings, float32 [n_items, dim].
     """
 
@@ -114,12 +114,12 @@ class TwoTower:
 
     @classmethod
     def of(cls, model: Model, users: Columns, items: Columns) -> TwoTower:
-        """Embed the catalogue with a built model."""
+        """Return the retriever of a built model, with the items embedded."""
         vectors = embed(model.candidate_encoder, items)
         return cls(model.query_encoder, users, items, vectors)
 
     def inputs(self, queries: Queries) -> dict[str, Column]:
-        """Return the query tower's inputs, one row a query."""
+        """Return the inputs of the query tower, one row per query."""
         columns: dict[str, Column] = {}
         for column in self.tower.schema:
             if Tags.SEQUENCE in column.tags:

@@ -1,7 +1,7 @@
-"""Take over the weights of an earlier model whose vocabularies were smaller.
+"""Warm start: take over the weights of an earlier model whose vocabularies were smaller.
 
-A vocabulary that only grows keeps its codes, so the first rows of every table mean what they meant;
-the new rows start where unseen values stood, in the row of the unseen code.
+A vocabulary that only grows keeps its codes, so the first rows of each table keep their meaning.
+The rows of new values start as copies of the row of the unseen code.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _TABLES = ("embeddings", "bias", "prior", "table")
 
 
 class WarmStartError(ValueError):
-    """The earlier model has other towers."""
+    """The weights of the earlier model do not fit the new towers."""
 
 
 def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) -> list[Array]:
-    """Return weights for the new model.
+    """Return initial weights for the new model, taken from the earlier one.
 
     Args:
-        old: weights of the earlier model, in order.
-        fresh: initial weights of the new one, in the same order; tables may have more rows.
+        old: weights of the earlier model, in their order.
+        fresh: initial weights of the new model, in the same order; its tables may have more rows.
         names: the names of the new weights, for messages.
 
     Raises:
-        WarmStartError: a weight that is missing or shaped otherwise.
+        WarmStartError: a weight is missing or has another shape.
     """
     if len(old) != len(fresh):
         raise WarmStartError(
