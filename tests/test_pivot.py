@@ -120,8 +120,8 @@ def test_a_feature_that_a_pivot_loses_is_named(world: World) -> None:
     shop(world)
     with pytest.raises(
         DataError,
-        match=r"source 'log' \(log\.csv\), column 'shop': `pivot:` makes one row of many, and "
-        r"keeps the ids, the time and the counts\. Remove features\.shop, or the pivot\.$",
+        match=r"source 'log' \(log\.csv\), column 'shop': `pivot:` merges many rows into one, and "
+        r"keeps only ids, time and counts\. Remove features\.shop, or the pivot\.$",
     ):
         run(world, PIVOT, "filter=[]")
     with pytest.raises(DataError, match="has no column 'evnt'"):

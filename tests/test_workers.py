@@ -200,12 +200,15 @@ def test_a_cluster_that_does_not_start_is_given_up(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(workers, "STARTING", 2.0)
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,))
 
+    ended = threading.Event()
+
     def start() -> None:
         process.start()
         process.join()
+        ended.set()
 
     with pytest.raises(DeviceError, match=r"workers did not start within .* Give fewer --workers"):
         workers.start_in_time(start)
-    process.join(30)
+    assert ended.wait(30)
     assert process.exitcode == -signal.SIGKILL
     assert workers.start_in_time(lambda: 7) == 7
