@@ -293,8 +293,8 @@ def test_a_fill_that_does_not_fit_is_refused(world: World, join: str, message: s
 def test_a_missing_number_without_policy_is_refused_at_its_row(world: World) -> None:
     with pytest.raises(
         DataError,
-        match=r"raw/people\.csv, row 2, column 'age': the number is missing, here and in 1 more "
-        r"rows, and the recipe has no policy for it\. Set features\.age\.null to median, mean or a "
+        match=r"raw/people\.csv, row 2, column 'age': the number is missing, as in 1 more row, "
+        r"and the recipe has no policy for it\. Set features\.age\.null to median, mean or a "
         r"number \(and indicator: true",
     ):
         run(world, "features.age={role: user, kind: number}")

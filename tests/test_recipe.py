@@ -212,6 +212,16 @@ def test_a_wrong_value_of_a_mapping_is_told_with_its_key(
             "field features.x.separator: Expected `str` of length >= 1",
         ),
         ("split.kind=leave_lats", "Invalid value 'leave_lats'. Expected one of: leave_last, time"),
+        ("history={columns: []}", "field history.columns: Expected `array` of length >= 1"),
+        ("history={columns: [item, item]}", "field history: columns names 'item' twice; name each"),
+        (
+            "history={columns: [item], events: {column: x, kinds: [a, a], target: a}}",
+            "field history.events: kinds names 'a' twice",
+        ),
+        (
+            "sources.log.escape='\"'",
+            "field sources.log: delimiter, quote and escape must differ, got ['\"', '\"']; a doub",
+        ),
         ("split={valid: 1}", "field split: Object missing required field `kind`"),
         ("split=time", "field split: Expected `object`, got `str`"),
         ("split={kind: time, test: 1.0}", "field split.test: Expected `float` < 1.0"),

@@ -453,6 +453,18 @@ def test_the_size_of_chunks_and_the_number_of_files_do_not_matter(
         assert sum(whole.rows["log"]) == 100
 
 
+def test_a_chunk_that_is_smaller_than_the_first_row_is_no_empty_file(tmp_path: Path) -> None:
+    asked = written(tmp_path, "csv", MANY, 1)
+    with pytest.raises(DataError, match=r"row 1, or one soon after it, is longer than 3 bytes"):
+        list(sources.stream(asked, "log", tmp_path, block=3))
+
+
+def test_a_file_of_one_long_line_is_not_quoted_whole(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("x" * 9_000 + "\n1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"it has: x{200} …\. If these are names"):
+        read(tmp_path)
+
+
 def test_chunks_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
     asked = written(tmp_path, "csv", MANY, 2)
     with (tmp_path / "log-1.csv").open("a", encoding="utf-8") as file:
@@ -573,6 +585,21 @@ def test_weights_may_be_text_with_a_separator_and_have_any_name(tmp_path: Path) 
     assert found[0] == {"user": "u", "tags": ["a", "b"], "n": [1.0, 0.5]}
     assert not found[1]["tags"]
     assert not found[1]["n"]
+
+
+def test_lists_of_lists_are_named_as_such(tmp_path: Path) -> None:
+    rows = pa.table({"user": ["u"], "tags": pa.array([[["a"]]])})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"'tags' holds list<\w+: list<\w+: string>>, which cannot"):
+        read(tmp_path, "log.parquet")
+
+
+def test_weights_may_be_lists_as_json_or_python_write_them(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text('user,tags,n\nu,a|b,"[1, 5e-1]"\n', encoding="utf-8")
+    assert read(tmp_path, features=weighing()) == [{"user": "u", "tags": ["a", "b"], "n": [1, 0.5]}]
+    (tmp_path / "log.csv").write_text("user,tags,n\nu,a,1;2\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"column 'n', row 1: '1;2' is text, not a list\. Set feat"):
+        read(tmp_path, features=weighing())
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def read_lists(
         return pc.cast(column, pa.list_(pa.string()))
     if pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
         column = _as_list(column, place)
-    if pa.types.is_list(column.type):
+    if pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
         array = column.combine_chunks()
         values = as_text(pa.chunked_array([array.flatten()]), place)
         made = replace_values(array, pc.cast(values, pa.string()).combine_chunks())

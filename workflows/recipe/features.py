@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -107,6 +108,13 @@ _DEFAULTS = dict(
 )
 
 
+def refuse_twins(field: str, names: Sequence[str]) -> None:
+    """Raise ValueError if a field names something twice."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{field} names {twice!r} twice; name each once")
+
+
 class Events(Part, frozen=True):
     """Kinds of events in one log: one kind is predicted, and histories keep the kinds apart.
 
@@ -119,6 +127,9 @@ class Events(Part, frozen=True):
     column: Annotated[str, Meta(min_length=1)]
     kinds: Annotated[tuple[str, ...], Meta(min_length=1)]
     target: str
+
+    def __post_init__(self) -> None:
+        refuse_twins("kinds", self.kinds)
 
 
 class History(Part, frozen=True):
@@ -140,7 +151,7 @@ class History(Part, frozen=True):
             `history_<kind>_c`. Only models of offers take them.
     """
 
-    columns: tuple[str, ...]
+    columns: Annotated[tuple[str, ...], Meta(min_length=1)]
     max_len: Length = 50
     keep: Literal["latest", "earliest"] = "latest"
     before: Literal["event", "second", "day", "others"] = "event"
@@ -148,6 +159,7 @@ class History(Part, frozen=True):
     events: Events | None = None
 
     def __post_init__(self) -> None:
+        refuse_twins("columns", self.columns)
         if self.before == "others" and (self.events or self.keep == "earliest"):
             raise ValueError("before: others goes with keep: latest, and without events")
 

@@ -139,9 +139,13 @@ class Source(Part, frozen=True):
                     f"quote and escape go with a delimiter of one ASCII character, not with "
                     f"{self.delimiter!r}"
                 )
-        marks = [mark for mark in (self.delimiter, self.quote, self.escape) if mark]
+        quote = '"' if self.quote is None and self.escape == '"' else self.quote
+        marks = [mark for mark in (self.delimiter, quote, self.escape) if mark]
         if len(set(marks)) < len(marks):
-            raise ValueError(f"delimiter, quote and escape must differ, got {marks}")
+            raise ValueError(
+                f"delimiter, quote and escape must differ, got {marks}; a doubled quote stands "
+                "for a quote without any escape"
+            )
 
     def _check_rows(self) -> None:
         if self.separator and not self.explode:

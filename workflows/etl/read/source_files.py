@@ -242,9 +242,12 @@ def _open(
 def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
     """Return the error for a file that has no column of the recipe."""
     found = [text for text in ("::", ";", "\t", "|", ",") if len(names) < 2 and text in names[0]]
+    shown = ", ".join(name if len(name) <= 200 else name[:200] + " …" for name in names[:100])
+    if len(names) > 100:
+        shown += f" and {len(names) - 100:,} more"
     guess = f" The delimiter seems to be {found[0]!r}." if found else ""
     return DataError(
-        f"{path} has none of the columns that the recipe names; it has: {', '.join(names)}. If "
+        f"{path} has none of the columns that the recipe names; it has: {shown}. If "
         "these are names, set the source's `rename:`, or its `delimiter:` or `format:`. If they "
         "are the cells of a row of data, the file has no header: list the columns in the source's "
         f"`columns:`, so that no row is lost.{guess}"

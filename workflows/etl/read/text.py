@@ -246,6 +246,8 @@ class TextFile:
         except pa.ArrowInvalid as error:
             if "Empty CSV file" not in str(error):
                 raise
+            if not self.is_empty:
+                raise self._faults.long_row(0, self.block) from None
             return None  # the file is empty, or has only a header without a line end
 
     def _refuse_faults(

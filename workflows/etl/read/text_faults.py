@@ -126,11 +126,20 @@ class TextFaults:
         if "invalid UTF8" in str(error) or "CSV parse error" in str(error):
             return decoding_error(self.path, self.dialect.encoding)
         if "straddling" in str(error):
-            return DataError(
-                f"{self.path}: row {rows + 1}, or one soon after it, is longer than {block:,} "
-                "bytes. Look for a quote that is never closed, or for lines that do not end."
-            )
+            return self.long_row(rows, block)
         return error
+
+    def long_row(self, rows: int, block: int) -> DataError:
+        """Return the error for a row that is longer than a block.
+
+        Args:
+            rows: number of rows that were read before it.
+            block: bytes that are read at a time.
+        """
+        return DataError(
+            f"{self.path}: row {rows + 1}, or one soon after it, is longer than {block:,} "
+            "bytes. Look for a quote that is never closed, or for lines that do not end."
+        )
 
     def _escape_hint(self, text: str) -> str:
         if self.dialect.escape or '\\"' not in text:

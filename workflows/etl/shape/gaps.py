@@ -30,9 +30,10 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
         gap = pc.and_(pc.is_null(table[column]), kept)
         n = pc.sum(gap).as_py()
         if n:
+            more = f", as in {n - 1} more row{'s' * (n > 2)}" if n > 1 else ""
             raise DataError(
                 f"{raw.place(source, pc.index(gap, True).as_py())}, column {column!r}: the number "
-                f"is missing, here and in {n - 1} more rows, and the recipe has no policy for it. "
+                f"is missing{more}, and the recipe has no policy for it. "
                 f"Set features.{column}.null to median, mean or a number (and indicator: true to "
                 "keep the fact)."
             )

@@ -41,7 +41,7 @@ class Weights(Kind):
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return lists of numbers or of their texts, gaps among them."""
         column = plain(column, how.place)
-        if feature.separator is None or not pa.types.is_string(column.type):
+        if not pa.types.is_string(column.type):
             return column
         return list_cells.read_lists(column, feature.separator, how.place, all_parts=True)
 
