@@ -171,7 +171,7 @@ def test_milvus_returns_the_exact_best(documents, tmp_path, monkeypatch):
 
 def test_a_file_of_somebody_else_is_not_overwritten(documents, tmp_path):
     pytest.importorskip("milvus_lite")
-    for name, said in (("notes.txt", "ends in .db"), ("notes.db", "no file of Milvus Lite")):
+    for name, said in (("notes.txt", "ends in .db"), ("notes.db", "not a Milvus Lite file")):
         (tmp_path / name).write_text("notes")
         with pytest.raises(StorageError, match=said):
             milvus.write(documents, str(tmp_path / name), "items")

@@ -1,4 +1,4 @@
-"""Hand the items over to a vector database, so that its answers are those of evaluate."""
+"""Loads the items into a vector database, which then ranks them as evaluate does."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ else:
 
 
 class Target(Protocol):
-    """What a module of a target has.
+    """The protocol of a module that loads one kind of database.
 
     Attributes:
-        NAMES: a regular expression that matches the names of collections which it takes.
-        NAME_RULE: the same in words.
-        DEFAULT_PLACE: the name of the file or folder in the run's folder.
+        NAMES: a regular expression of allowed collection names.
+        NAME_RULE: the same rule in words.
+        DEFAULT_PLACE: the default file or folder in the run's folder.
     """
 
     NAMES: str
@@ -42,7 +42,7 @@ class Target(Protocol):
     DEFAULT_PLACE: str
 
     def write(self, documents: Documents, place: str, name: str) -> None:
-        """Write the items.
+        """Write the items into the database.
 
         Args:
             documents: the items.
@@ -54,14 +54,14 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What was loaded.
+    """The place and the size of the loaded collection.
 
     Attributes:
-        place: file, folder or URI.
+        place: the file, folder or URI.
         name: the name of the collection or index.
-        items: how many; those that may be recommended.
-        dim: width of the embeddings.
-        seconds: in all.
+        items: number of loaded items: those that may be recommended.
+        dim: number of dimensions of the embeddings.
+        seconds: duration of the whole verb.
     """
 
     place: str
@@ -75,16 +75,16 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
     """Load the items of the export, and those that the index stage added.
 
     Args:
-        recipe: names of columns.
-        store: the run.
-        to: one of `TARGETS`; milvus fills a file or a cluster, opensearch writes files for it.
-        place: a file, a folder or a URI; by default it lies in the run's folder.
+        recipe: the recipe of the run.
+        store: the run, or a copied export.
+        to: one of `TARGETS`; milvus fills a file or a cluster, opensearch writes files to upload.
+        place: a file, a folder or a URI; the default is in the run's folder.
         name: the name of the collection or index; by default that of the recipe.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: there is nothing to load.
-        DataError, RecipeError: an id or a name that the database does not take.
-        StorageError: the database or the disk refuses.
+        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+        DataError, RecipeError: the database does not accept an id or a name.
+        StorageError: the database reports an error, or the place cannot be written.
     """
     from workflows.stages.dependencies import ANSWERING
 

@@ -1,4 +1,4 @@
-"""Items as a vector database takes them: raw id, embedding, readable columns."""
+"""The items as documents of a vector database: raw id, embedding, readable columns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Documents:
 
     Attributes:
         ids: raw ids.
-        vectors: float32 [n_items, dim].
-        columns: readable columns, one row an item.
+        vectors: item embeddings, float32 [n_items, dim].
+        columns: readable columns, one row per item.
     """
 
     ids: pa.StringArray
@@ -45,7 +45,7 @@ class Documents:
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Documents:
-        """Return the items of a catalogue that may be shown."""
+        """Return the items of a catalogue that may be recommended."""
         recipe, offered = catalogue.recipe, np.flatnonzero(catalogue.offered)
         names = [n for n in catalogue.items.column_names if n in recipe.features]
         names.remove(recipe.item_id)
@@ -57,11 +57,12 @@ class Documents:
         return len(self.ids)
 
     def named(self, allowed: re.Pattern[str]) -> Documents:
-        """Return the documents with names of columns that a database takes.
+        """Return the documents with column names that a database accepts.
 
         Args:
-            allowed: matches names that may stay. Another column, or one that is called like a
-                field of every document, gets a name of letters, digits and _, and is told.
+            allowed: matches the names that a database accepts. Other columns, and columns named
+                like the id or the embedding, are renamed with letters, digits and _; a warning
+                says so.
         """
         names = self.columns.column_names
         kept = [n for n in names if allowed.fullmatch(n) and n not in (ID, VECTOR)]
@@ -73,7 +74,7 @@ class Documents:
         return replace(self, columns=columns)
 
     def text_bytes(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the bytes of text in each column of text or of lists of it, int64 [n_items]."""
+        """Return the number of text bytes per item of each text column, int64 [n_items]."""
         return {
             name: _text_bytes(column.combine_chunks())
             for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)
@@ -81,11 +82,11 @@ class Documents:
         }
 
     def longest_id(self) -> int:
-        """Return the bytes of the longest id."""
+        """Return the length of the longest id in bytes."""
         return max((len(str(i).encode()) for i in self.ids), default=0)
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield documents, `BATCH` at a time; what an item lacks is left out."""
+        """Yield lists of `BATCH` documents; null values are left out."""
         for start in range(0, len(self), BATCH):
             ids = self.ids.slice(start, BATCH).to_pylist()
             rows = self.columns.slice(start, BATCH).to_pylist() or [{}] * len(ids)

@@ -1,7 +1,7 @@
-"""Milvus: a file of Milvus Lite on this machine, or a cluster, by one client.
+"""Loads items into Milvus: a file of Milvus Lite on this machine, or a cluster.
 
-Both get a new collection, and whoever asks sees the old one until it is whole: the file is written
-aside and renamed; in a cluster the collection's alias is moved.
+Items are written into a new collection. Queries get the old one until the new one is complete: then
+the new file replaces the old file, or the alias of the cluster moves to the new collection.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from models.core import atomic
 from workflows.ground.errors import DataError, StorageError
 from workflows.load.documents import ID, VECTOR, Documents
 
-#: What a file of Milvus Lite, one of SQLite, begins with.
+#: The first bytes of a Milvus Lite file, which is an SQLite file.
 _SIGNATURE = b"SQLite format 3\0"
 #: The longest text that Milvus takes, in bytes.
 _LONGEST_ID = 65_535
 #: The bytes of all readable columns of an item, which Milvus keeps in one field of JSON.
 _LONGEST_ROW = 65_536
-#: Names that a filter of Milvus can say.
+#: Field names that a filter of Milvus can use.
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 NAMES, NAME_RULE = r"[A-Za-z_]\w{0,200}", "letters, digits and _, no digit first"
@@ -38,16 +38,17 @@ TOKEN = "MILVUS_TOKEN"
 
 
 def write(documents: Documents, place: str, name: str) -> None:
-    """Load items.
+    """Load the items into a new collection, and replace the old one.
 
     Args:
         documents: the items.
         place: a file, or the URI of a cluster (http://host:19530).
-        name: the name of the collection; in a cluster the alias of it.
+        name: the name of the collection; in a cluster, of its alias.
 
     Raises:
         DataError: an id, or an item's text, is too long.
-        StorageError: the client is not installed, or Milvus or the disk refuses.
+        StorageError: the client is not installed, Milvus reports an error, or the file cannot be
+            written.
     """
     if documents.longest_id() > _LONGEST_ID:
         raise DataError(
@@ -72,7 +73,7 @@ def write(documents: Documents, place: str, name: str) -> None:
 
 
 def _refuse_long(documents: Documents) -> None:
-    """Refuse items whose readable columns hold more text than Milvus takes."""
+    """Raise an error if the readable columns of an item have more text than Milvus accepts."""
     columns = documents.text_bytes()
     if not columns:
         return
@@ -110,7 +111,7 @@ def _into_file(client_of: Any, documents: Documents, file: Path, name: str) -> N
 
 @contextlib.contextmanager
 def _own_temporary_files() -> Iterator[None]:
-    """Let Milvus Lite's server write its logs into a folder that is removed afterwards."""
+    """Return a context in which Milvus Lite writes its logs into a temporary folder."""
     before = os.environ.get("TMPDIR")
     with tempfile.TemporaryDirectory(prefix="two-tower-milvus-") as folder:
         os.environ["TMPDIR"] = folder
@@ -124,16 +125,16 @@ def _own_temporary_files() -> Iterator[None]:
 
 
 def _remove(database: Path) -> None:
-    """Remove a database and what SQLite writes beside it."""
+    """Remove a database file and the files that SQLite writes beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         atomic.remove(database.with_name(database.name + suffix))
 
 
 def _refuse_to_overwrite(client_of: Any, file: Path, name: str) -> None:
-    """Refuse a file that is not Milvus Lite's, or in which something else would be lost.
+    """Refuse to overwrite a file that is not of Milvus Lite, or that has other collections.
 
     Raises:
-        StorageError: it holds other collections, or is no such file, or may not be called so.
+        StorageError: the file has other collections, another format or a wrong suffix.
     """
     from milvus_lite.server_manager import server_manager_instance
 
@@ -146,7 +147,7 @@ def _refuse_to_overwrite(client_of: Any, file: Path, name: str) -> None:
     with file.open("rb") as opened:
         if opened.read(len(_SIGNATURE)) != _SIGNATURE:
             raise StorageError(
-                f"{file} is there and is no file of Milvus Lite, so it is not overwritten. Name "
+                f"{file} exists and is not a Milvus Lite file, so it is not overwritten. Name "
                 "another --place, or move it away."
             )
     client = client_of(uri=str(file))
@@ -181,7 +182,7 @@ def _into_cluster(client: Any, documents: Documents, name: str) -> None:
 
 
 def _fill(client: Any, documents: Documents, name: str) -> None:
-    """Make a collection of an exact index by inner product, and put everything in."""
+    """Create a collection with an exact inner product index, and insert the documents."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)

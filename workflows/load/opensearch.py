@@ -1,10 +1,9 @@
-"""OpenSearch: an index definition and bulk files, for `curl` or any client.
+"""Writes an index definition and bulk files for OpenSearch, to upload by `curl` or any client.
 
     curl -X PUT $URL/<name> -H 'content-type: application/json' -d @index.json
     curl $URL/_bulk -H 'content-type: application/x-ndjson' --data-binary @bulk-00000.ndjson
 
-OpenSearch gives an inner product s as s + 1 where s is not negative, else as 1 / (1 - s): the order
-is that of s.
+OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s): same order.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def write(documents: Documents, place: str, name: str) -> None:
 
     Raises:
         DataError: an id is too long.
-        StorageError: the folder holds something else, or the disk refuses.
+        StorageError: the folder has other content, or cannot be written.
     """
     if documents.longest_id() > _LONGEST_ID:
         raise DataError(
@@ -69,7 +68,7 @@ def write(documents: Documents, place: str, name: str) -> None:
 
 
 def definition(documents: Documents) -> dict[str, Any]:
-    """Return the index's settings and mapping: an HNSW graph by inner product."""
+    """Return settings and mapping of the index: an HNSW graph with inner product."""
     vector = {
         "type": "knn_vector",
         "dimension": documents.vectors.shape[1],
@@ -88,7 +87,7 @@ def definition(documents: Documents) -> dict[str, Any]:
 
 
 def _type(kind: pa.DataType) -> dict[str, str | int]:
-    """Return how a column is indexed; of a list, how each of its values is."""
+    """Return the OpenSearch type of a column; lists have the type of their values."""
     value = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_floating(value):
         return {"type": "double"}
@@ -98,7 +97,7 @@ def _type(kind: pa.DataType) -> dict[str, str | int]:
 
 
 def _tell_long(documents: Documents) -> None:
-    """Warn of text that is kept, but cannot be searched for."""
+    """Warn of text that is too long to be searched for."""
     for name, column in zip(documents.columns.column_names, documents.columns.columns, strict=True):
         texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
         if not pa.types.is_string(texts.type):
@@ -113,7 +112,7 @@ def _tell_long(documents: Documents) -> None:
 
 
 def _parts(documents: Documents, name: str) -> Iterator[bytes]:
-    """Yield the lines of all documents in parts of `MOST_BYTES` at most."""
+    """Yield the bulk lines of all documents, in parts of at most `MOST_BYTES`."""
     part = bytearray()
     for batch in documents.batches():
         for document in batch:

@@ -87,7 +87,7 @@ def recommend(
         ranker: changes the order of the retrieved items.
 
     Raises:
-        DataError: a rule, an id or a file that fits nothing.
+        DataError: a rule, an id or a file does not fit the export.
     """
     start = time.perf_counter()
     request, options = request or RecommendRequest(), options or ListOptions()

@@ -1,7 +1,7 @@
-"""The hook for a ranker: a function of the user's that changes the order of the retrieved items.
+"""The hook for a ranker: a user-defined function that re-ranks the retrieved items.
 
-The command line names it, `--ranker shop.ranking:score` or `--ranker ranking.py:score`, and not the
-recipe, which holds data and never code.
+The ranker is named on the command line, `--ranker shop.ranking:score` or
+`--ranker ranking.py:score`, and not in the recipe, which contains data and never code.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Ranker:
 
     Attributes:
         name: the name of the function on the command line.
-        score: takes a table with a row a candidate (the columns of a list, the item's and the
-            user's readable features) and returns a number for each; the largest comes first.
+        score: takes a table with one row per candidate (the columns of a list, the readable
+            features of item and user) and returns one number per row; the largest comes first.
         candidates: how many items are retrieved for each list.
     """
 
@@ -44,14 +44,14 @@ class Ranker:
 
     @classmethod
     def load(cls, name: str, *, candidates: int = 500) -> Ranker:
-        """Import a function.
+        """Import the function of a ranker.
 
         Args:
             name: `module:function` or `file.py:function`.
             candidates: how many items are retrieved for each list.
 
         Raises:
-            DataError: there is no such function.
+            DataError: the function cannot be imported.
         """
         module, colon, function = name.partition(":")
         if not colon or not module or not function:
@@ -68,7 +68,7 @@ class Ranker:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file that holds the function; the function's name where there is none."""
+        """SHA-256 of the file that defines the function; the function's name if it has no file."""
         module = self.name.partition(":")[0]
         if module.endswith(".py"):
             return atomic.sha256(Path(module))
@@ -84,7 +84,7 @@ class Ranker:
             recommender, users, options, given: as for `Recommender.lists`.
 
         Raises:
-            DataError: the function does not return a number for each candidate.
+            DataError: the function does not return one number per candidate.
         """
         retrieved = replace(options, k=max(options.k, self.candidates))
         answers = recommender.rank(users, retrieved, given)
@@ -122,7 +122,7 @@ def with_features(
     Args:
         recommender: the recommender that made the lists.
         answers: the lists as item rows.
-        table: the same lists, a row a rank.
+        table: the same lists, one row per rank.
         given: raw values of the users, if any were given.
     """
     owners, places = np.nonzero(answers.top.items >= 0)

@@ -1,4 +1,4 @@
-"""What `recommend` is asked for: the users, raw values of theirs, and the items of their lists."""
+"""The request of `recommend`: the users, their raw features, and the rules for their lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecommendRequest:
-    """The users of a request, raw values of theirs, and the form of the answer.
+    """The users of a request, their raw features, and the form of the answer.
 
     Attributes:
         users: raw ids of users whose lists are returned; an unknown user gets the fallback. None
@@ -53,7 +53,7 @@ def read_users(
     """Return the raw ids of a request's users, text [n_users], and their given raw values.
 
     Raises:
-        DataError: a file or a rule that fits no column.
+        DataError: a file or a rule has a column that does not exist.
     """
     recipe = recommender.recipe
     history = recipe.history.inputs if recipe.history else {}
@@ -84,7 +84,7 @@ def read_users(
 def _warn_of_missing(
     file: Path, users: Users, given: Sequence[str], recommender: Recommender
 ) -> None:
-    """Warn of inputs that a file does not give for unknown users, or gives only in part."""
+    """Warn of inputs that a file lacks, fully or in part, for unknown users."""
     recipe = recommender.recipe
     inputs = [name for name in recommender.export.query_tower.inputs if name != recipe.user_id]
     unknown = int((recommender.user_rows(users) < 0).sum())
@@ -101,7 +101,7 @@ def _warn_of_missing(
 
 
 def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[str]) -> pa.Table:
-    """Return `column=value` rules as a table of one row."""
+    """Return rules `column=value` of the context as a table with one row."""
     values = {}
     for rule in rules:
         parsed = split_rule(rule, inputs)
@@ -118,7 +118,7 @@ def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[st
 def with_files(
     options: ListOptions, request: RecommendRequest, recommender: Recommender
 ) -> ListOptions:
-    """Add the item ids of a request's files to the options of lists.
+    """Add the item ids in a request's files to the options of lists.
 
     Raises:
         DataError: a file cannot be read, or allows no item.
@@ -140,7 +140,7 @@ def with_files(
 
 
 def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
-    """Warn of ids of --deny that no item of the catalogue has."""
+    """Warn of ids of --deny that are not in the catalogue."""
     rows = recommender.catalogue.find(pa.array(deny, pa.string()))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):
@@ -151,7 +151,7 @@ def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
 
 
 def _known_ids(path: Path, recommender: Recommender) -> tuple[str, ...]:
-    """Return the ids of a file that items of the catalogue have, as the catalogue spells them."""
+    """Return the ids of a file that are in the catalogue, in the catalogue's spelling."""
     key = recommender.recipe.item_id
     raw = raw_columns.raw_names(recommender.recipe, [key]).get(key, [])
     ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())

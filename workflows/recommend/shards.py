@@ -1,7 +1,7 @@
-"""Lists of millions of users, written shard by shard: an interrupted call keeps its whole shards.
+"""Writes the lists of millions of users shard by shard, so that an interrupted call can resume.
 
-Shards are written into a folder beside the stage, where only a call with the same arguments goes
-on, and are linked into the stage when all are there.
+Shards are written into a folder beside the stage. Only a call with the same arguments uses finished
+shards again. When all are written, they are linked into the stage.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Format = Literal["parquet", "jsonl"]
 
 
 class ListCounts(msgspec.Struct, frozen=True):
-    """How many lists there are, and how long they are.
+    """Counts of lists by method and length.
 
     Attributes:
-        rows: ranks of all lists.
-        answered_by: what ranked the items → number of lists.
-        empty: lists without an item.
-        short: other lists that are shorter than `k`.
+        rows: number of items in all lists.
+        answered_by: method that ranked the items → number of lists.
+        empty: number of empty lists.
+        short: number of other lists that are shorter than `k`.
     """
 
     rows: int
@@ -60,13 +60,13 @@ class ListCounts(msgspec.Struct, frozen=True):
 
 
 class ListBatch(NamedTuple):
-    """The lists of some users, empty ones among them.
+    """The lists of some users, including empty ones.
 
     Attributes:
         users: raw ids, text [n_users].
-        answered_by: what ranked the items, text [n_users].
+        answered_by: the method that ranked the items, text [n_users].
         lengths: the lengths of the lists, int64 [n_users].
-        rows: a table with a row a rank, list after list.
+        rows: a table with one row per rank, list after list.
         k: the length that lists should have.
     """
 
@@ -92,7 +92,7 @@ class ListBatch(NamedTuple):
 
 
 class ShardFact(msgspec.Struct, frozen=True):
-    """The description of a shard that was written whole.
+    """Counts, size and hash of a finished shard.
 
     Attributes:
         counts: the counts of its lists.
@@ -105,7 +105,7 @@ class ShardFact(msgspec.Struct, frozen=True):
     sha256: str
 
     def is_of(self, part: Path) -> bool:
-        """Say whether a file is the one that was described, by its size and hash."""
+        """Return whether a file has the size and the hash of the shard."""
         return (
             part.is_file()
             and not part.is_symlink()
@@ -115,16 +115,16 @@ class ShardFact(msgspec.Struct, frozen=True):
 
 
 def shard_size(length: int) -> int:
-    """Return the number of users of a shard, by the length of the lists that are retrieved."""
+    """Return the number of users of a shard, which depends on the number of retrieved items."""
     return max(1, min(SHARD, ROWS // length))
 
 
 class Shards:
-    """A folder of shards, which one process after the other may fill.
+    """A folder of shards, which a later process can complete.
 
     Args:
         folder: a folder beside the stage.
-        identity: a hash of all that the lists depend on; shards of another one are removed.
+        identity: a hash of all inputs of the lists; shards with another identity are removed.
         size: number of users of a shard.
     """
 
@@ -140,12 +140,12 @@ class Shards:
         save: Callable[[ListBatch, Path], None],
         suffix: Format,
     ) -> Iterator[ShardFact]:
-        """Write the shards that are not there yet, and yield the facts of all shards.
+        """Write the missing shards, and yield the facts of all shards.
 
         Args:
             n_users: number of users.
             lists: makes the lists of a slice of the users.
-            save: writes one shard.
+            save: writes a shard's file.
             suffix: the suffix of the files.
         """
         self._begin()
@@ -165,14 +165,14 @@ class Shards:
             yield known
 
     def _remove_useless(self, part: Path) -> None:
-        """Remove a shard without a fact, and the folder if it holds no whole shard."""
+        """Remove an unfinished shard, and the folder if it has no finished shard."""
         with contextlib.suppress(OSError):
             atomic.remove(part)
             if not any(self._folder.glob("part-*.json")):
                 self.remove()
 
     def link(self, folder: Path, suffix: Format) -> None:
-        """Put all shards into a folder."""
+        """Link all shards into a folder."""
         folder.mkdir()
         for part in self._folder.glob(f"part-*.{suffix}"):
             try:
@@ -181,7 +181,7 @@ class Shards:
                 shutil.copyfile(part, folder / part.name)
 
     def remove(self) -> None:
-        """Remove the shards here; those that were linked stay."""
+        """Remove the folder of shards; linked files remain."""
         atomic.remove(self._root)
 
     def _begin(self) -> None:
@@ -195,7 +195,7 @@ class Shards:
 
 
 def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], None]) -> ShardFact:
-    """Write a shard, sync it, and return what describes it."""
+    """Write a shard, sync it, and return its counts, size and hash."""
     aside = part.with_name(f".{part.name}")
     atomic.remove(aside)
     try:
@@ -210,7 +210,7 @@ def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], Non
 
 
 def _read_fact(path: Path) -> ShardFact | None:
-    """Return what describes a shard; None where it is missing or cannot be read."""
+    """Return the fact of a shard; None if it is missing or cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ShardFact)
     except (OSError, msgspec.DecodeError):
@@ -218,17 +218,17 @@ def _read_fact(path: Path) -> ShardFact | None:
 
 
 def write_parquet(batch: ListBatch, path: Path) -> None:
-    """Write lists as parquet, a row a rank; an empty list has no row."""
+    """Write lists as parquet, one row per rank; an empty list has no row."""
     pq.write_table(batch.rows, path)
 
 
 def write_jsonl(
     batch: ListBatch, path: Path, *, key: str, history: Callable[[str], object] | None
 ) -> None:
-    """Write lists as JSON, a line a list: user, answered_by, `items`, and `history` if asked for.
+    """Write lists as JSON, one line per list: user, answered_by, items, and history if asked for.
 
     Args:
-        batch: the lists; an empty one gets a line, too.
+        batch: the lists; an empty list gets a line, too.
         path: the path of the file.
         key: the user id column.
         history: returns the history of a user; None to leave it out.

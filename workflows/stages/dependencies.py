@@ -1,4 +1,4 @@
-"""What each stage is made from: parts of the recipe, and earlier stages."""
+"""The dependencies of each stage: parts of the recipe, and earlier stages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The towers of an export that take raw values: rows of features in, embeddings out.
+"""Loads the raw towers of an export, which embed rows of raw feature values.
 
-TensorFlow is loaded when a tower is opened, not before: most requests are answered without it.
+TensorFlow is imported only when a tower is opened, because most requests do not need it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BATCH, CELLS = 4096, 1 << 18
 
 @dataclass(frozen=True)
 class RawTower:
-    """A tower that takes raw values.
+    """A loaded tower that takes raw values.
 
     Attributes:
-        inputs: name → the form of its raw values.
-        arguments: name → name of the SavedModel's argument.
+        inputs: name of an input → the form of its raw values.
+        arguments: name of an input → name of the SavedModel's argument.
     """
 
     inputs: Mapping[str, Form]
@@ -48,7 +48,7 @@ class RawTower:
             path: the folder of the SavedModel, a raw tower of an export.
 
         Raises:
-            ArtifactError: the tower is damaged, or holds operations that no exported tower needs.
+            ArtifactError: the tower is damaged, or has operations that exported towers never use.
         """
         import tensorflow as tf
 
@@ -68,8 +68,8 @@ class RawTower:
         """Return the embedding of each row, float32 [n_rows, dim].
 
         Args:
-            rows: raw values. A null is a missing value, as is a column that is not there; columns
-                that are no inputs are ignored.
+            rows: raw values. A null or an absent column is a missing value. Columns that are not
+                inputs are ignored.
 
         Raises:
             DataError: a column has another type than the tower takes.
@@ -110,7 +110,7 @@ def _widths(table: pa.Table) -> Ints:
 
 
 def _batches(widths: Ints) -> list[Ints]:
-    """Return batches of rows; where lists are long, a batch has rows of similar lengths.
+    """Return batches of rows with similar list lengths, so that little memory goes to padding.
 
     A long list pads all other lists of its batch, so its batch has few rows.
 
@@ -131,10 +131,10 @@ def _batches(widths: Ints) -> list[Ints]:
 
 
 def _typed(column: pa.ChunkedArray, form: Form, place: str) -> pa.ChunkedArray:
-    """Return a column with the type that a tower takes.
+    """Return a column converted to the type that a tower takes.
 
     Raises:
-        DataError: it cannot be read as that.
+        DataError: the column cannot be converted.
     """
     try:
         return form.cast(column)

@@ -1,4 +1,4 @@
-"""The etl stage, read back; reading it needs neither TensorFlow nor Merlin."""
+"""Reads the files of the etl stage, without TensorFlow or Merlin."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ KNOWN = {"valid": ("train",), "test": ("train", "valid"), "latest": ("train", "v
 
 
 class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of what the etl stage read, dropped and wrote: the content of its report.json.
+    """The content of report.json: how many rows the etl stage read, dropped and wrote.
 
     Attributes:
-        read: source → number of rows.
+        read: source → number of rows that were read.
         files: raw file → SHA-256.
-        dropped: cause → number of interactions that were dropped.
-        unmatched: joined table → number of interactions whose id is not in it.
-        rows: train, valid, test → number of rows.
-        users, items: number of rows of the tables, and how many of them occur in training.
+        dropped: cause → number of dropped interactions.
+        unmatched: joined table → number of interactions whose id the table does not have.
+        rows: part (train, valid, test) → number of rows.
+        users, items: number of rows of the table, and how many of them occur in training.
         conflicts: feature → number of ids with more than one value in training.
-        unseen: split → column → share of cells whose value has no code of its own.
-        null: split → column → share of cells without a value.
+        unseen: part → column → share of cells whose value is not in the vocabulary.
+        null: part → column → share of cells without a value.
     """
 
     read: dict[str, int]
@@ -72,31 +72,31 @@ class EtlFiles:
     folder: Path
 
     def table(self, name: str) -> Path:
-        """The folder of train, valid, test, users, items or latest."""
+        """The folder of a table: train, valid, test, users, items or latest."""
         return self.folder / name
 
     def parts(self, name: str) -> list[Path]:
-        """The files of encoded columns of such a folder, in their order."""
+        """The files with encoded columns in the folder of a table, in their order."""
         paths = self.table(name).glob("part-*.parquet")
         return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
 
     def part(self, name: str, number: int) -> Path:
-        """One file of encoded columns."""
+        """One file with encoded columns of a table."""
         return self.table(name) / f"part-{number}.parquet"
 
     def schema(self, name: str) -> Path:
-        """Merlin's schema of the encoded columns of such a folder."""
+        """Merlin's schema of the encoded columns of a table."""
         return self.table(name) / "schema.pbtxt"
 
     def raw(self, name: str) -> Path:
-        """The readable columns of users or items."""
+        """The file with the readable columns of users or items."""
         return self.table(name) / "raw.parquet"
 
     @property
     def seen(self) -> Path:
-        """Rows that a filter dropped, but that count as seen; absent where no filter asks for it.
+        """Dropped interactions that count as seen; absent if no filter asks for them.
 
-        User row, item row and `PART`.
+        Its columns are the user row, the item row and `PART`.
         """
         return self.folder / "seen.parquet"
 
@@ -107,18 +107,18 @@ class EtlFiles:
 
     @property
     def statistics(self) -> Path:
-        """How number columns are standardised, JSON."""
+        """Mean and standard deviation of each number column, JSON."""
         return self.folder / statistics.FILE
 
     @property
     def report(self) -> Path:
-        """What became of the raw rows, JSON."""
+        """The content of an `EtlReport`, JSON."""
         return self.folder / "report.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The content of an etl stage, read when it is first needed.
+    """The content of an etl stage; each file is read at first use.
 
     Attributes:
         folder: the folder of the stage.
@@ -133,7 +133,7 @@ class Prepared:
         """Check the stage and return it.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: it cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
         store.read("etl", recipe)
         return cls(store.folder("etl"), recipe)
@@ -150,22 +150,22 @@ class Prepared:
 
     @cached_property
     def users(self) -> dict[str, Column]:
-        """Encoded user table, n_users + 1 rows, the last for unknown users."""
+        """The encoded user table, n_users + 1 rows; the last is for unknown users."""
         return self.part("users")
 
     @cached_property
     def items(self) -> dict[str, Column]:
-        """Encoded item table, n_items rows."""
+        """The encoded item table, n_items rows."""
         return self.part("items")
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """Readable user table in the same order; the last row has no id."""
+        """The readable user table in the same order; the last row has no id."""
         return self._raw("users")
 
     @cached_property
     def raw_items(self) -> pa.Table:
-        """Readable item table in the same order."""
+        """The readable item table in the same order."""
         return self._raw("items")
 
     def _raw(self, name: str) -> pa.Table:
@@ -174,32 +174,32 @@ class Prepared:
 
     @cached_property
     def item_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Training interactions of each item, int64 [n_items]."""
+        """Number of training interactions of each item, int64 [n_items]."""
         with reading(self.files.table("items"), "etl"):
             return self.raw_items[TRAIN_COUNT].to_numpy()
 
     @property
     def report(self) -> EtlReport:
-        """Counts of what etl read, dropped and wrote."""
+        """The report of the stage."""
         return read_json(self.files.report, EtlReport, "etl")
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Column → vocabulary."""
+        """The vocabularies by column."""
         with reading(self.files.vocabularies, "etl"):
             return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
-        """Number column → how it is standardised."""
+        """The statistics that standardise number columns, by column."""
         with reading(self.files.statistics, "etl"):
             return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts, in order of time within each user's history.
 
-        Where the data has no time, histories are in a random order, and so their end is a
-        sample; it is the order that etl takes.
+        Without times, histories have a random order, the same as in etl, so that the last items of
+        a history are a random sample of it.
         """
         rows = self._as_written(*parts)
         order = np.arange(len(rows.users))
@@ -215,7 +215,7 @@ class Prepared:
         )
 
     def _as_written(self, *parts: str) -> Interactions:
-        """Return the interactions of some parts, one part after the other, as their files say."""
+        """Return the interactions of some parts in the order of their files, part after part."""
         names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):
@@ -231,7 +231,7 @@ class Prepared:
             )
 
     def _within(self, rows: Interactions) -> Interactions:
-        """Return interactions whose rows are those of the tables."""
+        """Refuse interactions whose rows are beyond the end of a table, and return the others."""
         for table, found, n in (
             ("users", rows.users, rows.n_users),
             ("items", rows.items, rows.n_items),
@@ -242,11 +242,11 @@ class Prepared:
         return rows
 
     def histories(self, *parts: str) -> Ragged:
-        """Return what each user of the table did in some parts, oldest first."""
+        """Return the item rows of each user's interactions in some parts, oldest first."""
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
-        """Return what users saw in rows of some parts that a filter dropped; None for nothing."""
+        """Return dropped interactions of some parts that count as seen; None if there are none."""
         path = self.files.seen
         if not path.is_file():
             return None
@@ -265,9 +265,9 @@ class Prepared:
             )
 
     def evaluation_set(self, part: str, rules: ListRules) -> EvaluationSet | None:
-        """Return the evaluation set of a part; None where the split has no such part.
+        """Return the evaluation set of a part; None if the split has no such part.
 
-        The rows of train are asked for as of the test part: who has learnt them knows them.
+        For the part train, histories are those that are known at the test part.
         """
         parts = KNOWN.get(part, KNOWN["test"])
         held = self._as_written(part)  # beside the contexts, which are read as they stand
@@ -284,7 +284,7 @@ class Prepared:
         )
 
     def _contexts(self, part: str) -> dict[str, Column]:
-        """Return the inputs that belong to the interactions, as the part's files say."""
+        """Return the context features of a part that are inputs, in the order of its files."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
         return read_columns(self.files.parts(part), names) if names else {}
@@ -295,7 +295,7 @@ def warn_of_changed_files(store: Store, data: Path) -> None:
 
     Args:
         store: the run.
-        data: the folder of the raw files; files that are not there are left out.
+        data: the folder of the raw files; files that do not exist are ignored.
     """
     manifest = store.manifest("etl")
     finished = datetime.fromisoformat(manifest.created).timestamp() + 1  # it has whole seconds

@@ -1,4 +1,4 @@
-"""The evaluate stage, read back: figures, each with its protocol, and views into the model."""
+"""The files of the evaluate stage: metrics with their protocols, and an analysis of the model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import msgspec
 
 from workflows.ground.stage_content import read_json
 
-#: What stands where a figure does not exist.
+#: The text that is shown in place of a figure that does not exist.
 NOTHING = "-"
 
 
 def exists(value: float | None) -> TypeGuard[float]:
-    """Say whether there is a figure: an average of nothing is none."""
+    """Return whether a figure exists: the mean of an empty set does not."""
     return value is not None and not math.isnan(value)
 
 
 def shown(value: float | None, form: str) -> str:
-    """Return a figure as text in one of the formats of `format`, or a dash where there is none."""
+    """Return a figure as text in a format of Python's `format`, or a dash if there is none."""
     return format(value, form) if exists(value) else NOTHING
 
 
@@ -35,20 +35,21 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
-    """What figures mean; printed beside them.
+    """An evaluation protocol: how metrics were computed. It is printed beside them.
 
     Attributes:
         part: the held-out part.
-        split: how it was held out.
-        cut: what histories and counts of popularity hold.
-        candidates: what was ranked: `catalogue` or `train`.
-        n_candidates: how many items that is.
-        exclude_seen: whether the users' earlier items were left out.
-        refit: whether parameters were learnt again on train and valid.
-        hit: what counts: `by id`, or `by score` (a target at least as good as the k-th item).
-        ties: what items of equal score are worth.
-        averaged: over users, or over rows.
-        level: the level of the intervals.
+        split: how the part was held out.
+        cut: which interactions the histories and the popularity counts contain.
+        candidates: the items that were ranked: `catalogue` or `train`.
+        n_candidates: number of candidates.
+        exclude_seen: whether seen items were left out of the lists.
+        refit: whether the models were fitted again on train and valid.
+        hit: what counts as a hit: `by id`, or `by score` (a target that scores at least as high as
+            the k-th item).
+        ties: how items with equal scores count.
+        averaged: whether metrics are means over users or over rows.
+        level: the confidence level of the intervals.
     """
 
     part: str
@@ -77,14 +78,14 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures under one protocol, of the same users and targets for all models.
+    """The metrics of all models under one protocol, for the same users and targets.
 
     Attributes:
-        protocol: what the figures mean.
-        what: whose figures they are.
-        users: how many users.
-        targets: how many held-out rows.
-        metrics: model → metric → figure. What was not computed is absent.
+        protocol: the evaluation protocol.
+        what: a description of these users and targets.
+        users: number of users.
+        targets: number of targets.
+        metrics: model → metric → figure. A metric that was not computed is absent.
     """
 
     protocol: Protocol
@@ -95,17 +96,17 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a baseline came to its parameters.
+    """The parameters of a baseline, and how they were chosen.
 
     Attributes:
-        parameters: name → value.
-        tried: how many combinations were fitted on train.
+        parameters: name of a parameter → chosen value.
+        tried: number of combinations that were fitted on train.
         edge: parameters whose chosen value is the lowest or the highest that was tried, because the
-            search met a bound or ended; empty when the choice lies inside what was tried.
-        valid: the chosen one's mean of recall@10, @20, @50 and ndcg@10 on the validation part;
-            absent where the split has none, and the first point of the grid was taken.
-        valid_users: users that it was chosen by.
-        seconds: the seconds of fitting and choosing.
+            search met a bound or ended; empty if all are inside the range that was tried.
+        valid: mean of recall@10, @20, @50 and ndcg@10 of the choice on the validation part; absent
+            if the split has no such part, and then the first point of the grid was used.
+        valid_users: number of users of the validation part.
+        seconds: duration of the search, in seconds.
     """
 
     parameters: dict[str, float]
@@ -117,29 +118,30 @@ class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def place(self) -> str:
-        """Where the chosen point lies among those tried: `inside`, or at which edge."""
+        """The place of the choice in the range that was tried: `inside`, or at which edge."""
         return f"at the edge of {' and '.join(self.edge)}" if self.edge else "inside"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Every figure of one evaluation.
+    """All metrics of one evaluation.
 
     Attributes:
         ours: the name of the recipe's own model.
         counts: users and targets, warm and cold; `targets_seen` are those that no list may show,
-            because their users had them before; `users_unknown` are users in no table without a
-            history. Where features belong to an interaction, a user on each occasion counts.
-        fallback: what answers unknown users in the two-tower's place.
-        headline: all users, over users.
-        differences: the two-tower minus each baseline, user by user, under the same protocol.
-        beside: figures under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
-            `tfrs_compat`, and what the recipe asks for: `train_rows`, `catalogue_seen_kept` and the
-            like, row by row.
-        segments: name → the figures of some users or targets; absent where there are none.
-        catalogue: model → coverage and popularity bias of the headline's lists; null where no list
-            holds an item.
-        baselines: baseline → how it came to its parameters.
-        left_out: baseline → why it did not run.
+            because their users had seen them; `users_unknown` are users without a history who are
+            not in the user table. With context features, each user and context counts as one.
+        fallback: the model that answers for unknown users in place of the two-tower model.
+        headline: metrics of all users, as means over users.
+        differences: metrics of the two-tower model minus those of each baseline, user by user,
+            under the headline protocol.
+        beside: metrics under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
+            `tfrs_compat`, and those that the recipe asks for, such as `train_rows` and
+            `catalogue_seen_kept`, as means over rows.
+        segments: name of a segment → the metrics of its users or targets; absent if it is empty.
+        catalogue: model → coverage and popularity bias of the headline's lists; null if all lists
+            are empty.
+        baselines: baseline → its parameters and how they were chosen.
+        left_out: baseline → the reason why it did not run.
         seconds: model → wall time of ranking.
     """
 
@@ -157,12 +159,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cloud(msgspec.Struct, frozen=True):
-    """A number of some items beside their popularity.
+    """A quantity of sampled items and their popularity: the points of a scatter plot.
 
     Attributes:
-        counts: training interactions of the items, [n].
-        values: the number of each, [n].
-        correlation: Spearman's, over all items met in training; None where one side is constant.
+        counts: number of training interactions of each item, [n].
+        values: the quantity of each item, [n].
+        correlation: Spearman correlation over all items with training interactions; None if one
+            side is constant.
     """
 
     counts: list[int]
@@ -171,12 +174,12 @@ class Cloud(msgspec.Struct, frozen=True):
 
 
 class Neighbours(msgspec.Struct, frozen=True):
-    """The items nearest to an item.
+    """The nearest neighbours of an item among the items.
 
     Attributes:
-        item: its row.
-        items: rows of its neighbours, the nearest first.
-        cosines: the cosine of each neighbour's embedding and the item's.
+        item: row of the item.
+        items: rows of its neighbours, nearest first.
+        cosines: cosine similarity of each neighbour's embedding to the item's.
     """
 
     item: int
@@ -185,14 +188,14 @@ class Neighbours(msgspec.Struct, frozen=True):
 
 
 class Example(msgspec.Struct, frozen=True):
-    """A user of the test part, with the end of their history and their list.
+    """An example user of the test part: the end of their history, and their list.
 
     Attributes:
         user: row of the user.
         n_earlier: number of interactions before the test part.
-        latest: item rows of the last of them, the latest first.
-        recommended: item rows of the user's list, the best first.
-        withheld: item rows of the user's test part; -1 is an item of no table.
+        latest: item rows of the last of these interactions, newest first.
+        recommended: item rows of the user's list, best first.
+        withheld: item rows of the user's targets; -1 is an item that is not in the table.
     """
 
     user: int
@@ -203,23 +206,23 @@ class Example(msgspec.Struct, frozen=True):
 
     @property
     def hits(self) -> int:
-        """The number of recommended items that were withheld."""
+        """The number of recommended items that are targets."""
         return len(set(self.recommended) & set(self.withheld))
 
 
 class Inside(msgspec.Struct, frozen=True, kw_only=True):
-    """Views into the evaluated model.
+    """An analysis of the evaluated model.
 
     Attributes:
         query_inputs: columns that the query tower reads.
         item_inputs: columns that the item tower reads.
         n_weights: number of trained weights.
-        loss: kind of the loss.
-        decays: history column → share of each position of a full history, the latest first.
-        norms: lengths of the items' embeddings; None where all are 1.
-        biases: biases of the items, a prior included; None where there are none.
+        loss: the kind of loss.
+        decays: history column → weight of each position in a full history, newest first.
+        norms: norms of item embeddings and their popularity; None if all norms are 1.
+        biases: item biases, including a prior, and their popularity; None if there are none.
         neighbours: the nearest items of the most popular ones.
-        examples: some users of the test part.
+        examples: example users of the test part.
     """
 
     query_inputs: list[str]
@@ -241,23 +244,23 @@ class EvaluateFiles:
 
     @property
     def report(self) -> Path:
-        """Every figure, JSON."""
+        """The file of all metrics, JSON."""
         return self.folder / "report.json"
 
     @property
     def inside(self) -> Path:
-        """The views into the model, JSON."""
+        """The file of the analysis of the model, JSON."""
         return self.folder / "inside.json"
 
     def write(self, report: Report, inside: Inside) -> None:
-        """Write both files."""
+        """Write the report and the analysis."""
         self.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         self.inside.write_bytes(msgspec.json.encode(inside))
 
     def read_report(self) -> Report:
-        """Return every figure."""
+        """Return the report."""
         return read_json(self.report, Report, "evaluate")
 
     def read_inside(self) -> Inside:
-        """Return the views into the model."""
+        """Return the analysis of the model."""
         return read_json(self.inside, Inside, "evaluate")

@@ -1,7 +1,7 @@
-"""The export stage, read back: tables, embeddings, histories and towers.
+"""Reads the files of the export stage: tables, embeddings, histories and towers.
 
 An export needs no other stage beside it: its folder can be copied to another machine. Reading it
-needs no Merlin, and TensorFlow only where a tower is opened.
+does not need Merlin, and needs TensorFlow only to open a tower.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from workflows.stages.store import Store
 Side = Literal["user", "item"]
 
 #: Columns of the file of histories, a list of item rows for each user: what the user did before
-#: the cut, oldest first; and what the user saw without that it counts, where a filter asks for it.
+#: the cut, oldest first; and, if a filter asks for it, dropped items that count as seen.
 ITEM_ROWS, ALSO_SEEN_ROWS = "item_rows", "also_seen_rows"
 #: The option of the manifest that names the cut up to which interactions are known.
 AS_OF = "as_of"
@@ -43,30 +43,30 @@ class ExportFiles:
     folder: Path
 
     def features(self, side: Side) -> Path:
-        """Ids, readable columns, and the inputs of the tower: a row a user or an item."""
+        """The file of ids, readable columns and tower inputs, one row per user or item."""
         return self.folder / f"{side}_features.parquet"
 
     def embeddings(self, side: Side) -> Path:
-        """Ids, codes and embeddings, in the same order."""
+        """The file of ids, codes and embeddings, in the same order."""
         return self.folder / f"{side}_embeddings.parquet"
 
     def tower(self, side: Side) -> Path:
-        """The tower that takes encoded inputs, a SavedModel."""
+        """The SavedModel of the tower that takes encoded inputs."""
         return self.folder / {"user": "query_tower", "item": "item_tower"}[side]
 
     def raw_tower(self, side: Side) -> Path:
-        """The tower that takes raw values, a SavedModel."""
+        """The SavedModel of the tower that takes raw values."""
         tower = self.tower(side)
         return tower.with_name(f"{tower.name}_raw")
 
     @property
     def unknown_user(self) -> Path:
-        """The embedding of a user who is in no table."""
+        """The file with the embedding of unknown users."""
         return self.folder / "unknown_user.npy"
 
     @property
     def histories(self) -> Path:
-        """Item rows of each user, in the order of the user table."""
+        """The file of histories: the item rows of each user, in the order of the user table."""
         return self.folder / "histories.parquet"
 
     @property
@@ -76,23 +76,23 @@ class ExportFiles:
 
     @property
     def events(self) -> Path:
-        """Codes of the attributes of all target events; only models of offers have it."""
+        """The attributes' codes in all target events; only exports of offer models have it."""
         return self.folder / "events.parquet"
 
     @property
     def vocabularies(self) -> Path:
-        """A vocabulary for each encoded column."""
+        """The folder of the vocabularies of encoded columns."""
         return self.folder / vocabulary.FOLDER
 
     @property
     def schema(self) -> Path:
-        """Merlin's schema of the inputs of both towers."""
+        """The file of Merlin's schema of the inputs of both towers."""
         return self.folder / "schema.pbtxt"
 
 
 @dataclass(frozen=True)
 class Export:
-    """The content of an export, read when it is first needed.
+    """The content of an export; each file is read at first use.
 
     Attributes:
         files: the files of the stage.
@@ -109,7 +109,7 @@ class Export:
         """Check the stage and return it.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: it cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
         manifest = store.read("export", recipe)
         folder = store.folder("export")
@@ -119,7 +119,7 @@ class Export:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Readable item columns and the training counts, a row an item."""
+        """Readable item columns and training counts, one row per item."""
         path = self.files.features("item")
         with reading(path, "export"):
             columns = (*self.recipe.columns("item"), TRAIN_COUNT)
@@ -174,7 +174,7 @@ class Export:
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """Readable columns of users and the raw inputs of the query tower, a row a user."""
+        """Readable columns of users and raw inputs of the query tower, one row per user."""
         history = self.recipe.history.inputs if self.recipe.history else {}
         columns = [*self.recipe.columns("user", "context"), *history]
         path = self.files.features("user")
@@ -185,12 +185,12 @@ class Export:
 
     @cached_property
     def histories(self) -> Ragged:
-        """Item rows of each user's history, oldest first; the last list, empty, is for others."""
+        """Item rows of each user's history, oldest first, plus an empty list for unknown users."""
         return self._item_rows(ITEM_ROWS)
 
     @cached_property
     def seen(self) -> Ragged:
-        """Item rows that each user saw before the cut: the history, and what a filter dropped."""
+        """Seen item rows of each user: the history, and dropped items that count as seen."""
         with reading(self.files.histories, "export"):
             names = pq.read_schema(self.files.histories).names
         if ALSO_SEEN_ROWS not in names:
@@ -198,7 +198,7 @@ class Export:
         return concatenate_lists(self.histories, self._item_rows(ALSO_SEEN_ROWS))
 
     def _item_rows(self, column: str) -> Ragged:
-        """Return a column of the file of histories, with an empty list behind the last user's."""
+        """Return a column of the histories file, plus an empty list for unknown users."""
         path = self.files.histories
         with reading(path, "export"):
             lists = from_arrow(pq.read_table(path, columns=[column])[column])
@@ -222,7 +222,7 @@ class Export:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Column → vocabulary."""
+        """The vocabularies by column."""
         with reading(self.files.vocabularies, "export"):
             return vocabulary.read_all(self.files.folder)
 

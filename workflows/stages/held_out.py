@@ -1,4 +1,4 @@
-"""Checks of held-out rows: training has not seen them, and their targets may be recommended."""
+"""Checks of held-out rows: no leak into training, and targets that lists may contain."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
 
 
 def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
-    """Warn where many targets may not be recommended, because their users had them before.
+    """Warn if many targets are excluded from the lists, because their users have seen them.
 
     Args:
         evaluation_set: the evaluation set of the part.
@@ -76,9 +76,9 @@ def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
 
 
 def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
-    """Return a number of each row of a part, equal for equal user, item and, if `timed`, time.
+    """Return a hash of each row of a part: of its user, its item and, if `timed`, its time.
 
-    Rows of users or items that the tables of `as_of` do not know are left out.
+    Rows of users or items that are not in the tables of `as_of` are left out.
     """
     rows = prepared.interactions(part)
     rows_of = {}
@@ -97,6 +97,6 @@ def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt
 
 
 def _renumbered(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return where ids stand in another table; -1 for those that do not."""
+    """Return the rows of ids in another table; -1 for ids that it does not have."""
     found = pc.index_in(ids, value_set=among.combine_chunks()).fill_null(-1)
     return found.to_numpy().astype(np.int64)

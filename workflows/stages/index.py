@@ -1,6 +1,6 @@
-"""The items that can be recommended: those of the export, and those that the index stage added.
+"""The catalogue: the items of the export and those that the index stage added, with their search.
 
-Where there is an index, it proposes candidates; where there is none, every item is scored.
+If there is an index, it proposes candidates; otherwise every item is scored.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 
 class SearchSettings(msgspec.Struct, frozen=True):
-    """How an index stage is searched.
+    """The search settings of an index stage.
 
     Attributes:
-        kind: the kind of the FAISS index; `exact` where there is none.
-        effort: the effort that was chosen for it.
+        kind: the kind of the FAISS index; `exact` if there is none.
+        effort: the search effort that was chosen for the index.
         at: the list length for which the effort was chosen.
     """
 
@@ -54,17 +54,17 @@ class IndexFiles:
 
     @property
     def settings(self) -> Path:
-        """The search settings, JSON."""
+        """The file of search settings, JSON."""
         return self.folder / "search.json"
 
     @property
     def faiss(self) -> Path:
-        """FAISS's own file; absent where every item is scored."""
+        """The index file of FAISS; absent if every item is scored."""
         return self.folder / "index.faiss"
 
     @property
     def added(self) -> Path:
-        """Added items: readable columns and embeddings; absent where there are none."""
+        """The file of added items: readable columns and embeddings; absent if there are none."""
         return self.folder / "added_items.parquet"
 
 
@@ -74,10 +74,10 @@ class Catalogue:
 
     Attributes:
         recipe: the recipe of the run.
-        items: readable columns, one row an item: the export's, then the added ones.
-        vectors: float32 [n_items, dim].
-        n_exported: how many of the items are the export's.
-        index: the index that proposes candidates; None where every item is scored.
+        items: readable columns, one row per item: the exported items, then the added ones.
+        vectors: item embeddings, float32 [n_items, dim].
+        n_exported: number of exported items.
+        index: the index that proposes candidates; None if every item is scored.
     """
 
     recipe: Recipe
@@ -88,10 +88,10 @@ class Catalogue:
 
     @classmethod
     def open(cls, store: Store, export: Export) -> Catalogue:
-        """Read the items of an export and of the index stage, if there is one that fits it.
+        """Read the items of an export, and the index stage if it was made from this export.
 
         Raises:
-            ArtifactError: the index is damaged, or FAISS is not there to read it.
+            ArtifactError: the index is damaged, or FAISS is not installed.
         """
         catalogue = cls.of_export(export)
         if not _has_index(store, export.recipe):
@@ -109,10 +109,10 @@ class Catalogue:
         return cls(export.recipe, export.items, export.item_vectors, len(export.items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
-        """Return the catalogue with more items behind its own, to be scored one by one.
+        """Return the catalogue with further items appended, which are always scored exactly.
 
         Args:
-            more: readable columns, of which some may be missing, and `embedding`.
+            more: the column `embedding`, and readable columns; some of these may be absent.
         """
         columns = {
             field.name: more[field.name].cast(field.type)
@@ -134,7 +134,7 @@ class Catalogue:
         """Return the retriever that ranks the items for users.
 
         Args:
-            users: embeddings, float32 [n_users + 1, dim]; the last for every unknown user.
+            users: embeddings, float32 [n_users + 1, dim]; the last is that of unknown users.
         """
         if self.index:
             return Ann(users, self.index)
@@ -147,12 +147,12 @@ class Catalogue:
 
     @cached_property
     def ids(self) -> pa.StringArray:
-        """Raw ids in the order of rows."""
+        """Raw ids in the order of the rows."""
         return self.items[self.recipe.item_id].combine_chunks()
 
     @cached_property
     def labels(self) -> pa.Table:
-        """The label columns, in the order of rows."""
+        """The label columns in the order of the rows."""
         features = self.recipe.features
         return self.items.select(
             [n for n in self.recipe.columns("item") if features[n].meaning.is_label]
@@ -160,15 +160,15 @@ class Catalogue:
 
     @cached_property
     def rules(self) -> ItemRules:
-        """Applies rules `column=value` to the items."""
+        """The object that applies rules `column=value` to the items."""
         names = [name for name in self.items.column_names if name in self.recipe.features]
         return ItemRules(self.items.select(names))
 
     @cached_property
     def directions(self) -> Floats:
-        """Embeddings of length 1 without the item bias, float32 [n_items, width].
+        """Normalised embeddings without the item bias, float32 [n_items, width].
 
-        The bias says how popular an item is, not what it is like.
+        The bias measures the popularity of an item, not its similarity to other items.
         """
         vectors = self.vectors[:, : self.vectors.shape[1] - self.recipe.towers.item_bias]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -176,7 +176,7 @@ class Catalogue:
 
     @cached_property
     def offered(self) -> Bools:
-        """Items that may be recommended at all, bool [n_items]; added ones always may."""
+        """Whether an item may be recommended, bool [n_items]; added items always may."""
         mask = np.ones(len(self.items), bool)
         if self.recipe.evaluate.candidates == "train":
             counts = self.items[TRAIN_COUNT].to_numpy()[: self.n_exported]
@@ -187,7 +187,7 @@ class Catalogue:
         """Return the rows of items, int64 [n_ids].
 
         Raises:
-            DataError: there is no such item.
+            DataError: an id is unknown.
         """
         rows = self.find(pa.array(ids, pa.string()))
         if (rows < 0).any():
@@ -201,15 +201,15 @@ class Catalogue:
 
     @cached_property
     def lookup(self) -> Lookup:
-        """Finds the rows of items by their ids."""
+        """The lookup of item rows by ids."""
         return Lookup(self.ids)
 
 
 def _has_index(store: Store, recipe: Recipe) -> bool:
-    """Say whether there is an index stage of this export.
+    """Return whether there is an index stage that was made from this export.
 
     Raises:
-        ArtifactError: it is damaged.
+        ArtifactError: the index stage is damaged.
     """
     try:
         store.read("index", recipe)
@@ -222,7 +222,7 @@ def _has_index(store: Store, recipe: Recipe) -> bool:
 
 
 def _read(vectors: Floats, settings: SearchSettings, files: IndexFiles) -> Index | None:
-    """Return the index of an index stage; None where every item is scored."""
+    """Return the index of an index stage; None if every item is scored."""
     if settings.kind == "exact":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Rules `column=value` about items, which decide what a list may hold."""
+"""Rules `column=value`, which restrict the items of lists."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _COMPARED = 10_000
 class ItemRules:
     """Applies rules to the readable columns of items.
 
-    Numbers are compared as numbers, and text is spelt as the column spells it: `price=4.0` is
-    `price=4`, and `new=True` is `new=true`. A list meets a rule if one of its values does.
+    Numbers are compared by value, and text as the column spells it: `price=4.0` equals `price=4`,
+    and `new=True` equals `new=true`. A cell with a list matches if one of its values does.
 
     Attributes:
-        items: the columns that a rule may name, a row an item.
+        items: the columns that a rule may name, one row per item.
     """
 
     items: pa.Table
 
     def matches(self, rule: str) -> Bools:
-        """Return which items meet a rule, bool [n_items].
+        """Return which items match a rule, bool [n_items].
 
         Raises:
-            DataError: there is no such column, or the value is no number where the column is.
+            DataError: the column does not exist, or it has numbers and the value is not a number.
         """
         name, value = self._parsed(rule)
         column = self.items[name].combine_chunks()
@@ -48,10 +48,10 @@ class ItemRules:
         return mask
 
     def refuse_unmet(self, rules: Sequence[str]) -> None:
-        """Refuse a rule that no item meets.
+        """Raise an error if no item matches a rule.
 
         Raises:
-            DataError: there is one; the message names the value that is nearest to it.
+            DataError: a rule matches no item; the message suggests the most similar value.
         """
         for rule in rules:
             if not self.matches(rule).any():
@@ -85,9 +85,9 @@ class ItemRules:
 
 
 def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
-    """Return column and value of `column=value`; None if it begins with none of the columns.
+    """Return column and value of `column=value`; None if the rule begins with none of the columns.
 
-    The name of a column may hold `=`, too.
+    The name of a column may itself contain `=`.
     """
     fits = [name for name in columns if rule.startswith(f"{name}=")]
     if not fits:
@@ -100,7 +100,7 @@ def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
     """Return the value of a rule in the type and the spelling of a column.
 
     Raises:
-        DataError: it is no number, and the column holds numbers.
+        DataError: the column has numbers, and the value is not a number.
     """
     if pa.types.is_string(column.type):
         text = pa.array([value], pa.string())

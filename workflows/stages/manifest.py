@@ -1,4 +1,4 @@
-"""The manifest of a stage: what the stage holds, and what it was made from."""
+"""The manifest of a stage: the list of its files, and the inputs that it was made from."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         versions: versions of this package and its dependencies.
         rows: counts of the rows that were written.
         metrics: headline figures.
-        options: choices of the call that are no part of the recipe.
+        options: options of the call, which are not in the recipe.
         files: path in the folder → size and hash.
-        recipe: the recipe, defaults filled in.
+        recipe: the recipe, with defaults filled in.
         signature: HMAC of all other fields if the environment has a key, else empty.
     """
 
@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the stage holds; equal for equal files, whenever they were made."""
+        """SHA-256 of the stage's content; it does not depend on when the files were made."""
         files = {name: fact for name, fact in self.files.items() if name != TIMES}
         content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
@@ -83,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Draft:
-    """A stage that is being written: fill `folder`, then note counts, figures and options."""
+    """A stage that is being written: its files in `folder`, its counts, metrics and options."""
 
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
@@ -128,13 +128,13 @@ def sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[
 
 
 class _Kind(msgspec.Struct):
-    """The one field of a manifest that says which stage it describes."""
+    """The field of a manifest that names its stage."""
 
     stage: str
 
 
 def is_export(path: Path) -> bool:
-    """Say whether a path is the folder of an export, and not that of a run."""
+    """Return whether a path is the folder of an export, and not that of a run."""
     if not (path / MANIFEST).is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The etl stage of a recipe with models of offers, read back, and the weights of these models."""
+"""Reads the etl stage of a recipe with offer models, and the weights of these models."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def tasks_of(recipe: Recipe) -> list[str]:
 
 @dataclass(frozen=True)
 class Offering:
-    """The etl stage of a recipe with models of offers.
+    """The etl stage of a recipe with offer models, and its models.
 
     Attributes:
-        prepared: the stage.
+        prepared: the etl stage.
     """
 
     prepared: Prepared
@@ -65,12 +65,12 @@ class Offering:
 
     @property
     def recipe(self) -> Recipe:
-        """What the stage was made from."""
+        """The recipe that the stage was made from."""
         return self.prepared.recipe
 
     @property
     def config(self) -> OffersConfig:
-        """The models."""
+        """The settings of the offer models."""
         assert isinstance(self.recipe.model, OffersConfig)
         return self.recipe.model
 
@@ -86,14 +86,14 @@ class Offering:
 
     @property
     def compared(self) -> dict[str, OfferModel]:
-        """The models that look at all attributes."""
+        """The models that use all attributes."""
         return {
             name: blocks for name, blocks in self.config.models.items() if not blocks.attributes
         }
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Lists of each user after their last event, name → [n_users]."""
+        """Each user's history lists after their last event, name → [n_users]."""
         assert self.recipe.history is not None
         return read_columns(self.prepared.files.parts(LATEST), list(self.recipe.history.inputs))
 
@@ -105,7 +105,7 @@ class Offering:
         return column.combine_chunks()
 
     def events(self, *parts: str) -> dict[str, Ints]:
-        """Return the attributes' codes in the target events of some parts."""
+        """Return the codes of the attributes in the target events of some parts."""
         found = [self.prepared.part(part) for part in parts]
         return {
             name: np.concatenate([as_array(columns[name]) for columns in found])
@@ -113,9 +113,9 @@ class Offering:
         }
 
     def values(self, attribute: str) -> tuple[Ints, list[str]]:
-        """Return the codes that stand for one value each, rising, and the values.
+        """Return the codes of the known values of an attribute, ascending, and the values.
 
-        A missing value, null or empty, is nothing that an offer could be defined by.
+        Null and empty values are left out: they cannot define an offer.
         """
         vocabulary = self.prepared.vocabularies[attribute]
         chosen = pc.not_equal(vocabulary.values, "").to_numpy(zero_copy_only=False)
@@ -123,20 +123,21 @@ class Offering:
         return codes, vocabulary.decode(codes).to_pylist()
 
     def batches(self, part: str, *, seed: int, names: list[str]) -> DayBatches:
-        """Return the rows to train on.
+        """Return the batches of training rows.
 
         Raises:
-            RecipeError: the batch size does not divide, or there are too few rows.
+            RecipeError: the batch size is not a multiple of 1 + the number of negatives, or there
+                are too few rows.
         """
         columns = self.prepared.part(part)
         return self._batches(part, columns, seed=seed, names=names, drop_last=True)
 
     def pairs(self, part: str, *, seed: int) -> Pairs | None:
-        """Return the held-out events in mini-batches; None without any.
+        """Return the held-out events of a part in mini-batches; None if there are none.
 
         Args:
-            part: which.
-            seed: what mini-batches they are; the same for the same seed.
+            part: the name of the part.
+            seed: the seed of the composition of the mini-batches.
         """
         rows = self.prepared.part(part)
         if not n_rows(rows):

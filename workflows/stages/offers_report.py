@@ -1,4 +1,4 @@
-"""The figures of an evaluation of offer models; reading them loads no TensorFlow."""
+"""Reads the metrics of an evaluation of offer models, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ ALL = "all"
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell of the table.
+    """The AUC of one model for the offers of one attribute and popularity band.
 
     Attributes:
         model, task: the model, and the attribute whose values are the offers.
-        band: their name; `low` < positives <= `high`.
-        wauc: mean AUC of these offers, weighted by their positives; None where there are none.
-        offers: how many they are.
-        positives: their events.
-        one_class: offers of the band without a positive or without a negative pair, left out.
+        band: the name of the band, which holds offers with `low` < positives <= `high`.
+        wauc: mean AUC of these offers, weighted by their positives; None if there are no offers.
+        offers: number of offers.
+        positives: number of positive events of the offers.
+        one_class: number of offers that are left out, because they have no positive or no negative
+            pair.
     """
 
     model: str
@@ -32,17 +33,17 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OffersReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What evaluate found.
+    """The result of evaluate for offer models.
 
     Attributes:
-        pairs: how many pairs of a user and an offer were scored in each task.
-        events: held-out events.
-        without_history: share of the events of users who have no list at all.
-        negatives: other offers that each user is paired with.
-        source: the part that says what belongs to an offer.
-        top: values that describe an attribute of an offer.
-        scores: the table's cells.
-        seconds: model → to score all tasks.
+        pairs: number of pairs of a user and an offer that were scored in each task.
+        events: number of held-out events.
+        without_history: share of events whose users have only empty history lists.
+        negatives: number of negative offers for each user.
+        source: the part whose events define the content of an offer.
+        top: number of values that describe an attribute of an offer.
+        scores: the AUC values.
+        seconds: model → seconds of scoring all tasks.
     """
 
     pairs: int

@@ -51,9 +51,9 @@ class Answers(NamedTuple):
 
     Attributes:
         users: raw ids, text [n_users].
-        answered_by: what ranked the items, text [n_users]: `two-tower`; `raw features` for an
-            unknown user with given raw values; else the fallback, `popularity` or `unknown-user
-            tower`.
+        answered_by: the method that ranked the items, text [n_users]: `two-tower`; `raw features`
+            for an unknown user with given raw values; otherwise the fallback, `popularity` or
+            `unknown-user tower`.
         top: item rows of the catalogue and scores, [n_users, k].
     """
 
@@ -68,7 +68,7 @@ class Recommender:
 
     Attributes:
         export: the export.
-        catalogue: its items, and those that the index stage added.
+        catalogue: the items of the export, and those that the index stage added.
     """
 
     export: Export
@@ -79,7 +79,7 @@ class Recommender:
         """Check the export, and the index if there is one, and return them.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: they cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stages cannot be used.
         """
         export = Export.open(store, recipe)
         return cls(export, Catalogue.open(store, export))
@@ -95,8 +95,8 @@ class Recommender:
         Args:
             users: raw ids, text [n_users].
             options: the length of the lists, and the items that they may hold.
-            given: raw values of the query tower's inputs, n_users rows. Where a value is null,
-                that of the user's row is taken; for an unknown user it is missing.
+            given: raw values of the query tower's inputs, n_users rows. A null is replaced by the
+                value in the user's row; for an unknown user it is a missing value.
         """
         return self.table(self.rank(users, options, given))
 
@@ -107,7 +107,7 @@ class Recommender:
             users, options, given: as for `lists`.
 
         Raises:
-            DataError: a rule or an id fits no item, or the query tower does not take a value.
+            DataError: a rule or an id matches no item, or the query tower does not take a value.
         """
         rows = self.user_rows(users)
         vectors, seen = self.export.user_vectors[rows], self._seen(rows)
@@ -129,11 +129,11 @@ class Recommender:
         return Answers(users, by, self._top_k(vectors, unknown, seen, options))
 
     def user_rows(self, users: Users) -> Ints:
-        """Return the rows of users, int64 [n_users]; -1 for those of no table."""
+        """Return the rows of users, int64 [n_users]; -1 for unknown users."""
         return self.export.user_lookup.rows(pa.array(users, pa.string()))
 
     def known_values(self, column: str) -> pa.StringArray:
-        """Return the texts of a column that training met; of ids, those of the tables."""
+        """Return the known values of a column: its vocabulary, or the ids of its table."""
         history = self.recipe.history.inputs if self.recipe.history else {}
         column = history.get(column, column)
         if column == self.recipe.user_id:
@@ -147,7 +147,7 @@ class Recommender:
         return seen.take(rows % len(seen))
 
     def _with_history(self, seen: Ragged, given: pa.Table) -> Ragged:
-        """Add the items of given histories to what users have seen."""
+        """Add the items of given histories to the users' seen items."""
         lists = user_features.item_history(given, self.recipe)
         if lists is None:
             return seen
@@ -177,16 +177,16 @@ class Recommender:
 
     @cached_property
     def _popularity(self) -> Popularity:
-        """Items by how often they were met before the cut; added ones were never met."""
+        """The fallback that ranks by counts of interactions before the cut; added items have 0."""
         counts = np.zeros(len(self.catalogue.items))
         counts[: self.catalogue.n_exported] = self.export.item_counts
         return Popularity(counts=counts)
 
     def similar(self, item: str, options: ListOptions) -> list[dict[str, Any]]:
-        """Return the items whose embeddings point most nearly in the direction of an item's.
+        """Return the items whose embeddings have the highest cosine similarity to an item's.
 
         Raises:
-            DataError: there is no such item.
+            DataError: the item id is unknown.
         """
         row = self.catalogue.rows_of([item])
         top = search(
@@ -201,10 +201,10 @@ class Recommender:
         return table.drop([self.recipe.user_id, ANSWERED_BY]).to_pylist()
 
     def allowed(self, options: ListOptions) -> Bools | None:
-        """Return which items a list may hold, bool [n_items], not to be changed; None for all.
+        """Return which items a list may contain, bool [n_items], read-only; None for all items.
 
         Raises:
-            DataError: a rule or an id fits no item.
+            DataError: a rule or an id matches no item.
         """
         return self._allowed(ListOptions(only=options.only, deny=options.deny, allow=options.allow))
 
@@ -228,7 +228,7 @@ class Recommender:
         return None if mask.all() else mask
 
     def table(self, answers: Answers) -> pa.Table:
-        """Return answers as the table that `lists` describes, a row a rank."""
+        """Return answers as the table that `lists` describes, one row per rank."""
         top = answers.top
         owners, places = np.nonzero(top.items != NO_ITEM)
         rows = pa.array(top.items[owners, places])
@@ -248,7 +248,7 @@ class Recommender:
 
         Args:
             user: raw id.
-            k: how many of the newest; None for all.
+            k: number of newest items; None for all.
         """
         row, histories = self.user_rows(np.array([user], object)), self.export.histories
         items = histories.take(row % len(histories)).values[::-1][:k]

@@ -1,4 +1,4 @@
-"""The recipe that a run was made with: verbs after etl use it unless they are given another one."""
+"""The recipe of a run: verbs after etl use it unless another recipe is named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunRecipe:
     Attributes:
         stage: the stage whose manifest holds it.
         recipe: the recipe, with the settings that the stage was made with.
-        file: path of the recipe's file at that time; None where it is not known.
+        file: path of the recipe's file at that time; None if it is not known.
     """
 
     stage: str
@@ -32,10 +32,10 @@ class RunRecipe:
 
 
 def of_run(store: Store, verb: str) -> RunRecipe | None:
-    """Return the recipe of the newest stage that a verb reads; None if none is there.
+    """Return the recipe of the newest stage that a verb reads; None if there is no such stage.
 
     Raises:
-        StaleInput, ArtifactError: that stage cannot be used.
+        StaleInput, ArtifactError: the stage cannot be used.
     """
     for stage in _newest_first(verb):
         try:
@@ -67,9 +67,9 @@ def _file(store: Store, manifest: Manifest) -> Path | None:
 
 
 def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
-    """Refuse to write etl over a run that another recipe file made.
+    """Refuse to overwrite the etl stage of a run that was made from another recipe file.
 
-    The same file may have been edited since, and a copy of it is no other recipe.
+    An edited version or a copy of the same file is accepted.
 
     Raises:
         RecipeError: another file made the run; the message names both.

@@ -1,10 +1,10 @@
-"""Stage folders runs/<name>/<stage>/: each is written aside and put in place whole.
+"""The store reads and writes stage folders, runs/<name>/<stage>/, atomically.
 
 A stage folder is either whole or absent. Its manifest.json makes it whole: it holds the recipe and
 its hash, the digests of the inputs, versions, the device and the reason for it, and the size and
 SHA-256 of every file. A reader checks all of this, so that a stale, half-written or damaged stage
-is refused with the command that renews it. The hashes detect damage, not malice: whoever can write
-the folder can write its manifest, too.
+is refused with the command that renews it. The hashes detect damage, not attacks: an attacker who
+can write to the folder can also change its manifest.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _ATTEMPTS = 5
 class Store:
     """The stage folders of one run, or an export that was copied without its run.
 
-    Beside a copied export, other stages get folders that are called after it: the index of
-    `shop/` is `shop.index/`.
+    For a copied export, other stages are folders beside it with its name: the index of `shop/` is
+    `shop.index/`.
 
     Args:
         path: folder of the run, or of the export.
@@ -67,11 +67,11 @@ class Store:
 
     @property
     def name(self) -> str:
-        """Name of the run, or of the folder of a copied export."""
+        """The name of the run, or of the folder of a copied export."""
         return self._export or self.root.name
 
     def folder(self, stage: str) -> Path:
-        """Return where a stage's finished output lies (whether or not it is there)."""
+        """Return the path of a stage's folder, which need not exist."""
         if not self._export:
             return self.root / stage
         if stage == "export":
@@ -84,10 +84,10 @@ class Store:
 
     @contextlib.contextmanager
     def write(self, stage: str, recipe: Recipe, device: Device) -> Iterator[Draft]:
-        """Write a stage aside and put it in place if, and only if, the block ends well.
+        """Write a stage into a temporary folder, and put it in place if the block succeeds.
 
         Raises:
-            StorageError: no space, no permission, or another process is writing this run.
+            StorageError: the disk is full, a permission is missing, or the run is being written.
             MissingStage, StaleInput, ArtifactError: a stage that this one reads cannot be used.
         """
         for name in INPUTS[stage]:
@@ -112,7 +112,7 @@ class Store:
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
 
-        Earlier stages that are not there, as beside an export that was copied, are not compared.
+        Earlier stages that do not exist, as for a copied export, are not compared.
 
         Args:
             stage: name of the stage.
@@ -144,7 +144,7 @@ class Store:
         return manifest
 
     def digest(self, stage: str) -> str:
-        """Return the digest of a finished stage, whatever recipe it was made from.
+        """Return the digest of a finished stage, without checking its recipe.
 
         Raises:
             MissingStage, ArtifactError: there is none.
@@ -163,7 +163,7 @@ class Store:
         """Return the manifest of a finished stage without checking it against recipe and files.
 
         Raises:
-            MissingStage, ArtifactError: there is none that can be read.
+            MissingStage, ArtifactError: there is no manifest, or it cannot be read.
         """
         folder = self.folder(stage)
         if not self._has(stage):
@@ -197,12 +197,12 @@ class Store:
                 )
 
     def _has(self, stage: str) -> bool:
-        """Say whether there is a folder of the stage, whatever it holds."""
+        """Return whether the folder of a stage exists, without checking its content."""
         self._mend(stage)
         return self.folder(stage).is_dir()
 
     def _mend(self, stage: str) -> None:
-        """Bring back an older result; a writer that is between its renames is left to finish."""
+        """Restore the older result after a kill, unless a running writer is between its renames."""
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
             with contextlib.suppress(StorageError, OSError), lock_run(self._lock):
@@ -218,7 +218,7 @@ class Store:
             read: reads them. It may be called several times.
 
         Raises:
-            StaleInput: they were replaced during each of several attempts.
+            StaleInput: the stages were replaced during each of several attempts.
         """
         for _ in range(_ATTEMPTS):
             before = self.stamps(stages)
@@ -236,7 +236,7 @@ class Store:
         )
 
     def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-        """Return a stamp of each stage, which changes when it is replaced; None if it is absent."""
+        """Return a stamp of each stage that changes when it is replaced; None if absent."""
         return tuple(self._stamp(stage) for stage in stages)
 
     def _stamp(self, stage: str) -> tuple[int, int] | None:
@@ -248,7 +248,7 @@ class Store:
 
 
 def _located(export: Path) -> tuple[Path, str]:
-    """Return the folder above an export and the export's name; no name where it lies in a run."""
+    """Return the parent folder of an export and its name; the name is "" if it is in a run."""
     if export.name in ("", ".."):  # such as the working folder
         whole = export.resolve()
         export = Path(os.path.relpath(whole.parent)) / whole.name

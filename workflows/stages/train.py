@@ -1,4 +1,4 @@
-"""The model of the train stage, with the weights that the stage kept."""
+"""Rebuilds the model of the train stage with the weights that the stage kept."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
     Args:
         store: the run.
         recipe: the recipe of the run.
-        prepared: its etl stage.
-        as_of: the cut, a key of `KNOWN`, up to which a prior counts interactions.
+        prepared: the etl stage of the run.
+        as_of: the cut up to which a prior counts interactions, a key of `KNOWN`.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
@@ -73,6 +73,6 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
 
 
 def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, as_of: str) -> None:
-    """Put a prior, as of a cut, into a model's item bias."""
+    """Write a popularity prior, counted up to a cut, into the item bias of a model."""
     codes = as_array(prepared.items[prepared.recipe.item_id])
     two_tower.set_prior(model, codes, prior.scores(prepared.interactions(*KNOWN[as_of])))

@@ -1,4 +1,4 @@
-"""Files of the train stage, and the figures of its epochs; reading them loads no TensorFlow."""
+"""Files of the train stage, and the metrics of its epochs; reading them loads no TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from workflows.stages.manifest import TIMES
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """Files of one fit in the train stage.
+    """The file names of one fit in the train stage.
 
     Attributes:
         folder: the folder of the stage.
-        name: the name of the model; kinds that fit a single model have no name for it.
+        name: the name of the model; kinds that fit a single model leave the default.
     """
 
     folder: Path
@@ -28,17 +28,17 @@ class TrainFiles:
 
     @property
     def weights(self) -> Path:
-        """Weights of the best epoch, HDF5."""
+        """The file with the weights of the best epoch, HDF5."""
         return self.folder / f"{self.name}.weights.h5"
 
     @property
     def history(self) -> Path:
-        """Epochs, JSON."""
+        """The file with the metrics of the epochs, JSON."""
         return self.folder / f"{self.name}.history.json"
 
     @property
     def prior(self) -> Path:
-        """The chosen prior, JSON; absent if the recipe asks for none."""
+        """The file with the chosen prior, JSON; absent if the recipe asks for none."""
         return self.folder / "prior.json"
 
     def read_prior(self) -> Prior | None:
@@ -48,21 +48,21 @@ class TrainFiles:
         return read_json(self.prior, Prior, "train")
 
     def read_history(self) -> list[Epoch]:
-        """Return the figures of the epochs, with the seconds that each took."""
+        """Return the metrics of the epochs, and the seconds that each took."""
         epochs, seconds = read_json(self.history, list[Epoch], "train"), self._read_seconds()
         with reading(self.folder / TIMES, "train"):
             took = zip(epochs, seconds[self.name], strict=True)
             return [Epoch(epoch.epoch, epoch.metrics, each) for epoch, each in took]
 
     def write_history(self, epochs: Sequence[Epoch]) -> None:
-        """Write the figures of the epochs, and apart the seconds: equal fits give equal figures."""
+        """Write the metrics and, to another file, the seconds, which differ between equal fits."""
         timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
         self.history.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))
         seconds = {**self._read_seconds(), self.name: [epoch.seconds for epoch in epochs]}
         (self.folder / TIMES).write_bytes(msgspec.json.encode(seconds))
 
     def _read_seconds(self) -> dict[str, list[float]]:
-        """Return the seconds of the epochs of all fits that were written so far."""
+        """Return the seconds of the epochs of all fits so far."""
         path = self.folder / TIMES
         if not path.is_file():
             return {}

@@ -1,4 +1,4 @@
-"""Raw values of users: those that the export holds, overlaid with those that a request gives."""
+"""Raw features of users: the exported values, replaced by values that a request gives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refuse_unknown(export: Export, given: pa.Table) -> None:
     """Refuse raw values that the query tower does not take.
 
     Raises:
-        DataError: there is such a column.
+        DataError: the query tower does not take a column.
     """
     inputs = export.query_tower.inputs
     for name in given.column_names:
@@ -33,7 +33,7 @@ def refuse_unknown(export: Export, given: pa.Table) -> None:
 
 
 def has_any(given: pa.Table) -> Bools:
-    """Return which rows hold any value, bool [n_rows]."""
+    """Return which rows have at least one value, bool [n_rows]."""
     found = np.zeros(len(given), bool)
     for column in given.columns:
         found |= column.is_valid().to_numpy()
@@ -43,7 +43,7 @@ def has_any(given: pa.Table) -> Bools:
 def overlaid(
     export: Export, rows: Ints, given: pa.Table | None, columns: Sequence[str]
 ) -> pa.Table:
-    """Return raw values of users: those of their rows, overlaid with the given ones.
+    """Return raw values of users: those of their rows, replaced by the given ones.
 
     Args:
         export: the export that holds the users.
@@ -60,7 +60,7 @@ def overlaid(
 
 
 def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
-    """Return embeddings of users by the query tower, float32 [n_users, dim].
+    """Embed users with the query tower, float32 [n_users, dim].
 
     Args:
         export: the export that holds the users and the tower.
@@ -78,11 +78,11 @@ def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Float
 
 
 def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
-    """Cut histories to as many of the last events as training looks at.
+    """Cut histories to the last events, as many as training uses.
 
     Args:
         given: raw inputs of the query tower; a history that is not given has no column.
-        recipe: its `history` says how many events there are at most.
+        recipe: the recipe, whose `history` has the largest number of events.
     """
     if history := recipe.history:
         for name in [n for n in history.inputs if n in given.column_names]:
@@ -92,7 +92,7 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
 
 
 def item_history(given: pa.Table, recipe: Recipe) -> pa.ListArray | None:
-    """Return the given histories of item ids, a list a row; None where none is given."""
+    """Return the given histories of item ids, one list per row; None if no history is given."""
     history = recipe.history.inputs if recipe.history else {}
     name = next((n for n, column in history.items() if column == recipe.item_id), None)
     return given[name].combine_chunks() if name in given.column_names else None

@@ -1,4 +1,4 @@
-"""A model repository for NVIDIA Triton: raw values of users in, raw ids of items out.
+"""Writes a model repository for NVIDIA Triton, which maps raw user features to raw item ids.
 
 <to>/two_tower/           the ensemble, which clients call
 <to>/two_tower_query/     the query tower for raw values, a TensorFlow SavedModel
@@ -60,8 +60,8 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
         to: the folder of the repository.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: there is nothing to write.
-        StorageError: the folder holds something else, or the disk refuses.
+        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+        StorageError: the folder has other content, or cannot be written.
     """
     start = time.perf_counter()
     export = Export.open(store, recipe)
@@ -84,7 +84,7 @@ _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), SCORE: Spec("TYPE_FP32", (-
 
 
 def _tensors(query: RawTower) -> dict[str, str]:
-    """Return feature → tensor of the ensemble: its own name, unless another tensor has it."""
+    """Return feature → tensor of the ensemble, which has the feature's name if that is free."""
     taken = {*_OPTIONS, _VECTOR, *_ANSWER}
     tensors: dict[str, str] = {}
     for name in query.inputs:
@@ -93,7 +93,7 @@ def _tensors(query: RawTower) -> dict[str, str]:
             tensor += "_"
         if tensor != name:
             log.warning(
-                "the feature %r is asked for as %r: %r says something else", name, tensor, name
+                "the feature %r is the input %r of the ensemble: %r is taken", name, tensor, name
             )
         taken.add(tensor)
         tensors[name] = tensor

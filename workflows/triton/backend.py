@@ -1,8 +1,8 @@
-"""Triton's Python backend: embeddings of users in, the best items out. It needs only numpy.
+"""Triton's Python backend: exact search for the best items of user embeddings, with numpy only.
 
-`two-tower triton` copies this file as model.py beside items.npz. Every item is scored, as evaluate
-does: a float32 product finds those that can be among the best, and they are summed in float64, so
-that ties are ties (the item that stands first wins).
+`two-tower triton` copies this file as model.py beside items.npz. The lists are those of evaluate:
+a float32 product selects the items that can be among the best, and their scores are computed again
+in float64, so that equal items tie (the lower row comes first).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TritonPythonModel:
     """Answers requests; Triton creates one object for each model instance."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the items from the file beside this one."""
+        """Read the items from items.npz beside this file."""
         folder = Path(args["model_repository"]) / args["model_version"]
         with np.load(folder / "items.npz") as items:
             text, ends = items["text"].tobytes(), items["ends"].tolist()
@@ -35,7 +35,7 @@ class TritonPythonModel:
         self.longest = float(np.sqrt((self.vectors.astype(np.float64) ** 2).sum(1).max(initial=0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request, with an error where the request is wrong."""
+        """Answer each request; a wrong request gets an error."""
         responses = []
         for request in requests:
             try:
@@ -62,7 +62,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def search(self, queries: Array, exclude: Array, k: int) -> tuple[Array, Array]:
-        """Return rows of items, -1 behind the last, and scores, -inf behind it, [n_users, k].
+        """Return item rows and scores, [n_users, k]; a short list ends with row -1 and score -inf.
 
         Args:
             queries: float32 [n_users, dim].

@@ -1,7 +1,7 @@
-"""config.pbtxt of Triton's models, from the tensors that they take and give.
+"""Writes config.pbtxt, Triton's configuration of a model, from its input and output tensors.
 
-A batch is the first dimension of every tensor: `max_batch_size` is 0, and the dimensions are those
-of the SavedModel.
+The first dimension of every tensor is the batch: `max_batch_size` is 0, and the dimensions are
+those of the SavedModel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Spec(NamedTuple):
-    """A tensor: Triton's name of its type, and its dimensions, -1 for any."""
+    """A tensor: its Triton type, and its dimensions, where -1 stands for any size."""
 
     kind: str
     dims: tuple[int, ...]
@@ -22,7 +22,7 @@ Specs = Mapping[str, Spec]
 
 
 class Step(NamedTuple):
-    """A model of an ensemble: its name, its input → the ensemble's tensor, and its outputs."""
+    """A step of an ensemble: a model, its input → the ensemble's tensor, and its outputs."""
 
     model: str
     inputs: Mapping[str, str]
@@ -40,7 +40,7 @@ def python(name: str, inputs: Specs, outputs: Specs) -> str:
 
 
 def ensemble(name: str, inputs: Specs, outputs: Specs, steps: Sequence[Step]) -> str:
-    """Return the configuration of models that answer one after the other."""
+    """Return the configuration of an ensemble, which runs models one after the other."""
     whole = _whole(name, 'platform: "ensemble"', inputs, outputs)
     blocks = "".join(_step(step) for step in steps)
     return f"{whole}ensemble_scheduling {{\n{blocks}}}\n"
@@ -67,5 +67,5 @@ def _step(step: Step) -> str:
 
 
 def _text(name: str) -> str:
-    """Return a text as the protobuf text format quotes it."""
+    """Return a text quoted for the protobuf text format."""
     return json.dumps(name, ensure_ascii=False)
