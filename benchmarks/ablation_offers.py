@@ -26,8 +26,8 @@ device.choose("cpu")
 from models.offers.model import InferenceModel
 from models.training.callbacks import Clock
 from workflows import recipe as recipes
-from workflows.kinds.offers import OfferModels
-from workflows.kinds.protocol import build_fresh
+from workflows.model_kinds.offers import OfferModels
+from workflows.model_kinds.protocol import build_fresh
 from workflows.offers.evaluation import task
 from workflows.stages.store import Store
 

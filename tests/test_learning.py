@@ -30,8 +30,8 @@ from samples.truth import read_truth
 from workflows import recipe as recipes
 from workflows.etl import etl
 from workflows.evaluate import evaluate
-from workflows.kinds.offers import OfferModels
-from workflows.kinds.protocol import build_fresh
+from workflows.model_kinds.offers import OfferModels
+from workflows.model_kinds.protocol import build_fresh
 from workflows.offers.evaluation import task
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared

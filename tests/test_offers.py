@@ -40,8 +40,8 @@ from workflows.etl import etl
 from workflows.evaluate import evaluate
 from workflows.export import export
 from workflows.ground.errors import ArtifactError, DataError, RecipeError, StaleInput
-from workflows.kinds import open_models
-from workflows.kinds.offers import OfferModels
+from workflows.model_kinds import open_models
+from workflows.model_kinds.offers import OfferModels
 from workflows.offers import export as offers_export
 from workflows.offers.audience import OfferExport, audience, parsed, similar
 from workflows.offers.evaluation import task

@@ -16,7 +16,7 @@ from models.training.config import OptimizerConfig
 from models.training.epoch import Epoch
 from workflows import tune as verb
 from workflows.ground.errors import DataError, RecipeError
-from workflows.kinds.two_tower import TwoTowers
+from workflows.model_kinds.two_tower import TwoTowers
 from workflows.recipe import Recipe, parse
 from workflows.recipe.search_space import Range, TuneConfig, usual_space
 from workflows.stages.etl import Prepared

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workflows.ground.device import Device
-from workflows.kinds import kind_of, open_models, refuse_options
+from workflows.model_kinds import kind_of, open_models, refuse_options
 from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.stages.evaluate import Report

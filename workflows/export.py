@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflows.ground.device import Device
-from workflows.kinds import open_models, refuse_options
+from workflows.model_kinds import open_models, refuse_options
 from workflows.recipe import Recipe
 from workflows.stages.export import ExportFiles
 from workflows.stages.store import Store

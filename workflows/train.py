@@ -24,8 +24,8 @@ from models.training.tracking import Tracker, tracker
 from models.training.warm_start import WarmStartError, grown
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError, RecipeError, StaleInput
-from workflows.kinds import open_models
-from workflows.kinds.protocol import Models, build_fresh
+from workflows.model_kinds import open_models
+from workflows.model_kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe
 from workflows.stages.dependencies import PARTS
 from workflows.stages.etl import Prepared

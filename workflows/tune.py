@@ -23,8 +23,8 @@ from models.training.fit import UnknownMetricError
 from models.training.judge import Judge
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError, RecipeError
-from workflows.kinds import open_models
-from workflows.kinds.protocol import Models, build_fresh
+from workflows.model_kinds import open_models
+from workflows.model_kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe, replace_fields
 from workflows.recipe.search_space import Plain, Range, Space
 from workflows.stages.dependencies import PARTS

@@ -74,7 +74,7 @@ class Call:
         Raises:
             RecipeError: the recipe's kind of model does not answer the verb.
         """
-        from workflows.kinds import refuse_verb
+        from workflows.model_kinds import refuse_verb
         from workflows.stages.run_recipe import refuse_another
 
         recipe, store, data = self._opened()

@@ -16,7 +16,7 @@ from workflows.cli import VERBS
 from workflows.etl import etl
 from workflows.evaluate import evaluate
 from workflows.export import export
-from workflows.kinds import KINDS
+from workflows.model_kinds import KINDS
 from workflows.recipe import Recipe
 from workflows.report import report
 from workflows.stages.etl import Prepared

@@ -19,7 +19,7 @@ from models.training.fit import Fit
 from models.training.judge import CatalogueJudge, Judge
 from models.training.two_tower import Model, TwoTower
 from workflows.ground.errors import RecipeError
-from workflows.kinds.protocol import Evaluation, Exported
+from workflows.model_kinds.protocol import Evaluation, Exported
 from workflows.ranking import evaluation
 from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe

@@ -15,7 +15,7 @@ from workflows.stages.store import Store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from workflows.kinds.protocol import Models
+    from workflows.model_kinds.protocol import Models
     from workflows.stages.evaluate import Report
     from workflows.stages.offers_report import OffersReport
 
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def _open_two_towers(store: Store, recipe: Recipe) -> Models:
-    from workflows.kinds.two_tower import TwoTowers
+    from workflows.model_kinds.two_tower import TwoTowers
 
     return TwoTowers.open(store, recipe)
 
@@ -57,7 +57,7 @@ def _tables_of_offers(recipe: Recipe, report: OffersReport) -> list[RenderableTy
 
 
 def _open_offers(store: Store, recipe: Recipe) -> Models:
-    from workflows.kinds.offers import OfferModels
+    from workflows.model_kinds.offers import OfferModels
 
     return OfferModels.open(store, recipe)
 

@@ -13,7 +13,7 @@ from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import Judge
 from workflows.ground.errors import DataError
-from workflows.kinds.protocol import Evaluation, Exported
+from workflows.model_kinds.protocol import Evaluation, Exported
 from workflows.offers import evaluation
 from workflows.offers import export as offers_export
 from workflows.ranking.lift import Lift
