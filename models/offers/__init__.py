@@ -1,1 +1,1 @@
-"""Multi-attribute offer models: their blocks, batches and the AUC by which they are judged."""
+"""Multi-attribute offer models: their blocks, their batches, and the AUC that compares them."""

@@ -1,4 +1,4 @@
-"""How well users are ranked for each offer: AUC group by group, and their weighted mean."""
+"""AUC per offer, which measures the ranking of users for it, and the weighted mean over offers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.core.retriever import Bools, Floats, Ints
 
 @dataclass(frozen=True)
 class GroupedAuc:
-    """The chance that a positive scores higher than a negative of its group, ties by half.
+    """AUC per group: the probability that a positive outscores a negative; ties count half.
 
     Attributes:
-        auc: float64 [n_groups]; NaN where a group has only positives, or only negatives.
-        positives: int64 [n_groups].
-        negatives: int64 [n_groups].
+        auc: float64 [n_groups]; NaN for a group that has only positives or only negatives.
+        positives: number of positives, int64 [n_groups].
+        negatives: number of negatives, int64 [n_groups].
     """
 
     auc: npt.NDArray[np.float64]
@@ -38,13 +38,13 @@ class GroupedAuc:
 
 @dataclass(frozen=True)
 class WeightedAuc:
-    """A weighted mean, and of how much.
+    """The weighted mean AUC of a band of groups, and the size of the band.
 
     Attributes:
-        mean: NaN where there is no group.
-        groups: the groups that it is the mean of.
-        positives: in these groups.
-        one_class: groups of the band that have no AUC.
+        mean: the weighted mean; NaN if no group has an AUC.
+        groups: number of groups in the mean.
+        positives: number of positives in these groups.
+        one_class: number of groups of the band without an AUC.
     """
 
     mean: float
@@ -54,13 +54,13 @@ class WeightedAuc:
 
 
 def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int) -> GroupedAuc:
-    """Return the AUC of each group, by one sort of all pairs.
+    """Return the AUC of each group, computed by one sort of all pairs.
 
     Args:
         groups: the groups of each pair, int [n], each in [0, n_groups).
-        scores: float [n].
-        positive: bool [n].
-        n_groups: how many groups there are.
+        scores: score of each pair, float [n].
+        positive: whether each pair is a positive, bool [n].
+        n_groups: number of groups.
     """
     order = np.lexsort((scores, groups))
     groups, scores, positive = groups[order], scores[order], positive[order]

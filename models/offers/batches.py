@@ -1,4 +1,4 @@
-"""Batches that are sorted by day, so that negatives are of the day of their positive or near it."""
+"""Batches sorted by day: negatives are from the same day as their positive, or a day near it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ _DAY = 86_400
 
 
 class DayBatches(Batches):
-    """Rows drawn and shuffled for each epoch, cut into batches, each sorted by day.
+    """Batches of rows that are drawn and shuffled in each epoch; each batch is sorted by day.
 
-    Rows of a day stay in the order of the shuffle: in the order of time, a user's rows of one visit
-    would stand side by side, and meet each other in place of negatives.
+    Rows of a day keep the order of the shuffle. In order of time, the rows of one visit would be
+    neighbours, and a user would get their own rows in place of negatives.
 
     Args:
         columns: name → [n_rows].
-        users: a number for each row's user, int [n_rows].
+        users: number of each row's user, int [n_rows].
         times: seconds since the epoch, UTC, int64 [n_rows].
         batch_size: rows of a batch; a multiple of `negatives` + 1.
-        negatives: rows beside each row that its user is paired with.
-        max_per_day: rows of a user and day in an epoch, drawn at random.
-        seed: with the epoch's number it fixes draw and order.
-        resample: draw anew in each epoch; otherwise only the order changes.
-        drop_last: leave out the rows of an incomplete batch; otherwise it is cut to whole
+        negatives: number of neighbouring rows that are the negatives of a row.
+        max_per_day: largest number of rows of a user and day in an epoch, drawn at random.
+        seed: seed and epoch number determine draw and order.
+        resample: whether each epoch draws its own rows; otherwise only their order changes.
+        drop_last: whether an incomplete last batch is left out; otherwise it is cut to whole
             mini-batches.
 
     Raises:
-        ValueError: a batch size that does not divide, or fewer rows than a batch.
+        ValueError: the batch size is not a multiple of `negatives` + 1, or larger than the number
+            of rows.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class DayBatches(Batches):
             )
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the rows and their order for an epoch (from 0)."""
+        """Draw the rows of an epoch and their order. Epochs count from 0."""
         super().start_epoch(epoch if self.resample else 0)
         order = self.order
         if not self.resample:

@@ -1,4 +1,4 @@
-"""Compressors: the attributes of a user and of an offer become a few vectors each."""
+"""Compressors reduce the attribute embeddings of a user or an offer to a few vectors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOSERS = 3
 
 
 def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
-    """Keep the k numbers of a row that are largest in absolute value, and set the others to zero.
+    """Keep the k values of a row with the largest absolute value, and set the others to zero.
 
     Args:
         x: float32 [B, n].
-        k: at most n; of equal ones the first win, so that exactly k remain.
+        k: number of values to keep, at most n; of equal values the first are kept.
     """
     winners = tf.math.top_k(tf.abs(x), k, sorted=False).indices
     kept = tf.reduce_sum(tf.one_hot(winners, x.shape[-1], dtype=x.dtype), axis=1)
@@ -27,24 +27,24 @@ def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
 
 
 def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-    """Return mean and variance as one row: 2 x [B, o, d] → [B, 2 o d]."""
+    """Return mean and variance, [B, o, d] each, flattened into one row: [B, 2 o d]."""
     size = 2 * mean.shape[1] * mean.shape[2]
     return tf.reshape(tf.concat([mean, variance], axis=1), [-1, size])
 
 
 class _Mixture(tf.keras.layers.EinsumDense):
-    """Keras' layer by a product of matrices, which takes half the time of its einsum."""
+    """Keras' EinsumDense, computed as a matrix product, which takes half the time."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
 
 
 class UserCompressor(tf.keras.layers.Layer):
-    """A user's attributes [B, u, d] → [B, k, d]: a product for each pair of rows, then a mixture.
+    """Compresses a user's attributes [B, u, d] → [B, k, d], by products of all pairs of rows.
 
     Args:
-        k: rows that are left.
-        dropout: share of the hidden rows' numbers left out in training.
+        k: number of rows of the output.
+        dropout: dropout rate of the hidden rows.
         seed: the seed of the dropout.
     """
 
@@ -58,7 +58,7 @@ class UserCompressor(tf.keras.layers.Layer):
         self.batch_norm = tf.keras.layers.BatchNormalization()
 
     def build(self, shape: Any) -> None:
-        """Make the hidden rows as wide as the inputs."""
+        """Create the hidden layer, as wide as the inputs."""
         self.widen = tf.keras.layers.EinsumDense(
             "bur,uhrd->bhd", [WIDER * self.k, shape[-1]], activation="gelu", bias_axes="hd"
         )
@@ -71,7 +71,7 @@ class UserCompressor(tf.keras.layers.Layer):
 
 
 class _Choice(tf.keras.layers.Layer):
-    """A row of numbers in (-1, 1) from a description, through few winners."""
+    """Maps a description (mean and variance) to values in (-1, 1), through a k-winners layer."""
 
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -87,14 +87,14 @@ class _Choice(tf.keras.layers.Layer):
 
 
 class OfferCompressor(tf.keras.layers.Layer):
-    """An offer's attributes [B, o, d] → m mixtures of them, [B, m, d].
+    """Compresses an offer's attributes [B, o, d] into m mixtures of them, [B, m, d].
 
-    Mean and variance of the group say which attributes matter: where the variance is small, the
-    attribute is part of what the offer means.
+    Mean and variance of the group show which attributes matter: an attribute with a small variance
+    belongs to the definition of the offer.
 
     Args:
-        m: rows that are left.
-        dropout: share left out in training.
+        m: number of rows of the output.
+        dropout: dropout rate.
         seed: the seed of the dropout.
     """
 
@@ -104,7 +104,7 @@ class OfferCompressor(tf.keras.layers.Layer):
         self.choice: Any = None
 
     def build(self, shape: Any) -> None:
-        """Make the mixture's weights."""
+        """Create the weights of the mixture."""
         size = shape[0][1] * self.m
         self.choice = _Choice(size, size, dropout=self.dropout, seed=self.seed)
         super().build(shape)
@@ -118,12 +118,14 @@ class OfferCompressor(tf.keras.layers.Layer):
 
 
 class MaskNet(tf.keras.layers.Layer):
-    """A mask on a compressed offer, made of mean and variance of its group (after Wang et al. 2021,
-    "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking Models").
+    """A multiplicative mask on a compressed offer, computed from mean and variance of its group.
+
+    It follows Wang et al. 2021, "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking
+    Models".
 
     Args:
-        m: rows of a compressed offer.
-        dropout: share left out in training.
+        m: number of rows of a compressed offer.
+        dropout: dropout rate.
         seed: the seed of the dropout.
     """
 
@@ -133,7 +135,7 @@ class MaskNet(tf.keras.layers.Layer):
         self.choice: Any = None
 
     def build(self, shape: Any) -> None:
-        """Make the mask's weights."""
+        """Create the weights of the mask."""
         dim = shape[0][2]
         self.choice = _Choice(dim, self.m * dim, dropout=self.dropout, seed=self.seed)
         super().build(shape)

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the offer models, and of the tasks by which they are compared."""
+"""Hyper-parameters of the offer models, and of the tasks that compare them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ Band = tuple[NonNegative, Positive | None]
 
 
 class OfferModel(Part, frozen=True):
-    """Which blocks a model has.
+    """The blocks of an offer model.
 
     Attributes:
-        attributes: of an offer, that the model looks at; empty for all. One alone makes a model
-            for offers of that attribute. What it knows of users stays the same.
-        group_by: train on groups of offers that share attribute values, drawn anew in each step,
-            instead of single items.
-        mask_net: compress offers, and weigh what is left by mean and variance of their group.
-        bilinear: score by a bilinear interaction and a head; without it by two towers' dot product.
+        attributes: the attributes of an offer that the model uses; empty for all. A model with one
+            attribute is for offers of that attribute only. User features stay the same.
+        group_by: whether to train on groups of items that share attribute values, drawn in each
+            step, instead of on single items.
+        mask_net: whether to compress offers, and to multiply them by a mask computed from mean and
+            variance of their group.
+        bilinear: whether to score by a bilinear interaction and a head; otherwise the score is the
+            dot product of two towers.
     """
 
     attributes: tuple[str, ...] = ()
@@ -51,23 +53,25 @@ class OfferModel(Part, frozen=True):
 
 
 class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
-    """Models that predict the audience of an offer, defined by any of its attributes.
+    """Models that predict the audience of an offer, which any attributes can define.
 
     Attributes:
-        models: name → blocks; all are trained and compared, the first is exported.
-        dim: width of an embedding.
-        user_meta, offer_meta: rows that a compressor leaves of a user's and an offer's attributes.
-        layers: widths of a tower, or of the head on a bilinear interaction.
-        dropout: share left out in a training step, of inner layers and of the bilinear kernel.
-        l1: factor of the sum of absolute weights: of tables, dense layers and the bilinear kernel.
-        share_tables: histories look up the tables of offers, not tables of their own.
-        negatives: other offers that each user is paired with: those of the rows beside their own in
-            the batch, which is sorted by date.
-        augmentations: groupings of a training step.
-        mean_attributes: how many attributes define a group, on average, before empty draws go.
-        or_share: share of groupings whose groups are split at random, and thrown together again.
-        max_per_day: rows of one user and day in an epoch.
-        resample: draw these anew in each epoch.
+        models: name of a model → its blocks. All models are trained and compared; the first is
+            exported.
+        dim: number of dimensions of an embedding.
+        user_meta, offer_meta: number of vectors that a user or an offer is compressed to.
+        layers: widths of the layers of a tower, or of the head on a bilinear interaction.
+        dropout: dropout rate of inner layers and of the bilinear kernel.
+        l1: factor of the L1 penalty on tables, dense layers and the bilinear kernel.
+        share_tables: whether histories use the embedding tables of offers, not their own.
+        negatives: number of negative offers of each user: the offers of neighbouring rows in the
+            batch, which is sorted by date.
+        augmentations: number of groupings in a training step.
+        mean_attributes: mean number of attributes that define a group, before empty draws are
+            dropped.
+        or_share: share of groupings whose groups are split at random and merged at random.
+        max_per_day: largest number of rows of a user and day in an epoch.
+        resample: whether each epoch draws its own rows.
     """
 
     models: Annotated[dict[Name, OfferModel], Meta(min_length=1)] = msgspec.field(
@@ -93,15 +97,15 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
 
 
 class TasksConfig(Part, frozen=True):
-    """How offer models are compared: one task an attribute, whose values define the offers.
+    """The tasks that compare offer models: one task per attribute, whose values are the offers.
 
     Attributes:
         attributes: the tasks; empty for all attributes.
-        top: values of another attribute that describe an offer, the most frequent ones.
-        source: the part whose purchases say what belongs to an offer. `test` is what the published
-            tables did; it looks at what is to be predicted.
-        bands: name → numbers of positives of the offers that count.
-        similar: offers of a heat map, the most frequent ones.
+        top: number of most frequent values of another attribute that describe an offer.
+        source: the part whose events describe an offer. `test` repeats the published tables; it
+            uses the events that are to be predicted.
+        bands: name of a band → the range of the number of positives of its offers.
+        similar: number of most frequent offers in the heat map.
     """
 
     attributes: tuple[str, ...] = ()

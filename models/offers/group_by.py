@@ -1,4 +1,4 @@
-"""A batch's offers as groups: mean and variance of each group's rows, and the group of each row."""
+"""Groups the offers of a batch: mean and variance of each group, and the group of each row."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tensorflow as tf
 
 
 class Groups(NamedTuple):
-    """Moments of the groups of several groupings, one grouping after the other.
+    """Mean and variance of the groups of several groupings, one grouping after the other.
 
     Attributes:
-        mean, variance: float32 [n_groups, ...]; the variance is the population's.
+        mean, variance: float32 [n_groups, ...]; the population variance.
         of_rows: the group of each row, int64 [A · B], grouping by grouping.
     """
 
@@ -26,7 +26,8 @@ def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> Groups:
 
     Args:
         vectors: float32 [B, ...].
-        keys: the group of each row, int64 [A, B], from 0; of a group without rows both are 0.
+        keys: the group of each row, int64 [A, B], from 0. Groups without rows have mean and
+            variance 0.
 
     Example:
         keys [[0, 0, 1]] and the rows of a unit matrix give the means [.5, .5, 0], [0, 0, 1], and

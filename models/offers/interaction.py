@@ -1,7 +1,7 @@
-"""How users and offers meet: a bilinear interaction with a head, or a dot product of two towers.
+"""Interactions score users and offers: bilinear with a head, or a dot product of two towers.
 
-Both score groups of users with groups of offers: users [G, I, ...] and offers [A, G, J, ...] give
-[G, I, J, A], each of the I users of a group with each of its J offers, in A versions of these.
+Both take G groups of I users and J offers, with A versions of the offers: users [G, I, ...] and
+offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within a group.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Stack(tf.keras.layers.Layer):
     """Batch normalisation, then dense layers, each with dropout and tanh.
 
     Args:
-        layers: widths.
-        out: width of one more layer without them; None for no such layer.
-        dropout: share left out in training.
+        layers: widths of the layers.
+        out: width of a last layer without dropout and tanh; None for no such layer.
+        dropout: dropout rate.
         l1: factor of the sum of absolute weights of the dense layers.
         seed: the seed of the dropout.
     """
@@ -46,7 +46,7 @@ class Stack(tf.keras.layers.Layer):
         self.drops = [Dropout(dropout, seed=seed + i) for i in range(len(layers))]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [B, width]; of the inputs all but the first dimension are joined."""
+        """Return float32 [B, width]; inputs are flattened to [B, n]."""
         x = tf.reshape(x, [-1, _size(x)])
         x = self.norm(x, training=training)
         for dense, drop in zip(self.dense, self.drops, strict=False):
@@ -65,19 +65,19 @@ class Dot(tf.keras.layers.Layer):
     """The dot product of users and offers."""
 
     def call(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [G, I, J, A] of users [G, I, d] and offers [A, G, J, d]."""
+        """Return scores, float32 [G, I, J, A], of users [G, I, d] and offers [A, G, J, d]."""
         return tf.einsum("gid,agjd->gija", users, offers)
 
 
 class Bilinear(tf.keras.layers.Layer):
-    """A number for each row u of a user and o of an offer, and a head that makes one of them all:
+    """A bilinear form of each row u of a user with each row o of an offer, then a head:
 
         s_uo = U_uᵀ K_uo O_o + b_uo
 
     Args:
         shape: the shape of the kernel, [rows of a user, rows of an offer, dim, dim].
         layers: widths of the head.
-        dropout: share of the kernel's numbers, and of the head's, left out in training.
+        dropout: dropout rate of the kernel and of the head.
         l1: factor of the sum of absolute weights of kernel and head.
         seed: the seed of the dropout.
     """
@@ -102,7 +102,7 @@ class Bilinear(tf.keras.layers.Layer):
         self.bias = self.add_weight("bias", shape[:2], initializer="zeros")
 
     def pairs(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return s, float32 [G, I, J, A, k, m]."""
+        """Return the bilinear forms s, float32 [G, I, J, A, k, m]."""
         kernel = self.drop(self.kernel, training=training)
         k, m, d, _ = kernel.shape
         groups, i = tf.shape(users)[0], tf.shape(users)[1]
@@ -119,7 +119,7 @@ class Bilinear(tf.keras.layers.Layer):
         return s + self.bias
 
     def call(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [G, I, J, A] of users [G, I, k, d] and offers [A, G, J, m, d]."""
+        """Return scores, float32 [G, I, J, A], of users [G, I, k, d] and offers [A, G, J, m, d]."""
         s = self.pairs(users, offers, training=training)
         shape, size = tf.shape(s), self.bias.shape[0] * self.bias.shape[1]
         scores = self.head(tf.reshape(s, [-1, size]), training=training)

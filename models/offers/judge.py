@@ -1,4 +1,4 @@
-"""The judge of a fit of offer models: the AUC of pairs of users and single items."""
+"""The judge of offer models: it measures the AUC of pairs of users and single items."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ MONITOR = "val_auc"
 
 
 class PairJudge:
-    """Measures the AUC of validation pairs by the path that answers questions.
+    """Measures the AUC of validation pairs with the inference path of a model.
 
-    Nothing is grouped or dropped out, so two measurements of the same weights are equal.
+    Inference has no random groups and no dropout, so the same weights always give the same AUC.
 
     Args:
         pairs: the validation events.
         item: the attribute that names items.
 
     Raises:
-        NoNegativesError: there is no pair that could be a negative.
+        NoNegativesError: no pair can be a negative.
     """
 
     names = (MONITOR,)
@@ -31,7 +31,7 @@ class PairJudge:
         self._traced: InferenceModel | None = None
 
     def measure(self, model: Model) -> dict[str, float]:
-        """Return the AUC. The functions of a model are traced in its first epoch only."""
+        """Return the AUC. TensorFlow traces the model's functions only in the first epoch."""
         if self._traced is None or self._traced.model is not model:
             self._traced = InferenceModel(model)
         return {MONITOR: self.pairs.auc_of_items(self._traced, self.item)}

@@ -1,9 +1,9 @@
-"""Which rows of a batch make one offer: those with equal values of some attributes.
+"""Groups the rows of a batch into offers by equal values of randomly drawn attributes.
 
-A model that is trained on single items cannot tell "brand = x" from an item of that brand. So in
-each step a few attributes are drawn, and rows that agree in all of them ("brand = x AND category =
-y") become one offer. At times groups are split at random and thrown together ("x OR z"), so that
-an offer may be anything.
+A model that is trained on single items cannot tell "brand = x" from an item of that brand. So each
+step draws a few attributes, and rows that agree in all of them ("brand = x AND category = y")
+become one offer. Some groupings are then split and merged at random ("x OR z"), so that the model
+also learns such offers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MORE_GROUPS = 0.5
 
 
 def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Draw subsets of n attributes and leave out the empty ones, bool [n_subsets, n].
+    """Draw random subsets of n attributes, without empty ones, bool [n_subsets, n].
 
     Args:
-        n: how many attributes there are.
-        mean: size of a subset, on average, empty ones included; at most n.
+        n: number of attributes.
+        mean: mean size of a subset, including empty ones; at most n.
         seed: the seed of the draws.
     """
     dice = np.random.default_rng(seed)
@@ -43,12 +43,12 @@ def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
 
 
 class KeyGenerator(Draws):
-    """In training, number the groups of a batch; elsewhere each row is a group of its own.
+    """Assigns the rows of a batch to random groups in training; otherwise each row is a group.
 
     Args:
         sizes: number of codes of each attribute.
         mean_attributes: see `subsets`.
-        or_share: share of the calls whose groups are split and thrown together.
+        or_share: share of the calls whose groups are split and merged at random.
         seed: the seed of all draws.
     """
 
@@ -71,7 +71,7 @@ class KeyGenerator(Draws):
 
         Args:
             codes: int [B, n_attributes].
-            training: whether to group at all.
+            training: whether to group the rows.
         """
         if not training:
             return tf.range(tf.shape(codes, tf.int64)[0])
@@ -81,7 +81,7 @@ class KeyGenerator(Draws):
         return tf.where(is_or, self.collided(self.split(keys)), keys)
 
     def joined(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """Number the combinations of values of the chosen attributes, bool [n_attributes]."""
+        """Number the combinations of values of the chosen attributes (bool [n_attributes])."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
         keys, many = codes[:, 0], self.sizes[0]
         for place, size in enumerate(self.sizes[1:], start=1):
@@ -91,7 +91,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys, tf.int64).idx
 
     def split(self, keys: tf.Tensor) -> tf.Tensor:
-        """Split groups that are larger than most, each row going anywhere."""
+        """Split the largest groups into random parts."""
         sizes = tf.math.bincount(tf.cast(keys, tf.int32))
         quantile = tf.cast(tf.round(QUANTILE * tf.cast(tf.size(sizes) - 1, tf.float32)), tf.int32)
         usual = tf.sort(sizes)[quantile] + SLACK
@@ -101,7 +101,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys * MAX_PARTS + part, tf.int64).idx
 
     def collided(self, keys: tf.Tensor) -> tf.Tensor:
-        """Shuffle the groups, and make every few of them one."""
+        """Shuffle the groups, and merge each few of them into one."""
         n_groups = tf.reduce_max(keys) + 1
         few = 2 + tf.random.stateless_poisson([], self._next(), MORE_GROUPS, tf.int64)
         place = tf.cast(tf.argsort(self.uniform(n_groups[None])), tf.int64)

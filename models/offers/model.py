@@ -1,7 +1,7 @@
-"""An offer model as Merlin's RetrievalModelV2, and the same model for inference.
+"""Builds an offer model as Merlin's RetrievalModelV2, and the same model for inference.
 
-Training compares users with groups of the items that others bought; afterwards the same weights
-score any offer that is given by weighted lists of attribute values.
+Training scores users with groups of items that other users bought. At inference, the same weights
+score any offer that is given as weighted lists of attribute values.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ def build(
     """Build a model with all its weights.
 
     Args:
-        schema: of the training rows, as the etl stage wrote it: items' attributes, users' lists.
-        config: widths.
-        blocks: which blocks there are.
-        attributes: the attributes of an offer, in an order that the weights depend on.
-        seed: the seed of dropout and keys; initial weights follow Keras' global seed.
+        schema: the schema of the training rows from the etl stage, with item attributes and user
+            histories.
+        config: hyper-parameters of all offer models.
+        blocks: the blocks of this model.
+        attributes: the attributes of an offer; the weights depend on their order.
+        seed: the seed of dropout and groups; initial weights depend on Keras' global seed.
 
     Raises:
-        ValueError: the model names an attribute that there is none of.
+        ValueError: the model names an unknown attribute.
     """
     strange = [name for name in blocks.attributes if name not in attributes]
     if strange:
@@ -81,7 +82,7 @@ def build(
 def _zeros(
     domains: Mapping[str, str], attributes: Mapping[str, int], n: int
 ) -> dict[str, tf.Tensor]:
-    """Return a batch to make the weights with."""
+    """Return a batch of zeros, which is used to create the weights."""
     batch = {name: tf.zeros([n], tf.int32) for name in (*attributes, USER_ROW)}
     for name in domains:
         batch[f"{name}__values"] = tf.zeros([n], tf.int32)
@@ -91,36 +92,36 @@ def _zeros(
 
 @dataclass(frozen=True)
 class InferenceModel:
-    """A trained model as arrays in, arrays out, without dropout and groups.
+    """A trained model for inference on arrays, without dropout and groups.
 
     Attributes:
-        model: built.
+        model: a built model.
     """
 
     model: Model
 
     @property
     def towers(self) -> tuple[UserTower, OfferTower]:
-        """Both sides."""
+        """The user tower and the offer tower."""
         # not `candidate_encoder`: that is for encoders of Merlin's own class
         both = self.model.encoder.parallel_dict
         return both[USER], both[OFFER]
 
     @property
     def columns(self) -> list[str]:
-        """The columns of a user that the model reads."""
+        """The user columns that the model reads."""
         return list(self.towers[0].columns)
 
     @property
     def attributes(self) -> list[str]:
-        """The attributes of an offer that the model reads."""
+        """The offer attributes that the model reads."""
         return list(self.towers[1].attributes)
 
     def users(self, columns: Columns) -> Floats:
-        """Return users' vectors, float32 [n, k, d] or [n, d].
+        """Embed users, float32 [n, k, d] or [n, d].
 
         Args:
-            columns: lists of each user, name → [n].
+            columns: name of a history column → the lists of the n users.
         """
         columns = {name: columns[name] for name in self.columns}
         count = n_rows(columns)
@@ -128,7 +129,7 @@ class InferenceModel:
         return np.concatenate([self._users(take(columns, rows)).numpy() for rows in blocks])
 
     def offers(self, offers: Offers) -> Floats:
-        """Return offers' vectors, float32 [n, m, d], [n, o, d] or [n, d]."""
+        """Embed offers, float32 [n, m, d], [n, o, d] or [n, d]."""
         inputs: dict[str, np.ndarray] = {}
         for name in self.attributes:
             inputs[f"{name}__values"] = offers[name].lists.values.astype(np.int32)
@@ -140,17 +141,17 @@ class InferenceModel:
         """Score groups of users with groups of offers, float32 [G, I, J].
 
         Args:
-            users: [G, I, …].
-            offers: [G, J, …].
+            users: embeddings of users, [G, I, …].
+            offers: embeddings of offers, [G, J, …].
         """
         return self._scores(users, offers).numpy()
 
     def embed_users(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Return users' vectors of their lists, `<list>__values` and `<list>__offsets`."""
+        """Embed users by their lists, `<list>__values` and `<list>__offsets`."""
         return self.towers[0](inputs, training=False)
 
     def embed_offers(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Return offers' vectors of `<attribute>__values`, `__offsets` and `__weights`."""
+        """Embed offers by `<attribute>__values`, `<attribute>__offsets`, `<attribute>__weights`."""
         parts = ("values", "offsets", "weights")
         lists = {
             name: Lists(*(inputs[f"{name}__{part}"] for part in parts)) for name in self.attributes
@@ -158,14 +159,14 @@ class InferenceModel:
         return self.towers[1].embed(lists)
 
     def score_pairs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Score `users` with `offers`, each with each: [n_users, n_offers]."""
+        """Score all pairs of `users` and `offers`, [n_users, n_offers]."""
         return self._meet(inputs["users"][None], inputs["offers"][None])[0]
 
     def _meet(self, users: tf.Tensor, offers: tf.Tensor) -> tf.Tensor:
         return self.model.last.to_call(users, offers[None], training=False)[..., 0]
 
     def specs(self) -> tuple[Specs, Specs, Specs]:
-        """Return what `embed_users`, `embed_offers` and `score_pairs` take, by name."""
+        """Return the input specs of `embed_users`, `embed_offers` and `score_pairs`, by name."""
         users, offers = self.towers
         lists = {"__values": tf.int32, "__offsets": tf.int32}
         weighted = {**lists, "__weights": tf.float32}

@@ -1,9 +1,9 @@
-"""Each user with the offers of the rows beside their own: pairs of a mini-batch, and their loss.
+"""Mini-batch negatives: each user is paired with the offers of the neighbouring rows.
 
-A batch that is sorted by day is cut into mini-batches of n + 1 rows. In each, all users meet all
-offers: a row's own offer is its positive, the n others are its negatives, but for those of the same
-user, which are neither. A model that knows nothing but how many negatives there are has the loss
-0.5004 for n = 4.
+A batch that is sorted by day is cut into mini-batches of n + 1 rows. In each, all users are paired
+with all offers. The offer of a user's own row is the positive and the n others are negatives,
+except other offers of the same user, which are left out. A model that predicts only the share of
+positives has the loss 0.5004 for n = 4.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LEFT_OUT = -1.0
 
 
 def check_divisible(batch_size: int, negatives: int) -> None:
-    """Refuse a batch that cannot be cut into mini-batches.
+    """Raise an error if a batch cannot be cut into mini-batches.
 
     Raises:
-        ValueError: rows would be left over.
+        ValueError: the batch size is not a multiple of `negatives` + 1.
     """
     if batch_size % (negatives + 1):
         raise ValueError(
@@ -35,11 +35,11 @@ def check_divisible(batch_size: int, negatives: int) -> None:
 
 
 def mini_batches(x: tf.Tensor, size: int) -> tf.Tensor:
-    """Cut rows into mini-batches.
+    """Reshape rows into mini-batches.
 
     Args:
         x: [B, ...].
-        size: rows of a mini-batch.
+        size: number of rows of a mini-batch.
 
     Returns:
         [B / size, size, ...].
@@ -50,13 +50,13 @@ def mini_batches(x: tf.Tensor, size: int) -> tf.Tensor:
 def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
     """Return the target of each pair, float32 [B · size, versions].
 
-    It is 1 for a row's own offer, 0 for that of another user, and `LEFT_OUT` for another offer of
-    the same user. Rows are in order of (mini-batch, user, offer).
+    The target is 1 for a row's own offer, 0 for an offer of another user, and `LEFT_OUT` for
+    another offer of the same user. The order of pairs is (mini-batch, user, offer).
 
     Args:
-        users: a number for each row's user, int [B].
-        size: rows of a mini-batch.
-        versions: columns, all equal.
+        users: number of each row's user, int [B].
+        size: number of rows of a mini-batch.
+        versions: number of columns, which are all equal.
     """
     users = tf.reshape(users, [-1, size])
     same = users[:, :, None] == users[:, None, :]
@@ -65,7 +65,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
 
 
 class PairLoss(tf.keras.losses.Loss):
-    """Binary cross-entropy of logits, the mean over all pairs that are not left out."""
+    """Binary cross-entropy of logits: the mean over all pairs that are not left out."""
 
     def __init__(self) -> None:
         # the mean of a scalar is itself
@@ -73,18 +73,18 @@ class PairLoss(tf.keras.losses.Loss):
         super().__init__(reduction=reduction, name="pair_loss")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Return the mean, a scalar. Targets are those of `pair_targets`."""
+        """Return the mean loss, a scalar. Targets are those of `pair_targets`."""
         kept = tf.cast(y_true != LEFT_OUT, y_pred.dtype)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.maximum(y_true, 0.0), y_pred)
         return tf.reduce_sum(kept * losses) / tf.reduce_sum(kept)
 
 
 class MiniBatchNegatives(ModelOutput):
-    """The pairs of a batch in Merlin's place for an output; their loss is binary cross-entropy.
+    """A Merlin output block that scores the pairs of a batch, with binary cross-entropy as loss.
 
     Args:
         interaction: scores groups of users with groups of offers.
-        negatives: n, beside each positive.
+        negatives: number of negatives of each positive.
     """
 
     def __init__(self, interaction: tf.keras.layers.Layer, negatives: int, **kwargs: Any) -> None:
@@ -98,7 +98,7 @@ class MiniBatchNegatives(ModelOutput):
         self.size = negatives + 1
 
     def build(self, input_shape: Any) -> None:
-        """Leave the interaction to build itself when it is called."""
+        """Mark this block as built; the interaction creates its weights in its first call."""
         self.built = True
 
     def call(
@@ -109,13 +109,14 @@ class MiniBatchNegatives(ModelOutput):
         training: bool = False,
         testing: bool = False,
     ) -> Any:
-        """Return logits [pairs, versions] and their targets; logits alone at inference.
+        """Return logits [pairs, versions] and their targets; at inference only logits.
 
         Args:
-            inputs: users [B, ...], and offers [versions · B, ...], version by version.
-            features: the batch; its `USER_ROW` says which rows are of one user.
-            targets: none; Merlin passes them.
-            training, testing: as Merlin calls it.
+            inputs: embeddings of users [B, ...], and of offers [versions · B, ...], version by
+                version.
+            features: the batch; its `USER_ROW` identifies the user of each row.
+            targets: not used; part of Merlin's signature.
+            training, testing: the mode, as Merlin passes it.
         """
         users, offers = inputs[USER], inputs[OFFER]
         versions = tf.shape(offers)[0] // tf.shape(users)[0]
@@ -134,5 +135,5 @@ class MiniBatchNegatives(ModelOutput):
         return mm.Prediction(logits, pair_targets(features[USER_ROW], self.size, versions))
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Pairs and versions."""
+        """Return the shape [pairs, versions]."""
         return tf.TensorShape([None, None])

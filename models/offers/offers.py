@@ -1,4 +1,4 @@
-"""Offers as weighted lists of the values that their items have, attribute by attribute."""
+"""Describes offers: for each attribute, a weighted list of the values of the offer's items."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.core.retriever import Ints, Ragged
 
 @dataclass(frozen=True)
 class WeightedLists:
-    """Codes and their weights, one list an offer.
+    """Weighted lists of codes, one list per offer.
 
     Attributes:
-        lists: codes.
-        weights: float32 [n_values]; those of a list sum to 1.
+        lists: the codes.
+        weights: weights of the codes, float32 [n_values]; those of a list sum to 1.
     """
 
     lists: Ragged
@@ -30,7 +30,7 @@ Offers: TypeAlias = Mapping[str, WeightedLists]
 
 
 def items_as_offers(columns: Mapping[str, Ints]) -> dict[str, WeightedLists]:
-    """Return each item as an offer of its own: lists of one value.
+    """Describe each item as an offer: a list of one value per attribute.
 
     Args:
         columns: attribute → codes, int [n_items].
@@ -46,13 +46,13 @@ def items_as_offers(columns: Mapping[str, Ints]) -> dict[str, WeightedLists]:
 def offers_of(
     groups: Ints, columns: Mapping[str, Ints], *, n_offers: int, top: int
 ) -> dict[str, WeightedLists]:
-    """Describe offers by the events that belong to them.
+    """Describe offers by the attribute values of their events.
 
     Args:
-        groups: the offer of each event, int [n], -1 for none.
+        groups: the offer of each event, int [n]; -1 for none.
         columns: attribute → its code in each event, int [n].
-        n_offers: how many there are; one without events has empty lists.
-        top: values to keep of an attribute, the most frequent ones, ties by code.
+        n_offers: number of offers; an offer without events has empty lists.
+        top: number of most frequent values to keep per attribute; ties are broken by code.
     """
     known = groups >= 0
     return {
@@ -67,9 +67,9 @@ def offers_by_value(
     """Describe the offers "task = value".
 
     Args:
-        task: the attribute that defines them.
-        values: its codes, distinct and rising, int [n_offers]. One that no event has is described
-            by itself alone.
+        task: the attribute that defines the offers.
+        values: codes of the attribute, distinct and ascending, int [n_offers]. If no event has a
+            value, its offer has only this value.
         columns: attribute → its code in each event, int [n].
         top: see `offers_of`.
     """
@@ -79,7 +79,7 @@ def offers_by_value(
 
 
 def places(codes: Ints, values: Ints) -> Ints:
-    """Return where each code stands among rising values, int64 [n]; -1 where it does not."""
+    """Return the position of each code in ascending values, int64 [n]; -1 if it is absent."""
     if not len(values):
         return np.full(len(codes), -1)
     place = np.minimum(np.searchsorted(values, codes), len(values) - 1)

@@ -1,8 +1,8 @@
-"""Held-out events in mini-batches, and how well a model tells which offer belongs to which user.
+"""Evaluates offer models on held-out events: AUC over pairs of users and offers in mini-batches.
 
-Each user of a mini-batch is scored with the offers of all its events. For a task, an event's offer
-is "task = its own value". Two kinds of pairs are left out: a user with another event of their own,
-which they took as well, and a user with another event that has the same offer.
+Each user of a mini-batch is scored with the offers of all its events. In a task, the offer of an
+event is "task = the event's value". Two kinds of pairs are not negatives and are left out: a user
+with another event of their own, and a user with another event that has the same offer.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _BLOCK = 1000
 
 
 class NoNegativesError(ValueError):
-    """No event of another user, with another item, stands beside any event."""
+    """No mini-batch has events of two users with different items, so there are no negatives."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The offer of each event.
+    """A task: the offers of one attribute, and the offer of each event.
 
     Attributes:
-        keys: row of the offers, int [n_events]; -1 where the event has none.
-        offers: n_offers of them.
-        n_offers: how many there are.
+        keys: row of the offer of each event, int [n_events]; -1 for events without an offer.
+        offers: attribute → descriptions of n_offers offers.
+        n_offers: number of offers.
     """
 
     keys: Ints
@@ -43,12 +43,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Events, mini-batch by mini-batch.
+    """Held-out events in mini-batches.
 
     Attributes:
-        columns: users' lists and items' codes, name → [n_events].
-        users: a number for each event's user, int [n_events].
-        size: events of a mini-batch; n_events is a multiple of it.
+        columns: name → history lists of users and codes of items, n_events rows each.
+        users: number of each event's user, int [n_events].
+        size: number of events in a mini-batch; n_events is a multiple of it.
     """
 
     columns: Columns
@@ -59,10 +59,10 @@ class Pairs:
         return n_rows(self.columns)
 
     def kept(self, keys: Ints) -> Bools:
-        """Say which pairs count, bool [n_mini_batches, size users, size offers].
+        """Return which pairs count, bool [n_mini_batches, size users, size offers].
 
         Args:
-            keys: the offer of each event, int [n_events]; -1 where the event has none.
+            keys: the offer of each event, int [n_events]; -1 for events without an offer.
         """
         offers = keys.reshape(-1, self.size)
         users = self.users.reshape(-1, self.size)
@@ -72,7 +72,7 @@ class Pairs:
         return (offers >= 0)[:, None, :] & (own | (other_offer & other_user))
 
     def refuse_without_negatives(self, item: str) -> None:
-        """Raise NoNegativesError if no pair of a user and an item could be a negative.
+        """Raise NoNegativesError if no pair of a user and an item can be a negative.
 
         Args:
             item: the attribute that names items.
@@ -86,7 +86,7 @@ class Pairs:
     def scores(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, Floats]:
         """Score all pairs of each task, float32 [n_mini_batches, size users, size offers].
 
-        Users are embedded once for all tasks, offers once for all events.
+        Users are embedded once for all tasks, and offers once for all events.
 
         Raises:
             BrokenModel: for NaN scores.
@@ -121,8 +121,8 @@ class Pairs:
         """Return the AUC of each offer, over the pairs with that offer.
 
         Args:
-            task: the offers.
-            scores: the scores of all pairs, as `scores` gives them.
+            task: the offers of one attribute.
+            scores: the scores of all pairs from the method `scores`.
         """
         offers = np.broadcast_to(task.keys.reshape(-1, 1, self.size), scores.shape)
         own = np.broadcast_to(np.eye(self.size, dtype=bool), scores.shape)

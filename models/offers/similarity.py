@@ -1,4 +1,4 @@
-"""Which offers are alike: cosines of their vectors, in an order that puts like beside like."""
+"""Cosine similarity of offers, and an order of offers that places similar ones together."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from models.core.retriever import Floats, Ints
 
 
 def directions(vectors: Floats) -> Floats:
-    """Return unit vectors in which each of an offer's rows counts the same.
+    """Flatten each offer's rows into a unit vector in which all rows have the same weight.
 
     Args:
-        vectors: [n, m, d] or [n, d].
+        vectors: embeddings of offers, [n, m, d] or [n, d].
 
     Returns:
-        float64 [n, m · d]; zero for an offer that is all zero.
+        float64 [n, m · d]; zeros for an offer whose embedding is zero.
     """
     rows = _unit(np.asarray(vectors, np.float64))
     return _unit(rows.reshape(len(rows), -1))
@@ -28,7 +28,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def cosines(vectors: Floats) -> Floats:
-    """Return the cosine of each pair of offers, float64 [n, n]; the diagonal is 1."""
+    """Return the cosine similarity of all pairs of offers, float64 [n, n]; the diagonal is 1."""
     unit = directions(vectors)
     matrix = unit @ unit.T
     matrix = (matrix + matrix.T) / 2  # a product of matrices need not be symmetric to the last bit
@@ -37,10 +37,10 @@ def cosines(vectors: Floats) -> Floats:
 
 
 def ward_order(matrix: Floats) -> Ints:
-    """Return the order of leaves of Ward's tree (1963) that puts like beside like.
+    """Return the leaf order of Ward's clustering (1963), which places similar offers together.
 
-    Leaves are turned so that the sum of distances of neighbours is least (Bar-Joseph, Gifford and
-    Jaakkola 2001, "Fast optimal leaf ordering for hierarchical clustering").
+    Branches are flipped to minimise the sum of distances between neighbouring leaves (Bar-Joseph,
+    Gifford and Jaakkola 2001, "Fast optimal leaf ordering for hierarchical clustering").
 
     Args:
         matrix: cosines [n, n], n at least 2. The distance of unit vectors is sqrt(2 - 2 cos).

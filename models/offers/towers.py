@@ -1,4 +1,4 @@
-"""The two towers of an offer model: histories of users and attributes of offers as vectors."""
+"""The two towers of an offer model: they embed users' histories and offers' attributes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from models.towers.layers import layer_name
 
 
 class OfferTower(tf.keras.layers.Layer):
-    """An offer's attributes → [m, d] compressed, [o, d] as they are, or one vector of a tower.
+    """Embeds an offer: [m, d] with a compressor, [o, d] without, or one vector of a dense tower.
 
     Args:
-        sizes: attribute → number of codes; their order is that of the rows.
-        config: widths.
-        blocks: which blocks there are.
-        seed: the seed of dropout and keys.
+        sizes: attribute → number of codes, in the order of the rows.
+        config: hyper-parameters of all offer models.
+        blocks: the blocks of this model.
+        seed: the seed of dropout and groups.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class OfferTower(tf.keras.layers.Layer):
             self.shape_out = [config.layers[-1]]
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return the offers of a batch of items, float32 [B, …].
+        """Embed the items of a batch as offers, float32 [B, …].
 
-        In training with groups these are `versions` groupings, one after the other: [A · B, …].
+        In training with groups, the result has A = `versions` groupings in turn: [A · B, …].
         """
         codes = [tf.reshape(inputs[name], [-1]) for name in self.attributes]
         vectors = tf.stack(
@@ -76,7 +76,7 @@ class OfferTower(tf.keras.layers.Layer):
         return self.finished(*group_moments(vectors, drawn), training=training)
 
     def embed(self, offers: Mapping[str, Lists]) -> tf.Tensor:
-        """Return offers given by weighted lists of values of each attribute: evaluation's path."""
+        """Embed offers that are given as weighted lists of attribute values, for evaluation."""
         both = [
             table.moments(offers[name])
             for name, table in zip(self.attributes, self.tables, strict=True)
@@ -92,13 +92,13 @@ class OfferTower(tf.keras.layers.Layer):
         *,
         training: bool = False,
     ) -> tf.Tensor:
-        """Return what meets the users.
+        """Return the offer vectors that the interaction scores.
 
         Args:
-            mean, variance: of offers, [n, o, d].
-            of_rows: the offer of each row; None where each is a row's own. Rows of one offer share
-                its compression and, in training, what dropout leaves of it.
-            training: whether to drop out.
+            mean, variance: mean and variance of the offers' embeddings, [n, o, d].
+            of_rows: the offer of each row; None if each row is its own offer. Rows of the same
+                offer share its compression and its dropout mask.
+            training: whether to apply dropout.
         """
         offers = mean
         if self.compressor is not None and self.mask is not None:
@@ -109,20 +109,20 @@ class OfferTower(tf.keras.layers.Layer):
         return offers if self.stack is None else self.stack(offers, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Rows, and what stands in each."""
+        """Return the output shape, with an unknown number of rows."""
         return tf.TensorShape([None, *self.shape_out])
 
 
 class UserTower(tf.keras.layers.Layer):
-    """A user's lists → [k, d] compressed, or one vector of a tower.
+    """Embeds a user's history lists: [k, d] with a compressor, or one vector of a dense tower.
 
     Args:
-        domains: list column → attribute whose codes it holds; their order is that of the rows.
+        domains: history column → attribute whose codes it has, in the order of the rows.
         sizes: attribute → number of codes.
-        config: widths.
-        blocks: which blocks there are.
+        config: hyper-parameters of all offer models.
+        blocks: the blocks of this model.
         seed: the seed of the dropout.
-        shared: the offers' side, whose tables to look up; None for tables of its own.
+        shared: the offer tower whose embedding tables are shared; None for separate tables.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class UserTower(tf.keras.layers.Layer):
             self.last = UserCompressor(config.user_meta, dropout=config.dropout, seed=seed + 40)
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return float32 [B, …] of lists in the form of Merlin's loader."""
+        """Embed lists in the format of Merlin's loader, float32 [B, …]."""
         met = []
         for name, table in zip(self.columns, self.tables, strict=True):
             codes, offsets = (
@@ -162,7 +162,7 @@ class UserTower(tf.keras.layers.Layer):
         return self.last(users, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Rows, and what stands in each."""
+        """Return the output shape, with an unknown number of rows."""
         return tf.TensorShape([None, *self.shape_out])
 
 
