@@ -208,6 +208,33 @@ def test_weights_stay_with_their_values(tmp_path, shop):
     (tmp_path / "new.csv").write_text("item_id,genres,shares\nx,a|b,1|inf\n")
     with pytest.raises(DataError, match=r"column 'shares', row 1: a weight is infinite"):
         read(tmp_path / "new.csv", shop, "item_id", columns)
+    (tmp_path / "new.csv").write_text("item_id,genres,shares\nx,a|b,1|-1\n")
+    with pytest.raises(DataError, match=r"column 'shares', row 1: the weight -1\.0 is below 0"):
+        read(tmp_path / "new.csv", shop, "item_id", columns)
+
+
+def test_a_packed_file_is_known_by_its_content(tmp_path, recipe):
+    (tmp_path / "new.csv").write_bytes(gzip.compress(b"item_id,price\nx,2\n"))
+    assert read(tmp_path / "new.csv", recipe, "item_id", COLUMNS)["price"].to_pylist() == [2.0]
+    (tmp_path / "new.csv.gz").write_bytes(b"item_id,price\nx,2\n")
+    assert read_ids(tmp_path / "new.csv.gz", "item_id") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"is empty\. Expected a first row with the names of the columns"),
+        (b"item_id,title\nx,Gr\xf6\n", r", line 2: the byte b'\\xf6' is not valid in UTF-8, in"),
+        (b"item_id,Gr\xf6\nx,1\n", r", line 1: the byte b'\\xf6' is not valid in UTF-8, in"),
+        ("item_id\nx\n".encode("utf-16"), r", line 1: the byte b'\\xff' is not valid in UTF-8"),
+        (b"item_id;price\nx;1\n", r"no column 'item_id'\. The delimiter seems to be ';': a \.csv"),
+        (b"item_id\n1.5E+15\n", r", row 1: '1\.5E\+15' is an id in scientific notation"),
+    ],
+)
+def test_a_text_file_of_another_kind_is_refused(tmp_path, recipe, data, message):
+    (tmp_path / "new.csv").write_bytes(data)
+    with pytest.raises(DataError, match=rf"new\.csv.*{message}"):
+        read(tmp_path / "new.csv", recipe, "item_id", COLUMNS)
 
 
 @given(

@@ -39,8 +39,13 @@ def chosen(
     table = table.rename_columns(_names(table.column_names, recipe, wanted, place))
     others = [name for name in table.column_names if name not in wanted]
     if key not in table.column_names:
+        alone = others[0] if len(others) == 1 else ""
+        marks = [mark for mark in (";", "\t", "|", ",") if mark in alone]
+        hint = nearest(key, others)
+        if marks:
+            hint = f"The delimiter seems to be {marks[0]!r}: a .csv file has commas, a .tsv tabs. "
         raise DataError(
-            f"{place}: there is no column {key!r}. {nearest(key, others)}Expected {key!r} and, if "
+            f"{place}: there is no column {key!r}. {hint}Expected {key!r} and, if "
             f"you like, {', '.join(columns)}."
         )
     if others:

@@ -6,6 +6,7 @@ etl would have made of them, by the rules of the feature kinds (workflows/recipe
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ Known = Callable[[str], pa.StringArray]
 #: The separator of the ids of a history that is one text.
 BETWEEN = "|"
 _ENDINGS = {".csv": ",", ".tsv": "\t"}
+#: The first bytes of a file that is compressed with gzip, whatever its name.
+_GZIP = b"\x1f\x8b"
 
 
 def read(
@@ -172,15 +175,31 @@ def _read(path: Path) -> pa.Table:
     try:
         if ending == ".parquet":
             return _without_twins(pq.read_table(path), path)
-        is_packed = path.name.lower().endswith(".gz")
-        with pa.input_stream(str(path), compression="gzip" if is_packed else None) as stream:
-            return _without_twins(_of_text(stream, _ENDINGS[ending], path), path)
+        data = path.read_bytes()
+        if data.startswith(_GZIP):
+            with pa.input_stream(pa.BufferReader(data), compression="gzip") as stream:
+                data = stream.read()
+        _refuse_other_text(data, path)
+        return _without_twins(_of_text(data, _ENDINGS[ending], path), path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
 
 
-def _of_text(stream: pa.NativeFile, delimiter: str, path: Path) -> pa.Table:
-    data = stream.read()
+def _refuse_other_text(data: bytes, path: Path) -> None:
+    """Refuse an empty file, and one that is not UTF-8."""
+    if not data.strip():
+        raise DataError(f"{path} is empty. Expected a first row with the names of the columns.")
+    try:
+        codecs.utf_8_decode(data, "strict", True)
+    except UnicodeDecodeError as error:
+        line, byte = 1 + data[: error.start].count(b"\n"), data[error.start : error.start + 1]
+        raise DataError(
+            f"{path}, line {line}: the byte {byte!r} is not valid in UTF-8, in which files at "
+            "serving are written. Convert the file, or write it as parquet."
+        ) from None
+
+
+def _of_text(data: bytes, delimiter: str, path: Path) -> pa.Table:
     if delimiter == ",":
         _refuse_open_quotes(data, path)
     parsing = pa.csv.ParseOptions(
@@ -227,6 +246,12 @@ def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:
     if ids.null_count:
         row = pc.index(pc.is_null(ids), True).as_py()
         raise DataError(f"{path}, row {row + 1}: there is no {key!r}. Give it one, or remove it.")
+    cut = pc.index(spelling.is_scientific(ids.combine_chunks()), True).as_py()
+    if cut >= 0:
+        raise DataError(
+            f"{path}, row {cut + 1}: {ids[cut].as_py()!r} is an id in scientific notation, of "
+            "which a spreadsheet has cut off digits. Export the column again, as text."
+        )
     counts = pc.value_counts(ids)
     again = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(again):

@@ -110,6 +110,8 @@ def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[st
                 f"--context {rule!r}: expected column=value, with one of the columns "
                 f"{', '.join(inputs)}."
             )
+        if parsed[0] in values:
+            raise DataError(f"--context names {parsed[0]!r} twice. Keep one of the values.")
         values[parsed[0]] = pa.array([parsed[1]])
     known = recommender.known_values
     return raw_rows.with_types(pa.table(values), recommender.recipe, "--context", known)

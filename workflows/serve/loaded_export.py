@@ -85,8 +85,15 @@ class LoadedExport:
         """
         if not any(user.features for user in users):
             return None
-        given = table_of([u.features for u in users], self.query_tower, "users", "features")
+        rows = [user.features for user in users]
+        given = table_of(rows, self.query_tower, "users", "features", weights=self._weights)
         return self._as_trained(given)
+
+    @property
+    def _weights(self) -> dict[str, str]:
+        """Feature with the weights of a list → the list."""
+        features = self.recommender.recipe.features.items()
+        return {of.weights: name for name, of in features if of.weights is not None}
 
     def _as_trained(self, given: pa.Table) -> pa.Table:
         return as_trained(given, self.recommender.recipe, self.recommender.known_values)
@@ -162,7 +169,7 @@ class LoadedExport:
         if not rows:
             return []
         tower = self.query_tower if side == "users" else self.item_tower
-        given = self._as_trained(table_of(rows, tower, side))
+        given = self._as_trained(table_of(rows, tower, side, weights=self._weights))
         if side == "users":
             given = cut_histories(given, self.recommender.recipe)
         vectors = tower.embed(given)

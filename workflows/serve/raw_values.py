@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import pyarrow as pa
@@ -11,7 +11,13 @@ from workflows.serve.wire import MAX_FAULTS_COUNTED, Fault, Features, Refusal, V
 from workflows.stages.embedding import RawTower
 
 
-def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str) -> pa.Table:
+def table_of(
+    rows: Sequence[Features],
+    tower: RawTower,
+    side: str,
+    *inside: str,
+    weights: Mapping[str, str] | None = None,
+) -> pa.Table:
     """Return raw values as a table. It has a column for each input that at least one row gives.
 
     Args:
@@ -19,11 +25,12 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
         tower: the tower that gets the values.
         side: field of the body that has the rows: `users` or `items`.
         inside: field of a row that has its values; nothing if the row itself has them.
+        weights: input with the weights of a list → the input with the list.
 
     Raises:
         Refusal: the tower has no input of a name, or does not accept a value.
     """
-    faults = list(islice(_faults(rows, tower, side, inside), MAX_FAULTS_COUNTED))
+    faults = list(islice(_faults(rows, tower, side, inside, weights or {}), MAX_FAULTS_COUNTED))
     if faults:
         raise Refusal(422, *faults)
     given = [name for name in tower.inputs if any(name in row for row in rows)]
@@ -35,13 +42,37 @@ def table_of(rows: Sequence[Features], tower: RawTower, side: str, *inside: str)
 
 
 def _faults(
-    rows: Sequence[Features], tower: RawTower, side: str, inside: Sequence[str]
+    rows: Sequence[Features],
+    tower: RawTower,
+    side: str,
+    inside: Sequence[str],
+    weights: Mapping[str, str],
 ) -> Iterator[Fault]:
     """Yield faults one by one, so that the caller can stop after some."""
     for n, row in enumerate(rows):
         for name, value in row.items():
-            if expected := _fault(tower, name, value):
+            expected = _fault(tower, name, value)
+            if not expected and name in weights:
+                expected = _fault_of_weights(value, weights[name], row.get(weights[name]))
+            if expected:
                 yield fault(place("body", side, n, *inside, name), value, expected)
+
+
+def _fault_of_weights(value: Value, name: str, values: Value) -> str:
+    """Return what was expected in place of the weights of a list; "" if they are right.
+
+    Args:
+        value: a list of numbers, or null.
+        name: the input with the list.
+        values: the list itself, or null where the row has none.
+    """
+    if not isinstance(value, list):
+        return ""
+    if any(isinstance(weight, float) and weight < 0 for weight in value):
+        return "numbers of 0 or more"
+    if isinstance(values, list) and len(values) != len(value):
+        return f"{len(values)} numbers, one for each value of {name!r}"
+    return ""
 
 
 def _fault(tower: RawTower, name: str, value: Value) -> str:

@@ -52,20 +52,14 @@ class Weights(Kind):
             DataError: a weight is no finite number, or below 0.
         """
         array = _finite(column, place).combine_chunks()
-        flat = pc.list_flatten(array)
-        at = pc.index(pc.less(flat, 0), True).as_py()
-        if at >= 0:
-            row = pc.list_parent_indices(array)[at].as_py()
-            raise DataError(
-                f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Correct it."
-            )
+        _refuse_negative(array, place)
         return pa.chunked_array([array])
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return lists of numbers; a missing one counts as 1 later.
 
         Raises:
-            DataError: a weight is no number, or infinite.
+            DataError: a weight is no number, infinite, or below 0.
         """
         texts = list_cells.read_lists(
             plain_with_nulls(column, how.place, how.nulls),
@@ -80,6 +74,7 @@ class Weights(Kind):
             raise DataError(
                 f"{how.place.row(row)}: a weight is infinite, or too large. Correct it."
             )
+        _refuse_negative(numbers, how.place)
         return pa.chunked_array([numbers])
 
     def form(self, feature: Fields) -> form.Form:
@@ -87,6 +82,14 @@ class Weights(Kind):
         return form.NUMBERS
 
     # the lists of categories describe both columns: encode() of this kind has nothing to add
+
+
+def _refuse_negative(weights: pa.ListArray, place: Place) -> None:
+    flat = pc.list_flatten(weights)
+    at = pc.index(pc.less(flat, 0), True).as_py()
+    if at >= 0:
+        row = pc.list_parent_indices(weights)[at].as_py()
+        raise DataError(f"{place.row(row)}: the weight {flat[at].as_py()} is below 0. Correct it.")
 
 
 def match(
