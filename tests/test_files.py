@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from workflows import recipe as recipes
-from workflows.etl.read import files
 from workflows.ground.errors import DataError
+from workflows.read import files
 from workflows.recipe import Source
 from workflows.recipe.text import nearest_name
 

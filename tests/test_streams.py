@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from test_sources import read
 
-from workflows.etl.read.streams import CheckedStream, UnpackedStream
 from workflows.ground.errors import DataError
+from workflows.read.streams import CheckedStream, UnpackedStream
 
 TEXT = "user,item,price\n" + "".join(f"u{n},Жö{n},{n}\n" for n in range(3_000))
 ROWS = [{"user": f"u{n}", "item": f"Жö{n}", "price": float(n)} for n in range(3_000)]

@@ -36,6 +36,7 @@ from workflows.etl.threads import map_threads
 from workflows.etl.workers import Workers, open_workers
 from workflows.ground.column_names import IN_TRAIN
 from workflows.ground.device import Device
+from workflows.read.opening import BLOCK
 from workflows.recipe import Recipe
 from workflows.stages.etl import EtlFiles, EtlReport
 from workflows.stages.store import Store
@@ -74,7 +75,7 @@ class Engine:
     @property
     def block(self) -> int:
         """Bytes of raw text to read at a time."""
-        return parse_size(self.chunk, "--chunk") if self.chunk else sources.BLOCK
+        return parse_size(self.chunk, "--chunk") if self.chunk else BLOCK
 
 
 def etl(

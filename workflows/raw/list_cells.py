@@ -35,6 +35,13 @@ _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _BRACKETED = r"^\s*(\[(?s:.*)\]|\{(?s:.*)\}|\((?s:.*)\))\s*$"
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Say whether a column of this type holds lists of any width."""
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
 def read_lists(
     column: pa.ChunkedArray, separator: str | None, place: Place, *, all_parts: bool = False
 ) -> pa.ChunkedArray:

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core.retriever import Bools, Ints
-from workflows.etl.read import files
 from workflows.etl.read.aliccp_features import COLUMNS, Column, Features, field_of
 from workflows.etl.read.cells import WEIGHT
-from workflows.etl.read.dialect import Dialect
-from workflows.etl.read.text import TextFile
 from workflows.ground.errors import DataError
+from workflows.read import files
+from workflows.read.dialect import Dialect
+from workflows.read.text import TextFile
 
 _OWN = ("sample_id", "click", "conversion")
 NAMES = (*_OWN, *(name for column in COLUMNS.values() for name in (column, column + WEIGHT)))

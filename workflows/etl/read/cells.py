@@ -90,10 +90,3 @@ class BatchConverter:
         exact = place.column in self._recipe.compared
         how = Reading(place, self._nulls, exact=exact, all_parts=all_parts)
         return feature.meaning.read(column, feature, how)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Say whether a column of this type holds lists of any width."""
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.read.cells import is_list
 from workflows.etl.read.partitioned import RowFile
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells
@@ -101,7 +100,7 @@ class ExplodedFile:
         for name in self._columns:
             column = batch[name]
             place = Place(self.path, name, before)
-            if is_list(column.type):
+            if list_cells.is_list(column.type):
                 found[name] = column.cast(pa.list_(column.type.value_type))
             elif not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
                 raise DataError(

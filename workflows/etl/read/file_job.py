@@ -18,13 +18,11 @@ from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import BatchConverter
 from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.growing_table import GrowingTable
-from workflows.etl.read.jsonlines import JsonLinesFile
-from workflows.etl.read.parquet import ParquetFile
 from workflows.etl.read.partitioned import PartitionedFile
-from workflows.etl.read.text import TextFile
+from workflows.read.opening import DataFile
 from workflows.recipe import Recipe
 
-RawFile = TextFile | ParquetFile | JsonLinesFile | PartitionedFile | ExplodedFile | SkeletonFile
+RawFile = DataFile | PartitionedFile | ExplodedFile | SkeletonFile
 
 #: Messages append this to a path if row numbers count the rows that `explode:` made.
 EXPLODED = ", after `explode:`"

@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 
 from workflows.etl.memory import Memory
-from workflows.etl.read import aliccp, files, partitioned
+from workflows.etl.read import aliccp, partitioned
 from workflows.etl.read.aliccp import SkeletonFile
 from workflows.etl.read.cells import WEIGHT
-from workflows.etl.read.dialect import Dialect
 from workflows.etl.read.explode import ExplodedFile
 from workflows.etl.read.file_job import FileJob, RawFile
-from workflows.etl.read.jsonlines import JsonLinesFile
-from workflows.etl.read.parquet import ParquetFile
 from workflows.etl.read.partitioned import PartitionedFile
-from workflows.etl.read.text import TextFile
 from workflows.ground.errors import DataError
+from workflows.read import files
+from workflows.read.jsonlines import JsonLinesFile
+from workflows.read.opening import open_file
+from workflows.read.text import TextFile
 from workflows.recipe import Feature, Recipe, Source
 from workflows.recipe.text import nearest_name
 
@@ -68,7 +68,7 @@ class SourceFiles:
             return [SkeletonFile(path, common, listed, block) for path in paths]
         found: list[RawFile] = []
         for path in paths:
-            file = _open(path, self._source, block, named)
+            file = open_file(path, self._source, block=block, named=named)
             in_path = partitioned.path_columns(path, folder)
             more = {key: value for key, value in in_path.items() if key not in file.names}
             found.append(PartitionedFile(file, more) if more else file)
@@ -211,32 +211,6 @@ class SourceFiles:
         if feature is None:
             return 4
         return 8 if name in self._recipe.compared else feature.meaning.cell_bytes(feature)
-
-
-def _open(
-    path: Path, source: Source, block: int, named: Sequence[str]
-) -> TextFile | ParquetFile | JsonLinesFile:
-    """Open a file.
-
-    Args:
-        path: path of the file.
-        source: source that the file belongs to.
-        block: number of bytes that are read at a time.
-        named: raw names of the columns that the recipe names.
-    """
-    kind = files.kind(path, source)
-    if kind == "parquet":
-        if source.text_options:
-            raise DataError(
-                f"{path} is parquet, which needs no description of its cells: "
-                f"`{source.text_options[0]}` is for csv and tsv. Remove it from the source."
-            )
-        return ParquetFile(path, block=block)
-    if kind == "jsonl":
-        return JsonLinesFile(
-            path, encoding=source.encoding, nulls=("", *source.nulls), block=block, wanted=named
-        )
-    return TextFile(path, Dialect.of(source, kind), block=block)
 
 
 def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workflows.etl.memory import Memory
-from workflows.etl.read import canonical, files, snapshots
+from workflows.etl.read import canonical, snapshots
 from workflows.etl.read.cells import BatchConverter
 from workflows.etl.read.file_job import EXPLODED, FileJob
 from workflows.etl.read.growing_table import GrowingTable
@@ -21,13 +21,13 @@ from workflows.etl.read.source_files import SourceFiles
 from workflows.etl.workers import Workers
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
+from workflows.read import files
+from workflows.read.opening import BLOCK
 from workflows.recipe import Join, Recipe, Source
 from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: Number of bytes of raw text that are read at a time; no row of text may be longer.
-BLOCK = 8 << 20
 #: Cause, for the report, by which rows of aliccp are left out.
 SKIPPED = "bought without a click"
 

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from workflows.etl.read.dialect import Dialect
-from workflows.etl.read.encodings import decoding_error
-from workflows.etl.read.streams import CheckedStream, UnpackedStream
 from workflows.ground.errors import DataError
+from workflows.read.dialect import Dialect
+from workflows.read.encodings import decoding_error
+from workflows.read.streams import CheckedStream, UnpackedStream
 
 #: Number of bytes that are read at a time.
 _STEP = 1 << 20

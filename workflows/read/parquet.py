@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workflows.etl.read import files
-from workflows.etl.read.cells import is_list
 from workflows.ground.errors import DataError
+from workflows.raw import list_cells
+from workflows.read import files
 
 #: Assumed bytes of a row, so that a batch is about as large as a block of text.
 _ROW = 64
@@ -47,7 +47,7 @@ class ParquetFile:
             self._texts = {field.name for field in schema if pa.types.is_string(field.type)}
         self.names: list[str] = schema.names
         self.notes: list[str] = []
-        self.lists = frozenset(field.name for field in schema if is_list(field.type))
+        self.lists = frozenset(field.name for field in schema if list_cells.is_list(field.type))
 
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()

@@ -6,8 +6,8 @@ import codecs
 import contextlib
 from pathlib import Path
 
-from workflows.etl.read.streams import is_utf8, open_unpacked
 from workflows.ground.errors import DataError
+from workflows.read.streams import is_utf8, open_unpacked
 
 #: Number of bytes that are read at a time.
 _STEP = 1 << 20

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from workflows.etl.read import streams
 from workflows.ground.errors import DataError
+from workflows.read import streams
 from workflows.recipe import Source
 
 log = logging.getLogger(__name__)

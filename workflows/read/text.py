@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from workflows.etl.read import files
-from workflows.etl.read.dialect import Dialect
-from workflows.etl.read.encodings import decoding_error, encoding_name, encoding_warnings
-from workflows.etl.read.streams import UNIT, CheckedStream, open_unpacked
-from workflows.etl.read.text_faults import RaggedRows, TextFaults, open_until
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
+from workflows.read import files
+from workflows.read.dialect import Dialect
+from workflows.read.encodings import decoding_error, encoding_name, encoding_warnings
+from workflows.read.streams import UNIT, CheckedStream, open_unpacked
+from workflows.read.text_faults import RaggedRows, TextFaults, open_until
 
 #: Number of bytes that are read to recognise a file and to find the names of its columns.
 _HEAD = 1 << 20

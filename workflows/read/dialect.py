@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflows.etl.read.streams import UNIT, CheckedStream
 from workflows.raw.quotes import Quotes
+from workflows.read.streams import UNIT, CheckedStream
 from workflows.recipe import Source
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.read import files
-from workflows.etl.read.encodings import decoding_error
-from workflows.etl.read.streams import UnpackedStream, open_unpacked
 from workflows.ground.errors import DataError
+from workflows.read import files
+from workflows.read.encodings import decoding_error
+from workflows.read.streams import UnpackedStream, open_unpacked
 
 #: Number of bytes that are read to find the keys.
 _HEAD = 1 << 20
