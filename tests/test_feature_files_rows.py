@@ -58,7 +58,7 @@ def test_csv_and_parquet_say_the_same(tmp_path, recipe):
         ),
         ("item_id,price\nx,1\n,2\n", "row 2: there is no 'item_id'"),
         ("item_id\nx\ny\nx\n", "item_id 'x' occurs 2 times. Keep one row of it"),
-        ("item_id,title\nx\n", "cannot be read"),
+        ("item_id,title\nx\n", "1 unparsable row; the first, row 1, has 1 fields where 2 are"),
         ("item_id,price\nx,1\ny,1e39\n", "column 'price', row 2: the number is infinite"),
         ("item_id,item_id\nx,y\n", "'item_id' is the name of several columns"),
         ("item_id,price\n", "has no rows. Expected one for each 'item_id'"),
@@ -72,12 +72,13 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, recipe, text, said):
 
 
 def test_files_that_are_none_are_refused(tmp_path, recipe):
+    (tmp_path / "new.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(DataError, match=r"expected a file that ends in \.csv, \.tsv \(or these "):
         read(tmp_path / "new.xlsx", recipe, "item_id", COLUMNS)
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path / "none.csv", recipe, "item_id", COLUMNS)
     with pytest.raises(DataError, match="cannot be read"):
-        read_ids(tmp_path / "none.txt", "item_id")
+        read_ids(tmp_path / "none.txt", recipe, "item_id")
 
 
 def test_a_history_is_a_list(recipe):
@@ -88,18 +89,17 @@ def test_a_history_is_a_list(recipe):
     assert found == [["1", "2"], ["1|2", "a"], None]
 
 
-def test_ids_stand_in_lines_or_in_a_column(tmp_path):
+def test_ids_stand_in_lines_or_in_a_column(tmp_path, recipe):
     (tmp_path / "ids.txt").write_text("007\n\n 映画 \n-1\n", encoding="utf-8")
     (tmp_path / "ids.csv").write_text("stock,item_id\n3,007\n1,\n2,-1\n")
     pq.write_table(pa.table({"item_id": [-1, 7]}), tmp_path / "ids.parquet")
-    assert read_ids(tmp_path / "ids.txt", "item_id") == ["007", "映画", "-1"]
-    assert read_ids(tmp_path / "ids.csv", "item_id") == ["007", "-1"]
-    assert read_ids(tmp_path / "ids.parquet", "item_id") == ["-1", "7"]
+    assert read_ids(tmp_path / "ids.txt", recipe, "item_id") == ["007", "映画", "-1"]
+    assert read_ids(tmp_path / "ids.csv", recipe, "item_id") == ["007", "-1"]
+    assert read_ids(tmp_path / "ids.parquet", recipe, "item_id") == ["-1", "7"]
     with pytest.raises(DataError, match=r"there is no column 'sku'\. It has stock, item_id"):
-        read_ids(tmp_path / "ids.csv", "sku")
-    assert read_ids(tmp_path / "ids.csv", "sku", raw=["no", "item_id"]) == ["007", "-1"]
+        read_ids(tmp_path / "ids.csv", recipe, "sku")
     (tmp_path / "odd.txt").write_text("a\u2028b\r\nc\x0cd\n", encoding="utf-8", newline="")
-    assert read_ids(tmp_path / "odd.txt", "item_id") == ["a\u2028b", "c\x0cd"]
+    assert read_ids(tmp_path / "odd.txt", recipe, "item_id") == ["a\u2028b", "c\x0cd"]
 
 
 def test_what_is_no_number_is_not_told(tmp_path, recipe):
@@ -113,9 +113,9 @@ def test_text_of_any_width_is_split(tmp_path, recipe):
         assert found["genres"].to_pylist() == [["a", "b"]]
 
 
-def test_ids_of_a_file_with_a_mark_are_all_read(tmp_path):
+def test_ids_of_a_file_with_a_mark_are_all_read(tmp_path, recipe):
     (tmp_path / "deny.txt").write_text("50\n51\n", encoding="utf-8-sig")
-    assert read_ids(tmp_path / "deny.txt", "item_id") == ["50", "51"]
+    assert read_ids(tmp_path / "deny.txt", recipe, "item_id") == ["50", "51"]
 
 
 # ── the same rules as in training ───────────────────────────────────────────────────────
@@ -185,7 +185,7 @@ def test_ids_that_may_have_become_others_are_refused(tmp_path, shop, ids, said):
     with pytest.raises(DataError, match=said):
         read(tmp_path / "people.parquet", shop, "user_id", [])
     with pytest.raises(DataError, match=said):
-        read_ids(tmp_path / "people.parquet", "user_id")
+        read_ids(tmp_path / "people.parquet", shop, "user_id")
 
 
 def test_uuids_and_long_whole_floats_are_the_ids_of_training(tmp_path, shop):
@@ -193,7 +193,7 @@ def test_uuids_and_long_whole_floats_are_the_ids_of_training(tmp_path, shop):
     pq.write_table(pa.table({"user_id": [one.bytes]}), tmp_path / "people.parquet")
     assert read(tmp_path / "people.parquet", shop, "user_id", [])["user_id"][0].as_py() == str(one)
     pq.write_table(pa.table({"user_id": [1e15]}), tmp_path / "people.parquet")
-    assert read_ids(tmp_path / "people.parquet", "user_id") == ["1" + 15 * "0"]
+    assert read_ids(tmp_path / "people.parquet", shop, "user_id") == ["1" + 15 * "0"]
 
 
 def test_weights_stay_with_their_values(tmp_path, shop):
@@ -217,16 +217,25 @@ def test_a_packed_file_is_known_by_its_content(tmp_path, recipe):
     (tmp_path / "new.csv").write_bytes(gzip.compress(b"item_id,price\nx,2\n"))
     assert read(tmp_path / "new.csv", recipe, "item_id", COLUMNS)["price"].to_pylist() == [2.0]
     (tmp_path / "new.csv.gz").write_bytes(b"item_id,price\nx,2\n")
-    assert read_ids(tmp_path / "new.csv.gz", "item_id") == ["x"]
+    assert read_ids(tmp_path / "new.csv.gz", recipe, "item_id") == ["x"]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", r"is empty\. Expected a first row with the names of the columns"),
-        (b"item_id,title\nx,Gr\xf6\n", r", line 2: the byte b'\\xf6' is not valid in UTF-8, in"),
-        (b"item_id,Gr\xf6\nx,1\n", r", line 1: the byte b'\\xf6' is not valid in UTF-8, in"),
-        ("item_id\nx\n".encode("utf-16"), r", line 1: the byte b'\\xff' is not valid in UTF-8"),
+        (
+            b"item_id,title\nx,Gr\xf6\n",
+            r", line 2: the byte b'\\xf6' is not valid in UTF-8\. .* write it as parq",
+        ),
+        (
+            b"item_id,Gr\xf6\nx,1\n",
+            r": the first row is not UTF-8: 'item_id,Gr.*, in UTF-8.* write it as parq",
+        ),
+        (
+            "item_id\nx\n".encode("utf-16"),
+            r" is UTF-16, so it cannot be read as csv in utf-8.* write it as parq",
+        ),
         (b"item_id;price\nx;1\n", r"no column 'item_id'\. The delimiter seems to be ';': a \.csv"),
         (b"item_id\n1.5E+15\n", r", row 1: '1\.5E\+15' is an id in scientific notation"),
     ],
@@ -250,11 +259,16 @@ def test_files_and_questions_say_the_same(shop, lists):
     assert told.equals(with_types(rows, shop, "here", known))
 
 
-@pytest.mark.parametrize("text", ['item_id,a\n1,"x\n2,"y"\n3,z\n', 'item_id,a\n1,"x\n2,y\n'])
-def test_a_quote_that_swallows_rows_is_refused(tmp_path: Path, text: str) -> None:
-    """The first file has text behind a closing quote, the second one no closing quote at all."""
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('item_id,a\n1,"x\n2,"y"\n3,z\n', "column 'a', row 1: text follows the closing quote of a"),
+        ('item_id,a\n1,"x\n2,y\n', "column 'a', row 1: a quote is opened and never closed"),
+    ],
+)
+def test_a_quote_that_swallows_rows_is_refused(tmp_path: Path, recipe, text: str, said) -> None:
     (tmp_path / "new.csv").write_text(text)
-    with pytest.raises(DataError, match=r"new\.csv.*: a quote is not closed, or text follows the"):
-        read_ids(tmp_path / "new.csv", "item_id")
+    with pytest.raises(DataError, match=rf"new\.csv, {said}.* The file is read as csv with"):
+        read_ids(tmp_path / "new.csv", recipe, "item_id")
     (tmp_path / "new.csv").write_text('item_id,a\n1,"x ""y"", z\nw"\n2,b"c\n')
-    assert read_ids(tmp_path / "new.csv", "item_id") == ["1", "2"]
+    assert read_ids(tmp_path / "new.csv", recipe, "item_id") == ["1", "2"]

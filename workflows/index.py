@@ -82,9 +82,10 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         recipe: its `index` block says what is built.
         store: the run, or a copied export.
         device: chosen for this process.
-        add: csv or parquet file of new items, a row each: id and raw values of the features.
-            They join the items of the present index, which is built if there is none. Without a
-            file the index is built anew from the export alone.
+        add: file of new items, a row each: id and raw values of the features. It has the form of
+            one that training read, or is csv, tsv, JSON lines or parquet. They join the items of
+            the present index, which is built if there is none. Without a file the index is built
+            anew from the export alone.
 
     Raises:
         ArtifactError: the index finds too little, or FAISS is not there.

@@ -26,7 +26,10 @@ def index(
     call: Call,
     *,
     add: Annotated[
-        str, typer.Option(help="A csv or parquet file of new items, which are embedded and added.")
+        str,
+        typer.Option(
+            help="A csv, JSON lines or parquet file of new items, which are embedded and added."
+        ),
     ] = "",
 ) -> None:
     """Build a search index of the items, and measure its recall and latency."""
@@ -54,7 +57,10 @@ def recommend(
         typer.Option(help="A user id. May be repeated. Default: all users, into files."),
     ] = None,
     users: Annotated[
-        str, typer.Option(help="A csv or parquet file of user ids, and of raw features if needed.")
+        str,
+        typer.Option(
+            help="A csv, JSON lines or parquet file of user ids, and of raw features if needed."
+        ),
     ] = "",
     k: _K = 10,
     keep_seen: Annotated[

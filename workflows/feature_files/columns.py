@@ -6,9 +6,8 @@ The file often is one that training read: it has raw names, and more columns tha
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
-
-import pyarrow as pa
 
 from workflows.ground.errors import DataError, quantity
 from workflows.recipe import Recipe
@@ -20,25 +19,28 @@ log = logging.getLogger(__name__)
 _NAMED = 10
 
 
-def chosen(
-    table: pa.Table, recipe: Recipe, key: str, columns: Sequence[str], place: str
-) -> pa.Table:
-    """Return the columns that are wanted, by their names in the recipe; warn of the others.
+def choose_columns(
+    raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
+) -> dict[str, str]:
+    """Return the columns that are wanted: name in the recipe → raw name; warn of the others.
 
     Args:
-        table: the columns of the file.
+        raw: the names of the file's columns.
         recipe: its sources may `rename` raw columns.
         key: the id column, which the file must have.
         columns: other columns that the file may have.
         place: the file, for messages.
 
     Raises:
-        DataError: the id column is missing, or two raw columns have the same new name.
+        DataError: the id column is missing, or two columns have one name, perhaps once renamed.
     """
+    again = [name for name, n in Counter(raw).items() if n > 1]
+    if again:
+        raise DataError(f"{place}: {again[0]!r} is the name of several columns. Keep one of them.")
     wanted = [key, *columns]
-    table = table.rename_columns(_names(table.column_names, recipe, wanted, place))
-    others = [name for name in table.column_names if name not in wanted]
-    if key not in table.column_names:
+    names = _names(raw, recipe, wanted, place)
+    others = [name for name in names if name not in wanted]
+    if key not in names:
         alone = others[0] if len(others) == 1 else ""
         marks = [mark for mark in (";", "\t", "|", ",") if mark in alone]
         hint = nearest(key, others)
@@ -49,7 +51,7 @@ def chosen(
             f"you like, {', '.join(columns)}."
         )
     if others:
-        absent = [name for name in columns if name not in table.column_names]
+        absent = [name for name in columns if name not in names]
         named = [f"{name!r}{nearest_name(name, absent)}" for name in others[:_NAMED]]
         log.warning(
             "%s: %s passed over, which no feature needs: %s%s",
@@ -58,7 +60,7 @@ def chosen(
             ", ".join(named),
             ", …" if len(others) > _NAMED else "",
         )
-    return table.select([name for name in table.column_names if name in wanted])
+    return {name: old for name, old in zip(names, raw, strict=True) if name in wanted}
 
 
 def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:

@@ -6,20 +6,16 @@ etl would have made of them, by the rules of the feature kinds (workflows/recipe
 
 from __future__ import annotations
 
-import codecs
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from workflows.feature_files import columns as raw_columns
+from workflows.feature_files.columns import choose_columns, raw_names
+from workflows.feature_files.given_file import explained, open_given, read_lines, recognise
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells, spelling
-from workflows.raw.quotes import Quotes
 from workflows.raw.values import TEXTS, Place, as_text, nullify, plain_with_nulls
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
@@ -29,9 +25,6 @@ from workflows.recipe.kinds.weights import match_given
 Known = Callable[[str], pa.StringArray]
 #: The separator of the ids of a history that is one text.
 BETWEEN = "|"
-_ENDINGS = {".csv": ",", ".tsv": "\t"}
-#: The first bytes of a file that is compressed with gzip, whatever its name.
-_GZIP = b"\x1f\x8b"
 
 
 def read(
@@ -40,7 +33,7 @@ def read(
     """Read a file with one row per id.
 
     Args:
-        path: a csv or tsv file, perhaps gzipped, or a parquet file.
+        path: a file in the form of one that training read, or csv, tsv, JSON lines or parquet.
         recipe: the features.
         key: the id column, which the file must have.
         columns: other columns that the file may have. Columns beside these are ignored with a
@@ -51,10 +44,12 @@ def read(
         DataError: the file or its id column is missing, a cell is not what the recipe says, or an
             id is missing or occurs twice.
     """
-    table = _read(path)
+    given = open_given(path, recipe, [key, *columns])
+    with explained(given.how):
+        chosen = choose_columns(given.file.names, recipe, key, columns, str(path))
+    table = given.read(chosen)
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows. Expected one for each {key!r}.")
-    table = raw_columns.chosen(table, recipe, key, columns, str(path))
     table = with_types(table, recipe, str(path), known)
     _refuse_bad_ids(table[key], key, path)
     return table
@@ -139,107 +134,27 @@ def nulls_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 
-def read_ids(path: Path, key: str, *, raw: Sequence[str] = ()) -> list[str]:
-    """Return the ids of a file: one per line, or the id column of a csv, tsv or parquet file.
+def read_ids(path: Path, recipe: Recipe, key: str) -> list[str]:
+    """Return the ids of a file: one per line, or the id column of a table.
 
     Raises:
         DataError: there is no such file or column.
     """
-    if _ending(path) in (*_ENDINGS, ".parquet"):
-        table = _read(path)
-        name = next((name for name in (key, *raw) if name in table.column_names), None)
-        if name is None:
-            raise DataError(
-                f"{path}: there is no column {key!r}. It has {', '.join(table.column_names)}."
-            )
-        ids = pc.cast(as_text(table[name], Place(path, name)), pa.string())
-        return nullify(ids, ()).drop_null().to_pylist()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _ending(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def _read(path: Path) -> pa.Table:
-    """Read a file; all cells of a text file are text, whatever they look like."""
-    ending = _ending(path)
-    if ending not in (*_ENDINGS, ".parquet"):
+    given = None if path.is_fifo() else recognise(path, recipe, [key])
+    if given is None or given.may_be_lines:
+        return read_lines(path, recipe)
+    names = given.file.names
+    known = (key, *raw_names(recipe, [key]).get(key, ()))
+    name = next((name for name in known if name in names), None)
+    if name is None:
         raise DataError(
-            f"{path}: expected a file that ends in .csv, .tsv (or these and .gz) or .parquet."
+            f"{path}: there is no column {key!r}. It has {', '.join(names)}. {given.how}".rstrip()
         )
-    try:
-        if ending == ".parquet":
-            return _without_twins(pq.read_table(path), path)
-        data = path.read_bytes()
-        if data.startswith(_GZIP):
-            with pa.input_stream(pa.BufferReader(data), compression="gzip") as stream:
-                data = stream.read()
-        _refuse_other_text(data, path)
-        return _without_twins(_of_text(data, _ENDINGS[ending], path), path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-
-
-def _refuse_other_text(data: bytes, path: Path) -> None:
-    """Refuse an empty file, and one that is not UTF-8."""
-    if not data.strip():
-        raise DataError(f"{path} is empty. Expected a first row with the names of the columns.")
-    try:
-        codecs.utf_8_decode(data, "strict", True)
-    except UnicodeDecodeError as error:
-        line, byte = 1 + data[: error.start].count(b"\n"), data[error.start : error.start + 1]
-        raise DataError(
-            f"{path}, line {line}: the byte {byte!r} is not valid in UTF-8, in which files at "
-            "serving are written. Convert the file, or write it as parquet."
-        ) from None
-
-
-def _of_text(data: bytes, delimiter: str, path: Path) -> pa.Table:
-    if delimiter == ",":
-        _refuse_open_quotes(data, path)
-    parsing = pa.csv.ParseOptions(
-        delimiter=delimiter,
-        quote_char='"' if delimiter == "," else False,
-        newlines_in_values=delimiter == ",",
-    )
-    head = pa.csv.open_csv(pa.BufferReader(data), parse_options=parsing).schema.names
-    converting = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(head, pa.string()),
-        null_values=[""],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
-    )
-    return pa.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
-
-
-def _refuse_open_quotes(data: bytes, path: Path) -> None:
-    """Refuse quotes that would make rows a part of a cell, as etl does."""
-    quotes = Quotes(b",", b'"')
-    quotes.see(data)
-    quotes.see(b"")
-    if quotes.fault is None and not quotes.is_open:
-        return
-    where = str(path)
-    if quotes.fault is not None:
-        line = data[: quotes.fault].count(b"\n") + 1
-        where += f", line {line}"
-    raise DataError(
-        f"{where}: a quote is not closed, or text follows the closing quote of a cell, so "
-        "that rows would be lost. Close the quote, or double it where it is a part of the text."
-    )
-
-
-def _without_twins(table: pa.Table, path: Path) -> pa.Table:
-    """Return a table after a check that its columns have different names."""
-    again = [name for name, n in Counter(table.column_names).items() if n > 1]
-    if again:
-        raise DataError(f"{path}: {again[0]!r} is the name of several columns. Keep one of them.")
-    return table
+    table = given.read({key: name})
+    if not table.num_rows:
+        return []
+    ids = pc.cast(as_text(table[key], Place(path, name)), pa.string())
+    return nullify(ids, ()).drop_null().to_pylist()
 
 
 def _refuse_bad_ids(ids: pa.ChunkedArray, key: str, path: Path) -> None:

@@ -132,24 +132,38 @@ def _glob_for(folder: Path, written: str) -> str:
     return f"{written.rstrip('/')}/{deep}*{ending}"
 
 
+def stated_kind(path: Path, source: Source) -> str | None:
+    """Return the format that the recipe or the ending of a file's name states; None for neither."""
+    if source.format:
+        return source.format
+    if found := kind_of_ending(path):
+        return found
+    is_text = set(source.text_options) & {"columns", "delimiter", "quote", "escape"}
+    return "csv" if is_text else None
+
+
+def kind_of_ending(path: Path) -> str | None:
+    """Return the format that the ending of a file's name states; None if it states none."""
+    return _FORMATS.get(_ending(path))
+
+
+def _ending(path: Path) -> str:
+    return re.sub(_PACKERS, "", path.name.lower()).rpartition(".")[2]
+
+
 def kind(path: Path, source: Source) -> str:
     """Return the format of a file, from the recipe or else from the ending of its name.
 
     Raises:
         DataError: neither of them names a format.
     """
-    if source.format:
-        return source.format
-    ending = re.sub(_PACKERS, "", path.name.lower()).rpartition(".")[2]
-    if ending in _FORMATS:
-        return _FORMATS[ending]
-    if set(source.text_options) & {"columns", "delimiter", "quote", "escape"}:
-        return "csv"
+    if found := stated_kind(path, source):
+        return found
     with reading(path, "text"), streams.open_unpacked(path) as stream:
         refuse_other(path, "text", bytes(stream.read(_LOOKED)), "utf-16")
     raise DataError(
-        f"{path}: the ending .{ending} names no format. Set the source's `format:` to csv, tsv, "
-        "jsonl (one JSON object per line) or parquet."
+        f"{path}: the ending .{_ending(path)} names no format. Set the source's `format:` to csv, "
+        "tsv, jsonl (one JSON object per line) or parquet."
     )
 
 

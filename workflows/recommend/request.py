@@ -29,8 +29,8 @@ class RecommendRequest:
     Attributes:
         users: raw ids of users whose lists are returned; an unknown user gets the fallback. None
             for all users of the user table, or of `file`.
-        file: csv or parquet file with the user id and, optionally, raw values of the query tower's
-            inputs.
+        file: file with the user id and, optionally, raw values of the query tower's inputs; it
+            has the form of one that training read, or is csv, tsv, JSON lines or parquet.
         context: rules `column=value` that replace the context of each user's last interaction.
         deny_file: file of item ids that no list may hold.
         allow_file: file of the only item ids that lists may hold. Unknown ids are ignored in both.
@@ -155,8 +155,7 @@ def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
 def _known_ids(path: Path, recommender: Recommender) -> tuple[str, ...]:
     """Return the ids of a file that are in the catalogue, in the catalogue's spelling."""
     key = recommender.recipe.item_id
-    raw = raw_columns.raw_names(recommender.recipe, [key]).get(key, [])
-    ids = pa.array(raw_rows.read_ids(path, key, raw=raw), pa.string())
+    ids = pa.array(raw_rows.read_ids(path, recommender.recipe, key), pa.string())
     ids = spelling.respell(ids, recommender.catalogue.ids)
     known = recommender.catalogue.find(ids) >= 0
     log.info("%s: %s ids, of which %s are in the catalogue", path, len(ids), known.sum())

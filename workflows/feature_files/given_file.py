@@ -1,0 +1,255 @@
+"""Open a file that is given at serving, in the form that the recipe or the file itself states.
+
+A file in the form of a raw file that training read is read as that one was: with its delimiter,
+quotes, escape and encoding, and with its names of columns if it has no row of names. Any other file
+is csv, tsv, JSON lines or parquet in UTF-8, by its first bytes or the ending of its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from workflows.feature_files.columns import log, raw_names
+from workflows.ground.errors import DataError
+from workflows.read import files
+from workflows.read.dialect import Dialect
+from workflows.read.encodings import decoding_error, encoding_name
+from workflows.read.jsonlines import JsonLinesFile
+from workflows.read.opening import BLOCK, DataFile
+from workflows.read.parquet import ParquetFile
+from workflows.read.streams import open_unpacked
+from workflows.read.text import TextFile
+from workflows.recipe import Recipe, Source
+
+#: Number of bytes that are read to recognise a format, and the beginnings of two formats.
+_LOOKED = 512
+_PARQUET, _OBJECT = b"PAR1\x15", re.compile('[\ufeff\\s]*\\{\\s*"')
+#: The only text that means a missing value while a file is read: with `nulls` of the recipe, the
+#: vocabulary of training decides.
+_NULLS = ("",)
+_PLAIN = {"csv": Dialect("csv", quote='"', nulls=_NULLS), "tsv": Dialect("tsv", "\t", nulls=_NULLS)}
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that is given at serving.
+
+    Attributes:
+        file: the opened file.
+        how: sentences that say in which form it is read; empty for formats without a choice.
+    """
+
+    file: DataFile
+    how: str = ""
+
+    @property
+    def may_be_lines(self) -> bool:
+        """Whether the file is text of one column, and the ending of its name says no more."""
+        is_column = isinstance(self.file, TextFile) and len(self.file.names) == 1
+        return is_column and files.kind_of_ending(self.file.path) is None
+
+    def read(self, columns: Mapping[str, str]) -> pa.Table:
+        """Return some columns: name in the table → name in the file.
+
+        Raises:
+            DataError: a row cannot be read.
+        """
+        with explained(self.how):
+            batches = list(self.file.batches(list(columns.values())))
+        for note in self.file.notes:
+            log.warning("%s", note)
+        return pa.concat_tables(batches).rename_columns(list(columns)) if batches else pa.table({})
+
+
+@contextmanager
+def explained(how: str) -> Iterator[None]:
+    """Append to an error in the block in which form the file is read."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error} {how}".rstrip()) from None
+
+
+def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
+    """Open a file with one row per id.
+
+    Args:
+        path: path of the file.
+        recipe: its sources have forms, and `rename` raw columns.
+        wanted: the id column, and other columns that the file may have.
+
+    Raises:
+        DataError: the file cannot be read, or its form is unknown.
+    """
+    given = recognise(path, recipe, wanted)
+    if given is None:
+        raise DataError(
+            f"{path}: expected a file that ends in .csv, .tsv (or these and .gz, .bz2, .xz, .zst "
+            f"or .lz4), .jsonl or .parquet, or one with a column {wanted[0]!r} in the form of a "
+            f"source of the recipe.{_expected(_source_forms(recipe, wanted[0]))}"
+        )
+    return given
+
+
+def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | None:
+    """Open a table; return None if nothing states that the file is one.
+
+    Args:
+        path: path of the file.
+        recipe: its sources have forms, and `rename` raw columns.
+        wanted: the id column, and other columns that the file may have.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        what = "folder" if path.is_dir() else "pipe or a device"
+        raise DataError(f"{path} is a {what}. Expected a file: name one, or write one.")
+    kind = files.kind_of_ending(path)
+    with files.reading(path, kind or "text"), open_unpacked(path) as stream:
+        head = bytes(stream.read(_LOOKED))
+    if kind == "parquet" or head.startswith(_PARQUET):
+        return GivenFile(ParquetFile(path, block=BLOCK))
+    raw = raw_names(recipe, wanted)
+    encoding = _json_encoding(head, _by_id(recipe, wanted[0]).values())
+    if encoding or kind == "jsonl":
+        encoding = encoding or "utf-8"
+        named = [*wanted, *(old for olds in raw.values() for old in olds)]
+        lines = JsonLinesFile(path, encoding=encoding, nulls=_NULLS, block=BLOCK, wanted=named)
+        if lines.is_empty:
+            raise DataError(f"{path} is empty. Expected one JSON object per line.")
+        return GivenFile(lines)
+    forms = _source_forms(recipe, wanted[0])
+    plain = [_Form(_PLAIN[kind])] if kind else []
+    form = _fitting([*forms, *plain], path, {wanted[0], *raw.get(wanted[0], ())})
+    if form is None and not kind:
+        return None
+    form = form or plain[0]
+    others = [] if form.source else [one for one in forms if one.dialect != form.dialect]
+    how = f"The file is read as {form}: convert it to this form, or write it as parquet."
+    how += _expected(others)
+    with explained(how):
+        file = TextFile(path, form.dialect, block=BLOCK)
+    if not file.names:
+        raise DataError(f"{path} is empty. Expected a first row with the names of the columns.")
+    return GivenFile(file, how)
+
+
+def read_lines(path: Path, recipe: Recipe) -> list[str]:
+    """Return the lines of a text file that are not blank, without blanks around them.
+
+    Args:
+        path: path of the file, which may be packed.
+        recipe: the text may have the encoding of one of its sources, if it is not UTF-8.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with (
+        files.reading(path, "text"),
+        path.open("rb") if path.is_fifo() else open_unpacked(path) as stream,
+    ):
+        data = bytes(stream.read())
+    for encoding in dict.fromkeys(["utf-8-sig", *(s.encoding for s in recipe.sources.values())]):
+        try:
+            lines = data.decode(encoding).split("\n")
+        except UnicodeError:
+            continue
+        return [line.strip() for line in lines if line.strip()]
+    raise decoding_error(path, "utf-8")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The form of a delimited text file.
+
+    Attributes:
+        dialect: its syntax.
+        source: the source of the recipe that has this form; None for the form of an ending.
+    """
+
+    dialect: Dialect
+    source: str | None = None
+
+    def __str__(self) -> str:
+        dialect = self.dialect
+        names = f", with the columns {', '.join(dialect.columns)}" if dialect.columns else ""
+        like = f", like the source {self.source!r} of the recipe" if self.source else ""
+        form = f"{dialect.kind} with the delimiter {dialect.delimiter!r}"
+        return f"{form}, in {encoding_name(dialect.encoding)}{names}{like}"
+
+
+def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
+    """Return the encoding in which the first bytes of a file are a JSON object; None for no one."""
+    encodings = [source.encoding for source in sources if _kind(source) == "jsonl"]
+    for encoding in [*encodings, "utf-8"]:
+        if _OBJECT.match(head.decode(encoding, "ignore")):
+            return encoding
+    return None
+
+
+def _expected(forms: Sequence[_Form]) -> str:
+    """Say which forms of the recipe a file does not have."""
+    shown = "; ".join(str(form) for form in forms)
+    return f" It is not {shown}." if shown else ""
+
+
+def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
+    """Return the sources, those that are joined by an id column first, then the interactions."""
+    joined = [join.table for join in recipe.join if join.on == key]
+    return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
+
+
+def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
+    """Return the different forms of text that the sources of a recipe have."""
+    found: dict[Dialect, _Form] = {}
+    for name, source in _by_id(recipe, key).items():
+        kind = _kind(source)
+        if kind in _PLAIN:
+            dialect = replace(Dialect.of(source, kind), nulls=_NULLS)
+            if source.long:  # its rows are properties of an id, and the given ones whole
+                dialect = replace(dialect, columns=())
+            found.setdefault(dialect, _Form(dialect, name))
+    return list(found.values())
+
+
+def _kind(source: Source) -> str | None:
+    """Return the format of a source's files, as far as the recipe states it."""
+    pattern = source.files if isinstance(source.files, str) else source.files[0]
+    return files.stated_kind(Path(pattern), source)
+
+
+def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
+    """Return the form in which the file's first row names the id column.
+
+    If there is none, the first row may be one of data, with as many cells as a form has columns.
+
+    Args:
+        forms: the forms to try, the likeliest first.
+        path: path of the file.
+        ids: names that the id column may have.
+    """
+    headed = [replace(form, dialect=replace(form.dialect, columns=())) for form in forms]
+    rows = [_first_row(path, form.dialect) for form in headed]
+    for form, row in zip(headed, rows, strict=True):
+        if not ids.isdisjoint(row):
+            return form
+    for form, row in zip(forms, rows, strict=True):
+        names = form.dialect.columns
+        if len(row) == len(names) and not ids.isdisjoint(names):
+            return form
+    return None
+
+
+def _first_row(path: Path, dialect: Dialect) -> list[str]:
+    """Return the cells of the first row; none if the file is not text of this form."""
+    try:
+        return TextFile(path, dialect, block=BLOCK).names
+    except DataError:
+        return []
