@@ -147,7 +147,7 @@ def test_what_was_expected_is_said_of_a_file_of_no_known_form(tmp_path: Path) ->
     (tmp_path / "new.csv").write_text("u1;31;Oslo\n")
     said = (
         r"new\.csv: there is no column 'user_id'\..* The file is read as csv with the delimiter ','"
-        r", in UTF-8: convert .* It is not csv with the delimiter '::', in UTF-8, with the columns u"
+        r", in UTF-8: convert .* It is not csv with the delimiter '::', in UTF-8, with the columns"
     )
     with pytest.raises(DataError, match=said):
         read(tmp_path / "new.csv", recipe, "user_id", NAMES)

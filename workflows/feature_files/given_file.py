@@ -125,9 +125,23 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
         if lines.is_empty:
             raise DataError(f"{path} is empty. Expected one JSON object per line.")
         return GivenFile(lines)
-    forms = _source_forms(recipe, wanted[0])
+    ids = {wanted[0], *raw.get(wanted[0], ())}
+    return _recognise_text(path, kind, _source_forms(recipe, wanted[0]), ids)
+
+
+def _recognise_text(
+    path: Path, kind: str | None, forms: Sequence[_Form], ids: set[str]
+) -> GivenFile | None:
+    """Open a file of delimited text; return None if nothing states its form.
+
+    Args:
+        path: path of the file.
+        kind: the format that the ending of its name states.
+        forms: the forms of the sources, the likeliest first.
+        ids: names that the id column may have.
+    """
     plain = [_Form(_PLAIN[kind])] if kind else []
-    form = _fitting([*forms, *plain], path, {wanted[0], *raw.get(wanted[0], ())})
+    form = _fitting([*forms, *plain], path, ids)
     if form is None and not kind:
         return None
     form = form or plain[0]
