@@ -288,7 +288,10 @@ def test_an_unknown_recipe_lists_the_known_ones(here: World, two_tower: Run) -> 
     [
         (["evaluate", "--min-lift", "popularity:2"], "knows no --min-lift: leave that out"),
         (["export", "--as-of", "latest"], "knows no --as-of: leave that out"),
-        (["serve"], "recipe rees46 has models of offers, and `serve` asks two towers: ask"),
+        (
+            ["serve"],
+            "recipe rees46 has a model of kind offers, and `serve` asks models of kind two_",
+        ),
     ],
 )
 def test_models_of_offers_refuse_what_is_of_two_towers(

@@ -188,11 +188,19 @@ def test_a_damaged_copy_is_named(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run.store.folder("export"), copy)
     (copy / "histories.parquet").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"copy/histories\.parquet is not the file"):
+    damaged = r"copy/histories\.parquet is not the file.*damaged\. Copy the export of its run again"
+    with pytest.raises(ArtifactError, match=damaged):
         Recommender.open(Store(copy), run.recipe)
     (copy / "manifest.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"copy/manifest\.json cannot be read"):
         Recommender.open(Store(copy), run.recipe)
+
+
+def test_a_verb_that_needs_the_run_names_the_copy(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.store.folder("export"), tmp_path / "a copy")
+    asked = Call(run=str(tmp_path / "a copy"), verb="train")
+    with pytest.raises(MissingStage, match=r"/a copy is an export without its run, and `train` re"):
+        asked.open(CPU)
 
 
 def test_an_earlier_stage_that_is_there_must_be_the_one_it_was_made_from(

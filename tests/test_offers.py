@@ -229,11 +229,13 @@ def test_verbs_of_two_towers_say_whom_to_ask(shop: Shop) -> None:
     for verb in verbs:
         done = CliRunner().invoke(app, [*verb.split(), "--recipe", "rees46"])
         assert isinstance(done.exception, RecipeError)
-        assert "ask `audience`, `similar-offers`" in str(done.exception)
+        assert "Ask `audience`, `similar-offers`" in str(done.exception)
     for verb in ("audience", "similar-offers"):
         done = CliRunner().invoke(app, [verb, "--offer", "a=b", "--recipe", "movielens-100k"])
         assert isinstance(done.exception, RecipeError)
-        assert f"has two towers, and `{verb}` asks models of offers" in str(done.exception)
+        assert f"of kind two_tower, and `{verb}` asks models of kind offers. Ask `recom" in str(
+            done.exception
+        )
 
 
 def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:

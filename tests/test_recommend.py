@@ -371,6 +371,9 @@ def test_what_is_told_must_be_a_column(run):
         recommend(
             run.recipe, run.store, CPU, request=RecommendRequest(("u6",), context=("month=12",))
         )
+    twice = RecommendRequest(("u6",), context=("age=1", "age=2"))
+    with pytest.raises(DataError, match="--context names 'age' twice"):
+        recommend(run.recipe, run.store, CPU, request=twice)
     with pytest.raises(DataError, match="--user and --users both"):
         recommend(
             run.recipe, run.store, CPU, request=RecommendRequest(("u6",), file=Path("users.csv"))

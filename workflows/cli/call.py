@@ -132,6 +132,11 @@ class Call:
             return None
         store = Store(self.root(), invocation)
         found = run_recipe.of_run(store, self.verb)
+        if found is None and store.is_copy:
+            raise MissingStage(
+                f"{store.path} is an export without its run, and `{self.verb}` reads other stages "
+                "of the run. Name the run that made it."
+            )
         if found is None and self.run:
             raise MissingStage(
                 f"{store.root} holds no finished stage. Run {invocation.command('etl')} first, or "

@@ -24,14 +24,12 @@ class Kind(NamedTuple):
     """A kind of model.
 
     Attributes:
-        name: what messages call its models.
         answers: the verbs that ask its exports. They know how to ask no other kind.
         ignores: options of verbs that mean nothing to its models, and so are refused.
         tables: returns the report of an evaluation as tables for a terminal.
         open: returns the models of a recipe on the etl stage of a run; it loads TensorFlow.
     """
 
-    name: str
     answers: tuple[str, ...]
     ignores: tuple[str, ...]
     tables: Callable[[Recipe, Any], list[RenderableType]]
@@ -63,7 +61,7 @@ def _open_offers(store: Store, recipe: Recipe) -> Models:
 
 
 _LISTS = ("recommend", "similar-items", "index", "serve", "load", "triton")
-_TWO_TOWERS = Kind("two towers", _LISTS, (), _tables_of_ranking, _open_two_towers)
+_TWO_TOWERS = Kind(_LISTS, (), _tables_of_ranking, _open_two_towers)
 
 #: `model.kind` of a recipe → the kind of model.
 KINDS = {
@@ -71,7 +69,6 @@ KINDS = {
     "popularity": _TWO_TOWERS,
     "content": _TWO_TOWERS,
     "offers": Kind(
-        "models of offers",
         ("audience", "similar-offers"),
         ("--min-lift", "--as-of"),
         _tables_of_offers,
@@ -82,7 +79,11 @@ KINDS = {
 
 def kind_of(recipe: Recipe) -> Kind:
     """Return the kind of a recipe's model."""
-    return KINDS[str(recipe.model.__struct_config__.tag)]
+    return KINDS[_tag(recipe)]
+
+
+def _tag(recipe: Recipe) -> str:
+    return str(recipe.model.__struct_config__.tag)
 
 
 def open_models(store: Store, recipe: Recipe) -> Models:
@@ -103,10 +104,11 @@ def refuse_verb(recipe: Recipe, verb: str) -> None:
     mine = kind_of(recipe)
     if verb in mine.answers or all(verb not in kind.answers for kind in KINDS.values()):
         return
-    others = next(kind.name for kind in KINDS.values() if verb in kind.answers)
+    others = " or ".join(tag for tag, kind in KINDS.items() if verb in kind.answers)
     raise RecipeError(
-        f"recipe {recipe.name} has {mine.name}, and `{verb}` asks {others}: ask "
-        f"{', '.join(f'`{name}`' for name in mine.answers)}, or take another recipe."
+        f"recipe {recipe.name} has a model of kind {_tag(recipe)}, and `{verb}` asks models of "
+        f"kind {others}. Ask {', '.join(f'`{name}`' for name in mine.answers)}, or take another "
+        "recipe."
     )
 
 
@@ -124,6 +126,6 @@ def refuse_options(recipe: Recipe, options: Mapping[str, bool]) -> None:
     given = [name for name, is_given in options.items() if is_given and name in mine.ignores]
     if given:
         raise RecipeError(
-            f"recipe {recipe.name} has {mine.name}, and knows no {', '.join(given)}: leave that "
-            "out."
+            f"recipe {recipe.name} has a model of kind {_tag(recipe)}, which knows no "
+            f"{', '.join(given)}: leave that out."
         )

@@ -70,6 +70,11 @@ class Store:
         """The name of the run, or of the folder of a copied export."""
         return self._export or self.root.name
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is an export that was copied without its run."""
+        return bool(self._export)
+
     def folder(self, stage: str) -> Path:
         """Return the path of a stage's folder, which need not exist."""
         if not self._export:
@@ -123,7 +128,7 @@ class Store:
             MissingStage, StaleInput, ArtifactError: each names the command that corrects it.
         """
         manifest = self.manifest(stage)
-        redo = f"Run {self.invocation.command(stage)} again."
+        redo = self._redo(stage)
         if manifest.parts_hash != recipe.digest(*PARTS[stage]):
             own = (
                 f" Or take the run's own recipe: {self.invocation.own}."
@@ -177,10 +182,16 @@ class Store:
         except (OSError, msgspec.DecodeError) as error:
             raise ArtifactError(
                 f"{folder / MANIFEST} cannot be read ({error}); the stage is half-written or "
-                f"damaged. Remove {folder} and run {self.invocation.command(stage)} again."
+                f"damaged. Remove {folder}. {self._redo(stage)}"
             ) from None
         trust.refuse_unsigned(manifest.content, manifest.signature, folder / MANIFEST)
         return manifest
+
+    def _redo(self, stage: str) -> str:
+        """Return a sentence that says how to renew a stage."""
+        if self.is_copy and stage == "export":
+            return "Copy the export of its run again."
+        return f"Run {self.invocation.command(stage)} again."
 
     def _check_files(self, stage: str, manifest: Manifest, *, deep: bool, redo: str) -> None:
         folder = self.folder(stage)
