@@ -286,11 +286,11 @@ def test_an_unknown_recipe_lists_the_known_ones(here: World, two_tower: Run) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["evaluate", "--min-lift", "popularity:2"], "knows no --min-lift: leave that out"),
-        (["export", "--as-of", "latest"], "knows no --as-of: leave that out"),
+        (["evaluate", "--min-lift", "popularity:2"], "which has no --min-lift: leave that out"),
+        (["export", "--as-of", "latest"], "which has no --as-of: leave that out"),
         (
             ["serve"],
-            "recipe rees46 has a model of kind offers, and `serve` asks models of kind two_",
+            "recipe rees46 has a model of kind offers, and `serve` is for models of kind two_",
         ),
     ],
 )

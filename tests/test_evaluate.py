@@ -306,7 +306,7 @@ def test_a_missed_lift_fails_the_command_after_the_report_is_written(run, monkey
     captured = capsys.readouterr()
     (line,) = [text for text in captured.err.splitlines() if "missed" in text]
     assert line == (
-        "two-tower: missed lift: two-tower is to have at least 1.01 times the recall@1 of "
+        "two-tower: missed lift: two-tower must have at least 1.01 times the recall@1 of "
         "popularity; it has 0.1111 against 0.1111, 1.00 times"
     )
     assert "two-tower minus it" in captured.out

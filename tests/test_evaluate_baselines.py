@@ -246,13 +246,13 @@ def test_a_point_whose_scores_are_no_numbers_is_passed_over(monkeypatch, caplog)
 
     monkeypatch.setattr(EvaluationSet, "selection_score", broken)
     assert baselines.choose("ease", FACTS, VALID).note.parameters["regularization"] != 100
-    assert "ease regularization=100: no value, for 7 scores are NaN." in caplog.text
+    assert "ease regularization=100: no value, because 7 scores are NaN." in caplog.text
 
     def always(evaluation_set, model):
         raise BrokenModel("all scores are NaN.")
 
     monkeypatch.setattr(EvaluationSet, "selection_score", always)
-    with pytest.raises(CannotFit, match="none of its 5 points gives scores that are numbers"):
+    with pytest.raises(CannotFit, match="all 5 points of its grid give NaN scores"):
         baselines.choose("ease", FACTS, VALID)
 
 

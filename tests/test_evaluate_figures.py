@@ -294,7 +294,7 @@ def missed(text: str, of: Report = REPORT) -> str | None:
 def test_a_lift_is_cleared_or_missed_by_the_ratio():
     assert missed("popularity:2.5") is None  # exactly
     assert missed("popularity:2.51") == (
-        "two-tower is to have at least 2.51 times the recall@10 of popularity; it has 0.2000 "
+        "two-tower must have at least 2.51 times the recall@10 of popularity; it has 0.2000 "
         "against 0.0800, 2.50 times"
     )
     assert missed("random:100") is None  # any hit is more than none
@@ -321,9 +321,7 @@ def test_the_table_shows_models_by_falling_recall_under_their_protocol(width):
     assert "…" not in text
     words = " ".join(text.split())
     assert PROTOCOL.sentence in words
-    assert (
-        "1,234 users (5 without a history, 2 of them in no table: answered by popularity)" in words
-    )
+    assert "1,234 users (5 without a history, 2 of them unknown: answered by popularity)" in words
     rows = [line.split()[0] for line in text.splitlines() if line.startswith(" ") and line.strip()]
     order = [name for name in rows if name in REPORT.headline.metrics]
     four = ["two-tower", "ease", "popularity", "random"]

@@ -1,4 +1,4 @@
-"""The kinds of models that a recipe may describe, and which verbs each of them answers.
+"""The kinds of models that a recipe can describe, and the verbs that each kind supports.
 
 A new kind is a class in a file beside this one, and an entry in `KINDS`.
 """
@@ -24,8 +24,8 @@ class Kind(NamedTuple):
     """A kind of model.
 
     Attributes:
-        answers: the verbs that ask its exports. They know how to ask no other kind.
-        ignores: options of verbs that mean nothing to its models, and so are refused.
+        answers: the verbs that query an export of this kind. They support no other kind.
+        ignores: options of verbs that do not apply to this kind, and are refused.
         tables: returns the report of an evaluation as tables for a terminal.
         open: returns the models of a recipe on the etl stage of a run; it loads TensorFlow.
     """
@@ -96,36 +96,36 @@ def open_models(store: Store, recipe: Recipe) -> Models:
 
 
 def refuse_verb(recipe: Recipe, verb: str) -> None:
-    """Refuse a verb that only models of other kinds answer.
+    """Refuse a verb that only other kinds of models support.
 
     Raises:
-        RecipeError: the message names the verbs that this kind answers.
+        RecipeError: the kind does not support the verb; the message names those that it supports.
     """
     mine = kind_of(recipe)
     if verb in mine.answers or all(verb not in kind.answers for kind in KINDS.values()):
         return
     others = " or ".join(tag for tag, kind in KINDS.items() if verb in kind.answers)
     raise RecipeError(
-        f"recipe {recipe.name} has a model of kind {_tag(recipe)}, and `{verb}` asks models of "
-        f"kind {others}. Ask {', '.join(f'`{name}`' for name in mine.answers)}, or take another "
+        f"recipe {recipe.name} has a model of kind {_tag(recipe)}, and `{verb}` is for models "
+        f"of kind {others}. Use {', '.join(f'`{name}`' for name in mine.answers)}, or use another "
         "recipe."
     )
 
 
 def refuse_options(recipe: Recipe, options: Mapping[str, bool]) -> None:
-    """Refuse options that the kind of model ignores, rather than let them do nothing.
+    """Refuse options that do not apply to the kind of model, which would have no effect.
 
     Args:
-        recipe: names the kind.
-        options: name → whether it was given.
+        recipe: the recipe with the model.
+        options: name of an option → whether it was given.
 
     Raises:
-        RecipeError: an option was given that the kind ignores.
+        RecipeError: an option was given that does not apply.
     """
     mine = kind_of(recipe)
     given = [name for name, is_given in options.items() if is_given and name in mine.ignores]
     if given:
         raise RecipeError(
-            f"recipe {recipe.name} has a model of kind {_tag(recipe)}, which knows no "
+            f"recipe {recipe.name} has a model of kind {_tag(recipe)}, which has no "
             f"{', '.join(given)}: leave that out."
         )

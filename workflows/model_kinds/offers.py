@@ -1,4 +1,4 @@
-"""Models of offers: several may be fitted and compared, and the first is exported."""
+"""The kind of offer models: several can be fitted and compared; the first is exported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class OfferModels:
-    """The models of a recipe of kind offers.
+    """The models of a recipe with the model kind offers.
 
     Attributes:
         offering: the etl stage.
@@ -40,16 +40,16 @@ class OfferModels:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> OfferModels:
-        """Check the etl stage.
+        """Check the etl stage and return the models.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: it cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
         return cls(Offering.open(store, recipe))
 
     @property
     def prepared(self) -> Prepared:
-        """The etl stage, as every kind reads it."""
+        """The etl stage of the run."""
         return self.offering.prepared
 
     @property
@@ -58,14 +58,14 @@ class OfferModels:
         return list(self.offering.config.models)
 
     def with_recipe(self, recipe: Recipe) -> OfferModels:
-        """Return the models of a recipe with other hyper-parameters, on the same stage."""
+        """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
         return OfferModels(Offering(replace(self.prepared, recipe=recipe)))
 
     def judge(self) -> PairJudge | None:
-        """Return what scores pairs of the events of valid; None without a valid part.
+        """Return the judge that scores pairs of the valid part; None if there is no such part.
 
         Raises:
-            DataError: they make no negative pair.
+            DataError: the valid part has no negative pairs.
         """
         recipe = self.prepared.recipe
         pairs = self.offering.pairs("valid", seed=recipe.train.seed)
@@ -82,7 +82,7 @@ class OfferModels:
         return self.offering.build(name)
 
     def load_weights(self, store: Store, name: str) -> Model:
-        """Build a model with the weights that a run kept."""
+        """Build a model with the weights that the train stage of a run kept."""
         return self.offering.load(store, name).model
 
     def fit(
@@ -93,7 +93,7 @@ class OfferModels:
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return a fit over some rows of each user and day."""
+        """Return a fit over rows that are drawn for each user and day."""
         recipe = self.prepared.recipe
         batches = self.offering.batches(
             "train", seed=recipe.train.seed, names=model.schema.column_names
@@ -105,7 +105,7 @@ class OfferModels:
         fit.save_weights(TrainFiles(folder, name).weights)
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
-        """Score the pairs of the test part with every model, task by task. It takes no lifts."""
+        """Score the pairs of the test part with every model, task by task; lifts do not apply."""
         report = evaluation.evaluate(self.offering, store, folder)
         rows = {"events": report.events, "pairs": report.pairs}
         metrics = {
@@ -116,12 +116,12 @@ class OfferModels:
         return Evaluation(report, rows, metrics)
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write the first model, and vectors of offers and of users after their last event."""
+        """Write the first model, with embeddings of offers and of users after their last event."""
         rows = offers_export.export(self.offering, store, folder)
         return Exported(rows, {"model": self.names[0]})
 
     def space(self) -> Space:
-        """Return learning rate, width, dropout and penalty."""
+        """Return the search space: learning rate, embedding dimensions, dropout, L1 penalty."""
         return {
             "optimizer.lr": Range(low=2e-4, high=5e-3, log=True),
             "model.dim": (16, 32, 64, 100),

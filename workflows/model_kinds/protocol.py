@@ -1,4 +1,4 @@
-"""What verbs ask of the models of a recipe, whatever their kind."""
+"""The protocol of a kind of models, through which train, tune, evaluate and export use it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        report: every figure.
-        rows: how many users, targets and the like there are.
-        metrics: the headline of the first model.
-        missed: a sentence for each lift that was missed.
+        report: all metrics.
+        rows: counts, such as those of users and targets.
+        metrics: the headline metrics of the first model.
+        missed: one sentence for each lift that was not reached.
     """
 
     report: Report | OffersReport
@@ -41,11 +41,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export holds.
+    """The counts and options of an export, for its manifest.
 
     Attributes:
-        rows: rows of each table, and the width of the embeddings.
-        options: choices of the call that are no part of the recipe.
+        rows: number of rows of each table, and number of dimensions of the embeddings.
+        options: options of the call, which are not in the recipe.
     """
 
     rows: dict[str, int]
@@ -57,7 +57,7 @@ class Models(Protocol):
 
     @property
     def remedy(self) -> str:
-        """Return a sentence that says what to change when a fit diverges."""
+        """Return a sentence that says what to change if a fit diverges."""
 
     @property
     def prepared(self) -> Prepared:
@@ -65,19 +65,19 @@ class Models(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the models; each is fitted by itself, and the first is exported."""
+        """Return the names of the models; each is fitted separately, and the first is exported."""
 
     def with_recipe(self, recipe: Recipe) -> Models:
-        """Return the models of a recipe with other hyper-parameters, on the same stage."""
+        """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
 
     def judge(self) -> Judge | None:
-        """Return the judge of all fits; None where the split has no valid part."""
+        """Return the judge of all fits; None if the split has no valid part."""
 
     def build(self, name: str) -> tf.keras.Model:
         """Build a model with fresh weights.
 
         Raises:
-            RecipeError: its parts do not fit together.
+            RecipeError: the settings of the model contradict each other.
         """
 
     def load_weights(self, store: Store, name: str) -> tf.keras.Model:
@@ -98,42 +98,42 @@ class Models(Protocol):
         """Return a fit that is ready to run.
 
         Args:
-            model: from `build`; its weights may have been changed since.
-            judge: from `judge`, or None to keep the last epoch.
-            checkpoint: where to keep each epoch; None for nowhere.
-            lines: whether a line an epoch is logged where there is no terminal.
+            model: a model from `build`, possibly with other initial weights.
+            judge: the judge from `judge`, or None to keep the last epoch.
+            checkpoint: where the state after each epoch is saved; None to save none.
+            lines: whether one line per epoch is logged if there is no terminal.
 
         Raises:
-            RecipeError: the training rows do not make a batch.
+            RecipeError: there are too few training rows for a batch.
         """
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
-        """Write the weights that a fit kept, and what was chosen after it, into a folder."""
+        """Write the weights of the best epoch, and the chosen prior if there is one."""
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
-        """Measure every model on the test part, and write the figures into a folder.
+        """Measure every model on the test part, and write the metrics to a folder.
 
         Raises:
-            DataError: there is no test part, or none that can be measured.
-            ArtifactError: a model gives scores that are no numbers.
+            DataError: there is no test part, or it cannot be measured.
+            ArtifactError: a model gives NaN scores.
         """
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write the first model for other programs into a folder.
+        """Write the first model to a folder, for serving.
 
         Raises:
-            ArtifactError: its embeddings say nothing.
+            ArtifactError: its embeddings are NaN, infinite or all equal.
         """
 
     def space(self) -> Space:
-        """Return the fields that `tune` searches where the recipe names none."""
+        """Return the default search space of `tune`."""
 
 
 def build_fresh(models: Models, name: str) -> tf.keras.Model:
-    """Build a model that depends on the recipe's seed, and on no model that was built before.
+    """Build a model whose initial weights depend only on the recipe's seed.
 
     Raises:
-        RecipeError: its parts do not fit together.
+        RecipeError: the settings of the model contradict each other.
     """
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(models.prepared.recipe.train.seed)

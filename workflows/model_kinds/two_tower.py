@@ -1,4 +1,4 @@
-"""Models that rank the catalogue: two towers, and popularity and content as towers."""
+"""The kind of models that rank the catalogue: two-tower, and popularity and content as towers."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class TwoTowers:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> TwoTowers:
-        """Check the etl stage.
+        """Check the etl stage and return the model.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: it cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
         """
         return cls(Prepared.open(store, recipe))
 
@@ -65,11 +65,11 @@ class TwoTowers:
         return self.prepared.recipe
 
     def with_recipe(self, recipe: Recipe) -> TwoTowers:
-        """Return the model of a recipe with other hyper-parameters, on the same stage."""
+        """Return the model with the hyper-parameters of another recipe, on the same etl stage."""
         return TwoTowers(replace(self.prepared, recipe=recipe))
 
     def judge(self) -> CatalogueJudge | None:
-        """Return what ranks the catalogue for the users of valid; None without a valid part."""
+        """Return the judge that ranks the catalogue for the valid part; None without that part."""
         evaluation_set = self.prepared.evaluation_set("valid", self.recipe.evaluate)
         if evaluation_set is None:
             return None
@@ -85,7 +85,7 @@ class TwoTowers:
         return build_model(self.recipe, self.prepared)
 
     def _refuse_lonely(self) -> None:
-        """Refuse batches that compare an item with itself alone, of which nothing can be learnt."""
+        """Refuse a batch size of 1 with in-batch negatives, because there would be no negatives."""
         recipe, n_items = self.recipe, len(self.prepared.raw_items)
         loss = recipe.loss
         in_batch = loss.negatives_of(n_items) == "in_batch"
@@ -99,7 +99,7 @@ class TwoTowers:
             log.warning("the item table has one item: there is nothing to learn")
 
     def load_weights(self, store: Store, name: str) -> Model:
-        """Build the model with the weights that a run kept, without a prior."""
+        """Build the model with the weights that the train stage of a run kept, without a prior."""
         return train_stage.load_weights(store, self.recipe, self.prepared)
 
     def fit(
@@ -110,7 +110,7 @@ class TwoTowers:
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return a fit over all training rows, or some of each user's."""
+        """Return a fit over all training rows, or over a sample of each user's rows."""
         prior = self._popularity()
         if prior:
             apply_prior(model, self.prepared, prior, as_of="valid")
@@ -125,7 +125,7 @@ class TwoTowers:
         return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
-        """Write the weights, and the prior that suits them best."""
+        """Write the weights, and the prior that is best on the valid part."""
         files = TrainFiles(folder, name)
         prior = self._choose_prior(fit) if self.recipe.prior else self._popularity()
         if prior:
@@ -135,15 +135,15 @@ class TwoTowers:
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
-        """Return all that a model of kind popularity is: a prior, and nothing beside it."""
+        """Return the prior that is the whole model of kind popularity; None for other kinds."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 
     def _choose_prior(self, fit: Fit) -> Prior:
-        """Return the prior that validates best, no prior being one of them.
+        """Return the prior that is best on the valid part; the model without a prior also competes.
 
         Raises:
-            RecipeError: there is no valid part.
+            RecipeError: the split has no valid part.
         """
         assert self.recipe.prior is not None
         if not isinstance(fit.judge, CatalogueJudge):
@@ -164,13 +164,13 @@ class TwoTowers:
         return Evaluation(report, report.counts, metrics, tuple(missed))
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write both towers, as of the test part unless another cut is asked for."""
+        """Write both towers, with interactions up to a cut, which by default is the test part."""
         cut: AsOf = as_of or "test"
         rows = towers_export.export(self.prepared, store, folder, as_of=cut)
         return Exported(rows, {"as_of": cut})
 
     def space(self) -> Space:
-        """Return learning rate, widths, dropout and the like; the fading of an ordered history."""
+        """Return the search space; it includes the decay if histories are ordered."""
         history = self.recipe.history
         ordered = bool(history and self.recipe.time and history.before != "others")
         return usual_space(ordered=ordered)

@@ -1,1 +1,1 @@
-"""Models of offers: their evaluation, their export, and the audience of an offer."""
+"""Offer models: their evaluation, their export, and the audience of an offer."""

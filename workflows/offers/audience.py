@@ -1,4 +1,4 @@
-"""From an offer to people: who is likely to take it, and which offers are like it."""
+"""Queries an export of offer models: the audience of an offer, and similar offers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _BLOCK = 20_000
 
 @dataclass(frozen=True)
 class AudienceResult:
-    """Whom to address.
+    """The audience of an offer.
 
     Attributes:
-        users: their raw ids, ranks and scores, best first.
-        events: how many events the offer is described by.
-        seconds: in all.
+        users: raw ids, ranks and scores of users, best first.
+        events: number of events that describe the offer.
+        seconds: duration of the whole verb.
     """
 
     users: list[dict[str, Any]]
@@ -52,17 +52,17 @@ class AudienceResult:
 def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> AudienceResult:
     """Rank users for an offer.
 
-    A score says how much likelier the user takes this offer than the next best one; between two
-    offers scores are not compared. Ties are broken by the order of users.
+    Scores order the users of one offer; scores of different offers cannot be compared. Ties are
+    broken by the order of users.
 
     Args:
         recipe: the recipe of the run.
         store: the run.
-        text: what defines the offer: `attribute=value`, several of them with commas.
-        k: how many users.
+        text: the definition of the offer: `attribute=value`, several separated by commas.
+        k: number of users.
 
     Raises:
-        DataError: there is no such attribute or value, or nothing that is all of it.
+        DataError: an attribute or a value is unknown, or no event has all values.
         MissingStage, StaleInput, ArtifactError: the export cannot be used.
     """
     start = time.perf_counter()
@@ -85,16 +85,16 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
 
 
 def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dict[str, Any]]:
-    """Return the offers of the same attribute that are most like one, best first.
+    """Return the offers of the same attribute that are most similar to an offer, best first.
 
     Args:
         recipe: the recipe of the run.
         store: the run.
-        text: `attribute=value`.
-        k: how many.
+        text: the offer, `attribute=value`.
+        k: number of offers.
 
     Raises:
-        DataError: there is no such offer among the exported ones.
+        DataError: the offer was not exported.
     """
     export = OfferExport.open(store, recipe)
     wanted = parsed(text, attributes_of(recipe))
@@ -116,10 +116,10 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
 
 
 def parsed(text: str, attributes: list[str]) -> dict[str, str]:
-    """Return attribute → value. A comma in a value is one, unless `attribute=` follows it.
+    """Parse an offer into attribute → value. A comma separates only if `attribute=` follows it.
 
     Raises:
-        DataError: not of that form, or an attribute that there is none of, or one twice.
+        DataError: the text has another form, or an attribute is unknown or repeated.
     """
     names = "|".join(map(re.escape, attributes))
     found: dict[str, str] = {}
@@ -136,7 +136,7 @@ def parsed(text: str, attributes: list[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class OfferExport:
-    """An export of offer models, ready to answer.
+    """An export of offer models that is open for queries.
 
     Attributes:
         folder: the folder of the export stage.
@@ -151,30 +151,30 @@ class OfferExport:
         """Check the stages and return them.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: they cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stages cannot be used.
         """
         store.read("export", recipe)
         return cls(store.folder("export"), recipe)
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
-        """Raw user ids, in the order of the vectors."""
+        """Raw user ids, in the order of their embeddings."""
         path, name = self.folder / selfcheck.USERS, self.recipe.user_id
         with reading(path, "export"):
             return pq.read_table(path, columns=[name])[name].combine_chunks()
 
     @cached_property
     def users(self) -> Floats:
-        """Users' vectors, float32 [n_users, …]."""
+        """User embeddings, float32 [n_users, …]."""
         path = self.folder / selfcheck.USER_VECTORS
         with reading(path, "export"):
             return np.load(path, allow_pickle=False)
 
     def embeddings(self, attribute: str) -> tuple[pa.ChunkedArray, Floats]:
-        """Return the values of an attribute and the vectors of these offers, float32 [n_offers, …].
+        """Return the values of an attribute and embeddings of these offers, float32 [n_offers, …].
 
         Raises:
-            DataError: they were not exported.
+            DataError: the offers of the attribute were not exported.
         """
         path = self.folder / "offer_embeddings" / f"{attribute}.parquet"
         if not path.is_file():
@@ -189,10 +189,10 @@ class OfferExport:
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
-        """Return an offer by what was bought of it, in any part, and by how many events.
+        """Return an offer, described by its events in all parts, and the number of these events.
 
         Raises:
-            DataError: an unknown attribute or value, or no event that is all of it.
+            DataError: an attribute or a value is unknown, or no event has all values.
         """
         wanted = parsed(text, attributes_of(self.recipe))
         codes = {name: self._code(name, value) for name, value in wanted.items()}
@@ -203,8 +203,8 @@ class OfferExport:
         n = int(chosen.sum())
         if not n and len(codes) > 1:
             raise DataError(
-                f"--offer {text!r}: nothing that was bought is all of that at once, so nothing "
-                "says what the offer is. Ask for less."
+                f"--offer {text!r}: no event has all of these values, so the offer cannot be "
+                "described. Name fewer attributes."
             )
         groups = np.where(chosen, 0, -1)
         offers = offers_of(groups, events, n_offers=1, top=self.recipe.tasks.top)
@@ -215,20 +215,20 @@ class OfferExport:
         """Return the code of a value.
 
         Raises:
-            DataError: there is no such value.
+            DataError: the value is unknown.
         """
         path = ExportFiles(self.folder).vocabularies / f"{attribute}.parquet"
         known = Vocabulary.read(path)
         code = int(known.encode(pa.array([value]))[0])
         if code < known.first_code:
             raise DataError(
-                f"{attribute} = {value!r} is no value that training has met often enough "
-                f"({path} lists those that it has)."
+                f"{attribute} = {value!r} is not in the vocabulary: training has too few events "
+                f"with it ({path} lists the known values)."
             )
         return code
 
     def embedded(self, offers: Offers) -> Floats:
-        """Return vectors of offers by the exported tower, float32 [n_offers, …]."""
+        """Embed offers with the exported tower, float32 [n_offers, …]."""
         tower = _signature(self.folder / "offer_tower")
         names = {key.rpartition("__")[0] for key in tower.structured_input_signature[1]}
         inputs: dict[str, tf.Tensor] = {}
@@ -240,7 +240,7 @@ class OfferExport:
         return tower(**inputs)["offers"].numpy()
 
     def scores(self, offers: Floats) -> Floats:
-        """Score every user with every offer, float32 [n_users, n_offers]."""
+        """Score all pairs of users and offers, float32 [n_users, n_offers]."""
         scorer = _signature(self.folder / "scorer")
         starts = range(0, len(self.users), _BLOCK)
         parts = [

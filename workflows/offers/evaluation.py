@@ -1,4 +1,4 @@
-"""Measure all offer models on all tasks: the weighted AUC of the users of each offer."""
+"""Evaluates all offer models on all tasks, by the weighted AUC over offers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
     Args:
         offering: the etl stage; the protocol is the `tasks` part of its recipe.
         store: the run.
-        folder: where to write.
+        folder: the folder to write to.
 
     Raises:
         DataError: the split has no test part, or a task has no offer.
-        ArtifactError: a model gives scores that are no numbers.
+        ArtifactError: a model gives NaN scores.
     """
     recipe = offering.recipe
     pairs = offering.pairs("test", seed=recipe.evaluate.seed)
@@ -66,19 +66,19 @@ def task(offering: Offering, attribute: str, columns: Columns) -> Task:
     """Return the offers "attribute = value" of some events.
 
     Args:
-        offering: the etl stage; its `tasks.source` part says what belongs to an offer.
-        attribute: which.
+        offering: the etl stage; the part `tasks.source` of its recipe describes the offers.
+        attribute: the attribute of the task.
         columns: the columns of the events.
 
     Raises:
-        DataError: no event has a value with a code of its own.
+        DataError: no event has a value that is in the vocabulary.
     """
     codes = as_array(columns[attribute])
     values = np.intersect1d(offering.values(attribute)[0], codes)
     if not len(values):
         raise DataError(
-            f"tasks.attributes: no event of test has a value of {attribute!r} that training has "
-            "met often enough for a code of its own, so the task has no offer. Lower "
+            f"tasks.attributes: no event of test has a value of {attribute!r} that is in its "
+            "vocabulary, so the task has no offer. Lower "
             "vocabulary.min_count and run `two-tower etl` again, or leave the task out."
         )
     config = offering.recipe.tasks

@@ -1,4 +1,4 @@
-"""Write what others need to ask an offer model: vectors, towers, similar offers, pictures."""
+"""Exports an offer model: embeddings, towers, similar offers and heat maps."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 
 def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
-    """Write the first model, and the vectors of users and offers, into a folder.
+    """Write the first model, and the embeddings of users and offers, to a folder.
 
     Args:
         offering: the etl stage.
         store: the run.
-        folder: where to write.
+        folder: the folder to write to.
 
     Returns:
-        How many users there are, and offers of each attribute.
+        The number of users, and the number of offers of each attribute.
 
     Raises:
         DataError: an attribute has no offer.
@@ -57,21 +57,21 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
 
 
 def _shown(offering: Offering) -> list[str]:
-    """Return the first model, and those to compare its picture of offers with."""
+    """Return the names of the models whose heat maps are drawn: the first, then others."""
     first = next(iter(offering.config.models))
     return list(dict.fromkeys([first, *offering.compared]))
 
 
 def described(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
-    """Return the offers "attribute = value", the values, and how many events each has."""
+    """Return the offers "attribute = value", the values, and the number of events of each."""
     config = offering.recipe.tasks
     events = offering.events(config.source)
     codes, values = offering.values(attribute)
     if not len(codes):
         raise DataError(
-            f"tasks.attributes: training has met no value of {attribute!r} often enough for a code "
-            "of its own, so there is no offer. Lower vocabulary.min_count and run `two-tower etl` "
-            "again, or leave the attribute out."
+            f"tasks.attributes: no value of {attribute!r} is in the vocabulary, so there is no "
+            "offer. Lower vocabulary.min_count and run `two-tower etl` again, or leave the "
+            "attribute out."
         )
     offers = offers_by_value(attribute, codes, events, top=config.top)
     counts = np.bincount(events[attribute], minlength=int(codes.max(initial=0)) + 1)
@@ -91,7 +91,7 @@ def _write_users(offering: Offering, model: InferenceModel, folder: Path) -> Non
 def _write_offers(
     folder: Path, attribute: str, values: list[str], events: np.ndarray, vectors: Floats
 ) -> None:
-    """Write offer_embeddings/<attribute>.parquet; the vectors' shape stands in its metadata."""
+    """Write offer_embeddings/<attribute>.parquet, with the embeddings' shape in its metadata."""
     checks.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
     flat = vectors.reshape(len(vectors), -1)
     table = pa.table({"value": values, "events": events, EMBEDDING: fixed_lists(flat)})
@@ -110,9 +110,9 @@ def write_similar(
     events: np.ndarray,
     vectors: dict[str, Floats],
 ) -> None:
-    """Write the cosines of the most frequent offers, in Ward's order, and their heat maps.
+    """Write the cosines of the most frequent offers, in the order of a clustering, and heat maps.
 
-    `cosines` of similarity/<attribute>.parquet has a number for each row of the table.
+    The column `cosines` of similarity/<attribute>.parquet has one number for each row of the table.
     """
     chosen = np.lexsort((np.arange(len(values)), -events))[:top]
     if len(chosen) < 2:
@@ -132,7 +132,7 @@ def write_similar(
 
 
 def _write_check(folder: Path, offering: Offering, attribute: str) -> None:
-    """Write the lists of one task's offers, so that another process can embed them again."""
+    """Write the inputs of one task's offers, with which the self-check embeds them again."""
     offers, _, _ = described(offering, attribute)
     columns: dict[str, pa.Array] = {}
     for name, lists in offers.items():

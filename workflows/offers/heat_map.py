@@ -1,4 +1,4 @@
-"""Cosines of offers as pictures, one panel a model. They need matplotlib, and are left out else."""
+"""Heat maps of offers' cosines, one panel per model. Without matplotlib, none is drawn."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MARGIN, _CELL = 2.0, 0.14
 
 
 def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str) -> None:
-    """Draw one heat map a model, each in its own order.
+    """Draw one heat map per model, each in its own order.
 
     Args:
-        maps: model → cosines [n, n], and the offers' names in that order.
+        maps: model → cosines [n, n], and the names of the offers in the same order.
         path: the path of the PNG.
-        title: what the offers are.
+        title: the title of the picture.
     """
     if importlib.util.find_spec("matplotlib") is None:
         log.info("%s: left out, matplotlib is not installed", path.name)

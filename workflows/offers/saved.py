@@ -1,4 +1,4 @@
-"""A trained offer model as three SavedModels that need no code of ours.
+"""Writes a trained offer model as three SavedModels that need only TensorFlow.
 
 user_tower    <list>__values, <list>__offsets of each list of a user → users
 offer_tower   <attribute>__values, __offsets, __weights of each attribute → offers
@@ -16,7 +16,7 @@ from models.offers.model import InferenceModel
 
 
 def save(model: InferenceModel, folder: Path) -> None:
-    """Write user_tower, offer_tower and scorer into a folder.
+    """Write user_tower, offer_tower and scorer to a folder.
 
     Args:
         model: the model.

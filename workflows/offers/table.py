@@ -1,4 +1,4 @@
-"""A report as tables of models and tasks, one a band, never without its bounds."""
+"""Shows a report of offer models as terminal tables of models and tasks, one per band."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tables(report: OffersReport) -> list[RenderableType]:
 
 
 def protocol(report: OffersReport) -> str:
-    """Return how the figures were made, as a sentence."""
+    """Return the evaluation protocol as a sentence."""
     return (
         f"weighted AUC by offer over {report.events:,} test events in mini-batches of "
         f"{report.negatives + 1}, sorted by day; {report.pairs:,} pairs a task, without those of "
@@ -33,7 +33,7 @@ def protocol(report: OffersReport) -> str:
 
 
 def bounds(score: Score) -> str:
-    """Return a band's bounds in words."""
+    """Return the bounds of a band in words."""
     if score.high is None:
         return f"more than {score.low} positives"
     return f"{score.low} < positives <= {score.high}"

@@ -1,1 +1,1 @@
-"""How models that rank the catalogue are evaluated, beside their baselines."""
+"""The evaluation of models that rank the catalogue, and of their baselines."""

@@ -1,4 +1,4 @@
-"""The baselines of a recipe: fitted on train, the best of each grid chosen on valid."""
+"""Fits the baselines of a recipe on train, and chooses the best of each grid on valid."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from workflows.stages.evaluate import BaselineChoice
 
 log = logging.getLogger(__name__)
 
-#: Choosing asks dozens of models; so many users leave a standard error of 0.005 at most.
+#: The search measures dozens of models; with this many users, the standard error is at most 0.005.
 MAX_USERS = 10_000
 
 
 class Chosen(NamedTuple):
-    """The best model of a grid, and how it was found."""
+    """The best model of a baseline's grid, and how it was chosen."""
 
     model: Retriever
     note: BaselineChoice
@@ -43,12 +43,12 @@ class Chosen(NamedTuple):
 def chosen(
     names: Sequence[Baseline], facts: Facts, valid: EvaluationSet | None
 ) -> Iterator[tuple[Baseline, Chosen | CannotFit]]:
-    """Yield each baseline, or why it cannot run, with a bar where somebody looks.
+    """Yield each baseline, or the reason why it cannot run; a terminal shows a progress bar.
 
     Args:
         names: the names of baselines.
-        facts: what they learn from.
-        valid: what they are chosen by; None takes the first point of each grid.
+        facts: the training data.
+        valid: the evaluation set that chooses; None takes the first point of each grid.
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
@@ -64,10 +64,10 @@ def chosen(
 
 
 def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
-    """Search a baseline's grid: fit on train, return the best on valid; among equals the first.
+    """Search a baseline's grid: fit on train, return the best on valid; the first wins ties.
 
     Raises:
-        CannotFit: it does not run on this data.
+        CannotFit: the baseline cannot run on this data.
     """
     start = time.perf_counter()
     grid = grid_of(name, facts)
@@ -81,7 +81,7 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
     climb = _Climb(name, grid, valid)
     climbed = search.climb(grid, climb.measure)
     if climb.best is None:
-        raise CannotFit(f"none of its {climbed.tried} points gives scores that are numbers")
+        raise CannotFit(f"all {climbed.tried} points of its grid give NaN scores")
     note = BaselineChoice(
         parameters=parameters(climb.best),
         tried=climbed.tried,
@@ -95,14 +95,14 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
 
 @dataclass
 class _Climb:
-    """A search while it runs; it keeps the best model, and says each point in a line of the log.
+    """The state of a search; it keeps the best model, and logs one line per point.
 
     Attributes:
         name: the name of the baseline.
-        grid: what is searched.
-        valid: what models are measured by.
-        best: the best model so far; None while every one was broken.
-        value: its mean of `SELECTION_METRICS`.
+        grid: the grid of parameters.
+        valid: the evaluation set that measures models.
+        best: the best model so far; None if none had valid scores.
+        value: the mean of `SELECTION_METRICS` of the best model.
     """
 
     name: Baseline
@@ -112,14 +112,14 @@ class _Climb:
     value: float = -np.inf
 
     def measure(self, point: Point) -> float:
-        """Fit a point and return its value; a model whose scores are no numbers has the lowest."""
+        """Fit a point and return its value, which is -inf for a model with NaN scores."""
         start = time.perf_counter()
         label = " ".join(filter(None, (self.name, self.grid.named(point))))
         try:
             model = self.grid.fit(point)
             value = self.valid.selection_score(model)
         except (BrokenModel, np.linalg.LinAlgError) as why:
-            log.warning("%s: no value, for %s (%.1f s)", label, why, _since(start))
+            log.warning("%s: no value, because %s (%.1f s)", label, why, _since(start))
             return -np.inf
         log.info("%s: valid %.4f (%.1f s)", label, value, _since(start))
         if value > self.value:
@@ -128,7 +128,7 @@ class _Climb:
 
 
 def _since(start: float) -> float:
-    """Return the seconds since a moment of the performance counter."""
+    """Return the seconds since a reading of the performance counter."""
     return round(time.perf_counter() - start, 3)
 
 
@@ -142,10 +142,10 @@ def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
 
 
 def attributes(recipe: Recipe, items: dict[str, Column]) -> sp.csr_matrix:
-    """Return the items' categories beside their id, float32 [n_items, n_values].
+    """Return the multi-hot categories of items, without their id, float32 [n_items, n_values].
 
     Args:
-        recipe: which columns are categories.
+        recipe: the recipe, which says which columns are categories.
         items: the encoded item table.
     """
     names = [

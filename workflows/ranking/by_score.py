@@ -1,8 +1,8 @@
-"""Top-k accuracy as TensorFlow Recommenders 0.6 counts it: beside the headline, never in its place.
+"""Top-k accuracy as TensorFlow Recommenders 0.6 counts it, reported in addition to the headline.
 
-Its FactorizedTopK puts the score of a row's own item before the k best candidates' scores and asks
-whether it is among the first k. So a row counts as a hit when its item scores at least as much as
-the k-th candidate, even if the item is no candidate and nobody can be shown it. Seen items stay.
+Its FactorizedTopK puts the score of a row's target before the scores of the k best candidates, and
+checks whether it is among the first k. So a row is a hit if its target scores at least as high as
+the k-th candidate, even if the target is not a candidate. Seen items are not excluded.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def hits_by_score(
     *,
     embed_items: Callable[[Columns], Floats],
 ) -> dict[str, Floats]:
-    """Return how many rows of each user are hits by their score.
+    """Return the number of hits by score among each user's rows.
 
     Args:
         tower: the model.
         evaluation_set: the evaluation set of these rows, with seen items kept.
-        rows: the held-out rows as encoded, one item each, with their user and item rows.
+        rows: the encoded held-out rows, with their user and item rows.
         ks: list lengths.
-        embed_items: gives the model's embeddings of items that are in no table, from their columns.
+        embed_items: embeds items that are not in the item table, by their columns.
 
     Returns:
-        "accuracy@10" and so on: float64 [n_users], in the order of the evaluation set's queries.
+        float64 [n_users] by name, "accuracy@10" and so on, in the order of the queries.
     """
     items = as_array(rows[ITEM_ROW])
     contexts = {name: rows[name] for name in evaluation_set.queries.contexts}

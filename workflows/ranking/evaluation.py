@@ -1,7 +1,7 @@
-"""Measure a recipe's model beside its baselines: same users, candidates, exclusions, same metrics.
+"""Compares a recipe's model with its baselines: same users, candidates, exclusions and metrics.
 
-Parameters are learnt on train and chosen on valid. What is not learnt but looked up, histories and
-counts of popularity, is as of the cut: it holds everything before the test part.
+Parameters are learnt on train and chosen on valid. Histories and popularity counts, which are not
+learnt but looked up, contain all interactions before the test part.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TWO_TOWER = "two-tower"
 
 
 def name_of(model: ModelConfig) -> str:
-    """Return what reports call a recipe's own model."""
+    """Return the name of a recipe's own model in reports."""
     names = {PopularityConfig: "popularity", ContentConfig: "content"}
     return names.get(type(model), TWO_TOWER)
 
@@ -55,20 +55,20 @@ def name_of(model: ModelConfig) -> str:
 def evaluate(
     prepared: Prepared, store: Store, folder: Path, min_lifts: Sequence[Lift]
 ) -> tuple[Report, list[str]]:
-    """Rank the test part with every model; write the figures and the views into the model.
+    """Rank the test part with every model; write the metrics and an analysis of the model.
 
     Args:
         prepared: the etl stage.
         store: the run.
-        folder: where to write.
-        min_lifts: bars that the model's recall at the first k must clear.
+        folder: the folder to write to.
+        min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
 
     Returns:
-        The report, and a sentence for each lift that was missed.
+        The report, and one sentence for each lift that was not reached.
 
     Raises:
         DataError: the split has no test part.
-        ArtifactError: a model gives scores that are no numbers.
+        ArtifactError: a model gives NaN scores.
     """
     recipe = prepared.recipe
     evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
@@ -85,15 +85,15 @@ def evaluate(
 
 @dataclass
 class _Evaluation:
-    """One evaluation while it runs: models come one by one and leave the places of the targets.
+    """The state of an evaluation, which collects the places of the targets model by model.
 
     Attributes:
-        recipe: the protocol.
+        recipe: the recipe, with the protocol.
         prepared: the etl stage.
-        evaluation_set: the headline's.
-        lists: block → what is ranked beside the headline's lists.
-        places: model → places of the evaluation set's targets.
-        beside: block → model → places of those lists' targets.
+        evaluation_set: the evaluation set of the headline.
+        lists: block → the lists of another protocol.
+        places: model → places of the targets in the headline's lists.
+        beside: block → model → places of the targets in the lists of that block.
     """
 
     recipe: Recipe
@@ -113,7 +113,7 @@ class _Evaluation:
         return name_of(self.recipe.towers)
 
     def run(self, store: Store) -> tuple[Report, Inside]:
-        """Ask the recipe's model and its baselines, then count; look into the model, too."""
+        """Rank with the recipe's model and its baselines; compute the report and the analysis."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._ask(self.ours, self._with_fallback(tower))
@@ -130,14 +130,14 @@ class _Evaluation:
         return self._report(by_score), views
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
-        """Return the retriever of production: the tower, and a fallback for unknown users."""
+        """Return the retriever that serving uses: the tower, and a fallback for unknown users."""
         if self.recipe.fallback == "tower":
             return tower
         popular = Popularity().fit(self.prepared.interactions("train", "valid"))
         return Fallback(tower, popular, unknown_users)
 
     def _baselines(self) -> Iterator[tuple[str, Retriever]]:
-        """Yield the baselines that run; note the others."""
+        """Yield the baselines that can run, and record the reasons of the others."""
         recipe, prepared = self.recipe, self.prepared
         facts = Facts(
             train=prepared.interactions("train"),
@@ -230,7 +230,7 @@ class _Evaluation:
         return Protocol(
             part="test",
             split=f"{split['kind']} ({options})",
-            cut=f"histories and popularity hold the rows of train and valid{until}",
+            cut=f"histories and popularity contain the rows of train and valid{until}",
             candidates=config.candidates,
             n_candidates=int(self.evaluation_set.candidates.sum()),
             exclude_seen=config.exclude_seen,

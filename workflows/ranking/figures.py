@@ -1,4 +1,4 @@
-"""From places to figures: one protocol at a time, all models by the same users and draws."""
+"""Computes metrics from the places of targets; all models have the same users and resamples."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Values = Mapping[str, Floats]
 
 @dataclass(frozen=True)
 class Tally:
-    """Makes blocks of figures, model by model, so that memory holds one model's values.
+    """Computes blocks of metrics, model by model, so that memory holds the values of one model.
 
     Attributes:
         targets: the targets of the evaluation set.
-        config: list lengths and intervals.
+        config: list lengths and settings of the intervals.
     """
 
     targets: Ragged
     config: EvaluateConfig
 
     def over_users(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
-        """Return every metric, over all users."""
+        """Return all metrics as means over all users."""
         values = ((model, self._per_user(found)) for model, found in places.items())
         return self._block(values, protocol, "all users", self.targets)
 
     def differences(self, places: Mapping[str, Places], protocol: Protocol, *, ours: str) -> Block:
-        """Return how much more one model earns than each other, pair by pair."""
+        """Return the metrics of one model minus those of each other model, user by user."""
         mine = self._per_user(places[ours])
         pairs = (
             (model, {name: mine[name] - value for name, value in self._per_user(found).items()})
@@ -48,7 +48,7 @@ class Tally:
     def segment(
         self, places: Mapping[str, Places], chosen: Bools, protocol: Protocol, what: str
     ) -> Block:
-        """Return recall and ndcg as if only the chosen targets were wanted."""
+        """Return recall and ndcg for the chosen targets only."""
         _, users = np.unique(self.targets.owners()[chosen], return_inverse=True)
         few = Ragged.from_pairs(users, self.targets.values[chosen], n_lists=users.max() + 1)
         values = (
@@ -69,11 +69,11 @@ class Tally:
         return self.shares(hits, protocol)
 
     def shares(self, hits: Mapping[str, Values], protocol: Protocol) -> Block:
-        """Return hits over rows; users, not rows, are drawn again for the intervals.
+        """Return the shares of rows that are hits; the bootstrap resamples users, not rows.
 
         Args:
-            hits: model → metric → how many of each user's rows are hit.
-            protocol: what the figures mean.
+            hits: model → metric → number of hits among each user's rows.
+            protocol: the evaluation protocol.
         """
         rows = self.targets.lengths
         values = (
@@ -117,14 +117,14 @@ class Tally:
 
 
 def _main(values: Values) -> Values:
-    """Return what is looked at in small parts: recall and ndcg."""
+    """Return only recall and ndcg, the metrics of segments."""
     return {n: value for n, value in values.items() if n.startswith(("recall@", "ndcg@"))}
 
 
 def _ratio(values: Floats, sizes: Ints) -> Floats:
-    """Return numbers whose mean is sum(values) / sum(sizes), and whose spread is that ratio's.
+    """Return one value per user with the mean and the variance of sum(values) / sum(sizes).
 
-    The ratio as it is to first order in its users (the delta method).
+    The ratio is linearised by the delta method.
     """
     ratio = values.sum() / sizes.sum()
     return ratio + (values - ratio * sizes) / sizes.mean()

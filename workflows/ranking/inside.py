@@ -1,8 +1,7 @@
-"""Views into the evaluated model for the report: history weights, norms, biases, neighbours, users.
+"""Analyses the evaluated model for the report: history weights, norms, biases, neighbours, users.
 
-A working model shows some order in each of them: late events weigh more than early ones, popular
-items have other norms and biases than rare ones, and neighbours look alike to somebody who knows
-the items.
+Each view helps to check a model: recent events should weigh more than old ones, popular items have
+other norms and biases than rare ones, and nearest neighbours should be items of a similar kind.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10
 def look(
     recipe: Recipe, prepared: Prepared, evaluation_set: EvaluationSet, model: Model, tower: TwoTower
 ) -> Inside:
-    """Return the views into a model.
+    """Analyse a model.
 
     Args:
         recipe: the recipe of the run.
-        prepared: its etl stage.
+        prepared: the etl stage of the run.
         evaluation_set: the test part under the rules of the evaluation.
         model: the trained model.
         tower: the same model as a retriever.
@@ -56,10 +55,10 @@ def look(
 
 
 def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
-    """Return the share of each position of a full history, the latest first, by input.
+    """Return the weights of the positions of a full history, newest first, by input column.
 
-    Positions that no training history is long enough to reach keep their initial weight and are
-    left out, and so are inputs whose positions all weigh the same by the recipe.
+    Weights sum to 1. Positions beyond the longest training history keep their initial weight and
+    are left out. Inputs without a decay are left out, too.
     """
     lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
@@ -74,12 +73,12 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class _Items:
-    """The items' embeddings beside their popularity.
+    """The embeddings and the popularity of items.
 
     Attributes:
         recipe: the recipe of the run.
-        counts: training interactions of each item, int64 [n_items].
-        vectors: the items' embeddings, float32 [n_items, dim].
+        counts: number of training interactions of each item, int64 [n_items].
+        vectors: item embeddings, float32 [n_items, dim].
     """
 
     recipe: Recipe
@@ -93,17 +92,17 @@ class _Items:
 
     @property
     def directions(self) -> Floats:
-        """The embeddings without the dimension of the bias."""
+        """The embeddings without the bias dimension."""
         return self.vectors[:, :-1] if self.recipe.towers.item_bias else self.vectors
 
     def norms(self) -> Cloud | None:
-        """Return the lengths of the embeddings; None where all are 1 by construction."""
+        """Return the norms of the embeddings; None if they are normalised to 1."""
         if self.recipe.towers.normalize:
             return None
         return self._cloud(np.linalg.norm(self.directions, axis=1))
 
     def biases(self) -> Cloud | None:
-        """Return the items' biases, a prior included; None where the model has none."""
+        """Return the item biases, including a prior; None if the model has none."""
         return self._cloud(self.vectors[:, -1]) if self.recipe.towers.item_bias else None
 
     def _cloud(self, values: Floats) -> Cloud:
@@ -118,7 +117,7 @@ class _Items:
         return Cloud(counts[some].tolist(), _plain(values[some]), correlation)
 
     def neighbours(self) -> list[Neighbours]:
-        """Return the nearest items of the most popular ones, among the items met in training."""
+        """Return the nearest neighbours of the most popular items, among items seen in training."""
         met = self.met
         popular = met[np.argsort(-self.counts[met], kind="stable")[:N_POPULAR]]
         lengths = np.linalg.norm(self.directions, axis=1, keepdims=True)
@@ -136,7 +135,7 @@ class _Items:
 
 
 def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> list[Example]:
-    """Return one random user of each twentieth of the test users in order of history length."""
+    """Return one random user of each of `N_USERS` equal groups by history length."""
     known = np.flatnonzero(evaluation_set.queries.users >= 0)
     lengths = evaluation_set.queries.histories.lengths
     in_order = known[np.argsort(lengths[known], kind="stable")]
@@ -157,5 +156,5 @@ def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> l
 
 
 def _plain(values: Floats) -> list[float]:
-    """Return numbers with as many digits as float32 has, so that the file is short."""
+    """Return numbers rounded to the precision of float32, so that the file is short."""
     return [float(f"{value:.6g}") for value in values]

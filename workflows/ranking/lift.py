@@ -1,4 +1,4 @@
-"""A bar that the two-tower must clear, for continuous integration: `popularity:1.5`."""
+"""A minimum lift over a baseline, such as `popularity:1.5`, for continuous integration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from workflows.stages.evaluate import Report
 
 @dataclass(frozen=True)
 class Lift:
-    """So many times a baseline's figure.
+    """The minimum ratio of the model's recall to that of a baseline.
 
     Attributes:
-        baseline: its name.
-        factor: at least this many times.
+        baseline: the name of the baseline.
+        factor: the minimum ratio.
     """
 
     baseline: str
@@ -23,10 +23,10 @@ class Lift:
 
     @classmethod
     def parse(cls, text: str) -> Lift:
-        """Read `popularity:1.5`.
+        """Parse a lift such as `popularity:1.5`.
 
         Raises:
-            RecipeError: it is something else.
+            RecipeError: the text has another form.
         """
         name, _, number = text.partition(":")
         try:
@@ -41,12 +41,12 @@ class Lift:
         return cls(name, factor)
 
     def missed(self, report: Report, *, metric: str) -> str | None:
-        """Say how the bar was missed; None when it was cleared.
+        """Return a sentence that says how the lift was missed; None if it was reached.
 
-        A model without a hit clears no bar, and a baseline that did not run cannot be cleared.
+        It counts as missed if the model has no hit, or if the baseline did not run.
         """
         figures, ours = report.headline.metrics, report.ours
-        wanted = f"{ours} is to have at least {self.factor:g} times the {metric} of {self.baseline}"
+        wanted = f"{ours} must have at least {self.factor:g} times the {metric} of {self.baseline}"
         if self.baseline not in figures:
             why = report.left_out.get(self.baseline, "it is not among evaluate.baselines")
             return f"{wanted}, which did not run: {why}"

@@ -1,4 +1,4 @@
-"""What is ranked beside the headline's lists: by other rules, or of the training rows."""
+"""Lists of other protocols than the headline: other candidates or exclusions, or training rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TRAIN_ROWS = "train_rows"
 
 @dataclass(frozen=True)
 class Lists:
-    """Lists that are measured beside the headline's.
+    """The lists of one additional protocol.
 
     Attributes:
-        evaluation_set: who is asked for what.
-        part: whose rows are wanted.
-        ranked: what the lists are made of.
-        by_row: figures are shares of rows, not means over users.
+        evaluation_set: the queries with their targets.
+        part: the part that has the targets.
+        ranked: the rules for the items of the lists.
+        by_row: whether metrics are means over rows, not over users.
     """
 
     evaluation_set: EvaluationSet
@@ -32,7 +32,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return what the figures mean: what the headline's do, but for these rules."""
+        """Return the protocol of the headline with the rules of these lists."""
         return msgspec.structs.replace(
             headline,
             part=self.part,
@@ -44,10 +44,10 @@ class Lists:
 
 
 def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[str, Lists]:
-    """Return the lists to measure by the names of their blocks.
+    """Return the lists of all additional protocols by the names of their blocks.
 
     Args:
-        recipe: its `evaluate` says what is asked for.
+        recipe: the recipe; its `evaluate` names the protocols.
         prepared: the etl stage.
         headline: the evaluation set of the test part.
     """

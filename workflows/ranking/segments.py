@@ -1,4 +1,4 @@
-"""Parts of the held-out rows that are looked at by themselves: users by history, items by count."""
+"""Segments of the targets that are measured separately: by history length or item popularity."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from models.core.retriever import Bools, Ints
 
 #: First history length of each band.
 HISTORY_BANDS = (1, 5, 10, 20, 50, 100, 200)
-#: An item is of the head, or of the middle, while more popular items have less than this share of
+#: An item is in the head, or in the middle, if more popular items have less than this share of
 #: all training interactions.
 HEAD, MIDDLE = 1 / 3, 2 / 3
 
 
 class Segment(NamedTuple):
-    """Some of an evaluation set's targets.
+    """A subset of the targets of an evaluation set.
 
     Attributes:
-        name: key of the report.
-        what: which they are.
-        targets: bool, one for each of the evaluation set's `targets.values`.
+        name: the key in the report.
+        what: a description of the subset.
+        targets: whether each of the evaluation set's `targets.values` is in it, bool.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Segment(NamedTuple):
 
 
 def segments(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segment]:
-    """Yield every segment that has a target.
+    """Yield every segment that is not empty.
 
     Args:
-        evaluation_set: whose targets.
-        item_counts: training interactions of each item, int [n_items].
+        evaluation_set: the evaluation set with the targets.
+        item_counts: number of training interactions of each item, int [n_items].
     """
     for segment in (*_by_user(evaluation_set), *_by_item(evaluation_set, item_counts)):
         if segment.targets.any():
@@ -49,7 +49,7 @@ def _by_user(evaluation_set: EvaluationSet) -> Iterator[Segment]:
     lengths = evaluation_set.queries.histories.lengths[owners]
     yield Segment("users_cold", "users without a history", lengths == 0)
     unknown = unknown_users(evaluation_set.queries)[owners]
-    yield Segment("users_unknown", "users in no table and without a history", unknown)
+    yield Segment("users_unknown", "unknown users without a history", unknown)
     yield Segment("users_warm", "users with a history", lengths > 0)
     ends = (*HISTORY_BANDS[1:], None)
     for start, end in zip(HISTORY_BANDS, ends, strict=True):
@@ -66,12 +66,12 @@ def _by_item(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segme
     third = "a third of all training interactions"
     yield Segment("targets_head", f"targets that are the most popular items, {third}", band == 0)
     yield Segment("targets_middle", f"targets less popular than those, {third}", band == 1)
-    yield Segment("targets_tail", "targets met in training, but less than those", band == 2)
-    yield Segment("targets_cold", "targets of the item table that training never met", band == 3)
+    yield Segment("targets_tail", "targets with fewer training interactions than those", band == 2)
+    yield Segment("targets_cold", "targets without training interactions", band == 3)
     yield Segment("targets_outside", "targets that are not in the item table", band == OUTSIDE)
 
 
-#: Band of an item of no table.
+#: Band of an item that is not in the item table.
 OUTSIDE = 4
 
 

@@ -1,4 +1,4 @@
-"""A report as tables: figures never without their protocol, and whole at every width."""
+"""Shows a report as terminal tables: each with its protocol, and readable at every width."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")
 
 
 def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
-    """Return the comparison, what stands beside it, and the segments.
+    """Return the comparison of models, the metrics of other protocols, and the segments.
 
     Args:
-        report: what to show.
+        report: the report of an evaluation.
         ks: list lengths; models are sorted by recall at the first.
     """
     ours = report.ours
@@ -46,16 +46,16 @@ def _head(report: Report) -> list[str]:
     return [
         report.headline.protocol.sentence,
         f"{counts['users']:,} {asked} ({counts['users_cold']:,} without a history, "
-        f"{counts['users_unknown']:,} of them in no table: answered by {report.fallback}), "
-        f"{counts['targets']:,} targets ({counts['targets_cold']:,} never met in training, "
-        f"{counts['targets_outside_candidates']:,} that are no candidates: misses for all)",
+        f"{counts['users_unknown']:,} of them unknown: answered by {report.fallback}), "
+        f"{counts['targets']:,} targets ({counts['targets_cold']:,} without training interactions, "
+        f"{counts['targets_outside_candidates']:,} that are not candidates: always misses)",
     ]
 
 
 def _sorted(
     models: Sequence[str], figures: Mapping[str, Mapping[str, Figure]], metric: str
 ) -> list[str]:
-    """Return models by falling figures; those without one come last."""
+    """Return models sorted by a metric, best first; models without a figure come last."""
     means = {model: figures[model][metric].mean for model in models}
     return sorted(models, key=lambda model: -means[model] if exists(means[model]) else math.inf)
 
@@ -86,7 +86,7 @@ def _comparison(
 
 
 def _name(report: Report, model: str) -> str:
-    """Return the model; below it what was chosen, among how many, and whether at an edge."""
+    """Return the label of a model: its name, the size of the search, the chosen parameters."""
     note = report.baselines.get(model)
     if note is None or note.tried == 1:
         return model
@@ -95,14 +95,14 @@ def _name(report: Report, model: str) -> str:
 
 
 def _with_interval(figure: Figure, mean: str, end: str) -> str:
-    """Return a mean, and below it its interval; formats are those of `format`."""
+    """Return a mean, with its interval in the next line; arguments are formats of `format`."""
     if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
         return shown(figure.mean, mean)
     return f"{figure.mean:{mean}}\n[{figure.low:{end}}, {figure.high:{end}}]"
 
 
 def _beside(report: Report, first: int, ours: str) -> list[str]:
-    """Return a line for each other protocol, and for each model that did not run."""
+    """Return one line per other protocol, and one per model that did not run."""
     lines = []
     for name in _ALWAYS:
         block = report.beside.get(name)
@@ -111,21 +111,21 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
         metric = next(n for n in block.metrics[ours] if n.endswith(f"@{first}"))
         others = [model for model in block.metrics if model != ours]
         others = _sorted(others, block.metrics, metric)
-        told = [
+        texts = [
             f"{model} {shown(block.metrics[model][metric].mean, '.4f')}"
             for model in (ours, *others[:_OTHERS])
         ]
-        lines.append(f"{name}: {metric} {', '.join(told)}")
+        lines.append(f"{name}: {metric} {', '.join(texts)}")
     return lines + [f"{name} is left out: {why}" for name, why in report.left_out.items()]
 
 
 def _asked_by_row(report: Report) -> list[Block]:
-    """Return the blocks that the recipe asked for, of shares of rows."""
+    """Return the blocks that the recipe asks for, which are means over rows."""
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 
 def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
-    """Return the top-k accuracy of each model in the rows of test and train, side by side."""
+    """Return a table of each model's top-k accuracy over the rows of test and train."""
     names: list[str] = []
     figures: list[Mapping[str, Figure] | None] = []
     for block in (report.beside["per_row"], *_asked_by_row(report)):

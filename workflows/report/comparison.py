@@ -22,10 +22,10 @@ def population(finished: Finished) -> str:
     rows = numbers.counted(counts["targets"], "held-out row")
     return (
         f"{users} ({counts['users_cold']:,} without a history, {counts['users_unknown']:,} of them "
-        f"in no table: the two-tower's place is taken by {finished.scores.fallback}), {rows} "
-        f"({counts['targets_cold']:,} of items that training never met, "
-        f"{counts['targets_outside_candidates']:,} of items that are no candidates: misses for "
-        "all)."
+        f"unknown: answered by {finished.scores.fallback}), {rows} "
+        f"({counts['targets_cold']:,} of items without training interactions, "
+        f"{counts['targets_outside_candidates']:,} of items that are not candidates: always "
+        "misses)."
     )
 
 

@@ -1,1 +1,1 @@
-"""Towers as SavedModels that need no code of ours, and the check that they give the embeddings."""
+"""Exports towers as SavedModels that need only TensorFlow, and checks their embeddings."""

@@ -1,4 +1,4 @@
-"""Checks of an export before it is signed: finite embeddings that a fresh process reproduces."""
+"""Checks of an export before it is finished: finite embeddings that a fresh process reproduces."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from workflows.towers import selfcheck
 
 
 def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True) -> None:
-    """Refuse vectors that cannot rank.
+    """Refuse embeddings that cannot rank: NaN, infinite or all equal.
 
     Args:
-        vectors: float32 [n, …].
-        what: plural noun for the message, such as "user embeddings".
-        whose: "tower" or "model", with its side; the message names it.
-        learns: whether it has weights to train; without them all vectors may be equal.
+        vectors: the embeddings, float32 [n, …].
+        what: a plural noun for the message, such as "user embeddings".
+        whose: the name of the tower or model in the message.
+        learns: whether it has trainable weights; without them all embeddings may be equal.
 
     Raises:
-        ArtifactError: NaN or infinity, or the same vector everywhere.
+        ArtifactError: an embedding is NaN or infinite, or all are equal.
     """
     if not np.isfinite(vectors).all():
         raise ArtifactError(f"{what} hold NaN or infinity; train again.")
@@ -38,13 +38,13 @@ def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True
 
 
 def check_from_outside(folder: Path) -> None:
-    """Let a fresh, isolated process load the towers of an export and compare their embeddings.
+    """Check in a fresh, isolated process that the towers of an export give its embeddings.
 
     Args:
         folder: the folder of the export.
 
     Raises:
-        ArtifactError: something differs, or the towers cannot be loaded.
+        ArtifactError: embeddings differ, or the towers cannot be loaded.
     """
     done = subprocess.run(
         [sys.executable, "-I", selfcheck.__file__, str(folder)],
@@ -68,5 +68,5 @@ _LIBC = ctypes.CDLL(None)  # looked up before the fork
 
 
 def _die_with_the_parent() -> None:
-    """Let the kernel end the checking process when the exporting one is killed."""
+    """Ask the kernel to end the checking process if its parent is killed."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Write two towers for other programs: SavedModels, tables of features, embeddings."""
+"""Exports the two towers: SavedModels, feature tables and embeddings."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ AsOf = Literal["test", "latest"]
 
 
 def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> dict[str, int]:
-    """Write two towers, what they take and what they give, into a folder.
+    """Write the two towers, their inputs and their embeddings to a folder.
 
     Args:
         prepared: the etl stage.
         store: the run.
-        folder: where to write.
-        as_of: the cut that users' histories and a recency prior know of: `test`, as evaluated, or
-            `latest`, with every interaction there is, for production.
+        folder: the folder to write to.
+        as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
+            evaluation, or `latest`, with all interactions, for production.
 
     Returns:
-        How many users and items there are, and the width of the embeddings.
+        The numbers of users and items, and the number of dimensions of the embeddings.
     """
     model = load_model(store, prepared.recipe, prepared, as_of=as_of)
     two_tower = TwoTower.of(model, prepared.users, prepared.items)
@@ -60,15 +60,15 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
 
 @dataclass(frozen=True)
 class _Side:
-    """What is written of users or of items.
+    """The exported data of users or of items.
 
     Attributes:
         name: `user` or `item`.
-        key: the id column.
+        key: the name of the id column.
         tower: the encoder.
         codes: the codes of the ids, int [n_rows].
         inputs: the inputs of the tower, n_rows rows.
-        vectors: what it makes of them, float32 [n_rows, dim].
+        vectors: the embeddings of these rows, float32 [n_rows, dim].
         raw: readable columns, n_rows rows.
     """
 
@@ -100,7 +100,7 @@ def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
 
 
 def write_histories(histories: Ragged, also: Interactions | None, files: ExportFiles) -> None:
-    """Write the item rows that each user saw: the history, and what a filter dropped."""
+    """Write the seen item rows of each user: the history, and dropped items that count as seen."""
     columns = {ITEM_ROWS: histories}
     if also is not None:
         columns[ALSO_SEEN_ROWS] = also.of_known_users().histories()
@@ -112,9 +112,9 @@ def write_histories(histories: Ragged, also: Interactions | None, files: ExportF
 
 
 def _unknown_user(two_tower: TwoTower) -> npt.NDArray[np.float32]:
-    """Return the embedding of somebody who is in no table and has no history, float32 [dim]."""
-    somebody = Queries(np.array([-1]), Ragged.empty(1))
-    return two_tower.embed(somebody)[0]
+    """Return the embedding of an unknown user without a history, float32 [dim]."""
+    unknown = Queries(np.array([-1]), Ragged.empty(1))
+    return two_tower.embed(unknown)[0]
 
 
 def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
@@ -126,12 +126,12 @@ def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
 
 
 def _write(side: _Side, prepared: Prepared, files: ExportFiles) -> int:
-    """Write a tower, its features and its embeddings; return the embeddings' width."""
+    """Write a tower, its features and its embeddings; return the number of their dimensions."""
     checks.refuse_broken(
         side.vectors,
         f"{side.name} embeddings",
         whose=f"{side.name} tower",
-        learns=bool(side.tower.trainable_weights),  # popularity says the same to everybody
+        learns=bool(side.tower.trainable_weights),  # popularity embeds all users alike
     )
     towers.save(side.tower, files.tower(side.name))
     raw_towers.save(

@@ -1,8 +1,8 @@
-"""A tower that takes raw values, as a SavedModel for plain TensorFlow: vocabularies are inside.
+"""Exports raw towers: SavedModels that take raw values and contain the vocabularies.
 
-Users and items are described by text, numbers and lists, as in the raw data. The graph looks up
-codes, standardises numbers and calls the tower, so that TensorFlow Serving and Triton need nothing
-of this package and no encoder beside them.
+Their inputs are text, numbers and lists, as in the raw data. The graph looks up codes, standardises
+numbers and calls the tower, so that TensorFlow Serving and Triton need neither this package nor a
+separate encoder.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def save(
     vocabularies: Mapping[str, Vocabulary],
     numbers: Mapping[str, NumberFact],
 ) -> None:
-    """Write a tower whose inputs are raw values.
+    """Write a raw tower as a SavedModel.
 
-    Its `serving_default` takes a tensor a feature: string [B] for a category, "" where it is
-    missing; string [B, L] for a list of categories or a history (oldest first), "" where there is
-    no more; float32 [B, L] for the weights of a list's values, NaN where one is missing, which then
-    is 1; float32 [B] for a number, NaN where it is missing. It returns {"embedding": float32
-    [B, dim]}. A value that training has not met gets its unseen code. `inputs.json` in its folder
-    says what the tensor of each feature is called.
+    Its signature `serving_default` takes one tensor per feature: string [B] for a category, "" if
+    missing; string [B, L] for a list of categories or a history (oldest first), padded with "";
+    float32 [B, L] for the weights of a list's values, NaN if missing, which counts as 1; float32
+    [B] for a number, NaN if missing. It returns {"embedding": float32 [B, dim]}. A value that is
+    not in the vocabulary gets a code for unseen values. `inputs.json` in its folder has the name of
+    the tensor of each feature.
 
     Args:
         tower: a built encoder.
-        path: the SavedModel's folder.
-        recipe: what the features are.
-        vocabularies: the vocabularies of the columns; a history is looked up in that of its domain.
-        numbers: how number columns are standardised.
+        path: the folder of the SavedModel.
+        recipe: the recipe with the features.
+        vocabularies: the vocabularies of the columns; a history uses that of its domain.
+        numbers: the statistics that standardise number columns.
     """
     module = tf.Module()
     module.weights = list(tower.weights)
@@ -74,7 +74,7 @@ def save(
 
 
 def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) -> list[Encoded]:
-    """Describe what is done to raw values for each input of a tower, in the tower's order."""
+    """Describe the raw inputs of a tower and their encoding, in the tower's order."""
     inputs = recipe.history.inputs if recipe.history else {}
     found = {name: Encoded(name, name, LookUp(column)) for name, column in inputs.items()}
     for name, feature in recipe.features.items():
@@ -94,7 +94,7 @@ def _form(source: str, recipe: Recipe) -> Form:
 
 
 def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTable]) -> tf.Tensor:
-    """Return one input of the tower from raw values."""
+    """Compute one encoded input of the tower from raw values."""
     if isinstance(change, LookUp):
         codes = tables[change.domain](values)
         return tf.where(values == "", PAD, codes) if values.shape.rank == 2 else codes
@@ -108,14 +108,14 @@ def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTabl
 
 
 class VocabularyTable(tf.Module):
-    """A vocabulary as a look-up inside the graph; the codes are those of `Vocabulary.encode`.
+    """A vocabulary as a look-up table in the graph, with the same codes as `Vocabulary.encode`.
 
-    A file has the values, one per line: it loads in seconds where a constant with millions of texts
-    takes minutes, and a graph holds 2 GiB at most. The few values that cannot be lines, such as
-    text with line breaks, are constants of the graph.
+    The values are in a file, one per line, because a constant with millions of texts takes minutes
+    to load, and a graph can have at most 2 GiB. The few values that cannot be lines, such as text
+    with line breaks, are constants of the graph.
 
     Args:
-        vocabulary: values in the order of their codes.
+        vocabulary: the values in the order of their codes.
         file: the file to write, which TensorFlow copies into the SavedModel.
     """
 
@@ -145,7 +145,7 @@ class VocabularyTable(tf.Module):
             self.odd = tf.lookup.StaticHashTable(second, default_value=-1)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Return the code of each text, int32, the shape of the values."""
+        """Return the code of each text, int32, in the shape of the values."""
         found = self.table.lookup(values)
         if self.odd is not None:
             found = tf.maximum(found, self.odd.lookup(values))
@@ -161,12 +161,12 @@ _NOTHING = b"\xff\n"
 
 
 def _is_no_line(value: str) -> bool:
-    """Say whether a text cannot be a line of a file."""
+    """Return whether a text cannot be a line of a file."""
     return not value or "\n" in value or "\r" in value
 
 
 def crc32(values: tf.Tensor) -> tf.Tensor:
-    """Return zlib's CRC-32 of each text's UTF-8 bytes, int64, the shape of the values."""
+    """Return zlib's CRC-32 of each text's UTF-8 bytes, int64, in the shape of the values."""
     flat = tf.reshape(values, [-1])
     lengths = tf.strings.length(flat)
     longest = tf.maximum(1, tf.reduce_max(tf.concat([lengths, [1]], 0)))

@@ -1,8 +1,8 @@
-"""Check the towers of an export in a fresh process with nothing but numpy, pyarrow and TensorFlow.
+"""Script that checks the towers of an export with only numpy, pyarrow and TensorFlow.
 
-It runs as a script. It loads an export as another program would, encodes sampled rows of the tables
-of inputs, and compares with the embeddings beside them. If they differ, it ends with exit code 1
-and one line that says how.
+It loads an export as another program would, embeds sampled rows of the tables of inputs, and
+compares the results with the exported embeddings. If they differ, it prints one line that says how,
+and exits with code 1.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Check(NamedTuple):
-    """A tower, and what it must reproduce.
+    """A tower, and the embeddings that it must reproduce.
 
     Attributes:
-        tower: folder of the SavedModel.
-        inputs: table of inputs, parquet.
-        embeddings: file of embeddings in the same order, parquet or npy; `{}` stands for the
-            attribute that the metadata of the table of inputs names.
-        suffix: what the names of input columns end with: nothing in a table that people can read.
+        tower: the folder of the SavedModel.
+        inputs: the table of inputs, parquet.
+        embeddings: the file of embeddings in the same order, parquet or npy; `{}` stands for the
+            attribute in the metadata of the table of inputs.
+        suffix: the suffix of the input columns' names; empty for a table with readable names.
     """
 
     tower: str
@@ -65,7 +65,7 @@ CHECKS = (
 
 
 def check(folder: Path, what: Check) -> str | None:
-    """Return what is wrong with one tower of an export, or None."""
+    """Return the fault of one tower of an export; None if it has no fault."""
     encode = tf.saved_model.load(str(folder / what.tower)).signatures["serving_default"]
     table = pq.read_table(folder / what.inputs)
     attribute = (table.schema.metadata or {}).get(b"attribute", b"").decode()
@@ -91,7 +91,7 @@ def check(folder: Path, what: Check) -> str | None:
 
 
 def vectors(path: Path) -> Array:
-    """Return embeddings as a matrix, one row each."""
+    """Return embeddings as a matrix, one row per embedding."""
     if path.suffix == ".npy":
         found = np.load(path, allow_pickle=False)
         return found.reshape(len(found), -1)
@@ -100,7 +100,7 @@ def vectors(path: Path) -> Array:
 
 
 def _constant(column: pa.ChunkedArray, spec: tf.TensorSpec) -> tf.Tensor:
-    """Return a column as an argument takes it."""
+    """Return a column as a tensor for an argument of a tower."""
     width = spec.shape[1] if spec.shape.rank == 2 else None
     return tf.constant(padded(column, width), spec.dtype)
 
@@ -127,7 +127,7 @@ def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
 
 
 def ragged(table: pa.Table, arguments: list[str]) -> dict[str, tf.Tensor]:
-    """Return lists as the arguments `<list>__values`, `<list>__offsets` and `<list>__weights`."""
+    """Return lists as arguments `<list>__values`, `<list>__offsets` and `<list>__weights`."""
     inputs: dict[str, tf.Tensor] = {}
     for argument in arguments:
         name, _, part = argument.rpartition("__")
@@ -141,7 +141,7 @@ def ragged(table: pa.Table, arguments: list[str]) -> dict[str, tf.Tensor]:
 
 
 def faults(folder: Path) -> list[str]:
-    """Return what is wrong with the towers of an export."""
+    """Return the faults of the towers of an export."""
     for checks in CHECKS:
         if (folder / checks[0].tower).is_dir():
             return [fault for fault in (check(folder, what) for what in checks) if fault]
@@ -149,7 +149,7 @@ def faults(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Check the towers of the folder named on the command line."""
+    """Check the towers in the folder that is named on the command line."""
     message = "; ".join(faults(Path(sys.argv[1])))
     ours = [m for m in ("merlin", "nvtabular", "models", "workflows") if m in sys.modules]
     if ours:

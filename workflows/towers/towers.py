@@ -1,4 +1,4 @@
-"""A tower as a SavedModel for plain TensorFlow: one named tensor a feature, no code of ours."""
+"""Exports a tower as a SavedModel that needs only TensorFlow, with one named tensor per feature."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from workflows.ground.column_names import EMBEDDING
 
 
 def save(tower: Tower, path: Path) -> None:
-    """Write a tower.
+    """Write a tower as a SavedModel.
 
-    Its `serving_default` takes a tensor a feature: int32 [B] for a category, int32 [B, L] for a
-    list of categories padded with code 0, float32 [B, L] for the weights of its values, float32 [B]
-    for a number; it returns {"embedding": float32 [B, dim]}. `inputs.json` in its folder says what
-    the tensor of each feature is called.
+    Its signature `serving_default` takes one tensor per feature: int32 [B] for a category, int32
+    [B, L] for a list of categories padded with code 0, float32 [B, L] for the weights of its
+    values, float32 [B] for a number. It returns {"embedding": float32 [B, dim]}. `inputs.json` in
+    its folder has the name of the tensor of each feature.
 
     Args:
         tower: a built encoder.
-        path: the SavedModel's folder.
+        path: the folder of the SavedModel.
     """
     named = arguments.argument_names(tower.schema.column_names)
     specs = {
