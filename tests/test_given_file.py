@@ -153,6 +153,13 @@ def test_what_was_expected_is_said_of_a_file_of_no_known_form(tmp_path: Path) ->
         read(tmp_path / "new.csv", recipe, "user_id", NAMES)
 
 
+def test_a_row_of_other_names_is_no_row_of_data(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "{files: people.csv, columns: [user_id, age, city]}")
+    (tmp_path / "new.csv").write_text("userid,age,town\nu1,31,Oslo\n")
+    with pytest.raises(DataError, match=r"no column 'user_id'\. Did you mean 'userid'\?"):
+        read(tmp_path / "new.csv", recipe, "user_id", NAMES)
+
+
 @pytest.mark.parametrize("name", ["new.csv", "new.jsonl"])
 def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
     recipe = recipe_of(tmp_path, FORMS["latin-1"][0])

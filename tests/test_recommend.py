@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import subprocess
@@ -241,10 +242,13 @@ def test_without_an_export_there_is_nothing_to_recommend(tiny: Tiny, tmp_path: P
 def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
     ids = ["u7", "nobody", "u6", "-8200171396217105230"]
     shops = ["app", None, None, "web"]
+    table = pa.table({"user_id": ids, "shop": shops})
     for name, write in (("csv", pacsv.write_csv), ("parquet", pq.write_table)):
-        write(pa.table({"user_id": ids, "shop": shops}), tmp_path / f"users.{name}")
+        write(table, tmp_path / f"users.{name}")
+    lines = "".join(json.dumps(row) + "\n" for row in table.to_pylist())
+    (tmp_path / "users.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     found = []
-    for name in ("csv", "parquet"):
+    for name in ("csv", "parquet", "jsonl.gz"):
         copy = run.branch(tmp_path / name, stages=("etl", "train", "export"))
         request = RecommendRequest(file=tmp_path / f"users.{name}")
         result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K), request=request)
@@ -252,7 +256,7 @@ def test_users_of_a_file_get_lists_and_what_is_told_counts(run, tmp_path):
         assert result.answered_by == {"two-tower": 3, "popularity": 1}
         assert copy.store.read("recommend", copy.recipe).options["users"] == f"users.{name}"
         found.append(pq.read_table(result.folder / LISTS).to_pylist())
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert list(lists_of(found[0])) != sorted(ids)  # in the order of the file, by rank
     told = recommend(
         *(run.recipe, run.store, CPU),

@@ -256,7 +256,8 @@ def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
             return form
     for form, row in zip(forms, rows, strict=True):
         names = form.dialect.columns
-        if len(row) == len(names) and not ids.isdisjoint(names):
+        # a row with the name of a column is a row of names that lacks that of the id
+        if len(row) == len(names) and not ids.isdisjoint(names) and set(names).isdisjoint(row):
             return form
     return None
 
