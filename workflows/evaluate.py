@@ -1,4 +1,4 @@
-"""Measure the models of a recipe on the test part, by the protocol of their kind."""
+"""The verb evaluate: measures the models of a recipe on the test part."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Where the report lies, and what it says.
+    """The evaluate stage that was written.
 
     Attributes:
         folder: the folder of the stage.
-        report: every figure.
-        missed: a sentence for each lift that was missed.
-        seconds: in all.
+        report: all metrics.
+        missed: one sentence for each lift that was not reached.
+        seconds: duration of the whole verb.
     """
 
     folder: Path
@@ -43,15 +43,15 @@ def evaluate(
     """Measure every model on the test part and write report.json.
 
     Args:
-        recipe: the protocol is its `evaluate` part, and `tasks` for models of offers.
+        recipe: the recipe; its `evaluate` has the protocol, for offer models also its `tasks`.
         store: the run.
-        device: chosen for this process.
-        min_lifts: bars that the model's recall at the first k must clear.
+        device: the device of this process.
+        min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
 
     Raises:
-        DataError: the split has no test part, or none that can be measured.
-        RecipeError: lifts for models that have no baselines.
-        ArtifactError: a model gives scores that are no numbers.
+        DataError: the split has no test part, or it cannot be measured.
+        RecipeError: lifts are given for a kind of model without baselines.
+        ArtifactError: a model gives NaN scores.
     """
     start = time.perf_counter()
     refuse_options(recipe, {"--min-lift": bool(min_lifts)})

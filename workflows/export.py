@@ -1,4 +1,4 @@
-"""Write a recipe's model for other programs: towers, embeddings, vocabularies; and check them."""
+"""The verb export: writes towers, embeddings and vocabularies for serving, and checks them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Where the export lies, and how much there is.
+    """The export stage that was written.
 
     Attributes:
         folder: the folder of the stage.
-        rows: rows of each table, such as users and items, and the width of the embeddings.
-        metrics: the metrics of the epoch that was exported.
-        seconds: in all.
+        rows: number of rows of each table, and number of dimensions of the embeddings.
+        metrics: the metrics of the exported epoch.
+        seconds: duration of the whole verb.
     """
 
     folder: Path
@@ -36,19 +36,19 @@ class ExportResult:
 def export(
     recipe: Recipe, store: Store, device: Device, *, as_of: AsOf | None = None
 ) -> ExportResult:
-    """Write runs/<name>/export/ from the trained model, and sign it after a check from outside.
+    """Write runs/<name>/export/ from the trained model, and check it in a new process.
 
     Args:
-        recipe: names of columns.
+        recipe: the recipe of the run.
         store: the run.
-        device: chosen for this process.
-        as_of: the cut that users' histories and a recency prior know of: `test`, as evaluated, or
-            `latest`, with every interaction there is, for production. None for what is usual for
-            the kind of model: `test` for two towers; models of offers take no other than None.
+        device: the device of this process.
+        as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
+            evaluation, or `latest`, with all interactions, for production. None is `test` for
+            two-tower models; offer models take only None.
 
     Raises:
-        RecipeError: a cut that the kind of model has not.
-        ArtifactError: a fresh process could not reproduce the embeddings.
+        RecipeError: the kind of model does not take a cut.
+        ArtifactError: a new process could not reproduce the embeddings.
     """
     start = time.perf_counter()
     refuse_options(recipe, {"--as-of": as_of is not None})

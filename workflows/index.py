@@ -1,6 +1,6 @@
-"""Build the index of an export's items, and measure its recall against the exact search.
+"""The verb index: builds an index of an export's items, and measures its recall and latency.
 
-Items that training did not know are embedded from their raw values and added.
+Items that are not in the export are embedded by their raw values and added.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class IndexResult:
         kind: the kind of search: exact, flat, hnsw or ivf.
         items: number of items, added ones included.
         added: number of items that the export does not have.
-        effort: cells (ivf) or candidates (hnsw) that a query looks at; 0 for the other kinds.
+        effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds.
         at: the list length at which recall was measured.
         measured: recall and latency.
         seconds: duration of the whole verb.
@@ -76,10 +76,10 @@ class IndexResult:
 
 
 def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = None) -> IndexResult:
-    """Write the index stage, which recommend and serve search from then on.
+    """Write the index stage, which recommend and serve use for search.
 
     Args:
-        recipe: its `index` block says what is built.
+        recipe: the recipe; its `index` has the settings.
         store: the run, or a copied export.
         device: chosen for this process.
         add: file of new items, a row each: id and raw values of the features. It has the form of
@@ -88,8 +88,8 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
             anew from the export alone.
 
     Raises:
-        ArtifactError: the index finds too little, or FAISS is not there.
-        DataError: a new item is there already, or its values are not what the recipe says.
+        ArtifactError: the recall of the index is too low, or FAISS is not installed.
+        DataError: a new item exists already, or its values do not agree with the recipe.
     """
     start = time.perf_counter()
     config = recipe.index
@@ -129,7 +129,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
 
 
 def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
-    """Refuse to add to an index that is stale, where that would lose what was added before."""
+    """Refuse to add items to a stale index if items that were added before would be lost."""
     try:
         store.read("index", recipe)
     except MissingStage:
@@ -145,7 +145,7 @@ def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
 
 
 def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
-    """Search for users' lists, and compare them with those of the exact search.
+    """Measure recall against exact search, and latency, with users as queries.
 
     Args:
         catalogue: the catalogue that is searched.
@@ -168,11 +168,11 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
 
 
 def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
-    """Return embeddings of users to choose the effort by, and of others to measure recall by.
+    """Return embeddings of users that choose the effort, and of other users that measure recall.
 
     Args:
-        export: its users are the queries.
-        config: its `queries` says how many there are of each at most.
+        export: the export with the users.
+        config: the settings; `queries` is the largest number of users in each of the two sets.
     """
     users = export.user_vectors[:-1]  # the last is for unknown users
     rows = np.unique(np.linspace(0, len(users) - 1, 2 * config.queries).astype(np.int64))
@@ -215,7 +215,7 @@ def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
 def _built(
     catalogue: Catalogue, more: pa.Table | None, users: Floats, config: IndexConfig
 ) -> Catalogue:
-    """Return the catalogue with new items, and with an index where it should have one."""
+    """Return the catalogue with new items, and with an index if the settings ask for one."""
     index = catalogue.index
     if more is not None:
         index = index.with_items(embeddings_of(more, Path("items"), "index")) if index else None
@@ -244,7 +244,7 @@ def _refuse_poor(measured: Measured, catalogue: Catalogue, config: IndexConfig) 
 
 
 def _write(catalogue: Catalogue, files: IndexFiles) -> int:
-    """Write how the catalogue is searched, its index and what was added; return the effort."""
+    """Write search settings, index and added items; return the effort."""
     settings = SearchSettings("exact")
     if index := catalogue.index:
         if index.kind != "flat":  # the embeddings are all that a flat index holds

@@ -1,6 +1,6 @@
-"""Fit the models of a recipe on the training rows, each with the weights of its best epoch.
+"""The verb train: fits the models of a recipe on the training rows, and keeps their best epochs.
 
-Models that learn nothing (popularity, content) are built, measured and kept in the same way.
+Models without trainable weights (popularity, content) are built, measured and kept in the same way.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """How one fit went.
+    """The result of one fit.
 
     Attributes:
         best: the epoch whose weights were kept.
-        epochs: how many ran, those before a resumed one included.
-        rows_per_second: of the fastest epoch, validation included; 0 where nothing was learnt.
+        epochs: number of epochs, including those before a resumed call.
+        rows_per_second: speed of the fastest epoch, including validation; 0 if nothing was learnt.
     """
 
     best: Epoch
@@ -53,12 +53,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the stage lies, and how the fits went.
+    """The train stage that was written.
 
     Attributes:
         folder: the folder of the stage.
-        fits: name of the model → its fit; the first is the one that is exported.
-        seconds: in all.
+        fits: name of a model → its fit; the first model is exported.
+        seconds: duration of the whole verb.
     """
 
     folder: Path
@@ -80,21 +80,23 @@ def train(
     warm_start: Store | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
 ) -> TrainResult:
-    """Fit the models that a recipe describes on the etl stage, one after the other.
+    """Fit the models of a recipe on the etl stage, one after the other.
 
     Args:
-        recipe: models, loss, optimiser, loop.
+        recipe: the recipe of the run.
         store: the run.
-        device: chosen for this process.
-        resume: go on after the last finished epoch of an interrupted call for the same recipe and
-            data; the result is that of a call that was not interrupted. Anew if there is none.
-        warm_start: begin with the weights of this run's train stage; its vocabularies must be the
-            first part of ours (`etl --grow-from`).
-        callbacks: more callbacks of Keras (TensorBoard, …); they see the `val_*` metrics.
+        device: the device of this process.
+        resume: continue after the last finished epoch of an interrupted call for the same recipe
+            and data, with the same result as without the interruption. Without such a call, start
+            from the beginning.
+        warm_start: a run whose weights the fit begins with; its vocabularies must be the first part
+            of the new ones (`etl --grow-from`).
+        callbacks: additional Keras callbacks; they get the `val_*` metrics.
 
     Raises:
-        RecipeError: an unknown metric to monitor, or parts of a model that do not fit together.
-        StaleInput: a warm start from other models or other vocabularies.
+        RecipeError: the metric to monitor is unknown, or the settings of a model contradict each
+            other.
+        StaleInput: the warm start is from other models or other vocabularies.
         DataError: the loss became NaN.
     """
     start = time.perf_counter()
@@ -125,7 +127,7 @@ def train(
 
 
 def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
-    """Return a text that only fits of the same recipe, data and beginning share."""
+    """Return a text that identifies fits of the same recipe, data and initial weights."""
     parts = [recipe.digest(*PARTS["train"]), store.read("etl", recipe, deep=False).digest]
     if warm_start:
         parts.append(warm_start.digest("train"))
@@ -134,16 +136,16 @@ def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
 
 @dataclass(frozen=True)
 class _Fits:
-    """The fits of one call of `train`.
+    """Runs the fits of one call of `train`.
 
     Attributes:
         models: the models to fit.
         store: the run.
-        judge: judges all of them.
-        identity: which checkpoints may be taken up.
-        earlier: the models whose weights they begin with; None for fresh weights.
-        folder: where their weights and figures go.
-        trackers: closes the trackers when the stage is finished, or has failed.
+        judge: the judge of all fits.
+        identity: identifies the checkpoints that may be resumed.
+        earlier: the models of a warm start; None for fresh weights.
+        folder: the folder for weights and metrics.
+        trackers: closes the trackers when the stage is finished or has failed.
     """
 
     models: Models
@@ -155,11 +157,11 @@ class _Fits:
     trackers: contextlib.ExitStack
 
     def label(self, name: str) -> str:
-        """Return the prefix of a model's figures; a single model needs none."""
+        """Return the prefix of a model's metrics; it is empty for a single model."""
         return f"{name} " if len(self.models.names) > 1 else ""
 
     def prepare(self, name: str) -> Fit:
-        """Return the fit of a model, with the earlier run's weights where there is one."""
+        """Return the fit of a model, with the weights of the earlier run in a warm start."""
         model = build_fresh(self.models, name)
         if self.earlier:
             self.earlier.take_over(model, name)
@@ -174,10 +176,10 @@ class _Fits:
         *,
         resume: bool,
     ) -> Epoch:
-        """Run a fit, write what it leaves, and return its best epoch.
+        """Run a fit, write its weights and metrics, and return its best epoch.
 
         Raises:
-            RecipeError: an unknown metric to monitor.
+            RecipeError: the metric to monitor is unknown.
             DataError: the loss became NaN.
         """
         label, recipe = self.label(name), self.models.prepared.recipe
@@ -200,12 +202,12 @@ class _Fits:
 
 
 def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
-    """Return the tracker of a fit; none if the recipe asks for none.
+    """Return the trackers of a fit, which are none if the recipe asks for none.
 
     Args:
-        recipe: what is tracked, and where.
+        recipe: the recipe with the settings of tracking.
         store: the run.
-        model: the name of the model, where there are several.
+        model: the name of the model, if there are several.
     """
     if recipe.tracking is None:
         return []
@@ -227,11 +229,11 @@ def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """The models of an earlier run, whose weights new ones begin with.
+    """The models of an earlier run, for a warm start.
 
     Attributes:
         store: the earlier run.
-        models: its models.
+        models: the models of the earlier run.
     """
 
     store: Store
@@ -239,10 +241,10 @@ class _Earlier:
 
     @classmethod
     def open(cls, store: Store, now: Models) -> _Earlier:
-        """Open an earlier run whose codes mean what ours mean.
+        """Open an earlier run, and check that its vocabularies agree with the new ones.
 
         Raises:
-            StaleInput: codes have moved, or held-out rows of ours were learnt there.
+            StaleInput: a code has another meaning, or the earlier run has trained on held-out rows.
         """
         models = open_models(store, store.recipe("train"))
         _refuse_moved_codes(models.prepared, now.prepared, store)
@@ -250,10 +252,10 @@ class _Earlier:
         return cls(store, models)
 
     def take_over(self, model: tf.keras.Model, name: str) -> None:
-        """Give a model the weights of the earlier one of its name.
+        """Set a model's weights to those of the earlier model with the same name.
 
         Raises:
-            StaleInput: there is none, or it has other weights.
+            StaleInput: there is no such model, or its weights have other shapes.
         """
         if name not in self.models.names:
             raise StaleInput(
@@ -269,7 +271,7 @@ class _Earlier:
 
 
 def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None:
-    """Codes that mean something else now would give every id another id's embedding."""
+    """Refuse a warm start if a code has another meaning: an id would get another id's embedding."""
     for column, vocabulary in now.vocabularies.items():
         old = before.vocabularies.get(column)
         if old is None:

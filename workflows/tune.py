@@ -1,4 +1,4 @@
-"""Search hyper-parameters on the validation part with Optuna; an interrupted search goes on."""
+"""The verb tune: searches hyper-parameters with Optuna; an interrupted search can be continued."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JOURNAL = ".tune.journal"
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """One trial: what was set, and what it gave (absent if the fit diverged)."""
+    """One trial: its settings and its value, which is absent if the fit diverged."""
 
     settings: dict[str, Plain]
     value: float | None
@@ -45,14 +45,14 @@ class Tried(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TuneResult:
-    """Where the stage lies, and the best trial.
+    """The tune stage that was written, with the best trial.
 
     Attributes:
-        folder: the folder of the stage; `trials.json` holds all of them.
-        metric: what was maximised on the validation part.
+        folder: the folder of the stage; `trials.json` has all trials.
+        metric: the metric that was maximised on the validation part.
         best: the best trial.
-        trials: how many there are, those of earlier sessions included.
-        seconds: the seconds of this session.
+        trials: number of trials, including those of earlier calls.
+        seconds: duration of this call.
     """
 
     folder: Path
@@ -63,16 +63,16 @@ class TuneResult:
 
 
 def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
-    """Search the recipe's `tune.space` for the best `train.monitor`; test is not looked at.
+    """Search the recipe's `tune.space` for the best `train.monitor`; the test part is not used.
 
     Args:
-        recipe: what is not in the space stays as it is there.
-        store: the run; its etl stage must be there.
-        device: chosen for this process.
+        recipe: the recipe; fields outside the space keep their values.
+        store: the run, with its etl stage.
+        device: the device of this process.
 
     Raises:
-        DataError: no valid part, or no trial that converged.
-        RecipeError: a field of the space that the recipe has not.
+        DataError: there is no valid part, or no trial converged.
+        RecipeError: a field of the space is not in the recipe.
     """
     start = time.perf_counter()
     with store.write("tune", recipe, device) as draft:
@@ -94,7 +94,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
                 begun = time.perf_counter()
                 study.optimize(lambda t: _value(t, searched, models, judge), n_trials=1)
                 bar.update()
-                if bar.disable:  # nobody looks at a terminal
+                if bar.disable:  # there is no terminal
                     log.info("%s, %.1f s", _line(study, recipe), time.perf_counter() - begun)
         tried = [_tried(t) for t in _done(study)]
         best = max(tried, key=lambda t: -1.0 if t.value is None else t.value)
@@ -109,7 +109,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
 
 
 def _with_space(recipe: Recipe, models: Models) -> Recipe:
-    """Return the recipe with the usual space of its kind of model where it names none."""
+    """Return the recipe with the default space of its kind of model if it names none."""
     if recipe.tune.space is not None:
         return recipe
     tuned = msgspec.structs.replace(recipe.tune, space=models.space())
@@ -117,7 +117,7 @@ def _with_space(recipe: Recipe, models: Models) -> Recipe:
 
 
 def _line(study: optuna.Study, recipe: Recipe) -> str:
-    """Say what the last trial tried and gave, and what is the best so far."""
+    """Return a log line with the last trial, its value, and the best value so far."""
     done = _done(study)
     last, values = _tried(done[-1]), [t.value for t in map(_tried, done) if t.value is not None]
     settings = ", ".join(f"{name}={_short(value)}" for name, value in last.settings.items())
@@ -131,7 +131,7 @@ def _short(value: object) -> str:
 
 
 def _study(recipe: Recipe, store: Store) -> optuna.Study:
-    """Open the study of this recipe and data in the run's journal, or begin it."""
+    """Open the study of this recipe and data in the run's journal, or create it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = store.root / JOURNAL
     _mend(journal)
@@ -145,13 +145,13 @@ def _study(recipe: Recipe, store: Store) -> optuna.Study:
 
 
 def _mend(journal: Path) -> None:
-    """Cut off a last line that was not written whole; set a journal aside that cannot be read.
+    """Repair a journal: cut off an incomplete last line, or move an unreadable journal aside.
 
     Optuna appends one line of JSON for each step of a search. After a kill, a full disk or a power
     loss the last line may be torn, and Optuna would append the next one to it.
 
     Raises:
-        OSError: the journal is a link or no regular file, or the disk refuses.
+        OSError: the journal is a link or not a regular file, or cannot be written.
     """
     with os.fdopen(atomic.open_own(journal), "r+b") as file:
         lines = file.read().splitlines(keepends=True)
@@ -169,7 +169,7 @@ def _mend(journal: Path) -> None:
 
 
 def _is_record(line: bytes) -> bool:
-    """Say whether a line of the journal is whole JSON."""
+    """Return whether a line of the journal is complete JSON."""
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:
@@ -177,7 +177,7 @@ def _is_record(line: bytes) -> bool:
 
 
 def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials that count; those that were interrupted are run again."""
+    """Return the finished trials; interrupted ones are run again."""
     state = optuna.trial.TrialState
     return study.get_trials(states=(state.COMPLETE, state.PRUNED))
 
@@ -186,7 +186,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
     """Fit the first model once; return the best epoch's metric. A fit that diverges is pruned.
 
     Raises:
-        RecipeError: the settings make no model, or the metric to monitor is not measured.
+        RecipeError: the settings contradict each other, or the metric to monitor is not measured.
     """
     settings = _suggest(trial, recipe.tune.space or {})
     trial.set_user_attr("settings", settings)
@@ -205,7 +205,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Draw every field of the space whose condition holds; the others are what they are then."""
+    """Suggest a value for each field of the space whose condition holds."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

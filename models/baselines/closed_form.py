@@ -26,7 +26,7 @@ from models.core.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):
-    """The weights B, in one of the two forms."""
+    """The protocol of learnt weights B, in one of the two forms."""
 
     @property
     def n_items(self) -> int:
@@ -40,7 +40,7 @@ class Learnt(Protocol):
 
 @dataclass(frozen=True)
 class ByItems:
-    """The matrix B itself.
+    """The item-item weights as the full matrix B.
 
     Attributes:
         weights: B, float32 [n_items, n_items].
@@ -60,7 +60,7 @@ class ByItems:
 
 @dataclass(frozen=True)
 class ByUsers:
-    """The factors of B, which give the scores of any history.
+    """The item-item weights as factors of B, for fewer users than items.
 
     Attributes:
         users: X, float64 [n_users, n_items].

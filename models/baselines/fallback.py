@@ -1,4 +1,4 @@
-"""Popularity as the fallback for queries of which a model knows nothing.
+"""Popularity as the fallback for queries without a known user or history.
 
 A model of histories gives every item the score 0 if the history is empty. A two-tower model would
 rank for an unknown user by the embeddings of unseen values, which are hardly trained.
@@ -25,7 +25,7 @@ def without_history(queries: Queries) -> Bools:
 
 
 def unknown_users(queries: Queries) -> Bools:
-    """Return which queries are of users in no table and without a history, bool [n_queries]."""
+    """Return which queries are of unknown users without a history, bool [n_queries]."""
     return (queries.users < 0) & without_history(queries)
 
 

@@ -1,4 +1,4 @@
-"""The same list for everybody: the items with the most interactions, or the most recent ones.
+"""Popularity: all users get the items with the most interactions, or the most recent ones.
 
 With a split by time, recent popularity is the baseline that learned models fail to beat most often;
 see Ji et al. 2020, "A re-visit of the popularity baseline in recommender systems".

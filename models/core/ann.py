@@ -165,7 +165,7 @@ class Index:
         Args:
             vectors: embeddings of queries, float32 [n_queries, d].
             k: list length.
-            exclude: item rows to leave out, one list a query.
+            exclude: item rows to leave out, one list per query.
             candidates: the only items that may be returned, bool [n_items]; None for all.
 
         Raises:

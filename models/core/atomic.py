@@ -1,4 +1,4 @@
-"""Put finished files and folders in place so that neither a kill nor a power loss damages a result.
+"""Atomic writes: neither a kill nor a power loss damages a file or a folder of results.
 
 A result is written beside its final place and then put there in four steps: sync the new files and
 folders from the bottom up; exchange new and old in one step of the kernel (renameat2 with
@@ -38,8 +38,8 @@ def put_in_place(new: Path, final: Path) -> None:
         final: the place; an older result there, or a link, is replaced.
 
     Raises:
-        OSError: the disk refused. The older result is at `final`, or, after a kill between the two
-            renames of a file system without the exchange, at `older(final)`.
+        OSError: the disk reports an error. The older result is at `final`, or, after a kill between
+            the two renames of a file system without the exchange, at `older(final)`.
     """
     sync_tree(new)
     try:
@@ -107,7 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; put it in place if, and only if, the block ends well.
+    """Yield an empty folder beside `final`; put it in place if the block succeeds.
 
     Raises:
         OSError: as `put_in_place`.
@@ -128,7 +128,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file beside `path`, and put it in place if it ends well."""
+    """Let `write` fill a file beside `path`, and put it in place if it succeeds."""
     aside = beside(path)
     remove(aside)
     try:
@@ -141,7 +141,7 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (not what it points at) or a folder with all it holds; or nothing.
+    """Remove a file, a link (not its target) or a folder with its content, if there is one.
 
     Raises:
         OSError: something cannot be removed.
@@ -156,7 +156,7 @@ def remove(path: Path) -> None:
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise the error of a full disk now, for a library that does not survive it later.
+    """Raise the error of a full disk now, before a library that would crash on it.
 
     Args:
         path: a file that is written next; it is made and removed again.
@@ -242,7 +242,7 @@ def sha256(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Say whether there is anything at a path, a link that leads nowhere included."""
+    """Return whether a path exists; a broken link exists, too."""
     return os.path.lexists(path)
 
 

@@ -1,7 +1,7 @@
-"""The evaluation set: queries with their targets, and the rules of the lists. All figures use it.
+"""The evaluation set: queries with their targets, and the rules of the lists.
 
-Training validates and evaluate compares with the same class, so that a figure that is printed while
-fitting is the figure of the report.
+Validation during training and the verb evaluate use the same class, so that the metrics that are
+printed during a fit are computed as in the report.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class EvaluationSet:
 
     Attributes:
         queries: one for each user, or for each user and context, with histories before the part.
-        targets: item rows of the part, one list a query. -1 is an item that is not in the table; it
-            always counts as a miss.
+        targets: item rows of the part, one list per query. -1 is an item that is not in the
+            table; it always counts as a miss.
         exclude: item rows that must not be returned; None if seen items may be.
         candidates: whether an item may be returned, bool [n_items].
         warm: whether the user of a query has a history, bool [n_queries].

@@ -44,7 +44,7 @@ def bootstrap(
     user by user: where the interval lies above 0, the first has the larger mean.
 
     Args:
-        values: one row a user, float [n_users, n_columns], n_users at least 2.
+        values: one row per user, float [n_users, n_columns], n_users at least 2.
         seed: seed of the random draws; the same seed gives the same intervals.
         n_resamples: number of times that the users are drawn.
         level: share of the resampled means within the interval, between 0 and 1.

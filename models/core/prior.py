@@ -61,7 +61,7 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
     """Return the number of interactions of each item, float64 [n_items]; old ones count less.
 
     Args:
-        history: an item in no table has no count.
+        history: the interactions; items that are not in the item table are ignored.
         days: the age at which an interaction counts 1/e, at the time of the last interaction; None
             counts all alike, as does a history without times.
     """

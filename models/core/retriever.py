@@ -208,7 +208,7 @@ class Retriever(Protocol):
         Args:
             queries: n_queries queries.
             k: list length, at least 1; may be larger than the catalogue.
-            exclude: item rows that must not be returned, one list a query.
+            exclude: item rows that must not be returned, one list per query.
             candidates: the only items that may be returned for any query, bool [n_items]; None
                 for all.
         """
@@ -253,7 +253,7 @@ def best_k(
     Args:
         scores: float [n_queries, n_items]; -inf means "never return".
         k: list length, at least 1.
-        exclude: item rows to leave out, one list a query; -1 is ignored.
+        exclude: item rows to leave out, one list per query; -1 is ignored.
         candidates: the only items that may be returned, bool [n_items]; None for all.
 
     Raises:
@@ -339,7 +339,7 @@ def top_k_by_scores(
         queries: n_queries queries.
         k: list length.
         n_items: size of the catalogue.
-        exclude: item rows to leave out, one list a query.
+        exclude: item rows to leave out, one list per query.
         candidates: the only items that may be returned, bool [n_items]; None for all.
     """
     parts = []

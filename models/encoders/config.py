@@ -1,4 +1,4 @@
-"""Hyper-parameters of the history encoders, one class a kind.
+"""Hyper-parameters of the history encoders, one class per kind.
 
 A new encoder is a class here, in the union `EncoderConfig`, and a file of this folder with the name
 of its `kind` and a function `build(config, max_len)`.

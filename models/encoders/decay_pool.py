@@ -2,7 +2,7 @@
 
     h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
 
-with p learnt, one number a position, or w = 1 where there is no decay.
+with p learnt, one number per position, or w = 1 where there is no decay.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class HistoryEncoder(Protocol):
     """A way to read a history. It is a Keras layer, so that its weights are those of the tower."""
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return one vector a history, float32 [B, dim]; that of an empty history is zero."""
+        """Return one vector per history, float32 [B, dim]; that of an empty history is zero."""
         ...
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:

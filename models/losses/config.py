@@ -29,7 +29,7 @@ class LossConfig(Part, frozen=True):
         temperature: the T of the logits s/T - log q.
         logq: subtract log q, where q is how often the item is among the negatives, so that popular
             items are not penalised for being in many batches. `full` needs no correction.
-        mask: which of the other items are no negatives of a row: `none` masks nothing (the default
+        mask: which of the other items are not negatives of a row: `none` masks nothing (the default
             of TFRS), `item` the same item, `user` all positives of the row's user in training.
         reduction: how the rows of a batch are added up. With Adagrad `sum` and `mean` train
             differently.

@@ -31,7 +31,7 @@ BLOCK_SCORES = 1 << 21
 #: A probability below this has lost digits to underflow; its log is computed from the scores.
 _TINY = 1e-30
 
-#: Returns the cells (row of the block, column) that are no negatives, int64 [n, 2], for the block
+#: Returns the cells (row of the block, column) that are not negatives, int64 [n, 2], for the block
 #: of rows from start to stop.
 Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -95,9 +95,9 @@ def softmax_loss(
         weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
         log_q: the log q of each column's item, float32 [C]; None for no correction.
-        mask: returns the columns that are no negatives of a row; a row's own is not among them.
+        mask: returns the columns that are not negatives of a row; a row's own is not among them.
         multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
-            row's own column counts once: items equal to it are no negatives.
+            row's own column counts once: items equal to it are not negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has one row at least.
 

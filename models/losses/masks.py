@@ -1,4 +1,4 @@
-"""Masks: the items of a comparison that are no negatives of a row, as cells of the score matrix.
+"""Masks: cells (row, item) of the score matrix that must not count as negatives.
 
 A popular item is often another positive of the row's user, and must not be trained as a negative.
 The cells are few, so they are listed; there is no matrix [B, C].

@@ -1,4 +1,4 @@
-"""The training loss of two towers, in the place that Merlin has for it.
+"""The training loss of two towers, as an output block of Merlin.
 
 Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives
 at all. Here the recipe names the negatives (`models.losses.negatives`) and the loss function.

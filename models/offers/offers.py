@@ -25,7 +25,7 @@ class WeightedLists:
     weights: npt.NDArray[np.float32]
 
 
-#: Attribute → its values, one list an offer.
+#: Attribute → its values, one list per offer.
 Offers: TypeAlias = Mapping[str, WeightedLists]
 
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the towers: learnt ones, and two kinds that learn nothing."""
+"""Hyper-parameters of the towers: a two-tower model, and two kinds without trainable weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
 
 
 class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
-    """Popularity: the same items for everybody, those with the most rows first. Nothing is learnt.
+    """Popularity: all users get the items with the most interactions. Nothing is learnt.
 
     Attributes:
         days: the age at which a row weighs 1/e; null gives all rows the same weight.
@@ -75,7 +75,7 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
 
 
 class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
-    """Items with the categories of the history, as one-hots. Nothing is learnt.
+    """Content: ranks items whose categories are frequent in the history. Nothing is learnt.
 
     A user is the mean of the one-hots of their history. So the score is, for each category, the
     share of the history with the item's value, added up over the categories.

@@ -1,4 +1,4 @@
-"""Popularity and content as two towers that learn nothing.
+"""Popularity and content models as two towers without trainable weights.
 
 They have the form of learnt towers, so that they are ranked, exported and served in the same way.
 """
@@ -14,14 +14,14 @@ from models.towers.tower import Tower, TowerError, build_tower
 
 
 def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
-    """Return popularity as two towers: the query tower outputs 1, the item tower a bias per item.
+    """Build a popularity model: the query tower outputs 1, the item tower a bias per item.
 
     Args:
         query: inputs of the query tower; one of them gives the number of rows.
         item: inputs of the item tower, the id among them.
 
     Raises:
-        TowerError: there are no such inputs.
+        TowerError: an input is missing.
     """
     ids = item.select_by_tag(Tags.ITEM_ID)
     plain = query.excluding_by_tag(Tags.SEQUENCE)
@@ -44,25 +44,25 @@ def _row_count(schema: Schema) -> mm.ParallelBlock:
 
 
 def content(query: Schema, item: Schema) -> tuple[Tower, Tower]:
-    """Return content as two towers: one-hots of categories, and their mean over the history.
+    """Build a content model: the item tower outputs one-hot categories, the query tower their mean.
 
     Args:
         query: inputs of the query tower; its histories are used.
-        item: inputs of the item tower; its categories beside the id are used.
+        item: inputs of the item tower; its categories without the id are used.
 
     Raises:
         TowerError: a category has no history, or a history has no category.
     """
     named = item.select_by_tag(Tags.CATEGORICAL).excluding_by_tag(Tags.ITEM_ID)
     histories = query.select_by_tag(Tags.SEQUENCE)
-    told = sorted(column.int_domain.name for column in histories)
-    if not told or told != sorted(named.column_names):
+    given = sorted(column.int_domain.name for column in histories)
+    if not given or given != sorted(named.column_names):
         raise TowerError(
             f"content compares the categories of items, {sorted(named.column_names)}, with those "
-            f"of the history, {told}; give history.columns the same ones, and at least one"
+            f"of the history, {given}; give history.columns the same ones, and at least one"
         )
     config = TwoTowerConfig(
-        combine="concat", dims=dict.fromkeys(told, "one_hot"), item_bias=False, dropout=0.0
+        combine="concat", dims=dict.fromkeys(given, "one_hot"), item_bias=False, dropout=0.0
     )
     return (
         build_tower("query", histories, config, (), seed=0),

@@ -31,7 +31,7 @@ def layer_name(column: str) -> str:
 
 
 class History(tf.keras.layers.Layer):
-    """A user's earlier items as one vector, through the table that the item tower uses.
+    """Encodes a user's history as one vector, with the embedding table of the item tower.
 
     An empty history is the zero vector.
 
@@ -64,7 +64,7 @@ class History(tf.keras.layers.Layer):
         return self._schema
 
     def build(self, input_shape: Any) -> None:
-        """Make the table's weights if the item tower has not made them yet."""
+        """Create the weights of the table if the item tower has not created them yet."""
         if not self.table.built:
             self.table.build(input_shape)
         super().build(input_shape)
@@ -146,7 +146,7 @@ def _weighted_mean(
 
 
 class Vectors(tf.keras.layers.Layer):
-    """Lists of numbers of one length as they are, or projected; a missing one is the zero vector.
+    """Vector features, unchanged or projected; a missing vector is the zero vector.
 
     Args:
         schema: list columns, whose lengths are at most those of their dimensions.
@@ -266,7 +266,7 @@ class RowCount(tf.keras.layers.Layer):
 
 
 class ItemBias(tf.keras.layers.Layer):
-    """One more dimension of the item tower: b(item) + prior(item). The query tower has 1 there.
+    """Appends the dimension b(item) + prior(item) to the item tower; see `AppendOne`.
 
     Args:
         column: the column of the item id's codes.
@@ -286,7 +286,7 @@ class ItemBias(tf.keras.layers.Layer):
     def call(
         self, inputs: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
-        """Return float32 [B, dim + 1]."""
+        """Return the inputs with the item biases appended, float32 [B, dim + 1]."""
         if self.drop:
             features = self.drop(features, training=training)
         codes = tf.reshape(features[self.column], [-1])
@@ -299,10 +299,10 @@ class ItemBias(tf.keras.layers.Layer):
 
 
 class AppendOne(tf.keras.layers.Layer):
-    """The dimension of the query tower that `ItemBias` needs: it is 1."""
+    """Appends a dimension with the constant 1 to the query tower, for the item bias."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return float32 [B, dim + 1]."""
+        """Return the inputs with a column of ones appended, float32 [B, dim + 1]."""
         return tf.pad(inputs, [[0, 0], [0, 1]], constant_values=1.0)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:

@@ -167,7 +167,7 @@ def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDr
 def _embeddings(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int
 ) -> tf.keras.layers.Layer:
-    """Return one embedding table a column; lists become the mean of their embeddings."""
+    """Return one embedding table per column; lists become the mean of their embeddings."""
     widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
         Schema([_with_table_name(column) for column in schema]),

@@ -16,7 +16,7 @@ from models.core.reserved_codes import UNSEEN
 Array = npt.NDArray[np.generic]
 
 
-#: Weights with a row a code; only they may grow.
+#: Names of weights with one row per code; only these may grow.
 _TABLES = ("embeddings", "bias", "prior", "table")
 
 

@@ -14,7 +14,7 @@ from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.evaluate import Block, Figure, Protocol
 
-#: Metric → one value a user, float64 [n_users].
+#: Metric → one value per user, float64 [n_users].
 Values = Mapping[str, Floats]
 
 

@@ -72,7 +72,7 @@ class Derived(Part, frozen=True):
 
 
 class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
-    """A part of a date in UTC. The date is the feature with role time, or ISO 8601 text.
+    """A part of a date in UTC; the date is from the feature with role time, or ISO 8601 text.
 
     Attributes:
         part: `month` is 1-12, `weekday` 0-6 from Monday, `epoch_day` days since 1970.

@@ -29,7 +29,7 @@ from workflows.stages.user_features import Users
 
 __all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]
 
-#: Folder of the stage with one file a shard.
+#: Folder of the stage with one file per shard.
 LISTS = "lists"
 #: Folder beside the stages, while lists are being written.
 SHARDS = ".recommend.shards"

@@ -1,4 +1,4 @@
-"""All models beside each other: protocol, figures, and how the baselines were chosen."""
+"""The comparison of all models: protocol, metrics, and the choice of the baselines."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _two_lines(cell: str) -> str:
 
 
 def baselines(finished: Finished) -> Table:
-    """Return how the baselines came to their parameters."""
+    """Return a table of the parameters of the baselines and how they were chosen."""
     rows = [
         [
             name,
@@ -97,7 +97,7 @@ def left_out(finished: Finished) -> Table:
 
 
 def beside(finished: Finished) -> Table:
-    """Return the figures under other protocols: ours and the best others'."""
+    """Return metrics under other protocols, of the recipe's model and the best baselines."""
     scores = finished.scores
     models = [scores.ours, *(m for m in finished.models if m != scores.ours)][:4]
     rows = []

@@ -1,4 +1,4 @@
-"""What the data is: what was read and dropped, what is null or unseen, how long the tail is."""
+"""Facts about the data: rows read and dropped, null and unseen values, the long tail."""
 
 from __future__ import annotations
 

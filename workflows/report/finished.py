@@ -1,4 +1,4 @@
-"""The finished stages, read once: the page and the card show nothing else."""
+"""Reads the finished stages of a run, which are the content of the page and the card."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ USUAL_K = 10
 
 @dataclass(frozen=True)
 class Stages:
-    """What the stages etl, train and evaluate of a run have in common, whatever the model.
+    """The stages etl, train and evaluate of a run with any kind of model.
 
     Attributes:
         recipe: the recipe that they were made from.
         manifests: stage → its manifest.
         prepared: the etl stage.
-        data: what etl read, dropped and wrote.
+        data: the report of etl.
     """
 
     recipe: Recipe
@@ -65,8 +65,8 @@ class Finished(Stages):
     Attributes:
         epochs: the epochs of the fit.
         prior: the prior that training chose; None if the recipe asks for none.
-        scores: every figure of the evaluation.
-        inside: views into the model with the weights of the best epoch.
+        scores: the report of the evaluation.
+        inside: the analysis of the model with the weights of the best epoch.
     """
 
     epochs: list[Epoch]
@@ -90,7 +90,7 @@ class Finished(Stages):
 
     @property
     def metric(self) -> str:
-        """The headline metric."""
+        """The name of the headline metric, such as recall@10."""
         ks = self.recipe.evaluate.ks
         return f"recall@{USUAL_K if USUAL_K in ks else ks[0]}"
 
@@ -113,7 +113,7 @@ class Finished(Stages):
 
     @property
     def rival(self) -> str | None:
-        """The best baseline; None where none ran."""
+        """The best baseline; None if none ran."""
         return next((model for model in self.models if model != self.scores.ours), None)
 
     def headline(self, model: str) -> Figure:

@@ -1,4 +1,4 @@
-"""The page and the card of models of offers: their AUC task by task, and how each learnt."""
+"""The page and the card of offer models: their AUC by task, and their learning curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom the model serves well: by length of history, by popularity of the target."""
+"""Metrics by segment: by length of history, and by popularity of the target."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
 
 
 def draw_decays(axes: Axes, decays: Mapping[str, Sequence[float]]) -> None:
-    """Draw the share of each position, one line an input."""
+    """Draw the share of each position, one line per input."""
     for series, (name, shares) in enumerate(decays.items()):
         axes.plot(
             np.arange(1, len(shares) + 1),

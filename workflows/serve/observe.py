@@ -26,7 +26,7 @@ class Metrics:
     """The metrics of one server.
 
     Args:
-        current: the export that answers.
+        current: the export that is being served.
     """
 
     def __init__(self, current: CurrentExport) -> None:
@@ -71,7 +71,7 @@ class Metrics:
 
 
 class _ExportCollector:
-    """Metrics of the export that answers, computed when Prometheus reads them."""
+    """Metrics of the export that is being served, computed when Prometheus reads them."""
 
     def __init__(self, current: CurrentExport) -> None:
         self.current = current
