@@ -45,7 +45,7 @@ def choose_columns(
         marks = [mark for mark in (";", "\t", "|", ",") if mark in alone]
         hint = nearest(key, others)
         if marks:
-            hint = f"The delimiter seems to be {marks[0]!r}: a .csv file has commas, a .tsv tabs. "
+            hint = f"The delimiter seems to be {marks[0]!r}. "
         raise DataError(
             f"{place}: there is no column {key!r}. {hint}Expected {key!r} and, if "
             f"you like, {', '.join(columns)}."
