@@ -236,7 +236,10 @@ def test_a_packed_file_is_known_by_its_content(tmp_path, recipe):
             "item_id\nx\n".encode("utf-16"),
             r" is UTF-16, so it cannot be read as csv in utf-8.* write it as parq",
         ),
-        (b"item_id;price\nx;1\n", r"no column 'item_id'\. The delimiter seems to be ';'\. Expected"),
+        (
+            b"item_id;price\nx;1\n",
+            r"no column 'item_id'\. The delimiter seems to be ';'\. Expected",
+        ),
         (b"item_id\n1.5E+15\n", r", row 1: '1\.5E\+15' is an id in scientific notation"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from workflows.recommend import (
     RecommendResult,
     recommend,
 )
+from workflows.recommend.request import read_users
 from workflows.stages.etl import Prepared
 from workflows.stages.index import Catalogue
 from workflows.stages.item_rules import split_rule
@@ -366,6 +368,17 @@ def test_another_question_does_not_go_on_with_old_shards(run, tmp_path, monkeypa
     result = recommend(copy.recipe, copy.store, CPU, options=ListOptions(k=K, deny=("003",)))
     rows = pq.read_table(result.folder / LISTS).to_pylist()
     assert "003" not in {row["item_id"] for row in rows}
+
+
+def test_features_that_no_tower_takes_may_be_in_the_file(run, tmp_path, caplog):
+    recommender = Recommender.open(run.store, run.recipe)
+    tower = recommender.export.query_tower
+    inputs = {name: form for name, form in tower.inputs.items() if name != "city"}
+    vars(recommender.export)["query_tower"] = replace(tower, inputs=inputs)
+    (tmp_path / "people.csv").write_text("user_id,city,age\nnew,Oslo,31\n", encoding="utf-8")
+    _, given = read_users(RecommendRequest(file=tmp_path / "people.csv"), recommender)
+    assert given.to_pylist() == [{"age": 31.0}]
+    assert "1 column passed over, which the query tower does not take: 'city'" in caplog.text
 
 
 def test_what_is_told_must_be_a_column(run):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from workflows.feature_files import columns as raw_columns
 from workflows.feature_files import rows as raw_rows
-from workflows.ground.errors import DataError
+from workflows.ground.errors import DataError, quantity
 from workflows.raw import spelling
 from workflows.recommend.shards import Format
 from workflows.stages.item_rules import split_rule
@@ -68,7 +68,7 @@ def read_users(
         known = recommender.known_values
         given = raw_rows.read(request.file, recipe, recipe.user_id, inputs, known)
         users = given[recipe.user_id].to_numpy()
-        given = given.drop([recipe.user_id])
+        given = _inputs_alone(given.drop([recipe.user_id]), request.file, recommender)
     else:
         users = recommender.export.user_ids.to_numpy(zero_copy_only=False)
     if request.context:
@@ -79,6 +79,20 @@ def read_users(
     if request.file and given.num_columns:
         _warn_of_missing(request.file, users, given.column_names, recommender)
     return users, given if given.num_columns else None
+
+
+def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.Table:
+    """Drop the features that the query tower does not take, such as those with `input: false`."""
+    if not given.num_columns:
+        return given  # the tower, which needs TensorFlow, is not loaded for ids alone
+    inputs = recommender.export.query_tower.inputs
+    others = [name for name in given.column_names if name not in inputs]
+    if others:
+        log.warning(
+            "%s: %s passed over, which the query tower does not take: %s",
+            *(file, quantity(len(others), "column"), ", ".join(map(repr, others))),
+        )
+    return given.drop(others)
 
 
 def _warn_of_missing(
