@@ -111,6 +111,16 @@ def test_x07_the_manifest_tells_the_truth(store: Store) -> None:
     assert told["inputs"] == {}
 
 
+def test_a_run_of_another_version_is_told_to_run_again(store: Store) -> None:
+    write(store)
+    path = store.folder("etl") / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["recipe"]["model"]["history_decay"] = 10.0
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(StaleInput, match=r"etl was made by another version of this .*`two-tower e"):
+        store.recipe("etl")
+
+
 def test_inputs_are_named_by_their_digest(store: Store) -> None:
     write(store)
     write(store, "train")

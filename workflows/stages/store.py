@@ -27,6 +27,7 @@ from workflows.ground.disk_errors import explain_disk_errors
 from workflows.ground.errors import (
     ArtifactError,
     MissingStage,
+    RecipeError,
     StaleInput,
     StorageError,
     TwoTowerError,
@@ -161,8 +162,18 @@ class Store:
 
         Raises:
             MissingStage, ArtifactError: there is none.
+            StaleInput: another version of the package made it, whose recipes have other fields.
         """
-        return parse(self.manifest(stage).recipe, where=str(self.folder(stage) / MANIFEST))
+        recipe = self.manifest(stage).recipe
+        try:
+            return parse(recipe, where=str(self.folder(stage) / MANIFEST))
+        except RecipeError as error:
+            redo = self._redo(stage if self.is_copy else "etl")
+            fault = str(error).partition(" Fields here:")[0].rstrip(".")
+            raise StaleInput(
+                f"{self.folder(stage)} was made by another version of this package, whose recipes "
+                f"have other fields ({fault}). {redo} The verbs after it need to run again, too."
+            ) from None
 
     def manifest(self, stage: str) -> Manifest:
         """Return the manifest of a finished stage without checking it against recipe and files.
