@@ -181,7 +181,7 @@ def test_rules_and_ids_that_fit_nothing_are_refused(run):
     for rule, said in (
         ("genres=aa", "no item has 'aa' in 'genres'. Did you mean 'a'?"),
         ("price=2.6", "no item has '2.6' in 'price'. The nearest number is 2.5."),
-        ("price=cheap", "'cheap' is no number"),
+        ("price=cheap", "'cheap' is not a number"),
     ):
         with pytest.raises(DataError) as caught:
             asked(run, "u6", only=(rule,))

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CannotFit(ValueError):
-    """The data lacks what the model needs, or has too much of it."""
+    """A baseline cannot run: the data lacks what it needs, or is too large for it."""

@@ -74,6 +74,6 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
 
 
 def grid(config: PriorConfig) -> list[Prior]:
-    """Return the priors to choose from; the first is no prior."""
+    """Return the priors to choose from; the first has strength 0, the model without a prior."""
     tried = [Prior(days, weight) for days in config.days for weight in config.weights]
     return [Prior(config.days[0], 0.0), *tried]

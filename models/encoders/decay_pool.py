@@ -1,8 +1,8 @@
-"""The weighted mean of a history; a position has a weight, and the items have none.
+"""The weighted mean of a history; weights depend on the position, not on the item.
 
     h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
 
-with p learnt, one number per position, or w = 1 where there is no decay.
+where p is learnt, one number per position; without a decay, w = 1.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DecayPool(tf.keras.layers.Layer):
     """The mean of the latest items, weighted by position.
 
     Args:
-        config: how the weights start.
-        max_len: positions; older items are left out.
+        config: the initial weights.
+        max_len: number of positions; older items are left out.
     """
 
     def __init__(self, config: DecayPoolConfig, max_len: int, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a history encoder takes and returns, and how the one is built that a recipe names."""
+"""The protocol of history encoders, and the function that builds the encoder of a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.encoders.config import EncoderConfig
 
 
 class Steps(NamedTuple):
-    """The histories of a batch: a step is an item, the oldest comes first.
+    """The histories of a batch: each step is an item, the oldest comes first.
 
     An encoder that needs matrices takes `vectors.to_tensor()` [B, L, dim] and the mask
     `tf.sequence_mask(vectors.row_lengths())`.
@@ -27,22 +27,22 @@ class Steps(NamedTuple):
 
 
 class HistoryEncoder(Protocol):
-    """A way to read a history. It is a Keras layer, so that its weights are those of the tower."""
+    """A history encoder. It is a Keras layer, so that its weights belong to the tower."""
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return one vector per history, float32 [B, dim]; that of an empty history is zero."""
+        """Return one vector per history, float32 [B, dim]; an empty history gives zeros."""
         ...
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
         """Return what `encode` returns after each step, float32 [B, L, dim].
 
         The vector at a step depends on that step and the steps before it. L is the length of the
-        longest history; the rows of shorter ones end in vectors that mean nothing.
+        longest history; the rows of shorter ones end in vectors without meaning.
         """
         ...
 
     def weights_by_age(self) -> Floats | None:
-        """Return what each position weighs, the latest first; None where the items decide it."""
+        """Return the weight of each position, newest first; None if weights depend on the items."""
         ...
 
 

@@ -17,7 +17,7 @@ else:
 
 
 class LossConfig(Part, frozen=True):
-    """What training minimises: a function of the row's item among other items.
+    """The training loss: a function of the scores of a row's item and other items.
 
     Attributes:
         kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also

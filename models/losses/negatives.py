@@ -1,4 +1,4 @@
-"""The items that a batch's rows are compared with: those of the batch, drawn ones, or the table.
+"""The negatives of a batch: in-batch items, also uniformly drawn items, or the whole item table.
 
 A new kind of negatives is a class here and a line in `NEGATIVES`.
 """
@@ -41,7 +41,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class BatchItems:
-    """The items of a batch, and how others are embedded.
+    """The items of a batch, and a function that embeds other items.
 
     Attributes:
         rows: the item row of each batch row, int [B].
@@ -93,11 +93,11 @@ class Comparison(NamedTuple):
 
 
 class Negatives(Protocol):
-    """A way to choose the items of a comparison.
+    """The protocol of a kind of negatives, which chooses the items of a comparison.
 
     Attributes:
-        log_q: the log of how often each item stands in a comparison, float32 [n_items]; None where
-            all items stand in it equally often.
+        log_q: the log of each item's sampling probability, float32 [n_items]; None if it is the
+            same for all items.
     """
 
     log_q: npt.NDArray[np.float32] | None

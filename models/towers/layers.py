@@ -82,7 +82,7 @@ class History(tf.keras.layers.Layer):
         return {self.column: tf.ensure_shape(encoded, [None, self.table.output_dim])}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """[B, dim] under the column's name."""
+        """Return the shape [B, dim] under the column's name."""
         return {self.column: tf.TensorShape([None, self.table.output_dim])}
 
 
@@ -128,7 +128,7 @@ class WeightedMean(tf.keras.layers.Layer):
         }
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """[B, dim] under the name of each column of codes."""
+        """Return the shape [B, dim] under the name of each column of codes."""
         return {c: tf.TensorShape([None, table.output_dim]) for c, table in self.tables.items()}
 
 
@@ -180,7 +180,7 @@ class Vectors(tf.keras.layers.Layer):
         return found
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """[B, width] under each column's name."""
+        """Return the shape [B, width] under each column's name."""
         return {
             n: tf.TensorShape([None, self.project or width]) for n, width in self.widths.items()
         }
@@ -211,7 +211,7 @@ class OneHot(tf.keras.layers.Layer):
         return {name: _one_hot(inputs[name], width) for name, width in self.widths.items()}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """[B, n_codes - 1] under each column's name."""
+        """Return the shape [B, n_codes - 1] under each column's name."""
         return {name: tf.TensorShape([None, width]) for name, width in self.widths.items()}
 
 
@@ -260,7 +260,7 @@ class RowCount(tf.keras.layers.Layer):
         return {name: tf.zeros([tf.size(inputs[name]), 0])}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """[B, 0] under the column's name."""
+        """Return the shape [B, 0] under the column's name."""
         (name,) = self._schema.column_names
         return {name: tf.TensorShape([None, 0])}
 
@@ -294,7 +294,7 @@ class ItemBias(tf.keras.layers.Layer):
         return tf.concat([inputs, bias[:, None]], axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """[B, dim + 1]."""
+        """Return the shape [B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
@@ -306,7 +306,7 @@ class AppendOne(tf.keras.layers.Layer):
         return tf.pad(inputs, [[0, 0], [0, 1]], constant_values=1.0)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """[B, dim + 1]."""
+        """Return the shape [B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
@@ -360,7 +360,7 @@ class Dropout(Draws):
         return inputs * (keep / (1.0 - self.rate))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the inputs."""
+        """Return the shape of the inputs."""
         return input_shape
 
 
@@ -391,5 +391,5 @@ class IdDropout(Draws):
         return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the inputs."""
+        """Return the shape of the inputs."""
         return input_shape

@@ -167,7 +167,7 @@ def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDr
 def _embeddings(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int
 ) -> tf.keras.layers.Layer:
-    """Return one embedding table per column; lists become the mean of their embeddings."""
+    """Return the embedding block, with one table per column; lists become their mean embedding."""
     widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
         Schema([_with_table_name(column) for column in schema]),
@@ -196,7 +196,7 @@ def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
         if isinstance(block, mm.EmbeddingTable) and block.table_name == layer_name(domain):
             return block.table
     raise TowerError(
-        f"{column.name!r} shares the embeddings of {domain!r}, which is no input of the item "
+        f"{column.name!r} shares the embeddings of {domain!r}, which is not an input of the item "
         f"tower; set features.{domain}.input to true, or leave it out of history.columns."
     )
 

@@ -66,7 +66,7 @@ class TrainConfig(Part, frozen=True):
 
 
 class TrackingConfig(Part, frozen=True):
-    """Where a fit is recorded beside the figures in the train stage.
+    """The tracker that records a fit, in addition to the metrics in the train stage.
 
     Attributes:
         kind: the tracker; it needs the `tracking` extra.

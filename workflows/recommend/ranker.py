@@ -144,7 +144,7 @@ def _imported(module: str) -> ModuleType:
         return importlib.import_module(module)
     spec = importlib.util.spec_from_file_location(Path(module).stem, module)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{module} is no Python file")
+        raise ImportError(f"{module} is not a Python file")
     made = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = made
     spec.loader.exec_module(made)

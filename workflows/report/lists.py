@@ -1,4 +1,4 @@
-"""Lists for readers who know the items: neighbours of items, and users' recommendations."""
+"""Example lists for the report: nearest neighbours of items, and users' recommendations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEIGHBOUR = Markup("<bdi>{}</bdi> <small>{:.2f}</small>")
 
 @dataclass(frozen=True)
 class User:
-    """A user of the test part, as the page shows them.
+    """An example user of the test part, in the form that the page shows.
 
     Attributes:
         id: their id.
@@ -39,12 +39,12 @@ class User:
 
     @property
     def is_hit(self) -> bool:
-        """Whether a recommended item was withheld."""
+        """Whether a recommended item is a target."""
         return any(hit for _, hit in self.recommended)
 
 
 def neighbours(finished: Finished) -> Table:
-    """Return the nearest items of the most popular ones."""
+    """Return the nearest neighbours of the most popular items."""
     rows: list[list[str]] = []
     for near in finished.inside.neighbours:
         names = finished.item_names(near.items)
@@ -57,7 +57,7 @@ def neighbours(finished: Finished) -> Table:
 
 
 def users(finished: Finished) -> Iterator[User]:
-    """Yield users with the end of their history, their list and what was withheld."""
+    """Yield example users with the end of their history, their list and their targets."""
     for example in finished.inside.examples:
         names = finished.item_names(example.recommended)
         hits = [row in example.withheld for row in example.recommended]
@@ -77,7 +77,7 @@ def _known(finished: Finished, rows: Sequence[int]) -> list[str | None]:
 
 
 def _said(example: Example, more: int) -> str:
-    """Return how many more items were withheld, and how many of all were found."""
+    """Return a text with the number of further targets, and the number of targets found."""
     said = f" and {more:,} more" if more > 0 else ""
     if not example.hits:
         return said + (

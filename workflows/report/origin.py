@@ -1,4 +1,4 @@
-"""Where a run comes from: recipe, model, stages, versions, files and hashes."""
+"""The origin of a run: recipe, model, stages, versions, files and hashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workflows.report.tables import Table
 
 
 def model_facts(finished: Finished) -> dict[str, str]:
-    """Return what was trained: part → settings as text."""
+    """Return the settings of the trained model as text, by part of the recipe."""
     recipe, inside = finished.recipe, finished.inside
     plain = recipe.to_dict()
     facts = {

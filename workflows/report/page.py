@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but itself; sections without content are left out."""
+"""Renders report.html, a page without external files; sections without content are left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workflows.report.tables import Table
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure for readers in a hurry, with what it is and, if there is more to say, more."""
+    """A key figure at the head of the page, with its name and an optional note."""
 
     value: str
     what: str
@@ -64,7 +64,7 @@ def fill(
     facts: Mapping[str, str],
     **content: object,
 ) -> str:
-    """Return a page whose frame, data and hashes are those of every kind of model.
+    """Render a page: the frame, data and hashes are the same for every kind of model.
 
     Args:
         finished: the stages.

@@ -1,4 +1,4 @@
-"""Views into the trained towers: weights of the history, norms, biases."""
+"""Pictures of the trained towers: history weights, norms, biases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def views(finished: Finished) -> Iterator[Picture]:
 
 
 def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
-    """Return a picture of what each position of a history weighs, for the first three inputs."""
+    """Return a picture of the weight of each history position, for the first three inputs."""
     shown = dict(list(decays.items())[: len(charts.COLOURS)])
     halves = "; ".join(f"{name}: {_half(shares)}" for name, shares in shown.items())
     said = f"Share of each earlier item in a full history, the latest first. {halves}."
@@ -39,7 +39,7 @@ def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
 
 
 def draw_decays(axes: Axes, decays: Mapping[str, Sequence[float]]) -> None:
-    """Draw the share of each position, one line per input."""
+    """Draw the weight of each position, one line per input."""
     for series, (name, shares) in enumerate(decays.items()):
         axes.plot(
             np.arange(1, len(shares) + 1),
@@ -75,6 +75,6 @@ def _cloud(cloud: Cloud, label: str) -> Picture:
 
 
 def draw_cloud(axes: Axes, cloud: Cloud, label: str) -> None:
-    """Draw a number of each item against its popularity."""
+    """Draw a quantity of each item against its popularity."""
     charts.points(axes, cloud.counts, cloud.values)
     charts.label(axes, "interactions in training", label, log_x=True)

@@ -71,7 +71,7 @@ class ExportFiles:
 
     @property
     def item_counts(self) -> Path:
-        """How often each item was met before the cut, int64 [n_items]."""
+        """The file of item counts: interactions of each item before the cut, int64 [n_items]."""
         return self.folder / "item_counts.npy"
 
     @property
@@ -212,7 +212,7 @@ class Export:
 
     @cached_property
     def item_counts(self) -> npt.NDArray[np.int64]:
-        """How often each item was met before the cut, int64 [n_items]."""
+        """Number of interactions of each item before the cut, int64 [n_items]."""
         path = self.files.item_counts
         with reading(path, "export"):
             counts: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)

@@ -111,5 +111,5 @@ def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
         return pa.scalar(float(value), pa.float64()).cast(column.type, safe=False)
     except ValueError:
         raise DataError(
-            f"--only {rule!r}: {value!r} is no number. Give one, such as 4.5."
+            f"--only {rule!r}: {value!r} is not a number. Give one, such as 4.5."
         ) from None

@@ -20,7 +20,7 @@ from workflows.recipe import Recipe
 from workflows.stages.dependencies import PARTS
 
 MANIFEST = "manifest.json"
-#: File of seconds. It is checked like any other file, but is no part of a stage's digest: the same
+#: File of seconds. It is checked like any other file, but is not in a stage's digest: the same
 #: work done again at another speed leaves later stages fresh.
 TIMES = "times.json"
 

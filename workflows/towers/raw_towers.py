@@ -125,7 +125,7 @@ class VocabularyTable(tf.Module):
         self.first_code = vocabulary.first_code
         values = vocabulary.values.to_pylist()
         odd = {value: n for n, value in enumerate(values) if _is_no_line(value)}
-        # bytes that are no UTF-8, and so no value, take the line of an odd value
+        # bytes that are not UTF-8 cannot be a value; they get the line of an odd value
         lines = (b"\xff%d" % odd[value] if value in odd else value.encode() for value in values)
         file.write_bytes(b"\n".join(lines) + b"\n" if values else _NOTHING)
         first = tf.lookup.TextFileInitializer(
@@ -156,7 +156,7 @@ class VocabularyTable(tf.Module):
         return tf.cast(tf.where(values == "", tf.constant(NULL, tf.int64), codes), tf.int32)
 
 
-#: The file of an empty vocabulary: TensorFlow refuses an empty file, and these bytes are no text.
+#: The file of an empty vocabulary: TensorFlow refuses an empty file, and these bytes are not text.
 _NOTHING = b"\xff\n"
 
 
