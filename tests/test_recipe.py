@@ -155,6 +155,14 @@ def test_a_field_of_an_earlier_version_points_to_what_took_its_place(
         recipes.load(minimal, [setting])
 
 
+def test_attributes_of_offers_are_named_once(minimal: Path) -> None:
+    changes = ["history={columns: [item]}", "model={kind: offers, models: {a: {}}}"]
+    assert recipes.load(minimal, changes).has_offers
+    for changed in ("model.models.a.attributes", "tasks.attributes"):
+        with pytest.raises(RecipeError, match=r"attributes of (a|tasks) names 'item' twice"):
+            recipes.load(minimal, [*changes, f"{changed}=[item, item]"])
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
@@ -222,6 +230,7 @@ def test_a_wrong_value_of_a_mapping_is_told_with_its_key(
             "sources.log.escape='\"'",
             "field sources.log: delimiter, quote and escape must differ, got ['\"', '\"']; a doub",
         ),
+        ("prior.days=[]", "field prior.days: Expected `array` of length >= 1"),
         ("split={valid: 1}", "field split: Object missing required field `kind`"),
         ("split=time", "field split: Expected `object`, got `str`"),
         ("split={kind: time, test: 1.0}", "field split.test: Expected `float` < 1.0"),

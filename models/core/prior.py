@@ -32,8 +32,12 @@ class PriorConfig(Part, frozen=True):
         weights: strengths to try; the model without a prior is tried as well.
     """
 
-    days: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (3.0, 7.0, 14.0)
-    weights: Annotated[tuple[PositiveFloat, ...], Meta(max_length=100)] = (
+    days: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1, max_length=100)] = (
+        3.0,
+        7.0,
+        14.0,
+    )
+    weights: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1, max_length=100)] = (
         *(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     )
 

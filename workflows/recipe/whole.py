@@ -21,7 +21,7 @@ from workflows.recipe.columns import (
     known,
     raw_features,
 )
-from workflows.recipe.features import Feature, History, VocabularyRule
+from workflows.recipe.features import Feature, History, VocabularyRule, refuse_twins
 from workflows.recipe.filters import Condition, Filter, check_filter
 from workflows.recipe.names import check_names
 from workflows.recipe.protocol import EvaluateConfig, IndexConfig
@@ -167,6 +167,7 @@ class Recipe(Part, frozen=True):
             )
         named = {name: model.attributes for name, model in self.model.models.items()}
         for place, columns in {**named, "tasks": self.tasks.attributes}.items():
+            refuse_twins(f"attributes of {place}", columns)
             for column in columns:
                 if column not in self.history.columns:
                     raise ValueError(
