@@ -290,6 +290,14 @@ def test_a_fill_that_does_not_fit_is_refused(world: World, join: str, message: s
         world.recipe(f"join=[{{table: people, on: user_id, {join}}}]")
 
 
+def test_a_column_whose_values_are_all_rare_is_named(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(world, "vocabulary.min_count=1000", "features.item_id.vocabulary={min_count: 1}")
+    assert "column 'user_id': no value occurs 1000 times in train" in caplog.text
+    assert "column 'item_id': no value occurs" not in caplog.text
+
+
 def test_a_missing_number_without_policy_is_refused_at_its_row(world: World) -> None:
     with pytest.raises(
         DataError,

@@ -246,9 +246,22 @@ def _fit(
     )
     if earlier:
         fitted = fitted.grow_from(Fitted.read(earlier))
+    _warn_of_rare_values(recipe, fitted)
     fitted.write(folder)
     kinds = _event_kinds(recipe, parts, counts)
     return _Stage(fitted, features, built["user"], built["item"], kinds)
+
+
+def _warn_of_rare_values(recipe: Recipe, fitted: Fitted) -> None:
+    """Warn of columns in which every value is too rare to get a code."""
+    for name, vocabulary in fitted.vocabularies.items():
+        if vocabulary.oov_count and not len(vocabulary.values):
+            log.warning(
+                "column %r: no value occurs %d times in train, as its vocabulary's min_count "
+                "demands, so that all share the code of unseen values, and nothing can be learnt "
+                "from it. Lower min_count, or leave the feature out.",
+                *(name, recipe.vocabulary_rule(name).min_count),
+            )
 
 
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
