@@ -36,7 +36,7 @@ class Fallback:
     Attributes:
         model: the fitted model.
         popular: fitted popularity.
-        stands_in: returns which queries popularity answers, bool [n_queries].
+        stands_in: returns for which queries popularity is used, bool [n_queries].
     """
 
     model: Retriever

@@ -53,7 +53,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
     Args:
         name: the name of the tracker, for the warning.
-        book: what to write into.
+        book: the tracking library that it writes to.
     """
 
     def __init__(self, name: str, book: Book) -> None:

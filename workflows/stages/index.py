@@ -109,7 +109,7 @@ class Catalogue:
         return cls(export.recipe, export.items, export.item_vectors, len(export.items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
-        """Return the catalogue with further items appended, which are always scored exactly.
+        """Return the catalogue with further items appended, and without an index.
 
         Args:
             more: the column `embedding`, and readable columns; some of these may be absent.
