@@ -205,7 +205,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Suggest a value for each field whose condition holds; others get their fixed value, if any."""
+    """Suggest a value for each field whose condition holds; others get `otherwise`, if given."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):
