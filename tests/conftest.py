@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 #: Test files → packages that they need and the NGC container lacks.
 NEEDS = {
+    "test_copied_export.py": ("fastapi", "httpx"),
+    "test_raw_values.py": ("fastapi",),
     "test_report_charts.py": ("matplotlib",),
     "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
     "test_tracking.py": ("mlflow",),
     "test_tune.py": ("optuna",),
+    "test_unsafe_models.py": ("fastapi", "httpx"),
+    "test_vector.py": ("fastapi", "httpx"),
 }
 collect_ignore_glob = [files for files, names in NEEDS.items() if not all(map(find_spec, names))]
 

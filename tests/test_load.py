@@ -39,6 +39,12 @@ STAGES = ("etl", "train", "export")
 LITE = pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning")
 
 
+@pytest.fixture
+def milvus_lite() -> None:
+    for package in ("pymilvus", "milvus_lite"):
+        pytest.importorskip(package)
+
+
 @pytest.fixture(scope="module")
 def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return tiny.exported.branch(tmp_path_factory.mktemp("load") / "run", stages=STAGES)
@@ -90,6 +96,7 @@ def odd_documents(*titles: str) -> Documents:
 
 @pytest.mark.quality
 @LITE
+@pytest.mark.usefixtures("milvus_lite")
 def test_milvus_gets_names_that_it_takes(tmp_path, caplog):
     milvus.write(odd_documents("x", "y"), str(tmp_path / "a.db"), "odd")
     told = dict(re.findall(r"column '(.*)' is the field '(.*)' in", caplog.text))
@@ -125,6 +132,7 @@ def test_opensearch_gets_names_and_texts_that_it_takes(tmp_path, caplog):
 
 
 @LITE
+@pytest.mark.usefixtures("milvus_lite")
 def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
     file = tmp_path / "milvus.db"
     result = load(run.recipe, run.store, to="milvus", place=str(file))
@@ -146,6 +154,7 @@ def test_milvus_answers_with_the_lists_of_the_export(run, tmp_path):
 
 
 @LITE
+@pytest.mark.usefixtures("milvus_lite")
 def test_milvus_returns_the_exact_best(documents, tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -200,6 +209,7 @@ def test_an_export_that_is_stale_damaged_or_missing_is_not_handed_over(run, tmp_
 
 
 @LITE
+@pytest.mark.usefixtures("milvus_lite")
 def test_a_load_that_fails_leaves_the_old_file(documents, tmp_path, monkeypatch):
     file = tmp_path / "milvus.db"
     milvus.write(documents, str(file), "items")

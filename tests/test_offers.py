@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -55,7 +56,6 @@ from workflows.stages.offers_report import OffersReport, Score
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 from workflows.train import train
-from workflows.tune import tune
 
 SETTINGS = [
     "vocabulary.min_count=2",
@@ -355,7 +355,8 @@ def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     np.testing.assert_array_equal(np.diag(matrix), 1)
     counts = dict(zip(brands["value"].to_pylist(), brands["events"].to_pylist(), strict=True))
     assert min(counts[n] for n in names) >= sorted(counts.values())[-6], "the most frequent"
-    assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
+    if find_spec("matplotlib"):  # the NGC container has none
+        assert (folder / "similarity" / "brand.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_q06_an_audience_is_ranked_as_the_model_scores_it(shop: Shop, tmp_path: Path) -> None:
@@ -529,6 +530,9 @@ def test_models_of_offers_begin_with_an_earlier_runs_weights(shop: Shop, tmp_pat
 
 
 def test_a_search_fits_the_model_that_is_exported(shop: Shop, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from workflows.tune import tune
+
     space = "tune.space={model.dim: [4], optimizer.lr: [0.01]}"
     settings = ("tune.trials=1", "train.epochs=1", space)
     recipe, store = branch(shop, tmp_path / "run", *settings)

@@ -152,4 +152,5 @@ def _without_point(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _among(texts: pa.Array, known: pa.Array | tuple[str, ...]) -> pa.BooleanArray:
-    return pc.is_in(texts, value_set=pa.array(known, pa.string()))
+    given = known if isinstance(known, pa.Array) else pa.array(known, pa.string())
+    return pc.is_in(texts, value_set=given)

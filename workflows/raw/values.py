@@ -249,15 +249,15 @@ def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
         try:
             return pc.cast(column, pa.int64())
         except pa.ArrowInvalid:
-            return pc.cast(column, pa.string())
+            return _as_digits(column)
     if kind.precision <= _DIGITS:
         return pc.cast(column, pa.float64())
     if pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py():  # ids, say, with a scale
         return _of_decimals(pc.cast(column, pa.decimal256(76, 0)))
-    return _with_fractions(column)
+    return _as_digits(column)
 
 
-def _with_fractions(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_digits(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return decimals as text, without trailing zeros and without an exponent."""
     texts = [None if one is None else _written(one) for one in column.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])

@@ -108,7 +108,7 @@ def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
             text = spelling.respell(text, column.unique().drop_null())
         return text[0]
     try:
-        return pa.scalar(float(value), pa.float64()).cast(column.type, safe=False)
+        return pa.array([float(value)], pa.float64()).cast(column.type, safe=False)[0]
     except ValueError:
         raise DataError(
             f"--only {rule!r}: {value!r} is not a number. Give one, such as 4.5."
