@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-#: How many fields a message names, and how many characters of a value it shows.
+#: Greatest number of fields that a message names, and of characters of a value that it shows.
 _NAMED, _WIDTH = 4, 60
 
 
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the fields that differ, with both values of each; the first few if they are many.
+    """Return a text with the first fields that differ, and both values of each.
 
-    If no value differs, two versions of this package wrote the same recipe in two ways.
+    If no value differs, the text says that another version of this package read the recipe.
 
     Args:
         parts: the parts of the recipe to compare, such as `train` or `evaluate.ks`.

@@ -10,12 +10,12 @@ from workflows.recipe.steps import Clip, CyclicMonth, Derive, Join, Log1p, Pivot
 
 Known = Mapping[str, Cells]
 
-#: Cells in a sentence.
+#: Type of a column's cells → its name in messages.
 _NAMED = {"time": "a time", "number": "a number", "text": "a text", "lists": "a column of lists"}
 
 
 def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivot | None) -> Known:
-    """Return the cells of each column that a recipe declares or derives."""
+    """Return column → type of its cells, for all columns that a recipe declares or derives."""
     found: dict[str, Cells] = {step.to: step.gives for step in derive}
     found |= dict.fromkeys(pivot.counts.values() if pivot else (), "number")
     for name, feature in features.items():
@@ -72,7 +72,7 @@ def check_made(
     derive: Sequence[Derive],
     pivot: Pivot | None,
 ) -> None:
-    """Raise ValueError if a derived column does not fit a feature, or one step another."""
+    """Raise ValueError if a derived column does not fit its feature, or a step an earlier step."""
     for name in pivot.counts.values() if pivot else ():
         _refuse_special(f"pivot makes {name!r}", features.get(name))
     made = [step.to for step in derive]
@@ -121,7 +121,7 @@ def raw_features(
     Args:
         features: all features of the recipe.
         made: columns that the recipe derives, which no file needs.
-        needed: columns that steps and filters read, with the cells that they need.
+        needed: columns that steps and filters read → the type of cells that they need.
     """
     found = {name: feature for name, feature in features.items() if name not in made}
     for name, kind in needed:

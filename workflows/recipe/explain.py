@@ -25,7 +25,7 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     """Turn a message of msgspec into file, line, field, the problem and a remedy.
 
     Args:
-        message: what msgspec said when it converted `raw`.
+        message: the error message of msgspec, which could not convert `raw`.
         raw: the plain data of the recipe.
         where: the file.
         text: the text of the file, in which the line of the field is looked up.
@@ -89,7 +89,7 @@ def _names_of(block: msgspec.inspect.StructType) -> list[str]:
 
 
 def _name_the_keys(path: list[str], raw: Any, message: str) -> list[str]:
-    """Replace each `*`, by which msgspec means some value of a mapping, by the key.
+    """Replace each `*`, which in msgspec means any key of a mapping, by the key at fault.
 
     It is the first key whose value alone gives the same message.
     """
@@ -105,7 +105,7 @@ def _name_the_keys(path: list[str], raw: Any, message: str) -> list[str]:
 
 
 def _message_of(raw: Any) -> str:
-    """Return what msgspec says of a recipe; empty if the recipe is right."""
+    """Return msgspec's error message for a recipe; an empty text if the recipe is valid."""
     try:
         msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
@@ -121,7 +121,7 @@ def _value_at(raw: Any, path: Sequence[str]) -> Any:
 
 
 def _with_one_key(raw: Any, path: Sequence[str], key: Any) -> Any:
-    """Return the recipe with a mapping in it that has lost all keys but one."""
+    """Return a copy of the recipe in which one mapping has a single key."""
     if not path:
         return {key: raw[key]}
     if isinstance(raw, list):

@@ -50,9 +50,9 @@ class Feature(Part, frozen=True):
             tower takes the weighted mean.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
         indicator: whether a number gets a second input that says whether it was missing.
-        input: whether its tower takes it; an id that is no input still names the rows.
-        vocabulary: a rule in place of the recipe's.
-        dim: the number of numbers of a `vector`.
+        input: whether its tower takes it; an id that is not an input still identifies the rows.
+        vocabulary: the rule for this column; the default is the rule of the recipe.
+        dim: the length of a `vector`.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
@@ -98,7 +98,7 @@ class Feature(Part, frozen=True):
 
     @property
     def meaning(self) -> Kind:
-        """What the column means by its kind, or by a role that decides in place of it."""
+        """The kind object of the feature: that of its role (time, weight), or else of `kind`."""
         return BY_ROLE.get(self.role, KINDS[self.kind])
 
 
@@ -109,7 +109,7 @@ _DEFAULTS = dict(
 
 
 def refuse_twins(field: str, names: Sequence[str]) -> None:
-    """Raise ValueError if a field names something twice."""
+    """Raise ValueError if the list in a field has the same name twice."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{field} names {twice!r} twice; name each once")

@@ -52,7 +52,7 @@ class Condition(Part, frozen=True):
 
     @property
     def reads(self) -> Cells:
-        """The cells that a column is read as if no feature declares it."""
+        """The type that the column's cells are read as, if no feature declares the column."""
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
@@ -69,10 +69,10 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 
     Attributes:
         stage: with `after`, the split and the vocabularies still use the dropped rows.
-        still_seen: whether the items of dropped rows count as seen by their users, so that nobody
-            is offered an item that they disliked. Such rows are no positives, and histories and
-            popularity ignore them. With a split by time, a dropped row is known if it is earlier
-            than all held-out rows.
+        still_seen: whether the items of dropped rows count as seen by their users, so that items
+            that a user disliked are not in the user's list. Such rows are not positives, and
+            histories and popularity ignore them. With a split by time, a dropped row is known if it
+            is earlier than all held-out rows.
     """
 
     stage: Stage = "before"
@@ -102,7 +102,7 @@ class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
 
 
 class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
-    """Keep the rows of about this share of the users, whom a hash of their ids chooses."""
+    """Keep the rows of about this share of the users, chosen by a hash of their ids."""
 
     share: Annotated[float, Meta(gt=0, lt=1)]
     seed: NonNegative = 1
@@ -123,7 +123,7 @@ OF_ONE_ROW = (Keep, SampleUsers)
 
 
 def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filter]) -> None:
-    """Raise ValueError if a rule cannot be applied to its column, or not at its place."""
+    """Raise ValueError if a rule does not fit its column, or is at a wrong place in the list."""
     learnt = [step.to for step in derive if step.fitted]
     _refuse_late(rules)
     for rule in rules:

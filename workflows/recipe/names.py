@@ -1,4 +1,4 @@
-"""Check the names of features: some are taken by files, tensors and other columns."""
+"""Check the names of features: some are reserved for files, tensors and other columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_names(features: Mapping[str, Feature], history: History | None, *, off
 
 
 def _problem(name: str, feature: Feature) -> str | None:
-    """Return why a feature may not have its name; None if it may, as far as no other has it."""
+    """Return why a feature may not have its name; None if the name is allowed."""
     if not name:
         return "the name is empty"
     if "/" in name or name.startswith("."):

@@ -12,13 +12,13 @@ from models.core.fields import Length, NonNegative, Part, Times
 
 
 class EvaluateConfig(ListRules, frozen=True):
-    """The protocol of every figure.
+    """The evaluation protocol: the baselines, the list lengths and the intervals.
 
     Attributes:
         baselines: names of baselines in `models.baselines.registry`. Their hyper-parameters are
             chosen on the validation part, by the search of each baseline's own file.
         ks: list lengths, rising.
-        also: the rules of further lists, which are measured row by row.
+        also: further rules for lists; their metrics are means over rows, not over users.
         train_rows: also measure the share of training rows whose item is in the list, with seen
             items kept.
         bootstrap: number of resamples for an interval.
@@ -42,7 +42,7 @@ class EvaluateConfig(ListRules, frozen=True):
 
 
 class IndexConfig(Part, frozen=True):
-    """The search of items.
+    """How the best items of a query are searched.
 
     Attributes:
         kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the

@@ -59,7 +59,7 @@ def _text_of(path: Path) -> str:
 
     Raises:
         OSError, UnicodeDecodeError: it cannot be read.
-        RecipeError: it is no regular file, or too large to be a recipe.
+        RecipeError: it is not a regular file, or is too large to be a recipe.
     """
     if not path.is_file():
         raise RecipeError(f"{path} is no regular file. Name the YAML file of a recipe.")

@@ -69,7 +69,7 @@ def usual_space(*, ordered: bool) -> Space:
 
 
 class TuneConfig(Part, frozen=True):
-    """The search of `tune`.
+    """The settings of `tune`: the number of fits, and the search space.
 
     Attributes:
         trials: the number of fits.

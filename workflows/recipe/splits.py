@@ -63,7 +63,7 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
-    """Sources that are split already: `interactions` has the training rows, these the others."""
+    """Sources that are split already: `interactions` has train; `valid` and `test` the others."""
 
     test: str
     valid: str | None = None

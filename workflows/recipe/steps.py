@@ -10,7 +10,7 @@ from models.core.fields import NonNegative, Part, Positive
 from workflows.recipe.kinds.base import Cells
 
 Text = Annotated[str, Meta(min_length=1)]
-#: A level of a path. A path with more levels is no category of a shop, but has a wrong separator.
+#: The number of a level of a path. Category paths have few levels; more are a wrong separator.
 Depth = Annotated[int, Meta(ge=1, le=100)]
 
 

@@ -17,8 +17,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750,
-    010 as 8 and 2020-01-01 as a date.
+    """A loader that reads scalars by the rules of YAML 1.2.
+
+    PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750, 010 as 8 and
+    2020-01-01 as a date.
 
     A key is text, whatever it looks like (`null: mean`, `1: item_id`), and may occur once.
     """

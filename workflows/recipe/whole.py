@@ -47,7 +47,7 @@ class Recipe(Part, frozen=True):
         name: default name of its runs.
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
-        pivot: make one row a user and item of the interactions.
+        pivot: merges the interactions of a user and an item into one row.
         derive: new columns, in this order.
         filter: which rows are kept, in this order within a stage; none for all.
         model: the kind of model, with its hyper-parameters.
@@ -230,13 +230,13 @@ class Recipe(Part, frozen=True):
 
     @property
     def towers(self) -> ModelConfig:
-        """The model of a recipe whose model is two towers that rank the catalogue."""
+        """The model block; only for recipes whose model is two towers that rank the catalogue."""
         assert not isinstance(self.model, OffersConfig)
         return self.model
 
     @property
     def has_offers(self) -> bool:
-        """Whether the models are of offers, whose audience is chosen among the latest histories."""
+        """Whether the models are offer models; these rank users by their latest histories."""
         return isinstance(self.model, OffersConfig)
 
     @property

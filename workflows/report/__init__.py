@@ -25,7 +25,7 @@ class ReportResult:
     """The files of the report.
 
     Attributes:
-        page: one HTML file that needs nothing else.
+        page: an HTML file that needs no other files.
         card: the model card, Markdown.
         seconds: wall time.
     """
@@ -68,5 +68,5 @@ def _of_offers(store: Store, recipe: Recipe) -> dict[str, str]:
     return {PAGE: offers.render_page(finished), CARD: offers.render_card(finished)}
 
 
-#: Kind of model → its files; those of all other kinds rank the catalogue.
+#: Kind of model → the function that writes its files; all other kinds rank the catalogue.
 _TEXTS: dict[type, Callable[[Store, Recipe], dict[str, str]]] = {OffersConfig: _of_offers}

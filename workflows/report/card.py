@@ -35,7 +35,7 @@ def render(finished: Finished) -> str:
 
 
 def escaped(value: object) -> Markup:
-    """Return what a template shows: markup as it is, any other text for Markdown."""
+    """Return a value as a template writes it: markup unchanged, other text escaped for Markdown."""
     return value if isinstance(value, Markup) else Markup(plain(str(value)))
 
 
@@ -44,9 +44,9 @@ def plain(text: str) -> str:
     text = " ".join(text.split())
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, entity)
-    # within a word an underscore is one, and a bracket is one unless a target may follow
+    # an underscore within a word has no meaning, and a bracket none unless a target may follow
     text = re.sub(r"[\\`*|~#]|(?<!\w)_|_(?!\w)|\](?=[(\[:])", r"\\\g<0>", text)
-    # lists and rules are made by how a line begins
+    # Markdown knows lists and rules by the beginning of a line
     return re.sub(r"^(\d*)([-+=.)])(?=[\s=-]|$)", r"\1\\\2", text)
 
 

@@ -1,8 +1,8 @@
-"""Pictures of the page: matplotlib draws them as SVG, inline, so that the page is one file.
+"""Draws the pictures of the page with matplotlib, as inline SVG, so that the page is one file.
 
-Texts stay texts, and the same numbers give the same bytes. Colours are variables of the page's
-style sheet, so that a picture follows a dark page. Series differ in shape as well as in colour
-(Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
+Texts in a picture remain text, and the same numbers give the same bytes. Colours are variables of
+the page's style sheet, so that a picture follows a dark page. Series differ in shape as well as in
+colour (Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _STYLE: dict[str, Any] = {
 }
 
 
-#: Patterns in matplotlib's SVG → what an element of a page has instead.
+#: Pattern in matplotlib's SVG → its replacement in the page.
 _SHORTER = (
     (r'="([\d.]+)pt"', r'="\1"'),  # a point of matplotlib is a pixel of the page
-    (r"(?s)<defs>\s*<style.*?</defs>", ""),  # it would change the whole page
-    (r'<g id="[^"]*"', "<g"),  # these are alike in all pictures
+    (r"(?s)<defs>\s*<style.*?</defs>", ""),  # this style would change the whole page
+    (r'<g id="[^"]*"', "<g"),  # these ids are the same in all pictures
     (r' transform="rotate\(-0 [^"]*"', ""),
     (r"M ([\d.]+ [\d.]+) \nL \1 \n", r"M\1h0"),  # a point
     (r"\n +", "\n"),
@@ -106,7 +106,7 @@ def picture(
     """Return a picture, or its texts alone where matplotlib is not installed.
 
     Args:
-        title: what it shows, unlike that of any other picture of the page.
+        title: what it shows; no other picture of the page has this title.
         alt: what is to be seen in it.
         draw: draws it on axes.
         note: a text below it.
@@ -119,7 +119,7 @@ def picture(
     from matplotlib.figure import Figure as Canvas
 
     file = io.StringIO()
-    # ids within the SVG are hashes with this salt, and so unlike those of other pictures
+    # ids within the SVG are hashes with this salt, so that they differ between pictures
     with rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
         # a reader's browser has fonts for letters that matplotlib's own font lacks
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -132,7 +132,7 @@ def picture(
 
 
 def _inline(svg: str) -> Markup:
-    """Return a file of matplotlib as an element of a page: short, and in the page's colours."""
+    """Return matplotlib's SVG as an element of a page, shortened and in the page's colours."""
     svg = svg[svg.index("<svg") :]
     for pattern, replacement in _SHORTER:
         svg = re.sub(pattern, replacement, svg)
@@ -143,7 +143,7 @@ def _inline(svg: str) -> Markup:
 
 
 def points(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Draw a cloud as one path of round caps: a fourth of the bytes of a marker a point."""
+    """Draw points as one path of round caps, which takes a fourth of the bytes of markers."""
     gap = np.full(len(xs), np.nan)
     across, up = (np.column_stack([values, values, gap]).ravel() for values in (xs, ys))
     axes.plot(across, up, color=COLOURS[0], linewidth=3, solid_capstyle="round", alpha=0.45)
@@ -153,10 +153,10 @@ def label(axes: Axes, x: str, y: str, *, log_x: bool = False, log_y: bool = Fals
     """Name the axes, and write round numbers beside them.
 
     Args:
-        axes: where the values are drawn already.
-        x: what the axis along the bottom measures.
-        y: what the axis up the left measures.
-        log_x, log_y: take a logarithmic scale.
+        axes: the axes, on which the values have been drawn.
+        x: the quantity on the horizontal axis.
+        y: the quantity on the vertical axis.
+        log_x, log_y: whether the axis has a logarithmic scale.
     """
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -178,7 +178,7 @@ def _scale(axis: Any, *, log: bool) -> None:
 
 
 def whole_ticks(axes: Axes) -> None:
-    """Let the axis along the bottom have ticks at whole numbers only."""
+    """Set the ticks of the horizontal axis to whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -192,7 +192,7 @@ def ranges(
     metric: str,
     legend: Sequence[str] = (),
 ) -> Picture:
-    """Return a picture of means with their intervals, one row below the other, from 0.
+    """Return a picture of means with their intervals, one row for each, on an axis from 0.
 
     Args:
         title: what it shows.
@@ -245,7 +245,7 @@ def draw_ranges(
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
-    """Return the ends of an interval; of a figure without one, its mean twice."""
+    """Return the ends of a figure's interval; if it has no interval, its mean twice."""
     if figure.low is None or figure.high is None:
         return figure.mean, figure.mean
     return figure.low, figure.high

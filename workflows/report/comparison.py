@@ -97,7 +97,7 @@ def left_out(finished: Finished) -> Table:
 
 
 def beside(finished: Finished) -> Table:
-    """Return metrics under other protocols, of the recipe's model and the best baselines."""
+    """Return the metrics of the recipe's model and the best baselines under other protocols."""
     scores = finished.scores
     models = [scores.ours, *(m for m in finished.models if m != scores.ours)][:4]
     rows = []
@@ -111,7 +111,7 @@ def beside(finished: Finished) -> Table:
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:
-    """Return a model's figure at k: recall, or what stands in its place."""
+    """Return a model's figure at k: its recall, or its accuracy if that was measured instead."""
     found = block.metrics.get(model, {})
     return next((f for n, f in found.items() if n in (f"recall@{k}", f"accuracy@{k}")), None)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sentences(finished: Stages) -> Iterator[str]:
-    """Yield what etl counted, one fact a sentence."""
+    """Yield sentences with the numbers that etl counted."""
     data = finished.data
     yield f"Read: {numbers.counts(data.read)}."
     dropped = {cause: n for cause, n in data.dropped.items() if n}
@@ -37,7 +37,7 @@ def sentences(finished: Stages) -> Iterator[str]:
 
 
 def cells(finished: Stages) -> Table:
-    """Return the shares of cells that are unseen or null, for the columns that have any."""
+    """Return a table of the shares of unseen and of null cells, for the columns that have any."""
     data = finished.data
     parts = [part for part, n in data.rows.items() if n]
     head = [f"{what} in {part}" for what in ("unseen", "null") for part in parts]

@@ -18,7 +18,7 @@ from workflows.stages.manifest import Manifest
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
-#: The list length of the headline; the recipe's first one where the recipe does not have it.
+#: The list length of the headline; the recipe's first length is used if it lacks this one.
 USUAL_K = 10
 
 
@@ -101,7 +101,7 @@ class Finished(Stages):
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights were kept: the manifest of train has its figures."""
+        """The epoch whose weights were kept."""
         signed = self.manifests["train"].metrics
         return next(epoch for epoch in self.epochs if epoch.metrics == signed)
 

@@ -12,7 +12,7 @@ from workflows.report.finished import Finished
 from workflows.report.tables import Table
 from workflows.stages.evaluate import Example
 
-#: A text from the data may run from right to left; it is kept apart from its neighbours.
+#: `bdi` keeps a name that is written from right to left from turning the texts beside it.
 _NAME = Markup("<bdi>{}</bdi>")
 _NEIGHBOUR = Markup("<bdi>{}</bdi> <small>{:.2f}</small>")
 
@@ -25,9 +25,9 @@ class User:
         id: their id.
         n_earlier: number of interactions before the test part.
         latest: names of the last of them, the latest first.
-        recommended: names of the recommended items, each with whether it was withheld.
-        withheld: names of the first withheld items; None for an item of no table.
-        said: what follows these names.
+        recommended: names of the recommended items, each with a mark if it is a withheld item.
+        withheld: names of the first withheld items; None for an item that is in no table.
+        said: the text that follows these names.
     """
 
     id: str

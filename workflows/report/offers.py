@@ -131,7 +131,7 @@ def _tiles(finished: FinishedOffers) -> Iterator[Tile]:
 
 
 def _facts(finished: FinishedOffers) -> dict[str, str]:
-    """Return what was trained: part → settings."""
+    """Return part of the recipe → the settings of the trained models."""
     plain = finished.recipe.to_dict()
     model = dict(plain["model"])
     blocks = {f"model {name}": numbers.settings(of) for name, of in model.pop("models").items()}

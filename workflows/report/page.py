@@ -70,8 +70,8 @@ def fill(
         finished: the stages.
         sections: the template of the sections that belong to the kind of model.
         tiles: the figures at the head.
-        facts: what was trained: part → settings.
-        **content: what that template shows.
+        facts: part of the recipe → the settings of the trained model.
+        **content: the values that this template shows.
     """
     cells = dataset.cells(finished)
     return template("page.html").render(

@@ -14,8 +14,8 @@ class Table:
         caption: what it shows.
         head: names of the columns.
         rows: cells, as many as `head`; markup is shown as it is, any other text is escaped.
-        numeric: the cells beside the first are numbers.
-        marked: the first cell of a row that is to stand out.
+        numeric: whether all cells of a row but the first are numbers.
+        marked: the first cell of the row that is highlighted.
     """
 
     caption: str

@@ -75,21 +75,21 @@ def serve(
     """Serve the export of a run until SIGTERM or SIGINT; SIGHUP loads a newer export.
 
     Args:
-        recipe: the recipe: names of columns, and the fallback.
+        recipe: the recipe, which gives the names of columns and the fallback.
         store: the run.
         device: the device of this process; the raw towers run on it.
         host: address to listen on. 127.0.0.1: only this machine; 0.0.0.0: all machines.
         port: port to listen on; 0 for any free port.
         watch: seconds between two checks for a newer export; 0 for no checks.
         allow_hosts: further host names that requests may give; "*" for all.
-        grace: seconds that running requests may take after the server was told to stop.
+        grace: seconds that running requests may take after the signal to stop.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the run has no export that can be served.
         AddressError: the server cannot listen on the address.
     """
     start = time.perf_counter()
-    sockets = bind(host, port)  # an error shows before the export is read, which takes longer
+    sockets = bind(host, port)  # first: an error shows before the export is read, which is slow
     with contextlib.ExitStack() as close:
         for one in sockets:
             close.callback(one.close)
@@ -126,9 +126,9 @@ class _Server(uvicorn.Server):
     """A uvicorn server that logs its address, reloads on SIGHUP, and has deadlines.
 
     Args:
-        app: the ASGI app that answers.
-        current: the export that it answers from.
-        grace: seconds that running requests may take after the server was told to stop.
+        app: the ASGI app.
+        current: the export from which requests are answered.
+        grace: seconds that running requests may take after the signal to stop.
     """
 
     def __init__(self, app: object, current: CurrentExport, grace: float) -> None:

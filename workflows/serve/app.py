@@ -61,7 +61,7 @@ def build(
     """Return the app.
 
     Args:
-        current: the export that answers.
+        current: the export from which requests are answered.
         key: the key that requests must name. "" if no key is needed; then `/reload` is refused.
         watch: seconds between two checks for a newer export; 0 for no checks.
         hosts: allowed values of `Host`; empty if all are.
@@ -237,7 +237,7 @@ def _served(request: Request) -> LoadedExport:
 async def _lists(
     request: Request, served: LoadedExport, users: list[UserQuery], options: ListOptions
 ) -> list[UserList]:
-    """Return lists of users: in a batch with other requests, unless there are raw values."""
+    """Return the lists of users, in a batch with other requests unless there are raw values."""
 
     async def with_features() -> list[UserList]:
         return await _run_in_thread(
@@ -260,7 +260,7 @@ async def _explain_faults(
     options: ListOptions,
     answer: Callable[[], Awaitable[Answer]],
 ) -> Answer:
-    """Await an answer; if it fails on the list options, name the options at fault.
+    """Await an answer; if the list options made it fail, name the options at fault.
 
     Raises:
         Refusal: 422.
@@ -273,12 +273,12 @@ async def _explain_faults(
 
 
 async def _run_in_thread(request: Request, work: Callable[[], Answer]) -> Answer:
-    """Run what takes processor time in a thread, so that the event loop is not blocked."""
+    """Run a slow function in a thread, so that it does not block the event loop."""
     return await to_thread.run_sync(work, limiter=request.app.state.limiter)
 
 
 def _json(answer: Any) -> Any:
-    """Return an answer as a JSON response. It is ours, so FastAPI need not validate it again."""
+    """Return an answer as a JSON response, which FastAPI does not validate again."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

@@ -85,7 +85,7 @@ class MicroBatcher:
         """Return a list for each user, in the order of the users.
 
         Args:
-            served: the export that answers.
+            served: the export from which the lists are made.
             users: users known by their ids.
             options: length and item filters of the lists.
             is_disconnected: returns whether the client has disconnected.

@@ -21,8 +21,8 @@ from workflows.serve.limits import Limits
 
 log = logging.getLogger(__name__)
 
-#: What a connection waits for: the head of a request, its body, the server, or that the client
-#: receives the answer.
+#: State of a connection: it waits for the head of a request, for the body, for the server's answer,
+#: or until the client has received the answer.
 State = Literal["head", "body", "server", "receive"]
 #: File descriptors that are reserved for files, the log and reloads.
 _RESERVED_FILES = 150
@@ -64,12 +64,12 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Set the connection to wait for the next request."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer 400 to what is not HTTP, and ignore the app's answer to the part before it."""
+        """Answer 400 to bytes that are not HTTP; ignore the app's answer to the bytes before."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -94,7 +94,7 @@ def _state(connection: Any) -> State:
 
 @dataclass(frozen=True)
 class _Wait:
-    """A connection in one state.
+    """The state of a connection, and the time since when it has this state.
 
     Attributes:
         cycle: uvicorn's object for a request; each request has another one.

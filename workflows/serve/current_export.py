@@ -1,4 +1,4 @@
-"""The export that the server answers from, and how a newer one replaces it."""
+"""Holds the export from which the server answers, and replaces it by a newer one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class CurrentExport:
-    """Holds the export that answers now. A request ends with the export that it began with.
+    """Holds the current export. Each request uses one export from its start to its end.
 
     Args:
         open: loads the export that is on disk.
@@ -61,7 +61,7 @@ class CurrentExport:
 
     @property
     def has_changed_on_disk(self) -> bool:
-        """Whether the export on disk is another one than was loaded, or tried, last."""
+        """Whether the export on disk differs from the one that was last loaded or tried."""
         return self._stamp() != self._last_tried
 
     def _load(self) -> LoadedExport:

@@ -36,7 +36,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _framework_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer what Starlette itself refuses, and name the field at fault."""
+    """Answer a request that Starlette itself refuses, and name the field at fault."""
     assert isinstance(error, HTTPException)
     path, method = request.url.path, request.method
     faults = {

@@ -59,7 +59,7 @@ class Limits:
         body_seconds: until the body of a request has arrived.
         answer_seconds: until the client has received an answer.
         retry_seconds: value of Retry-After.
-        grace_seconds: how long running requests may take after the server was told to stop.
+        grace_seconds: how long running requests may take after the signal to stop.
     """
 
     k: int = 1000

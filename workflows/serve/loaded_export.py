@@ -1,4 +1,4 @@
-"""An export in memory. The server answers from it, even when its files on disk are replaced."""
+"""Loads an export into memory. The server can use it even if its files on disk are replaced."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Stamps = tuple[tuple[int, int] | None, ...]
 
 @dataclass(frozen=True)
 class LoadedExport:
-    """An export, held in memory.
+    """An export in memory: it makes lists, similar items, histories and embeddings.
 
     Only the raw towers are read later, with the first request that gives raw values, because they
     load TensorFlow.
@@ -71,7 +71,7 @@ class LoadedExport:
         loaded = cls(recommender, _health(recommender, store, manifest), store, read)
         recommender.export.user_lookup.prepare()
         recommender.catalogue.lookup.prepare()
-        # these two read all files that later answers need
+        # these two calls read all files that later answers need
         loaded.lists([UserQuery(id="unknown")], ListOptions())
         recommender.similar(str(recommender.catalogue.ids[0]), ListOptions())
         loaded._check()
@@ -209,7 +209,7 @@ class LoadedExport:
         return found
 
     def _tower(self, name: str) -> RawTower:
-        """Return a raw tower of this export, and never that of a newer one.
+        """Return a raw tower of this export; refuse the tower of a newer export.
 
         Raises:
             StaleInput: the tower was not read in time; a newer export is on disk now.
@@ -248,7 +248,7 @@ class LoadedExport:
         return StaleInput(f"{self.store.path} was written while it was being read. Try again.")
 
     def _labelled(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-        """Return the id and the labels of each item row."""
+        """Return the ids and the labels of items, given their rows."""
         taken, catalogue = pa.array(rows), self.recommender.catalogue
         ids = catalogue.ids.take(taken).to_pylist()
         labels = catalogue.labels.take(taken).to_pylist() or [{}] * len(ids)
@@ -270,5 +270,5 @@ def _health(recommender: Recommender, store: Store, manifest: Manifest) -> Healt
 
 
 def stamps(store: Store) -> Stamps:
-    """Return the stamps of the served stages; they change when a stage is written again."""
+    """Return a stamp for each stage that is served; it changes if the stage is rewritten."""
     return store.stamps(ANSWERING)

@@ -111,7 +111,7 @@ def _lists_as_json(
     """Return lists as JSON without brackets, and how many lists came from which model.
 
     Args:
-        served: the export that answers.
+        served: the export from which the lists are made.
         users: the users of the piece.
         options: length and item filters of the lists.
         features: raw values of all users of the request, or None.

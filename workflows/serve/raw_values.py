@@ -24,7 +24,7 @@ def table_of(
         rows: input → value for each row; null means that the value is missing.
         tower: the tower that gets the values.
         side: field of the body that has the rows: `users` or `items`.
-        inside: field of a row that has its values; nothing if the row itself has them.
+        inside: the field of a row that holds its values; none if the row itself holds them.
         weights: input with the weights of a list → the input with the list.
 
     Raises:

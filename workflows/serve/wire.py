@@ -16,14 +16,14 @@ from pydantic_core import PydanticCustomError
 from workflows.serve.limits import LIMITS
 from workflows.stages.recommender import ListOptions
 
-#: Numbers of faults of one request that are described, and that are counted at most: a fault takes
+#: Greatest number of faults of a request that are described, and that are counted: a fault takes
 #: 16 microseconds, and a body has room for 100,000.
 MAX_FAULTS, MAX_FAULTS_COUNTED = 20, 1000
 _MAX_NAME = 80
 #: Objects with at most this many fields may all be unknown fields without a check.
 _FEW_FIELDS = 8
 
-#: Number of faults that have been found in the request that is being checked.
+#: Number of faults found so far in the request that is checked now.
 _n_found: contextvars.ContextVar[int] = contextvars.ContextVar("n_found", default=0)
 
 _short = reprlib.Repr()
@@ -72,7 +72,7 @@ class _RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _limit_unknown_fields(cls, value: object) -> object:
-        """Drop unknown fields beyond the number of faults that are counted."""
+        """Drop unknown fields if there are more of them than faults that are counted."""
         if not isinstance(value, dict) or len(value) <= _FEW_FIELDS:
             return value
         unknown = [name for name in value if name not in cls.model_fields]
@@ -219,7 +219,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class Health(BaseModel):
-    """The export that answers."""
+    """The export from which the server answers now."""
 
     status: str = Field(description="Always ready: before that, the server does not answer.")
     run: str = Field(description="Name of the run.")

@@ -25,7 +25,7 @@ BY_ROLE: Mapping[str, Kind] = {"time": Time(), "weight": RowWeight()}
 
 
 def kinds_that_take(field: str) -> list[str]:
-    """Return the names of the kinds that a field of a feature is for."""
+    """Return the names of the feature kinds that use a field."""
     return [name for name, kind in KINDS.items() if field in kind.takes]
 
 

@@ -1,9 +1,9 @@
-"""What every feature kind says about itself: the protocol behind `kind:` in a recipe.
+"""The protocol of feature kinds: what a class for a value of `kind:` must define.
 
 A kind is an object without state. Its methods take the feature, because fields of the feature such
 as `separator` or `null` belong to the recipe. Where etl, export or serving treat kinds differently,
 they ask the kind; what needs TensorFlow or Merlin is described here as plain data, and is built by
-the room that imports these packages.
+the code that imports these packages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workflows.ground.statistics import NumberFact
 from workflows.raw.values import Place
 from workflows.recipe.kinds.form import Form
 
-#: What a column's cells are for steps, joins and filters: seconds, numbers, text, or lists.
+#: The type of a column's cells for steps, joins and filters: seconds, numbers, text, or lists.
 Cells = Literal["time", "number", "text", "lists"]
 
 
@@ -80,10 +80,10 @@ class LookUp:
 
 @dataclass(frozen=True)
 class Standardise:
-    """A missing number is filled in, then all are standardised.
+    """Missing numbers are replaced by a fill value; then all numbers are standardised.
 
     Attributes:
-        fact: fill, mean and standard deviation.
+        fact: the fill value, the mean and the standard deviation.
     """
 
     fact: NumberFact
@@ -113,9 +113,9 @@ class Encoded:
     """One column of the encoded tables.
 
     Attributes:
-        name: its name there.
+        name: the name of the column in the encoded tables.
         source: the feature that it is made from.
-        change: what becomes of the feature's values.
+        change: how the feature's values are encoded.
         tags: Merlin's tags, by which models choose their inputs.
         properties: Merlin's properties of the column.
     """
@@ -136,12 +136,12 @@ class Kind(ABC):
     Attributes:
         name: its name in recipes.
         takes: fields of a feature that make sense for this kind alone or for few kinds.
-        cells: what its cells are for steps, joins and filters.
+        cells: the type of its cells for steps, joins and filters.
         is_list: whether a cell holds several values.
         has_codes: whether its values get codes from a vocabulary.
         has_statistics: whether its numbers are standardised by statistics of the training rows.
-        is_label: whether people alone read it, and no model does.
-        reads_dictionary: whether readers hand its text over as a dictionary.
+        is_label: whether it is text for people, which no model takes.
+        reads_dictionary: whether readers return its text as Arrow dictionary arrays.
         dtype: the type of a value before encoding, as Merlin's schema names it.
     """
 
@@ -169,7 +169,7 @@ class Kind(ABC):
         """Raise ValueError if a feature does not fit the other features of the recipe."""
 
     def refuses_gaps(self, feature: Fields) -> bool:
-        """Say whether a missing value is an error by the recipe."""
+        """Return whether the recipe makes a missing value an error."""
         return False
 
     def cell_bytes(self, feature: Fields) -> int:
@@ -180,14 +180,14 @@ class Kind(ABC):
 
     @abstractmethod
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return cells of a raw file in canonical types: etl's first look at a column.
+        """Return cells of a raw file in canonical types. It is the first step of etl for a column.
 
         Raises:
             DataError: a cell is not what the recipe says.
         """
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the cells as etl keeps them, once lists and their weights were matched.
+        """Return the cells in the form that etl stores, after lists and their weights were matched.
 
         Raises:
             DataError: a cell is not what the recipe says.
@@ -195,7 +195,7 @@ class Kind(ABC):
         return column
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return cells of a file that is given with a question, as `form` says.
+        """Return cells of a file of raw values for a trained model, in the type of `form`.
 
         Raises:
             DataError: a cell is not what the recipe says.

@@ -1,4 +1,4 @@
-"""`kind: categories`: a list of values a cell, each of which gets a code."""
+"""`kind: categories`: a cell is a list of values, and each value gets a code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workflows.recipe.text import nearest
 
 
 class Categories(Kind):
-    """A list of values a cell."""
+    """A feature whose cells are lists of values."""
 
     name = "categories"
     takes = frozenset({"vocabulary", "separator", "weights"})
@@ -28,12 +28,12 @@ class Categories(Kind):
     has_codes = True
 
     def check(self, feature: Fields) -> None:
-        """Refuse weights of values that no tower takes."""
+        """Refuse weights for a feature that is not an input of a tower."""
         if feature.weights is not None and not feature.input:
             raise ValueError("weights is for inputs of kind categories")
 
     def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
-        """Refuse weights that are no feature of kind weights and of the same role."""
+        """Refuse `weights` unless it names a feature of kind weights with the same role."""
         named = features[name].weights
         if named is None:
             return
@@ -61,22 +61,22 @@ class Categories(Kind):
             return lists(plain(column, place))
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of text, from files that may have dictionaries of any kind."""
+        """Return lists of text; the file may have dictionaries of any type."""
         return self.read(plain(column, how.place), feature, how)
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return lists of which the values are a dictionary."""
+        """Return lists whose values are an Arrow dictionary array."""
         array = dictionaries.combine(column)
         values = array.flatten().dictionary_encode()
         lists = dictionaries.make_lists(pc.list_value_length(array), values)
         return pa.chunked_array([lists])
 
     def form(self, feature: Fields) -> Form:
-        """Return a list of text."""
+        """Return the form: a list of text."""
         return TEXTS
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe a column of lists of codes, and that of their weights."""
+        """Describe the column of lists of codes, and the column of their weights."""
         found = [encode_codes(name, feature)]
         if feature.weights is not None:
             weights = feature.weights

@@ -1,4 +1,4 @@
-"""`kind: category`: one value a cell, which gets a code; ids and all other single values."""
+"""`kind: category`: a cell is one value, such as an id, and gets a code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workflows.recipe.kinds.form import TEXT, Form
 
 
 class Text(Kind):
-    """Single values that are text, whatever types files have."""
+    """A feature whose cells are single values, read as text whatever their types in the files."""
 
     cells = "text"
 
@@ -40,14 +40,14 @@ class Text(Kind):
 
 
 class Category(Text):
-    """One value a cell, which gets a code from a vocabulary."""
+    """A feature whose cells are single values, which get codes from a vocabulary."""
 
     name = "category"
     takes = frozenset({"vocabulary"})
     has_codes = True
 
     def form(self, feature: Fields) -> Form:
-        """Return text."""
+        """Return the form: a text."""
         return TEXT
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
@@ -66,9 +66,9 @@ def _map_distinct(
     place: Place,
     function: Callable[[pa.ChunkedArray, Place], pa.ChunkedArray],
 ) -> pa.ChunkedArray:
-    """Return the texts that a function makes of a dictionary of any values.
+    """Apply a function that returns text to the distinct values of a dictionary array.
 
-    Where the function refuses a value, it is called for all cells, so that its error names the row.
+    If the function refuses a value, it is called for all cells, so that its error names the row.
     """
     try:
         return dictionaries.map_dictionary(column, lambda cells: function(cells, place))

@@ -1,4 +1,4 @@
-"""The form of a raw value, by which a raw tower takes it, and files and JSON questions give it."""
+"""The form (type and shape) of raw values in the inputs of raw towers, in files and in JSON."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Form:
         """Return a column in the Arrow type of the form.
 
         Raises:
-            ArrowInvalid, ArrowNotImplementedError: the column cannot be read so.
+            ArrowInvalid, ArrowNotImplementedError: the column cannot be converted to this type.
         """
         column = column.cast(self.arrow, safe=self.is_text or self.is_list)
         if self.width:
@@ -72,7 +72,7 @@ class Form:
         return column
 
     def array(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
-        """Return a column as the tensor's values: a missing one is "" or NaN, and so is padding."""
+        """Return a column as an array for the tensor; missing values and padding are "" or NaN."""
         cells = column.combine_chunks()
         if not self.is_list:
             return self._plain(cells)
@@ -84,7 +84,7 @@ class Form:
         return matrix
 
     def _plain(self, values: pa.Array) -> npt.NDArray[Any]:
-        """Return values that are no lists."""
+        """Return an array of values that are not lists."""
         if self.is_text:
             return values.fill_null("").to_numpy(zero_copy_only=False).astype(object)
         return values.to_numpy(zero_copy_only=False).astype(np.float32)

@@ -7,7 +7,7 @@ from workflows.recipe.kinds.category import Text
 
 
 class Label(Text):
-    """Text for people."""
+    """A feature with text for people, such as a title."""
 
     name = "label"
     is_label = True

@@ -1,4 +1,4 @@
-"""`kind: number`: one number a cell, standardised for the towers."""
+"""`kind: number`: a cell is one number, which is standardised for the towers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSING = "_missing"
 
 
 class Number(Kind):
-    """One number a cell."""
+    """A feature whose cells are single numbers."""
 
     name = "number"
     takes = frozenset({"null", "indicator"})
@@ -34,7 +34,7 @@ class Number(Kind):
     dtype = "float32"
 
     def refuses_gaps(self, feature: Fields) -> bool:
-        """Say whether the recipe has no value for a missing number."""
+        """Return whether the recipe has no value that replaces a missing number."""
         return feature.null == "error"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
@@ -43,7 +43,7 @@ class Number(Kind):
         return as_numbers(column, kind, how.place, how.nulls)
 
     def form(self, feature: Fields) -> Form | None:
-        """Return a number."""
+        """Return the form: a number."""
         return NUMBER
 
     def columns(self, name: str, feature: Fields) -> list[str]:

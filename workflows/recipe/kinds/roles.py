@@ -18,19 +18,19 @@ class RowWeight(Number):
     has_statistics = False
 
     def check(self, feature: Fields) -> None:
-        """Refuse what makes no sense for a weight."""
+        """Refuse fields that a weight cannot have."""
         if feature.kind != Number.name or feature.null in ("median", "mean") or feature.indicator:
             raise ValueError("a weight has kind number, null: error or a number, and no indicator")
 
     def form(self, feature: Fields) -> None:
-        """Return None: it belongs to training rows alone."""
+        """Return None: only training rows have weights, so raw towers take none."""
 
     def columns(self, name: str, feature: Fields) -> list[str]:
-        """Return the column under the name by which the loss finds it."""
+        """Return the name of the column that the loss reads."""
         return [ROW_WEIGHT]
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column under the name by which the loss finds it."""
+        """Describe the column under the name that the loss reads."""
         fill = feature.null if isinstance(feature.null, float) else None
         return [Encoded(ROW_WEIGHT, name, PassOn(fill))]
 
@@ -46,7 +46,7 @@ class Time(Kind):
     dtype = "int64"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Refuse: what the times of a file are is decided by all of them."""
+        """Raise NotImplementedError, because the unit of times depends on all times of a file."""
         raise NotImplementedError("times are read by workflows/etl/read/times.py")
 
     def cell_bytes(self, feature: Fields) -> int:

@@ -1,4 +1,4 @@
-"""`kind: vector`: a list of `dim` numbers a cell, such as the embedding of a picture or a text."""
+"""`kind: vector`: a cell is a list of `dim` numbers, such as the embedding of a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workflows.recipe.kinds.form import Form
 
 
 class Vector(Kind):
-    """A list of as many finite numbers as the recipe says; a missing one is the zero vector."""
+    """A feature whose cells are lists of `dim` finite numbers; a missing list means zeros."""
 
     name = "vector"
     takes = frozenset({"separator", "dim"})
@@ -27,7 +27,7 @@ class Vector(Kind):
     dtype = "float32"
 
     def check(self, feature: Fields) -> None:
-        """Refuse a vector without a length, and a role that has no lists."""
+        """Refuse a vector without `dim`, and a role that does not allow lists."""
         if feature.dim is None:
             raise ValueError("kind vector needs dim, the number of its numbers")
         if feature.role in ("time", "weight"):
@@ -59,7 +59,7 @@ class Vector(Kind):
         return pa.chunked_array([vectors])
 
     def form(self, feature: Fields) -> Form:
-        """Return a list of `dim` numbers."""
+        """Return the form: a list of `dim` numbers."""
         return Form(is_text=False, is_list=True, width=feature.dim)
 
     def dims(self, feature: Fields) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""`kind: weights`: a list of numbers a cell, one for each value of a list of categories."""
+"""`kind: weights`: a cell is a list of numbers, one for each value of a list of categories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workflows.recipe.kinds.base import Fields, Kind, Reading
 
 
 class Weights(Kind):
-    """A list of numbers a cell, beside a list of categories."""
+    """A feature whose cells are lists of numbers: the weights of a feature of kind categories."""
 
     name = "weights"
     takes = frozenset({"separator"})
@@ -25,12 +25,12 @@ class Weights(Kind):
     dtype = "float32"
 
     def check(self, feature: Fields) -> None:
-        """Refuse a role that has no lists."""
+        """Refuse a role that does not allow lists."""
         if feature.role in ("time", "weight"):
             raise ValueError("kind weights is for roles user, item and context")
 
     def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
-        """Refuse weights that belong to no list, or to several."""
+        """Refuse weights that no feature of kind categories names, or that several name."""
         lists = sum(feature.weights == name for feature in features.values())
         if lists != 1:
             raise ValueError(
@@ -39,17 +39,17 @@ class Weights(Kind):
             )
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of numbers or of their texts, gaps among them."""
+        """Return lists of numbers, or of numbers as text; missing ones are null."""
         column = plain(column, how.place)
         if not pa.types.is_string(column.type):
             return column
         return list_cells.read_lists(column, feature.separator, how.place, all_parts=True)
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return lists of numbers, none of them below 0: a sum of 0 would make the mean anything.
+        """Return lists of numbers that are at least 0, so that only zeros have the sum 0.
 
         Raises:
-            DataError: a weight is no finite number, or below 0.
+            DataError: a weight is not a finite number, or is below 0.
         """
         array = _finite(column, place).combine_chunks()
         _refuse_negative(array, place)
@@ -59,7 +59,7 @@ class Weights(Kind):
         """Return lists of numbers; a missing one counts as 1 later.
 
         Raises:
-            DataError: a weight is no number, infinite, or below 0.
+            DataError: a weight is not a number, is infinite, or is below 0.
         """
         texts = list_cells.read_lists(
             plain_with_nulls(column, how.place, how.nulls),
@@ -78,7 +78,7 @@ class Weights(Kind):
         return pa.chunked_array([numbers])
 
     def form(self, feature: Fields) -> form.Form:
-        """Return a list of numbers."""
+        """Return the form: a list of numbers."""
         return form.NUMBERS
 
     # the lists of categories describe both columns: encode() of this kind has nothing to add
@@ -95,7 +95,7 @@ def _refuse_negative(weights: pa.ListArray, place: Place) -> None:
 def match(
     values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Match the values of etl's lists with their weights, and leave out those without text.
+    """Match the values of etl's lists with their weights, and leave out values without text.
 
     Args:
         values: lists of text.
@@ -103,7 +103,8 @@ def match(
         place: the place of the weights.
 
     Raises:
-        DataError: a weight is no finite number; a row has another number of weights than of values.
+        DataError: a weight is not a finite number, or a row has another number of weights than of
+            values.
     """
     kind = weights.type
     of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
@@ -117,7 +118,7 @@ def match(
 def match_given(
     values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Match the values of a question's lists with their weights; a row may have no weights.
+    """Match the values of lists from a file of raw values with their weights, if a row has any.
 
     Args:
         values: lists of text.
@@ -135,7 +136,7 @@ def match_given(
 def _refuse_unlike(
     values: pa.ListArray, weights: pa.ListArray, place: Place, *, may_be_missing: bool = False
 ) -> None:
-    """Refuse a row that has another number of weights than of values."""
+    """Refuse a row whose number of weights differs from its number of values."""
     n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (values, weights))
     unlike = pc.not_equal(n, m)
     if may_be_missing:
