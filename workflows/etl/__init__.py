@@ -49,7 +49,7 @@ Parts = dict[split.Part, pa.Table]
 
 @dataclass(frozen=True)
 class EtlResult:
-    """The folder of the stage, its report, and the seconds that it took."""
+    """The result of etl: the folder of the stage, the report, and the time that etl took."""
 
     folder: Path
     report: EtlReport
@@ -74,7 +74,7 @@ class Engine:
 
     @property
     def block(self) -> int:
-        """Bytes of raw text to read at a time."""
+        """The number of bytes of raw text to read at a time."""
         return parse_size(self.chunk, "--chunk") if self.chunk else BLOCK
 
 
@@ -155,9 +155,9 @@ class _Stage:
 
     Attributes:
         fitted: vocabularies and statistics.
-        parts: part → features of its interactions.
-        users, items: the tables.
-        kinds: part → kind of each row, if only some rows are targets; else empty.
+        parts: part → its interactions, with the columns that are features.
+        users, items: the user table and the item table.
+        kinds: part → kind of event of each row, if only some rows are targets; else empty.
     """
 
     fitted: Fitted
@@ -168,7 +168,7 @@ class _Stage:
 
     @property
     def sizes(self) -> dict[split.Part, int]:
-        """Part → number of its rows that are targets."""
+        """The number of rows of each part that are targets."""
         sizes = {part: len(table) for part, table in self.parts.items()}
         return sizes | {part: int(kinds.targets.sum()) for part, kinds in self.kinds.items()}
 
@@ -271,7 +271,7 @@ def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
 
 
 def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split.Part, EventKinds]:
-    """Return the kind of each row if only one kind of event is a target; else an empty dict."""
+    """Return part → kinds of its rows if only one kind of event is a target, else nothing."""
     if recipe.history is None or recipe.history.events is None:
         return {}
     events = recipe.history.events

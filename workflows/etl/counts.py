@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 @dataclass
 class DropCounts:
-    """DropCounts of dropped and unmatched interactions.
+    """Counts of the interactions that etl drops, and of those that a join does not match.
 
     Attributes:
         dropped: cause → number of dropped interactions.
@@ -21,7 +21,7 @@ class DropCounts:
     unmatched: dict[str, int] = field(default_factory=dict)
 
     def keep(self, table: pa.Table, mask: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
-        """Return the rows where a mask is true, and count the others (false or null) by cause."""
+        """Return the rows where a mask is true, and count the other rows as dropped."""
         if pc.all(pc.fill_null(mask, False), min_count=0).as_py():
             kept = table  # without a copy
         else:

@@ -9,7 +9,7 @@ from distributed.system import MEMORY_LIMIT
 
 from workflows.ground.errors import DataError, RecipeError
 
-#: Largest number of copies of a row in memory: as it was read, sorted, and in its part.
+#: Largest number of copies of a row in memory: the raw row, the sorted row, the row of a part.
 _COPIES = 3
 #: Share of the limit that a block of rows with its results may take.
 _SHARE = 1 / 16
@@ -17,10 +17,10 @@ _SHARE = 1 / 16
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory that etl may take.
+    """The memory limit of etl, and the functions that apply it.
 
     Attributes:
-        limit: number of bytes.
+        limit: number of bytes that etl may take.
         wider: bytes that joins and derived columns add to a row of the log.
     """
 
@@ -39,7 +39,7 @@ class Memory:
         return cls(parse_size(text, "--memory-limit"))
 
     def refuse(self, where: str, rows: int, row: float) -> None:
-        """Refuse rows that do not fit into the limit.
+        """Refuse rows that do not fit into the memory limit.
 
         Args:
             where: name of the file or source, for the message.
@@ -59,11 +59,11 @@ class Memory:
             )
 
     def rows(self, row: float, *, least: int, most: int) -> int:
-        """Return the number of rows of a block.
+        """Return how many rows to work on at a time, so that a block takes a share of the limit.
 
         Args:
-            row: bytes of a row.
-            least, most: limits of the result.
+            row: bytes of a row, with its results.
+            least, most: lower and upper limit of the number of rows.
         """
         return int(min(most, max(least, self.limit * _SHARE // max(row, 1))))
 

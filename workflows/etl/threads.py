@@ -1,4 +1,4 @@
-"""Apply a function to several columns at once; NumPy and Arrow release Python's lock meanwhile."""
+"""Apply a function to several columns in parallel threads; NumPy and Arrow release Python's GIL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def map_threads(keys: Iterable[Key], function: Callable[[Key], Value]) -> dict[K
     """Call a function for each key in threads, and return key → result in the order of the keys.
 
     Raises:
-        Exception: the function raised it for the first of the keys that failed.
+        Exception: the function failed; the exception is that of the first key that failed.
     """
     keys = list(keys)
     with ThreadPoolExecutor(os.cpu_count()) as threads:

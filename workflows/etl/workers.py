@@ -26,14 +26,14 @@ from workflows.etl.memory import Memory
 from workflows.ground.device import Device
 from workflows.ground.errors import DeviceError, RecipeError
 
-#: Address of a cluster's dashboard: any port, for this machine only. Without an address Dask takes
-#: port 8787 of all interfaces, and a second cluster warns about that.
+#: Address of the dashboard of a Dask cluster: any free port, on this machine only. Without an
+#: address Dask listens on port 8787 of all interfaces, and a second cluster logs a warning.
 LOOPBACK = "127.0.0.1:0"
-#: Time that a scheduler may take to answer.
+#: Time within which a scheduler has to answer.
 TIMEOUT = "10s"
-#: Seconds that a cluster may take to start; on an idle machine it needs five.
+#: Seconds within which a cluster has to start; on an idle machine it takes five.
 STARTING = 120.0
-#: Seconds that a worker may take to end; on an idle machine it needs one.
+#: Seconds within which a worker has to end; on an idle machine it takes one.
 CLOSING = 30.0
 
 Task = TypeVar("Task")
@@ -61,7 +61,7 @@ class Workers:
         """Yield the result of each job, in their order; only a few jobs are submitted ahead.
 
         Raises:
-            DeviceError: workers died repeatedly while they ran the same job.
+            DeviceError: several workers died while they ran the same job.
         """
         options: dict[str, Any] = {"pure": False} if self.are_elsewhere else {}
         waiting: deque[Any] = deque()
@@ -100,7 +100,7 @@ def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> I
         memory: memory limit of all workers together.
 
     Raises:
-        RecipeError: `dask` is not one of these.
+        RecipeError: `dask` has another value.
         DeviceError: no scheduler answers, or there is no GPU.
     """
     cores = number or os.cpu_count() or 1
@@ -119,7 +119,7 @@ def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> I
 
 @contextmanager
 def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator[Any]:
-    """Yield the cluster, or the address, to which a client connects."""
+    """Yield the cluster, or the address of a scheduler, to which a Dask client connects."""
     if dask == "local":
         n = number or os.cpu_count() or 1
         with local_cluster(n, memory_limit=memory.limit // n) as cluster:
@@ -183,12 +183,12 @@ def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalClu
 
 
 def start_in_time(start: Callable[[], Result]) -> Result:
-    """Return what `start` returns; end its processes if it takes too long.
+    """Call `start` and return its result; end its processes if it takes too long.
 
     Dask waits without a limit for a worker process that does not answer.
 
     Raises:
-        DeviceError: it takes too long.
+        DeviceError: `start` takes too long.
     """
     others, found = set(multiprocessing.active_children()), Future[Result]()
 

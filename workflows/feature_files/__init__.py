@@ -1,1 +1,1 @@
-"""Read files with the features of users or items, which people give beside the training data."""
+"""Read files with the features of users or items that are given at serving."""

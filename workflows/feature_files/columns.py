@@ -1,6 +1,6 @@
-"""Choose the columns of a file that is given at serving, and warn of missing and ignored ones.
+"""Choose the columns to read from a file that is given at serving; warn of the other columns.
 
-The file often is one that training read: it has raw names, and more columns than the towers take.
+Often the file is a raw file of training: it has raw names, and more columns than the towers take.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMED = 10
 def choose_columns(
     raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> dict[str, str]:
-    """Return the columns that are wanted: name in the recipe → raw name; warn of the others.
+    """Return the wanted columns (name in the recipe → raw name), and warn of the other columns.
 
     Args:
         raw: the names of the file's columns.
@@ -32,7 +32,8 @@ def choose_columns(
         place: the file, for messages.
 
     Raises:
-        DataError: the id column is missing, or two columns have one name, perhaps once renamed.
+        DataError: the id column is missing, or two columns have the same name, before or after
+            `rename`.
     """
     again = [name for name, n in Counter(raw).items() if n > 1]
     if again:
@@ -76,7 +77,7 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
 def warn_of_missing(
     given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
 ) -> None:
-    """Warn of inputs of a tower that a file lacks.
+    """Warn of inputs of a tower that are missing in a file.
 
     Args:
         given: the columns of the file.
@@ -96,7 +97,7 @@ def warn_of_missing(
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return a hint at the column from which a column is derived; empty if it is not derived."""
+    """Return a hint that names the column from which a column is derived; else an empty text."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""

@@ -1,8 +1,8 @@
-"""Open a file that is given at serving, in the form that the recipe or the file itself states.
+"""Open a file that is given at serving; the recipe or the file's name states its form.
 
-A file in the form of a raw file that training read is read as that one was: with its delimiter,
-quotes, escape and encoding, and with its names of columns if it has no row of names. Any other file
-is csv, tsv, JSON lines or parquet in UTF-8, by its first bytes or the ending of its name.
+A file in the form of a source of the recipe is read like this source: with its delimiter, quotes,
+escape and encoding, and with its column names if the file has no header. Any other file is csv,
+tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its name.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from workflows.read.streams import open_unpacked
 from workflows.read.text import TextFile
 from workflows.recipe import Recipe, Source
 
-#: Number of bytes that are read to recognise a format, and the beginnings of two formats.
+#: Number of bytes that are read to recognise a format, and the first bytes of two formats.
 _LOOKED = 512
 _PARQUET, _OBJECT = b"PAR1\x15", re.compile('[\ufeff\\s]*\\{\\s*"')
-#: The only text that means a missing value while a file is read: with `nulls` of the recipe, the
-#: vocabulary of training decides.
+#: Only the empty text means a missing value while a file is read; the `nulls` of the recipe are
+#: applied later, because some of them may be values of the vocabulary.
 _NULLS = ("",)
 _PLAIN = {"csv": Dialect("csv", quote='"', nulls=_NULLS), "tsv": Dialect("tsv", "\t", nulls=_NULLS)}
 
@@ -42,7 +42,7 @@ class GivenFile:
 
     Attributes:
         file: the opened file.
-        how: sentences that say in which form it is read; empty for formats without a choice.
+        how: sentences that say in which form the file is read; empty for parquet and JSON lines.
     """
 
     file: DataFile
@@ -50,12 +50,12 @@ class GivenFile:
 
     @property
     def may_be_lines(self) -> bool:
-        """Whether the file is text of one column, and the ending of its name says no more."""
+        """Whether the file is text with one column, and the ending of its name states no format."""
         is_column = isinstance(self.file, TextFile) and len(self.file.names) == 1
         return is_column and files.kind_of_ending(self.file.path) is None
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
-        """Return some columns: name in the table → name in the file.
+        """Read some columns: name in the table → name in the file.
 
         Raises:
             DataError: a row cannot be read.
@@ -69,7 +69,7 @@ class GivenFile:
 
 @contextmanager
 def explained(how: str) -> Iterator[None]:
-    """Append to an error in the block in which form the file is read."""
+    """Append the form in which the file is read to an error in the block."""
     try:
         yield
     except DataError as error:
@@ -98,7 +98,7 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
 
 
 def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | None:
-    """Open a table; return None if nothing states that the file is one.
+    """Open a file as a table; return None if neither its content nor its name says it is one.
 
     Args:
         path: path of the file.
@@ -132,7 +132,7 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
 def _recognise_text(
     path: Path, kind: str | None, forms: Sequence[_Form], ids: set[str]
 ) -> GivenFile | None:
-    """Open a file of delimited text; return None if nothing states its form.
+    """Open a file of delimited text; return None if its form is not known.
 
     Args:
         path: path of the file.
@@ -185,7 +185,7 @@ class _Form:
 
     Attributes:
         dialect: its syntax.
-        source: the source of the recipe that has this form; None for the form of an ending.
+        source: the source of the recipe with this form; None if a file name's ending states it.
     """
 
     dialect: Dialect
@@ -200,7 +200,7 @@ class _Form:
 
 
 def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
-    """Return the encoding in which the first bytes of a file are a JSON object; None for no one."""
+    """Return the encoding in which a file begins with a JSON object; None if there is none."""
     encodings = [source.encoding for source in sources if _kind(source) == "jsonl"]
     for encoding in [*encodings, "utf-8"]:
         if _OBJECT.match(head.decode(encoding, "ignore")):
@@ -209,13 +209,13 @@ def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
 
 
 def _expected(forms: Sequence[_Form]) -> str:
-    """Say which forms of the recipe a file does not have."""
+    """Return a sentence that lists the forms of the recipe, for a file that has none of them."""
     shown = "; ".join(str(form) for form in forms)
     return f" It is not {shown}." if shown else ""
 
 
 def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
-    """Return the sources, those that are joined by an id column first, then the interactions."""
+    """Return the sources that are joined by an id column, and then the interactions."""
     joined = [join.table for join in recipe.join if join.on == key]
     return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
 
@@ -227,7 +227,7 @@ def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
         kind = _kind(source)
         if kind in _PLAIN:
             dialect = replace(Dialect.of(source, kind), nulls=_NULLS)
-            if source.long:  # its rows are properties of an id, and the given ones whole
+            if source.long:  # its `columns` name id, property and value
                 dialect = replace(dialect, columns=())
             found.setdefault(dialect, _Form(dialect, name))
     return list(found.values())
@@ -240,9 +240,9 @@ def _kind(source: Source) -> str | None:
 
 
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
-    """Return the form in which the file's first row names the id column.
+    """Return the first form by which the file's first row has the name of the id column.
 
-    If there is none, the first row may be one of data, with as many cells as a form has columns.
+    If no form does, the first row may be a row of data, with one cell for each column of a form.
 
     Args:
         forms: the forms to try, the likeliest first.

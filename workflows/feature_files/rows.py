@@ -1,7 +1,7 @@
-"""Read files of users or items that are given at serving: one row each, with raw values.
+"""Read files of users or items that are given at serving, with one row of raw values per id.
 
-The columns are the features of the towers, after all joins and derived columns. Values become what
-etl would have made of them, by the rules of the feature kinds (workflows/recipe/kinds/).
+The columns are inputs of the towers, which include joined and derived columns. Values are converted
+as in etl, by the rules of the feature kinds (workflows/recipe/kinds/).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match_given
 
-#: Column → the texts that it has in training.
+#: Column → the distinct texts of the column in training.
 Known = Callable[[str], pa.StringArray]
 #: The separator of the ids of a history that is one text.
 BETWEEN = "|"
@@ -33,7 +33,7 @@ def read(
     """Read a file with one row per id.
 
     Args:
-        path: a file in the form of one that training read, or csv, tsv, JSON lines or parquet.
+        path: a file in the form of a source of the recipe, or csv, tsv, JSON lines or parquet.
         recipe: the features.
         key: the id column, which the file must have.
         columns: other columns that the file may have. Columns beside these are ignored with a
@@ -56,7 +56,7 @@ def read(
 
 
 def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
-    """Return raw values with the types that the towers take.
+    """Convert raw values to the types that the towers take.
 
     Args:
         table: features of the recipe, and inputs of its history.
@@ -89,7 +89,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Return given texts as training reads them: some become null, others get another spelling.
+    """Convert texts as training does: some become null, and others get another spelling.
 
     Args:
         table: columns of text and of lists of text; others are returned as they are.
@@ -130,7 +130,7 @@ def _without_nulls(
 
 
 def nulls_of(recipe: Recipe) -> tuple[str, ...]:
-    """Return the texts that mean a missing value in some source."""
+    """Return the texts that mean a missing value in any source."""
     return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 

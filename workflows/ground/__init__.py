@@ -1,1 +1,1 @@
-"""Modules that all verbs use: errors, the choice of a device, vocabularies, locks, safe reading."""
+"""Modules that all verbs use: errors, choice of the device, vocabularies, locks, safety checks."""

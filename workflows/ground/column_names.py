@@ -1,4 +1,4 @@
-"""The names of the columns that the verbs add to a recipe's own; no feature may have one of them.
+"""The names of the columns that the verbs add to a recipe's columns; features have other names.
 
 The columns that models read (`user_row`, `item_row`, `row_weight`) are named in `models.core`.
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from models.core.column_names import ITEM_ROW, ROW_WEIGHT, USER_ROW
 
-#: The columns that etl adds to its tables: whether train has the row, and how often.
+#: The columns that etl adds to its tables: whether train has the row's id, and in how many rows.
 IN_TRAIN, TRAIN_COUNT = "in_train", "train_count"
-#: The columns of a file of embeddings: the code of an id, and the embedding.
+#: The columns of a file of embeddings beside the id: its code, and its embedding.
 USER_CODE, ITEM_CODE, EMBEDDING = "user_code", "item_code", "embedding"
 #: The columns of a recommendation list beside the ids.
 RANK, SCORE, ANSWERED_BY, RANKER_SCORE = "rank", "score", "answered_by", "ranker_score"
 
 #: All columns that etl and export add to tables.
 OF_TABLES = (USER_ROW, ITEM_ROW, ROW_WEIGHT, IN_TRAIN, TRAIN_COUNT, USER_CODE, ITEM_CODE)
-#: All columns of lists and of files of embeddings.
+#: All columns that are added to recommendation lists and files of embeddings.
 OF_LISTS = (RANK, SCORE, ANSWERED_BY, RANKER_SCORE, EMBEDDING)
 
 _INPUT = "_input"
 
 
 def input_of(column: str) -> str:
-    """Return the name of the column of an export that holds what a tower takes of a column."""
+    """Return the name of the export's column with the values that a tower takes for a column."""
     return column + _INPUT

@@ -1,9 +1,9 @@
 """Choose CPU or GPU, once per process, before merlin or TensorFlow are imported.
 
-No other module makes this choice. Order of precedence: the `--device` flag, then
-$TWO_TOWER_DEVICE, then auto. `auto` takes a GPU only if the library that the verb needs (TensorFlow
-or cuDF) can use it: an installed driver is not enough. For the CPU, CUDA_VISIBLE_DEVICES is set to
-"": with "-1", merlin-core still says HAS_GPU = True.
+No other module makes this choice. The `--device` flag has precedence over $TWO_TOWER_DEVICE; if
+neither is given, the choice is `auto`. It takes a GPU only if the library that the verb needs
+(TensorFlow or cuDF) can use it: an installed driver is not enough. For the CPU,
+CUDA_VISIBLE_DEVICES is set to "": with "-1", merlin-core still says HAS_GPU = True.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kind = Literal["cpu", "gpu"]
 ENVIRONMENT = "TWO_TOWER_DEVICE"
 #: Packages that search for GPUs when they are imported.
 _GPU_PACKAGES = ("tensorflow", "merlin", "nvtabular", "cudf")
-#: Seconds to wait for the answer of a package in a fresh process.
+#: Seconds to wait for a check in a new process.
 _TIMEOUT = 180
 
 
@@ -39,14 +39,14 @@ class Device:
 
 @dataclass(frozen=True)
 class _Fault:
-    """The reason why a package cannot use a GPU here, and what to do about it."""
+    """The reason why a package cannot use a GPU on this machine, and the remedy."""
 
     what: str
     remedy: str
 
 
 def choose(requested: str | None = None, *, verb: str = "") -> Device:
-    """Decide the device of this process and set the environment for it.
+    """Choose the device of this process, and set its environment variables.
 
     Args:
         requested: "cpu", "gpu", "auto", or None to ask $TWO_TOWER_DEVICE.
@@ -63,7 +63,7 @@ def choose(requested: str | None = None, *, verb: str = "") -> Device:
 
 
 def decide(requested: str | None = None, *, verb: str = "") -> Device:
-    """Make the same decision as `choose`, but leave the environment as it is."""
+    """Make the same choice as `choose`, but leave the environment as it is."""
     choice, origin = (
         (requested, "--device") if requested else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
     )
@@ -88,7 +88,7 @@ def decide(requested: str | None = None, *, verb: str = "") -> Device:
 
 
 def _first_fault(verb: str) -> _Fault | None:
-    """Return why the library that a verb needs cannot use the GPU; None if it can.
+    """Return the reason why the library of a verb cannot use the GPU; None if it can.
 
     A process that runs several verbs (`verb` is empty) needs the libraries of all verbs.
     """
@@ -98,7 +98,7 @@ def _first_fault(verb: str) -> _Fault | None:
 
 @cache
 def _tensorflow_fault() -> _Fault | None:
-    """Ask TensorFlow for GPUs in another process, because it may not be imported here yet."""
+    """Ask TensorFlow for GPUs in another process, because this one must not import it yet."""
     remedy = "Use the NGC Merlin container (docker/Dockerfile.gpu)"
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
@@ -128,7 +128,7 @@ def _cudf_fault() -> _Fault | None:
     return None
 
 
-#: Verb → check of the library with which it uses a GPU. Verbs that are not listed use no GPU.
+#: Verb → function that checks its GPU library. Verbs that are not listed use no GPU.
 NEEDS: dict[str, Callable[[], _Fault | None]] = {
     "etl": _cudf_fault,
     "train": _tensorflow_fault,
@@ -139,10 +139,10 @@ NEEDS: dict[str, Callable[[], _Fault | None]] = {
 
 
 def _run_python(code: str) -> tuple[str | None, str]:
-    """Run a line of Python in a fresh process.
+    """Run a line of Python code in a new process.
 
     Returns:
-        The last word that it printed (None if it failed), and the last line of its error.
+        The last word that the code printed (None if it failed), and the last line of its error.
     """
     try:
         done = subprocess.run(

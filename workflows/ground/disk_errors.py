@@ -27,7 +27,7 @@ _REMEDIES = {
     errno.EIO: "the disk reports an error: check it, or choose another --run",
     errno.EXDEV: "parts of the run lie on different file systems: link the whole run folder",
 }
-#: If the disk has fewer free bytes than this, any other error is reported as a full disk.
+#: If the disk has fewer free bytes than this, an error of another class is reported as a full disk.
 _FULL = 1 << 20
 
 
@@ -78,7 +78,7 @@ _DISK_FAULTS = {
 
 
 def _disk_fault(error: Exception) -> int:
-    """Return the error number of the disk fault that an error or one of its causes reports.
+    """Return the error number of a disk fault, from an error or one of its causes.
 
     0 means that the disk is not the cause.
     """

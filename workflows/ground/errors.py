@@ -1,4 +1,4 @@
-"""Errors that are not faults of the code. Each message tells its reader what to do next."""
+"""Errors that are not faults of the code. Each message says what the user can do next."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class DataError(TwoTowerError):
 
 
 class MissingStage(TwoTowerError):
-    """A verb needs the output of a stage that does not exist yet."""
+    """A verb needs a stage that does not exist yet."""
 
 
 class StaleInput(TwoTowerError):
-    """A stage was made from another recipe, or from other inputs, than those used now."""
+    """A stage was made from a recipe or from inputs that differ from the present ones."""
 
 
 class ArtifactError(TwoTowerError):
-    """A stage's folder is damaged, half-written or tampered with, or an export fails its check."""
+    """A stage's folder is damaged, unfinished or tampered with, or an export fails its check."""
 
 
 class DeviceError(TwoTowerError):

@@ -1,4 +1,4 @@
-"""Write folders for other programs: as a whole or not at all, and never over foreign files."""
+"""Write folders for other programs completely or not at all, and never overwrite foreign files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.ground.errors import StorageError
 
 @contextlib.contextmanager
 def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield an empty folder to fill; it replaces `folder` only if the block ends without an error.
+    """Yield an empty folder to write to; it replaces `folder` if the block ends without an error.
 
     Args:
         folder: path of the folder to write or replace.
@@ -36,7 +36,7 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason of an error. shutil.Error lists many errors and has no message itself."""
+    """Return the reason of an error; for shutil.Error, which lists errors, that of the first."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
@@ -47,7 +47,7 @@ def refuse_foreign(folder: Path, *, ours: str) -> None:
 
     Args:
         folder: the folder to check.
-        ours: a path within it that this package always writes.
+        ours: a path within the folder that this package always writes.
 
     Raises:
         StorageError: the folder holds other files.

@@ -1,4 +1,4 @@
-"""The command line of this process, kept so that a message can name the whole next command."""
+"""Store the command line of this process, so that messages can name the whole next command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Invocation:
     file: Path | None = None
 
     def command(self, verb: str) -> str:
-        """Return the command that calls a verb for the same run and recipe.
+        """Return the command line that calls a verb for the same run and recipe.
 
         The command of `etl` always names a recipe, because a run has none before etl.
         """
@@ -47,7 +47,7 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The command that uses the recipe of the run; empty if this command already does."""
+        """The command line that uses the recipe of the run; empty if this one already does."""
         if not self.verb or not (self.recipe or self.settings):
             return ""
         return (

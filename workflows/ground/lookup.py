@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from models.core.retriever import Ints
 
-#: Above this number of ids Arrow is faster, although it hashes the whole table for each look-up.
+#: For more ids than this, Arrow is faster, although it hashes the whole table for each look-up.
 FEW = 1000
 
 
@@ -24,7 +24,7 @@ class Lookup:
         self._row_of: dict[str, int] | None = None
 
     def prepare(self) -> None:
-        """Hash the table once, for a process that does many small look-ups."""
+        """Build the hash table now, for a process that does many small look-ups."""
         self._row_of = {i: row for row, i in enumerate(self.ids.to_pylist()) if i is not None}
 
     def rows(self, ids: pa.Array) -> Ints:

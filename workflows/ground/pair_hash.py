@@ -1,4 +1,4 @@
-"""Hash a user and an item: a random order of interactions that does not depend on row order."""
+"""Hash a user and an item, to order interactions randomly but independently of the row order."""
 
 from __future__ import annotations
 

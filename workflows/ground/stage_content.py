@@ -1,4 +1,4 @@
-"""Report a file of a stage whose content is not what the stage's verb writes.
+"""Read files of a stage, and report content that the stage's verb does not write.
 
 The hashes of a manifest show that a file is the one that was written with it, but not that its
 content is valid: a person who can write a run can also write its hashes. So every error that occurs
@@ -26,14 +26,14 @@ Kind = TypeVar("Kind")
 
 @contextmanager
 def reading(path: Path, verb: str) -> Iterator[None]:
-    """Turn any error in the block, which reads a stage's content, into one that names the path.
+    """Turn any error of a block that reads a stage into an ArtifactError that names the path.
 
     Args:
         path: the file or folder that is read.
         verb: the verb that writes it.
 
     Raises:
-        ArtifactError: the content is not what the verb writes.
+        ArtifactError: the content is not valid.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def read_json(path: Path, kind: type[Kind], verb: str) -> Kind:
         verb: the verb that writes it.
 
     Raises:
-        ArtifactError: the file holds something else.
+        ArtifactError: the content of the file is not valid.
     """
     with reading(path, verb):
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -87,7 +87,7 @@ def require(holds: bool, path: Path, verb: str, fault: str) -> None:
         holds: the condition.
         path: the file that was read.
         verb: the verb that writes it.
-        fault: phrase for the message that says what is wrong if the condition does not hold.
+        fault: phrase that says what is wrong, for the message.
 
     Raises:
         ArtifactError: the condition does not hold.

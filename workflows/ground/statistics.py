@@ -1,6 +1,6 @@
-"""Mean, standard deviation and fill value of number columns: the file statistics.json.
+"""Read and write statistics.json: mean, standard deviation and fill value of number columns.
 
-They are learnt from the training rows and are used to standardise these columns.
+The statistics are computed from the training rows, and are used to standardise these columns.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ FILE = "statistics.json"
 
 
 class NumberFact(msgspec.Struct, frozen=True):
-    """Statistics of one column. A tower's input is (x - mean) / std, or x - mean if std is 0.
+    """Statistics of a number column; a tower's input is (x - mean) / std, or x - mean if std is 0.
 
     Attributes:
         mean: mean of the training values.
         std: standard deviation of the training values.
-        fill: value that replaces a missing one, before it is standardised.
+        fill: value that replaces a missing value before the column is standardised.
     """
 
     mean: float
@@ -28,10 +28,10 @@ class NumberFact(msgspec.Struct, frozen=True):
 
 
 def write(facts: dict[str, NumberFact], folder: Path) -> None:
-    """Write the facts of each number column into a folder."""
+    """Write the statistics of all number columns into a folder."""
     (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
 
 
 def read(folder: Path) -> dict[str, NumberFact]:
-    """Read what `write` wrote."""
+    """Read the statistics that `write` wrote: column → its statistics."""
     return msgspec.json.decode((folder / FILE).read_bytes(), type=dict[str, NumberFact])

@@ -1,8 +1,8 @@
-"""Print a table that never cuts a figure on a narrow terminal, but continues in a second table.
+"""Print a table; on a narrow terminal the columns that do not fit follow in a second table.
 
-An ordinary terminal table shortens or wraps cells that do not fit, and half a figure is a wrong
-figure. Here every column of figures has the width that it needs. Columns that do not fit beside the
-row names go into a further table below, which repeats the names. Only names may wrap.
+An ordinary terminal table shortens or wraps cells that do not fit, and a shortened figure is wrong.
+Here every column of figures has the width that it needs. Columns that do not fit beside the row
+names are printed in a further table below, which repeats the names. Only names may wrap.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TerminalTable:
             yield self._table(names, some)
 
     def _names(self, space: int) -> int:
-        """Return the width of the row names: what they need, or less if the columns need room."""
+        """Return the width of the row names; it is reduced if the columns need the room."""
         names = _width([self.head, *self.names])
         beside = space - sum(column.width + _GAP for column in self.columns)
         if names <= beside:
@@ -101,5 +101,5 @@ class TerminalTable:
 
 
 def _width(texts: Sequence[str]) -> int:
-    """Return the width of the widest line among texts."""
+    """Return the width of the widest line of the texts."""
     return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)

@@ -1,4 +1,4 @@
-"""Check files of a run that could do harm when they are loaded, before they are loaded.
+"""Check files of a run before they are loaded, because a crafted file can do harm.
 
 A SavedModel is a program: its operations can read and write files. An HDF5 file can link to other
 files of the machine. FAISS does not validate what it reads. The hashes of a manifest do not protect
@@ -73,20 +73,20 @@ _STATE = """
     LookupTableFindV2 LookupTableImportV2 LookupTableSizeV2 MutableHashTableV2 ReadVariableOp
     VarHandleOp VarIsInitializedOp VariableShape DisableCopyOnRead
 """
-#: Operations that towers may have: they compute, look up, and read variables and vocabularies.
+#: Operations that towers may have: these compute, look up, and read variables and vocabularies.
 ALLOWED = frozenset(" ".join((_ARITHMETIC, _SHAPES, _LISTS, _TEXTS, _CONTROL, _STATE)).split())
 #: Operations that TensorFlow itself adds to functions that only save and restore variables.
 _SAVER = frozenset(["MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"])
 
 
 def refuse_unsafe_model(folder: Path) -> None:
-    """Refuse a SavedModel that holds operations or files that our towers do not need.
+    """Refuse a SavedModel that holds operations or files that towers do not need.
 
     Args:
         folder: the folder of the SavedModel. The graph is parsed, but not run.
 
     Raises:
-        ArtifactError: there is such an operation or file; the message names it.
+        ArtifactError: the folder has such an operation or file; the message names it.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -115,7 +115,7 @@ def refuse_unsafe_model(folder: Path) -> None:
 
 
 def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yield the function and the name of each operation that a graph should not hold."""
+    """Yield the function and the name of each operation that a graph must not have."""
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saver = graph.saver_def
     saving = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name}
@@ -192,7 +192,7 @@ def refuse_unsafe_weights(path: Path) -> None:
 
 
 def _checked_bytes(group: Any, path: Path) -> int:
-    """Check every member of a group, and return how many bytes its arrays have."""
+    """Check every member of an HDF5 group, and return the number of bytes of its arrays."""
     import h5py
 
     total = 0

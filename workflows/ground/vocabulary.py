@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from models.core.reserved_codes import NULL, UNSEEN
 from workflows.ground.errors import ArtifactError
 
-#: The folder of a stage that holds one vocabulary per column.
+#: The folder of a stage with one vocabulary file per column.
 FOLDER = "vocabulary"
 
 Codes = npt.NDArray[np.int32]
@@ -91,11 +91,12 @@ class Vocabulary:
     def grow_from(self, older: Vocabulary) -> Vocabulary:
         """Return this vocabulary with the values of an older one first, so that these keep codes.
 
-        Values of the older one that do not occur now are kept with a count of 0. Those that are
-        now too rare are kept, too.
+        Values of the older vocabulary are kept if they are too rare now; if they do not occur now,
+        their count is 0.
 
         Raises:
-            ArtifactError: the older one has another number of unseen codes, so codes would change.
+            ArtifactError: the older vocabulary has another number of unseen codes, so that codes
+                would change.
         """
         if older.oov_buckets != self.oov_buckets:
             raise ArtifactError(
@@ -180,10 +181,10 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        """Read what `write` wrote.
+        """Read the vocabulary that `write` wrote.
 
         Raises:
-            ArtifactError: the file is not such a table.
+            ArtifactError: the file is not a valid vocabulary.
         """
         try:
             table = pq.read_table(path)

@@ -1,1 +1,1 @@
-"""Rules by which raw values become text, numbers and lists, in training as in serving."""
+"""Convert raw values to text, numbers and lists, by the same rules in training and in serving."""

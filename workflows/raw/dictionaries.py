@@ -1,9 +1,9 @@
 """Text columns as Arrow dictionaries: int32 indices into one array of the distinct texts.
 
-A log repeats its ids and categories many times. So a function of text is called for the distinct
-texts, once, and its results are looked up by index. An index means nothing outside its column, and
-no result may depend on which index a text has; the codes of embedding tables are those of
-workflows/ground/vocabulary.py.
+A log repeats its ids and categories many times. So a function of text is called once for each
+distinct text, and its results are looked up by index. An index is valid in its column only, and no
+result may depend on the order of the distinct texts. Codes of embedding tables are something else:
+see workflows/ground/vocabulary.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 #: The type of a text column.
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
-#: Rows of a block, where int64 numbers for a whole column would take too much memory.
+#: Number of rows of a block, for work that would need too much memory for a whole column.
 BLOCK = 1 << 20
 
 
@@ -28,7 +28,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this type is a dictionary of text, or has lists of such text."""
+    """Say whether a column of this type is a dictionary of text, or lists of such text."""
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return bool(pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type))
 
@@ -62,9 +62,12 @@ def indices(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
 
 
 def count_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Count the cells of each distinct text of a column, and last the nulls: int64 [n_texts + 1].
+    """Count the cells of each distinct text of a column; the last count is of nulls.
 
-    In a column of lists it counts the values of the lists.
+    In a column of lists the values of the lists are counted.
+
+    Returns:
+        The counts, int64 [n_texts + 1].
     """
     array = flatten(column)
     found, size = indices(array), len(array.dictionary) + 1
@@ -75,7 +78,7 @@ def count_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def sort_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a text column whose indices rise with the texts."""
+    """Sort the dictionary of a text column, so that the order of indices is that of the texts."""
     array = combine(column)
     order = pc.array_sort_indices(array.dictionary)
     ranks = np.empty(len(order), np.int32)
@@ -86,7 +89,7 @@ def sort_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def distinct_texts(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
-    """Return the distinct texts that a column has, without null, in no particular order."""
+    """Return the distinct texts of a column, without null, in any order."""
     array = flatten(column)
     return array.dictionary.filter(pa.array(count_texts(array)[:-1] > 0))
 
@@ -103,7 +106,7 @@ def take(values: pa.Array | pa.ChunkedArray, places: pa.Array) -> pa.Array:
 
 
 def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return columns of one type one after the other, as one array."""
+    """Concatenate columns of one type to one array."""
     arrays = [combine(column) for column in columns]
     if pa.types.is_list(arrays[0].type):
         lengths = pa.concat_arrays([pc.list_value_length(array) for array in arrays])
@@ -114,7 +117,7 @@ def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
 def map_distinct(
     column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> pa.ChunkedArray:
-    """Return the result of a function for each cell; for text it is called with distinct texts.
+    """Apply a function to each cell of a column; for text it is called with distinct texts.
 
     Args:
         column: a column of any type.
@@ -130,7 +133,7 @@ def map_distinct(
 def map_dictionary(
     column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> pa.ChunkedArray:
-    """Return the texts that a function makes of the distinct values of a column, as a dictionary.
+    """Apply a function to the distinct values of a column, and return a dictionary of texts.
 
     Args:
         column: a dictionary of any values.
@@ -144,7 +147,7 @@ def map_dictionary(
 
 
 def nullify(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.DictionaryArray:
-    """Return a text column in which the cells with one of some texts are null."""
+    """Return a text column in which the cells with one of the given texts are null."""
     known = column.dictionary
     found = [
         pc.index(known, text) if text else pc.index(pc.binary_length(known), 0) for text in texts

@@ -1,7 +1,7 @@
 """Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
 
-Blanks around the values, and values without text, are dropped. No value is half of something: a
-cell in brackets is read as a list or refused.
+Blanks around the values, and values without text, are dropped. A cell in brackets is read as a list
+or refused; it is never split at a separator.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def read_lists(
         column: lists or text.
         separator: splits text; None if text must be a list in brackets.
         place: the column, for messages.
-        all_parts: keep values without text as null, because their weights have the same positions.
+        all_parts: whether values without text are kept as null, so that weights match by position.
 
     Raises:
-        DataError: a cell is no list, or holds other things than single values.
+        DataError: a cell is not a list, or its values are not single values.
     """
     kind = column.type
     if pa.types.is_null(kind):  # a part file may have nulls alone
@@ -95,7 +95,7 @@ def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa
     n, m = (pc.fill_null(pc.list_value_length(one), 0).to_numpy() for one in (values, weights))
     keep = values.flatten().is_valid().to_numpy(zero_copy_only=False)
     keep_weights = weights.flatten().is_valid().to_numpy(zero_copy_only=False)
-    same = np.repeat(n == m, m)  # of each weight: is there one a value?
+    same = np.repeat(n == m, m)  # for each weight: does its row have as many weights as values?
     keep_weights[same] = keep[np.repeat(n == m, n)]
     return _filter_values(values, keep), _filter_values(weights, keep_weights)
 
@@ -120,7 +120,7 @@ def _filter_values(
 
 
 def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Return lists of the same lengths that have other values."""
+    """Replace the values of lists; the lengths of the lists stay the same."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     gone = lists.is_null().to_numpy(zero_copy_only=False)
     return _of_ends(np.cumsum(lengths), gone, values)
@@ -139,7 +139,7 @@ def _of_ends(
 
 
 def _trim(lists: pa.ListArray) -> pa.ListArray:
-    """Return lists of trimmed values; those without text are null."""
+    """Trim the values of lists; values without text become null."""
     values = lists.flatten()
     if _may_have_blanks(values):
         values = pc.utf8_trim_whitespace(values)
@@ -158,7 +158,7 @@ def _may_have_blanks(texts: pa.StringArray) -> bool:
 
 
 def _bytes_of(texts: pa.StringArray) -> bytes:
-    """Return the bytes of all texts, perhaps with bytes of others."""
+    """Return the bytes of all texts; the array may also hold bytes of other texts."""
     data = texts.buffers()[2]
     return data.to_pybytes() if data is not None else b""
 
@@ -202,7 +202,7 @@ def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> p
 
 
 def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return which texts begin and end with brackets."""
+    """Return the mask of the texts that begin and end with brackets."""
     whole = [_bytes_of(chunk) for chunk in text.chunks]
     if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
         return np.array([], np.int64)
@@ -213,7 +213,7 @@ def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _in_brackets(
     cell: str, separator: str | None, place: Place, row: int
 ) -> list[str | None] | None:
-    """Return the values of a list of Python or JSON; None if the cell is no such list.
+    """Return the values of a list of Python or JSON; None if the cell is not such a list.
 
     Raises:
         DataError: the cell holds lists or objects, or its separator would split brackets.
@@ -248,7 +248,7 @@ def _in_brackets(
 
 
 class _NoValue(Exception):
-    """Raised for a word of a list that is neither quoted nor a number."""
+    """A word of a list is neither quoted nor a number."""
 
 
 def _value(word: str) -> str | None:

@@ -12,7 +12,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-#: Number of bytes that are checked together, so that all arrays fit the cache of a processor.
+#: Number of bytes that are checked together; the arrays for them fit into a processor's cache.
 _STEP = 1 << 19
 
 Bytes = npt.NDArray[np.uint8]
@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Quotes:
-    """Follows the quotes of a text that comes in pieces.
+    """Checks the quotes of a text that comes in pieces.
 
     Adjacent quotes form a group. An odd group opens a cell at the beginning of a cell, and closes
     the cell if one is open; an even group changes nothing. So the state is a count of changes, and
@@ -32,9 +32,9 @@ class Quotes:
         escape: the byte that makes the next byte an ordinary character; empty for none.
 
     Attributes:
-        fault: position, from 0, of the first closing quote with text behind it; None for none.
+        fault: position, from 0, of the first closing quote that text follows; None for none.
         is_open: whether a quoted cell is open at the end of the pieces so far.
-        is_met: whether the pieces so far have a quote.
+        is_met: whether there was a quote in the pieces so far.
     """
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
@@ -51,7 +51,7 @@ class Quotes:
         self.is_met = False
 
     def see(self, data: bytes) -> None:
-        """Check the next piece; an empty one ends the text."""
+        """Check the next piece; an empty piece ends the text."""
         self.is_met = self.is_met or self._quote in data
         if self._escape or not data or self._quote in data:
             for start in range(0, max(1, len(data)), _STEP):
@@ -81,7 +81,7 @@ class Quotes:
         self._place += start
 
     def _look(self, text: Bytes, kept: int = 0) -> None:
-        """Follow the quotes of a text, whose first byte was checked before.
+        """Check the quotes of a text; its first byte was checked before.
 
         Args:
             text: the bytes.
@@ -111,12 +111,12 @@ class Quotes:
             self.fault = self._place + 1 + int(np.flatnonzero(last)[wrong.argmax()])
 
     def _is_plain(self, is_quote: Mask, begins: Mask, is_end: Mask) -> bool:
-        """Follow quotes that open and close cells in turn; return False if there are others.
+        """Check quotes if they open and close cells in turn; return False if some do not.
 
         Args:
             is_quote: whether a byte is a quote [n].
             begins: whether a cell can begin after a byte [n - 1].
-            is_end: whether a byte ends a cell that is not quoted [n].
+            is_end: whether a byte ends an unquoted cell [n].
         """
         opens = begins[is_quote[1:]]
         if len(opens) == 0:
@@ -130,7 +130,7 @@ class Quotes:
         return True
 
     def _is_end(self, text: Bytes) -> Mask:
-        """Return whether each byte ends an unquoted cell."""
+        """Return the mask of the bytes that end an unquoted cell."""
         first, *others = self._ends
         found = text == first
         for other in others:
@@ -138,7 +138,7 @@ class Quotes:
         return found
 
     def _escaped(self, text: Bytes) -> Mask:
-        """Return whether an odd number of escapes precedes each byte."""
+        """Return the mask of the bytes after an odd number of escapes."""
         found = np.zeros(len(text) + 1, bool)
         at = np.flatnonzero(text == self._escape[0])
         first = np.flatnonzero(np.append(True, np.diff(at) > 1)) if len(at) else at
@@ -151,7 +151,7 @@ class Quotes:
 
 
 def _states(is_odd: Mask, begins: Mask, before: bool) -> tuple[Mask, bool]:
-    """Return whether a cell is open before each group of quotes, and after the last one.
+    """Return whether a cell is open before each group of quotes, and after the last group.
 
     An odd group at the beginning of a cell changes the state; after any other odd group no cell is
     open.

@@ -1,8 +1,8 @@
-"""Give booleans and whole floats one spelling, and know the words for a missing value.
+"""Give booleans and whole floats one spelling, and recognise words for a missing value.
 
-The same data frame has `true` and 1991 in parquet, but `True` and `1991.0` in csv. The canonical
-spelling is that of parquet. A column is respelt as a whole or not at all, because '1.0' beside '1'
-may be two versions of a program.
+A data frame that is saved as parquet has `true` and 1991; saved as csv it has `True` and `1991.0`.
+The canonical spelling is that of parquet. A column is respelt as a whole or not at all: if it has
+both '1.0' and '1', they may be different values, such as versions of a program.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ NULLISH = (
     *("N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "NaT", "nil", "NIL", "undefined"),
 )
 _BOOLEANS = ("true", "false")
-#: Other spellings of booleans, and the canonical one of each.
+#: Spellings of booleans that are replaced by the canonical ones.
 _TRUE, _FALSE = ("True", "TRUE"), ("False", "FALSE")
-#: A whole number as pandas writes it if the column has a gap; and any number with a point.
+#: A whole number as pandas writes it if the column has a gap; any number with a decimal point.
 _WHOLE = r"^-?\d+\.0$"
 _WITH_POINT = r"^-?\d+\.\d+$"
 _INTEGER = r"^-?\d+$"
-#: A whole number with a point that has so many digits that a float may not hold it.
+#: A whole number with a decimal point, and with more digits than a float may hold.
 _LONG = r"^-?\d{16,}\.0$"
 #: A number as spreadsheets and Python write it if it has many digits.
 _SCIENTIFIC = r"^[-+]?\d([.,]\d+)?[eE]\+\d{2,}$"
-#: A text that is written as a formula, so that a spreadsheet leaves an id as it is.
+#: A text that is written as a formula, which keeps spreadsheets from changing an id.
 _FORMULA = r'^="([^"]*)"$'
 #: From this number on, whole numbers are not exact as floats.
 EXACT = 2**53
-#: Number of texts that are checked first: they mostly show that a column needs no respelling.
+#: Number of texts that are checked first: most columns that need no change are recognised by them.
 _FEW = 32
 
 
 def canonical(texts: pa.StringArray) -> pa.StringArray:
-    """Return the canonical spelling of each text; null if it is canonical or has no other."""
+    """Return the canonical spelling of each text; null for a text that needs no change."""
     found = pa.nulls(len(texts), pa.string())
     if pc.any(pc.ends_with(texts, ".0")).as_py():  # an expression takes ten times as long
         found = pc.if_else(
@@ -63,7 +63,7 @@ def settle(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
 
     Returns:
         Canonical texts in the same order; None if all keep their spelling, because they are
-        canonical, or because not all of them are booleans or numbers with a point.
+        canonical, or because not all of them are booleans or numbers with a decimal point.
     """
     if not _may_settle(texts.slice(0, _FEW), fractions=fractions):
         return None
@@ -83,10 +83,10 @@ def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
 
 
 def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
-    """Return texts in the spelling of a known column.
+    """Give texts the spelling that a known column has.
 
-    A text that the column has is kept. Another one gets its canonical spelling if the column has
-    that text, or if all texts of the column are whole numbers, or booleans.
+    A text that the column has is kept. Another text gets its canonical spelling if the column has
+    this spelling, or if all texts of the column are whole numbers, or booleans.
 
     Args:
         texts: texts and nulls.
@@ -107,14 +107,14 @@ def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
 
 
 def respell_one(text: str, known: pa.Array | pa.ChunkedArray) -> str:
-    """Return a text of a recipe in the spelling of a column with these distinct texts."""
+    """Give a text of a recipe the spelling that a column with these distinct texts has."""
     if isinstance(known, pa.ChunkedArray):
         known = known.combine_chunks()
     return str(respell(pa.array([text], pa.string()), known)[0].as_py())
 
 
 def find_inexact(texts: pa.StringArray) -> str | None:
-    """Return the first text that is a whole float and too long to be exact."""
+    """Return the first text that is a whole float with too many digits to be exact."""
     for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
         if abs(int(text.removesuffix(".0"))) >= EXACT:
             return str(text)
@@ -122,26 +122,26 @@ def find_inexact(texts: pa.StringArray) -> str | None:
 
 
 def is_scientific(texts: pa.StringArray) -> pa.BooleanArray:
-    """Say which texts are numbers such as 9.78014E+12, whose last digits may be lost."""
+    """Return the mask of numbers such as 9.78014E+12, whose last digits may be lost."""
     if not _hold(texts, b"e+", b"E+"):
         return pa.repeat(False, len(texts))
     return pc.match_substring_regex(texts, _SCIENTIFIC)
 
 
 def is_formula(texts: pa.StringArray) -> pa.BooleanArray:
-    """Say which texts are text formulas of a spreadsheet, such as ="0017"."""
+    """Return the mask of text formulas of a spreadsheet, such as ="0017"."""
     if not _hold(texts, b'="'):
         return pa.repeat(False, len(texts))
     return pc.match_substring_regex(texts, _FORMULA)
 
 
 def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:
-    """Say which texts are words for a missing value."""
+    """Return the mask of words for a missing value."""
     return _among(texts, NULLISH)
 
 
 def _hold(texts: pa.StringArray, *parts: bytes) -> bool:
-    """Say whether any text may contain one of some parts, by one search through all bytes."""
+    """Say whether any text may contain one of the given parts, by a search through all bytes."""
     data = texts.buffers()[2]
     whole = data.to_pybytes() if data is not None else b""
     return any(part in whole for part in parts)

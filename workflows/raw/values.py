@@ -1,7 +1,7 @@
 """Turn raw values of any type into text, numbers or missing values.
 
-The same rules hold for training files, files at serving and questions over HTTP, so that this
-module needs no Merlin, Dask or TensorFlow.
+The same rules hold for training files, for files at serving and for HTTP requests. So this module
+does not import Merlin, Dask or TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
-#: The type of lists of categories, and of histories.
+#: The Arrow type of lists of categories, and of histories.
 TEXTS = pa.list_(pa.string())
-#: The type of the weights of the values of lists.
+#: The Arrow type of lists of weights.
 NUMBERS = pa.list_(pa.float32())
 #: Number of bits of a float → whole numbers below this one are exact.
 _EXACT = {32: 2**24, 64: 2**53}
@@ -82,12 +82,12 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return ids, categories or labels as text; integers stay integers, which become text later.
+    """Convert ids, categories or labels to text; integers stay integers, and become text later.
 
     A whole float is written as an integer, a boolean as `true` or `false`, 16 bytes as a UUID.
 
     Raises:
-        DataError: cells are no single values, or are floats whose digits are not exact.
+        DataError: cells are not single values, or are floats whose digits are not exact.
     """
     column = plain(column, place)
     if pa.types.is_integer(column.type):
@@ -100,7 +100,7 @@ def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def as_numbers(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, nulls: Sequence[str] = ()
 ) -> pa.ChunkedArray:
-    """Return numbers or text as float32 or float64; blanks around text are ignored.
+    """Convert numbers or text to float32 or float64; blanks around text are ignored.
 
     Args:
         column: a column of any type.
@@ -109,7 +109,7 @@ def as_numbers(
         nulls: texts that mean a missing value, beside the empty text.
 
     Raises:
-        DataError: a cell is no number, or an infinite one.
+        DataError: a cell is not a number, or is infinite.
     """
     column = plain(column, place)
     if pa.types.is_string(column.type):
@@ -122,7 +122,7 @@ def as_numbers(
 
 
 def nullify(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
-    """Return text in which the empty text and some other texts are null."""
+    """Replace the empty text and the given texts by null."""
     empty = pc.is_in(column, value_set=pa.array(["", *nulls], pa.string()))
     if not pc.any(empty).as_py():
         return column
@@ -132,7 +132,7 @@ def nullify(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
 def plain_with_nulls(
     column: pa.ChunkedArray, place: Place, nulls: Sequence[str]
 ) -> pa.ChunkedArray:
-    """Return plain cells; the empty text and some other texts are null."""
+    """Return plain cells; the empty text and the given texts become null."""
     kind = column.type
     if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
         chunks = [dictionaries.nullify(chunk, ("", *nulls)) for chunk in column.chunks]
@@ -144,7 +144,7 @@ def plain_with_nulls(
 def parse(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, *, expected: str = ""
 ) -> pa.ChunkedArray:
-    """Return a column as another type.
+    """Convert a column to another type, and name the first cell for which this fails.
 
     Args:
         column: a column of any type.
@@ -187,7 +187,7 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
 
 
 def check_finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return numbers after a check that float32 can represent them."""
+    """Check that float32 can represent the numbers, and return them."""
     row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
     if row >= 0:
         raise DataError(
@@ -221,7 +221,7 @@ def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
 
 
 def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return floats as text, whole ones as integers: Arrow would write 1e+15."""
+    """Convert floats to text, whole floats as integers: Arrow would write 1e+15."""
     _refuse_inexact(column, place)
     text = pc.cast(column, pa.string())
     whole = pc.equal(pc.floor(column), column)
@@ -243,7 +243,7 @@ def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
 
 
 def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return decimals as integers, as doubles if these are exact, or else as text."""
+    """Convert decimals to integers, to doubles if these are exact, or else to text."""
     kind = column.type
     if kind.scale <= 0:
         try:
@@ -258,7 +258,7 @@ def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_digits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return decimals as text, without trailing zeros and without an exponent."""
+    """Convert decimals to text, without trailing zeros and without an exponent."""
     texts = [None if one is None else _written(one) for one in column.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])
 
@@ -272,7 +272,7 @@ def _written(number: decimal.Decimal) -> str:
 
 
 def _of_bytes(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return bytes as text: UTF-8, or UUIDs if they are 16 bytes that are no readable text."""
+    """Convert bytes to text: UTF-8, or UUIDs if they are 16 bytes that are not readable text."""
     fixed = pa.types.is_fixed_size_binary(column.type)
     column = pc.cast(column, pa.binary()) if column.type != pa.binary() else column
     array = column.combine_chunks()
@@ -292,7 +292,7 @@ def _is_readable(text: pa.StringArray) -> bool:
 
 
 def uuid_text(array: pa.BinaryArray) -> pa.StringArray:
-    """Return values of 16 bytes as text such as 6ba7b810-9dad-11d1-80b4-00c04fd430c8."""
+    """Convert values of 16 bytes to text such as 6ba7b810-9dad-11d1-80b4-00c04fd430c8."""
     there = array.drop_null()
     raw = np.frombuffer(b"".join(there.to_pylist()), np.uint8).reshape(-1, _UUID)
     text: npt.NDArray[np.uint8] = np.full((len(raw), 36), ord("-"), np.uint8)

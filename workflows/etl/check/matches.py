@@ -1,4 +1,4 @@
-"""Count the ids of one table that are in another, and find the likely cause if they are few."""
+"""Count how many ids of one table are in another, and find the likely cause if they are few."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from workflows.etl.check import variants
 
-#: A join that finds less than this share of the ids is reported.
+#: A warning is logged if a join finds less than this share of the ids.
 FEW = 0.1
 #: Number of example ids of each table in a message.
 _SHOWN = 3
 
-#: Difference between two spellings of an id → function that removes it.
+#: Difference between two spellings of an id → function that removes the difference.
 _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "a '.0' at the end of numbers": lambda ids: pc.replace_substring_regex(
         ids, r"^(-?\d+)\.0+$", r"\1"
@@ -34,7 +34,7 @@ class Match:
 
     Attributes:
         ids: number of distinct ids of the first table.
-        found: number of these ids that the other table has, too.
+        found: number of these ids that are also in the other table.
         examples: some ids that only the first table has, and some that only the other has.
         cause: difference in spelling that explains at least half of the missing ids; "" if there is
             none.
@@ -47,7 +47,7 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether the user should be warned: few ids are found, or spellings seem to differ."""
+        """Whether a warning is due: few ids are found, or spellings seem to differ."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:

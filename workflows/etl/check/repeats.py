@@ -13,7 +13,8 @@ from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-#: Share of repeated rows that is warned of, number of rows to check, smallest number to judge by.
+#: The share of repeated rows from which a warning is logged, the number of rows to check, and the
+#: number of rows below which nothing is checked.
 _REPEATED, _LOOKED, _FEW = 0.4, 500_000, 20
 
 
@@ -50,5 +51,5 @@ def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
 
 
 def _are_pairs(looked: pd.DataFrame) -> bool:
-    """Say whether all pairs occur equally often, which real repetitions by people never do."""
+    """Say whether all pairs occur equally often, as in duplicated files but not in real events."""
     return bool(looked.value_counts().nunique() == 1)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _FIRST_DAYS = ("0001-01-01", "1753-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1970-01-01")
 _LAST_DAYS = ("2099-12-31", "2100-01-01", "2999-12-31", "9999-12-31")
 _DAY, _YEAR = 86_400, 366 * 86_400
-#: Quantiles that delimit the bulk of the times, with the median; size of the sample for them.
+#: The quantiles of times that are compared with the others, and the size of the sample for them.
 _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
 
 
@@ -45,7 +45,7 @@ def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
 
 
 def _bulk(seconds: Ints) -> tuple[int, int, int]:
-    """Return the 5 %, 50 % and 95 % quantiles of the times."""
+    """Return the 5 %, 50 % and 95 % quantiles of times."""
     some = np.sort(seconds[:: max(1, len(seconds) // _SAMPLE)])
     low, middle, high = (int(some[int(share * (len(some) - 1))]) for share in _SHARES)
     return low, middle, high
@@ -80,7 +80,7 @@ def _check_far(
 
 
 def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
-    """Return the masks of the times far before all others and far after them, bool [n]."""
+    """Return two masks, bool [n]: the times far before all others, and those far after them."""
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin
@@ -100,7 +100,7 @@ def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
 
 
 def _are_isolated(seconds: Ints, start: int) -> Bools:
-    """Return the mask of the times of a day, if most times within a year are of that day."""
+    """Return the mask of the times on a day, if most times within a year of it are on that day."""
     at = (seconds >= start) & (seconds < start + _DAY)
     n = int(at.sum())
     if n:

@@ -21,12 +21,12 @@ from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-#: Words for a missing value are warned of if at least this share of a category's cells has them.
+#: A warning is logged if at least this share of a category's cells has words for a missing value.
 _FREQUENT = 0.01
-#: An id seems to mean unknown users if it has this share of all rows, and so many times the rows of
-#: the next user, and there are so many users.
+#: An id seems to mean unknown users if it has the share `_CROWD` of all rows and `_ABOVE` times the
+#: rows of the next user, and if there are at least `_USERS` users.
 _CROWD, _ABOVE, _USERS = 0.1, 5, 10
-#: A highest weight of more than so many times the median is warned of.
+#: A warning is logged if the highest weight is more than so many times the median.
 _HEAVY = 100
 
 #: Source → the column in this source.
@@ -75,7 +75,7 @@ def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
 
 @dataclass(frozen=True)
 class _Found:
-    """The texts of a column that look wrong, the most frequent first.
+    """Counts of the texts of a column that look wrong, with the most frequent texts first.
 
     Attributes:
         table: distinct values of `text`, and the number of their `cells` in all sources.
@@ -102,7 +102,7 @@ class _Found:
         return cls(table.filter(pc.greater(table["cells"], 0)).sort_by(order), n_cells)
 
     def at_least(self, cells: int) -> _Found:
-        """Return the texts that have at least so many cells."""
+        """Keep the texts that at least this number of cells has."""
         return _Found(self.table.filter(pc.greater_equal(self.table["cells"], cells)), self.n_cells)
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class _Found:
 
     @property
     def cells(self) -> int:
-        """Number of cells with one of the texts."""
+        """Number of cells that have one of the texts."""
         return int(pc.sum(self.table["cells"]).as_py() or 0)
 
     def describe(self, most: int = 3) -> str:
@@ -149,7 +149,7 @@ def _warn_of_words(
 
 
 def _check_exponents(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> None:
-    """Refuse ids in scientific notation, and warn of categories in it."""
+    """Refuse ids in scientific notation, and warn of categories in this notation."""
     wrong = {s: spelling.is_scientific(column.dictionary) for s, column in columns.items()}
     found = _Found.of(columns, wrong)
     if not len(found):

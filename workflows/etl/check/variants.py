@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 INVISIBLE = r"[\x{200B}-\x{200F}\x{2060}\x{FEFF}\x{00AD}]"
 #: Largest number of texts that are checked for another spelling.
 _SAMPLE = 100_000
-#: Spellings that may differ by chance are reported for so few texts, or for such a share of them.
+#: Spellings that may differ by chance are reported only if the column has at most `_FEW` texts, or
+#: if at least the share `_SHARE` of its texts has another spelling.
 _FEW, _SHARE = 1_000, 0.1
 #: The first or the last value of a list that was cut within brackets.
 _OPENED = r"^[^\])}]*[\[({][^\])}]*$"
@@ -76,7 +77,7 @@ CAUSES = (
 
 
 def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn of values that differ from another one only in their spelling.
+    """Warn of values that differ from another value only in their spelling.
 
     Args:
         name: name of the column.

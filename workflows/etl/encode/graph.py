@@ -36,7 +36,7 @@ _DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.f
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
-    """Write schema.pbtxt: equal schemas give equal bytes, though Merlin's tags have no order."""
+    """Write schema.pbtxt with sorted tags, so that equal schemas give equal bytes."""
     text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
     message = text_format.Parse(text, schema_pb2.Schema())
     for feature in message.feature:
@@ -70,7 +70,7 @@ class Fitted:
         return Fitted(vocabularies, numbers)
 
     def write(self, folder: Path) -> None:
-        """Write vocabulary/<column>.parquet and statistics.json into a folder."""
+        """Write the files vocabulary/<column>.parquet and statistics.json into a folder."""
         files, of = EtlFiles(folder), self.vocabularies
         files.vocabularies.mkdir()
         map_threads(of, lambda name: of[name].write(files.vocabularies / f"{name}.parquet"))
@@ -78,10 +78,10 @@ class Fitted:
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
-        """Read what `write` wrote.
+        """Read the files that `write` wrote.
 
         Raises:
-            ArtifactError: the files hold something else.
+            ArtifactError: the content of the files is not valid.
         """
         with reading(folder, "etl"):
             return cls(read_all(folder), statistics.read(folder))
@@ -135,7 +135,7 @@ def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
 
     Args:
         column: float32, with gaps.
-        policy: what fills them: `mean`, `median`, a number, or `error` where there are none.
+        policy: what fills the gaps: `mean`, `median` or a number; `error` if there are no gaps.
     """
     values = dictionaries.combine(column)
     known = values.drop_null().to_numpy()
@@ -189,7 +189,7 @@ def build_workflow(
 def _describe(
     recipe: Recipe, columns: Sequence[str], numbers: Mapping[str, NumberFact]
 ) -> list[Encoded]:
-    """Describe the encoded columns; the time and the weight of rows come last."""
+    """Describe the encoded columns; the time and the weight of rows are the last ones."""
     features = {column: recipe.features[column] for column in columns}
     found = [
         e for c, feature in features.items() for e in feature.meaning.encode(c, feature, numbers)
@@ -199,7 +199,7 @@ def _describe(
 
 
 def _node(encoded: Encoded) -> WorkflowNode:
-    """Return the operators that make a column, other than look-ups, which are made together."""
+    """Return the operators that make a column, without its look-up, which `ops.Encode` does."""
     node: Any = [encoded.source]
     change = encoded.change
     if isinstance(change, Standardise):
@@ -221,14 +221,14 @@ def _tags(encoded: Encoded) -> list[Tags]:
 
 
 def _filled(value: float) -> nvt.ops.FillMissing:
-    """Return an operator that fills gaps with a float32.
+    """Return an operator that fills gaps with a value that is exact as float32.
 
-    With any other number pandas would make the column float64, so that the last digits of its
-    values would depend on whether the same block has a gap.
+    With any other value pandas would make the column float64, so that the last digits of its
+    numbers would depend on whether a block has a gap.
     """
     return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
 
 
 def _standardised(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return the columns whose numbers are standardised."""
+    """Return those of the columns whose numbers are standardised."""
     return [c for c in columns if recipe.features[c].meaning.has_statistics]

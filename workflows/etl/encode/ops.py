@@ -25,7 +25,7 @@ from workflows.ground.vocabulary import Vocabulary
 from workflows.raw import dictionaries
 from workflows.recipe.kinds.number import MISSING
 
-#: Int32s or rows of a table, one for each index of a dictionary.
+#: An array of int32: the codes, or the rows of a table, of all indices of a dictionary.
 Int32s = npt.NDArray[np.int32]
 
 
@@ -34,7 +34,7 @@ class CodeTable:
     """The code of each dictionary index of a column.
 
     Attributes:
-        codes: int32 [n_texts + 1]; the last is the code of null.
+        codes: int32 [n_texts + 1]; the last one is the code of null.
         size: number of codes of the vocabulary.
         oov_buckets: number of these codes that unseen values share.
     """
@@ -75,19 +75,19 @@ class Encode(nvt.ops.Operator):
         self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace dictionary indices by codes, in lists too, and add the rows of ids."""
+        """Replace dictionary indices by codes, also within lists, and add the rows of ids."""
         new = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
         new |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
         return _like(df, new)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Map each output column to its input: a column to itself, rows to their id column."""
+        """Return output column → input column: rows are made from ids, other columns keep names."""
         of_rows = {name: [key] for name, (key, _) in self.rows.items()}
         return {**{name: [name] for name in col_selector.names}, **of_rows}
 
     @property
     def output_dtype(self) -> Any:
-        """int32."""
+        """The type of codes and rows: int32."""
         return np.int32
 
     def _compute_tags(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
@@ -117,22 +117,22 @@ class IsMissing(nvt.ops.Operator):
         return out
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Map each new column to its number."""
+        """Return new column → the number column that it is made from."""
         return {name + MISSING: [name] for name in col_selector.names}
 
     @property
     def output_tags(self) -> list[Tags]:
-        """The tag of a model input."""
+        """The tags of the new columns, which are model inputs."""
         return [Tags.CONTINUOUS]
 
     @property
     def output_dtype(self) -> Any:
-        """float32."""
+        """The type of the new columns: float32."""
         return np.float32
 
 
 def _take(column: Any, table: Int32s) -> Any:
-    """Return the entry of an array for each index of a column, or of the lists of a column."""
+    """Return the entry of an array for each index in a column, or in the lists of a column."""
     if isinstance(column, pd.Series):
         array = column.array
         if not isinstance(array, pd.arrays.ArrowExtensionArray):
@@ -148,7 +148,7 @@ def _take(column: Any, table: Int32s) -> Any:
 
 
 def _like(frame: Any, columns: dict[str, Any]) -> Any:
-    """Return new columns as a frame of the type and with the index of another frame."""
+    """Make a frame of new columns, with the class and the index of another frame."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
     new = type(frame)(columns)  # cudf; not exercised on a GPU in CI

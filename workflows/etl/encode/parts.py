@@ -1,4 +1,4 @@
-"""Encode the rows of one part file, in this process or in another one."""
+"""Encode the rows of one part file, in this process or in a worker process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DICTIONARY = 1 << 14
 
 @dataclass
 class CellCounts:
-    """Numbers of cells of a column: all of them, those with an unseen value, and missing ones."""
+    """The number of cells of a column: all cells, cells with an unseen value, missing cells."""
 
     cells: int = 0
     unseen: int = 0
@@ -47,7 +47,7 @@ class CellCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the rows of a table become model inputs: all that a worker needs beside the rows.
+    """The settings and arrays that a worker needs, beside the rows, to encode rows of a table.
 
     Attributes:
         recipe: the features.
@@ -76,7 +76,7 @@ class Plan:
 
     @cached_property
     def schema(self) -> Schema:
-        """The schema of the part files, in the recipe's order, which the workflow does not keep."""
+        """The schema of the part files, with the columns in the recipe's order."""
         found = self.workflow.output_schema
         own = [n for c in self.columns if c != self.recipe.time for n in (c, c + MISSING)]
         first = [name for name in own if name in found.column_names]
@@ -84,7 +84,7 @@ class Plan:
         return Schema([found[name] for name in (*first, *rest)])
 
     def fits(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
-        """Say whether this is the plan for some columns with the very same arrays."""
+        """Say whether the plan has these columns, and the same array objects."""
         mine = self.arrays
         return (
             columns == self.columns
@@ -94,7 +94,7 @@ class Plan:
         )
 
     def with_dictionary(self, schema: pa.Schema) -> list[str]:
-        """Return the columns of a file that a dictionary makes smaller, as parquet names them."""
+        """Return the parquet names of the columns that are smaller with a dictionary."""
         of = self.recipe.history.inputs if self.recipe.history else {}
         found = []
         for column in schema:
@@ -118,7 +118,7 @@ class Job:
 
     Attributes:
         plan: how the rows are encoded.
-        rows: columns of `ops.to_indices`, and encoded history columns; or a file with them.
+        rows: the output of `ops.to_indices` with encoded history columns; or a file with it.
         path: the path of the part file.
         aside: folder in which the file is written before it is renamed.
         block: number of rows that are encoded at a time.
@@ -173,7 +173,7 @@ class Job:
 
 
 def leaf_name(column: pa.Field) -> str:
-    """Return the name of a column's cells in a parquet file whose lists follow the standard."""
+    """Return the name that a parquet file gives to a column's cells: lists have a longer name."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
 
 

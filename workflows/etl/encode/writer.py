@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 #: Number of rows of a part file. It is fixed, so that the bytes do not depend on the workers.
 PART = 1 << 18
-#: Least number of rows of a block, whatever memory there is, and copies of its cells at a time.
+#: Smallest number of rows of a block, for any memory limit; number of copies of its cells.
 _LEAST, _COPIES = 1 << 13, 6
 
 
@@ -101,7 +101,7 @@ def write(
 
 
 def _write_readable(frame: pa.Table, folder: Path) -> None:
-    """Write a table with its raw values, as people read them and raw towers take them."""
+    """Write a table with its raw values, for readers and for raw towers."""
     readable = pa.table(
         {column: dictionaries.decode(frame[column]) for column in frame.column_names}
     )
@@ -116,7 +116,7 @@ def _write_readable(frame: pa.Table, folder: Path) -> None:
 
 
 class _Writer:
-    """Turns tables into jobs, one table after the other, so that few rows are in memory."""
+    """Makes jobs from the tables, one table at a time, so that few rows are in memory."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Writer:
         self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
 
     def run(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, CellCounts]]]:
-        """Run jobs, and yield the table of each with the numbers of its cells."""
+        """Run the jobs, and yield for each the name of its table and the numbers of its cells."""
         waiting: deque[Job] = deque()
 
         def issued() -> Iterator[Job]:
@@ -265,7 +265,7 @@ class _Writer:
     def _write_latest(
         self, events: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
     ) -> None:
-        """Write the histories of all users of all parts."""
+        """Write the file of each user's history after all parts."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
         latest = FinalHistories.of(events, recipe.history)
@@ -301,7 +301,7 @@ class _Writer:
 def _reuse(
     found: list[tuple[pa.StringArray, Value]], texts: pa.StringArray, make: Callable[[], Value]
 ) -> Value:
-    """Return the result for the same texts that was made before, or make and keep it."""
+    """Return the stored result for these texts; if there is none, make it and store it."""
     for known, value in found:
         if known.equals(texts):
             return value
@@ -323,7 +323,7 @@ def _unknown_users(
 
 
 def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | None) -> Int32s:
-    """Return the row of a table for each distinct id, and -1 for null.
+    """Return the row of each distinct id in a table, and last -1 for null.
 
     Args:
         ids: distinct ids.

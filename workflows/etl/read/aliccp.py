@@ -1,4 +1,4 @@
-"""Read Ali-CCP in the files of Tianchi: a skeleton of impressions, and features that they share.
+"""Read the Ali-CCP files of Tianchi: a skeleton with one impression per line, and shared features.
 
 A line of the skeleton is `sample, click, conversion, shared, count, features`, and a line of the
 common features is `shared, count, features`. Each field of the features becomes a column with
@@ -30,7 +30,7 @@ _OWN = ("sample_id", "click", "conversion")
 NAMES = (*_OWN, *(name for column in COLUMNS.values() for name in (column, column + WEIGHT)))
 _SKELETON = (*_OWN, "shared", "count", "features")
 _COMMON = ("shared", "count", "features")
-#: The columns by which impossible rows are recognised.
+#: The columns that show whether a row is possible.
 _FLAGS = ("click", "conversion")
 
 
@@ -66,7 +66,7 @@ class Common:
     """The wanted fields of all common features.
 
     Attributes:
-        names: distinct names of the lines.
+        names: name of each line (its field `shared`); names are distinct.
         columns: column → its values.
     """
 
@@ -112,7 +112,7 @@ def _open(path: Path, columns: tuple[str, ...], block: int) -> TextFile:
 
 
 def _fields(columns: Sequence[str]) -> list[str]:
-    """Return the fields' columns that are wanted themselves, or whose weights are wanted."""
+    """Return the columns to parse: those that are wanted, and those with wanted weights."""
     return [c for c in COLUMNS.values() if c in columns or c + WEIGHT in columns]
 
 
@@ -175,7 +175,7 @@ class SkeletonFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns, and always `click` and `conversion`; none as dictionary.
+        """Yield the requested columns, and always `click` and `conversion`, without dictionaries.
 
         Raises:
             DataError: a line does not have the format, refers to unknown common features, or has
@@ -197,7 +197,7 @@ class SkeletonFile:
             before += batch.num_rows
 
     def _lines(self, names: pa.ChunkedArray, before: int) -> Ints:
-        """Return the line of the common features of each row."""
+        """Return, for each row, the number of its line of common features."""
         lines = pc.index_in(names, value_set=self._common.names)
         if lines.null_count:
             row = pc.index(pc.is_null(lines), True).as_py()
@@ -241,13 +241,13 @@ class SkeletonFile:
 
 
 def possible_rows(batch: pa.Table) -> Bools:
-    """Say which rows of a skeleton are possible: a purchase needs a click."""
+    """Return the mask of the possible rows of a skeleton: a purchase needs a click."""
     impossible = pc.and_(pc.equal(batch["click"], "0"), pc.equal(batch["conversion"], "1"))
     return ~impossible.to_numpy()
 
 
 def _concatenate(first: Column, second: Column) -> Column:
-    """Return the values of both columns, sorted by line; in a line, the first column leads."""
+    """Join the values of two columns, sorted by line; within a line, those of the first lead."""
     if len(second.lines) == 0:
         return first
     if len(first.lines) == 0:

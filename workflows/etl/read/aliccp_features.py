@@ -46,7 +46,7 @@ COLUMNS = {
 }
 _FIELDS = pa.array(list(COLUMNS))
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-#: Order of the separators in a line: after the field, after the id, after the value.
+#: The separators in the order of a feature: after the field, after the id, after the value.
 _ORDER = np.array([2, 3, 1], np.uint8)
 
 
@@ -91,7 +91,7 @@ class Features:
         self._fields = self._known_fields()
 
     def _cut(self, text: pa.StringArray) -> tuple[pa.StringArray, Ints]:
-        r"""Cut at every separator: field, \x02, id, \x03, value, \x01, and so on."""
+        r"""Cut the text at every separator: field, \x02, id, \x03, value, \x01, and so on."""
         bounds = np.frombuffer(text.buffers()[1], np.int32)
         bounds = bounds[text.offset : text.offset + len(text) + 1].astype(np.int64)
         data = text.buffers()[2] or pa.py_buffer(b"")
@@ -185,7 +185,7 @@ class Features:
         return weights
 
     def _piece(self, number: int, at: Ints) -> pa.Array:
-        """Return one of the six pieces (from one cut to the next) of the features at `at`."""
+        """Return one of the six pieces of the features at `at`: field, id, value or separator."""
         return self._pieces.take(pa.array(6 * at + number))
 
     def _row(self, row: int) -> str:

@@ -65,7 +65,7 @@ class BatchConverter:
         """Check the file as a whole after its last batch.
 
         Raises:
-            DataError: times without a unit are implausible as seconds.
+            DataError: times have no unit, and are implausible dates if they are seconds.
         """
         for name, times in self._times.items():
             times.refuse_implausible(Place(self._path, name))
@@ -83,7 +83,7 @@ class BatchConverter:
     def _read(self, column: pa.ChunkedArray, place: Place, *, all_parts: bool) -> pa.ChunkedArray:
         feature = self._recipe.features.get(place.column)
         if feature is None:
-            return plain(column, place)  # weights: all other columns are features
+            return plain(column, place)  # the column holds weights: all other columns are features
         if feature.role == "time":
             times = self._times.setdefault(place.column, Times(feature))
             return times.seconds(plain_with_nulls(column, place, self._nulls), place)

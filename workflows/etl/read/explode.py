@@ -30,7 +30,7 @@ class ExplodedFile:
         path, names, is_empty, notes: the same as those of the original file.
         lists: names of the columns that still hold lists afterwards.
         approximate_rows: estimated number of rows, from the mean length of the first lists.
-        empty: number of rows read so far that have empty lists, so that they become no row.
+        empty: number of rows with empty lists that were read so far; they are dropped.
 
     Raises:
         DataError: a column does not exist, or holds no lists.

@@ -24,7 +24,7 @@ from workflows.recipe import Recipe
 
 RawFile = DataFile | PartitionedFile | ExplodedFile | SkeletonFile
 
-#: Messages append this to a path if row numbers count the rows that `explode:` made.
+#: A note that messages append to a path if row numbers count the rows that `explode:` made.
 EXPLODED = ", after `explode:`"
 
 
@@ -86,7 +86,7 @@ class FileJob:
 
     @property
     def _numbered_path(self) -> Path:
-        """The path of the file for messages with row numbers, with a note if it is exploded."""
+        """Return the file's path for messages with row numbers, with a note if it is exploded."""
         exploded = isinstance(self.file, ExplodedFile)
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 

@@ -13,10 +13,11 @@ from workflows.etl.threads import map_threads
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
-#: Pieces are merged when they have more texts than this, and than so many times the merged ones.
+#: Pieces are merged when they have more than `_WAITING` texts, and more than `_TIMES` times as many
+#: texts as the merged dictionary.
 _WAITING, _TIMES = 1 << 20, 4
-#: Integers are numbered by a table of their range if that has fewer entries than this, or than so
-#: many per row: a hash table takes ten times as long.
+#: Integers are numbered by a table with one entry for each integer of their range, if it has fewer
+#: than `_RANGE` entries, or fewer than `_PER_ROW` per row: a hash table takes ten times as long.
 _RANGE, _PER_ROW = 1 << 20, 4
 
 
@@ -88,7 +89,7 @@ def _column(kind: pa.DataType, *, is_text: bool) -> _Column:
 
 
 class _OtherPieces:
-    """Pieces of a column of numbers."""
+    """The pieces of a column that is not text, such as numbers."""
 
     def __init__(self) -> None:
         self._pieces: list[pa.Array] = []
@@ -103,7 +104,7 @@ class _OtherPieces:
 
 
 class _TextPieces:
-    """Pieces of a text column.
+    """The pieces of a text column.
 
     Arrow has no dictionary that grows. So pieces are collected and merged when there are many of
     them; then each text is handled only a few times, however many pieces there are.
@@ -144,7 +145,7 @@ class _TextPieces:
 
 
 class _IntegerPieces:
-    """Pieces of a text column that the file has as integers."""
+    """The pieces of a text column that the file stores as integers."""
 
     def __init__(self) -> None:
         self._pieces: list[pa.Array] = []
@@ -211,7 +212,7 @@ def _as_texts(numbers: pa.Array, integers: pa.Array) -> pa.DictionaryArray:
 
 
 class _ListPieces:
-    """Pieces of a column of lists of text."""
+    """The pieces of a column of lists of text."""
 
     def __init__(self) -> None:
         self._lengths: list[pa.Array] = []

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from workflows.raw import dictionaries
 
-#: Text that means a missing value in a path.
+#: The text that Hive writes in a path for a missing value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -71,7 +71,7 @@ class PartitionedFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns in blocks of rows; those of the path are dictionaries.
+        """Yield the requested columns in blocks of rows; columns of the path are dictionaries.
 
         Args:
             columns: names of the columns to read.

@@ -9,13 +9,13 @@ import numpy as np
 from models.core.retriever import Bools, Ints
 from workflows.etl.read import time_formats
 
-#: Unit → how many of it are a second.
+#: Unit of time → number of these units in a second.
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 #: Seconds of a day.
 DAY = 86_400
-#: Number of the day 1970-01-01 in spreadsheets.
+#: The number that spreadsheets give to the day 1970-01-01.
 EXCEL = 25_569
-#: Plausible dates begin in 1990 (in seconds) and end so many years after this year.
+#: Plausible dates begin with 1990 (in seconds since 1970) and end `_AHEAD` years after this year.
 _OLDEST, _AHEAD = 631_152_000, 5
 
 
@@ -25,12 +25,12 @@ def is_plausible(seconds: float) -> bool:
 
 
 def are_old(seconds: Ints) -> Bools:
-    """Say which dates are too old to be plausible, bool [n]."""
+    """Return the mask of the dates that are too old to be plausible, bool [n]."""
     return seconds < _OLDEST
 
 
 def are_ahead(seconds: Ints) -> Bools:
-    """Say which dates lie too far ahead to be plausible, bool [n]."""
+    """Return the mask of the dates that are too far ahead to be plausible, bool [n]."""
     return seconds >= _newest()
 
 

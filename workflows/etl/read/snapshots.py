@@ -14,12 +14,12 @@ from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.recipe.sources import Long
 
-#: Function that names the place of a row, which is counted from 0, for messages.
+#: Function from the number of a row, from 0, to the name of its place, for messages.
 Place = Callable[[int], str]
 
 
 def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.bool_]:
-    """Say of each row whether it is the latest one of its id, bool [n]; true for a null id.
+    """Return the mask of the latest row of each id, bool [n]; it is true for a null id.
 
     Args:
         ids: id of each row, text [n].
@@ -35,14 +35,14 @@ def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> np
 
 
 def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
-    """Return the row with the greatest time of each id; for equal times the last row."""
+    """Return, for each id, the row with the greatest time; of equal times, the last row."""
     order = np.lexsort((times, ids))  # a stable sort
     ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
     return order[ends]
 
 
 def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
-    """Return numbers by which the times can be compared."""
+    """Convert times to numbers that can be compared."""
     row = pc.index(times.is_null(), True).as_py()
     if row >= 0:
         raise DataError(

@@ -26,7 +26,7 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: Names of columns that look like data: dates and numbers.
+#: Patterns of dates and numbers: a header with such names looks like a row of data.
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}.*")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
@@ -56,7 +56,7 @@ class SourceFiles:
 
     @property
     def _raw_names(self) -> dict[str, str]:
-        """The renamed columns: name in the recipe → name in the files."""
+        """Return the renamed columns: name in the recipe → name in the files."""
         return {new: old for old, new in self._source.rename.items()}
 
     def _open(self, paths: Sequence[Path], folder: Path, block: int) -> list[RawFile]:
@@ -180,7 +180,7 @@ class SourceFiles:
                 )
 
     def _refuse_unlike(self) -> None:
-        """Refuse files if a wanted column is missing in one of them."""
+        """Check that every file has all wanted columns, and refuse the files otherwise."""
         every = dict.fromkeys(column for wanted in self._wanted for column in wanted)
         for file, wanted in zip(self.files, self._wanted, strict=True):
             for column in every:
@@ -194,7 +194,7 @@ class SourceFiles:
         """Return one job per file.
 
         Raises:
-            DataError: by an estimate, the rows do not fit into memory.
+            DataError: the estimated rows do not fit into memory.
         """
         jobs = [
             FileJob(self._recipe, file, wanted, memory, self._source.nulls)
@@ -229,7 +229,7 @@ def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
 
 
 def _unify_json_columns(found: list[RawFile]) -> list[RawFile]:
-    """Give all JSON lines files the columns of any of them, because a line may lack a key."""
+    """Give each JSON lines file the columns of all these files, because a line may lack a key."""
     objects = [file for file in found if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in objects for name in file.names))
     for file in objects:

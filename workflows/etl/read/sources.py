@@ -28,7 +28,7 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: Cause, for the report, by which rows of aliccp are left out.
+#: The cause that the report states for rows of aliccp that are left out.
 SKIPPED = "bought without a click"
 
 #: Largest number of files that a message names.
@@ -49,9 +49,9 @@ class Raw:
         skipped: source → numbers of the rows that are not in its table, counted from 0 over all its
             files: rows of aliccp that were bought without a click, and rows that are not the
             latest of their id.
-        filled: joined source → column → value for ids that are not in the table. It has the values
-            of the join's `fill`, and those of the columns that are derived from them.
-        shaped: source → text for messages if `explode:` or `long:` changed the rows of its files.
+        filled: joined source → column → value for ids that are not in the table: the join's
+            `fill` values, and the values that are derived from them.
+        shaped: source → note for messages, if `explode:` or `long:` changed the rows of its files.
     """
 
     tables: dict[str, pa.Table]
@@ -80,10 +80,10 @@ class Raw:
         return dataclasses.replace(self, tables={**self.tables, **empty})
 
     def require(self, source: str, column: str, *joined: str) -> None:
-        """Check that a source, or one of those joined to it, has a column.
+        """Check that a source, or a table that is joined to it, has a column.
 
         Raises:
-            DataError: none of them has it; the message names the columns and the nearest one.
+            DataError: no table has it; the message lists their columns and the most similar name.
         """
         there = [name for s in (source, *joined) for name in self.columns[s]]
         if column not in there:
@@ -204,7 +204,7 @@ def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
 
 
 def _widen(raw: Raw, name: str, recipe: Recipe) -> None:
-    """Turn a table with one row per property into one with one row per id.
+    """Turn a table with one row per property into a table with one row per id.
 
     Raises:
         DataError: the recipe names none of the properties, or a cell cannot be read.
@@ -244,7 +244,7 @@ def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> 
             large.
 
     Raises:
-        DataError: for the same causes as in `read`; a fault in a later chunk is raised there.
+        DataError: the causes are those of `read`; a fault is raised when its chunk is read.
     """
     for job in SourceFiles(recipe, source, folder, block).jobs(Memory.of()):
         for chunk in job.chunks():

@@ -1,4 +1,4 @@
-"""Read times in a form such as %m/%d/%Y %H:%M, and return seconds since the epoch, UTC.
+"""Convert times in a form such as %m/%d/%Y %H:%M to seconds since the epoch, UTC.
 
 A form consists of the directives of strptime. Arrow's strptime turns the 30th of February into the
 2nd of March, and Python's takes 6 µs per cell. So a form is translated into a regular expression
@@ -99,7 +99,7 @@ def _numbers(name: str, field: pa.StringArray, there: Bools) -> Ints:
 
 
 def _offsets(zones: pa.StringArray) -> Ints:
-    """Return the offset from UTC, in seconds, of zones such as Z, +02:00 and -0430."""
+    """Convert zones such as Z, +02:00 and -0430 to offsets from UTC in seconds."""
     distinct = zones.dictionary_encode()
     ahead = [_offset(zone) for zone in distinct.dictionary.to_pylist()]
     found = pa.array(ahead, pa.int64()).take(distinct.indices)
@@ -119,7 +119,7 @@ def _century(years: Ints) -> Ints:
 
 
 def _days(year: Ints, month: Ints, day: Ints) -> Ints:
-    """Return the days since 1970-01-01 in the Gregorian calendar."""
+    """Convert years, months and days (Gregorian calendar) to days since 1970-01-01."""
     months = (year - 1970) * 12 + month - 1
     first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     days: Ints = first + day - 1
@@ -132,7 +132,7 @@ def example(form: str) -> str:
 
 
 def suggest_forms(text: str) -> list[str]:
-    """Return the usual forms that fit a text; two if day and month can be exchanged."""
+    """Return the usual forms that fit a text; there are two if day and month can be swapped."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]
 

@@ -30,12 +30,12 @@ from workflows.recipe import Feature
 
 log = logging.getLogger(__name__)
 
-#: Text that is a number, text that is a whole number, ISO 8601 text that ends with a zone.
+#: Patterns: any number, a whole number, the end of ISO 8601 text with a zone, scientific notation.
 _NUMBER = r"^-?\d+(\.\d*)?([eE][-+]?\d+)?$"
 _WHOLE = r"^[-+]?\d+$"
 _ZONE = r"\d:\d\d.*(Z|[-+]\d\d(:?\d\d)?)$"
 _SCIENTIFIC = r"[eE]\+?\d"
-#: A float32 holds all whole numbers below `_EXACT`; `_FEW` texts show how numbers are written.
+#: A float32 holds all whole numbers below `_EXACT`; `_FEW` texts are checked for lost digits.
 _EXACT, _FEW = 2**24, 1_000
 #: The years 1 to 9999 in seconds since the epoch; other years cannot be written as dates.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
@@ -45,10 +45,10 @@ _ISO_ZONE = "ISO 8601 with a zone, such as 2021-03-04T05:06:07Z"
 
 
 class Times:
-    """Reads the times of one column, batch by batch, and remembers how the first one is written.
+    """Reads the times of a column, batch by batch, and stores how the first time is written.
 
     Args:
-        feature: the feature of the recipe that describes them.
+        feature: the feature of the recipe that describes the times.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -97,7 +97,7 @@ class Times:
         self._guessed.refuse(place)
 
     def _note_format(self, text: pa.ChunkedArray, place: Place) -> None:
-        """Remember how the first time of the file is written, and its row."""
+        """Store how the first time of the file is written, and its row."""
         if self._written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
             self._first = place.before + row
@@ -178,13 +178,13 @@ class Times:
         return _refuse_outside_calendar(seconds, column, place)
 
     def _from_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the seconds of days as spreadsheets number them, exact to about a second."""
+        """Convert day numbers of spreadsheets to seconds, exact to about a second."""
         since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
         return _refuse_outside_calendar(parse(pc.round(since), pa.int64(), place), days, place)
 
 
 class _Guessed:
-    """Statistics of numbers that were read as seconds because the recipe does not describe them."""
+    """Statistics of numbers that are read as seconds, because the recipe states no unit."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -214,7 +214,7 @@ class _Guessed:
 
 
 def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
-    """Warn of numbers that have lost digits in the file; say whether there are any."""
+    """Warn of numbers whose last digits the file does not hold; say whether there are any."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
             return False
@@ -239,13 +239,13 @@ def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
 
 
 def _is_cut(text: str) -> bool:
-    """Say whether scientific notation has cut off digits of a number."""
+    """Say whether a number in scientific notation lacks digits."""
     digits, _, exponent = text.strip().lower().partition("e")
     return len(digits.partition(".")[2]) < int(exponent)
 
 
 def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write the zone `UTC` as ISO 8601 does, and a second's fraction with at most six digits."""
+    """Rewrite text as ISO 8601: `UTC` becomes Z, and a second has at most six decimals."""
     text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
     return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
 
@@ -270,7 +270,7 @@ def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArr
 
 
 def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return numbers that only order events; they must be whole."""
+    """Return the whole numbers of a column with `unit: order`, and refuse other numbers."""
     if not pa.types.is_string(column.type):
         numbers = plain(parse(column, pa.float64(), place), place)
         row = pc.index(pc.not_equal(pc.floor(numbers), numbers), True).as_py()
@@ -285,7 +285,7 @@ def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
-    """Divide and round down. Whole numbers are divided as integers, so that they stay exact."""
+    """Divide numbers to seconds and round down; whole numbers are divided exactly, as integers."""
     if pa.types.is_string(column.type):
         is_whole = pc.match_substring_regex(column, _WHOLE)
         if not pc.all(is_whole, min_count=0).as_py():

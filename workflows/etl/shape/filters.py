@@ -28,7 +28,7 @@ _COMPARE = {
 
 
 def meets(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Say of each cell whether it meets a condition; the result of a missing cell is null or false.
+    """Return the mask of the cells that meet a condition; it is null or false for a missing cell.
 
     Args:
         condition: comparison and value.
@@ -64,13 +64,13 @@ def _seconds(value: float | str) -> float:
 def filter_rows(
     recipe: Recipe, table: pa.Table, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
-    """Apply the rules of the stage `before` that look at single rows; return the rows to keep.
+    """Apply the rules of the stage `before` that need single rows; return the rows to keep.
 
     Args:
         recipe: recipe with the rules.
         table: the rows.
         counts: counts to which the dropped rows are added.
-        seen: list to which the dropped rows are appended that still count as seen.
+        seen: list to which dropped rows are appended if they still count as seen.
     """
     for rule in recipe.filter:
         if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
@@ -171,7 +171,7 @@ def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
 
 
 def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
-    """Return about the given share of ids; the choice of an id does not depend on the others."""
+    """Return about the given share of ids; each id is chosen independently of the others."""
     hashes = _hashes({"id": ids}, seed)
     return ids.filter(pa.array(hashes < np.uint64(share * 2**64)))
 
@@ -179,7 +179,7 @@ def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArra
 def choose_per_day(
     users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Choose n pseudo-random rows per user and day; the choice depends on their content alone.
+    """Choose n pseudo-random rows per user and day by a hash of the content of each row.
 
     Args:
         users, items: ids of each row, text [n_rows].

@@ -26,14 +26,14 @@ _ROUNDS = 300
 
 
 class Centres(msgspec.Struct, frozen=True, tag_field="kind", tag="price_cluster"):
-    """Clusters of numbers: their centres in rising order, and the decimals of their labels."""
+    """Clusters of numbers: the centres in rising order, and the number of decimals of a label."""
 
     centres: list[float]
     digits: int
 
 
 class Frequent(msgspec.Struct, frozen=True, tag_field="kind", tag="top_values"):
-    """Frequent values, the most frequent first, and the text that replaces all others."""
+    """The frequent values, the most frequent first, and the text that replaces other values."""
 
     values: list[str]
     other: str
@@ -93,10 +93,10 @@ def write(states: States, folder: Path) -> None:
 
 
 def read(folder: Path) -> States:
-    """Read the states that `write` wrote; without the file there are none.
+    """Read derived.json; return an empty dict if there is no such file.
 
     Raises:
-        ArtifactError: the file holds something else.
+        ArtifactError: the content of the file is not valid.
     """
     path = folder / FILE
     return read_json(path, States, "etl") if path.exists() else {}
@@ -152,7 +152,7 @@ def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
 def _spread(
     points: Floats, weights: npt.NDArray[np.int64], k: int, rng: np.random.Generator
 ) -> Floats:
-    """Draw k points one by one, with probabilities by the squared distance from earlier ones."""
+    """Draw k points; probabilities are proportional to squared distances from earlier points."""
     chosen = [rng.choice(points, p=weights / weights.sum())]
     distance = (points - chosen[0]) ** 2
     while len(chosen) < k:

@@ -1,4 +1,4 @@
-"""Build the history of each interaction: other interactions of the same user, never itself."""
+"""Build the history of each interaction: other interactions of the same user, without itself."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def find_windows_by_kind(
 def final_histories(
     users: Ints, kinds: Kinds | None, config: History, *, n_users: int
 ) -> list[Ragged]:
-    """Return the history of each user after their last event, for each kind, as rows of the log.
+    """Return, for each kind of event, the rows of each user's history after their last event.
 
     Args:
         users: number of each interaction's user in [0, n_users), int [n], in order of time.
@@ -129,21 +129,21 @@ def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History
 def _truncate(
     first: Ints, stop: Ints, config: History, longer: Bools | int = 0
 ) -> tuple[Ints, Ints]:
-    """Shorten the windows to the length of histories."""
+    """Shorten windows to the maximal length of a history."""
     if config.keep == "earliest":
         return first, np.minimum(stop, first + config.max_len)
     return np.maximum(first, stop - config.max_len - longer), stop
 
 
 def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
-    """Sort windows, which are in the order of `order`, by row; they are windows of `pool`."""
+    """Return windows of `pool` in the order of the rows; the given ones are in that of `order`."""
     windows = Windows(pool, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows
 
 
 def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tuple[Ints, Ints, Ints]:
-    """Return the rows sorted by user and time, and the window of each of them in this order."""
+    """Return the rows sorted by user and time, and their windows in the same order."""
     n = len(users)
     order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
@@ -176,7 +176,7 @@ class EventKinds:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, events: Events) -> EventKinds:
-        """Find the kinds of a column of events."""
+        """Return the kind of event of each row, from the column that holds it."""
         array = combine(column)
         texts, of_cells = array.dictionary, indices(array)
         named = [spelling.respell_one(kind, texts) for kind in events.kinds]
@@ -230,7 +230,7 @@ class PartEvents:
 
 @dataclass(frozen=True)
 class Histories:
-    """The history columns of a part.
+    """The history columns of a part, with the windows that they are gathered from.
 
     Attributes:
         columns: history column → the windows and the codes of the interactions of this part and of

@@ -178,7 +178,7 @@ def split_rows(
     """Join, filter, sort by time, and split the interactions.
 
     Returns:
-        Part → its rows with all columns; and the dropped rows that still count as seen, if a filter
+        Part → its rows with all columns, and the dropped rows that still count as seen, if a filter
         rule says so.
     """
     seen: dict[split.Part, list[pa.Table]] = {part: [] for part in split.PARTS}
@@ -227,7 +227,7 @@ def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
 
 
 def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Number ids by their first appearance in the column; dropped rows have no influence."""
+    """Give each id a number, in order of first appearance; dropped rows have no influence."""
     numbers: npt.NDArray[np.int32] = pd.factorize(dictionaries.indices(ids))[0].astype(np.int32)
     return numbers
 

@@ -31,8 +31,8 @@ def join_columns(
         counts: counts to which unmatched and dropped rows are added.
 
     Raises:
-        DataError: no id is found, a number is missing, or two tables have the same column and
-            nothing decides between them.
+        DataError: no id is found, a number is missing, or two tables have the same column and its
+            role does not decide between them.
     """
     side = tables.side_table(raw, join)
     _refuse_unmatched(recipe, raw, source, table, join)
@@ -103,7 +103,7 @@ def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, jo
 
 
 def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
-    """Say whether this join provides a column that several joined tables have, by its role.
+    """Say whether this join provides a column that several tables have; its role decides.
 
     Raises:
         DataError: the column's role is neither user nor item.
@@ -119,7 +119,7 @@ def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
-    """Say whether the rows of the log need a column, and not only the user or item table."""
+    """Say whether the rows of the log need a column, and not only the table of users or items."""
     if column in recipe.features and not recipe.features[column].meaning.is_label:
         return True
     return column in [

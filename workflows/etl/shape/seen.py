@@ -1,4 +1,4 @@
-"""Rows that a filter drops but that count as seen: their items are not recommended again.
+"""Find rows that a filter drops but that count as seen: their items are not recommended again.
 
 These rows are not positives, and they count neither for histories nor for popularity. Each of them
 is known from one part of the split on, as the kept rows are: an evaluation on test knows all items
@@ -100,7 +100,7 @@ class Seen:
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
 ) -> Ints:
-    """Return the first part that knows each row, int64 [n].
+    """Return, for each row, the index of the first part that knows it, int64 [n].
 
     After a split by time, a part knows the rows that are earlier than all rows held out at its cut:
     earlier than those of the same user for leave_last, else than those of all users. Other splits
@@ -122,7 +122,7 @@ def _known_from(
 
 
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
-    """Return users and the earliest time of each one's rows, and last a time for all others."""
+    """Return the users and the earliest time of each; a further time is for all other users."""
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
     first = np.full(len(users.dictionary) + 1, _NEVER)
@@ -131,6 +131,6 @@ def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints
 
 
 def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Ints:
-    """Return the places of ids among distinct ids; `len(among)` for an id that is not there."""
+    """Return the place of each id in `among`, or `len(among)` for an id that is not in it."""
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found).fill_null(len(among)).to_numpy().astype(np.int64)

@@ -21,7 +21,7 @@ TRAIN, VALID, TEST = range(3)
 
 Labels = npt.NDArray[np.int8]
 
-#: A held-out part with fewer rows is warned of, because its figures are mostly chance.
+#: A warning is logged for a held-out part with fewer rows, because its figures are mostly chance.
 FEW = 20
 #: If at least this share of the cuts lies between rows of equal times, a warning is logged.
 _TIED = 0.5
@@ -105,7 +105,7 @@ def warn_of_few(rows: Mapping[Part, int]) -> None:
 
 
 def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) -> Labels:
-    """Hold out the last rows of each user with more rows than that; keep all rows of others."""
+    """Hold out the last rows of each user; users with too few rows keep all of them in train."""
     order = np.argsort(users, kind="stable")
     _, start, count = np.unique(users[order], return_index=True, return_counts=True)
     from_end = np.repeat(start + count, count) - np.arange(len(users))  # 1 = the user's last row
@@ -128,7 +128,7 @@ def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) 
 def _warn_of_ties(
     labels: Labels, users: npt.NDArray[np.integer], times: npt.NDArray[np.int64]
 ) -> None:
-    """Warn if, for most users, not the time but the order of the file decides the last rows."""
+    """Warn if the last rows of most users have equal times, so that the file's order decides."""
     order = np.argsort(users, kind="stable")
     is_cut = (users[order][1:] == users[order][:-1]) & (labels[order][1:] > labels[order][:-1])
     is_tie = times[order][1:] == times[order][:-1]
@@ -142,7 +142,7 @@ def _warn_of_ties(
 
 
 def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequence[Part]) -> Labels:
-    """Cut between different times, so that the parts are as near as possible to their shares."""
+    """Cut the rows between different times, as near as possible to the wanted shares."""
     n = len(times)
     starts = np.flatnonzero(np.diff(times)) + 1  # rows at which a cut is possible
     if len(starts) + 1 < len(wanted):
@@ -168,13 +168,13 @@ def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequen
 def _cuts(
     starts: npt.NDArray[np.int64], n: int, ideal: Sequence[float], wanted: Sequence[Part]
 ) -> tuple[int, int]:
-    """Return the first row of valid and that of test; of equally good pairs, the latest.
+    """Return the first row of valid and the first row of test; the latest of equally good ones.
 
     Args:
         starts: rows at which a part can begin, rising.
         n: number of rows.
         ideal: where valid and test would begin if every row were possible.
-        wanted: the parts that must have rows; the others get none.
+        wanted: the parts that must have rows; the other parts get none.
     """
     if len(wanted) == 1:
         return n, n
@@ -189,7 +189,7 @@ def _cuts(
 
 
 def _nearest(starts: npt.NDArray[np.int64], wanted: float) -> int:
-    """Return the place of the value nearest to a wanted one; of two, the later place."""
+    """Return the place of the value that is nearest to `wanted`; for a tie, the later place."""
     distances = np.abs(starts - wanted)
     return int(np.flatnonzero(distances == distances.min())[-1])
 

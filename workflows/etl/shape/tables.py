@@ -30,7 +30,7 @@ Role = Literal["user", "item"]
 ROLES: tuple[Role, ...] = ("user", "item")
 log = logging.getLogger(__name__)
 
-#: Conflicts are warned of only if at least so many ids have more than one row.
+#: A warning of conflicts is logged only if at least so many ids have more than one row.
 SEVERAL = 10
 
 
@@ -40,14 +40,14 @@ class Table:
 
     Attributes:
         frame: the id as text, the features with text as dictionaries, `in_train`, `train_count`.
-        conflicts: feature of the interactions → number of ids with more than one value of it.
+        conflicts: feature of the interactions → number of ids whose rows have several values.
     """
 
     frame: pa.Table
     conflicts: dict[str, int]
 
     def ids(self, column: str) -> pa.StringArray:
-        """Return the id of each row; that of unknown users is null."""
+        """Return the id of each row; the row of unknown users has the id null."""
         return self.frame[column].combine_chunks()
 
 
@@ -126,7 +126,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
 
 
 def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a number column as float32; filters have needed it as float64 until here."""
+    """Cast a number column to float32; the filters, which need float64, have been applied."""
     is_number = name in recipe.features and pa.types.is_float64(column.type)
     return pc.cast(column, pa.float32(), safe=False) if is_number else column
 
@@ -185,7 +185,7 @@ class _LastRows:
 
 
 class _ComparableCells:
-    """Cells that can be compared; two missing cells are equal.
+    """The cells of a column in a form that can be compared; two missing cells are equal.
 
     Args:
         array: text as a dictionary, lists of such text, or numbers.
@@ -208,7 +208,7 @@ class _ComparableCells:
             self._values = array.to_numpy(zero_copy_only=False)
 
     def differ(self, others: _ComparableCells, places: Ints) -> Bools:
-        """Say of each cell i whether it differs from cell places[i] of the others, bool [n]."""
+        """Return a mask, bool [n]: whether cell i differs from cell places[i] of `others`."""
         gap, other_gap = self._missing, others._missing
         if isinstance(other_gap, np.ndarray):
             other_gap = other_gap[places]
@@ -256,7 +256,7 @@ def _no_source_error(recipe: Recipe, column: str, role: Role) -> DataError:
 def _ids(
     train: pa.ChunkedArray, side: pa.Table | None, key: str
 ) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
-    """Return the ids, sorted by falling training count and then by id, and these counts."""
+    """Return the ids and their training counts, sorted by falling count and then by id."""
     seen, counts = dictionaries.combine(train).dictionary, dictionaries.count_texts(train)[:-1]
     table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
@@ -269,7 +269,7 @@ def _ids(
 
 
 def find_rows(ids: pa.Array | pa.ChunkedArray, column: pa.ChunkedArray) -> pa.Array:
-    """Return the row of each id in a column of distinct ids; null for an id that is not there."""
+    """Return the row of each id in a column of distinct ids; null for an id that it lacks."""
     among = dictionaries.decode(column)
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found)
@@ -278,7 +278,7 @@ def find_rows(ids: pa.Array | pa.ChunkedArray, column: pa.ChunkedArray) -> pa.Ar
 def take_or_fill(
     values: pa.ChunkedArray, found: pa.Array, fills: Mapping[str, float | str], column: str
 ) -> pa.Array:
-    """Return the values of ids from a side table, or a fill value for ids that are not there.
+    """Return the value of each id in a side table, or a fill value for ids that it lacks.
 
     Args:
         values: the column in the side table.
