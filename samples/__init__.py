@@ -1,4 +1,4 @@
-"""Make raw files that look like a recipe's real ones, with a planted taste that can be learnt.
+"""Generate raw files in the form of real data sets, with planted tastes that a model can learn.
 
 The real data of four of the five systems needs an account. A sample has the same file names,
 columns, types and oddities, and its truth.parquet holds the tastes of all users; so it shows
@@ -36,7 +36,7 @@ from workflows.ground.folders import replace_folder
 log = logging.getLogger(__name__)
 
 Size = Literal["tiny", "small", "large"]
-#: File that marks a folder as a sample and describes it; no other folder is overwritten.
+#: File that marks a folder as a sample and describes it. Folders without it are not overwritten.
 LABEL = "sample.json"
 
 
@@ -77,7 +77,7 @@ class Label(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _System:
-    """The functions of a system: write its files; split them for the learning marks."""
+    """The functions of a system: one writes its files, one splits them for the learning marks."""
 
     write: Callable[[Path, str, np.random.Generator], list[RawFile]]
     held_out: Callable[[Path], HeldOut]
@@ -128,8 +128,8 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
 def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> Marks:
     """Return the recall of popularity and of the oracle on the held-out rows of a sample.
 
-    Held out are the rows of the test or validation file; of hm a random tenth of the rows, of
-    rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
+    The held-out rows are those of the test or validation file; for hm a random tenth of the rows,
+    for rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
 
     Args:
         folder: the folder of the sample; a large one takes long and much memory.
@@ -186,7 +186,7 @@ def _system(name: str) -> _System:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds files of anything but a sample."""
+    """Refuse a folder that holds files, but is not the folder of a sample."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -1,9 +1,9 @@
-"""Ali-CCP: impressions with clicks as Tianchi gives them, and the same as parquet.
+"""Ali-CCP: impressions with clicks in the text files of Tianchi, and the same rows as parquet.
 
 A skeleton line is an impression: its own features, and the name of a line of common features that
 many impressions share. A feature is `field \\x02 id \\x03 value`; they are joined by \\x01. The
-parquet has the names of NVIDIA's converter, but every row and whole lists with their weights; like
-the converter, it leaves out lines with a purchase and no click.
+parquet has the names of NVIDIA's converter, but also has every row, and whole lists with their
+weights; like the converter, it leaves out lines with a purchase and no click.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from samples.truth import write_truth
 
 Split = Literal["train", "test"]
 
-# lines are no multiple of a round number: a converter that forgets the last, short file is caught
+# the numbers of lines are not round: the last file is short, and a converter may forget it
 SIZES = {
     "tiny": Counts(60, 90, 6, 18, 12, train=1_003, test=301),
     "small": Counts(2_000, 1_500, 30, 120, 80, train=60_003, test=20_001),
@@ -106,7 +106,7 @@ def held_out(folder: Path) -> HeldOut:
 
 
 def ids(field: str, values: Ints) -> Ints:
-    """Return the ids that stand for values from 0 of a field, int32; a position is itself."""
+    """Return the ids of a field's values, int32; values count from 0, a position is its own id."""
     coded = values if field == POSITION else _OFFSETS[field] + 7 * values
     return np.asarray(coded, np.int32)
 
@@ -119,7 +119,7 @@ def _item_ids(market: Market) -> pa.Array:
 
 
 def _feature(field: str, values: Ints, weights: pa.Array | str = "1.0") -> pa.Array:
-    """Return features as text; a value of -1 gives null."""
+    """Return a feature of each row as text; the value -1 gives null."""
     text = as_text(ids(field, values))
     whole = pc.binary_join_element_wise(f"{field}\x02", text, "\x03", weights, "")
     return pc.if_else(pa.array(values >= 0), whole, pa.scalar(None, pa.string()))
@@ -179,7 +179,7 @@ def _skeleton(
 def _cross_features(
     market: Market, lists: UserLists, lines: Impressions, kind: int
 ) -> tuple[Ints, pa.Array]:
-    """Return the item's value where the user's list has it, else -1; and its weight as text."""
+    """Return each item's value, or -1 if the user's list lacks it; and the weight as text."""
     values = market.kinds[lines.items, kind]
     weights = lists.weight(lines.snapshots, values)
     return np.where(np.isnan(weights), -1, values), pc.fill_null(as_decimals(weights), "")

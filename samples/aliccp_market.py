@@ -1,4 +1,4 @@
-"""The market place of Ali-CCP: users with tastes for categories, shops and brands; impressions.
+"""Simulate Ali-CCP: users with tastes for categories, shops and brands, and impressions.
 
 The shop shows users items that they may like (a targeted logging policy); they click on some.
 """
@@ -25,13 +25,13 @@ from samples.tastes import (
 
 #: Groups of users with a taste in common; the files have them as user_group and in user_profile.
 GROUPS = 12
-#: How far the logging policy follows a user's affinity.
+#: The factor of a user's affinity in the logging policy.
 _TARGETING = 0.8
-#: Log-odds of a click: of an item without appeal at the first position; what a unit of affinity
-#: adds; what each position further down adds.
+#: Log-odds of a click: the value at affinity 0 and position 1; the change for a unit of affinity;
+#: the change for each further position.
 _BASE, _SLOPE, _DOWN = -3.4, 0.6, -0.3
 _POSITIONS = 3
-#: Kinds of item values; users have a list of the values that they met for each kind.
+#: Kinds of item values; users have, for each kind, a list of the values that they saw.
 CATEGORY, SHOP, BRAND, INTENTION = range(4)
 #: Values of a user's single features, and the share of users without one: profile, group, gender,
 #: age, consumption levels 1 and 2, occupied, geography.
@@ -66,7 +66,7 @@ class Market:
         appeal: the part of an item's affinity that is the same for all users, float64 [n_items].
         log_exposure: how often users without a preference see an item, float64 [n_items].
         audience: the tastes of users; the columns are categories, then shops, then brands.
-        liked: a user's favourite categories, shops and brands, int [n_users, n] each.
+        liked: the users' favourite categories, shops and brands, int [n_users, n] each.
         singles: values from 0 of each single feature, int [n_users, 8]; -1 where there is none.
     """
 
@@ -84,7 +84,7 @@ class Market:
         return (of.categories, of.shops, of.brands, 3 * of.categories)[kind]
 
     def tastes_at(self, slope: float) -> tuple[Audience, Catalogue]:
-        """Return the tastes of users who weigh affinity by `slope` against exposure."""
+        """Return tastes with the affinity `slope` x the users' affinity + log exposure."""
         first = np.cumsum([0, self.counts.categories, self.counts.shops])
         audience = Audience((slope * self.audience.tastes).astype(np.float32), self.audience.styles)
         popularity = self.log_exposure + slope * self.appeal
@@ -104,7 +104,7 @@ def open_market(counts: Counts, rng: Generator) -> Market:
     category = rng.choice(
         counts.categories, counts.items, p=to_shares(zipf(counts.categories, 0.7, rng))
     )
-    # shop s is in category s modulo their number; so is brand b
+    # shop s belongs to category (s modulo the number of categories), and so does brand s
     shop = _within(category, counts.categories, counts.shops, rng)
     brand = _within(category, counts.categories, counts.brands, rng)
     intention = 3 * category + rng.integers(0, 3, counts.items)
@@ -154,7 +154,7 @@ class UserLists:
     Attributes:
         owners: snapshot of each value, int [n].
         values: int [n].
-        weights: log(1 + number of times that the user met the value), float64 [n].
+        weights: log(1 + number of times that the user saw the value), float64 [n].
         n_values: number of possible values.
     """
 
@@ -180,9 +180,9 @@ class Snapshots:
     """The state of users at the time of their impressions.
 
     Attributes:
-        names: 16 hexadecimal digits.
+        names: the name of each snapshot, 16 hexadecimal digits.
         users: user row of each, int [n]; each user has one, some have two.
-        nameless: which of them lack the user's id, bool [n].
+        nameless: whether a snapshot lacks the user's id, bool [n].
         lists: the lists of categories, shops, brands, intentions.
     """
 
@@ -193,7 +193,7 @@ class Snapshots:
 
 
 def take_snapshots(market: Market, rng: Generator) -> Snapshots:
-    """Draw a snapshot of each user, and a second one of every fifth."""
+    """Draw a snapshot of each user, and a second one of every fifth user."""
     n_users = market.counts.users
     users = np.append(np.arange(n_users), np.flatnonzero(mark(n_users, 0.2, rng)))
     names = hexadecimal(len(users), 16, rng).take(pa.array(rng.permutation(len(users))))
@@ -205,7 +205,7 @@ def take_snapshots(market: Market, rng: Generator) -> Snapshots:
 
 
 def _history(market: Market, kind: int, users: Ints, rng: Generator) -> UserLists:
-    """List a user's favourites, often met, and one or two values met by chance."""
+    """List a user's favourites, often seen, and one or two values seen by chance."""
     n, n_values = len(users), market.n_values(kind)
     liked = market.liked[kind][users]
     chance = rng.integers(0, n_values, (n, 2))
@@ -220,7 +220,7 @@ def _history(market: Market, kind: int, users: Ints, rng: Generator) -> UserList
 
 @dataclass(frozen=True)
 class Impressions:
-    """Lines of a skeleton, [n] each.
+    """The lines of a skeleton; each array has n values.
 
     Attributes:
         snapshots: row of `Snapshots`.
@@ -273,7 +273,7 @@ def show(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impres
 
 
 def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, rng: Generator) -> Ints:
-    """Return the user's snapshot, or one of their two snapshots."""
+    """Return a snapshot of each user, drawn at random if the user has two."""
     second = np.full(n_users, -1)
     second[snapshots.users[n_users:]] = np.arange(n_users, len(snapshots.users))
     later = (second[users] >= 0) & (rng.random(len(users)) < 0.5)

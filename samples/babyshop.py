@@ -87,7 +87,7 @@ _OTHER_EVENTS = ("pageView", "addToCart", "addToWishlist")
 
 @dataclass(frozen=True)
 class _Shop:
-    """Items and users: their ids as text, what the items are and what the users like."""
+    """Items and users: their ids as text, the items' attributes and the users' tastes."""
 
     counts: Counts
     item_ids: pa.Array
@@ -148,12 +148,12 @@ def _stock(counts: Counts, rng: Generator) -> _Shop:
 
 
 def _group_names(n: int) -> list[str]:
-    """Return n product groups; after the first forty come those for babies and newborns."""
+    """Return the names of n product groups; from the 41st on, they are for babies and newborns."""
     return [*_GROUPS, *(f"{prefix} {g}" for prefix in ("baby", "newborn") for g in _GROUPS)][:n]
 
 
 def _season(counts: Counts) -> Floats:
-    """Return how much is bought of each group in each month, float64 [n_groups, 11]."""
+    """Return the relative sales of each group in each month, float64 [n_groups, 11]."""
     busy = np.tile(_BUSY, (counts.groups, 1))
     for row, name in enumerate(_group_names(counts.groups)):
         for month, times in _SEASONAL.get(name, {}).items():
@@ -199,7 +199,7 @@ def _names_of(shop: _Shop, items: Ints) -> list[pa.Array]:
 
 
 def _write_users(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
-    """Write the table of users: it covers 28 % of them, and no recipe reads it."""
+    """Write the table of users. It covers 28 % of the users, and no recipe reads it."""
     chosen = np.flatnonzero(mark(len(shop.user_ids), 0.28, rng))
     columns = [
         shop.user_ids.take(pa.array(chosen)),
@@ -211,7 +211,7 @@ def _write_users(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
 
 
 def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator) -> RawFile:
-    """Write what happened to each pair: a purchase, other events, or both; in order of time."""
+    """Write the events of each pair in order of time: a purchase, other events, or both."""
     n = len(pairs)
     first_day = np.cumsum(_DAYS) - _DAYS
     day = first_day[month - 1] + (rng.random(n) * _DAYS[month - 1]).astype(np.int64)
@@ -224,7 +224,7 @@ def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Gene
     n_other = len(rows) - len(bought)
     kind = np.full(len(rows), len(_OTHER_EVENTS))
     kind[:n_other] = rng.choice(len(_OTHER_EVENTS), n_other, p=(0.7, 0.2, 0.1))
-    # the first event of a pair is in its month, later ones a few days on
+    # the first event of a pair is in its month; later ones follow a few days after it
     first = np.concatenate(
         [np.ones(looked.sum(), bool), np.zeros(again.sum(), bool), ~looked[bought]]
     )
@@ -250,7 +250,7 @@ _PAIRS = (
 def _write_pairs(
     folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator
 ) -> list[RawFile]:
-    """Write a row for each pair, 15 % of them into the test file."""
+    """Write a row for each pair, 15 % of the rows into the test file."""
     order = rng.permutation(len(pairs))
     n_test = round(0.15 * len(pairs))
     files = []

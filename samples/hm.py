@@ -1,7 +1,7 @@
 """H&M in the files of Kaggle: articles.csv, customers.csv, transactions_train.csv.
 
-Taste depends on age (Divided below 30, Baby/Children around 38), on garment groups, on a style that
-only the purchases show, and on the month: jackets in December, swimwear in June.
+Tastes depend on age (Divided below 30, Baby/Children around 38), on garment groups, on a hidden
+style that no file names, and on the month: jackets in December, swimwear in June.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SIZES = {
 _FIRST, _LAST = np.datetime64("2018-09-20"), np.datetime64("2020-09-22")
 DAYS = np.arange(_FIRST, _LAST + 1)
 _MONTHS = DAYS.astype("datetime64[M]").astype(int) % 12 + 1
-#: Number of looks, which only purchases show, and of styles, the tastes of users for looks.
+#: Number of looks (hidden attributes of items), and of styles (tastes of users for looks).
 _N_LOOKS, _N_STYLES = 6, 64
 _UNIT = 590.0  # Kaggle's prices are the shop's divided by this: 29.99 is 0.05083050847457627
 _DISCOUNTS, _DISCOUNT_SHARES = np.array([1.0, 0.8, 0.5]), (0.85, 0.1, 0.05)
@@ -75,7 +75,7 @@ class Users:
     """Users by id.
 
     Attributes:
-        ids: 64 hexadecimal digits, rising.
+        ids: 64 hexadecimal digits each, rising.
         ages: whole years, float64 [n]; NaN where the file has none.
         audience: their tastes; columns are index groups, then garment groups.
     """
@@ -93,7 +93,7 @@ class Sales:
         users: rows of `Users`, rising, int32 [n].
         items: rows of the assortment, int32 [n].
         days: rows of DAYS, int16 [n].
-        twice: which of them occur twice in the file (two pieces on one receipt), bool [n].
+        twice: whether the purchase is twice in the file (two pieces on one receipt), bool [n].
     """
 
     users: Ints
@@ -103,7 +103,7 @@ class Sales:
 
 
 class Receipts(NamedTuple):
-    """Lines of the transactions, [n] each.
+    """Lines of the transactions; each array has n values.
 
     Attributes:
         users, items, days: as in `Sales`.
@@ -120,7 +120,7 @@ class Receipts(NamedTuple):
 
 @dataclass(frozen=True)
 class Shop:
-    """The market that the raw files are written from."""
+    """The items, the users and the sales from which the raw files are written."""
 
     assortment: Assortment
     catalogue: Catalogue
@@ -173,7 +173,7 @@ def open_shop(counts: Counts, rng: Generator) -> Shop:
 
 
 def _register(n: int, rng: Generator) -> Users:
-    """Draw users. The age decides taste even where the file does not show it."""
+    """Draw users. Their tastes depend on the age even if the file does not give it."""
     young = rng.random(n) < 0.6
     ages = np.where(young, rng.normal(24, 4, n), rng.normal(50, 8, n))
     ages = np.clip(np.round(ages), 16, 90)
@@ -249,7 +249,7 @@ def write_tastes(folder: Path, shop: Shop) -> None:
 def _write_users(folder: Path, users: Users, rng: Generator) -> RawFile:
     n = len(users.ids)
     post = rng.integers(1, max(2, n // 4), n)
-    post[mark(n, 0.09, rng)] = 0  # one postal code stands for unknown ones
+    post[mark(n, 0.09, rng)] = 0  # unknown postal codes share one code
     flags = [np.where(mark(n, 0.65, rng), np.nan, 1.0) for _ in range(2)]
     status = (("ACTIVE", 0.927), ("PRE-CREATE", 0.068), ("LEFT CLUB", 0.0003), (None, 0.0045))
     news = (("NONE", 0.64), ("Regularly", 0.35), ("Monthly", 0.0006), (None, 0.012))

@@ -39,7 +39,7 @@ class Garment:
         price: the price of a usual item, as in the shop.
         peak: the month in which it sells best.
         season: strength of the season in its sales, 0 to 1.
-        indexes: numbers of the index groups that have it; empty for all.
+        indexes: numbers of the index groups that have the garment; empty if all have it.
     """
 
     number: int
@@ -118,7 +118,7 @@ class Assortment:
     """Items by id.
 
     Attributes:
-        ids: ten digits, the first a 0; rising.
+        ids: ten digits each, the first is 0; rising.
         garments: row of GARMENTS, int [n].
         index_groups: row of INDEX_GROUPS, int [n].
     """
@@ -137,7 +137,7 @@ def design(n: int, rng: Generator) -> Assortment:
     nth = np.arange(n) - np.searchsorted(product, product)
     weights = np.array([g.weight for g in GARMENTS])
     garment = rng.choice(len(GARMENTS), n_products, p=weights / weights.sum())
-    garment[: len(GARMENTS)] = np.arange(len(GARMENTS))[:n_products]  # each is there once
+    garment[: len(GARMENTS)] = np.arange(len(GARMENTS))[:n_products]  # each garment once
     garment = rng.permutation(garment)
     steps = np.cumsum(_allowed() / _allowed().sum(axis=1, keepdims=True), axis=1)
     index = np.argmax(steps[garment] > rng.random(n_products)[:, None], axis=1)

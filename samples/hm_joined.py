@@ -1,4 +1,4 @@
-"""H&M as the feature store's tutorial hands it over: one joined table, in two files.
+"""H&M in the form of the feature store's tutorial: one joined table in two files.
 
 The shop is that of hm.py: the same size and seed give the same users, items and sales. Of every ten
 rows, eight are for training and one is for validation; the tenth, the tutorial's test file, is left

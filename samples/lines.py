@@ -1,4 +1,4 @@
-"""Raw text files, written line by line in batches: the bytes of a batch are made all at once."""
+"""Write raw text files in batches of lines; the bytes of a batch are made all at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RawFile(NamedTuple):
 def write_csv(
     folder: Path, name: str, header: Sequence[str], batches: Iterable[Sequence[pa.Array]]
 ) -> RawFile:
-    """Write text columns as comma-separated lines; a name in .gz is compressed.
+    """Write text columns as comma-separated lines; a file whose name ends in .gz is compressed.
 
     Args:
         folder: the folder of the sample.

@@ -55,7 +55,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Interactions as row numbers of the truth's tables; int64 [n] each."""
+    """Interactions as rows of the tables of the truth; int64 [n] each."""
 
     users: Ints
     items: Ints
@@ -125,8 +125,8 @@ def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[floa
 
     In each mini-batch every user is scored with every item: their own is positive, the others are
     negative (a pair whose item equals the user's own is left out). The oracle's score is
-    log p(item | user) - log p(item): what an item adds to its scores for all users says nothing
-    about whose it is.
+    log p(item | user) - log p(item): the part of a score that an item has for all users does not
+    tell whose item it is.
 
     Args:
         truth: the planted tastes.

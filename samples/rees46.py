@@ -1,7 +1,7 @@
 """REES46: five monthly event logs of views, carts and purchases, compressed.
 
 Users have tastes for branches of the category tree, a few brands and a price tier, and they come
-back to items that they had in a cart, which the truth does not hold. A day's carts and purchases
+back to items that they had in a cart, which the truth does not include. A day's carts and purchases
 follow each other within minutes, so that only a history of strictly earlier days does not contain
 the answer.
 """
@@ -60,10 +60,10 @@ _FILES = {
 }
 _DAYS = np.arange(np.datetime64("2019-12-01"), np.datetime64("2020-05-01"))
 _MONTHS = np.datetime_as_string(_DAYS.astype("datetime64[M]"))
-#: The month in which the late items come to the shop, and its first day.
+#: The month in which the late items are new, and its first day.
 _LATE_MONTH = "2020-02"
 _LATE_DAY = int(np.searchsorted(_MONTHS, _LATE_MONTH))
-#: A taste that keeps late items off the shelves before that day.
+#: A taste so low that late items are not drawn before that day.
 _NOT_YET = -60.0
 
 #: Share of the carts, after a user's first day, with an item that the user had in a cart before.
@@ -78,14 +78,14 @@ _DAY = 86_400  # seconds
 
 @dataclass(frozen=True)
 class _Carts:
-    """The items put into carts, in order of user and day; [n] each.
+    """The items put into carts, in order of user and day; each array has n values.
 
     Attributes:
         users: user row.
         days: row of `_DAYS`.
-        visits: number of the user's day, over all users.
+        visits: number of the visit, counted over all users; a visit is a user's day.
         nth: number of the cart in its visit, from 0.
-        bought: which of them were bought, bool.
+        bought: whether the item was bought, bool.
     """
 
     users: Ints
@@ -234,13 +234,13 @@ def _draw_items(
 
 
 def _draw_sources(carts: _Carts, rng: Generator) -> Ints:
-    """Draw whose item each cart holds: its own, or that of a cart on one of the earlier days."""
+    """Draw the source of each cart's item: the cart itself, or a cart of an earlier day."""
     n = len(carts.users)
-    first = np.searchsorted(carts.users, carts.users)  # of the user
+    first = np.searchsorted(carts.users, carts.users)  # the user's first cart
     earlier = np.searchsorted(carts.visits, carts.visits) - first
     again = (earlier > 0) & (rng.random(n) < _AGAIN)
     source = np.where(again, first + (rng.random(n) * earlier).astype(np.int64), np.arange(n))
-    while (source != source[source]).any():  # a cart that itself holds an earlier one's
+    while (source != source[source]).any():  # the source has an earlier source itself
         source = source[source]
     return source
 

@@ -14,7 +14,7 @@ from samples.words import names
 
 #: Leaves of the tree and their weights; some have two levels, one has four.
 _LEAVES = (
-    ("construction.tools.light", 12.0),  # where the shop filed its smartphones
+    ("construction.tools.light", 12.0),  # the category of smartphones in the real log
     ("construction.tools.drill", 2.0),
     ("construction.tools.saw", 1.0),
     ("electronics.smartphone", 5.0),
@@ -52,7 +52,7 @@ WIDTH = LATE + 2
 
 @dataclass(frozen=True)
 class Shelf:
-    """Items, and their columns in the log.
+    """The items, and their text columns for the log.
 
     Attributes:
         catalogue: top category, branch, brand, tier, and whether the item appears late.
@@ -73,7 +73,7 @@ def stock(n: int, rng: Generator) -> Shelf:
     codes = [code for code, _ in _LEAVES]
     top = np.array([_TOPS.index(code.split(".")[0]) for code in codes])[leaf]
     branch = np.array([_BRANCHES.index(".".join(code.split(".")[:2])) for code in codes])[leaf]
-    # brand b is at home in top category b modulo their number, and is its (b // number)-th largest
+    # of n top categories, brand b belongs to number b % n, and is its (b // n)-th largest brand
     brand = top + len(_TOPS) * rng.choice(7, n, p=to_shares(-np.log(np.arange(7) + 1.0)))
     brand = np.where(brand < N_BRANDS, brand, top)
     tier = rng.integers(0, N_TIERS, N_BRANDS)[brand]

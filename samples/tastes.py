@@ -5,9 +5,9 @@ what sets the item apart from others with the same values: its popularity, and t
 looks with the user's style. Users choose by a softmax of their affinities (McFadden 1974,
 "Conditional logit analysis of qualitative choice behavior").
 
-Items of equal attributes stand on one shelf. A shelf is drawn first and then an item of it, which
-is the same distribution as a softmax over the catalogue, at a fraction of the cost: a million users
-draw from a hundred thousand items in minutes.
+Items with equal attributes form a group, here called a shelf. A shelf is drawn first and then an
+item of it, which is the same distribution as a softmax over the catalogue, at a fraction of the
+cost: a million users draw from a hundred thousand items in minutes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Catalogue:
 
 
 class Shelves:
-    """A catalogue, arranged for drawing."""
+    """A catalogue with summed weights by shelf, from which items are drawn."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._values, of_item = np.unique(catalogue.values, axis=0, return_inverse=True)
@@ -69,7 +69,7 @@ class Shelves:
         starts = np.searchsorted(of_item[self._items], np.arange(len(self._values) + 1))
         fit = np.einsum("sl,il->si", catalogue.styles, catalogue.looks)
         weights = np.exp(catalogue.log_popularity + fit)
-        weights = weights[:, self._items]  # [n_styles, n_items], shelf by shelf
+        weights = weights[:, self._items]  # [n_styles, n_items], in the order of shelves
         sums = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights, axis=1)], axis=1)
         self._mass = np.diff(sums[:, starts], axis=1)  # [n_styles, n_shelves]
         # one rising row of numbers: style and shelf before the point, the place on the shelf after
@@ -117,7 +117,7 @@ class Shelves:
 
 
 def _blocks(n_users: int, width: int) -> Iterator[slice]:
-    """Cut users into slices whose rows of `width` numbers fit a block."""
+    """Yield slices of users, so that a block of `width` numbers per user stays small."""
     step = max(1, _BLOCK // width)
     for start in range(0, n_users, step):
         yield slice(start, min(start + step, n_users))
@@ -126,7 +126,7 @@ def _blocks(n_users: int, width: int) -> Iterator[slice]:
 def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, rng: Generator) -> Ints:
     """Draw items without replacement: no user gets an item twice.
 
-    They are drawn with replacement, four times as many as wanted, and repeated ones are skipped; a
+    Four times as many items as wanted are drawn with replacement, and repeated ones are skipped; a
     user whose draws have too few different items gets fewer.
 
     Returns:
@@ -148,7 +148,7 @@ def _first_of(keys: Ints) -> Ints:
 
 
 def zipf(n: int, exponent: float, rng: Generator) -> Floats:
-    """Return log weights of rank ** -exponent, the ranks shuffled, float64 [n]."""
+    """Return the logs of the weights rank ** -exponent in random order, float64 [n]."""
     return -exponent * np.log(rng.permutation(n) + 1.0)
 
 
@@ -195,7 +195,7 @@ def choose(steps: Floats, rows: Ints, rng: Generator) -> Ints:
 
 
 def mark(n: int, share: float, rng: Generator) -> Bools:
-    """Choose that share of n rows, but at least one: even a tiny sample has each oddity."""
+    """Return a random mask of that share of n rows, at least one: tiny samples need each oddity."""
     chosen = np.zeros(n, bool)
     chosen[rng.permutation(n)[: max(1, round(n * share))]] = True
     return chosen
@@ -204,7 +204,7 @@ def mark(n: int, share: float, rng: Generator) -> Bools:
 def draw_kinds(
     n: int, by_share: tuple[tuple[str | None, float], ...], rng: Generator
 ) -> list[str | None]:
-    """Return n values in these shares: each rare one at least once, the first for all the rest."""
+    """Return n values by their shares: rare ones occur at least once, the first fills the rest."""
     rare = [max(1, round(n * share)) for _, share in by_share[1:]]
     of_row = np.repeat(np.arange(len(by_share)), [n - sum(rare), *rare])
     return [by_share[kind][0] for kind in rng.permutation(of_row)]

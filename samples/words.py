@@ -14,6 +14,6 @@ _ODD = ("Søv & Lek", "Petit Été", "by.Tove", "O'Malley", "Småfolket", "2nd S
 def names(n: int) -> list[str]:
     """Return n different names, at most 734."""
     invented = ["".join(parts) for parts in product(_HEADS, _MIDDLES, _TAILS)]
-    # a step that has no factor in common with 728: neighbours do not look alike
+    # the step has no factor in common with 728, so that successive names do not look alike
     mixed = [invented[i * 45 % len(invented)] for i in range(len(invented))]
     return [*mixed[:2], *_ODD, *mixed[2:]][:n]

@@ -1,4 +1,4 @@
-"""The two closed forms of EASE: one by items, and one by users for when they are fewer.
+"""The closed form of EASE, by a matrix of items x items, or users x users if they are fewer.
 
 With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
 is as large as the catalogue. By Woodbury's identity P = (I - X'KX) / lambda with
@@ -26,7 +26,7 @@ from models.core.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):
-    """The protocol of learnt weights B, in one of the two forms."""
+    """The protocol of the learnt weights B, which either form implements."""
 
     @property
     def n_items(self) -> int:
@@ -102,7 +102,7 @@ class Solver:
 
     @cached_property
     def users(self) -> sp.csr_matrix:
-        """X without the users who have no history, float64 [n_users, n_items]."""
+        """X without the rows of users who have no history, float64 [n_users, n_items]."""
         matrix = self.train.histories().to_csr(self.train.n_items)
         return matrix[matrix.getnnz(axis=1) > 0].astype(np.float64)
 
@@ -116,18 +116,18 @@ class Solver:
 
         Args:
             fits: the least number of fits that will follow.
-            kept: how many solutions stay in memory beside the one that is computed.
+            kept: number of solutions that stay in memory while another one is computed.
         """
         n_users, n_items = self.users.shape
         if self.by_users:
-            # the inverse, its products with X, and every user asked once
+            # the inverse, its products with X, and the scores of every user
             operations = 3.0 * n_users**3 + 6.0 * n_users * self.users.nnz
             return Cost(n_users, operations, 8.0 * (2 + kept) * n_users**2, fits)
         operations = 1.0 * n_items**3 + 4.0 * n_items * self.users.nnz
         return Cost(n_items, operations, (20.0 + 4 * kept) * n_items**2, fits)
 
     def sentence(self, *, fits: int) -> str:
-        """Return a sentence with the form that is used, and the cost of a fit.
+        """Return a sentence that names the form that is used and the cost of a fit.
 
         Raises:
             CannotFit: a fit takes too much time or memory.

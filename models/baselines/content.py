@@ -50,7 +50,7 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the one model, without parameters.
+    """Return a grid with one point, because the model has no parameters.
 
     Raises:
         CannotFit: there are no attributes.
@@ -67,7 +67,7 @@ def grid(facts: Facts) -> Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Attribute vectors, and the order of items with equal scores.
+    """Ranks items by their attributes; holds attribute vectors, and the order of equal scores.
 
     Few attributes make many equal scores. These are ordered by popularity, then by item row: the
     columns are in that order, so that the tie rule of `best_k` keeps it, and no small number is
@@ -123,7 +123,7 @@ class Content:
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
     def _moved(self, exclude: Ragged | None) -> Ragged | None:
-        """Return the excluded items by their columns in `order`."""
+        """Return the exclusions with item rows replaced by positions in `order`."""
         if exclude is None:
             return None
         order = require_fitted(self.order, self)

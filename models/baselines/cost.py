@@ -66,13 +66,13 @@ def _time(seconds: float) -> str:
 
 
 def speed(n_rows: int) -> float:
-    """Return the operations a second of this machine when it inverts a matrix of that many rows."""
+    """Return this machine's operations per second when it inverts a matrix of that many rows."""
     return _speed_of_a_core() * (1 if n_rows < SMALL else len(os.sched_getaffinity(0)))
 
 
 @cache
 def _speed_of_a_core() -> float:
-    """Measure an inversion by one thread.
+    """Return the operations per second of one thread, measured by an inversion.
 
     Processor time counts, not wall-clock time: other work on the machine must not decide which
     baselines run.

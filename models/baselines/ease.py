@@ -41,7 +41,7 @@ class EASE:
         decay: None means that x is binary. With a number, the item at position p of the history (0
             is the latest) has the weight exp(-p / decay), and an item that occurs twice has its
             latest position. The fit is on the binary matrix in both cases.
-        learnt: the matrix B, by items, or by users if they are fewer; set by `fit`.
+        learnt: the weights B in one of the forms of `closed_form`; set by `fit`.
     """
 
     regularization: float = 100.0

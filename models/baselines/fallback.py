@@ -31,7 +31,7 @@ def unknown_users(queries: Queries) -> Bools:
 
 @dataclass(frozen=True)
 class Fallback:
-    """A model, and popularity for some of the queries.
+    """Ranks by a model, and by popularity for some of the queries.
 
     Attributes:
         model: the fitted model.
@@ -44,7 +44,7 @@ class Fallback:
     stands_in: Callable[[Queries], Bools]
 
     def as_of(self, known: Interactions) -> Fallback:
-        """Return the same model, and popularity as of a cut."""
+        """Return the fallback with popularity as of a cut; the model stays the same."""
         return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
@@ -55,7 +55,7 @@ class Fallback:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank each query by one of the two."""
+        """Rank each query by the model or by popularity."""
         helped = self.stands_in(queries)
         top = TopK(
             np.full((len(queries), k), NO_ITEM, np.int64),
@@ -75,7 +75,7 @@ class Fallback:
 
 @runtime_checkable
 class Dated(Protocol):
-    """A retriever with counts that are looked up, not learnt, and so may be newer than its fit."""
+    """A retriever with counts of interactions, which can be updated without a new fit."""
 
     def as_of(self, known: Interactions) -> Retriever:
         """Return the retriever with the counts of all interactions before a cut."""

@@ -31,7 +31,7 @@ DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Popularity:
-    """Popularity: the number of training interactions of each item, repeats included.
+    """Ranks items by their number of training interactions, repeats included.
 
     Attributes:
         counts: float64 [n_items], set by `fit`.
@@ -61,10 +61,10 @@ class Popularity:
 
 @dataclass(frozen=True, kw_only=True)
 class RecentPopularity:
-    """Decayed counts: an interaction weighs exp(-age / days); ages end at the last training time.
+    """Ranks items by decayed counts; an interaction of age a days weighs exp(-a / days).
 
     Attributes:
-        days: the age at which an interaction weighs 1/e.
+        days: the age at which an interaction weighs 1/e; the last interaction has the age 0.
         counts: float64 [n_items], set by `fit`.
     """
 
@@ -102,7 +102,7 @@ class RecentPopularity:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the one model of all interactions, without parameters."""
+    """Return a grid with one point, because plain popularity has no parameters."""
     return Grid(start=((),), fit=lambda _: Popularity().fit(facts.train))
 
 

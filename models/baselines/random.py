@@ -2,7 +2,8 @@
 
 The score of a pair (user, item) is a hash of the seed and both rows, so that a user's ranking does
 not depend on the other queries, nor on the block that they are scored in. The hash is SplitMix64
-(Steele, Lea and Flood 2014): each user is a state, the item's row its step.
+(Steele, Lea and Flood 2014): the user gives the start state, and the item's row is the number of
+steps.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Random:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the one model, without parameters."""
+    """Return a grid with one point, because the model has no parameters."""
     return Grid(start=((),), fit=lambda _: Random(seed=facts.seed).fit(facts.train))
 
 

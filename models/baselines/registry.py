@@ -1,4 +1,4 @@
-"""The baselines by name. A new one is a file in this folder and a line in `GRIDS`."""
+"""The baselines by name. To add one, write a file in this folder and a line in `GRIDS`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRIDS: Mapping[str, str] = {
     "ease-decayed": "ease:decayed_grid",
     "als": "als:grid",
 }
-#: All of them; one that cannot run on a data set is left out, and the report says why.
+#: All names. A baseline that cannot run on a data set is left out, and the report says why.
 BASELINES = tuple(GRIDS)
 
 if TYPE_CHECKING:

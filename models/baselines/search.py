@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from models.core.retriever import Interactions, Retriever
 
-#: One value for each axis.
+#: A point of a grid: one parameter value for each axis.
 Point = tuple[float, ...]
 
 #: The most points of a search, the first ones included.
@@ -45,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One parameter, its next values and its bounds.
+    """One parameter of a grid, the step between its values, and its bounds.
 
     Attributes:
         name: the name of the parameter.
@@ -79,8 +79,8 @@ class Grid:
         fit: returns the fitted model of a point.
         axes: one axis for each value of a point; a model without parameters has none.
         notice: a sentence for the log before the first fit, such as its cost.
-        by_history: the models know users by their history alone, so popularity answers the queries
-            that have none.
+        by_history: whether the models represent a user by the history alone; then popularity
+            answers queries without a history.
     """
 
     start: tuple[Point, ...]

@@ -1,1 +1,1 @@
-"""Parts that all retrievers share: the protocol, exact and approximate search, metrics, columns."""
+"""Code that all retrievers share: the protocol, exact and approximate search, metrics, columns."""

@@ -89,7 +89,7 @@ class Index:
 
     @classmethod
     def build(cls, items: Floats, kind: Kind, *, seed: int = 1) -> Index:
-        """Index items; the same items give the same index.
+        """Build an index of items; the same items and seed give the same index.
 
         Args:
             items: embeddings, float32 [n_items, d].
@@ -308,7 +308,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Ann:
-    """Embeddings of users, and an index of the items.
+    """Searches an index of the items with the embeddings of users.
 
     Attributes:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.

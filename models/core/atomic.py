@@ -31,7 +31,7 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 def put_in_place(new: Path, final: Path) -> None:
-    """Sync `new`, put it where `final` is, sync the parent, then remove what `final` was.
+    """Sync `new`, put it in the place of `final`, sync the parent, then remove the older result.
 
     Args:
         new: a finished file or folder beside `final`, on the same file system.
@@ -85,12 +85,12 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def older(final: Path) -> Path:
-    """Return where the older result is kept between two renames, where there is no exchange."""
+    """Return the path of the older result between two renames, if there is no exchange."""
     return final.with_name(f".{final.name.lstrip('.')}.old")
 
 
 def beside(final: Path) -> Path:
-    """Return where a result is written before it is put in place."""
+    """Return the path at which a result is written before it is put in place."""
     return final.with_name(f".{final.name.lstrip('.')}.new")
 
 
@@ -156,10 +156,10 @@ def remove(path: Path) -> None:
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise the error of a full disk now, before a library that would crash on it.
+    """Raise the error of a full disk before a library writes a file and would crash.
 
     Args:
-        path: a file that is written next; it is made and removed again.
+        path: the file that the library writes next; it is made and removed again.
         n_bytes: the size that it may get.
 
     Raises:
@@ -175,13 +175,13 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 
 def open_own(path: Path) -> int:
-    """Open or make a file of our own for reading and writing; never truncate, never follow a link.
+    """Open or make a file for reading and writing; do not truncate it, and follow no link.
 
     Returns:
         A file descriptor, which the caller closes.
 
     Raises:
-        OSError: the path is a link (ELOOP), no regular file (EINVAL), or cannot be written.
+        OSError: the path is a link (ELOOP), is not a regular file (EINVAL), or cannot be written.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o644)

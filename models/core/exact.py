@@ -30,7 +30,7 @@ from models.core.retriever import (
 
 @dataclass(frozen=True)
 class Exact:
-    """Embeddings of users and items, searched by brute force.
+    """Scores every item for each query, by the embeddings of users and items.
 
     Attributes:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.

@@ -1,6 +1,6 @@
 """Types of the recipe's fields, with their bounds, and the base class of its blocks.
 
-Each block of hyper-parameters is defined beside the component that reads it; nothing repeats it.
+Each block of hyper-parameters is defined once, beside the component that reads it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from models.core.fields import Part, PositiveFloat
 from models.core.retriever import Interactions
 
 _DAY = 86_400.0  # seconds
-_FLOOR = 1e-3  # added to a decayed count: the logarithm of an item without interactions is finite
+_FLOOR = 1e-3  # added to each decayed count, so that the logarithm of a count of 0 is finite
 
 
 class PriorConfig(Part, frozen=True):

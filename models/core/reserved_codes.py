@@ -1,4 +1,4 @@
-"""The codes that stand for no single value; the codes of known values follow them.
+"""Reserved codes: padding, missing and unknown values. Codes of known values follow them.
 
 Codes index embedding tables. The layout is that of NVTabular's Categorify (23.6 and later).
 """

@@ -151,7 +151,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries: their users, the histories of these users, and the contexts.
+    """A batch of queries: users, the histories of these users, and contexts.
 
     Attributes:
         users: user row of each query, int64 [n_queries]; -1 for an unknown user.
@@ -220,10 +220,10 @@ class BrokenModel(ValueError):
 
 
 def require_fitted(state: State | None, model: object) -> State:
-    """Return what a model has learnt, or raise an error if it has not been fitted.
+    """Return a model's learnt state, or raise an error if it has not been fitted.
 
     Args:
-        state: what `fit` sets; None before.
+        state: the attribute that `fit` sets; None before the fit.
         model: the model, named in the message.
 
     Raises:

@@ -1,1 +1,1 @@
-"""History encoders: a user's earlier items in order, as one vector. One file a kind."""
+"""History encoders make one vector of a user's earlier items. Each kind has a file."""

@@ -1,7 +1,7 @@
 """Hyper-parameters of the history encoders, one class per kind.
 
-A new encoder is a class here, in the union `EncoderConfig`, and a file of this folder with the name
-of its `kind` and a function `build(config, max_len)`.
+To add an encoder, write a class here, add it to the union `EncoderConfig`, and write a file in this
+folder with the name of its `kind` and a function `build(config, max_len)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weighted mean of a history; weights depend on the position, not on the item.
+"""A history encoder: the weighted mean of the items, with weights by position.
 
     h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
 
@@ -18,7 +18,7 @@ from models.encoders.encoder import Steps
 
 
 class DecayPool(tf.keras.layers.Layer):
-    """The mean of the latest items, weighted by position.
+    """Encodes a history as the mean of its latest items, weighted by position.
 
     Args:
         config: the initial weights.
@@ -39,7 +39,7 @@ class DecayPool(tf.keras.layers.Layer):
         """Return float32 [B, dim]."""
         lists = steps.vectors
         rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
-        # the last of a list has age 0
+        # the last item of a list has age 0
         n_steps = tf.shape(lists.values, tf.int64)[0]
         ages = tf.gather(lists.row_limits(), rows) - 1 - tf.range(n_steps)
         weights = self._weights(ages)
@@ -52,7 +52,7 @@ class DecayPool(tf.keras.layers.Layer):
         vectors = steps.vectors.to_tensor()
         known = tf.sequence_mask(steps.vectors.row_lengths(), tf.shape(vectors)[1], tf.float32)
         places = tf.range(tf.shape(vectors)[1])
-        ages = places[:, None] - places  # of step j, seen from step i
+        ages = places[:, None] - places  # age of step j at step i
         weights = tf.where(ages >= 0, self._weights(tf.maximum(ages, 0)), 0.0)
         total = tf.einsum("ij,bjd->bid", weights, vectors * known[..., None])
         norm = tf.einsum("ij,bj->bi", weights, known)

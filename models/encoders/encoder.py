@@ -27,7 +27,7 @@ class Steps(NamedTuple):
 
 
 class HistoryEncoder(Protocol):
-    """A history encoder. It is a Keras layer, so that its weights belong to the tower."""
+    """The protocol of history encoders: Keras layers, so that their weights belong to the tower."""
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
         """Return one vector per history, float32 [B, dim]; an empty history gives zeros."""
@@ -37,7 +37,8 @@ class HistoryEncoder(Protocol):
         """Return what `encode` returns after each step, float32 [B, L, dim].
 
         The vector at a step depends on that step and the steps before it. L is the length of the
-        longest history; the rows of shorter ones end in vectors without meaning.
+        longest history; in the rows of shorter histories, the vectors after the last step have no
+        meaning.
         """
         ...
 

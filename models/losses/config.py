@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from models.core.fields import NonNegative, Part, PositiveFloat, Rows
 
-#: Name → the module in this folder and its loss function. A new one is a file and a line here.
+#: Name → the module in this folder and its loss function. To add one, write a file and a line.
 FUNCTIONS: Mapping[str, str] = {"softmax": "in_batch:softmax_loss"}
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ else:
 
 
 class LossConfig(Part, frozen=True):
-    """The training loss: a function of the scores of a row's item and other items.
+    """The training loss: it compares the score of a row's own item with those of other items.
 
     Attributes:
         kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also
@@ -29,8 +29,9 @@ class LossConfig(Part, frozen=True):
         temperature: the T of the logits s/T - log q.
         logq: subtract log q, where q is how often the item is among the negatives, so that popular
             items are not penalised for being in many batches. `full` needs no correction.
-        mask: which of the other items are not negatives of a row: `none` masks nothing (the default
-            of TFRS), `item` the same item, `user` all positives of the row's user in training.
+        mask: which of the other items are not negatives of a row: `none` masks no item (the default
+            of TFRS), `item` masks the row's own item, `user` masks all positives of the row's user
+            in training.
         reduction: how the rows of a batch are added up. With Adagrad `sum` and `mean` train
             differently.
         precision: the precision of the loss' matrix products; sums stay in float32. `bfloat16` is

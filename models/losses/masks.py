@@ -61,7 +61,7 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
 
 
 class _Places:
-    """Finds the columns of an item.
+    """Finds the columns that hold an item.
 
     Args:
         items: item rows of the columns, int [C].

@@ -1,6 +1,6 @@
 """The negatives of a batch: in-batch items, also uniformly drawn items, or the whole item table.
 
-A new kind of negatives is a class here and a line in `NEGATIVES`.
+To add a kind of negatives, write a class here and a line in `NEGATIVES`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class BatchItems:
-    """The items of a batch, and a function that embeds other items.
+    """The items of a batch with their embeddings, and a function that embeds other items.
 
     Attributes:
         rows: the item row of each batch row, int [B].
         vectors: their embeddings, float32 [B, dim].
         embed: returns the embeddings of item rows, float32 [n, dim].
-        merge: equal items may become one column: their embeddings are the same.
+        merge: whether equal items may share one column, because their embeddings are the same.
     """
 
     rows: tf.Tensor
@@ -56,7 +56,7 @@ class BatchItems:
     merge: bool
 
     def compare(self, drawn: tf.Tensor | None = None) -> Comparison:
-        """Return a comparison with the items of the batch, and with drawn ones behind them.
+        """Return a comparison whose columns are the items of the batch, followed by drawn items.
 
         Args:
             drawn: item rows, int [n].
@@ -82,7 +82,7 @@ class Comparison(NamedTuple):
         positive_column: the column of each batch row's own item, int [B].
         multiplicity: how many equal items each column stands for, float32 [C]; None where each
             item has a column.
-        is_table: column c is item row c.
+        is_table: whether column c is item row c.
     """
 
     rows: tf.Tensor
@@ -108,7 +108,7 @@ class Negatives(Protocol):
 
 
 class InBatch:
-    """The items of the batch."""
+    """Negatives that are the items of the batch."""
 
     log_q: npt.NDArray[np.float32] | None
 
@@ -121,7 +121,7 @@ class InBatch:
 
 
 class Mixed(Draws):
-    """The items of the batch, and items drawn uniformly from the table (Yang et al. 2020)."""
+    """Negatives from the batch, and others drawn uniformly from the table (Yang et al. 2020)."""
 
     log_q: npt.NDArray[np.float32] | None
 
@@ -133,12 +133,12 @@ class Mixed(Draws):
         )
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items of the batch, and drawn ones."""
+        """Return the items of the batch, followed by drawn items."""
         return batch.compare(self.integers([self.n_drawn], self.n_items, batch.rows.dtype))
 
 
 class Full:
-    """The whole item table."""
+    """Negatives that are all items of the table."""
 
     log_q: npt.NDArray[np.float32] | None = None
 

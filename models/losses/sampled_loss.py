@@ -26,7 +26,7 @@ QUERY, ITEM = "query", "candidate"
 
 
 class LossFunction(Protocol):
-    """The loss of a batch, whose rows are compared with items; `in_batch.softmax_loss` is one."""
+    """The protocol of loss functions: compare a batch's rows with items and return the loss."""
 
     def __call__(
         self,
@@ -46,7 +46,7 @@ class LossFunction(Protocol):
 
 
 def function_named(name: str) -> LossFunction:
-    """Return the loss function of a name in `FUNCTIONS`."""
+    """Return the loss function that `FUNCTIONS` has under a name."""
     module, _, function = FUNCTIONS[name].partition(":")
     found: LossFunction = getattr(import_module(f"models.losses.{module}"), function)
     return found
@@ -190,7 +190,7 @@ def _no_metrics() -> list[tf.keras.metrics.Metric]:
 
 
 class BatchLoss(tf.keras.losses.Loss):
-    """The batch's loss, which is in every row of the prediction; Keras takes the mean."""
+    """Gives Keras the loss of the batch, which every row of the prediction holds."""
 
     def __init__(self) -> None:
         reduction = tf.keras.losses.Reduction.SUM_OVER_BATCH_SIZE

@@ -12,7 +12,7 @@ from models.encoders.config import DecayPoolConfig, EncoderConfig
 
 
 class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
-    """A two-tower model.
+    """Hyper-parameters of a two-tower model.
 
     Attributes:
         dim: width of an embedding, and of the output of a tower without layers; `infer` uses
@@ -61,7 +61,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
 
 
 class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
-    """Popularity: all users get the items with the most interactions. Nothing is learnt.
+    """Popularity: all users get the items with the most interactions. No weights are trained.
 
     Attributes:
         days: the age at which a row weighs 1/e; null gives all rows the same weight.
@@ -75,7 +75,7 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
 
 
 class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
-    """Content: ranks items whose categories are frequent in the history. Nothing is learnt.
+    """Content: ranks items by how often the history has their categories. No weights are trained.
 
     A user is the mean of the one-hots of their history. So the score is, for each category, the
     share of the history with the item's value, added up over the categories.

@@ -12,7 +12,7 @@ from merlin.schema import Schema
 from models.core.reserved_codes import UNSEEN
 from models.encoders.encoder import HistoryEncoder, Steps
 
-#: Names that TensorFlow accepts for a layer everywhere.
+#: Pattern of the names that TensorFlow accepts for a layer everywhere.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: The beginning of a layer's name if TensorFlow refuses the name of its column.
 _ESCAPED = "x-"
@@ -112,7 +112,7 @@ class WeightedMean(tf.keras.layers.Layer):
         self.weights_of = dict(weights)
         self.tables = dict(tables)
         for column, table in self.tables.items():
-            with tf.name_scope(layer_name(column)):  # HDF5 asks for names
+            with tf.name_scope(layer_name(column)):  # HDF5 files need names
                 table.build(None)  # here, so that the optimiser knows all weights before the fit
 
     @property

@@ -34,12 +34,12 @@ from models.towers.layers import (
     layer_name,
 )
 
-#: The name of Merlin's class in this package.
+#: A tower is an Encoder of Merlin Models.
 Tower: TypeAlias = mm.Encoder
 
 
 class TowerError(ValueError):
-    """The configuration and the schema give no pair of towers."""
+    """A pair of towers cannot be built from the configuration and the schema."""
 
 
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
@@ -123,7 +123,7 @@ def _branches(
 
 
 def _branch(name: str, schema: Schema) -> str:
-    """Return a name that no column has.
+    """Return a name for a branch that differs from the names of all columns.
 
     ParallelBlock gives a branch with the name of a column that column alone.
     """
@@ -263,7 +263,7 @@ def width(tower: Tower) -> int:
 
 #: Towers as compiled functions. Each is traced once: validation calls it after every epoch.
 _COMPILED: WeakKeyDictionary[Tower, Any] = WeakKeyDictionary()
-#: The number of batches that a tower has embedded without a compiled function.
+#: Tower → number of batches that it has embedded without a compiled function.
 _UNTRACED: WeakKeyDictionary[Tower, int] = WeakKeyDictionary()
 #: The number of calls that take as long as tracing.
 _TRACING = 8
@@ -272,7 +272,7 @@ _TRACING = 8
 def _function(
     tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """Return a function of batches: the tower, compiled if there are batches enough to repay it."""
+    """Return the tower, compiled if there are enough batches to repay the tracing."""
     before = _UNTRACED.get(tower, 0)
     # with lists, Merlin would trace a function for every new number of values
     if before + batches > _TRACING or any(column.is_list for column in tower.schema):
@@ -286,7 +286,7 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
     if tower not in _COMPILED:
         # unknown sizes in every spec, or each new size would be traced again
         specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}
-        reference = weakref.ref(tower)  # a strong one would keep the key alive for ever
+        reference = weakref.ref(tower)  # a strong reference would keep the tower in memory
 
         def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
             alive = reference()
@@ -299,7 +299,7 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
 
 
 def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
-    """Return the tower's output for each row: direct calls on batches.
+    """Return the tower's output for each row, computed batch by batch.
 
     Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
 
