@@ -1,4 +1,4 @@
-"""Check the machine: versions, devices, memory and disk, and what is wrong with them."""
+"""Check the machine: package versions, devices, memory and disk; report faults with remedies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workflows.ground.device import Device
 from workflows.ground.errors import DeviceError
 from workflows.ground.versions import versions
 
-#: Name for all verbs that use no GPU.
+#: The key of `Diagnosis.devices` for all verbs that do not use a GPU.
 OTHER_VERBS = "other verbs"
 _NEEDED = ("tensorflow", "nvtabular", "merlin.models", "merlin.core", "msgspec", "pyarrow")
 
@@ -27,10 +27,10 @@ class Diagnosis:
 
     Attributes:
         versions: the versions of Python and packages.
-        devices: verb → the device that it would run on; without the verbs that cannot have the
-            requested device.
+        devices: verb → the device that it would run on; verbs for which the requested device is
+            not available are left out.
         facts: name → value.
-        faults: what is wrong, each with its remedy; empty where nothing is.
+        faults: the faults, each with its remedy.
     """
 
     versions: dict[str, str]
@@ -43,7 +43,7 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
     """Check Python, packages, device, processors and disk, without importing the packages.
 
     Args:
-        requested: the requested device; None for the best.
+        requested: the requested device; None for the default choice.
         runs: the folder of the runs.
     """
     # first, because looking for a package imports the packages around it
@@ -61,7 +61,7 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
 
 
 def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
-    """Return the device that each verb would choose, and the faults met on the way."""
+    """Return verb → the device that it would choose, and the faults for other verbs."""
     chosen: dict[str, Device] = {}
     faults: list[str] = []
     for verb in (*devices.NEEDS, OTHER_VERBS):
@@ -69,7 +69,7 @@ def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
             chosen[verb] = devices.decide(requested, verb=verb)
         except DeviceError as error:
             faults += [text for text in [str(error)] if text not in faults]
-    devices.choose("cpu")  # nothing here needs a GPU, and no package may look for one
+    devices.choose("cpu")  # this verb does not need a GPU, and packages must not search for one
     return chosen, faults
 
 
@@ -102,7 +102,7 @@ def _installed(name: str) -> bool:
 
 
 def _version_faults() -> list[str]:
-    """Return a fault where typing-extensions is new and wrapt is old: tf.function then fails."""
+    """Return a fault if tf.function fails: typing-extensions is too new for the installed wrapt."""
     try:
         typing, wrapt = (_version(n) for n in ("typing-extensions", "wrapt"))
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""Download the raw files of a recipe that names a wheel of the package index with these files.
+"""Download the raw files of a recipe, from a wheel of the package index that the recipe names.
 
-The wheel is downloaded, not installed; the recipe has its hash and the names of its members.
+The wheel is downloaded, not installed. The recipe states its hash and the files to take from it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class FetchResult:
 
     Attributes:
         folder: the data folder.
-        fetched: files that this call downloaded; empty if they were there already, or if the recipe
-            fetches nothing.
+        fetched: files that this call downloaded; empty if they existed already, or if the recipe
+            has no `fetch`.
     """
 
     folder: Path
@@ -37,15 +37,15 @@ class FetchResult:
 
 
 def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
-    """Download the raw files of a recipe, unless they are there already.
+    """Download the raw files of a recipe, unless they exist already.
 
     Args:
-        recipe: names the wheel, its SHA-256 and its members.
+        recipe: states the wheel, its SHA-256, and the files to take from it.
         data: the data folder.
 
     Raises:
-        DataError: the network fails, the hash differs, or the wheel lacks a member.
-        StorageError: the disk fails.
+        DataError: the download fails, the hash differs, or the wheel lacks a file.
+        StorageError: the files cannot be written.
     """
     if recipe.fetch is None or all((data / n).is_file() for n in recipe.fetch.members.values()):
         return FetchResult(data, ())

@@ -1,5 +1,6 @@
 """Read delimited text, JSON lines and parquet, packed or not, in blocks of rows.
 
-Every cell of text stays text: the kinds of features give cells their types. Etl reads the sources
-of a recipe by it, and serving the files that are given there, so it needs Arrow alone.
+A cell of text stays text; the kinds of features (workflows/recipe/kinds/) convert it later. This
+package reads the sources of a recipe in etl and the files that are given at serving. So it needs
+Arrow alone.
 """

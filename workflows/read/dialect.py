@@ -1,4 +1,4 @@
-"""The dialect of a csv or tsv file: delimiter, quotes, escape, encoding and texts for null."""
+"""Define the dialect of a csv or tsv file: delimiter, quotes, escape, encoding, texts for null."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dialect:
         kind: name of the format for messages, such as `csv` or `tsv`.
         delimiter: text between two cells.
         quote: character around quoted cells; empty if quotes are ordinary characters.
-        escape: character that makes the next one an ordinary character; empty for none.
+        escape: character after which a character has no special meaning; empty for none.
         encoding: encoding of the text.
         nulls: texts that mean a missing value.
         columns: names of the columns, for files without a header row.
@@ -58,7 +58,7 @@ class Dialect:
         return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
 
     def open(self, path: Path) -> CheckedStream:
-        """Open a file for the parser."""
+        """Open a file as a stream that checks its text for the parser."""
         quotes = None
         if self.quote:
             marks = (self.parsed_delimiter, self.quote, self.escape)

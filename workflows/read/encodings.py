@@ -1,4 +1,4 @@
-"""Errors and warnings about text that is not in the encoding that the recipe names."""
+"""Make errors and warnings about text that is not in the encoding that the recipe names."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def decoding_error(path: Path, encoding: str) -> DataError:
 
 
 def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
-    """Return warnings, if the beginning of a file does not look like the named encoding.
+    """Return warnings if the beginning of a file does not look like text in the named encoding.
 
     Args:
         path: path of the file.
         encoding: encoding that the recipe names.
-        head: first bytes of the file, unpacked.
+        head: first unpacked bytes of the file.
     """
     if head.isascii() or is_utf8(encoding):
         return []

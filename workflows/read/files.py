@@ -1,4 +1,4 @@
-"""Find the files of a source and their format, and explain why one cannot be read."""
+"""Find the files of a source and their format, and explain why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workflows.recipe import Source
 
 log = logging.getLogger(__name__)
 
-#: First bytes of files that are not text, what such a file is, and what to do.
+#: First bytes of a file that is not text, a phrase that names its format, and the remedy.
 _SIGNATURES = (
     (b"PAR1", "is parquet", "Set the source's `format: parquet`."),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "Unpack or export it."),
@@ -40,25 +40,25 @@ _SIGNATURES = (
     (b"<html", "is an HTML page, not the data", "Download it again."),
     (b"<?xml", "is XML", "If it is a server's error page, download it again; else convert it."),
 )
-#: Place and text of the mark in a tar archive.
+#: A tar archive has this text at this place.
 _TAR = (257, b"ustar")
-#: First bytes of text in UTF-16.
+#: A text in UTF-16 begins with one of these byte order marks.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 #: Endings that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
 #: Number of bytes that are read to recognise a format.
 _LOOKED = 512
-#: Folders and files with copies or drafts that Jupyter, macOS, Git, Spark or Delta Lake write.
+#: Names of folders and files to skip: copies and drafts by Jupyter, macOS, Git, Spark, Delta Lake.
 _HIDDEN = re.compile(r"\..+|_temporary|_delta_log|_spark_metadata|__MACOSX|__pycache__")
-#: Files that Spark, Hadoop and desktops write beside data. A glob skips them.
+#: Names of files that Spark, Hadoop and desktops write beside data; a glob skips them, too.
 _BESIDE = re.compile(
     r"_SUCCESS|_metadata|_common_metadata|_(started|committed)_\d+|\..*\.crc|\.DS_Store"
 )
 
 
 def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
-    """Return the files that match, sorted by pattern and then by name, without repeats.
+    """Return the files that match the patterns, sorted by pattern and then by name.
 
     Args:
         name: name of the source, for messages.
@@ -106,7 +106,7 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
 
 
 def _glob(root: Path, pattern: str) -> list[Path]:
-    """Return the files that match a glob, without hidden ones and those that programs add."""
+    """Return the files that match a glob, without hidden files and files of `_BESIDE`."""
     parts = Path(pattern.lstrip("/")).parts
     matches = [p for p in sorted(root.glob(pattern.lstrip("/"))) if not _BESIDE.fullmatch(p.name)]
     hidden = [p for p in matches if _is_hidden(p.relative_to(root), parts)]
@@ -120,12 +120,12 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_hidden(path: Path, pattern_parts: Sequence[str]) -> bool:
-    """Say whether a part of the path is a hidden name that the pattern does not contain."""
+    """Say whether a part of the path is a hidden name, and the pattern does not have this name."""
     return any(_HIDDEN.fullmatch(part) and part not in pattern_parts for part in path.parts)
 
 
 def _glob_for(folder: Path, written: str) -> str:
-    """Return a glob for the files in a folder, which the recipe wrote as `written`."""
+    """Return a glob for the files in a folder that the recipe names as `written`."""
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _BESIDE.fullmatch(p.name))
     ending = "".join(inside[0].suffixes[-2:]) if inside else ".parquet"
     deep = "**/" if inside and inside[0].parent != folder else ""
@@ -133,7 +133,7 @@ def _glob_for(folder: Path, written: str) -> str:
 
 
 def stated_kind(path: Path, source: Source) -> str | None:
-    """Return the format that the recipe or the ending of a file's name states; None for neither."""
+    """Return the format that the recipe or a file name's ending states; None if neither does."""
     if source.format:
         return source.format
     if found := kind_of_ending(path):
@@ -155,7 +155,7 @@ def kind(path: Path, source: Source) -> str:
     """Return the format of a file, from the recipe or else from the ending of its name.
 
     Raises:
-        DataError: neither of them names a format.
+        DataError: neither states a format.
     """
     if found := stated_kind(path, source):
         return found
@@ -167,7 +167,7 @@ def kind(path: Path, source: Source) -> str:
     )
 
 
-#: Words in the errors of libraries which mean that a file is damaged or missing.
+#: Words in error messages of libraries which show that a file is damaged or missing.
 _CUT = (
     "Truncated",
     "zlib",
@@ -204,7 +204,7 @@ def _remedy(reason: str, kind: str) -> str:
 
 
 def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
-    """Refuse a file that is not text, although the recipe says so.
+    """Refuse a file that is not text, although it should be text by the recipe.
 
     Args:
         path: path of the file.

@@ -20,10 +20,10 @@ from workflows.read.streams import UnpackedStream, open_unpacked
 
 #: Number of bytes that are read to find the keys.
 _HEAD = 1 << 20
-#: Largest length of a key, so that a key that spans two blocks is found.
+#: Largest length of a key in bytes: each block is searched together with so many earlier bytes.
 _KEY = 1 << 12
 _LISTS = pa.list_(pa.string())
-#: Values that need no JSON parser: text without a backslash, numbers, true and false.
+#: Values that can be read without a JSON parser: text without a backslash, numbers, true, false.
 _SIMPLE = r'^("[^"\\]*"|[^"\[{].*)$'
 #: Half of a pair of surrogates, which is not a character.
 _HALF = re.compile("[\ud800-\udfff]")
@@ -34,8 +34,8 @@ Object = dict[str, msgspec.Raw]
 class JsonLinesFile:
     """A file with one JSON object per line, which may be packed.
 
-    A key that a line lacks is a missing value, as null is. If the first value of a key is a list,
-    its column is a column of lists.
+    If a line lacks a key, or its value is null, the cell is a missing value. If the first value of
+    a key is a list, its column is a column of lists.
 
     Args:
         path: path of the file.
@@ -46,7 +46,7 @@ class JsonLinesFile:
 
     Attributes:
         path: path of the file.
-        names: names of its columns, as far as they are known.
+        names: names of its columns: the keys of the first lines, and wanted keys of later lines.
         lists: names of its columns of lists.
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
@@ -80,7 +80,7 @@ class JsonLinesFile:
         return UnpackedStream(self.path, self._encoding)
 
     def _head(self) -> bytes:
-        """Return the first lines, complete if possible; refuse a file of another format."""
+        """Return the first lines, whole lines if possible; refuse a file of another format."""
         with files.reading(self.path, "jsonl"):
             with open_unpacked(self.path) as raw:
                 files.refuse_other(self.path, "jsonl", raw.read(_HEAD), self._encoding)
@@ -110,7 +110,7 @@ class JsonLinesFile:
         return found
 
     def _later(self, wanted: Sequence[str]) -> list[str]:
-        """Return those of the wanted keys that occur anywhere in the file."""
+        """Return the wanted keys that occur anywhere in the file."""
         ways = {name: [json.dumps(name, ensure_ascii=a).encode() for a in (True, False)]
                 for name in wanted}  # fmt: skip
         found: list[str] = []
@@ -133,8 +133,8 @@ class JsonLinesFile:
             as_dictionary: those columns whose text is returned as dictionaries.
 
         Raises:
-            DataError: a line is not an object, or is longer than a block; a value is nested; bytes
-                cannot be decoded.
+            DataError: a line is not an object, or is longer than a block; or a value is nested;
+                or bytes cannot be decoded.
         """
         row = _row_type(columns)
         before = 0
@@ -199,7 +199,7 @@ class JsonLinesFile:
 
 
 def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
-    """Return a struct that keeps the JSON text of the wanted values of a line."""
+    """Return a struct type that holds the JSON text of the wanted values of a line."""
     names = {f"c{at}": name for at, name in enumerate(columns)}
     null = msgspec.Raw(b"null")
     fields: list[tuple[str, type, Any]] = [(field, msgspec.Raw, null) for field in names]
@@ -207,7 +207,7 @@ def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
 
 
 def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
-    """Decode lines. If one of them is not JSON, decode them one by one to find it.
+    """Decode lines at once. If a line is not JSON, decode the lines one by one to find it.
 
     Args:
         text: whole lines.
@@ -255,7 +255,7 @@ def _as_json(value: Any) -> str:
 
 
 class _Digits(str):
-    """A number with the digits that the file has."""
+    """A number as text, with all digits that the file has."""
 
 
 def _constant(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Open a file in the format that its source states, or that the ending of its name states."""
+"""Open a file in the format that its source in the recipe or the ending of its name states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.read.parquet import ParquetFile
 from workflows.read.text import TextFile
 from workflows.recipe import Source
 
-#: A file that can be read; the class for text documents what all of them have.
+#: An opened file of any format; the class TextFile documents the attributes that all classes have.
 DataFile = TextFile | ParquetFile | JsonLinesFile
 #: Number of bytes of text that are read at a time; no row of text may be longer.
 BLOCK = 8 << 20
@@ -26,7 +26,7 @@ def open_file(
 
     Args:
         path: path of the file.
-        source: source that the file belongs to.
+        source: the source of the recipe that the file belongs to.
         block: number of bytes that are read at a time.
         named: raw names of the columns that the recipe names.
 

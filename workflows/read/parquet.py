@@ -12,9 +12,9 @@ from workflows.ground.errors import DataError
 from workflows.raw import list_cells
 from workflows.read import files
 
-#: Assumed bytes of a row, so that a batch is about as large as a block of text.
+#: Assumed number of bytes of a row, from which the number of rows of a batch is computed.
 _ROW = 64
-#: Bytes of the buffer for reading pages. Without it Arrow reads a column of a row group at once.
+#: Bytes of the buffer for pages; without it Arrow reads a whole column of a row group at once.
 _BUFFER = 1 << 20
 
 
@@ -23,7 +23,7 @@ class ParquetFile:
 
     Args:
         path: path of the file.
-        block: approximate bytes of a batch.
+        block: approximate number of bytes of a batch.
 
     Attributes:
         path: path of the file.
@@ -72,7 +72,7 @@ class ParquetFile:
                 yield table
 
     def _refuse_damaged(self, table: pa.Table) -> None:
-        """Refuse invalid values, which Arrow does not check when it reads, such as broken UTF-8."""
+        """Refuse invalid values, such as broken UTF-8, which Arrow does not check when it reads."""
         for name, column in zip(table.column_names, table.columns, strict=True):
             try:
                 column.validate(full=True)

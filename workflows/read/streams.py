@@ -1,6 +1,6 @@
 """Open raw files for a parser: unpacked, in UTF-8, and with a delimiter of one byte.
 
-The first bytes of a file, and never its name, decide how it is packed.
+The first bytes of a file show how it is packed; its name has no influence.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import pyarrow as pa
 
 from workflows.raw.quotes import Quotes
 
-#: First bytes of a packed file → Arrow's name of the format; Arrow cannot read xz.
+#: First bytes of a packed file, and Arrow's name of the format; Arrow cannot read xz.
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x50\x2a\x4d\x18", "zstd"),  # written by pzstd: the first frame is to be skipped
+    (b"\x50\x2a\x4d\x18", "zstd"),  # pzstd writes this first frame, which readers skip
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\xfd7zXZ\0", "xz"),
 )
-#: Number of bytes that are decoded at a time, and that are searched for line ends at a time.
+#: Number of bytes to decode at a time, and number of bytes to search for line ends at a time.
 _STEP = 1 << 20
 _PIECE = 1 << 19
 #: The byte that replaces a delimiter of more than one byte.
@@ -34,7 +34,7 @@ UNIT = b"\x1f"
 
 
 def is_packed(path: Path) -> bool:
-    """Say whether a file is packed."""
+    """Say whether a file is packed (compressed)."""
     return bool(_packer(path))
 
 
@@ -53,7 +53,7 @@ def _packer(path: Path) -> str:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Say whether text in an encoding is UTF-8 already."""
+    """Say whether text in an encoding is also UTF-8, as ASCII is."""
     return codecs.lookup(encoding).name in ("utf-8", "ascii")
 
 
@@ -65,8 +65,8 @@ class UnpackedStream(io.RawIOBase):
         encoding: encoding of its text.
 
     Raises:
-        UnicodeError: while it is read, if the text cannot be decoded. Text that should be UTF-8 is
-            not decoded, so it is not checked.
+        UnicodeError: `read` cannot decode the text. Text that should be UTF-8 is not decoded, so it
+            is not checked.
     """
 
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
@@ -78,12 +78,12 @@ class UnpackedStream(io.RawIOBase):
         self._is_over = False
 
     def readable(self) -> bool:
-        """Return True: Arrow asks for it."""
+        """Return True, because Arrow checks whether a stream is readable."""
         return True
 
     @property
     def _is_converted(self) -> bool:
-        """Whether the bytes differ from those of the file."""
+        """Whether the bytes of the stream differ from the unpacked bytes of the file."""
         return self._decoder is not None
 
     def read(self, size: int = -1, /) -> bytes:
@@ -131,11 +131,11 @@ class CheckedStream(UnpackedStream):
         encoding: encoding of its text.
         delimiter: text between two cells. If it has more than one byte in UTF-8, the stream has
             `UNIT` in its place.
-        quotes: state machine that checks the quotes; None if quotes are ordinary characters.
+        quotes: the checker of quotes; None if quotes are ordinary characters.
 
     Attributes:
-        nul: place of the first NUL byte, counted from 0; None if there was none so far.
-        quotes: the state machine, with its findings so far.
+        nul: place of the first NUL byte so far, counted from 0; None for none.
+        quotes: the checker of quotes, with its findings so far.
         has_units: whether the text itself has a `UNIT`; the stream has NUL in its place.
         lines: number of line ends so far; they are counted only with `quotes`.
     """
@@ -157,7 +157,7 @@ class CheckedStream(UnpackedStream):
         return super()._is_converted or len(self._delimiter) > 1
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, after they were checked."""
+        """Check the next bytes, and return them."""
         data = super().read(size)
         if len(self._delimiter) == 1:
             self._look_for_nul(data)
@@ -194,6 +194,6 @@ def _line_ends(text: bytes) -> int:
 
 
 def _partial_delimiter(text: bytes, delimiter: bytes) -> int:
-    """Return how many bytes at the end of a text may be the first part of a delimiter."""
+    """Return how many bytes at the end of a text may be the beginning of a delimiter."""
     sizes = range(len(delimiter) - 1, 0, -1)
     return next((size for size in sizes if text.endswith(delimiter[:size])), 0)

@@ -29,15 +29,15 @@ from workflows.read.text_faults import RaggedRows, TextFaults, open_until
 
 #: Number of bytes that are read to recognise a file and to find the names of its columns.
 _HEAD = 1 << 20
-#: A character that no text has; it replaces the parsed delimiter within the name of a column.
+#: A character that texts do not have; it replaces the parsed delimiter within a column's name.
 _STAND_IN = "\ufffe"
-#: Usual names of the columns of logs.
+#: Usual column names of logs: a first row with only such cells looks like a header.
 _NAMELIKE = re.compile(
     r"(?i:([\w.:-]*[ _.:-])?(user|item|rating|timestamp|datetime|date|time|name|title|id))"
     r"|(?i:(user|item|movie|product|visitor|session|customer|article|track|book|event)id)"
     r"|[a-z]+I[dD]"
 )
-#: Number of rows that are searched for the name of a column among its values.
+#: Number of rows in which a column's name is searched for among the column's values.
 _LOOKED = 10_000
 
 
@@ -56,7 +56,7 @@ class TextFile:
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
         is_empty: whether the file has no rows.
-        notes: warnings about the file, as far as it was read.
+        notes: warnings about the part of the file that was read.
 
     Raises:
         DataError: the file is missing, is not text, or is in another encoding; or its first row
@@ -98,7 +98,7 @@ class TextFile:
         return bytes(head)
 
     def _read_names(self, head: bytes) -> None:
-        """Read the names from the first row that is not blank, or compare it with `columns:`."""
+        """Read the column names from the first row, or compare this row with `columns:`."""
         text = self._decode(head)
         try:
             lines = re.split("[\r\n]+", text.strip("\r\n"), maxsplit=1)
@@ -124,7 +124,7 @@ class TextFile:
             self._refuse_other_names(names)
 
     def _decode(self, head: bytes) -> str:
-        """Return the first bytes as text, with the delimiter that is parsed."""
+        """Decode the first bytes, and replace a long delimiter by the one that is parsed."""
         try:
             text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
         except UnicodeError:
@@ -136,7 +136,7 @@ class TextFile:
         return text
 
     def _refuse_other_names(self, first: list[str]) -> None:
-        """Refuse a first row that holds names, or a wrong number of cells, despite `columns:`."""
+        """Refuse a first row that looks like a header, or has not as many cells as `columns:`."""
         if [cell.strip().lower() for cell in first] == [name.lower() for name in self.names]:
             raise DataError(
                 f"{self.path} begins with a row of names, and the source names them in `columns:`, "
@@ -157,10 +157,10 @@ class TextFile:
             )
 
     def names_among_values(self, names: Sequence[str]) -> set[str]:
-        """Return those names of columns that also occur as values near the beginning of the file.
+        """Return the column names that also occur as values near the beginning of the file.
 
         Args:
-            names: names of columns to look for, each in its own column.
+            names: the names to look for, each in its own column.
         """
         if not names:
             return set()
@@ -183,8 +183,8 @@ class TextFile:
             as_dictionary: those columns whose text is returned as dictionaries.
 
         Raises:
-            DataError: a row has too few or too many cells, or is longer than a block; bytes cannot
-                be decoded; a quote is never closed, or text follows it.
+            DataError: a row has too few or too many cells, or is longer than a block; or bytes
+                cannot be decoded; or a quote is not closed, or text follows the closing quote.
         """
         self.notes[:] = self._encoding_warnings
         with files.reading(self.path, self.dialect.kind):
@@ -216,13 +216,13 @@ class TextFile:
         columns: Sequence[str],
         as_dictionary: Sequence[str],
     ) -> pyarrow.csv.CSVStreamingReader | None:
-        """Return a reader of the rows; None if there are none."""
+        """Return Arrow's reader of the rows; None if the file has no rows."""
         types = dict.fromkeys(columns, pa.string())
         types |= dict.fromkeys(as_dictionary, dictionaries.TEXT)
         try:
             return pa.csv.open_csv(
                 stream,
-                # only a single thread reads the rows in order and knows their numbers
+                # with a single thread Arrow reads the rows in order and knows their numbers
                 pa.csv.ReadOptions(
                     block_size=self.block,
                     use_threads=False,
@@ -256,7 +256,7 @@ class TextFile:
         ragged: RaggedRows,
         reader: pyarrow.csv.CSVStreamingReader | None,
     ) -> None:
-        """Refuse a fault that was seen in the text so far."""
+        """Raise the error for a fault in the text that was read so far, if there is one."""
         if stream.nul is not None:
             raise self._faults.nul(stream.nul)
         if stream.quotes and stream.quotes.fault is not None:
@@ -294,7 +294,7 @@ class TextFile:
             )
 
     def _note_rows_in_cells(self) -> None:
-        """Add a warning if every cell of several lines looks as if it held rows of the file.
+        """Add a warning if all cells with several lines look as if they held rows of the file.
 
         Two missing quotes, one that closes a cell and one that opens another, turn all rows in
         between into one cell. No parser can tell this from a text of several lines, but the lines
@@ -320,7 +320,7 @@ class TextFile:
             )
 
     def _holds_rows(self, text: str, column: int) -> bool:
-        """Say whether the lines of a cell have as many delimiters as rows in their place have."""
+        """Say whether the lines of a cell have the numbers of delimiters that rows would have."""
         lines = re.split("\r\n|[\r\n]", text)
         cells = [line.count(self.dialect.parsed_delimiter) for line in lines[1:]]
         whole = [len(self.names) - 1] * (len(cells) - 1)

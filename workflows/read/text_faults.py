@@ -28,14 +28,14 @@ _STEP = 1 << 20
 
 
 class RaggedRows:
-    """Handler for rows with a wrong number of cells: it counts them and keeps the first one."""
+    """A handler for rows with a wrong number of cells, which counts them and stores the first."""
 
     def __init__(self) -> None:
         self.first: pyarrow.csv.InvalidRow | None = None
         self.count = 0
 
     def __call__(self, row: pyarrow.csv.InvalidRow) -> str:
-        """Take the next row of this kind, and tell Arrow to skip it."""
+        """Count a row with a wrong number of cells, and make Arrow skip it."""
         self.first = self.first or row
         self.count += 1
         return "skip"
@@ -43,7 +43,7 @@ class RaggedRows:
 
 @dataclass(frozen=True)
 class TextFaults:
-    """Makes the errors for faults of one file.
+    """Makes the error messages for the faults of one delimited text file.
 
     Attributes:
         path: path of the file.
@@ -61,7 +61,7 @@ class TextFaults:
         """Return the error for a NUL byte.
 
         Args:
-            place: place of the byte in the text that is parsed.
+            place: position of the byte in the text that is parsed.
         """
         with open_until(self.path, self.dialect, place) as stream:
             line = 1 + sum(data.count(b"\n") for data in iter(lambda: stream.read(_STEP), b""))
@@ -88,7 +88,7 @@ class TextFaults:
         """Return the error for a cell that continues after its closing quote.
 
         Args:
-            place: place of the closing quote in the text that is parsed.
+            place: position of the closing quote in the text that is parsed.
         """
         row, cells = self._row_at(place)
         after = self._rest_of_line(place).decode("utf-8", "replace")
@@ -115,7 +115,7 @@ class TextFaults:
     def of_arrow(
         self, error: pa.ArrowInvalid, rows: int, block: int
     ) -> DataError | pa.ArrowInvalid:
-        """Return the error that explains one of Arrow, or Arrow's own if its cause is unknown.
+        """Return the error that explains an error of Arrow; if its cause is unknown, Arrow's error.
 
         Args:
             error: error of the parser.
@@ -152,7 +152,7 @@ class TextFaults:
         return f"column {self.names[len(cells) - 1]!r}, " if known else ""
 
     def _row_at(self, place: int | None) -> tuple[int, list[str]]:
-        """Return the number of the row at a byte, and the cells of the row up to there."""
+        """Return the number of the row at a byte, and the cells of the row up to this byte."""
         row, cells = -int(self.has_header), []
         stream = open_until(self.path, self.dialect, place)
         lines = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
@@ -173,7 +173,7 @@ class TextFaults:
 
 
 def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedReader:
-    """Open the text of a file as the parser reads it, but end it before a byte.
+    """Open the text of a file as the parser reads it, but only its first bytes.
 
     Args:
         path: path of the file.
@@ -185,7 +185,7 @@ def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedRe
 
 
 class _FirstBytes(io.RawIOBase):
-    """The first bytes of a stream."""
+    """A stream of the first bytes of another stream."""
 
     def __init__(self, stream: UnpackedStream, size: int | None) -> None:
         self._stream = stream
