@@ -137,7 +137,7 @@ def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> 
         exclude_seen: do not rank items that the user has among the other rows.
 
     Raises:
-        DataError: the folder is no sample.
+        DataError: the folder is not a sample.
     """
     rows = _held_out(folder)
     return oracle.marks(read_truth(folder), rows, k=k, exclude_seen=exclude_seen)
@@ -151,7 +151,7 @@ def mini_batch_auc(folder: Path, *, size: int = 5) -> tuple[float, float]:
         size: number of rows whose users and items are paired with each other.
 
     Raises:
-        DataError: the folder is no sample.
+        DataError: the folder is not a sample.
     """
     rows = _held_out(folder)
     return oracle.mini_batch_auc(read_truth(folder), rows, size=size)

@@ -1,8 +1,8 @@
 """Planted tastes: the affinity of every user and item is known, and so an oracle can be computed.
 
 A user's affinity for an item is the sum of the user's tastes for the item's attribute values, plus
-what sets the item apart from others with the same values: its popularity, and the product of its
-looks with the user's style. Users choose by a softmax of their affinities (McFadden 1974,
+two terms that differ between items with the same values: the item's popularity, and the product of
+its looks with the user's style. Users choose by a softmax of their affinities (McFadden 1974,
 "Conditional logit analysis of qualitative choice behavior").
 
 Items with equal attributes form a group, here called a shelf. A shelf is drawn first and then an
@@ -45,7 +45,7 @@ class Catalogue:
         values: columns of `Audience.tastes`, one for each attribute, int [n_items, n_attributes].
         log_popularity: how much better an item sells than others with the same values, float64
             [n_items].
-        looks: attributes that only purchases show, float64 [n_items, n_looks].
+        looks: hidden attributes of the items, float64 [n_items, n_looks].
         styles: tastes for looks, float64 [n_styles, n_looks].
     """
 
@@ -72,7 +72,8 @@ class Shelves:
         weights = weights[:, self._items]  # [n_styles, n_items], in the order of shelves
         sums = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights, axis=1)], axis=1)
         self._mass = np.diff(sums[:, starts], axis=1)  # [n_styles, n_shelves]
-        # one rising row of numbers: style and shelf before the point, the place on the shelf after
+        # rising numbers: the integer part is the style and shelf, the fraction the place on the
+        # shelf
         shelf = np.repeat(np.arange(len(self._values)), np.diff(starts))
         share = (sums[:, 1:] - sums[:, starts[shelf]]) / self._mass[:, shelf]
         numbers = np.arange(self._mass.size).reshape(self._mass.shape)

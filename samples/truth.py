@@ -25,7 +25,7 @@ _BLOCK = 10_000_000
 
 @dataclass(frozen=True)
 class Months:
-    """What each month adds to the tastes of all users.
+    """The tastes that each month adds to the tastes of all users.
 
     Attributes:
         ids: names of the months.

@@ -59,7 +59,7 @@ class ALS:
     def fit(self, train: Interactions) -> ALS:
         """Return a model with the items' factors; the same seed gives the same factors."""
         matrix = train.histories().to_csr(train.n_items)
-        # implicit warns when the BLAS has threads of its own (it asks once a process)
+        # implicit warns if the BLAS uses several threads (it checks once in a process)
         with threadpool_limits(1, user_api="blas"):
             library = self._library()
             library.fit(matrix, show_progress=False)

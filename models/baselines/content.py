@@ -127,6 +127,6 @@ class Content:
         if exclude is None:
             return None
         order = require_fitted(self.order, self)
-        columns = np.full(len(order) + 1, NO_ITEM)  # the last entry is what row -1 reads
+        columns = np.full(len(order) + 1, NO_ITEM)  # the last entry is for row -1
         columns[order] = np.arange(len(order))
         return Ragged(columns[exclude.values], exclude.offsets)

@@ -19,13 +19,13 @@ from models.core.retriever import NO_ITEM, Bools, Interactions, Queries, Ragged,
 
 
 def without_history(queries: Queries) -> Bools:
-    """Return which queries' histories have no known item, bool [n_queries]."""
+    """Return, for each query, whether its history has no known item, bool [n_queries]."""
     histories = queries.histories
     return np.bincount(histories.owners(), histories.values >= 0, len(histories)) == 0
 
 
 def unknown_users(queries: Queries) -> Bools:
-    """Return which queries are of unknown users without a history, bool [n_queries]."""
+    """Return, for each query, whether its user is unknown and has no history, bool [n_queries]."""
     return (queries.users < 0) & without_history(queries)
 
 
@@ -36,7 +36,7 @@ class Fallback:
     Attributes:
         model: the fitted model.
         popular: fitted popularity.
-        stands_in: returns for which queries popularity is used, bool [n_queries].
+        stands_in: returns whether popularity ranks a query, bool [n_queries].
     """
 
     model: Retriever

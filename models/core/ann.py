@@ -55,7 +55,8 @@ _BLOCK = 1024
 _LINKS, _CONSTRUCTION = 32, 128
 #: IVF: the number of cells is this many times the square root of the number of items.
 _CELLS_PER_ROOT = 4
-#: IVF: vectors from which the centre of a cell is learnt; FAISS requires at least 39.
+#: IVF: number of vectors for each cell from which the centres of cells are learnt; FAISS requires
+#: at least 39.
 _MAX_VECTORS_PER_CELL, _MIN_VECTORS_PER_CELL = 40, 39
 
 

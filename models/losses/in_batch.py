@@ -95,7 +95,8 @@ def softmax_loss(
         weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
         temperature: T > 0.
         log_q: the log q of each column's item, float32 [C]; None for no correction.
-        mask: returns the columns that are not negatives of a row; a row's own is not among them.
+        mask: returns the columns that are not negatives of a row; it does not return a row's own
+            column.
         multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
             row's own column counts once: items equal to it are not negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.

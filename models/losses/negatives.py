@@ -74,7 +74,7 @@ class BatchItems:
 
 
 class Comparison(NamedTuple):
-    """The items that a batch's rows are compared with, one a column.
+    """The items with which the rows of a batch are compared; each column is one item.
 
     Attributes:
         rows: the item row of each column, int [C].

@@ -55,8 +55,8 @@ def function_named(name: str) -> LossFunction:
 class SampledLoss(ModelOutput):
     """Merlin's output block for a loss: a loss function over a comparison with negatives.
 
-    In training its prediction is the batch's loss, once a row, float32 [B, 1], to be compiled with
-    `BatchLoss`; at inference the score of each query with its own item, float32 [B, 1].
+    In training, it outputs the batch's loss in each row, float32 [B, 1], and must be compiled with
+    `BatchLoss`; at inference, it outputs the score of each query with its own item, float32 [B, 1].
 
     An item that is in a batch many times is embedded once and has one column: this gives the same
     loss and gradients with smaller products, because every mask but `none` hides an item from its

@@ -149,7 +149,7 @@ class Vectors(tf.keras.layers.Layer):
     """Vector features, unchanged or projected; a missing vector is the zero vector.
 
     Args:
-        schema: list columns, whose lengths are at most those of their dimensions.
+        schema: list columns; a column's dimensions give the length of its vectors.
         project: width of the outputs; None leaves the vectors as they are.
         seed: seed of the projections.
     """

@@ -228,7 +228,7 @@ def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.T
 def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTensor:
     """Return a padded list column without padding; weights have the lengths of their lists."""
     values, weighed = features[column.name], column.properties.get(WEIGHTS_OF)
-    if Tags.CONTINUOUS in column.tags:  # a vector, whose zeros are values
+    if Tags.CONTINUOUS in column.tags:  # in a vector, zeros are values, not padding
         return tf.RaggedTensor.from_tensor(values)
     if weighed is None:
         return tf.ragged.boolean_mask(values, values != PAD)

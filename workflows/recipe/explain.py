@@ -14,7 +14,7 @@ from workflows.recipe.whole import Recipe
 #: The beginning of the pattern for names that become parts of file names.
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]*"
 
-#: Fields of earlier versions, and what has taken their place.
+#: Field of earlier versions of recipes → the remedy, a sentence of the message.
 _MOVED = {
     "offers": "Its fields belong to `model` now, with kind: offers. ",
     "model.history_decay": "It is model.encoder.decay now, such as encoder: {decay: 10}. ",
@@ -68,7 +68,7 @@ def _yaml_hint(problem: str) -> str:
 
 
 def _hint_of_unknown(field: str, path: Sequence[str], raw: Any) -> str:
-    """Return what to write in place of a field that its block does not have."""
+    """Return a hint for an unknown field of a block: the field to write instead."""
     blocks = [t for t in _types_at(path) if isinstance(t, msgspec.inspect.StructType)]
     tag = _value_at(raw, path).get("kind")
     mine = [block for block in blocks if block.tag == tag and block.tag_field] or blocks

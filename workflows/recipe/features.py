@@ -33,12 +33,12 @@ class VocabularyRule(Part, frozen=True):
 
 
 class Feature(Part, frozen=True):
-    """A column of the data, and what the models do with it.
+    """A column of the data: its role, its kind, and its use by the models.
 
     Attributes:
-        role: `user` and `item` describe users and items; `context` describes the interaction and
-            feeds the query tower; `time` orders the interactions; `weight` multiplies the loss of
-            an interaction.
+        role: `user` and `item` describe users and items; `context` describes the interaction and is
+            an input of the query tower; `time` orders the interactions; `weight` multiplies the
+            loss of an interaction.
         id: whether this is the id of the user or of the item.
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
             people, which no model takes), `weights` (a list of numbers, one for each value of a
@@ -46,8 +46,8 @@ class Feature(Part, frozen=True):
             each.
         separator: splits the text of a cell into `categories`, `weights` or a `vector`; null if
             cells are lists already.
-        weights: the feature of kind `weights` with the weights of the `categories`, of which the
-            tower takes the weighted mean.
+        weights: the feature of kind `weights` with the weights of the `categories`; the tower then
+            takes the weighted mean of their embeddings.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
         indicator: whether a number gets a second input that says whether it was missing.
         input: whether its tower takes it; an id that is not an input still identifies the rows.

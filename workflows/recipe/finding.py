@@ -42,7 +42,7 @@ def _folders() -> list[Path]:
 
 
 def known_names() -> list[str]:
-    """Return the names of the recipes that `find` finds."""
+    """Return the names of all recipes that `find` accepts by name."""
     return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
 
 
@@ -61,6 +61,6 @@ def data_folder(recipe: Recipe, path: Path) -> Path:
     """
     home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
     data = Path(recipe.data)
-    with contextlib.suppress(RuntimeError):  # a user who is unknown here
+    with contextlib.suppress(RuntimeError):  # no such home folder
         data = data.expanduser()
     return (home / data).resolve()

@@ -19,8 +19,8 @@ class EvaluateConfig(ListRules, frozen=True):
             chosen on the validation part, by the search of each baseline's own file.
         ks: list lengths, rising.
         also: further rules for lists; their metrics are means over rows, not over users.
-        train_rows: also measure the share of training rows whose item is in the list, with seen
-            items kept.
+        train_rows: whether to measure also the share of training rows whose item is in the user's
+            list; seen items are then kept in lists.
         bootstrap: number of resamples for an interval.
         level: confidence level of an interval.
         seed: the seed of the resamples and of the random baseline.

@@ -159,7 +159,7 @@ class Source(Part, frozen=True):
 
     @property
     def text_options(self) -> list[str]:
-        """Names of the fields about the form of text files that differ from their defaults."""
+        """Names of the fields for text files that have another value than their default."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
         every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]
@@ -178,7 +178,7 @@ def _refuse_addresses(files: str | tuple[str, ...]) -> None:
 def _check_encoding(encoding: str) -> None:
     try:
         found = codecs.lookup(encoding)
-        "".encode(found.name)  # codecs such as base64 are no encodings of text
+        "".encode(found.name)  # codecs such as base64 do not encode text
         known = found.incrementaldecoder is not None
     except (LookupError, UnicodeError, ValueError):
         known = False

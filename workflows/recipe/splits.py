@@ -26,8 +26,8 @@ class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     """One cut in time for all users: the latest rows are held out, as shares of all rows.
 
-    Rows with equal times stay together, so that a share is met as nearly as the times allow; no
-    part is left empty.
+    Rows with equal times stay together, so that parts have only about the wanted shares; no part is
+    left empty.
     """
 
     valid: Share = 0.1

@@ -146,7 +146,7 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
 
     Attributes:
         level: the number of the level, from 1.
-        levels: the greatest number of levels; a path with more is refused.
+        levels: the greatest number of levels; a path with more levels is refused.
     """
 
     reads: ClassVar[Cells] = "text"

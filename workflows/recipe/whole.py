@@ -41,7 +41,7 @@ _UNREAD = {
 
 
 class Recipe(Part, frozen=True):
-    """A data set, how to split and encode it, and what to train on it.
+    """A recipe: the data set, its split and encoding, and the model with its training.
 
     Attributes:
         name: default name of its runs.
@@ -52,8 +52,8 @@ class Recipe(Part, frozen=True):
         filter: which rows are kept, in this order within a stage; none for all.
         model: the kind of model, with its hyper-parameters.
         tasks: how models of kind offers are compared.
-        fallback: what answers a user who is in no table and has no history: `popularity`, or the
-            query `tower` with an unseen id and the inputs of the unknown user.
+        fallback: the list of a user who is in no table and has no history: by `popularity`, or by
+            the query `tower` with an unseen id and the inputs of the unknown user.
     """
 
     name: Name
@@ -218,7 +218,7 @@ class Recipe(Part, frozen=True):
         return raw_features(self.features, made, needed)
 
     def of_raw_files(self) -> Recipe:
-        """Return the recipe by which files are read: its features are the raw columns alone."""
+        """Return the recipe with which raw files are read: its only features are raw columns."""
         features = self._raw_features()
         # histories and models use derived columns
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}

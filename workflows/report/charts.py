@@ -107,8 +107,7 @@ def picture(
 
     Args:
         title: what it shows; no other picture of the page has this title.
-        alt: what is to be seen in it.
-        draw: draws it on axes.
+        alt: the content of the picture in words. draw: draws it on axes.
         note: a text below it.
         size: width and height, in pixels.
     """
@@ -197,8 +196,8 @@ def ranges(
     Args:
         title: what it shows.
         alt: what is to be seen in it.
-        rows: the name of a row → one figure a series; None where there is none.
-        metric: what is measured.
+        rows: name of a row → one figure for each series; None where a series has none.
+        metric: the name of the quantity on the horizontal axis.
         legend: names of the series; without it there is one series, and no legend.
     """
     series = max(map(len, rows.values()))

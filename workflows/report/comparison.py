@@ -63,7 +63,7 @@ def table(finished: Finished) -> Table:
 
 
 def narrow(table: Table) -> Table:
-    """Return a table whose cells have the interval below the mean."""
+    """Return a copy of a table in which each cell has the interval on a line below the mean."""
     rows = [list(map(_two_lines, row)) for row in table.rows]
     return Table(table.caption, table.head, rows, table.numeric, table.marked)
 

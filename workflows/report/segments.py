@@ -33,7 +33,7 @@ def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure 
     Args:
         finished: the run.
         start: how the names of the segments begin.
-        unit: `user` or `target`, of which a segment says how many it has.
+        unit: the unit in which the size of a segment is given, `user` or `target`.
     """
     rows: dict[str, list[Figure | None]] = {}
     for name, block in finished.segments(start).items():

@@ -13,7 +13,7 @@ class Table:
     Attributes:
         caption: what it shows.
         head: names of the columns.
-        rows: cells, as many as `head`; markup is shown as it is, any other text is escaped.
+        rows: cells of each row, as many as `head`; markup is not changed, other text is escaped.
         numeric: whether all cells of a row but the first are numbers.
         marked: the first cell of the row that is highlighted.
     """

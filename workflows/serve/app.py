@@ -1,4 +1,4 @@
-"""The FastAPI app: routes of the HTTP interface, and what they call."""
+"""The FastAPI app: the routes of the HTTP interface, and the functions that they call."""
 
 from __future__ import annotations
 

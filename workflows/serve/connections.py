@@ -81,7 +81,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 def _state(connection: Any) -> State:
-    """Return what a connection waits for."""
+    """Return the state of a connection."""
     cycle = connection.cycle
     if connection.transport.get_write_buffer_size():
         return "receive"  # even if uvicorn has written the whole answer into the buffer
@@ -98,7 +98,7 @@ class _Wait:
 
     Attributes:
         cycle: uvicorn's object for a request; each request has another one.
-        state: what the connection waits for.
+        state: the state.
         since: when it was first seen in this state.
     """
 

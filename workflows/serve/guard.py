@@ -28,7 +28,7 @@ _COST_PER_BYTE = 1 / 50
 
 
 class Guard:
-    """Passes on the requests that may be parsed, and answers the others with an error.
+    """Passes valid requests on to the app, and answers the others with an error.
 
     Args:
         app: the ASGI app that gets the requests that pass.

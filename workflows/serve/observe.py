@@ -101,7 +101,7 @@ class Observer:
     """ASGI middleware that counts, times and logs every request.
 
     Args:
-        app: the ASGI app that answers.
+        app: the ASGI app.
         metrics: the metrics that are updated.
     """
 

@@ -59,7 +59,7 @@ def _faults(
 
 
 def _fault_of_weights(value: Value, name: str, values: Value) -> str:
-    """Return what was expected in place of the weights of a list; "" if they are right.
+    """Return the expected form of the weights of a list; "" if the weights are valid.
 
     Args:
         value: a list of numbers, or null.
@@ -76,7 +76,7 @@ def _fault_of_weights(value: Value, name: str, values: Value) -> str:
 
 
 def _fault(tower: RawTower, name: str, value: Value) -> str:
-    """Return what was expected in place of a value; "" if the value is right."""
+    """Return the expected form of a value; "" if the value is valid."""
     form = tower.inputs.get(name)
     if form is None:
         return f"one of the inputs {', '.join(tower.inputs)}"

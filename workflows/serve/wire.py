@@ -20,7 +20,7 @@ from workflows.stages.recommender import ListOptions
 #: 16 microseconds, and a body has room for 100,000.
 MAX_FAULTS, MAX_FAULTS_COUNTED = 20, 1000
 _MAX_NAME = 80
-#: Objects with at most this many fields may all be unknown fields without a check.
+#: In objects with at most this many fields, unknown fields are not counted.
 _FEW_FIELDS = 8
 
 #: Number of faults found so far in the request that is checked now.
@@ -32,7 +32,7 @@ _short.maxlevel = 3
 
 
 def _check_value(value: object) -> object:
-    """Accept what a raw tower accepts: text, a number, a list of either, or null if missing."""
+    """Accept a value of a raw tower: text, a number, a list of either, or null if missing."""
     if value is None or _is_text(value) or _is_number(value):
         return value
     if isinstance(value, list) and all(map(_is_text, value)):

@@ -137,7 +137,7 @@ class Kind(ABC):
         name: its name in recipes.
         takes: fields of a feature that make sense for this kind alone or for few kinds.
         cells: the type of its cells for steps, joins and filters.
-        is_list: whether a cell holds several values.
+        is_list: whether a cell is a list of values.
         has_codes: whether its values get codes from a vocabulary.
         has_statistics: whether its numbers are standardised by statistics of the training rows.
         is_label: whether it is text for people, which no model takes.

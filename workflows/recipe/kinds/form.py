@@ -20,8 +20,8 @@ class Form:
     """The form of one feature's raw values.
 
     Attributes:
-        is_text: values are text; otherwise they are float32.
-        is_list: a cell is a list of values.
+        is_text: whether values are text; otherwise they are float32.
+        is_list: whether a cell is a list of values.
         width: the length that all lists have; None for lists of any length.
     """
 
@@ -90,7 +90,7 @@ class Form:
         return values.to_numpy(zero_copy_only=False).astype(np.float32)
 
     def fault(self, value: Any) -> str:
-        """Return what was expected in place of a value from JSON; "" if the value is right."""
+        """Return the expected form of a value from JSON, as text; "" if the value is valid."""
         if value is None:
             return ""
         right, one = (str, "text") if self.is_text else ((int, float), "number")

@@ -1,4 +1,4 @@
-"""Features whose role decides what they are: the time and the weight of a row."""
+"""Feature kinds that the role decides, not `kind:`: the time and the weight of a row."""
 
 from __future__ import annotations
 

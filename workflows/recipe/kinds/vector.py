@@ -67,7 +67,7 @@ class Vector(Kind):
         return (None, (0, _dim(feature)))
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column, which stays as it is."""
+        """Describe the column, whose values are not changed."""
         tags = role_tags(feature)
         return [Encoded(name, name, PassOn(), (*tags, "continuous") if feature.input else tags)]
 
