@@ -138,10 +138,10 @@ def etl(
 
 @dataclass(frozen=True)
 class _RawFacts:
-    """Facts about the raw files for the report.
+    """The number of rows and the hashes of the raw files, for the report.
 
     Attributes:
-        read: source → number of rows.
+        read: source → number of rows that were read.
         files: file → its SHA-256, which a thread computes.
     """
 
@@ -173,7 +173,7 @@ class _Stage:
         return sizes | {part: int(kinds.targets.sum()) for part, kinds in self.kinds.items()}
 
     def warn(self, recipe: Recipe) -> None:
-        """Warn of small parts, and of ids with different values in a column."""
+        """Warn of parts with few rows, and of ids with different values in a column."""
         split.warn_of_few(self.sizes)
         for table in (self.users, self.items):
             tables.warn_of_conflicts(recipe, table)
@@ -188,7 +188,7 @@ def _read(
     counts: DropCounts,
     hasher: Executor,
 ) -> tuple[Raw, _RawFacts]:
-    """Read the raw files, and add the columns that are derived from single rows."""
+    """Read the raw files, and add the derived columns that are not fitted to train."""
     raw = sources.read(
         recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
     )
@@ -219,7 +219,7 @@ def _split(recipe: Recipe, raw: Raw, counts: DropCounts) -> tuple[Parts, Seen | 
 def _fit_columns(
     recipe: Recipe, raw: Raw, parts: Parts, earlier: Path | None, folder: Path
 ) -> tuple[Raw, Parts]:
-    """Fit derived columns on train, write their states, and add them to all tables."""
+    """Fit derived columns on train, write the fitted states, and add the columns to all tables."""
     older = fitted_columns.read(earlier) if earlier else {}
     states, parts = interactions.fit_columns(recipe, parts, older)
     fitted_columns.write(states, folder)
@@ -287,14 +287,14 @@ def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split
 
 
 def _added_bytes(recipe: Recipe) -> int:
-    """Return the largest number of bytes that joins and derived columns add to a row of the log."""
+    """Return the largest number of bytes that joins and derived columns add to a row."""
     raw = recipe.of_raw_files().features
     joined = [name for name in recipe.features if len(recipe.join) and name in raw]
     return 4 * len({*joined, *(step.to for step in recipe.derive)})
 
 
 def _refuse_empty_parts(recipe: Recipe, parts: Parts, counts: DropCounts) -> None:
-    """Refuse a part without rows, unless the recipe gives it no share."""
+    """Refuse a part without rows, unless its share in the recipe is 0."""
     wanted = [
         part
         for part in split.PARTS

@@ -10,10 +10,10 @@ from workflows.stages.store import Store
 
 
 def checked_folder(recipe: Recipe, earlier: Store, store: Store) -> Path:
-    """Return the folder of another run's etl stage, after checking that its codes can be kept.
+    """Check that the codes of another run can be kept, and return the folder of its etl stage.
 
     Raises:
-        ArtifactError: the stage was fitted by other rules than those of the recipe.
+        ArtifactError: the stage was fitted by rules that differ from those of the recipe.
     """
     if earlier.root.resolve() == store.root.resolve():
         raise ArtifactError(

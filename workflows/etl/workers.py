@@ -1,8 +1,8 @@
 """Executors for the jobs of etl: threads of this process, or the processes of a Dask cluster.
 
-Both run the same functions on the same jobs. A job may run twice, because a worker that dies loses
-its job; so a job writes its output under a temporary name and renames it. The workers of a cluster
-must see the raw files and the run folder under the same paths as this process.
+Both kinds of executors run the same functions on the same jobs. A job may run twice, because Dask
+repeats the job of a worker that died; so a job writes its output under a temporary name and renames
+it. The raw files and the run folder must have the same paths on the workers as in this process.
 """
 
 from __future__ import annotations

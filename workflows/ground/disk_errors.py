@@ -1,4 +1,4 @@
-"""Turn errors of the disk, while a stage is written, into StorageErrors that name a remedy."""
+"""Turn disk errors that occur while a stage is written into StorageErrors that name a remedy."""
 
 from __future__ import annotations
 

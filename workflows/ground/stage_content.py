@@ -1,9 +1,9 @@
 """Read files of a stage, and report content that the stage's verb does not write.
 
 The hashes of a manifest show that a file is the one that was written with it, but not that its
-content is valid: a person who can write a run can also write its hashes. So every error that occurs
-while the content of a stage is read is treated as a fault of the content, and is reported as one
-paragraph.
+content is valid: a person who can write to a run can also change its hashes. So every error that
+occurs while the content of a stage is read is treated as a fault of the content, and is reported as
+one paragraph.
 """
 
 from __future__ import annotations

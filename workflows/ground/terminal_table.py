@@ -18,9 +18,9 @@ from rich.text import Text
 
 #: Smallest width of the row names, unless a column of figures needs more room.
 _NAMES = 20
-#: Blanks between two columns.
+#: Number of blanks between two columns.
 _GAP = 2
-#: Blanks at both ends of a line, and after the last column.
+#: Number of blanks at both ends of a line, and after the last column.
 _EDGES = 3
 
 
@@ -38,7 +38,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Return the width at which no line is cut."""
+        """Return the width of the widest line of the column."""
         return _width([self.head, *self.cells])
 
 

@@ -1,4 +1,4 @@
-"""Vocabularies map the values of a column to codes and back.
+"""Build, write and read vocabularies, which map the values of a column to codes and back.
 
 Codes are indices into embedding tables. They are laid out as by NVTabular's Categorify (23.6 and
 later):

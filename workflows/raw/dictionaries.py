@@ -1,4 +1,4 @@
-"""Text columns as Arrow dictionaries: int32 indices into one array of the distinct texts.
+"""Work on text columns as Arrow dictionaries: int32 indices into an array of the distinct texts.
 
 A log repeats its ids and categories many times. So a function of text is called once for each
 distinct text, and its results are looked up by index. An index is valid in its column only, and no

@@ -1,8 +1,9 @@
 """Check the quotes of delimited text by its bytes.
 
-A cell that begins with a quote ends with one, and a quote inside is doubled (RFC 4180) or escaped.
-Arrow is less strict: it appends text after a closing quote to the cell. So a quote that is never
-closed ends at the next quoted cell, and the rows between silently become part of one cell.
+A cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
+escaped. Arrow is less strict: it appends text after a closing quote to the cell. So if a closing
+quote is missing, the cell ends at the next quoted cell, and the rows between become part of it
+without an error.
 """
 
 from __future__ import annotations

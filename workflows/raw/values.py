@@ -209,7 +209,7 @@ def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            # a slice of lists would be cast with all values of the whole column
+            # for a slice of a column of lists Arrow would cast all values of the column
             _cast(column.take(pa.array(np.arange(low, middle))), kind)
             low = middle
         except pa.ArrowInvalid:

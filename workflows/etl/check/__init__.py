@@ -1,1 +1,1 @@
-"""Check values that can be read but look wrong: log a warning with a count, or refuse them."""
+"""Check values that are readable but look wrong: log a warning with a count, or refuse them."""

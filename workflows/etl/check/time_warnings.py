@@ -1,4 +1,4 @@
-"""Check times that can be read but look wrong: log a warning with a count, or refuse them."""
+"""Check times that are readable but look wrong: log a warning with a count, or refuse them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _FREQUENT = 0.01
 #: An id seems to mean unknown users if it has the share `_CROWD` of all rows and `_ABOVE` times the
 #: rows of the next user, and if there are at least `_USERS` users.
 _CROWD, _ABOVE, _USERS = 0.1, 5, 10
-#: A warning is logged if the highest weight is more than so many times the median.
+#: A warning is logged if the highest weight divided by the median is greater than this.
 _HEAVY = 100
 
 #: Source → the column in this source.
@@ -265,7 +265,7 @@ def _warn_of_empty_columns(recipe: Recipe, raw: Raw) -> None:
 
 
 def _is_key(recipe: Recipe, name: str) -> bool:
-    """Say whether rows without a value of a column are dropped; another message reports that."""
+    """Say whether rows without a value in a column are dropped, which another message reports."""
     return name in (recipe.user_id, recipe.item_id, recipe.time)
 
 

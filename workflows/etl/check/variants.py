@@ -105,7 +105,7 @@ def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> N
 
 
 def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
-    """Say whether any text has one of the wanted bytes; None means any byte beyond ASCII."""
+    """Say whether a text has one of the wanted bytes; None stands for all bytes beyond ASCII."""
     data = texts.buffers()[2]
     if data is None:
         return False
@@ -117,13 +117,13 @@ def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
 
 
 def _occurring_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
-    """Return the distinct values of `some` that occur in `texts` more than once."""
+    """Return the distinct values in `some` that occur at least twice in `texts`."""
     counts = pc.value_counts(texts.filter(pc.is_in(texts, value_set=some)))
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
 def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArray]) -> None:
-    """Warn of lists that the separator cut in wrong places, or nowhere.
+    """Warn of lists that the separator splits in wrong places, or does not split.
 
     Args:
         name: name of the column of lists.

@@ -59,7 +59,7 @@ class Fitted:
     numbers: dict[str, NumberFact] = field(default_factory=dict)
 
     def grow_from(self, older: Fitted) -> Fitted:
-        """Return a state that keeps the codes and the statistics of an older one."""
+        """Return a state that keeps the codes and the statistics of an older state."""
         vocabularies = {
             name: vocabulary.grow_from(older.vocabularies[name])
             if name in older.vocabularies
@@ -189,7 +189,7 @@ def build_workflow(
 def _describe(
     recipe: Recipe, columns: Sequence[str], numbers: Mapping[str, NumberFact]
 ) -> list[Encoded]:
-    """Describe the encoded columns; the time and the weight of rows are the last ones."""
+    """Return descriptions of the encoded columns; time and weight of rows are the last columns."""
     features = {column: recipe.features[column] for column in columns}
     found = [
         e for c, feature in features.items() for e in feature.meaning.encode(c, feature, numbers)

@@ -1,8 +1,8 @@
 """NVTabular operators of this package, and the frames that they take.
 
 A text column of a frame holds the int32 indices of a dictionary (workflows/raw/dictionaries.py); a
-null has the number of distinct texts as its index. So encoding takes one array by another, in NumPy
-on a CPU and in CuPy on a GPU.
+null has the number of distinct texts as its index. So encoding indexes an array of codes by an
+array of indices, in NumPy on a CPU and in CuPy on a GPU.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class CodeTable:
 class Encode(nvt.ops.Operator):
     """Encode text columns by look-up: the codes, tags and schema properties are Categorify's.
 
-    Categorify merges and sorts to encode, and orders ties of a count by an unstable sort. One
-    operator looks up all columns, because Merlin copies the frame wherever two operators meet.
+    Categorify itself encodes by a merge and a sort, which takes longer, and its order of equal
+    counts is not stable. One operator looks up all columns, because Merlin copies the frame where
+    the outputs of two operators are joined.
 
     Args:
         lookups: column → the codes of its texts.
@@ -94,7 +95,7 @@ class Encode(nvt.ops.Operator):
         return col_schema.with_tags(list(self.tags.get(col_schema.name, ())))
 
     def _compute_properties(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
-        # not Categorify's: its cat_path would put a path of this machine into the schema
+        # Categorify also has `cat_path`, which would put a path of this machine into the schema
         name = col_schema.name
         if name in self.rows:
             return col_schema

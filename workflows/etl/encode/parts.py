@@ -105,7 +105,7 @@ class Plan:
         return found
 
     def spill_to_disk(self, folder: Path) -> Plan:
-        """Return the plan for another process, with its arrays in a file."""
+        """Return the plan for a worker process, with its arrays in a file."""
         assert not isinstance(self.arrays, Path)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, **self.arrays)
@@ -131,7 +131,7 @@ class Job:
     block: int
 
     def spill_to_disk(self) -> Job:
-        """Return the job for another process, with its rows in a file."""
+        """Return the job for a worker process, with its rows in a file."""
         with tempfile.NamedTemporaryFile(dir=self.aside, suffix=".arrow", delete=False) as file:
             feather.write_feather(self.rows, file, compression="uncompressed")
         return replace(self, rows=Path(file.name))
@@ -140,11 +140,11 @@ class Job:
         """Encode the rows and put the file in place; a second run writes the same file.
 
         Returns:
-            Text column → the numbers of its cells.
+            Text column → the counts of its cells.
         """
         rows = feather.read_table(self.rows) if isinstance(self.rows, Path) else self.rows
         workflow, raw = self.plan.workflow, rows.select(self.plan.columns)
-        # NVTabular cannot transform a frame without rows, so an empty part gets one for a while
+        # NVTabular needs at least one row, so an empty part gets a row, which is dropped below
         blocks = [raw[block] for block in dictionaries.blocks(len(raw), self.block)] or [
             _zeros(raw)
         ]
@@ -178,7 +178,7 @@ def leaf_name(column: pa.Field) -> str:
 
 
 def _zeros(raw: pa.Table) -> pa.Table:
-    """Return a table with the columns of another one and a single row of zeros."""
+    """Return a table with one row of zeros, and with the columns of the given table."""
     zeros: dict[str, object] = {f.name: [] if pa.types.is_list(f.type) else 0 for f in raw.schema}
     return pa.Table.from_pylist([zeros], raw.schema)
 

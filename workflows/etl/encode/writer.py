@@ -73,7 +73,7 @@ def write(
         memory: the memory that may be used.
         kinds: part → the kind of each row, if `history.events` keeps kinds apart; only rows of
             the target are written.
-        seen: items that users saw in dropped rows; None if no filter asks for them.
+        seen: items that users saw in dropped rows; None if the recipe's filters need none.
 
     Returns:
         Split or table → text column → the numbers of its cells.
@@ -171,7 +171,7 @@ class _Writer:
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
         # tables come first: their jobs are short, so that no worker waits for one at the end
-        # the last row, the unknown user, gets the code of unseen ids
+        # the last row of the user table stands for unknown users: it gets the code of unseen ids
         yield from self._table_jobs("users", users.frame, unknown={user: UNSEEN})
         yield from self._table_jobs("items", items.frame)
         unknown = _unknown_users(parts, user, ids[user])
@@ -216,7 +216,7 @@ class _Writer:
             yield Job(plan, raw, path, self._aside, self._block)
 
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
-        """Write a table's schema; train, valid and test share one, which takes a while to write."""
+        """Write a table's schema; copy the file if it exists already, as for train and valid."""
         schema = encoded + _history_schema(self._recipe, encoded, histories)
         same = next((name for name, known in self._schemas.items() if known == schema), None)
         if same:
@@ -269,7 +269,7 @@ class _Writer:
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
         latest = FinalHistories.of(events, recipe.history)
-        # users of the table have their row; the n-th unknown user has row -n
+        # a user's number is a row of the table, or -n for the n-th unknown user
         ids = pa.concat_arrays([known, unknown])
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
         folder.mkdir()

@@ -247,7 +247,7 @@ def possible_rows(batch: pa.Table) -> Bools:
 
 
 def _concatenate(first: Column, second: Column) -> Column:
-    """Join the values of two columns, sorted by line; within a line, those of the first lead."""
+    """Join the values of two columns, sorted by line; in a line, the first column's values lead."""
     if len(second.lines) == 0:
         return first
     if len(first.lines) == 0:

@@ -41,7 +41,7 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
 
 
 def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
-    """Return a column in canonical spelling; None if it needs no change."""
+    """Return a column in canonical spelling; None if the column needs no change."""
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary

@@ -32,8 +32,8 @@ class Chunk(NamedTuple):
     """Some rows of a file.
 
     Attributes:
-        rows: number of rows, with the skipped ones.
-        table: the rows, without the skipped ones.
+        rows: number of rows, skipped rows included.
+        table: the rows, without skipped rows.
         skipped: numbers of the skipped rows.
         empty: number of rows with empty lists, which `explode:` drops.
         notes: warnings about the file.
@@ -91,7 +91,7 @@ class FileJob:
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 
     def growing(self) -> GrowingTable:
-        """Return an empty table to which chunks can be added."""
+        """Return an empty growing table for the chunks of the file."""
         texts = [
             name
             for name, feature in self.recipe.features.items()
@@ -115,7 +115,7 @@ class FileJob:
 
 
 def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Yield the items of an iterator, while a thread reads the next one."""
+    """Yield the items of an iterator, while a thread prepares the next item."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:

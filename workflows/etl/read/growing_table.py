@@ -194,14 +194,14 @@ def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.Dictiona
             assert missing is not None
             missing[here] = piece.is_null().to_numpy(zero_copy_only=False)
             piece = piece.fill_null(0)
-        # only the fill value of a null can be out of range, and the mask hides it
+        # the 0 of a null may be out of range (`clip`), but the mask hides its result
         np.take(ranks, _places(piece, low), out=numbers[here], mode="clip")
     known = np.flatnonzero(occurs).astype(np.uint64 if low > np.iinfo(np.int64).max else np.int64)
     return _as_texts(pa.array(numbers, mask=missing), pa.array(known + known.dtype.type(low)))
 
 
 def _places(integers: pa.Array, low: int) -> npt.NDArray[np.int64]:
-    """Return the differences between integers and the smallest one."""
+    """Return the differences between integers and the smallest integer."""
     values = integers.to_numpy()
     wide = np.uint64 if values.dtype.kind == "u" else np.int64
     return np.subtract(values, wide(low), dtype=wide).astype(np.int64, copy=False)

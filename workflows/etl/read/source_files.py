@@ -99,7 +99,7 @@ class SourceFiles:
         ]
 
     def _recipe_names(self, file: RawFile) -> list[str]:
-        """Return the names of a file's columns in the recipe."""
+        """Return the names that the recipe has for a file's columns."""
         for name in self._source.rename:
             if name not in file.names and not self._source.long:
                 raise DataError(
@@ -191,7 +191,7 @@ class SourceFiles:
                     )
 
     def jobs(self, memory: Memory) -> list[FileJob]:
-        """Return one job per file.
+        """Return one job per file that reads the file's wanted columns.
 
         Raises:
             DataError: the estimated rows do not fit into memory.

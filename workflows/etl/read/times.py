@@ -72,7 +72,7 @@ class Times:
             if not pa.types.is_dictionary(column.type):
                 found = self._from_text(text, place)
             else:
-                try:  # distinct texts only; if one of them is not a time, all cells, for its row
+                try:  # only distinct texts are parsed, or all cells to find a bad row
                     found = dictionaries.map_distinct(
                         column, lambda texts: self._from_text(texts, place)
                     )

@@ -34,7 +34,7 @@ def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunk
 
     Args:
         column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.
-        step: the step; it must not be one that is fitted.
+        step: a step that is not fitted.
         where: name of the table, for messages.
 
     Raises:
@@ -51,7 +51,7 @@ def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunk
         return dictionaries.map_dictionary(
             dictionaries.combine(column), lambda paths: _level(paths, step, place)
         )
-    # days repeat often, and distinct times are never more than rows
+    # many times repeat, so the step is applied to distinct times
     times = column if dictionaries.is_text(column.type) else column.dictionary_encode()
     return dictionaries.map_distinct(
         times, lambda distinct: _derive_from_times(distinct, step, place)

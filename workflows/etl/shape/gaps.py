@@ -13,7 +13,7 @@ from workflows.recipe import Keep, Recipe
 
 
 def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
-    """Refuse a missing number without a policy. Rows without an id or time are not checked.
+    """Refuse missing numbers without a policy; rows without an id or a time are not checked.
 
     Args:
         recipe: recipe with the policies.

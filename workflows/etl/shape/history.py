@@ -66,7 +66,7 @@ def find_windows(
         times: time of each interaction in seconds, int64 [n], rising; random numbers if the data
             has no time.
         config: length of histories, and which interactions count as earlier.
-        known: mask of the interactions that `before: others` may show, bool [n]; None for all.
+        known: mask of the interactions that `before: others` may use, bool [n]; None for all.
     """
     order, first, stop = _earlier(users, times, config)
     if config.before == "others" and known is not None:
@@ -136,7 +136,7 @@ def _truncate(
 
 
 def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
-    """Return windows of `pool` in the order of the rows; the given ones are in that of `order`."""
+    """Return windows of `pool` sorted by row; the given windows are in the order of `order`."""
     windows = Windows(pool, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows
@@ -245,8 +245,8 @@ class Histories:
     def of(cls, parts: Sequence[PartEvents], config: History) -> Histories:
         """Find the histories of the last of the given parts; later parts are not needed.
 
-        With `before: others` a row of train knows all other rows of train, and a row of valid or
-        test knows the rows of earlier parts but not those of its own, as in evaluate.
+        With `before: others` the history of a row of train has all other rows of train, and that of
+        a row of valid or test has the rows of earlier parts only, as in evaluate.
         """
         merged, order = PartEvents.merge(parts)
         before = len(order) - len(parts[-1].times)

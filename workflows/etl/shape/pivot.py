@@ -1,6 +1,6 @@
 """Turn a log of events into one row per user and item, with event counts and the first time.
 
-`tally` works on single rows and `merge` adds up tallies, so a log can be processed in chunks:
+`tally` works on single rows and `merge` adds up its results, so a log can be processed in chunks:
 merge(concat(merge(tally(chunk)), …)) equals merge(tally(log)).
 """
 

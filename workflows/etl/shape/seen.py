@@ -1,8 +1,8 @@
 """Find rows that a filter drops but that count as seen: their items are not recommended again.
 
-These rows are not positives, and they count neither for histories nor for popularity. Each of them
-is known from one part of the split on, as the kept rows are: an evaluation on test knows all items
-that a user saw before the cut of test.
+These rows are not positives, and they count neither for histories nor for popularity. An
+evaluation leaves out the items of rows before its cut: an evaluation on test leaves out all items
+that a user saw before the cut of test. So each row has the first part that it counts for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Seen:
 
     Attributes:
         users, items: raw ids, text [n].
-        parts: first part that knows the pair, as an index into `split.PARTS`, int64 [n].
+        parts: first part for which the pair counts, as an index into `split.PARTS`, int64 [n].
     """
 
     users: pa.ChunkedArray
@@ -46,7 +46,7 @@ class Seen:
         dropped: Mapping[split.Part, Sequence[pa.Table]],
         parts: Mapping[split.Part, pa.Table],
     ) -> Seen:
-        """Gather the rows that the filter rules dropped.
+        """Collect the pairs of the rows that the filter rules dropped.
 
         Args:
             recipe: recipe with the split.
@@ -70,7 +70,7 @@ class Seen:
         items: pa.StringArray,
         folder: Path,
     ) -> None:
-        """Write each pair once, with the earliest part that knows it.
+        """Write each pair once, with the earliest part for which it counts.
 
         Args:
             users, items: ids of the tables; pairs of other ids are left out.
@@ -100,11 +100,11 @@ class Seen:
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
 ) -> Ints:
-    """Return, for each row, the index of the first part that knows it, int64 [n].
+    """Return, for each row, the index of the first part for which it counts, int64 [n].
 
-    After a split by time, a part knows the rows that are earlier than all rows held out at its cut:
-    earlier than those of the same user for leave_last, else than those of all users. Other splits
-    have no cut in time, and a row is known from the part on that its file belongs to.
+    After a split by time, a row counts for a part if it is earlier than all rows that are held out
+    for the part: for leave_last the rows of the same user, else the rows of all users. Other splits
+    have no cut in time: a row counts for the part that its file belongs to, and for later parts.
     """
     found = np.full(len(seen), split.PARTS.index(of))
     if not isinstance(recipe.split, LeaveLast | GlobalTime):

@@ -1,9 +1,9 @@
 """Build the user table and the item table: one row per id, with its latest values.
 
-The tables hold what was known at the cut: the rows of a user or item source, and the training
-interactions. Rows are sorted by falling training count and then by id, so that of two items with
-equal scores the more popular one wins. The last row of the user table has no id; it stands for
-unknown users. Ids with different values in a column are counted.
+The tables are built from the rows of a user or item source, and from the training interactions.
+Rows are sorted by falling training count and then by id, so that of two items with equal scores the
+more popular item is recommended first. The last row of the user table has no id; it stands for
+unknown users. Ids that have several values in a column are counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Role = Literal["user", "item"]
 ROLES: tuple[Role, ...] = ("user", "item")
 log = logging.getLogger(__name__)
 
-#: A warning of conflicts is logged only if at least so many ids have more than one row.
+#: A warning of conflicts is logged only if at least this number of ids has more than one row.
 SEVERAL = 10
 
 
