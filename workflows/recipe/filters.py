@@ -20,7 +20,7 @@ Stage = Literal["before", "after"]
 
 
 class Condition(Part, frozen=True):
-    """A condition on one cell, which a missing cell never meets.
+    """A condition on the cell of a column. A missing cell does not meet any condition.
 
     Attributes:
         column: a raw, joined or derived column.
@@ -140,7 +140,7 @@ def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filte
 
 
 def _refuse_late(rules: Sequence[Filter]) -> None:
-    """Refuse a rule about single rows that follows a rule about all rows of the parts."""
+    """Refuse a rule about single rows if it follows a rule about all rows of a part."""
     before = [rule for rule in rules if rule.stage == "before"]
     for earlier, rule in itertools.pairwise(before):
         if isinstance(rule, OF_ONE_ROW) and not isinstance(earlier, OF_ONE_ROW):

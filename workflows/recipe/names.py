@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from workflows.ground import column_names
 from workflows.recipe.features import Feature, History
 
-#: Names of other fields in a line of JSON lists.
+#: Names of the other fields in a JSON line with lists.
 _OF_LINES = ("items", "history")
 #: The longest name of a column, in bytes: files are named after columns.
 _LONGEST = 200

@@ -149,11 +149,11 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with the default history if no feature is a time: a bag of other rows.
+    """Return the recipe with default histories if no feature is a time: bags of other rows.
 
     A bag has all other rows of the user, or a large sample of them, without weights by position,
-    because the order means nothing. The rows of a user have nearly the same bag, so that an epoch
-    draws some of them.
+    because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
+    only some of a user's rows.
     """
     features, history, model = (raw.get(part) for part in ("features", "history", "model"))
     train = raw.get("train", {})

@@ -19,7 +19,7 @@ class Range(Part, frozen=True):
     Attributes:
         low: the smallest number.
         high: the largest number.
-        log: draw on a logarithmic scale.
+        log: whether numbers are drawn on a logarithmic scale.
         only_if: earlier fields of the space, and the values that they must have for this field to
             be drawn: `{model.normalize: true}`.
         otherwise: the field's value if they have other values; null leaves the recipe's value.
@@ -47,10 +47,10 @@ Space = dict[str, Choices | Range]
 def usual_space(*, ordered: bool) -> Space:
     """Return the default space of `tune`.
 
-    A low temperature is drawn for cosines only: dot products learn their own scale.
+    Low temperatures are drawn only if outputs are normalised: the scale of other scores is learnt.
 
     Args:
-        ordered: the history is in the order of time.
+        ordered: whether histories are in the order of time.
     """
     space: Space = {
         "optimizer.lr": Range(low=5e-4, high=1e-2, log=True),

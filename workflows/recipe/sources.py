@@ -10,7 +10,7 @@ from msgspec import Meta
 from models.core.fields import Part
 
 Text = Annotated[str, Meta(min_length=1)]
-#: One ASCII character, or an empty text.
+#: The type of a field with one ASCII character or an empty text.
 Character = Annotated[str, Meta(pattern=r"^[ -~]?$")]
 Pattern = Annotated[str, Meta(min_length=1)]
 Patterns = Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
@@ -31,7 +31,7 @@ class Fetch(Part, frozen=True):
 
 
 class Latest(Part, frozen=True):
-    """Keep one row of each id of a table: the latest.
+    """Keep only the latest row of each id of a table.
 
     Attributes:
         id: the column of ids.
@@ -90,9 +90,9 @@ class Source(Part, frozen=True):
             own, in which the other columns are repeated. The lists of a row must have equal
             lengths.
         separator: the text between the values of `explode`, where they are text.
-        latest: keep one row of each id, the latest.
-        long: the table has one row per property; each property that the recipe names becomes a
-            column.
+        latest: the rule to keep only the latest row of each id.
+        long: the rule to turn a table with one row per property into columns; each property that
+            the recipe names becomes a column.
     """
 
     files: Patterns

@@ -40,7 +40,7 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
     """Rows drawn at random, as a share or a number.
 
-    The training rows then include later ones than those held out. It is for comparison with papers.
+    Some training rows are then later than held-out rows. The split is for comparison with papers.
     """
 
     valid: Amount = 0.1

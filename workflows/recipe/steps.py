@@ -18,7 +18,7 @@ class Join(Part, frozen=True):
     """Look up the columns of a user or item table by their id.
 
     Attributes:
-        table: name of a source with one row an id.
+        table: name of a source with one row for each id.
         on: the id column, in both tables.
         on_missing: what happens to an interaction whose id is not in the table: `keep` it with
             missing values, `drop` it, or `fill` in the values of `fill`.
@@ -126,7 +126,7 @@ class Log1p(Derived, frozen=True, tag_field="kind", tag="log1p"):
 
 
 class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
-    """A number that is raised to `low` or lowered to `high`; one of the two may be left out."""
+    """A number limited to the range from `low` to `high`; one of the bounds may be left out."""
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"

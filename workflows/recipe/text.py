@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-#: A recipe of thousands of columns stays far below these. PyYAML reads about 100 kB a second.
+#: Bounds on a recipe file, far above recipes with thousands of columns. PyYAML reads 100 kB/s.
 LONGEST, _NODES, _DEPTH = 1_000_000, 200_000, 100
 _INTEGERS = range(-(2**63), 2**63)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -127,12 +127,12 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-#: The remedy for a text that YAML takes for something else.
+#: The remedy for a text that YAML reads as another type.
 _QUOTE = (
     "A text that begins with one of * & ! | > % @ ` ? - , or # or that has a colon in it means "
     'something else to YAML: put it in quotes, such as "*.csv" or "|"'
 )
-#: Part of a message of PyYAML, and the remedy.
+#: Part of an error message of PyYAML → the remedy.
 _REMEDIES = (
     ("'\\t' that cannot start", "Indent with blanks, not with tabs"),
     (

@@ -17,7 +17,7 @@ class Directive(NamedTuple):
     """The meaning of a directive.
 
     Attributes:
-        field: the part of a time that it gives; "" if its text is skipped.
+        field: the part of a time (such as the year) that its text gives; "" if the text is skipped.
         tight: a pattern for its text if another directive follows or precedes it directly.
         loose: a pattern for its text elsewhere.
     """

@@ -1,4 +1,4 @@
-"""One HTML page and a model card about a finished run: its data, its model and its quality."""
+"""The verb `report`: write an HTML page and a model card about a finished run."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Picture:
 
 
 def can_draw() -> bool:
-    """Say whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
@@ -107,7 +107,8 @@ def picture(
 
     Args:
         title: what it shows; no other picture of the page has this title.
-        alt: the content of the picture in words. draw: draws it on axes.
+        alt: the content of the picture in words.
+        draw: draws it on axes.
         note: a text below it.
         size: width and height, in pixels.
     """
@@ -195,7 +196,7 @@ def ranges(
 
     Args:
         title: what it shows.
-        alt: what is to be seen in it.
+        alt: the content of the picture in words.
         rows: name of a row → one figure for each series; None where a series has none.
         metric: the name of the quantity on the horizontal axis.
         legend: names of the series; without it there is one series, and no legend.

@@ -78,7 +78,7 @@ def draw_popularity(axes: Axes, counts: Ints) -> None:
 
 
 def head_share(counts: Ints) -> str:
-    """Return how much of the training interactions the most popular tenth of the items has."""
+    """Return the share of training interactions of the most popular tenth of the items."""
     falling = np.sort(counts[counts > 0])[::-1]
     tenth = max(1, round(len(falling) / 10))
     few = int((falling < 5).sum())

@@ -18,7 +18,7 @@ from workflows.stages.manifest import Manifest
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
-#: The list length of the headline; the recipe's first length is used if it lacks this one.
+#: The list length of the headline; if the recipe lacks it, its first list length is used.
 USUAL_K = 10
 
 

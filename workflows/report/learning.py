@@ -1,4 +1,4 @@
-"""Learning curves: loss and validation by epoch, and which epoch was kept."""
+"""Learning curves: the loss and the validation figures by epoch; the kept epoch is marked."""
 
 from __future__ import annotations
 

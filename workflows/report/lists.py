@@ -12,7 +12,7 @@ from workflows.report.finished import Finished
 from workflows.report.tables import Table
 from workflows.stages.evaluate import Example
 
-#: `bdi` keeps a name that is written from right to left from turning the texts beside it.
+#: The tag `bdi` separates the direction of a name, perhaps right to left, from the text around.
 _NAME = Markup("<bdi>{}</bdi>")
 _NEIGHBOUR = Markup("<bdi>{}</bdi> <small>{:.2f}</small>")
 
@@ -24,7 +24,7 @@ class User:
     Attributes:
         id: their id.
         n_earlier: number of interactions before the test part.
-        latest: names of the last of them, the latest first.
+        latest: names of the items of the last of these interactions, the latest first.
         recommended: names of the recommended items, each with a mark if it is a withheld item.
         withheld: names of the first withheld items; None for an item that is in no table.
         said: the text that follows these names.

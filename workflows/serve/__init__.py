@@ -111,7 +111,7 @@ def _run(server: _Server, sockets: list[socket.socket]) -> None:
 
 @contextlib.contextmanager
 def _filter_repeated_warnings() -> Iterator[None]:
-    """Prevent clients from filling the log."""
+    """Filter repeated warnings, so that clients cannot fill the log."""
     loggers, repeat_filter = [logging.getLogger(name) for name in _LOGGERS], RepeatFilter()
     for logger in loggers:
         logger.addFilter(repeat_filter)

@@ -2,8 +2,8 @@
 
 A kind is an object without state. Its methods take the feature, because fields of the feature such
 as `separator` or `null` belong to the recipe. Where etl, export or serving treat kinds differently,
-they ask the kind; what needs TensorFlow or Merlin is described here as plain data, and is built by
-the code that imports these packages.
+they call a method of the kind. Kinds describe layers and columns for TensorFlow or Merlin as plain
+data; the code that imports these packages builds them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Fields(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """How the cells of one column are to be read.
+    """The settings for reading the cells of one column.
 
     Attributes:
         place: the column and its file, for messages.
         nulls: texts that mean a missing value, beside the empty text.
-        exact: read numbers as float64, because a filter compares them.
-        all_parts: keep the parts of a list that have no text as null, because the weights of the
+        exact: whether numbers are read as float64, because a filter compares them.
+        all_parts: whether empty parts of a list are kept as null, because the weights of the
             values have the same positions.
     """
 
@@ -135,7 +135,7 @@ class Kind(ABC):
 
     Attributes:
         name: its name in recipes.
-        takes: fields of a feature that make sense for this kind alone or for few kinds.
+        takes: fields of a feature that only this kind and perhaps a few others use.
         cells: the type of its cells for steps, joins and filters.
         is_list: whether a cell is a list of values.
         has_codes: whether its values get codes from a vocabulary.
@@ -173,7 +173,7 @@ class Kind(ABC):
         return False
 
     def cell_bytes(self, feature: Fields) -> int:
-        """Return about how many bytes a cell takes in memory, texts left out."""
+        """Return the estimated bytes of a cell in memory, without its texts."""
         return 4
 
     # from raw files
@@ -183,14 +183,14 @@ class Kind(ABC):
         """Return cells of a raw file in canonical types. It is the first step of etl for a column.
 
         Raises:
-            DataError: a cell is not what the recipe says.
+            DataError: a cell does not have the form that the recipe declares.
         """
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the cells in the form that etl stores, after lists and their weights were matched.
 
         Raises:
-            DataError: a cell is not what the recipe says.
+            DataError: a cell does not have the form that the recipe declares.
         """
         return column
 
@@ -198,7 +198,7 @@ class Kind(ABC):
         """Return cells of a file of raw values for a trained model, in the type of `form`.
 
         Raises:
-            DataError: a cell is not what the recipe says.
+            DataError: a cell does not have the form that the recipe declares.
         """
         return self.read(column, feature, how)
 

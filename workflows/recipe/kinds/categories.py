@@ -57,7 +57,7 @@ class Categories(Kind):
             return lists(plain(column, place))
         try:
             return dictionaries.map_distinct(column, lists)
-        except DataError:  # name the row
+        except DataError:  # again for all cells: the error then names the row
             return lists(plain(column, place))
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:

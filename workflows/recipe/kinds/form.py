@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: The largest number that a tower takes: they are float32.
+#: The largest number that a tower takes, because its numbers are float32.
 _LARGEST = float(np.finfo(np.float32).max)
 
 

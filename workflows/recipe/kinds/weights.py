@@ -99,7 +99,7 @@ def match(
 
     Args:
         values: lists of text.
-        weights: lists of numbers or of their texts.
+        weights: lists of numbers, or of numbers as text.
         place: the place of the weights.
 
     Raises:
@@ -150,7 +150,7 @@ def _refuse_unlike(
 
 
 def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return lists of numbers after checking that each number is there and finite."""
+    """Return the lists after checking that no number is missing, NaN or infinite."""
     weights = parse(column, NUMBERS, place).combine_chunks()
     flat = pc.list_flatten(weights)
     bad = pc.invert(pc.fill_null(pc.is_finite(flat), False))
