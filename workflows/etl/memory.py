@@ -1,4 +1,4 @@
-"""The memory limit of etl: refuse data that cannot fit, and choose the size of blocks."""
+"""Apply the memory limit of etl: refuse data that cannot fit, and choose the size of blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executors for the jobs of etl: threads of this process, or the processes of a Dask cluster.
+"""Run the jobs of etl in threads of this process, or in the processes of a Dask cluster.
 
 Both kinds of executors run the same functions on the same jobs. A job may run twice, because Dask
 repeats the job of a worker that died; so a job writes its output under a temporary name and renames

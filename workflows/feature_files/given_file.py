@@ -81,7 +81,7 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
 
     Args:
         path: path of the file.
-        recipe: its sources have forms, and `rename` raw columns.
+        recipe: recipe whose sources state forms, and `rename` raw columns.
         wanted: the id column, and other columns that the file may have.
 
     Raises:
@@ -102,7 +102,7 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
 
     Args:
         path: path of the file.
-        recipe: its sources have forms, and `rename` raw columns.
+        recipe: recipe whose sources state forms, and `rename` raw columns.
         wanted: the id column, and other columns that the file may have.
 
     Raises:

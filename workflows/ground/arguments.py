@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
-    """Return column → argument; no two columns share one.
+    """Return column → argument; different columns have different arguments.
 
     `User ID` becomes `User_ID`, and `class` becomes `class_2`.
 

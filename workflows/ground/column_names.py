@@ -1,4 +1,4 @@
-"""The names of the columns that the verbs add to a recipe's columns; features have other names.
+"""Define the names of columns that the verbs add, which no feature of a recipe may have.
 
 The columns that models read (`user_row`, `item_row`, `row_weight`) are named in `models.core`.
 """

@@ -36,7 +36,7 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason of an error; for shutil.Error, which lists errors, that of the first."""
+    """Return the reason of an error; a shutil.Error lists errors, of which the first is taken."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)

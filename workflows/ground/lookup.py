@@ -1,4 +1,4 @@
-"""Map raw ids to the rows of a table, for a single id as well as for millions at once."""
+"""Map raw ids to the rows of a table, fast for a single id and for millions of ids."""
 
 from __future__ import annotations
 

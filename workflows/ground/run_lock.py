@@ -1,4 +1,4 @@
-"""Lock a run, so that no two processes write it at the same time."""
+"""Lock a run, so that only one process writes to it at a time."""
 
 from __future__ import annotations
 

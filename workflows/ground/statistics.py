@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-#: Name of the file; it lies beside the vocabularies of an etl stage.
+#: Name of the statistics file in the folder of an etl stage.
 FILE = "statistics.json"
 
 

@@ -2,7 +2,7 @@
 
 A SavedModel is a program: its operations can read and write files. An HDF5 file can link to other
 files of the machine. FAISS does not validate what it reads. The hashes of a manifest do not protect
-against an attacker, because a person who can write a run can also write its hashes. So this module
+against an attacker, because a person who can write to a run can also change its hashes. This module
 compares the operations of a SavedModel with a list of those that towers need, refuses HDF5 files
 with links, and can sign manifests with a key that lies outside the run (`TWO_TOWER_SIGNING_KEY`).
 

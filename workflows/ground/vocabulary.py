@@ -61,7 +61,7 @@ class Vocabulary:
         max_values: int | None = None,
         oov_buckets: int = 1,
     ) -> Vocabulary:
-        """Order values by falling count, ties by value, and leave out the rare ones.
+        """Order values by falling count, ties by value, and leave out rare values.
 
         Args:
             values: distinct texts [n], at most one of them null.

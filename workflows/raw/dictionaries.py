@@ -101,7 +101,7 @@ def flatten(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def take(values: pa.Array | pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    """Return the values at some places as one array; a null place gives null."""
+    """Return the values of a column at the given places; a null place gives null."""
     return combine(values).take(places)
 
 

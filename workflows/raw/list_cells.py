@@ -101,7 +101,7 @@ def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa
 
 
 def drop_gaps(lists: pa.ListArray) -> pa.ListArray:
-    """Drop the nulls within lists."""
+    """Drop the null values of lists."""
     values = lists.flatten()
     if not values.null_count:
         return lists

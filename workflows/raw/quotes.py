@@ -76,7 +76,7 @@ class Quotes:
         whole = self._kept + data
         found = self._tail.search(whole, max(0, len(whole) - 4096))
         start = found.start() if found else len(whole) - 1
-        # the next piece decides about quotes at the end of this one
+        # quotes at the end of this piece can be checked only with the next piece
         self._look(np.frombuffer(whole, np.uint8), len(whole) - start)
         self._kept = whole[start:]
         self._place += start

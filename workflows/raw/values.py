@@ -52,7 +52,7 @@ class Place:
         return f"{self.path}, column {self.column!r}"
 
     def row(self, number: int) -> str:
-        """Name the cell with a number, counted from 0."""
+        """Return a text that names the cell with the given number, counted from 0."""
         return f"{self}, row {self.before + number + 1}"
 
 
@@ -170,7 +170,7 @@ def parse(
 
 
 def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "") -> DataError:
-    """Return the error of one cell.
+    """Return the error for a cell with a wrong value.
 
     Args:
         place: the place of the column.

@@ -37,7 +37,7 @@ class Dialect:
 
     @classmethod
     def of(cls, source: Source, kind: str) -> Dialect:
-        """Return the dialect of the files of a source, for `csv` or `tsv`."""
+        """Return the dialect of a source's files, which are `csv` or `tsv`."""
         delimiter = source.delimiter or ("\t" if kind == "tsv" else ",")
         quote = source.quote
         if quote is None:

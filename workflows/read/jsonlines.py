@@ -1,4 +1,4 @@
-"""Read JSON lines: one flat object per line. Values are read as text, so ids keep all digits."""
+"""Read JSON lines (one flat object per line) with all values as text, so that ids keep digits."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class TextFile:
             self._refuse_other_names(names)
 
     def _decode(self, head: bytes) -> str:
-        """Decode the first bytes, and replace a long delimiter by the one that is parsed."""
+        """Decode the first bytes, and replace a delimiter of several bytes by `UNIT`."""
         try:
             text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
         except UnicodeError:
@@ -328,7 +328,7 @@ class TextFile:
 
 
 def _with_units(table: pa.Table) -> pa.Table:
-    """Restore the character UNIT in a text, which CheckedStream replaced by NUL."""
+    """Restore the characters `UNIT` of the texts, which CheckedStream replaced by NUL."""
     for at, name in enumerate(table.column_names):
         column = dictionaries.map_distinct(
             table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode())

@@ -29,7 +29,7 @@ _CROWD, _ABOVE, _USERS = 0.1, 5, 10
 #: A warning is logged if the highest weight divided by the median is greater than this.
 _HEAVY = 100
 
-#: Source → the column in this source.
+#: Source → one column of its table.
 Columns = Mapping[str, pa.DictionaryArray]
 #: Source → mask of the column's distinct texts that look wrong.
 Masks = Mapping[str, pa.BooleanArray]
@@ -102,7 +102,7 @@ class _Found:
         return cls(table.filter(pc.greater(table["cells"], 0)).sort_by(order), n_cells)
 
     def at_least(self, cells: int) -> _Found:
-        """Keep the texts that at least this number of cells has."""
+        """Keep the texts that occur in at least `cells` cells."""
         return _Found(self.table.filter(pc.greater_equal(self.table["cells"], cells)), self.n_cells)
 
     def __len__(self) -> int:

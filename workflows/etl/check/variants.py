@@ -17,14 +17,14 @@ from workflows.raw import dictionaries
 
 log = logging.getLogger(__name__)
 
-#: Invisible characters: zero-width ones, a soft hyphen, a byte order mark within a text.
+#: Invisible characters: zero-width characters, soft hyphen, and byte order mark within a text.
 INVISIBLE = r"[\x{200B}-\x{200F}\x{2060}\x{FEFF}\x{00AD}]"
 #: Largest number of texts that are checked for another spelling.
 _SAMPLE = 100_000
 #: Spellings that may differ by chance are reported only if the column has at most `_FEW` texts, or
 #: if at least the share `_SHARE` of its texts has another spelling.
 _FEW, _SHARE = 1_000, 0.1
-#: The first or the last value of a list that was cut within brackets.
+#: The first or the last value of a list in brackets that was split as plain text.
 _OPENED = r"^[^\])}]*[\[({][^\])}]*$"
 _CLOSED = r"^[^\[({]*[\])}][^\[({]*$"
 #: The first value of a list as Python writes it.
@@ -127,7 +127,7 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
 
     Args:
         name: name of the column of lists.
-        separator: separator at which its text was cut.
+        separator: the separator of the recipe, at which the text of a list is split.
         columns: source → the lists in this source.
     """
     for source, column in columns.items():
@@ -162,7 +162,7 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
 
 
 def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> None:
-    """Warn of values with one bracket of a pair, or with quotes around them."""
+    """Warn of values with an unpaired bracket, or with quotes around them."""
     opened, closed, quoted = (
         texts.filter(pc.match_substring_regex(texts, one)) for one in (_OPENED, _CLOSED, _QUOTED)
     )

@@ -1,4 +1,4 @@
-"""NVTabular operators of this package, and the frames that they take.
+"""Define this package's NVTabular operators, and convert tables to the frames that they take.
 
 A text column of a frame holds the int32 indices of a dictionary (workflows/raw/dictionaries.py); a
 null has the number of distinct texts as its index. So encoding indexes an array of codes by an
@@ -53,9 +53,9 @@ class CodeTable:
 class Encode(nvt.ops.Operator):
     """Encode text columns by look-up: the codes, tags and schema properties are Categorify's.
 
-    Categorify itself encodes by a merge and a sort, which takes longer, and its order of equal
-    counts is not stable. One operator looks up all columns, because Merlin copies the frame where
-    the outputs of two operators are joined.
+    Categorify itself encodes by a merge and a sort, and it orders values of equal counts by an
+    unstable sort. One operator looks up all columns, because Merlin copies the frame where the
+    outputs of two operators are joined.
 
     Args:
         lookups: column → the codes of its texts.
@@ -82,7 +82,7 @@ class Encode(nvt.ops.Operator):
         return _like(df, new)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Return output column → input column: rows are made from ids, other columns keep names."""
+        """Return output column → input column; a column of rows is made from its id column."""
         of_rows = {name: [key] for name, (key, _) in self.rows.items()}
         return {**{name: [name] for name in col_selector.names}, **of_rows}
 

@@ -114,7 +114,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A part file to write.
+    """The work to encode some rows of a table and write them as a part file.
 
     Attributes:
         plan: how the rows are encoded.

@@ -76,7 +76,7 @@ def write(
         seen: items that users saw in dropped rows; None if the recipe's filters need none.
 
     Returns:
-        Split or table → text column → the numbers of its cells.
+        Split or table → text column → the counts of its cells.
     """
     found: dict[str, dict[str, CellCounts]] = {}
     tables = {"users": users, "items": items}
@@ -145,7 +145,7 @@ class _Writer:
         self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
 
     def run(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, CellCounts]]]:
-        """Run the jobs, and yield for each the name of its table and the numbers of its cells."""
+        """Run the jobs, and yield for each the name of its table and the counts of its cells."""
         waiting: deque[Job] = deque()
 
         def issued() -> Iterator[Job]:
@@ -167,7 +167,7 @@ class _Writer:
         kinds: dict[split.Part, EventKinds],
         seen: Seen | None,
     ) -> Iterator[Job]:
-        """Yield the jobs of all tables."""
+        """Yield the jobs that write the part files of all tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
         # tables come first: their jobs are short, so that no worker waits for one at the end
@@ -253,7 +253,7 @@ class _Writer:
     def _rows(
         self, key: str, table: pa.Table, of: pa.StringArray, unknown: pa.StringArray | None
     ) -> Int32s:
-        """Return the row of each distinct id of a column; the splits share the result."""
+        """Return the table row of each distinct id of a column; the splits share the result."""
         texts = dictionaries.combine(table[key]).dictionary
         return _reuse(self._places[key], texts, lambda: _rows(texts, of, unknown))
 
@@ -265,7 +265,7 @@ class _Writer:
     def _write_latest(
         self, events: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
     ) -> None:
-        """Write the file of each user's history after all parts."""
+        """Write part files with each user's history after their last event in any part."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
         latest = FinalHistories.of(events, recipe.history)

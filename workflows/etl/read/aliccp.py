@@ -67,7 +67,7 @@ class Common:
 
     Attributes:
         names: name of each line (its field `shared`); names are distinct.
-        columns: column → its values.
+        columns: column → its values in all lines.
     """
 
     names: pa.Array

@@ -29,7 +29,7 @@ EXPLODED = ", after `explode:`"
 
 
 class Chunk(NamedTuple):
-    """Some rows of a file.
+    """Some consecutive rows of a file, with the columns and types of the recipe.
 
     Attributes:
         rows: number of rows, skipped rows included.
@@ -65,7 +65,7 @@ class FileJob:
     nulls: tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the rows in order."""
+        """Yield the rows of the file, in order, as chunks."""
         converter = BatchConverter(self.recipe, self._numbered_path, self.nulls)
         features = self.recipe.features
         as_dictionary = [
@@ -100,7 +100,7 @@ class FileJob:
         return GrowingTable(str(self.file.path), texts)
 
     def read(self) -> Chunk:
-        """Return all rows."""
+        """Return all rows of the file as one chunk."""
         growing, rows = self.growing(), 0
         skipped = [np.array([], np.int64)]
         for chunk in _prefetch(self.chunks()):

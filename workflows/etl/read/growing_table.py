@@ -36,7 +36,7 @@ class GrowingTable:
         self.rows = 0
 
     def add(self, piece: pa.Table) -> None:
-        """Append rows.
+        """Append the rows of a piece.
 
         Raises:
             DataError: a column has more text than Arrow can hold.

@@ -192,7 +192,7 @@ class _Guessed:
         self._least, self._most = _LAST, _FIRST
 
     def add(self, seconds: pa.ChunkedArray) -> None:
-        """Take the next numbers."""
+        """Add numbers to the statistics."""
         numbers = seconds.drop_null().to_numpy()
         if not len(numbers):
             return

@@ -1,4 +1,4 @@
-"""Derived columns that are fitted on the training rows: price clusters and frequent values.
+"""Fit derived columns on the training rows, and apply them: price clusters and frequent values.
 
 The fitted states are written to the stage as JSON; they suffice to derive the columns again.
 """

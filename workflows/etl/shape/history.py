@@ -45,7 +45,7 @@ class Windows:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
         self_or_not = self.order[places] == np.repeat(rows, lengths)
-        if self_or_not.any():  # with `before: others` the window surrounds the row itself
+        if self_or_not.any():  # with `before: others` the window contains the row itself
             places = places[~self_or_not]
             inside = np.concatenate([[0], np.cumsum(self_or_not)])
             offsets = offsets - inside[offsets]
@@ -121,7 +121,7 @@ def final_histories(
 
 
 def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History) -> Windows:
-    """Reduce the windows [first, stop) of `order` to the chosen places."""
+    """Reduce the windows [first, stop) of `order` to the chosen rows."""
     before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
     return _by_row(order, order[chosen], *_truncate(before[first], before[stop], config))
 
@@ -190,7 +190,7 @@ class EventKinds:
 
 @dataclass(frozen=True)
 class PartEvents:
-    """The interactions of one part of the split, as histories need them.
+    """The columns of a part's interactions that are needed to build histories.
 
     Attributes:
         users: number of each interaction's user, int32 [n].

@@ -117,7 +117,7 @@ def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
 
 
 def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
-    """Apply the derive steps to the `fill` values of joins, too.
+    """Add the values that the derive steps compute from the `fill` values of joins.
 
     So an id that is not in a joined table has the same values in the log and in its own table.
 

@@ -84,7 +84,7 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
 
 
 def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
-    """Refuse a join that finds none of the ids, and warn of one that finds few."""
+    """Refuse a join that finds none of the ids, and warn of a join that finds few."""
     ids, others = (
         dictionaries.distinct_texts(table[join.on]),
         dictionaries.decode(raw.tables[join.table][join.on]),

@@ -1,8 +1,8 @@
 """Find rows that a filter drops but that count as seen: their items are not recommended again.
 
-These rows are not positives, and they count neither for histories nor for popularity. An
-evaluation leaves out the items of rows before its cut: an evaluation on test leaves out all items
-that a user saw before the cut of test. So each row has the first part that it counts for.
+These rows are not positives, and they count neither for histories nor for popularity. Each row is
+assigned to a part of the split. An evaluation on valid leaves out the items of a user's rows in
+train, and an evaluation on test those in train and valid.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Seen:
 
     Attributes:
         users, items: raw ids, text [n].
-        parts: first part for which the pair counts, as an index into `split.PARTS`, int64 [n].
+        parts: part of each pair, as an index into `split.PARTS`, int64 [n].
     """
 
     users: pa.ChunkedArray
@@ -70,7 +70,7 @@ class Seen:
         items: pa.StringArray,
         folder: Path,
     ) -> None:
-        """Write each pair once, with the earliest part for which it counts.
+        """Write each pair once, with the earliest of its parts.
 
         Args:
             users, items: ids of the tables; pairs of other ids are left out.
@@ -100,11 +100,11 @@ class Seen:
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
 ) -> Ints:
-    """Return, for each row, the index of the first part for which it counts, int64 [n].
+    """Return the part of each row, as an index into `split.PARTS`, int64 [n].
 
-    After a split by time, a row counts for a part if it is earlier than all rows that are held out
-    for the part: for leave_last the rows of the same user, else the rows of all users. Other splits
-    have no cut in time: a row counts for the part that its file belongs to, and for later parts.
+    After a split by time, a row belongs to train if it is earlier than all rows of valid, and to
+    test if it is not earlier than all rows of test; for leave_last only rows of the same user are
+    compared. Other splits have no cut in time: a row has the part of its file.
     """
     found = np.full(len(seen), split.PARTS.index(of))
     if not isinstance(recipe.split, LeaveLast | GlobalTime):

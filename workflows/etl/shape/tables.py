@@ -52,7 +52,7 @@ class Table:
 
 
 def side_table(raw: Raw, join: Join) -> pa.Table:
-    """Return a joined source after checking that it has one row per id.
+    """Check that a joined source has one row per id, and return its table.
 
     Raises:
         DataError: the id column is missing, an id is null, or an id occurs twice.
@@ -227,7 +227,7 @@ class _ComparableCells:
 
 
 def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
-    """Warn of columns that differ between the rows of most ids, as properties of events do."""
+    """Warn of columns that have several values for most ids, as properties of events have."""
     several = int(pc.sum(pc.greater(table.frame[TRAIN_COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
         if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
