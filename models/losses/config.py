@@ -27,13 +27,14 @@ class LossConfig(Part, frozen=True):
         full_up_to: the largest item table for which `auto` means full.
         negatives: the number of items that `mixed` draws in each step.
         temperature: the T of the logits s/T - log q.
-        logq: subtract log q, where q is how often the item is among the negatives, so that popular
-            items are not penalised for being in many batches. `full` needs no correction.
+        logq: whether to subtract log q, where q is the probability that the item is a negative, so
+            that popular items are not penalised for being in many batches. `full` needs no
+            correction.
         mask: which of the other items are not negatives of a row: `none` masks no item (the default
             of TFRS), `item` masks the row's own item, `user` masks all positives of the row's user
             in training.
-        reduction: how the rows of a batch are added up. With Adagrad `sum` and `mean` train
-            differently.
+        reduction: how the losses of the rows of a batch are combined. With Adagrad `sum` and `mean`
+            train differently.
         precision: the precision of the loss' matrix products; sums stay in float32. `bfloat16` is
             faster on processors with AVX512-BF16, AMX or tensor cores, and its gradients are off
             by about 0.1 %.
@@ -53,7 +54,7 @@ class LossConfig(Part, frozen=True):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def negatives_of(self, n_items: int) -> str:
-        """Return the kind of negatives for a table of that many items: `auto` is resolved."""
+        """Return the kind of negatives for a table of that many items; it is never `auto`."""
         if self.kind != "auto":
             return self.kind
         return "full" if n_items <= self.full_up_to else "in_batch"

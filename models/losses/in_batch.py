@@ -10,7 +10,7 @@ TensorFlow's own softmax keeps several matrices [B, C] and reads each from memor
 Here the probabilities, the loss and both gradients of a block of rows are computed while the block
 is in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
 memory is O((B + C)·d), and the three matrix products take most of the time. Equal columns are not
-repeated: m of them are one column with a logit that is log m higher. All functions are pure.
+repeated: m equal columns are one column, whose logit is log m higher. All functions are pure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import tensorflow as tf
 #: Logit of a masked item, whose probability is then exactly 0.
 _NEVER = tf.float32.min
 
-#: Scores of a block: they fit in the cache and keep all cores busy (benchmarks/NOTES.md).
+#: Number of scores of a block, which fit in the cache and keep all cores busy
+#: (benchmarks/NOTES.md).
 BLOCK_SCORES = 1 << 21
 
 #: A probability below this has lost digits to underflow; its log is computed from the scores.
@@ -100,7 +101,7 @@ def softmax_loss(
         multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
             row's own column counts once: items equal to it are not negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
-        block_scores: upper bound for rows x C of a block; a block has one row at least.
+        block_scores: upper bound for rows x C of a block; a block has at least one row.
 
     Example, with the other items of the batch as negatives:
         >>> queries, items = tf.eye(2), tf.constant([[5.0, 0.0], [0.0, 3.0]])
@@ -163,7 +164,7 @@ def _blocks(
     step = tf.clip_by_value(block_scores // tf.maximum(tf.shape(items)[0], 1), 1, n_rows)
     count = -(-n_rows // tf.maximum(step, 1))
     wide = items
-    if bias is not None:  # one dimension more costs less than a pass over the scores
+    if bias is not None:  # an additional dimension costs less than a pass over the scores
         queries = tf.concat([queries, tf.ones_like(queries[:, :1])], 1)
         wide = tf.concat([items, bias[:, None]], 1)
 

@@ -19,7 +19,7 @@ def known_positives(
     *,
     items: tf.Tensor | None = None,
 ) -> Mask:
-    """Mask the known positives of a row's user.
+    """Return a mask of the known positives of a row's user.
 
     Args:
         users: user rows, int [B].
@@ -44,7 +44,7 @@ def known_positives(
 
 
 def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
-    """Mask the row's own item in other columns.
+    """Return a mask of the row's own item in other columns.
 
     Args:
         items: item rows of the columns, int [C].

@@ -103,7 +103,7 @@ class Negatives(Protocol):
     log_q: npt.NDArray[np.float32] | None
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items to compare a batch's rows with."""
+        """Return the items with which the rows of a batch are compared."""
         ...
 
 
@@ -151,7 +151,7 @@ class Full:
         return Comparison(rows, batch.embed(rows), batch.rows, is_table=True)
 
 
-#: The negatives by the name that a recipe gives them.
+#: Name in recipes → the class of the negatives.
 NEGATIVES: Mapping[str, Callable[[LossConfig, TrainingFacts], Negatives]] = {
     "in_batch": InBatch,
     "mixed": Mixed,

@@ -53,7 +53,7 @@ def function_named(name: str) -> LossFunction:
 
 
 class SampledLoss(ModelOutput):
-    """Merlin's output block for a loss: a loss function over a comparison with negatives.
+    """An output block of Merlin that computes the loss of a batch from a comparison with negatives.
 
     In training, it outputs the batch's loss in each row, float32 [B, 1], and must be compiled with
     `BatchLoss`; at inference, it outputs the score of each query with its own item, float32 [B, 1].
@@ -103,7 +103,7 @@ class SampledLoss(ModelOutput):
         training: bool = False,
         testing: bool = False,
     ) -> Any:
-        """Return the loss in training and testing, scores otherwise."""
+        """Return the loss in training and testing, and the scores at inference."""
         if not (training or testing):
             return self.to_call(inputs)
         assert features is not None
@@ -119,7 +119,7 @@ class SampledLoss(ModelOutput):
         Args:
             inputs: both towers' outputs, float32 [B, dim].
             features: the batch, with the `LOSS_COLUMNS`.
-            training: items outside the batch are embedded with dropout.
+            training: whether items outside the batch are embedded with dropout.
         """
         rows = tf.reshape(features[ITEM_ROW], [-1])
         against = self.negatives.compare(

@@ -17,7 +17,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     Attributes:
         dim: width of an embedding, and of the output of a tower without layers; `infer` uses
             Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
-            multiple of 8, for each column by itself.
+            multiple of 8, for each column separately.
         dims: column of categories → its width if it differs from `dim`: a number, `infer`, or
             `one_hot`, which learns nothing: a 1 at the position of the value (missing and unseen
             values have positions, too); a list is the mean of its one-hots. A history is encoded
@@ -26,11 +26,11 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: widths of the item tower's MLP. Both towers must end in the same width.
         activation: the activation of the layers before the last.
-        normalize: L2-normalise both outputs, so that the score is the cosine.
-        encoder: how the query tower reads a history.
+        normalize: whether both outputs are L2-normalised, so that the score is the cosine.
+        encoder: the history encoder of the query tower.
         init_stddev: standard deviation of the initial embeddings.
-        item_bias: add a learnt number to the score of each item: one more dimension of both
-            towers, which is 1 in the query tower.
+        item_bias: whether a learnt number is added to the score of each item: one more dimension of
+            both towers, which is 1 in the query tower.
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
         id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
             users and new items have a trained embedding.

@@ -125,7 +125,7 @@ def _branches(
 def _branch(name: str, schema: Schema) -> str:
     """Return a name for a branch that differs from the names of all columns.
 
-    ParallelBlock gives a branch with the name of a column that column alone.
+    If a branch has the name of a column, ParallelBlock passes only that column to it.
     """
     while name in schema.column_names:
         name += "_"

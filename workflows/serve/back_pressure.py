@@ -28,7 +28,7 @@ _SWITCH_SECONDS = 0.001
 
 
 class ClientDisconnected(Refusal):
-    """The client has closed the connection: no answer is computed."""
+    """The client has closed the connection, so no answer is computed."""
 
     def __init__(self) -> None:
         expected = "a client that waits for the answer"

@@ -64,7 +64,7 @@ class _Batch:
 
 
 class MicroBatcher:
-    """Answers users known by their ids, in batches.
+    """Makes the lists of users that are given by id, in batches.
 
     Args:
         workers: number of batches that are answered concurrently. Default: the number of cores.
@@ -117,7 +117,7 @@ class MicroBatcher:
             self._free_workers += 1
 
     def _pop_batch(self) -> _Batch:
-        """Take the users that have waited longest; leave those beyond the size of a batch."""
+        """Take the users that have waited longest, as many as a batch may have."""
         key, batch = self._waiting.popitem(last=False)
         size = max(1, min(_MAX_USERS, LIMITS.piece // batch.options.k))
         if len(batch.pending) > size:

@@ -167,7 +167,7 @@ def reserve_files(limits: Limits) -> int:
 
 
 class RepeatFilter(logging.Filter):
-    """Logs the same warning once in ten seconds, and then says how often it was left out."""
+    """Passes the same warning once in ten seconds, with the number of repetitions left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class RepeatFilter(logging.Filter):
         if now - self._logged.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
             self._left_out[text] = self._left_out.get(text, 0) + 1
             return False
-        if len(self._logged) > 100:  # error texts can be of any number
+        if len(self._logged) > 100:  # the number of different error texts has no bound
             self._logged.clear()
         self._logged[text] = now
         if n_left_out := self._left_out.pop(text, 0):

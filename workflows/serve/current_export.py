@@ -50,7 +50,7 @@ class CurrentExport:
             return self.served
 
     def try_reload(self) -> None:
-        """Reload if possible; the log says whether it was."""
+        """Reload if possible, and log whether it succeeded."""
         with contextlib.suppress(TwoTowerError):
             self.reload()
 
