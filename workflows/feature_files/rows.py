@@ -36,7 +36,7 @@ def read(
         path: a file in the form of a source of the recipe, or csv, tsv, JSON lines or parquet.
         recipe: the features.
         key: the id column, which the file must have.
-        columns: other columns that the file may have. Columns beside these are ignored with a
+        columns: other columns that the file may have. Further columns are ignored with a
             warning.
         known: the texts of training, whose spelling the given texts get.
 
@@ -138,7 +138,7 @@ def read_ids(path: Path, recipe: Recipe, key: str) -> list[str]:
     """Return the ids of a file: one per line, or the id column of a table.
 
     Raises:
-        DataError: there is no such file or column.
+        DataError: the file or the id column does not exist.
     """
     given = None if path.is_fifo() else recognise(path, recipe, [key])
     if given is None or given.may_be_lines:

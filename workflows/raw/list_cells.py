@@ -57,7 +57,7 @@ def read_lists(
         DataError: a cell is not a list, or its values are not single values.
     """
     kind = column.type
-    if pa.types.is_null(kind):  # a part file may have nulls alone
+    if pa.types.is_null(kind):  # the column of a part file may have only nulls
         return pc.cast(column, pa.list_(pa.string()))
     if pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
         column = _as_list(column, place)

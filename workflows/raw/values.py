@@ -57,7 +57,7 @@ class Place:
 
 
 def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return plain text and numbers, whatever types parquet stored them in; NaN becomes null.
+    """Convert any type of parquet to plain text or numbers; NaN becomes null.
 
     Raises:
         DataError: bytes are neither UTF-8 nor UUIDs.
@@ -106,7 +106,7 @@ def as_numbers(
         column: a column of any type.
         kind: the type to return.
         place: the column, for messages.
-        nulls: texts that mean a missing value, beside the empty text.
+        nulls: texts that mean a missing value, in addition to the empty text.
 
     Raises:
         DataError: a cell is not a number, or is infinite.

@@ -20,7 +20,8 @@ from workflows.read.streams import UnpackedStream, open_unpacked
 
 #: Number of bytes that are read to find the keys.
 _HEAD = 1 << 20
-#: Largest length of a key in bytes: each block is searched together with so many earlier bytes.
+#: Largest length of a key in bytes: each block is searched together with this number of bytes
+#: before it.
 _KEY = 1 << 12
 _LISTS = pa.list_(pa.string())
 #: Values that can be read without a JSON parser: text without a backslash, numbers, true, false.
@@ -228,7 +229,7 @@ def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
 
 
 def _decode_line(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
-    """Decode a line. Accept NaN, which Python writes although JSON has no such value."""
+    """Decode a line. Accept NaN, which Python writes although JSON does not allow it."""
     try:
         return decoder.decode(line)
     except msgspec.DecodeError as error:

@@ -14,7 +14,7 @@ from workflows.recipe import Recipe
 log = logging.getLogger(__name__)
 
 #: The share of repeated rows from which a warning is logged, the number of rows to check, and the
-#: number of rows below which nothing is checked.
+#: smallest number of rows for which a warning is logged.
 _REPEATED, _LOOKED, _FEW = 0.4, 500_000, 20
 
 

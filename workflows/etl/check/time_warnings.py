@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _FIRST_DAYS = ("0001-01-01", "1753-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1970-01-01")
 _LAST_DAYS = ("2099-12-31", "2100-01-01", "2999-12-31", "9999-12-31")
 _DAY, _YEAR = 86_400, 366 * 86_400
-#: The quantiles of times that are compared with the others, and the size of the sample for them.
+#: The quantiles that show where most times are, and the size of the sample to compute them.
 _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
 
 

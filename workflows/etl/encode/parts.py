@@ -47,7 +47,7 @@ class CellCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings and arrays that a worker needs, beside the rows, to encode rows of a table.
+    """The settings and arrays that a worker needs, in addition to the rows, to encode a table.
 
     Attributes:
         recipe: the features.

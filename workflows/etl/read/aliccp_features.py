@@ -1,8 +1,8 @@
 """Parse the features of Ali-CCP lines.
 
-A feature is `field \\x02 id \\x03 value`; features are joined by \\x01. Nothing is split into small
-strings: the places of the separators in the bytes of a whole block are found at once, and the
-pieces between them become one Arrow array over the same bytes.
+A feature is `field \\x02 id \\x03 value`; features are joined by \\x01. For speed the text is
+not split into Python strings: NumPy finds the places of all separators in the bytes of a block, and
+the pieces between them become one Arrow array over the same bytes.
 """
 
 from __future__ import annotations

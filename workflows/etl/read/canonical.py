@@ -1,4 +1,4 @@
-"""Give booleans and whole floats in ids and categories one spelling, whatever the file's format.
+"""Give booleans and whole floats in ids and categories the same spelling for all file formats.
 
 The rules are in workflows/raw/spelling.py. They need all values of a column of a file, so they are
 applied after the last batch.

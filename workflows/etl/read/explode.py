@@ -33,7 +33,7 @@ class ExplodedFile:
         empty: number of rows with empty lists that were read so far; they are dropped.
 
     Raises:
-        DataError: a column does not exist, or holds no lists.
+        DataError: a column does not exist, or does not hold lists.
     """
 
     def __init__(self, file: RowFile, columns: Sequence[str], separator: str | None) -> None:

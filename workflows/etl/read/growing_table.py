@@ -106,8 +106,8 @@ class _OtherPieces:
 class _TextPieces:
     """The pieces of a text column.
 
-    Arrow has no dictionary that grows. So pieces are collected and merged when there are many of
-    them; then each text is handled only a few times, however many pieces there are.
+    Arrow cannot append to a dictionary. So pieces are collected, and merged when there are many of
+    them; then each text is handled only a few times, for any number of pieces.
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,7 @@ class Times:
         """Return the times of the next rows, in seconds, int64.
 
         Raises:
-            DataError: a cell is not such a time.
+            DataError: a cell is not a time in the form that the recipe states.
         """
         is_guess = False
         if dictionaries.is_text(column.type):

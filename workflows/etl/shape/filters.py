@@ -87,7 +87,7 @@ def filter_parts(
 ) -> dict[Part, pa.Table]:
     """Apply the rules of a stage that `filter_rows` does not apply; return the rows to keep.
 
-    Whether a row of train is kept never depends on rows of valid or test.
+    Rows of valid and test have no influence on which rows of train are kept.
 
     Args:
         recipe: recipe with the rules.
