@@ -26,8 +26,8 @@ class EvaluateResult:
 
     Attributes:
         folder: the folder of the stage.
-        report: all metrics.
-        missed: one sentence for each lift that was not reached.
+        report: all metrics of all models, as in report.json.
+        missed: one sentence for each required lift over a baseline that was not reached.
         seconds: duration of the whole verb.
     """
 
@@ -40,11 +40,11 @@ class EvaluateResult:
 def evaluate(
     recipe: Recipe, store: Store, device: Device, *, min_lifts: Sequence[Lift] = ()
 ) -> EvaluateResult:
-    """Measure every model on the test part and write report.json.
+    """Measure every model of a recipe on the test part, and write the metrics to report.json.
 
     Args:
         recipe: the recipe; its `evaluate` has the protocol, for offer models also its `tasks`.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         device: the device of this process.
         min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
 
@@ -63,5 +63,5 @@ def evaluate(
 
 
 def tables(recipe: Recipe, report: Report | OffersReport) -> list[RenderableType]:
-    """Return a report as tables for a terminal."""
+    """Return an evaluation report as tables for a terminal."""
     return kind_of(recipe).tables(recipe, report)

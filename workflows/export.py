@@ -22,8 +22,8 @@ class ExportResult:
 
     Attributes:
         folder: the folder of the stage.
-        rows: number of rows of each table, and number of dimensions of the embeddings.
-        metrics: the metrics of the exported epoch.
+        rows: number of rows of each exported table, and number of dimensions of the embeddings.
+        metrics: the training and validation metrics of the exported epoch.
         seconds: duration of the whole verb.
     """
 
@@ -40,7 +40,7 @@ def export(
 
     Args:
         recipe: the recipe of the run.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         device: the device of this process.
         as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
             evaluation, or `latest`, with all interactions, for production. None is `test` for

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The data folder after a fetch.
+    """The folder of raw data after a download of a recipe's raw files.
 
     Attributes:
-        folder: the data folder.
+        folder: the folder of raw data.
         fetched: files that this call downloaded; empty if they existed already, or if the recipe
             has no `fetch`.
     """
@@ -41,7 +41,7 @@ def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
 
     Args:
         recipe: states the wheel, its SHA-256, and the files to take from it.
-        data: the data folder.
+        data: the folder of raw data.
 
     Raises:
         DataError: the download fails, the hash differs, or the wheel lacks a file.

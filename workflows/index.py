@@ -42,7 +42,7 @@ class Measured:
     Attributes:
         recall: share of the exact search's best items that the index finds.
         p50_ms: median time of one query, in one thread, alone.
-        p99_ms: the 99th percentile of that time.
+        p99_ms: the 99th percentile of the time of one query.
     """
 
     recall: float
@@ -61,7 +61,7 @@ class IndexResult:
         added: number of items that the export does not have.
         effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds.
         at: the list length at which recall was measured.
-        measured: recall and latency.
+        measured: recall and latency of the index.
         seconds: duration of the whole verb.
     """
 
@@ -80,11 +80,11 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
 
     Args:
         recipe: the recipe; its `index` has the settings.
-        store: the run, or a copied export.
-        device: chosen for this process.
+        store: the folder of the run, or a copied export.
+        device: the device of this process.
         add: file of new items, a row each: id and raw values of the features. It has the form of
-            one that training read, or is csv, tsv, JSON lines or parquet. They join the items of
-            the present index, which is built if there is none. Without a file the index is built
+            one that training read, or is csv, tsv, JSON lines or parquet. The new items join those
+            of the present index, which is built if there is none. Without a file the index is built
             anew from the export alone.
 
     Raises:
@@ -145,12 +145,12 @@ def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
 
 
 def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
-    """Measure recall against exact search, and latency, with users as queries.
+    """Measure an index's recall against exact search, and its latency, with users as queries.
 
     Args:
         catalogue: the catalogue that is searched.
         users: embeddings, float32 [n_users, dim].
-        at: list length.
+        at: list length k of the recall.
     """
     recall = 1.0
     if catalogue.index:
@@ -168,7 +168,7 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
 
 
 def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
-    """Return embeddings of users that choose the effort, and of other users that measure recall.
+    """Return embeddings of users for tuning the index effort, and of others for measuring recall.
 
     Args:
         export: the export with the users.
@@ -180,7 +180,7 @@ def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
 
 
 def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
-    """Read new items and append their column `embedding`."""
+    """Read a file of new items, and append the column `embedding` that the item tower gives."""
     recipe = export.recipe
     columns = [c for c in recipe.columns("item") if c != recipe.item_id]
 
@@ -215,7 +215,7 @@ def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
 def _built(
     catalogue: Catalogue, more: pa.Table | None, users: Floats, config: IndexConfig
 ) -> Catalogue:
-    """Return the catalogue with new items, and with an index if the settings ask for one."""
+    """Return the catalogue with new items added, and with a search index if settings ask for it."""
     index = catalogue.index
     if more is not None:
         index = index.with_items(embeddings_of(more, Path("items"), "index")) if index else None
@@ -244,7 +244,7 @@ def _refuse_poor(measured: Measured, catalogue: Catalogue, config: IndexConfig) 
 
 
 def _write(catalogue: Catalogue, files: IndexFiles) -> int:
-    """Write search settings, index and added items; return the effort."""
+    """Write search settings, index and added items as the index stage; return the search effort."""
     settings = SearchSettings("exact")
     if index := catalogue.index:
         if index.kind != "flat":  # the embeddings are all that a flat index holds

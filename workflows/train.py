@@ -38,12 +38,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of one fit.
+    """The result of fitting one model.
 
     Attributes:
-        best: the epoch whose weights were kept.
+        best: the training epoch whose weights were kept.
         epochs: number of epochs, including those before a resumed call.
-        rows_per_second: speed of the fastest epoch, including validation; 0 if nothing was learnt.
+        rows_per_second: training rows per second in the fastest epoch, including validation; 0 if
+            nothing was learnt.
     """
 
     best: Epoch
@@ -57,7 +58,7 @@ class TrainResult:
 
     Attributes:
         folder: the folder of the stage.
-        fits: name of a model → its fit; the first model is exported.
+        fits: name of a model → the result of its fit; the first model is exported.
         seconds: duration of the whole verb.
     """
 
@@ -67,7 +68,7 @@ class TrainResult:
 
     @property
     def first(self) -> Fitted:
-        """The fit of the model that is exported."""
+        """The fit of the first model, which is the one to be exported."""
         return next(iter(self.fits.values()))
 
 
@@ -84,7 +85,7 @@ def train(
 
     Args:
         recipe: the recipe of the run.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         device: the device of this process.
         resume: continue after the last finished epoch of an interrupted call for the same recipe
             and data, with the same result as without the interruption. Without such a call, start
@@ -140,12 +141,12 @@ class _Fits:
 
     Attributes:
         models: the models to fit.
-        store: the run.
-        judge: the judge of all fits.
-        identity: identifies the checkpoints that may be resumed.
+        store: the folder of the run, with its finished stages.
+        judge: measures the validation metrics of all fits.
+        identity: the text that identifies the checkpoints from which fits may resume.
         earlier: the models of a warm start; None for fresh weights.
-        folder: the folder for weights and metrics.
-        trackers: closes the trackers when the stage is finished or has failed.
+        folder: the folder to write weights and metrics to.
+        trackers: closes the experiment trackers when the stage is finished or has failed.
     """
 
     models: Models
@@ -157,7 +158,7 @@ class _Fits:
     trackers: contextlib.ExitStack
 
     def label(self, name: str) -> str:
-        """Return the prefix of a model's metrics; it is empty for a single model."""
+        """Return the prefix of the names of a model's metrics; empty for a single model."""
         return f"{name} " if len(self.models.names) > 1 else ""
 
     def prepare(self, name: str) -> Fit:
@@ -176,7 +177,7 @@ class _Fits:
         *,
         resume: bool,
     ) -> Epoch:
-        """Run a fit, write its weights and metrics, and return its best epoch.
+        """Fit one model, write its weights and metrics, and return the result with its best epoch.
 
         Raises:
             RecipeError: the metric to monitor is unknown.
@@ -202,11 +203,11 @@ class _Fits:
 
 
 def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
-    """Return the trackers of a fit, which are none if the recipe asks for none.
+    """Return the experiment trackers of a fit; none if the recipe asks for none.
 
     Args:
-        recipe: the recipe with the settings of tracking.
-        store: the run.
+        recipe: the recipe with the settings of experiment tracking.
+        store: the folder of the run, with its finished stages.
         model: the name of the model, if there are several.
     """
     if recipe.tracking is None:
@@ -244,7 +245,8 @@ class _Earlier:
         """Open an earlier run, and check that its vocabularies agree with the new ones.
 
         Raises:
-            StaleInput: a code has another meaning, or the earlier run has trained on held-out rows.
+            StaleInput: a vocabulary code has another meaning, or the earlier run has trained on
+                held-out rows.
         """
         models = open_models(store, store.recipe("train"))
         _refuse_moved_codes(models.prepared, now.prepared, store)
@@ -255,7 +257,7 @@ class _Earlier:
         """Set a model's weights to those of the earlier model with the same name.
 
         Raises:
-            StaleInput: there is no such model, or its weights have other shapes.
+            StaleInput: there is no earlier model with the name, or its weights have other shapes.
         """
         if name not in self.models.names:
             raise StaleInput(
@@ -271,7 +273,7 @@ class _Earlier:
 
 
 def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None:
-    """Refuse a warm start if a code has another meaning: an id would get another id's embedding."""
+    """Refuse a warm start if a vocabulary code has moved: an id would get another's embedding."""
     for column, vocabulary in now.vocabularies.items():
         old = before.vocabularies.get(column)
         if old is None:

@@ -36,7 +36,7 @@ JOURNAL = ".tune.journal"
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """One trial: its settings and its value, which is absent if the fit diverged."""
+    """One trial of a search: its hyper-parameters and metric value, absent if the fit diverged."""
 
     settings: dict[str, Plain]
     value: float | None
@@ -50,9 +50,9 @@ class TuneResult:
     Attributes:
         folder: the folder of the stage; `trials.json` has all trials.
         metric: the metric that was maximised on the validation part.
-        best: the best trial.
+        best: the trial with the highest metric.
         trials: number of trials, including those of earlier calls.
-        seconds: duration of this call.
+        seconds: duration of this call of the verb.
     """
 
     folder: Path
@@ -109,7 +109,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
 
 
 def _with_space(recipe: Recipe, models: Models) -> Recipe:
-    """Return the recipe with the default space of its kind of model if it names none."""
+    """Return the recipe, with the default search space of its model kind if it names none."""
     if recipe.tune.space is not None:
         return recipe
     tuned = msgspec.structs.replace(recipe.tune, space=models.space())
@@ -117,7 +117,7 @@ def _with_space(recipe: Recipe, models: Models) -> Recipe:
 
 
 def _line(study: optuna.Study, recipe: Recipe) -> str:
-    """Return a log line with the last trial, its value, and the best value so far."""
+    """Return a log line with the last trial of a search, its value, and the best value so far."""
     done = _done(study)
     last, values = _tried(done[-1]), [t.value for t in map(_tried, done) if t.value is not None]
     settings = ", ".join(f"{name}={_short(value)}" for name, value in last.settings.items())
@@ -131,7 +131,7 @@ def _short(value: object) -> str:
 
 
 def _study(recipe: Recipe, store: Store) -> optuna.Study:
-    """Open the study of this recipe and data in the run's journal, or create it."""
+    """Open or create the Optuna study of this recipe and data in the run's journal file."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = store.root / JOURNAL
     _mend(journal)
@@ -145,7 +145,7 @@ def _study(recipe: Recipe, store: Store) -> optuna.Study:
 
 
 def _mend(journal: Path) -> None:
-    """Repair a journal: cut off an incomplete last line, or move an unreadable journal aside.
+    """Repair an Optuna journal: cut off a torn last line, or move an unreadable journal aside.
 
     Optuna appends one line of JSON for each step of a search. After a kill, a full disk or a power
     loss the last line may be torn, and Optuna would append the next one to it.
@@ -169,7 +169,7 @@ def _mend(journal: Path) -> None:
 
 
 def _is_record(line: bytes) -> bool:
-    """Return whether a line of the journal is complete JSON."""
+    """Return whether a line of an Optuna journal file is complete JSON."""
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:
@@ -177,13 +177,15 @@ def _is_record(line: bytes) -> bool:
 
 
 def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the finished trials; interrupted ones are run again."""
+    """Return the finished trials of a study; interrupted trials are run again."""
     state = optuna.trial.TrialState
     return study.get_trials(states=(state.COMPLETE, state.PRUNED))
 
 
 def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) -> float:
-    """Fit the first model once; return the best epoch's metric. A fit that diverges is pruned.
+    """Fit the first model with a trial's settings; return the best epoch's metric.
+
+    A trial whose fit diverges is pruned.
 
     Raises:
         RecipeError: the settings contradict each other, or the metric to monitor is not measured.
@@ -205,7 +207,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Suggest a value for each field whose condition holds; others get `otherwise`, if given."""
+    """Suggest a value for each recipe field whose condition holds; others get `otherwise`."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

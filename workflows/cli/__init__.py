@@ -31,15 +31,18 @@ for verb in VERBS:
 
 
 class _Printable(logging.Formatter):
-    """Formats a record as its message, with control characters escaped."""
+    """Log formatter that writes a record's message with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the text of a record."""
+        """Return a log record's message with control characters escaped."""
         return printable(super().format(record), lines=True)
 
 
 def main() -> None:
-    """Run the command line. Errors of input or machine give one paragraph and exit code 2."""
+    """Run the command line.
+
+    Errors of input or machine give one paragraph and exit code 2.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -41,7 +41,7 @@ def doctor(call: Call) -> None:
 
 
 def _devices(found: dict[str, Device]) -> dict[str, str]:
-    """Return one row for all verbs that run on the same device for the same reason."""
+    """Return a table row for each group of verbs that run on one device for the same reason."""
     shown: dict[str, list[str]] = {}
     for verb, device in found.items():
         why = device.why.replace(f" for {verb}:", ":")

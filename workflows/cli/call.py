@@ -66,7 +66,7 @@ class Call:
         return device.choose(requested, verb=self.verb)
 
     def open(self, device: Device | None = None) -> tuple[Recipe, Store, Path]:
-        """Return the recipe, the run and the folder of raw data, and log them.
+        """Return the recipe, run and folder of raw data that the options name, and log them.
 
         Args:
             device: the device of this process; None for a verb that needs no device.
@@ -86,7 +86,7 @@ class Call:
         return recipe, store, data
 
     def store(self, run: str) -> Store:
-        """Return a run, given its name in runs/ or its path."""
+        """Return the store of a run, given the run's name in runs/ or its path."""
         from workflows.stages.store import Store
 
         return Store(_folder(run))
@@ -100,7 +100,7 @@ class Call:
         return _folder(self.run or self._read()[0].name)
 
     def _opened(self) -> tuple[Recipe, Store, Path]:
-        """Return the recipe, the run and the folder of raw data, without logging them."""
+        """Return recipe, run and folder of raw data that the options name, without logging them."""
         from workflows import recipe as recipes
         from workflows.ground.invocation import Invocation
         from workflows.stages.store import Store
@@ -187,7 +187,7 @@ def _folder(run: str) -> Path:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function for typer that has the shared options and those of one verb.
+    """Return a typer command that has the shared options and those of one verb.
 
     Args:
         function: a function of a `Call`. Its keyword-only parameters, annotated for typer, are the

@@ -98,7 +98,7 @@ def etl(
 
 
 def _unseen(unseen: Mapping[str, Mapping[str, float]], item_id: str) -> str:
-    """Return the share of held-out rows whose item is not in the vocabulary, as text."""
+    """Return, as text, the share of held-out interactions whose item has no vocabulary code."""
     shares = {part: unseen[part].get(item_id, 0.0) for part in ("valid", "test")}
     return ", ".join(f"{share:.1%} of {part}" for part, share in shares.items() if share) or "none"
 

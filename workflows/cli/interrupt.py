@@ -52,7 +52,7 @@ def interruptible(call: Call) -> Iterator[None]:
 
 
 def _advice(call: Call) -> str:
-    """Return a sentence on what is kept, and the beginning of one on how to continue."""
+    """Return what an interrupted verb keeps, and the start of a sentence on how to continue."""
     if call.verb == "train" and _has_checkpoint(call):
         return "Stopped by Ctrl-C. The finished epochs are kept. Continue after the last of them"
     if call.verb == "tune":

@@ -37,7 +37,7 @@ def train(
     show(result, call, {**(several if len(several) > 1 else _row_by_row(result.first)), **rows})
 
 
-#: How the names of the figures begin that `train` shows.
+#: Prefixes of the names of the metrics that `train` shows.
 _SHOWN = ("loss", "l1", "val_auc", "val_recall", "val_ndcg")
 
 

@@ -124,7 +124,7 @@ def recommend(
 
 
 def _lengths(result: RecommendResult, k: int) -> dict[str, str]:
-    """Return rows on the users with empty lists and the number of short lists."""
+    """Return table rows with the numbers of users whose lists are empty, or shorter than k."""
     rows = {}
     if result.empty:
         named = f" ({', '.join(result.without_items[:5])})" if result.without_items else ""

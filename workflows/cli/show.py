@@ -18,9 +18,9 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
     """Print the result of a verb as JSON, or some of it as a table.
 
     Args:
-        result: the result.
+        result: the result of the verb.
         call: the options of the command line.
-        rows: the rows of the table.
+        rows: the rows of the table, the part of the result to print as such.
     """
     if call.as_json:
         show_json(result)
@@ -34,7 +34,7 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
 
 
 def show_json(result: object) -> None:
-    """Print a result as JSON."""
+    """Print the result of a verb as JSON."""
     import msgspec
 
     print(json.dumps(msgspec.to_builtins(result, enc_hook=str), indent=2))
@@ -62,7 +62,7 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def show_text(what: RenderableType) -> None:
-    """Print to stdout. Brackets and colons in the data are not taken as markup or emoji."""
+    """Print a text or table to stdout; brackets and colons in it are not markup or emoji."""
     from rich.console import Console
 
     # files and pipes have no width
@@ -79,8 +79,8 @@ def printable(what: object, *, lines: bool = False) -> str:
     """Return a value as text that a terminal can print: control characters are escaped.
 
     Args:
-        what: the value.
-        lines: whether line breaks are kept.
+        what: the value to print.
+        lines: whether line breaks in the value are kept.
     """
     return "".join(
         letter.encode("unicode_escape").decode()
@@ -106,5 +106,5 @@ _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def counts(of: Mapping[str, int]) -> str:
-    """Return counts as text, without zeros."""
+    """Return named counts as text, without those that are zero."""
     return ", ".join(f"{name} {n:,}" for name, n in of.items() if n) or "none"

@@ -1,4 +1,4 @@
-"""Loads the items into a vector database, which then ranks them as evaluate does."""
+"""Loads item embeddings into a vector database, which then ranks items by the same scores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The targets: each is a module of this folder that keeps the protocol `Target`. The command line
-#: reads their names before the device is chosen, so this module imports nothing heavy by itself.
+#: The databases that can be loaded: each is a module of this folder that keeps the protocol
+#: `Target`. The command line reads their names before the device is chosen, so this module imports
+#: nothing heavy by itself.
 TARGETS = ("milvus", "opensearch")
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ else:
 
 
 class Target(Protocol):
-    """The protocol of a module that loads one kind of database.
+    """The interface of a module that loads items into one kind of vector database.
 
     Attributes:
         NAMES: a regular expression of allowed collection names.
         NAME_RULE: the same rule in words.
-        DEFAULT_PLACE: the default file or folder in the run's folder.
+        DEFAULT_PLACE: the name of the default file or folder, in the run's folder, to write to.
     """
 
     NAMES: str
@@ -42,11 +43,11 @@ class Target(Protocol):
     DEFAULT_PLACE: str
 
     def write(self, documents: Documents, place: str, name: str) -> None:
-        """Write the items into the database.
+        """Write item ids, embeddings and readable columns into the vector database.
 
         Args:
-            documents: the items.
-            place: a file, a folder or a URI.
+            documents: the items as documents.
+            place: the file, folder or URI of the database.
             name: the name of the collection or index.
         """
         ...
@@ -54,10 +55,10 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The place and the size of the loaded collection.
+    """The place and the size of the collection that was loaded into a vector database.
 
     Attributes:
-        place: the file, folder or URI.
+        place: the file, folder or URI of the database.
         name: the name of the collection or index.
         items: number of loaded items: those that may be recommended.
         dim: number of dimensions of the embeddings.
@@ -72,11 +73,11 @@ class LoadResult:
 
 
 def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = "") -> LoadResult:
-    """Load the items of the export, and those that the index stage added.
+    """Load the items of the export and of the index stage into a vector database.
 
     Args:
         recipe: the recipe of the run.
-        store: the run, or a copied export.
+        store: the folder of the run, or a copied export.
         to: one of `TARGETS`; milvus fills a file or a cluster, opensearch writes files to upload.
         place: a file, a folder or a URI; the default is in the run's folder.
         name: the name of the collection or index; by default that of the recipe.

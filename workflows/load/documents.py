@@ -20,21 +20,21 @@ from workflows.stages.index import Catalogue
 
 log = logging.getLogger(__name__)
 
-#: Names of the fields that are not columns of the recipe.
+#: Names of the document fields for item id and embedding, which are not columns of the recipe.
 ID, VECTOR = "id", EMBEDDING
-#: Items that are handed over at a time.
+#: Number of items that are handed to the database at a time.
 BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The items that may be recommended.
+    """The items that may be recommended, as documents of a vector database.
 
     The inner product of an item's and a user's embedding is the score that evaluate ranks by: an
     item bias is a dimension of both.
 
     Attributes:
-        ids: raw ids.
+        ids: raw ids of the items.
         vectors: item embeddings, float32 [n_items, dim].
         columns: readable columns, one row per item.
     """
@@ -45,7 +45,7 @@ class Documents:
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Documents:
-        """Return the items of a catalogue that may be recommended."""
+        """Return the items of a catalogue that may be recommended, as documents."""
         recipe, offered = catalogue.recipe, np.flatnonzero(catalogue.offered)
         names = [n for n in catalogue.items.column_names if n in recipe.features]
         names.remove(recipe.item_id)
@@ -60,9 +60,9 @@ class Documents:
         """Return the documents with column names that a database accepts.
 
         Args:
-            allowed: matches the names that a database accepts. Other columns, and columns named
-                like the id or the embedding, are renamed with letters, digits and _; a warning
-                says so.
+            allowed: the pattern of the column names that a database accepts. Other columns, and
+                columns named like the id or the embedding, are renamed with letters, digits and _;
+                a warning says so.
         """
         names = self.columns.column_names
         kept = [n for n in names if allowed.fullmatch(n) and n not in (ID, VECTOR)]
@@ -86,7 +86,7 @@ class Documents:
         return max((len(str(i).encode()) for i in self.ids), default=0)
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield lists of `BATCH` documents; null values are left out."""
+        """Yield the items as lists of `BATCH` documents; null values are left out."""
         for start in range(0, len(self), BATCH):
             ids = self.ids.slice(start, BATCH).to_pylist()
             rows = self.columns.slice(start, BATCH).to_pylist() or [{}] * len(ids)

@@ -23,11 +23,12 @@ from workflows.load.documents import ID, VECTOR, Documents
 
 #: The first bytes of a Milvus Lite file, which is an SQLite file.
 _SIGNATURE = b"SQLite format 3\0"
-#: The longest text that Milvus takes, in bytes.
+#: The longest text that Milvus takes in one field, in bytes.
 _LONGEST_ID = 65_535
-#: The bytes of all readable columns of an item, which Milvus keeps in one field of JSON.
+#: The greatest size, in bytes, of all readable columns of an item, which Milvus keeps in one field
+#: of JSON.
 _LONGEST_ROW = 65_536
-#: Field names that a filter of Milvus can use.
+#: Pattern of the field names that a filter expression of Milvus can use.
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 NAMES, NAME_RULE = r"[A-Za-z_]\w{0,200}", "letters, digits and _, no digit first"
@@ -38,10 +39,10 @@ TOKEN = "MILVUS_TOKEN"
 
 
 def write(documents: Documents, place: str, name: str) -> None:
-    """Load the items into a new collection, and replace the old one.
+    """Load items into a new Milvus collection, and replace the old collection by it.
 
     Args:
-        documents: the items.
+        documents: the items as documents.
         place: a file, or the URI of a cluster (http://host:19530).
         name: the name of the collection; in a cluster, of its alias.
 
@@ -125,7 +126,7 @@ def _own_temporary_files() -> Iterator[None]:
 
 
 def _remove(database: Path) -> None:
-    """Remove a database file and the files that SQLite writes beside it."""
+    """Remove a Milvus Lite database file and the files that SQLite writes beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         atomic.remove(database.with_name(database.name + suffix))
 
@@ -182,7 +183,7 @@ def _into_cluster(client: Any, documents: Documents, name: str) -> None:
 
 
 def _fill(client: Any, documents: Documents, name: str) -> None:
-    """Create a collection with an exact inner product index, and insert the documents."""
+    """Create a Milvus collection with an exact inner product index, and insert the items."""
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)

@@ -33,7 +33,8 @@ _LONGEST_ID = 512
 #: The longest text that can be searched for, in letters: a keyword has 32,766 bytes at most, and a
 #: letter up to 4.
 _IGNORE_ABOVE = 8_191
-#: Names of fields: a dot would make a field inside another, and `_` begins those of OpenSearch.
+#: Pattern of allowed field names: a dot would make a field inside another, and `_` begins those of
+#: OpenSearch.
 _FIELD = re.compile(r"[^._*][^.*]*")
 
 NAMES = r"[a-z0-9][a-z0-9_-]{0,200}"
@@ -42,12 +43,12 @@ DEFAULT_PLACE = "opensearch"
 
 
 def write(documents: Documents, place: str, name: str) -> None:
-    """Write index.json and bulk-*.ndjson.
+    """Write OpenSearch's index definition index.json, and the items as bulk-*.ndjson.
 
     Args:
-        documents: the items.
-        place: the folder.
-        name: the name of the index.
+        documents: the items as documents.
+        place: the folder to write the files to.
+        name: the name of the OpenSearch index.
 
     Raises:
         DataError: an id is too long.
@@ -68,7 +69,7 @@ def write(documents: Documents, place: str, name: str) -> None:
 
 
 def definition(documents: Documents) -> dict[str, Any]:
-    """Return settings and mapping of the index: an HNSW graph with inner product."""
+    """Return settings and mapping of the OpenSearch index: an HNSW graph with inner product."""
     vector = {
         "type": "knn_vector",
         "dimension": documents.vectors.shape[1],
@@ -87,7 +88,7 @@ def definition(documents: Documents) -> dict[str, Any]:
 
 
 def _type(kind: pa.DataType) -> dict[str, str | int]:
-    """Return the OpenSearch type of a column; lists have the type of their values."""
+    """Return the OpenSearch field type of a column; lists have the type of their values."""
     value = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_floating(value):
         return {"type": "double"}
@@ -97,7 +98,7 @@ def _type(kind: pa.DataType) -> dict[str, str | int]:
 
 
 def _tell_long(documents: Documents) -> None:
-    """Warn of text that is too long to be searched for."""
+    """Warn of item columns with text that is too long for OpenSearch to search for."""
     for name, column in zip(documents.columns.column_names, documents.columns.columns, strict=True):
         texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
         if not pa.types.is_string(texts.type):
@@ -112,7 +113,7 @@ def _tell_long(documents: Documents) -> None:
 
 
 def _parts(documents: Documents, name: str) -> Iterator[bytes]:
-    """Yield the bulk lines of all documents, in parts of at most `MOST_BYTES`."""
+    """Yield OpenSearch bulk lines of all items, in parts of at most `MOST_BYTES` bytes."""
     part = bytearray()
     for batch in documents.batches():
         for document in batch:

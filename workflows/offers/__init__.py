@@ -1,1 +1,1 @@
-"""Offer models: their evaluation, their export, and the audience of an offer."""
+"""Offer models, which rank users for an offer: evaluation, export, and audiences (best users)."""

@@ -1,4 +1,4 @@
-"""Queries an export of offer models: the audience of an offer, and similar offers."""
+"""Queries an export of offer models: the audience (best users) of an offer, and similar offers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from workflows.stages.offering import attributes_of, tasks_of
 from workflows.stages.store import Store
 from workflows.towers import selfcheck
 
-#: Users that are scored at a time.
+#: Number of users that are scored at a time.
 _BLOCK = 20_000
 
 
 @dataclass(frozen=True)
 class AudienceResult:
-    """The audience of an offer.
+    """The audience of an offer: the users with the highest scores for it.
 
     Attributes:
         users: raw ids, ranks and scores of users, best first.
-        events: number of events that describe the offer.
+        events: number of logged events that describe the offer.
         seconds: duration of the whole verb.
     """
 
@@ -57,9 +57,9 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
 
     Args:
         recipe: the recipe of the run.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         text: the definition of the offer: `attribute=value`, several separated by commas.
-        k: number of users.
+        k: number of users to return.
 
     Raises:
         DataError: an attribute or a value is unknown, or no event has all values.
@@ -89,9 +89,9 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
 
     Args:
         recipe: the recipe of the run.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         text: the offer, `attribute=value`.
-        k: number of offers.
+        k: number of offers to return.
 
     Raises:
         DataError: the offer was not exported.
@@ -148,7 +148,7 @@ class OfferExport:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> OfferExport:
-        """Check the stages and return them.
+        """Return the run's export of offer models, after a check of its stages.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: the stages cannot be used.
@@ -158,7 +158,7 @@ class OfferExport:
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
-        """Raw user ids, in the order of their embeddings."""
+        """Raw user ids, in the order of the user embeddings."""
         path, name = self.folder / selfcheck.USERS, self.recipe.user_id
         with reading(path, "export"):
             return pq.read_table(path, columns=[name])[name].combine_chunks()
@@ -171,7 +171,7 @@ class OfferExport:
             return np.load(path, allow_pickle=False)
 
     def embeddings(self, attribute: str) -> tuple[pa.ChunkedArray, Floats]:
-        """Return the values of an attribute and embeddings of these offers, float32 [n_offers, …].
+        """Return an attribute's values and their offers' embeddings, float32 [n_offers, …].
 
         Raises:
             DataError: the offers of the attribute were not exported.
@@ -189,7 +189,7 @@ class OfferExport:
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
-        """Return an offer, described by its events in all parts, and the number of these events.
+        """Return an offer, described by its events in all parts of the data, and their number.
 
         Raises:
             DataError: an attribute or a value is unknown, or no event has all values.
@@ -212,7 +212,7 @@ class OfferExport:
         return {**offers, **items_as_offers(defining)}, n
 
     def _code(self, attribute: str, value: str) -> int:
-        """Return the code of a value.
+        """Return the vocabulary code of an attribute's value.
 
         Raises:
             DataError: the value is unknown.
@@ -228,7 +228,7 @@ class OfferExport:
         return code
 
     def embedded(self, offers: Offers) -> Floats:
-        """Embed offers with the exported tower, float32 [n_offers, …]."""
+        """Return embeddings of offers by the exported offer tower, float32 [n_offers, …]."""
         tower = _signature(self.folder / "offer_tower")
         names = {key.rpartition("__")[0] for key in tower.structured_input_signature[1]}
         inputs: dict[str, tf.Tensor] = {}
@@ -240,7 +240,7 @@ class OfferExport:
         return tower(**inputs)["offers"].numpy()
 
     def scores(self, offers: Floats) -> Floats:
-        """Score all pairs of users and offers, float32 [n_users, n_offers]."""
+        """Return the scores of all pairs of users and offers, float32 [n_users, n_offers]."""
         scorer = _signature(self.folder / "scorer")
         starts = range(0, len(self.users), _BLOCK)
         parts = [

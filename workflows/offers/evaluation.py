@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
-    """Score the test part with every model and write report.json.
+    """Measure every offer model on the test part, and write the metrics to report.json.
 
     Args:
         offering: the etl stage; the protocol is the `tasks` part of its recipe.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         folder: the folder to write to.
 
     Raises:
@@ -63,12 +63,12 @@ def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
 
 
 def task(offering: Offering, attribute: str, columns: Columns) -> Task:
-    """Return the offers "attribute = value" of some events.
+    """Return the offers "attribute = value" for all values that an attribute has in some events.
 
     Args:
         offering: the etl stage; the part `tasks.source` of its recipe describes the offers.
         attribute: the attribute of the task.
-        columns: the columns of the events.
+        columns: the encoded columns of the events.
 
     Raises:
         DataError: no event has a value that is in the vocabulary.

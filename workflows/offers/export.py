@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
-    """Write the first model, and the embeddings of users and offers, to a folder.
+    """Write the recipe's first offer model, and the embeddings of users and offers, to a folder.
 
     Args:
         offering: the etl stage.
-        store: the run.
+        store: the folder of the run, with its finished stages.
         folder: the folder to write to.
 
     Returns:
@@ -57,13 +57,13 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
 
 
 def _shown(offering: Offering) -> list[str]:
-    """Return the names of the models whose heat maps are drawn: the first, then others."""
+    """Return the names of the offer models whose heat maps are drawn, the exported one first."""
     first = next(iter(offering.config.models))
     return list(dict.fromkeys([first, *offering.compared]))
 
 
 def described(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
-    """Return the offers "attribute = value", the values, and the number of events of each."""
+    """Return an attribute's offers "attribute = value", their values and numbers of events."""
     config = offering.recipe.tasks
     events = offering.events(config.source)
     codes, values = offering.values(attribute)
@@ -91,7 +91,7 @@ def _write_users(offering: Offering, model: InferenceModel, folder: Path) -> Non
 def _write_offers(
     folder: Path, attribute: str, values: list[str], events: np.ndarray, vectors: Floats
 ) -> None:
-    """Write offer_embeddings/<attribute>.parquet, with the embeddings' shape in its metadata."""
+    """Write embeddings of an attribute's offers to offer_embeddings/<attribute>.parquet."""
     checks.refuse_broken(vectors, f"{attribute} offer vectors", whose="model")
     flat = vectors.reshape(len(vectors), -1)
     table = pa.table({"value": values, "events": events, EMBEDDING: fixed_lists(flat)})
@@ -110,7 +110,7 @@ def write_similar(
     events: np.ndarray,
     vectors: dict[str, Floats],
 ) -> None:
-    """Write the cosines of the most frequent offers, in the order of a clustering, and heat maps.
+    """Write embedding cosines of the most frequent offers, in clustering order, and heat maps.
 
     The column `cosines` of similarity/<attribute>.parquet has one number for each row of the table.
     """
@@ -132,7 +132,7 @@ def write_similar(
 
 
 def _write_check(folder: Path, offering: Offering, attribute: str) -> None:
-    """Write the inputs of one task's offers, with which the self-check embeds them again."""
+    """Write the tower inputs of one attribute's offers, which the self-check embeds again."""
     offers, _, _ = described(offering, attribute)
     columns: dict[str, pa.Array] = {}
     for name, lists in offers.items():

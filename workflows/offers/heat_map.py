@@ -1,4 +1,4 @@
-"""Heat maps of offers' cosines, one panel per model. Without matplotlib, none is drawn."""
+"""Heat maps of cosines between offer embeddings, one panel per model, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from models.core.retriever import Floats
 
 log = logging.getLogger(__name__)
 
-#: Inches of a panel: so much, and for each offer a little more.
+#: Width of a panel in inches: a fixed part, and a part for each offer.
 _MARGIN, _CELL = 2.0, 0.14
 
 
 def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str) -> None:
-    """Draw one heat map per model, each in its own order.
+    """Draw one heat map of cosines per offer model, each in its own order of offers.
 
     Args:
-        maps: model → cosines [n, n], and the names of the offers in the same order.
-        path: the path of the PNG.
+        maps: name of a model → cosines between offer embeddings [n, n], and the names of the offers
+            in the same order.
+        path: the path of the PNG file.
         title: the title of the picture.
     """
     if importlib.util.find_spec("matplotlib") is None:

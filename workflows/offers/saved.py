@@ -16,10 +16,10 @@ from models.offers.model import InferenceModel
 
 
 def save(model: InferenceModel, folder: Path) -> None:
-    """Write user_tower, offer_tower and scorer to a folder.
+    """Write an offer model's SavedModels user_tower, offer_tower and scorer to a folder.
 
     Args:
-        model: the model.
+        model: the trained offer model.
         folder: the folder of the export.
     """
     users, offers, pairs = model.specs()

@@ -1,4 +1,4 @@
-"""Shows a report of offer models as terminal tables of models and tasks, one per band."""
+"""Shows AUCs of offer models as terminal tables, models by tasks, one per band of frequency."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workflows.stages.offers_report import OffersReport, Score
 
 
 def tables(report: OffersReport) -> list[RenderableType]:
-    """Return the protocol, and a table for each band that has offers."""
+    """Return the protocol and an AUC table for each band of offer frequency that has offers."""
     found: list[RenderableType] = [Padding(Text(protocol(report)), (1, 0, 0, 0))]
     bands = dict.fromkeys(score.band for score in report.scores)
     for band in bands:
@@ -22,7 +22,7 @@ def tables(report: OffersReport) -> list[RenderableType]:
 
 
 def protocol(report: OffersReport) -> str:
-    """Return the evaluation protocol as a sentence."""
+    """Return the evaluation protocol of offer models as a sentence."""
     return (
         f"weighted AUC by offer over {report.events:,} test events in mini-batches of "
         f"{report.negatives + 1}, sorted by day; {report.pairs:,} pairs a task, without those of "
@@ -33,7 +33,7 @@ def protocol(report: OffersReport) -> str:
 
 
 def bounds(score: Score) -> str:
-    """Return the bounds of a band in words."""
+    """Return the bounds of a band of offers in words."""
     if score.high is None:
         return f"more than {score.low} positives"
     return f"{score.low} < positives <= {score.high}"

@@ -1,4 +1,4 @@
-"""Recommend items for users: lists of a few users are returned, those of many become a stage."""
+"""The verb `recommend`: item lists of a few users are returned, those of many users written."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from workflows.stages.user_features import Users
 
 __all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]
 
-#: Folder of the stage with one file per shard.
+#: Folder, within the recommend stage, with one file of lists per shard of users.
 LISTS = "lists"
-#: Folder beside the stages, while lists are being written.
+#: Folder beside the stages that holds the shards while lists are being written.
 SHARDS = ".recommend.shards"
 #: The longest history that is shown beside a list.
 SHOWN = 20
@@ -39,14 +39,14 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class RecommendResult:
-    """The lists that were made, and how many there are.
+    """The recommendation lists that were made, and their counts.
 
     Attributes:
         folder: the folder of the stage; None where the lists are returned.
         users: number of users.
         answered_by: `two-tower`, `raw features` or the fallback → number of lists, empty ones too.
-        empty: number of users for whom no item is left.
-        short: number of other users whose lists are shorter than `k`.
+        empty: number of users whose list is empty, because the filters leave no item.
+        short: number of users whose lists are shorter than `k`, but not empty.
         lists: the rows of the returned lists; empty where a stage was written.
         without_items: ids of users for whom no item is left, where lists are returned.
         histories: user → items of the history, newest first; empty where not asked for.
@@ -79,11 +79,11 @@ def recommend(
 
     Args:
         recipe: the recipe of the run.
-        store: the run, or a copied export.
+        store: the folder of the run, or a copied export.
         device: the device of this process.
         options: the length of the lists, and the items that they may hold.
-        request: the users; by default all of the user table. For these, and for the users of a
-            file, the recommend stage is written.
+        request: the users who get lists; by default all of the user table. Lists of all users, and
+            of the users of a file, are written as the recommend stage.
         ranker: changes the order of the retrieved items.
 
     Raises:
@@ -136,7 +136,7 @@ def _write(
 
 @dataclass(frozen=True)
 class _Lists:
-    """Makes the lists of a slice of the users."""
+    """Makes the recommendation lists of a slice of the request's users."""
 
     recommender: Recommender
     options: ListOptions
@@ -153,7 +153,7 @@ class _Lists:
         return ListBatch.of(answers, self.recommender.table(answers), self.options.k)
 
     def shard_size(self) -> int:
-        """Return the number of users of a shard."""
+        """Return the number of users whose lists go into one shard (file) of the stage."""
         retrieved = max(self.options.k, self.ranker.candidates if self.ranker else 0)
         return shards.shard_size(min(retrieved, len(self.recommender.catalogue.items)))
 
@@ -165,7 +165,7 @@ def _open(
     options: ListOptions,
     ranker: Ranker | None,
 ) -> _Lists:
-    """Open the export and read the files of a request."""
+    """Open the export, and read the files of user and item ids that a request names."""
     recommender = Recommender.open(store, recipe)
     users, given = read_users(request, recommender)
     return _Lists(recommender, with_files(options, request, recommender), users, given, ranker)
@@ -201,7 +201,7 @@ def _identity(
     ranker: Ranker | None,
     size: int,
 ) -> str:
-    """Return a hash of all that the content of shards depends on."""
+    """Return a hash of all inputs of the written lists: run, request, options and ranker."""
     question = {
         "stages": [store.digest(stage) for stage in ANSWERING if store.folder(stage).is_dir()],
         "recipe": recipe.to_dict(),

@@ -29,7 +29,7 @@ from workflows.stages.user_features import Users, overlaid
 
 @dataclass(frozen=True)
 class Ranker:
-    """A function that scores candidates.
+    """A user-defined function that scores the retrieved items of a list again.
 
     Attributes:
         name: the name of the function on the command line.
@@ -68,7 +68,7 @@ class Ranker:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file that defines the function; the function's name if it has no file."""
+        """SHA-256 of the file that defines the ranker's function; its name if it has no file."""
         module = self.name.partition(":")[0]
         if module.endswith(".py"):
             return atomic.sha256(Path(module))
@@ -81,7 +81,7 @@ class Ranker:
         """Return users' lists in the ranker's order and with its scores.
 
         Args:
-            recommender, users, options, given: as for `Recommender.lists`.
+            recommender, users, options, given: the arguments of `Recommender.lists`.
 
         Raises:
             DataError: the function does not return one number per candidate.
@@ -117,11 +117,11 @@ class Ranker:
 def with_features(
     recommender: Recommender, answers: Answers, table: pa.Table, given: pa.Table | None
 ) -> pa.Table:
-    """Return a table of lists with the readable features of its items and users.
+    """Add the readable features of items and users to a table of recommendation lists.
 
     Args:
         recommender: the recommender that made the lists.
-        answers: the lists as item rows.
+        answers: the lists as row numbers in the item table.
         table: the same lists, one row per rank.
         given: raw values of the users, if any were given.
     """

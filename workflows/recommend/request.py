@@ -82,7 +82,7 @@ def read_users(
 
 
 def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.Table:
-    """Drop the features that the query tower does not take, such as those with `input: false`."""
+    """Drop given user features that the query tower does not take (such as `input: false`)."""
     if not given.num_columns:
         return given  # the tower, which needs TensorFlow, is not loaded for ids alone
     inputs = recommender.export.query_tower.inputs
@@ -98,7 +98,7 @@ def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.T
 def _warn_of_missing(
     file: Path, users: Users, given: Sequence[str], recommender: Recommender
 ) -> None:
-    """Warn of inputs that a file lacks, fully or in part, for unknown users."""
+    """Warn of query tower inputs that a file lacks, fully or in part, for unknown users."""
     recipe = recommender.recipe
     inputs = [name for name in recommender.export.query_tower.inputs if name != recipe.user_id]
     unknown = int((recommender.user_rows(users) < 0).sum())
@@ -115,7 +115,7 @@ def _warn_of_missing(
 
 
 def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[str]) -> pa.Table:
-    """Return rules `column=value` of the context as a table with one row."""
+    """Return the `column=value` rules of the request's context as a table with one row."""
     values = {}
     for rule in rules:
         parsed = split_rule(rule, inputs)
@@ -134,7 +134,7 @@ def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[st
 def with_files(
     options: ListOptions, request: RecommendRequest, recommender: Recommender
 ) -> ListOptions:
-    """Add the item ids in a request's files to the options of lists.
+    """Add the denied and allowed item ids in a request's files to the options of lists.
 
     Raises:
         DataError: a file cannot be read, or allows no item.
@@ -156,7 +156,7 @@ def with_files(
 
 
 def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
-    """Warn of ids of --deny that are not in the catalogue."""
+    """Warn of item ids in the --deny file that are not in the catalogue."""
     rows = recommender.catalogue.find(pa.array(deny, pa.string()))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):
@@ -167,7 +167,7 @@ def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
 
 
 def _known_ids(path: Path, recommender: Recommender) -> tuple[str, ...]:
-    """Return the ids of a file that are in the catalogue, in the catalogue's spelling."""
+    """Return the item ids of a file that are in the catalogue, in the catalogue's spelling."""
     key = recommender.recipe.item_id
     ids = pa.array(raw_rows.read_ids(path, recommender.recipe, key), pa.string())
     ids = spelling.respell(ids, recommender.catalogue.ids)

@@ -1,7 +1,8 @@
 """Writes the lists of millions of users shard by shard, so that an interrupted call can resume.
 
-Shards are written into a folder beside the stage. Only a call with the same arguments uses finished
-shards again. When all are written, they are linked into the stage.
+Shards (files with the lists of some users) are written into a folder beside the stage. Only a call
+with the same arguments uses finished shards again. When all are written, they are linked into the
+stage.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from workflows.ground.column_names import ANSWERED_BY
 from workflows.stages.recommender import Answers
 from workflows.stages.user_features import Users
 
-#: Most users of a shard, and most rows of its lists: an array of text holds 2 GiB at most.
+#: Greatest number of users of a shard, and of rows of its lists: an array of text holds 2 GiB at
+#: most.
 SHARD, ROWS = 50_000, 1_000_000
 
 Format = Literal["parquet", "jsonl"]
 
 
 class ListCounts(msgspec.Struct, frozen=True):
-    """Counts of lists by method and length.
+    """Counts of recommendation lists by ranking method and by length.
 
     Attributes:
         rows: number of items in all lists.
         answered_by: method that ranked the items → number of lists.
-        empty: number of empty lists.
-        short: number of other lists that are shorter than `k`.
+        empty: number of lists without any item.
+        short: number of lists that are shorter than `k`, but not empty.
     """
 
     rows: int
@@ -50,7 +52,7 @@ class ListCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def summed(cls, parts: Iterable[ListCounts]) -> ListCounts:
-        """Return the counts of all parts together."""
+        """Return the sums of the list counts of all parts."""
         rows = empty = short = 0
         by: Counter[str] = Counter()
         for part in parts:
@@ -60,13 +62,13 @@ class ListCounts(msgspec.Struct, frozen=True):
 
 
 class ListBatch(NamedTuple):
-    """The lists of some users, including empty ones.
+    """The recommendation lists of some users, including empty lists.
 
     Attributes:
-        users: raw ids, text [n_users].
-        answered_by: the method that ranked the items, text [n_users].
+        users: raw ids of the users, text [n_users].
+        answered_by: for each user, the method that ranked the items, text [n_users].
         lengths: the lengths of the lists, int64 [n_users].
-        rows: a table with one row per rank, list after list.
+        rows: a table with one row per recommended item by rank, list after list.
         k: the length that lists should have.
     """
 
@@ -78,12 +80,12 @@ class ListBatch(NamedTuple):
 
     @classmethod
     def of(cls, answers: Answers, rows: pa.Table, k: int) -> ListBatch:
-        """Return answers with the rows of their lists, of which the first `k` were kept."""
+        """Return a batch of a recommender's answers and the table rows of their first `k` items."""
         lengths = (answers.top.items != NO_ITEM).sum(axis=1).clip(max=k)
         return cls(answers.users, answers.answered_by, lengths, rows, k)
 
     def counts(self) -> ListCounts:
-        """Count the lists."""
+        """Return the counts of the lists of this batch, by ranking method and length."""
         empty = int((self.lengths == 0).sum())
         short = int((self.lengths < self.k).sum()) - empty
         return ListCounts(
@@ -92,10 +94,10 @@ class ListBatch(NamedTuple):
 
 
 class ShardFact(msgspec.Struct, frozen=True):
-    """Counts, size and hash of a finished shard.
+    """Counts, size and hash of a finished shard: a file with the lists of some users.
 
     Attributes:
-        counts: the counts of its lists.
+        counts: the counts of the shard's lists.
         bytes: size of the shard's file.
         sha256: hash of the shard's file.
     """
@@ -105,7 +107,7 @@ class ShardFact(msgspec.Struct, frozen=True):
     sha256: str
 
     def is_of(self, part: Path) -> bool:
-        """Return whether a file has the size and the hash of the shard."""
+        """Return whether a file has the size and the hash of this finished shard."""
         return (
             part.is_file()
             and not part.is_symlink()
@@ -115,12 +117,12 @@ class ShardFact(msgspec.Struct, frozen=True):
 
 
 def shard_size(length: int) -> int:
-    """Return the number of users of a shard, which depends on the number of retrieved items."""
+    """Return the number of users per shard file, given the number of items retrieved per user."""
     return max(1, min(SHARD, ROWS // length))
 
 
 class Shards:
-    """A folder of shards, which a later process can complete.
+    """A folder of shards (files of users' lists), which a later process can complete.
 
     Args:
         folder: a folder beside the stage.
@@ -140,11 +142,11 @@ class Shards:
         save: Callable[[ListBatch, Path], None],
         suffix: Format,
     ) -> Iterator[ShardFact]:
-        """Write the missing shards, and yield the facts of all shards.
+        """Write the shards that are missing, and yield the counts, size and hash of each shard.
 
         Args:
-            n_users: number of users.
-            lists: makes the lists of a slice of the users.
+            n_users: number of users in all shards together.
+            lists: the function that makes the lists of a slice of the users.
             save: writes a shard's file.
             suffix: the suffix of the files.
         """
@@ -165,14 +167,14 @@ class Shards:
             yield known
 
     def _remove_useless(self, part: Path) -> None:
-        """Remove an unfinished shard, and the folder if it has no finished shard."""
+        """Remove an unfinished shard file, and the folder if it has no finished shard."""
         with contextlib.suppress(OSError):
             atomic.remove(part)
             if not any(self._folder.glob("part-*.json")):
                 self.remove()
 
     def link(self, folder: Path, suffix: Format) -> None:
-        """Link all shards into a folder."""
+        """Hard-link all shard files into a folder, such as that of the stage."""
         folder.mkdir()
         for part in self._folder.glob(f"part-*.{suffix}"):
             try:
@@ -195,7 +197,7 @@ class Shards:
 
 
 def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], None]) -> ShardFact:
-    """Write a shard, sync it, and return its counts, size and hash."""
+    """Write a shard file of lists to disk, and return its counts, size and hash."""
     aside = part.with_name(f".{part.name}")
     atomic.remove(aside)
     try:
@@ -210,7 +212,7 @@ def _written(batch: ListBatch, part: Path, save: Callable[[ListBatch, Path], Non
 
 
 def _read_fact(path: Path) -> ShardFact | None:
-    """Return the fact of a shard; None if it is missing or cannot be read."""
+    """Return a shard's counts, size and hash from a file; None if it is missing or damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ShardFact)
     except (OSError, msgspec.DecodeError):
@@ -218,14 +220,14 @@ def _read_fact(path: Path) -> ShardFact | None:
 
 
 def write_parquet(batch: ListBatch, path: Path) -> None:
-    """Write lists as parquet, one row per rank; an empty list has no row."""
+    """Write users' lists as parquet, one row per recommended item; an empty list has no row."""
     pq.write_table(batch.rows, path)
 
 
 def write_jsonl(
     batch: ListBatch, path: Path, *, key: str, history: Callable[[str], object] | None
 ) -> None:
-    """Write lists as JSON, one line per list: user, answered_by, items, and history if asked for.
+    """Write users' lists as JSON lines: user, answered_by, items, and history if asked for.
 
     Args:
         batch: the lists; an empty list gets a line, too.

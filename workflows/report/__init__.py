@@ -25,9 +25,9 @@ class ReportResult:
     """The files of the report.
 
     Attributes:
-        page: an HTML file that needs no other files.
-        card: the model card, Markdown.
-        seconds: wall time.
+        page: the report, an HTML file that needs no other files.
+        card: the model card, a Markdown file.
+        seconds: wall time of the verb `report`.
     """
 
     page: Path
@@ -40,8 +40,8 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
 
     Args:
         recipe: the recipe of the run.
-        store: the run.
-        device: chosen for this process.
+        store: the folder of the run, with its finished stages.
+        device: the device of this process.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: a stage cannot be used.
@@ -68,5 +68,5 @@ def _of_offers(store: Store, recipe: Recipe) -> dict[str, str]:
     return {PAGE: offers.render_page(finished), CARD: offers.render_card(finished)}
 
 
-#: Kind of model → the function that writes its files; all other kinds rank the catalogue.
+#: Kind of model → the function that writes its report; other kinds rank the items of a catalogue.
 _TEXTS: dict[type, Callable[[Store, Recipe], dict[str, str]]] = {OffersConfig: _of_offers}

@@ -17,7 +17,7 @@ from workflows.report.rendering import template
 
 
 def render(finished: Finished) -> str:
-    """Return the whole card of a model that ranks the catalogue."""
+    """Return the whole model card, Markdown, of a model that ranks the items of a catalogue."""
     return template("model_card.md", finalize=escaped).render(
         finished=finished,
         train=finished.manifests["train"],

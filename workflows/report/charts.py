@@ -1,8 +1,8 @@
-"""Draws the pictures of the page with matplotlib, as inline SVG, so that the page is one file.
+"""Draws the charts of report.html with matplotlib, as inline SVG, so that the page is one file.
 
-Texts in a picture remain text, and the same numbers give the same bytes. Colours are variables of
-the page's style sheet, so that a picture follows a dark page. Series differ in shape as well as in
-colour (Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
+Texts in a chart remain text, and the same numbers give the same bytes. Colours are variables of the
+page's style sheet, so that a chart follows a dark page. Series differ in shape as well as in colour
+(Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#5f6b73")
 MARKERS = ("o", "s", "D")
 _INK, _GRID = "#333b41", "#dfe3e8"
-#: Colour of a picture → variable of the style sheet.
+#: Colour that matplotlib draws → variable of the page's style sheet that replaces it.
 _VARIABLES = {
     COLOURS[0]: "--first",
     COLOURS[1]: "--second",
@@ -34,7 +34,7 @@ _VARIABLES = {
     _INK: "--ink",
     _GRID: "--rule",
 }
-#: Width and height of a picture, in points, which are the page's pixels.
+#: Width and height of a chart, in points, which are the page's pixels.
 SMALL = (344.0, 250.0)
 _WIDE = 560.0
 _STYLE: dict[str, Any] = {
@@ -61,7 +61,7 @@ _STYLE: dict[str, Any] = {
 }
 
 
-#: Pattern in matplotlib's SVG → its replacement in the page.
+#: Pattern in matplotlib's SVG → shorter text that replaces it in the page.
 _SHORTER = (
     (r'="([\d.]+)pt"', r'="\1"'),  # a point of matplotlib is a pixel of the page
     (r"(?s)<defs>\s*<style.*?</defs>", ""),  # this style would change the whole page
@@ -75,13 +75,13 @@ _SHORTER = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page.
+    """A chart of report.html.
 
     Attributes:
-        title: what it shows.
-        alt: the content of the picture in words, for people who cannot see it.
+        title: what the chart shows. alt: the content of the chart in words, for people who cannot
+            see it.
         svg: the drawing; empty where matplotlib is not installed.
-        note: a text below it.
+        note: a text below the chart.
     """
 
     title: str
@@ -103,14 +103,14 @@ def picture(
     note: str = "",
     size: tuple[float, float] = SMALL,
 ) -> Picture:
-    """Return a picture, or its texts alone where matplotlib is not installed.
+    """Draw a chart as SVG; without matplotlib return only its caption and its text alternative.
 
     Args:
-        title: what it shows; no other picture of the page has this title.
+        title: what the chart shows; no other chart of the page has this title.
         alt: the content of the picture in words.
-        draw: draws it on axes.
-        note: a text below it.
-        size: width and height, in pixels.
+        draw: the function that draws the chart on matplotlib axes.
+        note: a text below the chart.
+        size: width and height of the chart, in pixels.
     """
     if not can_draw():
         return Picture(title, alt, Markup(""), note)
@@ -143,20 +143,20 @@ def _inline(svg: str) -> Markup:
 
 
 def points(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Draw points as one path of round caps, which takes a fourth of the bytes of markers."""
+    """Draw a scatter plot as one path of round caps, a fourth of the bytes of markers."""
     gap = np.full(len(xs), np.nan)
     across, up = (np.column_stack([values, values, gap]).ravel() for values in (xs, ys))
     axes.plot(across, up, color=COLOURS[0], linewidth=3, solid_capstyle="round", alpha=0.45)
 
 
 def label(axes: Axes, x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> None:
-    """Name the axes, and write round numbers beside them.
+    """Label the axes of a chart, and write round numbers at their ticks.
 
     Args:
         axes: the axes, on which the values have been drawn.
         x: the quantity on the horizontal axis.
         y: the quantity on the vertical axis.
-        log_x, log_y: whether the axis has a logarithmic scale.
+        log_x, log_y: whether the horizontal and the vertical axis have logarithmic scales.
     """
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -178,7 +178,7 @@ def _scale(axis: Any, *, log: bool) -> None:
 
 
 def whole_ticks(axes: Axes) -> None:
-    """Set the ticks of the horizontal axis to whole numbers only."""
+    """Set the ticks of a chart's horizontal axis to whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -192,10 +192,10 @@ def ranges(
     metric: str,
     legend: Sequence[str] = (),
 ) -> Picture:
-    """Return a picture of means with their intervals, one row for each, on an axis from 0.
+    """Return a chart of means with their confidence intervals, one row each, on an axis from 0.
 
     Args:
-        title: what it shows.
+        title: what the chart shows.
         alt: the content of the picture in words.
         rows: name of a row → one figure for each series; None where a series has none.
         metric: the name of the quantity on the horizontal axis.
@@ -217,7 +217,7 @@ def draw_ranges(
     metric: str,
     legend: Sequence[str] = (),
 ) -> None:
-    """Draw the series of `ranges`, each a little below the one before."""
+    """Draw the series of means and intervals, each a little below the one before."""
     series = max(map(len, rows.values()))
     for number in range(series):
         found = [(y, figures[number]) for y, figures in enumerate(rows.values())]
@@ -245,14 +245,14 @@ def draw_ranges(
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
-    """Return the ends of a figure's interval; if it has no interval, its mean twice."""
+    """Return the ends of a metric's confidence interval; without an interval, its mean twice."""
     if figure.low is None or figure.high is None:
         return figure.mean, figure.mean
     return figure.low, figure.high
 
 
 def _short(value: float) -> str:
-    """Return the number beside a tick: 0.25, 20, 5,000, 2M."""
+    """Return the number beside an axis tick as short text: 0.25, 20, 5,000, 2M."""
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"

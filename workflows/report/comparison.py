@@ -1,4 +1,4 @@
-"""The comparison of all models: protocol, metrics, and the choice of the baselines."""
+"""The report's comparison of all models: protocol, metrics, and the choice of the baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workflows.stages.evaluate import Block, Figure, Protocol
 
 
 def population(finished: Finished) -> str:
-    """Return a sentence on the users and the rows of the test part."""
+    """Return a sentence with the numbers of users and interactions in the test part."""
     counts = finished.scores.counts
     users = numbers.counted(counts["users"], "user")
     rows = numbers.counted(counts["targets"], "held-out row")
@@ -30,7 +30,7 @@ def population(finished: Finished) -> str:
 
 
 def picture(finished: Finished) -> Picture:
-    """Return a picture of the headline metric of all models with its interval."""
+    """Return a chart of the headline metric of all models with its confidence interval."""
     figures = {model: finished.headline(model) for model in finished.models}
     said = "; ".join(f"{model} {numbers.with_interval(f)}" for model, f in figures.items())
     title = f"{finished.metric} with its interval"
@@ -39,7 +39,7 @@ def picture(finished: Finished) -> Picture:
 
 
 def table(finished: Finished) -> Table:
-    """Return a table of the headline figures, the best model first."""
+    """Return a table of the headline metrics of all models, the best model first."""
     scores, metric, k = finished.scores, finished.metric, finished.k
     others = [f"ndcg@{k}", f"mrr@{k}"]
     others += [f"recall@{n}" for n in finished.recipe.evaluate.ks if n != k]
@@ -63,7 +63,7 @@ def table(finished: Finished) -> Table:
 
 
 def narrow(table: Table) -> Table:
-    """Return a copy of a table in which each cell has the interval on a line below the mean."""
+    """Return a copy of a metrics table with each confidence interval on a line below its mean."""
     rows = [list(map(_two_lines, row)) for row in table.rows]
     return Table(table.caption, table.head, rows, table.numeric, table.marked)
 
@@ -74,7 +74,7 @@ def _two_lines(cell: str) -> str:
 
 
 def baselines(finished: Finished) -> Table:
-    """Return a table of the parameters of the baselines and how they were chosen."""
+    """Return a table of the baselines' parameters and how they were chosen."""
     rows = [
         [
             name,
@@ -92,12 +92,12 @@ def baselines(finished: Finished) -> Table:
 
 
 def left_out(finished: Finished) -> Table:
-    """Return the baselines that did not run, with the reasons."""
+    """Return a table of the baselines that did not run, with the reasons."""
     return Table("Baselines left out", ("model", "why"), list(finished.scores.left_out.items()))
 
 
 def beside(finished: Finished) -> Table:
-    """Return the metrics of the recipe's model and the best baselines under other protocols."""
+    """Return a table of the metrics of the main model and the best baselines by other protocols."""
     scores = finished.scores
     models = [scores.ours, *(m for m in finished.models if m != scores.ours)][:4]
     rows = []
@@ -111,7 +111,7 @@ def beside(finished: Finished) -> Table:
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:
-    """Return a model's figure at k: its recall, or its accuracy if that was measured instead."""
+    """Return a model's recall at k, or its accuracy at k if that was measured instead."""
     found = block.metrics.get(model, {})
     return next((f for n, f in found.items() if n in (f"recall@{k}", f"accuracy@{k}")), None)
 

@@ -1,4 +1,4 @@
-"""Facts about the data: rows read and dropped, null and unseen values, the long tail."""
+"""The report's facts on the data: rows read and dropped, null and unseen values, the long tail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sentences(finished: Stages) -> Iterator[str]:
-    """Yield sentences with the numbers that etl counted."""
+    """Yield sentences with the numbers of rows, users and items that the etl stage counted."""
     data = finished.data
     yield f"Read: {numbers.counts(data.read)}."
     dropped = {cause: n for cause, n in data.dropped.items() if n}
@@ -37,7 +37,7 @@ def sentences(finished: Stages) -> Iterator[str]:
 
 
 def cells(finished: Stages) -> Table:
-    """Return a table of the shares of unseen and of null cells, for the columns that have any."""
+    """Return a table of columns' shares of null values and of values not seen in training."""
     data = finished.data
     parts = [part for part, n in data.rows.items() if n]
     head = [f"{what} in {part}" for what in ("unseen", "null") for part in parts]
@@ -50,12 +50,12 @@ def cells(finished: Stages) -> Table:
 
 
 def clean_columns(finished: Stages, found: Table) -> list[str]:
-    """Return the columns that are not in the table of `cells`."""
+    """Return the columns without null or unseen values, which the table `found` lacks."""
     return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
 
 
 def popularity(counts: Ints) -> Picture:
-    """Return a picture of the long tail: the items' interactions, in order of popularity."""
+    """Return a chart of the long tail: number of interactions per item, by popularity rank."""
     said = head_share(counts)
     return charts.picture(
         "Popularity of the items", said, lambda axes: draw_popularity(axes, counts), note=said
@@ -63,7 +63,7 @@ def popularity(counts: Ints) -> Picture:
 
 
 def draw_popularity(axes: Axes, counts: Ints) -> None:
-    """Draw the items' interactions against their rank, both on a logarithmic scale."""
+    """Draw items' numbers of interactions against their popularity ranks, on log scales."""
     falling = np.sort(counts[counts > 0])[::-1]
     # as many points as a line of this width can show
     ranks = np.unique(np.geomspace(1, len(falling), 200).round().astype(np.int64))
@@ -90,7 +90,7 @@ def head_share(counts: Ints) -> str:
 
 
 def histories(counts: Ints) -> Picture:
-    """Return a picture of how many interactions users have."""
+    """Return a chart of the number of interactions per user."""
     low, middle, high = np.quantile(counts[counts > 0], [0.05, 0.5, 0.95])
     said = f"Half of the users have {middle:,.0f} or fewer; 9 of 10 have {low:,.0f} to {high:,.0f}."
     return charts.picture(
@@ -99,7 +99,7 @@ def histories(counts: Ints) -> Picture:
 
 
 def draw_histories(axes: Axes, counts: Ints) -> None:
-    """Draw the number of users by their interactions, in bins that double."""
+    """Draw a histogram of users by their number of interactions, in bins that double in width."""
     lengths = counts[counts > 0]
     edges = 2 ** np.arange(int(lengths.max()).bit_length() + 1)
     users = np.histogram(lengths, edges)[0]

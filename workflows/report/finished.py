@@ -1,4 +1,4 @@
-"""Reads the finished stages of a run, which are the content of the page and the card."""
+"""Reads the finished stages of a run, the content of report.html and the model card."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from workflows.stages.manifest import Manifest
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
-#: The list length of the headline; if the recipe lacks it, its first list length is used.
+#: The list length k of the headline metric; if the recipe lacks it, its first list length is used.
 USUAL_K = 10
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages etl, train and evaluate of a run with any kind of model.
+    """The finished stages etl, train and evaluate of a run with any kind of model.
 
     Attributes:
-        recipe: the recipe that they were made from.
+        recipe: the recipe that the stages were made from.
         manifests: stage → its manifest.
-        prepared: the etl stage.
-        data: the report of etl.
+        prepared: the etl stage, with the encoded data.
+        data: the report of the etl stage: counts of rows, users and items.
     """
 
     recipe: Recipe
@@ -40,7 +40,7 @@ class Stages:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Stages:
-        """Read the stages, which `store.write` has checked."""
+        """Read the finished stages of a run, which `store.write` has checked."""
         prepared = Prepared(store.folder("etl"), recipe)
         stages = ("etl", "train", "evaluate")
         manifests = {stage: store.read(stage, recipe, deep=False) for stage in stages}
@@ -48,25 +48,26 @@ class Stages:
 
     @property
     def item_counts(self) -> Ints:
-        """Training interactions of each item, int64 [n_items]."""
+        """Number of training interactions of each item, int64 [n_items]."""
         return self.prepared.item_counts
 
     @property
     def user_counts(self) -> Ints:
-        """Training interactions of each user, int64 [n_users]."""
+        """Number of training interactions of each user, int64 [n_users]."""
         counts: Ints = self.prepared.raw_users[TRAIN_COUNT].to_numpy()
         return counts[:-1]  # the last row is the unknown user
 
 
 @dataclass(frozen=True)
 class Finished(Stages):
-    """The stages of a model that ranks the catalogue.
+    """The finished stages of a run whose model ranks the items of a catalogue.
 
     Attributes:
-        epochs: the epochs of the fit.
-        prior: the prior that training chose; None if the recipe asks for none.
+        epochs: the metrics of each training epoch.
+        prior: the popularity prior of the scores that training chose; None if the recipe asks for
+            none.
         scores: the report of the evaluation.
-        inside: the analysis of the model with the weights of the best epoch.
+        inside: the analysis of the trained towers with the weights of the best epoch.
     """
 
     epochs: list[Epoch]
@@ -76,7 +77,7 @@ class Finished(Stages):
 
     @classmethod
     def read(cls, store: Store, recipe: Recipe) -> Finished:
-        """Read the stages, which `store.write` has checked."""
+        """Read the finished stages of a run, which `store.write` has checked."""
         common = Stages.open(store, recipe)
         train = TrainFiles(store.folder("train"))
         evaluate = EvaluateFiles(store.folder("evaluate"))
@@ -96,12 +97,12 @@ class Finished(Stages):
 
     @property
     def k(self) -> int:
-        """The list length of the headline metric."""
+        """The list length k of the headline metric."""
         return int(self.metric.partition("@")[2])
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights were kept."""
+        """The training epoch whose weights were kept."""
         signed = self.manifests["train"].metrics
         return next(epoch for epoch in self.epochs if epoch.metrics == signed)
 
@@ -113,19 +114,19 @@ class Finished(Stages):
 
     @property
     def rival(self) -> str | None:
-        """The best baseline; None if none ran."""
+        """The best baseline by the headline metric; None if none ran."""
         return next((model for model in self.models if model != self.scores.ours), None)
 
     def headline(self, model: str) -> Figure:
-        """Return a model's figure by the headline metric."""
+        """Return a model's value of the headline metric, with its confidence interval."""
         return self.scores.headline.metrics[model][self.metric]
 
     def segments(self, start: str = "") -> dict[str, Block]:
-        """Return the segments whose name begins with `start`, in the order of evaluate."""
+        """Return the evaluation segments whose names begin with `start`, in the report's order."""
         return {n: b for n, b in self.scores.segments.items() if n.startswith(start)}
 
     def item_names(self, rows: Sequence[int]) -> list[str]:
-        """Return the names of some items: the first label of the recipe, or else the id."""
+        """Return the first display column of items, or else their ids, given their row numbers."""
         ids = _texts(self.prepared.raw_items, self.recipe.item_id, rows)
         features = self.recipe.features
         label = next((n for n in self.recipe.columns("item") if features[n].meaning.is_label), None)
@@ -135,7 +136,7 @@ class Finished(Stages):
         return [name or text or "" for name, text in zip(labels, ids, strict=True)]
 
     def user_ids(self, rows: Sequence[int]) -> list[str]:
-        """Return the ids of some users."""
+        """Return the raw ids of users, given their row numbers in the user table."""
         return [text or "" for text in _texts(self.prepared.raw_users, self.recipe.user_id, rows)]
 
 

@@ -1,4 +1,4 @@
-"""Learning curves: the loss and the validation figures by epoch; the kept epoch is marked."""
+"""Learning curves: loss and validation metrics by training epoch; the kept epoch is marked."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def curves(finished: Finished) -> list[Picture]:
-    """Return a picture of the loss, and of the main figures of the validation part."""
+    """Return charts of the training loss and the main validation metrics by training epoch."""
     wanted = dict.fromkeys(("loss", "val_recall@10", VAL_MEAN, finished.recipe.train.monitor))
     best = finished.best
     return [curve(finished.epochs, best, name) for name in wanted if name in best.metrics]
 
 
 def curve(epochs: Sequence[Epoch], best: Epoch, name: str, model: str = "") -> Picture:
-    """Return a picture of a figure by epoch.
+    """Return a chart of a loss or metric by training epoch.
 
     Args:
-        epochs: the epochs of a fit.
-        best: the epoch that was kept.
-        name: the figure.
+        epochs: the metrics of each epoch of a fit.
+        best: the epoch whose weights were kept.
+        name: the name of the loss or metric.
         model: the name of the model, where there are several.
     """
     first, last = epochs[0], epochs[-1]
@@ -41,7 +41,7 @@ def curve(epochs: Sequence[Epoch], best: Epoch, name: str, model: str = "") -> P
 
 
 def draw_curve(axes: Axes, epochs: Sequence[Epoch], best: Epoch, name: str) -> None:
-    """Draw a figure by epoch, and mark the epoch that was kept."""
+    """Draw a loss or metric by training epoch, and mark the epoch whose weights were kept."""
     numbers = [epoch.epoch + 1 for epoch in epochs]
     values = [epoch.metrics[name] for epoch in epochs]
     axes.plot(numbers, values, color=charts.COLOURS[0], linewidth=2, marker="o", markersize=5)

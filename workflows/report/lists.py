@@ -12,22 +12,24 @@ from workflows.report.finished import Finished
 from workflows.report.tables import Table
 from workflows.stages.evaluate import Example
 
-#: The tag `bdi` separates the direction of a name, perhaps right to left, from the text around.
+#: The HTML tag `bdi` isolates a name, perhaps written right to left, from the text around it.
 _NAME = Markup("<bdi>{}</bdi>")
 _NEIGHBOUR = Markup("<bdi>{}</bdi> <small>{:.2f}</small>")
 
 
 @dataclass(frozen=True)
 class User:
-    """An example user of the test part, in the form that the page shows.
+    """An example user of the test part, in the form that report.html shows.
 
     Attributes:
-        id: their id.
-        n_earlier: number of interactions before the test part.
-        latest: names of the items of the last of these interactions, the latest first.
+        id: the user's raw id.
+        n_earlier: number of the user's interactions before the test part.
+        latest: names of the items of the user's last interactions before the test part, the latest
+            first.
         recommended: names of the recommended items, each with a mark if it is a withheld item.
-        withheld: names of the first withheld items; None for an item that is in no table.
-        said: the text that follows these names.
+        withheld: names of the first items withheld for the test (targets); None for an item that is
+            not in the item table.
+        said: the text that follows the names of the withheld items.
     """
 
     id: str
@@ -39,12 +41,12 @@ class User:
 
     @property
     def is_hit(self) -> bool:
-        """Whether a recommended item is a target."""
+        """Whether a recommended item is a target, an item withheld for the test."""
         return any(hit for _, hit in self.recommended)
 
 
 def neighbours(finished: Finished) -> Table:
-    """Return the nearest neighbours of the most popular items."""
+    """Return a table of the most popular items and their nearest neighbours by embedding."""
     rows: list[list[str]] = []
     for near in finished.inside.neighbours:
         names = finished.item_names(near.items)
@@ -57,7 +59,7 @@ def neighbours(finished: Finished) -> Table:
 
 
 def users(finished: Finished) -> Iterator[User]:
-    """Yield example users with the end of their history, their list and their targets."""
+    """Yield example users, each with the last items, the recommended items and the targets."""
     for example in finished.inside.examples:
         names = finished.item_names(example.recommended)
         hits = [row in example.withheld for row in example.recommended]
@@ -77,7 +79,7 @@ def _known(finished: Finished, rows: Sequence[int]) -> list[str | None]:
 
 
 def _said(example: Example, more: int) -> str:
-    """Return a text with the number of further targets, and the number of targets found."""
+    """Return a text on a user's further targets and the number of targets that were found."""
     said = f" and {more:,} more" if more > 0 else ""
     if not example.hits:
         return said + (

@@ -1,4 +1,4 @@
-"""Format numbers as text, in the same way on the page and on the card."""
+"""Format numbers as text, in the same way in report.html and in the model card."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from workflows.stages.evaluate import Figure, exists, shown
 
 
 def score(value: float | None, *, form: str = ".4f") -> str:
-    """Return a metric to four digits, or a dash."""
+    """Return a metric as text with four digits; a dash if there is none."""
     return shown(value, form)
 
 
 def share(value: float) -> str:
-    """Return a share in percent; a small one keeps a digit that is not 0."""
+    """Return a share as text in percent; a small share keeps a digit that is not 0."""
     percent = 100 * value
     if percent and abs(percent) < 0.095:
         return f"{percent:.1g} %"
@@ -22,31 +22,31 @@ def share(value: float) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    """Return a mean and its interval, if it has one."""
+    """Return a metric's mean and confidence interval, if it has one, as text."""
     if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
         return score(figure.mean)
     return f"{figure.mean:.4f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def difference(figure: Figure) -> str:
-    """Return a difference and its interval with their signs."""
+    """Return a difference of metrics and its confidence interval as text with signs."""
     if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
         return score(figure.mean, form="+.4f")
     return f"{figure.mean:+.4f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 
 
 def counted(n: int, thing: str) -> str:
-    """Return `1 item`, `2,000 items`."""
+    """Return a number and its noun, such as `1 item` or `2,000 items`."""
     return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
 def counts(of: Mapping[str, int]) -> str:
-    """Return `ratings 100,000, users 943`."""
+    """Return named counts as text, such as `ratings 100,000, users 943`."""
     return ", ".join(f"{name} {n:,}" for name, n in of.items())
 
 
 def settings(of: Mapping[str, Any]) -> str:
-    """Return fields of a recipe or of a model as `dim 64, dropout 0.2`."""
+    """Return settings of a recipe or a model as text, such as `dim 64, dropout 0.2`."""
     return ", ".join(f"{name} {_value(value)}" for name, value in of.items())
 
 

@@ -1,4 +1,4 @@
-"""The page and the card of offer models: their AUC by task, and their learning curves."""
+"""Report page and model card of offer models: their AUC by task, and their learning curves."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from workflows.stages.train_files import TrainFiles
 
 @dataclass(frozen=True)
 class FinishedOffers(Stages):
-    """The stages of models of offers.
+    """The finished stages of a run of offer models, which rank users for an offer.
 
     Attributes:
-        fits: model → the epochs of its fit.
-        scores: every figure of the evaluation.
+        fits: name of a model → the metrics of each epoch of its fit.
+        scores: the report of the evaluation: all AUCs.
     """
 
     fits: dict[str, list[Epoch]]
@@ -38,7 +38,7 @@ class FinishedOffers(Stages):
 
     @classmethod
     def read(cls, store: Store, recipe: Recipe) -> FinishedOffers:
-        """Read the stages, which `store.write` has checked."""
+        """Read the finished stages of a run, which `store.write` has checked."""
         assert isinstance(recipe.model, OffersConfig)
         common, train = Stages.open(store, recipe), store.folder("train")
         fits = {name: TrainFiles(train, name).read_history() for name in recipe.model.models}
@@ -49,17 +49,17 @@ class FinishedOffers(Stages):
 
     @property
     def judged(self) -> bool:
-        """Whether epochs were measured on a valid part."""
+        """Whether the training epochs were measured on a validation part."""
         return all(self.recipe.train.monitor in epochs[0].metrics for epochs in self.fits.values())
 
     def best(self, model: str) -> Epoch:
-        """Return the epoch whose weights were kept."""
+        """Return the training epoch of a model whose weights were kept."""
         monitor, epochs = self.recipe.train.monitor, self.fits[model]
         return max(epochs, key=lambda e: e.metrics[monitor]) if self.judged else epochs[-1]
 
 
 def render_page(finished: FinishedOffers) -> str:
-    """Return the whole page."""
+    """Return the whole report page, HTML, of offer models."""
     return page.fill(
         finished,
         "offers.html",
@@ -73,7 +73,7 @@ def render_page(finished: FinishedOffers) -> str:
 
 
 def render_card(finished: FinishedOffers) -> str:
-    """Return the whole card."""
+    """Return the whole model card, Markdown, of offer models."""
     return template("offers_card.md", finalize=card.escaped).render(
         finished=finished,
         facts=_facts(finished),
@@ -86,7 +86,7 @@ def render_card(finished: FinishedOffers) -> str:
 
 
 def _tables(scores: OffersReport) -> Iterator[Table]:
-    """Yield a table of models and tasks for each band that has offers."""
+    """Yield an AUC table of models by tasks for each band of offer frequency that has offers."""
     for band in dict.fromkeys(score.band for score in scores.scores):
         of_band = [score for score in scores.scores if score.band == band]
         if not any(score.offers for score in of_band):
@@ -120,7 +120,7 @@ def _curves(finished: FinishedOffers) -> Iterator[Picture]:
 
 
 def _tiles(finished: FinishedOffers) -> Iterator[Tile]:
-    """Yield the exported model's figure of each task, and the size of the evaluation."""
+    """Yield the exported model's AUC in each task, and the size of the evaluation."""
     first = next(iter(finished.fits))
     for score in finished.scores.scores:
         if (score.model, score.band) == (first, ALL):
@@ -131,7 +131,7 @@ def _tiles(finished: FinishedOffers) -> Iterator[Tile]:
 
 
 def _facts(finished: FinishedOffers) -> dict[str, str]:
-    """Return part of the recipe → the settings of the trained models."""
+    """Return name of a recipe section → the settings of the trained models in it."""
     plain = finished.recipe.to_dict()
     model = dict(plain["model"])
     blocks = {f"model {name}": numbers.settings(of) for name, of in model.pop("models").items()}

@@ -1,4 +1,4 @@
-"""The origin of a run: recipe, model, stages, versions, files and hashes."""
+"""The report's account of how a run was made: recipe, model, stages, versions, file hashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workflows.report.tables import Table
 
 
 def model_facts(finished: Finished) -> dict[str, str]:
-    """Return the settings of the trained model as text, by part of the recipe."""
+    """Return name of a recipe section → the settings of the trained model in it, as text."""
     recipe, inside = finished.recipe, finished.inside
     plain = recipe.to_dict()
     facts = {
@@ -32,7 +32,7 @@ def model_facts(finished: Finished) -> dict[str, str]:
 
 
 def stages(finished: Stages) -> Table:
-    """Return the stages with their device and counts."""
+    """Return a table of the run's stages with their times, devices and row counts."""
     rows = [
         (
             stage,
@@ -46,7 +46,7 @@ def stages(finished: Stages) -> Table:
 
 
 def hashes(finished: Stages) -> dict[str, str]:
-    """Return raw files, recipe and stages → SHA-256."""
+    """Return name of each raw file, recipe and stage → its SHA-256."""
     found = {f"raw file {name}": digest for name, digest in finished.data.files.items()}
     found["recipe"] = finished.recipe.digest()
     of_stages = finished.manifests.items()

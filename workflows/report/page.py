@@ -25,7 +25,7 @@ from workflows.report.tables import Table
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure at the head of the page, with its name and an optional note."""
+    """A key number at the head of report.html, with its name and an optional note."""
 
     value: str
     what: str
@@ -33,7 +33,7 @@ class Tile:
 
 
 def render(finished: Finished) -> str:
-    """Return the whole page of a model that ranks the catalogue."""
+    """Return the whole report page, HTML, of a model that ranks the items of a catalogue."""
     return fill(
         finished,
         "ranking.html",
@@ -64,14 +64,14 @@ def fill(
     facts: Mapping[str, str],
     **content: object,
 ) -> str:
-    """Render a page: the frame, data and hashes are the same for every kind of model.
+    """Render report.html: its frame, data and hashes are the same for every kind of model.
 
     Args:
-        finished: the stages.
-        sections: the template of the sections that belong to the kind of model.
-        tiles: the figures at the head.
-        facts: part of the recipe → the settings of the trained model.
-        **content: the values that this template shows.
+        finished: the finished stages of the run.
+        sections: the name of the template with the sections for this kind of model.
+        tiles: the key numbers at the head of the page.
+        facts: name of a recipe section → the settings of the trained model in it.
+        **content: the values that the template `sections` shows.
     """
     cells = dataset.cells(finished)
     return template("page.html").render(
@@ -95,7 +95,7 @@ def fill(
 
 
 def _tiles(finished: Finished) -> Iterator[Tile]:
-    """Yield the headline, the gain over the best baseline, and the size of data and fit."""
+    """Yield key numbers: headline metric, gain over the best baseline, data size, training time."""
     ours, metric = finished.headline(finished.scores.ours), finished.metric
     level = f"{finished.scores.headline.protocol.level:.0%} interval"
     low, high = ours.low, ours.high

@@ -1,4 +1,4 @@
-"""The templates of the page and of the model card."""
+"""Loads the Jinja templates of report.html and of the model card."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 def template(name: str, *, finalize: Callable[[object], object] | None = None) -> Template:
-    """Return a template that escapes every text which is not markup.
+    """Return a Jinja template that escapes every text which is not markup.
 
     Args:
-        name: the file in the folder templates/.
-        finalize: is called on each value before it is written.
+        name: the template's file name in the folder templates/.
+        finalize: the function that is called on each value before it is written.
     """
     return Environment(
         loader=PackageLoader("workflows.report"),

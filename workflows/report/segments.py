@@ -1,4 +1,4 @@
-"""Metrics by segment: by length of history, and by popularity of the target."""
+"""Evaluation metrics by segment: by length of user history and by popularity of the target item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workflows.stages.evaluate import Figure
 
 
 def pictures(finished: Finished) -> Iterator[Picture]:
-    """Yield the headline metric by history length and by popularity of the target."""
+    """Yield charts of the headline metric by history length and by target popularity."""
     for start, what, unit in (
         ("history_", "length of the user's history", "user"),
         ("targets_", "popularity of the withheld item", "target"),
@@ -22,16 +22,16 @@ def pictures(finished: Finished) -> Iterator[Picture]:
 
 
 def compared(finished: Finished) -> list[str]:
-    """Return the recipe's own model, the best baseline and popularity, as far as they ran."""
+    """Return the models that charts compare: main model, best baseline and popularity, if run."""
     wanted = (finished.scores.ours, finished.rival, "popularity")
     return list(dict.fromkeys(m for m in wanted if m and m in finished.models))
 
 
 def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure | None]]:
-    """Return segment → the headline figure of each compared model.
+    """Return name of a segment → the headline metric of each compared model.
 
     Args:
-        finished: the run.
+        finished: the finished stages of the run.
         start: how the names of the segments begin.
         unit: the unit in which the size of a segment is given, `user` or `target`.
     """
@@ -61,7 +61,7 @@ def _picture(finished: Finished, rows: dict[str, list[Figure | None]], what: str
 
 
 def table(finished: Finished) -> Table:
-    """Return the headline metric of all models by segment."""
+    """Return a table of the headline metric of all models by evaluation segment."""
     models = finished.models
     rows = []
     for block in finished.segments().values():

@@ -1,4 +1,4 @@
-"""A table of the page and of the model card."""
+"""A table of report.html and of the model card."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first cell of a row names the row.
+    """A table of the report; the first cell of each row names the row.
 
     Attributes:
-        caption: what it shows.
-        head: names of the columns.
+        caption: what the table shows.
+        head: names of the table's columns.
         rows: cells of each row, as many as `head`; markup is not changed, other text is escaped.
         numeric: whether all cells of a row but the first are numbers.
         marked: the first cell of the row that is highlighted.

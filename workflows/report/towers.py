@@ -1,4 +1,4 @@
-"""Pictures of the trained towers: history weights, norms, biases."""
+"""Charts of the trained towers: history position weights, item embedding norms, item biases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def views(finished: Finished) -> Iterator[Picture]:
-    """Yield a picture of each view that the model has."""
+    """Yield charts of the model's history weights, item embedding norms and item biases."""
     inside = finished.inside
     if inside.decays:
         yield _decays(inside.decays)
@@ -29,7 +29,7 @@ def views(finished: Finished) -> Iterator[Picture]:
 
 
 def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
-    """Return a picture of the weight of each history position, for the first three inputs."""
+    """Return a chart of learnt weights by history position, for the first three history inputs."""
     shown = dict(list(decays.items())[: len(charts.COLOURS)])
     halves = "; ".join(f"{name}: {_half(shares)}" for name, shares in shown.items())
     said = f"Share of each earlier item in a full history, the latest first. {halves}."
@@ -39,7 +39,7 @@ def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
 
 
 def draw_decays(axes: Axes, decays: Mapping[str, Sequence[float]]) -> None:
-    """Draw the weight of each position, one line per input."""
+    """Draw the learnt weight of each history position, one line per history input."""
     for series, (name, shares) in enumerate(decays.items()):
         axes.plot(
             np.arange(1, len(shares) + 1),
@@ -75,6 +75,6 @@ def _cloud(cloud: Cloud, label: str) -> Picture:
 
 
 def draw_cloud(axes: Axes, cloud: Cloud, label: str) -> None:
-    """Draw a quantity of each item against its popularity."""
+    """Draw a scatter plot of a quantity of each item, such as its bias, against its popularity."""
     charts.points(axes, cloud.counts, cloud.values)
     charts.label(axes, "interactions in training", label, log_x=True)

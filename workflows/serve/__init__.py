@@ -1,4 +1,4 @@
-"""The verb `serve`: answer over HTTP from an export, and switch to a newer one without a break."""
+"""The verb `serve`: answer over HTTP from a run's export, and switch to newer exports at once."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _LOGGERS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
 
 @dataclass(frozen=True)
 class ServeResult:
-    """Result of the verb.
+    """What a server that has stopped reports.
 
     Attributes:
         address: the address that the server listened on.
-        reloads: number of newer exports that it switched to.
-        seconds: how long it ran.
+        reloads: number of times that the server switched to a newer export.
+        seconds: how long the server ran.
     """
 
     address: str
@@ -75,9 +75,10 @@ def serve(
     """Serve the export of a run until SIGTERM or SIGINT; SIGHUP loads a newer export.
 
     Args:
-        recipe: the recipe, which gives the names of columns and the fallback.
-        store: the run.
-        device: the device of this process; the raw towers run on it.
+        recipe: the recipe of the run, which names the columns and the fallback for unknown users.
+        store: the folder of the run, with its finished stages.
+        device: the device of this process; the towers that take raw values (text and numbers) run
+            on it.
         host: address to listen on. 127.0.0.1: only this machine; 0.0.0.0: all machines.
         port: port to listen on; 0 for any free port.
         watch: seconds between two checks for a newer export; 0 for no checks.
@@ -111,7 +112,7 @@ def _run(server: _Server, sockets: list[socket.socket]) -> None:
 
 @contextlib.contextmanager
 def _filter_repeated_warnings() -> Iterator[None]:
-    """Filter repeated warnings, so that clients cannot fill the log."""
+    """Drop repeated warnings from the log, so that clients cannot fill it."""
     loggers, repeat_filter = [logging.getLogger(name) for name in _LOGGERS], RepeatFilter()
     for logger in loggers:
         logger.addFilter(repeat_filter)
@@ -123,7 +124,7 @@ def _filter_repeated_warnings() -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that logs its address, reloads on SIGHUP, and has deadlines.
+    """A uvicorn server that reloads the export on SIGHUP and closes late connections.
 
     Args:
         app: the ASGI app.
@@ -180,10 +181,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Stop within the grace at the first SIGTERM or SIGINT, and at once at the second.
+        """Stop within the grace period at the first SIGTERM or SIGINT, and at once at the second.
 
-        The handlers stay until all threads have ended, even after the event loop is closed: Python
-        would wait for the threads without a bound.
+        The signal handlers stay until all threads have ended, even after the event loop is closed:
+        without them, Python would wait for the threads without a time limit.
         """
         numbers, threads = (signal.SIGTERM, signal.SIGINT), set(threading.enumerate())
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
@@ -213,6 +214,6 @@ class _Server(uvicorn.Server):
 
 
 def _end_process(reason: str, code: int) -> None:
-    """End the process, even if threads are still running."""
+    """End the server process, even if threads are still running."""
     log.warning(reason)
     os._exit(code)

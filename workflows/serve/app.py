@@ -58,7 +58,7 @@ def build(
     hosts: Collection[str] = (),
     limits: Limits = LIMITS,
 ) -> FastAPI:
-    """Return the app.
+    """Return the FastAPI app of the server.
 
     Args:
         current: the export from which requests are answered.
@@ -237,7 +237,7 @@ def _served(request: Request) -> LoadedExport:
 async def _lists(
     request: Request, served: LoadedExport, users: list[UserQuery], options: ListOptions
 ) -> list[UserList]:
-    """Return the lists of users, in a batch with other requests unless there are raw values."""
+    """Return users' recommendation lists; requests without raw values are answered in batches."""
 
     async def with_features() -> list[UserList]:
         return await _run_in_thread(
@@ -260,10 +260,10 @@ async def _explain_faults(
     options: ListOptions,
     answer: Callable[[], Awaitable[Answer]],
 ) -> Answer:
-    """Await an answer; if the list options made it fail, name the options at fault.
+    """Await the answer to a request; if its list options made it fail, name the options at fault.
 
     Raises:
-        Refusal: 422.
+        Refusal: 422, a list option does not fit the export.
     """
     try:
         return await answer()
@@ -293,7 +293,7 @@ def _pieces(request: Request) -> AnswerPieces:
 
 
 def _admit(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
-    """Return the context in which a request runs, as a small or as a large one.
+    """Return the context in which a request runs: beside others if small, in turn if large.
 
     Args:
         request: the request.

@@ -1,8 +1,9 @@
 """Back pressure: refuse requests while the server is overloaded.
 
-Small requests run concurrently, large ones one after the other. Both have a bound on what is in
-progress; beyond it, a request is refused at once with 503, which names the time to retry after.
-Without bounds, the server would work for minutes on requests whose clients have given up.
+Small requests run concurrently, large ones one after the other. The number of small requests and
+the total cost of large ones in progress are bounded; beyond these bounds, a request is refused at
+once with 503, which names the time to retry after. Without bounds, the server would work for
+minutes on requests whose clients have given up.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class ClientDisconnected(Refusal):
 
 
 class BackPressure:
-    """Counts the work in progress, and refuses requests beyond the limits.
+    """Counts the requests in progress and their bytes, and refuses requests beyond the limits.
 
     Args:
         limits: the bounds on all requests together.
@@ -66,7 +67,7 @@ class BackPressure:
         self._small_requests += 1
 
     def end_small(self) -> None:
-        """Count one small request less."""
+        """Count one small request in progress less: it has been answered."""
         self._small_requests -= 1
 
     def check_large(self, cost: int) -> None:
@@ -84,7 +85,7 @@ class BackPressure:
 
     @contextlib.asynccontextmanager
     async def admit_large(self, scope: Scope, receive: Receive, cost: int) -> AsyncIterator[None]:
-        """Wait for the request's turn among the large requests, and keep it within the context.
+        """Return a context that waits for a large request's turn, and ends the turn at its exit.
 
         A request that has its turn already does not wait again: the guard waits for it before it
         parses a large body.
@@ -116,7 +117,7 @@ class BackPressure:
             self._large_cost -= cost
 
     def count_unread(self, n_bytes: int) -> None:
-        """Count bytes of a body that has not arrived completely; subtract them with a minus sign.
+        """Count bytes of request bodies that have not arrived completely; negative ones subtract.
 
         Raises:
             Refusal: 503, if too many bytes of bodies are in transfer.
@@ -145,7 +146,10 @@ class BackPressure:
 
 
 class _SmallRequest:
-    """Context of a small request. A generator of contextlib would take 8 microseconds more."""
+    """Context in which one small request runs.
+
+    It is a class because a generator of contextlib would take 8 microseconds more.
+    """
 
     def __init__(self, back_pressure: BackPressure) -> None:
         self._back_pressure = back_pressure
@@ -159,10 +163,10 @@ class _SmallRequest:
 
 @contextlib.contextmanager
 def _short_switch_interval() -> Iterator[None]:
-    """Switch between threads more often while a large request runs.
+    """Return a context in which Python switches between threads more often, for large requests.
 
-    A small request that runs beside it needs two switches. The short interval takes a seventh more
-    processor time, so it is not kept when no large request runs.
+    A small request that runs beside a large one needs two switches. The short interval takes a
+    seventh more processor time, so it is not kept when no large request runs.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)

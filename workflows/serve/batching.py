@@ -34,11 +34,11 @@ async def _never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """A request that waits for its lists.
+    """A request that waits for its users' lists of recommended items.
 
     Attributes:
-        arrived: when it arrived, in seconds of the monotonic clock.
-        is_disconnected: returns whether its client has disconnected.
+        arrived: when the request arrived, in seconds of the monotonic clock.
+        is_disconnected: returns whether the request's client has disconnected.
     """
 
     arrived: float
@@ -47,7 +47,7 @@ class _Request:
 
 @dataclass(frozen=True, eq=False)
 class _PendingUser:
-    """A user of a waiting request, and the future of their list."""
+    """A user of a waiting request, and the future that will hold the user's list."""
 
     request: _Request
     user: UserQuery
@@ -56,7 +56,7 @@ class _PendingUser:
 
 @dataclass(eq=False)
 class _Batch:
-    """Users, of one or several requests, who need lists of the same export and options."""
+    """Users, from one or more requests, who need lists from one export with the same options."""
 
     served: LoadedExport
     options: ListOptions
@@ -64,7 +64,7 @@ class _Batch:
 
 
 class MicroBatcher:
-    """Makes the lists of users that are given by id, in batches.
+    """Makes the recommendation lists of users given by id, in batches across requests.
 
     Args:
         workers: number of batches that are answered concurrently. Default: the number of cores.
@@ -82,7 +82,7 @@ class MicroBatcher:
         options: ListOptions,
         is_disconnected: Callable[[], Awaitable[bool]] = _never,
     ) -> list[UserList]:
-        """Return a list for each user, in the order of the users.
+        """Return a list of recommended items for each user, in the order of the users.
 
         Args:
             served: the export from which the lists are made.
@@ -117,7 +117,7 @@ class MicroBatcher:
             self._free_workers += 1
 
     def _pop_batch(self) -> _Batch:
-        """Take the users that have waited longest, as many as a batch may have."""
+        """Take from the queue the users that have waited longest, as many as a batch may have."""
         key, batch = self._waiting.popitem(last=False)
         size = max(1, min(_MAX_USERS, LIMITS.piece // batch.options.k))
         if len(batch.pending) > size:

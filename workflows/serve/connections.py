@@ -21,8 +21,8 @@ from workflows.serve.limits import Limits
 
 log = logging.getLogger(__name__)
 
-#: State of a connection: it waits for the head of a request, for the body, for the server's answer,
-#: or until the client has received the answer.
+#: State of a connection: it waits for the head of a request, for its body, for the server's answer,
+#: or for the client to receive the answer.
 State = Literal["head", "body", "server", "receive"]
 #: File descriptors that are reserved for files, the log and reloads.
 _RESERVED_FILES = 150
@@ -37,7 +37,7 @@ _REQUEST_TIMEOUT = (
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's connection with a bound on their number; unreadable requests do not break it."""
 
-    #: The bound on the number of connections. It is set before the server starts.
+    #: The largest number of open connections. It is set before the server starts.
     max_connections = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -81,7 +81,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 def _state(connection: Any) -> State:
-    """Return the state of a connection."""
+    """Return the state of a connection: what it waits for."""
     cycle = connection.cycle
     if connection.transport.get_write_buffer_size():
         return "receive"  # even if uvicorn has written the whole answer into the buffer
@@ -98,8 +98,8 @@ class _Wait:
 
     Attributes:
         cycle: uvicorn's object for a request; each request has another one.
-        state: the state.
-        since: when it was first seen in this state.
+        state: what the connection waits for.
+        since: when the connection was first seen in this state.
     """
 
     cycle: object
@@ -125,7 +125,10 @@ class Deadlines:
         self._waits: dict[Any, _Wait] = {}
 
     def enforce(self, connections: set[Any]) -> None:
-        """Close the connections that are late. Must be called about once a second."""
+        """Close the connections that are in one state beyond its deadline.
+
+        Must be called about once a second.
+        """
         now, waits = time.monotonic(), {}
         for connection in list(connections):
             wait = _Wait(connection.cycle, _state(connection), now)
@@ -153,7 +156,7 @@ def _close(connection: Any, state: State) -> None:
 
 
 def reserve_files(limits: Limits) -> int:
-    """Raise the limit on file descriptors as far as needed; return the bound on connections."""
+    """Raise the process's limit on file descriptors; return the number of connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = limits.connections + _RESERVED_FILES
     if hard != resource.RLIM_INFINITY:
@@ -167,7 +170,7 @@ def reserve_files(limits: Limits) -> int:
 
 
 class RepeatFilter(logging.Filter):
-    """Passes the same warning once in ten seconds, with the number of repetitions left out."""
+    """Log filter that passes the same warning once in ten seconds, with the number left out."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Costs of requests in list entries, and bounds on products of two fields of one request."""
+"""Costs of requests in list entries (one item of one list), and bounds on users x list length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workflows.stages.recommender import ListOptions
 
 
 def cost_of_lists(served: LoadedExport, n_users: int, options: ListOptions) -> int:
-    """Return the cost of users' lists, in list entries."""
+    """Return the cost of a request for users' lists, in list entries (one item of one list)."""
     # in a catalogue of a million items, the scores of a user take 2 ms and a rule takes 20 ms:
     # as much as 200 and 2,000 list entries
     n_items = served.health.items
@@ -19,7 +19,7 @@ def cost_of_lists(served: LoadedExport, n_users: int, options: ListOptions) -> i
 
 
 def cost_of_rows(n_rows: int) -> int:
-    """Return the cost of embedding rows of raw values, in list entries."""
+    """Return the cost of embedding users or items from raw values, in list entries."""
     return n_rows * 10  # measured: 0.1 ms a row, most of it in TensorFlow
 
 
@@ -45,7 +45,7 @@ def check_rows(
     """Refuse a request whose embeddings would make too long an answer.
 
     Args:
-        users, items: rows of raw values.
+        users, items: raw values of users and of items, one row each.
         dim: number of dimensions of an embedding.
         limits: the bounds on one request.
 

@@ -17,8 +17,8 @@ class CurrentExport:
     """Holds the current export. Each request uses one export from its start to its end.
 
     Args:
-        open: loads the export that is on disk.
-        stamp: returns a value that changes whenever the export on disk changes.
+        open: the function that loads the export that is on disk.
+        stamp: the function that returns a value that changes whenever the export on disk changes.
     """
 
     def __init__(self, open: Callable[[], LoadedExport], stamp: Callable[[], object]) -> None:
@@ -50,7 +50,7 @@ class CurrentExport:
             return self.served
 
     def try_reload(self) -> None:
-        """Reload if possible, and log whether it succeeded."""
+        """Switch to the export on disk if possible, and log whether it succeeded."""
         with contextlib.suppress(TwoTowerError):
             self.reload()
 

@@ -12,7 +12,7 @@ from workflows.serve.wire import Refusal, fault, refusal_of
 
 
 def install(app: FastAPI) -> None:
-    """Register the error handlers of an app."""
+    """Register the handlers that turn exceptions of a FastAPI app into JSON error responses."""
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(Refusal, _refusal)
@@ -21,7 +21,7 @@ def install(app: FastAPI) -> None:
 
 
 def response(refusal: Refusal) -> JSONResponse:
-    """Return a refusal as an HTTP response."""
+    """Return the refusal of a request as an HTTP error response in JSON."""
     return JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)
 
 
@@ -54,6 +54,6 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer 500 with the error's type only; the server's log has the rest."""
+    """Answer 500 to an unexpected exception with its type only; the server's log has the rest."""
     expected = "no internal error; the log of the server has the details"
     return response(Refusal(500, fault("server", type(error).__name__, expected)))

@@ -28,7 +28,7 @@ _COST_PER_BYTE = 1 / 50
 
 
 class Guard:
-    """Passes valid requests on to the app, and answers the others with an error.
+    """ASGI middleware that passes valid requests on to the app and answers others with an error.
 
     Args:
         app: the ASGI app that gets the requests that pass.
@@ -50,7 +50,7 @@ class Guard:
         self.back_pressure, self.limits = back_pressure, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 400, 401, 408, 413, 415 or 503, or pass the request on."""
+        """Pass a valid request on to the app; answer others with 400, 401, 408, 413, 415 or 503."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class Guard:
         await self.app(scope, receive, send)
 
     async def _pass_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body and pass it on; a large body waits for its turn before it is parsed."""
+        """Read a request's body and pass it to the app; a large body waits for its turn first."""
         declared = _content_length(Headers(scope=scope))
         if self.limits.large_body < declared <= self.limits.body:
             # refuse before the body is read; the server discards the unread rest
@@ -86,7 +86,7 @@ class Guard:
             await self.app(scope, replay, send)
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuse an unknown host name: a foreign web page may have pointed it at this machine.
+        """Refuse a request whose `Host` is unknown: a foreign web page may have sent it.
 
         Browsers always send `Host`; a client that does not send it is not a browser.
         """
@@ -106,7 +106,7 @@ class Guard:
             raise Refusal(401, fault("header.authorization", got, expected))
 
     async def _read(self, receive: Receive) -> bytes:
-        """Read a body within the bounds on its size and time.
+        """Return a request's body, read within the bounds on its size and time.
 
         Raises:
             Refusal: 408, 413, or 503 if too many bytes of bodies are in transfer.
@@ -127,7 +127,7 @@ class Guard:
         return bytes(body)
 
     async def _read_into(self, body: bytearray, receive: Receive) -> int:
-        """Read a body, keep as much as is allowed, and return how many bytes were read."""
+        """Read a request's body, keep the bytes that are allowed, and return how many were read."""
         n_read, more, largest = 0, True, self.limits.body
         while more and n_read < _DRAIN_FACTOR * largest:
             message = await receive()
@@ -142,7 +142,7 @@ class Guard:
         return n_read
 
     def _check_number_of_values(self, body: bytes) -> None:
-        """Refuse a body with too many JSON values; commas and brackets within texts count, too."""
+        """Refuse a request whose body has too many JSON values, by its commas and brackets."""
         values = sum(map(body.count, (b",", b"[", b"{")))
         if values > self.limits.values:
             raise self._too_large(
@@ -162,7 +162,7 @@ def host_name(host: str) -> str:
 
 
 def _content_length(headers: Headers) -> int:
-    """Return the declared length of a body; 0 if it is not declared."""
+    """Return a request body's length by the header `Content-Length`; 0 without the header."""
     declared = headers.get("content-length", "")
     return int(declared) if declared.isdecimal() and len(declared) < 20 else 0
 

@@ -1,4 +1,4 @@
-"""All bounds of the server: on one request, on all requests together, and on waiting times.
+"""All limits of the HTTP server: on one request, on all requests together, and on waiting times.
 
 Bounds on single fields are not enough: 1,000 users are allowed, and lists of 1,000 items are
 allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore products of fields have bounds,
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of a server. The processor times were measured on one core of 2023.
+    """The limits of the HTTP server. The processor times were measured on one core of 2023.
 
     Costs of requests are counted in list entries: an entry is one item of one list, and takes about
     10 microseconds and 100 bytes of the answer.
@@ -21,44 +21,54 @@ class Limits:
     Bounds on one request:
 
     Attributes:
-        k: length of a list.
-        batch: number of users, rows or denied ids. A larger batch would save no time.
-        rules: number of `column=value` rules in `only`; each rule reads the whole catalogue.
-        body: size of a body, bytes.
-        values: number of JSON values in a body, counted by its commas and brackets before it is
-            parsed. To parse and check that many takes 30 ms, during which all other requests wait.
-        entries: users x k.
-        scores: users x items of the catalogue; to compute that many takes a second.
-        numbers: rows x dimensions in an answer of `/embed`; a number takes 20 bytes.
-        answer: size of an answer, bytes. Long labels can reach it before `entries` is reached.
+        k: greatest length of a list of recommended items.
+        batch: greatest number of users, of rows of raw values, or of denied ids in a request. A
+            larger batch would save no time.
+        rules: greatest number of `column=value` item filters in the field `only`; each rule reads
+            the whole catalogue.
+        body: greatest size of a request body, bytes.
+        values: greatest number of JSON values in a request body, counted by its commas and brackets
+            before it is parsed. To parse and check that many takes 30 ms, during which all other
+            requests wait.
+        entries: greatest number of list entries of a request: users x k.
+        scores: greatest number of scores of a request, users x items of the catalogue; to compute
+            that many takes a second.
+        numbers: greatest number of numbers in an answer of `/embed`, rows x dimensions of an
+            embedding; a number takes 20 bytes.
+        answer: greatest size of an answer, bytes. Long display columns of items can reach it before
+            `entries` is reached.
 
     Bounds on all requests together:
 
     Attributes:
-        piece: number of list entries that are computed at a time. Between two pieces the server
-            checks that the client is still connected, and lets other requests run.
-        small: cost, in list entries, up to which requests run concurrently. Larger requests run one
-            after the other, so that small requests need not wait for them.
-        small_requests: number of small requests in progress; the last waits half a second.
-        large_cost: total cost, in list entries, of the large requests in progress: five of the
-            largest.
+        piece: number of list entries of a long answer that are computed at a time. Between two
+            pieces the server checks that the client is still connected, and lets other requests
+            run.
+        small: greatest cost, in list entries, of a small request; small requests run concurrently.
+            Larger requests run one after the other, so that small requests need not wait for them.
+        small_requests: greatest number of small requests in progress; the last of them waits half a
+            second.
+        large_cost: greatest total cost, in list entries, of the large requests in progress: that of
+            five requests of the largest size.
         large_body: size, in bytes, from which a body is parsed only when it is that request's turn
             among the large ones.
-        unread: bytes of request bodies that have not arrived completely.
-        unsent: bytes of long answers that clients have not received yet.
-        connections: number of open connections. For a new one, the one that has been idle longest
-            is closed. Each takes a file descriptor; Linux gives a process 1,024 by default.
+        unread: greatest number of bytes of request bodies that have not arrived completely.
+        unsent: greatest number of bytes of long answers that clients have not received yet.
+        connections: greatest number of open connections. For a further one, the one that has been
+            idle longest is closed. Each connection takes a file descriptor; Linux gives a process
+            1,024 by default.
         backlog: number of connections that the kernel queues until the server accepts them. Beyond
             it, connection attempts are dropped, and clients repeat them a second later.
-        accepted: number of connections that the server accepts at a time, before it can close any.
+        accepted: number of connections that the server accepts in one step, before it can close
+            any.
 
     Times, in seconds:
 
     Attributes:
-        head_seconds: until the head of a request has arrived.
-        body_seconds: until the body of a request has arrived.
-        answer_seconds: until the client has received an answer.
-        retry_seconds: value of Retry-After.
+        head_seconds: time limit until the head of a request has arrived.
+        body_seconds: time limit until the body of a request has arrived.
+        answer_seconds: time limit until the client has received an answer.
+        retry_seconds: value of the header Retry-After of a 503 answer.
         grace_seconds: how long running requests may take after the signal to stop.
     """
 

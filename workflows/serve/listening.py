@@ -24,7 +24,7 @@ _WHAT_TO_DO = {
 
 @contextlib.contextmanager
 def explain_address_errors(host: str, port: int) -> Iterator[None]:
-    """Turn an error of the operating system into one paragraph.
+    """Return a context that turns the system's errors about a server address into one paragraph.
 
     Raises:
         AddressError: the server cannot listen on the address.
@@ -40,7 +40,7 @@ def explain_address_errors(host: str, port: int) -> Iterator[None]:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for each address of a host. The sockets are bound, but do not listen yet.
+    """Return a bound socket, which does not listen yet, for each network address of a host.
 
     Args:
         host: name or address; "" for all addresses of this machine.
@@ -91,7 +91,7 @@ def warn_if_exposed(host: str, key: str) -> None:
 
 
 def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str]:
-    """Return the names that requests may give in `Host`; empty if all names are allowed.
+    """Return the host names that requests may give in `Host`; empty if all are allowed.
 
     A foreign web page can point its own name at 127.0.0.1, so that a browser reads what is served
     there (DNS rebinding). The name in `Host` reveals such requests.

@@ -40,16 +40,16 @@ Stamps = tuple[tuple[int, int] | None, ...]
 
 @dataclass(frozen=True)
 class LoadedExport:
-    """An export in memory: it makes lists, similar items, histories and embeddings.
+    """A run's export in memory: makes recommendation lists, similar items and embeddings.
 
-    Only the raw towers are read later, with the first request that gives raw values, because they
-    load TensorFlow.
+    Only the towers that take raw values (text and numbers) are read later, with the first request
+    that gives such values, because they load TensorFlow.
 
     Attributes:
-        recommender: the export and the index.
+        recommender: ranks the items of the export, by the search index if there is one.
         health: the description of the export for `/health`.
-        store: the run.
-        read: the stamps of the run's stages when they were read.
+        store: the folder of the run, with its finished stages.
+        read: the stamps (as of `stamps`) of the run's stages at the time when they were read.
     """
 
     recommender: Recommender
@@ -78,7 +78,7 @@ class LoadedExport:
         return loaded
 
     def raw_values(self, users: Sequence[UserQuery]) -> pa.Table | None:
-        """Return the raw values of users as a table, a row for each user; None if there are none.
+        """Return users' raw feature values as a table, a row per user; None if none are given.
 
         Raises:
             Refusal: the query tower does not accept a value.
@@ -91,7 +91,7 @@ class LoadedExport:
 
     @property
     def _weights(self) -> dict[str, str]:
-        """Feature with the weights of a list → the list."""
+        """Name of the feature that holds the weights of a list → name of the list feature."""
         features = self.recommender.recipe.features.items()
         return {of.weights: name for name, of in features if of.weights is not None}
 
@@ -101,7 +101,7 @@ class LoadedExport:
     def lists(
         self, users: Sequence[UserQuery], options: ListOptions, given: pa.Table | None = None
     ) -> list[UserList]:
-        """Return a list for each user, in their order.
+        """Return a list of recommended items for each user, in the order of the users.
 
         Args:
             users: users with an id, raw values, or both.
@@ -149,7 +149,7 @@ class LoadedExport:
         ]
 
     def history(self, user: str, k: int) -> list[LabelledItem] | None:
-        """Return the last k items of a user's history; None for an unknown user."""
+        """Return the last k items that a user interacted with; None for an unknown user."""
         if self.recommender.user_rows(np.array([user], object))[0] < 0:
             return None
         key = self.recommender.recipe.item_id
@@ -161,7 +161,7 @@ class LoadedExport:
         return bool(self.recommender.catalogue.find(pa.array([item]))[0] >= 0)
 
     def embed(self, side: str, rows: Sequence[Features]) -> list[list[float]]:
-        """Return the embeddings of users or items from their raw values.
+        """Return the embeddings of users or items, computed by a tower from their raw values.
 
         Raises:
             Refusal: the tower does not accept a value, or the embedding is not finite.
@@ -185,12 +185,12 @@ class LoadedExport:
 
     @property
     def query_tower(self) -> RawTower:
-        """The tower that embeds users by raw values."""
+        """The query tower that embeds users by their raw feature values."""
         return self._tower("query_tower")
 
     @property
     def item_tower(self) -> RawTower:
-        """The tower that embeds items by raw values."""
+        """The item tower that embeds items by their raw feature values."""
         return self._tower("item_tower")
 
     @property
@@ -199,7 +199,7 @@ class LoadedExport:
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:
-        """Return a fault for each rule that does not fit a column of this export."""
+        """Return a fault for each item filter of a request that fits no column of this export."""
         found = []
         for n, rule in enumerate(options.only):
             try:
@@ -209,7 +209,7 @@ class LoadedExport:
         return found
 
     def _tower(self, name: str) -> RawTower:
-        """Return a raw tower of this export; refuse the tower of a newer export.
+        """Return the tower of this export that takes raw values; refuse that of a newer export.
 
         Raises:
             StaleInput: the tower was not read in time; a newer export is on disk now.
@@ -248,7 +248,7 @@ class LoadedExport:
         return StaleInput(f"{self.store.path} was written while it was being read. Try again.")
 
     def _labelled(self, rows: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-        """Return the ids and the labels of items, given their rows."""
+        """Return ids and display columns (such as titles) of items, given their row numbers."""
         taken, catalogue = pa.array(rows), self.recommender.catalogue
         ids = catalogue.ids.take(taken).to_pylist()
         labels = catalogue.labels.take(taken).to_pylist() or [{}] * len(ids)
@@ -270,5 +270,5 @@ def _health(recommender: Recommender, store: Store, manifest: Manifest) -> Healt
 
 
 def stamps(store: Store) -> Stamps:
-    """Return a stamp for each stage that is served; it changes if the stage is rewritten."""
+    """Return a stamp for each stage of a run that is served; rewriting the stage changes it."""
     return store.stamps(ANSWERING)

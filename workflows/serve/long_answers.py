@@ -1,7 +1,8 @@
 """Answers to large requests: computed and sent in pieces, only while the client is connected.
 
-A piece is small enough that other requests can run between two pieces. The thread that computes a
-piece also turns it into JSON: many objects, or one long JSON dump, would block the event loop.
+A piece of an answer is small enough that other requests can run between two pieces. The thread that
+computes a piece also turns it into JSON: many objects, or one long JSON dump, would block the event
+loop.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CHUNK = 1 << 18
 
 
 class AnswerPieces:
-    """Computes the pieces of one answer.
+    """Computes the pieces of the answer to one large request.
 
     Args:
         request: the request; before each piece, its client must still be connected.
@@ -52,7 +53,7 @@ class AnswerPieces:
     async def lists(
         self, served: LoadedExport, users: Sequence[UserQuery], options: ListOptions
     ) -> list[bytes]:
-        """Return the lists of users, given by id or raw values, as JSON without brackets.
+        """Return users' lists of recommended items as JSON text without the outer brackets.
 
         Raises:
             ClientDisconnected: the client has disconnected.
@@ -73,7 +74,7 @@ class AnswerPieces:
     async def vectors(
         self, served: LoadedExport, side: str, rows: Sequence[Features]
     ) -> list[bytes]:
-        """Return the embeddings of rows of raw values as JSON without brackets.
+        """Return embeddings of users or items, from raw values, as JSON without outer brackets.
 
         Raises:
             ClientDisconnected: the client has disconnected.
@@ -88,7 +89,7 @@ class AnswerPieces:
         return await self._run_in_thread(work)
 
     def _within_limit(self, text: bytes) -> bytes:
-        """Add the size of a piece to that of the answer; refuse an answer that gets too long."""
+        """Return a piece of an answer, counting its size; refuse an answer that gets too long."""
         self._size += len(text)
         if self._size > self._limits.answer:
             got = f"an answer of more than {self._limits.answer} bytes"
@@ -108,14 +109,14 @@ def _lists_as_json(
     features: pa.Table | None,
     rows: slice,
 ) -> tuple[bytes, Counter[str]]:
-    """Return lists as JSON without brackets, and how many lists came from which model.
+    """Return users' lists as JSON without outer brackets, and the number of lists by model.
 
     Args:
         served: the export from which the lists are made.
         users: the users of the piece.
         options: length and item filters of the lists.
         features: raw values of all users of the request, or None.
-        rows: which of these rows are the users of the piece.
+        rows: which rows of `features` belong to the users of the piece.
     """
     part = None if features is None else features.slice(rows.start, rows.stop - rows.start)
     lists = served.lists(users, options, part)
@@ -123,7 +124,7 @@ def _lists_as_json(
 
 
 def _vectors_as_json(served: LoadedExport, side: str, rows: Sequence[Features]) -> list[bytes]:
-    """Return embeddings as JSON without brackets, in parts: a dump blocks all other threads."""
+    """Return embeddings as JSON without outer brackets, in parts: one dump would block threads."""
     vectors = served.embed(side, rows)
     return [_VECTORS.dump_json(vectors[part])[1:-1] for part in _slices(len(vectors), _MAX_ROWS)]
 
@@ -143,7 +144,7 @@ class LongResponse(Response):
         self.init_headers({"content-type": "application/json", "content-length": size})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, or 503 if clients have too many bytes of answers to receive."""
+        """Send the long response, or 503 if too many bytes of answers wait for their clients."""
         try:
             with self._back_pressure.count_unsent(len(self._text)):
                 await send(
@@ -158,5 +159,5 @@ class LongResponse(Response):
 
 
 def json_list_field(name: str, parts: Sequence[bytes]) -> list[bytes]:
-    """Return a field of a JSON object, in parts: its name, and the list of the given elements."""
+    """Return the parts of a JSON field: its name, and a list of elements given as JSON text."""
     return [b'"%s":[' % name.encode(), b",".join(parts), b"]"]

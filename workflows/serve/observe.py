@@ -23,7 +23,7 @@ _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Metrics:
-    """The metrics of one server.
+    """The Prometheus metrics of one server: requests, times, lists and the export.
 
     Args:
         current: the export that is being served.
@@ -57,7 +57,7 @@ class Metrics:
         self.registry.register(_ExportCollector(current))
 
     def count_lists(self, answered_by: Mapping[str, int]) -> None:
-        """Count lists.
+        """Count lists of recommended items by the model that made them.
 
         Args:
             answered_by: name of a model, and the number of lists that it made.
@@ -77,7 +77,7 @@ class _ExportCollector:
         self.current = current
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics."""
+        """Yield the Prometheus metrics of the export that is being served."""
         health = self.current.served.health
         reloads = CounterMetricFamily(
             "two_tower_reloads", "Number of reloads, by their result.", labels=["result"]
@@ -109,7 +109,7 @@ class Observer:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and record its status and time."""
+        """Pass a request on to the app, and record its HTTP status and duration."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -145,7 +145,7 @@ class Observer:
 
 
 def _labels(scope: Scope) -> tuple[str, str]:
-    """Return route and method, each from a closed set.
+    """Return a request's route and method, each from a closed set, as labels of its metrics.
 
     Clients can invent any number of paths and methods, and each pair of labels adds a dozen lines
     to the metrics for as long as the server runs.

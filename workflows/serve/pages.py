@@ -16,14 +16,15 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 
 def _headers(scripts: str = "", styles: str = "") -> dict[str, str]:
-    """Return the headers of a page.
+    """Return the HTTP headers of a web page, with its content security policy.
 
-    They are a second protection against scripts in the data: even if a text were not escaped, the
+    The headers are a second protection against scripts in the data: even if a text were not
+    escaped, the
     browser would not run it, nor load anything for it.
 
     Args:
-        scripts: further sources of scripts for the policy, besides this server.
-        styles: further sources of styles, besides this server.
+        scripts: sources from which the page may load scripts, besides this server.
+        styles: sources from which the page may load style sheets, besides this server.
     """
     return {
         "Content-Security-Policy": f"default-src 'none'; style-src 'self'{styles}; "
@@ -37,7 +38,7 @@ def _headers(scripts: str = "", styles: str = "") -> dict[str, str]:
 
 _OURS = Path(str(resources.files("workflows.serve"))) / "web"
 _SWAGGER = Path(str(resources.files("fastapi_offline"))) / "static"
-#: Path → file and its media type.
+#: URL path of a page's file → the file's name and its media type.
 _FILES = {
     "/": (_OURS / "page.html", "text/html"),
     "/page.css": (_OURS / "page.css", "text/css"),
@@ -45,7 +46,7 @@ _FILES = {
     "/swagger-ui.css": (_SWAGGER / "swagger-ui.css", "text/css"),
     "/swagger-ui-bundle.js": (_SWAGGER / "swagger-ui-bundle.js", "text/javascript"),
 }
-#: Paths of the pages and of their files.
+#: URL paths of the web pages and of the files that they load.
 PATHS = {*_FILES, "/docs"}
 
 router = APIRouter(include_in_schema=False)

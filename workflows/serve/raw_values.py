@@ -1,4 +1,4 @@
-"""Checks the raw values of a request, and turns them into a table for a raw tower."""
+"""Checks the raw values (text and numbers) of a request, and makes a table of them for a tower."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def table_of(
     *inside: str,
     weights: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """Return raw values as a table. It has a column for each input that at least one row gives.
+    """Return the raw values of a request as a table, the input of a tower.
+
+    The table has a column for each input of the tower that at least one row gives.
 
     Args:
         rows: input → value for each row; null means that the value is missing.
         tower: the tower that gets the values.
         side: field of the body that has the rows: `users` or `items`.
         inside: the field of a row that holds its values; none if the row itself holds them.
-        weights: input with the weights of a list → the input with the list.
+        weights: name of the input with the weights of a list → name of the input with the list.
 
     Raises:
         Refusal: the tower has no input of a name, or does not accept a value.
@@ -48,7 +50,7 @@ def _faults(
     inside: Sequence[str],
     weights: Mapping[str, str],
 ) -> Iterator[Fault]:
-    """Yield faults one by one, so that the caller can stop after some."""
+    """Yield the faults of a request's raw values one by one."""
     for n, row in enumerate(rows):
         for name, value in row.items():
             expected = _fault(tower, name, value)
@@ -76,7 +78,7 @@ def _fault_of_weights(value: Value, name: str, values: Value) -> str:
 
 
 def _fault(tower: RawTower, name: str, value: Value) -> str:
-    """Return the expected form of a value; "" if the value is valid."""
+    """Return the form that a tower's input expects of a raw value; "" if the value is valid."""
     form = tower.inputs.get(name)
     if form is None:
         return f"one of the inputs {', '.join(tower.inputs)}"

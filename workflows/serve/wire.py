@@ -1,4 +1,4 @@
-"""Bodies of requests and answers: their fields, the checks on them, and the reports of faults."""
+"""JSON bodies of requests and answers: their fields, their checks, and the reports of faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _limit_unknown_fields(cls, value: object) -> object:
-        """Drop unknown fields if there are more of them than faults that are counted."""
+        """Drop unknown fields of a request if there are more of them than counted faults."""
         if not isinstance(value, dict) or len(value) <= _FEW_FIELDS:
             return value
         unknown = [name for name in value if name not in cls.model_fields]
@@ -109,7 +109,7 @@ class _Body(_RequestModel):
     @model_validator(mode="before")
     @classmethod
     def _reset_found(cls, value: object) -> object:
-        """Begin to count the faults of this request."""
+        """Reset the count of faults at the beginning of a request body."""
         _n_found.set(0)
         return value
 
@@ -254,7 +254,7 @@ class Faults(BaseModel):
 
 
 class Refusal(Exception):
-    """A request is answered with an HTTP error.
+    """Exception: a request is refused with an HTTP error.
 
     Args:
         status: HTTP status.
@@ -277,12 +277,12 @@ class Refusal(Exception):
 
 
 def fault(field: str, got: object, expected: str) -> Fault:
-    """Return a fault; the value that came is shortened."""
+    """Return the description of a fault; the value that the request gave is shortened."""
     return Fault(field=field, got=_short.repr(got), expected=expected)
 
 
 def refusal_of(errors: Sequence[Mapping[str, Any]]) -> Refusal:
-    """Return the refusal, 422, that reports pydantic's errors."""
+    """Return the refusal, 422, that reports pydantic's errors in a request."""
     faults = [fault(_place_of(e), e.get("input"), _expected(e)) for e in errors[:MAX_FAULTS]]
     return Refusal(422, *faults, more=len(errors) - len(faults))
 
@@ -293,7 +293,7 @@ def _place_of(error: Mapping[str, Any]) -> str:
 
 
 def place(*parts: str | int) -> str:
-    """Return the place of a value as text: `body.users[0].features["a b"]`."""
+    """Return the place of a value in a request as text: `body.users[0].features["a b"]`."""
     return "".join(_step(part) for part in parts).lstrip(".")
 
 

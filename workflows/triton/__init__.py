@@ -36,7 +36,7 @@ _BACKEND = Path(__file__).with_name("backend.py")
 
 @dataclass(frozen=True)
 class TritonResult:
-    """The model repository that was written.
+    """The Triton model repository that was written.
 
     Attributes:
         folder: the model repository, for `tritonserver --model-repository`.
@@ -52,12 +52,12 @@ class TritonResult:
 
 
 def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
-    """Write a model repository from the export, and the items that the index stage added.
+    """Write a Triton model repository from the items of the export and of the index stage.
 
     Args:
         recipe: the recipe of the run.
-        store: the run, or a copied export.
-        to: the folder of the repository.
+        store: the folder of the run, or a copied export.
+        to: the folder of the model repository.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the export cannot be used.
@@ -76,7 +76,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
     return TritonResult(to, inputs, items, time.perf_counter() - start)
 
 
-#: Inputs of the ensemble beside the features: list length, and ids of items to leave out ("" is
+#: Inputs of the ensemble besides the features: list length, and ids of items to leave out ("" is
 #: padding).
 _OPTIONS = {"k": Spec("TYPE_INT32", (1,)), "exclude": Spec("TYPE_STRING", (-1, -1))}
 _VECTOR = EMBEDDING
@@ -84,7 +84,7 @@ _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), SCORE: Spec("TYPE_FP32", (-
 
 
 def _tensors(query: RawTower) -> dict[str, str]:
-    """Return feature → tensor of the ensemble, which has the feature's name if that is free."""
+    """Return feature → input tensor of the ensemble, named as the feature if that name is free."""
     taken = {*_OPTIONS, _VECTOR, *_ANSWER}
     tensors: dict[str, str] = {}
     for name in query.inputs:
@@ -133,6 +133,6 @@ def _write(
 
 
 def _spec(form: Form) -> Spec:
-    """Return the Triton type and dimensions of an input of a raw tower."""
+    """Return the Triton type and dimensions of a query tower input, given its form."""
     dims = tuple(-1 if size is None else size for size in form.shape)
     return Spec("TYPE_STRING" if form.is_text else "TYPE_FP32", dims)

@@ -1,8 +1,8 @@
 """Triton's Python backend: exact search for the best items of user embeddings, with numpy only.
 
-`two-tower triton` copies this file as model.py beside items.npz. The lists are those of evaluate:
-a float32 product selects the items that can be among the best, and their scores are computed again
-in float64, so that equal items tie (the lower row comes first).
+`two-tower triton` copies this file as model.py beside items.npz. The item lists are those that the
+evaluation measures: a float32 product selects the items that can be among the best, and their
+scores are computed again in float64, so that equal items tie (the lower row comes first).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: Scores of a block of users stay below about 64 MB.
+#: Greatest number of scores of a block of users, which stay below about 64 MB.
 BLOCK_SCORES = 16_000_000
 
 
 class TritonPythonModel:
-    """Answers requests; Triton creates one object for each model instance."""
+    """Answers requests for lists of items; Triton creates one object per model instance."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the items from items.npz beside this file."""
+        """Read item ids and embeddings from items.npz beside this file."""
         folder = Path(args["model_repository"]) / args["model_version"]
         with np.load(folder / "items.npz") as items:
             text, ends = items["text"].tobytes(), items["ends"].tolist()
@@ -35,7 +35,7 @@ class TritonPythonModel:
         self.longest = float(np.sqrt((self.vectors.astype(np.float64) ** 2).sum(1).max(initial=0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request; a wrong request gets an error."""
+        """Answer each request with the best items of its users; a wrong request gets an error."""
         responses = []
         for request in requests:
             try:
@@ -62,12 +62,14 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def search(self, queries: Array, exclude: Array, k: int) -> tuple[Array, Array]:
-        """Return item rows and scores, [n_users, k]; a short list ends with row -1 and score -inf.
+        """Return row numbers and scores of the best items, [n_users, k].
+
+        A short list ends with row number -1 and score -inf.
 
         Args:
-            queries: float32 [n_users, dim].
-            exclude: ids as bytes, [n_users, any]; unknown ids are ignored.
-            k: list length.
+            queries: user embeddings, float32 [n_users, dim].
+            exclude: ids of items to leave out, as bytes, [n_users, any]; unknown ids are ignored.
+            k: length of a list of items.
         """
         lists = np.full((len(queries), k), -1, np.int64)
         bests = np.full((len(queries), k), -np.inf, np.float32)

@@ -1,4 +1,4 @@
-"""Writes config.pbtxt, Triton's configuration of a model, from its input and output tensors.
+"""Composes config.pbtxt, Triton's configuration of a model, from its input and output tensors.
 
 The first dimension of every tensor is the batch: `max_batch_size` is 0, and the dimensions are
 those of the SavedModel.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Spec(NamedTuple):
-    """A tensor: its Triton type, and its dimensions, where -1 stands for any size."""
+    """An input or output tensor: its Triton type and its dimensions, where -1 is any size."""
 
     kind: str
     dims: tuple[int, ...]
@@ -22,7 +22,7 @@ Specs = Mapping[str, Spec]
 
 
 class Step(NamedTuple):
-    """A step of an ensemble: a model, its input → the ensemble's tensor, and its outputs."""
+    """A step of a Triton ensemble: a model, and its inputs and outputs as ensemble tensors."""
 
     model: str
     inputs: Mapping[str, str]
@@ -30,17 +30,17 @@ class Step(NamedTuple):
 
 
 def savedmodel(name: str, inputs: Specs, outputs: Specs) -> str:
-    """Return the configuration of a TensorFlow SavedModel."""
+    """Return Triton's configuration (config.pbtxt) of a TensorFlow SavedModel."""
     return _whole(name, 'platform: "tensorflow_savedmodel"', inputs, outputs)
 
 
 def python(name: str, inputs: Specs, outputs: Specs) -> str:
-    """Return the configuration of a Python backend."""
+    """Return Triton's configuration (config.pbtxt) of a model with a Python backend."""
     return _whole(name, 'backend: "python"', inputs, outputs)
 
 
 def ensemble(name: str, inputs: Specs, outputs: Specs, steps: Sequence[Step]) -> str:
-    """Return the configuration of an ensemble, which runs models one after the other."""
+    """Return Triton's configuration (config.pbtxt) of an ensemble: models run in sequence."""
     whole = _whole(name, 'platform: "ensemble"', inputs, outputs)
     blocks = "".join(_step(step) for step in steps)
     return f"{whole}ensemble_scheduling {{\n{blocks}}}\n"
