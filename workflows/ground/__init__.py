@@ -1,1 +1,1 @@
-"""Modules that all verbs use: errors, choice of the device, vocabularies, locks, safety checks."""
+"""Modules that all verbs use: errors, choice of CPU or GPU, vocabularies, locks, safety checks."""

@@ -25,14 +25,14 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
-    """Return column → argument; different columns have different arguments.
+    """Return a map from columns to argument names of a SavedModel; no two columns share a name.
 
     `User ID` becomes `User_ID`, and `class` becomes `class_2`.
 
     Args:
-        columns: input columns of a tower. A name that TensorFlow accepts is never given to another
-            column.
-        taken: argument names that are in use already.
+        columns: names of the input columns of a tower. A name that TensorFlow accepts is never
+            given to another column.
+        taken: argument names that the SavedModel uses already.
     """
     arguments: dict[str, str] = {}
     used = {"self", *(name.lower() for name in taken)}
@@ -48,10 +48,10 @@ def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> di
 
 
 def read(saved_model: Path) -> dict[str, str]:
-    """Read the map column → argument of a SavedModel.
+    """Read the file inputs.json of a SavedModel: a map from columns to argument names.
 
     Raises:
-        ArtifactError: the file inputs.json is missing or damaged.
+        ArtifactError: inputs.json is missing or damaged.
     """
     try:
         return msgspec.json.decode((saved_model / INPUTS).read_bytes(), type=dict[str, str])
@@ -62,12 +62,12 @@ def read(saved_model: Path) -> dict[str, str]:
 
 
 def write(arguments: dict[str, str], saved_model: Path) -> None:
-    """Write inputs.json into the folder of a SavedModel."""
+    """Write the map from columns to argument names as inputs.json into a SavedModel's folder."""
     text = json.dumps(arguments, indent=2, ensure_ascii=False)
     (saved_model / INPUTS).write_text(f"{text}\n", encoding="utf-8")
 
 
 def _identifier(column: str) -> str:
-    """Return a valid identifier that is close to a column's name."""
+    """Return a valid argument name that is close to a column's name."""
     letters = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_") or "column"
     return letters if letters[0].isalpha() else f"column_{letters}"

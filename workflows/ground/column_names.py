@@ -23,5 +23,5 @@ _INPUT = "_input"
 
 
 def input_of(column: str) -> str:
-    """Return the name of the export's column with the values that a tower takes for a column."""
+    """Return the name of the exported column that holds a tower's input values for a column."""
     return column + _INPUT

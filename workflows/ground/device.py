@@ -1,9 +1,9 @@
 """Choose CPU or GPU, once per process, before merlin or TensorFlow are imported.
 
-No other module makes this choice. The `--device` flag has precedence over $TWO_TOWER_DEVICE; if
-neither is given, the choice is `auto`. It takes a GPU only if the library that the verb needs
-(TensorFlow or cuDF) can use it: an installed driver is not enough. For the CPU,
-CUDA_VISIBLE_DEVICES is set to "": with "-1", merlin-core still says HAS_GPU = True.
+The `--device` flag has precedence over $TWO_TOWER_DEVICE; if neither is given, the choice is
+`auto`. It takes a GPU only if the library that the verb needs (TensorFlow or cuDF) can use it: an
+installed driver is not enough. For the CPU, CUDA_VISIBLE_DEVICES is set to "": with "-1",
+merlin-core still says HAS_GPU = True.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TIMEOUT = 180
 
 @dataclass(frozen=True)
 class Device:
-    """The device that the process runs on, and the reason why it was chosen."""
+    """The device (cpu or gpu) that the process runs on, and the reason why it was chosen."""
 
     kind: Kind
     why: str
@@ -46,14 +46,14 @@ class _Fault:
 
 
 def choose(requested: str | None = None, *, verb: str = "") -> Device:
-    """Choose the device of this process, and set its environment variables.
+    """Choose CPU or GPU for this process, and set its environment variables accordingly.
 
     Args:
         requested: "cpu", "gpu", "auto", or None to ask $TWO_TOWER_DEVICE.
         verb: the verb that the process runs; empty for a process that runs several verbs.
 
     Raises:
-        DeviceError: the GPU cannot be used, or the name is not one of the three.
+        DeviceError: the GPU cannot be used, or the requested device is not cpu, gpu or auto.
     """
     device = decide(requested, verb=verb)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, by default
@@ -63,7 +63,7 @@ def choose(requested: str | None = None, *, verb: str = "") -> Device:
 
 
 def decide(requested: str | None = None, *, verb: str = "") -> Device:
-    """Make the same choice as `choose`, but leave the environment as it is."""
+    """Choose CPU or GPU as `choose` does, but leave the environment variables as they are."""
     choice, origin = (
         (requested, "--device") if requested else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
     )
@@ -139,7 +139,7 @@ NEEDS: dict[str, Callable[[], _Fault | None]] = {
 
 
 def _run_python(code: str) -> tuple[str | None, str]:
-    """Run a line of Python code in a new process.
+    """Run a line of Python code in a new process, and return its result.
 
     Returns:
         The last word that the code printed (None if it failed), and the last line of its error.

@@ -33,16 +33,16 @@ _FULL = 1 << 20
 
 @contextlib.contextmanager
 def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Replace an error of the disk by a StorageError that says what to do about it.
+    """Replace a disk error in the block by a StorageError that says what to do about it.
 
     FAISS, TensorFlow, Arrow and zip files report a full disk by their own error classes, which are
-    not OSErrors. So the free space is checked after any other error.
+    not OSErrors. So the free disk space is checked after errors of other classes.
 
     Args:
-        root: the folder that the block writes into.
+        root: the folder that the block writes to.
 
     Raises:
-        StorageError: the block could not read or write a file.
+        StorageError: the block could not read or write a file because of the disk.
     """
     try:
         yield
@@ -78,9 +78,9 @@ _DISK_FAULTS = {
 
 
 def _disk_fault(error: Exception) -> int:
-    """Return the error number of a disk fault, from an error or one of its causes.
+    """Return the operating system's number of a disk error, from an exception or its causes.
 
-    0 means that the disk is not the cause.
+    The number is 0 if the disk is not the cause of the exception.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -8,7 +8,7 @@ class TwoTowerError(Exception):
 
 
 class RecipeError(TwoTowerError):
-    """The recipe is not valid, or does not fit the data."""
+    """The recipe is not valid, or does not fit the raw data."""
 
 
 class DataError(TwoTowerError):
@@ -16,7 +16,7 @@ class DataError(TwoTowerError):
 
 
 class MissingStage(TwoTowerError):
-    """A verb needs a stage that does not exist yet."""
+    """A verb needs the output of a pipeline stage that does not exist yet."""
 
 
 class StaleInput(TwoTowerError):
@@ -28,7 +28,7 @@ class ArtifactError(TwoTowerError):
 
 
 class DeviceError(TwoTowerError):
-    """The requested device is not available."""
+    """The requested device (CPU or GPU) cannot be used."""
 
 
 class AddressError(TwoTowerError):

@@ -1,4 +1,4 @@
-"""Write folders for other programs completely or not at all, and never overwrite foreign files."""
+"""Write output folders completely or not at all, and never overwrite the files of others."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason of an error; a shutil.Error lists errors, of which the first is taken."""
+    """Return the reason of a file error as text; of a shutil.Error, that of its first error."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
 
 
 def refuse_foreign(folder: Path, *, ours: str) -> None:
-    """Refuse a folder that is not empty and was not written by this package.
+    """Refuse to overwrite a folder that has files but was not written by this package.
 
     Args:
         folder: the folder to check.
-        ours: a path within the folder that this package always writes.
+        ours: a path that exists in every folder of this sort that this package has written.
 
     Raises:
-        StorageError: the folder holds other files.
+        StorageError: the folder holds files that this package did not write.
     """
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / ours).exists():

@@ -15,14 +15,14 @@ FILE, DIGEST = "recipe_file", "recipe_sha256"
 
 @dataclass(frozen=True)
 class Invocation:
-    """The options that all verbs share, as the user gave them; an omitted option is empty.
+    """The command-line options that all verbs share, as the user gave them; omitted ones are empty.
 
     Attributes:
         verb: name of the verb that was called.
-        recipe: the name or file of the recipe, with its variant.
+        recipe: the name or file of the recipe, with the variant if one was given.
         run: the name or path of the run.
-        settings: the values of `--set`.
-        file: the recipe's file; None where the recipe comes from no file.
+        settings: the values of `--set`, which change fields of the recipe.
+        file: path of the recipe's file; None if the recipe was not read from a file.
     """
 
     verb: str = ""
@@ -47,7 +47,10 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The command line that uses the recipe of the run; empty if this one already does."""
+        """The same command without recipe options, so that it uses the run's own recipe.
+
+        Empty if the command has no recipe options.
+        """
         if not self.verb or not (self.recipe or self.settings):
             return ""
         return (
@@ -61,7 +64,7 @@ class Invocation:
         return str(self.file) if shown.startswith("..") else shown
 
     def _with_make(self, verb: str, recipe: str) -> str:
-        """Return the command for make; empty if a value has characters that make cannot pass."""
+        """Return the command as a call of make; empty if make cannot pass one of the values."""
         values = {"RECIPE": recipe, "RUN": self.run, "SET": " ".join(self.settings)}
         given = {name: value for name, value in values.items() if value}
         if any(sign in value for value in (recipe, self.run, *self.settings) for sign in " '\"$#"):

@@ -1,4 +1,4 @@
-"""Map raw ids to the rows of a table, fast for a single id and for millions of ids."""
+"""Map raw ids to row numbers of a table, fast for a single id and for millions of ids."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FEW = 1000
 
 
 class Lookup:
-    """A map from raw ids to row numbers.
+    """A map from raw user or item ids to row numbers of a table.
 
     Args:
-        ids: id of each row; no id occurs twice.
+        ids: id in each row of the table; no id occurs twice.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:
@@ -24,11 +24,11 @@ class Lookup:
         self._row_of: dict[str, int] | None = None
 
     def prepare(self) -> None:
-        """Build the hash table now, for a process that does many small look-ups."""
+        """Build the hash table of ids now, for a process that does many small look-ups."""
         self._row_of = {i: row for row, i in enumerate(self.ids.to_pylist()) if i is not None}
 
     def rows(self, ids: pa.Array) -> Ints:
-        """Return the row of each id, int64 [n_ids]; -1 for an unknown id and for null."""
+        """Return the table's row number of each id, int64 [n_ids]; -1 for unknown ids and nulls."""
         if self._row_of is not None and len(ids) <= FEW:
             return np.array([self._row_of.get(i, -1) for i in ids.to_pylist()], np.int64)
         found = pc.index_in(ids, value_set=self.ids, skip_nulls=True)

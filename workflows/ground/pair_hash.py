@@ -1,4 +1,4 @@
-"""Hash a user and an item, to order interactions randomly but independently of the row order."""
+"""Hash pairs of a user and an item, to put interactions into a random but reproducible order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def pair_hash(
     the last n rows of a user are a random sample, whatever their places in the file.
 
     Args:
-        users: user row of each interaction, int [n]; unknown users have numbers below 0.
-        items: item row of each interaction, int [n]; -1 for an unknown item.
+        users: row number of each interaction's user, int [n]; unknown users have numbers below 0.
+        items: row number of each interaction's item, int [n]; -1 for an unknown item.
         seed: seed of the hash; another seed gives other numbers.
 
     Returns:
-        int64 [n], at least 0.
+        The number of each pair, int64 [n], at least 0.
     """
     mixed = _mix(np.full(1, seed, np.uint64))
     for column in (users, items):

@@ -1,4 +1,4 @@
-"""Lock a run, so that only one process writes to it at a time."""
+"""Lock the folder of a run, so that only one process writes to it at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def lock_run(lock: Path) -> Iterator[None]:
-    """Hold the lock of a run until the block or the process ends.
+    """Hold the write lock of a run until the block or the process ends.
 
     Args:
         lock: the lock file in the folder of the run, which is created if it does not exist.
@@ -45,7 +45,7 @@ def _lock(descriptor: int, root: Path) -> None:
 
 
 def _lock_by_range(descriptor: int, root: Path, why: OSError) -> None:
-    """Take a POSIX lock, which some network file systems support although they lack flock."""
+    """Lock a run with a POSIX lock, for network file systems that do not support flock."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

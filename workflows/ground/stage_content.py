@@ -30,10 +30,10 @@ def reading(path: Path, verb: str) -> Iterator[None]:
 
     Args:
         path: the file or folder that is read.
-        verb: the verb that writes it.
+        verb: the verb that writes this file or folder.
 
     Raises:
-        ArtifactError: the content is not valid.
+        ArtifactError: the content of the file or folder is not valid.
     """
     try:
         yield
@@ -45,12 +45,12 @@ def reading(path: Path, verb: str) -> Iterator[None]:
 
 
 def read_json(path: Path, kind: type[Kind], verb: str) -> Kind:
-    """Return the content of a JSON file of a stage.
+    """Return the content of a JSON file of a stage as an object of a given type.
 
     Args:
-        path: the file.
-        kind: the type of its content.
-        verb: the verb that writes it.
+        path: the JSON file.
+        kind: the Python type that the content must have.
+        verb: the verb that writes the file.
 
     Raises:
         ArtifactError: the content of the file is not valid.
@@ -60,11 +60,11 @@ def read_json(path: Path, kind: type[Kind], verb: str) -> Kind:
 
 
 def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:
-    """Return the column `embedding` as float32 [n_rows, dim].
+    """Return the column `embedding` of a table as a matrix, float32 [n_rows, dim].
 
     Args:
         table: the table that was read.
-        path: the file that it was read from.
+        path: the file that the table was read from.
         verb: the verb that writes this file.
 
     Raises:
@@ -81,13 +81,13 @@ def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:
 
 
 def require(holds: bool, path: Path, verb: str, fault: str) -> None:
-    """Refuse the content of a file if a condition does not hold.
+    """Raise an ArtifactError about the content of a file unless a condition holds.
 
     Args:
-        holds: the condition.
+        holds: whether the content meets the condition.
         path: the file that was read.
-        verb: the verb that writes it.
-        fault: phrase that says what is wrong, for the message.
+        verb: the verb that writes the file.
+        fault: phrase that says what is wrong with the file, for the message.
 
     Raises:
         ArtifactError: the condition does not hold.

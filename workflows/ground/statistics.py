@@ -1,6 +1,6 @@
 """Read and write statistics.json: mean, standard deviation and fill value of number columns.
 
-The statistics are computed from the training rows, and are used to standardise these columns.
+The statistics are computed from the training rows, and are used to standardise the number columns.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class NumberFact(msgspec.Struct, frozen=True):
 
 
 def write(facts: dict[str, NumberFact], folder: Path) -> None:
-    """Write the statistics of all number columns into a folder."""
+    """Write the statistics of all number columns into the file statistics.json of a folder."""
     (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
 
 
 def read(folder: Path) -> dict[str, NumberFact]:
-    """Read the statistics that `write` wrote: column → its statistics."""
+    """Read statistics.json from a folder: number column → its mean, standard deviation and fill."""
     return msgspec.json.decode((folder / FILE).read_bytes(), type=dict[str, NumberFact])

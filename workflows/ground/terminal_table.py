@@ -26,11 +26,13 @@ _EDGES = 3
 
 @dataclass(frozen=True)
 class Column:
-    """One column of figures. A cell may have several lines, separated by line feeds.
+    """One column of figures in a terminal table.
+
+    A cell may have several lines, separated by line feeds.
 
     Attributes:
         head: heading of the column.
-        cells: text of each row's cell.
+        cells: text of the column's cell in each row.
     """
 
     head: str
@@ -38,16 +40,16 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Return the width of the widest line of the column."""
+        """Return the number of characters of the longest line in the column."""
         return _width([self.head, *self.cells])
 
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A table of named rows and columns of figures.
+    """A table with a column of row names and columns of figures, for a terminal.
 
     Attributes:
-        head: heading of the row names.
+        head: heading of the column of row names.
         names: names of the rows.
         columns: the columns of figures, in the order in which they are shown.
         title: text above the first table.
@@ -59,7 +61,7 @@ class TerminalTable:
     title: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        """Yield as many tables as the width of the terminal requires."""
+        """Yield the table in as many parts as the width of the terminal requires."""
         if self.title:
             yield Text(self.title, style="italic")
         space = options.max_width - _EDGES
@@ -68,7 +70,7 @@ class TerminalTable:
             yield self._table(names, some)
 
     def _names(self, space: int) -> int:
-        """Return the width of the row names; it is reduced if the columns need the room."""
+        """Return the width of the column of row names, reduced if the figures need the room."""
         names = _width([self.head, *self.names])
         beside = space - sum(column.width + _GAP for column in self.columns)
         if names <= beside:
@@ -79,7 +81,7 @@ class TerminalTable:
         return min(names, max(_NAMES, space // 3), max(space - widest - _GAP, 1))
 
     def _parts(self, room: int) -> list[list[Column]]:
-        """Divide the columns into groups that fit beside the row names."""
+        """Divide the columns of figures into groups that fit on a line beside the row names."""
         parts: list[list[Column]] = []
         left = 0
         for column in self.columns:
@@ -101,5 +103,5 @@ class TerminalTable:
 
 
 def _width(texts: Sequence[str]) -> int:
-    """Return the width of the widest line of the texts."""
+    """Return the number of characters of the longest line of some texts."""
     return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)

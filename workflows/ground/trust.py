@@ -115,7 +115,7 @@ def refuse_unsafe_model(folder: Path) -> None:
 
 
 def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yield the function and the name of each operation that a graph must not have."""
+    """Yield each operation of a TensorFlow graph that towers do not need, with its function."""
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saver = graph.saver_def
     saving = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name}
@@ -136,7 +136,7 @@ def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
 
 
 def _entries(objects: Any) -> set[str]:
-    """Return the names of the functions that can be called once a model is loaded."""
+    """Return the names of a SavedModel's functions that can be called once it is loaded."""
     named = set(objects.concrete_functions)
     for node in objects.nodes:
         named |= set(node.function.concrete_functions)
@@ -164,7 +164,7 @@ def _reachable(names: Iterable[str], functions: dict[str, Any]) -> set[str]:
 
 
 def _reads_argument(node: Any, function: Any) -> bool:
-    """Say whether a table is filled from an asset, that is, a file given to the function."""
+    """Say whether a look-up table in a graph is filled from a file given to the function."""
     return node.input[1] in {argument.name for argument in function.signature.input_arg}
 
 
@@ -178,7 +178,7 @@ def refuse_unsafe_weights(path: Path) -> None:
         path: path of the weights file.
 
     Raises:
-        ArtifactError: the file has such a fault; the message names it.
+        ArtifactError: the file has such links or arrays; the message names them.
     """
     import h5py
 
@@ -192,7 +192,7 @@ def refuse_unsafe_weights(path: Path) -> None:
 
 
 def _checked_bytes(group: Any, path: Path) -> int:
-    """Check every member of an HDF5 group, and return the number of bytes of its arrays."""
+    """Check every member of an HDF5 group for links, and return the bytes of its arrays."""
     import h5py
 
     total = 0
@@ -242,21 +242,21 @@ def patch_arrow() -> None:
 
 
 def signature(content: bytes) -> str:
-    """Return the HMAC-SHA-256 (RFC 2104) of a manifest; empty if no key is set."""
+    """Return the HMAC-SHA-256 (RFC 2104) of a manifest's bytes; empty if no signing key is set."""
     key = os.environ.get(SIGNING_KEY, "")
     return hmac.new(key.encode(), content, hashlib.sha256).hexdigest() if key else ""
 
 
 def refuse_unsigned(content: bytes, signed: str, path: Path) -> None:
-    """Refuse a manifest that was not signed with the key; do nothing if no key is set.
+    """Refuse a manifest that was not signed with the signing key; accept all if no key is set.
 
     Args:
         content: bytes of the manifest.
-        signed: hexadecimal signature that came with it, or empty.
+        signed: hexadecimal signature that came with the manifest, or empty.
         path: path of the manifest.
 
     Raises:
-        ArtifactError: the signature is missing or wrong.
+        ArtifactError: the signature of the manifest is missing or wrong.
     """
     if not os.environ.get(SIGNING_KEY) or hmac.compare_digest(signature(content), signed):
         return

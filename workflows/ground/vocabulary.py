@@ -1,6 +1,6 @@
 """Build, write and read vocabularies, which map the values of a column to codes and back.
 
-Codes are indices into embedding tables. They are laid out as by NVTabular's Categorify (23.6 and
+Codes are indices into embedding tables. They have the order of NVTabular's Categorify (23.6 and
 later):
 
     0 padding | 1 null | 2 .. 1 + oov_buckets unseen or rare | then values by falling count,
@@ -32,7 +32,7 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The values of one column that have their own codes.
+    """The values of one categorical column that have their own codes.
 
     Attributes:
         values: text [n_values], distinct, no nulls; the code of value i is `first_code + i`.
@@ -61,14 +61,14 @@ class Vocabulary:
         max_values: int | None = None,
         oov_buckets: int = 1,
     ) -> Vocabulary:
-        """Order values by falling count, ties by value, and leave out rare values.
+        """Build a vocabulary from values by falling count, ties by value, leaving out rare values.
 
         Args:
             values: distinct texts [n], at most one of them null.
             counts: number of training cells of each value, int64 [n].
             min_count: values with fewer training cells share the unseen codes.
             max_values: largest number of values that get their own codes; None for no limit.
-            oov_buckets: number of unseen codes.
+            oov_buckets: number of codes that unseen values share.
         """
         values = values.cast(pa.string())
         table = pa.table({"value": values, "count": pa.array(counts, pa.int64())})
@@ -89,10 +89,10 @@ class Vocabulary:
         )
 
     def grow_from(self, older: Vocabulary) -> Vocabulary:
-        """Return this vocabulary with the values of an older one first, so that these keep codes.
+        """Return this vocabulary with an older one's values first, so that they keep their codes.
 
-        Values of the older vocabulary are kept if they are too rare now; if they do not occur now,
-        their count is 0.
+        Values of the older vocabulary are kept even if they are too rare in the new data; if they
+        do not occur there, their count is 0.
 
         Raises:
             ArtifactError: the older vocabulary has another number of unseen codes, so that codes
@@ -120,7 +120,7 @@ class Vocabulary:
 
     @property
     def first_code(self) -> int:
-        """The code of the first value, which is the most frequent one."""
+        """The code of the vocabulary's first value; the codes below it are reserved."""
         return UNSEEN + self.oov_buckets
 
     @property
@@ -129,7 +129,10 @@ class Vocabulary:
         return self.first_code + len(self.values)
 
     def encode(self, values: pa.Array | pa.ChunkedArray) -> Codes:
-        """Return the code of each value, int32 [n]. Nulls get NULL, unseen values an OOV code."""
+        """Return the code of each value, int32 [n].
+
+        Nulls get the code NULL, unseen values one of the out-of-vocabulary codes.
+        """
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         values = values.cast(pa.string())
@@ -154,10 +157,10 @@ class Vocabulary:
         return (UNSEEN + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pa.StringArray:
-        """Return the value of each code; null for a reserved code, which is not a single value.
+        """Return the value of each code; null for codes that stand for no single value.
 
         Raises:
-            IndexError: a code is outside the vocabulary.
+            IndexError: a code is not one of the vocabulary's codes.
         """
         codes = np.asarray(codes)
         if len(codes) and (codes.min() < 0 or codes.max() >= self.size):
@@ -169,7 +172,7 @@ class Vocabulary:
         return self.values.take(pa.array(index, mask=reserved))
 
     def write(self, path: Path) -> None:
-        """Write value, code and count as a parquet file, with the other counts in its metadata."""
+        """Write the vocabulary as a Parquet file of values, codes and counts, with metadata."""
         codes = np.arange(self.first_code, self.size, dtype=np.int32)
         table = pa.table({"value": self.values, "code": codes, "count": self.counts})
         facts = {
@@ -181,10 +184,10 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        """Read the vocabulary that `write` wrote.
+        """Read a vocabulary from the Parquet file that `write` wrote.
 
         Raises:
-            ArtifactError: the file is not a valid vocabulary.
+            ArtifactError: the content of the file is not a valid vocabulary.
         """
         try:
             table = pq.read_table(path)
@@ -210,12 +213,12 @@ class Vocabulary:
 def _counts_of(
     texts: pa.StringArray, values: pa.StringArray, counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Return the count of each text; 0 for a text that is not among the values."""
+    """Return the training count of each text; 0 for a text that is not among the values."""
     found = pa.array(counts, pa.int64()).take(pc.index_in(texts, value_set=values))
     return pc.fill_null(found, 0).to_numpy()
 
 
 def read_all(folder: Path) -> dict[str, Vocabulary]:
-    """Read all vocabularies of a stage: column → vocabulary."""
+    """Read all vocabularies from the folder of a stage: column → vocabulary."""
     paths = sorted((folder / FOLDER).glob("*.parquet"))
     return {path.stem: Vocabulary.read(path) for path in paths}

@@ -1,6 +1,6 @@
 """The kinds of models that a recipe can describe, and the verbs that each kind supports.
 
-A new kind is a class in a file beside this one, and an entry in `KINDS`.
+A new kind of model is a class in a file of this folder, and an entry in `KINDS`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of model.
+    """A kind of model that a recipe can describe, with the verbs and options that it supports.
 
     Attributes:
-        answers: the verbs that query an export of this kind. They support no other kind.
-        ignores: options of verbs that do not apply to this kind, and are refused.
-        tables: returns the report of an evaluation as tables for a terminal.
-        open: returns the models of a recipe on the etl stage of a run; it loads TensorFlow.
+        answers: the verbs that query an export of this kind of model, and of no other kind.
+        ignores: command-line options that do not apply to this kind of model, and are refused.
+        tables: function that returns the report of an evaluation as tables for a terminal.
+        open: function that returns a recipe's models, which read the etl stage of a run; it loads
+            TensorFlow.
     """
 
     answers: tuple[str, ...]
@@ -78,7 +79,7 @@ KINDS = {
 
 
 def kind_of(recipe: Recipe) -> Kind:
-    """Return the kind of a recipe's model."""
+    """Return the kind of a recipe's model: two-tower, offers or another of `KINDS`."""
     return KINDS[_tag(recipe)]
 
 
@@ -87,19 +88,20 @@ def _tag(recipe: Recipe) -> str:
 
 
 def open_models(store: Store, recipe: Recipe) -> Models:
-    """Return the models of a recipe on the etl stage of a run.
+    """Return the models that a recipe describes, which read the etl stage of a run.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+        MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
     """
     return kind_of(recipe).open(store, recipe)
 
 
 def refuse_verb(recipe: Recipe, verb: str) -> None:
-    """Refuse a verb that only other kinds of models support.
+    """Refuse a verb that the kind of a recipe's model does not support.
 
     Raises:
-        RecipeError: the kind does not support the verb; the message names those that it supports.
+        RecipeError: the kind of model does not support the verb; the message names the verbs that
+            it supports.
     """
     mine = kind_of(recipe)
     if verb in mine.answers or all(verb not in kind.answers for kind in KINDS.values()):
@@ -113,14 +115,14 @@ def refuse_verb(recipe: Recipe, verb: str) -> None:
 
 
 def refuse_options(recipe: Recipe, options: Mapping[str, bool]) -> None:
-    """Refuse options that do not apply to the kind of model, which would have no effect.
+    """Refuse command-line options that would have no effect for the kind of a recipe's model.
 
     Args:
-        recipe: the recipe with the model.
-        options: name of an option → whether it was given.
+        recipe: the recipe that describes the model.
+        options: name of a command-line option → whether it was given.
 
     Raises:
-        RecipeError: an option was given that does not apply.
+        RecipeError: an option was given that does not apply to this kind of model.
     """
     mine = kind_of(recipe)
     given = [name for name, is_given in options.items() if is_given and name in mine.ignores]

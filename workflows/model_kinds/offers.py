@@ -1,4 +1,4 @@
-"""The kind of offer models: several can be fitted and compared; the first is exported."""
+"""Offer models, which rank users for an offer: several are compared; the first is exported."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class OfferModels:
-    """The models of a recipe with the model kind offers.
+    """The offer models of a recipe, as train, tune, evaluate and export use them.
 
     Attributes:
-        offering: the etl stage.
+        offering: the etl stage of the run, with the settings of the offer models.
     """
 
     offering: Offering
@@ -40,32 +40,32 @@ class OfferModels:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> OfferModels:
-        """Check the etl stage and return the models.
+        """Check the etl stage of a run, and return the offer models of the recipe.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
         """
         return cls(Offering.open(store, recipe))
 
     @property
     def prepared(self) -> Prepared:
-        """The etl stage of the run."""
+        """The content of the run's etl stage: encoded interactions and tables."""
         return self.offering.prepared
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the models."""
+        """Return the names of the recipe's offer models."""
         return list(self.offering.config.models)
 
     def with_recipe(self, recipe: Recipe) -> OfferModels:
-        """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
+        """Return the offer models with another recipe's hyper-parameters, on the same etl stage."""
         return OfferModels(Offering(replace(self.prepared, recipe=recipe)))
 
     def judge(self) -> PairJudge | None:
-        """Return the judge that scores pairs of the valid part; None if there is no such part.
+        """Return the judge that scores user-offer pairs of the valid part; None without that part.
 
         Raises:
-            DataError: the valid part has no negative pairs.
+            DataError: the valid part has no negative pairs of a user and an offer.
         """
         recipe = self.prepared.recipe
         pairs = self.offering.pairs("valid", seed=recipe.train.seed)
@@ -78,11 +78,11 @@ class OfferModels:
             ) from None
 
     def build(self, name: str) -> Model:
-        """Build a model with fresh weights."""
+        """Build one of the recipe's offer models with newly initialised weights."""
         return self.offering.build(name)
 
     def load_weights(self, store: Store, name: str) -> Model:
-        """Build a model with the weights that the train stage of a run kept."""
+        """Build one of the recipe's offer models with the trained weights of the train stage."""
         return self.offering.load(store, name).model
 
     def fit(
@@ -93,7 +93,7 @@ class OfferModels:
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return a fit over rows that are drawn for each user and day."""
+        """Return an offer model's training loop, with rows that are drawn for each user and day."""
         recipe = self.prepared.recipe
         batches = self.offering.batches(
             "train", seed=recipe.train.seed, names=model.schema.column_names
@@ -101,11 +101,11 @@ class OfferModels:
         return Fit(model, batches, recipe.train, recipe.optimizer, judge, checkpoint, lines=lines)
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
-        """Write the weights."""
+        """Write the weights of a fitted offer model to the folder of the train stage."""
         fit.save_weights(TrainFiles(folder, name).weights)
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
-        """Score the pairs of the test part with every model, task by task; lifts do not apply."""
+        """Score the test part's pairs of user and offer with every offer model, task by task."""
         report = evaluation.evaluate(self.offering, store, folder)
         rows = {"events": report.events, "pairs": report.pairs}
         metrics = {
@@ -116,12 +116,12 @@ class OfferModels:
         return Evaluation(report, rows, metrics)
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write the first model, with embeddings of offers and of users after their last event."""
+        """Export the first offer model, with the embeddings of all offers and users."""
         rows = offers_export.export(self.offering, store, folder)
         return Exported(rows, {"model": self.names[0]})
 
     def space(self) -> Space:
-        """Return the search space: learning rate, embedding dimensions, dropout, L1 penalty."""
+        """Return tune's search space: learning rate, embedding dimensions, dropout, L1 penalty."""
         return {
             "optimizer.lr": Range(low=2e-4, high=5e-3, log=True),
             "model.dim": (16, 32, 64, 100),

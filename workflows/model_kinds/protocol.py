@@ -24,13 +24,13 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
+    """The result of evaluating the models of a recipe on the test part.
 
     Attributes:
-        report: all metrics.
-        rows: counts, such as those of users and targets.
+        report: all metrics of all models.
+        rows: numbers of users, targets and other rows that were evaluated.
         metrics: the headline metrics of the first model.
-        missed: one sentence for each lift that was not reached.
+        missed: one sentence for each required lift over a baseline that was not reached.
     """
 
     report: Report | OffersReport
@@ -41,11 +41,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Exported:
-    """The counts and options of an export, for its manifest.
+    """The counts and options that an export records in its manifest.
 
     Attributes:
-        rows: number of rows of each table, and number of dimensions of the embeddings.
-        options: options of the call, which are not in the recipe.
+        rows: number of rows of each exported table, and number of dimensions of the embeddings.
+        options: command-line options of export, which are not in the recipe.
     """
 
     rows: dict[str, int]
@@ -53,15 +53,15 @@ class Exported:
 
 
 class Models(Protocol):
-    """The models that a recipe describes, on its etl stage."""
+    """The models that a recipe describes, which read the etl stage of a run."""
 
     @property
     def remedy(self) -> str:
-        """Return a sentence that says what to change if a fit diverges."""
+        """Return a sentence that says which settings to change if training diverges."""
 
     @property
     def prepared(self) -> Prepared:
-        """Return the etl stage."""
+        """Return the content of the run's etl stage: encoded interactions and tables."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -71,20 +71,20 @@ class Models(Protocol):
         """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
 
     def judge(self) -> Judge | None:
-        """Return the judge of all fits; None if the split has no valid part."""
+        """Return the judge that measures models on the valid part; None without that part."""
 
     def build(self, name: str) -> tf.keras.Model:
-        """Build a model with fresh weights.
+        """Build one of the recipe's models with newly initialised weights.
 
         Raises:
             RecipeError: the settings of the model contradict each other.
         """
 
     def load_weights(self, store: Store, name: str) -> tf.keras.Model:
-        """Build a model with the weights that the train stage of a run kept.
+        """Build one of the recipe's models with the trained weights of the train stage.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
         """
 
     def fit(
@@ -95,12 +95,12 @@ class Models(Protocol):
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return a fit that is ready to run.
+        """Return a training loop for a model, which is ready to run.
 
         Args:
             model: a model from `build`, possibly with other initial weights.
-            judge: the judge from `judge`, or None to keep the last epoch.
-            checkpoint: where the state after each epoch is saved; None to save none.
+            judge: the judge that selects the best epoch, or None to keep the last epoch.
+            checkpoint: path where the training state is saved after each epoch; None to save none.
             lines: whether one line per epoch is logged if there is no terminal.
 
         Raises:
@@ -108,25 +108,25 @@ class Models(Protocol):
         """
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
-        """Write the weights of the best epoch, and the chosen prior if there is one."""
+        """Write the model weights of the best epoch, and the popularity prior if one was chosen."""
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
         """Measure every model on the test part, and write the metrics to a folder.
 
         Raises:
-            DataError: there is no test part, or it cannot be measured.
+            DataError: there is no test part, or metrics cannot be computed on it.
             ArtifactError: a model gives NaN scores.
         """
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write the first model to a folder, for serving.
+        """Write the towers, embeddings and tables of the first model to a folder, for serving.
 
         Raises:
-            ArtifactError: its embeddings are NaN, infinite or all equal.
+            ArtifactError: the model's embeddings are NaN, infinite or all equal.
         """
 
     def space(self) -> Space:
-        """Return the default search space of `tune`."""
+        """Return the default search space of `tune` for this kind of model."""
 
 
 def build_fresh(models: Models, name: str) -> tf.keras.Model:

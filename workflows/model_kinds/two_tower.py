@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TwoTowers:
-    """The model of a recipe that ranks the catalogue.
+    """The two-tower model of a recipe that ranks the catalogue, as train, tune and export use it.
 
     Attributes:
-        prepared: the etl stage.
+        prepared: the content of the run's etl stage.
     """
 
     prepared: Prepared
@@ -52,20 +52,20 @@ class TwoTowers:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> TwoTowers:
-        """Check the etl stage and return the model.
+        """Check the etl stage of a run, and return the two-tower model of the recipe.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
         """
         return cls(Prepared.open(store, recipe))
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the etl stage."""
+        """The recipe that the etl stage was made from."""
         return self.prepared.recipe
 
     def with_recipe(self, recipe: Recipe) -> TwoTowers:
-        """Return the model with the hyper-parameters of another recipe, on the same etl stage."""
+        """Return the two-tower model with another recipe's hyper-parameters, on the same data."""
         return TwoTowers(replace(self.prepared, recipe=recipe))
 
     def judge(self) -> CatalogueJudge | None:
@@ -80,12 +80,12 @@ class TwoTowers:
         )
 
     def build(self, name: str) -> Model:
-        """Build the model with fresh weights."""
+        """Build the two-tower model with newly initialised weights."""
         self._refuse_lonely()
         return build_model(self.recipe, self.prepared)
 
     def _refuse_lonely(self) -> None:
-        """Refuse a batch size of 1 with in-batch negatives, because there would be no negatives."""
+        """Refuse a batch size of 1 with in-batch negatives: a batch would have no negatives."""
         recipe, n_items = self.recipe, len(self.prepared.raw_items)
         loss = recipe.loss
         in_batch = loss.negatives_of(n_items) == "in_batch"
@@ -99,7 +99,7 @@ class TwoTowers:
             log.warning("the item table has one item: there is nothing to learn")
 
     def load_weights(self, store: Store, name: str) -> Model:
-        """Build the model with the weights that the train stage of a run kept, without a prior."""
+        """Build the two-tower model with its trained weights, without a popularity prior."""
         return train_stage.load_weights(store, self.recipe, self.prepared)
 
     def fit(
@@ -110,7 +110,7 @@ class TwoTowers:
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return a fit over all training rows, or over a sample of each user's rows."""
+        """Return a training loop over all training rows, or over a sample of each user's rows."""
         prior = self._popularity()
         if prior:
             apply_prior(model, self.prepared, prior, as_of="valid")
@@ -125,7 +125,7 @@ class TwoTowers:
         return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
-        """Write the weights, and the prior that is best on the valid part."""
+        """Write the model weights, and the popularity prior that is best on the valid part."""
         files = TrainFiles(folder, name)
         prior = self._choose_prior(fit) if self.recipe.prior else self._popularity()
         if prior:
@@ -135,12 +135,12 @@ class TwoTowers:
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
-        """Return the prior that is the whole model of kind popularity; None for other kinds."""
+        """Return the popularity prior if it is the whole model (kind popularity), else None."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 
     def _choose_prior(self, fit: Fit) -> Prior:
-        """Return the prior that is best on the valid part; the model without a prior also competes.
+        """Choose the popularity prior, or none, with which the model is best on the valid part.
 
         Raises:
             RecipeError: the split has no valid part.
@@ -158,19 +158,19 @@ class TwoTowers:
         return best
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
-        """Rank the test part with the model and its baselines."""
+        """Rank the catalogue for the test part's users with the model and its baselines."""
         report, missed = evaluation.evaluate(self.prepared, store, folder, min_lifts)
         metrics = {n: f.mean for n, f in report.headline.metrics[report.ours].items()}
         return Evaluation(report, report.counts, metrics, tuple(missed))
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
-        """Write both towers, with interactions up to a cut, which by default is the test part."""
+        """Export both towers, with users' histories up to a cut (by default, the test part)."""
         cut: AsOf = as_of or "test"
         rows = towers_export.export(self.prepared, store, folder, as_of=cut)
         return Exported(rows, {"as_of": cut})
 
     def space(self) -> Space:
-        """Return the search space; it includes the decay if histories are ordered."""
+        """Return tune's search space; it includes the decay of histories ordered by time."""
         history = self.recipe.history
         ordered = bool(history and self.recipe.time and history.before != "others")
         return usual_space(ordered=ordered)

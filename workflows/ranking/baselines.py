@@ -1,4 +1,4 @@
-"""Fits the baselines of a recipe on train, and chooses the best of each grid on valid."""
+"""Fits the baselines of a recipe on train, and chooses their hyper-parameters on valid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_USERS = 10_000
 
 
 class Chosen(NamedTuple):
-    """The best model of a baseline's grid, and how it was chosen."""
+    """The baseline model with the best hyper-parameters of its grid, and how it was chosen."""
 
     model: Retriever
     note: BaselineChoice
@@ -43,12 +43,13 @@ class Chosen(NamedTuple):
 def chosen(
     names: Sequence[Baseline], facts: Facts, valid: EvaluationSet | None
 ) -> Iterator[tuple[Baseline, Chosen | CannotFit]]:
-    """Yield each baseline, or the reason why it cannot run; a terminal shows a progress bar.
+    """Yield each fitted baseline, or the reason why it cannot run, with a progress bar.
 
     Args:
         names: the names of baselines.
-        facts: the training data.
-        valid: the evaluation set that chooses; None takes the first point of each grid.
+        facts: the training data of the baselines.
+        valid: the evaluation set of the valid part, which chooses hyper-parameters; None takes the
+            first point of each grid.
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
@@ -64,10 +65,12 @@ def chosen(
 
 
 def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
-    """Search a baseline's grid: fit on train, return the best on valid; the first wins ties.
+    """Fit a baseline with each point of its grid on train, and return the best one on valid.
+
+    Of equally good points the first one wins.
 
     Raises:
-        CannotFit: the baseline cannot run on this data.
+        CannotFit: the baseline cannot be fitted on this data.
     """
     start = time.perf_counter()
     grid = grid_of(name, facts)
@@ -95,12 +98,14 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
 
 @dataclass
 class _Climb:
-    """The state of a search; it keeps the best model, and logs one line per point.
+    """The state of a hyper-parameter search for a baseline, with the best model so far.
+
+    One line is logged for each point of the grid.
 
     Attributes:
         name: the name of the baseline.
-        grid: the grid of parameters.
-        valid: the evaluation set that measures models.
+        grid: the grid of hyper-parameters.
+        valid: the evaluation set of the valid part, on which models are measured.
         best: the best model so far; None if none had valid scores.
         value: the mean of `SELECTION_METRICS` of the best model.
     """
@@ -112,7 +117,10 @@ class _Climb:
     value: float = -np.inf
 
     def measure(self, point: Point) -> float:
-        """Fit a point and return its value, which is -inf for a model with NaN scores."""
+        """Fit the baseline with a point of the grid, and return its mean metric on valid.
+
+        A model with NaN scores has the value -inf.
+        """
         start = time.perf_counter()
         label = " ".join(filter(None, (self.name, self.grid.named(point))))
         try:
@@ -128,12 +136,12 @@ class _Climb:
 
 
 def _since(start: float) -> float:
-    """Return the seconds since a reading of the performance counter."""
+    """Return the seconds that have passed since a reading of the performance counter."""
     return round(time.perf_counter() - start, 3)
 
 
 def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
-    """Return the evaluation set of at most `MAX_USERS` users, drawn at random."""
+    """Return the evaluation set of a random sample of at most `MAX_USERS` of its users."""
     n_users = len(valid.queries)
     if n_users <= MAX_USERS:
         return valid
@@ -142,7 +150,7 @@ def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
 
 
 def attributes(recipe: Recipe, items: dict[str, Column]) -> sp.csr_matrix:
-    """Return the multi-hot categories of items, without their id, float32 [n_items, n_values].
+    """Return the items' categories (ids excepted) as multi-hot rows, float32 [n_items, n_values].
 
     Args:
         recipe: the recipe, which says which columns are categories.

@@ -1,8 +1,9 @@
-"""Top-k accuracy as TensorFlow Recommenders 0.6 counts it, reported in addition to the headline.
+"""Top-k accuracy as TensorFlow Recommenders 0.6 counts it, reported beside the other metrics.
 
-Its FactorizedTopK puts the score of a row's target before the scores of the k best candidates, and
-checks whether it is among the first k. So a row is a hit if its target scores at least as high as
-the k-th candidate, even if the target is not a candidate. Seen items are not excluded.
+The FactorizedTopK metric of that library puts the score of a row's target before the scores of the
+k best candidates, and checks whether it is among the first k. So a row is a hit if its target
+scores at least as high as the k-th candidate, even if the target is not a candidate. Seen items are
+not excluded.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ def hits_by_score(
     *,
     embed_items: Callable[[Columns], Floats],
 ) -> dict[str, Floats]:
-    """Return the number of hits by score among each user's rows.
+    """For each user, count the held-out rows whose target scores at least as high as the k-th item.
 
     Args:
-        tower: the model.
+        tower: the two-tower model as a retriever.
         evaluation_set: the evaluation set of these rows, with seen items kept.
-        rows: the encoded held-out rows, with their user and item rows.
-        ks: list lengths.
-        embed_items: embeds items that are not in the item table, by their columns.
+        rows: the encoded held-out interactions, with the row numbers of their users and items.
+        ks: lengths of the recommendation lists.
+        embed_items: function that embeds items that are not in the item table, by their columns.
 
     Returns:
         float64 [n_users] by name, "accuracy@10" and so on, in the order of the queries.

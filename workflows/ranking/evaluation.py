@@ -1,7 +1,8 @@
 """Compares a recipe's model with its baselines: same users, candidates, exclusions and metrics.
 
-Parameters are learnt on train and chosen on valid. Histories and popularity counts, which are not
-learnt but looked up, contain all interactions before the test part.
+Model weights are learnt on train, and hyper-parameters are chosen on valid. Histories and
+popularity counts, which are not learnt but looked up, contain all interactions before the test
+part.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ TWO_TOWER = "two-tower"
 
 
 def name_of(model: ModelConfig) -> str:
-    """Return the name of a recipe's own model in reports."""
+    """Return the name that a recipe's own model has in reports, such as `two-tower`."""
     names = {PopularityConfig: "popularity", ContentConfig: "content"}
     return names.get(type(model), TWO_TOWER)
 
@@ -58,8 +59,8 @@ def evaluate(
     """Rank the test part with every model; write the metrics and an analysis of the model.
 
     Args:
-        prepared: the etl stage.
-        store: the run.
+        prepared: the content of the run's etl stage.
+        store: the stages of the run.
         folder: the folder to write to.
         min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
 
@@ -85,15 +86,15 @@ def evaluate(
 
 @dataclass
 class _Evaluation:
-    """The state of an evaluation, which collects the places of the targets model by model.
+    """The state of an evaluation, which collects the ranks of the target items model by model.
 
     Attributes:
-        recipe: the recipe, with the protocol.
-        prepared: the etl stage.
-        evaluation_set: the evaluation set of the headline.
-        lists: block → the lists of another protocol.
-        places: model → places of the targets in the headline's lists.
-        beside: block → model → places of the targets in the lists of that block.
+        recipe: the recipe, which defines the evaluation protocol.
+        prepared: the content of the run's etl stage.
+        evaluation_set: the queries and target items of the headline metrics.
+        lists: block of the report → the recommendation lists under another protocol.
+        places: model → ranks of the target items in the lists of the headline metrics.
+        beside: block of the report → model → ranks of the target items in the lists of that block.
     """
 
     recipe: Recipe
@@ -109,11 +110,11 @@ class _Evaluation:
 
     @property
     def ours(self) -> str:
-        """The name of the recipe's own model."""
+        """The name of the recipe's own model in the report."""
         return name_of(self.recipe.towers)
 
     def run(self, store: Store) -> tuple[Report, Inside]:
-        """Rank with the recipe's model and its baselines; compute the report and the analysis."""
+        """Rank with the recipe's model and its baselines; return the report and the analysis."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._ask(self.ours, self._with_fallback(tower))
@@ -137,7 +138,7 @@ class _Evaluation:
         return Fallback(tower, popular, unknown_users)
 
     def _baselines(self) -> Iterator[tuple[str, Retriever]]:
-        """Yield the baselines that can run, and record the reasons of the others."""
+        """Yield the fitted baselines, and record the reasons why other baselines cannot run."""
         recipe, prepared = self.recipe, self.prepared
         facts = Facts(
             train=prepared.interactions("train"),
@@ -155,7 +156,7 @@ class _Evaluation:
             yield name, as_of(result.model, known)
 
     def _ask(self, name: str, retriever: Retriever) -> None:
-        """Rank all evaluation sets with a model."""
+        """Rank the candidates of all protocols with a model, and keep the ranks of the targets."""
         config, start = self.recipe.evaluate, time.perf_counter()
         try:
             ranking = self.evaluation_set.rank(retriever, max(config.ks))

@@ -1,4 +1,4 @@
-"""Computes metrics from the places of targets; all models have the same users and resamples."""
+"""Computes metrics from the ranks of target items, with the same bootstrap for all models."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ Values = Mapping[str, Floats]
 
 @dataclass(frozen=True)
 class Tally:
-    """Computes blocks of metrics, model by model, so that memory holds the values of one model.
+    """Computes metrics with bootstrap intervals from the ranks of the target items.
+
+    It goes model by model, so that memory holds the values of one model only.
 
     Attributes:
-        targets: the targets of the evaluation set.
-        config: list lengths and settings of the intervals.
+        targets: the target items of the evaluation set's queries.
+        config: list lengths and settings of the bootstrap intervals.
     """
 
     targets: Ragged
     config: EvaluateConfig
 
     def over_users(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
-        """Return all metrics as means over all users."""
+        """Return all ranking metrics of each model as means over all users."""
         values = ((model, self._per_user(found)) for model, found in places.items())
         return self._block(values, protocol, "all users", self.targets)
 
@@ -48,7 +50,7 @@ class Tally:
     def segment(
         self, places: Mapping[str, Places], chosen: Bools, protocol: Protocol, what: str
     ) -> Block:
-        """Return recall and ndcg for the chosen targets only."""
+        """Return recall and ndcg of each model for some of the target items only."""
         _, users = np.unique(self.targets.owners()[chosen], return_inverse=True)
         few = Ragged.from_pairs(users, self.targets.values[chosen], n_lists=users.max() + 1)
         values = (
@@ -58,7 +60,7 @@ class Tally:
         return self._block(values, protocol, what, few)
 
     def over_rows(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
-        """Return the share of held-out rows whose item is among the first k."""
+        """Return, for each model, the share of held-out rows whose item is among the first k."""
         hits = {
             model: {
                 f"recall@{k}": metrics.hits_by_user(found, self.targets, k=k)
@@ -69,7 +71,7 @@ class Tally:
         return self.shares(hits, protocol)
 
     def shares(self, hits: Mapping[str, Values], protocol: Protocol) -> Block:
-        """Return the shares of rows that are hits; the bootstrap resamples users, not rows.
+        """Return the share of hits among held-out rows; the bootstrap resamples users, not rows.
 
         Args:
             hits: model → metric → number of hits among each user's rows.
@@ -117,14 +119,14 @@ class Tally:
 
 
 def _main(values: Values) -> Values:
-    """Return only recall and ndcg, the metrics of segments."""
+    """Return only recall and ndcg of all metrics, which are those reported for segments."""
     return {n: value for n, value in values.items() if n.startswith(("recall@", "ndcg@"))}
 
 
 def _ratio(values: Floats, sizes: Ints) -> Floats:
     """Return one value per user with the mean and the variance of sum(values) / sum(sizes).
 
-    The ratio is linearised by the delta method.
+    The values linearise the ratio by the delta method.
     """
     ratio = values.sum() / sizes.sum()
     return ratio + (values - ratio * sizes) / sizes.mean()

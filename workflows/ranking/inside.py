@@ -1,7 +1,8 @@
 """Analyses the evaluated model for the report: history weights, norms, biases, neighbours, users.
 
-Each view helps to check a model: recent events should weigh more than old ones, popular items have
-other norms and biases than rare ones, and nearest neighbours should be items of a similar kind.
+Each part of the analysis helps to check a model: recent events should weigh more than old ones,
+popular items have other norms and biases than rare ones, and nearest neighbours should be items of
+a similar kind.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10
 def look(
     recipe: Recipe, prepared: Prepared, evaluation_set: EvaluationSet, model: Model, tower: TwoTower
 ) -> Inside:
-    """Analyse a model.
+    """Analyse the evaluated model: history weights, embedding norms, biases, neighbours, examples.
 
     Args:
         recipe: the recipe of the run.
-        prepared: the etl stage of the run.
-        evaluation_set: the test part under the rules of the evaluation.
+        prepared: the content of the run's etl stage.
+        evaluation_set: the queries and target items of the test part.
         model: the trained model.
         tower: the same model as a retriever.
     """
@@ -55,10 +56,10 @@ def look(
 
 
 def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
-    """Return the weights of the positions of a full history, newest first, by input column.
+    """Return the model's weights for the positions of a full history, newest first, by input.
 
     Weights sum to 1. Positions beyond the longest training history keep their initial weight and
-    are left out. Inputs without a decay are left out, too.
+    are left out. Inputs whose history has no decay are left out, too.
     """
     lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
@@ -73,7 +74,7 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class _Items:
-    """The embeddings and the popularity of items.
+    """The item embeddings of the analysed model, with the popularity of the items.
 
     Attributes:
         recipe: the recipe of the run.
@@ -87,22 +88,22 @@ class _Items:
 
     @property
     def met(self) -> Ints:
-        """Rows of the items that occur in training."""
+        """Row numbers of the items that occur in training."""
         return np.flatnonzero(self.counts > 0)
 
     @property
     def directions(self) -> Floats:
-        """The embeddings without the bias dimension."""
+        """The item embeddings without the dimension that holds the item bias."""
         return self.vectors[:, :-1] if self.recipe.towers.item_bias else self.vectors
 
     def norms(self) -> Cloud | None:
-        """Return the norms of the embeddings; None if they are normalised to 1."""
+        """Return the norms of the item embeddings; None if they are normalised to 1."""
         if self.recipe.towers.normalize:
             return None
         return self._cloud(np.linalg.norm(self.directions, axis=1))
 
     def biases(self) -> Cloud | None:
-        """Return the item biases, including a prior; None if the model has none."""
+        """Return the item biases, including a popularity prior; None if the model has none."""
         return self._cloud(self.vectors[:, -1]) if self.recipe.towers.item_bias else None
 
     def _cloud(self, values: Floats) -> Cloud:
@@ -135,7 +136,7 @@ class _Items:
 
 
 def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> list[Example]:
-    """Return one random user of each of `N_USERS` equal groups by history length."""
+    """Return example users: a random one from each of `N_USERS` groups by history length."""
     known = np.flatnonzero(evaluation_set.queries.users >= 0)
     lengths = evaluation_set.queries.histories.lengths
     in_order = known[np.argsort(lengths[known], kind="stable")]
@@ -156,5 +157,5 @@ def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> l
 
 
 def _plain(values: Floats) -> list[float]:
-    """Return numbers rounded to the precision of float32, so that the file is short."""
+    """Return numbers rounded to the precision of float32, which shortens the JSON file."""
     return [float(f"{value:.6g}") for value in values]

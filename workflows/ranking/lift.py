@@ -1,4 +1,7 @@
-"""A minimum lift over a baseline, such as `popularity:1.5`, for continuous integration."""
+"""A minimum ratio of the model's recall to a baseline's, such as `popularity:1.5`.
+
+Continuous integration can require such a lift of an evaluation.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ class Lift:
     """The minimum ratio of the model's recall to that of a baseline.
 
     Attributes:
-        baseline: the name of the baseline.
-        factor: the minimum ratio.
+        baseline: the name of the baseline to compare with.
+        factor: the minimum ratio of the two recalls.
     """
 
     baseline: str
@@ -23,10 +26,10 @@ class Lift:
 
     @classmethod
     def parse(cls, text: str) -> Lift:
-        """Parse a lift such as `popularity:1.5`.
+        """Parse a required lift over a baseline, such as `popularity:1.5`.
 
         Raises:
-            RecipeError: the text has another form.
+            RecipeError: the text is not the name of a baseline, a colon and a number.
         """
         name, _, number = text.partition(":")
         try:
@@ -41,9 +44,9 @@ class Lift:
         return cls(name, factor)
 
     def missed(self, report: Report, *, metric: str) -> str | None:
-        """Return a sentence that says how the lift was missed; None if it was reached.
+        """Return a sentence that says how the report misses the required lift; None if it does not.
 
-        It counts as missed if the model has no hit, or if the baseline did not run.
+        A lift counts as missed if the model has no hit, or if the baseline did not run.
         """
         figures, ours = report.headline.metrics, report.ours
         wanted = f"{ours} must have at least {self.factor:g} times the {metric} of {self.baseline}"

@@ -1,4 +1,4 @@
-"""Lists of other protocols than the headline: other candidates or exclusions, or training rows."""
+"""Recommendation lists of additional evaluation protocols: other candidates, exclusions or rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TRAIN_ROWS = "train_rows"
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of one additional protocol.
+    """The recommendation lists of one evaluation protocol beside that of the headline metrics.
 
     Attributes:
-        evaluation_set: the queries with their targets.
-        part: the part that has the targets.
-        ranked: the rules for the items of the lists.
+        evaluation_set: the queries with their target items.
+        part: the part of the split that has the target items.
+        ranked: the rules for the candidates and exclusions of the lists.
         by_row: whether metrics are means over rows, not over users.
     """
 
@@ -32,7 +32,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the protocol of the headline with the rules of these lists."""
+        """Return the headline's evaluation protocol with the rules of these recommendation lists."""
         return msgspec.structs.replace(
             headline,
             part=self.part,
@@ -44,11 +44,11 @@ class Lists:
 
 
 def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[str, Lists]:
-    """Return the lists of all additional protocols by the names of their blocks.
+    """Return the lists of all additional evaluation protocols, by their blocks in the report.
 
     Args:
-        recipe: the recipe; its `evaluate` names the protocols.
-        prepared: the etl stage.
+        recipe: the recipe, whose block `evaluate` names the protocols.
+        prepared: the content of the run's etl stage.
         headline: the evaluation set of the test part.
     """
     config = recipe.evaluate

@@ -1,4 +1,4 @@
-"""Segments of the targets that are measured separately: by history length or item popularity."""
+"""Segments of the target items that are measured separately, by history length or popularity."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HEAD, MIDDLE = 1 / 3, 2 / 3
 
 
 class Segment(NamedTuple):
-    """A subset of the targets of an evaluation set.
+    """A subset of the target items of an evaluation set, such as those of users without history.
 
     Attributes:
-        name: the key in the report.
-        what: a description of the subset.
-        targets: whether each of the evaluation set's `targets.values` is in it, bool.
+        name: the key of the segment in the report.
+        what: a description of the target items in it.
+        targets: whether each of the evaluation set's `targets.values` is in the segment, bool.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Segment(NamedTuple):
 
 
 def segments(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segment]:
-    """Yield every segment that is not empty.
+    """Yield every segment of the target items that is not empty.
 
     Args:
-        evaluation_set: the evaluation set with the targets.
+        evaluation_set: the evaluation set with the target items.
         item_counts: number of training interactions of each item, int [n_items].
     """
     for segment in (*_by_user(evaluation_set), *_by_item(evaluation_set, item_counts)):
@@ -76,10 +76,12 @@ OUTSIDE = 4
 
 
 def bands(item_counts: Ints) -> Ints:
-    """Return each item's band: 0 head, 1 middle, 2 tail, 3 cold. Equal counts share a band.
+    """Return each item's popularity band: 0 head, 1 middle, 2 tail, 3 cold.
+
+    Items with equal counts share a band.
 
     Args:
-        item_counts: training interactions of each item, int [n_items].
+        item_counts: number of training interactions of each item, int [n_items].
     """
     counts, which, many = np.unique(item_counts, return_inverse=True, return_counts=True)
     mass = counts * many

@@ -1,4 +1,4 @@
-"""Shows a report as terminal tables: each with its protocol, and readable at every width."""
+"""Shows the report of an evaluation as terminal tables that are readable at every width."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")
 
 
 def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
-    """Return the comparison of models, the metrics of other protocols, and the segments.
+    """Return the terminal tables of a report: models compared, other protocols, and segments.
 
     Args:
         report: the report of an evaluation.
-        ks: list lengths; models are sorted by recall at the first.
+        ks: list lengths; models are sorted by recall at the first length.
     """
     ours = report.ours
     by = f"recall@{ks[0]}"
@@ -55,7 +55,7 @@ def _head(report: Report) -> list[str]:
 def _sorted(
     models: Sequence[str], figures: Mapping[str, Mapping[str, Figure]], metric: str
 ) -> list[str]:
-    """Return models sorted by a metric, best first; models without a figure come last."""
+    """Return models sorted by a metric, best first; models without the metric come last."""
     means = {model: figures[model][metric].mean for model in models}
     return sorted(models, key=lambda model: -means[model] if exists(means[model]) else math.inf)
 
@@ -86,7 +86,7 @@ def _comparison(
 
 
 def _name(report: Report, model: str) -> str:
-    """Return the label of a model: its name, the size of the search, the chosen parameters."""
+    """Return the label of a model in tables: its name, size of the search, chosen parameters."""
     note = report.baselines.get(model)
     if note is None or note.tried == 1:
         return model
@@ -95,14 +95,17 @@ def _name(report: Report, model: str) -> str:
 
 
 def _with_interval(figure: Figure, mean: str, end: str) -> str:
-    """Return a mean, with its interval in the next line; arguments are formats of `format`."""
+    """Return a mean as text, with its bootstrap interval in the next line.
+
+    The arguments `mean` and `end` are the number formats of the mean and of the interval's ends.
+    """
     if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
         return shown(figure.mean, mean)
     return f"{figure.mean:{mean}}\n[{figure.low:{end}}, {figure.high:{end}}]"
 
 
 def _beside(report: Report, first: int, ours: str) -> list[str]:
-    """Return one line per other protocol, and one per model that did not run."""
+    """Return a line for each further evaluation protocol, and for each model that did not run."""
     lines = []
     for name in _ALWAYS:
         block = report.beside.get(name)
@@ -120,7 +123,7 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
 
 
 def _asked_by_row(report: Report) -> list[Block]:
-    """Return the blocks that the recipe asks for, which are means over rows."""
+    """Return the blocks of protocols that the recipe asks for, which are means over rows."""
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 

@@ -1,1 +1,1 @@
-"""One reader for each stage folder of a run, and the store that writes the folders."""
+"""Readers of the stage folders of a run (etl, train, evaluate, export, index), and their store."""

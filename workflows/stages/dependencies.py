@@ -1,4 +1,4 @@
-"""The dependencies of each stage: parts of the recipe, and earlier stages."""
+"""The parts of the recipe and the earlier stages that each pipeline stage depends on."""
 
 from __future__ import annotations
 

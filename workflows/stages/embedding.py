@@ -1,6 +1,7 @@
-"""Loads the raw towers of an export, which embed rows of raw feature values.
+"""Loads the exported towers that take raw feature values (text and numbers), and embeds rows.
 
-TensorFlow is imported only when a tower is opened, because most requests do not need it.
+TensorFlow is imported only when a tower is loaded, because most recommendation requests use stored
+embeddings and do not need it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ BATCH, CELLS = 4096, 1 << 18
 
 @dataclass(frozen=True)
 class RawTower:
-    """A loaded tower that takes raw values.
+    """A loaded SavedModel of a tower that takes raw values (text and numbers) in place of codes.
 
     Attributes:
-        inputs: name of an input → the form of its raw values.
-        arguments: name of an input → name of the SavedModel's argument.
+        inputs: name of an input feature → the type and shape of its raw values.
+        arguments: name of an input feature → name of the SavedModel's argument.
     """
 
     inputs: Mapping[str, Form]
@@ -42,7 +43,7 @@ class RawTower:
 
     @classmethod
     def open(cls, path: Path) -> RawTower:
-        """Load a tower.
+        """Load a tower that takes raw values from the SavedModel of an export.
 
         Args:
             path: the folder of the SavedModel, a raw tower of an export.
@@ -65,11 +66,11 @@ class RawTower:
         return cls(inputs, named, module, encode)
 
     def embed(self, rows: pa.Table) -> Floats:
-        """Return the embedding of each row, float32 [n_rows, dim].
+        """Return the tower's embedding of each row of raw feature values, float32 [n_rows, dim].
 
         Args:
-            rows: raw values. A null or an absent column is a missing value. Columns that are not
-                inputs are ignored.
+            rows: raw feature values, one row per user or item. A null or an absent column is a
+                missing value. Columns that are not inputs are ignored.
 
         Raises:
             DataError: a column has another type than the tower takes.
@@ -100,7 +101,7 @@ class RawTower:
 
 
 def _widths(table: pa.Table) -> Ints:
-    """Return the length of the longest list of each row, int64 [n_rows]."""
+    """Return the length of the longest list in each row of a feature table, int64 [n_rows]."""
     widths = np.zeros(len(table), np.int64)
     for column in table.columns:
         if pa.types.is_list(column.type):
@@ -110,12 +111,12 @@ def _widths(table: pa.Table) -> Ints:
 
 
 def _batches(widths: Ints) -> list[Ints]:
-    """Return batches of rows with similar list lengths, so that little memory goes to padding.
+    """Divide rows into batches with similar list lengths, so that little memory goes to padding.
 
     A long list pads all other lists of its batch, so its batch has few rows.
 
     Args:
-        widths: int64 [n_rows].
+        widths: length of the longest list of each row, int64 [n_rows].
     """
     long = min(BATCH, len(widths)) * widths.max(initial=1) > CELLS
     order = np.argsort(widths, kind="stable") if long else np.arange(len(widths))
@@ -131,10 +132,10 @@ def _batches(widths: Ints) -> list[Ints]:
 
 
 def _typed(column: pa.ChunkedArray, form: Form, place: str) -> pa.ChunkedArray:
-    """Return a column converted to the type that a tower takes.
+    """Return a column of raw feature values, converted to the Arrow type that the tower takes.
 
     Raises:
-        DataError: the column cannot be converted.
+        DataError: the values of the column cannot be converted.
     """
     try:
         return form.cast(column)

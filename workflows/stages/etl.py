@@ -46,11 +46,13 @@ class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
         files: raw file → SHA-256.
         dropped: cause → number of dropped interactions.
         unmatched: joined table → number of interactions whose id the table does not have.
-        rows: part (train, valid, test) → number of rows.
-        users, items: number of rows of the table, and how many of them occur in training.
-        conflicts: feature → number of ids with more than one value in training.
-        unseen: part → column → share of cells whose value is not in the vocabulary.
-        null: part → column → share of cells without a value.
+        rows: part (train, valid, test) → number of interactions that were written.
+        users, items: number of rows of the user table and of the item table, and how many of these
+            users and items occur in training.
+        conflicts: user or item feature → number of ids for which the training rows have more than
+            one value.
+        unseen: part → column → share of cells whose value is not in the column's vocabulary.
+        null: part → column → share of cells whose value is missing.
     """
 
     read: dict[str, int]
@@ -67,62 +69,64 @@ class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EtlFiles:
-    """The file names of the etl stage."""
+    """The paths of the files and folders in the folder of the etl stage."""
 
     folder: Path
 
     def table(self, name: str) -> Path:
-        """The folder of a table: train, valid, test, users, items or latest."""
+        """The folder of an encoded table: train, valid, test, users, items, latest (histories)."""
         return self.folder / name
 
     def parts(self, name: str) -> list[Path]:
-        """The files with encoded columns in the folder of a table, in their order."""
+        """The Parquet files that together hold the encoded columns of a table, in their order."""
         paths = self.table(name).glob("part-*.parquet")
         return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
 
     def part(self, name: str, number: int) -> Path:
-        """One file with encoded columns of a table."""
+        """The path of one of the numbered Parquet files with the encoded columns of a table."""
         return self.table(name) / f"part-{number}.parquet"
 
     def schema(self, name: str) -> Path:
-        """Merlin's schema of the encoded columns of a table."""
+        """The file with Merlin's schema of the encoded columns of a table."""
         return self.table(name) / "schema.pbtxt"
 
     def raw(self, name: str) -> Path:
-        """The file with the readable columns of users or items."""
+        """The file with the readable (not encoded) columns of the user table or the item table."""
         return self.table(name) / "raw.parquet"
 
     @property
     def seen(self) -> Path:
-        """Dropped interactions that count as seen; absent if no filter asks for them.
+        """The file of interactions that a filter dropped but that count as seen; it may be absent.
 
-        Its columns are the user row, the item row and `PART`.
+        Its columns are the row numbers of the user and of the item, and the column `part`, which
+        says from which part of the split on the pair counts as seen. The file is absent if no
+        filter has `still_seen`.
         """
         return self.folder / "seen.parquet"
 
     @property
     def vocabularies(self) -> Path:
-        """A vocabulary for each encoded column."""
+        """The folder of vocabularies, with one file for each column whose values get codes."""
         return self.folder / vocabulary.FOLDER
 
     @property
     def statistics(self) -> Path:
-        """Mean and standard deviation of each number column, JSON."""
+        """The JSON file with the training mean and standard deviation of each number column."""
         return self.folder / statistics.FILE
 
     @property
     def report(self) -> Path:
-        """The content of an `EtlReport`, JSON."""
+        """The JSON file with the numbers of rows that etl read, dropped and wrote (`EtlReport`)."""
         return self.folder / "report.json"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The content of an etl stage; each file is read at first use.
+    """The encoded data of a finished etl stage; each file is read at first use.
 
     Attributes:
-        folder: the folder of the stage.
-        recipe: the recipe that the stage was made from.
+        folder: the folder of the etl stage.
+        recipe: the recipe that the etl stage was made from.
     """
 
     folder: Path
@@ -130,42 +134,42 @@ class Prepared:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Prepared:
-        """Check the stage and return it.
+        """Check that the etl stage fits the recipe and is undamaged, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
         """
         store.read("etl", recipe)
         return cls(store.folder("etl"), recipe)
 
     @property
     def files(self) -> EtlFiles:
-        """The files of the stage."""
+        """The paths of the files of the etl stage."""
         return EtlFiles(self.folder)
 
     def part(self, name: str) -> dict[str, Column]:
-        """Return all encoded columns of train, valid or test."""
+        """Return all encoded columns of one part of the split: train, valid or test."""
         with reading(self.files.table(name), "etl"):
             return read_columns(self.files.parts(name))
 
     @cached_property
     def users(self) -> dict[str, Column]:
-        """The encoded user table, n_users + 1 rows; the last is for unknown users."""
+        """The encoded user table, with n_users + 1 rows; the last row is for unknown users."""
         return self.part("users")
 
     @cached_property
     def items(self) -> dict[str, Column]:
-        """The encoded item table, n_items rows."""
+        """The encoded feature columns of the item table, n_items rows."""
         return self.part("items")
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """The readable user table in the same order; the last row has no id."""
+        """The readable user columns in the row order of `users`; the last row has no id."""
         return self._raw("users")
 
     @cached_property
     def raw_items(self) -> pa.Table:
-        """The readable item table in the same order."""
+        """The readable item columns (ids, labels, features as text), row by row as in `items`."""
         return self._raw("items")
 
     def _raw(self, name: str) -> pa.Table:
@@ -180,23 +184,23 @@ class Prepared:
 
     @property
     def report(self) -> EtlReport:
-        """The report of the stage."""
+        """The counts of rows that the etl stage read, dropped and wrote."""
         return read_json(self.files.report, EtlReport, "etl")
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """The vocabularies by column."""
+        """Column → vocabulary, which maps the values of the column to codes."""
         with reading(self.files.vocabularies, "etl"):
             return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
-        """The statistics that standardise number columns, by column."""
+        """Number column → the training mean and standard deviation that standardise it."""
         with reading(self.files.statistics, "etl"):
             return statistics.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
-        """Return the interactions of some parts, in order of time within each user's history.
+        """Return the interactions of some parts of the split, each user's in order of time.
 
         Without times, histories have a random order, the same as in etl, so that the last items of
         a history are a random sample of it.
@@ -215,7 +219,7 @@ class Prepared:
         )
 
     def _as_written(self, *parts: str) -> Interactions:
-        """Return the interactions of some parts in the order of their files, part after part."""
+        """Return the interactions of some parts of the split in the order of their files."""
         names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):
@@ -231,7 +235,7 @@ class Prepared:
             )
 
     def _within(self, rows: Interactions) -> Interactions:
-        """Refuse interactions whose rows are beyond the end of a table, and return the others."""
+        """Return the interactions of a file after checking that its user and item rows exist."""
         for table, found, n in (
             ("users", rows.users, rows.n_users),
             ("items", rows.items, rows.n_items),
@@ -242,11 +246,11 @@ class Prepared:
         return rows
 
     def histories(self, *parts: str) -> Ragged:
-        """Return the item rows of each user's interactions in some parts, oldest first."""
+        """Return each user's item row numbers in some parts of the split, oldest first."""
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
-        """Return dropped interactions of some parts that count as seen; None if there are none."""
+        """Return dropped interactions that count as seen in some parts of the split, if any."""
         path = self.files.seen
         if not path.is_file():
             return None
@@ -265,9 +269,10 @@ class Prepared:
             )
 
     def evaluation_set(self, part: str, rules: ListRules) -> EvaluationSet | None:
-        """Return the evaluation set of a part; None if the split has no such part.
+        """Return the queries and target items of a part of the split; None if the split lacks it.
 
-        For the part train, histories are those that are known at the test part.
+        For the part train, the users' histories are those that are known at the beginning of the
+        test part.
         """
         parts = KNOWN.get(part, KNOWN["test"])
         held = self._as_written(part)  # beside the contexts, which are read as they stand
@@ -284,17 +289,17 @@ class Prepared:
         )
 
     def _contexts(self, part: str) -> dict[str, Column]:
-        """Return the context features of a part that are inputs, in the order of its files."""
+        """Return the context features of a part that the query tower takes, in file order."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
         return read_columns(self.files.parts(part), names) if names else {}
 
 
 def warn_of_changed_files(store: Store, data: Path) -> None:
-    """Warn if raw files were written after etl read them. Their content is not read again.
+    """Log a warning if raw data files were written after etl read them, judging by their times.
 
     Args:
-        store: the run.
+        store: the stages of the run.
         data: the folder of the raw files; files that do not exist are ignored.
     """
     manifest = store.manifest("etl")

@@ -16,17 +16,17 @@ NOTHING = "-"
 
 
 def exists(value: float | None) -> TypeGuard[float]:
-    """Return whether a figure exists: the mean of an empty set does not."""
+    """Return whether a metric has a value; the mean over an empty set of users has none."""
     return value is not None and not math.isnan(value)
 
 
 def shown(value: float | None, form: str) -> str:
-    """Return a figure as text in a format of Python's `format`, or a dash if there is none."""
+    """Return a metric as text, in a format of Python's `format`; a dash if it has no value."""
     return format(value, form) if exists(value) else NOTHING
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A mean with its bootstrap interval; a single user has no interval."""
+    """The mean of a metric with its bootstrap interval; a single user has no interval."""
 
     mean: float
     low: float | None = None
@@ -35,11 +35,11 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
-    """An evaluation protocol: how metrics were computed. It is printed beside them.
+    """An evaluation protocol: the data, candidates and rules with which metrics were computed.
 
     Attributes:
-        part: the held-out part.
-        split: how the part was held out.
+        part: the held-out part of the split: `valid` or `test`.
+        split: the rule of the split by which the part was held out.
         cut: which interactions the histories and the popularity counts contain.
         candidates: the items that were ranked: `catalogue` or `train`.
         n_candidates: number of candidates.
@@ -47,7 +47,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         refit: whether the models were fitted again on train and valid.
         hit: what counts as a hit: `by id`, or `by score` (a target that scores at least as high as
             the k-th item).
-        ties: how items with equal scores count.
+        ties: how items with equal scores are ranked.
         averaged: whether metrics are means over users or over rows.
         level: the confidence level of the intervals.
     """
@@ -66,7 +66,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
-        """The whole protocol in one line of text."""
+        """The evaluation protocol as one line of text, which is printed beside the metrics."""
         return (
             f"{self.part} of split {self.split}; {self.cut}; {self.candidates} of "
             f"{self.n_candidates:,} items, seen items "
@@ -82,10 +82,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         protocol: the evaluation protocol.
-        what: a description of these users and targets.
+        what: a description of these users and targets, in words.
         users: number of users.
         targets: number of targets.
-        metrics: model → metric → figure. A metric that was not computed is absent.
+        metrics: model → metric → its mean and interval. A metric that was not computed is absent.
     """
 
     protocol: Protocol
@@ -96,17 +96,17 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The parameters of a baseline, and how they were chosen.
+    """The hyper-parameters of a baseline, and how they were chosen.
 
     Attributes:
-        parameters: name of a parameter → chosen value.
-        tried: number of combinations that were fitted on train.
+        parameters: name of a hyper-parameter → chosen value.
+        tried: number of hyper-parameter combinations that were fitted on train.
         edge: parameters whose chosen value is the lowest or the highest that was tried, because the
             search met a bound or ended; empty if all are inside the range that was tried.
         valid: mean of recall@10, @20, @50 and ndcg@10 of the choice on the validation part; absent
             if the split has no such part, and then the first point of the grid was used.
         valid_users: number of users of the validation part.
-        seconds: duration of the search, in seconds.
+        seconds: duration of the hyper-parameter search, in seconds.
     """
 
     parameters: dict[str, float]
@@ -118,18 +118,19 @@ class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def place(self) -> str:
-        """The place of the choice in the range that was tried: `inside`, or at which edge."""
+        """Where the chosen values lie in the range that was searched: `inside`, or at an edge."""
         return f"at the edge of {' and '.join(self.edge)}" if self.edge else "inside"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All metrics of one evaluation.
+    """All metrics of one evaluation of a model that ranks the catalogue, and of its baselines.
 
     Attributes:
         ours: the name of the recipe's own model.
-        counts: users and targets, warm and cold; `targets_seen` are those that no list may show,
-            because their users had seen them; `users_unknown` are users without a history who are
-            not in the user table. With context features, each user and context counts as one.
+        counts: numbers of users and targets, warm and cold; `targets_seen` are those that no list
+            may show, because their users had seen them; `users_unknown` are users without a history
+            who are not in the user table. With context features, each user and context counts as
+            one.
         fallback: the model that answers for unknown users in place of the two-tower model.
         headline: metrics of all users, as means over users.
         differences: metrics of the two-tower model minus those of each baseline, user by user,
@@ -142,7 +143,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             are empty.
         baselines: baseline → its parameters and how they were chosen.
         left_out: baseline → the reason why it did not run.
-        seconds: model → wall time of ranking.
+        seconds: model → wall time of ranking, in seconds.
     """
 
     ours: str
@@ -159,7 +160,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cloud(msgspec.Struct, frozen=True):
-    """A quantity of sampled items and their popularity: the points of a scatter plot.
+    """Points of a scatter plot of sampled items: popularity against a quantity such as the norm.
 
     Attributes:
         counts: number of training interactions of each item, [n].
@@ -174,11 +175,11 @@ class Cloud(msgspec.Struct, frozen=True):
 
 
 class Neighbours(msgspec.Struct, frozen=True):
-    """The nearest neighbours of an item among the items.
+    """The nearest neighbours of one item by the cosine similarity of item embeddings.
 
     Attributes:
-        item: row of the item.
-        items: rows of its neighbours, nearest first.
+        item: row number of the item in the item table.
+        items: row numbers of its neighbours in the item table, nearest first.
         cosines: cosine similarity of each neighbour's embedding to the item's.
     """
 
@@ -188,14 +189,15 @@ class Neighbours(msgspec.Struct, frozen=True):
 
 
 class Example(msgspec.Struct, frozen=True):
-    """An example user of the test part: the end of their history, and their list.
+    """An example user of the test part: the end of their history, and their recommendation list.
 
     Attributes:
-        user: row of the user.
-        n_earlier: number of interactions before the test part.
-        latest: item rows of the last of these interactions, newest first.
-        recommended: item rows of the user's list, best first.
-        withheld: item rows of the user's targets; -1 is an item that is not in the table.
+        user: row number of the user in the user table.
+        n_earlier: number of the user's interactions before the test part.
+        latest: row numbers of the items of the last of these interactions, newest first.
+        recommended: row numbers of the items in the user's recommendation list, best first.
+        withheld: row numbers of the items that the user has in the test part; -1 is an item that is
+            not in the item table.
     """
 
     user: int
@@ -206,18 +208,18 @@ class Example(msgspec.Struct, frozen=True):
 
     @property
     def hits(self) -> int:
-        """The number of recommended items that are targets."""
+        """The number of items in the user's recommendation list that the test part has, too."""
         return len(set(self.recommended) & set(self.withheld))
 
 
 class Inside(msgspec.Struct, frozen=True, kw_only=True):
-    """An analysis of the evaluated model.
+    """An analysis of the evaluated model: history weights, embedding norms, biases and neighbours.
 
     Attributes:
         query_inputs: columns that the query tower reads.
         item_inputs: columns that the item tower reads.
         n_weights: number of trained weights.
-        loss: the kind of loss.
+        loss: the kind of training loss.
         decays: history column → weight of each position in a full history, newest first.
         norms: norms of item embeddings and their popularity; None if all norms are 1.
         biases: item biases, including a prior, and their popularity; None if there are none.
@@ -238,29 +240,29 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EvaluateFiles:
-    """File names of the evaluate stage."""
+    """The paths of the files in the folder of the evaluate stage."""
 
     folder: Path
 
     @property
     def report(self) -> Path:
-        """The file of all metrics, JSON."""
+        """The JSON file with all metrics of the evaluation."""
         return self.folder / "report.json"
 
     @property
     def inside(self) -> Path:
-        """The file of the analysis of the model, JSON."""
+        """The JSON file with the analysis of the evaluated model."""
         return self.folder / "inside.json"
 
     def write(self, report: Report, inside: Inside) -> None:
-        """Write the report and the analysis."""
+        """Write the metrics of an evaluation and the analysis of the model as JSON files."""
         self.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         self.inside.write_bytes(msgspec.json.encode(inside))
 
     def read_report(self) -> Report:
-        """Return the report."""
+        """Read the metrics of the evaluation from their JSON file."""
         return read_json(self.report, Report, "evaluate")
 
     def read_inside(self) -> Inside:
-        """Return the analysis of the model."""
+        """Read the analysis of the evaluated model from its JSON file."""
         return read_json(self.inside, Inside, "evaluate")

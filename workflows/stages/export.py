@@ -1,7 +1,7 @@
 """Reads the files of the export stage: tables, embeddings, histories and towers.
 
-An export needs no other stage beside it: its folder can be copied to another machine. Reading it
-does not need Merlin, and needs TensorFlow only to open a tower.
+The folder of an export is complete without the other stages of its run, so that it can be copied to
+another machine. Reading an export does not need Merlin, and needs TensorFlow only to open a tower.
 """
 
 from __future__ import annotations
@@ -38,64 +38,64 @@ AS_OF = "as_of"
 
 @dataclass(frozen=True)
 class ExportFiles:
-    """The file names of the export stage."""
+    """The paths of the files in the folder of the export stage."""
 
     folder: Path
 
     def features(self, side: Side) -> Path:
-        """The file of ids, readable columns and tower inputs, one row per user or item."""
+        """The file with the ids, readable columns and tower inputs of all users or all items."""
         return self.folder / f"{side}_features.parquet"
 
     def embeddings(self, side: Side) -> Path:
-        """The file of ids, codes and embeddings, in the same order."""
+        """The file with the ids, codes and embeddings of all users or items, in table order."""
         return self.folder / f"{side}_embeddings.parquet"
 
     def tower(self, side: Side) -> Path:
-        """The SavedModel of the tower that takes encoded inputs."""
+        """The SavedModel of the user or item tower that takes codes and standardised numbers."""
         return self.folder / {"user": "query_tower", "item": "item_tower"}[side]
 
     def raw_tower(self, side: Side) -> Path:
-        """The SavedModel of the tower that takes raw values."""
+        """The SavedModel of the user or item tower that takes raw values: text and numbers."""
         tower = self.tower(side)
         return tower.with_name(f"{tower.name}_raw")
 
     @property
     def unknown_user(self) -> Path:
-        """The file with the embedding of unknown users."""
+        """The file with the embedding that is used for users who are not in the user table."""
         return self.folder / "unknown_user.npy"
 
     @property
     def histories(self) -> Path:
-        """The file of histories: the item rows of each user, in the order of the user table."""
+        """The file with the row numbers of the seen items of each row of the user table."""
         return self.folder / "histories.parquet"
 
     @property
     def item_counts(self) -> Path:
-        """The file of item counts: interactions of each item before the cut, int64 [n_items]."""
+        """The file with the number of interactions of each item before the cut, int64 [n_items]."""
         return self.folder / "item_counts.npy"
 
     @property
     def events(self) -> Path:
-        """The attributes' codes in all target events; only exports of offer models have it."""
+        """The file with the attribute codes of all target events; only for offer models."""
         return self.folder / "events.parquet"
 
     @property
     def vocabularies(self) -> Path:
-        """The folder of the vocabularies of encoded columns."""
+        """The folder of the vocabularies, which map the values of encoded columns to codes."""
         return self.folder / vocabulary.FOLDER
 
     @property
     def schema(self) -> Path:
-        """The file of Merlin's schema of the inputs of both towers."""
+        """The file with Merlin's schema of the input columns of the user and item towers."""
         return self.folder / "schema.pbtxt"
 
 
 @dataclass(frozen=True)
 class Export:
-    """The content of an export; each file is read at first use.
+    """The content of an export (embeddings, tables, towers); each file is read at first use.
 
     Attributes:
-        files: the files of the stage.
+        files: the paths of the files of the export stage.
         recipe: the recipe of the run.
         as_of: the cut up to which interactions are known: `test` or `latest`.
     """
@@ -106,10 +106,10 @@ class Export:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Export:
-        """Check the stage and return it.
+        """Check that the export fits the recipe and is undamaged, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export cannot be used.
         """
         manifest = store.read("export", recipe)
         folder = store.folder("export")
@@ -119,7 +119,7 @@ class Export:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Readable item columns and training counts, one row per item."""
+        """Readable columns and number of training interactions of each item, one row per item."""
         path = self.files.features("item")
         with reading(path, "export"):
             columns = (*self.recipe.columns("item"), TRAIN_COUNT)
@@ -129,7 +129,7 @@ class Export:
 
     @cached_property
     def item_vectors(self) -> Floats:
-        """Item embeddings, float32 [n_items, dim]."""
+        """Item embeddings, float32 [n_items, dim], in the order of the item table."""
         path = self.files.embeddings("item")
         with reading(path, "export"):
             vectors = embeddings_of(pq.read_table(path, columns=[EMBEDDING]), path, "export")
@@ -147,12 +147,12 @@ class Export:
 
     @cached_property
     def user_lookup(self) -> Lookup:
-        """Finds the rows of users by their ids."""
+        """A map from raw user ids to row numbers of the user table."""
         return Lookup(self.user_ids)
 
     @cached_property
     def user_vectors(self) -> Floats:
-        """User embeddings, float32 [n_users + 1, dim]; the last is that of an unknown user."""
+        """User embeddings, float32 [n_users + 1, dim]; the last is that of unknown users."""
         path = self.files.embeddings("user")
         with reading(path, "export"):
             users = embeddings_of(pq.read_table(path, columns=[EMBEDDING]), path, "export")
@@ -174,7 +174,7 @@ class Export:
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """Readable columns of users and raw inputs of the query tower, one row per user."""
+        """Readable user columns and the raw values that the query tower takes, one row per user."""
         history = self.recipe.history.inputs if self.recipe.history else {}
         columns = [*self.recipe.columns("user", "context"), *history]
         path = self.files.features("user")
@@ -185,12 +185,18 @@ class Export:
 
     @cached_property
     def histories(self) -> Ragged:
-        """Item rows of each user's history, oldest first, plus an empty list for unknown users."""
+        """For each user, the row numbers of the items in the history, oldest first.
+
+        The last list, which is empty, is that of users who are not in the user table.
+        """
         return self._item_rows(ITEM_ROWS)
 
     @cached_property
     def seen(self) -> Ragged:
-        """Seen item rows of each user: the history, and dropped items that count as seen."""
+        """For each user, the row numbers of the items in the history, then of other seen items.
+
+        Other seen items are those of interactions that a filter dropped, but that count as seen.
+        """
         with reading(self.files.histories, "export"):
             names = pq.read_schema(self.files.histories).names
         if ALSO_SEEN_ROWS not in names:
@@ -198,7 +204,10 @@ class Export:
         return concatenate_lists(self.histories, self._item_rows(ALSO_SEEN_ROWS))
 
     def _item_rows(self, column: str) -> Ragged:
-        """Return a column of the histories file, plus an empty list for unknown users."""
+        """Read a column of the histories file: for each user, a list of row numbers of items.
+
+        An empty list for users who are not in the user table is appended.
+        """
         path = self.files.histories
         with reading(path, "export"):
             lists = from_arrow(pq.read_table(path, columns=[column])[column])
@@ -222,16 +231,16 @@ class Export:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """The vocabularies by column."""
+        """Column → vocabulary, which maps the values of the column to codes."""
         with reading(self.files.vocabularies, "export"):
             return vocabulary.read_all(self.files.folder)
 
     @cached_property
     def query_tower(self) -> RawTower:
-        """The tower that embeds users by their raw values."""
+        """The query tower that embeds users, given raw values (text and numbers) of its inputs."""
         return RawTower.open(self.files.raw_tower("user"))
 
     @cached_property
     def item_tower(self) -> RawTower:
-        """The tower that embeds items by their raw values."""
+        """The item tower that embeds items, given raw values (text and numbers) of its inputs."""
         return RawTower.open(self.files.raw_tower("item"))

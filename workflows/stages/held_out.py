@@ -1,4 +1,4 @@
-"""Checks of held-out rows: no leak into training, and targets that lists may contain."""
+"""Checks of held-out interactions: no leak into training, and targets that lists may contain."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SOME = 0.01
 
 
 def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
-    """Refuse a warm start from weights that were fitted on rows of valid or test.
+    """Refuse a warm start from weights that were fitted on rows of the new valid or test part.
 
     Args:
         before: the etl stage that the weights were fitted on.
-        now: the etl stage of the new fit.
+        now: the etl stage that the new fit uses.
         earlier: the name of the run of `before`.
 
     Raises:
@@ -51,11 +51,11 @@ def refuse_leak(before: Prepared, now: Prepared, earlier: str) -> None:
 
 
 def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
-    """Warn if many targets are excluded from the lists, because their users have seen them.
+    """Warn if many target items cannot be in the lists, because their users have seen them before.
 
     Args:
-        evaluation_set: the evaluation set of the part.
-        part: its name.
+        evaluation_set: the queries and target items of the part.
+        part: the name of the part, `valid` or `test`.
     """
     hidden, targets = evaluation_set.n_hidden(), len(evaluation_set.targets.values)
     if not targets or hidden < MANY * targets:
@@ -76,9 +76,9 @@ def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
 
 
 def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
-    """Return a hash of each row of a part: of its user, its item and, if `timed`, its time.
+    """Return a hash of each interaction of a part: of its user, item and, if `timed`, its time.
 
-    Rows of users or items that are not in the tables of `as_of` are left out.
+    Interactions of users or items that are not in the user and item tables of `as_of` are left out.
     """
     rows = prepared.interactions(part)
     rows_of = {}
@@ -97,6 +97,6 @@ def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt
 
 
 def _renumbered(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return the rows of ids in another table; -1 for ids that it does not have."""
+    """Map row numbers of one table of ids to those in another; -1 for ids that the other lacks."""
     found = pc.index_in(ids, value_set=among.combine_chunks()).fill_null(-1)
     return found.to_numpy().astype(np.int64)

@@ -1,6 +1,6 @@
-"""The catalogue: the items of the export and those that the index stage added, with their search.
+"""The catalogue: the exported items and those added by the index stage, with their search.
 
-If there is an index, it proposes candidates; otherwise every item is scored.
+If there is a FAISS index, it proposes candidate items; otherwise every item is scored.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class SearchSettings(msgspec.Struct, frozen=True):
-    """The search settings of an index stage.
+    """The settings with which the FAISS index of an index stage is searched.
 
     Attributes:
-        kind: the kind of the FAISS index; `exact` if there is none.
+        kind: the kind of the FAISS index; `exact` if there is no index and every item is scored.
         effort: the search effort that was chosen for the index.
         at: the list length for which the effort was chosen.
     """
@@ -48,36 +48,36 @@ class SearchSettings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class IndexFiles:
-    """The file names of the index stage."""
+    """The paths of the files in the folder of the index stage."""
 
     folder: Path
 
     @property
     def settings(self) -> Path:
-        """The file of search settings, JSON."""
+        """The JSON file with the settings with which the FAISS index is searched."""
         return self.folder / "search.json"
 
     @property
     def faiss(self) -> Path:
-        """The index file of FAISS; absent if every item is scored."""
+        """The file of the FAISS index; absent if search scores every item."""
         return self.folder / "index.faiss"
 
     @property
     def added(self) -> Path:
-        """The file of added items: readable columns and embeddings; absent if there are none."""
+        """The file with readable columns and embeddings of items added after the export, if any."""
         return self.folder / "added_items.parquet"
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items with their embeddings, and the search for the best of them.
+    """The items that can be recommended, with their embeddings and the search for the best ones.
 
     Attributes:
         recipe: the recipe of the run.
-        items: readable columns, one row per item: the exported items, then the added ones.
+        items: readable item columns, one row per item: the exported items, then the added ones.
         vectors: item embeddings, float32 [n_items, dim].
         n_exported: number of exported items.
-        index: the index that proposes candidates; None if every item is scored.
+        index: the FAISS index that proposes candidate items; None if every item is scored.
     """
 
     recipe: Recipe
@@ -105,14 +105,15 @@ class Catalogue:
 
     @classmethod
     def of_export(cls, export: Export) -> Catalogue:
-        """Return the items of an export alone."""
+        """Return the catalogue of an export's own items, without added items and index."""
         return cls(export.recipe, export.items, export.item_vectors, len(export.items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
         """Return the catalogue with further items appended, and without an index.
 
         Args:
-            more: the column `embedding`, and readable columns; some of these may be absent.
+            more: a table of the further items: their column `embedding`, and readable item columns,
+                some of which may be absent.
         """
         columns = {
             field.name: more[field.name].cast(field.type)
@@ -127,14 +128,14 @@ class Catalogue:
 
     @property
     def kind(self) -> str:
-        """The kind of search: exact, flat, hnsw or ivf."""
+        """The kind of item search: exact, or the kind of the FAISS index (flat, hnsw or ivf)."""
         return self.index.kind if self.index else "exact"
 
     def retriever(self, users: Floats) -> Retriever:
-        """Return the retriever that ranks the items for users.
+        """Return the retriever that ranks the items of the catalogue for users.
 
         Args:
-            users: embeddings, float32 [n_users + 1, dim]; the last is that of unknown users.
+            users: user embeddings, float32 [n_users + 1, dim]; the last is that of unknown users.
         """
         if self.index:
             return Ann(users, self.index)
@@ -142,17 +143,17 @@ class Catalogue:
 
     @cached_property
     def _norm_bound(self) -> float:
-        """The largest norm of an item embedding."""
+        """The largest Euclidean norm of the item embeddings."""
         return max_norm(self.vectors)
 
     @cached_property
     def ids(self) -> pa.StringArray:
-        """Raw ids in the order of the rows."""
+        """Raw item ids in the order of the catalogue's rows."""
         return self.items[self.recipe.item_id].combine_chunks()
 
     @cached_property
     def labels(self) -> pa.Table:
-        """The label columns in the order of the rows."""
+        """The label columns of items (text for people, such as titles), one row per item."""
         features = self.recipe.features
         return self.items.select(
             [n for n in self.recipe.columns("item") if features[n].meaning.is_label]
@@ -160,13 +161,13 @@ class Catalogue:
 
     @cached_property
     def rules(self) -> ItemRules:
-        """The object that applies rules `column=value` to the items."""
+        """The object that selects items by rules `column=value` on their readable columns."""
         names = [name for name in self.items.column_names if name in self.recipe.features]
         return ItemRules(self.items.select(names))
 
     @cached_property
     def directions(self) -> Floats:
-        """Normalised embeddings without the item bias, float32 [n_items, width].
+        """Item embeddings without the item bias, normalised to length 1, float32 [n_items, width].
 
         The bias measures the popularity of an item, not its similarity to other items.
         """
@@ -176,7 +177,7 @@ class Catalogue:
 
     @cached_property
     def offered(self) -> Bools:
-        """Whether an item may be recommended, bool [n_items]; added items always may."""
+        """For each item, whether it may be recommended, bool [n_items]; added items always may."""
         mask = np.ones(len(self.items), bool)
         if self.recipe.evaluate.candidates == "train":
             counts = self.items[TRAIN_COUNT].to_numpy()[: self.n_exported]
@@ -184,10 +185,10 @@ class Catalogue:
         return mask
 
     def rows_of(self, ids: Sequence[str]) -> Ints:
-        """Return the rows of items, int64 [n_ids].
+        """Return the row numbers of items in the catalogue, given their raw ids, int64 [n_ids].
 
         Raises:
-            DataError: an id is unknown.
+            DataError: an id is not that of an item of the catalogue.
         """
         rows = self.find(pa.array(ids, pa.string()))
         if (rows < 0).any():
@@ -196,17 +197,17 @@ class Catalogue:
         return rows
 
     def find(self, ids: pa.Array) -> Ints:
-        """Return the rows of items, int64 [n_ids]; -1 for unknown ids."""
+        """Return the catalogue rows of items by their raw ids, int64 [n_ids]; -1 if unknown."""
         return self.lookup.rows(ids)
 
     @cached_property
     def lookup(self) -> Lookup:
-        """The lookup of item rows by ids."""
+        """The map from raw item ids to row numbers in the catalogue."""
         return Lookup(self.ids)
 
 
 def _has_index(store: Store, recipe: Recipe) -> bool:
-    """Return whether there is an index stage that was made from this export.
+    """Return whether the run has an index stage that was made from its present export.
 
     Raises:
         ArtifactError: the index stage is damaged.
@@ -222,7 +223,7 @@ def _has_index(store: Store, recipe: Recipe) -> bool:
 
 
 def _read(vectors: Floats, settings: SearchSettings, files: IndexFiles) -> Index | None:
-    """Return the index of an index stage; None if every item is scored."""
+    """Read the FAISS index of an index stage; return None if every item is scored instead."""
     if settings.kind == "exact":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Rules `column=value`, which restrict the items of lists."""
+"""Rules `column=value`, such as `genre=Comedy`, that restrict the items of recommendation lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COMPARED = 10_000
 
 @dataclass(frozen=True)
 class ItemRules:
-    """Applies rules to the readable columns of items.
+    """Selects items by rules `column=value` on their readable columns.
 
     Numbers are compared by value, and text as the column spells it: `price=4.0` equals `price=4`,
     and `new=True` equals `new=true`. A cell with a list matches if one of its values does.
@@ -32,10 +32,11 @@ class ItemRules:
     items: pa.Table
 
     def matches(self, rule: str) -> Bools:
-        """Return which items match a rule, bool [n_items].
+        """Return, for each item, whether it matches a rule `column=value`, bool [n_items].
 
         Raises:
-            DataError: the column does not exist, or it has numbers and the value is not a number.
+            DataError: the rule's column does not exist, or it has numbers and the rule's value is
+                not a number.
         """
         name, value = self._parsed(rule)
         column = self.items[name].combine_chunks()
@@ -48,7 +49,7 @@ class ItemRules:
         return mask
 
     def refuse_unmet(self, rules: Sequence[str]) -> None:
-        """Raise an error if no item matches a rule.
+        """Raise an error if one of several rules `column=value` matches no item.
 
         Raises:
             DataError: a rule matches no item; the message suggests the most similar value.
@@ -62,7 +63,7 @@ class ItemRules:
                 )
 
     def _parsed(self, rule: str) -> tuple[str, str]:
-        """Return the column and the value of a rule."""
+        """Split a rule `column=value` into the column and the value."""
         parsed = split_rule(rule, self.items.column_names)
         if parsed is None:
             raise DataError(
@@ -85,7 +86,7 @@ class ItemRules:
 
 
 def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
-    """Return column and value of `column=value`; None if the rule begins with none of the columns.
+    """Split a rule `column=value` at a column name; None if it begins with none of the columns.
 
     The name of a column may itself contain `=`.
     """
@@ -97,7 +98,7 @@ def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _as_value(value: str, column: pa.Array, rule: str) -> pa.Scalar:
-    """Return the value of a rule in the type and the spelling of a column.
+    """Return the value of a rule `column=value`, in the type and the spelling of the column.
 
     Raises:
         DataError: the column has numbers, and the value is not a number.

@@ -26,30 +26,30 @@ TIMES = "times.json"
 
 
 class FileFact(msgspec.Struct, frozen=True):
-    """Size in bytes and SHA-256 of a file."""
+    """Size in bytes and SHA-256 of a file of a stage, as its manifest lists them."""
 
     bytes: int
     sha256: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The description of a finished stage.
+    """The description of a finished stage (manifest.json): files with hashes, inputs, and recipe.
 
     Attributes:
         stage: name of the stage.
         recipe_hash: hash of the whole recipe.
         parts_hash: hash of the parts of the recipe that the stage reads.
-        inputs: earlier stage → digest of its manifest.
-        device: cpu or gpu.
-        device_why: the reason for that device.
-        created: time in UTC, ISO 8601.
+        inputs: earlier stage that was read → digest of its manifest.
+        device: the device that made the stage, cpu or gpu.
+        device_why: the reason why that device was chosen.
+        created: time at which the stage was finished, in UTC, ISO 8601.
         versions: versions of this package and its dependencies.
         rows: counts of the rows that were written.
-        metrics: headline figures.
-        options: options of the call, which are not in the recipe.
-        files: path in the folder → size and hash.
-        recipe: the recipe, with defaults filled in.
-        signature: HMAC of all other fields if the environment has a key, else empty.
+        metrics: the most important metrics of the stage.
+        options: command-line options of the verb that made the stage, which are not in the recipe.
+        files: path in the stage's folder → size and SHA-256 of the file.
+        recipe: the recipe that the stage was made from, with defaults filled in.
+        signature: HMAC of all other fields if the environment has a signing key, else empty.
     """
 
     stage: str
@@ -69,13 +69,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bytes:
-        """The bytes that are signed: all fields but the signature."""
+        """The bytes of the manifest that are signed: all fields except the signature."""
         bare = msgspec.structs.replace(self, signature="")
         return msgspec.json.encode(bare, order="sorted")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the stage's content; it does not depend on when the files were made."""
+        """SHA-256 of the content of a stage; it does not depend on when the files were made."""
         files = {name: fact for name, fact in self.files.items() if name != TIMES}
         content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
@@ -92,10 +92,10 @@ class Draft:
 
 
 def sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[str, str]) -> None:
-    """Write the manifest of a draft, which makes it a finished stage.
+    """Write the manifest of a stage that was written as a draft, which makes it a finished stage.
 
     Args:
-        draft: the content of the stage.
+        draft: the files, counts, metrics and options of the stage.
         stage: name of the stage.
         recipe: the recipe that the stage was made from.
         device: the device of this process.
@@ -128,13 +128,13 @@ def sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[
 
 
 class _Kind(msgspec.Struct):
-    """The field of a manifest that names its stage."""
+    """The one field of a manifest that is parsed to learn which stage it describes."""
 
     stage: str
 
 
 def is_export(path: Path) -> bool:
-    """Return whether a path is the folder of an export, and not that of a run."""
+    """Return whether a path is the folder of an export rather than the folder of a run."""
     if not (path / MANIFEST).is_file():
         return False
     try:

@@ -28,19 +28,19 @@ from workflows.stages.train_files import TrainFiles
 
 
 def attributes_of(recipe: Recipe) -> list[str]:
-    """Return the attributes by which an offer may be defined."""
+    """Return the names of the attributes (such as brand) that may define a recipe's offers."""
     assert recipe.history is not None
     return list(recipe.history.columns)
 
 
 def tasks_of(recipe: Recipe) -> list[str]:
-    """Return the attributes whose values make the offers of evaluation and export."""
+    """Return the names of the attributes whose values are the offers of evaluate and export."""
     return list(recipe.tasks.attributes) or attributes_of(recipe)
 
 
 @dataclass(frozen=True)
 class Offering:
-    """The etl stage of a recipe with offer models, and its models.
+    """The etl stage of a recipe with offer models, and the models that are built on it.
 
     Attributes:
         prepared: the etl stage.
@@ -50,10 +50,10 @@ class Offering:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Offering:
-        """Check the stage and return it.
+        """Check that the etl stage fits a recipe with offer models, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
         """
         prepared = Prepared.open(store, recipe)
         if not prepared.files.parts(LATEST):
@@ -65,47 +65,47 @@ class Offering:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that the stage was made from."""
+        """The recipe that the etl stage was made from."""
         return self.prepared.recipe
 
     @property
     def config(self) -> OffersConfig:
-        """The settings of the offer models."""
+        """The block `model` of the recipe: the settings of the offer models."""
         assert isinstance(self.recipe.model, OffersConfig)
         return self.recipe.model
 
     @property
     def attributes(self) -> list[str]:
-        """The attributes by which an offer may be defined."""
+        """The names of the attributes (such as brand) by which an offer may be defined."""
         return attributes_of(self.recipe)
 
     @property
     def tasks(self) -> list[str]:
-        """The attributes whose values make the offers of evaluation and export."""
+        """The names of the attributes whose values are the offers of evaluation and export."""
         return tasks_of(self.recipe)
 
     @property
     def compared(self) -> dict[str, OfferModel]:
-        """The models that use all attributes."""
+        """The offer models that use all attributes: name of the model → its settings."""
         return {
             name: blocks for name, blocks in self.config.models.items() if not blocks.attributes
         }
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Each user's history lists after their last event, name → [n_users]."""
+        """Name of a history column → each user's list after the user's last event, [n_users]."""
         assert self.recipe.history is not None
         return read_columns(self.prepared.files.parts(LATEST), list(self.recipe.history.inputs))
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
-        """Raw ids of the users of `latest`."""
+        """Raw user ids in the order of the histories in `latest`."""
         name = self.recipe.user_id
         column = pq.read_table(self.prepared.files.parts(LATEST), columns=[name])[name]
         return column.combine_chunks()
 
     def events(self, *parts: str) -> dict[str, Ints]:
-        """Return the codes of the attributes in the target events of some parts."""
+        """Return the attribute codes of the target events in some parts of the split."""
         found = [self.prepared.part(part) for part in parts]
         return {
             name: np.concatenate([as_array(columns[name]) for columns in found])
@@ -113,7 +113,7 @@ class Offering:
         }
 
     def values(self, attribute: str) -> tuple[Ints, list[str]]:
-        """Return the codes of the known values of an attribute, ascending, and the values.
+        """Return an attribute's known values and their codes, by ascending code.
 
         Null and empty values are left out: they cannot define an offer.
         """
@@ -123,7 +123,7 @@ class Offering:
         return codes, vocabulary.decode(codes).to_pylist()
 
     def batches(self, part: str, *, seed: int, names: list[str]) -> DayBatches:
-        """Return the batches of training rows.
+        """Return the mini-batches of training rows with which an offer model is fitted.
 
         Raises:
             RecipeError: the batch size is not a multiple of 1 + the number of negatives, or there
@@ -133,11 +133,11 @@ class Offering:
         return self._batches(part, columns, seed=seed, names=names, drop_last=True)
 
     def pairs(self, part: str, *, seed: int) -> Pairs | None:
-        """Return the held-out events of a part in mini-batches; None if there are none.
+        """Return the held-out events of a part in mini-batches; None if the part has no events.
 
         Args:
-            part: the name of the part.
-            seed: the seed of the composition of the mini-batches.
+            part: the name of the part, `valid` or `test`.
+            seed: the random seed by which events are put into mini-batches.
         """
         rows = self.prepared.part(part)
         if not n_rows(rows):
@@ -168,7 +168,7 @@ class Offering:
             raise RecipeError(f"recipe {self.recipe.name}, part {part}: {error}.") from None
 
     def build(self, name: str) -> Model:
-        """Build a model of the recipe with fresh weights."""
+        """Build an offer model of the recipe with newly initialised weights."""
         return noun.build(
             read_schema(self.prepared.folder / "train"),
             self.config,
@@ -178,7 +178,7 @@ class Offering:
         )
 
     def load(self, store: Store, name: str) -> InferenceModel:
-        """Build a model of the recipe with the weights that the train stage kept.
+        """Build an offer model of the recipe with the trained weights of the train stage.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: the train stage cannot be used.

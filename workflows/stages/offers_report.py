@@ -16,7 +16,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         band: the name of the band, which holds offers with `low` < positives <= `high`.
         wauc: mean AUC of these offers, weighted by their positives; None if there are no offers.
         offers: number of offers.
-        positives: number of positive events of the offers.
+        positives: number of positive events of all these offers together.
         one_class: number of offers that are left out, because they have no positive or no negative
             pair.
     """
@@ -33,7 +33,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OffersReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of evaluate for offer models.
+    """The metrics that evaluate computes for offer models, with the counts behind them.
 
     Attributes:
         pairs: number of pairs of a user and an offer that were scored in each task.
@@ -43,7 +43,7 @@ class OffersReport(msgspec.Struct, frozen=True, kw_only=True):
         source: the part whose events define the content of an offer.
         top: number of values that describe an attribute of an offer.
         scores: the AUC values.
-        seconds: model → seconds of scoring all tasks.
+        seconds: model → seconds that scoring all tasks took.
     """
 
     pairs: int

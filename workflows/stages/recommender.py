@@ -1,4 +1,7 @@
-"""Recommendation lists from an export: raw ids in, lists of raw ids out, ranked as by evaluate."""
+"""Recommendation lists from an export: raw user ids in, lists of raw item ids out.
+
+The items are ranked as in the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ _MASKS = 16
 
 @dataclass(frozen=True)
 class ListOptions:
-    """The length of a recommendation list, and the items that it may hold.
+    """The length of a recommendation list, and the items that it may contain.
 
     Attributes:
-        k: list length; a list is shorter where fewer items remain.
-        keep_seen: also return items that the user had before the cut.
-        only: rules `column=value` that every item meets.
+        k: length of the list; the list is shorter if fewer items remain.
+        keep_seen: whether the list may contain items that the user interacted with before the cut.
+        only: rules `column=value` that every item of the list matches.
         deny: raw item ids that are never returned; unknown ids are ignored.
         allow: the only raw item ids that are returned; None for all.
     """
@@ -47,14 +50,14 @@ class ListOptions:
 
 
 class Answers(NamedTuple):
-    """One list for each user.
+    """The recommendation lists of several users, one list for each.
 
     Attributes:
-        users: raw ids, text [n_users].
+        users: raw user ids, text [n_users].
         answered_by: the method that ranked the items, text [n_users]: `two-tower`; `raw features`
             for an unknown user with given raw values; otherwise the fallback, `popularity` or
             `unknown-user tower`.
-        top: item rows of the catalogue and scores, [n_users, k].
+        top: row numbers in the catalogue of the recommended items, and their scores, [n_users, k].
     """
 
     users: Users
@@ -64,10 +67,10 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Recommender:
-    """Makes recommendation lists.
+    """Makes recommendation lists for users from the embeddings and tables of an export.
 
     Attributes:
-        export: the export.
+        export: the export with the users and the query tower.
         catalogue: the items of the export, and those that the index stage added.
     """
 
@@ -76,24 +79,27 @@ class Recommender:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Recommender:
-        """Check the export, and the index if there is one, and return them.
+        """Check the export, and the index if there is one, and return a recommender that uses them.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stages cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export or the index cannot be used.
         """
         export = Export.open(store, recipe)
         return cls(export, Catalogue.open(store, export))
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the run."""
+        """The recipe of the run that the export belongs to."""
         return self.export.recipe
 
     def lists(self, users: Users, options: ListOptions, given: pa.Table | None = None) -> pa.Table:
-        """Return users' lists: user id, rank, item id, score, answered_by, the items' labels.
+        """Return the recommendation lists of users as a table, one row per user and rank.
+
+        The columns are user id, rank, item id, score, answered_by (the method that ranked the
+        items) and the labels of the items.
 
         Args:
-            users: raw ids, text [n_users].
+            users: raw user ids, text [n_users].
             options: the length of the lists, and the items that they may hold.
             given: raw values of the query tower's inputs, n_users rows. A null is replaced by the
                 value in the user's row; for an unknown user it is a missing value.
@@ -101,7 +107,7 @@ class Recommender:
         return self.table(self.rank(users, options, given))
 
     def rank(self, users: Users, options: ListOptions, given: pa.Table | None = None) -> Answers:
-        """Return users' lists as item rows.
+        """Return the recommendation lists of users as row numbers of items in the catalogue.
 
         Args:
             users, options, given: as for `lists`.
@@ -129,11 +135,11 @@ class Recommender:
         return Answers(users, by, self._top_k(vectors, unknown, seen, options))
 
     def user_rows(self, users: Users) -> Ints:
-        """Return the rows of users, int64 [n_users]; -1 for unknown users."""
+        """Return the row numbers of users in the user table, int64 [n_users]; -1 if unknown."""
         return self.export.user_lookup.rows(pa.array(users, pa.string()))
 
     def known_values(self, column: str) -> pa.StringArray:
-        """Return the known values of a column: its vocabulary, or the ids of its table."""
+        """Return the known values of a column: those in its vocabulary, or the ids of its table."""
         history = self.recipe.history.inputs if self.recipe.history else {}
         column = history.get(column, column)
         if column == self.recipe.user_id:
@@ -147,7 +153,7 @@ class Recommender:
         return seen.take(rows % len(seen))
 
     def _with_history(self, seen: Ragged, given: pa.Table) -> Ragged:
-        """Add the items of given histories to the users' seen items."""
+        """Return users' seen items together with the items of histories that a request gives."""
         lists = user_features.item_history(given, self.recipe)
         if lists is None:
             return seen
@@ -160,7 +166,7 @@ class Recommender:
         )
 
     def _top_k(self, vectors: Floats, unknown: Bools, seen: Ragged, options: ListOptions) -> TopK:
-        """Rank items for embeddings; unknown users get the recipe's fallback."""
+        """Find the k best items for each user embedding, or the fallback list of unknown users."""
         retriever = self.catalogue.retriever(
             np.concatenate([vectors, self.export.user_vectors[-1:]])
         )
@@ -177,13 +183,13 @@ class Recommender:
 
     @cached_property
     def _popularity(self) -> Popularity:
-        """The fallback that ranks by counts of interactions before the cut; added items have 0."""
+        """The fallback retriever: ranks items by their interactions before the cut."""
         counts = np.zeros(len(self.catalogue.items))
         counts[: self.catalogue.n_exported] = self.export.item_counts
         return Popularity(counts=counts)
 
     def similar(self, item: str, options: ListOptions) -> list[dict[str, Any]]:
-        """Return the items whose embeddings have the highest cosine similarity to an item's.
+        """Return the items whose embeddings have the highest cosine similarity to that of an item.
 
         Raises:
             DataError: the item id is unknown.
@@ -201,7 +207,9 @@ class Recommender:
         return table.drop([self.recipe.user_id, ANSWERED_BY]).to_pylist()
 
     def allowed(self, options: ListOptions) -> Bools | None:
-        """Return which items a list may contain, bool [n_items], read-only; None for all items.
+        """Return, for each item, whether a list may contain it, bool [n_items]; None for all items.
+
+        The array is shared between calls and is read-only.
 
         Raises:
             DataError: a rule or an id matches no item.
@@ -228,7 +236,7 @@ class Recommender:
         return None if mask.all() else mask
 
     def table(self, answers: Answers) -> pa.Table:
-        """Return answers as the table that `lists` describes, one row per rank."""
+        """Return recommendation lists as the table that `lists` describes, a row per list place."""
         top = answers.top
         owners, places = np.nonzero(top.items != NO_ITEM)
         rows = pa.array(top.items[owners, places])
@@ -244,11 +252,11 @@ class Recommender:
         return pa.table(columns)
 
     def history(self, user: str, k: int | None = None) -> pa.Table:
-        """Return the items of a user's history, newest first: item id and labels.
+        """Return the ids and labels of the items in a user's history, newest first.
 
         Args:
-            user: raw id.
-            k: number of newest items; None for all.
+            user: raw user id.
+            k: number of newest items to return; None for all.
         """
         row, histories = self.user_rows(np.array([user], object)), self.export.histories
         items = histories.take(row % len(histories)).values[::-1][:k]

@@ -1,4 +1,4 @@
-"""The recipe of a run: verbs after etl use it unless another recipe is named."""
+"""The recipe of a run, which verbs after etl use unless another recipe is named."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OF_EXPORT = ("recommend", "similar-items", "audience", "similar-offers", "serve
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """The recipe of a finished stage.
+    """The recipe that a finished stage of a run was made from.
 
     Attributes:
-        stage: the stage whose manifest holds it.
+        stage: the stage whose manifest holds the recipe.
         recipe: the recipe, with the settings that the stage was made with.
         file: path of the recipe's file at that time; None if it is not known.
     """
@@ -32,7 +32,7 @@ class RunRecipe:
 
 
 def of_run(store: Store, verb: str) -> RunRecipe | None:
-    """Return the recipe of the newest stage that a verb reads; None if there is no such stage.
+    """Return the recipe in the newest stage that a verb reads; None if the run has no such stage.
 
     Raises:
         StaleInput, ArtifactError: the stage cannot be used.
@@ -72,7 +72,7 @@ def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None
     An edited version or a copy of the same file is accepted.
 
     Raises:
-        RecipeError: another file made the run; the message names both.
+        RecipeError: the run was made from another recipe file; the message names both files.
     """
     try:
         manifest = store.manifest("etl")

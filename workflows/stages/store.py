@@ -52,14 +52,14 @@ _ATTEMPTS = 5
 
 
 class Store:
-    """The stage folders of one run, or an export that was copied without its run.
+    """The stage folders of one run, or of an export that was copied without its run.
 
     For a copied export, other stages are folders beside it with its name: the index of `shop/` is
     `shop.index/`.
 
     Args:
-        path: folder of the run, or of the export.
-        invocation: the command line, for the commands that messages name.
+        path: folder of the run, or of the copied export.
+        invocation: the command line of this process, from which messages derive the next command.
     """
 
     def __init__(self, path: Path, invocation: Invocation | None = None) -> None:
@@ -68,12 +68,12 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The name of the run, or of the folder of a copied export."""
+        """The name of the run, or of the folder of an export that was copied without its run."""
         return self._export or self.root.name
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is an export that was copied without its run."""
+        """Whether the folder is that of an export that was copied without its run."""
         return bool(self._export)
 
     def folder(self, stage: str) -> Path:
@@ -150,10 +150,10 @@ class Store:
         return manifest
 
     def digest(self, stage: str) -> str:
-        """Return the digest of a finished stage, without checking its recipe.
+        """Return the digest of a finished stage's manifest, without comparing recipes.
 
         Raises:
-            MissingStage, ArtifactError: there is none.
+            MissingStage, ArtifactError: there is no such stage, or its manifest is damaged.
         """
         return self.manifest(stage).digest
 
@@ -161,7 +161,7 @@ class Store:
         """Return the recipe that a finished stage was made from.
 
         Raises:
-            MissingStage, ArtifactError: there is none.
+            MissingStage, ArtifactError: there is no such stage, or its manifest is damaged.
             StaleInput: another version of the package made it, whose recipes have other fields.
         """
         recipe = self.manifest(stage).recipe
@@ -176,7 +176,7 @@ class Store:
             ) from None
 
     def manifest(self, stage: str) -> Manifest:
-        """Return the manifest of a finished stage without checking it against recipe and files.
+        """Read the manifest of a finished stage without comparing it with the recipe and the files.
 
         Raises:
             MissingStage, ArtifactError: there is no manifest, or it cannot be read.
@@ -199,7 +199,7 @@ class Store:
         return manifest
 
     def _redo(self, stage: str) -> str:
-        """Return a sentence that says how to renew a stage."""
+        """Return a sentence with the command that makes a missing, stale or damaged stage again."""
         if self.is_copy and stage == "export":
             return "Copy the export of its run again."
         return f"Run {self.invocation.command(stage)} again."
@@ -224,20 +224,24 @@ class Store:
         return self.folder(stage).is_dir()
 
     def _mend(self, stage: str) -> None:
-        """Restore the older result after a kill, unless a running writer is between its renames."""
+        """Restore the older version of a stage if a writer was killed while it replaced the folder.
+
+        Nothing is changed while a running writer is between its renames.
+        """
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
             with contextlib.suppress(StorageError, OSError), lock_run(self._lock):
                 atomic.recover(final)
 
     def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
-        """Return the result of `read` while no process replaces one of these stages.
+        """Return what a function reads from some stages, all from the same version of each stage.
 
-        A reader takes no lock. If a stage was replaced meanwhile, it reads again.
+        No lock is taken: if a process replaced one of the stages meanwhile, the function is called
+        again.
 
         Args:
             stages: names of the stages that are read.
-            read: reads them. It may be called several times.
+            read: function that reads these stages; it is called again after a replacement.
 
         Raises:
             StaleInput: the stages were replaced during each of several attempts.
@@ -258,7 +262,7 @@ class Store:
         )
 
     def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-        """Return a stamp of each stage that changes when it is replaced; None if absent."""
+        """Return a stamp for each stage that changes when the stage is replaced; None if absent."""
         return tuple(self._stamp(stage) for stage in stages)
 
     def _stamp(self, stage: str) -> tuple[int, int] | None:
@@ -270,7 +274,7 @@ class Store:
 
 
 def _located(export: Path) -> tuple[Path, str]:
-    """Return the parent folder of an export and its name; the name is "" if it is in a run."""
+    """Return the parent folder of an export and the export's name ("" if it is in a run)."""
     if export.name in ("", ".."):  # such as the working folder
         whole = export.resolve()
         export = Path(os.path.relpath(whole.parent)) / whole.name

@@ -1,4 +1,4 @@
-"""Rebuilds the model of the train stage with the weights that the stage kept."""
+"""Rebuilds the two-tower model of a finished train stage with its trained weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from workflows.stages.train_files import TrainFiles
 
 
 def build_model(recipe: Recipe, prepared: Prepared) -> Model:
-    """Build the recipe's model with fresh weights.
+    """Build the two-tower model of a recipe with newly initialised weights.
 
     Raises:
-        RecipeError: the towers do not fit together.
+        RecipeError: the user tower and the item tower do not fit together.
     """
     positives = prepared.histories("train")
     facts = TrainingFacts(
@@ -40,13 +40,14 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
 
 
 def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str = "test") -> Model:
-    """Build the recipe's model with the weights that the train stage kept.
+    """Build the two-tower model of a recipe with its trained weights and its popularity prior.
 
     Args:
-        store: the run.
+        store: the stages of the run.
         recipe: the recipe of the run.
         prepared: the etl stage of the run.
-        as_of: the cut up to which a prior counts interactions, a key of `KNOWN`.
+        as_of: the cut up to which a popularity prior counts interactions: a key of `KNOWN`, such as
+            `test`.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
@@ -58,7 +59,7 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
 
 
 def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
-    """Build the recipe's model with the weights that the train stage kept, without a prior.
+    """Build the two-tower model of a recipe with its trained weights, without a popularity prior.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
@@ -73,6 +74,6 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
 
 
 def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, as_of: str) -> None:
-    """Write a popularity prior, counted up to a cut, into the item bias of a model."""
+    """Write a popularity prior, from interactions before a cut, into the item bias of a model."""
     codes = as_array(prepared.items[prepared.recipe.item_id])
     two_tower.set_prior(model, codes, prior.scores(prepared.interactions(*KNOWN[as_of])))

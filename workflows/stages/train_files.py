@@ -1,4 +1,4 @@
-"""Files of the train stage, and the metrics of its epochs; reading them loads no TensorFlow."""
+"""Paths of the train stage's files, and the metrics of its epochs; reads without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from workflows.stages.manifest import TIMES
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """The file names of one fit in the train stage.
+    """The paths of the files that the train stage keeps for one fitted model.
 
     Attributes:
-        folder: the folder of the stage.
+        folder: the folder of the train stage.
         name: the name of the model; kinds that fit a single model leave the default.
     """
 
@@ -28,41 +28,44 @@ class TrainFiles:
 
     @property
     def weights(self) -> Path:
-        """The file with the weights of the best epoch, HDF5."""
+        """The HDF5 file with the model weights of the best epoch."""
         return self.folder / f"{self.name}.weights.h5"
 
     @property
     def history(self) -> Path:
-        """The file with the metrics of the epochs, JSON."""
+        """The JSON file with the loss and the metrics of each training epoch."""
         return self.folder / f"{self.name}.history.json"
 
     @property
     def prior(self) -> Path:
-        """The file with the chosen prior, JSON; absent if the recipe asks for none."""
+        """The JSON file with the chosen popularity prior; absent if the recipe asks for none."""
         return self.folder / "prior.json"
 
     def read_prior(self) -> Prior | None:
-        """Return the chosen prior."""
+        """Read the popularity prior that was chosen after training."""
         if not self.prior.is_file():
             return None
         return read_json(self.prior, Prior, "train")
 
     def read_history(self) -> list[Epoch]:
-        """Return the metrics of the epochs, and the seconds that each took."""
+        """Read the metrics of the training epochs, with the seconds that each epoch took."""
         epochs, seconds = read_json(self.history, list[Epoch], "train"), self._read_seconds()
         with reading(self.folder / TIMES, "train"):
             took = zip(epochs, seconds[self.name], strict=True)
             return [Epoch(epoch.epoch, epoch.metrics, each) for epoch, each in took]
 
     def write_history(self, epochs: Sequence[Epoch]) -> None:
-        """Write the metrics and, to another file, the seconds, which differ between equal fits."""
+        """Write the metrics of the training epochs and, to a file of its own, their seconds.
+
+        The seconds are apart because they differ between otherwise equal fits.
+        """
         timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
         self.history.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))
         seconds = {**self._read_seconds(), self.name: [epoch.seconds for epoch in epochs]}
         (self.folder / TIMES).write_bytes(msgspec.json.encode(seconds))
 
     def _read_seconds(self) -> dict[str, list[float]]:
-        """Return the seconds of the epochs of all fits so far."""
+        """Read the seconds of the training epochs of all models that were fitted so far."""
         path = self.folder / TIMES
         if not path.is_file():
             return {}

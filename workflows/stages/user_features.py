@@ -21,10 +21,10 @@ _NO_USER = "\0"
 
 
 def refuse_unknown(export: Export, given: pa.Table) -> None:
-    """Refuse raw values that the query tower does not take.
+    """Raise an error if a request gives columns that are not inputs of the query tower.
 
     Raises:
-        DataError: the query tower does not take a column.
+        DataError: a given column is not an input of the query tower.
     """
     inputs = export.query_tower.inputs
     for name in given.column_names:
@@ -33,7 +33,7 @@ def refuse_unknown(export: Export, given: pa.Table) -> None:
 
 
 def has_any(given: pa.Table) -> Bools:
-    """Return which rows have at least one value, bool [n_rows]."""
+    """Return whether each row of given raw values has at least one value, bool [n_rows]."""
     found = np.zeros(len(given), bool)
     for column in given.columns:
         found |= column.is_valid().to_numpy()
@@ -43,12 +43,12 @@ def has_any(given: pa.Table) -> Bools:
 def overlaid(
     export: Export, rows: Ints, given: pa.Table | None, columns: Sequence[str]
 ) -> pa.Table:
-    """Return raw values of users: those of their rows, replaced by the given ones.
+    """Return raw feature values of users: those of the user table, replaced by the given ones.
 
     Args:
         export: the export that holds the users.
-        rows: rows of the user table, int64 [n_users]; -1 for an unknown user.
-        given: raw values of these users, n_users rows; a null leaves the table's value.
+        rows: row numbers of the users in the user table, int64 [n_users]; -1 for an unknown user.
+        given: raw feature values from the request, n_users rows; a null leaves the table's value.
         columns: the columns of the user table to return.
     """
     table = export.raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
@@ -60,13 +60,13 @@ def overlaid(
 
 
 def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
-    """Embed users with the query tower, float32 [n_users, dim].
+    """Embed users with the query tower, given their rows and raw values, float32 [n_users, dim].
 
     Args:
         export: the export that holds the users and the tower.
-        users: raw ids, text [n_users].
-        rows: their rows of the user table, int64 [n_users]; -1 for an unknown user.
-        given: raw values, n_users rows.
+        users: raw user ids, text [n_users].
+        rows: row numbers of the users in the user table, int64 [n_users]; -1 for an unknown user.
+        given: raw feature values from the request, n_users rows.
     """
     table = overlaid(export, rows, given, list(export.query_tower.inputs))
     key = export.recipe.user_id
@@ -78,7 +78,7 @@ def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Float
 
 
 def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
-    """Cut histories to the last events, as many as training uses.
+    """Shorten given user histories to their last events, as many as in training.
 
     Args:
         given: raw inputs of the query tower; a history that is not given has no column.
@@ -92,14 +92,14 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
 
 
 def item_history(given: pa.Table, recipe: Recipe) -> pa.ListArray | None:
-    """Return the given histories of item ids, one list per row; None if no history is given."""
+    """Return the item-id history that a request gives for each user; None if it gives none."""
     history = recipe.history.inputs if recipe.history else {}
     name = next((n for n, column in history.items() if column == recipe.item_id), None)
     return given[name].combine_chunks() if name in given.column_names else None
 
 
 def _last(lists: pa.ListArray, n: int) -> pa.ListArray:
-    """Return the last `n` values of each list."""
+    """Return each list of an Arrow list column cut to its last `n` values."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     kept = Ragged(np.arange(offsets[-1]), offsets).last(n)

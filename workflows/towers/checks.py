@@ -22,8 +22,8 @@ def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True
     Args:
         vectors: the embeddings, float32 [n, …].
         what: a plural noun for the message, such as "user embeddings".
-        whose: the name of the tower or model in the message.
-        learns: whether it has trainable weights; without them all embeddings may be equal.
+        whose: the name of the tower or model for the message.
+        learns: whether the tower has trainable weights; without them all embeddings may be equal.
 
     Raises:
         ArtifactError: an embedding is NaN or infinite, or all are equal.
@@ -38,13 +38,14 @@ def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True
 
 
 def check_from_outside(folder: Path) -> None:
-    """Check in a fresh, isolated process that the towers of an export give its embeddings.
+    """Check in a fresh, isolated process that an export's towers reproduce its embeddings.
 
     Args:
         folder: the folder of the export.
 
     Raises:
-        ArtifactError: embeddings differ, or the towers cannot be loaded.
+        ArtifactError: the towers cannot be loaded, or give other embeddings than those in the
+            export.
     """
     done = subprocess.run(
         [sys.executable, "-I", selfcheck.__file__, str(folder)],

@@ -1,4 +1,4 @@
-"""Exports the two towers: SavedModels, feature tables and embeddings."""
+"""Exports a two-tower model: SavedModels of both towers, feature tables and embeddings."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ AsOf = Literal["test", "latest"]
 
 
 def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> dict[str, int]:
-    """Write the two towers, their inputs and their embeddings to a folder.
+    """Write the SavedModels of both towers, their input tables and their embeddings to a folder.
 
     Args:
-        prepared: the etl stage.
-        store: the run.
+        prepared: the content of the run's etl stage.
+        store: the stages of the run.
         folder: the folder to write to.
         as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
             evaluation, or `latest`, with all interactions, for production.
@@ -60,16 +60,16 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
 
 @dataclass(frozen=True)
 class _Side:
-    """The exported data of users or of items.
+    """The exported data of one side of a two-tower model: of all users or of all items.
 
     Attributes:
         name: `user` or `item`.
-        key: the name of the id column.
-        tower: the encoder.
+        key: the name of the user or item id column.
+        tower: the encoder that embeds the users or items.
         codes: the codes of the ids, int [n_rows].
-        inputs: the inputs of the tower, n_rows rows.
+        inputs: the encoded inputs of the tower, n_rows rows.
         vectors: the embeddings of these rows, float32 [n_rows, dim].
-        raw: readable columns, n_rows rows.
+        raw: the readable (not encoded) columns, n_rows rows.
     """
 
     name: Side
@@ -100,7 +100,7 @@ def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
 
 
 def write_histories(histories: Ragged, also: Interactions | None, files: ExportFiles) -> None:
-    """Write the seen item rows of each user: the history, and dropped items that count as seen."""
+    """Write each user's seen items as row numbers: the history, and dropped rows."""
     columns = {ITEM_ROWS: histories}
     if also is not None:
         columns[ALSO_SEEN_ROWS] = also.of_known_users().histories()
@@ -126,7 +126,7 @@ def _items(two_tower: TwoTower, tower: Tower, prepared: Prepared) -> _Side:
 
 
 def _write(side: _Side, prepared: Prepared, files: ExportFiles) -> int:
-    """Write a tower, its features and its embeddings; return the number of their dimensions."""
+    """Write one tower, its table of features and its embeddings; return their dimensions."""
     checks.refuse_broken(
         side.vectors,
         f"{side.name} embeddings",

@@ -1,8 +1,8 @@
-"""Exports raw towers: SavedModels that take raw values and contain the vocabularies.
+"""Exports towers that take raw values (text and numbers) in place of codes, as SavedModels.
 
-Their inputs are text, numbers and lists, as in the raw data. The graph looks up codes, standardises
-numbers and calls the tower, so that TensorFlow Serving and Triton need neither this package nor a
-separate encoder.
+The SavedModels contain the vocabularies, and their inputs are text, numbers and lists, as in the
+raw data. The graph looks up codes, standardises numbers and calls the tower, so that TensorFlow
+Serving and Triton need neither this package nor a separate encoder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def save(
     vocabularies: Mapping[str, Vocabulary],
     numbers: Mapping[str, NumberFact],
 ) -> None:
-    """Write a raw tower as a SavedModel.
+    """Write a tower as a SavedModel that takes raw values (text and numbers) in place of codes.
 
     Its signature `serving_default` takes one tensor per feature: string [B] for a category, "" if
     missing; string [B, L] for a list of categories or a history (oldest first), padded with "";
@@ -42,7 +42,7 @@ def save(
     the tensor of each feature.
 
     Args:
-        tower: a built encoder.
+        tower: the user or item encoder, with its weights.
         path: the folder of the SavedModel.
         recipe: the recipe with the features.
         vocabularies: the vocabularies of the columns; a history uses that of its domain.
@@ -74,7 +74,7 @@ def save(
 
 
 def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) -> list[Encoded]:
-    """Describe the raw inputs of a tower and their encoding, in the tower's order."""
+    """Describe the raw inputs of a tower and how each is encoded, in the order of its inputs."""
     inputs = recipe.history.inputs if recipe.history else {}
     found = {name: Encoded(name, name, LookUp(column)) for name, column in inputs.items()}
     for name, feature in recipe.features.items():
@@ -84,7 +84,7 @@ def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) 
 
 
 def _form(source: str, recipe: Recipe) -> Form:
-    """Return the form of the raw values of a feature, or of a history."""
+    """Return the type and shape of the raw values of a feature or of a history."""
     if recipe.history and source in recipe.history.inputs:
         return TEXTS
     feature = recipe.features[source]
@@ -94,7 +94,7 @@ def _form(source: str, recipe: Recipe) -> Form:
 
 
 def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTable]) -> tf.Tensor:
-    """Compute one encoded input of the tower from raw values."""
+    """Encode the raw values of one tower input in the graph: as codes or standardised numbers."""
     if isinstance(change, LookUp):
         codes = tables[change.domain](values)
         return tf.where(values == "", PAD, codes) if values.shape.rank == 2 else codes
@@ -108,7 +108,7 @@ def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTabl
 
 
 class VocabularyTable(tf.Module):
-    """A vocabulary as a look-up table in the graph, with the same codes as `Vocabulary.encode`.
+    """A vocabulary as a TensorFlow look-up table, with the same codes as `Vocabulary.encode`.
 
     The values are in a file, one per line, because a constant with millions of texts takes minutes
     to load, and a graph can have at most 2 GiB. The few values that cannot be lines, such as text
@@ -145,7 +145,7 @@ class VocabularyTable(tf.Module):
             self.odd = tf.lookup.StaticHashTable(second, default_value=-1)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Return the code of each text, int32, in the shape of the values."""
+        """Return the vocabulary's code of each text, int32, in the shape of the given tensor."""
         found = self.table.lookup(values)
         if self.odd is not None:
             found = tf.maximum(found, self.odd.lookup(values))
@@ -161,7 +161,7 @@ _NOTHING = b"\xff\n"
 
 
 def _is_no_line(value: str) -> bool:
-    """Return whether a text cannot be a line of a file."""
+    """Return whether a text cannot be a line of a vocabulary file, for example for a line break."""
     return not value or "\n" in value or "\r" in value
 
 
@@ -185,7 +185,7 @@ def crc32(values: tf.Tensor) -> tf.Tensor:
 
 
 def _table() -> list[int]:
-    """Return the table of the reflected polynomial 0xEDB88320 (ISO 3309, as in zlib)."""
+    """Return the CRC-32 look-up table of the reflected polynomial 0xEDB88320, as in zlib."""
     table = []
     for register in range(256):
         for _ in range(8):

@@ -1,8 +1,8 @@
 """Script that checks the towers of an export with only numpy, pyarrow and TensorFlow.
 
-It loads an export as another program would, embeds sampled rows of the tables of inputs, and
-compares the results with the exported embeddings. If they differ, it prints one line that says how,
-and exits with code 1.
+The script loads an export as another program would, embeds sampled rows of the tower's input
+tables, and compares the results with the exported embeddings. If embeddings differ, it prints one
+line that says how, and exits with code 1.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Check(NamedTuple):
-    """A tower, and the embeddings that it must reproduce.
+    """A tower of an export, and the exported embeddings that it must reproduce.
 
     Attributes:
         tower: the folder of the SavedModel.
-        inputs: the table of inputs, parquet.
+        inputs: the Parquet table of the tower's inputs.
         embeddings: the file of embeddings in the same order, parquet or npy; `{}` stands for the
             attribute in the metadata of the table of inputs.
         suffix: the suffix of the input columns' names; empty for a table with readable names.
@@ -65,7 +65,7 @@ CHECKS = (
 
 
 def check(folder: Path, what: Check) -> str | None:
-    """Return the fault of one tower of an export; None if it has no fault."""
+    """Return what is wrong with one tower of an export; None if it reproduces its embeddings."""
     encode = tf.saved_model.load(str(folder / what.tower)).signatures["serving_default"]
     table = pq.read_table(folder / what.inputs)
     attribute = (table.schema.metadata or {}).get(b"attribute", b"").decode()
@@ -91,7 +91,7 @@ def check(folder: Path, what: Check) -> str | None:
 
 
 def vectors(path: Path) -> Array:
-    """Return embeddings as a matrix, one row per embedding."""
+    """Return the embeddings in a Parquet or npy file as a matrix, one row per embedding."""
     if path.suffix == ".npy":
         found = np.load(path, allow_pickle=False)
         return found.reshape(len(found), -1)
@@ -100,13 +100,13 @@ def vectors(path: Path) -> Array:
 
 
 def _constant(column: pa.ChunkedArray, spec: tf.TensorSpec) -> tf.Tensor:
-    """Return a column as a tensor for an argument of a tower."""
+    """Return a column of inputs as a tensor of the type and shape of a tower's argument."""
     width = spec.shape[1] if spec.shape.rank == 2 else None
     return tf.constant(padded(column, width), spec.dtype)
 
 
 def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
-    """Return a column as an array: lists as a padded matrix, gaps as "" or NaN.
+    """Return a column as an array: lists as a padded matrix, missing values as "" or NaN.
 
     Args:
         column: single values, or lists; numbers are padded with 0, text with "".
@@ -127,7 +127,7 @@ def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
 
 
 def ragged(table: pa.Table, arguments: list[str]) -> dict[str, tf.Tensor]:
-    """Return lists as arguments `<list>__values`, `<list>__offsets` and `<list>__weights`."""
+    """Return list columns as tower arguments `<list>__values`, `__offsets` and `__weights`."""
     inputs: dict[str, tf.Tensor] = {}
     for argument in arguments:
         name, _, part = argument.rpartition("__")
@@ -141,7 +141,7 @@ def ragged(table: pa.Table, arguments: list[str]) -> dict[str, tf.Tensor]:
 
 
 def faults(folder: Path) -> list[str]:
-    """Return the faults of the towers of an export."""
+    """Return what is wrong with each tower of an export that does not reproduce its embeddings."""
     for checks in CHECKS:
         if (folder / checks[0].tower).is_dir():
             return [fault for fault in (check(folder, what) for what in checks) if fault]
@@ -149,7 +149,7 @@ def faults(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Check the towers in the folder that is named on the command line."""
+    """Check the towers of the export whose folder is named on the command line."""
     message = "; ".join(faults(Path(sys.argv[1])))
     ours = [m for m in ("merlin", "nvtabular", "models", "workflows") if m in sys.modules]
     if ours:

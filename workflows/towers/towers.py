@@ -12,7 +12,7 @@ from workflows.ground.column_names import EMBEDDING
 
 
 def save(tower: Tower, path: Path) -> None:
-    """Write a tower as a SavedModel.
+    """Write a user or item tower as a SavedModel that takes encoded inputs.
 
     Its signature `serving_default` takes one tensor per feature: int32 [B] for a category, int32
     [B, L] for a list of categories padded with code 0, float32 [B, L] for the weights of its
@@ -20,7 +20,7 @@ def save(tower: Tower, path: Path) -> None:
     its folder has the name of the tensor of each feature.
 
     Args:
-        tower: a built encoder.
+        tower: the user or item encoder, with its weights.
         path: the folder of the SavedModel.
     """
     named = arguments.argument_names(tower.schema.column_names)
