@@ -32,7 +32,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the headline's evaluation protocol with the rules of these recommendation lists."""
+        """Return the headline's evaluation protocol with the rules of these other lists."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

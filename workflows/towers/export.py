@@ -100,7 +100,7 @@ def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
 
 
 def write_histories(histories: Ragged, also: Interactions | None, files: ExportFiles) -> None:
-    """Write each user's seen items as row numbers: the history, and dropped rows."""
+    """Write each user's history, and items seen in dropped rows, as lists of item row numbers."""
     columns = {ITEM_ROWS: histories}
     if also is not None:
         columns[ALSO_SEEN_ROWS] = also.of_known_users().histories()
