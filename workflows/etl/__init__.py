@@ -43,7 +43,7 @@ from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Part → its rows.
+#: Part of the split (train, valid or test) → its interactions.
 Parts = dict[split.Part, pa.Table]
 
 
@@ -58,7 +58,7 @@ class EtlResult:
 
 @dataclass(frozen=True)
 class Engine:
-    """The workers and the memory that etl uses. The content of the stage does not depend on them.
+    """The workers and the memory that etl uses; they have no influence on what etl writes.
 
     Attributes:
         dask: "" for threads of this process, `local`, `cuda`, or the address of a scheduler.
@@ -90,8 +90,8 @@ def etl(
     """Read raw files and write the etl stage.
 
     Args:
-        recipe: recipe that describes the data.
-        store: run to write into.
+        recipe: recipe that describes the raw data, the features and the split.
+        store: folder of the run into which the etl stage is written.
         device: device of this process.
         data: folder of the raw files.
         grow_from: run whose codes are kept; new values get codes after them.
@@ -151,13 +151,15 @@ class _RawFacts:
 
 @dataclass(frozen=True)
 class _Stage:
-    """The content of the stage before it is encoded.
+    """The vocabularies, splits and tables of the etl stage before they are encoded.
 
     Attributes:
         fitted: vocabularies and statistics.
-        parts: part → its interactions, with the columns that are features.
+        parts: part of the split (train, valid, test) → its interactions, with the columns that are
+            features.
         users, items: the user table and the item table.
-        kinds: part → kind of event of each row, if only some rows are targets; else empty.
+        kinds: part of the split → kind of event (such as view or buy) of each interaction, if only
+            some kinds are targets of the model; else empty.
     """
 
     fitted: Fitted
@@ -168,12 +170,12 @@ class _Stage:
 
     @property
     def sizes(self) -> dict[split.Part, int]:
-        """The number of rows of each part that are targets."""
+        """For train, valid and test, the number of interactions that are targets of the model."""
         sizes = {part: len(table) for part, table in self.parts.items()}
         return sizes | {part: int(kinds.targets.sum()) for part, kinds in self.kinds.items()}
 
     def warn(self, recipe: Recipe) -> None:
-        """Warn of parts with few rows, and of ids with different values in a column."""
+        """Warn of splits with few rows, and of users or items with several values of a feature."""
         split.warn_of_few(self.sizes)
         for table in (self.users, self.items):
             tables.warn_of_conflicts(recipe, table)
@@ -188,7 +190,7 @@ def _read(
     counts: DropCounts,
     hasher: Executor,
 ) -> tuple[Raw, _RawFacts]:
-    """Read the raw files, and add the derived columns that are not fitted to train."""
+    """Read the raw files, and add the derived columns that need no fit on the training rows."""
     raw = sources.read(
         recipe.of_raw_files(), data, block=engine.block, workers=workers, memory=memory
     )
@@ -265,13 +267,13 @@ def _warn_of_rare_values(recipe: Recipe, fitted: Fitted) -> None:
 
 
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
-    """Return the columns of a table that are features, with numbers as float32."""
+    """Return the feature columns of a table of interactions, with numbers as float32."""
     names = [name for name in recipe.features if name in table.column_names]
     return pa.table({name: tables.narrow(recipe, name, table[name]) for name in names})
 
 
 def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split.Part, EventKinds]:
-    """Return part → kinds of its rows if only one kind of event is a target, else nothing."""
+    """Return split → kind of event of each of its rows, if only one kind is a target; else {}."""
     if recipe.history is None or recipe.history.events is None:
         return {}
     events = recipe.history.events
@@ -287,14 +289,14 @@ def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split
 
 
 def _added_bytes(recipe: Recipe) -> int:
-    """Return the largest number of bytes that joins and derived columns add to a row."""
+    """Return the largest number of bytes that joins and derived columns add to an interaction."""
     raw = recipe.of_raw_files().features
     joined = [name for name in recipe.features if len(recipe.join) and name in raw]
     return 4 * len({*joined, *(step.to for step in recipe.derive)})
 
 
 def _refuse_empty_parts(recipe: Recipe, parts: Parts, counts: DropCounts) -> None:
-    """Refuse a part without rows, unless its share in the recipe is 0."""
+    """Raise an error if train, valid or test has no rows, unless its share in the recipe is 0."""
     wanted = [
         part
         for part in split.PARTS

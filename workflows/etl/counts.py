@@ -1,4 +1,4 @@
-"""Count the interactions that etl drops, by the cause."""
+"""Count the interactions that etl drops, by the cause (such as a filter rule or a missing id)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DropCounts:
     unmatched: dict[str, int] = field(default_factory=dict)
 
     def keep(self, table: pa.Table, mask: pa.Array | pa.ChunkedArray, cause: str) -> pa.Table:
-        """Return the rows where a mask is true, and count the other rows as dropped."""
+        """Return the interactions where a mask is true, and count the others as dropped."""
         if pc.all(pc.fill_null(mask, False), min_count=0).as_py():
             kept = table  # without a copy
         else:
@@ -36,5 +36,5 @@ class DropCounts:
         return f"{sum(causes.values()):,} rows were dropped before: {shown}." if causes else ""
 
     def add(self, cause: str, n: int) -> None:
-        """Add a number of dropped interactions."""
+        """Count n more interactions as dropped for the given cause."""
         self.dropped[cause] = self.dropped.get(cause, 0) + n

@@ -1,4 +1,4 @@
-"""Check that the codes of an earlier run can be kept (`--grow-from`)."""
+"""Check that the vocabulary codes of an earlier run can be kept (`--grow-from`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from workflows.stages.store import Store
 
 
 def checked_folder(recipe: Recipe, earlier: Store, store: Store) -> Path:
-    """Check that the codes of another run can be kept, and return the folder of its etl stage.
+    """Check that an earlier run's vocabulary codes can be kept; return the folder of its etl stage.
 
     Raises:
-        ArtifactError: the stage was fitted by rules that differ from those of the recipe.
+        ArtifactError: the earlier etl stage was fitted by rules that differ from those of the
+            recipe.
     """
     if earlier.root.resolve() == store.root.resolve():
         raise ArtifactError(

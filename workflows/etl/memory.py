@@ -39,7 +39,7 @@ class Memory:
         return cls(parse_size(text, "--memory-limit"))
 
     def refuse(self, where: str, rows: int, row: float) -> None:
-        """Refuse rows that do not fit into the memory limit.
+        """Raise an error if the rows of a raw file or source do not fit into the memory limit.
 
         Args:
             where: name of the file or source, for the message.
@@ -59,10 +59,10 @@ class Memory:
             )
 
     def rows(self, row: float, *, least: int, most: int) -> int:
-        """Return how many rows to work on at a time, so that a block takes a share of the limit.
+        """Return how many rows to process at a time to use a fixed share of the memory limit.
 
         Args:
-            row: bytes of a row, with its results.
+            row: bytes of a row, with the columns that are computed from it.
             least, most: lower and upper limit of the number of rows.
         """
         return int(min(most, max(least, self.limit * _SHARE // max(row, 1))))

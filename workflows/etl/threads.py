@@ -1,4 +1,4 @@
-"""Apply a function to several columns in parallel threads; NumPy and Arrow release Python's GIL."""
+"""Apply a function to several columns in parallel threads, as NumPy and Arrow release the GIL."""
 
 from __future__ import annotations
 

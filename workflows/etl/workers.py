@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor and the number of its workers.
+    """The thread pool or Dask client that runs the jobs of etl, and the number of its workers.
 
     Attributes:
         executor: executor or Dask client to which jobs are submitted.
@@ -58,7 +58,9 @@ class Workers:
     are_elsewhere: bool = False
 
     def map(self, function: Callable[[Task], Result], jobs: Iterable[Task]) -> Iterator[Result]:
-        """Yield the result of each job, in their order; only a few jobs are submitted ahead.
+        """Run a function on each job, and yield the results in the order of the jobs.
+
+        Only a few jobs are submitted ahead of the result that is awaited.
 
         Raises:
             DeviceError: several workers died while they ran the same job.
@@ -90,7 +92,7 @@ def _result(future: Any) -> Any:
 
 @contextmanager
 def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator[Workers]:
-    """Start workers, and stop them at the end of the block.
+    """Start the threads or Dask workers that run the jobs of etl; stop them at the block's end.
 
     Args:
         dask: "" for threads of this process, `local` for processes on this machine, `cuda` for one
@@ -119,7 +121,7 @@ def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> I
 
 @contextmanager
 def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator[Any]:
-    """Yield the cluster, or the address of a scheduler, to which a Dask client connects."""
+    """Yield the Dask cluster, or the address of its scheduler, to which a Dask client connects."""
     if dask == "local":
         n = number or os.cpu_count() or 1
         with local_cluster(n, memory_limit=memory.limit // n) as cluster:
@@ -145,7 +147,7 @@ def _cluster(dask: str, number: int, device: Device, memory: Memory) -> Iterator
 
 
 class _PatientNanny(distributed.Nanny):
-    """Supervises a worker process, and gives it enough time to end.
+    """A Dask nanny that supervises a worker process, and gives it enough time to end.
 
     Dask's Nanny kills a worker after three seconds, which is too early on a busy machine, and fails
     if the process still exists one second later.
@@ -157,7 +159,7 @@ class _PatientNanny(distributed.Nanny):
 
 @contextmanager
 def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalCluster]:
-    """Yield a scheduler and worker processes on this machine.
+    """Start a Dask scheduler and worker processes on this machine, and yield their cluster.
 
     Args:
         n: number of workers.
@@ -183,7 +185,7 @@ def local_cluster(n: int, *, memory_limit: int) -> Iterator[distributed.LocalClu
 
 
 def start_in_time(start: Callable[[], Result]) -> Result:
-    """Call `start` and return its result; end its processes if it takes too long.
+    """Call a function that starts a Dask cluster; end its processes if it takes too long.
 
     Dask waits without a limit for a worker process that does not answer.
 
@@ -225,7 +227,7 @@ def _client(cluster: Any) -> Iterator[distributed.Client]:
 
 @contextmanager
 def _closing(resource: Closable) -> Iterator[Closable]:
-    """Close a client or a cluster at the end of the block; a timeout is only logged."""
+    """Close a Dask client or cluster at the end of the block; a timeout is only logged."""
     try:
         yield resource
     finally:

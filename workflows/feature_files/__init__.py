@@ -1,1 +1,1 @@
-"""Read files with the features of users or items that are given at serving."""
+"""Read files with the raw features of users or items that a caller gives at serving."""

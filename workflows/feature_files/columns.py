@@ -1,4 +1,4 @@
-"""Choose the columns to read from a file that is given at serving; warn of the other columns.
+"""Choose the columns to read from a file of users or items at serving; warn of the others.
 
 Often the file is a raw file of training: it has raw names, and more columns than the towers take.
 """
@@ -22,7 +22,7 @@ _NAMED = 10
 def choose_columns(
     raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> dict[str, str]:
-    """Return the wanted columns (name in the recipe → raw name), and warn of the other columns.
+    """Return a file's wanted columns (name in the recipe → raw name), and warn of the others.
 
     Args:
         raw: the names of the file's columns.
@@ -65,7 +65,7 @@ def choose_columns(
 
 
 def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
-    """Return column → the raw names that sources rename to the column."""
+    """Return column of the recipe → the raw names that sources `rename` to this column."""
     found: dict[str, list[str]] = {}
     for source in recipe.sources.values():
         for raw, name in source.rename.items():
@@ -77,7 +77,7 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
 def warn_of_missing(
     given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
 ) -> None:
-    """Warn of inputs of a tower that are missing in a file.
+    """Warn of inputs of the user or item tower that are missing in a file given at serving.
 
     Args:
         given: the columns of the file.
@@ -97,7 +97,7 @@ def warn_of_missing(
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return a hint that names the column from which a column is derived; else an empty text."""
+    """Return a hint that names the column from which a feature is derived; "" if it is not."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""
@@ -105,7 +105,7 @@ def derived(name: str, recipe: Recipe) -> str:
 
 
 def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:
-    """Return the names of a file's columns in the recipe."""
+    """Return the names that the recipe gives to a file's columns, after `rename`."""
     renamed: dict[str, str] = {}
     for name, raws in raw_names(recipe, wanted).items():
         there = [raw for raw in raws if raw in names]

@@ -1,4 +1,4 @@
-"""Open a file that is given at serving; the recipe or the file's name states its form.
+"""Open a file of users or items given at serving; the recipe or its name states its form.
 
 A file in the form of a source of the recipe is read like this source: with its delimiter, quotes,
 escape and encoding, and with its column names if the file has no header. Any other file is csv,
@@ -27,7 +27,8 @@ from workflows.read.streams import open_unpacked
 from workflows.read.text import TextFile
 from workflows.recipe import Recipe, Source
 
-#: Number of bytes that are read to recognise a format, and the first bytes of two formats.
+#: Number of bytes of a file that are read to recognise its format, and the first bytes of two
+#: formats.
 _LOOKED = 512
 _PARQUET, _OBJECT = b"PAR1\x15", re.compile('[\ufeff\\s]*\\{\\s*"')
 #: Only the empty text means a missing value while a file is read; the `nulls` of the recipe are
@@ -38,7 +39,7 @@ _PLAIN = {"csv": Dialect("csv", quote='"', nulls=_NULLS), "tsv": Dialect("tsv", 
 
 @dataclass(frozen=True)
 class GivenFile:
-    """A file that is given at serving.
+    """An opened file of users or items that is given at serving, and how it is read.
 
     Attributes:
         file: the opened file.
@@ -55,7 +56,7 @@ class GivenFile:
         return is_column and files.kind_of_ending(self.file.path) is None
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
-        """Read some columns: name in the table → name in the file.
+        """Read some columns of the file into a table: name in the table → name in the file.
 
         Raises:
             DataError: a row cannot be read.
@@ -69,7 +70,7 @@ class GivenFile:
 
 @contextmanager
 def explained(how: str) -> Iterator[None]:
-    """Append the form in which the file is read to an error in the block."""
+    """Append to an error in the block the form (delimiter, encoding) in which the file is read."""
     try:
         yield
     except DataError as error:
@@ -77,7 +78,7 @@ def explained(how: str) -> Iterator[None]:
 
 
 def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
-    """Open a file with one row per id.
+    """Open a file given at serving with one row per user or item id.
 
     Args:
         path: path of the file.
@@ -98,7 +99,7 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
 
 
 def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | None:
-    """Open a file as a table; return None if neither its content nor its name says it is one.
+    """Open a file as a table; return None if its content and name do not show a table format.
 
     Args:
         path: path of the file.
@@ -132,7 +133,7 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
 def _recognise_text(
     path: Path, kind: str | None, forms: Sequence[_Form], ids: set[str]
 ) -> GivenFile | None:
-    """Open a file of delimited text; return None if its form is not known.
+    """Open a file of delimited text; return None if no form (delimiter, quotes) fits it.
 
     Args:
         path: path of the file.
@@ -181,7 +182,7 @@ def read_lines(path: Path, recipe: Recipe) -> list[str]:
 
 @dataclass(frozen=True)
 class _Form:
-    """The form of a delimited text file.
+    """The form of a delimited text file: delimiter, quotes, encoding and column names.
 
     Attributes:
         dialect: its syntax.
@@ -209,7 +210,7 @@ def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
 
 
 def _expected(forms: Sequence[_Form]) -> str:
-    """Return a sentence that lists the forms of the recipe, for a file that has none of them."""
+    """Return a sentence that lists the file forms in the recipe, for a file with none of them."""
     shown = "; ".join(str(form) for form in forms)
     return f" It is not {shown}." if shown else ""
 
@@ -221,7 +222,7 @@ def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
 
 
 def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
-    """Return the different forms of text that the sources of a recipe have."""
+    """Return the different forms of csv and tsv files that the sources of a recipe have."""
     found: dict[Dialect, _Form] = {}
     for name, source in _by_id(recipe, key).items():
         kind = _kind(source)
@@ -240,7 +241,7 @@ def _kind(source: Source) -> str | None:
 
 
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
-    """Return the first form by which the file's first row has the name of the id column.
+    """Return the first csv form by which the file's first row has the name of the id column.
 
     If no form does, the first row may be a row of data, with one cell for each column of a form.
 
@@ -263,7 +264,7 @@ def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
 
 
 def _first_row(path: Path, dialect: Dialect) -> list[str]:
-    """Return the cells of the first row; none if the file is not text of this form."""
+    """Return the cells of a text file's first row; [] if the file does not fit the dialect."""
     try:
         return TextFile(path, dialect, block=BLOCK).names
     except DataError:

@@ -1,7 +1,8 @@
 """Read files of users or items that are given at serving, with one row of raw values per id.
 
-The columns are inputs of the towers, which include joined and derived columns. Values are converted
-as in etl, by the rules of the feature kinds (workflows/recipe/kinds/).
+The columns of the files are inputs of the user or item tower, which include joined and derived
+columns. Values are converted as in etl, by the rules of the feature kinds
+(workflows/recipe/kinds/).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BETWEEN = "|"
 def read(
     path: Path, recipe: Recipe, key: str, columns: Sequence[str], known: Known | None = None
 ) -> pa.Table:
-    """Read a file with one row per id.
+    """Read a file given at serving with one row of raw features per user or item id.
 
     Args:
         path: a file in the form of a source of the recipe, or csv, tsv, JSON lines or parquet.
@@ -56,7 +57,7 @@ def read(
 
 
 def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
-    """Convert raw values to the types that the towers take.
+    """Convert raw feature values to the types that the user and item towers take.
 
     Args:
         table: features of the recipe, and inputs of its history.
@@ -89,7 +90,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Convert texts as training does: some become null, and others get another spelling.
+    """Convert texts of features as in training: words for null, and the canonical spelling.
 
     Args:
         table: columns of text and of lists of text; others are returned as they are.
@@ -130,12 +131,12 @@ def _without_nulls(
 
 
 def nulls_of(recipe: Recipe) -> tuple[str, ...]:
-    """Return the texts that mean a missing value in any source."""
+    """Return the texts that mean a missing value in any source of the recipe."""
     return tuple(sorted({text for source in recipe.sources.values() for text in source.nulls}))
 
 
 def read_ids(path: Path, recipe: Recipe, key: str) -> list[str]:
-    """Return the ids of a file: one per line, or the id column of a table.
+    """Return the user or item ids of a file: one per line, or the id column of a table.
 
     Raises:
         DataError: the file or the id column does not exist.

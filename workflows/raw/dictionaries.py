@@ -34,7 +34,7 @@ def holds_text(kind: pa.DataType) -> bool:
 
 
 def combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array; text becomes a dictionary."""
+    """Return a column as one Arrow array; text becomes a dictionary of its distinct texts."""
     if isinstance(column, pa.ChunkedArray):
         if pa.types.is_dictionary(column.type):
             column = column.unify_dictionaries()
@@ -43,7 +43,7 @@ def combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def decode(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array; a dictionary becomes plain text."""
+    """Return a column as one Arrow array; a dictionary becomes plain text."""
     array = combine(column)
     if pa.types.is_dictionary(array.type):
         return array.dictionary.take(array.indices)
@@ -53,7 +53,7 @@ def decode(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def indices(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Return a text column's indices, int32 [n]; a null has the number of distinct texts."""
+    """Return a text column's dictionary indices, int32 [n]; null is the number of texts."""
     array = combine(column)
     found = array.indices
     if found.null_count:
@@ -78,7 +78,7 @@ def count_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def sort_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    """Sort the dictionary of a text column, so that the order of indices is that of the texts."""
+    """Sort the dictionary of a text column, so that indices are in the order of the texts."""
     array = combine(column)
     order = pc.array_sort_indices(array.dictionary)
     ranks = np.empty(len(order), np.int32)
@@ -95,18 +95,18 @@ def distinct_texts(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
 
 
 def flatten(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a text column, or all values of a column of lists of text."""
+    """Return all values of a column of lists of text; a text column is returned unchanged."""
     array = combine(column)
     return combine(array.flatten()) if pa.types.is_list(array.type) else array
 
 
 def take(values: pa.Array | pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    """Return the values of a column at the given places; a null place gives null."""
+    """Return the cells of a column at the given row numbers; a null row number gives null."""
     return combine(values).take(places)
 
 
 def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Concatenate columns of one type to one array."""
+    """Concatenate columns of one type to one Arrow array."""
     arrays = [combine(column) for column in columns]
     if pa.types.is_list(arrays[0].type):
         lengths = pa.concat_arrays([pc.list_value_length(array) for array in arrays])
@@ -171,7 +171,7 @@ def put_text(column: pa.Array, text: str, where: pa.Array) -> pa.Array:
 
 
 def make_lists(lengths: pa.Array, values: pa.Array) -> pa.ListArray:
-    """Cut values into lists.
+    """Cut an array of values into a column of lists of the given lengths.
 
     Args:
         lengths: length of each list, int32 [n]; null makes a null list.

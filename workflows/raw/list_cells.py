@@ -22,7 +22,7 @@ from workflows.raw.values import Place, as_text, bad_cell, plain
 #: One value of a list of Python or JSON: quoted text, or a number or word without quotes.
 _QUOTED = r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*\""""
 _VALUE = rf"(?:{_QUOTED}|[-+.\w]+)"
-#: Values that are separated by commas, or by blanks as NumPy writes them.
+#: List values that are separated by commas, or by blanks as NumPy writes them.
 _LIST = re.compile(
     rf"[\[({{]\s*(?:{_VALUE}(?:(?:\s*,\s*|\s+){_VALUE})*\s*,?\s*)?[\])}}]", re.DOTALL
 )
@@ -45,7 +45,7 @@ def is_list(kind: pa.DataType) -> bool:
 def read_lists(
     column: pa.ChunkedArray, separator: str | None, place: Place, *, all_parts: bool = False
 ) -> pa.ChunkedArray:
-    """Return lists of text, from lists of anything or from text.
+    """Parse a raw column of lists or of text (separated, or in brackets) to lists of text.
 
     Args:
         column: lists or text.
@@ -83,7 +83,7 @@ def are_in_brackets(text: pa.ChunkedArray) -> bool:
 
 
 def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray]:
-    """Drop the values that are null, each with its weight.
+    """Drop the null values of a column of lists, each with its weight.
 
     Args:
         values: lists with nulls.
@@ -101,7 +101,7 @@ def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa
 
 
 def drop_gaps(lists: pa.ListArray) -> pa.ListArray:
-    """Drop the null values of lists."""
+    """Drop the null values from each list of a column."""
     values = lists.flatten()
     if not values.null_count:
         return lists
@@ -111,7 +111,7 @@ def drop_gaps(lists: pa.ListArray) -> pa.ListArray:
 def _filter_values(
     lists: pa.ListArray, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]
 ) -> pa.ListArray:
-    """Return lists with the values for which `keep` is true, bool [n_values]."""
+    """Keep only the values of a column of lists for which `keep` is true, bool [n_values]."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     before = np.concatenate([[0], np.cumsum(keep)])
     ends = before[np.cumsum(lengths)]
@@ -120,7 +120,7 @@ def _filter_values(
 
 
 def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Replace the values of lists; the lengths of the lists stay the same."""
+    """Replace the values of a column of lists; the lengths of the lists stay the same."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     gone = lists.is_null().to_numpy(zero_copy_only=False)
     return _of_ends(np.cumsum(lengths), gone, values)
@@ -139,7 +139,7 @@ def _of_ends(
 
 
 def _trim(lists: pa.ListArray) -> pa.ListArray:
-    """Trim the values of lists; values without text become null."""
+    """Remove blanks around the values of lists; values without text become null."""
     values = lists.flatten()
     if _may_have_blanks(values):
         values = pc.utf8_trim_whitespace(values)
@@ -152,13 +152,13 @@ def _trim(lists: pa.ListArray) -> pa.ListArray:
 
 
 def _may_have_blanks(texts: pa.StringArray) -> bool:
-    """Say whether any text may have blanks, by one search through all bytes."""
+    """Say whether any text of an array may have blanks, by one search through all bytes."""
     whole = _bytes_of(texts)
     return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
 
 
 def _bytes_of(texts: pa.StringArray) -> bytes:
-    """Return the bytes of all texts; the array may also hold bytes of other texts."""
+    """Return the bytes of all texts of an Arrow array, perhaps with bytes of other texts."""
     data = texts.buffers()[2]
     return data.to_pybytes() if data is not None else b""
 
@@ -177,7 +177,7 @@ def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> pa.ListArray:
-    """Split text at the separator; cells in brackets are read as lists."""
+    """Split cells of text into lists at the separator; cells in brackets are parsed as lists."""
     found = _bracketed(text)
     bracketed: dict[int, list[str | None]] = {}
     for row, cell in zip(found.tolist(), text.take(pa.array(found)).to_pylist(), strict=True):
@@ -213,7 +213,7 @@ def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _in_brackets(
     cell: str, separator: str | None, place: Place, row: int
 ) -> list[str | None] | None:
-    """Return the values of a list of Python or JSON; None if the cell is not such a list.
+    """Parse a cell with a list in Python's or JSON's notation; None if it is not such a list.
 
     Raises:
         DataError: the cell holds lists or objects, or its separator would split brackets.
@@ -248,11 +248,11 @@ def _in_brackets(
 
 
 class _NoValue(Exception):
-    """A word of a list is neither quoted nor a number."""
+    """The error for a word in a bracketed list that is neither quoted nor a number."""
 
 
 def _value(word: str) -> str | None:
-    """Return the value of a word of a list; None for null.
+    """Return the value of one word (quoted text or number) of a bracketed list; None for null.
 
     Raises:
         _NoValue: the word is neither quoted nor a number.
@@ -272,7 +272,7 @@ def _value(word: str) -> str | None:
 
 
 def _is_nested(cell: str) -> bool:
-    """Say whether a text is an object, or a list that holds lists or objects."""
+    """Say whether a cell's text is an object, or a list that holds lists or objects."""
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(cell)

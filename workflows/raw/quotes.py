@@ -1,4 +1,4 @@
-"""Check the quotes of delimited text by its bytes.
+"""Check by their bytes that the quotes of csv and tsv files are opened and closed correctly.
 
 A cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
 escaped. Arrow is less strict: it appends text after a closing quote to the cell. So if a closing
@@ -13,7 +13,8 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-#: Number of bytes that are checked together; the arrays for them fit into a processor's cache.
+#: Number of bytes of csv text whose quotes are checked together; the arrays for them fit into a
+#: processor's cache.
 _STEP = 1 << 19
 
 Bytes = npt.NDArray[np.uint8]
@@ -21,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Quotes:
-    """Checks the quotes of a text that comes in pieces.
+    """Checks that quotes are opened and closed correctly in csv text that comes in pieces.
 
     Adjacent quotes form a group. An odd group opens a cell at the beginning of a cell, and closes
     the cell if one is open; an even group changes nothing. So the state is a count of changes, and
@@ -52,7 +53,7 @@ class Quotes:
         self.is_met = False
 
     def see(self, data: bytes) -> None:
-        """Check the next piece; an empty piece ends the text."""
+        """Check the quotes of the next piece of the csv text; an empty piece ends the text."""
         self.is_met = self.is_met or self._quote in data
         if self._escape or not data or self._quote in data:
             for start in range(0, max(1, len(data)), _STEP):
@@ -82,7 +83,7 @@ class Quotes:
         self._place += start
 
     def _look(self, text: Bytes, kept: int = 0) -> None:
-        """Check the quotes of a text; its first byte was checked before.
+        """Check the quotes of a piece of csv text; its first byte was checked before.
 
         Args:
             text: the bytes.
@@ -131,7 +132,7 @@ class Quotes:
         return True
 
     def _is_end(self, text: Bytes) -> Mask:
-        """Return the mask of the bytes that end an unquoted cell."""
+        """Return the mask of the bytes that end an unquoted cell: delimiters and line ends."""
         first, *others = self._ends
         found = text == first
         for other in others:
@@ -139,7 +140,7 @@ class Quotes:
         return found
 
     def _escaped(self, text: Bytes) -> Mask:
-        """Return the mask of the bytes after an odd number of escapes."""
+        """Return the mask of the bytes that an escape character makes ordinary characters."""
         found = np.zeros(len(text) + 1, bool)
         at = np.flatnonzero(text == self._escape[0])
         first = np.flatnonzero(np.append(True, np.diff(at) > 1)) if len(at) else at
@@ -152,7 +153,7 @@ class Quotes:
 
 
 def _states(is_odd: Mask, begins: Mask, before: bool) -> tuple[Mask, bool]:
-    """Return whether a cell is open before each group of quotes, and after the last group.
+    """Return whether a quoted cell is open before each group of adjacent quotes and at the end.
 
     An odd group at the beginning of a cell changes the state; after any other odd group no cell is
     open.

@@ -83,7 +83,7 @@ def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
 
 
 def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
-    """Give texts the spelling that a known column has.
+    """Give texts of a file or a request the spelling that the same column has in training data.
 
     A text that the column has is kept. Another text gets its canonical spelling if the column has
     this spelling, or if all texts of the column are whole numbers, or booleans.
@@ -114,7 +114,7 @@ def respell_one(text: str, known: pa.Array | pa.ChunkedArray) -> str:
 
 
 def find_inexact(texts: pa.StringArray) -> str | None:
-    """Return the first text that is a whole float with too many digits to be exact."""
+    """Return the first text (such as an id) that is a whole float with too many digits."""
     for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
         if abs(int(text.removesuffix(".0"))) >= EXACT:
             return str(text)
@@ -122,26 +122,26 @@ def find_inexact(texts: pa.StringArray) -> str | None:
 
 
 def is_scientific(texts: pa.StringArray) -> pa.BooleanArray:
-    """Return the mask of numbers such as 9.78014E+12, whose last digits may be lost."""
+    """Return the mask of the texts such as 9.78014E+12, numbers whose last digits may be lost."""
     if not _hold(texts, b"e+", b"E+"):
         return pa.repeat(False, len(texts))
     return pc.match_substring_regex(texts, _SCIENTIFIC)
 
 
 def is_formula(texts: pa.StringArray) -> pa.BooleanArray:
-    """Return the mask of text formulas of a spreadsheet, such as ="0017"."""
+    """Return the mask of the texts that are formulas of a spreadsheet, such as ="0017"."""
     if not _hold(texts, b'="'):
         return pa.repeat(False, len(texts))
     return pc.match_substring_regex(texts, _FORMULA)
 
 
 def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:
-    """Return the mask of words for a missing value."""
+    """Return the mask of the texts that are words for a missing value, such as 'null' or 'nan'."""
     return _among(texts, NULLISH)
 
 
 def _hold(texts: pa.StringArray, *parts: bytes) -> bool:
-    """Say whether any text may contain one of the given parts, by a search through all bytes."""
+    """Say whether any text of an array may contain one of the given byte strings."""
     data = texts.buffers()[2]
     whole = data.to_pybytes() if data is not None else b""
     return any(part in whole for part in parts)

@@ -1,7 +1,7 @@
-"""Turn raw values of any type into text, numbers or missing values.
+"""Turn raw feature values and ids of any type into text, numbers or missing values.
 
-The same rules hold for training files, for files at serving and for HTTP requests. So this module
-does not import Merlin, Dask or TensorFlow.
+Raw values are converted by the same rules in training files, in files at serving and in HTTP
+requests. So this module does not import Merlin, Dask or TensorFlow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 @dataclass(frozen=True)
 class Place:
-    """The origin of cells, for messages.
+    """The origin of raw cells (file or request field, column), for error messages.
 
     Attributes:
         path: the file of the cells, or the option or field that gave them.
@@ -57,7 +57,7 @@ class Place:
 
 
 def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert any type of parquet to plain text or numbers; NaN becomes null.
+    """Convert a raw column of any parquet type to plain text or numbers; NaN becomes null.
 
     Raises:
         DataError: bytes are neither UTF-8 nor UUIDs.
@@ -82,7 +82,7 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert ids, categories or labels to text; integers stay integers, and become text later.
+    """Convert raw ids, categories or labels to text; integers stay integers until later.
 
     A whole float is written as an integer, a boolean as `true` or `false`, 16 bytes as a UUID.
 
@@ -100,7 +100,7 @@ def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def as_numbers(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, nulls: Sequence[str] = ()
 ) -> pa.ChunkedArray:
-    """Convert numbers or text to float32 or float64; blanks around text are ignored.
+    """Convert a raw column of numbers or text to float32 or float64; blanks are ignored.
 
     Args:
         column: a column of any type.
@@ -122,7 +122,7 @@ def as_numbers(
 
 
 def nullify(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
-    """Replace the empty text and the given texts by null."""
+    """Replace cells with the empty text or one of the given texts by null."""
     empty = pc.is_in(column, value_set=pa.array(["", *nulls], pa.string()))
     if not pc.any(empty).as_py():
         return column
@@ -132,7 +132,7 @@ def nullify(column: pa.ChunkedArray, nulls: Sequence[str]) -> pa.ChunkedArray:
 def plain_with_nulls(
     column: pa.ChunkedArray, place: Place, nulls: Sequence[str]
 ) -> pa.ChunkedArray:
-    """Return plain cells; the empty text and the given texts become null."""
+    """Convert a raw column to plain text or numbers; empty and given texts become null."""
     kind = column.type
     if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
         chunks = [dictionaries.nullify(chunk, ("", *nulls)) for chunk in column.chunks]
@@ -144,7 +144,7 @@ def plain_with_nulls(
 def parse(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, *, expected: str = ""
 ) -> pa.ChunkedArray:
-    """Convert a column to another type, and name the first cell for which this fails.
+    """Convert a raw column to another Arrow type; the error names the first wrong cell.
 
     Args:
         column: a column of any type.
@@ -170,7 +170,7 @@ def parse(
 
 
 def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "") -> DataError:
-    """Return the error for a cell with a wrong value.
+    """Return the error that names the place and the value of a wrong raw cell.
 
     Args:
         place: the place of the column.
@@ -187,7 +187,7 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
 
 
 def check_finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Check that float32 can represent the numbers, and return them."""
+    """Return a column of numbers; raise an error if one is too large for float32."""
     row = pc.index(pc.greater(pc.abs(column), _GREATEST), True).as_py()
     if row >= 0:
         raise DataError(
@@ -198,13 +198,13 @@ def check_finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast a column. Numbers and times may lose digits, and text must be UTF-8."""
+    """Cast a raw column to an Arrow type; numbers and times may lose digits."""
     loses = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
     return pc.cast(column, kind, safe=not loses)
 
 
 def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
-    """Return the number, from 0, and the value of the first cell that cannot be cast."""
+    """Return the row number, from 0, and the value of the first cell that cannot be cast."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -221,7 +221,7 @@ def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
 
 
 def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert floats to text, whole floats as integers: Arrow would write 1e+15."""
+    """Convert a column of floats to text, whole floats as integers: Arrow would write 1e+15."""
     _refuse_inexact(column, place)
     text = pc.cast(column, pa.string())
     whole = pc.equal(pc.floor(column), column)
@@ -231,7 +231,7 @@ def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
-    """Refuse floats that become text, but are so large that their last digits may be wrong."""
+    """Raise an error if an id or category is a float too large for exact last digits."""
     limit = _EXACT[column.type.bit_width]
     row = pc.index(pc.greater_equal(pc.abs(column), limit), True).as_py()
     if row >= 0:
@@ -243,7 +243,7 @@ def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
 
 
 def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert decimals to integers, to doubles if these are exact, or else to text."""
+    """Convert a decimal column to integers, to doubles if these are exact, or else to text."""
     kind = column.type
     if kind.scale <= 0:
         try:
@@ -258,7 +258,7 @@ def _of_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_digits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert decimals to text, without trailing zeros and without an exponent."""
+    """Convert a decimal column to text, without trailing zeros and without an exponent."""
     texts = [None if one is None else _written(one) for one in column.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])
 
@@ -272,7 +272,7 @@ def _written(number: decimal.Decimal) -> str:
 
 
 def _of_bytes(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert bytes to text: UTF-8, or UUIDs if they are 16 bytes that are not readable text."""
+    """Convert a column of bytes to text: UTF-8, or UUIDs for 16 bytes that are not text."""
     fixed = pa.types.is_fixed_size_binary(column.type)
     column = pc.cast(column, pa.binary()) if column.type != pa.binary() else column
     array = column.combine_chunks()

@@ -1,4 +1,4 @@
-"""Read delimited text, JSON lines and parquet, packed or not, in blocks of rows.
+"""Read raw files (csv, tsv, JSON lines, parquet), compressed or not, in blocks of rows.
 
 A cell of text stays text; the kinds of features (workflows/recipe/kinds/) convert it later. This
 package reads the sources of a recipe in etl and the files that are given at serving. So it needs

@@ -54,11 +54,11 @@ class Dialect:
 
     @property
     def parsed_delimiter(self) -> str:
-        """The delimiter for the parser, which accepts only one byte: see CheckedStream."""
+        """The delimiter for Arrow's csv parser: one byte, which replaces longer delimiters."""
         return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
 
     def open(self, path: Path) -> CheckedStream:
-        """Open a file as a stream that checks its text for the parser."""
+        """Open a csv or tsv file as a stream that looks for NUL bytes and unclosed quotes."""
         quotes = None
         if self.quote:
             marks = (self.parsed_delimiter, self.quote, self.escape)
@@ -66,7 +66,7 @@ class Dialect:
         return CheckedStream(path, self.encoding, self.delimiter, quotes)
 
     def rows(self, lines: io.TextIOBase) -> Iterator[list[str]]:
-        """Yield the rows that are not blank, parsed by Python's slow csv module."""
+        """Yield the rows of a csv or tsv file that are not blank, parsed by Python's csv module."""
         rows = csv.reader(
             lines,
             delimiter=self.parsed_delimiter,

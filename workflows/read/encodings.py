@@ -9,12 +9,12 @@ from pathlib import Path
 from workflows.ground.errors import DataError
 from workflows.read.streams import is_utf8, open_unpacked
 
-#: Number of bytes that are read at a time.
+#: Number of bytes of a text file that are decoded at a time to find a fault.
 _STEP = 1 << 20
 
 
 def decoding_error(path: Path, encoding: str) -> DataError:
-    """Return the error that names the first line of a file that cannot be decoded."""
+    """Return the error that names the first line of a text file that is not in its encoding."""
     decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
     with open_unpacked(path) as stream:
         while data := stream.read(_STEP):
@@ -48,7 +48,7 @@ def decoding_error(path: Path, encoding: str) -> DataError:
 
 
 def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
-    """Return warnings if the beginning of a file does not look like text in the named encoding.
+    """Return warnings if the beginning of a text file does not look like its stated encoding.
 
     Args:
         path: path of the file.
@@ -73,5 +73,5 @@ def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
 
 
 def encoding_name(encoding: str) -> str:
-    """Return the name of an encoding for messages."""
+    """Return the name of a text encoding as messages show it."""
     return "UTF-8" if encoding == "utf-8" else encoding

@@ -1,4 +1,4 @@
-"""Find the files of a source and their format, and explain why a file cannot be read."""
+"""Find the raw files of a source and their format, and explain why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _SIGNATURES = (
     (b"<html", "is an HTML page, not the data", "Download it again."),
     (b"<?xml", "is XML", "If it is a server's error page, download it again; else convert it."),
 )
-#: A tar archive has this text at this place.
+#: A tar archive has this text at this byte position.
 _TAR = (257, b"ustar")
 #: A text in UTF-16 begins with one of these byte order marks.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 #: Endings that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
-#: Number of bytes that are read to recognise a format.
+#: Number of bytes of a file that are read to recognise its format.
 _LOOKED = 512
 #: Names of folders and files to skip: copies and drafts by Jupyter, macOS, Git, Spark, Delta Lake.
 _HIDDEN = re.compile(r"\..+|_temporary|_delta_log|_spark_metadata|__MACOSX|__pycache__")
@@ -58,7 +58,7 @@ _BESIDE = re.compile(
 
 
 def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
-    """Return the files that match the patterns, sorted by pattern and then by name.
+    """Return the raw files that match a source's patterns, sorted by pattern and then by name.
 
     Args:
         name: name of the source, for messages.
@@ -106,7 +106,7 @@ def _matches(name: str, pattern: str, folder: Path) -> list[Path]:
 
 
 def _glob(root: Path, pattern: str) -> list[Path]:
-    """Return the files that match a glob, without hidden files and files of `_BESIDE`."""
+    """Return the raw files that match a glob, without hidden files and logs that Spark writes."""
     parts = Path(pattern.lstrip("/")).parts
     matches = [p for p in sorted(root.glob(pattern.lstrip("/"))) if not _BESIDE.fullmatch(p.name)]
     hidden = [p for p in matches if _is_hidden(p.relative_to(root), parts)]
@@ -120,7 +120,7 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_hidden(path: Path, pattern_parts: Sequence[str]) -> bool:
-    """Say whether a part of the path is a hidden name, and the pattern does not have this name."""
+    """Say whether a file or folder in the path is hidden and is not named by the pattern."""
     return any(_HIDDEN.fullmatch(part) and part not in pattern_parts for part in path.parts)
 
 
@@ -152,7 +152,7 @@ def _ending(path: Path) -> str:
 
 
 def kind(path: Path, source: Source) -> str:
-    """Return the format of a file, from the recipe or else from the ending of its name.
+    """Return the format of a raw file, as the recipe or else the ending of its name states.
 
     Raises:
         DataError: neither states a format.
@@ -204,7 +204,7 @@ def _remedy(reason: str, kind: str) -> str:
 
 
 def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
-    """Refuse a file that is not text, although it should be text by the recipe.
+    """Raise an error if a file that should be text by the recipe begins like another format.
 
     Args:
         path: path of the file.
@@ -233,7 +233,7 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
 
 
 def no_rows_error(path: Path, *, is_empty: bool) -> DataError:
-    """Return the error for a file without rows."""
+    """Return the error for a raw file without rows."""
     return DataError(
         f"{path} {'is empty' if is_empty else 'has no rows'}. Put data there, or another file."
     )

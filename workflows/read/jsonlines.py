@@ -18,13 +18,14 @@ from workflows.read import files
 from workflows.read.encodings import decoding_error
 from workflows.read.streams import UnpackedStream, open_unpacked
 
-#: Number of bytes that are read to find the keys.
+#: Number of bytes of a JSON lines file that are read to find the keys.
 _HEAD = 1 << 20
-#: Largest length of a key in bytes: each block is searched together with this number of bytes
+#: Largest length of a JSON key in bytes: each block is searched together with this number of bytes
 #: before it.
 _KEY = 1 << 12
 _LISTS = pa.list_(pa.string())
-#: Values that can be read without a JSON parser: text without a backslash, numbers, true, false.
+#: JSON values that can be read without a JSON parser: text without a backslash, numbers, true,
+#: false.
 _SIMPLE = r'^("[^"\\]*"|[^"\[{].*)$'
 #: Half of a pair of surrogates, which is not a character.
 _HALF = re.compile("[\ud800-\udfff]")
@@ -33,7 +34,7 @@ Object = dict[str, msgspec.Raw]
 
 
 class JsonLinesFile:
-    """A file with one JSON object per line, which may be packed.
+    """A raw file with one JSON object per line, compressed or not.
 
     If a line lacks a key, or its value is null, the cell is a missing value. If the first value of
     a key is a list, its column is a column of lists.
@@ -81,7 +82,7 @@ class JsonLinesFile:
         return UnpackedStream(self.path, self._encoding)
 
     def _head(self) -> bytes:
-        """Return the first lines, whole lines if possible; refuse a file of another format."""
+        """Return the first lines of the JSON lines file; refuse a file of another format."""
         with files.reading(self.path, "jsonl"):
             with open_unpacked(self.path) as raw:
                 files.refuse_other(self.path, "jsonl", raw.read(_HEAD), self._encoding)
@@ -102,7 +103,7 @@ class JsonLinesFile:
         return head if len(head) < _HEAD or cut < 0 else head[: cut + 1]
 
     def _first_values(self, head: bytes) -> dict[str, bytes]:
-        """Return the keys of the first lines, each with its first value that is not null."""
+        """Return each key in the file's first lines, with its first value that is not null."""
         found: dict[str, bytes] = {}
         for line in _decode_lines(head, Object, self.path, 0):
             for name, value in line.items():
@@ -111,7 +112,7 @@ class JsonLinesFile:
         return found
 
     def _later(self, wanted: Sequence[str]) -> list[str]:
-        """Return the wanted keys that occur anywhere in the file."""
+        """Return the wanted keys that occur anywhere in the JSON lines file."""
         ways = {name: [json.dumps(name, ensure_ascii=a).encode() for a in (True, False)]
                 for name in wanted}  # fmt: skip
         found: list[str] = []
@@ -127,7 +128,7 @@ class JsonLinesFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns, as text or lists of text, in blocks of whole rows.
+        """Yield the columns of the JSON lines file, as text or lists of text, in blocks of rows.
 
         Args:
             columns: names of the columns to read.
@@ -155,7 +156,7 @@ class JsonLinesFile:
                 raise decoding_error(self.path, self._encoding) from None
 
     def _blocks(self, stream: UnpackedStream) -> Iterator[bytes]:
-        """Yield the text in pieces of whole lines."""
+        """Yield the bytes of the JSON lines file in blocks of whole lines."""
         rest = b""
         while data := stream.read(self._block):
             cut = data.rfind(b"\n") + 1
@@ -172,7 +173,7 @@ class JsonLinesFile:
             yield rest
 
     def _column(self, name: str, cells: Sequence[bytes], before: int) -> pa.Array:
-        """Return the cells of a column, as text or as lists of text.
+        """Turn the JSON values of one key into a column of text or of lists of text.
 
         Args:
             name: name of the column.
@@ -200,7 +201,7 @@ class JsonLinesFile:
 
 
 def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
-    """Return a struct type that holds the JSON text of the wanted values of a line."""
+    """Return a struct type that takes the wanted values of a JSON line as undecoded text."""
     names = {f"c{at}": name for at, name in enumerate(columns)}
     null = msgspec.Raw(b"null")
     fields: list[tuple[str, type, Any]] = [(field, msgspec.Raw, null) for field in names]
@@ -208,7 +209,7 @@ def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
 
 
 def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
-    """Decode lines at once. If a line is not JSON, decode the lines one by one to find it.
+    """Decode several JSON lines at once; if that fails, one by one to find the wrong line.
 
     Args:
         text: whole lines.
@@ -229,7 +230,7 @@ def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
 
 
 def _decode_line(line: bytes, decoder: msgspec.json.Decoder[Any], place: str) -> Any:
-    """Decode a line. Accept NaN, which Python writes although JSON does not allow it."""
+    """Decode one JSON line; accept NaN, which Python writes although JSON does not allow it."""
     try:
         return decoder.decode(line)
     except msgspec.DecodeError as error:
@@ -256,7 +257,7 @@ def _as_json(value: Any) -> str:
 
 
 class _Digits(str):
-    """A number as text, with all digits that the file has."""
+    """A JSON number as text, with all digits that the file has."""
 
 
 def _constant(name: str) -> str | None:
@@ -272,7 +273,7 @@ def _dump(value: Any) -> bytes:
 
 
 def _scalar(cell: bytes, place: str) -> str | None:
-    """Return a JSON value as text.
+    """Return a JSON value (text, number or boolean) as text.
 
     Raises:
         DataError: the value is an object or a list.

@@ -1,4 +1,4 @@
-"""Open a file in the format that its source in the recipe or the ending of its name states."""
+"""Open a raw file in the format that its source in the recipe or the ending of its name states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.read.parquet import ParquetFile
 from workflows.read.text import TextFile
 from workflows.recipe import Source
 
-#: An opened file of any format; the class TextFile documents the attributes that all classes have.
+#: An opened raw file of any format: csv or tsv, JSON lines, or parquet.
 DataFile = TextFile | ParquetFile | JsonLinesFile
 #: Number of bytes of text that are read at a time; no row of text may be longer.
 BLOCK = 8 << 20
@@ -22,7 +22,7 @@ BLOCK = 8 << 20
 def open_file(
     path: Path, source: Source, *, block: int = BLOCK, named: Sequence[str] = ()
 ) -> DataFile:
-    """Open a file.
+    """Open a raw file in the format that the recipe or the ending of its name states.
 
     Args:
         path: path of the file.

@@ -12,14 +12,16 @@ from workflows.ground.errors import DataError
 from workflows.raw import list_cells
 from workflows.read import files
 
-#: Assumed number of bytes of a row, from which the number of rows of a batch is computed.
+#: Assumed number of bytes of a row of a parquet file, from which the number of rows of a batch is
+#: computed.
 _ROW = 64
-#: Bytes of the buffer for pages; without it Arrow reads a whole column of a row group at once.
+#: Bytes of the buffer for parquet pages; without it Arrow reads a whole column of a row group at
+#: once.
 _BUFFER = 1 << 20
 
 
 class ParquetFile:
-    """A parquet file.
+    """A raw parquet file, which is read in batches of rows.
 
     Args:
         path: path of the file.
@@ -52,7 +54,7 @@ class ParquetFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns in batches, with the types of the file.
+        """Yield the requested columns of the parquet file in batches of rows, with its types.
 
         Args:
             columns: names of the columns to read.
@@ -72,7 +74,7 @@ class ParquetFile:
                 yield table
 
     def _refuse_damaged(self, table: pa.Table) -> None:
-        """Refuse invalid values, such as broken UTF-8, which Arrow does not check when it reads."""
+        """Raise an error if the parquet file has invalid values, such as broken UTF-8."""
         for name, column in zip(table.column_names, table.columns, strict=True):
             try:
                 column.validate(full=True)

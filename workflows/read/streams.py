@@ -1,6 +1,6 @@
-"""Open raw files for a parser: unpacked, in UTF-8, and with a delimiter of one byte.
+"""Open raw text files for a parser: decompressed, in UTF-8, and with a delimiter of one byte.
 
-The first bytes of a file show how it is packed; its name has no influence.
+The first bytes of a file show how it is compressed; its name has no influence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from workflows.raw.quotes import Quotes
 
-#: First bytes of a packed file, and Arrow's name of the format; Arrow cannot read xz.
+#: First bytes of a compressed file, and Arrow's name of the compression; Arrow cannot read xz.
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
@@ -34,12 +34,12 @@ UNIT = b"\x1f"
 
 
 def is_packed(path: Path) -> bool:
-    """Say whether a file is packed (compressed)."""
+    """Say whether a file is packed (compressed), by its first bytes."""
     return bool(_packer(path))
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """Open a file for reading its unpacked bytes."""
+    """Open a file, compressed or not, for reading its decompressed bytes."""
     packer = _packer(path)
     if packer == "xz":
         return cast(BinaryIO, lzma.open(path, "rb"))
@@ -53,12 +53,12 @@ def _packer(path: Path) -> str:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Say whether text in an encoding is also UTF-8, as ASCII is."""
+    """Say whether text in the named encoding is also UTF-8, as ASCII is."""
     return codecs.lookup(encoding).name in ("utf-8", "ascii")
 
 
 class UnpackedStream(io.RawIOBase):
-    """A stream of the unpacked text of a file, in UTF-8.
+    """A stream of the decompressed text of a raw file, converted to UTF-8.
 
     Args:
         path: path of the file.
@@ -83,11 +83,11 @@ class UnpackedStream(io.RawIOBase):
 
     @property
     def _is_converted(self) -> bool:
-        """Whether the bytes of the stream differ from the unpacked bytes of the file."""
+        """Whether the stream converts the file's bytes, as for encodings other than UTF-8."""
         return self._decoder is not None
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next `size` bytes, or fewer at the end of the file."""
+        """Return the next `size` bytes of the text in UTF-8, or fewer at the end of the file."""
         if not self._is_converted:
             return _read_fully(self._stream.read, size)
         parts = [self._ready]
@@ -103,17 +103,17 @@ class UnpackedStream(io.RawIOBase):
         return whole[:size]
 
     def _convert(self, data: bytes, *, last: bool) -> bytes:
-        """Return the next bytes in UTF-8."""
+        """Convert the next bytes of the file from its encoding to UTF-8."""
         return self._decoder.decode(data, last).encode() if self._decoder else data
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the raw file."""
         self._stream.close()
         super().close()
 
 
 def _read_fully(read: Callable[[int], bytes], size: int) -> bytes:
-    """Return `size` bytes, unless the file ends; a single read of xz may return fewer."""
+    """Read `size` bytes, or fewer at the end of the file, by as many calls as it takes."""
     data = read(size)
     while data and 0 <= len(data) < size:
         more = read(size - len(data))
@@ -157,7 +157,7 @@ class CheckedStream(UnpackedStream):
         return super()._is_converted or len(self._delimiter) > 1
 
     def read(self, size: int = -1, /) -> bytes:
-        """Check the next bytes, and return them."""
+        """Return the next bytes of the csv text, and look for NUL bytes and unclosed quotes."""
         data = super().read(size)
         if len(self._delimiter) == 1:
             self._look_for_nul(data)
@@ -194,6 +194,6 @@ def _line_ends(text: bytes) -> int:
 
 
 def _partial_delimiter(text: bytes, delimiter: bytes) -> int:
-    """Return how many bytes at the end of a text may be the beginning of a delimiter."""
+    """Return how many bytes at the end of a text may begin a delimiter of several bytes."""
     sizes = range(len(delimiter) - 1, 0, -1)
     return next((size for size in sizes if text.endswith(delimiter[:size])), 0)

@@ -42,7 +42,7 @@ _LOOKED = 10_000
 
 
 class TextFile:
-    """A csv or tsv file, which may be packed.
+    """A raw csv or tsv file, compressed or not.
 
     Args:
         path: path of the file.
@@ -81,7 +81,7 @@ class TextFile:
 
     @property
     def has_header(self) -> bool:
-        """Whether the first row holds the names of the columns."""
+        """Whether the first row of the csv or tsv file holds the names of the columns."""
         return not self.dialect.columns
 
     @property
@@ -89,7 +89,7 @@ class TextFile:
         return TextFaults(self.path, self.dialect, self.names, self.has_header)
 
     def _head(self) -> bytes:
-        """Return the first bytes after any blank lines; refuse a file of another format."""
+        """Return the first bytes of the csv or tsv file; refuse a file of another format."""
         with files.reading(self.path, self.dialect.kind), open_unpacked(self.path) as stream:
             head = stream.read(_HEAD)
             while head and not head.strip():
@@ -124,7 +124,7 @@ class TextFile:
             self._refuse_other_names(names)
 
     def _decode(self, head: bytes) -> str:
-        """Decode the first bytes, and replace a delimiter of several bytes by `UNIT`."""
+        """Decode the file's first bytes, and replace a delimiter of several bytes by `UNIT`."""
         try:
             text = codecs.getincrementaldecoder(self.dialect.encoding)("replace").decode(head)
         except UnicodeError:
@@ -176,7 +176,7 @@ class TextFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns, as text, in blocks of whole rows.
+        """Yield the requested columns of the csv or tsv file, as text, in blocks of rows.
 
         Args:
             columns: names of the columns to read.
@@ -216,7 +216,7 @@ class TextFile:
         columns: Sequence[str],
         as_dictionary: Sequence[str],
     ) -> pyarrow.csv.CSVStreamingReader | None:
-        """Return Arrow's reader of the rows; None if the file has no rows."""
+        """Return Arrow's csv reader of the rows of the file; None if it has no rows."""
         types = dict.fromkeys(columns, pa.string())
         types |= dict.fromkeys(as_dictionary, dictionaries.TEXT)
         try:
@@ -256,7 +256,7 @@ class TextFile:
         ragged: RaggedRows,
         reader: pyarrow.csv.CSVStreamingReader | None,
     ) -> None:
-        """Raise the error for a fault in the text that was read so far, if there is one."""
+        """Raise an error if the csv text that was read so far has a fault, such as a NUL byte."""
         if stream.nul is not None:
             raise self._faults.nul(stream.nul)
         if stream.quotes and stream.quotes.fault is not None:
@@ -320,7 +320,7 @@ class TextFile:
             )
 
     def _holds_rows(self, text: str, column: int) -> bool:
-        """Say whether the lines of a cell have the numbers of delimiters that rows would have."""
+        """Say whether the lines of one csv cell have as many delimiters as rows would have."""
         lines = re.split("\r\n|[\r\n]", text)
         cells = [line.count(self.dialect.parsed_delimiter) for line in lines[1:]]
         whole = [len(self.names) - 1] * (len(cells) - 1)
@@ -328,7 +328,7 @@ class TextFile:
 
 
 def _with_units(table: pa.Table) -> pa.Table:
-    """Restore the characters `UNIT` of the texts, which CheckedStream replaced by NUL."""
+    """Restore the characters `UNIT` in cells of text, which CheckedStream replaced by NUL."""
     for at, name in enumerate(table.column_names):
         column = dictionaries.map_distinct(
             table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode())

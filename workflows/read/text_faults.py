@@ -23,19 +23,19 @@ from workflows.read.dialect import Dialect
 from workflows.read.encodings import decoding_error
 from workflows.read.streams import CheckedStream, UnpackedStream
 
-#: Number of bytes that are read at a time.
+#: Number of bytes of a csv file that are read at a time to find a fault.
 _STEP = 1 << 20
 
 
 class RaggedRows:
-    """A handler for rows with a wrong number of cells, which counts them and stores the first."""
+    """A handler for csv rows with a wrong number of cells: it counts them and stores the first."""
 
     def __init__(self) -> None:
         self.first: pyarrow.csv.InvalidRow | None = None
         self.count = 0
 
     def __call__(self, row: pyarrow.csv.InvalidRow) -> str:
-        """Count a row with a wrong number of cells, and make Arrow skip it."""
+        """Count a csv row with a wrong number of cells, and make Arrow skip it."""
         self.first = self.first or row
         self.count += 1
         return "skip"
@@ -58,7 +58,7 @@ class TextFaults:
     has_header: bool
 
     def nul(self, place: int) -> DataError:
-        """Return the error for a NUL byte.
+        """Return the error for a NUL byte in a csv or tsv file, which names its row and column.
 
         Args:
             place: position of the byte in the text that is parsed.
@@ -72,7 +72,7 @@ class TextFaults:
         )
 
     def ragged(self, rows: RaggedRows) -> DataError:
-        """Return the error for rows with too few or too many cells."""
+        """Return the error for csv rows with too few or too many cells."""
         first = rows.first
         assert first is not None
         text = first.text.replace(self.dialect.parsed_delimiter, self.dialect.delimiter)
@@ -85,7 +85,7 @@ class TextFaults:
         )
 
     def text_after_quote(self, place: int) -> DataError:
-        """Return the error for a cell that continues after its closing quote.
+        """Return the error for a csv cell that continues after its closing quote.
 
         Args:
             place: position of the closing quote in the text that is parsed.
@@ -103,7 +103,7 @@ class TextFaults:
         )
 
     def unclosed_quote(self) -> DataError:
-        """Return the error for a quote that is still open at the end of the file."""
+        """Return the error for a quote that is still open at the end of the csv file."""
         row, cells = self._row_at(None)
         text = cells[-1] if cells else ""
         return DataError(
@@ -115,7 +115,7 @@ class TextFaults:
     def of_arrow(
         self, error: pa.ArrowInvalid, rows: int, block: int
     ) -> DataError | pa.ArrowInvalid:
-        """Return the error that explains an error of Arrow; if its cause is unknown, Arrow's error.
+        """Return the error that explains, if possible, why Arrow cannot parse the csv file.
 
         Args:
             error: error of the parser.
@@ -130,7 +130,7 @@ class TextFaults:
         return error
 
     def long_row(self, rows: int, block: int) -> DataError:
-        """Return the error for a row that is longer than a block.
+        """Return the error for a csv row that is longer than a block of bytes.
 
         Args:
             rows: number of rows that were read before it.
@@ -147,12 +147,12 @@ class TextFaults:
         return " Where a backslash makes a quote part of the text, set the source's `escape: '\\'`."
 
     def _column_of(self, cells: Sequence[str]) -> str:
-        """Name the column of the last of the given cells, for messages."""
+        """Return a text that names the column of the last of the given cells of a row."""
         known = 0 < len(cells) <= len(self.names)
         return f"column {self.names[len(cells) - 1]!r}, " if known else ""
 
     def _row_at(self, place: int | None) -> tuple[int, list[str]]:
-        """Return the number of the row at a byte, and the cells of the row up to this byte."""
+        """Return the number of the csv row at a byte position, and the row's cells up to it."""
         row, cells = -int(self.has_header), []
         stream = open_until(self.path, self.dialect, place)
         lines = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
@@ -164,7 +164,7 @@ class TextFaults:
         return row, cells
 
     def _rest_of_line(self, place: int) -> bytes:
-        """Return at most 40 bytes of the text, from a place to the end of the line."""
+        """Return at most 40 bytes of the csv text, from a byte position to the line's end."""
         with open_until(self.path, self.dialect, place + 40) as stream:
             left = place
             while left:
@@ -173,7 +173,7 @@ class TextFaults:
 
 
 def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedReader:
-    """Open the text of a file as the parser reads it, but only its first bytes.
+    """Open the first bytes of a csv or tsv file, as the parser reads them.
 
     Args:
         path: path of the file.
@@ -185,7 +185,7 @@ def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedRe
 
 
 class _FirstBytes(io.RawIOBase):
-    """A stream of the first bytes of another stream."""
+    """A stream of the first bytes of another stream, which ends there."""
 
     def __init__(self, stream: UnpackedStream, size: int | None) -> None:
         self._stream = stream

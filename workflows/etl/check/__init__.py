@@ -1,1 +1,1 @@
-"""Check values that are readable but look wrong: log a warning with a count, or refuse them."""
+"""Check raw values that are readable but look wrong: log a warning with a count, or refuse them."""

@@ -47,11 +47,11 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether a warning is due: few ids are found, or spellings seem to differ."""
+        """Whether a join by these ids needs a warning: few match, or spellings seem to differ."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:
-        """Describe the match in sentences for a message.
+        """Describe in sentences how many ids of one table are in the other, for a message.
 
         Args:
             column: name of the id column.
@@ -83,7 +83,7 @@ def match(ids: pa.Array, others: pa.Array) -> Match:
 
 
 def _cause(lost: pa.Array, spare: pa.Array) -> str:
-    """Return the difference in spelling that explains at least half of the missing ids."""
+    """Return the difference in spelling that explains at least half of the ids without a match."""
     for cause, without in _CAUSES.items():
         same = pc.is_in(without(lost), value_set=without(spare))
         if len(spare) and 2 * (pc.sum(same).as_py() or 0) >= len(lost):

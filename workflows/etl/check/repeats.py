@@ -19,12 +19,12 @@ _REPEATED, _LOOKED, _FEW = 0.4, 500_000, 20
 
 
 def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
-    """Warn if many rows repeat the ids and the time of an earlier row.
+    """Warn if many interactions repeat the user, the item and the time of an earlier interaction.
 
     Args:
         recipe: recipe that names the columns of ids and time.
         source: name of the source of the rows, for the message.
-        table: the rows. In a large table only the rows of some users are checked.
+        table: the interactions. In a large table only the interactions of some users are checked.
     """
     keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k is not None]
     users = dictionaries.indices(table[recipe.user_id])
@@ -51,5 +51,5 @@ def warn_of_repeats(recipe: Recipe, source: str, table: pa.Table) -> None:
 
 
 def _are_pairs(looked: pd.DataFrame) -> bool:
-    """Say whether all pairs occur equally often, as in duplicated files but not in real events."""
+    """Say whether all user-item pairs occur equally often, as if a file were read twice."""
     return bool(looked.value_counts().nunique() == 1)

@@ -1,4 +1,4 @@
-"""Check times that are readable but look wrong: log a warning with a count, or refuse them."""
+"""Check times of interactions that look wrong: log a warning with a count, or refuse them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
 
 
 def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
-    """Warn of times that look wrong among the rows of a source.
+    """Warn of times of interactions that look wrong, such as dates far from all others.
 
     Raises:
         DataError: a split by time would cut among dates that are far ahead of all others.
@@ -45,7 +45,7 @@ def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
 
 
 def _bulk(seconds: Ints) -> tuple[int, int, int]:
-    """Return the 5 %, 50 % and 95 % quantiles of times."""
+    """Return the 5 %, 50 % and 95 % quantiles of the times of interactions."""
     some = np.sort(seconds[:: max(1, len(seconds) // _SAMPLE)])
     low, middle, high = (int(some[int(share * (len(some) - 1))]) for share in _SHARES)
     return low, middle, high
@@ -100,7 +100,7 @@ def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
 
 
 def _are_isolated(seconds: Ints, start: int) -> Bools:
-    """Return the mask of the times on a day, if most times within a year of it are on that day."""
+    """Return the mask of the times on one day, if few others are within a year of that day."""
     at = (seconds >= start) & (seconds < start + _DAY)
     n = int(at.sum())
     if n:

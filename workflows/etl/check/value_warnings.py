@@ -1,6 +1,6 @@
-"""Check ids, categories and weights that look wrong: log a warning with a count, or refuse them.
+"""Check raw ids, categories and weights that look wrong: log a warning, or refuse them.
 
-The checks look at distinct texts. Cells are counted only if a text looks wrong.
+The checks look at the distinct texts of a column. Its cells are counted only if a text looks wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _FREQUENT = 0.01
 #: An id seems to mean unknown users if it has the share `_CROWD` of all rows and `_ABOVE` times the
 #: rows of the next user, and if there are at least `_USERS` users.
 _CROWD, _ABOVE, _USERS = 0.1, 5, 10
-#: A warning is logged if the highest weight divided by the median is greater than this.
+#: A warning is logged if the highest training weight divided by the median weight is greater than
+#: this.
 _HEAVY = 100
 
 #: Source → one column of its table.
@@ -36,7 +37,7 @@ Masks = Mapping[str, pa.BooleanArray]
 
 
 def check_texts(recipe: Recipe, raw: Raw) -> None:
-    """Warn of ids and categories that look wrong.
+    """Warn of ids and categories that look wrong, such as 'None' or texts with blanks around them.
 
     Args:
         recipe: recipe that describes the columns.
@@ -75,7 +76,7 @@ def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
 
 @dataclass(frozen=True)
 class _Found:
-    """Counts of the texts of a column that look wrong, with the most frequent texts first.
+    """The texts of one column that look wrong, with their numbers of cells, most frequent first.
 
     Attributes:
         table: distinct values of `text`, and the number of their `cells` in all sources.
@@ -87,7 +88,7 @@ class _Found:
 
     @classmethod
     def of(cls, columns: Columns, wrong: Masks) -> _Found:
-        """Count the cells of the texts that look wrong."""
+        """Count, over all sources, the cells of a column whose texts look wrong."""
         texts, cells = [pa.array([], pa.string())], [np.array([], np.int64)]
         for source, column in columns.items():
             if pc.any(wrong[source]).as_py():
@@ -102,7 +103,7 @@ class _Found:
         return cls(table.filter(pc.greater(table["cells"], 0)).sort_by(order), n_cells)
 
     def at_least(self, cells: int) -> _Found:
-        """Keep the texts that occur in at least `cells` cells."""
+        """Keep only the wrong-looking texts that occur in at least `cells` cells of the column."""
         return _Found(self.table.filter(pc.greater_equal(self.table["cells"], cells)), self.n_cells)
 
     def __len__(self) -> int:
@@ -110,17 +111,17 @@ class _Found:
 
     @property
     def cells(self) -> int:
-        """Number of cells that have one of the texts."""
+        """Number of cells of the column with one of the texts that look wrong."""
         return int(pc.sum(self.table["cells"]).as_py() or 0)
 
     def describe(self, most: int = 3) -> str:
-        """Return the most frequent texts and their counts, for a message."""
+        """Return the most frequent texts that look wrong, with their counts, for a message."""
         first = self.table.slice(0, most).to_pylist()
         return ", ".join(f"'{row['text']}' ({quantity(row['cells'], 'cell')})" for row in first)
 
 
 def _sources(wrong: Masks) -> str:
-    """Return the names of the sources with a text that looks wrong."""
+    """Return the names of the sources in which the column has a text that looks wrong."""
     return " and ".join(sorted(source for source, mask in wrong.items() if pc.any(mask).as_py()))
 
 
@@ -205,7 +206,7 @@ def _refusal(
 
 
 def _warn_of_two_spellings(name: str, columns: Columns) -> None:
-    """Warn of values that occur both as an integer and as a float, such as '1' and '1.0'."""
+    """Warn of ids or categories that occur both as integer and as float, such as '1' and '1.0'."""
     texts = {source: column.dictionary for source, column in columns.items()}
     others = {source: spelling.canonical(values) for source, values in texts.items()}
     if all(values.null_count == len(values) for values in others.values()):
@@ -229,7 +230,7 @@ def _warn_of_two_spellings(name: str, columns: Columns) -> None:
 
 
 def _warn_of_blanks(name: str, columns: Columns, raw: Raw) -> None:
-    """Warn of values with blanks around them, which are kept unchanged."""
+    """Warn of ids or categories with blanks around them, which etl keeps unchanged."""
     for source, column in columns.items():
         texts = column.dictionary
         trimmed = pc.utf8_trim_whitespace(texts)
@@ -251,7 +252,7 @@ def _warn_of_blanks(name: str, columns: Columns, raw: Raw) -> None:
 
 
 def _warn_of_empty_columns(recipe: Recipe, raw: Raw) -> None:
-    """Warn of columns without any value."""
+    """Warn of feature columns in which every cell is missing."""
     for source, table in raw.tables.items():
         empty = [c for c in table.column_names if table[c].null_count == len(table) > 0]
         wrong = [name for name in empty if name in recipe.features and not _is_key(recipe, name)]
@@ -265,12 +266,12 @@ def _warn_of_empty_columns(recipe: Recipe, raw: Raw) -> None:
 
 
 def _is_key(recipe: Recipe, name: str) -> bool:
-    """Say whether rows without a value in a column are dropped, which another message reports."""
+    """Say whether etl drops rows in which this column is empty, as it does for ids and times."""
     return name in (recipe.user_id, recipe.item_id, recipe.time)
 
 
 def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
-    """Warn of a user with so many rows that the id may mean all unknown users."""
+    """Warn of a user id with so many interactions that it may stand for all unknown users."""
     counts = dictionaries.count_texts(column)[:-1]
     if np.count_nonzero(counts) < _USERS:
         return
@@ -288,7 +289,7 @@ def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
 
 
 def check_weights(recipe: Recipe, train: pa.Table) -> None:
-    """Refuse weights that are all 0, and warn if a few rows outweigh the rest.
+    """Refuse training weights that are all 0, and warn if a few interactions outweigh the rest.
 
     Raises:
         DataError: all weights are 0.

@@ -1,6 +1,7 @@
-"""Warn of similar spellings of a value, of lists cut in wrong places, and of ids that are lists.
+"""Warn of similar spellings of one value, of lists split wrongly, and of ids that are lists.
 
-The checks look at distinct texts, and first at their bytes, which rule out most causes quickly.
+The checks look at the distinct texts of a column, and first at their bytes, which rule out most
+differences in spelling quickly.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class _Cause(NamedTuple):
         bytes: a text that has none of these bytes cannot differ in this way; None means all bytes
             beyond ASCII.
         normalize: function that removes the difference from texts.
-        is_certain: whether a single pair of such texts is worth a warning.
+        is_certain: whether a single pair of texts that differ in this way is worth a warning.
     """
 
     difference: str
@@ -77,7 +78,7 @@ CAUSES = (
 
 
 def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn of values that differ from another value only in their spelling.
+    """Warn of ids or categories that differ from another one only in spelling, such as letter case.
 
     Args:
         name: name of the column.
@@ -117,13 +118,13 @@ def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
 
 
 def _occurring_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
-    """Return the distinct values in `some` that occur at least twice in `texts`."""
+    """Return the distinct texts in `some` that occur at least twice in `texts`."""
     counts = pc.value_counts(texts.filter(pc.is_in(texts, value_set=some)))
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
 def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArray]) -> None:
-    """Warn of lists that the separator splits in wrong places, or does not split.
+    """Warn of list cells that the recipe's separator splits in wrong places, or does not split.
 
     Args:
         name: name of the column of lists.
@@ -162,7 +163,7 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
 
 
 def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> None:
-    """Warn of values with an unpaired bracket, or with quotes around them."""
+    """Warn of list values with an unpaired bracket or with quotes, which a wrong split leaves."""
     opened, closed, quoted = (
         texts.filter(pc.match_substring_regex(texts, one)) for one in (_OPENED, _CLOSED, _QUOTED)
     )
@@ -184,7 +185,7 @@ def _warn_of_halves(name: str, source: str, separator: str, texts: pa.Array) -> 
 
 
 def _warn_of_no_cut(name: str, source: str, separator: str, texts: pa.Array) -> None:
-    """Warn if another separator seems to be the right one."""
+    """Warn if list cells seem to have another separator than the recipe states."""
     for other in _SEPARATORS:
         if other == separator:
             continue

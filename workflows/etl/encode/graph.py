@@ -1,4 +1,4 @@
-"""Build NVTabular workflows from a recipe and a fitted state, which is stored without pickle.
+"""Build NVTabular workflows from a recipe and fitted vocabularies, stored without pickle.
 
 `Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So the fitted state is written as
 parquet and JSON, and every workflow is built from the recipe and this state.
@@ -36,7 +36,7 @@ _DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.f
 
 
 def write_schema(schema: Schema, folder: Path) -> None:
-    """Write schema.pbtxt with sorted tags, so that equal schemas give equal bytes."""
+    """Write a Merlin schema as schema.pbtxt, with sorted tags for reproducible bytes."""
     text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
     message = text_format.Parse(text, schema_pb2.Schema())
     for feature in message.feature:
@@ -53,13 +53,13 @@ def write_schema(schema: Schema, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Vocabularies and statistics, which are learnt from the training rows alone."""
+    """The vocabularies of texts and the statistics of numbers, learnt from training rows alone."""
 
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     numbers: dict[str, NumberFact] = field(default_factory=dict)
 
     def grow_from(self, older: Fitted) -> Fitted:
-        """Return a state that keeps the codes and the statistics of an older state."""
+        """Return an older run's vocabularies, grown by new values, and its statistics."""
         vocabularies = {
             name: vocabulary.grow_from(older.vocabularies[name])
             if name in older.vocabularies
@@ -78,7 +78,7 @@ class Fitted:
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
-        """Read the files that `write` wrote.
+        """Read the vocabularies and statistics that `write` wrote.
 
         Raises:
             ArtifactError: the content of the files is not valid.
@@ -88,7 +88,7 @@ class Fitted:
 
 
 def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
-    """Return the schema of a frame (`ops.to_frame`). Merlin would infer it from the first row."""
+    """Return the Merlin schema of a data frame that `ops.to_frame` makes."""
     found = []
     for column in columns:
         feature = recipe.features[column]
@@ -98,7 +98,7 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
 
 
 def fit(recipe: Recipe, train: pa.Table) -> Fitted:
-    """Learn the vocabularies and statistics of a table's columns.
+    """Learn the vocabularies of text columns and the statistics of numbers from training rows.
 
     Texts are counted and numbers are added up in blocks. NVTabular would first transform a whole
     partition to infer types that the recipe declares.
@@ -131,7 +131,7 @@ def build_vocabulary(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabular
 
 
 def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
-    """Return mean and standard deviation of numbers, in float64, after the gaps are filled.
+    """Return mean and standard deviation of a number column, in float64, with its gaps filled.
 
     Args:
         column: float32, with gaps.
@@ -165,7 +165,7 @@ def build_workflow(
     *,
     rows: Mapping[str, Int32s] | None = None,
 ) -> nvt.Workflow:
-    """Build the fitted workflow that turns frames into model inputs with their tags.
+    """Build the fitted NVTabular workflow that turns raw data frames into model inputs with tags.
 
     Args:
         recipe: the features.
@@ -189,7 +189,7 @@ def build_workflow(
 def _describe(
     recipe: Recipe, columns: Sequence[str], numbers: Mapping[str, NumberFact]
 ) -> list[Encoded]:
-    """Return descriptions of the encoded columns; time and weight of rows are the last columns."""
+    """Describe how each model input is encoded; the time and the weight of rows come last."""
     features = {column: recipe.features[column] for column in columns}
     found = [
         e for c, feature in features.items() for e in feature.meaning.encode(c, feature, numbers)
@@ -199,7 +199,7 @@ def _describe(
 
 
 def _node(encoded: Encoded) -> WorkflowNode:
-    """Return the operators that make a column, without its look-up, which `ops.Encode` does."""
+    """Return the NVTabular operators that make a model input; `ops.Encode` looks up its codes."""
     node: Any = [encoded.source]
     change = encoded.change
     if isinstance(change, Standardise):
@@ -221,14 +221,14 @@ def _tags(encoded: Encoded) -> list[Tags]:
 
 
 def _filled(value: float) -> nvt.ops.FillMissing:
-    """Return an operator that fills gaps with a value that is exact as float32.
+    """Return an NVTabular operator that fills missing numbers with a value exact as float32.
 
-    With any other value pandas would make the column float64, so that the last digits of its
-    numbers would depend on whether a block has a gap.
+    With a value that is not exact as float32, pandas would make the column float64, so that the
+    last digits of its numbers would depend on whether a block has a gap.
     """
     return nvt.ops.FillMissing(fill_val=float(np.float32(value)))
 
 
 def _standardised(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return those of the columns whose numbers are standardised."""
+    """Return the number columns that are standardised to mean 0 and standard deviation 1."""
     return [c for c in columns if recipe.features[c].meaning.has_statistics]

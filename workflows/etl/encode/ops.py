@@ -31,7 +31,7 @@ Int32s = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class CodeTable:
-    """The code of each dictionary index of a column.
+    """The vocabulary code of each distinct text of a column, indexed by its dictionary index.
 
     Attributes:
         codes: int32 [n_texts + 1]; the last one is the code of null.
@@ -45,13 +45,13 @@ class CodeTable:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, texts: pa.StringArray) -> CodeTable:
-        """Look up all distinct texts of a column in a vocabulary."""
+        """Look up the vocabulary codes of all distinct texts of a column."""
         found = np.append(vocabulary.encode(texts), np.int32(NULL))
         return cls(found, vocabulary.size, vocabulary.oov_buckets)
 
 
 class Encode(nvt.ops.Operator):
-    """Encode text columns by look-up: the codes, tags and schema properties are Categorify's.
+    """The NVTabular operator that looks up the codes of text columns, in place of Categorify.
 
     Categorify itself encodes by a merge and a sort, and it orders values of equal counts by an
     unstable sort. One operator looks up all columns, because Merlin copies the frame where the
@@ -76,19 +76,19 @@ class Encode(nvt.ops.Operator):
         self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace dictionary indices by codes, also within lists, and add the rows of ids."""
+        """Replace dictionary indices by vocabulary codes, and add the table rows of ids."""
         new = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
         new |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
         return _like(df, new)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Return output column → input column; a column of rows is made from its id column."""
+        """Return output column → input column; `user_row` and `item_row` come from id columns."""
         of_rows = {name: [key] for name, (key, _) in self.rows.items()}
         return {**{name: [name] for name in col_selector.names}, **of_rows}
 
     @property
     def output_dtype(self) -> Any:
-        """The type of codes and rows: int32."""
+        """The type of vocabulary codes and of table rows: int32."""
         return np.int32
 
     def _compute_tags(self, col_schema: ColumnSchema, input_schema: Schema) -> ColumnSchema:
@@ -108,32 +108,32 @@ class Encode(nvt.ops.Operator):
 
 
 class IsMissing(nvt.ops.Operator):
-    """Add a column `<name>_missing`: 1.0 where the number is missing, else 0.0."""
+    """An NVTabular operator that adds `<name>_missing`: 1.0 where a number is missing, else 0.0."""
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Return the new columns."""
+        """Return the columns `<name>_missing` of a frame: 1.0 for a missing number, else 0.0."""
         out = type(df)()
         for name in col_selector.names:
             out[name + MISSING] = df[name].isna().astype("float32")
         return out
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Return new column → the number column that it is made from."""
+        """Return each column `<name>_missing` → the number column that it is made from."""
         return {name + MISSING: [name] for name in col_selector.names}
 
     @property
     def output_tags(self) -> list[Tags]:
-        """The tags of the new columns, which are model inputs."""
+        """The Merlin tags of the columns `<name>_missing`, which are model inputs."""
         return [Tags.CONTINUOUS]
 
     @property
     def output_dtype(self) -> Any:
-        """The type of the new columns: float32."""
+        """The type of the columns `<name>_missing`: float32."""
         return np.float32
 
 
 def _take(column: Any, table: Int32s) -> Any:
-    """Return the entry of an array for each index in a column, or in the lists of a column."""
+    """Replace each index in a column, or in its lists, by the entry of `table` at this index."""
     if isinstance(column, pd.Series):
         array = column.array
         if not isinstance(array, pd.arrays.ArrowExtensionArray):
@@ -149,7 +149,7 @@ def _take(column: Any, table: Int32s) -> Any:
 
 
 def _like(frame: Any, columns: dict[str, Any]) -> Any:
-    """Make a frame of new columns, with the class and the index of another frame."""
+    """Make a data frame of new columns, with the class (pandas or cuDF) and index of another."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
     new = type(frame)(columns)  # cudf; not exercised on a GPU in CI
@@ -158,14 +158,14 @@ def _like(frame: Any, columns: dict[str, Any]) -> Any:
 
 
 def to_indices(table: pa.Table) -> pa.Table:
-    """Return rows with dictionary indices in place of text; a null list becomes an empty one."""
+    """Return a table with dictionary indices in place of text, and empty lists in place of null."""
     return pa.table(
         {name: _to_indices(dictionaries.combine(table[name])) for name in table.column_names}
     )
 
 
 def to_frame(table: pa.Table, *, on_gpu: bool) -> Any:
-    """Return the rows of `to_indices` as Merlin takes them: cuDF on a GPU, else pandas."""
+    """Return the output of `to_indices` as a data frame for Merlin: cuDF on a GPU, else pandas."""
     if on_gpu:
         return dispatch.get_lib().DataFrame.from_arrow(table)
     columns = {}
@@ -188,7 +188,7 @@ def _to_indices(array: pa.Array) -> pa.Array:
 
 
 def to_table(frame: Any) -> pa.Table:
-    """Return a frame as an Arrow table."""
+    """Return an encoded data frame (pandas or cuDF) as an Arrow table."""
     if hasattr(frame, "to_arrow"):  # cudf; not exercised on a GPU in CI
         return frame.to_arrow().replace_schema_metadata(None)
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)

@@ -1,4 +1,4 @@
-"""Encode the rows of one part file, in this process or in a worker process."""
+"""Encode the rows of one part file (one parquet file of a split or table) and write the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workflows.raw import dictionaries
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.number import MISSING
 
-#: Number of rows of a row group.
+#: Number of rows of a row group of the parquet part files.
 GROUP = 1 << 17
 #: A column with more codes than this is written without a dictionary: the dictionary would be
 #: nearly as large as the column, and would take half of the time to write.
@@ -32,14 +32,14 @@ _DICTIONARY = 1 << 14
 
 @dataclass
 class CellCounts:
-    """The number of cells of a column: all cells, cells with an unseen value, missing cells."""
+    """The numbers of all cells, cells with an unseen value and missing cells of a text column."""
 
     cells: int = 0
     unseen: int = 0
     null: int = 0
 
     def add(self, other: CellCounts) -> None:
-        """Add the counts of other cells of the column."""
+        """Add the counts of further cells of the same text column."""
         self.cells += other.cells
         self.unseen += other.unseen
         self.null += other.null
@@ -68,7 +68,7 @@ class Plan:
 
     @cached_property
     def workflow(self) -> nvt.Workflow:
-        """The NVTabular workflow."""
+        """The NVTabular workflow that encodes the rows."""
         arrays = dict(np.load(self.arrays)) if isinstance(self.arrays, Path) else self.arrays
         lookups = {c: CodeTable(arrays[f"codes of {c}"], *size) for c, size in self.sizes.items()}
         rows = {c: arrays[f"rows of {c}"] for c in self.columns if f"rows of {c}" in arrays}
@@ -84,7 +84,7 @@ class Plan:
         return Schema([found[name] for name in (*first, *rest)])
 
     def fits(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
-        """Say whether the plan has these columns, and the same array objects."""
+        """Say whether this plan fits a table: it has the table's columns and the same arrays."""
         mine = self.arrays
         return (
             columns == self.columns
@@ -94,7 +94,7 @@ class Plan:
         )
 
     def with_dictionary(self, schema: pa.Schema) -> list[str]:
-        """Return the parquet names of the columns that are smaller with a dictionary."""
+        """Return the names of the columns that parquet stores in less space with a dictionary."""
         of = self.recipe.history.inputs if self.recipe.history else {}
         found = []
         for column in schema:
@@ -105,7 +105,7 @@ class Plan:
         return found
 
     def spill_to_disk(self, folder: Path) -> Plan:
-        """Return the plan for a worker process, with its arrays in a file."""
+        """Return a copy of the plan for a worker process, with the arrays of codes in a file."""
         assert not isinstance(self.arrays, Path)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, **self.arrays)
@@ -117,7 +117,7 @@ class Job:
     """The work to encode some rows of a table and write them as a part file.
 
     Attributes:
-        plan: how the rows are encoded.
+        plan: settings, vocabularies and statistics by which the rows are encoded.
         rows: the output of `ops.to_indices` with encoded history columns; or a file with it.
         path: the path of the part file.
         aside: folder in which the file is written before it is renamed.
@@ -131,13 +131,13 @@ class Job:
     block: int
 
     def spill_to_disk(self) -> Job:
-        """Return the job for a worker process, with its rows in a file."""
+        """Return a copy of the job for a worker process, with the rows to encode in a file."""
         with tempfile.NamedTemporaryFile(dir=self.aside, suffix=".arrow", delete=False) as file:
             feather.write_feather(self.rows, file, compression="uncompressed")
         return replace(self, rows=Path(file.name))
 
     def write(self) -> dict[str, CellCounts]:
-        """Encode the rows and put the file in place; a second run writes the same file.
+        """Encode the rows and write the part file; a second run of the job writes the same file.
 
         Returns:
             Text column → the counts of its cells.
@@ -173,7 +173,7 @@ class Job:
 
 
 def leaf_name(column: pa.Field) -> str:
-    """Return the name that a parquet file gives to a column's cells: lists have a longer name."""
+    """Return the parquet name of a column's values, which is longer for a column of lists."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
 
 

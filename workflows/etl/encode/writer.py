@@ -1,4 +1,4 @@
-"""Write the splits and tables as part files of codes and numbers, with their schemas."""
+"""Write splits, user table and item table as parquet files of codes and numbers, with schemas."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-#: Number of rows of a part file. It is fixed, so that the bytes do not depend on the workers.
+#: Number of rows of a part file. It is fixed, so that the bytes of the files do not depend on the
+#: number of workers.
 PART = 1 << 18
 #: Smallest number of rows of a block, for any memory limit; number of copies of its cells.
 _LEAST, _COPIES = 1 << 13, 6
@@ -59,7 +60,7 @@ def write(
     kinds: dict[split.Part, EventKinds] | None = None,
     seen: Seen | None = None,
 ) -> dict[str, dict[str, CellCounts]]:
-    """Encode and write the splits and the tables.
+    """Encode and write the splits train, valid and test, the user table and the item table.
 
     Args:
         recipe: the features.
@@ -101,7 +102,7 @@ def write(
 
 
 def _write_readable(frame: pa.Table, folder: Path) -> None:
-    """Write a table with its raw values, for readers and for raw towers."""
+    """Write the user or item table with raw values, for people and for towers that take these."""
     readable = pa.table(
         {column: dictionaries.decode(frame[column]) for column in frame.column_names}
     )
@@ -116,7 +117,7 @@ def _write_readable(frame: pa.Table, folder: Path) -> None:
 
 
 class _Writer:
-    """Makes jobs from the tables, one table at a time, so that few rows are in memory."""
+    """Makes the jobs that encode and write the part files, one split or table at a time."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class _Writer:
         self._block = memory.rows(row * _COPIES, least=_LEAST, most=GROUP)
 
     def run(self, jobs: Iterator[Job]) -> Iterator[tuple[str, dict[str, CellCounts]]]:
-        """Run the jobs, and yield for each the name of its table and the counts of its cells."""
+        """Run the encoding jobs; yield the name of each job's split or table and cell counts."""
         waiting: deque[Job] = deque()
 
         def issued() -> Iterator[Job]:
@@ -167,7 +168,7 @@ class _Writer:
         kinds: dict[split.Part, EventKinds],
         seen: Seen | None,
     ) -> Iterator[Job]:
-        """Yield the jobs that write the part files of all tables."""
+        """Yield the jobs that encode and write the part files of all splits and tables."""
         user, item = self._recipe.user_id, self._recipe.item_id
         ids = {user: users.ids(user), item: items.ids(item)}
         # tables come first: their jobs are short, so that no worker waits for one at the end
@@ -202,7 +203,7 @@ class _Writer:
         histories: Histories | None = None,
         unknown: Mapping[str, int] | None = None,
     ) -> Iterator[Job]:
-        """Write the schema of one table, and yield the jobs of its part files."""
+        """Write the schema of one split or table, and yield the jobs that write its part files."""
         folder = self._folder / name
         plan = self._plan(table, rows or {}, unknown or {})
         self._write_schema(plan.schema, histories, folder)
@@ -216,7 +217,7 @@ class _Writer:
             yield Job(plan, raw, path, self._aside, self._block)
 
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
-        """Write a table's schema; copy the file if it exists already, as for train and valid."""
+        """Write the Merlin schema of one split or table, or copy another split's equal file."""
         schema = encoded + _history_schema(self._recipe, encoded, histories)
         same = next((name for name, known in self._schemas.items() if known == schema), None)
         if same:
@@ -253,19 +254,19 @@ class _Writer:
     def _rows(
         self, key: str, table: pa.Table, of: pa.StringArray, unknown: pa.StringArray | None
     ) -> Int32s:
-        """Return the table row of each distinct id of a column; the splits share the result."""
+        """Return the row in the user or item table of each distinct id of a column (cached)."""
         texts = dictionaries.combine(table[key]).dictionary
         return _reuse(self._places[key], texts, lambda: _rows(texts, of, unknown))
 
     def _code_table(self, column: str, texts: pa.StringArray) -> CodeTable:
-        """Return the codes of the texts of a column; the splits share the result."""
+        """Return the vocabulary codes of the distinct texts of a column (cached for all splits)."""
         vocabulary = self._fitted.vocabularies[column]
         return _reuse(self._known[column], texts, lambda: CodeTable.of(vocabulary, texts))
 
     def _write_latest(
         self, events: list[PartEvents], known: pa.StringArray, unknown: pa.StringArray
     ) -> None:
-        """Write part files with each user's history after their last event in any part."""
+        """Write parquet files with each user's history after their last event in any split."""
         recipe, folder = self._recipe, self._folder / LATEST
         assert recipe.history is not None
         latest = FinalHistories.of(events, recipe.history)
@@ -301,7 +302,7 @@ class _Writer:
 def _reuse(
     found: list[tuple[pa.StringArray, Value]], texts: pa.StringArray, make: Callable[[], Value]
 ) -> Value:
-    """Return the stored result for these texts; if there is none, make it and store it."""
+    """Return the cached result for these distinct texts; if there is none, compute and cache it."""
     for known, value in found:
         if known.equals(texts):
             return value
@@ -312,7 +313,7 @@ def _reuse(
 def _unknown_users(
     parts: dict[split.Part, pa.Table], key: str, known: pa.StringArray
 ) -> pa.StringArray:
-    """Return the users of valid and test that the table lacks, in order of appearance."""
+    """Return the ids of valid and test users that the user table lacks, in order of appearance."""
     found = [pa.array([], pa.string())]
     for part in ("valid", "test"):
         column = dictionaries.combine(parts[part][key])
@@ -323,7 +324,7 @@ def _unknown_users(
 
 
 def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | None) -> Int32s:
-    """Return the row of each distinct id in a table, and last -1 for null.
+    """Return the row in the user or item table of each distinct id, and last -1 for null.
 
     Args:
         ids: distinct ids.
@@ -339,7 +340,7 @@ def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | Non
 
 
 def _history_schema(recipe: Recipe, schema: Schema, histories: Histories | None) -> Schema:
-    """Describe the history columns: lists that share the domain of an item column."""
+    """Return the Merlin schema of the history columns: lists with the codes of an item column."""
     if recipe.history is None or histories is None:
         return Schema()
     return Schema(

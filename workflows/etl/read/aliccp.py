@@ -30,13 +30,13 @@ _OWN = ("sample_id", "click", "conversion")
 NAMES = (*_OWN, *(name for column in COLUMNS.values() for name in (column, column + WEIGHT)))
 _SKELETON = (*_OWN, "shared", "count", "features")
 _COMMON = ("shared", "count", "features")
-#: The columns that show whether a row is possible.
+#: The columns that show whether an impression is possible: there is no conversion without a click.
 _FLAGS = ("click", "conversion")
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The values of one field in all lines of common features.
+    """The values of one feature field in all lines of an Ali-CCP file of common features.
 
     Attributes:
         offsets: int64 [lines + 1]; the values of line l are offsets[l] to offsets[l + 1].
@@ -51,7 +51,7 @@ class Shared:
     weights: npt.NDArray[np.float32]
 
     def of(self, lines: Ints) -> Column:
-        """Return the values of the given lines; the result numbers these lines from 0."""
+        """Return the values of the given lines of common features; they are renumbered from 0."""
         counts = self.offsets[lines + 1] - self.offsets[lines]
         before = np.cumsum(counts) - counts
         places = np.arange(counts.sum()) + np.repeat(self.offsets[lines] - before, counts)
@@ -63,7 +63,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Common:
-    """The wanted fields of all common features.
+    """The wanted columns of all Ali-CCP common features, which several impressions share.
 
     Attributes:
         names: name of each line (its field `shared`); names are distinct.
@@ -75,7 +75,7 @@ class Common:
 
 
 def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Common:
-    """Read files of common features.
+    """Read Ali-CCP files of common features, which several impressions share.
 
     Args:
         paths: paths of the files; no name may occur twice in them.
@@ -112,7 +112,7 @@ def _open(path: Path, columns: tuple[str, ...], block: int) -> TextFile:
 
 
 def _fields(columns: Sequence[str]) -> list[str]:
-    """Return the columns to parse: those that are wanted, and those with wanted weights."""
+    """Return the Ali-CCP columns to parse: those wanted, and those whose weights are wanted."""
     return [c for c in COLUMNS.values() if c in columns or c + WEIGHT in columns]
 
 
@@ -146,12 +146,12 @@ def _refuse_repeated(names: pa.Array, paths: Sequence[Path], rows: Sequence[int]
 
 
 class SkeletonFile:
-    """A file of impressions, joined with their common features.
+    """An Ali-CCP file of impressions (a skeleton), joined with their common features.
 
     Args:
         path: path of the file.
         common: the features that impressions share.
-        listed: names of the columns of lists; each other column has at most one value per line.
+        listed: names of the columns of lists; any other column has at most one value per line.
         block: number of bytes to read at a time.
 
     Attributes:
@@ -175,7 +175,7 @@ class SkeletonFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns, and always `click` and `conversion`, without dictionaries.
+        """Yield the impressions with the requested columns and always `click` and `conversion`.
 
         Raises:
             DataError: a line does not have the format, refers to unknown common features, or has
@@ -197,7 +197,7 @@ class SkeletonFile:
             before += batch.num_rows
 
     def _lines(self, names: pa.ChunkedArray, before: int) -> Ints:
-        """Return, for each row, the number of its line of common features."""
+        """Return, for each impression, the number of its line in the common features."""
         lines = pc.index_in(names, value_set=self._common.names)
         if lines.null_count:
             row = pc.index(pc.is_null(lines), True).as_py()
@@ -218,7 +218,7 @@ class SkeletonFile:
             )
 
     def _cells(self, name: str, column: Column, n: int, before: int) -> tuple[pa.Array, pa.Array]:
-        """Return the ids and the weights of n rows: a list, a single value or null per row."""
+        """Return the ids and the weights of one feature for n impressions."""
         counts = np.bincount(column.lines, minlength=n)
         if name in self.lists:
             offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
@@ -241,13 +241,13 @@ class SkeletonFile:
 
 
 def possible_rows(batch: pa.Table) -> Bools:
-    """Return the mask of the possible rows of a skeleton: a purchase needs a click."""
+    """Return the mask of the impressions that are possible: none has a purchase without a click."""
     impossible = pc.and_(pc.equal(batch["click"], "0"), pc.equal(batch["conversion"], "1"))
     return ~impossible.to_numpy()
 
 
 def _concatenate(first: Column, second: Column) -> Column:
-    """Join the values of two columns, sorted by line; in a line, the first column's values lead."""
+    """Join two columns of parsed values, sorted by line; in a line, the first's values lead."""
     if len(second.lines) == 0:
         return first
     if len(first.lines) == 0:

@@ -1,4 +1,4 @@
-"""Parse the features of Ali-CCP lines.
+"""Parse the text of the features in lines of Ali-CCP files.
 
 A feature is `field \\x02 id \\x03 value`; features are joined by \\x01. For speed the text is
 not split into Python strings: NumPy finds the places of all separators in the bytes of a block, and
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from models.core.retriever import Bools, Ints
 from workflows.ground.errors import DataError
 
-#: Field → column; the names are those of NVIDIA's converter.
+#: Number of an Ali-CCP feature field → name of its column, as in NVIDIA's converter.
 COLUMNS = {
     "101": "user_id",
     "109_14": "user_categories",
@@ -51,7 +51,7 @@ _ORDER = np.array([2, 3, 1], np.uint8)
 
 
 class Column(NamedTuple):
-    """The values of one field in a block of lines.
+    """The values of one feature field in a block of lines of an Ali-CCP file.
 
     Attributes:
         lines: number of the line of each value, int64 [n], in rising order.
@@ -65,12 +65,12 @@ class Column(NamedTuple):
 
 
 def field_of(column: str) -> str:
-    """Return the field of a column."""
+    """Return the number of the Ali-CCP field (such as 101) that becomes the named column."""
     return next(field for field, name in COLUMNS.items() if name == column)
 
 
 class Features:
-    """The parsed features of a block of lines.
+    """The parsed features of a block of lines of an Ali-CCP file.
 
     Args:
         batch: the columns `features` and `count` of the lines, as text.
@@ -91,7 +91,7 @@ class Features:
         self._fields = self._known_fields()
 
     def _cut(self, text: pa.StringArray) -> tuple[pa.StringArray, Ints]:
-        r"""Cut the text at every separator: field, \x02, id, \x03, value, \x01, and so on."""
+        r"""Cut the text of features at each separator: field, \x02, id, \x03, value, \x01, ..."""
         bounds = np.frombuffer(text.buffers()[1], np.int32)
         bounds = bounds[text.offset : text.offset + len(text) + 1].astype(np.int64)
         data = text.buffers()[2] or pa.py_buffer(b"")
@@ -154,7 +154,7 @@ class Features:
         return np.asarray(fields.to_numpy(), np.int32)
 
     def column(self, name: str) -> Column:
-        """Return the values of one column.
+        """Return the ids and the weights of one feature column in the block of lines.
 
         Raises:
             DataError: a feature has no id, or its weight is not a finite number.
@@ -185,7 +185,7 @@ class Features:
         return weights
 
     def _piece(self, number: int, at: Ints) -> pa.Array:
-        """Return one of the six pieces of the features at `at`: field, id, value or separator."""
+        """Return the pieces with one number (field, id, value or a separator) of some features."""
         return self._pieces.take(pa.array(6 * at + number))
 
     def _row(self, row: int) -> str:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
-    """Return the rows of a file with its ids and categories in canonical spelling.
+    """Return the rows of a raw file with ids and categories in canonical spelling.
 
     Args:
         recipe: recipe that describes the columns.
@@ -41,7 +41,7 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
 
 
 def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | None:
-    """Return a column in canonical spelling; None if the column needs no change."""
+    """Return a column of ids or categories in canonical spelling; None if nothing changes."""
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary

@@ -22,7 +22,7 @@ WEIGHT = "_weight"
 
 
 class BatchConverter:
-    """Converts the batches of one file, and counts their rows for messages.
+    """Converts batches of rows of one raw file to the types that the recipe states.
 
     Args:
         recipe: recipe that describes the columns.
@@ -38,7 +38,7 @@ class BatchConverter:
         self._times: dict[str, Times] = {}
 
     def convert(self, batch: pa.Table) -> pa.Table:
-        """Return the next batch of the file with the types of the recipe.
+        """Convert the columns of the file's next batch of rows to the types of the recipe.
 
         Raises:
             DataError: a cell does not have the type that the recipe states.
@@ -62,7 +62,7 @@ class BatchConverter:
         return Place(self._path, name, self._rows)
 
     def finish(self) -> None:
-        """Check the file as a whole after its last batch.
+        """Check the times of the whole file after its last batch of rows.
 
         Raises:
             DataError: times have no unit, and are implausible dates if they are seconds.
@@ -71,7 +71,7 @@ class BatchConverter:
             times.refuse_implausible(Place(self._path, name))
 
     def _weighted_lists(self, columns: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Yield each column of lists that has weights, and the column of these weights."""
+        """Yield the names of each list column that has weights and of its weight column."""
         features = self._recipe.features
         for name in columns:
             weights = features[name].weights if name in features else None

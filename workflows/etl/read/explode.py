@@ -18,7 +18,7 @@ _ROWS = 1 << 20
 
 
 class ExplodedFile:
-    """A file in which each row becomes one row per value of its lists, in order.
+    """A raw file in which each row becomes one row per value of its lists, in order.
 
     Args:
         file: the original file.
@@ -59,7 +59,7 @@ class ExplodedFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns in blocks of rows.
+        """Yield the requested columns of the file, one row per list value, in blocks of rows.
 
         Args:
             columns: names of the columns to read.
@@ -90,7 +90,7 @@ class ExplodedFile:
                 yield pa.table(exploded)
 
     def _as_lists(self, batch: pa.Table, before: int) -> dict[str, pa.ChunkedArray]:
-        """Return the columns to explode, as lists.
+        """Return the columns that are to become one row per value, parsed as lists.
 
         Args:
             batch: rows of the file.
@@ -112,7 +112,7 @@ class ExplodedFile:
         return found
 
     def _split(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Turn text into lists: split it at the separator, or read it as lists in brackets."""
+        """Turn cells of text into lists, by the separator or as lists in brackets."""
         if self._separator is None and not list_cells.are_in_brackets(column):
             raise DataError(
                 f"{place} holds text. Set the source's `separator:` (such as '|'), so that "
@@ -123,7 +123,7 @@ class ExplodedFile:
         return list_cells.read_lists(column, self._separator, place, all_parts=together)
 
     def _lengths(self, lists: dict[str, pa.ChunkedArray], before: int) -> np.ndarray:
-        """Return the number of values of each row, int64 [n]."""
+        """Return the number of list values in each row of the file, int64 [n]."""
         counts = {
             name: pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
             for name, column in lists.items()

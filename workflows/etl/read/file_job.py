@@ -1,4 +1,4 @@
-"""Read one file: all its rows, with the types of the recipe, in this process or in a worker."""
+"""Read one raw file: all its rows, with the types of the recipe."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from workflows.recipe import Recipe
 
 RawFile = DataFile | PartitionedFile | ExplodedFile | SkeletonFile
 
-#: A note that messages append to a path if row numbers count the rows that `explode:` made.
+#: A note that messages append to a file's path if row numbers count the rows that `explode:` made
+#: from lists.
 EXPLODED = ", after `explode:`"
 
 
 class Chunk(NamedTuple):
-    """Some consecutive rows of a file, with the columns and types of the recipe.
+    """Some consecutive rows of a raw file, with the columns and types of the recipe.
 
     Attributes:
         rows: number of rows, skipped rows included.
@@ -48,7 +49,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class FileJob:
-    """A file and the columns to read from it. A worker process may do the job.
+    """All that is needed to read one raw file (path, columns, types); it can be sent to a worker.
 
     Attributes:
         recipe: recipe that describes the columns.
@@ -86,12 +87,12 @@ class FileJob:
 
     @property
     def _numbered_path(self) -> Path:
-        """Return the file's path for messages with row numbers, with a note if it is exploded."""
+        """Return the file's path for messages, with a note if rows were made from list values."""
         exploded = isinstance(self.file, ExplodedFile)
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 
     def growing(self) -> GrowingTable:
-        """Return an empty growing table for the chunks of the file."""
+        """Return an empty table to which the chunks of rows of the file are appended."""
         texts = [
             name
             for name, feature in self.recipe.features.items()
@@ -115,7 +116,7 @@ class FileJob:
 
 
 def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Yield the items of an iterator, while a thread prepares the next item."""
+    """Yield the chunks of rows of a file, while a thread reads the next chunk."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:

@@ -1,4 +1,4 @@
-"""Build a table from pieces, and merge the dictionaries of their text into one per column."""
+"""Build a table from batches of rows, and merge the text dictionaries of each column."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RANGE, _PER_ROW = 1 << 20, 4
 
 
 class GrowingTable:
-    """A table that is built from pieces, each of which has its own dictionaries.
+    """A table that is built from batches of rows (pieces), each with its own dictionaries.
 
     Args:
         where: name of the table, for messages.
@@ -36,7 +36,7 @@ class GrowingTable:
         self.rows = 0
 
     def add(self, piece: pa.Table) -> None:
-        """Append the rows of a piece.
+        """Append a batch of rows to the table.
 
         Raises:
             DataError: a column has more text than Arrow can hold.
@@ -53,7 +53,7 @@ class GrowingTable:
 
     @property
     def width(self) -> float:
-        """Mean bytes of a row so far, without the texts themselves."""
+        """Mean number of bytes of a row of the table so far, without the texts themselves."""
         return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
 
     def table(self) -> pa.Table:
@@ -89,7 +89,7 @@ def _column(kind: pa.DataType, *, is_text: bool) -> _Column:
 
 
 class _OtherPieces:
-    """The pieces of a column that is not text, such as numbers."""
+    """The batches so far of a column of the growing table that is not text, such as numbers."""
 
     def __init__(self) -> None:
         self._pieces: list[pa.Array] = []
@@ -104,7 +104,7 @@ class _OtherPieces:
 
 
 class _TextPieces:
-    """The pieces of a text column.
+    """The batches so far of a text column of the growing table, merged to one dictionary.
 
     Arrow cannot append to a dictionary. So pieces are collected, and merged when there are many of
     them; then each text is handled only a few times, for any number of pieces.
@@ -126,7 +126,7 @@ class _TextPieces:
             self._merge()
 
     def _merge(self) -> None:
-        """Merge the waiting pieces; the dictionary has its texts in order of appearance."""
+        """Merge the batches that were added last; texts are in order of first appearance."""
         first = []
         if self._known is not None:
             none = pa.array([], pa.int32())
@@ -145,7 +145,7 @@ class _TextPieces:
 
 
 class _IntegerPieces:
-    """The pieces of a text column that the file stores as integers."""
+    """The batches so far of a text column of the growing table that files store as integers."""
 
     def __init__(self) -> None:
         self._pieces: list[pa.Array] = []
@@ -176,7 +176,7 @@ class _IntegerPieces:
 
 
 def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
-    """Number integers by a table with one entry for each integer from `low` to `high`.
+    """Replace integer ids by dictionary indices, by a table of all integers from `low` to `high`.
 
     The pieces are worked on one by one, because they fit into a processor's cache.
     """
@@ -201,7 +201,7 @@ def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.Dictiona
 
 
 def _places(integers: pa.Array, low: int) -> npt.NDArray[np.int64]:
-    """Return the differences between integers and the smallest integer."""
+    """Return the differences between integer ids and the smallest of them."""
     values = integers.to_numpy()
     wide = np.uint64 if values.dtype.kind == "u" else np.int64
     return np.subtract(values, wide(low), dtype=wide).astype(np.int64, copy=False)
@@ -212,7 +212,7 @@ def _as_texts(numbers: pa.Array, integers: pa.Array) -> pa.DictionaryArray:
 
 
 class _ListPieces:
-    """The pieces of a column of lists of text."""
+    """The batches so far of a column of the growing table that holds lists of text."""
 
     def __init__(self) -> None:
         self._lengths: list[pa.Array] = []
@@ -233,5 +233,5 @@ class _ListPieces:
         return dictionaries.make_lists(pa.concat_arrays(self._lengths), self._values.array())
 
 
-#: The pieces of a column that have been read so far.
+#: The batches of one column that have been read so far; the class depends on the column's type.
 _Column = _TextPieces | _IntegerPieces | _ListPieces | _OtherPieces

@@ -16,7 +16,7 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class RowFile(Protocol):
-    """The interface of all raw files; TextFile documents its attributes."""
+    """The interface of raw files of any format (such as csv or parquet), read in blocks of rows."""
 
     path: Path
     names: list[str]
@@ -28,7 +28,7 @@ class RowFile(Protocol):
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns in blocks of rows."""
+        """Yield the requested columns of the raw file in blocks of rows."""
         ...
 
 
@@ -49,7 +49,7 @@ def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
 
 
 class PartitionedFile:
-    """A file with further columns in its path.
+    """A raw file with further columns in its path, such as `day=2020-09-13/part-0.parquet`.
 
     Args:
         file: the file without these columns.

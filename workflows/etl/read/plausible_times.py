@@ -25,23 +25,23 @@ def is_plausible(seconds: float) -> bool:
 
 
 def are_old(seconds: Ints) -> Bools:
-    """Return the mask of the dates that are too old to be plausible, bool [n]."""
+    """Return the mask of the times that are too old to be plausible for a log, bool [n]."""
     return seconds < _OLDEST
 
 
 def are_ahead(seconds: Ints) -> Bools:
-    """Return the mask of the dates that are too far ahead to be plausible, bool [n]."""
+    """Return the mask of the times that are too far ahead to be plausible for a log, bool [n]."""
     return seconds >= _newest()
 
 
 def _newest() -> int:
-    """Return the first second that is too far ahead to be plausible."""
+    """Return the first time, in seconds since 1970, that is too far ahead to be plausible."""
     year = dt.datetime.now(dt.timezone.utc).year + _AHEAD
     return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
 
 
 def date(seconds: int) -> str:
-    """Return the day of a time, such as 2020-09-13."""
+    """Return the UTC date, such as 2020-09-13, of a time in seconds since 1970."""
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 

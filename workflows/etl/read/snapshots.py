@@ -14,7 +14,7 @@ from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.recipe.sources import Long
 
-#: Function from the number of a row, from 0, to the name of its place, for messages.
+#: Function from the number of a row, from 0, to a text that names its file and row, for messages.
 Place = Callable[[int], str]
 
 
@@ -24,7 +24,7 @@ def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> np
     Args:
         ids: id of each row, text [n].
         times: time of each row [n]: seconds, or text that holds numbers or ISO 8601.
-        place: names a row, for messages.
+        place: function that names the file and number of a row, for messages.
 
     Raises:
         DataError: a time is missing, or cannot be read.
@@ -35,14 +35,14 @@ def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> np
 
 
 def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
-    """Return, for each id, the row with the greatest time; of equal times, the last row."""
+    """Return, for each id, the row with the latest time; of equal times, the last row."""
     order = np.lexsort((times, ids))  # a stable sort
     ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
     return order[ends]
 
 
 def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
-    """Convert times to numbers that can be compared."""
+    """Convert the times of rows (seconds, or text of numbers or ISO 8601) to comparable numbers."""
     row = pc.index(times.is_null(), True).as_py()
     if row >= 0:
         raise DataError(
@@ -75,7 +75,7 @@ def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Pla
         table: the columns that `long` names, with text as dictionaries.
         long: names of the columns of id, property, value and time.
         properties: column → its property; other properties are left out.
-        place: names a row, for messages.
+        place: function that names the file and number of a row, for messages.
 
     Raises:
         DataError: a row has no id or time; or there is no time column, and an id has a property

@@ -1,4 +1,4 @@
-"""Open the files of a source, and choose the columns to read from each of them."""
+"""Open the raw files of a source of the recipe, and choose the columns to read from each file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
 
 class SourceFiles:
-    """The files of one source. They all exist and have the same wanted columns.
+    """The raw files of one source of the recipe; all of them exist and have the wanted columns.
 
     Attributes:
         columns: all columns of the files, by their names in the recipe.
@@ -75,7 +75,7 @@ class SourceFiles:
         return _unify_json_columns(found)
 
     def _with_rows(self, found: list[RawFile]) -> list[RawFile]:
-        """Skip files without rows, and apply `explode:` to the others.
+        """Leave out files without rows, and apply the recipe's `explode:` to the others.
 
         Raises:
             DataError: no file has rows.
@@ -109,7 +109,7 @@ class SourceFiles:
         return [self._source.rename.get(name, name) for name in file.names]
 
     def _choose(self, file: RawFile, names: Sequence[str]) -> dict[str, str]:
-        """Return the columns to read from a file, in the recipe's order: name → raw name."""
+        """Return the columns to read from a raw file: name in the recipe → name in the file."""
         raw = dict(zip(names, file.names, strict=True))
         keys = _key_columns(self._source)
         chosen = {
@@ -141,7 +141,7 @@ class SourceFiles:
         return chosen
 
     def _refuse_lists(self, file: RawFile, chosen: dict[str, str]) -> None:
-        """Refuse lists in a column that should have one value per row."""
+        """Raise an error if a file has lists in a column that should have one value per row."""
         for name, raw in chosen.items():
             feature = self._recipe.features.get(name)
             if feature is None or raw not in file.lists or isinstance(file, SkeletonFile):
@@ -155,7 +155,7 @@ class SourceFiles:
                 )
 
     def _refuse_data_as_names(self, file: RawFile, chosen: dict[str, str]) -> None:
-        """Refuse a header that looks like a row of data."""
+        """Raise an error if the header of a file looks like a row of data."""
         inside: object = file
         while isinstance(inside, PartitionedFile | ExplodedFile):
             inside = inside.file
@@ -180,7 +180,7 @@ class SourceFiles:
                 )
 
     def _refuse_unlike(self) -> None:
-        """Check that every file has all wanted columns, and refuse the files otherwise."""
+        """Raise an error unless every file of the source has all wanted columns."""
         every = dict.fromkeys(column for wanted in self._wanted for column in wanted)
         for file, wanted in zip(self.files, self._wanted, strict=True):
             for column in every:
@@ -191,7 +191,7 @@ class SourceFiles:
                     )
 
     def jobs(self, memory: Memory) -> list[FileJob]:
-        """Return one job per file that reads the file's wanted columns.
+        """Return one job per raw file of the source, which reads the file's wanted columns.
 
         Raises:
             DataError: the estimated rows do not fit into memory.
@@ -258,11 +258,11 @@ def _with_key_columns(recipe: Recipe, source: Source) -> Recipe:
 
 
 def _texts(source: Source) -> tuple[str, ...]:
-    """Return the columns that are read as text even if a feature has the same name."""
+    """Return the columns of a source that are read as text even if a feature has the same name."""
     return (source.long.property, source.long.value) if source.long else ()
 
 
 def _lists(recipe: Recipe) -> list[str]:
-    """Return the features that are lists of values with codes, which may have weights."""
+    """Return the features that are lists of categories or ids, whose values may have weights."""
     features = recipe.features.items()
     return [name for name, f in features if f.meaning.is_list and f.meaning.has_codes]

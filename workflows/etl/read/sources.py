@@ -28,7 +28,8 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: The cause that the report states for rows of aliccp that are left out.
+#: The cause that the report states for Ali-CCP impressions that are left out: a purchase without a
+#: click.
 SKIPPED = "bought without a click"
 
 #: Largest number of files that a message names.
@@ -37,7 +38,7 @@ _NAMED = 4
 
 @dataclass(frozen=True)
 class Raw:
-    """The tables of all sources, and the places that their rows came from.
+    """The raw tables of all sources of the recipe, with the files that their rows came from.
 
     Attributes:
         tables: source → its columns that the recipe names, with the recipe's types; each column is
@@ -64,18 +65,18 @@ class Raw:
     shaped: dict[str, str] = field(default_factory=dict)
 
     def fill(self, join: Join) -> dict[str, float | str]:
-        """Return column → value for ids that are not in the joined table."""
+        """Return column → value that interactions get if their id is not in the joined table."""
         return {**join.fill, **self.filled.get(join.table, {})}
 
     def where(self, source: str) -> str:
-        """Return the name of a source and its files, for messages."""
+        """Return a text that names a source of the recipe and its files, for messages."""
         names = [self.name(path) for path in self.files[source]]
         if len(names) > _NAMED:
             names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more files"]
         return f"source {source!r} ({', '.join(names)})"
 
     def without_rows(self, names: Sequence[str]) -> Raw:
-        """Return a copy in which some tables have no rows, so that their memory is freed."""
+        """Return a copy in which the named tables have no rows, so that their memory is freed."""
         empty = {name: self.tables[name].schema.empty_table() for name in names}
         return dataclasses.replace(self, tables={**self.tables, **empty})
 
@@ -95,7 +96,7 @@ class Raw:
             )
 
     def place(self, source: str, row: int) -> str:
-        """Return the file of a row and its number there, for messages.
+        """Return a text that names the file of a table row and the row's number in the file.
 
         Args:
             source: name of the source.
@@ -125,7 +126,7 @@ def read(
     workers: Workers | None = None,
     memory: Memory | None = None,
 ) -> Raw:
-    """Read every source of a recipe.
+    """Read the raw files of every source of a recipe into one table per source.
 
     Args:
         recipe: recipe that names the sources and describes the columns.
@@ -158,7 +159,7 @@ def _read_source(
     jobs: Sequence[FileJob],
     workers: Workers | None,
 ) -> None:
-    """Read the files of a source, and add its table to `raw`."""
+    """Read the raw files of one source, and add the source's table to `raw`."""
     growing, skipped = GrowingTable(f"source {name!r}"), []
     rows, empty = list[int](), 0
     for found in workers.map(FileJob.read, jobs) if workers else map(FileJob.read, jobs):
@@ -187,7 +188,7 @@ def _read_source(
 
 
 def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
-    """Drop the rows that are not the latest of their id."""
+    """Keep only the latest row of each id in the table of a source (`latest:` in the recipe)."""
     table, latest = raw.tables[name], recipe.sources[name].latest
     assert latest is not None
     kept = snapshots.are_latest(
@@ -204,7 +205,7 @@ def _keep_latest(raw: Raw, name: str, recipe: Recipe) -> None:
 
 
 def _widen(raw: Raw, name: str, recipe: Recipe) -> None:
-    """Turn a table with one row per property into a table with one row per id.
+    """Turn a source's table with one row per property into one with one row per id (`long:`).
 
     Raises:
         DataError: the recipe names none of the properties, or a cell cannot be read.
@@ -234,7 +235,7 @@ def _widen(raw: Raw, name: str, recipe: Recipe) -> None:
 
 
 def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> Iterator[pa.Table]:
-    """Yield the rows of a source in order, in tables that each have their own dictionaries.
+    """Yield the rows of one source in order, in chunks that each have their own dictionaries.
 
     Args:
         recipe: recipe that names the source and describes the columns.

@@ -1,8 +1,8 @@
-"""Convert times in a form such as %m/%d/%Y %H:%M to seconds since the epoch, UTC.
+"""Convert text times in a form such as %m/%d/%Y %H:%M to seconds since the epoch, UTC.
 
-A form consists of the directives of strptime. Arrow's strptime turns the 30th of February into the
-2nd of March, and Python's takes 6 µs per cell. So a form is translated into a regular expression
-here, which is applied to whole columns.
+A form of times consists of the directives of strptime. Arrow's strptime turns the 30th of February
+into the 2nd of March, and Python's takes 6 µs per cell. So a form is translated into a regular
+expression here, which is applied to whole columns.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from workflows.recipe.time_formats import DIRECTIVES, MONTHS, NAMED, words
 
 __all__ = ["NAMED", "OF_DIGITS", "example", "fits", "seconds", "suggest_forms"]
 
-#: Forms of dates that are written as one number.
+#: Strptime forms of dates that are written as one number, such as 20200913.
 OF_DIGITS = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d", "%Y%m", "%Y")
-#: Forms that messages suggest for a time that is not ISO 8601.
+#: Strptime forms that messages suggest for a time that is not ISO 8601.
 _USUAL = tuple(
     day + time
     for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
@@ -62,7 +62,7 @@ def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
 
 def _pattern(form: str) -> str:
-    """Return the regular expression of a form; it matches text in capital letters."""
+    """Return a regular expression for times in a strptime form, in capital letters."""
     pattern, tight = "", words(form)
     for number, word in enumerate(tight):
         if not word.startswith("%") or word == "%%":
@@ -99,7 +99,7 @@ def _numbers(name: str, field: pa.StringArray, there: Bools) -> Ints:
 
 
 def _offsets(zones: pa.StringArray) -> Ints:
-    """Convert zones such as Z, +02:00 and -0430 to offsets from UTC in seconds."""
+    """Convert time zones such as Z, +02:00 and -0430 to offsets from UTC in seconds."""
     distinct = zones.dictionary_encode()
     ahead = [_offset(zone) for zone in distinct.dictionary.to_pylist()]
     found = pa.array(ahead, pa.int64()).take(distinct.indices)
@@ -127,18 +127,18 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
 
 
 def example(form: str) -> str:
-    """Return an example of a time in a form."""
+    """Return an example of a time that is written in a strptime form, for messages."""
     return _MOMENT.replace(tzinfo=dt.timezone.utc).strftime(form)
 
 
 def suggest_forms(text: str) -> list[str]:
-    """Return the usual forms that fit a text; there are two if day and month can be swapped."""
+    """Return the usual strptime forms that fit a time; two if day and month can be swapped."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]
 
 
 def fits(number: float, form: str) -> bool:
-    """Say whether a number fits a form and is a date from 1900 to 2099."""
+    """Say whether a number is a date from 1900 to 2099 in a strptime form such as %Y%m%d."""
     if number != int(number) or number < 0:
         return False
     found = seconds(pa.chunked_array([[str(int(number))]]), form)[0]

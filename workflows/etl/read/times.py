@@ -39,13 +39,13 @@ _SCIENTIFIC = r"[eE]\+?\d"
 _EXACT, _FEW = 2**24, 1_000
 #: The years 1 to 9999 in seconds since the epoch; other years cannot be written as dates.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
-#: Expected content of a cell, for messages.
+#: Phrases that say what a cell of a time column should hold, for messages.
 _ISO = "ISO 8601, such as 2021-03-04 05:06:07"
 _ISO_ZONE = "ISO 8601 with a zone, such as 2021-03-04T05:06:07Z"
 
 
 class Times:
-    """Reads the times of a column, batch by batch, and stores how the first time is written.
+    """Converts the time column of one raw file to seconds since the epoch, batch by batch.
 
     Args:
         feature: the feature of the recipe that describes the times.
@@ -59,7 +59,7 @@ class Times:
         self._has_warned = False
 
     def seconds(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the times of the next rows, in seconds, int64.
+        """Convert the times of the file's next rows to seconds since the epoch, int64.
 
         Raises:
             DataError: a cell is not a time in the form that the recipe states.
@@ -89,7 +89,7 @@ class Times:
         return found
 
     def refuse_implausible(self, place: Place) -> None:
-        """Refuse numbers without a unit if most of them are implausible as seconds.
+        """Raise an error if most times without a stated unit are implausible as seconds.
 
         Args:
             place: place of the whole column.
@@ -143,7 +143,7 @@ class Times:
         raise bad_cell(place, row, value, f"cannot be read as {self._written}.", expected)
 
     def _from_typed(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the seconds of a column that is not text."""
+        """Convert a time column of numbers, dates or timestamps to seconds since the epoch."""
         kind, form = column.type, self._feature.format
         if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_boolean(kind):
             moments = (
@@ -184,7 +184,7 @@ class Times:
 
 
 class _Guessed:
-    """Statistics of numbers that are read as seconds, because the recipe states no unit."""
+    """Statistics of times that are read as seconds, because the recipe states no unit."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -192,7 +192,7 @@ class _Guessed:
         self._least, self._most = _LAST, _FIRST
 
     def add(self, seconds: pa.ChunkedArray) -> None:
-        """Add numbers to the statistics."""
+        """Add the times of further rows to the statistics."""
         numbers = seconds.drop_null().to_numpy()
         if not len(numbers):
             return
@@ -203,7 +203,7 @@ class _Guessed:
             self._odd += int((are_old(numbers) | are_ahead(numbers)).sum())
 
     def refuse(self, place: Place) -> None:
-        """Refuse the numbers if most of them are implausible."""
+        """Raise an error if most of the times are implausible when read as seconds."""
         if 2 * self._odd > self._all:
             first, last = (date(number) for number in (self._least, self._most))
             raise DataError(
@@ -214,7 +214,7 @@ class _Guessed:
 
 
 def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
-    """Warn of numbers whose last digits the file does not hold; say whether there are any."""
+    """Warn of times whose last digits the file has lost; say whether there are any."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
             return False
@@ -239,19 +239,19 @@ def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
 
 
 def _is_cut(text: str) -> bool:
-    """Say whether a number in scientific notation lacks digits."""
+    """Say whether a time in scientific notation, such as 1.6E+09, has lost digits."""
     digits, _, exponent = text.strip().lower().partition("e")
     return len(digits.partition(".")[2]) < int(exponent)
 
 
 def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Rewrite text as ISO 8601: `UTC` becomes Z, and a second has at most six decimals."""
+    """Rewrite times as strict ISO 8601: `UTC` becomes Z, and seconds have at most six decimals."""
     text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
     return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
 
 
 def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
-    """Return the seconds of times that are written in the form of the recipe's `format`."""
+    """Convert text times in the recipe's strptime `format` to seconds since the epoch."""
     pattern = time_formats.NAMED.get(form, form)
     if form in time_formats.NAMED:  # pandas writes 20200913.0 if a column has gaps
         text = pc.replace_substring_regex(text, pattern=r"\.0*$", replacement="")
@@ -270,7 +270,7 @@ def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArr
 
 
 def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return the whole numbers of a column with `unit: order`, and refuse other numbers."""
+    """Return the whole numbers of a time column with `unit: order`; refuse other numbers."""
     if not pa.types.is_string(column.type):
         numbers = plain(parse(column, pa.float64(), place), place)
         row = pc.index(pc.not_equal(pc.floor(numbers), numbers), True).as_py()
@@ -285,7 +285,7 @@ def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
-    """Divide numbers to seconds and round down; whole numbers are divided exactly, as integers."""
+    """Convert times in a unit such as milliseconds to whole seconds, rounded down."""
     if pa.types.is_string(column.type):
         is_whole = pc.match_substring_regex(column, _WHOLE)
         if not pc.all(is_whole, min_count=0).as_py():
@@ -303,7 +303,7 @@ def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -
 
 
 def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
-    """Divide int64 and round down; Arrow would round towards 0."""
+    """Divide an int64 column by an integer and round down; Arrow would round towards 0."""
     if by == 1:
         return column
     towards_0 = pc.divide(column, by)

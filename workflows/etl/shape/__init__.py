@@ -1,1 +1,1 @@
-"""Derive columns; join, pivot, filter and split the rows; build histories and tables."""
+"""Derive columns; join, filter and split interactions; build histories, user and item tables."""

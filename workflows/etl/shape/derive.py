@@ -1,4 +1,4 @@
-"""Derive columns cell by cell, so that the size of chunks has no influence on the result."""
+"""Derive feature columns from raw columns cell by cell, such as the weekday from a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY = 86_400
 
 
 def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
-    """Cast a derived column to the type of its feature: number or text."""
+    """Cast a derived column to the type that the recipe gives its feature: number or text."""
     if feature is None:
         return column
     if feature.meaning.cells == "number":
@@ -30,7 +30,9 @@ def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.Chun
 
 
 def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
-    """Apply a step to a column; return int64 for a part of a date, else float64 or text.
+    """Apply a `derive` step of the recipe to a raw column, and return the derived column.
+
+    A part of a date is int64; other derived columns are float64 or text.
 
     Args:
         column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.
@@ -69,7 +71,7 @@ def _derive_from_times(column: pa.ChunkedArray, step: Derive, place: str) -> pa.
 
 
 def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
-    """Return the times in seconds since the epoch, UTC; text without a zone means UTC."""
+    """Convert times to seconds since the epoch, UTC; text without a zone means UTC."""
     if not pa.types.is_string(column.type):
         return pc.cast(column, pa.int64())
     text = iso(pc.utf8_trim_whitespace(column))
@@ -102,7 +104,7 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 
 def _bin(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
-    """Return the label of the bin of each number; edges are rounded to the type of the cells."""
+    """Return the label of the bin that each number falls into, by the edges in the recipe."""
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()
@@ -135,7 +137,7 @@ def _clip(column: pa.ChunkedArray, step: Clip) -> pa.ChunkedArray:
 
 
 def _level(paths: pa.ChunkedArray, step: PathLevel, place: str) -> pa.ChunkedArray:
-    """Return one level of each path; null if the path has no such level, or an empty one."""
+    """Return one level of each category path such as a/b/c; null if the path lacks the level."""
     levels = pc.split_pattern(pc.fill_null(paths, ""), pattern=step.separator)
     deeper = paths.filter(pc.greater(pc.list_value_length(levels), step.levels))
     if len(deeper):

@@ -1,4 +1,4 @@
-"""Apply the recipe's `filter:` rules to rows, before or after the split."""
+"""Apply the recipe's `filter:` rules to the interactions, before or after the split."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _COMPARE = {
 
 
 def meets(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the mask of the cells that meet a condition; it is null or false for a missing cell.
+    """Return the mask of the cells of a column that meet the condition of a filter rule.
+
+    The mask is null or false for a missing cell.
 
     Args:
         condition: comparison and value.
@@ -64,7 +66,7 @@ def _seconds(value: float | str) -> float:
 def filter_rows(
     recipe: Recipe, table: pa.Table, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
-    """Apply the rules of the stage `before` that need single rows; return the rows to keep.
+    """Apply the filter rules that look at single interactions; return the interactions to keep.
 
     Args:
         recipe: recipe with the rules.
@@ -85,7 +87,7 @@ def filter_rows(
 def filter_parts(
     recipe: Recipe, tables: dict[Part, pa.Table], counts: DropCounts, *, stage: Stage
 ) -> dict[Part, pa.Table]:
-    """Apply the rules of a stage that `filter_rows` does not apply; return the rows to keep.
+    """Apply the filter rules of a stage that `filter_rows` leaves, such as least counts per user.
 
     Rows of valid and test have no influence on which rows of train are kept.
 
@@ -162,7 +164,7 @@ def _per_day(recipe: Recipe, rule: PerDay, table: pa.Table, counts: DropCounts) 
 
 
 def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
-    """Return the n most frequent values; equally frequent ones are ordered by value."""
+    """Return the n most frequent values of a column; ties are broken by value."""
     array = dictionaries.combine(values)
     table = pa.table({"value": array.dictionary, "n": dictionaries.count_texts(array)[:-1]})
     table = table.filter(pc.greater(table["n"], 0))
@@ -171,7 +173,7 @@ def most_frequent(values: pa.ChunkedArray, n: int) -> pa.StringArray:
 
 
 def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArray:
-    """Return about the given share of ids; each id is chosen independently of the others."""
+    """Draw a random sample with about the given share of ids, each independently of the others."""
     hashes = _hashes({"id": ids}, seed)
     return ids.filter(pa.array(hashes < np.uint64(share * 2**64)))
 
@@ -179,7 +181,7 @@ def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArra
 def choose_per_day(
     users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Choose n pseudo-random rows per user and day by a hash of the content of each row.
+    """Choose n pseudo-random interactions per user and day, by a hash of each one's content.
 
     Args:
         users, items: ids of each row, text [n_rows].
@@ -204,7 +206,7 @@ def choose_per_day(
 
 
 def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
-    """Return a pseudo-random order of the rows that does not depend on their order in the table.
+    """Return a pseudo-random order of interactions that does not depend on their order in the log.
 
     Rows of the same user and item are ordered by their other columns.
 
@@ -224,7 +226,7 @@ def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64
 
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
-    """Hash rows, with equal results on every machine; the seed is the key for hashing text."""
+    """Hash each row of some columns, with equal results on every machine."""
     frame = pd.DataFrame(
         {name: dictionaries.combine(column).to_pandas() for name, column in columns.items()}
     )

@@ -19,21 +19,21 @@ from workflows.ground.stage_content import read_json
 from workflows.raw import dictionaries
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
-#: Name of the file in the etl stage.
+#: Name of the file in the etl stage that holds the fitted states of derived columns.
 FILE = "derived.json"
 #: Largest number of rounds of Lloyd's algorithm.
 _ROUNDS = 300
 
 
 class Centres(msgspec.Struct, frozen=True, tag_field="kind", tag="price_cluster"):
-    """Clusters of numbers: the centres in rising order, and the number of decimals of a label."""
+    """The fitted clusters of a number column, such as prices: their centres in rising order."""
 
     centres: list[float]
     digits: int
 
 
 class Frequent(msgspec.Struct, frozen=True, tag_field="kind", tag="top_values"):
-    """The frequent values, the most frequent first, and the text that replaces other values."""
+    """The frequent values of a text column, and the text that replaces all other values."""
 
     values: list[str]
     other: str
@@ -44,7 +44,7 @@ States = dict[str, State]
 
 
 def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
-    """Fit the recipe's derive steps on the training rows.
+    """Fit the recipe's derive steps that learn from data (clusters, frequent values) on train.
 
     Args:
         recipe: recipe with the steps.
@@ -64,7 +64,7 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
 
 
 def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Derive a text column from another column, cell by cell, with a fitted state."""
+    """Derive a text column by a fitted state: each number's cluster, or frequent values only."""
     if isinstance(state, Frequent):
         return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
     middles = _middles(np.array(state.centres))
@@ -86,14 +86,14 @@ def _replace_rare(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
 
 
 def write(states: States, folder: Path) -> None:
-    """Write derived.json, unless there are no states."""
+    """Write the fitted states of derived columns to derived.json, unless there are none."""
     if states:
         text = msgspec.json.format(msgspec.json.encode(states), indent=2)
         (folder / FILE).write_bytes(text)
 
 
 def read(folder: Path) -> States:
-    """Read derived.json; return an empty dict if there is no such file.
+    """Read the fitted states of derived columns from derived.json; {} if there is no such file.
 
     Raises:
         ArtifactError: the content of the file is not valid.
@@ -152,7 +152,7 @@ def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
 def _spread(
     points: Floats, weights: npt.NDArray[np.int64], k: int, rng: np.random.Generator
 ) -> Floats:
-    """Draw k points; probabilities are proportional to squared distances from earlier points."""
+    """Draw the first k centres of k-means++, by squared distances from the centres drawn before."""
     chosen = [rng.choice(points, p=weights / weights.sum())]
     distance = (points - chosen[0]) ** 2
     while len(chosen) < k:

@@ -13,7 +13,9 @@ from workflows.recipe import Keep, Recipe
 
 
 def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
-    """Refuse missing numbers without a policy; rows without an id or a time are not checked.
+    """Raise an error if a number is missing and the recipe has no `null` policy for its column.
+
+    Rows without an id or a time, which etl drops, are not checked.
 
     Args:
         recipe: recipe with the policies.
@@ -40,7 +42,7 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
 
 
 def numbers_without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return the number columns for which there is neither a policy nor a filter."""
+    """Return the number columns for which the recipe has neither a `null` policy nor a filter."""
     named = {c: recipe.features[c] for c in columns if c in recipe.features}
     filtered = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
     return [c for c, f in named.items() if f.meaning.refuses_gaps(f) and c not in filtered]

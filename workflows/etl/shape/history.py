@@ -34,7 +34,7 @@ class Windows:
     stop: Ints
 
     def gather(self, codes: pa.Array, rows: Ints) -> pa.ListArray:
-        """Return the histories of some interactions, with the oldest codes first.
+        """Return the item codes in the histories of some interactions, oldest first.
 
         Args:
             codes: code of every interaction, int [n].
@@ -59,7 +59,7 @@ def find_windows(
     config: History,
     known: Bools | None = None,
 ) -> Windows:
-    """Find the window of each interaction.
+    """Find the window of each interaction: the same user's interactions in its history.
 
     Args:
         users: number of each interaction's user, int [n], in order of time.
@@ -80,7 +80,7 @@ def find_windows(
 def find_windows_by_kind(
     users: Ints, times: npt.NDArray[np.int64], kinds: Kinds, config: History
 ) -> list[Windows]:
-    """Find the windows of each interaction, one for each kind of event.
+    """Find the history windows of each interaction, one per kind of event (such as view or buy).
 
     Args:
         users: number of each interaction's user, int [n], in order of time.
@@ -121,7 +121,7 @@ def final_histories(
 
 
 def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History) -> Windows:
-    """Reduce the windows [first, stop) of `order` to the chosen rows."""
+    """Reduce the history windows [first, stop) of `order` to the chosen interactions."""
     before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
     return _by_row(order, order[chosen], *_truncate(before[first], before[stop], config))
 
@@ -129,21 +129,21 @@ def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History
 def _truncate(
     first: Ints, stop: Ints, config: History, longer: Bools | int = 0
 ) -> tuple[Ints, Ints]:
-    """Shorten windows to the maximal length of a history."""
+    """Shorten history windows to the greatest length of a history, keeping the latest."""
     if config.keep == "earliest":
         return first, np.minimum(stop, first + config.max_len)
     return np.maximum(first, stop - config.max_len - longer), stop
 
 
 def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
-    """Return windows of `pool` sorted by row; the given windows are in the order of `order`."""
+    """Reorder history windows over `pool` from the order of users and times to that of the rows."""
     windows = Windows(pool, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows
 
 
 def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tuple[Ints, Ints, Ints]:
-    """Return the rows sorted by user and time, and their windows in the same order."""
+    """Sort interactions by user and time; return the order, and each one's earlier range."""
     n = len(users)
     order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
@@ -164,7 +164,7 @@ def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tupl
 
 @dataclass(frozen=True)
 class EventKinds:
-    """The kind of event of each row of a part.
+    """The kind of event (such as view or buy) of each interaction of train, valid or test.
 
     Attributes:
         kinds: kind of each row as an index into `history.events.kinds`, int8 [n]; -1 for others.
@@ -176,7 +176,7 @@ class EventKinds:
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, events: Events) -> EventKinds:
-        """Return the kind of event of each row, from the column that holds it."""
+        """Return the kind of event of each interaction, from the column that holds it."""
         array = combine(column)
         texts, of_cells = array.dictionary, indices(array)
         named = [spelling.respell_one(kind, texts) for kind in events.kinds]
@@ -190,7 +190,7 @@ class EventKinds:
 
 @dataclass(frozen=True)
 class PartEvents:
-    """The columns of a part's interactions that are needed to build histories.
+    """The columns of the interactions of train, valid or test that are needed for histories.
 
     Attributes:
         users: number of each interaction's user, int32 [n].
@@ -208,7 +208,7 @@ class PartEvents:
 
     @classmethod
     def merge(cls, parts: Sequence[PartEvents]) -> tuple[PartEvents, Ints]:
-        """Merge parts in order of time.
+        """Merge the interactions of several splits in order of time.
 
         Returns:
             The merged parts, and the place of each merged row in the concatenated parts, int32 [n].
@@ -230,7 +230,7 @@ class PartEvents:
 
 @dataclass(frozen=True)
 class Histories:
-    """The history columns of a part, with the windows that they are gathered from.
+    """The histories of the interactions of train, valid or test, as windows of earlier ones.
 
     Attributes:
         columns: history column → the windows and the codes of the interactions of this part and of
@@ -243,7 +243,7 @@ class Histories:
 
     @classmethod
     def of(cls, parts: Sequence[PartEvents], config: History) -> Histories:
-        """Find the histories of the last of the given parts; later parts are not needed.
+        """Find the histories of the interactions of the last of the given splits.
 
         With `before: others` the history of a row of train has all other rows of train, and that of
         a row of valid or test has the rows of earlier parts only, as in evaluate.
@@ -262,7 +262,7 @@ class Histories:
         return cls(dict(zip(config.inputs, each, strict=True)), places[before:])
 
     def only(self, chosen: Bools) -> Histories:
-        """Return the histories of some of the part's interactions.
+        """Return only the histories of the chosen interactions of the split.
 
         Args:
             chosen: mask of the interactions, bool [n].
@@ -270,7 +270,7 @@ class Histories:
         return Histories(self.columns, self.places[chosen])
 
     def lists(self, part: slice, block: int) -> dict[str, pa.ChunkedArray]:
-        """Return the history columns of some rows, with the oldest codes first.
+        """Return the history columns of some interactions: lists of item codes, oldest first.
 
         Args:
             part: the rows.
@@ -286,7 +286,7 @@ class Histories:
 
 @dataclass(frozen=True)
 class FinalHistories:
-    """The history of each user after their last event.
+    """The history of each user after their last event, for recommendations to known users.
 
     Attributes:
         users: distinct user numbers, rising, int32 [n]; they are those of `PartEvents`.
@@ -298,7 +298,7 @@ class FinalHistories:
 
     @classmethod
     def of(cls, parts: Sequence[PartEvents], config: History) -> FinalHistories:
-        """Build the histories from all parts."""
+        """Build each user's final history from the events of train, valid and test."""
         merged, _ = PartEvents.merge(parts)
         users, numbers = np.unique(merged.users, return_inverse=True)
         found = final_histories(numbers, merged.kinds, config, n_users=len(users))
@@ -307,7 +307,7 @@ class FinalHistories:
         return cls(users, dict(zip(config.inputs, each, strict=True)))
 
     def lists(self, part: slice) -> dict[str, pa.ListArray]:
-        """Return the history columns of some users, with the oldest codes first."""
+        """Return the history columns of some users: lists of item codes, oldest first."""
         found = {}
         for name, (places, codes) in self.columns.items():
             offsets = places.offsets[part.start : part.stop + 1]

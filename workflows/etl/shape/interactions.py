@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
-    """Merge the interactions into one row per user and item, if the recipe has a pivot.
+    """Merge the events into one row per user and item, if the recipe has a `pivot`.
 
     Raises:
         DataError: the pivot would drop a feature.
@@ -52,7 +52,7 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
 
 
 def interaction_sources(recipe: Recipe) -> list[str]:
-    """Return the sources whose rows are interactions."""
+    """Return the sources of the recipe whose rows are interactions, not users or items."""
     given = recipe.split if isinstance(recipe.split, GivenFiles) else None
     others = [name for name in (given.valid, given.test) if name] if given else []
     return list(dict.fromkeys([recipe.interactions, *others]))
@@ -71,7 +71,7 @@ def _refuse_lost(recipe: Recipe, raw: Raw, source: str) -> None:
 
 
 def _rows_with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -> pa.Table:
-    """Return the rows of a source that have both ids and a time."""
+    """Return the interactions of a source that have a user id, an item id and a time."""
     table = raw.tables[source]
     for column in (recipe.user_id, recipe.item_id, recipe.time):
         if column:
@@ -81,7 +81,7 @@ def _rows_with_keys(recipe: Recipe, raw: Raw, source: str, counts: DropCounts) -
 
 
 def add_derived(recipe: Recipe, raw: Raw) -> Raw:
-    """Add the derived columns that need no fit to the raw tables.
+    """Add to the raw tables the derived columns that need no fit on train.
 
     Raises:
         DataError: no table has the column that a step reads, or a table already has a column with
@@ -106,7 +106,7 @@ def add_derived(recipe: Recipe, raw: Raw) -> Raw:
 
 
 def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
-    """Add the derived columns that are fitted to the raw tables."""
+    """Add to the raw tables the derived columns whose states were fitted on train."""
     for step in recipe.derive:
         if step.fitted:
             for name, table in raw.tables.items():
@@ -117,7 +117,7 @@ def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
 
 
 def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
-    """Add the values that the derive steps compute from the `fill` values of joins.
+    """Apply the derive steps to the `fill` values of joins, which stand for unmatched ids.
 
     So an id that is not in a joined table has the same values in the log and in its own table.
 
@@ -158,7 +158,7 @@ def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.Ch
 def fit_columns(
     recipe: Recipe, parts: dict[split.Part, pa.Table], older: fitted_columns.States
 ) -> tuple[fitted_columns.States, dict[split.Part, pa.Table]]:
-    """Fit derive steps on the rows of train, and add their columns to every part."""
+    """Fit derive steps on train, and add the derived columns to train, valid and test."""
     states = fitted_columns.fit(recipe, parts["train"], older=older)
 
     def with_column(table: pa.Table, step: Derive) -> pa.Table:
@@ -214,7 +214,7 @@ def _parts(
 
 
 def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
-    """Return the part of each row; without a time it does not depend on the order of rows."""
+    """Return for each interaction whether it belongs to train, valid or test."""
     users = table[recipe.user_id]
     if recipe.time:
         times = table[recipe.time].to_numpy()
@@ -227,7 +227,7 @@ def _labels(recipe: Recipe, table: pa.Table, dropped: str) -> split.Labels:
 
 
 def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Give each id a number, in order of first appearance; dropped rows have no influence."""
+    """Number user ids from 0 in order of first appearance; dropped rows have no influence."""
     numbers: npt.NDArray[np.int32] = pd.factorize(dictionaries.indices(ids))[0].astype(np.int32)
     return numbers
 
@@ -235,7 +235,7 @@ def _number_ids(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
 def _join_and_filter(
     recipe: Recipe, raw: Raw, source: str, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
-    """Return the rows of a source that the rules keep, with all columns, in order of time.
+    """Join side tables to a source's interactions, filter them and sort them by time.
 
     Dropped rows that still count as seen are appended to `seen`.
     """
@@ -257,7 +257,7 @@ def _join_and_filter(
 
 
 def _sort_by_time(table: pa.Table, time: str) -> pa.Table:
-    """Sort by time; rows of equal times keep their order."""
+    """Sort interactions by time; those of equal times keep their order."""
     times = table[time].to_numpy()
     if (times[1:] >= times[:-1]).all():
         return table

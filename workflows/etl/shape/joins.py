@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def join_columns(
     recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join, counts: DropCounts
 ) -> pa.Table:
-    """Add the columns of one side table that the log needs to the rows of the log.
+    """Add the needed columns of one side table (such as item features) to the rows of the log.
 
     Args:
         recipe: recipe that describes the columns.
@@ -73,7 +73,7 @@ def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> Non
 
 
 def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> None:
-    """Refuse a number that is missing in n rows because their ids are not in the joined table."""
+    """Raise an error for a number missing in n rows whose ids are not in the joined table."""
     if column in gaps.numbers_without_policy(recipe, [column]):
         raise DataError(
             f"{n} interactions have a {join.on!r} that is not in {raw.where(join.table)}, so their "
@@ -84,7 +84,7 @@ def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> No
 
 
 def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, join: Join) -> None:
-    """Refuse a join that finds none of the ids, and warn of a join that finds few."""
+    """Raise an error if a join finds none of the log's ids, and warn if it finds few."""
     ids, others = (
         dictionaries.distinct_texts(table[join.on]),
         dictionaries.decode(raw.tables[join.table][join.on]),
@@ -103,7 +103,7 @@ def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, jo
 
 
 def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
-    """Say whether this join provides a column that several tables have; its role decides.
+    """Say whether a column that several tables have comes from this join, by its role.
 
     Raises:
         DataError: the column's role is neither user nor item.
@@ -119,7 +119,7 @@ def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
-    """Say whether the rows of the log need a column, and not only the table of users or items."""
+    """Say whether the log needs a joined column, and not only the user or item table."""
     if column in recipe.features and not recipe.features[column].meaning.is_label:
         return True
     return column in [
@@ -129,7 +129,7 @@ def _is_needed(recipe: Recipe, column: str) -> bool:
 
 
 def columns_of_rules(recipe: Recipe) -> list[str]:
-    """Return the columns that filters and `history.events` read."""
+    """Return the columns that the recipe's filter rules and `history.events` read."""
     events = recipe.history.events if recipe.history else None
     rules = [rule.column for rule in recipe.filter if isinstance(rule, Condition)]
     return [*rules, events.column] if events else rules

@@ -46,7 +46,7 @@ class Seen:
         dropped: Mapping[split.Part, Sequence[pa.Table]],
         parts: Mapping[split.Part, pa.Table],
     ) -> Seen:
-        """Collect the pairs of the rows that the filter rules dropped.
+        """Collect the user-item pairs of the interactions that the filter rules dropped.
 
         Args:
             recipe: recipe with the split.
@@ -70,7 +70,7 @@ class Seen:
         items: pa.StringArray,
         folder: Path,
     ) -> None:
-        """Write each pair once, with the earliest of its parts.
+        """Write each user-item pair once, with the earliest split (train, valid, test) that has it.
 
         Args:
             users, items: ids of the tables; pairs of other ids are left out.
@@ -100,7 +100,7 @@ class Seen:
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
 ) -> Ints:
-    """Return the part of each row, as an index into `split.PARTS`, int64 [n].
+    """Return the split from which each dropped row is known, an index into `split.PARTS`.
 
     After a split by time, a row belongs to train if it is earlier than all rows of valid, and to
     test if it is not earlier than all rows of test; for leave_last only rows of the same user are
@@ -122,7 +122,10 @@ def _known_from(
 
 
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
-    """Return the users and the earliest time of each; a further time is for all other users."""
+    """Return the users of held-out rows, and the earliest time of each of them.
+
+    A further time, at the end, is for all other users.
+    """
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
     first = np.full(len(users.dictionary) + 1, _NEVER)
@@ -131,6 +134,6 @@ def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints
 
 
 def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Ints:
-    """Return the place of each id in `among`, or `len(among)` for an id that is not in it."""
+    """Return the position of each id in the array `among`, or `len(among)` if it is not there."""
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found).fill_null(len(among)).to_numpy().astype(np.int64)

@@ -21,7 +21,8 @@ TRAIN, VALID, TEST = range(3)
 
 Labels = npt.NDArray[np.int8]
 
-#: A warning is logged for a held-out part with fewer rows, because its figures are mostly chance.
+#: A warning is logged if valid or test has fewer interactions, because its metrics are mostly
+#: chance.
 FEW = 20
 #: If at least this share of the cuts lies between rows of equal times, a warning is logged.
 _TIED = 0.5
@@ -34,7 +35,7 @@ def assign(
     times: npt.NDArray[np.int64] | None,
     dropped: str = "",
 ) -> Labels:
-    """Assign each interaction to a part.
+    """Assign each interaction to train, valid or test.
 
     Args:
         split: the rule of the recipe.
@@ -74,7 +75,7 @@ def assign(
 
 
 def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
-    """Raise DataError if a part has no rows.
+    """Raise DataError if train, valid or test has no interactions.
 
     Args:
         rows: part → number of its rows.
@@ -93,7 +94,7 @@ def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
 
 
 def warn_of_few(rows: Mapping[Part, int]) -> None:
-    """Warn of held-out parts that are too small for meaningful figures."""
+    """Warn if valid or test has too few interactions for meaningful metrics."""
     few = {part: n for part, n in rows.items() if part != "train" and 0 < n < FEW}
     if few:
         sizes = " and ".join(f"{part} has {n} row{'s' * (n > 1)}" for part, n in few.items())
@@ -105,7 +106,7 @@ def warn_of_few(rows: Mapping[Part, int]) -> None:
 
 
 def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) -> Labels:
-    """Hold out the last rows of each user; users with too few rows keep all of them in train."""
+    """Hold out the last interactions of each user; users with few keep all of them in train."""
     order = np.argsort(users, kind="stable")
     _, start, count = np.unique(users[order], return_index=True, return_counts=True)
     from_end = np.repeat(start + count, count) - np.arange(len(users))  # 1 = the user's last row
@@ -128,7 +129,7 @@ def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) 
 def _warn_of_ties(
     labels: Labels, users: npt.NDArray[np.integer], times: npt.NDArray[np.int64]
 ) -> None:
-    """Warn if the last rows of most users have equal times, so that the file's order decides."""
+    """Warn if most users' last interactions have equal times, so that the file's order decides."""
     order = np.argsort(users, kind="stable")
     is_cut = (users[order][1:] == users[order][:-1]) & (labels[order][1:] > labels[order][:-1])
     is_tie = times[order][1:] == times[order][:-1]
@@ -142,7 +143,7 @@ def _warn_of_ties(
 
 
 def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequence[Part]) -> Labels:
-    """Cut the rows between different times, as near as possible to the wanted shares."""
+    """Split interactions at two times, as near as possible to the shares in the recipe."""
     n = len(times)
     starts = np.flatnonzero(np.diff(times)) + 1  # rows at which a cut is possible
     if len(starts) + 1 < len(wanted):
@@ -168,7 +169,7 @@ def _global_time(split: GlobalTime, times: npt.NDArray[np.int64], wanted: Sequen
 def _cuts(
     starts: npt.NDArray[np.int64], n: int, ideal: Sequence[float], wanted: Sequence[Part]
 ) -> tuple[int, int]:
-    """Return the first row of valid and the first row of test; the latest of equally good ones.
+    """Return the row numbers at which valid and test begin in interactions sorted by time.
 
     Args:
         starts: rows at which a part can begin, rising.
@@ -189,7 +190,7 @@ def _cuts(
 
 
 def _nearest(starts: npt.NDArray[np.int64], wanted: float) -> int:
-    """Return the place of the value that is nearest to `wanted`; for a tie, the later place."""
+    """Return the position of the start that is nearest to `wanted`; for a tie, the later one."""
     distances = np.abs(starts - wanted)
     return int(np.flatnonzero(distances == distances.min())[-1])
 

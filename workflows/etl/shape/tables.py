@@ -36,7 +36,7 @@ SEVERAL = 10
 
 @dataclass(frozen=True)
 class Table:
-    """A user or item table before encoding.
+    """A user or item table before its values are encoded.
 
     Attributes:
         frame: the id as text, the features with text as dictionaries, `in_train`, `train_count`.
@@ -47,12 +47,12 @@ class Table:
     conflicts: dict[str, int]
 
     def ids(self, column: str) -> pa.StringArray:
-        """Return the id of each row; the row of unknown users has the id null."""
+        """Return the id of each row of the user or item table; null for unknown users."""
         return self.frame[column].combine_chunks()
 
 
 def side_table(raw: Raw, join: Join) -> pa.Table:
-    """Check that a joined source has one row per id, and return its table.
+    """Return the table of a joined source; raise an error unless it has one row per id.
 
     Raises:
         DataError: the id column is missing, an id is null, or an id occurs twice.
@@ -80,7 +80,7 @@ def side_table(raw: Raw, join: Join) -> pa.Table:
 
 
 def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
-    """Build the user or the item table.
+    """Build the user or the item table, with one row per id and its latest feature values.
 
     Args:
         recipe: recipe that states which columns belong to users and items.
@@ -126,7 +126,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
 
 
 def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cast a number column to float32; the filters, which need float64, have been applied."""
+    """Cast a number feature to float32, after the filters, which need float64."""
     is_number = name in recipe.features and pa.types.is_float64(column.type)
     return pc.cast(column, pa.float32(), safe=False) if is_number else column
 
@@ -137,7 +137,7 @@ def _latest_values(
     side: pa.ChunkedArray | None,
     found: pa.Array | None,
 ) -> pa.Array:
-    """Return the value of each id in its last row, or else in the side table.
+    """Return a feature's value for each user or item: in its last training row, or the side table.
 
     Args:
         train: the column in the training rows.
@@ -152,7 +152,7 @@ def _latest_values(
 
 
 class _LastRows:
-    """The last row of each id.
+    """The last training interaction of each user or item id.
 
     Args:
         ids: id of each row, text [n] without nulls, in order of time.
@@ -167,13 +167,13 @@ class _LastRows:
         )  # a later row overwrites an earlier one
 
     def rows(self, ids: pa.StringArray) -> pa.Array:
-        """Return the last row of each of the given ids; null for an id without rows."""
+        """Return the last training row number of each id; null for an id without rows."""
         found = pc.index_in(ids, value_set=self._texts)
         rows = pa.array(self._last, mask=self._last < 0)
         return rows.take(found)
 
     def conflicts(self, column: pa.ChunkedArray) -> int:
-        """Count the ids with a row whose value differs from that of the last row."""
+        """Count the ids with several values of a feature: one differs from that in the last row."""
         has_row = self._last >= 0
         array, last = dictionaries.combine(column), np.where(has_row, self._last, 0)
         last_cells = _ComparableCells(array.take(pa.array(last)))
@@ -185,7 +185,7 @@ class _LastRows:
 
 
 class _ComparableCells:
-    """The cells of a column in a form that can be compared; two missing cells are equal.
+    """The cells of a feature column in a comparable form; two missing cells are equal.
 
     Args:
         array: text as a dictionary, lists of such text, or numbers.
@@ -227,7 +227,7 @@ class _ComparableCells:
 
 
 def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
-    """Warn of columns that have several values for most ids, as properties of events have."""
+    """Warn of user or item features with several values for most ids, as event features have."""
     several = int(pc.sum(pc.greater(table.frame[TRAIN_COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
         if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
@@ -245,7 +245,7 @@ def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
 
 
 def _no_source_error(recipe: Recipe, column: str, role: Role) -> DataError:
-    """Return the error for a feature of users or items that no table has."""
+    """Return the error for a user or item feature that is a column of no source."""
     key = recipe.user_id if role == "user" else recipe.item_id
     return DataError(
         f"features.{column} has role {recipe.features[column].role}, but the column is neither in "
@@ -256,7 +256,7 @@ def _no_source_error(recipe: Recipe, column: str, role: Role) -> DataError:
 def _ids(
     train: pa.ChunkedArray, side: pa.Table | None, key: str
 ) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
-    """Return the ids and their training counts, sorted by falling count and then by id."""
+    """Return user or item ids and their training counts, sorted by falling count, then by id."""
     seen, counts = dictionaries.combine(train).dictionary, dictionaries.count_texts(train)[:-1]
     table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
@@ -269,7 +269,7 @@ def _ids(
 
 
 def find_rows(ids: pa.Array | pa.ChunkedArray, column: pa.ChunkedArray) -> pa.Array:
-    """Return the row of each id in a column of distinct ids; null for an id that it lacks."""
+    """Return, for each id, its position in a column of distinct ids; null if it is not there."""
     among = dictionaries.decode(column)
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found)
@@ -278,7 +278,7 @@ def find_rows(ids: pa.Array | pa.ChunkedArray, column: pa.ChunkedArray) -> pa.Ar
 def take_or_fill(
     values: pa.ChunkedArray, found: pa.Array, fills: Mapping[str, float | str], column: str
 ) -> pa.Array:
-    """Return the value of each id in a side table, or a fill value for ids that it lacks.
+    """Return each id's value in a side table, or a fill value for ids that the table lacks.
 
     Args:
         values: the column in the side table.
@@ -297,7 +297,7 @@ def take_or_fill(
 
 
 def _unknown_user(frame: pa.Table) -> pa.Table:
-    """Return the row for unknown users."""
+    """Return the last row of the user table, which stands for unknown users."""
     row = {f.name: pa.nulls(1, f.type) for f in frame.schema}
     row[IN_TRAIN], row[TRAIN_COUNT] = pa.array([False]), pa.array([0], pa.int64())
     return pa.table(row)
