@@ -61,7 +61,7 @@ _MAX_VECTORS_PER_CELL, _MIN_VECTORS_PER_CELL = 40, 39
 
 
 class FaissNotInstalled(ImportError):
-    """FAISS is not installed."""
+    """The Python package of FAISS is not installed, so no index can be built or read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +85,16 @@ class Index:
 
     @cached_property
     def norm_bound(self) -> float:
-        """The largest norm of an embedding."""
+        """The largest Euclidean norm of an item embedding, which bounds the errors of scores."""
         return max_norm(self.items)
 
     @classmethod
     def build(cls, items: Floats, kind: Kind, *, seed: int = 1) -> Index:
-        """Build an index of items; the same items and seed give the same index.
+        """Build a FAISS index of item embeddings; the same items and seed give the same index.
 
         Args:
             items: embeddings, float32 [n_items, d].
-            kind: the kind of the index.
+            kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file).
             seed: seed of the random choice of cell centres.
 
         Raises:
@@ -115,7 +115,7 @@ class Index:
         return cls(items[:0], kind, index).with_items(items)
 
     def with_items(self, items: Floats) -> Index:
-        """Return the index with further items appended. FAISS's index is changed in place.
+        """Append item embeddings to the FAISS index, in place, and return the larger index.
 
         Args:
             items: embeddings, float32 [n_more, d].
@@ -131,12 +131,12 @@ class Index:
         return replace(self, items=whole)
 
     def write(self, path: Path) -> None:
-        """Write FAISS's index; the caller writes the embeddings, `kind`, `effort` and `at`."""
+        """Write the FAISS index to a file, without item embeddings, `kind`, `effort` and `at`."""
         _faiss().write_index(self.faiss, str(path))
 
     @classmethod
     def read(cls, path: Path, items: Floats, kind: Kind, *, effort: int, at: int) -> Index:
-        """Read an index. A flat index has no file: it is built from the embeddings.
+        """Read a FAISS index from its file; a flat index has none and is built from the embeddings.
 
         Args:
             path: the file that `write` wrote.
@@ -161,7 +161,7 @@ class Index:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the catalogue for embeddings of queries; a list does not depend on other queries.
+        """Return the k items with the largest dot products for each query embedding.
 
         Args:
             vectors: embeddings of queries, float32 [n_queries, d].
@@ -192,7 +192,7 @@ class Index:
         return top
 
     def _search_among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
-        """Search a few items exactly: if a filter leaves few items, proposals may miss them all."""
+        """Rank the few items that a filter leaves by exact search; FAISS may propose none of them."""
         if len(rows) == 0:
             return _empty_lists(len(vectors), k)
         position = np.full(len(self.items), NO_ITEM, np.int64)
@@ -259,7 +259,7 @@ class Index:
     def _propose(
         self, vectors: Floats, depth: int, candidates: Bools | None
     ) -> npt.NDArray[np.int64]:
-        """Return proposed items, int64 [n_queries, depth + margin]; -1 if FAISS found fewer."""
+        """Return the items that FAISS proposes, int64 [n_queries, depth + margin]; -1 for none."""
         faiss = _faiss()
         options = {}
         if candidates is not None:
@@ -282,7 +282,7 @@ class Index:
         exclude: Ragged,
         candidates: Bools | None,
     ) -> tuple[TopK, Bools]:
-        """Return lists of the best proposed items, and which lists are certainly complete."""
+        """Return the top k of the items that FAISS proposed, and which lists are surely complete."""
         proposed = np.sort(proposed, axis=1)  # by item row, as the tie rule has it
         owners, places = np.nonzero(proposed >= 0)
         sums = dot_products(vectors, self.items, owners, proposed[owners, places])
@@ -309,7 +309,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Ann:
-    """Searches an index of the items with the embeddings of users.
+    """A retriever that searches an approximate index of items with stored user embeddings.
 
     Attributes:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
@@ -327,7 +327,7 @@ class Ann:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the catalogue for the user of each query; histories are not read.
+        """Return the k best items for the stored user embedding of each query; ignore histories.
 
         Raises:
             ValueError: a user row is outside [-1, n_users).
@@ -367,7 +367,7 @@ def _empty_ivf(faiss: Any, items: Floats, seed: int) -> Any:
 
 @contextmanager
 def _threads(faiss: Any, n: int) -> Iterator[None]:
-    """Let FAISS use n threads within the context."""
+    """Set the number of threads that FAISS searches with, until the `with` block ends."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n)
     try:

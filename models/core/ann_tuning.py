@@ -19,7 +19,7 @@ def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Ind
     as well. If no effort is enough, the largest is taken.
 
     Args:
-        index: the index; its present effort does not matter.
+        index: the index to tune; its present effort does not matter.
         vectors: embeddings of queries, float32 [n_queries, d].
         at: list length.
         recall: target recall against exact search, in (0, 1].
@@ -48,11 +48,11 @@ def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Ind
 
 
 def recalls(found: TopK, truth: TopK) -> npt.NDArray[np.float64]:
-    """Return the share of each query's best items that an index found, float64 [n_queries].
+    """Return, for each query, the share of its exact top k that an index found, float64.
 
     Args:
-        found: lists of the index.
-        truth: lists of exact search.
+        found: the top-k lists that the approximate index returned.
+        truth: the top-k lists of exact search for the same queries.
     """
     offsets = np.arange(len(truth.items))[:, None] * (truth.items.max(initial=0) + 2)
     among = found.items <= truth.items.max(initial=0)

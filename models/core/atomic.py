@@ -85,17 +85,17 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def older(final: Path) -> Path:
-    """Return the path of the older result between two renames, if there is no exchange."""
+    """Return the path that holds the older result while a new one is renamed into its place."""
     return final.with_name(f".{final.name.lstrip('.')}.old")
 
 
 def beside(final: Path) -> Path:
-    """Return the path at which a result is written before it is put in place."""
+    """Return the temporary path, beside the final one, at which a result is first written."""
     return final.with_name(f".{final.name.lstrip('.')}.new")
 
 
 def recover(final: Path) -> None:
-    """Bring back the older result if a kill came between the two renames of `put_in_place`."""
+    """Restore the older file or folder if a kill came between the renames of `put_in_place`."""
     if exists(older(final)) and not exists(final):
         older(final).rename(final)
 
@@ -107,7 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; put it in place if the block succeeds.
+    """Yield an empty folder beside `final`; rename it to `final` if the `with` block succeeds.
 
     Raises:
         OSError: as `put_in_place`.
@@ -128,7 +128,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file beside `path`, and put it in place if it succeeds."""
+    """Write a file atomically: `write` fills a file beside `path`, which then replaces `path`."""
     aside = beside(path)
     remove(aside)
     try:
@@ -156,7 +156,7 @@ def remove(path: Path) -> None:
 
 
 def require_room(path: Path, n_bytes: int) -> None:
-    """Raise the error of a full disk before a library writes a file and would crash.
+    """Raise an OSError if the disk has no room for a file that a library is about to write.
 
     Args:
         path: the file that the library writes next; it is made and removed again.
@@ -204,7 +204,7 @@ def make_folders(folder: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Sync a file, or a folder from the bottom up; links are not followed."""
+    """Flush a file, or a folder with all its content, to the disk (fsync); follow no links."""
     if not _is_real_folder(path):
         if path.is_file() and not path.is_symlink():
             _sync(path)
@@ -216,7 +216,7 @@ def sync_tree(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the entries of a folder, where the file system can."""
+    """Flush the directory entries of a folder to the disk (fsync), where the file system can."""
     try:
         _sync(folder)
     except OSError as error:
@@ -233,7 +233,7 @@ def _sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece."""
+    """Return the SHA-256 hash of a file in hexadecimal; the file is read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -242,7 +242,7 @@ def sha256(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether a path exists; a broken link exists, too."""
+    """Return whether a path exists; a symbolic link to a missing file counts, too."""
     return os.path.lexists(path)
 
 

@@ -22,7 +22,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 def _function(name: str, n_arguments: int) -> Callable[..., None]:
-    """Return a function of SciPy's BLAS; each of its arguments is a pointer."""
+    """Return a C function of SciPy's BLAS for calls by ctypes; each argument is a pointer."""
     capsule = cython_blas.__pyx_capi__[name]
     library = ctypes.pythonapi
     name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", library))
@@ -68,12 +68,12 @@ def product(left: Matrix, right: Matrix, *, out: Matrix) -> Matrix:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Return the BLAS libraries of this process; to find them takes milliseconds."""
+    """Return handles of the BLAS libraries that this process has loaded, found once."""
     return ThreadpoolController().select(user_api="blas")
 
 
 def threads() -> int:
-    """Return how many threads a product of BLAS uses, by its environment variables or a limit."""
+    """Return how many threads BLAS uses for a matrix product (environment variables or a limit)."""
     return min((library.num_threads for library in _libraries().lib_controllers), default=1)
 
 

@@ -1,4 +1,4 @@
-"""Names of columns that models read besides the features, for the loss and the metrics."""
+"""Names of the columns of training data that are no features, but needed by loss and metrics."""
 
 from __future__ import annotations
 

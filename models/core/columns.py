@@ -35,7 +35,7 @@ def read_columns(
 
 
 def from_arrow(values: pa.ChunkedArray) -> Column:
-    """Return a column of numbers as an array, and a column of lists as Ragged."""
+    """Convert an arrow column: numbers to a numpy array, lists to a Ragged."""
     array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if pa.types.is_list(array.type):
         offsets = array.offsets.to_numpy().astype(np.int64)
@@ -44,7 +44,7 @@ def from_arrow(values: pa.ChunkedArray) -> Column:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """Return a column as an arrow array; `from_arrow` does the reverse."""
+    """Convert a numpy array or a Ragged to an arrow array; `from_arrow` does the reverse."""
     if isinstance(column, Ragged):
         return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
     return pa.array(column)
@@ -60,16 +60,16 @@ def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
 
 
 def write_vectors(table: pa.Table, path: Path) -> None:
-    """Write a table of embeddings as parquet.
+    """Write a table with an embedding column to a parquet file, without dictionary encoding.
 
-    It has no dictionaries, as hardly any number occurs twice, and building a dictionary would take
-    longer than writing.
+    In embeddings hardly any number occurs twice, so a dictionary of the values would save no space,
+    and building it would take longer than writing the file.
     """
     pq.write_table(table, path, use_dictionary=False)
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:
-    """Return a column that has one integer per row.
+    """Return a column of single integers as a numpy array, and refuse a column of lists.
 
     Raises:
         TypeError: the column has lists.
@@ -80,17 +80,17 @@ def as_array(column: Column) -> npt.NDArray[np.integer]:
 
 
 def n_rows(columns: Columns) -> int:
-    """Return the number of rows, which is the same for all columns."""
+    """Return the number of rows of a table in memory, the length of each of its columns."""
     return len(next(iter(columns.values())))
 
 
 def take_rows(column: Column, rows: Ints) -> Column:
-    """Return some rows of a column."""
+    """Return the values of a column (a numpy array or a Ragged) at the given row numbers."""
     return column.take(rows) if isinstance(column, Ragged) else column[rows]
 
 
 def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
-    """Return a batch as Merlin's loader gives it: lists are columns `__values` and `__offsets`.
+    """Return a batch of rows in the form of Merlin's loader: lists as `__values` and `__offsets`.
 
     Args:
         columns: name → column of n_rows rows.

@@ -1,7 +1,7 @@
-"""The evaluation set: queries with their targets, and the rules of the lists.
+"""The evaluation set: held-out queries, their target items, and which items may be recommended.
 
-Validation during training and the verb evaluate use the same class, so that the metrics that are
-printed during a fit are computed as in the report.
+The validation after each training epoch and the command `evaluate` use the same class, so the
+metrics printed during training are computed like those of the evaluation report.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEEPEST = 10_000
 
 
 class ListRules(Part, frozen=True):
-    """Rules for the items of a list.
+    """Which items a recommendation list may contain in the evaluation.
 
     Attributes:
         candidates: `catalogue` (all rows of the item table) or `train` (items with training
@@ -55,11 +55,13 @@ class ListRules(Part, frozen=True):
 
 @dataclass(frozen=True)
 class Ranking:
-    """The lists of a retriever for an evaluation set.
+    """A retriever's top-k lists for all queries of an evaluation set, and the ranks of the targets.
 
     Attributes:
-        items: item rows of the lists, int64 [n_queries, k].
-        places: places of the targets, in the order of `targets.values` of the evaluation set.
+        items: for each query, the recommended items as row numbers in the item table, best first,
+            int64 [n_queries, k].
+        places: for each target item, how many items have a higher or an equal score, in the order
+            of `targets.values` of the evaluation set.
     """
 
     items: npt.NDArray[np.int64]
@@ -68,14 +70,15 @@ class Ranking:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Queries of the users of a held-out part, with their targets.
+    """The users' queries in a held-out part of the interactions, with the items to be found.
 
     Attributes:
         queries: one for each user, or for each user and context, with histories before the part.
-        targets: item rows of the part, one list per query. -1 is an item that is not in the
-            table; it always counts as a miss.
-        exclude: item rows that must not be returned; None if seen items may be.
-        candidates: whether an item may be returned, bool [n_items].
+        targets: for each query, the items of its held-out interactions, as row numbers in the item
+            table. -1 is an item that is not in the table; it always counts as a miss.
+        exclude: for each query, the items (row numbers in the item table) that must not be
+            recommended; None if the user's seen items may be recommended again.
+        candidates: for each item of the catalogue, whether it may be recommended, bool [n_items].
         warm: whether the user of a query has a history, bool [n_queries].
         also_seen: item rows that users saw, but that are not in their histories; None if there are
             none.
@@ -90,13 +93,13 @@ class EvaluationSet:
 
     @property
     def seen(self) -> Ragged:
-        """Item rows that the user of each query saw before the part."""
+        """For each query, the items (rows of the item table) its user saw before the held-out part."""
         if self.also_seen is None:
             return self.queries.histories
         return concatenate_lists(self.queries.histories, self.also_seen)
 
     def n_hidden(self) -> int:
-        """Return the number of excluded targets, which are misses for every model."""
+        """Return how many target items may not be recommended, and so are misses of every model."""
         if self.exclude is None:
             return 0
         n = len(self.candidates)
@@ -107,7 +110,7 @@ class EvaluationSet:
         return int((hidden & (self.targets.values >= 0)).sum())
 
     def top_k(self, retriever: Retriever, k: int) -> TopK:
-        """Return the lists of a retriever for the queries, with the exclusions and candidates.
+        """Return a retriever's top-k lists for all queries, of items that may be recommended.
 
         Raises:
             BrokenModel: a score is NaN.
@@ -118,7 +121,7 @@ class EvaluationSet:
         return top
 
     def rank(self, retriever: Retriever, k: int) -> Ranking:
-        """Return the lists of length k of a retriever, and the places of the targets.
+        """Return a retriever's top-k lists for all queries, and the target items' ranks in them.
 
         If a run of equal scores crosses rank k, the number of its items must be known. Lists of 2k
         show the end of nearly all such runs; for the others, lists of up to `DEEPEST` are used. If
@@ -132,7 +135,7 @@ class EvaluationSet:
         return Ranking(top.items[:, :k], places)
 
     def _resolve_ties(self, retriever: Retriever, open_rows: Ints, k: int, places: Places) -> None:
-        """Correct the places of the targets of some queries, from lists that are longer than k."""
+        """Recompute target ranks of queries with equal scores around rank k, from longer lists."""
         numbers = Ragged(np.arange(len(self.targets.values)), self.targets.offsets)
         depth = min(len(self.candidates), max(k, DEEPEST))
         for some in blocks(len(open_rows), depth):
@@ -145,7 +148,7 @@ class EvaluationSet:
             places.before[mine], places.tied[mine] = found
 
     def n_allowed(self) -> Ints:
-        """Return the number of items that may be returned for each query, int64 [n_queries]."""
+        """Return, for each query, how many items of the catalogue may be recommended, int64."""
         total = np.full(len(self.queries), np.count_nonzero(self.candidates))
         if self.exclude is None:
             return total
@@ -155,16 +158,16 @@ class EvaluationSet:
         return total - np.bincount(pairs // len(self.candidates), minlength=len(total))
 
     def per_user(self, retriever: Retriever, ks: Sequence[int]) -> dict[str, Floats]:
-        """Return every metric of every query, float64 [n_queries] by name."""
+        """Return each ranking metric by its name, with one value per query, float64 [n_queries]."""
         return metrics.per_user(self.rank(retriever, max(ks)).places, self.targets, ks)
 
     def selection_score(self, retriever: Retriever) -> float:
-        """Return the mean of `SELECTION_METRICS`, by which models are chosen."""
+        """Return a retriever's mean of `SELECTION_METRICS`, by which models are chosen."""
         per_user = self.per_user(retriever, SELECTION_KS)
         return selection_score({name: float(values.mean()) for name, values in per_user.items()})
 
     def take(self, rows: Ints) -> EvaluationSet:
-        """Return the evaluation set of some of the queries."""
+        """Return an evaluation set of only the queries with given numbers, and their targets."""
         return replace(
             self,
             queries=self.queries.take(rows),
@@ -224,10 +227,10 @@ def build_evaluation_set(
 
 
 def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
-    """Group rows by user and context: each group is one query.
+    """Group interactions by their user and context features: each group becomes one query.
 
     Args:
-        users: user row of each row, int [n].
+        users: for each interaction, the user's row number in the user table, int [n].
         contexts: context features, n rows each. If one has lists, each row is its own query.
 
     Returns:
@@ -244,11 +247,12 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
 
 
 def _histories(history: Interactions, users: Ints) -> Ragged:
-    """Return the history of each user, oldest first, without unknown items.
+    """Return the known items that each user interacted with, oldest first, as item table rows.
 
     Args:
         history: the interactions of all users.
-        users: user rows, not falling; a user who is there twice gets their history twice.
+        users: row numbers in the user table, in ascending order; a repeated user gets the same
+            history again.
     """
     distinct, which = np.unique(users, return_inverse=True)
     place = np.searchsorted(distinct, history.users)

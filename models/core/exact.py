@@ -30,7 +30,7 @@ from models.core.retriever import (
 
 @dataclass(frozen=True)
 class Exact:
-    """Scores every item for each query, by the embeddings of users and items.
+    """A retriever that scores all items for each query: dot products with stored user embeddings.
 
     Attributes:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
@@ -58,7 +58,7 @@ class Exact:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the catalogue for the user of each query; histories are not read.
+        """Return the k best items for the stored user embedding of each query; ignore histories.
 
         Raises:
             ValueError: a user row is outside [-1, n_users).
@@ -77,7 +77,7 @@ def user_vectors(users: Floats, queries: Queries) -> Floats:
 
     Args:
         users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
-        queries: n_queries queries.
+        queries: queries whose users are row numbers in `users`, or -1 for an unknown user.
 
     Raises:
         ValueError: a user row is outside [-1, n_users).
@@ -100,7 +100,7 @@ def search(
     candidates: Bools | None = None,
     norm_bound: float | None = None,
 ) -> TopK:
-    """Rank the catalogue for embeddings of queries.
+    """Return the k items with the largest dot products for each query embedding, by exact search.
 
     Scores are sums in float64, rounded to float32. With sums in float32, the last bit depends on
     the position of an item in the matrix and on the number of queries, so that items with the same
@@ -186,7 +186,7 @@ def _norms(vectors: Floats) -> Floats:
 
 
 def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: TopK) -> None:
-    """Fill the lists of a block of queries from its float32 scores; -inf means "never return"."""
+    """Fill the top-k lists of some queries from float32 scores of all items (-inf: left out)."""
     width = min(into.items.shape[1], len(items))
     if not width:
         return
@@ -205,7 +205,7 @@ def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: T
 
 
 def _lower_bound(scores: Floats, k: int) -> Floats:
-    """Return a lower bound of the k-th largest score of each row, float32 [n_rows].
+    """Return a lower bound of each query's k-th largest score, float32 [n_rows].
 
     The columns are split into groups, and the bound is the k-th largest of the groups' maxima: at
     least k scores reach it. With a few times k groups, hardly more than k scores do. The maxima
@@ -224,7 +224,7 @@ _NO_KEY, _COLUMN_BITS = np.iinfo(np.int64).max, np.int64(2**32 - 1)
 
 
 def _sort_keys(scores: npt.NDArray[np.float32], columns: Ints) -> npt.NDArray[np.int64]:
-    """Return keys that sort by descending score, and at equal scores by ascending column."""
+    """Return integer keys whose order is descending score, and at equal scores ascending column."""
     bits = (0.0 - scores).view(np.int32)  # 0 - x, not -x, which would make -0
     # the bits, as integers, sort like floats; for negative floats, in reverse
     rising = np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)
@@ -232,7 +232,7 @@ def _sort_keys(scores: npt.NDArray[np.float32], columns: Ints) -> npt.NDArray[np
 
 
 def _scores_of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the scores that keys were made from; -inf for empty places."""
+    """Return the scores that are coded in the keys of `_sort_keys`; -inf for empty list places."""
     rising = (keys >> 32).astype(np.int32)
     bits = np.where(rising < 0, rising ^ np.int32(2**31 - 1), rising)
     return np.where(keys == _NO_KEY, np.float32(-np.inf), 0.0 - bits.view(np.float32))
@@ -241,7 +241,7 @@ def _scores_of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 def dot_products(
     queries: Floats, items: Floats, rows: Ints, columns: Ints
 ) -> npt.NDArray[np.float32]:
-    """Return the dot products of pairs of rows: float32 [n_pairs], summed in float64."""
+    """Return dot products of pairs of embeddings, float32 [n_pairs], summed in float64."""
     sums = np.empty(len(rows), np.float32)
     queries = queries.astype(np.float64)
     for start in range(0, len(rows), _PAIRS):

@@ -63,7 +63,7 @@ def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> An
 
 
 def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
-    """Read a file in another process: it may crash FAISS, take too long, or too much memory.
+    """Read an index file in a separate process first, as a damaged one may crash or stall FAISS.
 
     Raises:
         ValueError: FAISS cannot read the file.
@@ -91,7 +91,7 @@ def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
 
 
 def _graph_fault(faiss: Any, index: Any) -> str:
-    """Return the fault of a graph; "" if it has none."""
+    """Return what is wrong with the neighbour graph of an HNSW index; "" if nothing is."""
     graph, n = index.hnsw, index.ntotal
     links, levels = _view(faiss, graph.neighbors), _view(faiss, graph.levels)
     until = _view(faiss, graph.cum_nneighbor_per_level).astype(np.int64)
@@ -113,7 +113,7 @@ def _graph_fault(faiss: Any, index: Any) -> str:
 
 
 def _cells_fault(faiss: Any, index: Any) -> str:
-    """Return the fault of an inverted file; "" if it has none."""
+    """Return what is wrong with the cells (inverted lists) of an IVF index; "" if nothing is."""
     lists = faiss.downcast_InvertedLists(index.invlists)
     centres = faiss.downcast_index(index.quantizer)
     if not isinstance(centres, faiss.IndexFlat) or not isinstance(lists, faiss.ArrayInvertedLists):

@@ -28,7 +28,7 @@ UNRANKED = np.iinfo(np.int64).max // 2
 
 
 class Places(NamedTuple):
-    """Places of targets in the rankings of their users.
+    """For each target item, how many items rank above it and how many tie with it.
 
     Attributes:
         before: number of items with a higher score, int64 [n_targets]; UNRANKED for a target that
@@ -40,18 +40,19 @@ class Places(NamedTuple):
     tied: Ints
 
     def take(self, chosen: Ints | Bools) -> Places:
-        """Return the places of some targets."""
+        """Return the ranks of only the target items with the given numbers."""
         return Places(self.before[chosen], self.tied[chosen])
 
 
 def find_places(
     items: Ints, targets: Ragged, *, scores: Floats | None = None, beyond: Ints | None = None
 ) -> Places:
-    """Return the places of targets in ranked lists.
+    """Return the ranks of the users' target items in the users' ranked lists.
 
     Args:
-        items: item rows, best first, int [n_users, k]; -1 is an empty place.
-        targets: item rows, n_users lists; -1 is never found.
+        items: for each user, the recommended items (row numbers in the item table), best first, int
+            [n_users, k]; -1 is an empty place.
+        targets: for each user, the target items (row numbers in the item table); -1 is never found.
         scores: scores of the items, falling along a list, float [n_users, k]; None if no two are
             equal.
         beyond: number of items outside the list with its last score, int [n_users]; None if there
@@ -87,7 +88,7 @@ def find_places(
 
 
 def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
-    """Return the column of each target in the list of its user, or -1 if it is not there.
+    """Return the position of each target item in its user's ranked list; -1 if it is not there.
 
     Args:
         items: lists of item rows, int64 [n_users, k].
@@ -112,7 +113,7 @@ def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
 
 
 def _ties(scores: Floats) -> tuple[Ints, Ints]:
-    """Return the start and end of the run of equal scores at each place, int64 [n_users, k]."""
+    """Return, for each list place, the start and end of its run of equal scores, int64."""
     width = scores.shape[1]
     new = np.ones((len(scores), width + 1), bool)
     new[:, 1:-1] = scores[:, 1:] != scores[:, :-1]
@@ -123,7 +124,7 @@ def _ties(scores: Floats) -> tuple[Ints, Ints]:
 
 
 class Ties(NamedTuple):
-    """Runs of equal scores that hold targets, by user, best first.
+    """Groups of equally scored items that contain target items, for each user, best first.
 
     A target whose score no other item has is a run of size 1.
 
@@ -171,11 +172,11 @@ class Ties(NamedTuple):
         )
 
     def inside(self, k: int) -> Ints:
-        """Return the number of places of each run among the first k, int64 [n_runs]."""
+        """Return how many items of each run of equal scores are among the first k, int64."""
         return np.clip(k - self.before, 0, self.size)
 
     def over_places(self, weights: Floats) -> Floats:
-        """Return, for each run, the sum of the weights of its places among the first k.
+        """Return, for each run of equal scores, the sum of the weights of its ranks up to k.
 
         Args:
             weights: weights of the ranks 1 to k, float64 [k].
@@ -190,12 +191,12 @@ class Ties(NamedTuple):
         return np.where(self.size == 1, single * inside, sums[start + inside] - sums[start])
 
     def by_user(self, values: Floats) -> Floats:
-        """Return the sum of the values of each user's runs, float64 [n_users]."""
+        """Sum values, one for each run of equal scores, over the runs of each user."""
         return np.asarray(np.bincount(self.users, values, len(self.n_targets)), np.float64)
 
 
 def distinct(targets: Ragged) -> Bools:
-    """Mark the distinct targets of each user; each -1 counts as a distinct target.
+    """Mark the first occurrence of each target item of a user; every -1 counts as another item.
 
     Args:
         targets: item rows, n_users lists.
@@ -237,7 +238,7 @@ def recall(ties: Ties, *, k: int) -> Floats:
 
 
 def precision(ties: Ties, *, k: int) -> Floats:
-    """Return (h_1 + ... + h_k) / k; empty places count as misses. Arguments: see `recall`."""
+    """Return precision@k = (h_1 + ... + h_k) / k; empty places are misses. See `recall`."""
     return ties.by_user(ties.hits * ties.inside(k) / ties.size) / k
 
 
@@ -268,12 +269,12 @@ def average_precision(ties: Ties, *, k: int) -> Floats:
 
 
 def hit_rate(ties: Ties, *, k: int) -> Floats:
-    """Return 1 if the first k items contain a hit, else 0. See `recall` for the arguments."""
+    """Return hit_rate@k: 1 if the first k items contain a hit, else 0. Arguments: see `recall`."""
     return _first_hit(ties, np.ones(k))
 
 
 def mrr(ties: Ties, *, k: int) -> Floats:
-    """Return 1 / (rank of the first hit), or 0 without a hit among the first k. See `recall`."""
+    """Return the reciprocal rank 1 / (rank of the first hit), 0 without a hit up to rank k."""
     return _first_hit(ties, 1 / np.arange(1, k + 1))
 
 
@@ -301,11 +302,12 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
 
 
 def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
-    """Return every metric of every user at every k.
+    """Return every ranking metric (recall, nDCG, ...) of every user at every list length k.
 
     Args:
         found: places of the targets, in lists that are at least as long as the largest k.
-        targets: item rows, n_users lists, none of them empty; repeated targets count once.
+        targets: for each user, the target items (row numbers in the item table), at least one;
+            repeated targets count once.
         ks: list lengths, each at least 1.
 
     Returns:
@@ -383,7 +385,7 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
 
 
 def _cut(lists: npt.NDArray, k: int) -> npt.NDArray:
-    """Return the first k columns; refuse a k that is longer than the lists."""
+    """Cut ranked lists to their first k items; refuse a k that is larger than the lists' length."""
     if not 1 <= k <= lists.shape[1]:
         raise ValueError(
             f"k must lie between 1 and the lists' {lists.shape[1]}. Received: k = {k}."

@@ -43,7 +43,7 @@ class PriorConfig(Part, frozen=True):
 
 
 class Prior(msgspec.Struct, frozen=True):
-    """The chosen prior.
+    """The popularity prior that was chosen on the validation part.
 
     Attributes:
         days: the age at which an interaction weighs 1/e; None: all interactions weigh the same.
@@ -54,7 +54,7 @@ class Prior(msgspec.Struct, frozen=True):
     weight: float
 
     def scores(self, history: Interactions) -> npt.NDArray[np.float32]:
-        """Return the prior of each item at the time of the last interaction, float32 [n_items]."""
+        """Return each item's popularity prior at the time of the last interaction, float32."""
         if self.weight == 0 or (self.days is not None and history.times is None):
             return np.zeros(history.n_items, np.float32)
         logs = np.log(decayed_counts(history, self.days) + _FLOOR)
@@ -78,6 +78,6 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
 
 
 def grid(config: PriorConfig) -> list[Prior]:
-    """Return the priors to choose from; the first has strength 0, the model without a prior."""
+    """Return the popularity priors to choose from; the first has strength 0, which is no prior."""
     tried = [Prior(days, weight) for days in config.days for weight in config.weights]
     return [Prior(config.days[0], 0.0), *tried]

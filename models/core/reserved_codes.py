@@ -1,6 +1,7 @@
-"""Reserved codes: padding, missing and unknown values. Codes of known values follow them.
+"""Codes of categorical features that are reserved for padding, missing and unknown values.
 
-Codes index embedding tables. The layout is that of NVTabular's Categorify (23.6 and later).
+A code is the row of a value in an embedding table; the codes of known values follow the reserved
+ones. The layout is that of NVTabular's Categorify (23.6 and later).
 """
 
 from __future__ import annotations

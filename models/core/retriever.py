@@ -44,7 +44,7 @@ class Ragged:
 
     @classmethod
     def from_pairs(cls, lists: Ints, values: Ints, *, n_lists: int) -> Ragged:
-        """Group values by the number of their list; within a list, their order is kept.
+        """Build lists from pairs (list number, value); values of a list keep their order.
 
         Args:
             lists: number of the list of each value, int [n], in any order, each in [0, n_lists).
@@ -58,7 +58,7 @@ class Ragged:
 
     @classmethod
     def empty(cls, n_lists: int) -> Ragged:
-        """Return `n_lists` lists without values."""
+        """Return `n_lists` empty lists."""
         return cls(np.zeros(0, np.int64), np.zeros(n_lists + 1, np.int64))
 
     def __len__(self) -> int:
@@ -69,15 +69,15 @@ class Ragged:
 
     @property
     def lengths(self) -> Ints:
-        """Number of values in each list, int64 [n_lists]."""
+        """The number of values of each list, int64 [n_lists]."""
         return np.diff(self.offsets)
 
     def owners(self) -> Ints:
-        """Return the list number of each value, int64 [n_values]."""
+        """Return, for each value, the number of the list that holds it, int64 [n_values]."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
 
     def take(self, lists: Ints) -> Ragged:
-        """Return the lists with these numbers, in this order; -1 gives an empty list."""
+        """Return the lists with the given numbers, in the given order; -1 gives an empty list."""
         lists = np.asarray(lists, np.int64)
         known = lists >= 0
         lengths = np.where(known, self.lengths[lists] if len(self) else 0, 0)
@@ -95,7 +95,7 @@ class Ragged:
         return Ragged(self.values[np.arange(offsets[-1]) + starts], offsets)
 
     def to_csr(self, n_columns: int) -> sp.csr_matrix:
-        """Return float32 [n_lists, n_columns] with a one where a list holds a value.
+        """Return the lists as a sparse matrix [n_lists, n_columns]: 1 where a list holds a value.
 
         A value that a list holds twice also gives a one; -1 is left out.
         """
@@ -108,7 +108,7 @@ class Ragged:
 
 
 def concatenate_lists(first: Ragged, second: Ragged) -> Ragged:
-    """Return lists that each hold the values of the first list, then those of the second."""
+    """Concatenate two Ragged list by list: list i of the first, then list i of the second."""
     return Ragged.from_pairs(
         np.concatenate([first.owners(), second.owners()]),
         np.concatenate([first.values, second.values]),
@@ -118,7 +118,7 @@ def concatenate_lists(first: Ragged, second: Ragged) -> Ragged:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Positive interactions in order of time; at equal times, in the order of the raw files.
+    """Positive user-item interactions in order of time; at equal times, in the raw files' order.
 
     Attributes:
         users: user row of each interaction, int [n].
@@ -135,23 +135,23 @@ class Interactions:
     n_items: int
 
     def of_known_users(self) -> Interactions:
-        """Return the interactions whose user and item are both in the tables."""
+        """Return only the interactions whose user and item are in the user and item tables."""
         known = (self.users >= 0) & (self.items >= 0)
         times = None if self.times is None else self.times[known]
         return replace(self, users=self.users[known], items=self.items[known], times=times)
 
     def item_counts(self) -> npt.NDArray[np.int64]:
-        """Return how many interactions each item has, int64 [n_items], those of all users."""
+        """Return each item's number of interactions, by known and unknown users, int64 [n_items]."""
         return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
     def histories(self) -> Ragged:
-        """Return the item rows of each user, oldest first: n_users lists."""
+        """Return each user's items, oldest first, as row numbers in the item table."""
         return Ragged.from_pairs(self.users, self.items, n_lists=self.n_users)
 
 
 @dataclass(frozen=True)
 class Queries:
-    """A batch of queries: users, the histories of these users, and contexts.
+    """A batch of retrieval queries: for each its user, the user's history, and context features.
 
     Attributes:
         users: user row of each query, int64 [n_queries]; -1 for an unknown user.
@@ -168,7 +168,7 @@ class Queries:
         return len(self.users)
 
     def take(self, rows: Ints) -> Queries:
-        """Return some of the queries."""
+        """Return the queries with the given numbers, with their histories and contexts."""
         contexts = {
             name: column.take(rows) if isinstance(column, Ragged) else column[rows]
             for name, column in self.contexts.items()
@@ -176,16 +176,17 @@ class Queries:
         return Queries(self.users[rows], self.histories.take(rows), contexts)
 
     def block(self, rows: slice) -> Queries:
-        """Return the queries of a slice."""
+        """Return the queries in a slice of the batch, with their histories and contexts."""
         return self.take(np.arange(len(self))[rows])
 
 
 class TopK(NamedTuple):
-    """The k best items of each query, best first.
+    """The k items with the highest scores for each query, best first.
 
     Attributes:
-        items: item rows, int64 [n_queries, k]; a list with fewer items ends with NO_ITEM.
-        scores: float32 [n_queries, k]; -inf for NO_ITEM.
+        items: row numbers in the item table, int64 [n_queries, k]; a list with fewer items ends
+            with NO_ITEM.
+        scores: the scores of `items`, float32 [n_queries, k]; -inf for NO_ITEM.
     """
 
     items: npt.NDArray[np.int64]
@@ -223,8 +224,8 @@ def require_fitted(state: State | None, model: object) -> State:
     """Return a model's learnt state, or raise an error if it has not been fitted.
 
     Args:
-        state: the attribute that `fit` sets; None before the fit.
-        model: the model, named in the message.
+        state: the model's attribute with what it learnt; None before `fit`.
+        model: the model whose class is named in the error message.
 
     Raises:
         ValueError: the state is None.
@@ -248,7 +249,7 @@ def check_k(k: int) -> None:
 def best_k(
     scores: Floats, k: int, *, exclude: Ragged | None = None, candidates: Bools | None = None
 ) -> TopK:
-    """Return the k best items of each row of scores, by the tie rule.
+    """Return the k items with the highest scores for each query; ties by ascending item row.
 
     Args:
         scores: float [n_queries, n_items]; -inf means "never return".
@@ -284,7 +285,7 @@ def best_k(
 
 
 def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
-    """Return the columns of the `width` largest scores of each row, by the tie rule."""
+    """Return the columns of each row's `width` largest scores; equal scores by ascending column."""
     n_items = scores.shape[1]
     if width == n_items:
         return np.argsort(-scores, axis=1, kind="stable").astype(np.int64)
@@ -300,7 +301,7 @@ def _top_columns(scores: Floats, width: int) -> npt.NDArray[np.int64]:
 
 
 def max_rows(n_items: int) -> int:
-    """Return the largest number of queries whose scores of all items may be in memory."""
+    """Return for how many queries at a time the scores of the whole catalogue may be in memory."""
     return 4 * (BLOCK_SCORES // max(1, n_items))
 
 
@@ -332,7 +333,7 @@ def top_k_by_scores(
     exclude: Ragged | None = None,
     candidates: Bools | None = None,
 ) -> TopK:
-    """Rank queries block by block, with a function that scores the whole catalogue.
+    """Return the top k of each query, by a function that scores the whole catalogue for a block.
 
     Args:
         score: returns the scores of a block of queries, float [n_block, n_items].
