@@ -192,7 +192,7 @@ class Index:
         return top
 
     def _search_among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
-        """Rank the few items that a filter leaves by exact search; FAISS may propose none of them."""
+        """Rank the few items that a filter leaves by exact search, not by FAISS."""
         if len(rows) == 0:
             return _empty_lists(len(vectors), k)
         position = np.full(len(self.items), NO_ITEM, np.int64)
@@ -282,7 +282,7 @@ class Index:
         exclude: Ragged,
         candidates: Bools | None,
     ) -> tuple[TopK, Bools]:
-        """Return the top k of the items that FAISS proposed, and which lists are surely complete."""
+        """Return the top k of the items that FAISS proposed, and which lists are complete."""
         proposed = np.sort(proposed, axis=1)  # by item row, as the tie rule has it
         owners, places = np.nonzero(proposed >= 0)
         sums = dot_products(vectors, self.items, owners, proposed[owners, places])

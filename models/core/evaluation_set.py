@@ -93,7 +93,7 @@ class EvaluationSet:
 
     @property
     def seen(self) -> Ragged:
-        """For each query, the items (rows of the item table) its user saw before the held-out part."""
+        """For each query, the items that its user saw before the held-out part."""
         if self.also_seen is None:
             return self.queries.histories
         return concatenate_lists(self.queries.histories, self.also_seen)

@@ -141,7 +141,7 @@ class Interactions:
         return replace(self, users=self.users[known], items=self.items[known], times=times)
 
     def item_counts(self) -> npt.NDArray[np.int64]:
-        """Return each item's number of interactions, by known and unknown users, int64 [n_items]."""
+        """Return each item's number of interactions, those of unknown users included."""
         return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
     def histories(self) -> Ragged:

@@ -64,7 +64,8 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
     """Popularity: all users get the items with the most interactions. No weights are trained.
 
     Attributes:
-        days: the age at which a row weighs 1/e; null gives all rows the same weight.
+        days: the age, in days, at which an interaction weighs 1/e; null gives all interactions the
+            same weight.
     """
 
     #: Fields of TwoTowerConfig that are fixed for this kind.

@@ -17,11 +17,11 @@ def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
     """Build a popularity model: the query tower outputs 1, the item tower a bias per item.
 
     Args:
-        query: inputs of the query tower; one of them gives the number of rows.
-        item: inputs of the item tower, the id among them.
+        query: the schema of the query tower's input columns; one of them gives the batch size.
+        item: the schema of the item tower's input columns, the item id among them.
 
     Raises:
-        TowerError: an input is missing.
+        TowerError: the query tower has no input column, or the item tower has no item id.
     """
     ids = item.select_by_tag(Tags.ITEM_ID)
     plain = query.excluding_by_tag(Tags.SEQUENCE)
@@ -47,8 +47,9 @@ def content(query: Schema, item: Schema) -> tuple[Tower, Tower]:
     """Build a content model: the item tower outputs one-hot categories, the query tower their mean.
 
     Args:
-        query: inputs of the query tower; its histories are used.
-        item: inputs of the item tower; its categories without the id are used.
+        query: the schema of the query tower's input columns; of these, the histories are used.
+        item: the schema of the item tower's input columns; of these, the categories without the
+            item id are used.
 
     Raises:
         TowerError: a category has no history, or a history has no category.

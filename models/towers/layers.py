@@ -60,11 +60,11 @@ class History(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The list column."""
+        """The history column that this layer encodes, with its type and vocabulary size."""
         return self._schema
 
     def build(self, input_shape: Any) -> None:
-        """Create the weights of the table if the item tower has not created them yet."""
+        """Create the weights of the shared embedding table if the item tower has not done so yet."""
         if not self.table.built:
             self.table.build(input_shape)
         super().build(input_shape)
@@ -72,7 +72,7 @@ class History(tf.keras.layers.Layer):
     def call(
         self, inputs: dict[str, tf.RaggedTensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
-        """Return {column: float32 [B, dim]}; the input is ragged [B, None, 1]."""
+        """Return the history vectors {column: float32 [B, dim]} of ragged item codes [B, None, 1]."""
         lists = inputs[self.column].with_row_splits_dtype(tf.int64)
         if self.gaps:
             lists = _known(lists)
@@ -82,7 +82,7 @@ class History(tf.keras.layers.Layer):
         return {self.column: tf.ensure_shape(encoded, [None, self.table.output_dim])}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shape [B, dim] under the column's name."""
+        """Return the shape of the history vectors, {column: [B, dim]}."""
         return {self.column: tf.TensorShape([None, self.table.output_dim])}
 
 
@@ -117,18 +117,18 @@ class WeightedMean(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The columns."""
+        """The list columns whose embeddings this layer averages, and the columns of their weights."""
         return self._schema
 
     def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return {column of codes: float32 [B, dim]}; inputs are ragged [B, None, 1]."""
+        """Return the weighted mean embeddings {column of codes: float32 [B, dim]} of ragged lists."""
         return {
             column: _weighted_mean(inputs[column], inputs[self.weights_of[column]], table)
             for column, table in self.tables.items()
         }
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shape [B, dim] under the name of each column of codes."""
+        """Return the shapes of the mean embeddings, {column of codes: [B, dim]}."""
         return {c: tf.TensorShape([None, table.output_dim]) for c, table in self.tables.items()}
 
 
@@ -167,11 +167,11 @@ class Vectors(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The columns."""
+        """The vector feature columns that this layer takes, with the lengths of their vectors."""
         return self._schema
 
     def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return {column: float32 [B, width]}; inputs are ragged [B, None, 1]."""
+        """Return the vectors, projected or as they are, {column: float32 [B, width]}."""
         found = {}
         for name, width in self.widths.items():
             matrix = tf.squeeze(inputs[name], -1).to_tensor(shape=[None, width])
@@ -180,7 +180,7 @@ class Vectors(tf.keras.layers.Layer):
         return found
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shape [B, width] under each column's name."""
+        """Return the shapes of the output vectors, {column: [B, width]}."""
         return {
             n: tf.TensorShape([None, self.project or width]) for n, width in self.widths.items()
         }
@@ -203,15 +203,15 @@ class OneHot(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The columns."""
+        """The categorical columns that this layer one-hot encodes, with their vocabulary sizes."""
         return self._schema
 
     def call(self, inputs: dict[str, tf.Tensor | tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return {column: float32 [B, n_codes - 1]}; inputs are [B, 1] or ragged [B, None, 1]."""
+        """Return the one-hots {column: float32 [B, n_codes - 1]} of codes [B, 1] or ragged lists."""
         return {name: _one_hot(inputs[name], width) for name, width in self.widths.items()}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shape [B, n_codes - 1] under each column's name."""
+        """Return the shapes of the one-hots, {column: [B, n_codes - 1]}."""
         return {name: tf.TensorShape([None, width]) for name, width in self.widths.items()}
 
 
@@ -230,9 +230,10 @@ def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
 
 
 def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Return lists of codes without padding and missing values.
+    """Return ragged lists of categorical codes without the codes of padding and missing values.
 
-    Both are "" in the raw form of a list, so a tower must treat them alike.
+    A tower that takes raw text in place of codes gets "" for both, so both must have the same
+    effect.
     """
     known = tf.ragged.boolean_mask(tf.squeeze(lists, -1), tf.squeeze(lists, -1) >= UNSEEN)
     return tf.expand_dims(known, -1)
@@ -242,7 +243,7 @@ class RowCount(tf.keras.layers.Layer):
     """An input of width 0: it gives a tower the number of rows, and no features.
 
     Args:
-        schema: one column.
+        schema: the schema of one feature column, whose values are ignored.
     """
 
     def __init__(self, schema: Schema, **kwargs: Any) -> None:
@@ -251,26 +252,26 @@ class RowCount(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The column."""
+        """The one feature column from which this layer takes the batch size."""
         return self._schema
 
     def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return {column: float32 [B, 0]}."""
+        """Return a matrix with one row per example and no columns, {column: float32 [B, 0]}."""
         (name,) = self._schema.column_names
         return {name: tf.zeros([tf.size(inputs[name]), 0])}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shape [B, 0] under the column's name."""
+        """Return the shape of the matrix without columns, {column: [B, 0]}."""
         (name,) = self._schema.column_names
         return {name: tf.TensorShape([None, 0])}
 
 
 class ItemBias(tf.keras.layers.Layer):
-    """Appends the dimension b(item) + prior(item) to the item tower; see `AppendOne`.
+    """Appends a learnt bias plus the popularity prior of the item to the item tower's output.
 
     Args:
         column: the column of the item id's codes.
-        n_codes: number of codes.
+        n_codes: number of codes of the item id, which is the size of the bias table.
         drop: replaces codes by the unseen code in training, so that new items get a trained bias.
     """
 
@@ -286,7 +287,7 @@ class ItemBias(tf.keras.layers.Layer):
     def call(
         self, inputs: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
-        """Return the inputs with the item biases appended, float32 [B, dim + 1]."""
+        """Return the item embeddings with the item biases as last dimension, float32 [B, dim + 1]."""
         if self.drop:
             features = self.drop(features, training=training)
         codes = tf.reshape(features[self.column], [-1])
@@ -294,19 +295,19 @@ class ItemBias(tf.keras.layers.Layer):
         return tf.concat([inputs, bias[:, None]], axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Return the shape [B, dim + 1]."""
+        """Return the shape of item embeddings with a bias, [B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
 class AppendOne(tf.keras.layers.Layer):
-    """Appends a dimension with the constant 1 to the query tower, for the item bias."""
+    """Appends the constant 1 to query embeddings, so that the dot product adds the item bias."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the inputs with a column of ones appended, float32 [B, dim + 1]."""
+        """Return the query embeddings with 1 as last dimension, float32 [B, dim + 1]."""
         return tf.pad(inputs, [[0, 0], [0, 1]], constant_values=1.0)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Return the shape [B, dim + 1]."""
+        """Return the shape of query embeddings with the constant 1, [B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
 
 
@@ -328,11 +329,11 @@ class Draws(tf.keras.layers.Layer):
         )
 
     def uniform(self, shape: tf.Tensor) -> tf.Tensor:
-        """Return float32 numbers in [0, 1)."""
+        """Draw random float32 numbers, uniform in [0, 1), of the given shape."""
         return tf.random.stateless_uniform(shape, self._next())
 
     def integers(self, shape: tf.Tensor, below: int, dtype: tf.DType) -> tf.Tensor:
-        """Return whole numbers in [0, below)."""
+        """Draw random integers, uniform in [0, below), of the given shape."""
         return tf.random.stateless_uniform(shape, self._next(), 0, below, dtype)
 
     def _next(self) -> tf.Tensor:
@@ -340,7 +341,7 @@ class Draws(tf.keras.layers.Layer):
 
 
 class Dropout(Draws):
-    """In training, set numbers to 0 at random and scale the others (Srivastava et al. 2014).
+    """Dropout: in training, set inputs to 0 at random and scale the rest (Srivastava et al. 2014).
 
     Args:
         rate: share of the numbers that become 0.
@@ -352,7 +353,7 @@ class Dropout(Draws):
         self.rate = rate
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32, the shape of the inputs."""
+        """Return the inputs, in training with dropout applied, float32 of the same shape."""
         if not training:
             return inputs
         keep = tf.cast(self.uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
@@ -360,14 +361,15 @@ class Dropout(Draws):
         return inputs * (keep / (1.0 - self.rate))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the inputs."""
+        """Return the shape of the inputs, which dropout does not change."""
         return input_shape
 
 
 class IdDropout(Draws):
     """In training, replace ids by the unseen code at random, so that its row gets trained.
 
-    Without it the embedding of unknown users and new items keeps its initial values.
+    Without this replacement, the embedding of unknown users and new items would keep its random
+    initial values.
 
     Args:
         column: the column of an id's codes.
@@ -383,7 +385,7 @@ class IdDropout(Draws):
         self.unseen = unseen
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """Return the inputs with codes replaced."""
+        """Return the tower's input columns, in training with some ids replaced by the unseen code."""
         if not training:
             return inputs
         codes = inputs[self.column]
@@ -391,5 +393,5 @@ class IdDropout(Draws):
         return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the inputs."""
+        """Return the shapes of the tower's input columns, which do not change."""
         return input_shape

@@ -43,7 +43,7 @@ class TowerError(ValueError):
 
 
 def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
-    """Return the inputs of the query tower and of the item tower."""
+    """Return the schemas of the feature columns of the query tower and of the item tower."""
     inputs = schema.select_by_tag(Tags.CATEGORICAL) + schema.select_by_tag(Tags.CONTINUOUS)
     lists = inputs.column_names
     inputs += Schema([c for c in schema if c.properties.get(WEIGHTS_OF) in lists])
@@ -60,7 +60,7 @@ def build_tower(
     *,
     shared: Tower | None = None,
 ) -> Tower:
-    """Build one encoder; histories use the embedding tables of `shared`."""
+    """Build one tower from its columns; histories use the embedding tables of the tower `shared`."""
     if not schema:
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
@@ -81,7 +81,7 @@ def build_tower(
 def _branches(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: Tower | None
 ) -> dict[str, Any]:
-    """Return the layers that turn columns of each kind into vectors."""
+    """Return a tower's input layers, by the kind of column (category, history, number, vector)."""
     one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
     embedded = schema.excluding_by_name(one_hot.column_names)
     histories = embedded.select_by_tag(Tags.SEQUENCE)
@@ -123,9 +123,9 @@ def _branches(
 
 
 def _branch(name: str, schema: Schema) -> str:
-    """Return a name for a branch that differs from the names of all columns.
+    """Return a name for a tower's input layer that differs from the names of all columns.
 
-    If a branch has the name of a column, ParallelBlock passes only that column to it.
+    Merlin's ParallelBlock passes to a layer with the name of a column only that column.
     """
     while name in schema.column_names:
         name += "_"
@@ -135,7 +135,7 @@ def _branch(name: str, schema: Schema) -> str:
 def _blocks(
     name: str, ids: Schema, config: TwoTowerConfig, layers: tuple[int, ...], seed: int
 ) -> list[tf.keras.layers.Layer]:
-    """Return the layers after the inputs, in order."""
+    """Return a tower's layers after its input layers: dropout, MLP, normalisation, item bias."""
     blocks: list[tf.keras.layers.Layer] = []
     if config.dropout:
         blocks.append(Dropout(config.dropout, seed=seed))
@@ -167,7 +167,7 @@ def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDr
 def _embeddings(
     name: str, schema: Schema, config: TwoTowerConfig, seed: int
 ) -> tf.keras.layers.Layer:
-    """Return the embedding block, with one table per column; lists become their mean embedding."""
+    """Return the layer that embeds categorical columns; a list gets the mean of its embeddings."""
     widths = {c.name: config.dims.get(c.int_domain.name, config.dim) for c in schema}
     return mm.Embeddings(
         Schema([_with_table_name(column) for column in schema]),
@@ -183,14 +183,14 @@ def _embeddings(
 
 
 def _with_table_name(column: ColumnSchema) -> ColumnSchema:
-    """Return a column whose domain has a layer's name: Merlin names tables after the domain."""
+    """Return a column with its domain renamed, as Merlin names the embedding table by the domain."""
     name = layer_name(column.int_domain.name)
     domain = {**column.properties["domain"], "name": name}
     return column.with_properties({"domain": domain})
 
 
 def _table(tower: tf.Module, column: ColumnSchema) -> tf.keras.layers.Embedding:
-    """Return the tower's embedding table of the domain of a column."""
+    """Return the embedding table that a tower has for the domain (vocabulary) of a column."""
     domain = column.int_domain.name
     for block in tower.submodules:
         if isinstance(block, mm.EmbeddingTable) and block.table_name == layer_name(domain):
@@ -210,7 +210,7 @@ def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.T
     """Return encoded features as a tower takes them: padded matrices become ragged lists.
 
     Args:
-        tower: an encoder.
+        tower: the query tower or the item tower.
         features: input of the tower → [B], or [B, L] for lists.
     """
     batch: dict[str, tf.Tensor] = {}
@@ -226,7 +226,7 @@ def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.T
 
 
 def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTensor:
-    """Return a padded list column without padding; weights have the lengths of their lists."""
+    """Convert a padded list column to a ragged tensor; weights get the lengths of their lists."""
     values, weighed = features[column.name], column.properties.get(WEIGHTS_OF)
     if Tags.CONTINUOUS in column.tags:  # in a vector, zeros are values, not padding
         return tf.RaggedTensor.from_tensor(values)
@@ -237,7 +237,7 @@ def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTe
 
 
 def _as_wide(weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-    """Return weights in the shape of their codes; a missing weight, or NaN, becomes 1."""
+    """Return list weights in the shape of the lists' codes; a missing or NaN weight becomes 1."""
     width = tf.shape(codes)[1]
     missing = tf.maximum(0, width - tf.shape(weights)[1])
     weights = tf.pad(weights[:, :width], [[0, 0], [0, missing]], constant_values=1.0)
@@ -245,7 +245,7 @@ def _as_wide(weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
 
 
 def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:
-    """Return a batch of one row of zeros, with which weights are built."""
+    """Return a batch of one row of zeros, whose forward pass creates a tower's weights."""
     batch: dict[str, tf.Tensor] = {}
     for column in schema:
         dtype = tf.as_dtype(column.dtype.to_numpy.name)
@@ -272,7 +272,7 @@ _TRACING = 8
 def _function(
     tower: Tower, like: dict[str, npt.NDArray[np.generic]], batches: int
 ) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-    """Return the tower, compiled if there are enough batches to repay the tracing."""
+    """Return a tower as a function, compiled by TensorFlow if there are many batches to embed."""
     before = _UNTRACED.get(tower, 0)
     # with lists, Merlin would trace a function for every new number of values
     if before + batches > _TRACING or any(column.is_list for column in tower.schema):
@@ -282,7 +282,7 @@ def _function(
 
 
 def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
-    """Return the tower as a compiled function of batches of any size."""
+    """Return a tower as a compiled TensorFlow function of batches of any size."""
     if tower not in _COMPILED:
         # unknown sizes in every spec, or each new size would be traced again
         specs = {name: tf.TensorSpec([None], values.dtype) for name, values in like.items()}
@@ -299,14 +299,14 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
 
 
 def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
-    """Return the tower's output for each row, computed batch by batch.
+    """Return the embedding of each row of a table by one tower, computed batch by batch.
 
     Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
 
     Args:
-        tower: an encoder.
-        columns: its inputs, name → [n_rows].
-        batch_size: rows of a call.
+        tower: the query tower or the item tower.
+        columns: the tower's input columns, name → [n_rows].
+        batch_size: number of rows that the tower embeds at a time.
 
     Returns:
         float32 [n_rows, dim].

@@ -48,7 +48,7 @@ class Batches(tf.keras.utils.Sequence):
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the rows of an epoch and their order. Epochs count from 0."""
+        """Draw the training rows of an epoch and their order; epochs are numbered from 0."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.n_rows)
@@ -57,7 +57,7 @@ class Batches(tf.keras.utils.Sequence):
         self.order = order
 
     def on_epoch_end(self) -> None:
-        """Prepare the next epoch; Keras calls this after each epoch."""
+        """Draw the rows and the order of the next epoch; Keras calls this after each epoch."""
         self.start_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Batches(tf.keras.utils.Sequence):
 
 
 def _rank_within(owners: Ints) -> Ints:
-    """Return how many earlier entries have the same owner, int64 [n]."""
+    """Return, for each row, how many earlier rows belong to the same user, int64 [n]."""
     order = np.argsort(owners, kind="stable")
     _, start, count = np.unique(owners[order], return_index=True, return_counts=True)
     rank = np.empty(len(owners), np.int64)

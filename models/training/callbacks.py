@@ -22,16 +22,16 @@ Logs = dict[str, float] | None
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The training loss became NaN or infinite, so the training was stopped."""
 
 
 class Validation(tf.keras.callbacks.Callback):
-    """Add the judge's metrics, and the penalty of a model that has one, to each epoch's logs.
+    """A Keras callback that adds validation metrics and the L1 penalty to each epoch's logs.
 
     Callbacks that read these metrics must come after it.
 
     Args:
-        judge: measures the model; None if there is no validation part.
+        judge: computes the validation metrics of the model; None if there is no validation part.
     """
 
     def __init__(self, judge: Judge | None) -> None:
@@ -39,7 +39,7 @@ class Validation(tf.keras.callbacks.Callback):
         self.judge = judge
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Add the metrics to `logs`, the dict that later callbacks and the history get."""
+        """Add the validation metrics to `logs`, the dict that later callbacks and the history get."""
         if logs is None:
             return
         if self.model.losses:
@@ -58,7 +58,7 @@ class KeepBest(tf.keras.callbacks.Callback):
     EarlyStopping of Keras 2.12 restores the best weights only if it stops early.
 
     Args:
-        monitor: a metric of the logs; higher is better.
+        monitor: the validation metric that defines the best epoch; higher is better.
         patience: stop after this many epochs without a better one.
     """
 
@@ -71,14 +71,14 @@ class KeepBest(tf.keras.callbacks.Callback):
         self.weights: list[Any] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Keep the weights of this epoch if it is the best so far."""
+        """Keep the model's weights after this epoch if its metric is the best so far."""
         value = (logs or {})[self.monitor]
         if value > self.value:
             self.epoch, self.value, self.weights = epoch, value, self.model.get_weights()
         self.model.stop_training = self.finished(epoch)
 
     def finished(self, epoch: int) -> bool:
-        """Return whether the fit ends with this epoch."""
+        """Return whether training stops after this epoch (early stopping, or the last epoch)."""
         return self.epoch >= 0 and epoch - self.epoch >= self.patience
 
 
@@ -90,7 +90,7 @@ class RefuseNaN(tf.keras.callbacks.Callback):
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember the number of the epoch, for the message."""
+        """Remember the number of the epoch, for the error message about a NaN loss."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -103,7 +103,7 @@ class RefuseNaN(tf.keras.callbacks.Callback):
 
 
 class Clock(tf.keras.callbacks.Callback):
-    """Record time and metrics of each epoch. Callbacks that add metrics must come before it."""
+    """A Keras callback that records the wall time and the metrics of each training epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,17 +111,17 @@ class Clock(tf.keras.callbacks.Callback):
         self.start = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start the clock."""
+        """Start to measure the wall time of the epoch."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Record the epoch."""
+        """Record the wall time and the metrics of the finished epoch."""
         seconds = round(time.perf_counter() - self.start, 3)
         self.epochs.append(Epoch(epoch, measured(logs), seconds))
 
 
 def measured(logs: Logs) -> dict[str, float]:
-    """Return the metrics of an epoch's logs, without those that Merlin adds."""
+    """Return the loss and the validation metrics of an epoch's logs, without Merlin's own metrics."""
     hidden = ("loss_batch", "regularization_loss")
     return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 
@@ -129,12 +129,12 @@ def measured(logs: Logs) -> dict[str, float]:
 class Progress(tf.keras.callbacks.Callback):
     """Show progress: a bar over all steps on a terminal, elsewhere one log line per epoch.
 
-    It must come after the clock.
+    In the list of callbacks it must come after `Clock`, whose figures it shows.
 
     Args:
         epochs: largest number of epochs.
         shown: metrics to show beside the bar and in the log lines.
-        clock: the recorded epochs.
+        clock: the callback that records the time and the metrics of each epoch.
         lines: whether to log one line per epoch if there is no terminal.
     """
 

@@ -29,7 +29,7 @@ _ARRAYS = ("weights", "optimizer", "best")
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a checkpoint's JSON file; the arrays are in npz files.
+    """The content of a checkpoint's JSON file; weights and optimiser state are in npz files.
 
     Attributes:
         identity: identifies the model and its data; a checkpoint of another fit is not used.
@@ -45,23 +45,26 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Damaged(Exception):
-    """A checkpoint is damaged; the message says how."""
+    """The files of a training checkpoint are damaged; the message says how."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with the state after the last finished epoch.
+    """A folder with the state of a training run after its last finished epoch.
 
     Attributes:
         folder: beside the stage folder, which does not exist before the fit is finished.
-        identity: see `State`.
+        identity: identifies the model and its training data; a checkpoint with another one is not
+            used.
     """
 
     folder: Path
     identity: str
 
     def write(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> None:
-        """Write the checkpoint atomically: after a kill the previous one or this one is there."""
+        """Write the training checkpoint atomically: after a kill, the old or the new one is
+        complete.
+        """
         with atomic.new_folder(self.folder) as new:
             optimizer = [variable.numpy() for variable in model.optimizer.variables]
             arrays = (model.get_weights(), optimizer, keep.weights)
@@ -77,7 +80,8 @@ class Checkpoint:
             (new / "state.json").write_bytes(msgspec.json.encode(state))
 
     def read(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> int:
-        """Restore a compiled model, its clock and its best epoch from the checkpoint.
+        """Restore the weights, the optimiser, the past epochs and the best epoch from the
+        checkpoint.
 
         Returns:
             The next epoch; 0 if there is no checkpoint of this fit, or if it is damaged.
@@ -132,7 +136,7 @@ class Checkpoint:
 
 
 class WriteCheckpoint(tf.keras.callbacks.Callback):
-    """Write a checkpoint after each epoch. It must be the last callback."""
+    """A Keras callback that writes a checkpoint after each epoch; it must be the last callback."""
 
     def __init__(self, checkpoint: Checkpoint, clock: Clock, keep: KeepBest) -> None:
         super().__init__()
@@ -141,12 +145,12 @@ class WriteCheckpoint(tf.keras.callbacks.Callback):
         self.keep = keep
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint of the finished epoch."""
         self.checkpoint.write(self.model, self.clock, self.keep)
 
 
 def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
-    """Write arrays to a file and return its SHA-256."""
+    """Write a checkpoint's arrays to an npz file, and return the SHA-256 hash of the file."""
     # np.savez leaves its archive open if the disk is full, and Python then complains at its end
     with zipfile.ZipFile(path, "w") as archive:
         for number, array in enumerate(arrays):
@@ -156,7 +160,7 @@ def _write(path: Path, arrays: Sequence[npt.NDArray[np.generic]]) -> str:
 
 
 def _refuse_unlike(found: Arrays, wanted: Arrays) -> None:
-    """Refuse arrays whose shapes differ from those of the model."""
+    """Raise an error if arrays of a checkpoint differ in shape from those of the model."""
     shapes = [array.shape for array in found], [array.shape for array in wanted]
     if shapes[0] != shapes[1]:
         raise Damaged("its arrays have other shapes than the model's")

@@ -16,7 +16,7 @@ from models.core.fields import (
 
 
 class OptimizerConfig(Part, frozen=True):
-    """The optimiser.
+    """Settings of the optimiser and of its learning rate schedule.
 
     Attributes:
         kind: adagrad and adamw are those of Keras 2.12; adam does not change the rows of an
@@ -44,7 +44,7 @@ class OptimizerConfig(Part, frozen=True):
 
 
 class TrainConfig(Part, frozen=True):
-    """The training loop.
+    """Settings of the training loop: batches, epochs, early stopping and the random seed.
 
     Attributes:
         batch_size: rows of a training step. In-batch negatives are the items of these rows.

@@ -1,4 +1,4 @@
-"""The figures of one epoch of a fit."""
+"""The metrics and the duration of one training epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VAL_MEAN = "val_mean"
 
 
 class Epoch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The figures of one epoch.
+    """The metrics and the duration of one training epoch.
 
     Attributes:
         epoch: the number of the epoch, from 0.

@@ -1,4 +1,4 @@
-"""Fits a model with the loop of Keras and our callbacks, and keeps the best epoch's weights."""
+"""Trains a model with Keras' training loop, and keeps the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class UnknownMetricError(ValueError):
-    """The metric to monitor is not among the measured metrics."""
+    """The metric that should choose the best epoch is not among the validation metrics."""
 
 
 @dataclass
 class Fit:
-    """The model, data and settings of one fit; `run` runs it.
+    """One training run: the model, its training rows and the settings; `run` trains the model.
 
     Attributes:
         model: a built model that is not compiled yet; its output block contains the loss.
-        batches: the batches of training rows.
+        batches: the shuffled batches of training rows.
         train: settings of the training loop.
         rates: settings of the optimiser.
         judge: measures each epoch; None if there is no validation part, and then the last epoch is
@@ -77,7 +77,7 @@ class Fit:
     def run(
         self, callbacks: Sequence[tf.keras.callbacks.Callback] = (), *, resume: bool = False
     ) -> Epoch:
-        """Fit the model; afterwards it has the weights of the best epoch.
+        """Train the model; afterwards it has the weights of the best epoch.
 
         Args:
             callbacks: additional Keras callbacks.
@@ -119,7 +119,7 @@ class Fit:
         return self.clock.epochs[self.keep.epoch]
 
     def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
-        """Measure a model without trainable weights once, as its only epoch."""
+        """Compute the validation metrics of a model without trainable weights, as its only epoch."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
             callback.set_model(self.model)
@@ -129,7 +129,7 @@ class Fit:
         return self.clock.epochs[0]
 
     def _watch(self) -> list[tf.keras.callbacks.Callback]:
-        """Return the callbacks that measure each epoch and keep the best one.
+        """Return the callbacks that validate the model after each epoch and keep the best weights.
 
         Raises:
             UnknownMetricError: the metric to monitor is not measured.

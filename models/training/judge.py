@@ -1,4 +1,4 @@
-"""Judges measure a model on the validation part after each epoch.
+"""Judges compute the metrics of a model on the validation part after each training epoch.
 
 A judge computes the metrics of the evaluation. Merlin's own `val_recall_at_10` ranks only the items
 of a batch; it depends on the batch size and is not a retrieval metric (issue models#673).
@@ -19,14 +19,16 @@ from models.training.two_tower import TwoTower
 
 
 class Judge(Protocol):
-    """Measures models of one kind on the validation part."""
+    """The protocol of judges, which compute a model's metrics on the validation part."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the metrics; a fit can keep the best epoch by any of them."""
+        """Return the names of the validation metrics, by each of which the best epoch can be
+        chosen.
+        """
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the metrics of a model.
+        """Return the validation metrics of a model by their names.
 
         Raises:
             BrokenModel: its scores are NaN.
@@ -39,9 +41,10 @@ class CatalogueJudge:
 
     Attributes:
         evaluation_set: the validation part.
-        users: inputs of the query tower, one row per user; the last is for unknown users.
-        items: inputs of the item tower, one row per item.
-        ks: list lengths.
+        users: input columns of the query tower, one row per user; the last row is for unknown
+            users.
+        items: input columns of the item tower, one row per item of the catalogue.
+        ks: the lengths k of the top-k lists that are measured.
     """
 
     evaluation_set: EvaluationSet
@@ -51,12 +54,12 @@ class CatalogueJudge:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the metrics, for example `val_recall@10`."""
+        """Return the names of the validation metrics, for example `val_recall@10`."""
         kinds = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
         return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the mean over users of each metric, and the mean of `SELECTION_METRICS`."""
+        """Return the mean over users of each ranking metric, and the mean of `SELECTION_METRICS`."""
         retriever = TwoTower.of(model, self.users, self.items)
         found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *SELECTION_KS}))
         means = {name: float(values.mean()) for name, values in found.items()}

@@ -16,7 +16,7 @@ from models.training.config import OptimizerConfig
 
 
 def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Optimizer:
-    """Build the optimiser.
+    """Build the Keras optimiser of a configuration, with its learning rate schedule.
 
     Args:
         config: settings of the optimiser and its learning rate schedule.
@@ -45,7 +45,7 @@ class AdamW(tf.keras.optimizers.AdamW):
         super().__init__(learning_rate, weight_decay=weight_decay, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Update one variable; Keras itself handles a sparse gradient."""
+        """Apply one AdamW step to a variable; a sparse gradient is left to Keras' own code."""
         if isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -77,7 +77,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         super().__init__(learning_rate, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Update one variable; Keras has already summed repeated gradients of a row."""
+        """Apply one Adam step to a variable; of an embedding table, only to the rows in the batch."""
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -114,7 +114,7 @@ class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
         self.kind = kind
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Return the learning rate of a step. Steps count from 0."""
+        """Return the learning rate of a training step; steps are numbered from 0."""
         step = tf.cast(step, tf.float32)
         rise = tf.minimum((step + 1.0) / max(1, self.warmup), 1.0)
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -127,7 +127,7 @@ class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * rise * fall
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, as Keras requires."""
+        """Return the constructor arguments of the schedule, with which Keras saves and restores it."""
         return {
             "peak": self.peak,
             "warmup": self.warmup,

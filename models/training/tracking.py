@@ -33,23 +33,25 @@ _PARAMETERS = 100
 
 
 class Book(Protocol):
-    """The interface of a tracking library: MLflow or TensorBoard."""
+    """The protocol of experiment tracking libraries: MLflow or TensorBoard."""
 
     def begin(self, model: tf.keras.Model) -> None:
-        """Open a run."""
+        """Start a tracked training run."""
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of an epoch. Epochs count from 0."""
+        """Record the metrics of a training epoch; epochs are numbered from 0."""
 
     def add(self, folder: Path) -> None:
-        """Add the files of a folder as artefacts, if the library has artefacts."""
+        """Store the files of a folder as artefacts of the run, if the tracking library has
+        artefacts.
+        """
 
     def end(self, status: Status) -> None:
-        """Close the run."""
+        """End the tracked training run."""
 
 
 class Tracker(tf.keras.callbacks.Callback):
-    """A callback that writes into a book until the first error.
+    """A Keras callback that records training in MLflow or TensorBoard, until their first error.
 
     Args:
         name: the name of the tracker, for the warning.
@@ -64,23 +66,23 @@ class Tracker(tf.keras.callbacks.Callback):
         self.lost = False
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Open the run."""
+        """Start the tracked run when the training begins."""
         self.begun = True
         self._safely(lambda: self.book.begin(self.model))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write the metrics of the epoch."""
+        """Record the metrics of the finished training epoch."""
         metrics = measured(logs)
         self._safely(lambda: self.book.note(epoch, metrics))
 
     def add(self, folder: Path) -> None:
-        """Add the files of a folder as artefacts."""
+        """Store the files of a folder as artefacts of the tracked run."""
         if self.begun:
             self._safely(lambda: self.book.add(folder))
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Close the run as finished, failed or interrupted, as the block ends."""
+        """Mark the tracked run as finished, failed or interrupted when the `with` block ends."""
         status: Status = "FAILED"
         try:
             yield
@@ -116,12 +118,13 @@ def _reason(error: BaseException) -> str:
 def tracker(
     config: TrackingConfig, *, run: str, params: Mapping[str, Any], folder: Path, model: str = ""
 ) -> Tracker:
-    """Return the callback of a tracker.
+    """Return the Keras callback that records training in the configured tracking library.
 
     Args:
         config: the kind of the tracker, and where it writes.
         run: the name of the run.
-        params: nested parameters; logged as `train.epochs` and so on.
+        params: nested hyper-parameters of the run; logged under dotted names such as
+            `train.epochs`.
         folder: where a tracker writes its files.
         model: the name of the model if a run has several; each has its own files.
 
@@ -145,13 +148,13 @@ class TensorBoard:
         self.folder = folder
 
     def begin(self, model: tf.keras.Model) -> None:
-        """Open the files and write the graph of the model."""
+        """Open the event files and write the graph of the model to them."""
         self.callback = tf.keras.callbacks.TensorBoard(str(self.folder))
         self.callback.set_model(model)
         self.callback.on_train_begin()
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of the epoch."""
+        """Write the metrics of a training epoch to the event files."""
         self.callback.on_epoch_begin(epoch)
         self.callback.on_epoch_end(epoch, dict(metrics))
 
@@ -159,7 +162,7 @@ class TensorBoard:
         """Add nothing: TensorBoard has no artefacts."""
 
     def end(self, status: Status) -> None:
-        """Close the files."""
+        """Close the event files of TensorBoard."""
         self.callback.on_train_end()
 
 
@@ -173,7 +176,7 @@ class MLflow:
         uri: a tracking server or a folder.
         experiment: the name of the experiment, which is created if it does not exist.
         run: name of the run.
-        params: nested parameters.
+        params: nested hyper-parameters of the training run.
     """
 
     def __init__(self, uri: str, experiment: str, run: str, params: Mapping[str, Any]) -> None:
@@ -188,7 +191,7 @@ class MLflow:
         self.uri, self.experiment, self.name, self.params = uri, experiment, run, params
 
     def begin(self, model: tf.keras.Model) -> None:
-        """Open the run and log its parameters."""
+        """Start an MLflow run and log its hyper-parameters."""
         from mlflow.entities import Param
 
         self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
@@ -202,7 +205,9 @@ class MLflow:
             self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of the epoch. MLflow's names must not have `@`."""
+        """Log the metrics of a training epoch; `@` in their names is replaced, as MLflow refuses
+        it.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -212,11 +217,11 @@ class MLflow:
         self.client.log_batch(self.run_id, metrics=found)
 
     def add(self, folder: Path) -> None:
-        """Add the files of a folder as artefacts."""
+        """Upload the files of a folder as artefacts of the MLflow run."""
         self.client.log_artifacts(self.run_id, str(folder))
 
     def end(self, status: Status) -> None:
-        """Close the run."""
+        """End the MLflow run with its final status."""
         self.client.set_terminated(self.run_id, status)
 
 

@@ -28,20 +28,21 @@ Model: TypeAlias = mm.RetrievalModelV2
 
 
 def read_schema(folder: Path) -> Schema:
-    """Return the Merlin schema that etl wrote beside a table."""
+    """Read the Merlin schema (columns, types, vocabulary sizes) that etl wrote beside a table."""
     return TensorflowMetadata.from_proto_text_file(str(folder)).to_merlin_schema()
 
 
 def build(
     schema: Schema, config: ModelConfig, loss: LossConfig, facts: TrainingFacts, *, seed: int
 ) -> Model:
-    """Build the model with all its weights.
+    """Build a two-tower model with its loss, and create all its weights.
 
     Args:
         schema: tagged columns from the etl stage, including `user_row` and `item_row`.
-        config: the towers. Some kinds have no trainable weights.
-        loss: the loss.
-        facts: facts about the training rows.
+        config: hyper-parameters of the two towers; popularity and content models have no trainable
+            weights.
+        loss: hyper-parameters of the training loss.
+        facts: what the loss must know of the training rows, such as the count of each item.
         seed: the seed of the initial weights.
 
     Raises:
@@ -83,12 +84,12 @@ def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
 
 
 def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
-    """Write a prior into the item bias; items with the same code get the mean of their priors.
+    """Write a popularity prior into the item bias; items with the same code get their mean prior.
 
     Args:
         model: a model that was built with `item_bias`.
         codes: the code of each item's id, int [n_items].
-        prior: float32 [n_items].
+        prior: what is added to the score of each item, float32 [n_items].
     """
     bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
     size = int(bias.prior.shape[0])
@@ -114,12 +115,12 @@ class TwoTower:
 
     @classmethod
     def of(cls, model: Model, users: Columns, items: Columns) -> TwoTower:
-        """Return the retriever of a built model, with the items embedded."""
+        """Make a retriever of a two-tower model, by embedding all items with the item tower."""
         vectors = embed(model.candidate_encoder, items)
         return cls(model.query_encoder, users, items, vectors)
 
     def inputs(self, queries: Queries) -> dict[str, Column]:
-        """Return the inputs of the query tower, one row per query."""
+        """Return the query tower's input columns for a batch of queries, one row per query."""
         columns: dict[str, Column] = {}
         for column in self.tower.schema:
             if Tags.SEQUENCE in column.tags:
@@ -134,7 +135,7 @@ class TwoTower:
         return columns
 
     def embed(self, queries: Queries) -> npt.NDArray[np.float32]:
-        """Return the queries' embeddings, float32 [n_queries, dim]."""
+        """Return the query tower's embedding of each query, float32 [n_queries, dim]."""
         return embed(self.tower, self.inputs(queries))
 
     def top_k(
@@ -145,6 +146,6 @@ class TwoTower:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank the whole catalogue for each query."""
+        """Return the k best items of the whole catalogue for each query, by exact search."""
         vectors = self.embed(queries)
         return search(vectors, self.vectors, k, exclude=exclude, candidates=candidates)

@@ -21,11 +21,11 @@ _TABLES = ("embeddings", "bias", "prior", "table")
 
 
 class WarmStartError(ValueError):
-    """The weights of the earlier model do not fit the new towers."""
+    """The weights of the earlier model do not fit the towers of the new model."""
 
 
 def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) -> list[Array]:
-    """Return initial weights for the new model, taken from the earlier one.
+    """Return the new model's initial weights, taken over from an earlier model.
 
     Args:
         old: weights of the earlier model, in their order.
