@@ -64,7 +64,7 @@ class History(tf.keras.layers.Layer):
         return self._schema
 
     def build(self, input_shape: Any) -> None:
-        """Create the weights of the shared embedding table if the item tower has not done so yet."""
+        """Create the weights of the shared embedding table if the item tower has not yet."""
         if not self.table.built:
             self.table.build(input_shape)
         super().build(input_shape)
@@ -72,7 +72,7 @@ class History(tf.keras.layers.Layer):
     def call(
         self, inputs: dict[str, tf.RaggedTensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
-        """Return the history vectors {column: float32 [B, dim]} of ragged item codes [B, None, 1]."""
+        """Return history vectors {column: float32 [B, dim]} of ragged item codes [B, None, 1]."""
         lists = inputs[self.column].with_row_splits_dtype(tf.int64)
         if self.gaps:
             lists = _known(lists)
@@ -117,11 +117,11 @@ class WeightedMean(tf.keras.layers.Layer):
 
     @property
     def schema(self) -> Schema:
-        """The list columns whose embeddings this layer averages, and the columns of their weights."""
+        """The list columns whose embeddings this layer averages, and their weight columns."""
         return self._schema
 
     def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return the weighted mean embeddings {column of codes: float32 [B, dim]} of ragged lists."""
+        """Return weighted mean embeddings {column of codes: float32 [B, dim]} of ragged lists."""
         return {
             column: _weighted_mean(inputs[column], inputs[self.weights_of[column]], table)
             for column, table in self.tables.items()
@@ -207,7 +207,7 @@ class OneHot(tf.keras.layers.Layer):
         return self._schema
 
     def call(self, inputs: dict[str, tf.Tensor | tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return the one-hots {column: float32 [B, n_codes - 1]} of codes [B, 1] or ragged lists."""
+        """Return one-hots {column: float32 [B, n_codes - 1]} of codes [B, 1] or ragged lists."""
         return {name: _one_hot(inputs[name], width) for name, width in self.widths.items()}
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
@@ -287,7 +287,7 @@ class ItemBias(tf.keras.layers.Layer):
     def call(
         self, inputs: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False
     ) -> tf.Tensor:
-        """Return the item embeddings with the item biases as last dimension, float32 [B, dim + 1]."""
+        """Return item embeddings with the item biases as last dimension, float32 [B, dim + 1]."""
         if self.drop:
             features = self.drop(features, training=training)
         codes = tf.reshape(features[self.column], [-1])
@@ -385,7 +385,7 @@ class IdDropout(Draws):
         self.unseen = unseen
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """Return the tower's input columns, in training with some ids replaced by the unseen code."""
+        """Return the tower's inputs, in training with some ids replaced by the unseen code."""
         if not training:
             return inputs
         codes = inputs[self.column]

@@ -60,7 +60,7 @@ def build_tower(
     *,
     shared: Tower | None = None,
 ) -> Tower:
-    """Build one tower from its columns; histories use the embedding tables of the tower `shared`."""
+    """Build one tower from its columns; histories use the embedding tables of `shared`."""
     if not schema:
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
@@ -183,7 +183,7 @@ def _embeddings(
 
 
 def _with_table_name(column: ColumnSchema) -> ColumnSchema:
-    """Return a column with its domain renamed, as Merlin names the embedding table by the domain."""
+    """Return a column with its domain renamed; Merlin names the embedding table after it."""
     name = layer_name(column.int_domain.name)
     domain = {**column.properties["domain"], "name": name}
     return column.with_properties({"domain": domain})

@@ -39,7 +39,7 @@ class Validation(tf.keras.callbacks.Callback):
         self.judge = judge
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Add the validation metrics to `logs`, the dict that later callbacks and the history get."""
+        """Add the validation metrics to `logs`, the dict that later callbacks get."""
         if logs is None:
             return
         if self.model.losses:
@@ -78,7 +78,7 @@ class KeepBest(tf.keras.callbacks.Callback):
         self.model.stop_training = self.finished(epoch)
 
     def finished(self, epoch: int) -> bool:
-        """Return whether training stops after this epoch (early stopping, or the last epoch)."""
+        """Return whether training stops early, as `patience` epochs in a row were no better."""
         return self.epoch >= 0 and epoch - self.epoch >= self.patience
 
 
@@ -121,7 +121,7 @@ class Clock(tf.keras.callbacks.Callback):
 
 
 def measured(logs: Logs) -> dict[str, float]:
-    """Return the loss and the validation metrics of an epoch's logs, without Merlin's own metrics."""
+    """Return the loss and the validation metrics of an epoch's logs, without Merlin's own."""
     hidden = ("loss_batch", "regularization_loss")
     return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 

@@ -62,9 +62,7 @@ class Checkpoint:
     identity: str
 
     def write(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> None:
-        """Write the training checkpoint atomically: after a kill, the old or the new one is
-        complete.
-        """
+        """Write the training checkpoint atomically: a kill leaves the old or the new one."""
         with atomic.new_folder(self.folder) as new:
             optimizer = [variable.numpy() for variable in model.optimizer.variables]
             arrays = (model.get_weights(), optimizer, keep.weights)
@@ -80,8 +78,7 @@ class Checkpoint:
             (new / "state.json").write_bytes(msgspec.json.encode(state))
 
     def read(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> int:
-        """Restore the weights, the optimiser, the past epochs and the best epoch from the
-        checkpoint.
+        """Restore weights, optimiser, past epochs and best epoch from the checkpoint.
 
         Returns:
             The next epoch; 0 if there is no checkpoint of this fit, or if it is damaged.

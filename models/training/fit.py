@@ -119,7 +119,7 @@ class Fit:
         return self.clock.epochs[self.keep.epoch]
 
     def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
-        """Compute the validation metrics of a model without trainable weights, as its only epoch."""
+        """Compute the validation metrics of a model without trainable weights, as one epoch."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
             callback.set_model(self.model)

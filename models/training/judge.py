@@ -23,9 +23,7 @@ class Judge(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the validation metrics, by each of which the best epoch can be
-        chosen.
-        """
+        """Return the names of the validation metrics; each may choose the best epoch."""
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return the validation metrics of a model by their names.
@@ -59,7 +57,7 @@ class CatalogueJudge:
         return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the mean over users of each ranking metric, and the mean of `SELECTION_METRICS`."""
+        """Return each ranking metric's mean over users, and the mean of `SELECTION_METRICS`."""
         retriever = TwoTower.of(model, self.users, self.items)
         found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *SELECTION_KS}))
         means = {name: float(values.mean()) for name, values in found.items()}

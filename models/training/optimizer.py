@@ -77,7 +77,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         super().__init__(learning_rate, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Apply one Adam step to a variable; of an embedding table, only to the rows in the batch."""
+        """Apply one Adam step to a variable; of an embedding table, to the batch's rows only."""
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -127,7 +127,7 @@ class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * rise * fall
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments of the schedule, with which Keras saves and restores it."""
+        """Return the constructor arguments of the schedule, for Keras to save and restore it."""
         return {
             "peak": self.peak,
             "warmup": self.warmup,

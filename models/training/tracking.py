@@ -42,9 +42,7 @@ class Book(Protocol):
         """Record the metrics of a training epoch; epochs are numbered from 0."""
 
     def add(self, folder: Path) -> None:
-        """Store the files of a folder as artefacts of the run, if the tracking library has
-        artefacts.
-        """
+        """Store the files of a folder as artefacts of the run, if the library has artefacts."""
 
     def end(self, status: Status) -> None:
         """End the tracked training run."""
@@ -205,9 +203,7 @@ class MLflow:
             self.client.log_batch(self.run_id, params=params[first : first + _PARAMETERS])
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of a training epoch; `@` in their names is replaced, as MLflow refuses
-        it.
-        """
+        """Log the metrics of a training epoch, with `_at_` for `@`, which MLflow refuses."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
