@@ -23,7 +23,7 @@ _NEEDED = ("tensorflow", "nvtabular", "merlin.models", "merlin.core", "msgspec",
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The facts and the faults of a machine.
+    """The facts about a machine, and the faults of its installation.
 
     Attributes:
         versions: the versions of Python and packages.

@@ -149,7 +149,7 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
 
     Args:
         catalogue: the catalogue that is searched.
-        users: embeddings, float32 [n_users, dim].
+        users: user embeddings, float32 [n_users, dim].
         at: list length k of the recall.
     """
     recall = 1.0

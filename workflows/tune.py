@@ -63,7 +63,7 @@ class TuneResult:
 
 
 def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
-    """Search the recipe's `tune.space` for the best `train.monitor`; the test part is not used.
+    """Search hyper-parameters in `tune.space` for the best `train.monitor`, without the test part.
 
     Args:
         recipe: the recipe; fields outside the space keep their values.

@@ -55,7 +55,7 @@ class Call:
         ),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    #: The verb that is called; "" for a process that calls several.
+    #: Name of the verb that is called; "" for a process that calls several.
     verb: str = ""
 
     def device(self) -> Device:
@@ -119,7 +119,7 @@ class Call:
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
     def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:
-        """Return the recipe of the run; None if a recipe is named or the verb needs one.
+        """Return the recipe that a run holds; None if the options name one or the verb needs one.
 
         Raises:
             MissingStage: the run that is named does not exist.
@@ -145,7 +145,8 @@ class Call:
         return found
 
     def _read(self) -> tuple[Recipe, Path]:
-        """Return the recipe that is named, or the default recipe of a checkout, and its file."""
+        """Return the recipe that the options name, or a checkout's default recipe, with its
+        file."""
         from workflows import recipe as recipes
         from workflows.ground.errors import RecipeError
 
@@ -170,7 +171,7 @@ def _runs() -> str:
 
 
 def _folder(run: str) -> Path:
-    """Return the folder of a run.
+    """Return the folder of a run, given the run's name in runs/ or its path.
 
     Raises:
         RecipeError: the path has characters that TensorFlow takes as wildcards.

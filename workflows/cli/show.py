@@ -1,4 +1,4 @@
-"""Output of the command line: the only place that prints."""
+"""Output of the command line: the only module that prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The items as documents of a vector database: raw id, embedding, readable columns."""
+"""The catalogue's items as documents of a vector database: raw id, embedding, readable columns."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Documents:
         return len(self.ids)
 
     def named(self, allowed: re.Pattern[str]) -> Documents:
-        """Return the documents with column names that a database accepts.
+        """Return the item documents, with columns renamed to names that a database accepts.
 
         Args:
             allowed: the pattern of the column names that a database accepts. Other columns, and
@@ -74,7 +74,7 @@ class Documents:
         return replace(self, columns=columns)
 
     def text_bytes(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the number of text bytes per item of each text column, int64 [n_items]."""
+        """Return name of a text column → bytes of each item's text in it, int64 [n_items]."""
         return {
             name: _text_bytes(column.combine_chunks())
             for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)
@@ -82,7 +82,7 @@ class Documents:
         }
 
     def longest_id(self) -> int:
-        """Return the length of the longest id in bytes."""
+        """Return the length of the longest item id in bytes."""
         return max((len(str(i).encode()) for i in self.ids), default=0)
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Loads items into Milvus: a file of Milvus Lite on this machine, or a cluster.
 
-Items are written into a new collection. Queries get the old one until the new one is complete: then
-the new file replaces the old file, or the alias of the cluster moves to the new collection.
+Items are written into a new collection. Queries read the old collection until the new one is
+complete: then the new file replaces the old file, or the alias of the cluster moves to the new
+collection.
 """
 
 from __future__ import annotations

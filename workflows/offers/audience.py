@@ -52,8 +52,8 @@ class AudienceResult:
 def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> AudienceResult:
     """Rank users for an offer.
 
-    Scores order the users of one offer; scores of different offers cannot be compared. Ties are
-    broken by the order of users.
+    Scores order the users of one offer; scores of different offers cannot be compared. Users with
+    equal scores keep the order of the user table.
 
     Args:
         recipe: the recipe of the run.

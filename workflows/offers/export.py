@@ -112,7 +112,8 @@ def write_similar(
 ) -> None:
     """Write embedding cosines of the most frequent offers, in clustering order, and heat maps.
 
-    The column `cosines` of similarity/<attribute>.parquet has one number for each row of the table.
+    The column `cosines` of similarity/<attribute>.parquet has one number for each offer (row) of
+    the table.
     """
     chosen = np.lexsort((np.arange(len(values)), -events))[:top]
     if len(chosen) < 2:

@@ -22,7 +22,7 @@ def draw(maps: Mapping[str, tuple[Floats, list[str]]], path: Path, *, title: str
         maps: name of a model → cosines between offer embeddings [n, n], and the names of the offers
             in the same order.
         path: the path of the PNG file.
-        title: the title of the picture.
+        title: the title of the heat map.
     """
     if importlib.util.find_spec("matplotlib") is None:
         log.info("%s: left out, matplotlib is not installed", path.name)

@@ -33,7 +33,7 @@ __all__ = ["Ranker", "RecommendRequest", "RecommendResult", "recommend"]
 LISTS = "lists"
 #: Folder beside the stages that holds the shards while lists are being written.
 SHARDS = ".recommend.shards"
-#: The longest history that is shown beside a list.
+#: Greatest number of history items that are shown beside a user's list.
 SHOWN = 20
 
 
@@ -42,14 +42,15 @@ class RecommendResult:
     """The recommendation lists that were made, and their counts.
 
     Attributes:
-        folder: the folder of the stage; None where the lists are returned.
-        users: number of users.
+        folder: the folder of the recommend stage; None where the lists are returned.
+        users: number of users who got a list.
         answered_by: `two-tower`, `raw features` or the fallback → number of lists, empty ones too.
         empty: number of users whose list is empty, because the filters leave no item.
         short: number of users whose lists are shorter than `k`, but not empty.
         lists: the rows of the returned lists; empty where a stage was written.
         without_items: ids of users for whom no item is left, where lists are returned.
-        histories: user → items of the history, newest first; empty where not asked for.
+        histories: id of a user → items of the user's history, newest first; empty where not asked
+            for.
         seconds: duration of the whole verb.
     """
 
@@ -75,7 +76,7 @@ def recommend(
 ) -> RecommendResult:
     """Rank items for users by the exported embeddings.
 
-    An interrupted call goes on where it stopped, if it is repeated with the same arguments.
+    An interrupted call continues where it stopped, if it is repeated with the same arguments.
 
     Args:
         recipe: the recipe of the run.

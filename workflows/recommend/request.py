@@ -32,8 +32,9 @@ class RecommendRequest:
         file: file with the user id and, optionally, raw values of the query tower's inputs; it
             has the form of one that training read, or is csv, tsv, JSON lines or parquet.
         context: rules `column=value` that replace the context of each user's last interaction.
-        deny_file: file of item ids that no list may hold.
-        allow_file: file of the only item ids that lists may hold. Unknown ids are ignored in both.
+        deny_file: file of item ids that no list may contain.
+        allow_file: file of the only item ids that lists may contain. Unknown ids are ignored in
+            both files.
         show_history: also return the users' histories.
         format: the format of the files that are written.
     """

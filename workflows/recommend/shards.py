@@ -1,8 +1,8 @@
 """Writes the lists of millions of users shard by shard, so that an interrupted call can resume.
 
-Shards (files with the lists of some users) are written into a folder beside the stage. Only a call
-with the same arguments uses finished shards again. When all are written, they are linked into the
-stage.
+Shards (files with the lists of some users) are written into a folder beside the stage. Finished
+shards are reused only by a call with the same arguments. When all shards are written, they are
+hard-linked into the stage.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Shards:
         Args:
             n_users: number of users in all shards together.
             lists: the function that makes the lists of a slice of the users.
-            save: writes a shard's file.
+            save: the function that writes a shard's file.
             suffix: the suffix of the files.
         """
         self._begin()
@@ -183,7 +183,7 @@ class Shards:
                 shutil.copyfile(part, folder / part.name)
 
     def remove(self) -> None:
-        """Remove the folder of shards; linked files remain."""
+        """Remove the folder of shards; the files that are linked into the stage remain."""
         atomic.remove(self._root)
 
     def _begin(self) -> None:

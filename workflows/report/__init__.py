@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportResult:
-    """The files of the report.
+    """The files that the verb `report` wrote.
 
     Attributes:
         page: the report, an HTML file that needs no other files.

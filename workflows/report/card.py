@@ -35,7 +35,7 @@ def render(finished: Finished) -> str:
 
 
 def escaped(value: object) -> Markup:
-    """Return a value as a template writes it: markup unchanged, other text escaped for Markdown."""
+    """Return a value of the model card: markup unchanged, other text escaped for Markdown."""
     return value if isinstance(value, Markup) else Markup(plain(str(value)))
 
 

@@ -107,7 +107,7 @@ def picture(
 
     Args:
         title: what the chart shows; no other chart of the page has this title.
-        alt: the content of the picture in words.
+        alt: the content of the chart in words.
         draw: the function that draws the chart on matplotlib axes.
         note: a text below the chart.
         size: width and height of the chart, in pixels.
@@ -196,8 +196,9 @@ def ranges(
 
     Args:
         title: what the chart shows.
-        alt: the content of the picture in words.
-        rows: name of a row → one figure for each series; None where a series has none.
+        alt: the content of the chart in words.
+        rows: name of a row → one mean with its interval for each series; None where a series has
+            none.
         metric: the name of the quantity on the horizontal axis.
         legend: names of the series; without it there is one series, and no legend.
     """

@@ -28,7 +28,7 @@ class Stages:
 
     Attributes:
         recipe: the recipe that the stages were made from.
-        manifests: stage → its manifest.
+        manifests: name of a stage → its manifest (origin, versions and hashes).
         prepared: the etl stage, with the encoded data.
         data: the report of the etl stage: counts of rows, users and items.
     """

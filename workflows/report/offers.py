@@ -120,7 +120,7 @@ def _curves(finished: FinishedOffers) -> Iterator[Picture]:
 
 
 def _tiles(finished: FinishedOffers) -> Iterator[Tile]:
-    """Yield the exported model's AUC in each task, and the size of the evaluation."""
+    """Yield key numbers: the exported model's AUC in each task, and the size of the evaluation."""
     first = next(iter(finished.fits))
     for score in finished.scores.scores:
         if (score.model, score.band) == (first, ALL):

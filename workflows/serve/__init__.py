@@ -1,4 +1,4 @@
-"""The verb `serve`: answer over HTTP from a run's export, and switch to newer exports at once."""
+"""The verb `serve`: answer over HTTP from a run's export; load newer exports without downtime."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
-#: Loggers whose warnings clients can cause.
+#: Names of loggers whose warnings clients of the server can cause.
 _LOGGERS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
 
 

@@ -229,7 +229,7 @@ async def reload(request: Request) -> Health:
 
 
 def _served(request: Request) -> LoadedExport:
-    """Return the current export; a request uses the same one from its start to its end."""
+    """Return the export that answers a request, the same one from its start to its end."""
     served: LoadedExport = request.app.state.current.served
     return served
 
@@ -278,12 +278,12 @@ async def _run_in_thread(request: Request, work: Callable[[], Answer]) -> Answer
 
 
 def _json(answer: Any) -> Any:
-    """Return an answer as a JSON response, which FastAPI does not validate again."""
+    """Return an answer to a request as a JSON response, which FastAPI does not validate again."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _long_json(request: Request, served: LoadedExport, fields: list[bytes]) -> Any:
-    """Return a long response from fields that are JSON already."""
+    """Return a long response, sent in parts, from answer fields that are JSON text already."""
     export = b'{"export":%s,' % json.dumps(served.health.export).encode()
     return LongResponse([export, *fields, b"}"], request.app.state.back_pressure)
 
@@ -296,8 +296,7 @@ def _admit(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
     """Return the context in which a request runs: beside others if small, in turn if large.
 
     Args:
-        request: the request.
-        cost: cost of the request, in list entries.
+        request: the HTTP request. cost: cost of the request, in list entries.
     """
     back_pressure: BackPressure = request.app.state.back_pressure
     if cost <= request.app.state.limits.small and not request.scope.get(HAS_TURN):

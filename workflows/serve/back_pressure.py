@@ -20,16 +20,16 @@ from starlette.types import Receive, Scope
 from workflows.serve.limits import Limits
 from workflows.serve.wire import Refusal, fault
 
-#: Key of the ASGI scope: True while the request has its turn among the large requests.
+#: Key of the ASGI scope: its value is true while a large request has its turn to run.
 HAS_TURN = "two_tower.has_turn"
-#: Status that nginx logs when the client has disconnected. It is not sent, only counted.
+#: HTTP status that nginx logs when the client has disconnected. It is not sent, only counted.
 CLIENT_CLOSED_REQUEST = 499
 #: Seconds after which Python switches between threads that compute; its default is 5 ms.
 _SWITCH_SECONDS = 0.001
 
 
 class ClientDisconnected(Refusal):
-    """The client has closed the connection, so no answer is computed."""
+    """Exception: the client has closed the connection, so no answer is computed."""
 
     def __init__(self) -> None:
         expected = "a client that waits for the answer"
@@ -67,7 +67,7 @@ class BackPressure:
         self._small_requests += 1
 
     def end_small(self) -> None:
-        """Count one small request in progress less: it has been answered."""
+        """Count one small request in progress less: it has ended."""
         self._small_requests -= 1
 
     def check_large(self, cost: int) -> None:

@@ -24,7 +24,7 @@ from workflows.stages.recommender import ListOptions
 
 #: Largest number of users in a batch; larger batches take no less time per user.
 _MAX_USERS = 64
-#: Seconds of waiting after which it is worth the time to check that the client is still connected.
+#: Seconds that a request waits before the server checks that its client is still connected.
 _LONG_WAIT = 0.05
 
 
@@ -109,7 +109,7 @@ class MicroBatcher:
         return await asyncio.gather(*answers)
 
     async def _work(self) -> None:
-        """Answer one batch after the other until no user waits."""
+        """Make the lists of one batch of users after the other until no user waits."""
         try:
             while self._waiting:
                 await self._answer(self._pop_batch())

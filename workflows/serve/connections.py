@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 #: State of a connection: it waits for the head of a request, for its body, for the server's answer,
 #: or for the client to receive the answer.
 State = Literal["head", "body", "server", "receive"]
-#: File descriptors that are reserved for files, the log and reloads.
+#: Number of file descriptors that are reserved for files, the log and reloads.
 _RESERVED_FILES = 150
 #: Seconds in which the same warning is logged only once.
 _REPEAT_SECONDS = 10.0
@@ -35,7 +35,7 @@ _REQUEST_TIMEOUT = (
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's connection with a bound on their number; unreadable requests do not break it."""
+    """A uvicorn HTTP connection; their number is bounded, and unreadable requests are answered."""
 
     #: The largest number of open connections. It is set before the server starts.
     max_connections = 0
@@ -56,7 +56,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             oldest.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Read data; close the connection if h11 fails, which has sent an error answer by then."""
+        """Read bytes from the client; close the connection if the HTTP parser h11 fails on them."""
         try:
             super().data_received(data)
         except Exception as error:
@@ -64,7 +64,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Set the connection to wait for the next request."""
+        """Set the connection to wait for its next request when an answer is complete."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
 
@@ -108,10 +108,10 @@ class _Wait:
 
 
 class Deadlines:
-    """Closes connections that have waited too long.
+    """Closes HTTP connections that have been in one state for too long.
 
     Args:
-        limits: the time limit of each state.
+        limits: the limits of the server, with a time limit for each state of a connection.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -178,7 +178,7 @@ class RepeatFilter(logging.Filter):
         self._left_out: dict[object, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record is written to the log."""
+        """Return whether a log record is written: not if it repeats a recent warning."""
         if record.levelno < logging.WARNING:
             return True
         now, text = time.monotonic(), record.msg

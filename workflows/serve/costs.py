@@ -27,7 +27,7 @@ def check_lists(served: LoadedExport, n_users: int, options: ListOptions, limits
     """Refuse a request whose lists would take too long.
 
     Raises:
-        Refusal: 413.
+        Refusal: 413, the lists have too many entries or scores.
     """
     if n_users * options.k > limits.entries:
         got = f"{n_users} users x k {options.k}"

@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class CurrentExport:
-    """Holds the current export. Each request uses one export from its start to its end.
+    """Holds the export that answers requests.
+
+    Each request uses one export from its start to its end.
 
     Args:
         open: the function that loads the export that is on disk.

@@ -49,7 +49,7 @@ async def _framework_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    """Answer 503: the run has just been rewritten, or TensorFlow is not installed."""
+    """Answer 503 where the run has just been rewritten, or TensorFlow is not installed."""
     return response(Refusal(503, fault("server", type(error).__name__, str(error))))
 
 

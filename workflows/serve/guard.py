@@ -18,7 +18,7 @@ from workflows.serve.back_pressure import BackPressure, ClientDisconnected
 from workflows.serve.limits import Limits
 from workflows.serve.wire import Refusal, fault
 
-#: Paths that need no key, because they do not give data of users.
+#: URL paths that need no API key, because they do not give data of users.
 PUBLIC_PATHS = {*pages.PATHS, "/openapi.json", "/health", "/metrics"}
 #: Bytes of an oversized body that are read before 413 is sent, as a multiple of the largest body.
 #: Clients ignore an answer while they are still sending.
@@ -88,7 +88,7 @@ class Guard:
     def _check_host(self, headers: Headers) -> None:
         """Refuse a request whose `Host` is unknown: a foreign web page may have sent it.
 
-        Browsers always send `Host`; a client that does not send it is not a browser.
+        A request without the header `Host` passes: it is not from a browser.
         """
         declared = headers.get("host")
         if declared is not None and host_name(declared) not in self.hosts:
@@ -176,7 +176,7 @@ def _check_content_type(headers: Headers) -> None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return an ASGI `receive` that gives a body that was read, and then later messages."""
+    """Return an ASGI `receive` that gives a request body already read, then later messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -109,5 +109,5 @@ def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str]:
 
 
 def host_in_url(host: str) -> str:
-    """Return a host as it is written in a URL: an IPv6 address gets brackets."""
+    """Return a host name or address as it is written in a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

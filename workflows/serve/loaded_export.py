@@ -1,4 +1,4 @@
-"""Loads an export into memory. The server can use it even if its files on disk are replaced."""
+"""Loads a run's export into memory, so that its files on disk can be replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class LoadedExport:
         return lists
 
     def similar(self, item: str, options: ListOptions) -> list[RankedItem]:
-        """Return the items that are most similar to an item.
+        """Return the items whose embeddings are most similar to that of an item.
 
         Raises:
             DataError: the item does not exist, or a rule or an id does not fit any item.
@@ -195,7 +195,8 @@ class LoadedExport:
 
     @property
     def has_towers(self) -> bool:
-        """Whether a request has given raw values, so that a tower was loaded."""
+        """Whether a tower that takes raw values has been loaded (at the first request with
+        such)."""
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:
@@ -212,7 +213,7 @@ class LoadedExport:
         """Return the tower of this export that takes raw values; refuse that of a newer export.
 
         Raises:
-            StaleInput: the tower was not read in time; a newer export is on disk now.
+            StaleInput: the tower had not been read when a newer export replaced its files.
             ArtifactError: TensorFlow is not installed.
         """
         export = self.recommender.export

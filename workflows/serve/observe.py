@@ -1,6 +1,6 @@
 """Metrics for Prometheus, and an access log with one line of JSON for each request.
 
-Neither contains ids of users or items: a route is named by its pattern.
+Metrics and log contain no ids of users or items: a route is named by its URL pattern.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ for _path, (_file, _media_type) in _FILES.items():
 
 @router.get("/docs")
 async def docs() -> Response:
-    """Return the Swagger page of FastAPI, which loads its files and openapi.json from here."""
+    """Return FastAPI's Swagger page, which loads its files and openapi.json from this server."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="two-tower: API",

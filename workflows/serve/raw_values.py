@@ -61,7 +61,7 @@ def _faults(
 
 
 def _fault_of_weights(value: Value, name: str, values: Value) -> str:
-    """Return the expected form of the weights of a list; "" if the weights are valid.
+    """Return the expected form of the weights of a list feature; "" if the weights are valid.
 
     Args:
         value: a list of numbers, or null.

@@ -32,7 +32,7 @@ _short.maxlevel = 3
 
 
 def _check_value(value: object) -> object:
-    """Accept a value of a raw tower: text, a number, a list of either, or null if missing."""
+    """Validate a raw feature value: text, a number, a list of either, or null if missing."""
     if value is None or _is_text(value) or _is_number(value):
         return value
     if isinstance(value, list) and all(map(_is_text, value)):
@@ -72,7 +72,7 @@ class _RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _limit_unknown_fields(cls, value: object) -> object:
-        """Drop unknown fields of a request if there are more of them than counted faults."""
+        """Drop unknown fields of a request beyond the greatest number of faults counted."""
         if not isinstance(value, dict) or len(value) <= _FEW_FIELDS:
             return value
         unknown = [name for name in value if name not in cls.model_fields]
@@ -83,7 +83,7 @@ class _RequestModel(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """Length and item filters of lists. They come in the query string or in the body."""
+    """Length and item filters of recommendation lists, from the query string or the body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -101,7 +101,7 @@ class ListQuery(BaseModel):
     )
 
     def options(self) -> ListOptions:
-        """Return the options in the form that an export takes."""
+        """Return the length and item filters of lists as the options that an export takes."""
         return ListOptions(self.k, self.keep_seen, tuple(self.only), tuple(self.deny))
 
 
@@ -115,7 +115,7 @@ class _Body(_RequestModel):
 
 
 class UserQuery(_RequestModel):
-    """A user who gets a list, given by their id, by raw values of features, or by both."""
+    """A user who gets a recommendation list, given by id, by raw values of features, or by both."""
 
     id: Id | None = Field(None, description="Id of the user.")
     features: Features = Field(
@@ -132,7 +132,7 @@ class UserQuery(_RequestModel):
 
 
 class RecommendBody(ListQuery, _Body):
-    """A batch of users, and the options of all their lists."""
+    """A batch of users, and the length and item filters of their recommendation lists."""
 
     users: list[UserQuery] = Field(
         min_length=1, max_length=LIMITS.batch, description="The users; each gets a list."
@@ -140,7 +140,7 @@ class RecommendBody(ListQuery, _Body):
 
 
 class EmbedBody(_Body):
-    """Raw values of users and items that are to be embedded."""
+    """Raw feature values of users and items for which embeddings are requested."""
 
     users: list[Features] = Field(
         [], max_length=LIMITS.batch, description="One row a user: inputs of the query tower."
@@ -151,21 +151,21 @@ class EmbedBody(_Body):
 
 
 class LabelledItem(BaseModel):
-    """An item with its label columns."""
+    """An item's id with its display columns, such as the title."""
 
     item: str = Field(description="Id of the item.")
     labels: dict[str, str | None] = Field(description="Label columns, such as the title.")
 
 
 class RankedItem(LabelledItem):
-    """An item of a list."""
+    """A recommended or similar item, with its rank in the list and its score."""
 
     rank: int = Field(description="Place in the list, from 1.")
     score: float = Field(description="Score of the model; larger is better.")
 
 
 class UserList(BaseModel):
-    """The list of one user."""
+    """The list of items recommended to one user, and the model that made it."""
 
     user: str | None = Field(description="Id of the user; null if none was given.")
     answered_by: str = Field(
@@ -181,20 +181,20 @@ ExportDigest = Annotated[
 
 
 class OneUserAnswer(UserList):
-    """The list of one user."""
+    """The list of items recommended to one user, and the export that it comes from."""
 
     export: ExportDigest
 
 
 class ListsAnswer(BaseModel):
-    """One list for each user of the request, in the order of the request."""
+    """One list of recommended items for each user of the request, in the order of the request."""
 
     export: ExportDigest
     lists: list[UserList]
 
 
 class HistoryAnswer(BaseModel):
-    """Items that a user interacted with before the cut, newest first."""
+    """The last items that a user interacted with, newest first."""
 
     export: ExportDigest
     user: str = Field(description="Id of the user.")
@@ -211,7 +211,7 @@ class SimilarItemsAnswer(BaseModel):
 
 
 class EmbeddingsAnswer(BaseModel):
-    """One embedding for each row of the request, in the order of the request."""
+    """One embedding for each user and item of the request, in the order of the request."""
 
     export: ExportDigest
     users: list[list[float]]
@@ -219,7 +219,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class Health(BaseModel):
-    """The export from which the server answers now."""
+    """A description of the export from which the server answers now, and of its run."""
 
     status: str = Field(description="Always ready: before that, the server does not answer.")
     run: str = Field(description="Name of the run.")
@@ -235,7 +235,7 @@ class Health(BaseModel):
 
 
 class Fault(BaseModel):
-    """One fault of a request."""
+    """One fault of a refused request: the field, what it held, and what it should hold."""
 
     field: str = Field(description="The field at fault, such as body.users[0].id.")
     got: str = Field(description="What the field held, shortened.")
@@ -243,7 +243,7 @@ class Fault(BaseModel):
 
 
 class Faults(BaseModel):
-    """Why a request was refused."""
+    """The faults for which a request was refused."""
 
     faults: list[Fault] = Field(description=f"The first faults, at most {MAX_FAULTS}.")
     more: int = Field(
@@ -259,7 +259,7 @@ class Refusal(Exception):
     Args:
         status: HTTP status.
         faults: the faults of the request.
-        more: number of further faults.
+        more: number of further faults of the request.
         headers: headers of the answer.
     """
 

@@ -67,5 +67,5 @@ def _step(step: Step) -> str:
 
 
 def _text(name: str) -> str:
-    """Return a text quoted for the protobuf text format."""
+    """Return a text as a quoted string of the protobuf text format."""
     return json.dumps(name, ensure_ascii=False)
