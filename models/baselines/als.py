@@ -38,7 +38,7 @@ START = (
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Factors of items; a user's factors are solved from their history.
+    """Matrix factorisation by ALS: keeps item factors, and solves a user's from the history.
 
     Attributes:
         factors: the number of factors, d.
@@ -57,7 +57,7 @@ class ALS:
     item_factors: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> ALS:
-        """Return a model with the items' factors; the same seed gives the same factors."""
+        """Return a model with item factors learnt from interactions; a seed fixes the result."""
         matrix = train.histories().to_csr(train.n_items)
         # implicit warns if the BLAS uses several threads (it checks once in a process)
         with threadpool_limits(1, user_api="blas"):
@@ -73,14 +73,14 @@ class ALS:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by the dot product of factors; with no history all items tie at 0."""
+        """Return the k items with the largest dot products; with no history all items tie at 0."""
         n_items = len(require_fitted(self.item_factors, self))
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
-        """Return float32 [n_queries, n_items]."""
+        """Return the dot product of each query's and each item's factors, float32."""
         item_factors = require_fitted(self.item_factors, self)
         matrix = queries.histories.to_csr(len(item_factors))
         with threadpool_limits(1, user_api="blas"):
@@ -90,9 +90,10 @@ class ALS:
             return users @ item_factors.T
 
     def _library(self) -> AlternatingLeastSquares:
-        """Return implicit's model with these parameters.
+        """Return the ALS model of the library `implicit` with these hyper-parameters.
 
-        Rows are solved one by one, each by one thread: their number does not change the result.
+        The factors of each user or item are solved by one thread, so the number of threads does not
+        change the result.
         """
         return AlternatingLeastSquares(
             factors=self.factors,
@@ -105,7 +106,7 @@ class ALS:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search over factors, regularization and alpha."""
+    """Return the hyper-parameter search of ALS over factors, regularization and alpha."""
 
     def fit(point: Point) -> ALS:
         factors, regularization, alpha = point

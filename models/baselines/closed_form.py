@@ -26,15 +26,15 @@ from models.core.retriever import Floats, Interactions, blocks
 
 
 class Learnt(Protocol):
-    """The protocol of the learnt weights B, which either form implements."""
+    """The protocol of EASE's learnt item-item weights B, as a full matrix or as factors."""
 
     @property
     def n_items(self) -> int:
-        """Return the size of the catalogue."""
+        """Return the number of items in the catalogue."""
         ...
 
     def score(self, histories: sp.csr_matrix) -> Floats:
-        """Return xB of each history, float32 [n_histories, n_items]."""
+        """Return the scores xB of all items for each history x, float32 [n_histories, n_items]."""
         ...
 
 
@@ -50,11 +50,11 @@ class ByItems:
 
     @property
     def n_items(self) -> int:
-        """Return the size of the catalogue."""
+        """Return the number of items in the catalogue."""
         return len(self.weights)
 
     def score(self, histories: sp.csr_matrix) -> Floats:
-        """Return xB of each history, float32 [n_histories, n_items]."""
+        """Return the scores xB of all items for each history x, float32 [n_histories, n_items]."""
         return np.asarray(histories @ self.weights)
 
 
@@ -74,11 +74,11 @@ class ByUsers:
 
     @property
     def n_items(self) -> int:
-        """Return the size of the catalogue."""
+        """Return the number of items in the catalogue."""
         return int(self.users.shape[1])
 
     def score(self, histories: sp.csr_matrix) -> Floats:
-        """Return xB of each history, float32 [n_histories, n_items]."""
+        """Return the scores xB of all items for each history x, float32 [n_histories, n_items]."""
         histories = histories.astype(np.float64)
         alike = (histories @ self.users.T).toarray()
         with threads(len(self.inverse)):
@@ -92,7 +92,7 @@ class ByUsers:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """Solves for the weights of any lambda; the Gram matrix is computed once.
+    """Solves EASE's item-item weights for any lambda; the Gram matrix is computed once.
 
     Attributes:
         train: the training interactions.
@@ -102,17 +102,17 @@ class Solver:
 
     @cached_property
     def users(self) -> sp.csr_matrix:
-        """X without the rows of users who have no history, float64 [n_users, n_items]."""
+        """The user-item matrix X of the users who have a history, float64 [n_users, n_items]."""
         matrix = self.train.histories().to_csr(self.train.n_items)
         return matrix[matrix.getnnz(axis=1) > 0].astype(np.float64)
 
     @property
     def by_users(self) -> bool:
-        """Whether there are fewer users than items."""
+        """Whether the users x users form is solved, as there are fewer users than items."""
         return bool(self.users.shape[0] < self.users.shape[1])
 
     def cost(self, *, fits: int, kept: int = 1) -> Cost:
-        """Return the time and memory of the fit of one lambda.
+        """Return the estimated time and memory of solving the weights of one lambda.
 
         Args:
             fits: the least number of fits that will follow.
@@ -127,7 +127,7 @@ class Solver:
         return Cost(n_items, operations, (20.0 + 4 * kept) * n_items**2, fits)
 
     def sentence(self, *, fits: int) -> str:
-        """Return a sentence that names the form that is used and the cost of a fit.
+        """Return a sentence for the log: the form of the solution, and the cost of a fit.
 
         Raises:
             CannotFit: a fit takes too much time or memory.
@@ -139,7 +139,7 @@ class Solver:
         return self.cost(fits=fits).sentence(f"a dense matrix of the {form}")
 
     def solve(self, regularization: float) -> Learnt:
-        """Return the weights of one lambda."""
+        """Return EASE's item-item weights for one value of lambda."""
         gram = self._gram.copy()
         np.fill_diagonal(gram, gram.diagonal() + regularization)
         inverted = inverse(gram)
@@ -151,7 +151,7 @@ class Solver:
 
     @cached_property
     def _gram(self) -> Floats:
-        """XX' or X'X, float64, in blocks: as a sparse matrix it may be larger."""
+        """Return the Gram matrix XX' or X'X as a dense float64 matrix, computed in blocks."""
         rows = self.users if self.by_users else self.users.T.tocsr()
         columns = rows.T.tocsr()
         n = rows.shape[0]
@@ -162,7 +162,7 @@ class Solver:
 
 
 def _shares(users: sp.csr_matrix, inverse: Floats) -> Floats:
-    """Return the diagonal of X'KX, float64 [n_items]."""
+    """Return d, the diagonal of X'KX in the users x users form of EASE, float64 [n_items]."""
     items = users.T.tocsr()
     n_items, n_users = items.shape
     shares = np.empty(n_items)

@@ -30,7 +30,7 @@ from models.core.retriever import (
 
 
 def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_matrix:
-    """Return one-hot columns and multi-hot lists side by side.
+    """Return the items' categorical attributes as one matrix of one-hot and multi-hot vectors.
 
     Args:
         columns: codes of each item, int [n_items] or lists of them; at least one column.
@@ -50,7 +50,7 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
 
 
 def grid(facts: Facts) -> Grid:
-    """Return a grid with one point, because the model has no parameters.
+    """Return the search of the content baseline, one point, as it has no hyper-parameters.
 
     Raises:
         CannotFit: there are no attributes.
@@ -67,7 +67,7 @@ def grid(facts: Facts) -> Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Ranks items by their attributes; holds attribute vectors, and the order of equal scores.
+    """Ranks items by the attributes that they share with the history; ties go by popularity.
 
     Few attributes make many equal scores. These are ordered by popularity, then by item row: the
     columns are in that order, so that the tie rule of `best_k` keeps it, and no small number is
@@ -82,7 +82,7 @@ class Content:
     order: Ints | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Content:
-        """Return a model with the items in the order of their popularity.
+        """Return a content model that orders equally scored items by their training popularity.
 
         Raises:
             ValueError: when the catalogue and the attributes differ in size.
@@ -102,7 +102,7 @@ class Content:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by attributes, then popularity, then row; with no history, by popularity."""
+        """Rank items by shared attributes, then popularity; with no history, by popularity."""
         order = require_fitted(self.order, self)
         top = top_k_by_scores(
             self._score_in_order,
@@ -115,7 +115,7 @@ class Content:
         return TopK(np.where(top.items >= 0, order[top.items], NO_ITEM), top.scores)
 
     def _score_in_order(self, queries: Queries) -> Floats:
-        """Return float32 [n_queries, n_items], the columns in `order`."""
+        """Return attribute scores of all items, with the most popular items as first columns."""
         histories = queries.histories.to_csr(self.attributes.shape[0])
         # sums are whole numbers, so equal scores are equal to the last bit; the mean comes after
         sums = histories @ self.attributes
@@ -123,7 +123,7 @@ class Content:
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
     def _moved(self, exclude: Ragged | None) -> Ragged | None:
-        """Return the exclusions with item rows replaced by positions in `order`."""
+        """Return the items to exclude as positions in the popularity order, not item rows."""
         if exclude is None:
             return None
         order = require_fitted(self.order, self)

@@ -26,7 +26,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of one fit, and the number of fits.
+    """Estimated time and memory of one fit of a baseline, and the number of fits.
 
     Attributes:
         n_rows: the number of rows of the matrix that is inverted.
@@ -41,7 +41,7 @@ class Cost:
     fits: int
 
     def sentence(self, what: str) -> str:
-        """Return a sentence with the matrix to invert, and the time on an idle machine.
+        """Return a sentence for the log: the size of the matrix to invert, and the estimated time.
 
         Raises:
             CannotFit: it takes more memory than is free, or more time than `MAX_SECONDS`.
@@ -66,13 +66,13 @@ def _time(seconds: float) -> str:
 
 
 def speed(n_rows: int) -> float:
-    """Return this machine's operations per second when it inverts a matrix of that many rows."""
+    """Return this machine's estimated floating-point operations per second in an inversion."""
     return _speed_of_a_core() * (1 if n_rows < SMALL else len(os.sched_getaffinity(0)))
 
 
 @cache
 def _speed_of_a_core() -> float:
-    """Return the operations per second of one thread, measured by an inversion.
+    """Measure one thread's floating-point operations per second by inverting a small matrix.
 
     Processor time counts, not wall-clock time: other work on the machine must not decide which
     baselines run.
@@ -101,7 +101,7 @@ def inverse(matrix: Floats) -> Floats:
 
 
 def _invert(matrix: Floats) -> Floats:
-    """Return the upper half of the inverse, by Cholesky in half the operations of a general one."""
+    """Return the upper triangle of the inverse of a positive definite matrix, by Cholesky."""
     # the transpose of a symmetric matrix is itself, in the order that LAPACK wants
     factor, fault = scipy.linalg.lapack.dpotrf(matrix.T, overwrite_a=True, clean=False)
     if fault:
@@ -111,7 +111,7 @@ def _invert(matrix: Floats) -> Floats:
 
 
 def threads(n_rows: int) -> AbstractContextManager[object]:
-    """Limit a small inversion to one thread, if threadpoolctl is installed."""
+    """Limit BLAS to one thread while a small matrix is inverted, if threadpoolctl is installed."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
@@ -122,7 +122,7 @@ def threads(n_rows: int) -> AbstractContextManager[object]:
 def available_memory() -> int | None:
     """Return the bytes that this process can still allocate; None where the system does not say.
 
-    The container's limit counts as well as the machine's memory.
+    The result respects the memory limit of the container as well as the machine's free memory.
     """
     found = []
     try:

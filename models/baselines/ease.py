@@ -34,7 +34,7 @@ DECAYS = (10.0, 5.0, 20.0, 50.0, 200.0)
 
 @dataclass(frozen=True, kw_only=True)
 class EASE:
-    """The shallow autoencoder: a history x has the scores xB.
+    """The linear autoencoder EASE: a history x gives the items the scores xB.
 
     Attributes:
         regularization: lambda.
@@ -54,7 +54,7 @@ class EASE:
                 raise ValueError(f"{name} must be above 0. Received: {name} = {value}.")
 
     def fit(self, train: Interactions) -> EASE:
-        """Return a model with the closed-form weights.
+        """Return an EASE model whose item-item weights are computed in closed form.
 
         Raises:
             CannotFit: the fit would take too much memory or time on this machine.
@@ -71,14 +71,14 @@ class EASE:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by xB; with no history all items tie at 0."""
+        """Return the k items with the highest scores xB; with no history all items tie at 0."""
         n_items = require_fitted(self.learnt, self).n_items
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
-        """Return float32 [n_queries, n_items]."""
+        """Return the scores xB of all items for each query's history x, float32."""
         learnt = require_fitted(self.learnt, self)
         if self.decay is None:
             return learnt.score(queries.histories.to_csr(learnt.n_items))
@@ -86,7 +86,7 @@ class EASE:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search over lambda.
+    """Return the hyper-parameter search of EASE over lambda.
 
     Raises:
         CannotFit: as `EASE.fit`.
@@ -104,7 +104,7 @@ def grid(facts: Facts) -> Grid:
 
 
 def decayed_grid(facts: Facts) -> Grid:
-    """Return the search over lambda and the decay.
+    """Return the hyper-parameter search of EASE with a position decay, over lambda and decay.
 
     Raises:
         CannotFit: as `EASE.fit`; and without times, for a history without order has no latest item.
@@ -132,11 +132,11 @@ def _lambda(*, ratio: float) -> Axis:
 
 
 def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
-    """Return float32 [n_lists, n_items] with exp(-p / decay) at the item in position p.
+    """Return histories as rows [n_lists, n_items]: exp(-p / decay) for the item at position p.
 
     Args:
-        histories: item rows, oldest first; the last of a list has position 0; -1 is left out, but
-            counts as a position.
+        histories: row numbers of the users' items, oldest first; the last of a list has position 0;
+            -1 is left out, but counts as a position.
         n_items: number of columns.
         decay: the position that weighs 1/e.
     """

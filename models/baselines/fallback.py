@@ -31,7 +31,7 @@ def unknown_users(queries: Queries) -> Bools:
 
 @dataclass(frozen=True)
 class Fallback:
-    """Ranks by a model, and by popularity for some of the queries.
+    """Ranks by a model, and by popularity for queries without a known user or history.
 
     Attributes:
         model: the fitted model.
@@ -44,7 +44,7 @@ class Fallback:
     stands_in: Callable[[Queries], Bools]
 
     def as_of(self, known: Interactions) -> Fallback:
-        """Return the fallback with popularity as of a cut; the model stays the same."""
+        """Return the fallback with popularity counted up to a cut in time, and the same model."""
         return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
@@ -55,7 +55,7 @@ class Fallback:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank each query by the model or by popularity."""
+        """Return the k best items of each query, by the model or by popularity."""
         helped = self.stands_in(queries)
         top = TopK(
             np.full((len(queries), k), NO_ITEM, np.int64),
@@ -75,10 +75,10 @@ class Fallback:
 
 @runtime_checkable
 class Dated(Protocol):
-    """A retriever with counts of interactions, which can be updated without a new fit."""
+    """The protocol of retrievers by interaction counts, which can be updated without a new fit."""
 
     def as_of(self, known: Interactions) -> Retriever:
-        """Return the retriever with the counts of all interactions before a cut."""
+        """Return the retriever with the counts of all interactions before a cut in time."""
         ...
 
 
@@ -91,17 +91,17 @@ def with_popularity(grid: Grid, train: Interactions) -> Grid:
 
 
 def as_of(model: Retriever, known: Interactions) -> Retriever:
-    """Return the model with its counts of popularity as of a cut; learnt weights stay.
+    """Return a baseline with popularity counted up to a cut in time; learnt weights stay.
 
     Args:
-        model: the model of a grid.
+        model: a fitted baseline.
         known: all interactions before the cut.
     """
     return model.as_of(known) if isinstance(model, Dated) else model
 
 
 def parameters(model: Retriever) -> dict[str, float]:
-    """Return the hyper-parameters of a grid's model by name; those that are None are left out."""
+    """Return the hyper-parameters of a fitted baseline by name, without those that are None."""
     chosen: Any = model.model if isinstance(model, Fallback) else model
     values = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if f.repr}
     return {name: value for name, value in values.items() if value is not None}

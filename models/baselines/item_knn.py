@@ -48,17 +48,17 @@ class ItemKNN:
             )
 
     def fit(self, train: Interactions) -> ItemKNN:
-        """Return a model with the neighbours of each item."""
+        """Return an item-kNN model with the most similar items of each item."""
         n_items = train.n_items
         users = train.histories().to_csr(n_items).tocsc()
         parts = [self._neighbours_of(rows, users) for rows in blocks(n_items, n_items)]
         return replace(self, similarities=sp.vstack(parts, format="csr", dtype=np.float32))
 
     def _neighbours_of(self, rows: slice, users: sp.csc_matrix) -> sp.csr_matrix:
-        """Return the kept similarities of a slice of items, [n_rows, n_items].
+        """Return similarities of some items to their nearest neighbours, sparse [n_rows, n_items].
 
         Args:
-            rows: the items.
+            rows: the slice of items whose neighbours are computed.
             users: the binary user-item matrix, float32 [n_users, n_items].
         """
         n_users = users.getnnz(axis=0)
@@ -72,7 +72,7 @@ class ItemKNN:
         return sp.csr_matrix((best.scores[near], cells), (n_rows, n_items))
 
     def nearest(self, neighbours: int) -> ItemKNN:
-        """Return the model of fewer neighbours without a fit."""
+        """Return an item-kNN model with fewer neighbours of each item, without a new fit."""
         similarities = require_fitted(self.similarities, self).tocoo()
         order = np.lexsort((similarities.col, -similarities.data, similarities.row))
         rows = similarities.row[order]  # sorted: an item's place in its row is a difference
@@ -89,20 +89,20 @@ class ItemKNN:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by the summed similarity to the history; with no history all items tie at 0."""
+        """Rank items by summed similarity to the history; with no history all items tie at 0."""
         n_items = require_fitted(self.similarities, self).shape[1]
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
         )
 
     def score(self, queries: Queries) -> Floats:
-        """Return float32 [n_queries, n_items]."""
+        """Return each item's summed similarity to each query's history, float32."""
         similarities = require_fitted(self.similarities, self)
         return (queries.histories.to_csr(similarities.shape[0]) @ similarities).toarray()
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search over the number of neighbours; models are parts of one larger model."""
+    """Return the hyper-parameter search of item-kNN over the number of neighbours."""
     train = facts.train
     widest = [ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)]
 

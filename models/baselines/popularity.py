@@ -34,17 +34,17 @@ class Popularity:
     """Ranks items by their number of training interactions, repeats included.
 
     Attributes:
-        counts: float64 [n_items], set by `fit`.
+        counts: number of interactions of each item, float64 [n_items], set by `fit`.
     """
 
     counts: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Popularity:
-        """Return a model with the interactions counted."""
+        """Return a popularity model with the number of training interactions of each item."""
         return replace(self, counts=decayed_counts(train, None))
 
     def as_of(self, known: Interactions) -> Popularity:
-        """Return the model with the interactions before a cut counted."""
+        """Return the popularity model with all interactions before a cut in time counted."""
         return self.fit(known)
 
     def top_k(
@@ -55,7 +55,7 @@ class Popularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by counts, ties by item row; an item without interactions scores 0."""
+        """Rank items by their interaction counts, ties by item row; without interactions, 0."""
         return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
@@ -65,7 +65,7 @@ class RecentPopularity:
 
     Attributes:
         days: the age at which an interaction weighs 1/e; the last interaction has the age 0.
-        counts: float64 [n_items], set by `fit`.
+        counts: decayed number of interactions of each item, float64 [n_items], set by `fit`.
     """
 
     days: float = 7.0
@@ -76,7 +76,7 @@ class RecentPopularity:
             raise ValueError(f"days must be above 0. Received: days = {self.days}.")
 
     def fit(self, train: Interactions) -> RecentPopularity:
-        """Return a model with the interactions counted by age.
+        """Return a popularity model with each item's interactions counted, older ones less.
 
         Raises:
             CannotFit: the interactions have no times.
@@ -86,7 +86,7 @@ class RecentPopularity:
         return replace(self, counts=decayed_counts(train, self.days))
 
     def as_of(self, known: Interactions) -> RecentPopularity:
-        """Return the model with the interactions before a cut counted."""
+        """Return the recent popularity model with all interactions before a cut in time counted."""
         return self.fit(known)
 
     def top_k(
@@ -97,17 +97,17 @@ class RecentPopularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank by decayed counts, ties by item row; an item without interactions scores 0."""
+        """Rank items by decayed interaction counts, ties by item row; without interactions, 0."""
         return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 def grid(facts: Facts) -> Grid:
-    """Return a grid with one point, because plain popularity has no parameters."""
+    """Return the search of plain popularity, one point, as it has no hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Popularity().fit(facts.train))
 
 
 def recent_grid(facts: Facts) -> Grid:
-    """Return the search over the decay.
+    """Return the hyper-parameter search of recent popularity over the decay in days.
 
     Raises:
         CannotFit: the interactions have no times.
@@ -128,7 +128,7 @@ def _top_k_for_all(
     exclude: Ragged | None,
     candidates: Bools | None,
 ) -> TopK:
-    """Rank the same scores for every query."""
+    """Return the k best items of each query by item scores that are the same for all users."""
     return top_k_by_scores(
         lambda block: np.broadcast_to(counts, (len(block), len(counts))),
         queries,

@@ -30,7 +30,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """A ranking that depends on the seed and the user's row only.
+    """A retriever with a random ranking for each user, fixed by the seed and the user's row.
 
     Attributes:
         seed: the seed of the rankings, not negative.
@@ -41,7 +41,7 @@ class Random:
     n_items: int | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> Random:
-        """Return a model with the size of the catalogue."""
+        """Return a random retriever for the catalogue of the training interactions."""
         return replace(self, n_items=train.n_items)
 
     def top_k(
@@ -59,7 +59,7 @@ class Random:
         )
 
     def score(self, queries: Queries) -> Floats:
-        """Return float32 [n_queries, n_items], uniform in [0, 1) in steps of 2^-24."""
+        """Return random scores of all items, uniform in [0, 1), float32 [n_queries, n_items]."""
         seed = _mix(np.array([self.seed], np.uint64))
         users = seed ^ queries.users.astype(np.uint64)
         steps = np.arange(1, require_fitted(self.n_items, self) + 1, dtype=np.uint64) * _STEP
@@ -68,7 +68,7 @@ class Random:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return a grid with one point, because the model has no parameters."""
+    """Return the search of the random baseline, one point, as it has no hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Random(seed=facts.seed).fit(facts.train))
 
 

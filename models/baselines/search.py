@@ -30,7 +30,7 @@ MOST = 24
 
 @dataclass(frozen=True)
 class Facts:
-    """The training data of baselines.
+    """The data on which all baselines are fitted.
 
     Attributes:
         train: the training interactions.
@@ -45,12 +45,12 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One parameter of a grid, the step between its values, and its bounds.
+    """One hyper-parameter of a baseline's search, the step between its values, and its bounds.
 
     Attributes:
-        name: the name of the parameter.
-        low: the smallest value that is tried.
-        high: the largest value that is tried.
+        name: the name of the hyper-parameter.
+        low: the smallest value of the hyper-parameter that is tried.
+        high: the largest value of the hyper-parameter that is tried.
         ratio: the factor between a value and the next one.
         whole: values are whole numbers, rounded down.
     """
@@ -62,7 +62,7 @@ class Axis:
     whole: bool = False
 
     def beyond(self, value: float, *, up: bool) -> float | None:
-        """Return the next value on one side; None at a bound."""
+        """Return the hyper-parameter's next larger or smaller value to try; None at a bound."""
         following = value * self.ratio if up else value / self.ratio
         following = min(max(following, self.low), self.high)
         if self.whole:
@@ -72,7 +72,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The points at which a baseline can be fitted.
+    """The hyper-parameter search of a baseline: its first points, its axes, and how to fit one.
 
     Attributes:
         start: the points that are always tried; without a validation part the first one is used.
@@ -90,16 +90,17 @@ class Grid:
     by_history: bool = False
 
     def named(self, point: Point) -> str:
-        """Return a point as `regularization=30 alpha=8`."""
+        """Return a point of hyper-parameters as text, such as `regularization=30 alpha=8`."""
         return " ".join(f"{a.name}={value:g}" for a, value in zip(self.axes, point, strict=True))
 
 
 class Climbed(NamedTuple):
-    """The result of a search.
+    """The result of a hyper-parameter search.
 
     Attributes:
-        best: the point of the highest value; among equals, the one that was tried first.
-        tried: the number of points.
+        best: the point with the highest validation score; among equals, the one that was tried
+            first.
+        tried: the number of points that were fitted and measured.
         edge: the axes on which nothing was tried on one side of the best point, because that is a
             bound or the search had no points left; empty if the best point is inside on all.
     """
@@ -110,11 +111,12 @@ class Climbed(NamedTuple):
 
 
 def climb(grid: Grid, measure: Callable[[Point], float]) -> Climbed:
-    """Search a grid for the point with the highest value.
+    """Search a baseline's hyper-parameters for the point with the highest validation score.
 
     Args:
-        grid: the first points, and the axes.
-        measure: returns the value of a point; it is called once for each.
+        grid: the first points of the search, and its axes.
+        measure: fits the baseline at a point and returns the validation score; it is called once
+            for each point.
     """
     values: dict[Point, float] = {}
     for point in grid.start:
@@ -134,7 +136,7 @@ def climb(grid: Grid, measure: Callable[[Point], float]) -> Climbed:
 
 
 def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point) -> Iterator[Point]:
-    """Yield the next point on each side of the best one where nothing was tried."""
+    """Yield the neighbours of the best point, along each axis, on sides where none was tried."""
     for i, axis in enumerate(axes):
         for up in (False, True):
             following = axis.beyond(best[i], up=up)

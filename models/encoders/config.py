@@ -12,7 +12,7 @@ from models.core.fields import Part, PositiveFloat
 
 
 class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
-    """A weighted mean of the items; the weight of an item depends on its position alone.
+    """A history encoder: the weighted mean of the item embeddings, weighted by position alone.
 
     Attributes:
         decay: the initial weight of an item at position k of the history, where 0 is the latest,

@@ -21,8 +21,8 @@ class DecayPool(tf.keras.layers.Layer):
     """Encodes a history as the mean of its latest items, weighted by position.
 
     Args:
-        config: the initial weights.
-        max_len: number of positions; older items are left out.
+        config: the decay that sets the initial weights of the positions.
+        max_len: number of latest items of a history that are read; older ones are left out.
     """
 
     def __init__(self, config: DecayPoolConfig, max_len: int, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ class DecayPool(tf.keras.layers.Layer):
             )
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return float32 [B, dim]."""
+        """Return the weighted mean of each history's item embeddings, float32 [B, dim]."""
         lists = steps.vectors
         rows, lengths, n_rows = lists.value_rowids(), lists.row_lengths(), lists.nrows()
         # the last item of a list has age 0
@@ -48,7 +48,7 @@ class DecayPool(tf.keras.layers.Layer):
         return self._mean(total, norm, lengths)
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return float32 [B, L, dim]."""
+        """Return the weighted mean of the item embeddings up to each step, float32 [B, L, dim]."""
         vectors = steps.vectors.to_tensor()
         known = tf.sequence_mask(steps.vectors.row_lengths(), tf.shape(vectors)[1], tf.float32)
         places = tf.range(tf.shape(vectors)[1])
@@ -59,7 +59,7 @@ class DecayPool(tf.keras.layers.Layer):
         return self._mean(total, norm, places + 1)
 
     def weights_by_age(self) -> Floats | None:
-        """Return exp(p), float32 [max_len]; None where positions do not matter."""
+        """Return the learnt weight exp(p) of each history position; None if all weigh the same."""
         return None if self.position is None else np.exp(self.position.numpy())
 
     def _weights(self, ages: tf.Tensor) -> tf.Tensor:
@@ -74,5 +74,5 @@ class DecayPool(tf.keras.layers.Layer):
 
 
 def build(config: DecayPoolConfig, max_len: int) -> DecayPool:
-    """Build the encoder."""
+    """Build the history encoder that pools items by position."""
     return DecayPool(config, max_len)

@@ -12,7 +12,7 @@ from models.encoders.config import EncoderConfig
 
 
 class Steps(NamedTuple):
-    """The histories of a batch: each step is an item, the oldest comes first.
+    """The users' histories of a batch: each step is an item, the oldest comes first.
 
     An encoder that needs matrices takes `vectors.to_tensor()` [B, L, dim] and the mask
     `tf.sequence_mask(vectors.row_lengths())`.
@@ -43,15 +43,15 @@ class HistoryEncoder(Protocol):
         ...
 
     def weights_by_age(self) -> Floats | None:
-        """Return the weight of each position, newest first; None if weights depend on the items."""
+        """Return the weight of each history position, newest first; None if items matter."""
         ...
 
 
 def build_encoder(config: EncoderConfig, max_len: int) -> HistoryEncoder:
-    """Build the encoder of a configuration.
+    """Build the history encoder of a configuration.
 
     Args:
-        config: its kind names the module.
+        config: settings of the history encoder; its `kind` is the name of its module.
         max_len: the longest history; older items are left out.
     """
     module = import_module(f"models.encoders.{config.__struct_config__.tag}")

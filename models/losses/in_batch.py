@@ -38,7 +38,7 @@ Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Loss(NamedTuple):
-    """The loss of a batch.
+    """The training loss of a batch: its total, and the loss of each row.
 
     Attributes:
         total: the weighted sum of the rows' losses, float32 []; only the total has gradients.
@@ -87,14 +87,14 @@ def softmax_loss(
     precision: str = "float32",
     block_scores: int = BLOCK_SCORES,
 ) -> Loss:
-    """Return the loss of a batch; the gradient of its total reaches `queries` and `items`.
+    """Return the sampled softmax loss of a batch, with gradients for `queries` and `items`.
 
     Args:
-        queries: float32 [B, d].
-        items: float32 [C, d].
+        queries: the query embedding of each batch row, float32 [B, d].
+        items: the embeddings of the items to compare with, one per column, float32 [C, d].
         positive_column: the column of each row's own item, int [B].
         weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
-        temperature: T > 0.
+        temperature: T > 0, by which the dot products are divided.
         log_q: the log q of each column's item, float32 [C]; None for no correction.
         mask: returns the columns that are not negatives of a row; it does not return a row's own
             column.
@@ -104,15 +104,15 @@ def softmax_loss(
         block_scores: upper bound for rows x C of a block; a block has at least one row.
 
     Example, with the other items of the batch as negatives:
-        >>> queries, items = tf.eye(2), tf.constant([[5.0, 0.0], [0.0, 3.0]])
-        >>> weights = tf.constant([0.5, 0.5])  # a mean
-        >>> with tf.GradientTape() as tape:
-        ...     tape.watch(items)
-        ...     loss = softmax_loss(queries, items, tf.range(2), weights=weights)
-        >>> loss.rows.numpy().round(4)  # log(1 + exp(-5)), log(1 + exp(-3))
-        array([0.0067, 0.0486], dtype=float32)
-        >>> tape.gradient(loss.total, items).shape
-        TensorShape([2, 2])
+    >>> queries, items = tf.eye(2), tf.constant([[5.0, 0.0], [0.0, 3.0]])
+    >>> weights = tf.constant([0.5, 0.5])  # a mean
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(items)
+    ...     loss = softmax_loss(queries, items, tf.range(2), weights=weights)
+    >>> loss.rows.numpy().round(4)  # log(1 + exp(-5)), log(1 + exp(-3))
+    array([0.0067, 0.0486], dtype=float32)
+    >>> tape.gradient(loss.total, items).shape
+    TensorShape([2, 2])
     """
     positive_column = tf.cast(positive_column, tf.int32)
     bias = None if log_q is None else -log_q
@@ -155,7 +155,7 @@ def _blocks(
     precision: str,
     block_scores: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return row losses [B] and the total's gradients [B, d] and [C, d], at temperature 1.
+    """Return the loss of each row [B] and the total's gradients for queries and items.
 
     `bias` [C] is added to every row's logits, `surplus` [B] is subtracted from those of own
     columns.
@@ -213,12 +213,12 @@ def _blocks(
 
 
 def _product(a: tf.Tensor, b: tf.Tensor, **how: bool) -> tf.Tensor:
-    """Return a matrix product as float32, for factors of any precision."""
+    """Return the product of two float32 or bfloat16 matrices as float32."""
     return tf.cast(tf.matmul(a, b, **how), tf.float32)
 
 
 def _minus_log(shares: tf.Tensor, scores: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
-    """Return -log of the own items' probabilities, from the scores where they underflow."""
+    """Return -log of the softmax probability of each row's own item, safe against underflow."""
     return tf.cond(
         tf.reduce_all(shares > _TINY),
         lambda: -tf.math.log(shares),

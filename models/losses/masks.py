@@ -19,14 +19,15 @@ def known_positives(
     *,
     items: tf.Tensor | None = None,
 ) -> Mask:
-    """Return a mask of the known positives of a row's user.
+    """Return a mask that hides all known positive items of each row's user from the negatives.
 
     Args:
-        users: user rows, int [B].
+        users: the user of each batch row, as a row number in the user table, int [B].
         positive_column: the column of each row's own item, int [B]: never masked.
         values: item rows of the users' positives, int [n], user by user.
         offsets: int64 [n_users + 1]; user u has the positives `values[offsets[u]:offsets[u + 1]]`.
-        items: item rows of the columns, int [C]; None where column c is item row c.
+        items: the item of each column, as a row number in the item table, int [C]; None where
+            column c is item row c.
     """
     find = None if items is None else _Places(items)
 
@@ -44,10 +45,10 @@ def known_positives(
 
 
 def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
-    """Return a mask of the row's own item in other columns.
+    """Return a mask that hides a row's own item in other columns from the negatives.
 
     Args:
-        items: item rows of the columns, int [C].
+        items: the item of each column, as a row number in the item table, int [C].
         positive_column: the column of each row's own item, int [B].
     """
     find = _Places(items)
@@ -61,10 +62,10 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
 
 
 class _Places:
-    """Finds the columns that hold an item.
+    """Finds the columns of the score matrix that belong to a given item.
 
     Args:
-        items: item rows of the columns, int [C].
+        items: the item of each column, as a row number in the item table, int [C].
     """
 
     def __init__(self, items: tf.Tensor) -> None:
@@ -72,7 +73,7 @@ class _Places:
         self.sorted = tf.gather(items, self.order)
 
     def __call__(self, rows: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return rows and columns, int64 [n], of all columns of the item wanted by each row."""
+        """Return rows and columns of the score matrix's cells that hold each row's wanted item."""
         wanted = tf.cast(wanted, self.sorted.dtype)
         first = tf.searchsorted(self.sorted, wanted, side="left", out_type=tf.int64)
         last = tf.searchsorted(self.sorted, wanted, side="right", out_type=tf.int64)
@@ -82,6 +83,6 @@ class _Places:
 
 
 def _cells(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
-    """Return (row, column) pairs, int64 [n, 2], without the rows' own columns."""
+    """Return cells (row, column) of the score matrix, without those of the rows' own items."""
     others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
     return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)

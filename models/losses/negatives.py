@@ -22,14 +22,15 @@ from models.towers.layers import Draws
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """Facts of the training rows that the loss needs.
+    """What the loss must know of the training rows: item counts, users' positives, item inputs.
 
     Attributes:
-        item_counts: rows of each item, int [n_items].
-        positives: item rows of each user, a Ragged of n_users lists.
-        items: inputs of the item tower, n_items rows.
+        item_counts: number of training rows of each item, int [n_items].
+        positives: for each user, the row numbers in the item table of the items in their training
+            rows, a Ragged of n_users lists.
+        items: input columns of the item tower, one row per item of the catalogue.
         batch_size: rows of a training step.
-        seed: the seed of drawn negatives.
+        seed: the seed of randomly drawn negatives.
     """
 
     item_counts: npt.NDArray[np.integer]
@@ -45,8 +46,9 @@ class BatchItems:
 
     Attributes:
         rows: the item row of each batch row, int [B].
-        vectors: their embeddings, float32 [B, dim].
-        embed: returns the embeddings of item rows, float32 [n, dim].
+        vectors: the item embedding of each batch row, float32 [B, dim].
+        embed: returns the embeddings of items, given their row numbers in the item table, float32
+            [n, dim].
         merge: whether equal items may share one column, because their embeddings are the same.
     """
 
@@ -78,7 +80,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         rows: the item row of each column, int [C].
-        vectors: float32 [C, dim].
+        vectors: the item embedding of each column, float32 [C, dim].
         positive_column: the column of each batch row's own item, int [B].
         multiplicity: how many equal items each column stands for, float32 [C]; None where each
             item has a column.
@@ -103,12 +105,12 @@ class Negatives(Protocol):
     log_q: npt.NDArray[np.float32] | None
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items with which the rows of a batch are compared."""
+        """Return the items, positives and negatives, that a batch's rows are compared with."""
         ...
 
 
 class InBatch:
-    """Negatives that are the items of the batch."""
+    """In-batch negatives: each row's negatives are the items of the other rows of the batch."""
 
     log_q: npt.NDArray[np.float32] | None
 
@@ -116,7 +118,7 @@ class InBatch:
         self.log_q = log_q(facts.item_counts)
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items of the batch."""
+        """Return the items of the batch as the columns of the comparison."""
         return batch.compare()
 
 
@@ -133,12 +135,12 @@ class Mixed(Draws):
         )
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items of the batch, followed by drawn items."""
+        """Return the items of the batch, followed by items drawn uniformly from the catalogue."""
         return batch.compare(self.integers([self.n_drawn], self.n_items, batch.rows.dtype))
 
 
 class Full:
-    """Negatives that are all items of the table."""
+    """Full softmax: each row's negatives are all other items of the item table."""
 
     log_q: npt.NDArray[np.float32] | None = None
 
@@ -146,7 +148,7 @@ class Full:
         self.n_items = len(facts.item_counts)
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return every item."""
+        """Return every item of the item table as the columns of the comparison."""
         rows = tf.range(self.n_items, dtype=batch.rows.dtype)
         return Comparison(rows, batch.embed(rows), batch.rows, is_table=True)
 

@@ -41,12 +41,12 @@ class LossFunction(Protocol):
         multiplicity: tf.Tensor | None,
         precision: str,
     ) -> Loss:
-        """Return the loss; the gradient of its total reaches `queries` and `items`."""
+        """Return the training loss of a batch, with gradients for `queries` and `items`."""
         ...
 
 
 def function_named(name: str) -> LossFunction:
-    """Return the loss function that `FUNCTIONS` has under a name."""
+    """Return the loss function with a name, such as `softmax`, from the table `FUNCTIONS`."""
     module, _, function = FUNCTIONS[name].partition(":")
     found: LossFunction = getattr(import_module(f"models.losses.{module}"), function)
     return found
@@ -63,8 +63,8 @@ class SampledLoss(ModelOutput):
     own rows. If the item tower has dropout, each occurrence has its own vector, and its own column.
 
     Args:
-        config: the loss.
-        facts: the facts of the training rows.
+        config: hyper-parameters of the loss.
+        facts: what the loss must know of the training rows, such as the count of each item.
         tower: the item tower, for items that are not in the batch.
     """
 
@@ -103,7 +103,7 @@ class SampledLoss(ModelOutput):
         training: bool = False,
         testing: bool = False,
     ) -> Any:
-        """Return the loss in training and testing, and the scores at inference."""
+        """Return the batch's loss in training and testing, and each row's score at inference."""
         if not (training or testing):
             return self.to_call(inputs)
         assert features is not None
@@ -114,11 +114,11 @@ class SampledLoss(ModelOutput):
     def loss_of(
         self, inputs: dict[str, tf.Tensor], features: dict[str, tf.Tensor], *, training: bool
     ) -> Loss:
-        """Return the loss of a batch.
+        """Return the training loss of a batch, given the outputs of both towers.
 
         Args:
             inputs: both towers' outputs, float32 [B, dim].
-            features: the batch, with the `LOSS_COLUMNS`.
+            features: the columns of the batch, `LOSS_COLUMNS` among them.
             training: whether items outside the batch are embedded with dropout.
         """
         rows = tf.reshape(features[ITEM_ROW], [-1])
@@ -168,12 +168,12 @@ def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
 
 
 def _any_number(rows: tf.Tensor) -> tf.Tensor:
-    """Hide the static number of rows: Merlin compares static sizes of the tensors that it joins."""
+    """Hide a tensor's static number of rows, as Merlin compares those of tensors that it joins."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
 
 
 def _rows_of(table: dict[str, Any], rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return some rows of encoded columns in the form of Merlin's loader."""
+    """Return the given rows of encoded feature columns in the format of Merlin's data loader."""
     batch: dict[str, tf.Tensor] = {}
     for name, column in table.items():
         part = tf.gather(column, rows)
@@ -190,12 +190,12 @@ def _no_metrics() -> list[tf.keras.metrics.Metric]:
 
 
 class BatchLoss(tf.keras.losses.Loss):
-    """Gives Keras the loss of the batch, which every row of the prediction holds."""
+    """A Keras loss that passes on the batch's loss, which the model outputs in every row."""
 
     def __init__(self) -> None:
         reduction = tf.keras.losses.Reduction.SUM_OVER_BATCH_SIZE
         super().__init__(reduction=reduction, name="batch_loss")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Return the predictions as they are, float32 [B]."""
+        """Return the predictions unchanged, as each is the batch's loss already, float32 [B]."""
         return y_pred[:, 0]

@@ -12,12 +12,13 @@ from models.core.retriever import Bools, Floats, Ints
 
 @dataclass(frozen=True)
 class GroupedAuc:
-    """AUC per group: the probability that a positive outscores a negative; ties count half.
+    """AUC of each group (offer): the probability that a positive user outscores a negative one.
 
     Attributes:
-        auc: float64 [n_groups]; NaN for a group that has only positives or only negatives.
-        positives: number of positives, int64 [n_groups].
-        negatives: number of negatives, int64 [n_groups].
+        auc: AUC of each group, ties counted half, float64 [n_groups]; NaN for a group that has only
+            positives or only negatives.
+        positives: number of positive pairs of each group, int64 [n_groups].
+        negatives: number of negative pairs of each group, int64 [n_groups].
     """
 
     auc: npt.NDArray[np.float64]
@@ -25,7 +26,7 @@ class GroupedAuc:
     negatives: npt.NDArray[np.int64]
 
     def mean(self, *, low: int = 0, high: int | None = None) -> WeightedAuc:
-        """Return the mean over groups with low < positives <= high, weighted by positives."""
+        """Return the mean AUC, weighted by positives, of groups with low < positives <= high."""
         chosen = self.positives > low
         if high is not None:
             chosen &= self.positives <= high
@@ -38,13 +39,14 @@ class GroupedAuc:
 
 @dataclass(frozen=True)
 class WeightedAuc:
-    """The weighted mean AUC of a band of groups, and the size of the band.
+    """The mean AUC, weighted by positives, of the groups in a range of the number of positives.
 
     Attributes:
-        mean: the weighted mean; NaN if no group has an AUC.
-        groups: number of groups in the mean.
+        mean: the weighted mean AUC; NaN if no group has an AUC.
+        groups: number of groups over which the mean AUC is taken.
         positives: number of positives in these groups.
-        one_class: number of groups of the band without an AUC.
+        one_class: number of groups in the range that have no AUC, as they lack positives or
+            negatives.
     """
 
     mean: float
@@ -54,10 +56,10 @@ class WeightedAuc:
 
 
 def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int) -> GroupedAuc:
-    """Return the AUC of each group, computed by one sort of all pairs.
+    """Return the AUC of each group of scored pairs, computed by one sort of all pairs.
 
     Args:
-        groups: the groups of each pair, int [n], each in [0, n_groups).
+        groups: the number of the group of each pair, int [n], each in [0, n_groups).
         scores: score of each pair, float [n].
         positive: whether each pair is a positive, bool [n].
         n_groups: number of groups.

@@ -13,10 +13,10 @@ _DAY = 86_400
 
 
 class DayBatches(Batches):
-    """Batches of rows that are drawn and shuffled in each epoch; each batch is sorted by day.
+    """Batches of training rows, drawn and shuffled in each epoch; each batch is sorted by day.
 
-    Rows of a day keep the order of the shuffle. In order of time, the rows of one visit would be
-    neighbours, and a user would get their own rows in place of negatives.
+    Rows of the same day stay in random order: in order of time, the rows of one visit of a user
+    would be neighbours, and the user would get their own rows in place of negatives.
 
     Args:
         columns: name → [n_rows].
@@ -67,7 +67,7 @@ class DayBatches(Batches):
             )
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the rows of an epoch and their order. Epochs count from 0."""
+        """Draw the training rows of an epoch and their order; epochs are numbered from 0."""
         super().start_epoch(epoch if self.resample else 0)
         order = self.order
         if not self.resample:

@@ -15,7 +15,7 @@ LOSERS = 3
 
 
 def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
-    """Keep the k values of a row with the largest absolute value, and set the others to zero.
+    """Keep the k largest absolute values of each row of a matrix, and set the others to zero.
 
     Args:
         x: float32 [B, n].
@@ -27,23 +27,23 @@ def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
 
 
 def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-    """Return mean and variance, [B, o, d] each, flattened into one row: [B, 2 o d]."""
+    """Flatten mean and variance of offer embeddings, [B, o, d] each, into one row: [B, 2 o d]."""
     size = 2 * mean.shape[1] * mean.shape[2]
     return tf.reshape(tf.concat([mean, variance], axis=1), [-1, size])
 
 
 class _Mixture(tf.keras.layers.EinsumDense):
-    """Keras' EinsumDense, computed as a matrix product, which takes half the time."""
+    """A layer like Keras' EinsumDense that mixes rows, as one matrix product in half the time."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
 
 
 class UserCompressor(tf.keras.layers.Layer):
-    """Compresses a user's attributes [B, u, d] → [B, k, d], by products of all pairs of rows.
+    """Compresses a user's attribute embeddings [B, u, d] to [B, k, d], by products of row pairs.
 
     Args:
-        k: number of rows of the output.
+        k: number of vectors to which a user is compressed.
         dropout: dropout rate of the hidden rows.
         seed: the seed of the dropout.
     """
@@ -58,20 +58,20 @@ class UserCompressor(tf.keras.layers.Layer):
         self.batch_norm = tf.keras.layers.BatchNormalization()
 
     def build(self, shape: Any) -> None:
-        """Create the hidden layer, as wide as the inputs."""
+        """Create the hidden layer of the user compressor, with the width of its inputs."""
         self.widen = tf.keras.layers.EinsumDense(
             "bur,uhrd->bhd", [WIDER * self.k, shape[-1]], activation="gelu", bias_axes="hd"
         )
         super().build(shape)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [B, k, d]."""
+        """Return the compressed user embeddings, float32 [B, k, d]."""
         x = self.norm(self.drop(self.widen(x), training=training))
         return self.batch_norm(self.mix(x), training=training)
 
 
 class _Choice(tf.keras.layers.Layer):
-    """Maps a description (mean and variance) to values in (-1, 1), through a k-winners layer."""
+    """Maps mean and variance of an offer to values in (-1, 1), through a k-winners layer."""
 
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -87,13 +87,13 @@ class _Choice(tf.keras.layers.Layer):
 
 
 class OfferCompressor(tf.keras.layers.Layer):
-    """Compresses an offer's attributes [B, o, d] into m mixtures of them, [B, m, d].
+    """Compresses an offer's attribute embeddings [B, o, d] to m mixtures of them, [B, m, d].
 
     Mean and variance of the group show which attributes matter: an attribute with a small variance
     belongs to the definition of the offer.
 
     Args:
-        m: number of rows of the output.
+        m: number of vectors to which an offer is compressed.
         dropout: dropout rate.
         seed: the seed of the dropout.
     """
@@ -104,13 +104,13 @@ class OfferCompressor(tf.keras.layers.Layer):
         self.choice: Any = None
 
     def build(self, shape: Any) -> None:
-        """Create the weights of the mixture."""
+        """Create the weights by which the offer compressor mixes attribute embeddings."""
         size = shape[0][1] * self.m
         self.choice = _Choice(size, size, dropout=self.dropout, seed=self.seed)
         super().build(shape)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return float32 [B, m, d]; the inputs are mean and variance."""
+        """Return the compressed offers, float32 [B, m, d], of mean and variance of their items."""
         mean, variance = inputs
         mixture = self.choice(description(mean, variance), training=training)
         mixture = tf.reshape(mixture, [-1, mean.shape[1], self.m])
@@ -124,7 +124,7 @@ class MaskNet(tf.keras.layers.Layer):
     Models".
 
     Args:
-        m: number of rows of a compressed offer.
+        m: number of vectors of a compressed offer.
         dropout: dropout rate.
         seed: the seed of the dropout.
     """
@@ -135,13 +135,13 @@ class MaskNet(tf.keras.layers.Layer):
         self.choice: Any = None
 
     def build(self, shape: Any) -> None:
-        """Create the weights of the mask."""
+        """Create the weights of the layers that compute the multiplicative mask."""
         dim = shape[0][2]
         self.choice = _Choice(dim, self.m * dim, dropout=self.dropout, seed=self.seed)
         super().build(shape)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return float32 [B, m, d]; the inputs are mean and variance."""
+        """Return the mask, float32 [B, m, d], of mean and variance of the offers' items."""
         mean, variance = inputs
         mask = self.choice(description(mean, variance), training=training)
         return tf.reshape(mask, [-1, self.m, mean.shape[2]])

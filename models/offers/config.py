@@ -26,7 +26,7 @@ Band = tuple[NonNegative, Positive | None]
 
 
 class OfferModel(Part, frozen=True):
-    """The blocks of an offer model.
+    """Which building blocks (grouping, mask, bilinear interaction) an offer model has.
 
     Attributes:
         attributes: the attributes of an offer that the model uses; empty for all. A model with one
@@ -53,7 +53,7 @@ class OfferModel(Part, frozen=True):
 
 
 class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
-    """Models that predict the audience of an offer, which any attributes can define.
+    """Hyper-parameters of models that predict the audience of offers, defined by item attributes.
 
     Attributes:
         models: name of a model → its blocks. All models are trained and compared; the first is
@@ -70,8 +70,9 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
         mean_attributes: mean number of attributes that define a group, before empty draws are
             dropped.
         or_share: share of groupings whose groups are split at random and merged at random.
-        max_per_day: largest number of rows of a user and day in an epoch.
-        resample: whether each epoch draws its own rows.
+        max_per_day: largest number of training rows of a user and day in an epoch.
+        resample: whether each epoch draws its own training rows; otherwise only their order
+            changes.
     """
 
     models: Annotated[dict[Name, OfferModel], Meta(min_length=1)] = msgspec.field(
@@ -100,7 +101,7 @@ class TasksConfig(Part, frozen=True):
     """The tasks that compare offer models: one task per attribute, whose values are the offers.
 
     Attributes:
-        attributes: the tasks; empty for all attributes.
+        attributes: the attributes that are tasks; empty for all attributes.
         top: number of most frequent values of another attribute that describe an offer.
         source: the part whose events describe an offer. `test` repeats the published tables; it
             uses the events that are to be predicted.

@@ -1,4 +1,4 @@
-"""Groups the offers of a batch: mean and variance of each group, and the group of each row."""
+"""Groups the items of a batch into offers: mean and variance of the embeddings of each group."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 class Groups(NamedTuple):
-    """Mean and variance of the groups of several groupings, one grouping after the other.
+    """Mean and variance of the item embeddings of each group, for several groupings of a batch.
 
     Attributes:
         mean, variance: float32 [n_groups, ...]; the population variance.
-        of_rows: the group of each row, int64 [A · B], grouping by grouping.
+        of_rows: the number of the group of each batch row, int64 [A · B], grouping by grouping.
     """
 
     mean: tf.Tensor
@@ -22,16 +22,16 @@ class Groups(NamedTuple):
 
 
 def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> Groups:
-    """Return mean and variance of each group, for several groupings at once.
+    """Return mean and variance of the vectors of each group, for several groupings of the rows.
 
     Args:
-        vectors: float32 [B, ...].
+        vectors: the embeddings of the batch rows, float32 [B, ...].
         keys: the group of each row, int64 [A, B], from 0. Groups without rows have mean and
             variance 0.
 
     Example:
-        keys [[0, 0, 1]] and the rows of a unit matrix give the means [.5, .5, 0], [0, 0, 1], and
-        the groups 0, 0, 1 of the rows.
+    keys [[0, 0, 1]] and the rows of a unit matrix give the means [.5, .5, 0], [0, 0, 1], and
+    the groups 0, 0, 1 of the rows.
     """
     shape = tf.shape(vectors)
     flat = tf.reshape(vectors, [shape[0], -1])
@@ -46,7 +46,7 @@ def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> Groups:
 
 
 def _means(rows: tf.Tensor, of_rows: tf.Tensor, n_groups: tf.Tensor) -> tf.Tensor:
-    """Return the mean of each group, float32 [B, n] → [n_groups, n]."""
+    """Return the mean of the rows of each group, float32 [B, n] → [n_groups, n]."""
     order = tf.argsort(of_rows)
     rising = tf.gather(of_rows, order)
     sizes = tf.math.bincount(tf.cast(of_rows, tf.int32), dtype=rows.dtype)[:, None]

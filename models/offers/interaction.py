@@ -16,7 +16,7 @@ from models.towers.layers import Dropout
 
 
 class Stack(tf.keras.layers.Layer):
-    """Batch normalisation, then dense layers, each with dropout and tanh.
+    """A multi-layer perceptron: batch normalisation, then dense layers with dropout and tanh.
 
     Args:
         layers: widths of the layers.
@@ -46,7 +46,7 @@ class Stack(tf.keras.layers.Layer):
         self.drops = [Dropout(dropout, seed=seed + i) for i in range(len(layers))]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [B, width]; inputs are flattened to [B, n]."""
+        """Return the output of the last dense layer, float32 [B, width]; inputs become [B, n]."""
         x = tf.reshape(x, [-1, _size(x)])
         x = self.norm(x, training=training)
         for dense, drop in zip(self.dense, self.drops, strict=False):
@@ -62,10 +62,10 @@ def _size(x: tf.Tensor) -> int:
 
 
 class Dot(tf.keras.layers.Layer):
-    """The dot product of users and offers."""
+    """Scores users and offers by the dot product of their embeddings."""
 
     def call(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return scores, float32 [G, I, J, A], of users [G, I, d] and offers [A, G, J, d]."""
+        """Return dot products, float32 [G, I, J, A], of users [G, I, d] and offers [A, G, J, d]."""
         return tf.einsum("gid,agjd->gija", users, offers)
 
 
@@ -102,7 +102,7 @@ class Bilinear(tf.keras.layers.Layer):
         self.bias = self.add_weight("bias", shape[:2], initializer="zeros")
 
     def pairs(self, users: tf.Tensor, offers: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the bilinear forms s, float32 [G, I, J, A, k, m]."""
+        """Return the bilinear form of each user vector and offer vector, [G, I, J, A, k, m]."""
         kernel = self.drop(self.kernel, training=training)
         k, m, d, _ = kernel.shape
         groups, i = tf.shape(users)[0], tf.shape(users)[1]

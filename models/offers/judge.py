@@ -10,12 +10,13 @@ MONITOR = "val_auc"
 
 
 class PairJudge:
-    """Measures the AUC of validation pairs with the inference path of a model.
+    """Measures the AUC of an offer model over pairs of users and items of the validation part.
 
-    Inference has no random groups and no dropout, so the same weights always give the same AUC.
+    The model scores them as at inference, without random groups and dropout, so the same weights
+    always give the same AUC.
 
     Args:
-        pairs: the validation events.
+        pairs: the held-out events (user, item) of the validation part.
         item: the attribute that names items.
 
     Raises:
@@ -31,7 +32,7 @@ class PairJudge:
         self._traced: InferenceModel | None = None
 
     def measure(self, model: Model) -> dict[str, float]:
-        """Return the AUC. TensorFlow traces the model's functions only in the first epoch."""
+        """Return the AUC over the pairs of users and items of the validation part."""
         if self._traced is None or self._traced.model is not model:
             self._traced = InferenceModel(model)
         return {MONITOR: self.pairs.auc_of_items(self._traced, self.item)}

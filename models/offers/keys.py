@@ -67,10 +67,10 @@ class KeyGenerator(Draws):
         self.subsets = tf.constant(subsets(len(sizes), mean_attributes, seed))
 
     def call(self, codes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the group of each row, int64 [B], each in [0, B).
+        """Return the number of the group of each batch row, int64 [B], each in [0, B).
 
         Args:
-            codes: int [B, n_attributes].
+            codes: the attribute codes of each row's item, int [B, n_attributes].
             training: whether to group the rows.
         """
         if not training:
@@ -81,7 +81,7 @@ class KeyGenerator(Draws):
         return tf.where(is_or, self.collided(self.split(keys)), keys)
 
     def joined(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """Number the combinations of values of the chosen attributes (bool [n_attributes])."""
+        """Return a group number for each row; rows equal in all chosen attributes share one."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
         keys, many = codes[:, 0], self.sizes[0]
         for place, size in enumerate(self.sizes[1:], start=1):
@@ -91,7 +91,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys, tf.int64).idx
 
     def split(self, keys: tf.Tensor) -> tf.Tensor:
-        """Split the largest groups into random parts."""
+        """Split the groups with the most rows into random parts, and return new group numbers."""
         sizes = tf.math.bincount(tf.cast(keys, tf.int32))
         quantile = tf.cast(tf.round(QUANTILE * tf.cast(tf.size(sizes) - 1, tf.float32)), tf.int32)
         usual = tf.sort(sizes)[quantile] + SLACK
@@ -101,7 +101,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys * MAX_PARTS + part, tf.int64).idx
 
     def collided(self, keys: tf.Tensor) -> tf.Tensor:
-        """Shuffle the groups, and merge each few of them into one."""
+        """Merge randomly chosen groups, a few at a time, into one, and return new group numbers."""
         n_groups = tf.reduce_max(keys) + 1
         few = 2 + tf.random.stateless_poisson([], self._next(), MORE_GROUPS, tf.int64)
         place = tf.cast(tf.argsort(self.uniform(n_groups[None])), tf.int64)

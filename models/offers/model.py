@@ -34,7 +34,7 @@ _BLOCK = 8192
 def build(
     schema: Schema, config: OffersConfig, blocks: OfferModel, attributes: list[str], *, seed: int
 ) -> Model:
-    """Build a model with all its weights.
+    """Build an offer model from its configuration, and create all its weights.
 
     Args:
         schema: the schema of the training rows from the etl stage, with item attributes and user
@@ -82,7 +82,7 @@ def build(
 def _zeros(
     domains: Mapping[str, str], attributes: Mapping[str, int], n: int
 ) -> dict[str, tf.Tensor]:
-    """Return a batch of zeros, which is used to create the weights."""
+    """Return a batch of zeros, whose forward pass creates the weights of an offer model."""
     batch = {name: tf.zeros([n], tf.int32) for name in (*attributes, USER_ROW)}
     for name in domains:
         batch[f"{name}__values"] = tf.zeros([n], tf.int32)
@@ -92,17 +92,17 @@ def _zeros(
 
 @dataclass(frozen=True)
 class InferenceModel:
-    """A trained model for inference on arrays, without dropout and groups.
+    """A trained offer model for inference on numpy arrays, without dropout and random groups.
 
     Attributes:
-        model: a built model.
+        model: an offer model with trained weights.
     """
 
     model: Model
 
     @property
     def towers(self) -> tuple[UserTower, OfferTower]:
-        """The user tower and the offer tower."""
+        """The user tower and the offer tower of the offer model."""
         # not `candidate_encoder`: that is for encoders of Merlin's own class
         both = self.model.encoder.parallel_dict
         return both[USER], both[OFFER]
@@ -118,7 +118,7 @@ class InferenceModel:
         return list(self.towers[1].attributes)
 
     def users(self, columns: Columns) -> Floats:
-        """Embed users, float32 [n, k, d] or [n, d].
+        """Return the embeddings of users by their history lists, float32 [n, k, d] or [n, d].
 
         Args:
             columns: name of a history column → the lists of the n users.
@@ -129,7 +129,7 @@ class InferenceModel:
         return np.concatenate([self._users(take(columns, rows)).numpy() for rows in blocks])
 
     def offers(self, offers: Offers) -> Floats:
-        """Embed offers, float32 [n, m, d], [n, o, d] or [n, d]."""
+        """Return embeddings of offers by their weighted lists, [n, m, d], [n, o, d] or [n, d]."""
         inputs: dict[str, np.ndarray] = {}
         for name in self.attributes:
             inputs[f"{name}__values"] = offers[name].lists.values.astype(np.int32)
@@ -138,7 +138,7 @@ class InferenceModel:
         return self._offers(inputs).numpy()
 
     def score(self, users: Floats, offers: Floats) -> Floats:
-        """Score groups of users with groups of offers, float32 [G, I, J].
+        """Score each user of a group with each offer of the same group, float32 [G, I, J].
 
         Args:
             users: embeddings of users, [G, I, …].
@@ -147,7 +147,7 @@ class InferenceModel:
         return self._scores(users, offers).numpy()
 
     def embed_users(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Embed users by their lists, `<list>__values` and `<list>__offsets`."""
+        """Embed users by their history lists, given as `<list>__values` and `<list>__offsets`."""
         return self.towers[0](inputs, training=False)
 
     def embed_offers(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -159,7 +159,7 @@ class InferenceModel:
         return self.towers[1].embed(lists)
 
     def score_pairs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Score all pairs of `users` and `offers`, [n_users, n_offers]."""
+        """Score each user embedding with each offer embedding, [n_users, n_offers]."""
         return self._meet(inputs["users"][None], inputs["offers"][None])[0]
 
     def _meet(self, users: tf.Tensor, offers: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ LEFT_OUT = -1.0
 
 
 def check_divisible(batch_size: int, negatives: int) -> None:
-    """Raise an error if a batch cannot be cut into mini-batches.
+    """Raise an error if the batch size is not a multiple of the mini-batch size.
 
     Raises:
         ValueError: the batch size is not a multiple of `negatives` + 1.
@@ -35,10 +35,10 @@ def check_divisible(batch_size: int, negatives: int) -> None:
 
 
 def mini_batches(x: tf.Tensor, size: int) -> tf.Tensor:
-    """Reshape rows into mini-batches.
+    """Reshape the rows of a batch into mini-batches of equal size.
 
     Args:
-        x: [B, ...].
+        x: a tensor with one row per row of the batch, [B, ...].
         size: number of rows of a mini-batch.
 
     Returns:
@@ -48,7 +48,7 @@ def mini_batches(x: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
-    """Return the target of each pair, float32 [B · size, versions].
+    """Return the training target of each user-offer pair, float32 [B · size, versions].
 
     The target is 1 for a row's own offer, 0 for an offer of another user, and `LEFT_OUT` for
     another offer of the same user. The order of pairs is (mini-batch, user, offer).
@@ -65,7 +65,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
 
 
 class PairLoss(tf.keras.losses.Loss):
-    """Binary cross-entropy of logits: the mean over all pairs that are not left out."""
+    """Binary cross-entropy of the user-offer pairs: the mean over all that are not left out."""
 
     def __init__(self) -> None:
         # the mean of a scalar is itself
@@ -73,7 +73,7 @@ class PairLoss(tf.keras.losses.Loss):
         super().__init__(reduction=reduction, name="pair_loss")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Return the mean loss, a scalar. Targets are those of `pair_targets`."""
+        """Return the mean binary cross-entropy over pairs, with targets of `pair_targets`."""
         kept = tf.cast(y_true != LEFT_OUT, y_pred.dtype)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.maximum(y_true, 0.0), y_pred)
         return tf.reduce_sum(kept * losses) / tf.reduce_sum(kept)
@@ -98,7 +98,7 @@ class MiniBatchNegatives(ModelOutput):
         self.size = negatives + 1
 
     def build(self, input_shape: Any) -> None:
-        """Mark this block as built; the interaction creates its weights in its first call."""
+        """Mark this layer as built; the interaction creates its weights in its first call."""
         self.built = True
 
     def call(
@@ -109,7 +109,7 @@ class MiniBatchNegatives(ModelOutput):
         training: bool = False,
         testing: bool = False,
     ) -> Any:
-        """Return logits [pairs, versions] and their targets; at inference only logits.
+        """Return the logits of user-offer pairs and their targets; at inference only logits.
 
         Args:
             inputs: embeddings of users [B, ...], and of offers [versions · B, ...], version by
@@ -135,5 +135,5 @@ class MiniBatchNegatives(ModelOutput):
         return mm.Prediction(logits, pair_targets(features[USER_ROW], self.size, versions))
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Return the shape [pairs, versions]."""
+        """Return the shape of the logits of user-offer pairs, [pairs, versions]."""
         return tf.TensorShape([None, None])

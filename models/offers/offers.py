@@ -14,10 +14,10 @@ from models.core.retriever import Ints, Ragged
 
 @dataclass(frozen=True)
 class WeightedLists:
-    """Weighted lists of codes, one list per offer.
+    """Weighted lists of an attribute's codes, one list per offer.
 
     Attributes:
-        lists: the codes.
+        lists: the attribute codes of each offer.
         weights: weights of the codes, float32 [n_values]; those of a list sum to 1.
     """
 
@@ -46,7 +46,7 @@ def items_as_offers(columns: Mapping[str, Ints]) -> dict[str, WeightedLists]:
 def offers_of(
     groups: Ints, columns: Mapping[str, Ints], *, n_offers: int, top: int
 ) -> dict[str, WeightedLists]:
-    """Describe offers by the attribute values of their events.
+    """Describe each offer by the most frequent attribute values of its events.
 
     Args:
         groups: the offer of each event, int [n]; -1 for none.
@@ -64,7 +64,7 @@ def offers_of(
 def offers_by_value(
     task: str, values: Ints, columns: Mapping[str, Ints], *, top: int
 ) -> dict[str, WeightedLists]:
-    """Describe the offers "task = value".
+    """Describe the offers "attribute = value" of one attribute by the values of their events.
 
     Args:
         task: the attribute that defines the offers.
@@ -79,7 +79,7 @@ def offers_by_value(
 
 
 def places(codes: Ints, values: Ints) -> Ints:
-    """Return the position of each code in ascending values, int64 [n]; -1 if it is absent."""
+    """Return the position of each code in a sorted array, int64 [n]; -1 if it is absent."""
     if not len(values):
         return np.full(len(codes), -1)
     place = np.minimum(np.searchsorted(values, codes), len(values) - 1)

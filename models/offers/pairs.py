@@ -28,10 +28,11 @@ class NoNegativesError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """A task: the offers of one attribute, and the offer of each event.
+    """An evaluation task: the offers "attribute = value" of one attribute, and each event's offer.
 
     Attributes:
-        keys: row of the offer of each event, int [n_events]; -1 for events without an offer.
+        keys: number of the offer of each held-out event, int [n_events]; -1 for events without an
+            offer.
         offers: attribute → descriptions of n_offers offers.
         n_offers: number of offers.
     """
@@ -43,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Held-out events in mini-batches.
+    """Held-out events (a user and an item each), divided into mini-batches.
 
     Attributes:
         columns: name → history lists of users and codes of items, n_events rows each.
@@ -59,7 +60,7 @@ class Pairs:
         return n_rows(self.columns)
 
     def kept(self, keys: Ints) -> Bools:
-        """Return which pairs count, bool [n_mini_batches, size users, size offers].
+        """Return which user-offer pairs count for the AUC, bool [n_mini_batches, size, size].
 
         Args:
             keys: the offer of each event, int [n_events]; -1 for events without an offer.
@@ -84,7 +85,7 @@ class Pairs:
             )
 
     def scores(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, Floats]:
-        """Score all pairs of each task, float32 [n_mini_batches, size users, size offers].
+        """Score all user-offer pairs of each task, float32 [n_mini_batches, size, size].
 
         Users are embedded once for all tasks, and offers once for all events.
 
@@ -113,12 +114,12 @@ class Pairs:
             yield slice(start, start + step), chosen
 
     def aucs(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, GroupedAuc]:
-        """Score all pairs of each task, and return the AUC of each of its offers."""
+        """Score all user-offer pairs of each task, and return the AUC of each of its offers."""
         scores = self.scores(model, tasks)
         return {name: self.auc(task, scores[name]) for name, task in tasks.items()}
 
     def auc(self, task: Task, scores: Floats) -> GroupedAuc:
-        """Return the AUC of each offer, over the pairs with that offer.
+        """Return the AUC of each offer, over the user-offer pairs with that offer.
 
         Args:
             task: the offers of one attribute.

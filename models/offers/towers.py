@@ -76,7 +76,7 @@ class OfferTower(tf.keras.layers.Layer):
         return self.finished(*group_moments(vectors, drawn), training=training)
 
     def embed(self, offers: Mapping[str, Lists]) -> tf.Tensor:
-        """Embed offers that are given as weighted lists of attribute values, for evaluation."""
+        """Return the embeddings of offers given as weighted lists of attribute values."""
         both = [
             table.moments(offers[name])
             for name, table in zip(self.attributes, self.tables, strict=True)
@@ -92,12 +92,12 @@ class OfferTower(tf.keras.layers.Layer):
         *,
         training: bool = False,
     ) -> tf.Tensor:
-        """Return the offer vectors that the interaction scores.
+        """Return the final offer embeddings, compressed and masked, for the interaction with users.
 
         Args:
             mean, variance: mean and variance of the offers' embeddings, [n, o, d].
-            of_rows: the offer of each row; None if each row is its own offer. Rows of the same
-                offer share its compression and its dropout mask.
+            of_rows: the number of the offer of each batch row; None if each row is its own offer.
+                Rows of the same offer share its compression and its dropout mask.
             training: whether to apply dropout.
         """
         offers = mean
@@ -109,7 +109,7 @@ class OfferTower(tf.keras.layers.Layer):
         return offers if self.stack is None else self.stack(offers, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Return the output shape, with an unknown number of rows."""
+        """Return the shape of the offer embeddings, with an unknown number of rows."""
         return tf.TensorShape([None, *self.shape_out])
 
 
@@ -151,7 +151,7 @@ class UserTower(tf.keras.layers.Layer):
             self.last = UserCompressor(config.user_meta, dropout=config.dropout, seed=seed + 40)
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Embed lists in the format of Merlin's loader, float32 [B, …]."""
+        """Embed users by history lists in the format of Merlin's loader, float32 [B, …]."""
         met = []
         for name, table in zip(self.columns, self.tables, strict=True):
             codes, offsets = (
@@ -162,7 +162,7 @@ class UserTower(tf.keras.layers.Layer):
         return self.last(users, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """Return the output shape, with an unknown number of rows."""
+        """Return the shape of the user embeddings, with an unknown number of rows."""
         return tf.TensorShape([None, *self.shape_out])
 
 

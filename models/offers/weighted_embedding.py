@@ -31,7 +31,7 @@ class Penalty(tf.keras.regularizers.L1):
     """Keras' L1 penalty with a faster gradient: one pass over the weights in place of three."""
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Return l1 times the sum of absolute weights."""
+        """Return the L1 penalty: the factor l1 times the sum of absolute weights."""
 
         @tf.custom_gradient
         def total(weights: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -65,11 +65,11 @@ class WeightedEmbedding(tf.keras.layers.Layer):
         )
 
     def one(self, codes: tf.Tensor) -> tf.Tensor:
-        """Return the embeddings of single codes, [B] → float32 [B, dim]."""
+        """Return the embedding of each of the given codes, [B] → float32 [B, dim]."""
         return tf.gather(self.table, codes)
 
     def mean(self, lists: Lists) -> tf.Tensor:
-        """Return the mean of each list, float32 [B, dim]."""
+        """Return the weighted mean of the embeddings of each list of codes, float32 [B, dim]."""
         if lists.weights is not None:
             return self.moments(lists)[0]
         codes, rows = _distinct(lists, self.n_codes)
@@ -77,7 +77,7 @@ class WeightedEmbedding(tf.keras.layers.Layer):
         return tf.sparse.segment_mean(self.table, codes, rows, num_segments=n_rows)
 
     def moments(self, lists: Lists) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return mean and variance, float32 [B, dim] each."""
+        """Return weighted mean and variance of each list's embeddings, float32 [B, dim] each."""
         n_rows = tf.size(lists.offsets) - 1
         if lists.weights is None:
             codes, rows = _distinct(lists, self.n_codes)
@@ -94,19 +94,19 @@ class WeightedEmbedding(tf.keras.layers.Layer):
         return mean, tf.maximum(square - tf.square(mean), 0.0)
 
     def call(self, inputs: Lists) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return mean and variance, float32 [B, dim] each."""
+        """Return weighted mean and variance of each list's embeddings, float32 [B, dim] each."""
         return self.moments(inputs)
 
 
 def _rows(lists: Lists) -> tf.Tensor:
-    """Return the row of each code, ascending."""
+    """Return, for each code, the number of the list that holds it, ascending."""
     # as tf.ragged.row_splits_to_segment_ids, in one operation in place of thirty
     places = tf.range(tf.size(lists.codes), dtype=lists.offsets.dtype)
     return tf.searchsorted(lists.offsets[1:], places, side="right", out_type=tf.int64)
 
 
 def _distinct(lists: Lists, n_codes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the distinct codes of each row, and their rows, ascending."""
+    """Return the distinct codes of each list, and the list number of each of them, ascending."""
     keys = _rows(lists) * n_codes + tf.cast(lists.codes, tf.int64)
     first = tf.unique(keys).y  # in order of appearance, so rows still rise
     return first % n_codes, first // n_codes
