@@ -1,6 +1,7 @@
 """Choose the columns to read from a file of users or items at serving; warn of the others.
 
-Often the file is a raw file of training: it has raw names, and more columns than the towers take.
+Often the file is a raw training file: it has raw column names, and more columns than the towers
+take.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from workflows.recipe.text import nearest, nearest_name
 
 log = logging.getLogger(__name__)
 
-#: The greatest number of columns that a message names.
+#: The greatest number of columns of a file that a message names.
 _NAMED = 10
 
 

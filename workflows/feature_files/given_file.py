@@ -1,8 +1,8 @@
 """Open a file of users or items given at serving; the recipe or its name states its form.
 
-A file in the form of a source of the recipe is read like this source: with its delimiter, quotes,
-escape and encoding, and with its column names if the file has no header. Any other file is csv,
-tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its name.
+A given file in the form of a source of the recipe is read like this source: with its delimiter,
+quotes, escape and encoding, and with its column names if the file has no header. Any other file is
+csv, tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GivenFile:
 
     @property
     def may_be_lines(self) -> bool:
-        """Whether the file is text with one column, and the ending of its name states no format."""
+        """Whether the file may be a list of ids: text of one column, no format in its name."""
         is_column = isinstance(self.file, TextFile) and len(self.file.names) == 1
         return is_column and files.kind_of_ending(self.file.path) is None
 

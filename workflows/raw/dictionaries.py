@@ -1,9 +1,9 @@
 """Work on text columns as Arrow dictionaries: int32 indices into an array of the distinct texts.
 
 A log repeats its ids and categories many times. So a function of text is called once for each
-distinct text, and its results are looked up by index. An index is valid in its column only, and no
-result may depend on the order of the distinct texts. Codes of embedding tables are something else:
-see workflows/ground/vocabulary.py.
+distinct text, and its results are looked up by index. A dictionary index is valid in its column
+only, and no result may depend on the order of the distinct texts. Codes of embedding tables are
+something else: see workflows/ground/vocabulary.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: The type of a text column.
+#: The Arrow type of a text column: a dictionary of texts with int32 indices.
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
-#: Number of rows of a block, for work that would need too much memory for a whole column.
+#: Number of rows that are processed at a time where a whole column would need too much memory.
 BLOCK = 1 << 20
 
 

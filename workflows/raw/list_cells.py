@@ -1,7 +1,7 @@
 """Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
 
-Blanks around the values, and values without text, are dropped. A cell in brackets is read as a list
-or refused; it is never split at a separator.
+Blanks around the values of lists, and values without text, are dropped. A cell in brackets is read
+as a list or refused; it is never split at a separator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from workflows.ground.errors import DataError
 from workflows.raw.values import Place, as_text, bad_cell, plain
 
-#: One value of a list of Python or JSON: quoted text, or a number or word without quotes.
+#: One value in a bracketed list of Python or JSON: quoted text, or a number or word without quotes.
 _QUOTED = r"""u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*\""""
 _VALUE = rf"(?:{_QUOTED}|[-+.\w]+)"
 #: List values that are separated by commas, or by blanks as NumPy writes them.
@@ -48,7 +48,7 @@ def read_lists(
     """Parse a raw column of lists or of text (separated, or in brackets) to lists of text.
 
     Args:
-        column: lists or text.
+        column: raw column of lists or of text.
         separator: splits text; None if text must be a list in brackets.
         place: the column, for messages.
         all_parts: whether values without text are kept as null, so that weights match by position.

@@ -25,13 +25,15 @@ _WITH_POINT = r"^-?\d+\.\d+$"
 _INTEGER = r"^-?\d+$"
 #: A whole number with a decimal point, and with more digits than a float may hold.
 _LONG = r"^-?\d{16,}\.0$"
-#: A number as spreadsheets and Python write it if it has many digits.
+#: Scientific notation (9.78014E+12), in which spreadsheets and Python write numbers with many
+#: digits.
 _SCIENTIFIC = r"^[-+]?\d([.,]\d+)?[eE]\+\d{2,}$"
 #: A text that is written as a formula, which keeps spreadsheets from changing an id.
 _FORMULA = r'^="([^"]*)"$'
-#: From this number on, whole numbers are not exact as floats.
+#: From this number on, not all whole numbers are exact as float64.
 EXACT = 2**53
-#: Number of texts that are checked first: most columns that need no change are recognised by them.
+#: Number of texts of a column that are checked first: they show for most columns that the spelling
+#: needs no change.
 _FEW = 32
 
 

@@ -23,9 +23,9 @@ from workflows.raw import dictionaries
 TEXTS = pa.list_(pa.string())
 #: The Arrow type of lists of weights.
 NUMBERS = pa.list_(pa.float32())
-#: Number of bits of a float → whole numbers below this one are exact.
+#: Number of bits of a float type → whole numbers below this one are exact in it.
 _EXACT = {32: 2**24, 64: 2**53}
-#: A decimal with at most this many digits is exact as a double.
+#: A decimal number with at most this many digits is exact as a double.
 _DIGITS = 15
 _GREATEST = float(np.finfo(np.float32).max)
 _UUID = 16

@@ -17,7 +17,8 @@ from workflows.recipe import Source
 
 log = logging.getLogger(__name__)
 
-#: First bytes of a file that is not text, a phrase that names its format, and the remedy.
+#: The first bytes of a file of a format that is not read as text, the format's name, and the
+#: remedy.
 _SIGNATURES = (
     (b"PAR1", "is parquet", "Set the source's `format: parquet`."),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "Unpack or export it."),
@@ -44,12 +45,13 @@ _SIGNATURES = (
 _TAR = (257, b"ustar")
 #: A text in UTF-16 begins with one of these byte order marks.
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
-#: Endings that compression programs append to a file's name.
+#: Endings, such as .gz, that compression programs append to a file's name.
 _PACKERS = r"\.(gz|gzip|bz2|xz|zst|zstd|lz4)$"
 _FORMATS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
 #: Number of bytes of a file that are read to recognise its format.
 _LOOKED = 512
-#: Names of folders and files to skip: copies and drafts by Jupyter, macOS, Git, Spark, Delta Lake.
+#: Names of folders and files that a glob skips: copies and drafts by Jupyter, macOS, Git, Spark,
+#: Delta Lake.
 _HIDDEN = re.compile(r"\..+|_temporary|_delta_log|_spark_metadata|__MACOSX|__pycache__")
 #: Names of files that Spark, Hadoop and desktops write beside data; a glob skips them, too.
 _BESIDE = re.compile(

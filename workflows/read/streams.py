@@ -26,10 +26,10 @@ _PACKED = (
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\xfd7zXZ\0", "xz"),
 )
-#: Number of bytes to decode at a time, and number of bytes to search for line ends at a time.
+#: Numbers of bytes of a text file to decode, and to search for line ends, at a time.
 _STEP = 1 << 20
 _PIECE = 1 << 19
-#: The byte that replaces a delimiter of more than one byte.
+#: The byte that replaces a csv delimiter of more than one byte.
 UNIT = b"\x1f"
 
 

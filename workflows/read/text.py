@@ -27,9 +27,9 @@ from workflows.read.encodings import decoding_error, encoding_name, encoding_war
 from workflows.read.streams import UNIT, CheckedStream, open_unpacked
 from workflows.read.text_faults import RaggedRows, TextFaults, open_until
 
-#: Number of bytes that are read to recognise a file and to find the names of its columns.
+#: Number of bytes of a csv or tsv file that are read to recognise it and to find its column names.
 _HEAD = 1 << 20
-#: A character that texts do not have; it replaces the parsed delimiter within a column's name.
+#: A character that texts do not have; it replaces the parsed delimiter within a column name.
 _STAND_IN = "\ufffe"
 #: Usual column names of logs: a first row with only such cells looks like a header.
 _NAMELIKE = re.compile(
@@ -37,7 +37,7 @@ _NAMELIKE = re.compile(
     r"|(?i:(user|item|movie|product|visitor|session|customer|article|track|book|event)id)"
     r"|[a-z]+I[dD]"
 )
-#: Number of rows in which a column's name is searched for among the column's values.
+#: Number of rows of a csv file in which a column's name is searched for among the column's values.
 _LOOKED = 10_000
 
 
@@ -160,7 +160,7 @@ class TextFile:
         """Return the column names that also occur as values near the beginning of the file.
 
         Args:
-            names: the names to look for, each in its own column.
+            names: the column names to look for, each among the values of its own column.
         """
         if not names:
             return set()

@@ -1,7 +1,7 @@
 """Find the place of a fault in a delimited text file, and explain it in an error message.
 
-The parser reports little about a fault, so the beginning of the file is parsed again by Python's
-slow csv module to find the row and the column.
+Arrow's csv parser reports little about a fault, so the beginning of the file is parsed again by
+Python's slow csv module to find the row and the column.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     partition to infer types that the recipe declares.
 
     Args:
-        recipe: the features and their vocabulary rules.
+        recipe: recipe with the features and their vocabulary rules.
         train: the raw training rows.
     """
     columns = train.column_names
@@ -171,7 +171,7 @@ def build_workflow(
         recipe: the features.
         lookups: column → the codes of its texts.
         numbers: number column → its statistics.
-        columns: the columns of the frame, without labels.
+        columns: the columns of the data frame to encode, without labels.
         rows: id column → the row of its table for each text; adds `user_row` or `item_row`.
     """
     named = {

@@ -51,12 +51,12 @@ class Plan:
 
     Attributes:
         recipe: the features.
-        columns: the columns of the frame.
+        columns: the columns of the data frame that is encoded.
         numbers: number column → its statistics.
         sizes: column → size and number of unseen codes of its vocabulary.
         arrays: `codes of` and `rows of` a column → the code or row of each dictionary index; or a
             file with these arrays.
-        on_gpu: whether frames are cuDF.
+        on_gpu: whether the data frames that NVTabular encodes are cuDF.
     """
 
     recipe: Recipe
@@ -76,7 +76,7 @@ class Plan:
 
     @cached_property
     def schema(self) -> Schema:
-        """The schema of the part files, with the columns in the recipe's order."""
+        """The Arrow schema of the parquet part files, with the columns in the recipe's order."""
         found = self.workflow.output_schema
         own = [n for c in self.columns if c != self.recipe.time for n in (c, c + MISSING)]
         first = [name for name in own if name in found.column_names]
@@ -118,7 +118,8 @@ class Job:
 
     Attributes:
         plan: settings, vocabularies and statistics by which the rows are encoded.
-        rows: the output of `ops.to_indices` with encoded history columns; or a file with it.
+        rows: the rows to encode, as `ops.to_indices` returns them, with encoded history columns; or
+            a file with them.
         path: the path of the part file.
         aside: folder in which the file is written before it is renamed.
         block: number of rows that are encoded at a time.

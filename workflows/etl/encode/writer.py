@@ -65,16 +65,16 @@ def write(
     Args:
         recipe: the features.
         fitted: vocabularies and statistics.
-        parts: train, valid, test → raw rows in order of time.
+        parts: train, valid, test → raw interactions in order of time.
         users: the user table.
         items: the item table.
         device: the device of this process.
-        folder: the folder of the stage.
+        folder: the folder of the etl stage.
         workers: workers that encode part files.
         memory: the memory that may be used.
-        kinds: part → the kind of each row, if `history.events` keeps kinds apart; only rows of
-            the target are written.
-        seen: items that users saw in dropped rows; None if the recipe's filters need none.
+        kinds: train, valid, test → kind of event of each interaction, if `history.events` keeps
+            kinds apart; only interactions of the target kind are written.
+        seen: items that users saw in dropped interactions; None if the recipe's filters need none.
 
     Returns:
         Split or table → text column → the counts of its cells.
@@ -328,7 +328,7 @@ def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | Non
 
     Args:
         ids: distinct ids.
-        of: the ids of the table.
+        of: the ids of the user or item table.
         unknown: ids that the table lacks; the n-th gets row -n, so that histories of different
             unknown users are not mixed.
     """

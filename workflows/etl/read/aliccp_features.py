@@ -46,7 +46,8 @@ COLUMNS = {
 }
 _FIELDS = pa.array(list(COLUMNS))
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-#: The separators in the order of a feature: after the field, after the id, after the value.
+#: The separator bytes of an Ali-CCP feature in order: after the field, after the id, after the
+#: value.
 _ORDER = np.array([2, 3, 1], np.uint8)
 
 

@@ -1,7 +1,7 @@
 """Convert the columns of raw files to the types that the recipe states.
 
-Types are never guessed from values, so '0108775015' stays text. The kind of a feature decides how
-its cells are read (workflows/recipe/kinds/).
+Types of columns are never guessed from values, so the id '0108775015' stays text. The kind of a
+feature decides how its cells are read (workflows/recipe/kinds/).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from workflows.ground.errors import DataError
 from workflows.raw import list_cells
 from workflows.raw.values import Place
 
-#: Approximate number of rows of each table that is yielded, however long the lists are.
+#: Approximate number of rows of each block, with one row per list value, that is yielded.
 _ROWS = 1 << 20
 
 

@@ -13,11 +13,12 @@ from workflows.etl.threads import map_threads
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 
-#: Pieces are merged when they have more than `_WAITING` texts, and more than `_TIMES` times as many
-#: texts as the merged dictionary.
+#: Batches of a text column are merged when they have more than `_WAITING` texts, and more than
+#: `_TIMES` times as many texts as the merged dictionary.
 _WAITING, _TIMES = 1 << 20, 4
-#: Integers are numbered by a table with one entry for each integer of their range, if it has fewer
-#: than `_RANGE` entries, or fewer than `_PER_ROW` per row: a hash table takes ten times as long.
+#: Integer ids are numbered by a table with one entry for each integer of their range, if it has
+#: fewer than `_RANGE` entries, or fewer than `_PER_ROW` per row: a hash table takes ten times as
+#: long.
 _RANGE, _PER_ROW = 1 << 20, 4
 
 
@@ -106,8 +107,8 @@ class _OtherPieces:
 class _TextPieces:
     """The batches so far of a text column of the growing table, merged to one dictionary.
 
-    Arrow cannot append to a dictionary. So pieces are collected, and merged when there are many of
-    them; then each text is handled only a few times, for any number of pieces.
+    Arrow cannot append to a dictionary. So batches are collected, and merged when there are many of
+    them; then each text is handled only a few times, for any number of batches.
     """
 
     def __init__(self) -> None:
@@ -178,7 +179,7 @@ class _IntegerPieces:
 def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
     """Replace integer ids by dictionary indices, by a table of all integers from `low` to `high`.
 
-    The pieces are worked on one by one, because they fit into a processor's cache.
+    The batches are worked on one by one, because they fit into a processor's cache.
     """
     occurs = np.zeros(high - low + 1, bool)
     for piece in pieces:

@@ -13,7 +13,7 @@ from workflows.etl.read import time_formats
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 #: Seconds of a day.
 DAY = 86_400
-#: The number that spreadsheets give to the day 1970-01-01.
+#: The day number that spreadsheets give to 1970-01-01.
 EXCEL = 25_569
 #: Plausible dates begin with 1990 (in seconds since 1970) and end `_AHEAD` years after this year.
 _OLDEST, _AHEAD = 631_152_000, 5

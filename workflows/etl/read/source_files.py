@@ -26,7 +26,7 @@ from workflows.recipe.text import nearest_name
 
 log = logging.getLogger(__name__)
 
-#: Patterns of dates and numbers: a header with such names looks like a row of data.
+#: Patterns of dates and numbers: a file's header with such names looks like a row of data.
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{4}.*")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
@@ -35,9 +35,9 @@ class SourceFiles:
     """The raw files of one source of the recipe; all of them exist and have the wanted columns.
 
     Attributes:
-        columns: all columns of the files, by their names in the recipe.
+        columns: all columns of the source's files, by their names in the recipe.
         files: the files that have rows.
-        shared: the files of `common:`, for the format aliccp.
+        shared: the files of common features that `common:` in the recipe names, for Ali-CCP.
     """
 
     def __init__(self, recipe: Recipe, name: str, folder: Path, block: int) -> None:

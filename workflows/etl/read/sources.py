@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 #: click.
 SKIPPED = "bought without a click"
 
-#: Largest number of files that a message names.
+#: Largest number of raw files that a message names.
 _NAMED = 4
 
 
@@ -43,9 +43,9 @@ class Raw:
     Attributes:
         tables: source → its columns that the recipe names, with the recipe's types; each column is
             one array.
-        files: source → the files that it was read from.
-        rows: source → number of rows of each of these files.
-        columns: source → names of all columns of these files, after `rename:`.
+        files: source → the raw files that it was read from.
+        rows: source → number of rows of each of its raw files.
+        columns: source → names of all columns of its raw files, after `rename:`.
         folder: the data folder.
         skipped: source → numbers of the rows that are not in its table, counted from 0 over all its
             files: rows of aliccp that were bought without a click, and rows that are not the
@@ -84,7 +84,8 @@ class Raw:
         """Check that a source, or a table that is joined to it, has a column.
 
         Raises:
-            DataError: no table has it; the message lists their columns and the most similar name.
+            DataError: no table has the column; the message lists their columns and the most similar
+                name.
         """
         there = [name for s in (source, *joined) for name in self.columns[s]]
         if column not in there:

@@ -69,10 +69,10 @@ def filter_rows(
     """Apply the filter rules that look at single interactions; return the interactions to keep.
 
     Args:
-        recipe: recipe with the rules.
-        table: the rows.
-        counts: counts to which the dropped rows are added.
-        seen: list to which dropped rows are appended if they still count as seen.
+        recipe: recipe with the filter rules.
+        table: the interactions.
+        counts: counts to which the dropped interactions are added.
+        seen: list to which dropped interactions are appended if their items still count as seen.
     """
     for rule in recipe.filter:
         if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
@@ -89,12 +89,12 @@ def filter_parts(
 ) -> dict[Part, pa.Table]:
     """Apply the filter rules of a stage that `filter_rows` leaves, such as least counts per user.
 
-    Rows of valid and test have no influence on which rows of train are kept.
+    Interactions of valid and test have no influence on which interactions of train are kept.
 
     Args:
-        recipe: recipe with the rules.
-        tables: part → its rows.
-        counts: counts to which the dropped rows are added.
+        recipe: recipe with the filter rules.
+        tables: train, valid, test → its interactions.
+        counts: counts to which the dropped interactions are added.
         stage: stage of the rules to apply.
     """
     for rule in recipe.filter:
@@ -190,7 +190,7 @@ def choose_per_day(
         seed: seed of the hash.
 
     Returns:
-        Mask of the rows to keep, bool [n_rows].
+        Mask of the interactions to keep, bool [n_rows].
     """
     hashes = _hashes({"user": users, "item": items, "time": times}, seed)
     numbers = dictionaries.indices(users)
@@ -208,7 +208,7 @@ def choose_per_day(
 def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64]:
     """Return a pseudo-random order of interactions that does not depend on their order in the log.
 
-    Rows of the same user and item are ordered by their other columns.
+    Interactions of the same user and item are ordered by their other columns.
 
     Args:
         table: columns of text and numbers; columns of lists have no influence.

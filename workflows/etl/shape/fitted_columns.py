@@ -47,12 +47,12 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     """Fit the recipe's derive steps that learn from data (clusters, frequent values) on train.
 
     Args:
-        recipe: recipe with the steps.
+        recipe: recipe with the derive steps.
         train: training rows with the columns that the steps read, in any order.
         older: states of an earlier run, which are kept unchanged.
 
     Returns:
-        Derived column → its state.
+        Derived column → its fitted state (clusters or frequent values).
     """
     states: States = {}
     for step in recipe.derive:

@@ -24,9 +24,9 @@ class Windows:
     """The history of each interaction as a window of sorted interactions of the same user.
 
     Attributes:
-        order: interactions sorted by user and then by time, int64 [n].
-        start: first place in `order` of each interaction's window, int64 [n].
-        stop: last place of the window plus 1, int64 [n].
+        order: row numbers of the interactions, sorted by user and then by time, int64 [n].
+        start: position in `order` at which the window of each interaction begins, int64 [n].
+        stop: position in `order` after the end of each interaction's window, int64 [n].
     """
 
     order: Ints
@@ -37,8 +37,8 @@ class Windows:
         """Return the item codes in the histories of some interactions, oldest first.
 
         Args:
-            codes: code of every interaction, int [n].
-            rows: the interactions whose histories are returned, int [m].
+            codes: item code (or code of an item feature) of every interaction, int [n].
+            rows: row numbers of the interactions whose histories are returned, int [m].
         """
         start, stop = self.start[rows], self.stop[rows]
         lengths = stop - start
@@ -101,7 +101,7 @@ def find_windows_by_kind(
 def final_histories(
     users: Ints, kinds: Kinds | None, config: History, *, n_users: int
 ) -> list[Ragged]:
-    """Return, for each kind of event, the rows of each user's history after their last event.
+    """Return, per kind of event, the interactions in each user's history after their last event.
 
     Args:
         users: number of each interaction's user in [0, n_users), int [n], in order of time.
@@ -167,8 +167,9 @@ class EventKinds:
     """The kind of event (such as view or buy) of each interaction of train, valid or test.
 
     Attributes:
-        kinds: kind of each row as an index into `history.events.kinds`, int8 [n]; -1 for others.
-        targets: whether the row is a target, bool [n].
+        kinds: kind of event of each interaction as an index into `history.events.kinds`, int8 [n];
+            -1 for other kinds.
+        targets: whether the model learns to predict the interaction (it is a target), bool [n].
     """
 
     kinds: Kinds
@@ -196,7 +197,7 @@ class PartEvents:
         users: number of each interaction's user, int32 [n].
         times: time of each interaction in seconds, int64 [n], rising. If the data has no time,
             these are random numbers, so that the latest rows are a random sample.
-        codes: item column → code of each interaction, int32 [n].
+        codes: item feature column → vocabulary code of each interaction's item, int32 [n].
         kinds: kind of each interaction, as for `find_windows_by_kind`; None if histories do not
             distinguish kinds.
     """
@@ -211,7 +212,8 @@ class PartEvents:
         """Merge the interactions of several splits in order of time.
 
         Returns:
-            The merged parts, and the place of each merged row in the concatenated parts, int32 [n].
+            The merged interactions, and the position of each of them in the concatenated splits,
+            int32 [n].
         """
         times = np.concatenate([part.times for part in parts])
         order = np.argsort(times, kind="stable").astype(np.int32)
@@ -230,12 +232,12 @@ class PartEvents:
 
 @dataclass(frozen=True)
 class Histories:
-    """The histories of the interactions of train, valid or test, as windows of earlier ones.
+    """The history (the user's other interactions) of each interaction of train, valid or test.
 
     Attributes:
-        columns: history column → the windows and the codes of the interactions of this part and of
-            earlier ones, in order of time.
-        places: the places of this part's interactions among them, int [n].
+        columns: history column → the windows and the codes of the interactions of this split and of
+            earlier splits, in order of time.
+        places: the positions of this split's interactions among those of `columns`, int [n].
     """
 
     columns: dict[str, tuple[Windows, pa.Array]]
@@ -245,8 +247,9 @@ class Histories:
     def of(cls, parts: Sequence[PartEvents], config: History) -> Histories:
         """Find the histories of the interactions of the last of the given splits.
 
-        With `before: others` the history of a row of train has all other rows of train, and that of
-        a row of valid or test has the rows of earlier parts only, as in evaluate.
+        With `before: others` the history of an interaction of train has all other train
+        interactions of the user, and that of an interaction of valid or test has those of earlier
+        splits only, as in evaluate.
         """
         merged, order = PartEvents.merge(parts)
         before = len(order) - len(parts[-1].times)
@@ -265,7 +268,7 @@ class Histories:
         """Return only the histories of the chosen interactions of the split.
 
         Args:
-            chosen: mask of the interactions, bool [n].
+            chosen: mask of the interactions whose histories are kept, bool [n].
         """
         return Histories(self.columns, self.places[chosen])
 
@@ -273,8 +276,8 @@ class Histories:
         """Return the history columns of some interactions: lists of item codes, oldest first.
 
         Args:
-            part: the rows.
-            block: number of rows of each chunk of the columns.
+            part: range of the rows of the split whose histories are returned.
+            block: number of rows of each chunk of the history columns.
         """
         rows = self.places[part]
         blocks = [rows[start : start + block] for start in range(0, max(1, len(rows)), block)]

@@ -1,4 +1,4 @@
-"""Turn raw tables into the interactions of each part: pivot, derive, join, filter, sort, split."""
+"""Turn raw tables into the interactions of train, valid and test: derive, join, filter, split."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
     """Merge the events into one row per user and item, if the recipe has a `pivot`.
 
     Raises:
-        DataError: the pivot would drop a feature.
+        DataError: merging the events would drop the column of a feature.
     """
     if recipe.pivot is None:
         return raw
@@ -119,7 +119,8 @@ def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
 def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
     """Apply the derive steps to the `fill` values of joins, which stand for unmatched ids.
 
-    So an id that is not in a joined table has the same values in the log and in its own table.
+    So an id that is not in a joined table has the same feature values in the log and in the user or
+    item table.
 
     Args:
         recipe: recipe with the steps and the joins.
@@ -178,8 +179,8 @@ def split_rows(
     """Join, filter, sort by time, and split the interactions.
 
     Returns:
-        Part → its rows with all columns, and the dropped rows that still count as seen, if a filter
-        rule says so.
+        For train, valid and test, the interactions with all columns; and the dropped interactions
+        whose items still count as seen by the user, if a filter rule says so.
     """
     seen: dict[split.Part, list[pa.Table]] = {part: [] for part in split.PARTS}
     parts = _parts(recipe, raw, counts, seen)
@@ -237,7 +238,7 @@ def _join_and_filter(
 ) -> pa.Table:
     """Join side tables to a source's interactions, filter them and sort them by time.
 
-    Dropped rows that still count as seen are appended to `seen`.
+    Dropped interactions whose items still count as seen by the user are appended to `seen`.
     """
     table = _rows_with_keys(recipe, raw, source, counts)
     gaps.refuse(recipe, raw, source)

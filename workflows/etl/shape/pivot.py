@@ -1,4 +1,4 @@
-"""Turn a log of events into one row per user and item, with event counts and the first time.
+"""Turn a log of events into one row per user and item, with a count per kind of event.
 
 `tally` works on single rows and `merge` adds up its results, so a log can be processed in chunks:
 merge(concat(merge(tally(chunk)), …)) equals merge(tally(log)).

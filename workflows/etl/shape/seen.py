@@ -1,8 +1,8 @@
-"""Find rows that a filter drops but that count as seen: their items are not recommended again.
+"""Find dropped interactions that count as seen: their items are not recommended again.
 
-These rows are not positives, and they count neither for histories nor for popularity. Each row is
-assigned to a part of the split. An evaluation on valid leaves out the items of a user's rows in
-train, and an evaluation on test those in train and valid.
+The dropped interactions are not positives, and they count neither for histories nor for popularity.
+Each row is assigned to a part of the split. An evaluation on valid leaves out the items of a user's
+rows in train, and an evaluation on test those in train and valid.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Seen:
-    """Pairs of users and items from rows that do not count as interactions.
+    """User-item pairs that a filter drops, but whose items are not recommended to the user again.
 
     Attributes:
-        users, items: raw ids, text [n].
+        users, items: raw ids of the user and the item of each pair, text [n].
         parts: part of each pair, as an index into `split.PARTS`, int64 [n].
     """
 
@@ -50,9 +50,9 @@ class Seen:
 
         Args:
             recipe: recipe with the split.
-            dropped: part → rows dropped from its file. If one file was split later, all rows are
-                under `train`.
-            parts: part → rows that were kept.
+            dropped: train, valid, test → interactions dropped from its file. If one file was split
+                later, all rows are under `train`.
+            parts: train, valid, test → interactions that were kept.
         """
         tables = [(part, table) for part, some in dropped.items() for table in some]
         named = (recipe.user_id, recipe.item_id)
@@ -73,7 +73,8 @@ class Seen:
         """Write each user-item pair once, with the earliest split (train, valid, test) that has it.
 
         Args:
-            users, items: ids of the tables; pairs of other ids are left out.
+            users, items: ids of the user table and of the item table; pairs with other ids are left
+                out.
             unknown_users: ids of users of valid and test that are not in the table; their rows are
                 -1, -2, …
             folder: folder of the stage.

@@ -38,17 +38,17 @@ def assign(
     """Assign each interaction to train, valid or test.
 
     Args:
-        split: the rule of the recipe.
+        split: the rule of the recipe by which interactions are split.
         users: number of each interaction's user, int [n]. Interactions are in order of time; those
             of equal times are in the order of the file.
         times: time of each interaction in seconds, int64 [n], rising; None if the data has no time.
         dropped: a sentence about the rows that were dropped before, for messages.
 
     Returns:
-        TRAIN, VALID or TEST of each interaction, int8 [n].
+        TRAIN, VALID or TEST for each interaction, int8 [n].
 
     Raises:
-        DataError: a part that the rule asks for would be empty.
+        DataError: train, valid or test would be empty although the rule asks for it.
     """
     if isinstance(split, GivenFiles):
         raise TypeError("files of kind given are split already")
@@ -78,7 +78,7 @@ def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
     """Raise DataError if train, valid or test has no interactions.
 
     Args:
-        rows: part → number of its rows.
+        rows: train, valid, test → number of its interactions.
         why: sentences about the cause.
     """
     for part, n in rows.items():
@@ -172,10 +172,10 @@ def _cuts(
     """Return the row numbers at which valid and test begin in interactions sorted by time.
 
     Args:
-        starts: rows at which a part can begin, rising.
+        starts: row numbers at which valid or test can begin, rising.
         n: number of rows.
         ideal: where valid and test would begin if every row were possible.
-        wanted: the parts that must have rows; the other parts get none.
+        wanted: which of train, valid and test must have rows; the others get none.
     """
     if len(wanted) == 1:
         return n, n

@@ -3,7 +3,7 @@
 The tables are built from the rows of a user or item source, and from the training interactions.
 Rows are sorted by falling training count and then by id, so that of two items with equal scores the
 more popular item is recommended first. The last row of the user table has no id; it stands for
-unknown users. Ids that have several values in a column are counted.
+unknown users.
 """
 
 from __future__ import annotations
@@ -140,10 +140,10 @@ def _latest_values(
     """Return a feature's value for each user or item: in its last training row, or the side table.
 
     Args:
-        train: the column in the training rows.
-        last: last row of each id, null for an id without rows.
-        side: the column in the side table, if it exists there, too.
-        found: row of each id in the side table, null for an id that is not there.
+        train: the column of the feature in the training rows.
+        last: number of the last training row of each id, null for an id without rows.
+        side: the column of the feature in the side table, if it exists there, too.
+        found: row number of each id in the side table, null for an id that is not there.
     """
     if side is None:
         return dictionaries.take(train, last)
@@ -282,7 +282,7 @@ def take_or_fill(
 
     Args:
         values: the column in the side table.
-        found: row of each id in the side table, null for an id that is not there.
+        found: row number of each id in the side table, null for an id that is not there.
         fills: column → fill value; a column without one keeps nulls.
         column: name of the column.
     """
