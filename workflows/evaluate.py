@@ -25,7 +25,7 @@ class EvaluateResult:
     """The evaluate stage that was written.
 
     Attributes:
-        folder: the folder of the stage.
+        folder: the folder of the evaluate stage.
         report: all metrics of all models, as in report.json.
         missed: one sentence for each required lift over a baseline that was not reached.
         seconds: duration of the whole verb.

@@ -21,7 +21,7 @@ class ExportResult:
     """The export stage that was written.
 
     Attributes:
-        folder: the folder of the stage.
+        folder: the folder of the export stage.
         rows: number of rows of each exported table, and number of dimensions of the embeddings.
         metrics: the training and validation metrics of the exported epoch.
         seconds: duration of the whole verb.

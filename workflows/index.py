@@ -1,6 +1,6 @@
 """The verb index: builds an index of an export's items, and measures its recall and latency.
 
-Items that are not in the export are embedded by their raw values and added.
+New items, which are not in the export, are embedded by their raw values and added.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class IndexResult:
     """The index stage that was written.
 
     Attributes:
-        folder: the folder of the stage.
-        kind: the kind of search: exact, flat, hnsw or ivf.
+        folder: the folder of the index stage.
+        kind: the kind of nearest-neighbour search: exact, flat, hnsw or ivf.
         items: number of items, added ones included.
         added: number of items that the export does not have.
         effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds.
@@ -82,10 +82,10 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         recipe: the recipe; its `index` has the settings.
         store: the folder of the run, or a copied export.
         device: the device of this process.
-        add: file of new items, a row each: id and raw values of the features. It has the form of
-            one that training read, or is csv, tsv, JSON lines or parquet. The new items join those
-            of the present index, which is built if there is none. Without a file the index is built
-            anew from the export alone.
+        add: file of new items, a row each: id and raw values of the features. The file has the form
+            of a raw file that training read, or is csv, tsv, JSON lines or parquet. The new items
+            join those of the present index, which is built if there is none. Without a file the
+            index is built anew from the export alone.
 
     Raises:
         ArtifactError: the recall of the index is too low, or FAISS is not installed.

@@ -57,7 +57,7 @@ class TrainResult:
     """The train stage that was written.
 
     Attributes:
-        folder: the folder of the stage.
+        folder: the folder of the train stage.
         fits: name of a model → the result of its fit; the first model is exported.
         seconds: duration of the whole verb.
     """

@@ -48,7 +48,7 @@ class TuneResult:
     """The tune stage that was written, with the best trial.
 
     Attributes:
-        folder: the folder of the stage; `trials.json` has all trials.
+        folder: the folder of the tune stage; `trials.json` has all trials.
         metric: the metric that was maximised on the validation part.
         best: the trial with the highest metric.
         trials: number of trials, including those of earlier calls.

@@ -51,5 +51,5 @@ def _devices(found: dict[str, Device]) -> dict[str, str]:
     }
 
 
-#: The verbs of this file, in the order of --help.
+#: The command-line verbs of this file, in the order of --help.
 VERBS = (report, doctor)

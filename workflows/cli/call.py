@@ -1,4 +1,7 @@
-"""The options that all verbs share. A verb is a function of a `Call` and of its own options."""
+"""The options that all command-line verbs share.
+
+A verb is a function of a `Call` and of its own options.
+"""
 
 from __future__ import annotations
 
@@ -145,8 +148,7 @@ class Call:
         return found
 
     def _read(self) -> tuple[Recipe, Path]:
-        """Return the recipe that the options name, or a checkout's default recipe, with its
-        file."""
+        """Return the recipe that the options name, or a checkout's default one, and its file."""
         from workflows import recipe as recipes
         from workflows.ground.errors import RecipeError
 

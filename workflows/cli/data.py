@@ -103,5 +103,5 @@ def _unseen(unseen: Mapping[str, Mapping[str, float]], item_id: str) -> str:
     return ", ".join(f"{share:.1%} of {part}" for part, share in shares.items() if share) or "none"
 
 
-#: The verbs of this file, in the order of --help.
+#: The command-line verbs of this file, in the order of --help.
 VERBS = (fetch, sample, etl)

@@ -117,5 +117,5 @@ def triton(
     show(result, call, rows)
 
 
-#: The verbs of this file, in the order of --help.
+#: The command-line verbs of this file, in the order of --help.
 VERBS = (serve, load, triton)

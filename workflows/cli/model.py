@@ -122,5 +122,5 @@ def export(
     show(result, call, rows)
 
 
-#: The verbs of this file, in the order of --help.
+#: The command-line verbs of this file, in the order of --help.
 VERBS = (train, tune, evaluate, export)

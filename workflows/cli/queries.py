@@ -183,5 +183,5 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     show_list(rows, call)
 
 
-#: The verbs of this file, in the order of --help.
+#: The command-line verbs of this file, in the order of --help.
 VERBS = (index, recommend, similar_items, audience, similar_offers)

@@ -20,7 +20,7 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
     Args:
         result: the result of the verb.
         call: the options of the command line.
-        rows: the rows of the table, the part of the result to print as such.
+        rows: the part of the result that is printed as a table where JSON is not asked for.
     """
     if call.as_json:
         show_json(result)
@@ -41,7 +41,7 @@ def show_json(result: object) -> None:
 
 
 def show_list(rows: list[dict[str, Any]], call: Call) -> None:
-    """Print rows with the same columns, as JSON or as a table."""
+    """Print a list of rows that have the same columns, as JSON or as a terminal table."""
     if call.as_json:
         show_json(rows)
     else:
@@ -49,7 +49,7 @@ def show_list(rows: list[dict[str, Any]], call: Call) -> None:
 
 
 def show_rows(rows: list[dict[str, Any]]) -> None:
-    """Print rows with the same columns as a table."""
+    """Print a list of rows that have the same columns as a terminal table."""
     if not rows:
         show_text("No rows match.")
         return

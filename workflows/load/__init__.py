@@ -60,7 +60,7 @@ class LoadResult:
     Attributes:
         place: the file, folder or URI of the database.
         name: the name of the collection or index.
-        items: number of loaded items: those that may be recommended.
+        items: number of items that were loaded: those that may be recommended.
         dim: number of dimensions of the embeddings.
         seconds: duration of the whole verb.
     """

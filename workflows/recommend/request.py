@@ -29,8 +29,9 @@ class RecommendRequest:
     Attributes:
         users: raw ids of users whose lists are returned; an unknown user gets the fallback. None
             for all users of the user table, or of `file`.
-        file: file with the user id and, optionally, raw values of the query tower's inputs; it
-            has the form of one that training read, or is csv, tsv, JSON lines or parquet.
+        file: file with the user id and, optionally, raw values of the query tower's inputs; the
+            file has the form of a raw file that training read, or is csv, tsv, JSON lines or
+            parquet.
         context: rules `column=value` that replace the context of each user's last interaction.
         deny_file: file of item ids that no list may contain.
         allow_file: file of the only item ids that lists may contain. Unknown ids are ignored in
@@ -51,7 +52,7 @@ class RecommendRequest:
 def read_users(
     request: RecommendRequest, recommender: Recommender
 ) -> tuple[Users, pa.Table | None]:
-    """Return the raw ids of a request's users, text [n_users], and their given raw values.
+    """Return raw ids of a request's users, text [n_users], and raw feature values given for them.
 
     Raises:
         DataError: a file or a rule has a column that does not exist.

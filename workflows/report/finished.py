@@ -66,7 +66,7 @@ class Finished(Stages):
         epochs: the metrics of each training epoch.
         prior: the popularity prior of the scores that training chose; None if the recipe asks for
             none.
-        scores: the report of the evaluation.
+        scores: the report of the evaluation: the metrics of all models.
         inside: the analysis of the trained towers with the weights of the best epoch.
     """
 

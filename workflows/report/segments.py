@@ -32,7 +32,7 @@ def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure 
 
     Args:
         finished: the finished stages of the run.
-        start: how the names of the segments begin.
+        start: the prefix of the names of the segments.
         unit: the unit in which the size of a segment is given, `user` or `target`.
     """
     rows: dict[str, list[Figure | None]] = {}

@@ -22,7 +22,8 @@ from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import UserList, UserQuery
 from workflows.stages.recommender import ListOptions
 
-#: Largest number of users in a batch; larger batches take no less time per user.
+#: Largest number of users whose lists are made in one batch; larger batches take no less time per
+#: user.
 _MAX_USERS = 64
 #: Seconds that a request waits before the server checks that its client is still connected.
 _LONG_WAIT = 0.05
@@ -91,7 +92,7 @@ class MicroBatcher:
             is_disconnected: returns whether the client has disconnected.
 
         Raises:
-            DataError: a rule or an id does not fit any item.
+            DataError: an item filter or an item id does not fit any item.
             ClientDisconnected: the client has disconnected.
         """
         batch = self._waiting.setdefault((id(served), options), _Batch(served, options))

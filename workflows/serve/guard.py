@@ -33,9 +33,10 @@ class Guard:
     Args:
         app: the ASGI app that gets the requests that pass.
         key: the key that `Authorization: Bearer` must name; "" if no key is needed.
-        hosts: allowed values of `Host`, in lower case and without a port; empty if all are.
-        back_pressure: counts the bodies in transfer, and gives large bodies their turns.
-        limits: the bounds on a body.
+        hosts: allowed values of the header `Host`, in lower case and without a port; empty if all
+            are allowed.
+        back_pressure: counts the request bodies in transfer, and gives large bodies their turns.
+        limits: the bounds on a request body.
     """
 
     def __init__(

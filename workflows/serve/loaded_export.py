@@ -49,7 +49,7 @@ class LoadedExport:
         recommender: ranks the items of the export, by the search index if there is one.
         health: the description of the export for `/health`.
         store: the folder of the run, with its finished stages.
-        read: the stamps (as of `stamps`) of the run's stages at the time when they were read.
+        read: the stamps (see `stamps`) of the run's stages at the time when they were read.
     """
 
     recommender: Recommender
@@ -110,7 +110,7 @@ class LoadedExport:
 
         Raises:
             Refusal: the embedding of the raw values is not finite.
-            DataError: a rule or an id does not fit any item.
+            DataError: an item filter or an item id does not fit any item.
         """
         ids = np.array([user.id or "" for user in users], object)
         try:
@@ -138,7 +138,7 @@ class LoadedExport:
         """Return the items whose embeddings are most similar to that of an item.
 
         Raises:
-            DataError: the item does not exist, or a rule or an id does not fit any item.
+            DataError: the item does not exist, or an item filter or an id fits none.
         """
         key = self.recommender.recipe.item_id
         return [
@@ -195,8 +195,7 @@ class LoadedExport:
 
     @property
     def has_towers(self) -> bool:
-        """Whether a tower that takes raw values has been loaded (at the first request with
-        such)."""
+        """Whether a tower that takes raw values has been loaded for a request."""
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:

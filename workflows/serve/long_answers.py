@@ -30,9 +30,10 @@ RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 _LISTS = TypeAdapter(list[UserList])
 _VECTORS = TypeAdapter(list[list[float]])
-#: Largest number of users or rows in a piece; larger pieces take no less time per user.
+#: Largest number of users or rows in a piece of an answer; larger pieces take no less time per
+#: user.
 _MAX_ROWS = 64
-#: Bytes of an answer that are sent at a time.
+#: Number of bytes of a long answer that are sent at a time.
 _CHUNK = 1 << 18
 
 
@@ -58,7 +59,7 @@ class AnswerPieces:
         Raises:
             ClientDisconnected: the client has disconnected.
             Refusal: the query tower does not accept a raw value, or the answer is too long.
-            DataError: a rule or an id does not fit any item.
+            DataError: an item filter or an item id does not fit any item.
         """
         features = await self._run(partial(served.raw_values, users))
         size = min(_MAX_ROWS, max(1, self._limits.piece // options.k))

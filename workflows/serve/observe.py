@@ -102,7 +102,7 @@ class Observer:
 
     Args:
         app: the ASGI app.
-        metrics: the metrics that are updated.
+        metrics: the Prometheus metrics that each request updates.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

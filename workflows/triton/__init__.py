@@ -41,7 +41,7 @@ class TritonResult:
     Attributes:
         folder: the model repository, for `tritonserver --model-repository`.
         inputs: the input tensors of the ensemble.
-        items: number of items that are ranked.
+        items: number of items that the ensemble ranks.
         seconds: duration of the whole verb.
     """
 
