@@ -34,8 +34,8 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 NAMES, NAME_RULE = r"[A-Za-z_]\w{0,200}", "letters, digits and _, no digit first"
 DEFAULT_PLACE = "milvus.db"
-#: The environment variable with a cluster's credentials, `user:password` or a key: every user of
-#: the machine sees the arguments of a command.
+#: The environment variable with a Milvus cluster's credentials, `user:password` or a key: every
+#: user of the machine sees the arguments of a command.
 TOKEN = "MILVUS_TOKEN"
 
 

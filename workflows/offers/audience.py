@@ -136,7 +136,7 @@ def parsed(text: str, attributes: list[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class OfferExport:
-    """An export of offer models that is open for queries.
+    """An export of offer models, read for queries on audiences and similar offers.
 
     Attributes:
         folder: the folder of the export stage.

@@ -50,7 +50,7 @@ def cells(finished: Stages) -> Table:
 
 
 def clean_columns(finished: Stages, found: Table) -> list[str]:
-    """Return the columns without null or unseen values, which the table `found` lacks."""
+    """Return the feature columns without null or unseen values, which the table `found` lacks."""
     return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
 
 

@@ -13,9 +13,10 @@ class Table:
     Attributes:
         caption: what the table shows.
         head: names of the table's columns.
-        rows: cells of each row, as many as `head`; markup is not changed, other text is escaped.
+        rows: cells of each table row, as many as `head`; markup is not changed, other text is
+            escaped.
         numeric: whether all cells of a row but the first are numbers.
-        marked: the first cell of the row that is highlighted.
+        marked: the first cell of the table row that is highlighted.
     """
 
     caption: str

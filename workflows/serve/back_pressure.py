@@ -165,8 +165,8 @@ class _SmallRequest:
 def _short_switch_interval() -> Iterator[None]:
     """Return a context in which Python switches between threads more often, for large requests.
 
-    A small request that runs beside a large one needs two switches. The short interval takes a
-    seventh more processor time, so it is not kept when no large request runs.
+    A small request that runs beside a large one needs two thread switches. The short switch
+    interval takes a seventh more processor time, so it is not kept when no large request runs.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)

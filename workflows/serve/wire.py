@@ -20,7 +20,7 @@ from workflows.stages.recommender import ListOptions
 #: 16 microseconds, and a body has room for 100,000.
 MAX_FAULTS, MAX_FAULTS_COUNTED = 20, 1000
 _MAX_NAME = 80
-#: In objects with at most this many fields, unknown fields are not counted.
+#: In JSON objects of a request with at most this many fields, unknown fields are not counted.
 _FEW_FIELDS = 8
 
 #: Number of faults found so far in the request that is checked now.

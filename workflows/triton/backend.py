@@ -14,7 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: Greatest number of scores of a block of users, which stay below about 64 MB.
+#: Greatest number of scores that are computed for a block of users at a time, about 64 MB.
 BLOCK_SCORES = 16_000_000
 
 
