@@ -89,8 +89,7 @@ class Call:
         return recipe, store, data
 
     def store(self, run: str) -> Store:
-        """Return the store (folder of stages) of a run, given the run's name in runs/ or its
-        path."""
+        """Return the store (stages) of a run, given the run's name in runs/ or its path."""
         from workflows.stages.store import Store
 
         return Store(_folder(run))
