@@ -18,7 +18,7 @@ import msgspec
 
 from workflows.ground.errors import ArtifactError
 
-#: The file in a SavedModel's folder that maps columns to arguments.
+#: The file in a SavedModel's folder that maps tower input columns to argument names.
 INPUTS = "inputs.json"
 #: Column names that TensorFlow accepts as they are.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

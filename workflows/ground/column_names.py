@@ -9,7 +9,7 @@ from models.core.column_names import ITEM_ROW, ROW_WEIGHT, USER_ROW
 
 #: The columns that etl adds to its tables: whether train has the row's id, and in how many rows.
 IN_TRAIN, TRAIN_COUNT = "in_train", "train_count"
-#: The columns that are added to the ids in a file of embeddings: code and embedding.
+#: The columns beside the ids in a file of embeddings: code and embedding.
 USER_CODE, ITEM_CODE, EMBEDDING = "user_code", "item_code", "embedding"
 #: The columns that are added to the ids in a recommendation list.
 RANK, SCORE, ANSWERED_BY, RANKER_SCORE = "rank", "score", "answered_by", "ranker_score"

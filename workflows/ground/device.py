@@ -23,9 +23,9 @@ from workflows.ground.errors import DeviceError
 
 Kind = Literal["cpu", "gpu"]
 ENVIRONMENT = "TWO_TOWER_DEVICE"
-#: Packages that search for GPUs when they are imported.
+#: Python packages that search for GPUs when they are imported.
 _GPU_PACKAGES = ("tensorflow", "merlin", "nvtabular", "cudf")
-#: Seconds to wait for a check in a new process.
+#: Seconds to wait for a GPU check that runs in a new process.
 _TIMEOUT = 180
 
 

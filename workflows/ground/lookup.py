@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from models.core.retriever import Ints
 
-#: For more ids than this, Arrow is faster, although it hashes the whole table for each look-up.
+#: For look-ups of more ids than this, Arrow is faster than a dictionary, although it hashes the
+#: whole table for each look-up.
 FEW = 1000
 
 

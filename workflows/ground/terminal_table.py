@@ -16,11 +16,11 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-#: Smallest width of the row names, unless a column of figures needs more room.
+#: Smallest width of the column of row names, unless a column of figures needs more room.
 _NAMES = 20
-#: Number of blanks between two columns.
+#: Number of blanks between two columns of a terminal table.
 _GAP = 2
-#: Number of blanks at both ends of a line, and after the last column.
+#: Number of blanks at both ends of a line of a terminal table, and after its last column.
 _EDGES = 3
 
 

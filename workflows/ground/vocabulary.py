@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from models.core.reserved_codes import NULL, UNSEEN
 from workflows.ground.errors import ArtifactError
 
-#: The folder of a stage with one vocabulary file per column.
+#: The folder with one vocabulary file per column, in the folder of a stage.
 FOLDER = "vocabulary"
 
 Codes = npt.NDArray[np.int32]

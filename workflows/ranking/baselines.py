@@ -29,7 +29,8 @@ from workflows.stages.evaluate import BaselineChoice
 
 log = logging.getLogger(__name__)
 
-#: The search measures dozens of models; with this many users, the standard error is at most 0.005.
+#: Largest number of users on which a grid search measures each of its dozens of models; with so
+#: many users, the standard error of a metric is at most 0.005.
 MAX_USERS = 10_000
 
 

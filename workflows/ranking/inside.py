@@ -23,7 +23,7 @@ from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Cloud, Example, Inside, Neighbours
 
-#: Points of a cloud: enough to see its form.
+#: Number of items in a scatter plot: enough to see the form of the cloud.
 MAX_POINTS = 2000
 N_POPULAR, N_NEIGHBOURS = 8, 5
 N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10

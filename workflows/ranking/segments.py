@@ -11,7 +11,7 @@ from models.baselines.fallback import unknown_users
 from models.core.evaluation_set import EvaluationSet
 from models.core.retriever import Bools, Ints
 
-#: First history length of each band.
+#: First history length of each segment of users by history length.
 HISTORY_BANDS = (1, 5, 10, 20, 50, 100, 200)
 #: An item is in the head, or in the middle, if more popular items have less than this share of
 #: all training interactions.
@@ -71,7 +71,7 @@ def _by_item(evaluation_set: EvaluationSet, item_counts: Ints) -> Iterator[Segme
     yield Segment("targets_outside", "targets that are not in the item table", band == OUTSIDE)
 
 
-#: Band of an item that is not in the item table.
+#: Popularity band of an item that is not in the item table.
 OUTSIDE = 4
 
 

@@ -12,9 +12,9 @@ from rich.text import Text
 from workflows.ground.terminal_table import Column, TerminalTable
 from workflows.stages.evaluate import Block, Figure, Report, exists, shown
 
-#: How many of the other models stand in a line of another protocol.
+#: How many of the other models a table line of a further evaluation protocol shows.
 _OTHERS = 3
-#: Parameters that no search changes.
+#: Hyper-parameters of baselines that no search changes.
 _FIXED = ("seed", "iterations")
 #: Blocks of other protocols that every report has (of seen items kept or excluded, one).
 _ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")

@@ -1,7 +1,8 @@
 """The recipe: the only description of a data set, its model and its training.
 
-It is parsed once, is frozen, and refuses unknown keys. Schema, tags, the NVTabular graph, tables
-and signatures are derived from it. It holds data, never code.
+A recipe is parsed once, is immutable afterwards, and refuses unknown keys. Merlin's schema and
+tags, the NVTabular graph, the tables and the signatures of the exported towers are derived from it.
+A recipe holds data, never code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The differences between two recipes, field by field."""
+"""Describe the differences between two recipes, field by field."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _NAMED, _WIDTH = 4, 60
 
 
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return a text with the first fields that differ, and both values of each.
+    """Return a text with the first fields that differ between two recipes, and both values of each.
 
     If no value differs, the text says that another version of this package read the recipe.
 
     Args:
-        parts: the parts of the recipe to compare, such as `train` or `evaluate.ks`.
-        then, now: the recipes as plain data.
+        parts: the parts of the recipes to compare, such as `train` or `evaluate.ks`.
+        then, now: the older and the newer recipe as plain data.
     """
     found = [
         f"{path} was {_show(before)} and is {_show(after)} now"
@@ -32,7 +32,7 @@ def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any
 
 
 def _differences(path: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the path of each field that differs, and both values."""
+    """Yield the path of each recipe field that differs, with the older and the newer value."""
     if isinstance(then, dict) and isinstance(now, dict) and then.get("kind") == now.get("kind"):
         for key in dict.fromkeys((*then, *now)):
             yield from _differences(f"{path}.{key}", then.get(key), now.get(key))
@@ -41,7 +41,7 @@ def _differences(path: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any
 
 
 def _show(value: Any) -> str:
-    """Return a value of a recipe as text that fits into a sentence."""
+    """Return the value of a recipe field as text that fits into a sentence."""
     text = "absent" if value is None else msgspec.json.encode(value).decode()
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
 

@@ -26,7 +26,7 @@ def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivo
 def check_order(
     features: Mapping[str, Feature], derive: Sequence[Derive], history: History | None
 ) -> None:
-    """Raise ValueError if a step needs dates, but the times only order the events."""
+    """Raise ValueError if a step needs dates, but the recipe's times only order the events."""
     order = [name for name, feature in features.items() if feature.unit == "order"]
     for name in order:
         if history and history.before == "day":
@@ -43,7 +43,7 @@ def check_order(
 
 
 def check_fill(columns: Known, joins: Sequence[Join], derive: Sequence[Derive]) -> None:
-    """Raise ValueError if `fill` of a join has a value that its column cannot have."""
+    """Raise ValueError if a join's field `fill` has a value that its column cannot have."""
     learnt = {step.to: step.of for step in derive if step.fitted}
     for join in joins:
         for column, value in join.fill.items():
@@ -72,7 +72,7 @@ def check_made(
     derive: Sequence[Derive],
     pivot: Pivot | None,
 ) -> None:
-    """Raise ValueError if a derived column does not fit its feature, or a step an earlier step."""
+    """Raise ValueError if a derived column does not fit its feature or the earlier steps."""
     for name in pivot.counts.values() if pivot else ():
         _refuse_special(f"pivot makes {name!r}", features.get(name))
     made = [step.to for step in derive]
@@ -116,12 +116,12 @@ def raw_features(
     made: Sequence[str],
     needed: Sequence[tuple[str, Cells]],
 ) -> dict[str, Feature]:
-    """Return the columns that are read from raw files, as features.
+    """Return the columns that a recipe reads from raw files, as features.
 
     Args:
         features: all features of the recipe.
-        made: columns that the recipe derives, which no file needs.
-        needed: columns that steps and filters read → the type of cells that they need.
+        made: columns that the recipe derives, which raw files need not have.
+        needed: pairs of a column that steps or filters read, and the type of cells that they need.
     """
     found = {name: feature for name, feature in features.items() if name not in made}
     for name, kind in needed:

@@ -1,4 +1,4 @@
-"""Explain an error of msgspec: file, line, field, the problem, and the nearest known word."""
+"""Explain an error that msgspec found in a recipe: file, line, field, problem and remedy."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     Args:
         message: the error message of msgspec, which could not convert `raw`.
         raw: the plain data of the recipe.
-        where: the file.
-        text: the text of the file, in which the line of the field is looked up.
+        where: the name of the recipe file.
+        text: the text of the recipe file, in which the line of the field is looked up.
     """
     problem, _, location = message.partition(" - at `")
     of_key = location.removeprefix("key` in `$")
@@ -50,7 +50,7 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
 
 
 def _yaml_hint(problem: str) -> str:
-    """Return a hint if YAML has probably read a text as another type."""
+    """Return a hint if YAML has probably read a text as another type, such as a number."""
     if "str |" in problem and "got `bool`" in problem:
         return ' To YAML an unquoted true, yes or on is no text; put it in quotes: "true".'
     if "`str" in problem and "got `null`" in problem:
@@ -68,7 +68,7 @@ def _yaml_hint(problem: str) -> str:
 
 
 def _hint_of_unknown(field: str, path: Sequence[str], raw: Any) -> str:
-    """Return a hint for an unknown field of a block: the field to write instead."""
+    """Return a hint for an unknown field of a recipe: the field to write instead."""
     blocks = [t for t in _types_at(path) if isinstance(t, msgspec.inspect.StructType)]
     tag = _value_at(raw, path).get("kind")
     mine = [block for block in blocks if block.tag == tag and block.tag_field] or blocks
@@ -89,9 +89,9 @@ def _names_of(block: msgspec.inspect.StructType) -> list[str]:
 
 
 def _name_the_keys(path: list[str], raw: Any, message: str) -> list[str]:
-    """Replace each `*`, which in msgspec means any key of a mapping, by the key at fault.
+    """Replace each `*` in a field's path, msgspec's sign for any key, by the key at fault.
 
-    It is the first key whose value alone gives the same message.
+    The key at fault is the first one whose value alone gives the same error message.
     """
     for position in [number for number, step in enumerate(path) if step == "*"]:
         above = path[:position]
@@ -114,14 +114,14 @@ def _message_of(raw: Any) -> str:
 
 
 def _value_at(raw: Any, path: Sequence[str]) -> Any:
-    """Return the value of a field; an empty mapping for a field whose name is not known."""
+    """Return the value at a path of a recipe's plain data; an empty mapping if it is unknown."""
     for step in path:
         raw = raw[int(step)] if isinstance(raw, list) else raw.get(step, {})
     return raw
 
 
 def _with_one_key(raw: Any, path: Sequence[str], key: Any) -> Any:
-    """Return a copy of the recipe in which one mapping has a single key."""
+    """Return a copy of a recipe in which the mapping at a path has only the given key."""
     if not path:
         return {key: raw[key]}
     if isinstance(raw, list):
@@ -131,7 +131,7 @@ def _with_one_key(raw: Any, path: Sequence[str], key: Any) -> Any:
 
 
 def _types_at(path: Sequence[str]) -> list[Any]:
-    """Return the types that a field at this path may have."""
+    """Return the Python types that the recipe field at a path may have."""
     types: list[Any] = [msgspec.inspect.type_info(Recipe)]
     for step in path:
         found: list[Any] = []
@@ -147,7 +147,7 @@ def _types_at(path: Sequence[str]) -> list[Any]:
 
 
 def _choices_at(path: Sequence[str]) -> list[str]:
-    """Return the literal values that a field may have, or the tags of a block's kinds."""
+    """Return the words that the recipe field at a path may be, or the kinds of its block."""
     tagged = (
         [t.tag for t in _types_at(path[:-1]) if getattr(t, "tag_field", None) == path[-1]]
         if path

@@ -1,4 +1,4 @@
-"""Parts of a recipe: features, the values that get codes, and histories."""
+"""Parts of a recipe: features, the values that get codes, and user histories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 class VocabularyRule(Part, frozen=True):
-    """The rule by which values of a column get codes of their own.
+    """The rule that says which values of a categorical column get codes of their own.
 
     Attributes:
         min_count: a value must occur at least this often in the training rows.
@@ -50,15 +50,16 @@ class Feature(Part, frozen=True):
             takes the weighted mean of their embeddings.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
         indicator: whether a number gets a second input that says whether it was missing.
-        input: whether its tower takes it; an id that is not an input still identifies the rows.
-        vocabulary: the rule for this column; the default is the rule of the recipe.
+        input: whether the tower of the feature's role takes the feature; an id that is not an input
+            still identifies the rows.
+        vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
         dim: the length of a `vector`.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
-        format: the form of a `time` that is not ISO 8601: directives of strptime such as
-            `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or
-            `excel` for the days that spreadsheets count.
+        format: the form of a `time` that is not ISO 8601: directives of strptime such as `%m/%d/%Y
+            %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or `excel` for the
+            days that spreadsheets count.
     """
 
     role: Literal["user", "item", "context", "time", "weight"]
@@ -98,7 +99,7 @@ class Feature(Part, frozen=True):
 
     @property
     def meaning(self) -> Kind:
-        """The kind object of the feature: that of its role (time, weight), or else of `kind`."""
+        """The object that implements the feature's kind: that of its role, or else of `kind`."""
         return BY_ROLE.get(self.role, KINDS[self.kind])
 
 
@@ -109,7 +110,7 @@ _DEFAULTS = dict(
 
 
 def refuse_twins(field: str, names: Sequence[str]) -> None:
-    """Raise ValueError if the list in a field has the same name twice."""
+    """Raise ValueError if a list of names in a recipe field has the same name twice."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{field} names {twice!r} twice; name each once")
@@ -133,7 +134,7 @@ class Events(Part, frozen=True):
 
 
 class History(Part, frozen=True):
-    """Histories: for each interaction, the user's earlier items as an input of the query tower.
+    """The histories of users: for each interaction, the user's earlier items as a query input.
 
     Attributes:
         columns: the item id and other item columns; column c gives the input `history_c`, which
@@ -146,9 +147,9 @@ class History(Part, frozen=True):
             no time: the history of a train row is all other train rows of its user, and that of a
             valid or test row is all rows of the parts before. It suits rows that were split without
             regard to time, and is the default if no feature is a time.
-        seed: the seed of the sample.
+        seed: the seed of the random sample of a user's rows.
         events: separate histories for each kind of event; column c gives the inputs
-            `history_<kind>_c`. Only models of offers take them.
+            `history_<kind>_c`. Only offer models take such histories.
     """
 
     columns: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -165,7 +166,7 @@ class History(Part, frozen=True):
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Input of the query tower → item column."""
+        """Name of a history input of the query tower → the item column that it lists."""
         if self.events is None:
             return {f"history_{column}": column for column in self.columns}
         kinds = self.events.kinds

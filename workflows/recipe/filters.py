@@ -1,4 +1,4 @@
-"""Parts of a recipe that say which rows are kept."""
+"""Parts of a recipe that say which interactions are kept."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Condition(Part, frozen=True):
 
     @property
     def values(self) -> tuple[float | str, ...]:
-        """The value or values to compare with."""
+        """The value or values that the condition compares a cell with."""
         if self.value is None:
             return ()
         return self.value if isinstance(self.value, tuple) else (self.value,)
 
     @property
     def reads(self) -> Cells:
-        """The type that the column's cells are read as, if no feature declares the column."""
+        """The type that cells of the condition's column are read as, if no feature declares it."""
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def _number(value: float) -> str:
 
 
 class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
-    """Keep the rows that meet a condition.
+    """Keep only the interactions that meet a condition.
 
     Attributes:
         stage: with `after`, the split and the vocabularies still use the dropped rows.
@@ -85,7 +85,7 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 
 
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
-    """Keep all rows of the users who have at least one row that meets a condition.
+    """Keep all interactions of the users who have at least one that meets a condition.
 
     Only rows of the same or an earlier part count: for a train row those of train, for a valid row
     those of train and valid.
@@ -95,14 +95,14 @@ class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
 
 
 class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
-    """Keep the rows of the n users with the most train rows, ties by id."""
+    """Keep the interactions of the n users with the most train rows, ties by user id."""
 
     n: Positive
     stage: Stage = "before"
 
 
 class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
-    """Keep the rows of about this share of the users, chosen by a hash of their ids."""
+    """Keep the interactions of about this share of the users, chosen by a hash of their ids."""
 
     share: Annotated[float, Meta(gt=0, lt=1)]
     seed: NonNegative = 1
@@ -110,7 +110,7 @@ class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
 
 
 class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
-    """Keep at most n rows per user and day (UTC) in each part of the split, chosen by a hash."""
+    """Keep at most n interactions per user and day (UTC) in each part, chosen by a hash."""
 
     n: Positive = 8
     seed: NonNegative = 1
@@ -118,12 +118,12 @@ class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
 
 
 Filter = Keep | UsersWith | TopUsers | SampleUsers | PerDay
-#: Rules that decide about each row alone.
+#: Filter rules that decide about each interaction alone.
 OF_ONE_ROW = (Keep, SampleUsers)
 
 
 def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filter]) -> None:
-    """Raise ValueError if a rule does not fit its column, or is at a wrong place in the list."""
+    """Raise ValueError if a filter rule does not fit its column or its place among the rules."""
     learnt = [step.to for step in derive if step.fitted]
     _refuse_late(rules)
     for rule in rules:
@@ -140,7 +140,7 @@ def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filte
 
 
 def _refuse_late(rules: Sequence[Filter]) -> None:
-    """Refuse a rule about single rows if it follows a rule about all rows of a part."""
+    """Refuse a filter rule about single rows after one that looks at all rows of a part."""
     before = [rule for rule in rules if rule.stage == "before"]
     for earlier, rule in itertools.pairwise(before):
         if isinstance(rule, OF_ONE_ROW) and not isinstance(earlier, OF_ONE_ROW):

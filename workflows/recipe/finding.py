@@ -55,7 +55,8 @@ def data_folder(recipe: Recipe, path: Path) -> Path:
     """Return the folder of a recipe's raw files.
 
     Args:
-        recipe: its field `data` is relative to the folder of its file; `~` is a home folder.
+        recipe: the recipe, whose field `data` is relative to the folder of the recipe's file; `~`
+            is the home folder.
         path: the file of the recipe. For a recipe inside an installed package, data is relative to
             `recipes/` in the working folder, because no data belongs inside the package.
     """

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from workflows.ground import column_names
 from workflows.recipe.features import Feature, History
 
-#: Names of the other fields in a JSON line with lists.
+#: Names of the other fields in a JSON line with recommendation lists.
 _OF_LINES = ("items", "history")
 #: The longest name of a column, in bytes: files are named after columns.
 _LONGEST = 200
@@ -20,12 +20,12 @@ _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def check_names(features: Mapping[str, Feature], history: History | None, *, offers: bool) -> None:
-    """Raise ValueError if a feature has a name that is taken.
+    """Raise ValueError if a feature has a name that files, tensors or other columns use.
 
     Args:
         features: all features of the recipe.
-        history: the recipe's history.
-        offers: whether it has models of offers.
+        history: the history block of the recipe.
+        offers: whether the recipe has offer models.
     """
     taken = _taken(features, history)
     for name, feature in features.items():
@@ -56,7 +56,7 @@ def _problem(name: str, feature: Feature) -> str | None:
 
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
-    """Return the names of columns that etl or export adds → the reason to refuse them."""
+    """Return names of columns that etl or export adds → why features cannot have these names."""
     added = [*column_names.OF_TABLES, *(history.inputs if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]
@@ -70,12 +70,12 @@ def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str
 
 
 def _is_shown(feature: Feature) -> bool:
-    """Say whether the export has the column in its tables."""
+    """Say whether the exported tables have the column of a feature."""
     return feature.role in ("user", "item", "context")
 
 
 def _check_attributes(history: History) -> None:
-    """Refuse names of attributes that TensorFlow would change in the towers of offers."""
+    """Refuse names of offer attributes that TensorFlow would change in the exported towers."""
     known: dict[str, str] = {}
     for name in _lists(history):
         if not _ATTRIBUTE.fullmatch(name):

@@ -17,13 +17,14 @@ class EvaluateConfig(ListRules, frozen=True):
     Attributes:
         baselines: names of baselines in `models.baselines.registry`. Their hyper-parameters are
             chosen on the validation part, by the search of each baseline's own file.
-        ks: list lengths, rising.
-        also: further rules for lists; their metrics are means over rows, not over users.
+        ks: lengths of the recommendation lists, rising.
+        also: further rules for the candidates and exclusions of lists; their metrics are means over
+            rows, not over users.
         train_rows: whether to measure also the share of training rows whose item is in the user's
             list; seen items are then kept in lists.
-        bootstrap: number of resamples for an interval.
-        level: confidence level of an interval.
-        seed: the seed of the resamples and of the random baseline.
+        bootstrap: number of bootstrap resamples for a confidence interval.
+        level: confidence level of the intervals.
+        seed: the random seed of the bootstrap resamples and of the random baseline.
     """
 
     baselines: tuple[Baseline, ...] = BASELINES
@@ -42,7 +43,7 @@ class EvaluateConfig(ListRules, frozen=True):
 
 
 class IndexConfig(Part, frozen=True):
-    """How the best items of a query are searched.
+    """The settings of the search for the items with the best scores for a query.
 
     Attributes:
         kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the
@@ -51,9 +52,9 @@ class IndexConfig(Part, frozen=True):
         recall: the share of the exact search's `at` best items that hnsw and ivf must find. Their
             search effort is tuned to it, and an index that finds fewer is refused.
         at: the list length at which recall is measured.
-        queries: users of the export that are queried while the effort is tuned, and as many
-            others while recall and latency are measured.
-        seed: the seed of ivf's cells.
+        queries: users of the export that are queried while the effort is tuned, and as many others
+            while recall and latency are measured.
+        seed: the random seed with which the cells of ivf are fitted.
     """
 
     kind: Literal["auto", "exact", "flat", "hnsw", "ivf"] = "auto"

@@ -1,4 +1,4 @@
-"""Read recipes from YAML, and change them by variants and overrides."""
+"""Read recipes from YAML files, and change them by variants and overrides."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BAG_ROWS = 50
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
-    """Read, override and check a recipe.
+    """Read a recipe from its YAML file, apply a variant and overrides, and check it.
 
     Args:
-        path: the YAML file.
+        path: the YAML file of the recipe.
         overrides: texts such as `train.epochs=3`; the value is YAML.
-        variant: one of the file's `variants`, which replaces some fields; empty for none.
+        variant: name of one of the recipe's `variants`, which replaces some fields; empty for none.
 
     Raises:
         RecipeError: the recipe is wrong; the message names file, line, field, what was expected and
@@ -58,8 +58,8 @@ def _text_of(path: Path) -> str:
     """Return the text of a recipe file.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read.
-        RecipeError: it is not a regular file, or is too large to be a recipe.
+        OSError, UnicodeDecodeError: the file cannot be read.
+        RecipeError: the file is not a regular file, or is too large to be a recipe.
     """
     if not path.is_file():
         raise RecipeError(f"{path} is no regular file. Name the YAML file of a recipe.")
@@ -91,7 +91,7 @@ def override(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
 
 
 def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[str, Any]:
-    """Return the recipe changed by a variant, with the name `<name>-<variant>`."""
+    """Return a recipe's plain data changed by a variant, with the name `<name>-<variant>`."""
     known = list(variants) if isinstance(variants, dict) else []
     if variant not in known:
         raise RecipeError(
@@ -108,7 +108,10 @@ def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[
 
 
 def _merge(base: Any, patch: Any) -> Any:
-    """Merge two mappings field by field; a block with another `kind` is replaced as a whole."""
+    """Merge a patch into a recipe's mapping, field by field.
+
+    A block with another `kind` is replaced as a whole.
+    """
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch
     if "kind" in patch and patch["kind"] != base.get("kind"):
@@ -117,11 +120,11 @@ def _merge(base: Any, patch: Any) -> Any:
 
 
 def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
-    """Check plain data against the recipe's types.
+    """Convert a recipe's plain data to a `Recipe`, checking types and values.
 
     Args:
-        raw: the plain data of the YAML file.
-        where: the file, for error messages.
+        raw: the plain data of the recipe's YAML file.
+        where: the name of the file, for error messages.
         text: the text of the file, in which the line of a field is looked up.
 
     Raises:
@@ -138,7 +141,7 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
 
 
 def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with the default kinds of its model and history encoder."""
+    """Return a recipe's plain data with the default kinds of its model and history encoder."""
     model = raw.get("model", {})
     if not isinstance(model, dict):
         return raw
@@ -149,7 +152,7 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe with default histories if no feature is a time: bags of other rows.
+    """Return a recipe with default histories if no feature is a time: bags of other rows.
 
     A bag has all other rows of the user, or a large sample of them, without weights by position,
     because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
@@ -192,7 +195,7 @@ def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _refuse_infinite(value: Any, at: str = "$") -> None:
-    """Refuse .inf and .nan: no field can use them, and JSON has no such numbers."""
+    """Refuse .inf and .nan in a recipe: no field can use them, and JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         raise msgspec.ValidationError(f"Expected a finite number, got {value} - at `{at}`")
     if isinstance(value, Mapping):
@@ -204,7 +207,11 @@ def _refuse_infinite(value: Any, at: str = "$") -> None:
 
 
 def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> None:
-    """Set one field. In a whole recipe, another `kind` first empties the block."""
+    """Set one field of a recipe's plain data from a text such as `train.epochs=3`.
+
+    If the text changes the `kind` of a block in a whole recipe, the other fields of the block are
+    removed first.
+    """
     key, equals, value = override.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")

@@ -14,7 +14,7 @@ Plain = bool | int | float | str | None
 
 
 class Range(Part, frozen=True):
-    """Numbers from `low` to `high`, on a linear or logarithmic scale.
+    """A range of a hyper-parameter in `tune`: numbers from `low` to `high`, linear or logarithmic.
 
     Attributes:
         low: the smallest number.
@@ -22,7 +22,8 @@ class Range(Part, frozen=True):
         log: whether numbers are drawn on a logarithmic scale.
         only_if: earlier fields of the space, and the values that they must have for this field to
             be drawn: `{model.normalize: true}`.
-        otherwise: the field's value if they have other values; null leaves the recipe's value.
+        otherwise: the field's value if the earlier fields have other values; null leaves the
+            recipe's value.
     """
 
     low: float
@@ -45,12 +46,13 @@ Space = dict[str, Choices | Range]
 
 
 def usual_space(*, ordered: bool) -> Space:
-    """Return the default space of `tune`.
+    """Return the default search space of `tune` for a two-tower model.
 
-    Low temperatures are drawn only if outputs are normalised: the scale of other scores is learnt.
+    Low softmax temperatures are drawn only if the towers' outputs are normalised: the scale of
+    other scores is learnt.
 
     Args:
-        ordered: whether histories are in the order of time.
+        ordered: whether user histories are in the order of time.
     """
     space: Space = {
         "optimizer.lr": Range(low=5e-4, high=1e-2, log=True),
@@ -69,10 +71,10 @@ def usual_space(*, ordered: bool) -> Space:
 
 
 class TuneConfig(Part, frozen=True):
-    """The settings of `tune`: the number of fits, and the search space.
+    """The settings of `tune`: the number of fits, and the search space of hyper-parameters.
 
     Attributes:
-        trials: the number of fits.
+        trials: the number of fits with different hyper-parameters.
         space: field of the recipe → choices, or a range. The default space has the learning rate,
             width, dropout, normalisation with its temperature, batch size, rows of a user in an
             epoch, and, if there is a history in the order of time, its decay.

@@ -17,7 +17,7 @@ Patterns = Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
 
 
 class Fetch(Part, frozen=True):
-    """Raw files inside a wheel of the package index, which is unpacked, not installed.
+    """Raw data files inside a wheel of the package index, which is unpacked, not installed.
 
     Attributes:
         package: name and exact version, such as `recbole==1.2.1`.
@@ -31,7 +31,7 @@ class Fetch(Part, frozen=True):
 
 
 class Latest(Part, frozen=True):
-    """Keep only the latest row of each id of a table.
+    """The rule to keep only the latest row of each id of a raw table.
 
     Attributes:
         id: the column of ids.
@@ -44,7 +44,7 @@ class Latest(Part, frozen=True):
 
 
 class Long(Part, frozen=True):
-    """Turn a table with a row per property into one with a row per id and a column per property.
+    """The rule to turn a raw table with a row per property into one with a column per property.
 
     Attributes:
         id: the column of ids.
@@ -61,7 +61,7 @@ class Long(Part, frozen=True):
 
 
 class Source(Part, frozen=True):
-    """A raw table.
+    """A raw table: its files, their format, and the rules by which rows are changed.
 
     Files may be compressed with gzip, bz2, xz, zstd or lz4. A folder `day=2020-09-13` between the
     data folder and a file (csv, tsv, jsonl, parquet) gives the file a column `day`, unless it has
@@ -159,7 +159,7 @@ class Source(Part, frozen=True):
 
     @property
     def text_options(self) -> list[str]:
-        """Names of the fields for text files that have another value than their default."""
+        """Names of the source's fields for text files whose values are not the defaults."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
         every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]

@@ -1,4 +1,4 @@
-"""Parts of a recipe that say which rows are held out for validation and test."""
+"""Parts of a recipe that say which interactions are held out for validation and test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ Amount = Share | NonNegative
 
 
 def _check_shares(valid: float, test: float) -> None:
-    """Refuse shares that leave no training rows; numbers are checked once the data is read."""
+    """Refuse shares of held-out rows that leave no rows for training.
+
+    Numbers of held-out rows are checked once the data is read.
+    """
     if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(
             f"valid and test are shares; together they must be below 1, got {valid} + {test}"
@@ -17,14 +20,14 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """Each user's last `test` rows are for test, the `valid` rows before them for validation."""
+    """A split of each user's rows: the last `test` for test, the `valid` before for validation."""
 
     valid: Positive = 1
     test: Positive = 1
 
 
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
-    """One cut in time for all users: the latest rows are held out, as shares of all rows.
+    """A split by one cut in time for all users: the latest rows are held out, as shares of all.
 
     Rows with equal times stay together, so that parts have only about the wanted shares; no part is
     left empty.
@@ -38,7 +41,7 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 
 
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
-    """Rows drawn at random, as a share or a number.
+    """A split by rows: those held out are drawn at random, as a share of all rows or a number.
 
     Some training rows are then later than held-out rows. The split is for comparison with papers.
     """
@@ -52,7 +55,7 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
-    """Users drawn at random, as a share or a number; training has no rows of held-out users."""
+    """A split by users: those held out are drawn at random, and training has none of their rows."""
 
     valid: Amount = 0.1
     test: Amount = 0.1
@@ -63,7 +66,7 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
-    """Sources that are split already: `interactions` has train; `valid` and `test` the others."""
+    """A split by files: `interactions` has the training rows, `valid` and `test` the others."""
 
     test: str
     valid: str | None = None

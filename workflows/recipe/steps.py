@@ -15,7 +15,7 @@ Depth = Annotated[int, Meta(ge=1, le=100)]
 
 
 class Join(Part, frozen=True):
-    """Look up the columns of a user or item table by their id.
+    """A step that adds the columns of a user or item table to each interaction, by the id.
 
     Attributes:
         table: name of a source with one row for each id.
@@ -37,7 +37,7 @@ class Join(Part, frozen=True):
 
 
 class Pivot(Part, frozen=True):
-    """Merge the events of a user and an item into one row, with counts and the first time.
+    """A step that merges the events of a user and an item into one row, with event counts.
 
     After the pivot, a row keeps only its ids, event counts, first time and joined columns.
 
@@ -64,7 +64,7 @@ class Derived(Part, frozen=True):
 
     reads: ClassVar[Cells]
     gives: ClassVar[Cells]
-    #: Whether the step learns from the training rows: its column exists only after the split.
+    #: Whether the step learns from the training rows, so that its column exists only after the split.
     fitted: ClassVar[bool] = False
 
     of: Text
@@ -95,7 +95,9 @@ class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
 
 
 class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
-    """The label of the interval in which a number lies; an edge belongs to the interval below it.
+    """A step that gives the label of the interval in which a number lies.
+
+    An edge belongs to the interval below it.
 
     Attributes:
         edges: rising numbers; there is one interval more than there are edges.

@@ -1,4 +1,4 @@
-"""Read YAML 1.2 as plain data, and find the lines of its fields."""
+"""Read a recipe's YAML 1.2 text as plain data, and find the lines of its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Loader(yaml.SafeLoader):
-    """A loader that reads scalars by the rules of YAML 1.2.
+    """A PyYAML loader that reads scalars by the rules of YAML 1.2.
 
     PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750, 010 as 8 and
     2020-01-01 as a date.
@@ -31,7 +31,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the root; refuse a document that is too large once its aliases are expanded."""
+        """Return the root node of a YAML document; refuse one that its aliases make too large."""
         node = super().get_single_node()
         if node is not None:
             _refuse_large(node)
@@ -165,7 +165,7 @@ def yaml_problem(error: Exception, text: str) -> str:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the line, from 1, of the deepest part of a path that the YAML text has."""
+    """Return the line, from 1, of the deepest part of a field's path that a YAML text has."""
     node = yaml.compose(text, Loader) if text else None
     line = None
     for step in path:
@@ -183,7 +183,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:
-    """Return a question in brackets that proposes a similar name; empty if none is similar."""
+    """Return a question in brackets that proposes a similar known name; empty if there is none."""
     for one in known:
         if one != name and unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", name):
             return f" (there is {one!a}, the same letters composed in another way)"
@@ -192,6 +192,6 @@ def nearest_name(name: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a question that proposes a similar name; empty if none is similar."""
+    """Return a question that proposes a similar known name; empty if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {close[0]!r}? " if close else ""

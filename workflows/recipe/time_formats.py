@@ -14,12 +14,13 @@ _MONTH = f"(?:{'|'.join(MONTHS)})[A-Z]*"
 
 
 class Directive(NamedTuple):
-    """The meaning of a directive.
+    """The meaning of a directive of a time format, such as `%Y`.
 
     Attributes:
         field: the part of a time (such as the year) that its text gives; "" if the text is skipped.
-        tight: a pattern for its text if another directive follows or precedes it directly.
-        loose: a pattern for its text elsewhere.
+        tight: a regular expression for the directive's text if another directive follows or
+            precedes it directly.
+        loose: a regular expression for the directive's text elsewhere.
     """
 
     field: str
@@ -48,12 +49,12 @@ DIRECTIVES = {
 
 
 def words(form: str) -> list[str]:
-    """Return the directives of a format and the texts between them, in order."""
+    """Return the directives of a time format and the texts between them, in order."""
     return re.findall(r"%.|[^%]+|%$", form)
 
 
 def check(form: str) -> None:
-    """Raise ValueError if a format is neither a known name nor made of known directives."""
+    """Raise ValueError if a time format is neither a known name nor made of known directives."""
     if form == "excel" or form in NAMED:
         return
     directives = [word for word in words(form) if word.startswith("%") and word != "%%"]

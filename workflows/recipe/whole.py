@@ -1,4 +1,4 @@
-"""The whole recipe: its parts, and the rules between them."""
+"""The whole recipe: its parts, and the rules that several parts must fit together."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ class Recipe(Part, frozen=True):
     """A recipe: the data set, its split and encoding, and the model with its training.
 
     Attributes:
-        name: default name of its runs.
+        name: name of the recipe, and the default name of its runs.
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
         pivot: merges the interactions of a user and an item into one row.
         derive: new columns, in this order.
-        filter: which rows are kept, in this order within a stage; none for all.
+        filter: the rules that say which interactions are kept, in this order within a stage; none
+            keeps all.
         model: the kind of model, with its hyper-parameters.
-        tasks: how models of kind offers are compared.
+        tasks: how offer models (`model.kind: offers`) are compared.
         fallback: the list of a user who is in no table and has no history: by `popularity`, or by
             the query `tower` with an unseen id and the inputs of the unknown user.
     """
@@ -230,7 +231,7 @@ class Recipe(Part, frozen=True):
 
     @property
     def towers(self) -> ModelConfig:
-        """The model block; only for recipes whose model is two towers that rank the catalogue."""
+        """The block `model` of a recipe whose model is two towers that rank the catalogue."""
         assert not isinstance(self.model, OffersConfig)
         return self.model
 
@@ -241,7 +242,7 @@ class Recipe(Part, frozen=True):
 
     @property
     def compared(self) -> set[str]:
-        """Names of the columns that a filter compares with numbers."""
+        """Names of the columns that a filter of the recipe compares with numbers."""
         rules = [rule for rule in self.filter if isinstance(rule, Condition)]
         return {rule.column for rule in rules if rule.reads == "number"}
 
@@ -250,37 +251,37 @@ class Recipe(Part, frozen=True):
 
     @property
     def user_id(self) -> str:
-        """Name of the user id column."""
+        """Name of the column with user ids."""
         return self._id("user")
 
     @property
     def item_id(self) -> str:
-        """Name of the item id column."""
+        """Name of the column with item ids."""
         return self._id("item")
 
     @property
     def time(self) -> str | None:
-        """Name of the time column."""
+        """Name of the column with the times of interactions."""
         return next((n for n, f in self.features.items() if f.role == "time"), None)
 
     @property
     def weight(self) -> str | None:
-        """Name of the column of row weights."""
+        """Name of the column with row weights for the loss."""
         return next((n for n, f in self.features.items() if f.role == "weight"), None)
 
     def columns(self, *roles: str) -> list[str]:
-        """Return the names of the features with these roles, in the recipe's order."""
+        """Return the names of the features that have one of these roles, in the recipe's order."""
         return [n for n, f in self.features.items() if f.role in roles]
 
     def vocabulary_rule(self, column: str) -> VocabularyRule:
-        """Return the vocabulary rule of a column."""
+        """Return the rule that says which values of a column get codes of their own."""
         return self.features[column].vocabulary or self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain data of JSON, with all defaults."""
+        """Return the recipe as plain data for JSON, with all defaults."""
         return msgspec.json.decode(msgspec.json.encode(self))
 
     def digest(self, *parts: str) -> str:
-        """Return the SHA-256 of the named parts, such as `train` or `evaluate.ks` (or of all)."""
+        """Return the SHA-256 of the recipe, or of named parts such as `train` or `evaluate.ks`."""
         chosen = {part: attrgetter(part)(self) for part in parts} if parts else self
         return hashlib.sha256(msgspec.json.encode(chosen, order="sorted")).hexdigest()

@@ -43,5 +43,5 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "recommend": ("export",),
     "report": ("etl", "train", "evaluate"),
 }
-#: The stages that recommend and serve read.
+#: The stages that the verbs recommend and serve read.
 ANSWERING = ("export", "index")

@@ -22,7 +22,7 @@ from workflows.ground.errors import DataError
 from workflows.ground.stage_content import reading
 from workflows.recipe.kinds.form import Form
 
-#: Rows that are embedded at a time, and cells of their padded lists: rows x the longest list. A
+#: Rows that a tower embeds at a time, and cells of their padded lists: rows x longest list. A
 #: cell becomes an embedding, so that these take 64 MB at 64 dimensions.
 BATCH, CELLS = 4096, 1 << 18
 

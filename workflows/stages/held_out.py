@@ -16,7 +16,7 @@ from workflows.stages.etl import Prepared
 
 log = logging.getLogger(__name__)
 
-#: The share of hidden targets from which on a warning is given.
+#: The share of target items excluded from the lists from which on a warning is given.
 MANY = 0.1
 #: Up to this share of a held-out part, leaked rows are taken for corrections of single rows; a
 #: larger share is another split.

@@ -14,7 +14,7 @@ from workflows.ground.errors import DataError
 from workflows.raw import spelling
 from workflows.recipe.text import nearest
 
-#: A message looks for the nearest text among at most so many.
+#: Largest number of column values among which an error message looks for the most similar one.
 _COMPARED = 10_000
 
 

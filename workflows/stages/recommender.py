@@ -26,7 +26,7 @@ from workflows.stages.index import Catalogue
 from workflows.stages.store import Store
 from workflows.stages.user_features import Users
 
-#: Masks of allowed items that are kept: a byte an item each.
+#: Number of masks of allowed items that are kept in memory, each with a byte per item.
 _MASKS = 16
 
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-#: The largest gap of a number below 1; for a larger number, the largest share of it.
+#: Largest difference of an embedding's number below 1; of a larger number, the largest share.
 TOLERANCE = 1e-5
 SAMPLES = 200
 SUFFIX = "_input"
 #: File of a tower's folder: column → argument.
 INPUTS = "inputs.json"
-#: Files of an export of offers.
+#: Files of an export of offer models.
 USERS, USER_VECTORS, OFFERS = "users.parquet", "user_vectors.npy", "offers.parquet"
 
 Array = np.ndarray[Any, np.dtype[Any]]

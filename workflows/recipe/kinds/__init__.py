@@ -1,6 +1,6 @@
-"""Feature kinds: one class for each value of `kind:`, with everything that the kind means.
+"""Feature kinds: one class for each value of a feature's field `kind`, with all that it means.
 
-To add a kind, write its class in a file of this folder and list it in `KINDS`.
+To add a feature kind, write its class in a file of this folder and list it in `KINDS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workflows.recipe.kinds.roles import RowWeight, Time
 from workflows.recipe.kinds.vector import Vector
 from workflows.recipe.kinds.weights import Weights
 
-#: Name in recipes → kind.
+#: Name of a feature kind in recipes → the object that implements the kind.
 KINDS: Mapping[str, Kind] = {
     kind.name: kind for kind in (Category(), Categories(), Number(), Label(), Weights(), Vector())
 }
@@ -25,9 +25,9 @@ BY_ROLE: Mapping[str, Kind] = {"time": Time(), "weight": RowWeight()}
 
 
 def kinds_that_take(field: str) -> list[str]:
-    """Return the names of the feature kinds that use a field."""
+    """Return the names of the feature kinds that use a field of a feature, such as `separator`."""
     return [name for name, kind in KINDS.items() if field in kind.takes]
 
 
-#: Fields of a feature that are for some kinds only.
+#: Fields of a recipe's feature that only some feature kinds use.
 OWN_FIELDS = sorted({field for kind in KINDS.values() for field in kind.takes})

@@ -24,7 +24,7 @@ Cells = Literal["time", "number", "text", "lists"]
 
 
 class Fields(Protocol):
-    """The fields of a feature that kinds read (workflows/recipe/features.py explains them)."""
+    """The fields of a recipe's feature that its kind reads (see workflows/recipe/features.py)."""
 
     @property
     def role(self) -> str: ...
@@ -48,14 +48,14 @@ class Fields(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """The settings for reading the cells of one column.
+    """The settings with which the cells of one raw column are read.
 
     Attributes:
-        place: the column and its file, for messages.
+        place: the raw column and its file, for error messages.
         nulls: texts that mean a missing value, beside the empty text.
         exact: whether numbers are read as float64, because a filter compares them.
-        all_parts: whether empty parts of a list are kept as null, because the weights of the
-            values have the same positions.
+        all_parts: whether empty parts of a list are kept as null, because the weights of the values
+            have the same positions.
     """
 
     place: Place
@@ -69,10 +69,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class LookUp:
-    """Each value becomes its code in the vocabulary of a column.
+    """An encoding that replaces each value by its code in the vocabulary of a column.
 
     Attributes:
-        domain: the column that the vocabulary belongs to.
+        domain: the column whose vocabulary is used.
     """
 
     domain: str
@@ -80,7 +80,7 @@ class LookUp:
 
 @dataclass(frozen=True)
 class Standardise:
-    """Missing numbers are replaced by a fill value; then all numbers are standardised.
+    """An encoding that fills in missing numbers, and then standardises all numbers.
 
     Attributes:
         fact: the fill value, the mean and the standard deviation.
@@ -91,12 +91,12 @@ class Standardise:
 
 @dataclass(frozen=True)
 class MarkMissing:
-    """A number becomes 1.0 where it is missing, else 0.0."""
+    """An encoding that gives 1.0 where a number is missing, else 0.0."""
 
 
 @dataclass(frozen=True)
 class PassOn:
-    """Values stay as they are.
+    """An encoding that leaves values as they are, except for missing numbers.
 
     Attributes:
         fill: replaces a missing number; None if no number is missing.
@@ -110,14 +110,14 @@ Change = LookUp | Standardise | MarkMissing | PassOn
 
 @dataclass(frozen=True)
 class Encoded:
-    """One column of the encoded tables.
+    """One column of the encoded tables, and how it is made from a feature of the recipe.
 
     Attributes:
         name: the name of the column in the encoded tables.
-        source: the feature that it is made from.
+        source: the feature that the column is made from.
         change: how the feature's values are encoded.
         tags: Merlin's tags, by which models choose their inputs.
-        properties: Merlin's properties of the column.
+        properties: the properties of the column in Merlin's schema.
     """
 
     name: str
@@ -131,17 +131,18 @@ class Encoded:
 
 
 class Kind(ABC):
-    """A feature kind.
+    """A feature kind: how features with this value of `kind` are read, checked and encoded.
 
     Attributes:
-        name: its name in recipes.
+        name: the name of the kind in recipes.
         takes: fields of a feature that only this kind and perhaps a few others use.
-        cells: the type of its cells for steps, joins and filters.
+        cells: the type of the feature's cells for steps, joins and filters.
         is_list: whether a cell is a list of values.
-        has_codes: whether its values get codes from a vocabulary.
-        has_statistics: whether its numbers are standardised by statistics of the training rows.
-        is_label: whether it is text for people, which no model takes.
-        reads_dictionary: whether readers return its text as Arrow dictionary arrays.
+        has_codes: whether values of the feature get codes from a vocabulary.
+        has_statistics: whether numbers of the feature are standardised by statistics of the
+            training rows.
+        is_label: whether the feature is text for people, which no model takes.
+        reads_dictionary: whether readers return the feature's text as Arrow dictionary arrays.
         dtype: the type of a value before encoding, as Merlin's schema names it.
     """
 
@@ -157,7 +158,7 @@ class Kind(ABC):
 
     @property
     def is_category(self) -> bool:
-        """Whether a cell is one value with a code: ids and histories have such values."""
+        """Whether a cell is one value with a code: ids and history items are such values."""
         return self.has_codes and not self.is_list
 
     def check(self, feature: Fields) -> None:  # noqa: B027 - most kinds have nothing to refuse
@@ -169,25 +170,25 @@ class Kind(ABC):
         """Raise ValueError if a feature does not fit the other features of the recipe."""
 
     def refuses_gaps(self, feature: Fields) -> bool:
-        """Return whether the recipe makes a missing value an error."""
+        """Return whether a missing value of the feature is an error."""
         return False
 
     def cell_bytes(self, feature: Fields) -> int:
-        """Return the estimated bytes of a cell in memory, without its texts."""
+        """Return the estimated bytes of one cell of the feature in memory, without its texts."""
         return 4
 
     # from raw files
 
     @abstractmethod
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return cells of a raw file in canonical types. It is the first step of etl for a column.
+        """Return the feature's cells of a raw file in canonical types, as the first step of etl.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.
         """
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the cells in the form that etl stores, after lists and their weights were matched.
+        """Return the feature's cells in the form that etl stores, after weights were matched.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.
@@ -195,7 +196,7 @@ class Kind(ABC):
         return column
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return cells of a file of raw values for a trained model, in the type of `form`.
+        """Return the feature's cells of a file with raw values for a trained model.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.
@@ -205,28 +206,28 @@ class Kind(ABC):
     # to towers
 
     def form(self, feature: Fields) -> Form | None:
-        """Return the form in which a raw tower takes a value; None if it takes none."""
+        """Return the type and shape of the feature's raw values; None if no tower takes them."""
         return None
 
     def dims(self, feature: Fields) -> tuple[Any, ...]:
-        """Return the dimensions of the column, as Merlin's schema names them."""
+        """Return the dimensions of the feature's encoded column, as Merlin's schema names them."""
         return (None, None) if self.is_list else (None,)
 
     def columns(self, name: str, feature: Fields) -> list[str]:
-        """Return the columns of the encoded tables that are made from a feature."""
+        """Return the names of the encoded columns that are made from the feature."""
         return [name]
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the columns of the encoded tables that are made from a feature.
+        """Describe the encoded columns that are made from the feature.
 
         Args:
             name: the name of the feature.
             feature: the feature.
-            facts: number column → its statistics.
+            facts: number column → its training mean, standard deviation and fill value.
         """
         return []
 
 
 def role_tags(feature: Fields) -> tuple[str, ...]:
-    """Return Merlin's tag of a feature's role."""
+    """Return Merlin's tag of a feature's role, such as user or item."""
     return (f"{feature.role}_id" if feature.id else feature.role,)

@@ -19,7 +19,7 @@ from workflows.recipe.text import nearest
 
 
 class Categories(Kind):
-    """A feature whose cells are lists of values."""
+    """The feature kind whose cells are lists of values, such as the genres of a film."""
 
     name = "categories"
     takes = frozenset({"vocabulary", "separator", "weights"})
@@ -47,7 +47,7 @@ class Categories(Kind):
             raise ValueError(f"features {name} and {named} must have the same role")
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of text; each distinct text is split once."""
+        """Return a raw column as lists of text; each distinct text is split once."""
         column, place = plain_with_nulls(column, how.place, how.nulls), how.place
 
         def lists(cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -61,22 +61,22 @@ class Categories(Kind):
             return lists(plain(column, place))
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of text; the file may have dictionaries of any type."""
+        """Return a column of given raw values as lists of text, whatever its dictionary types."""
         return self.read(plain(column, how.place), feature, how)
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return lists whose values are an Arrow dictionary array."""
+        """Return the column's lists with their values as an Arrow dictionary array."""
         array = dictionaries.combine(column)
         values = array.flatten().dictionary_encode()
         lists = dictionaries.make_lists(pc.list_value_length(array), values)
         return pa.chunked_array([lists])
 
     def form(self, feature: Fields) -> Form:
-        """Return the form: a list of text."""
+        """Return the form of the feature's raw values: a list of text."""
         return TEXTS
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column of lists of codes, and the column of their weights."""
+        """Describe the encoded column with lists of codes, and the column with their weights."""
         found = [encode_codes(name, feature)]
         if feature.weights is not None:
             weights = feature.weights
@@ -86,7 +86,7 @@ class Categories(Kind):
 
 
 def _is_varied(column: pa.ChunkedArray) -> bool:
-    """Say whether a dictionary has so many distinct texts that mapping them saves nothing."""
+    """Say whether an Arrow dictionary has so many distinct texts that mapping it saves nothing."""
     if not pa.types.is_dictionary(column.type):
         return False
     return 2 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column)

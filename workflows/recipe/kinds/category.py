@@ -16,12 +16,15 @@ from workflows.recipe.kinds.form import TEXT, Form
 
 
 class Text(Kind):
-    """A feature whose cells are single values, read as text whatever their types in the files."""
+    """A feature kind whose cells are single texts, whatever their types in the raw files."""
 
     cells = "text"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return a dictionary of text; integers stay integers until the whole file is read."""
+        """Return a raw column as an Arrow dictionary array of text.
+
+        Integers stay integers until the whole file is read.
+        """
         if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
             # a log repeats its ids many times
             column = plain(column, how.place).dictionary_encode()
@@ -35,28 +38,28 @@ class Text(Kind):
         return plain_with_nulls(column, how.place, how.nulls)
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return plain text; the vocabulary decides later which texts mean a missing value."""
+        """Return given raw values as plain text; a vocabulary decides which mean a missing one."""
         return _text(as_text(column, how.place))
 
 
 class Category(Text):
-    """A feature whose cells are single values, which get codes from a vocabulary."""
+    """The feature kind whose cells are single values, which get codes from a vocabulary."""
 
     name = "category"
     takes = frozenset({"vocabulary"})
     has_codes = True
 
     def form(self, feature: Fields) -> Form:
-        """Return the form: a text."""
+        """Return the form of the feature's raw values: a text."""
         return TEXT
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe a column of codes."""
+        """Describe the encoded column with the code of each value."""
         return [encode_codes(name, feature)]
 
 
 def encode_codes(name: str, feature: Fields) -> Encoded:
-    """Describe a column of codes, or of lists of codes."""
+    """Describe an encoded column with a code, or a list of codes, in each cell."""
     tags = role_tags(feature)
     return Encoded(name, name, LookUp(name), (*tags, "categorical") if feature.input else tags)
 

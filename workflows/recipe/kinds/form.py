@@ -1,4 +1,4 @@
-"""The form (type and shape) of raw values in the inputs of raw towers, in files and in JSON."""
+"""The type and shape of raw feature values that towers take as tensors, from files or JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Form:
-    """The form of one feature's raw values.
+    """The type and shape of the raw values of one feature.
 
     Attributes:
-        is_text: whether values are text; otherwise they are float32.
+        is_text: whether values are text; otherwise they are float32 numbers.
         is_list: whether a cell is a list of values.
         width: the length that all lists have; None for lists of any length.
     """
@@ -31,34 +31,34 @@ class Form:
 
     @classmethod
     def of_tensor(cls, dtype: str, shape: Sequence[int | None]) -> Form:
-        """Return the form of a tensor that a raw tower takes; the first dimension is rows."""
+        """Return the form of the raw values in a tower's input tensor, whose first axis is rows."""
         return cls(dtype == "string", len(shape) == 2, shape[1] if len(shape) == 2 else None)
 
     @property
     def dtype(self) -> str:
-        """The type of the tensor, as TensorFlow names it."""
+        """The type of the tensor of raw values, as TensorFlow names it."""
         return "string" if self.is_text else "float32"
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """The dimensions of the tensor; None means any size."""
+        """The dimensions of the tensor of raw values; None means any size."""
         return (None, self.width) if self.is_list else (None,)
 
     @property
     def arrow(self) -> pa.DataType:
-        """The Arrow type of a column of such values."""
+        """The Arrow type of a column of such raw values."""
         value = pa.string() if self.is_text else pa.float32()
         return pa.list_(value) if self.is_list else value
 
     @property
     def plural(self) -> str:
-        """A name for such values in messages."""
+        """A plural noun for such raw values in messages, such as numbers."""
         values = "text" if self.is_text else "numbers"
         values = f"{self.width} {values}" if self.width else values
         return f"lists of {values}" if self.is_list else values
 
     def cast(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return a column in the Arrow type of the form.
+        """Return a column of raw values, converted to the Arrow type of the form.
 
         Raises:
             ArrowInvalid, ArrowNotImplementedError: the column cannot be converted to this type.
@@ -72,7 +72,10 @@ class Form:
         return column
 
     def array(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
-        """Return a column as an array for the tensor; missing values and padding are "" or NaN."""
+        """Return a column of raw values as an array for a tensor.
+
+        Missing values and padding are "" or NaN.
+        """
         cells = column.combine_chunks()
         if not self.is_list:
             return self._plain(cells)
@@ -84,13 +87,13 @@ class Form:
         return matrix
 
     def _plain(self, values: pa.Array) -> npt.NDArray[Any]:
-        """Return an array of values that are not lists."""
+        """Return an array for a tensor from raw values that are not lists."""
         if self.is_text:
             return values.fill_null("").to_numpy(zero_copy_only=False).astype(object)
         return values.to_numpy(zero_copy_only=False).astype(np.float32)
 
     def fault(self, value: Any) -> str:
-        """Return the expected form of a value from JSON, as text; "" if the value is valid."""
+        """Return as text what a raw value from JSON should be; "" if the value is valid."""
         if value is None:
             return ""
         right, one = (str, "text") if self.is_text else ((int, float), "number")

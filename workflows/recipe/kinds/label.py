@@ -7,11 +7,11 @@ from workflows.recipe.kinds.category import Text
 
 
 class Label(Text):
-    """A feature with text for people, such as a title."""
+    """The feature kind for text that people read beside an id, such as a title."""
 
     name = "label"
     is_label = True
 
     def columns(self, name: str, feature: Fields) -> list[str]:
-        """Return nothing: the encoded tables have no labels."""
+        """Return no columns, because the encoded tables have no labels."""
         return []

@@ -24,7 +24,7 @@ MISSING = "_missing"
 
 
 class Number(Kind):
-    """A feature whose cells are single numbers."""
+    """The feature kind whose cells are single numbers, which are standardised."""
 
     name = "number"
     takes = frozenset({"null", "indicator"})
@@ -34,26 +34,26 @@ class Number(Kind):
     dtype = "float32"
 
     def refuses_gaps(self, feature: Fields) -> bool:
-        """Return whether the recipe has no value that replaces a missing number."""
+        """Return whether the feature has no value that fills in for a missing number."""
         return feature.null == "error"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return float32, or float64 where a filter compares the number."""
+        """Return a raw column as float32, or as float64 if a filter compares the number."""
         kind = pa.float64() if how.exact else pa.float32()
         return as_numbers(column, kind, how.place, how.nulls)
 
     def form(self, feature: Fields) -> Form | None:
-        """Return the form: a number."""
+        """Return the form of the feature's raw values: a number."""
         return NUMBER
 
     def columns(self, name: str, feature: Fields) -> list[str]:
-        """Return the number, and the column that says whether it was missing."""
+        """Return the names of the number column, and of the column that marks missing numbers."""
         if not feature.input:
             return []
         return [name, name + MISSING] if feature.indicator else [name]
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the standardised number, and the column that says whether it was missing."""
+        """Describe the standardised number column, and the column that marks missing numbers."""
         if not feature.input:
             return []
         tags = (*role_tags(feature), "continuous")

@@ -13,32 +13,36 @@ from workflows.recipe.kinds.number import Number
 
 
 class RowWeight(Number):
-    """A number with role `weight`: how much a row counts in the loss. No tower takes it."""
+    """The feature kind of role `weight`: a number by which a row counts in the training loss.
+
+    Row weights are not an input of any tower.
+    """
 
     has_statistics = False
 
     def check(self, feature: Fields) -> None:
-        """Refuse fields that a weight cannot have."""
+        """Refuse fields that a feature with role `weight` cannot have."""
         if feature.kind != Number.name or feature.null in ("median", "mean") or feature.indicator:
             raise ValueError("a weight has kind number, null: error or a number, and no indicator")
 
     def form(self, feature: Fields) -> None:
-        """Return None: only training rows have weights, so raw towers take none."""
+        """Return None: only training rows have weights, so towers take no raw weights."""
 
     def columns(self, name: str, feature: Fields) -> list[str]:
-        """Return the name of the column that the loss reads."""
+        """Return the name of the encoded column from which the loss reads row weights."""
         return [ROW_WEIGHT]
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column under the name that the loss reads."""
+        """Describe the encoded column from which the loss reads row weights."""
         fill = feature.null if isinstance(feature.null, float) else None
         return [Encoded(ROW_WEIGHT, name, PassOn(fill))]
 
 
 class Time(Kind):
-    """A feature with role `time`, whatever its kind: seconds since the epoch.
+    """The feature kind of role `time`: seconds since the epoch.
 
-    Its cells are read by workflows/etl/read/times.py, which looks at a file as a whole.
+    Times are read by workflows/etl/read/times.py, because their unit depends on all times of a
+    file.
     """
 
     name = "time"
@@ -50,9 +54,9 @@ class Time(Kind):
         raise NotImplementedError("times are read by workflows/etl/read/times.py")
 
     def cell_bytes(self, feature: Fields) -> int:
-        """Return the bytes of an int64."""
+        """Return the bytes of one time, which is an int64."""
         return 8
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column, which no tower takes."""
+        """Describe the encoded time column, which no tower takes."""
         return [Encoded(name, name, PassOn())]

@@ -17,7 +17,7 @@ from workflows.recipe.kinds.form import Form
 
 
 class Vector(Kind):
-    """A feature whose cells are lists of `dim` finite numbers; a missing list means zeros."""
+    """The feature kind whose cells are lists of `dim` finite numbers; missing lists mean zeros."""
 
     name = "vector"
     takes = frozenset({"separator", "dim"})
@@ -27,18 +27,18 @@ class Vector(Kind):
     dtype = "float32"
 
     def check(self, feature: Fields) -> None:
-        """Refuse a vector without `dim`, and a role that does not allow lists."""
+        """Refuse a vector feature without `dim`, or with a role that does not allow lists."""
         if feature.dim is None:
             raise ValueError("kind vector needs dim, the number of its numbers")
         if feature.role in ("time", "weight"):
             raise ValueError("kind vector is for roles user, item and context")
 
     def cell_bytes(self, feature: Fields) -> int:
-        """Return the bytes of the numbers."""
+        """Return the bytes of the numbers in one vector."""
         return 4 * _dim(feature)
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of float32 of one length; a missing list stays missing.
+        """Return a raw column as lists of float32 of one length; a missing list stays missing.
 
         Raises:
             DataError: a list has another length, or a number is missing or not finite.
@@ -59,15 +59,15 @@ class Vector(Kind):
         return pa.chunked_array([vectors])
 
     def form(self, feature: Fields) -> Form:
-        """Return the form: a list of `dim` numbers."""
+        """Return the form of the feature's raw values: a list of `dim` numbers."""
         return Form(is_text=False, is_list=True, width=feature.dim)
 
     def dims(self, feature: Fields) -> tuple[Any, ...]:
-        """Return lists that are empty where the vector is missing."""
+        """Return the dimensions of the vector column: its lists are empty where one is missing."""
         return (None, (0, _dim(feature)))
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
-        """Describe the column, whose values are not changed."""
+        """Describe the encoded vector column, whose values are those of the raw data."""
         tags = role_tags(feature)
         return [Encoded(name, name, PassOn(), (*tags, "continuous") if feature.input else tags)]
 

@@ -15,7 +15,7 @@ from workflows.recipe.kinds.base import Fields, Kind, Reading
 
 
 class Weights(Kind):
-    """A feature whose cells are lists of numbers: the weights of a feature of kind categories."""
+    """The feature kind whose cells are lists of weights for the values of a list of categories."""
 
     name = "weights"
     takes = frozenset({"separator"})
@@ -25,12 +25,12 @@ class Weights(Kind):
     dtype = "float32"
 
     def check(self, feature: Fields) -> None:
-        """Refuse a role that does not allow lists."""
+        """Refuse a feature of kind weights whose role does not allow lists."""
         if feature.role in ("time", "weight"):
             raise ValueError("kind weights is for roles user, item and context")
 
     def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
-        """Refuse weights that no feature of kind categories names, or that several name."""
+        """Refuse weights that no feature of kind categories names, or that several such name."""
         lists = sum(feature.weights == name for feature in features.values())
         if lists != 1:
             raise ValueError(
@@ -39,14 +39,14 @@ class Weights(Kind):
             )
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of numbers, or of numbers as text; missing ones are null."""
+        """Return a raw column as lists of numbers, or of numbers as text; missing ones are null."""
         column = plain(column, how.place)
         if not pa.types.is_string(column.type):
             return column
         return list_cells.read_lists(column, feature.separator, how.place, all_parts=True)
 
     def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return lists of numbers that are at least 0, so that only zeros have the sum 0.
+        """Return the column's lists of weights after checking that all are finite and at least 0.
 
         Raises:
             DataError: a weight is not a finite number, or is below 0.
@@ -56,7 +56,7 @@ class Weights(Kind):
         return pa.chunked_array([array])
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return lists of numbers; a missing one counts as 1 later.
+        """Return given raw weights as lists of numbers; a missing weight counts as 1 later.
 
         Raises:
             DataError: a weight is not a number, is infinite, or is below 0.
@@ -78,7 +78,7 @@ class Weights(Kind):
         return pa.chunked_array([numbers])
 
     def form(self, feature: Fields) -> form.Form:
-        """Return the form: a list of numbers."""
+        """Return the form of the feature's raw values: a list of numbers."""
         return form.NUMBERS
 
     # the lists of categories describe both columns: encode() of this kind has nothing to add
@@ -98,9 +98,9 @@ def match(
     """Match the values of etl's lists with their weights, and leave out values without text.
 
     Args:
-        values: lists of text.
-        weights: lists of numbers, or of numbers as text.
-        place: the place of the weights.
+        values: lists of text, the categories.
+        weights: lists of numbers, or of numbers as text: the weights of these categories.
+        place: the column and file of the weights, for error messages.
 
     Raises:
         DataError: a weight is not a finite number, or a row has another number of weights than of
@@ -121,9 +121,9 @@ def match_given(
     """Match the values of lists from a file of raw values with their weights, if a row has any.
 
     Args:
-        values: lists of text.
-        weights: lists of numbers.
-        place: the place of the weights.
+        values: lists of text, the categories.
+        weights: lists of numbers, the weights of these categories.
+        place: the column and file of the weights, for error messages.
 
     Raises:
         DataError: a row has another number of weights than of values.
@@ -136,7 +136,7 @@ def match_given(
 def _refuse_unlike(
     values: pa.ListArray, weights: pa.ListArray, place: Place, *, may_be_missing: bool = False
 ) -> None:
-    """Refuse a row whose number of weights differs from its number of values."""
+    """Refuse a row whose number of weights differs from its number of category values."""
     n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (values, weights))
     unlike = pc.not_equal(n, m)
     if may_be_missing:
@@ -150,7 +150,7 @@ def _refuse_unlike(
 
 
 def _finite(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Return the lists after checking that no number is missing, NaN or infinite."""
+    """Return lists of weights after checking that no weight is missing, NaN or infinite."""
     weights = parse(column, NUMBERS, place).combine_chunks()
     flat = pc.list_flatten(weights)
     bad = pc.invert(pc.fill_null(pc.is_finite(flat), False))
