@@ -64,7 +64,7 @@ class Derived(Part, frozen=True):
 
     reads: ClassVar[Cells]
     gives: ClassVar[Cells]
-    #: Whether the step learns from the training rows, so that its column exists only after the split.
+    #: Whether the step learns from the training rows: its column then exists only after the split.
     fitted: ClassVar[bool] = False
 
     of: Text
