@@ -26,7 +26,7 @@ from models.core.retriever import (
     top_k_by_scores,
 )
 
-#: Factors, regularization and alpha to start from.
+#: Values of factors, regularization and alpha from which the search of ALS starts.
 START = (
     (64.0, 30.0, 8.0),
     (64.0, 10.0, 2.0),

@@ -15,7 +15,7 @@ import scipy.linalg
 from models.baselines.errors import CannotFit
 from models.core.retriever import Floats
 
-#: The most seconds that one baseline may take.
+#: Largest estimated time, in seconds, that all fits of one baseline may take.
 MAX_SECONDS = 900.0
 #: A matrix with fewer rows is inverted faster by one thread than by several on a busy machine.
 SMALL = 4_000

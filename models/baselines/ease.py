@@ -25,9 +25,9 @@ from models.core.retriever import (
     top_k_by_scores,
 )
 
-#: Values of lambda to start from.
+#: Values of lambda from which the search of EASE starts.
 REGULARIZATIONS = (100.0, 50.0, 200.0, 300.0, 500.0)
-#: Values of lambda, and of the decay with each, to start from.
+#: Values of lambda, and of the decay with each, from which the search with a decay starts.
 DECAYED_REGULARIZATIONS = (300.0, 100.0, 1000.0)
 DECAYS = (10.0, 5.0, 20.0, 50.0, 200.0)
 

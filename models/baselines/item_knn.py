@@ -25,7 +25,7 @@ from models.core.retriever import (
     top_k_by_scores,
 )
 
-#: Numbers of neighbours to start from.
+#: Numbers of neighbours from which the search of item-kNN starts.
 NEIGHBOURS = (20, 5, 10, 50, 100)
 
 

@@ -25,7 +25,7 @@ from models.core.retriever import (
 )
 
 _NO_TIMES = "RecentPopularity needs times; this data has none. Use Popularity."
-#: Decays of recent popularity to start from, in days.
+#: Decays of recent popularity, in days, from which its search starts.
 DAYS = (7.0, 1.0, 3.0, 14.0, 30.0, 60.0, 120.0)
 
 

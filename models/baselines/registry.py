@@ -23,7 +23,7 @@ GRIDS: Mapping[str, str] = {
     "ease-decayed": "ease:decayed_grid",
     "als": "als:grid",
 }
-#: All names. A baseline that cannot run on a data set is left out, and the report says why.
+#: Names of all baselines. One that cannot run on a data set is left out, and the report says why.
 BASELINES = tuple(GRIDS)
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ import scipy.sparse as sp
 
 from models.core.retriever import Interactions, Retriever
 
-#: A point of a grid: one parameter value for each axis.
+#: A point of a search: the value of each hyper-parameter, in the order of the axes.
 Point = tuple[float, ...]
 
-#: The most points of a search, the first ones included.
+#: Largest number of points that a search tries, the first ones included.
 MOST = 24
 
 

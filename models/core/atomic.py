@@ -24,9 +24,9 @@ from typing import IO
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-#: The kernel or the file system does not know the exchange.
+#: Error numbers of a kernel or file system that cannot exchange two paths.
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
-#: File systems that cannot sync a folder (some network and FUSE ones) answer with these.
+#: Error numbers of file systems that cannot sync a folder (some network and FUSE ones).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 

@@ -161,7 +161,7 @@ _PAIRS = 512
 _GOOD_ROWS = 128
 #: With fewer queries for each product, several threads are slower than one product in them all.
 _MIN_ROWS = 16
-#: Largest number of threads that rank; more were not measured.
+#: Largest number of threads that exact search uses; more were not measured.
 _MAX_THREADS = 8
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-#: Program that reads an index with a limit on memory.
+#: Program that reads a FAISS index in another process, with a limit on memory.
 _READER = """
 import resource, sys
 import faiss

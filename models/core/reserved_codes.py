@@ -6,10 +6,10 @@ ones. The layout is that of NVTabular's Categorify (23.6 and later).
 
 from __future__ import annotations
 
-#: Padding of lists to equal length.
+#: The code that pads lists of codes to equal length.
 PAD = 0
-#: A missing value.
+#: The code of a missing value.
 NULL = 1
-#: A value that is not in the vocabulary, as it is unknown or too rare in the training part. If a
-#: vocabulary has several codes for such values (`oov_buckets`), this is the first.
+#: The code of a value that is not in the vocabulary, as it is unknown or too rare in the training
+#: part. If a vocabulary has several codes for such values (`oov_buckets`), this is the first.
 UNSEEN = 2

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from models.towers.layers import Dropout
 
-#: Hidden rows of the user compressor for each row that it leaves.
+#: Number of hidden rows of the user compressor for each row of its output.
 WIDER = 2
 #: One of so many numbers wins.
 LOSERS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.offers.model import InferenceModel, Model
 from models.offers.pairs import Pairs
 
-#: The only metric that a fit measures.
+#: Name of the validation AUC, the only metric that is measured while an offer model is trained.
 MONITOR = "val_auc"
 
 

@@ -17,15 +17,15 @@ import tensorflow as tf
 
 from models.towers.layers import Draws
 
-#: Subsets drawn when the layer is made, from which each call takes one.
+#: Number of attribute subsets drawn when the layer is made, from which each call takes one.
 N_SUBSETS = 30_000
-#: A group is split into at most so many.
+#: Largest number of parts into which a group of rows is split.
 MAX_PARTS = 50
 #: Groups of up to this quantile's size, and a few rows more, stay whole.
 QUANTILE, SLACK = 0.4, 5
 #: The largest number of an int64, and of rows that a batch is taken to have at most.
 _MOST, MAX_ROWS = 2**63 - 1, 2**31
-#: Groups thrown together: 2 and a Poisson number of this mean.
+#: Groups are merged by 2 plus a Poisson number of them; this is the mean of the latter.
 MORE_GROUPS = 0.5
 
 

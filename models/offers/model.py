@@ -25,9 +25,9 @@ from models.offers.offers import Offers
 from models.offers.towers import OfferTower, UserTower
 from models.offers.weighted_embedding import Lists
 
-#: What the rest of the house calls Merlin's class.
+#: The class of retrieval models of Merlin Models.
 Model: TypeAlias = mm.RetrievalModelV2
-#: Rows that are embedded at a time.
+#: Number of users that are embedded at a time.
 _BLOCK = 8192
 
 

@@ -17,7 +17,7 @@ from merlin.models.tf.outputs.base import ModelOutput
 from models.core.columns import USER_ROW
 
 USER, OFFER = "query", "candidate"
-#: The target of a pair that is neither a positive nor a negative.
+#: The training target of a user-offer pair that is neither a positive nor a negative.
 LEFT_OUT = -1.0
 
 

@@ -25,7 +25,7 @@ class WeightedLists:
     weights: npt.NDArray[np.float32]
 
 
-#: Attribute → its values, one list per offer.
+#: Descriptions of offers: attribute → its weighted values, one list per offer.
 Offers: TypeAlias = Mapping[str, WeightedLists]
 
 

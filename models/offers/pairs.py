@@ -18,7 +18,7 @@ from models.offers.auc import GroupedAuc, grouped_auc
 from models.offers.model import InferenceModel
 from models.offers.offers import Offers, items_as_offers
 
-#: Mini-batches that are scored at a time.
+#: Number of mini-batches of held-out events that are scored at a time.
 _BLOCK = 1000
 
 

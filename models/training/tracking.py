@@ -28,7 +28,7 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-#: How many parameters MLflow takes at a time.
+#: Largest number of hyper-parameters that MLflow accepts in one call.
 _PARAMETERS = 100
 
 

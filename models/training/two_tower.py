@@ -23,7 +23,7 @@ from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, T
 from models.towers.layers import ItemBias
 from models.towers.tower import Tower, TowerError, build_tower, embed, tower_schemas, width
 
-#: What the rest of the house calls Merlin's class.
+#: The class of two-tower models of Merlin Models.
 Model: TypeAlias = mm.RetrievalModelV2
 
 

@@ -16,7 +16,7 @@ from models.core.reserved_codes import UNSEEN
 Array = npt.NDArray[np.generic]
 
 
-#: Names of weights with one row per code; only these may grow.
+#: Names of weights with one row per categorical code, the only ones that may have more rows.
 _TABLES = ("embeddings", "bias", "prior", "table")
 
 
