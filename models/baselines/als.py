@@ -46,7 +46,7 @@ class ALS:
         alpha: confidence of an observed pair; any other pair has 1.
         iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
         seed: the seed of the first factors.
-        item_factors: float32 [n_items, d], learnt by `fit`.
+        item_factors: the learnt factors of each item, float32 [n_items, d], set by `fit`.
     """
 
     factors: int = 32

@@ -43,7 +43,7 @@ class ByItems:
     """The item-item weights as the full matrix B.
 
     Attributes:
-        weights: B, float32 [n_items, n_items].
+        weights: the item-item weights B, float32 [n_items, n_items].
     """
 
     weights: Floats
@@ -63,9 +63,9 @@ class ByUsers:
     """The item-item weights as factors of B, for fewer users than items.
 
     Attributes:
-        users: X, float64 [n_users, n_items].
-        inverse: K, float64 [n_users, n_users].
-        shares: d, float64 [n_items].
+        users: the user-item matrix X, float64 [n_users, n_items].
+        inverse: K = (XX' + lambda I)^-1, float64 [n_users, n_users].
+        shares: d = diag(X'KX), float64 [n_items].
     """
 
     users: sp.csr_matrix

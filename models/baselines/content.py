@@ -75,7 +75,8 @@ class Content:
 
     Attributes:
         attributes: multi-hot vectors, float32 [n_items, n_attributes].
-        order: item rows, most popular in training first, int64 [n_items]; learnt by `fit`.
+        order: all row numbers of the item table, the most popular in training first, int64
+            [n_items]; learnt by `fit`.
     """
 
     attributes: sp.csr_matrix = field(repr=False, compare=False)

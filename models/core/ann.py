@@ -74,7 +74,7 @@ class Index:
         faiss: FAISS's index of the inner product; row i of `items` has id i.
         effort: number of cells (ivf) or candidates (hnsw) that are searched for a list of `at`
             items.
-        at: list length, exclusions included, for which the effort was tuned.
+        at: number of items per query, excluded ones included, for which the effort was tuned.
     """
 
     items: Floats
@@ -95,7 +95,7 @@ class Index:
         Args:
             items: embeddings, float32 [n_items, d].
             kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file).
-            seed: seed of the random choice of cell centres.
+            seed: seed of the random choice of the cell centres of an `ivf` index.
 
         Raises:
             FaissNotInstalled: FAISS is not installed.
@@ -166,8 +166,8 @@ class Index:
         Args:
             vectors: embeddings of queries, float32 [n_queries, d].
             k: list length.
-            exclude: item rows to leave out, one list per query.
-            candidates: the only items that may be returned, bool [n_items]; None for all.
+            exclude: items to leave out, as row numbers in the item table, one list per query.
+            candidates: for each item, whether it may be returned, bool [n_items]; None for all.
 
         Raises:
             ValueError: queries and items have different numbers of dimensions, or k < 1.
@@ -228,10 +228,11 @@ class Index:
     def _group_by_depth(
         self, k: int, n_excluded: Ints, candidates: Bools | None
     ) -> Iterator[tuple[Ints, int]]:
-        """Yield groups of queries with the number of proposals that they need.
+        """Yield groups of queries with the number of items that FAISS must propose for them.
 
-        The number is `at` times a power of two. It depends on the query alone, so that a query has
-        the same list alone and in a batch. Queries for which exact search is as fast are left out.
+        The number of proposals is `at` times a power of two. It depends on the query alone, so that
+        a query has the same top-k list alone and in a batch. Queries for which exact search is as
+        fast are left out.
         """
         share = 1.0
         if candidates is not None:

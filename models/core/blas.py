@@ -40,9 +40,9 @@ def product(left: Matrix, right: Matrix, *, out: Matrix) -> Matrix:
     """Write all dot products of the rows of two matrices into `out`, and return it.
 
     Args:
-        left: float32 [n, d], C-contiguous.
-        right: float32 [m, d], C-contiguous.
-        out: float32 [n, m], C-contiguous.
+        left: the left matrix, float32 [n, d], C-contiguous.
+        right: the matrix whose transpose is the right factor, float32 [m, d], C-contiguous.
+        out: the matrix that takes the dot products, float32 [n, m], C-contiguous.
 
     Raises:
         ValueError: a matrix has another shape, type or memory order.

@@ -54,7 +54,7 @@ def fixed_lists(vectors: Floats) -> pa.FixedSizeListArray:
     """Return the rows of a matrix as an arrow array of lists of equal length.
 
     Args:
-        vectors: float32 [n, d].
+        vectors: the matrix, such as embeddings, float32 [n, d].
     """
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 

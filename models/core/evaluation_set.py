@@ -196,13 +196,14 @@ def build_evaluation_set(
     """Build the evaluation set of a held-out part: one query for each user, or user and context.
 
     Args:
-        users: user row of each held-out interaction, int [n]. A negative number is an unknown user;
-            equal numbers are the same user.
-        items: item row of each interaction, int [n]; -1 for an unknown item.
+        users: the user of each held-out interaction, as a row number in the user table, int [n]. A
+            negative number is an unknown user; equal numbers are the same user.
+        items: the item of each held-out interaction, as a row number in the item table, int [n]; -1
+            for an unknown item.
         history: all interactions before the part; unknown users have the same negative numbers.
         item_counts: number of training interactions of each item, int [n_items].
-        rules: the rules of the lists.
-        contexts: context features of the interactions, n rows each.
+        rules: which items may be recommended.
+        contexts: context features of the held-out interactions, n rows each.
         also_seen: interactions before the part that are not in histories.
     """
     contexts = contexts or {}

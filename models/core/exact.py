@@ -112,8 +112,8 @@ def search(
         vectors: embeddings of queries, float32 [n_queries, d].
         items: embeddings, float32 [n_items, d].
         k: list length.
-        exclude: item rows to leave out, one list per query.
-        candidates: the only items that may be returned, bool [n_items]; None for all.
+        exclude: items to leave out, as row numbers in the item table, one list per query.
+        candidates: for each item, whether it may be returned, bool [n_items]; None for all.
         norm_bound: largest norm of an item embedding; None to compute it.
 
     Raises:

@@ -31,9 +31,9 @@ class Places(NamedTuple):
     """For each target item, how many items rank above it and how many tie with it.
 
     Attributes:
-        before: number of items with a higher score, int64 [n_targets]; UNRANKED for a target that
-            is not in the list.
-        tied: number of items with the same score, including the target, int64 [n_targets].
+        before: number of items with a higher score than the target, int64 [n_targets]; UNRANKED for
+            a target that is not in the list.
+        tied: number of items with the same score as the target, itself included, int64 [n_targets].
     """
 
     before: Ints
@@ -130,11 +130,11 @@ class Ties(NamedTuple):
 
     Attributes:
         users: user of each run, int64 [n_runs].
-        before: number of items with a higher score, int64 [n_runs].
-        size: number of items in the run, int64 [n_runs].
-        hits: number of targets in the run, at least 1, int64 [n_runs].
+        before: number of items with a higher score than those of the run, int64 [n_runs].
+        size: number of items in each run of equal scores, int64 [n_runs].
+        hits: number of target items in each run, at least 1, int64 [n_runs].
         earlier: number of targets of the user with a higher score, int64 [n_runs].
-        n_targets: |T|, at least 1, int64 [n_users].
+        n_targets: number of target items of each user, |T|, at least 1, int64 [n_users].
     """
 
     users: Ints
@@ -199,7 +199,7 @@ def distinct(targets: Ragged) -> Bools:
     """Mark the first occurrence of each target item of a user; every -1 counts as another item.
 
     Args:
-        targets: item rows, n_users lists.
+        targets: for each user, the target items, as row numbers in the item table.
 
     Returns:
         For each of `targets.values`, whether it is the first of its kind, bool.
@@ -338,7 +338,8 @@ def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
 
     Args:
         found: places of the targets.
-        targets: item rows, n_users lists; a list may be empty.
+        targets: for each user, the target items (row numbers in the item table); a list may be
+            empty.
         k: list length, at least 1.
 
     Returns:
@@ -353,7 +354,8 @@ def coverage(items: Ints, *, k: int, n_items: int) -> float:
     """Return the share of the catalogue that is among the first k items of any list.
 
     Args:
-        items: item rows, int [n_users, k_max]; -1 is an empty place.
+        items: for each user, the recommended items (row numbers in the item table), int [n_users,
+            k_max]; -1 is an empty place.
         k: list length, from 1 to k_max.
         n_items: size of the catalogue.
     """
@@ -369,7 +371,8 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
     near 1 means that lists contain only the most popular items.
 
     Args:
-        items: item rows, int [n_users, k_max]; -1 is an empty place, which is left out.
+        items: for each user, the recommended items (row numbers in the item table), int [n_users,
+            k_max]; -1 is an empty place, which is left out.
         counts: number of training interactions of each item, int [n_items].
         k: list length, from 1 to k_max.
     """

@@ -35,8 +35,9 @@ class Ragged:
     """Lists of varying length: list i is `values[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        values: int [n_values].
-        offsets: int64 [n_lists + 1], not falling, the first is 0.
+        values: the values of all lists, one list after the other, int [n_values].
+        offsets: where each list starts in `values`, int64 [n_lists + 1], not falling, the first is
+            0.
     """
 
     values: Ints
@@ -48,7 +49,7 @@ class Ragged:
 
         Args:
             lists: number of the list of each value, int [n], in any order, each in [0, n_lists).
-            values: int [n].
+            values: the values to be grouped, int [n].
             n_lists: number of lists, including empty ones.
         """
         order = np.argsort(lists, kind="stable")
@@ -121,8 +122,9 @@ class Interactions:
     """Positive user-item interactions in order of time; at equal times, in the raw files' order.
 
     Attributes:
-        users: user row of each interaction, int [n].
-        items: item row of each interaction, int [n], never -1.
+        users: the user of each interaction, as a row number in the user table, int [n]; negative
+            for an unknown user.
+        items: the item of each interaction, as a row number in the item table, int [n], never -1.
         times: seconds since the epoch, UTC, int64 [n], not falling; None if the data has no times.
         n_users: number of rows of the user table.
         n_items: number of rows of the item table.
@@ -154,8 +156,10 @@ class Queries:
     """A batch of retrieval queries: for each its user, the user's history, and context features.
 
     Attributes:
-        users: user row of each query, int64 [n_queries]; -1 for an unknown user.
-        histories: item rows of the user's history, oldest first; n_queries lists.
+        users: the user of each query, as a row number in the user table, int64 [n_queries]; -1 for
+            an unknown user.
+        histories: for each query, the items of the user's history, as row numbers in the item
+            table, oldest first.
         contexts: context features of the queries, n_queries rows each. For a feature that is not
             here, the value of the user's last interaction is used.
     """
@@ -207,9 +211,10 @@ class Retriever(Protocol):
         """Return the k best items of each query.
 
         Args:
-            queries: n_queries queries.
+            queries: a batch of n_queries queries.
             k: list length, at least 1; may be larger than the catalogue.
-            exclude: item rows that must not be returned, one list per query.
+            exclude: items that must not be returned, as row numbers in the item table, one list per
+                query.
             candidates: the only items that may be returned for any query, bool [n_items]; None
                 for all.
         """
@@ -252,9 +257,11 @@ def best_k(
     """Return the k items with the highest scores for each query; ties by ascending item row.
 
     Args:
-        scores: float [n_queries, n_items]; -inf means "never return".
+        scores: the score of each query and item, float [n_queries, n_items]; -inf means "never
+            return".
         k: list length, at least 1.
-        exclude: item rows to leave out, one list per query; -1 is ignored.
+        exclude: items to leave out, as row numbers in the item table, one list per query; -1 is
+            ignored.
         candidates: the only items that may be returned, bool [n_items]; None for all.
 
     Raises:
@@ -337,10 +344,10 @@ def top_k_by_scores(
 
     Args:
         score: returns the scores of a block of queries, float [n_block, n_items].
-        queries: n_queries queries.
+        queries: the queries to rank items for.
         k: list length.
         n_items: size of the catalogue.
-        exclude: item rows to leave out, one list per query.
+        exclude: items to leave out, as row numbers in the item table, one list per query.
         candidates: the only items that may be returned, bool [n_items]; None for all.
     """
     parts = []

@@ -29,7 +29,7 @@ class TrainingFacts:
         positives: for each user, the row numbers in the item table of the items in their training
             rows, a Ragged of n_users lists.
         items: input columns of the item tower, one row per item of the catalogue.
-        batch_size: rows of a training step.
+        batch_size: number of training rows in a training step.
         seed: the seed of randomly drawn negatives.
     """
 
@@ -45,7 +45,7 @@ class BatchItems:
     """The items of a batch with their embeddings, and a function that embeds other items.
 
     Attributes:
-        rows: the item row of each batch row, int [B].
+        rows: the item of each batch row, as a row number in the item table, int [B].
         vectors: the item embedding of each batch row, float32 [B, dim].
         embed: returns the embeddings of items, given their row numbers in the item table, float32
             [n, dim].
@@ -61,7 +61,7 @@ class BatchItems:
         """Return a comparison whose columns are the items of the batch, followed by drawn items.
 
         Args:
-            drawn: item rows, int [n].
+            drawn: randomly drawn items, as row numbers in the item table, int [n].
         """
         n_rows = tf.size(self.rows)
         rows = self.rows if drawn is None else tf.concat([self.rows, drawn], 0)
@@ -79,7 +79,7 @@ class Comparison(NamedTuple):
     """The items with which the rows of a batch are compared; each column is one item.
 
     Attributes:
-        rows: the item row of each column, int [C].
+        rows: the item of each column, as a row number in the item table, int [C].
         vectors: the item embedding of each column, float32 [C, dim].
         positive_column: the column of each batch row's own item, int [B].
         multiplicity: how many equal items each column stands for, float32 [C]; None where each

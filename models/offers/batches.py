@@ -22,9 +22,9 @@ class DayBatches(Batches):
         columns: name → [n_rows].
         users: number of each row's user, int [n_rows].
         times: seconds since the epoch, UTC, int64 [n_rows].
-        batch_size: rows of a batch; a multiple of `negatives` + 1.
+        batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.
-        max_per_day: largest number of rows of a user and day in an epoch, drawn at random.
+        max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
         seed: seed and epoch number determine draw and order.
         resample: whether each epoch draws its own rows; otherwise only their order changes.
         drop_last: whether an incomplete last batch is left out; otherwise it is cut to whole

@@ -16,8 +16,8 @@ class Lists(NamedTuple):
     """Lists of codes, one per row: list i is `codes[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        codes: int [n_values].
-        offsets: int [n_rows + 1], ascending, the first is 0.
+        codes: the attribute codes of all lists, one list after the other, int [n_values].
+        offsets: where each list starts in `codes`, int [n_rows + 1], ascending, the first is 0.
         weights: float32 [n_values], not negative. With None, all codes of a list have the same
             weight, and repeated codes count once.
     """

@@ -19,10 +19,12 @@ class Batches(tf.keras.utils.Sequence):
 
     Args:
         columns: name → [n_rows].
-        batch_size: rows of a batch; the last one may be smaller.
+        batch_size: number of training rows in a batch; the last batch may be smaller.
         seed: seed and epoch number determine the order.
-        owners: the user row of each training row, int [n_rows]; needed for `max_per_owner`.
-        max_per_owner: largest number of rows of a user in an epoch, drawn at random; None for all.
+        owners: the user of each training row, as a row number in the user table, int [n_rows];
+            needed for `max_per_owner`.
+        max_per_owner: largest number of training rows of a user in an epoch, drawn at random; None
+            for all.
 
     Raises:
         ValueError: `max_per_owner` is given without `owners`.

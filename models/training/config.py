@@ -47,13 +47,15 @@ class TrainConfig(Part, frozen=True):
     """Settings of the training loop: batches, epochs, early stopping and the random seed.
 
     Attributes:
-        batch_size: rows of a training step. In-batch negatives are the items of these rows.
+        batch_size: number of training rows in a training step. In-batch negatives are the items of
+            these rows.
         epochs: the largest number of epochs.
         monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
         patience: training stops after this many epochs without a better one.
-        max_rows_per_user: the most rows of a user in an epoch, drawn anew for each epoch; null for
-            all rows. The default is 50 for a recipe with a history and without times.
+        max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
+            each epoch; null for all rows. The default is 50 for a recipe with a history and without
+            times.
         seed: the seed of the initial weights, the order of rows and all random numbers.
     """
 
