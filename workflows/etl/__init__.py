@@ -1,7 +1,7 @@
 """The verb etl: turn raw interaction logs into encoded splits, tables and vocabularies.
 
-read/ reads the raw files, shape/ joins, filters and splits the rows, check/ warns of odd values,
-and encode/ turns values into codes and writes the stage.
+The package read/ reads the raw files, shape/ joins, filters and splits the interactions, check/
+warns of odd values, and encode/ turns values into vocabulary codes and writes the etl stage.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Engine:
 
     @property
     def block(self) -> int:
-        """The number of bytes of raw text to read at a time."""
+        """The number of bytes of a raw text file to read at a time."""
         return parse_size(self.chunk, "--chunk") if self.chunk else BLOCK
 
 
@@ -87,7 +87,7 @@ def etl(
     grow_from: Store | None = None,
     engine: Engine | None = None,
 ) -> EtlResult:
-    """Read raw files and write the etl stage.
+    """Read the raw files and write the etl stage: encoded splits, tables and vocabularies.
 
     Args:
         recipe: recipe that describes the raw data, the features and the split.

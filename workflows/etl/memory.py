@@ -17,7 +17,7 @@ _SHARE = 1 / 16
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory limit of etl, and the functions that apply it.
+    """The memory limit of etl: how many bytes the rows that are read and encoded may take.
 
     Attributes:
         limit: number of bytes that etl may take.

@@ -1,8 +1,9 @@
 """Run the jobs of etl in threads of this process, or in the processes of a Dask cluster.
 
-Both kinds of executors run the same functions on the same jobs. A job may run twice, because Dask
-repeats the job of a worker that died; so a job writes its output under a temporary name and renames
-it. The raw files and the run folder must have the same paths on the workers as in this process.
+Threads and Dask processes run the same functions on the same jobs. A job may run twice, because
+Dask repeats the job of a worker that died; so a job writes its output under a temporary name and
+renames it. The raw files and the run folder must have the same paths on the workers as in this
+process.
 """
 
 from __future__ import annotations

@@ -243,7 +243,8 @@ def _kind(source: Source) -> str | None:
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
     """Return the first csv form by which the file's first row has the name of the id column.
 
-    If no form does, the first row may be a row of data, with one cell for each column of a form.
+    If no form does, the file's first row may be a row of data, with one cell for each column of a
+    form.
 
     Args:
         forms: the forms to try, the likeliest first.

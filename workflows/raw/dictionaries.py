@@ -1,9 +1,9 @@
 """Work on text columns as Arrow dictionaries: int32 indices into an array of the distinct texts.
 
 A log repeats its ids and categories many times. So a function of text is called once for each
-distinct text, and its results are looked up by index. A dictionary index is valid in its column
-only, and no result may depend on the order of the distinct texts. Codes of embedding tables are
-something else: see workflows/ground/vocabulary.py.
+distinct text of a column, and its results are looked up by the dictionary index of each cell. A
+dictionary index is valid in its column only, and no result may depend on the order of the distinct
+texts. Codes of embedding tables are something else: see workflows/ground/vocabulary.py.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def indices(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
 def count_texts(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Count the cells of each distinct text of a column; the last count is of nulls.
 
-    In a column of lists the values of the lists are counted.
+    In a column of lists, the values of the lists are counted in place of the cells.
 
     Returns:
-        The counts, int64 [n_texts + 1].
+        The number of cells of each distinct text, and of nulls, int64 [n_texts + 1].
     """
     array = flatten(column)
     found, size = indices(array), len(array.dictionary) + 1

@@ -1,7 +1,7 @@
 """Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
 
-Blanks around the values of lists, and values without text, are dropped. A cell in brackets is read
-as a list or refused; it is never split at a separator.
+Blanks around the values of lists, and values without text, are dropped. A cell of text in brackets
+is parsed as a list or refused; it is never split at a separator.
 """
 
 from __future__ import annotations

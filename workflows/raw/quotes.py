@@ -1,9 +1,9 @@
 """Check by their bytes that the quotes of csv and tsv files are opened and closed correctly.
 
-A cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
-escaped. Arrow is less strict: it appends text after a closing quote to the cell. So if a closing
-quote is missing, the cell ends at the next quoted cell, and the rows between become part of it
-without an error.
+A csv cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
+escaped. Arrow's csv parser is less strict: it appends text after a closing quote to the cell. So if
+a closing quote is missing, the cell ends at the next quoted cell, and the rows between become part
+of it without an error.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Mask = npt.NDArray[np.bool_]
 class Quotes:
     """Checks that quotes are opened and closed correctly in csv text that comes in pieces.
 
-    Adjacent quotes form a group. An odd group opens a cell at the beginning of a cell, and closes
-    the cell if one is open; an even group changes nothing. So the state is a count of changes, and
-    NumPy checks all bytes of a piece at once.
+    Adjacent quote characters form a group. A group of an odd number of quotes opens a quoted cell
+    at the beginning of a cell, and closes the cell if one is open; an even group changes nothing.
+    So whether a cell is open follows from a count of odd groups, and NumPy checks all bytes of a
+    piece at once.
 
     Args:
         delimiter: the byte between two cells.
@@ -155,8 +156,8 @@ class Quotes:
 def _states(is_odd: Mask, begins: Mask, before: bool) -> tuple[Mask, bool]:
     """Return whether a quoted cell is open before each group of adjacent quotes and at the end.
 
-    An odd group at the beginning of a cell changes the state; after any other odd group no cell is
-    open.
+    A group of an odd number of quotes at the beginning of a cell opens or closes a quoted cell;
+    after any other odd group no quoted cell is open.
 
     Args:
         is_odd: whether the group has an odd number of quotes.

@@ -1,8 +1,9 @@
 """Give booleans and whole floats one spelling, and recognise words for a missing value.
 
 A data frame that is saved as parquet has `true` and 1991; saved as csv it has `True` and `1991.0`.
-The canonical spelling is that of parquet. A column is respelt as a whole or not at all: if it has
-both '1.0' and '1', they may be different values, such as versions of a program.
+The canonical spelling is that of parquet. A column of ids or categories is respelt as a whole or
+not at all: if it has both '1.0' and '1', they may be different values, such as versions of a
+program.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _FEW = 32
 
 
 def canonical(texts: pa.StringArray) -> pa.StringArray:
-    """Return the canonical spelling of each text; null for a text that needs no change."""
+    """Return the canonical spelling of each text, such as 1991 for 1991.0; null for no change."""
     found = pa.nulls(len(texts), pa.string())
     if pc.any(pc.ends_with(texts, ".0")).as_py():  # an expression takes ten times as long
         found = pc.if_else(
@@ -57,7 +58,7 @@ def canonical(texts: pa.StringArray) -> pa.StringArray:
 
 
 def settle(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
-    """Return the texts of a column in canonical spelling.
+    """Return the texts of a column with booleans and whole floats in canonical spelling.
 
     Args:
         texts: the distinct texts of the column in one file, without nulls.
@@ -87,8 +88,9 @@ def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
 def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
     """Give texts of a file or a request the spelling that the same column has in training data.
 
-    A text that the column has is kept. Another text gets its canonical spelling if the column has
-    this spelling, or if all texts of the column are whole numbers, or booleans.
+    A text that the training column has is kept. Another text gets its canonical spelling if the
+    training column has this spelling, or if all texts of this column are whole numbers, or
+    booleans.
 
     Args:
         texts: texts and nulls.

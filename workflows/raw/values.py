@@ -84,7 +84,7 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Convert raw ids, categories or labels to text; integers stay integers until later.
 
-    A whole float is written as an integer, a boolean as `true` or `false`, 16 bytes as a UUID.
+    A whole float becomes the text of an integer, a boolean `true` or `false`, 16 bytes a UUID.
 
     Raises:
         DataError: cells are not single values, or are floats whose digits are not exact.

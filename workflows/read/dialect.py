@@ -15,7 +15,7 @@ from workflows.recipe import Source
 
 @dataclass(frozen=True)
 class Dialect:
-    """The syntax of a delimited text file.
+    """The syntax of a csv or tsv file: delimiter, quotes, escape, encoding and texts for null.
 
     Attributes:
         kind: name of the format for messages, such as `csv` or `tsv`.

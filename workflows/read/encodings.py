@@ -73,5 +73,5 @@ def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
 
 
 def encoding_name(encoding: str) -> str:
-    """Return the name of a text encoding as messages show it."""
+    """Return the usual name of a text encoding, such as UTF-8, for messages."""
     return "UTF-8" if encoding == "utf-8" else encoding

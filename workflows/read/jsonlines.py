@@ -36,8 +36,8 @@ Object = dict[str, msgspec.Raw]
 class JsonLinesFile:
     """A raw file with one JSON object per line, compressed or not.
 
-    If a line lacks a key, or its value is null, the cell is a missing value. If the first value of
-    a key is a list, its column is a column of lists.
+    If a line lacks a key, or the key's value is null, the cell is a missing value. If the first
+    value of a key is a list, the key becomes a column of lists.
 
     Args:
         path: path of the file.

@@ -1,6 +1,6 @@
 """Read delimited text (csv, tsv) in blocks of whole rows, with every cell as text.
 
-Python's csv module reads the header; Arrow's parser reads the rows.
+Python's csv module reads the header of a file; Arrow's csv parser reads the rows.
 """
 
 from __future__ import annotations
@@ -294,11 +294,11 @@ class TextFile:
             )
 
     def _note_rows_in_cells(self) -> None:
-        """Add a warning if all cells with several lines look as if they held rows of the file.
+        """Add a warning if all cells with line breaks look as if they held whole rows of the file.
 
-        Two missing quotes, one that closes a cell and one that opens another, turn all rows in
-        between into one cell. No parser can tell this from a text of several lines, but the lines
-        of such a text do not look like rows.
+        Two missing quotes in a csv file, one that closes a cell and one that opens another, turn
+        all rows in between into one cell. No parser can tell this from a text of several lines, but
+        the lines of such a text do not look like rows.
         """
         stream, before, found = self.dialect.open(self.path), 0, list[tuple[int, str]]()
         for batch in self._reader(stream, RaggedRows(), self.names, ()) or ():

@@ -30,7 +30,7 @@ _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
 
 @dataclass(frozen=True)
 class Match:
-    """The result of looking up the ids of one table in another.
+    """How many user or item ids of one table are in another, with examples and a likely cause.
 
     Attributes:
         ids: number of distinct ids of the first table.
@@ -67,7 +67,7 @@ class Match:
 
 
 def match(ids: pa.Array, others: pa.Array) -> Match:
-    """Look up the ids of one table in another.
+    """Look up the user or item ids of one table in another, and explain why few are found.
 
     Args:
         ids: distinct ids of the first table, text without null.

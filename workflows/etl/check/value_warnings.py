@@ -1,6 +1,7 @@
 """Check raw ids, categories and weights that look wrong: log a warning, or refuse them.
 
-The checks look at the distinct texts of a column. Its cells are counted only if a text looks wrong.
+The checks look at the distinct texts of a column. The cells of a column are counted only if one of
+its texts looks wrong.
 """
 
 from __future__ import annotations

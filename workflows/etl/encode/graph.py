@@ -1,7 +1,8 @@
 """Build NVTabular workflows from a recipe and fitted vocabularies, stored without pickle.
 
-`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So the fitted state is written as
-parquet and JSON, and every workflow is built from the recipe and this state.
+`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So vocabularies and statistics
+are written as parquet and JSON, and every NVTabular workflow is built from the recipe and these
+files.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def raw_schema(recipe: Recipe, columns: Sequence[str]) -> Schema:
 def fit(recipe: Recipe, train: pa.Table) -> Fitted:
     """Learn the vocabularies of text columns and the statistics of numbers from training rows.
 
-    Texts are counted and numbers are added up in blocks. NVTabular would first transform a whole
-    partition to infer types that the recipe declares.
+    Texts are counted and numbers are added up in blocks of training rows. NVTabular's own `fit`
+    would first transform a whole partition to infer types that the recipe declares.
 
     Args:
         recipe: recipe with the features and their vocabulary rules.

@@ -1,8 +1,9 @@
-"""Define this package's NVTabular operators, and convert tables to the frames that they take.
+"""Define the NVTabular operators of etl, and convert Arrow tables to their data frames.
 
-A text column of a frame holds the int32 indices of a dictionary (workflows/raw/dictionaries.py); a
-null has the number of distinct texts as its index. So encoding indexes an array of codes by an
-array of indices, in NumPy on a CPU and in CuPy on a GPU.
+In the data frame that an operator takes, a text column holds the int32 indices of a dictionary
+(workflows/raw/dictionaries.py); a null has the number of distinct texts as its index. So a column
+is encoded by indexing an array of vocabulary codes by an array of dictionary indices, in NumPy on a
+CPU and in CuPy on a GPU.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Encode(nvt.ops.Operator):
     """The NVTabular operator that looks up the codes of text columns, in place of Categorify.
 
     Categorify itself encodes by a merge and a sort, and it orders values of equal counts by an
-    unstable sort. One operator looks up all columns, because Merlin copies the frame where the
+    unstable sort. One operator looks up all columns, because Merlin copies the data frame where the
     outputs of two operators are joined.
 
     Args:

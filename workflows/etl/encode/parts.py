@@ -141,7 +141,7 @@ class Job:
         """Encode the rows and write the part file; a second run of the job writes the same file.
 
         Returns:
-            Text column → the counts of its cells.
+            Text column → the numbers of its cells, of its unseen values and of its missing values.
         """
         rows = feather.read_table(self.rows) if isinstance(self.rows, Path) else self.rows
         workflow, raw = self.plan.workflow, rows.select(self.plan.columns)

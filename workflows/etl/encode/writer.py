@@ -77,7 +77,7 @@ def write(
         seen: items that users saw in dropped interactions; None if the recipe's filters need none.
 
     Returns:
-        Split or table → text column → the counts of its cells.
+        Split or table → text column → the numbers of its cells, unseen values and missing values.
     """
     found: dict[str, dict[str, CellCounts]] = {}
     tables = {"users": users, "items": items}

@@ -2,7 +2,7 @@
 
 A line of the skeleton is `sample, click, conversion, shared, count, features`, and a line of the
 common features is `shared, count, features`. Each field of the features becomes a column with
-NVIDIA's name for it, and the values of the field become the weights of the column. NVIDIA's
+NVIDIA's name for this field, and the values of the field become the weights of the column. NVIDIA's
 `prepare_aliccp` (Merlin models 23.6) drops the rows after the last whole file, and all but the last
 value of a list; this reader keeps every row and every value.
 """

@@ -66,7 +66,7 @@ class FileJob:
     nulls: tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the rows of the file, in order, as chunks."""
+        """Read the raw file, and yield its rows, in order, as chunks."""
         converter = BatchConverter(self.recipe, self._numbered_path, self.nulls)
         features = self.recipe.features
         as_dictionary = [
@@ -101,7 +101,7 @@ class FileJob:
         return GrowingTable(str(self.file.path), texts)
 
     def read(self) -> Chunk:
-        """Return all rows of the file as one chunk."""
+        """Read all rows of the raw file, and return them as one chunk."""
         growing, rows = self.growing(), 0
         skipped = [np.array([], np.int64)]
         for chunk in _prefetch(self.chunks()):

@@ -179,7 +179,7 @@ class _IntegerPieces:
 def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
     """Replace integer ids by dictionary indices, by a table of all integers from `low` to `high`.
 
-    The batches are worked on one by one, because they fit into a processor's cache.
+    The batches of integer ids are worked on one by one, because each fits into a processor's cache.
     """
     occurs = np.zeros(high - low + 1, bool)
     for piece in pieces:

@@ -99,7 +99,7 @@ class SourceFiles:
         ]
 
     def _recipe_names(self, file: RawFile) -> list[str]:
-        """Return the names that the recipe has for a file's columns."""
+        """Return the names that a file's columns have in the recipe, after `rename:`."""
         for name in self._source.rename:
             if name not in file.names and not self._source.long:
                 raise DataError(
@@ -214,7 +214,7 @@ class SourceFiles:
 
 
 def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
-    """Return the error for a file that has no column of the recipe."""
+    """Return the error for a raw file that has no column of the recipe."""
     found = [text for text in ("::", ";", "\t", "|", ",") if len(names) < 2 and text in names[0]]
     shown = ", ".join(name if len(name) <= 200 else name[:200] + " …" for name in names[:100])
     if len(names) > 100:

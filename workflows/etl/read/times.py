@@ -1,8 +1,8 @@
 """Turn the times of one column of one file into seconds since the epoch, UTC.
 
-Typed columns and ISO 8601 text need no description. The recipe's `unit` or `format` describes
-numbers; without them a number means seconds, as long as the resulting dates are plausible for a
-log.
+Time columns of a date type and ISO 8601 text need no description in the recipe. The recipe's `unit`
+or `format` describes numbers; without them a number means seconds, as long as the resulting dates
+are plausible for a log.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Times:
         self._guessed.refuse(place)
 
     def _note_format(self, text: pa.ChunkedArray, place: Place) -> None:
-        """Store how the first time of the file is written, and its row."""
+        """Store how the first time of the file is written, and its row number, for messages."""
         if self._written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
             self._first = place.before + row

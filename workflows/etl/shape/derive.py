@@ -32,7 +32,7 @@ def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.Chun
 def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
     """Apply a `derive` step of the recipe to a raw column, and return the derived column.
 
-    A part of a date is int64; other derived columns are float64 or text.
+    A derived part of a date, such as the hour, is int64; other derived columns are float64 or text.
 
     Args:
         column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.

@@ -30,7 +30,7 @@ _COMPARE = {
 def meets(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the mask of the cells of a column that meet the condition of a filter rule.
 
-    The mask is null or false for a missing cell.
+    The mask of a condition is null or false for a missing cell.
 
     Args:
         condition: comparison and value.

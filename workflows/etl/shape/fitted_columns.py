@@ -1,6 +1,7 @@
 """Fit derived columns on the training rows, and apply them: price clusters and frequent values.
 
-The fitted states are written to the stage as JSON; they suffice to derive the columns again.
+The fitted cluster centres and frequent values are written to the etl stage as JSON, from which the
+columns can be derived again.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def _clusters(column: pa.ChunkedArray, step: PriceCluster) -> Centres:
 def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
     """Cluster numbers by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's algorithm.
 
-    The numbers are sorted, so that a round is cheap: a cluster is a range of them, and its mean is
-    computed from two cumulative sums.
+    The numbers are sorted, so that a round of Lloyd's algorithm is cheap: a cluster is a range of
+        sorted numbers, and its mean is computed from two cumulative sums.
 
     Args:
         values: the numbers, float64 [n].
@@ -126,7 +127,7 @@ def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
         rng: random generator that draws the first centres.
 
     Returns:
-        The centres in rising order, float64 [at most k].
+        The centres of the clusters in rising order, float64 [at most k].
     """
     points, weights = np.unique(values, return_counts=True)
     if len(points) <= k:

@@ -176,7 +176,7 @@ def fit_columns(
 def split_rows(
     recipe: Recipe, raw: Raw, counts: DropCounts
 ) -> tuple[dict[split.Part, pa.Table], Seen | None]:
-    """Join, filter, sort by time, and split the interactions.
+    """Join side tables to the interactions, filter and sort them, and split them.
 
     Returns:
         For train, valid and test, the interactions with all columns; and the dropped interactions

@@ -1,8 +1,9 @@
 """Find dropped interactions that count as seen: their items are not recommended again.
 
 The dropped interactions are not positives, and they count neither for histories nor for popularity.
-Each row is assigned to a part of the split. An evaluation on valid leaves out the items of a user's
-rows in train, and an evaluation on test those in train and valid.
+Each dropped interaction is assigned to train, valid or test. An evaluation on valid does not
+recommend the items of a user's interactions in train, and an evaluation on test those in train and
+valid.
 """
 
 from __future__ import annotations
@@ -101,11 +102,12 @@ class Seen:
 def _known_from(
     recipe: Recipe, seen: pa.Table, parts: Mapping[split.Part, pa.Table], *, of: split.Part
 ) -> Ints:
-    """Return the split from which each dropped row is known, an index into `split.PARTS`.
+    """Return the split of each dropped interaction, as an index into `split.PARTS`, int64 [n].
 
-    After a split by time, a row belongs to train if it is earlier than all rows of valid, and to
-    test if it is not earlier than all rows of test; for leave_last only rows of the same user are
-    compared. Other splits have no cut in time: a row has the part of its file.
+    After a split by time, a dropped interaction belongs to train if it is earlier than all
+    interactions of valid, and to test if it is not earlier than all interactions of test; for
+    leave_last only interactions of the same user are compared. Other splits have no cut in time: a
+    dropped interaction belongs to the split of its file.
     """
     found = np.full(len(seen), split.PARTS.index(of))
     if not isinstance(recipe.split, LeaveLast | GlobalTime):
@@ -125,7 +127,7 @@ def _known_from(
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
     """Return the users of held-out rows, and the earliest time of each of them.
 
-    A further time, at the end, is for all other users.
+    The last entry of the times is for all other users.
     """
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
