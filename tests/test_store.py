@@ -418,6 +418,12 @@ def _empty(folder: Path) -> None:
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
 
 
+def _name_an_input(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["inputs"]["../../victim"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
 def _unsign(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
@@ -431,6 +437,10 @@ def _unsign(folder: Path) -> None:
         (_add, r"etl/deep/d\.bin is not in its manifest; the stage was changed by hand"),
         (_break, r"etl/manifest\.json cannot be read .*; the stage is half-written or damaged"),
         (_empty, r"etl/manifest\.json cannot be read \(Object missing required field `stage`"),
+        (
+            _name_an_input,
+            r"etl was made from '\.\./\.\./victim'; expected nothing: the stage is dama",
+        ),
         (_unsign, r"etl/manifest\.json cannot be read .*No such file"),
     ],
 )

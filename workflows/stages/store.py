@@ -196,6 +196,13 @@ class Store:
                 f"damaged. Remove {folder}. {self._redo(stage)}"
             ) from None
         trust.refuse_unsigned(manifest.content, manifest.signature, folder / MANIFEST)
+        if set(manifest.inputs) != set(INPUTS[stage]):  # their names become paths
+            raise ArtifactError(
+                f"{folder / MANIFEST} says that {stage} was made from "
+                f"{', '.join(map(repr, manifest.inputs)) or 'nothing'}; expected "
+                f"{', '.join(map(repr, INPUTS[stage])) or 'nothing'}: the stage is damaged. Remove "
+                f"{folder}. {self._redo(stage)}"
+            )
         return manifest
 
     def _redo(self, stage: str) -> str:
