@@ -12,7 +12,7 @@ class RecipeError(TwoTowerError):
 
 
 class DataError(TwoTowerError):
-    """A raw file, column or row is not as the recipe describes it."""
+    """A raw file, or one of its columns or rows, is not as the recipe describes it."""
 
 
 class MissingStage(TwoTowerError):
@@ -32,7 +32,7 @@ class DeviceError(TwoTowerError):
 
 
 class AddressError(TwoTowerError):
-    """The server cannot listen on the requested address."""
+    """The recommendation server cannot listen on the requested network address."""
 
 
 class StorageError(TwoTowerError):

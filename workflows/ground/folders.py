@@ -46,7 +46,7 @@ def refuse_foreign(folder: Path, *, ours: str) -> None:
     """Refuse to overwrite a folder that has files but was not written by this package.
 
     Args:
-        folder: the folder to check.
+        folder: the folder that is to be overwritten.
         ours: a path that exists in every folder of this sort that this package has written.
 
     Raises:

@@ -20,7 +20,7 @@ def pair_hash(
     Args:
         users: row number of each interaction's user, int [n]; unknown users have numbers below 0.
         items: row number of each interaction's item, int [n]; -1 for an unknown item.
-        seed: seed of the hash; another seed gives other numbers.
+        seed: seed of the hash; another seed gives other numbers for the same pairs.
 
     Returns:
         The number of each pair, int64 [n], at least 0.

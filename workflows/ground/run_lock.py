@@ -23,7 +23,7 @@ def lock_run(lock: Path) -> Iterator[None]:
         lock: the lock file in the folder of the run, which is created if it does not exist.
 
     Raises:
-        StorageError: another process holds the lock.
+        StorageError: another process holds the lock of the run.
         OSError: the folder or the lock file cannot be written.
     """
     atomic.make_folders(lock.parent)

@@ -63,12 +63,12 @@ def embeddings_of(table: pa.Table, path: Path, verb: str) -> Floats:
     """Return the column `embedding` of a table as a matrix, float32 [n_rows, dim].
 
     Args:
-        table: the table that was read.
+        table: the table with the column of embeddings.
         path: the file that the table was read from.
         verb: the verb that writes this file.
 
     Raises:
-        ArtifactError: there are no embeddings, or some hold NaN or infinity.
+        ArtifactError: the table has no embeddings, or some of them hold NaN or infinity.
     """
     with reading(path, verb):
         column = table[EMBEDDING].combine_chunks()
@@ -90,7 +90,7 @@ def require(holds: bool, path: Path, verb: str, fault: str) -> None:
         fault: phrase that says what is wrong with the file, for the message.
 
     Raises:
-        ArtifactError: the condition does not hold.
+        ArtifactError: the content of the file does not meet the condition.
     """
     if not holds:
         raise _refusal(path, verb, fault)

@@ -17,8 +17,8 @@ class NumberFact(msgspec.Struct, frozen=True):
     """Statistics of a number column; a tower's input is (x - mean) / std, or x - mean if std is 0.
 
     Attributes:
-        mean: mean of the training values.
-        std: standard deviation of the training values.
+        mean: mean of the column's training values.
+        std: standard deviation of the column's training values.
         fill: value that replaces a missing value before the column is standardised.
     """
 

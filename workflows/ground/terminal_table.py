@@ -28,10 +28,10 @@ _EDGES = 3
 class Column:
     """One column of figures in a terminal table.
 
-    A cell may have several lines, separated by line feeds.
+    A cell of the column may have several lines of text, separated by line feeds.
 
     Attributes:
-        head: heading of the column.
+        head: text in the heading of the column.
         cells: text of the column's cell in each row.
     """
 
@@ -50,9 +50,9 @@ class TerminalTable:
 
     Attributes:
         head: heading of the column of row names.
-        names: names of the rows.
+        names: names of the table's rows.
         columns: the columns of figures, in the order in which they are shown.
-        title: text above the first table.
+        title: title above the first part of the table.
     """
 
     head: str

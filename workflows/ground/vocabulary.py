@@ -38,7 +38,7 @@ class Vocabulary:
         values: text [n_values], distinct, no nulls; the code of value i is `first_code + i`.
         counts: number of training cells of each value, int64 [n_values].
         oov_buckets: number of codes that unseen values share, at least 1.
-        null_count: number of training cells that were null.
+        null_count: number of the column's training cells that were null.
         oov_count: number of training cells whose value is too rare to have its own code.
         rare: the rare values and their counts, if `build` made this vocabulary; they are not
             written.

@@ -29,7 +29,7 @@ class Evaluation:
     Attributes:
         report: all metrics of all models.
         rows: numbers of users, targets and other rows that were evaluated.
-        metrics: the headline metrics of the first model.
+        metrics: the most important metrics of the first model.
         missed: one sentence for each required lift over a baseline that was not reached.
     """
 
@@ -115,7 +115,7 @@ class Models(Protocol):
 
         Raises:
             DataError: there is no test part, or metrics cannot be computed on it.
-            ArtifactError: a model gives NaN scores.
+            ArtifactError: a model computes NaN as the score of an item.
         """
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:

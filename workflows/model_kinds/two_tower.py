@@ -143,7 +143,7 @@ class TwoTowers:
         """Choose the popularity prior, or none, with which the model is best on the valid part.
 
         Raises:
-            RecipeError: the split has no valid part.
+            RecipeError: the recipe's split has no valid part.
         """
         assert self.recipe.prior is not None
         if not isinstance(fit.judge, CatalogueJudge):

@@ -47,7 +47,7 @@ def chosen(
     """Yield each fitted baseline, or the reason why it cannot run, with a progress bar.
 
     Args:
-        names: the names of baselines.
+        names: the names of the baselines to fit.
         facts: the training data of the baselines.
         valid: the evaluation set of the valid part, which chooses hyper-parameters; None takes the
             first point of each grid.
@@ -68,7 +68,7 @@ def chosen(
 def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
     """Fit a baseline with each point of its grid on train, and return the best one on valid.
 
-    Of equally good points the first one wins.
+    Of equally good points of the grid, the first one is chosen.
 
     Raises:
         CannotFit: the baseline cannot be fitted on this data.
@@ -101,13 +101,13 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
 class _Climb:
     """The state of a hyper-parameter search for a baseline, with the best model so far.
 
-    One line is logged for each point of the grid.
+    The search logs one line for each point of the grid.
 
     Attributes:
         name: the name of the baseline.
         grid: the grid of hyper-parameters.
         valid: the evaluation set of the valid part, on which models are measured.
-        best: the best model so far; None if none had valid scores.
+        best: the best baseline model so far; None if no model had valid scores.
         value: the mean of `SELECTION_METRICS` of the best model.
     """
 
@@ -120,7 +120,7 @@ class _Climb:
     def measure(self, point: Point) -> float:
         """Fit the baseline with a point of the grid, and return its mean metric on valid.
 
-        A model with NaN scores has the value -inf.
+        The value of a model with NaN scores is -inf.
         """
         start = time.perf_counter()
         label = " ".join(filter(None, (self.name, self.grid.named(point))))

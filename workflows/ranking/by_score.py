@@ -1,9 +1,9 @@
 """Top-k accuracy as TensorFlow Recommenders 0.6 counts it, reported beside the other metrics.
 
 The FactorizedTopK metric of that library puts the score of a row's target before the scores of the
-k best candidates, and checks whether it is among the first k. So a row is a hit if its target
-scores at least as high as the k-th candidate, even if the target is not a candidate. Seen items are
-not excluded.
+k best candidates, and checks whether it is among the first k. So a held-out row is a hit if its
+target scores at least as high as the k-th candidate, even if the target is not a candidate. Items
+that the user has seen are not excluded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def hits_by_score(
         embed_items: function that embeds items that are not in the item table, by their columns.
 
     Returns:
-        float64 [n_users] by name, "accuracy@10" and so on, in the order of the queries.
+        Name of the metric, such as "accuracy@10" → number of hits of each user, float64 [n_users],
+        in the order of the queries.
     """
     items = as_array(rows[ITEM_ROW])
     contexts = {name: rows[name] for name in evaluation_set.queries.contexts}

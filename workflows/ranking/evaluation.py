@@ -61,15 +61,15 @@ def evaluate(
     Args:
         prepared: the content of the run's etl stage.
         store: the stages of the run.
-        folder: the folder to write to.
+        folder: the folder to which the metrics and the analysis are written.
         min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
 
     Returns:
         The report, and one sentence for each lift that was not reached.
 
     Raises:
-        DataError: the split has no test part.
-        ArtifactError: a model gives NaN scores.
+        DataError: the recipe's split has no test part.
+        ArtifactError: a model computes NaN as the score of an item.
     """
     recipe = prepared.recipe
     evaluation_set = prepared.evaluation_set("test", recipe.evaluate)

@@ -39,7 +39,7 @@ def look(
         prepared: the content of the run's etl stage.
         evaluation_set: the queries and target items of the test part.
         model: the trained model.
-        tower: the same model as a retriever.
+        tower: the trained model as a retriever.
     """
     items = _Items(recipe, prepared.item_counts, tower.vectors)
     return Inside(
@@ -58,8 +58,8 @@ def look(
 def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
     """Return the model's weights for the positions of a full history, newest first, by input.
 
-    Weights sum to 1. Positions beyond the longest training history keep their initial weight and
-    are left out. Inputs whose history has no decay are left out, too.
+    The weights of all positions sum to 1. Positions beyond the longest training history keep their
+    initial weight and are left out. Inputs whose history has no decay are left out, too.
     """
     lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
@@ -88,7 +88,7 @@ class _Items:
 
     @property
     def met(self) -> Ints:
-        """Row numbers of the items that occur in training."""
+        """Row numbers, in the item table, of the items that occur in training."""
         return np.flatnonzero(self.counts > 0)
 
     @property

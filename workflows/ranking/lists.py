@@ -23,7 +23,7 @@ class Lists:
         evaluation_set: the queries with their target items.
         part: the part of the split that has the target items.
         ranked: the rules for the candidates and exclusions of the lists.
-        by_row: whether metrics are means over rows, not over users.
+        by_row: whether metrics are means over held-out rows, not over users.
     """
 
     evaluation_set: EvaluationSet
@@ -49,7 +49,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
     Args:
         recipe: the recipe, whose block `evaluate` names the protocols.
         prepared: the content of the run's etl stage.
-        headline: the evaluation set of the test part.
+        headline: the queries and target items of the headline metrics.
     """
     config = recipe.evaluate
     turned = ListRules(candidates=config.candidates, exclude_seen=not config.exclude_seen)

@@ -78,7 +78,7 @@ OUTSIDE = 4
 def bands(item_counts: Ints) -> Ints:
     """Return each item's popularity band: 0 head, 1 middle, 2 tail, 3 cold.
 
-    Items with equal counts share a band.
+    Items with equal numbers of interactions are in the same band.
 
     Args:
         item_counts: number of training interactions of each item, int [n_items].

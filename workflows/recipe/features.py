@@ -53,13 +53,13 @@ class Feature(Part, frozen=True):
         input: whether the tower of the feature's role takes the feature; an id that is not an input
             still identifies the rows.
         vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
-        dim: the length of a `vector`.
+        dim: the length of the lists of a `vector`.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
-        format: the form of a `time` that is not ISO 8601: directives of strptime such as `%m/%d/%Y
-            %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or `excel` for the
-            days that spreadsheets count.
+        format: the text format of a `time` that is not ISO 8601: directives of strptime such as
+            `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or `excel`
+            for the days that spreadsheets count.
     """
 
     role: Literal["user", "item", "context", "time", "weight"]
@@ -120,7 +120,7 @@ class Events(Part, frozen=True):
     """Kinds of events in one log: one kind is predicted, and histories keep the kinds apart.
 
     Attributes:
-        column: the column with the kind of each row.
+        column: the column with the kind of event of each row.
         kinds: the kinds that get histories, a list for each kind and column.
         target: the kind whose rows stay in the splits; rows of all kinds count for vocabularies.
     """

@@ -23,8 +23,8 @@ class Condition(Part, frozen=True):
     """A condition on the cell of a column. A missing cell does not meet any condition.
 
     Attributes:
-        column: a raw, joined or derived column.
-        is_: the comparison; `is` in a recipe.
+        column: the raw, joined or derived column whose cells are compared.
+        is_: the comparison operator, written `is` in a recipe.
         value: a text for text, a number for numbers; for a time, seconds since the epoch or a date
             such as 2020-09-22 (UTC); `in` takes a list, `not_null` takes no value.
     """
@@ -87,8 +87,8 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
     """Keep all interactions of the users who have at least one that meets a condition.
 
-    Only rows of the same or an earlier part count: for a train row those of train, for a valid row
-    those of train and valid.
+    Only rows of the same or an earlier part of the split can meet the condition: for a train row
+    those of train, for a valid row those of train and valid.
     """
 
     stage: Stage = "before"

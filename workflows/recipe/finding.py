@@ -17,10 +17,10 @@ FIRST = "movielens-100k"
 
 
 def find(name: str) -> Path:
-    """Return the file of a recipe that is given by its path, or by its name in `recipes/`.
+    """Return the path of a recipe file, given this path or the recipe's name in `recipes/`.
 
     Raises:
-        RecipeError: there is no such recipe; the message lists the known names.
+        RecipeError: there is no recipe with this path or name; the message lists the known names.
     """
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():
@@ -52,13 +52,14 @@ def default_name() -> str:
 
 
 def data_folder(recipe: Recipe, path: Path) -> Path:
-    """Return the folder of a recipe's raw files.
+    """Return the folder that holds the raw data files of a recipe.
 
     Args:
         recipe: the recipe, whose field `data` is relative to the folder of the recipe's file; `~`
             is the home folder.
-        path: the file of the recipe. For a recipe inside an installed package, data is relative to
-            `recipes/` in the working folder, because no data belongs inside the package.
+        path: the path of the recipe's file. For a recipe inside an installed package, data is
+            relative to `recipes/` in the working folder, because no data belongs inside the
+            package.
     """
     home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
     data = Path(recipe.data)

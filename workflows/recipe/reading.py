@@ -110,7 +110,7 @@ def _vary(raw: dict[str, Any], variants: Any, variant: str, path: Path) -> dict[
 def _merge(base: Any, patch: Any) -> Any:
     """Merge a patch into a recipe's mapping, field by field.
 
-    A block with another `kind` is replaced as a whole.
+    A block of the recipe whose `kind` changes is replaced as a whole.
     """
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch

@@ -48,7 +48,7 @@ class Recipe(Part, frozen=True):
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
         pivot: merges the interactions of a user and an item into one row.
-        derive: new columns, in this order.
+        derive: steps that derive new columns, in this order.
         filter: the rules that say which interactions are kept, in this order within a stage; none
             keeps all.
         model: the kind of model, with its hyper-parameters.
@@ -261,12 +261,12 @@ class Recipe(Part, frozen=True):
 
     @property
     def time(self) -> str | None:
-        """Name of the column with the times of interactions."""
+        """Name of the column with the times of interactions; None if the recipe has no times."""
         return next((n for n, f in self.features.items() if f.role == "time"), None)
 
     @property
     def weight(self) -> str | None:
-        """Name of the column with row weights for the loss."""
+        """Name of the column with row weights for the loss; None if the recipe has none."""
         return next((n for n, f in self.features.items() if f.role == "weight"), None)
 
     def columns(self, *roles: str) -> list[str]:

@@ -46,7 +46,7 @@ class RawTower:
         """Load a tower that takes raw values from the SavedModel of an export.
 
         Args:
-            path: the folder of the SavedModel, a raw tower of an export.
+            path: the folder of the SavedModel in an export.
 
         Raises:
             ArtifactError: the tower is damaged, or has operations that exported towers never use.
@@ -73,7 +73,7 @@ class RawTower:
                 missing value. Columns that are not inputs are ignored.
 
         Raises:
-            DataError: a column has another type than the tower takes.
+            DataError: a column has values of another type than the tower takes.
         """
         columns = {
             name: _typed(rows[name], form, f"column {name!r}")

@@ -42,9 +42,9 @@ class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
     """The content of report.json: how many rows the etl stage read, dropped and wrote.
 
     Attributes:
-        read: source → number of rows that were read.
-        files: raw file → SHA-256.
-        dropped: cause → number of dropped interactions.
+        read: raw table of the recipe → number of rows that were read.
+        files: raw file that was read → its SHA-256.
+        dropped: cause, such as a filter → number of interactions that were dropped for it.
         unmatched: joined table → number of interactions whose id the table does not have.
         rows: part (train, valid, test) → number of interactions that were written.
         users, items: number of rows of the user table and of the item table, and how many of these
@@ -169,7 +169,7 @@ class Prepared:
 
     @cached_property
     def raw_items(self) -> pa.Table:
-        """The readable item columns (ids, labels, features as text), row by row as in `items`."""
+        """The readable (not encoded) item columns in the row order of `items`."""
         return self._raw("items")
 
     def _raw(self, name: str) -> pa.Table:

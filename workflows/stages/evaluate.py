@@ -42,14 +42,14 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         split: the rule of the split by which the part was held out.
         cut: which interactions the histories and the popularity counts contain.
         candidates: the items that were ranked: `catalogue` or `train`.
-        n_candidates: number of candidates.
-        exclude_seen: whether seen items were left out of the lists.
+        n_candidates: number of candidate items that were ranked.
+        exclude_seen: whether items that a user had seen were left out of the user's list.
         refit: whether the models were fitted again on train and valid.
         hit: what counts as a hit: `by id`, or `by score` (a target that scores at least as high as
             the k-th item).
         ties: how items with equal scores are ranked.
         averaged: whether metrics are means over users or over rows.
-        level: the confidence level of the intervals.
+        level: the confidence level of the metrics' intervals.
     """
 
     part: str
@@ -81,10 +81,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """The metrics of all models under one protocol, for the same users and targets.
 
     Attributes:
-        protocol: the evaluation protocol.
+        protocol: the evaluation protocol of these metrics.
         what: a description of these users and targets, in words.
-        users: number of users.
-        targets: number of targets.
+        users: number of users over whom metrics are computed.
+        targets: number of target items of these users.
         metrics: model → metric → its mean and interval. A metric that was not computed is absent.
     """
 
@@ -142,7 +142,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         catalogue: model → coverage and popularity bias of the headline's lists; null if all lists
             are empty.
         baselines: baseline → its parameters and how they were chosen.
-        left_out: baseline → the reason why it did not run.
+        left_out: baseline that did not run → the reason.
         seconds: model → wall time of ranking, in seconds.
     """
 
@@ -164,7 +164,7 @@ class Cloud(msgspec.Struct, frozen=True):
 
     Attributes:
         counts: number of training interactions of each item, [n].
-        values: the quantity of each item, [n].
+        values: the quantity (norm or bias) of each item, [n].
         correlation: Spearman correlation over all items with training interactions; None if one
             side is constant.
     """
@@ -216,15 +216,15 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
     """An analysis of the evaluated model: history weights, embedding norms, biases and neighbours.
 
     Attributes:
-        query_inputs: columns that the query tower reads.
-        item_inputs: columns that the item tower reads.
-        n_weights: number of trained weights.
+        query_inputs: names of the columns that are inputs of the query tower.
+        item_inputs: names of the columns that are inputs of the item tower.
+        n_weights: number of trained weights of the model.
         loss: the kind of training loss.
         decays: history column → weight of each position in a full history, newest first.
         norms: norms of item embeddings and their popularity; None if all norms are 1.
         biases: item biases, including a prior, and their popularity; None if there are none.
-        neighbours: the nearest items of the most popular ones.
-        examples: example users of the test part.
+        neighbours: the nearest neighbours of the most popular items.
+        examples: example users of the test part, with their recommendation lists.
     """
 
     query_inputs: list[str]

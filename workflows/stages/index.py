@@ -37,8 +37,9 @@ class SearchSettings(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: the kind of the FAISS index; `exact` if there is no index and every item is scored.
-        effort: the search effort that was chosen for the index.
-        at: the list length for which the effort was chosen.
+        effort: the search effort that was chosen for the FAISS index (such as the number of cells
+            that are searched).
+        at: the list length for which the search effort was chosen.
     """
 
     kind: Literal["exact", "flat", "hnsw", "ivf"]

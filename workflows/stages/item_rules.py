@@ -88,7 +88,7 @@ class ItemRules:
 def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
     """Split a rule `column=value` at a column name; None if it begins with none of the columns.
 
-    The name of a column may itself contain `=`.
+    Columns whose names contain `=` are found, too.
     """
     fits = [name for name in columns if rule.startswith(f"{name}=")]
     if not fits:

@@ -36,15 +36,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a finished stage (manifest.json): files with hashes, inputs, and recipe.
 
     Attributes:
-        stage: name of the stage.
+        stage: name of the stage, such as etl or export.
         recipe_hash: hash of the whole recipe.
         parts_hash: hash of the parts of the recipe that the stage reads.
         inputs: earlier stage that was read → digest of its manifest.
         device: the device that made the stage, cpu or gpu.
         device_why: the reason why that device was chosen.
         created: time at which the stage was finished, in UTC, ISO 8601.
-        versions: versions of this package and its dependencies.
-        rows: counts of the rows that were written.
+        versions: versions of this package and its dependencies that made the stage.
+        rows: name of a count of the stage's data, such as `users` → the count.
         metrics: the most important metrics of the stage.
         options: command-line options of the verb that made the stage, which are not in the recipe.
         files: path in the stage's folder → size and SHA-256 of the file.

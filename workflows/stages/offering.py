@@ -43,7 +43,7 @@ class Offering:
     """The etl stage of a recipe with offer models, and the models that are built on it.
 
     Attributes:
-        prepared: the etl stage.
+        prepared: the encoded data of the etl stage.
     """
 
     prepared: Prepared

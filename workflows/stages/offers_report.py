@@ -15,7 +15,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         model, task: the model, and the attribute whose values are the offers.
         band: the name of the band, which holds offers with `low` < positives <= `high`.
         wauc: mean AUC of these offers, weighted by their positives; None if there are no offers.
-        offers: number of offers.
+        offers: number of offers whose AUC is averaged.
         positives: number of positive events of all these offers together.
         one_class: number of offers that are left out, because they have no positive or no negative
             pair.
@@ -37,12 +37,12 @@ class OffersReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pairs: number of pairs of a user and an offer that were scored in each task.
-        events: number of held-out events.
+        events: number of held-out events that were evaluated.
         without_history: share of events whose users have only empty history lists.
         negatives: number of negative offers for each user.
-        source: the part whose events define the content of an offer.
+        source: the part of the split whose events define the content of an offer.
         top: number of values that describe an attribute of an offer.
-        scores: the AUC values.
+        scores: the AUC values of all models, tasks and popularity bands.
         seconds: model → seconds that scoring all tasks took.
     """
 

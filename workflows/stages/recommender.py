@@ -1,6 +1,6 @@
 """Recommendation lists from an export: raw user ids in, lists of raw item ids out.
 
-The items are ranked as in the evaluation.
+The items of a list are ranked by the same method as in the evaluation.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Recommender:
         """Return the items whose embeddings have the highest cosine similarity to that of an item.
 
         Raises:
-            DataError: the item id is unknown.
+            DataError: the catalogue has no item with this id.
         """
         row = self.catalogue.rows_of([item])
         top = search(
@@ -209,7 +209,7 @@ class Recommender:
     def allowed(self, options: ListOptions) -> Bools | None:
         """Return, for each item, whether a list may contain it, bool [n_items]; None for all items.
 
-        The array is shared between calls and is read-only.
+        The returned array is read-only, because several calls share it.
 
         Raises:
             DataError: a rule or an id matches no item.

@@ -35,7 +35,7 @@ def of_run(store: Store, verb: str) -> RunRecipe | None:
     """Return the recipe in the newest stage that a verb reads; None if the run has no such stage.
 
     Raises:
-        StaleInput, ArtifactError: the stage cannot be used.
+        StaleInput, ArtifactError: the newest stage that the verb reads cannot be used.
     """
     for stage in _newest_first(verb):
         try:
@@ -69,7 +69,7 @@ def _file(store: Store, manifest: Manifest) -> Path | None:
 def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
     """Refuse to overwrite the etl stage of a run that was made from another recipe file.
 
-    An edited version or a copy of the same file is accepted.
+    An edited version or a copy of the recipe file that made the run is accepted.
 
     Raises:
         RecipeError: the run was made from another recipe file; the message names both files.

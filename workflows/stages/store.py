@@ -122,11 +122,12 @@ class Store:
 
         Args:
             stage: name of the stage.
-            recipe: the recipe from which it must have been made.
-            deep: compare the hash of every file, not only its size.
+            recipe: the recipe from which the stage must have been made.
+            deep: whether the hash of every file is compared, not only its size.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: each names the command that corrects it.
+            MissingStage, StaleInput, ArtifactError: the stage cannot be used; the message names the
+                command that corrects it.
         """
         manifest = self.manifest(stage)
         redo = self._redo(stage)

@@ -45,7 +45,7 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
     Args:
         store: the stages of the run.
         recipe: the recipe of the run.
-        prepared: the etl stage of the run.
+        prepared: the content of the run's etl stage.
         as_of: the cut up to which a popularity prior counts interactions: a key of `KNOWN`, such as
             `test`.
 

@@ -35,7 +35,7 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
     Args:
         prepared: the content of the run's etl stage.
         store: the stages of the run.
-        folder: the folder to write to.
+        folder: the folder of the export.
         as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
             evaluation, or `latest`, with all interactions, for production.
 
@@ -63,12 +63,12 @@ class _Side:
     """The exported data of one side of a two-tower model: of all users or of all items.
 
     Attributes:
-        name: `user` or `item`.
+        name: the side, `user` or `item`.
         key: the name of the user or item id column.
         tower: the encoder that embeds the users or items.
         codes: the codes of the ids, int [n_rows].
         inputs: the encoded inputs of the tower, n_rows rows.
-        vectors: the embeddings of these rows, float32 [n_rows, dim].
+        vectors: the embeddings of these users or items, float32 [n_rows, dim].
         raw: the readable (not encoded) columns, n_rows rows.
     """
 

@@ -110,9 +110,9 @@ def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTabl
 class VocabularyTable(tf.Module):
     """A vocabulary as a TensorFlow look-up table, with the same codes as `Vocabulary.encode`.
 
-    The values are in a file, one per line, because a constant with millions of texts takes minutes
-    to load, and a graph can have at most 2 GiB. The few values that cannot be lines, such as text
-    with line breaks, are constants of the graph.
+    The vocabulary's values are in a file, one per line, because a constant with millions of texts
+    takes minutes to load, and a graph can have at most 2 GiB. The few values that cannot be lines,
+    such as text with line breaks, are constants of the graph.
 
     Args:
         vocabulary: the values in the order of their codes.

@@ -33,7 +33,7 @@ class Check(NamedTuple):
     """A tower of an export, and the exported embeddings that it must reproduce.
 
     Attributes:
-        tower: the folder of the SavedModel.
+        tower: the folder of the tower's SavedModel.
         inputs: the Parquet table of the tower's inputs.
         embeddings: the file of embeddings in the same order, parquet or npy; `{}` stands for the
             attribute in the metadata of the table of inputs.

@@ -99,7 +99,7 @@ class PassOn:
     """An encoding that leaves values as they are, except for missing numbers.
 
     Attributes:
-        fill: replaces a missing number; None if no number is missing.
+        fill: the number that replaces missing numbers; None if no number is missing.
     """
 
     fill: float | None = None
@@ -115,7 +115,7 @@ class Encoded:
     Attributes:
         name: the name of the column in the encoded tables.
         source: the feature that the column is made from.
-        change: how the feature's values are encoded.
+        change: the encoding by which the feature's values become those of this column.
         tags: Merlin's tags, by which models choose their inputs.
         properties: the properties of the column in Merlin's schema.
     """
@@ -137,7 +137,7 @@ class Kind(ABC):
         name: the name of the kind in recipes.
         takes: fields of a feature that only this kind and perhaps a few others use.
         cells: the type of the feature's cells for steps, joins and filters.
-        is_list: whether a cell is a list of values.
+        is_list: whether a cell of the feature is a list of values.
         has_codes: whether values of the feature get codes from a vocabulary.
         has_statistics: whether numbers of the feature are standardised by statistics of the
             training rows.
@@ -222,7 +222,7 @@ class Kind(ABC):
 
         Args:
             name: the name of the feature.
-            feature: the feature.
+            feature: the fields of the feature in the recipe.
             facts: number column → its training mean, standard deviation and fill value.
         """
         return []

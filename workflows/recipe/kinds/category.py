@@ -23,7 +23,7 @@ class Text(Kind):
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return a raw column as an Arrow dictionary array of text.
 
-        Integers stay integers until the whole file is read.
+        Integers in the column are turned into text only once the whole file is read.
         """
         if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
             # a log repeats its ids many times

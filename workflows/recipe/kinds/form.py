@@ -21,7 +21,7 @@ class Form:
 
     Attributes:
         is_text: whether values are text; otherwise they are float32 numbers.
-        is_list: whether a cell is a list of values.
+        is_list: whether a cell of the feature is a list of values.
         width: the length that all lists have; None for lists of any length.
     """
 
@@ -74,7 +74,7 @@ class Form:
     def array(self, column: pa.ChunkedArray) -> npt.NDArray[Any]:
         """Return a column of raw values as an array for a tensor.
 
-        Missing values and padding are "" or NaN.
+        Missing values and the padding of lists are "" for text and NaN for numbers.
         """
         cells = column.combine_chunks()
         if not self.is_list:
