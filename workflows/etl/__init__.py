@@ -92,10 +92,10 @@ def etl(
     Args:
         recipe: recipe that describes the raw data, the features and the split.
         store: folder of the run into which the etl stage is written.
-        device: device of this process.
+        device: device (CPU or GPU) of this process.
         data: folder of the raw files.
         grow_from: run whose codes are kept; new values get codes after them.
-        engine: workers and memory to use.
+        engine: workers and memory that etl may use.
 
     Raises:
         DataError: the raw data is not as the recipe describes it, or does not fit into memory.
@@ -141,8 +141,8 @@ class _RawFacts:
     """The number of rows and the hashes of the raw files, for the report.
 
     Attributes:
-        read: source → number of rows that were read.
-        files: file → its SHA-256, which a thread computes.
+        read: source of the recipe → number of rows that were read.
+        files: raw file → its SHA-256, which a thread computes.
     """
 
     read: dict[str, int]
@@ -154,7 +154,7 @@ class _Stage:
     """The vocabularies, splits and tables of the etl stage before they are encoded.
 
     Attributes:
-        fitted: vocabularies and statistics.
+        fitted: vocabularies of text columns and statistics of number columns.
         parts: part of the split (train, valid, test) → its interactions, with the columns that are
             features.
         users, items: the user table and the item table.

@@ -13,7 +13,7 @@ class DropCounts:
     """Counts of the interactions that etl drops, and of those that a join does not match.
 
     Attributes:
-        dropped: cause → number of dropped interactions.
+        dropped: cause → number of interactions that were dropped for it.
         unmatched: joined table → number of interactions whose id is not in this table.
     """
 

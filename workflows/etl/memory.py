@@ -20,7 +20,7 @@ class Memory:
     """The memory limit of etl: how many bytes the rows that are read and encoded may take.
 
     Attributes:
-        limit: number of bytes that etl may take.
+        limit: number of bytes of memory that etl may take.
         wider: bytes that joins and derived columns add to a row of the log.
     """
 
@@ -43,8 +43,8 @@ class Memory:
 
         Args:
             where: name of the file or source, for the message.
-            rows: number of rows.
-            row: bytes of a row as it is read.
+            rows: number of rows of the file or source.
+            row: bytes of a row in memory as it is read.
 
         Raises:
             DataError: the rows do not fit; the message states the estimate.

@@ -99,7 +99,7 @@ def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> I
         dask: "" for threads of this process, `local` for processes on this machine, `cuda` for one
             process per GPU, or the address of a scheduler.
         number: number of threads or processes; 0 for the number of cores, workers or GPUs.
-        device: device of this process.
+        device: device (CPU or GPU) of this process.
         memory: memory limit of all workers together.
 
     Raises:

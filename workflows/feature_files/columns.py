@@ -26,11 +26,11 @@ def choose_columns(
     """Return a file's wanted columns (name in the recipe → raw name), and warn of the others.
 
     Args:
-        raw: the names of the file's columns.
-        recipe: its sources may `rename` raw columns.
+        raw: the raw names of the file's columns.
+        recipe: recipe whose sources may `rename` raw columns.
         key: the id column, which the file must have.
-        columns: other columns that the file may have.
-        place: the file, for messages.
+        columns: feature columns that the file may have.
+        place: text that names the file, for messages.
 
     Raises:
         DataError: the id column is missing, or two columns have the same name, before or after
@@ -82,9 +82,9 @@ def warn_of_missing(
 
     Args:
         given: the columns of the file.
-        inputs: the inputs of the tower.
-        recipe: its steps may derive inputs from other columns.
-        place: the file.
+        inputs: the names of the features that the tower takes.
+        recipe: recipe whose derive steps may compute inputs from other columns.
+        place: text that names the file, for messages.
         among: the users or items that lack these inputs, for the message.
     """
     missing = [name for name in inputs if name not in given]

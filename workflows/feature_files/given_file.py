@@ -42,7 +42,7 @@ class GivenFile:
     """An opened file of users or items that is given at serving, and how it is read.
 
     Attributes:
-        file: the opened file.
+        file: the opened raw file.
         how: sentences that say in which form the file is read; empty for parquet and JSON lines.
     """
 
@@ -81,9 +81,9 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
     """Open a file given at serving with one row per user or item id.
 
     Args:
-        path: path of the file.
+        path: path of the given file of users or items.
         recipe: recipe whose sources state forms, and `rename` raw columns.
-        wanted: the id column, and other columns that the file may have.
+        wanted: the id column, and feature columns that the file may have.
 
     Raises:
         DataError: the file cannot be read, or its form is unknown.
@@ -102,9 +102,9 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
     """Open a file as a table; return None if its content and name do not show a table format.
 
     Args:
-        path: path of the file.
+        path: path of the given file of users or items.
         recipe: recipe whose sources state forms, and `rename` raw columns.
-        wanted: the id column, and other columns that the file may have.
+        wanted: the id column, and feature columns that the file may have.
 
     Raises:
         DataError: the file cannot be read.
@@ -136,7 +136,7 @@ def _recognise_text(
     """Open a file of delimited text; return None if no form (delimiter, quotes) fits it.
 
     Args:
-        path: path of the file.
+        path: path of the given file of users or items.
         kind: the format that the ending of its name states.
         forms: the forms of the sources, the likeliest first.
         ids: names that the id column may have.
@@ -160,7 +160,7 @@ def read_lines(path: Path, recipe: Recipe) -> list[str]:
     """Return the lines of a text file that are not blank, without blanks around them.
 
     Args:
-        path: path of the file, which may be packed.
+        path: path of the given file of users or items, which may be packed.
         recipe: the text may have the encoding of one of its sources, if it is not UTF-8.
 
     Raises:
@@ -185,7 +185,7 @@ class _Form:
     """The form of a delimited text file: delimiter, quotes, encoding and column names.
 
     Attributes:
-        dialect: its syntax.
+        dialect: syntax of the file.
         source: the source of the recipe with this form; None if a file name's ending states it.
     """
 
@@ -248,7 +248,7 @@ def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
 
     Args:
         forms: the forms to try, the likeliest first.
-        path: path of the file.
+        path: path of the given file of users or items.
         ids: names that the id column may have.
     """
     headed = [replace(form, dialect=replace(form.dialect, columns=())) for form in forms]

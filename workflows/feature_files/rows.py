@@ -35,11 +35,11 @@ def read(
 
     Args:
         path: a file in the form of a source of the recipe, or csv, tsv, JSON lines or parquet.
-        recipe: the features.
+        recipe: recipe that describes the features.
         key: the id column, which the file must have.
-        columns: other columns that the file may have. Further columns are ignored with a
-            warning.
-        known: the texts of training, whose spelling the given texts get.
+        columns: feature columns that the file may have. Further columns of the file are ignored
+            with a warning.
+        known: the texts of each column in training, whose spelling the given texts get.
 
     Raises:
         DataError: the file or its id column is missing, a cell is not what the recipe says, or an
@@ -61,9 +61,9 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
     Args:
         table: features of the recipe, and inputs of its history.
-        recipe: the features.
-        place: the origin of the values, for messages.
-        known: the texts of training, whose spelling the given texts get.
+        recipe: recipe that describes the features.
+        place: text that names the origin of the values (file or request), for messages.
+        known: the texts of each column in training, whose spelling the given texts get.
 
     Raises:
         DataError: a cell is not what the recipe says.
@@ -95,7 +95,7 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
     Args:
         table: columns of text and of lists of text; others are returned as they are.
         recipe: its `nulls` mean a missing value, unless they are values in training.
-        known: the texts of training.
+        known: the texts of each column in training.
     """
     history = recipe.history.inputs if recipe.history else {}
     for number, name in enumerate(table.column_names):

@@ -121,7 +121,7 @@ def map_distinct(
 
     Args:
         column: a column of any type.
-        function: returns one cell for each cell, and null for null.
+        function: returns one cell for each cell of its argument, and null for null.
     """
     if not is_text(column.type):
         return function(column)
@@ -136,7 +136,7 @@ def map_dictionary(
     """Apply a function to the distinct values of a column, and return a dictionary of texts.
 
     Args:
-        column: a dictionary of any values.
+        column: an Arrow dictionary of any values.
         function: returns a text or null for each value; two values may have the same text.
     """
     array = combine(column)

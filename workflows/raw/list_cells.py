@@ -50,7 +50,7 @@ def read_lists(
     Args:
         column: raw column of lists or of text.
         separator: splits text; None if text must be a list in brackets.
-        place: the column, for messages.
+        place: file and name of the column, for messages.
         all_parts: whether values without text are kept as null, so that weights match by position.
 
     Raises:
@@ -86,7 +86,7 @@ def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa
     """Drop the null values of a column of lists, each with its weight.
 
     Args:
-        values: lists with nulls.
+        values: column of lists whose values may be null.
         weights: lists with nulls. If a row has as many weights as values, nulls included, they
             belong together by position; if not, the weights that are null are dropped.
     """

@@ -36,8 +36,8 @@ class Quotes:
 
     Attributes:
         fault: position, from 0, of the first closing quote that text follows; None for none.
-        is_open: whether a quoted cell is open at the end of the pieces so far.
-        is_met: whether there was a quote in the pieces so far.
+        is_open: whether a quoted cell is open at the end of the pieces of text so far.
+        is_met: whether there was a quote character in the pieces of text so far.
     """
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
@@ -87,7 +87,7 @@ class Quotes:
         """Check the quotes of a piece of csv text; its first byte was checked before.
 
         Args:
-            text: the bytes.
+            text: the bytes of the csv text.
             kept: number of bytes at the end that are checked with the next piece.
         """
         is_quote, is_end = text == self._quote[0], self._is_end(text)
@@ -117,7 +117,7 @@ class Quotes:
         """Check quotes if they open and close cells in turn; return False if some do not.
 
         Args:
-            is_quote: whether a byte is a quote [n].
+            is_quote: whether a byte is a quote character [n].
             begins: whether a cell can begin after a byte [n - 1].
             is_end: whether a byte ends an unquoted cell [n].
         """

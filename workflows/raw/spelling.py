@@ -93,8 +93,8 @@ def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
     booleans.
 
     Args:
-        texts: texts and nulls.
-        known: the texts of the column.
+        texts: texts of a file or a request, and nulls.
+        known: the distinct texts of the same column in training data.
     """
     twins = canonical(texts)
     if twins.null_count == len(twins):

@@ -40,7 +40,7 @@ class Place:
 
     Attributes:
         path: the file of the cells, or the option or field that gave them.
-        column: the name of their column in the recipe.
+        column: the name of the cells' column in the recipe.
         before: the number of rows of the file before them.
     """
 
@@ -104,9 +104,9 @@ def as_numbers(
 
     Args:
         column: a column of any type.
-        kind: the type to return.
-        place: the column, for messages.
-        nulls: texts that mean a missing value, in addition to the empty text.
+        kind: the Arrow type to return.
+        place: file and name of the column, for messages.
+        nulls: texts in cells that mean a missing value, in addition to the empty text.
 
     Raises:
         DataError: a cell is not a number, or is infinite.
@@ -148,8 +148,8 @@ def parse(
 
     Args:
         column: a column of any type.
-        kind: the type to return.
-        place: the column, for messages.
+        kind: the Arrow type to return.
+        place: file and name of the column, for messages.
         expected: a sentence on what cells should be, for messages.
 
     Raises:
@@ -173,8 +173,8 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
     """Return the error that names the place and the value of a wrong raw cell.
 
     Args:
-        place: the place of the column.
-        row: the number of the cell, from 0.
+        place: file and name of the column of the cell.
+        row: the row number of the cell, from 0.
         value: the value of the cell.
         what: the rest of a sentence that says what is wrong with the value.
         expected: a sentence on what the value should be.

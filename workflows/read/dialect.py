@@ -19,11 +19,11 @@ class Dialect:
 
     Attributes:
         kind: name of the format for messages, such as `csv` or `tsv`.
-        delimiter: text between two cells.
+        delimiter: text between two cells of a row.
         quote: character around quoted cells; empty if quotes are ordinary characters.
         escape: character after which a character has no special meaning; empty for none.
-        encoding: encoding of the text.
-        nulls: texts that mean a missing value.
+        encoding: text encoding of the file, such as UTF-8.
+        nulls: texts in cells that mean a missing value.
         columns: names of the columns, for files without a header row.
     """
 

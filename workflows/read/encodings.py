@@ -51,9 +51,9 @@ def encoding_warnings(path: Path, encoding: str, head: bytes) -> list[str]:
     """Return warnings if the beginning of a text file does not look like its stated encoding.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         encoding: encoding that the recipe names.
-        head: first unpacked bytes of the file.
+        head: first decompressed bytes of the file.
     """
     if head.isascii() or is_utf8(encoding):
         return []

@@ -63,9 +63,9 @@ def find(name: str, patterns: str | Sequence[str], folder: Path) -> list[Path]:
     """Return the raw files that match a source's patterns, sorted by pattern and then by name.
 
     Args:
-        name: name of the source, for messages.
+        name: name of the source of the recipe, for messages.
         patterns: file names or globs, absolute or relative to the folder.
-        folder: the data folder.
+        folder: folder of the raw files.
 
     Raises:
         DataError: a pattern matches nothing, or a match is not a file.
@@ -209,9 +209,9 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
     """Raise an error if a file that should be text by the recipe begins like another format.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         kind: format of the file by the recipe.
-        head: first bytes of the file, unpacked.
+        head: first bytes of the file, decompressed.
         encoding: encoding of its text by the recipe.
 
     Raises:

@@ -40,16 +40,16 @@ class JsonLinesFile:
     value of a key is a list, the key becomes a column of lists.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         encoding: encoding of its text.
-        nulls: texts that mean a missing value.
-        block: number of bytes that are read at a time; no line may be longer.
+        nulls: texts in cells that mean a missing value.
+        block: number of bytes of the file that are read at a time; no line may be longer.
         wanted: keys to look for in the whole file if its beginning does not have them.
 
     Attributes:
-        path: path of the file.
+        path: path of the raw file.
         names: names of its columns: the keys of the first lines, and wanted keys of later lines.
-        lists: names of its columns of lists.
+        lists: names of the file's columns whose cells are lists.
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
         is_empty: whether the file has no rows.
@@ -131,8 +131,8 @@ class JsonLinesFile:
         """Yield the columns of the JSON lines file, as text or lists of text, in blocks of rows.
 
         Args:
-            columns: names of the columns to read.
-            as_dictionary: those columns whose text is returned as dictionaries.
+            columns: names of the columns of the file to read.
+            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: a line is not an object, or is longer than a block; or a value is nested;
@@ -214,7 +214,7 @@ def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
     Args:
         text: whole lines.
         kind: type into which a line is decoded.
-        path: path of the file, for messages.
+        path: path of the raw file, for messages.
         before: number of rows of the file before them.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")

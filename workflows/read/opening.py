@@ -25,9 +25,9 @@ def open_file(
     """Open a raw file in the format that the recipe or the ending of its name states.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         source: the source of the recipe that the file belongs to.
-        block: number of bytes that are read at a time.
+        block: number of bytes of the file that are read at a time.
         named: raw names of the columns that the recipe names.
 
     Raises:

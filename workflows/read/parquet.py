@@ -24,13 +24,13 @@ class ParquetFile:
     """A raw parquet file, which is read in batches of rows.
 
     Args:
-        path: path of the file.
-        block: approximate number of bytes of a batch.
+        path: path of the raw file.
+        block: approximate number of bytes of a batch of rows.
 
     Attributes:
-        path: path of the file.
-        names: names of its columns.
-        lists: names of its columns of lists.
+        path: path of the raw file.
+        names: names of the file's columns.
+        lists: names of the file's columns whose cells are lists.
         approximate_rows: number of rows, which is exact for parquet.
         is_empty: whether the file has no rows.
         notes: warnings about the file; always empty for parquet.
@@ -57,8 +57,8 @@ class ParquetFile:
         """Yield the requested columns of the parquet file in batches of rows, with its types.
 
         Args:
-            columns: names of the columns to read.
-            as_dictionary: those columns whose text is returned as dictionaries.
+            columns: names of the columns of the file to read.
+            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: the file is damaged, or holds text that is not UTF-8.

@@ -61,7 +61,7 @@ class UnpackedStream(io.RawIOBase):
     """A stream of the decompressed text of a raw file, converted to UTF-8.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         encoding: encoding of its text.
 
     Raises:
@@ -127,7 +127,7 @@ class CheckedStream(UnpackedStream):
     """A stream of delimited text that looks for NUL bytes and unclosed quotes while it is read.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         encoding: encoding of its text.
         delimiter: text between two cells. If it has more than one byte in UTF-8, the stream has
             `UNIT` in its place.

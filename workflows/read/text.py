@@ -45,14 +45,14 @@ class TextFile:
     """A raw csv or tsv file, compressed or not.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         dialect: syntax of the file.
-        block: number of bytes that are read at a time; no row may be longer.
+        block: number of bytes of the file that are read at a time; no row may be longer.
 
     Attributes:
-        path: path of the file.
-        names: names of its columns.
-        lists: names of its columns of lists; always empty for text.
+        path: path of the raw file.
+        names: names of the file's columns.
+        lists: names of the file's columns whose cells are lists; always empty for csv and tsv.
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
         is_empty: whether the file has no rows.
@@ -179,8 +179,8 @@ class TextFile:
         """Yield the requested columns of the csv or tsv file, as text, in blocks of rows.
 
         Args:
-            columns: names of the columns to read.
-            as_dictionary: those columns whose text is returned as dictionaries.
+            columns: names of the columns of the file to read.
+            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: a row has too few or too many cells, or is longer than a block; or bytes

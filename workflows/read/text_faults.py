@@ -46,9 +46,9 @@ class TextFaults:
     """Makes the error messages for the faults of one delimited text file.
 
     Attributes:
-        path: path of the file.
+        path: path of the raw file.
         dialect: syntax of the file.
-        names: names of its columns.
+        names: names of the file's columns.
         has_header: whether its first row holds the names of the columns.
     """
 
@@ -118,7 +118,7 @@ class TextFaults:
         """Return the error that explains, if possible, why Arrow cannot parse the csv file.
 
         Args:
-            error: error of the parser.
+            error: error of Arrow's csv parser.
             rows: number of rows that were read before it.
             block: bytes that are read at a time.
         """
@@ -176,9 +176,9 @@ def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedRe
     """Open the first bytes of a csv or tsv file, as the parser reads them.
 
     Args:
-        path: path of the file.
+        path: path of the raw file.
         dialect: syntax of the file.
-        place: number of bytes to read; None for all.
+        place: number of bytes of the file to read; None for all.
     """
     plain = CheckedStream(path, dialect.encoding, dialect.delimiter)
     return io.BufferedReader(_FirstBytes(plain, place))

@@ -33,7 +33,7 @@ class Match:
     """How many user or item ids of one table are in another, with examples and a likely cause.
 
     Attributes:
-        ids: number of distinct ids of the first table.
+        ids: number of distinct user or item ids of the first table.
         found: number of these ids that are also in the other table.
         examples: some ids that only the first table has, and some that only the other has.
         cause: difference in spelling that explains at least half of the missing ids; "" if there is

@@ -41,8 +41,8 @@ def check_texts(recipe: Recipe, raw: Raw) -> None:
     """Warn of ids and categories that look wrong, such as 'None' or texts with blanks around them.
 
     Args:
-        recipe: recipe that describes the columns.
-        raw: tables of all sources.
+        recipe: recipe that describes the raw columns and the features.
+        raw: the raw tables of all sources of the recipe.
 
     Raises:
         DataError: ids are written in scientific notation, or as formulas of a spreadsheet.

@@ -106,7 +106,7 @@ def fit(recipe: Recipe, train: pa.Table) -> Fitted:
 
     Args:
         recipe: recipe with the features and their vocabulary rules.
-        train: the raw training rows.
+        train: the raw training interactions.
     """
     columns = train.column_names
     rules = {c: recipe.vocabulary_rule(c) for c in columns if recipe.features[c].meaning.has_codes}
@@ -135,7 +135,7 @@ def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
     """Return mean and standard deviation of a number column, in float64, with its gaps filled.
 
     Args:
-        column: float32, with gaps.
+        column: column of float32 numbers, of which some may be missing.
         policy: what fills the gaps: `mean`, `median` or a number; `error` if there are no gaps.
     """
     values = dictionaries.combine(column)
@@ -169,9 +169,9 @@ def build_workflow(
     """Build the fitted NVTabular workflow that turns raw data frames into model inputs with tags.
 
     Args:
-        recipe: the features.
-        lookups: column → the codes of its texts.
-        numbers: number column → its statistics.
+        recipe: recipe that describes the features.
+        lookups: text column → the vocabulary codes of its distinct texts.
+        numbers: number column → its mean, its standard deviation and the value that fills gaps.
         columns: the columns of the data frame to encode, without labels.
         rows: id column → the row of its table for each text; adds `user_row` or `item_row`.
     """

@@ -35,7 +35,8 @@ class CodeTable:
     """The vocabulary code of each distinct text of a column, indexed by its dictionary index.
 
     Attributes:
-        codes: int32 [n_texts + 1]; the last one is the code of null.
+        codes: vocabulary code of each distinct text, int32 [n_texts + 1]; the last one is that of
+            null.
         size: number of codes of the vocabulary.
         oov_buckets: number of these codes that unseen values share.
     """
@@ -59,8 +60,8 @@ class Encode(nvt.ops.Operator):
     outputs of two operators are joined.
 
     Args:
-        lookups: column → the codes of its texts.
-        tags: column → its tags.
+        lookups: text column → the vocabulary codes of its distinct texts.
+        tags: column → its Merlin tags.
         rows: new column → the id column that it is made from, and for each of its texts the row of
             the user or item table, int32 [n_texts + 1], below 0 where the table has no such id.
     """

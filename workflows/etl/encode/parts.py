@@ -50,9 +50,9 @@ class Plan:
     """The settings and arrays that a worker needs, in addition to the rows, to encode a table.
 
     Attributes:
-        recipe: the features.
+        recipe: recipe that describes the features.
         columns: the columns of the data frame that is encoded.
-        numbers: number column → its statistics.
+        numbers: number column → its mean, its standard deviation and the value that fills gaps.
         sizes: column → size and number of unseen codes of its vocabulary.
         arrays: `codes of` and `rows of` a column → the code or row of each dictionary index; or a
             file with these arrays.
@@ -120,7 +120,7 @@ class Job:
         plan: settings, vocabularies and statistics by which the rows are encoded.
         rows: the rows to encode, as `ops.to_indices` returns them, with encoded history columns; or
             a file with them.
-        path: the path of the part file.
+        path: the path of the parquet part file.
         aside: folder in which the file is written before it is renamed.
         block: number of rows that are encoded at a time.
     """

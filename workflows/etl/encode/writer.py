@@ -63,15 +63,15 @@ def write(
     """Encode and write the splits train, valid and test, the user table and the item table.
 
     Args:
-        recipe: the features.
-        fitted: vocabularies and statistics.
+        recipe: recipe that describes the features.
+        fitted: vocabularies of text columns and statistics of number columns.
         parts: train, valid, test → raw interactions in order of time.
         users: the user table.
         items: the item table.
-        device: the device of this process.
+        device: the device (CPU or GPU) of this process.
         folder: the folder of the etl stage.
-        workers: workers that encode part files.
-        memory: the memory that may be used.
+        workers: workers that encode and write part files.
+        memory: the memory limit of etl.
         kinds: train, valid, test → kind of event of each interaction, if `history.events` keeps
             kinds apart; only interactions of the target kind are written.
         seen: items that users saw in dropped interactions; None if the recipe's filters need none.
@@ -327,7 +327,7 @@ def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | Non
     """Return the row in the user or item table of each distinct id, and last -1 for null.
 
     Args:
-        ids: distinct ids.
+        ids: distinct user or item ids of interactions.
         of: the ids of the user or item table.
         unknown: ids that the table lacks; the n-th gets row -n, so that histories of different
             unknown users are not mixed.

@@ -41,7 +41,7 @@ class Shared:
     Attributes:
         offsets: int64 [lines + 1]; the values of line l are offsets[l] to offsets[l + 1].
         id_numbers: number of each value's id, an index into `ids`, int32 [n].
-        ids: the distinct ids, text.
+        ids: the distinct ids of the field's values, text.
         weights: weight of each value, float32 [n].
     """
 
@@ -67,7 +67,7 @@ class Common:
 
     Attributes:
         names: name of each line (its field `shared`); names are distinct.
-        columns: column → its values in all lines.
+        columns: feature column → its values in all lines of common features.
     """
 
     names: pa.Array
@@ -80,7 +80,7 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     Args:
         paths: paths of the files; no name may occur twice in them.
         columns: the columns of `NAMES` to keep.
-        block: number of bytes to read at a time.
+        block: number of bytes of a file to read at a time.
 
     Raises:
         DataError: a line does not have the format, or a name occurs twice.
@@ -149,13 +149,13 @@ class SkeletonFile:
     """An Ali-CCP file of impressions (a skeleton), joined with their common features.
 
     Args:
-        path: path of the file.
-        common: the features that impressions share.
+        path: path of the raw file.
+        common: the common features, which several impressions share.
         listed: names of the columns of lists; any other column has at most one value per line.
-        block: number of bytes to read at a time.
+        block: number of bytes of a file to read at a time.
 
     Attributes:
-        path: path of the file.
+        path: path of the raw file.
         names: names of all columns that the format can have.
         lists: names of the columns of lists, and of their weights.
         approximate_rows: estimated number of rows.

@@ -75,7 +75,7 @@ class Features:
 
     Args:
         batch: the columns `features` and `count` of the lines, as text.
-        path: path of the file, for messages.
+        path: path of the raw file, for messages.
         before: number of rows of the file before the block.
 
     Raises:

@@ -23,8 +23,8 @@ def canonicalize(recipe: Recipe, path: Path, table: pa.Table) -> pa.Table:
     """Return the rows of a raw file with ids and categories in canonical spelling.
 
     Args:
-        recipe: recipe that describes the columns.
-        path: path of the file, for messages.
+        recipe: recipe that describes the raw columns and the features.
+        path: path of the raw file, for messages.
         table: all rows of the file, with text as dictionaries.
 
     Raises:

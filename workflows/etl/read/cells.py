@@ -25,9 +25,9 @@ class BatchConverter:
     """Converts batches of rows of one raw file to the types that the recipe states.
 
     Args:
-        recipe: recipe that describes the columns.
-        path: path of the file, for messages.
-        nulls: texts that mean a missing value, in addition to the empty text.
+        recipe: recipe that describes the raw columns and the features.
+        path: path of the raw file, for messages.
+        nulls: texts in cells that mean a missing value, in addition to the empty text.
     """
 
     def __init__(self, recipe: Recipe, path: Path, nulls: Sequence[str] = ()) -> None:

@@ -21,12 +21,12 @@ class ExplodedFile:
     """A raw file in which each row becomes one row per value of its lists, in order.
 
     Args:
-        file: the original file.
+        file: the raw file with lists.
         columns: names of the columns of lists; all lists of a row must have the same length.
         separator: text between two values, for lists that are written as text.
 
     Attributes:
-        file: the original file.
+        file: the raw file with lists.
         path, names, is_empty, notes: the same as those of the original file.
         lists: names of the columns that still hold lists afterwards.
         approximate_rows: estimated number of rows, from the mean length of the first lists.
@@ -62,9 +62,9 @@ class ExplodedFile:
         """Yield the requested columns of the file, one row per list value, in blocks of rows.
 
         Args:
-            columns: names of the columns to read.
-            as_dictionary: those columns whose text is returned as dictionaries; the exploded
-                columns are not.
+            columns: names of the columns of the file to read.
+            as_dictionary: those of the columns whose text is returned as Arrow dictionaries; the
+                exploded columns are not.
 
         Raises:
             DataError: the lists of a row differ in length, or the file cannot be read.

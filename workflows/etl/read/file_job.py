@@ -34,10 +34,10 @@ class Chunk(NamedTuple):
 
     Attributes:
         rows: number of rows, skipped rows included.
-        table: the rows, without skipped rows.
-        skipped: numbers of the skipped rows.
+        table: the rows of the chunk, without skipped rows.
+        skipped: numbers of the skipped rows within the chunk.
         empty: number of rows with empty lists, which `explode:` drops.
-        notes: warnings about the file.
+        notes: warnings about the raw file.
     """
 
     rows: int
@@ -52,11 +52,11 @@ class FileJob:
     """All that is needed to read one raw file (path, columns, types); it can be sent to a worker.
 
     Attributes:
-        recipe: recipe that describes the columns.
+        recipe: recipe that describes the raw columns and the features.
         file: the file to read.
         wanted: the columns to read: name in the recipe → name in the file.
-        memory: memory limit of etl.
-        nulls: texts that mean a missing value.
+        memory: the memory limit of etl.
+        nulls: texts in cells that mean a missing value.
     """
 
     recipe: Recipe

@@ -36,8 +36,8 @@ def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
     """Return the columns in the path of a file: name → value, which all rows share.
 
     Args:
-        path: path of the file.
-        folder: the data folder. Its own path is not searched for columns.
+        path: path of the raw file.
+        folder: folder of the raw files. Its own path is not searched for columns.
     """
     inside = path.relative_to(folder) if path.is_relative_to(folder) else path
     pairs = [part.partition("=") for part in inside.parts[:-1]]
@@ -74,8 +74,8 @@ class PartitionedFile:
         """Yield the requested columns in blocks of rows; columns of the path are dictionaries.
 
         Args:
-            columns: names of the columns to read.
-            as_dictionary: those columns whose text is returned as dictionaries.
+            columns: names of the columns of the file to read.
+            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: the file cannot be read.

@@ -46,7 +46,7 @@ class Raw:
         files: source → the raw files that it was read from.
         rows: source → number of rows of each of its raw files.
         columns: source → names of all columns of its raw files, after `rename:`.
-        folder: the data folder.
+        folder: folder of the raw files.
         skipped: source → numbers of the rows that are not in its table, counted from 0 over all its
             files: rows of aliccp that were bought without a click, and rows that are not the
             latest of their id.
@@ -134,7 +134,7 @@ def read(
         folder: folder of the raw files.
         block: number of bytes of raw text to read at a time.
         workers: workers that read the files, one file per job; None for this thread.
-        memory: memory limit; None for the default.
+        memory: memory limit of etl; None for the default.
 
     Raises:
         DataError: a file or column is missing, a row or cell cannot be parsed, or the rows do not

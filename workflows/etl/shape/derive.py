@@ -36,7 +36,7 @@ def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunk
 
     Args:
         column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.
-        step: a step that is not fitted.
+        step: a derive step that needs no fit on the training rows.
         where: name of the table, for messages.
 
     Raises:

@@ -33,7 +33,7 @@ def meets(condition: Condition, column: pa.ChunkedArray) -> pa.ChunkedArray:
     The mask of a condition is null or false for a missing cell.
 
     Args:
-        condition: comparison and value.
+        condition: comparison and value of a filter rule.
         column: text, numbers, or times in seconds since the epoch.
     """
     if condition.is_ == "not_null":
@@ -95,7 +95,7 @@ def filter_parts(
         recipe: recipe with the filter rules.
         tables: train, valid, test → its interactions.
         counts: counts to which the dropped interactions are added.
-        stage: stage of the rules to apply.
+        stage: which rules to apply: those `before` or those `after` the split.
     """
     for rule in recipe.filter:
         if rule.stage != stage:
@@ -184,9 +184,9 @@ def choose_per_day(
     """Choose n pseudo-random interactions per user and day, by a hash of each one's content.
 
     Args:
-        users, items: ids of each row, text [n_rows].
+        users, items: user id and item id of each interaction, text [n_rows].
         times: time of each row in seconds since the epoch, int64 [n_rows].
-        n: largest number of rows to keep per user and day.
+        n: largest number of interactions to keep per user and day.
         seed: seed of the hash.
 
     Returns:

@@ -50,7 +50,7 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     Args:
         recipe: recipe with the derive steps.
         train: training rows with the columns that the steps read, in any order.
-        older: states of an earlier run, which are kept unchanged.
+        older: fitted states of an earlier run, which are kept unchanged.
 
     Returns:
         Derived column → its fitted state (clusters or frequent values).
@@ -122,7 +122,7 @@ def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
         sorted numbers, and its mean is computed from two cumulative sums.
 
     Args:
-        values: the numbers, float64 [n].
+        values: the numbers to cluster, float64 [n].
         k: largest number of centres; if there are fewer distinct values, these are the centres.
         rng: random generator that draws the first centres.
 

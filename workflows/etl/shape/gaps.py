@@ -18,8 +18,8 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
     Rows without an id or a time, which etl drops, are not checked.
 
     Args:
-        recipe: recipe with the policies.
-        raw: tables of all sources.
+        recipe: recipe with the `null` policies of number columns.
+        raw: the raw tables of all sources of the recipe.
         source: name of the source to check.
 
     Raises:

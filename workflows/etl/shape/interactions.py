@@ -124,7 +124,7 @@ def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None
 
     Args:
         recipe: recipe with the steps and the joins.
-        raw: tables of all sources.
+        raw: the raw tables of all sources of the recipe.
         states: states of the fitted steps; without them the other steps are applied.
     """
     filled = {join.table: raw.fill(join) for join in recipe.join}

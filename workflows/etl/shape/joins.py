@@ -23,12 +23,12 @@ def join_columns(
     """Add the needed columns of one side table (such as item features) to the rows of the log.
 
     Args:
-        recipe: recipe that describes the columns.
-        raw: tables of all sources.
-        source: name of the source of the rows.
-        table: the rows.
+        recipe: recipe that describes the raw columns and the features.
+        raw: the raw tables of all sources of the recipe.
+        source: name of the source of the interactions.
+        table: the interactions of this source.
         join: the table to join, and the id to join it by.
-        counts: counts to which unmatched and dropped rows are added.
+        counts: counts to which unmatched and dropped interactions are added.
 
     Raises:
         DataError: no id is found, a number is missing, or two tables have the same column and its

@@ -78,7 +78,7 @@ class Seen:
                 out.
             unknown_users: ids of users of valid and test that are not in the table; their rows are
                 -1, -2, …
-            folder: folder of the stage.
+            folder: folder of the etl stage.
         """
         known = pa.concat_arrays([users, unknown_users])
         user_rows, item_rows = _places(self.users, known), _places(self.items, items)

@@ -79,7 +79,7 @@ def refuse_empty(rows: Mapping[Part, int], *why: str) -> None:
 
     Args:
         rows: train, valid, test → number of its interactions.
-        why: sentences about the cause.
+        why: sentences about the cause of the empty split.
     """
     for part, n in rows.items():
         if n == 0:
@@ -173,7 +173,7 @@ def _cuts(
 
     Args:
         starts: row numbers at which valid or test can begin, rising.
-        n: number of rows.
+        n: number of interactions.
         ideal: where valid and test would begin if every row were possible.
         wanted: which of train, valid and test must have rows; the others get none.
     """

@@ -85,8 +85,8 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     Args:
         recipe: recipe that states which columns belong to users and items.
         raw: tables of the sources; all ids of a joined source get a row.
-        train: raw training rows in order of time.
-        role: the table to build.
+        train: raw training interactions in order of time.
+        role: which table to build: that of users or that of items.
     """
     key = recipe.user_id if role == "user" else recipe.item_id
     roles = ("user", "context") if role == "user" else ("item",)
@@ -281,7 +281,7 @@ def take_or_fill(
     """Return each id's value in a side table, or a fill value for ids that the table lacks.
 
     Args:
-        values: the column in the side table.
+        values: the column of a feature in the side table.
         found: row number of each id in the side table, null for an id that is not there.
         fills: column → fill value; a column without one keeps nulls.
         column: name of the column.
