@@ -41,11 +41,11 @@ class ALS:
     """Matrix factorisation by ALS: keeps item factors, and solves a user's from the history.
 
     Attributes:
-        factors: the number of factors, d.
-        regularization: lambda, for users and items.
+        factors: the number of latent factors of a user or item, d.
+        regularization: lambda, the L2 regularisation of the factors of users and items.
         alpha: confidence of an observed pair; any other pair has 1.
         iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
-        seed: the seed of the first factors.
+        seed: the seed of the random initial factors.
         item_factors: the learnt factors of each item, float32 [n_items, d], set by `fit`.
     """
 

@@ -115,7 +115,7 @@ class Solver:
         """Return the estimated time and memory of solving the weights of one lambda.
 
         Args:
-            fits: the least number of fits that will follow.
+            fits: the smallest number of fits that the search will need.
             kept: number of solutions that stay in memory while another one is computed.
         """
         n_users, n_items = self.users.shape

@@ -53,7 +53,7 @@ def grid(facts: Facts) -> Grid:
     """Return the search of the content baseline, one point, as it has no hyper-parameters.
 
     Raises:
-        CannotFit: there are no attributes.
+        CannotFit: the items have no categorical attributes.
     """
     attributes = facts.attributes
     if not attributes.shape[1]:
@@ -69,12 +69,12 @@ def grid(facts: Facts) -> Grid:
 class Content:
     """Ranks items by the attributes that they share with the history; ties go by popularity.
 
-    Few attributes make many equal scores. These are ordered by popularity, then by item row: the
-    columns are in that order, so that the tie rule of `best_k` keeps it, and no small number is
-    added to any score.
+    If items have few attributes, many scores are equal. Items with equal scores are ordered by
+    popularity, then by item row: the columns are in that order, so that the tie rule of `best_k`
+    keeps it, and no small number is added to any score.
 
     Attributes:
-        attributes: multi-hot vectors, float32 [n_items, n_attributes].
+        attributes: the multi-hot attribute vector of each item, float32 [n_items, n_attributes].
         order: all row numbers of the item table, the most popular in training first, int64
             [n_items]; learnt by `fit`.
     """

@@ -32,7 +32,7 @@ class Cost:
         n_rows: the number of rows of the matrix that is inverted.
         operations: floating-point operations of a fit and of scoring every user once.
         bytes: the largest amount of memory in use at one time.
-        fits: the least number of fits.
+        fits: the smallest number of fits that the search will need.
     """
 
     n_rows: int

@@ -137,8 +137,8 @@ def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
     Args:
         histories: row numbers of the users' items, oldest first; the last of a list has position 0;
             -1 is left out, but counts as a position.
-        n_items: number of columns.
-        decay: the position that weighs 1/e.
+        n_items: size of the catalogue, which is the number of columns.
+        decay: the position of the history whose item weighs 1/e.
     """
     lists = histories.owners()
     positions = histories.offsets[1:][lists] - 1 - np.arange(len(lists))

@@ -34,8 +34,8 @@ class Fallback:
     """Ranks by a model, and by popularity for queries without a known user or history.
 
     Attributes:
-        model: the fitted model.
-        popular: fitted popularity.
+        model: the fitted baseline that ranks for queries with a known user or history.
+        popular: the fitted popularity model that ranks for the other queries.
         stands_in: returns whether popularity ranks a query, bool [n_queries].
     """
 

@@ -35,7 +35,7 @@ class Facts:
     Attributes:
         train: the training interactions.
         attributes: multi-hot attributes of the items, float32 [n_items, n_attributes].
-        seed: the seed of random numbers.
+        seed: the seed of all random numbers of a baseline.
     """
 
     train: Interactions
@@ -52,7 +52,7 @@ class Axis:
         low: the smallest value of the hyper-parameter that is tried.
         high: the largest value of the hyper-parameter that is tried.
         ratio: the factor between a value and the next one.
-        whole: values are whole numbers, rounded down.
+        whole: whether the hyper-parameter takes whole numbers only; values are then rounded down.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Grid:
 
     Attributes:
         start: the points that are always tried; without a validation part the first one is used.
-        fit: returns the fitted model of a point.
+        fit: fits the baseline with the hyper-parameters of a point, and returns it.
         axes: one axis for each value of a point; a model without parameters has none.
         notice: a sentence for the log before the first fit, such as its cost.
         by_history: whether the models represent a user by the history alone; then popularity

@@ -69,7 +69,7 @@ class Index:
     """Item embeddings, and a FAISS index that proposes items for a query.
 
     Attributes:
-        items: embeddings, float32 [n_items, d].
+        items: the embedding of each item of the catalogue, float32 [n_items, d].
         kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file: cells of near items).
         faiss: FAISS's index of the inner product; row i of `items` has id i.
         effort: number of cells (ivf) or candidates (hnsw) that are searched for a list of `at`
@@ -93,7 +93,7 @@ class Index:
         """Build a FAISS index of item embeddings; the same items and seed give the same index.
 
         Args:
-            items: embeddings, float32 [n_items, d].
+            items: the embedding of each item of the catalogue, float32 [n_items, d].
             kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file).
             seed: seed of the random choice of the cell centres of an `ivf` index.
 
@@ -118,7 +118,7 @@ class Index:
         """Append item embeddings to the FAISS index, in place, and return the larger index.
 
         Args:
-            items: embeddings, float32 [n_more, d].
+            items: the embeddings of the items to append, float32 [n_more, d].
         """
         faiss = _faiss()
         refuse_nan(items, "item")
@@ -140,7 +140,7 @@ class Index:
 
         Args:
             path: the file that `write` wrote.
-            items: embeddings, float32 [n_items, d].
+            items: the embedding of each item of the catalogue, float32 [n_items, d].
             kind, effort, at: the attributes of the index that was written.
 
         Raises:
@@ -164,8 +164,8 @@ class Index:
         """Return the k items with the largest dot products for each query embedding.
 
         Args:
-            vectors: embeddings of queries, float32 [n_queries, d].
-            k: list length.
+            vectors: the embedding of each query, float32 [n_queries, d].
+            k: number of items to return for each query.
             exclude: items to leave out, as row numbers in the item table, one list per query.
             candidates: for each item, whether it may be returned, bool [n_items]; None for all.
 
@@ -313,7 +313,7 @@ class Ann:
     """A retriever that searches an approximate index of items with stored user embeddings.
 
     Attributes:
-        users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
+        users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
         index: the index of the items.
     """
 

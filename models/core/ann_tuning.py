@@ -16,12 +16,13 @@ def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Ind
     """Return the index with the least effort that reaches a target recall of the best items.
 
     The recall must exceed the target by two standard errors, so that other queries reach the target
-    as well. If no effort is enough, the largest is taken.
+    as well. If even the largest effort misses the target recall, the index with the largest effort
+    is returned.
 
     Args:
         index: the index to tune; its present effort does not matter.
-        vectors: embeddings of queries, float32 [n_queries, d].
-        at: list length.
+        vectors: the embedding of each query, float32 [n_queries, d].
+        at: number of items per query at which the recall is measured.
         recall: target recall against exact search, in (0, 1].
     """
     if index.kind == "flat":

@@ -31,7 +31,7 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 def put_in_place(new: Path, final: Path) -> None:
-    """Sync `new`, put it in the place of `final`, sync the parent, then remove the older result.
+    """Replace the file or folder `final` by `new` atomically, safe against a power loss.
 
     Args:
         new: a finished file or folder beside `final`, on the same file system.
@@ -68,7 +68,7 @@ def exchange(first: Path, second: Path) -> bool:
     """Exchange two paths in one step; return False where the kernel or file system cannot.
 
     Raises:
-        OSError: the exchange failed for another reason.
+        OSError: the exchange of the paths failed for another reason.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
@@ -160,7 +160,7 @@ def require_room(path: Path, n_bytes: int) -> None:
 
     Args:
         path: the file that the library writes next; it is made and removed again.
-        n_bytes: the size that it may get.
+        n_bytes: the size, in bytes, that the file may reach.
 
     Raises:
         OSError: the disk has no room for it, or a limit does not permit it.

@@ -84,13 +84,13 @@ _LIMIT_LOCK = Lock()
 def run_in_threads(work: Callable[[], None], n_threads: int) -> None:
     """Run a function in several threads at the same time; products in them use one thread each.
 
-    The threads of BLAS wait for each other at the end of every product, also if another process has
-    taken one of the cores. These threads do not wait for each other.
+    The threads of BLAS wait for each other at the end of every matrix product, also if another
+    process has taken one of the cores. The Python threads of this function do not.
 
     Args:
         work: takes tasks from an iterator that the threads share, until none is left.
-        n_threads: number of threads. If it is 1, the function runs in the calling thread, and BLAS
-            may use several threads.
+        n_threads: number of Python threads. If it is 1, the function runs in the calling thread,
+            and BLAS may use several threads.
     """
     if n_threads == 1:
         work()

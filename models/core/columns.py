@@ -24,7 +24,7 @@ LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 def read_columns(
     path: Path | Sequence[Path], names: Sequence[str] | None = None
 ) -> dict[str, Column]:
-    """Read columns from parquet.
+    """Read columns of encoded data from parquet files into memory.
 
     Args:
         path: a file, a folder of files, or several files in order.
@@ -93,7 +93,7 @@ def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
     """Return a batch of rows in the form of Merlin's loader: lists as `__values` and `__offsets`.
 
     Args:
-        columns: name → column of n_rows rows.
+        columns: the encoded columns, name → column of n_rows rows.
         rows: row numbers of the batch, int [B].
     """
     batch: dict[str, npt.NDArray[np.generic]] = {}

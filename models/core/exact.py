@@ -33,8 +33,8 @@ class Exact:
     """A retriever that scores all items for each query: dot products with stored user embeddings.
 
     Attributes:
-        users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
-        items: embeddings, float32 [n_items, d].
+        users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
+        items: the embedding of each item of the catalogue, float32 [n_items, d].
         norm_bound: largest norm of an item embedding; None to compute it in each search.
     """
 
@@ -76,7 +76,7 @@ def user_vectors(users: Floats, queries: Queries) -> Floats:
     """Return the embedding of each query's user, float32 [n_queries, d].
 
     Args:
-        users: embeddings, float32 [n_users + 1, d]; the last row is that of unknown users.
+        users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
         queries: queries whose users are row numbers in `users`, or -1 for an unknown user.
 
     Raises:
@@ -109,9 +109,9 @@ def search(
     scores are then summed in float64.
 
     Args:
-        vectors: embeddings of queries, float32 [n_queries, d].
-        items: embeddings, float32 [n_items, d].
-        k: list length.
+        vectors: the embedding of each query, float32 [n_queries, d].
+        items: the embedding of each item of the catalogue, float32 [n_items, d].
+        k: number of items to return for each query.
         exclude: items to leave out, as row numbers in the item table, one list per query.
         candidates: for each item, whether it may be returned, bool [n_items]; None for all.
         norm_bound: largest norm of an item embedding; None to compute it.
@@ -166,7 +166,7 @@ _MAX_THREADS = 8
 
 
 def max_norm(items: Floats) -> float:
-    """Return the largest norm of an item embedding.
+    """Return the largest Euclidean norm of an item embedding in a matrix.
 
     Raises:
         BrokenModel: an embedding holds NaN or infinity.
@@ -256,8 +256,8 @@ def refuse_nan(vectors: Floats, side: str) -> None:
     """Raise a BrokenModel error if an embedding holds NaN or infinity.
 
     Args:
-        vectors: embeddings, float32 [n, d].
-        side: "query" or "item", for the message.
+        vectors: embeddings of queries or of items, float32 [n, d].
+        side: "query" or "item", as the error message should name the embeddings.
     """
     if broken := int(np.count_nonzero(~np.isfinite(vectors).all(axis=1))):
         raise BrokenModel(

@@ -1,8 +1,9 @@
 """Reads index files of FAISS, and refuses damaged ones, which could crash the process.
 
-FAISS itself checks nothing. So a file is first read in another process, with limits on memory and
-time. Then its structure is checked here: each link of a graph and each entry of a cell must lead to
-an item that exists, because a search follows them unchecked (facebookresearch/faiss issue 5400).
+FAISS itself does not check the content of index files. So a file is first read in another process,
+with limits on memory and time. Then its structure is checked here: each link of a graph and each
+entry of a cell must lead to an item that exists, because a search follows them unchecked
+(facebookresearch/faiss issue 5400).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _START_SECONDS, _BYTES_PER_SECOND = 60, 20 << 20
 
 
 def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> Any:
-    """Read and check an index of FAISS.
+    """Read an index file of FAISS, and refuse it if it is damaged.
 
     Args:
-        path: the file.
+        path: the index file.
         kind: the kind of index that the file should hold.
         shape: the number of items and of dimensions that the index should have.
 

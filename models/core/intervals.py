@@ -25,8 +25,8 @@ class Interval:
     Attributes:
         mean: mean of the values, not of the resampled means.
         standard_error: s / sqrt(n), where s has n - 1 degrees of freedom.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        low: lower end of the bootstrap interval of the mean.
+        high: upper end of the bootstrap interval of the mean.
     """
 
     mean: float
@@ -40,8 +40,8 @@ def bootstrap(
 ) -> list[Interval]:
     """Return the mean of each column of per-user values with its percentile bootstrap interval.
 
-    All columns share the draws of users. For the difference of two models, pass the differences
-    user by user: where the interval lies above 0, the first has the larger mean.
+    All columns use the same random draws of users. For the difference of two models, pass the
+    differences user by user: where the interval lies above 0, the first has the larger mean.
 
     Args:
         values: one row per user, float [n_users, n_columns], n_users at least 2.

@@ -91,9 +91,9 @@ def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
     """Return the position of each target item in its user's ranked list; -1 if it is not there.
 
     Args:
-        items: lists of item rows, int64 [n_users, k].
+        items: the ranked lists, as row numbers in the item table, int64 [n_users, k].
         users: number of the list of each target, int64 [n].
-        targets: item rows, int [n].
+        targets: the target items, as row numbers in the item table, int [n].
     """
     order = np.argsort(items, axis=1)
     in_order = np.take_along_axis(items, order, axis=1)
@@ -129,7 +129,7 @@ class Ties(NamedTuple):
     A target whose score no other item has is a run of size 1.
 
     Attributes:
-        users: user of each run, int64 [n_runs].
+        users: number of the user of each run of equal scores, int64 [n_runs].
         before: number of items with a higher score than those of the run, int64 [n_runs].
         size: number of items in each run of equal scores, int64 [n_runs].
         hits: number of target items in each run, at least 1, int64 [n_runs].
@@ -149,7 +149,7 @@ class Ties(NamedTuple):
         """Group the distinct targets of each user by their scores.
 
         Raises:
-            ValueError: a user has no target.
+            ValueError: a user has no target item.
         """
         is_first = distinct(targets)
         users, found = targets.owners()[is_first], found.take(is_first)
@@ -205,7 +205,7 @@ def distinct(targets: Ragged) -> Bools:
         For each of `targets.values`, whether it is the first of its kind, bool.
 
     Raises:
-        ValueError: a user has no target. Metrics of such users are not defined.
+        ValueError: a user has no target item, so that metrics are not defined.
     """
     without = np.flatnonzero(targets.lengths == 0)
     if len(without):
@@ -228,8 +228,8 @@ def recall(ties: Ties, *, k: int) -> Floats:
     The denominator is not cut at k: with more targets than k, a perfect list stays below 1.
 
     Args:
-        ties: runs with targets, of n_users users.
-        k: list length.
+        ties: the runs of equal scores that contain target items, of n_users users.
+        k: the rank at which the ranked lists are cut.
 
     Returns:
         float64 [n_users].
@@ -282,7 +282,7 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
     """Return the weight of the rank of each user's first hit, float64 [n_users].
 
     Args:
-        ties: runs with targets, of n_users users.
+        ties: the runs of equal scores that contain target items, of n_users users.
         weights: weights of the ranks 1 to k, float64 [k].
     """
     k, values = len(weights), np.zeros(len(ties.n_targets))
@@ -308,7 +308,7 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
         found: places of the targets, in lists that are at least as long as the largest k.
         targets: for each user, the target items (row numbers in the item table), at least one;
             repeated targets count once.
-        ks: list lengths, each at least 1.
+        ks: the list lengths k, each at least 1, at which the metrics are computed.
 
     Returns:
         float64 [n_users] by name, in this order: "recall@10", "ndcg@10", "mrr@10", "map@10",
@@ -337,10 +337,10 @@ def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
     recall, or top-k accuracy).
 
     Args:
-        found: places of the targets.
+        found: the ranks of the target items.
         targets: for each user, the target items (row numbers in the item table); a list may be
             empty.
-        k: list length, at least 1.
+        k: the rank at which the ranked lists are cut, at least 1.
 
     Returns:
         float64 [n_users].
@@ -356,7 +356,7 @@ def coverage(items: Ints, *, k: int, n_items: int) -> float:
     Args:
         items: for each user, the recommended items (row numbers in the item table), int [n_users,
             k_max]; -1 is an empty place.
-        k: list length, from 1 to k_max.
+        k: the rank at which the ranked lists are cut, from 1 to k_max.
         n_items: size of the catalogue.
     """
     head = _cut(items, k)
@@ -367,14 +367,14 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
     """Return the mean popularity percentile of the first k items of all lists; None without items.
 
     The percentile of an item is the share of the catalogue that is less popular; items of equal
-    popularity count half. So uniformly random lists have 0.5, whatever the distribution. A value
-    near 1 means that lists contain only the most popular items.
+    popularity count half. So lists of uniformly random items have the popularity bias 0.5 in any
+    catalogue. A value near 1 means that lists contain only the most popular items.
 
     Args:
         items: for each user, the recommended items (row numbers in the item table), int [n_users,
             k_max]; -1 is an empty place, which is left out.
         counts: number of training interactions of each item, int [n_items].
-        k: list length, from 1 to k_max.
+        k: the rank at which the ranked lists are cut, from 1 to k_max.
     """
     head = _cut(items, k)
     shown = head[head >= 0]

@@ -50,7 +50,7 @@ class Ragged:
         Args:
             lists: number of the list of each value, int [n], in any order, each in [0, n_lists).
             values: the values to be grouped, int [n].
-            n_lists: number of lists, including empty ones.
+            n_lists: number of lists to make, including empty ones.
         """
         order = np.argsort(lists, kind="stable")
         offsets = np.zeros(n_lists + 1, np.int64)
@@ -212,7 +212,7 @@ class Retriever(Protocol):
 
         Args:
             queries: a batch of n_queries queries.
-            k: list length, at least 1; may be larger than the catalogue.
+            k: number of items to return per query, at least 1; may be larger than the catalogue.
             exclude: items that must not be returned, as row numbers in the item table, one list per
                 query.
             candidates: the only items that may be returned for any query, bool [n_items]; None
@@ -233,7 +233,7 @@ def require_fitted(state: State | None, model: object) -> State:
         model: the model whose class is named in the error message.
 
     Raises:
-        ValueError: the state is None.
+        ValueError: the model has not been fitted.
     """
     if state is None:
         name = type(model).__name__
@@ -242,7 +242,7 @@ def require_fitted(state: State | None, model: object) -> State:
 
 
 def check_k(k: int) -> None:
-    """Refuse a list length below 1.
+    """Raise an error if the number of items to return is below 1.
 
     Raises:
         ValueError: k < 1.
@@ -259,7 +259,7 @@ def best_k(
     Args:
         scores: the score of each query and item, float [n_queries, n_items]; -inf means "never
             return".
-        k: list length, at least 1.
+        k: number of items to return for each query, at least 1.
         exclude: items to leave out, as row numbers in the item table, one list per query; -1 is
             ignored.
         candidates: the only items that may be returned, bool [n_items]; None for all.
@@ -345,7 +345,7 @@ def top_k_by_scores(
     Args:
         score: returns the scores of a block of queries, float [n_block, n_items].
         queries: the queries to rank items for.
-        k: list length.
+        k: number of items to return for each query.
         n_items: size of the catalogue.
         exclude: items to leave out, as row numbers in the item table, one list per query.
         candidates: the only items that may be returned, bool [n_items]; None for all.

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the loss."""
+"""Hyper-parameters of the training loss."""
 
 from __future__ import annotations
 

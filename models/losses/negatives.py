@@ -84,7 +84,7 @@ class Comparison(NamedTuple):
         positive_column: the column of each batch row's own item, int [B].
         multiplicity: how many equal items each column stands for, float32 [C]; None where each
             item has a column.
-        is_table: whether column c is item row c.
+        is_table: whether the columns are the whole item table, so that column c is item row c.
     """
 
     rows: tf.Tensor

@@ -117,7 +117,7 @@ class SampledLoss(ModelOutput):
         """Return the training loss of a batch, given the outputs of both towers.
 
         Args:
-            inputs: both towers' outputs, float32 [B, dim].
+            inputs: the query and item embeddings of the batch, float32 [B, dim] each.
             features: the columns of the batch, `LOSS_COLUMNS` among them.
             training: whether items outside the batch are embedded with dropout.
         """

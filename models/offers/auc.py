@@ -60,9 +60,9 @@ def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int)
 
     Args:
         groups: the number of the group of each pair, int [n], each in [0, n_groups).
-        scores: score of each pair, float [n].
+        scores: the model's score of each user-offer pair, float [n].
         positive: whether each pair is a positive, bool [n].
-        n_groups: number of groups.
+        n_groups: number of groups (offers).
     """
     order = np.lexsort((scores, groups))
     groups, scores, positive = groups[order], scores[order], positive[order]

@@ -19,9 +19,9 @@ class DayBatches(Batches):
     would be neighbours, and the user would get their own rows in place of negatives.
 
     Args:
-        columns: name → [n_rows].
-        users: number of each row's user, int [n_rows].
-        times: seconds since the epoch, UTC, int64 [n_rows].
+        columns: the encoded columns of the training rows, name → [n_rows].
+        users: the number of the user of each training row, int [n_rows].
+        times: the time of each training row, in seconds since 1970 (UTC), int64 [n_rows].
         batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.
         max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.

@@ -18,7 +18,7 @@ def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
     """Keep the k largest absolute values of each row of a matrix, and set the others to zero.
 
     Args:
-        x: float32 [B, n].
+        x: the matrix, float32 [B, n].
         k: number of values to keep, at most n; of equal values the first are kept.
     """
     winners = tf.math.top_k(tf.abs(x), k, sorted=False).indices

@@ -56,8 +56,8 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
     """Hyper-parameters of models that predict the audience of offers, defined by item attributes.
 
     Attributes:
-        models: name of a model → its blocks. All models are trained and compared; the first is
-            exported.
+        models: name of a model → its building blocks. All models are trained and compared; the
+            first is exported.
         dim: number of dimensions of an embedding.
         user_meta, offer_meta: number of vectors that a user or an offer is compressed to.
         layers: widths of the layers of a tower, or of the head on a bilinear interaction.

@@ -71,7 +71,7 @@ class KeyGenerator(Draws):
 
         Args:
             codes: the attribute codes of each row's item, int [B, n_attributes].
-            training: whether to group the rows.
+            training: whether to group the rows; otherwise each row is its own group.
         """
         if not training:
             return tf.range(tf.shape(codes, tf.int64)[0])

@@ -40,7 +40,7 @@ def build(
         schema: the schema of the training rows from the etl stage, with item attributes and user
             histories.
         config: hyper-parameters of all offer models.
-        blocks: the blocks of this model.
+        blocks: which building blocks (grouping, mask, bilinear interaction) this model has.
         attributes: the attributes of an offer; the weights depend on their order.
         seed: the seed of dropout and groups; initial weights depend on Keras' global seed.
 

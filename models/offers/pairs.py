@@ -48,7 +48,7 @@ class Pairs:
 
     Attributes:
         columns: name → history lists of users and codes of items, n_events rows each.
-        users: number of each event's user, int [n_events].
+        users: the number of the user of each held-out event, int [n_events].
         size: number of events in a mini-batch; n_events is a multiple of it.
     """
 
@@ -76,7 +76,7 @@ class Pairs:
         """Raise NoNegativesError if no pair of a user and an item can be a negative.
 
         Args:
-            item: the attribute that names items.
+            item: the attribute whose values are the item ids.
         """
         if self.kept(self._codes(item)).sum() == len(self):
             raise NoNegativesError(
@@ -90,7 +90,7 @@ class Pairs:
         Users are embedded once for all tasks, and offers once for all events.
 
         Raises:
-            BrokenModel: for NaN scores.
+            BrokenModel: the model gives scores that are NaN.
         """
         vectors = {name: model.offers(task.offers) for name, task in tasks.items()}
         parts: dict[str, list[Floats]] = {name: [] for name in tasks}
@@ -134,11 +134,11 @@ class Pairs:
         """Return one AUC over all pairs of users and single items.
 
         Args:
-            model: scores the pairs.
-            item: the attribute that names items.
+            model: the offer model that scores the pairs.
+            item: the attribute whose values are the item ids.
 
         Raises:
-            BrokenModel: for NaN scores.
+            BrokenModel: the model gives scores that are NaN.
         """
         codes: dict[str, Ints] = {name: self._codes(name) for name in model.attributes}
         task = Task(np.arange(len(self)), items_as_offers(codes), len(self))

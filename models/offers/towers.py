@@ -22,7 +22,7 @@ class OfferTower(tf.keras.layers.Layer):
     Args:
         sizes: attribute → number of codes, in the order of the rows.
         config: hyper-parameters of all offer models.
-        blocks: the blocks of this model.
+        blocks: which building blocks (grouping, mask, bilinear interaction) this model has.
         seed: the seed of dropout and groups.
     """
 
@@ -120,7 +120,7 @@ class UserTower(tf.keras.layers.Layer):
         domains: history column → attribute whose codes it has, in the order of the rows.
         sizes: attribute → number of codes.
         config: hyper-parameters of all offer models.
-        blocks: the blocks of this model.
+        blocks: which building blocks (grouping, mask, bilinear interaction) this model has.
         seed: the seed of the dropout.
         shared: the offer tower whose embedding tables are shared; None for separate tables.
     """

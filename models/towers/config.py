@@ -20,15 +20,15 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
             multiple of 8, for each column separately.
         dims: column of categories → its width if it differs from `dim`: a number, `infer`, or
             `one_hot`, which learns nothing: a 1 at the position of the value (missing and unseen
-            values have positions, too); a list is the mean of its one-hots. A history is encoded
-            as its column.
+            values have positions, too); a list is the mean of its one-hots. A history column is
+            encoded like the item column whose values it lists.
         combine: how a tower combines its inputs: `sum` (all of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: widths of the item tower's MLP. Both towers must end in the same width.
-        activation: the activation of the layers before the last.
+        activation: the activation function of the MLP layers before the last.
         normalize: whether both outputs are L2-normalised, so that the score is the cosine.
         encoder: the history encoder of the query tower.
-        init_stddev: standard deviation of the initial embeddings.
+        init_stddev: standard deviation of the random initial embeddings.
         item_bias: whether a learnt number is added to the score of each item: one more dimension of
             both towers, which is 1 in the query tower.
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.

@@ -21,8 +21,9 @@ _ESCAPED = "x-"
 def layer_name(column: str) -> str:
     """Return the name of the Keras layer of a column; it differs for each column.
 
-    TensorFlow refuses most characters. A name with such characters is written with their code
-    points: `a b` becomes `x-a-20-b`. The columns keep their own names everywhere else.
+    TensorFlow accepts few characters in layer names. Other characters of a column's name are
+    written as code points: `a b` becomes `x-a-20-b`. The columns keep their own names everywhere
+    else.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column
@@ -37,7 +38,7 @@ class History(tf.keras.layers.Layer):
 
     Args:
         schema: one list column of codes, oldest first.
-        table: Keras Embedding [n_codes, dim], shared.
+        table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: turns the items' embeddings into one vector.
         gaps: values may be missing; they are left out, and count as no position.
     """
@@ -193,7 +194,7 @@ class OneHot(tf.keras.layers.Layer):
     missing values; an empty list is the zero vector.
 
     Args:
-        schema: columns of codes or of lists of codes.
+        schema: the categorical columns to encode: codes or lists of codes.
     """
 
     def __init__(self, schema: Schema, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ class Batches(tf.keras.utils.Sequence):
     """The shuffled batches of an epoch; each epoch draws a new order.
 
     Args:
-        columns: name → [n_rows].
+        columns: the encoded columns of the training rows, name → [n_rows].
         batch_size: number of training rows in a batch; the last batch may be smaller.
         seed: seed and epoch number determine the order.
         owners: the user of each training row, as a row number in the user table, int [n_rows];

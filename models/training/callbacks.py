@@ -132,7 +132,7 @@ class Progress(tf.keras.callbacks.Callback):
     In the list of callbacks it must come after `Clock`, whose figures it shows.
 
     Args:
-        epochs: largest number of epochs.
+        epochs: largest number of epochs of the training.
         shown: metrics to show beside the bar and in the log lines.
         clock: the callback that records the time and the metrics of each epoch.
         lines: whether to log one line per epoch if there is no terminal.
@@ -148,17 +148,17 @@ class Progress(tf.keras.callbacks.Callback):
         self.lines = lines
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Open the progress bar."""
+        """Open the progress bar of the training on the terminal."""
         steps = self.params["steps"]
         total = steps * self.epochs if steps else None
         self.bar = tqdm(total=total, unit="step", disable=None, file=sys.stderr)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Move the progress bar by one step."""
+        """Move the progress bar by one training step."""
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Show the metrics of the epoch."""
+        """Show the validation metrics of the epoch beside the bar, or in a log line."""
         figures = {n: f"{v:.4f}" for n, v in (logs or {}).items() if n in self.shown}
         if not self.bar.disable:
             self.bar.set_postfix({"epoch": epoch + 1, **figures})
@@ -168,5 +168,5 @@ class Progress(tf.keras.callbacks.Callback):
             log.info("epoch %s of %s: %s, %.1f s", epoch + 1, self.epochs, shown, seconds)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Close the progress bar."""
+        """Close the progress bar of the training."""
         self.bar.close()

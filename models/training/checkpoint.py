@@ -33,7 +33,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         identity: identifies the model and its data; a checkpoint of another fit is not used.
-        epochs: the finished epochs.
+        epochs: metrics and durations of the finished epochs.
         best_epoch: the epoch whose weights are in `best.npz`; -1 for none.
         sha256: name of each array file, without its suffix → hash.
     """

@@ -21,7 +21,7 @@ class OptimizerConfig(Part, frozen=True):
     Attributes:
         kind: adagrad and adamw are those of Keras 2.12; adam does not change the rows of an
             embedding table, nor their moments, that are not in the batch.
-        lr: learning rate.
+        lr: the learning rate after the warm-up.
         weight_decay: the weight decay of adamw.
         decay: what a step of adamw subtracts from a weight w: `keras` lr·weight_decay·w; `tfa`
             weight_decay·w, as in TensorFlow Addons. (There only the rows in the batch decay,

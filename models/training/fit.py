@@ -34,7 +34,7 @@ class Fit:
         model: a built model that is not compiled yet; its output block contains the loss.
         batches: the shuffled batches of training rows.
         train: settings of the training loop.
-        rates: settings of the optimiser.
+        rates: settings of the optimiser and of the learning rate schedule.
         judge: measures each epoch; None if there is no validation part, and then the last epoch is
             kept.
         checkpoint: where the state after each epoch is saved; None to save none.
@@ -65,7 +65,8 @@ class Fit:
         """Write the weights of the model as HDF5.
 
         Raises:
-            OSError: the disk is full. HDF5 itself would crash the process.
+            OSError: the disk is full. It is raised before HDF5 writes, which would crash the
+                process.
         """
         model = self.model
         arrays = [*model.variables, *model.optimizer.variables]  # Keras saves both
@@ -80,14 +81,14 @@ class Fit:
         """Train the model; afterwards it has the weights of the best epoch.
 
         Args:
-            callbacks: additional Keras callbacks.
+            callbacks: further Keras callbacks, such as a tracker.
             resume: whether to continue from the checkpoint.
 
         Returns:
             The best epoch.
 
         Raises:
-            UnknownMetricError: the metric to monitor is not measured.
+            UnknownMetricError: the metric that should choose the best epoch is not measured.
             DivergedError: the loss became NaN or infinite.
         """
         watch = self._watch()
@@ -132,7 +133,7 @@ class Fit:
         """Return the callbacks that validate the model after each epoch and keep the best weights.
 
         Raises:
-            UnknownMetricError: the metric to monitor is not measured.
+            UnknownMetricError: the metric that should choose the best epoch is not measured.
         """
         validation = Validation(self.judge)
         if self.judge is None:

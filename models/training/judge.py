@@ -1,7 +1,8 @@
 """Judges compute the metrics of a model on the validation part after each training epoch.
 
-A judge computes the metrics of the evaluation. Merlin's own `val_recall_at_10` ranks only the items
-of a batch; it depends on the batch size and is not a retrieval metric (issue models#673).
+A judge computes the same metrics as the evaluation report. Merlin's own `val_recall_at_10` ranks
+only the items of a batch; it depends on the batch size and is not a retrieval metric (issue
+models#673).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Judge(Protocol):
         """Return the validation metrics of a model by their names.
 
         Raises:
-            BrokenModel: its scores are NaN.
+            BrokenModel: the model gives scores that are NaN.
         """
 
 
@@ -38,7 +39,7 @@ class CatalogueJudge:
     """Measures a two-tower model by ranking the whole catalogue for each validation user.
 
     Attributes:
-        evaluation_set: the validation part.
+        evaluation_set: the queries and target items of the validation part.
         users: input columns of the query tower, one row per user; the last row is for unknown
             users.
         items: input columns of the item tower, one row per item of the catalogue.

@@ -136,10 +136,10 @@ def tracker(
 
 
 class TensorBoard:
-    """Writes event files for TensorBoard.
+    """Records a training run as event files for TensorBoard.
 
     Args:
-        folder: the folder of the event files.
+        folder: the folder to which the event files are written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -165,13 +165,13 @@ class TensorBoard:
 
 
 class MLflow:
-    """Writes a run of MLflow.
+    """Records a training run in MLflow: hyper-parameters, metrics of each epoch and artefacts.
 
     It uses MlflowClient, not the global run of MLflow, which MLflow would close as finished when
     the process ends.
 
     Args:
-        uri: a tracking server or a folder.
+        uri: the URI of an MLflow tracking server, or a folder.
         experiment: the name of the experiment, which is created if it does not exist.
         run: name of the run.
         params: nested hyper-parameters of the training run.

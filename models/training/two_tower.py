@@ -88,7 +88,7 @@ def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[n
 
     Args:
         model: a model that was built with `item_bias`.
-        codes: the code of each item's id, int [n_items].
+        codes: the code of each item's id in the embedding table, int [n_items].
         prior: what is added to the score of each item, float32 [n_items].
     """
     bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
@@ -105,7 +105,7 @@ class TwoTower:
         tower: the query tower.
         users: the user inputs of the query tower, n_users + 1 rows; the last is for unknown users.
         items: inputs of the item tower, n_items rows; history columns are looked up here.
-        vectors: the items' embeddings, float32 [n_items, dim].
+        vectors: the item tower's embedding of each item, float32 [n_items, dim].
     """
 
     tower: Tower

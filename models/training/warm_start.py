@@ -28,7 +28,7 @@ def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) ->
     """Return the new model's initial weights, taken over from an earlier model.
 
     Args:
-        old: weights of the earlier model, in their order.
+        old: weights of the earlier model, in the order of Keras.
         fresh: initial weights of the new model, in the same order; its tables may have more rows.
         names: the names of the new weights, for messages.
 
