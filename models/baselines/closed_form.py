@@ -130,7 +130,7 @@ class Solver:
         """Return a sentence for the log: the form of the solution, and the cost of a fit.
 
         Raises:
-            CannotFit: a fit takes too much time or memory.
+            CannotFit: solving the weights would take too much time or memory.
         """
         n_users, n_items = self.users.shape
         form = (

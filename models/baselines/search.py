@@ -1,7 +1,8 @@
 """Choose a baseline's parameters: try some points, then go on if the best is at an edge.
 
-Each baseline has a grid in its own file. The best point is chosen on the validation part, like the
-best epoch of the two towers. If there is no validation part, the first point is used.
+The hyper-parameters to try for each baseline are in its own file. The best ones are chosen on the
+validation part, like the best epoch of a two-tower model. If there is no validation part, the first
+ones are used.
 
 The best point of a fixed grid is often its last one, and then the baseline is weaker than it could
 be. So a search starts from a few points and then climbs: as long as nothing was tried on one side

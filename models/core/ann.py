@@ -314,7 +314,7 @@ class Ann:
 
     Attributes:
         users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
-        index: the index of the items.
+        index: the FAISS index of the item embeddings.
     """
 
     users: Floats

@@ -73,15 +73,16 @@ class EvaluationSet:
     """The users' queries in a held-out part of the interactions, with the items to be found.
 
     Attributes:
-        queries: one for each user, or for each user and context, with histories before the part.
+        queries: one query for each user, or for each user and context, with the history before the
+            held-out part.
         targets: for each query, the items of its held-out interactions, as row numbers in the item
             table. -1 is an item that is not in the table; it always counts as a miss.
         exclude: for each query, the items (row numbers in the item table) that must not be
             recommended; None if the user's seen items may be recommended again.
         candidates: for each item of the catalogue, whether it may be recommended, bool [n_items].
         warm: whether the user of a query has a history, bool [n_queries].
-        also_seen: item rows that users saw, but that are not in their histories; None if there are
-            none.
+        also_seen: for each query, the items (row numbers in the item table) that its user saw, but
+            that are not in the history; None if there are none.
     """
 
     queries: Queries
@@ -200,7 +201,8 @@ def build_evaluation_set(
             negative number is an unknown user; equal numbers are the same user.
         items: the item of each held-out interaction, as a row number in the item table, int [n]; -1
             for an unknown item.
-        history: all interactions before the part; unknown users have the same negative numbers.
+        history: all interactions before the held-out part; unknown users have the same negative
+            numbers as in `users`.
         item_counts: number of training interactions of each item, int [n_items].
         rules: which items may be recommended.
         contexts: context features of the held-out interactions, n rows each.

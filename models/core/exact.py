@@ -1,8 +1,8 @@
 """Exact search: scores every item of the catalogue, in blocks of queries.
 
 The score of a query and an item is the dot product of their embeddings. A prior, for example of
-recent popularity, is one more dimension, which is 1 for all users. The recall of `ann.py` is
-measured against this search.
+recent popularity, is one more dimension, which is 1 for all users. The recall of approximate search
+(`ann.py`) is measured against exact search.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""History encoders make one vector of a user's earlier items. Each kind has a file."""
+"""History encoders make one vector of a user's earlier items. Each kind of encoder has a file."""

@@ -28,7 +28,7 @@ class DivergedError(ArithmeticError):
 class Validation(tf.keras.callbacks.Callback):
     """A Keras callback that adds validation metrics and the L1 penalty to each epoch's logs.
 
-    Callbacks that read these metrics must come after it.
+    Callbacks that read the validation metrics must come after `Validation`.
 
     Args:
         judge: computes the validation metrics of the model; None if there is no validation part.

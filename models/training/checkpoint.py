@@ -53,7 +53,8 @@ class Checkpoint:
     """A folder with the state of a training run after its last finished epoch.
 
     Attributes:
-        folder: beside the stage folder, which does not exist before the fit is finished.
+        folder: the folder of the checkpoint, beside the stage folder, which does not exist before
+            the training is finished.
         identity: identifies the model and its training data; a checkpoint with another one is not
             used.
     """

@@ -35,10 +35,10 @@ class Fit:
         batches: the shuffled batches of training rows.
         train: settings of the training loop.
         rates: settings of the optimiser and of the learning rate schedule.
-        judge: measures each epoch; None if there is no validation part, and then the last epoch is
-            kept.
+        judge: computes the validation metrics after each epoch; None if there is no validation
+            part, and then the weights of the last epoch are kept.
         checkpoint: where the state after each epoch is saved; None to save none.
-        clock: records the metrics of the epochs.
+        clock: the callback that records the time and the metrics of each epoch.
         lines: whether one line per epoch is logged if there is no terminal.
     """
 
