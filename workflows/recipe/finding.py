@@ -1,4 +1,4 @@
-"""Find recipe files and the folders of their raw data."""
+"""Find recipe files, and the folders of the raw data that they describe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocks `evaluate` and `index`: how models are compared, and how items are searched."""
+"""A recipe's blocks `evaluate` and `index`: how models are compared, and how items are searched."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from models.core.fields import Length, NonNegative, Part, Times
 
 
 class EvaluateConfig(ListRules, frozen=True):
-    """The evaluation protocol: the baselines, the list lengths and the intervals.
+    """The evaluation protocol of a recipe: baselines, list lengths and confidence intervals.
 
     Attributes:
-        baselines: names of baselines in `models.baselines.registry`. Their hyper-parameters are
-            chosen on the validation part, by the search of each baseline's own file.
+        baselines: names of baselines in `models.baselines.registry`. The baselines'
+            hyper-parameters are chosen on the validation part, by the search of each baseline's own
+            file.
         ks: lengths of the recommendation lists, rising.
         also: further rules for the candidates and exclusions of lists; their metrics are means over
             rows, not over users.
         train_rows: whether to measure also the share of training rows whose item is in the user's
             list; seen items are then kept in lists.
         bootstrap: number of bootstrap resamples for a confidence interval.
-        level: confidence level of the intervals.
+        level: confidence level of the metrics' intervals.
         seed: the random seed of the bootstrap resamples and of the random baseline.
     """
 
@@ -49,9 +50,10 @@ class IndexConfig(Part, frozen=True):
         kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the
             `index` extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
         exact_up_to: the largest item table for which `auto` means exact.
-        recall: the share of the exact search's `at` best items that hnsw and ivf must find. Their
-            search effort is tuned to it, and an index that finds fewer is refused.
-        at: the list length at which recall is measured.
+        recall: the share of the exact search's `at` best items that hnsw and ivf must find. The
+            search effort of these indexes is tuned to reach it, and an index with a lower recall is
+            refused.
+        at: the list length at which the recall of an index is measured.
         queries: users of the export that are queried while the effort is tuned, and as many others
             while recall and latency are measured.
         seed: the random seed with which the cells of ivf are fitted.

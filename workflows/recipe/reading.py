@@ -28,12 +28,13 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
 
     Args:
         path: the YAML file of the recipe.
-        overrides: texts such as `train.epochs=3`; the value is YAML.
+        overrides: texts such as `train.epochs=3`, which replace fields of the recipe; the value is
+            YAML.
         variant: name of one of the recipe's `variants`, which replaces some fields; empty for none.
 
     Raises:
-        RecipeError: the recipe is wrong; the message names file, line, field, what was expected and
-            what came.
+        RecipeError: the recipe is not valid; the message names the file, the line, the field, what
+            was expected and what was found.
     """
     text = ""
     try:
@@ -73,7 +74,7 @@ def _text_of(path: Path) -> str:
 
 
 def override(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
-    """Return a recipe in which texts such as `train.epochs=3` replace fields.
+    """Return a recipe in which texts such as `train.epochs=3` replace the values of fields.
 
     Args:
         recipe: the recipe to change.
@@ -175,11 +176,11 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with other values in some fields.
+    """Return a recipe in which some fields have other values.
 
     Args:
         recipe: the recipe to change.
-        settings: path of a field, such as `train.epochs` → its value.
+        settings: path of a field, such as `train.epochs` → its new value.
 
     Raises:
         RecipeError: as `load`.

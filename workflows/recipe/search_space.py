@@ -1,4 +1,4 @@
-"""The block `tune`: fields of the recipe to search, and their possible values."""
+"""A recipe's block `tune`: the fields (hyper-parameters) to search, and their possible values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Range(Part, frozen=True):
     """A range of a hyper-parameter in `tune`: numbers from `low` to `high`, linear or logarithmic.
 
     Attributes:
-        low: the smallest number.
-        high: the largest number.
+        low: the smallest number of the range.
+        high: the largest number of the range.
         log: whether numbers are drawn on a logarithmic scale.
-        only_if: earlier fields of the space, and the values that they must have for this field to
-            be drawn: `{model.normalize: true}`.
+        only_if: earlier fields of the search space, and the values that they must have for this
+            field to be drawn: `{model.normalize: true}`.
         otherwise: the field's value if the earlier fields have other values; null leaves the
             recipe's value.
     """

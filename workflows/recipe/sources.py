@@ -1,4 +1,4 @@
-"""Parts of a recipe that describe raw tables and their files."""
+"""Parts of a recipe that describe raw tables and the files that hold them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Fetch(Part, frozen=True):
     """Raw data files inside a wheel of the package index, which is unpacked, not installed.
 
     Attributes:
-        package: name and exact version, such as `recbole==1.2.1`.
+        package: name and exact version of the wheel's package, such as `recbole==1.2.1`.
         sha256: the SHA-256 of the wheel.
         members: path inside the wheel → file name in the data folder.
     """
@@ -34,7 +34,7 @@ class Latest(Part, frozen=True):
     """The rule to keep only the latest row of each id of a raw table.
 
     Attributes:
-        id: the column of ids.
+        id: the column of the table with the ids.
         time: the column with the times of the rows: numbers or ISO 8601. Of rows with equal times
             the last one in the file is kept.
     """
@@ -47,7 +47,7 @@ class Long(Part, frozen=True):
     """The rule to turn a raw table with a row per property into one with a column per property.
 
     Attributes:
-        id: the column of ids.
+        id: the column of the table with the ids.
         property: the column with the name of the property.
         value: the column with the value of the property.
         time: the column with the times of the rows, as in `latest`; without it, an id may have each
@@ -63,9 +63,9 @@ class Long(Part, frozen=True):
 class Source(Part, frozen=True):
     """A raw table: its files, their format, and the rules by which rows are changed.
 
-    Files may be compressed with gzip, bz2, xz, zstd or lz4. A folder `day=2020-09-13` between the
-    data folder and a file (csv, tsv, jsonl, parquet) gives the file a column `day`, unless it has
-    one.
+    The files of the table may be compressed with gzip, bz2, xz, zstd or lz4. A folder
+    `day=2020-09-13` between the data folder and a file (csv, tsv, jsonl, parquet) gives the file a
+    column `day`, unless it has one.
 
     Attributes:
         files: one file name or glob, or several, in the data folder.

@@ -20,7 +20,7 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split of each user's rows: the last `test` for test, the `valid` before for validation."""
+    """A split of each user's rows: the last `test` are for test, `valid` before for validation."""
 
     valid: Positive = 1
     test: Positive = 1
@@ -29,8 +29,8 @@ class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     """A split by one cut in time for all users: the latest rows are held out, as shares of all.
 
-    Rows with equal times stay together, so that parts have only about the wanted shares; no part is
-    left empty.
+    Rows with equal times stay together, so that the parts of the split have only about the wanted
+    shares; no part is left empty.
     """
 
     valid: Share = 0.1
@@ -43,7 +43,8 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
     """A split by rows: those held out are drawn at random, as a share of all rows or a number.
 
-    Some training rows are then later than held-out rows. The split is for comparison with papers.
+    Some training rows are then later than held-out rows. The random split is for comparison with
+    papers that use it.
     """
 
     valid: Amount = 0.1

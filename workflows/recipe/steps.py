@@ -19,7 +19,8 @@ class Join(Part, frozen=True):
 
     Attributes:
         table: name of a source with one row for each id.
-        on: the id column, in both tables.
+        on: the user or item id column, which has the same name in the interactions and in the
+            table.
         on_missing: what happens to an interaction whose id is not in the table: `keep` it with
             missing values, `drop` it, or `fill` in the values of `fill`.
         fill: column → value for ids that are not in the table; columns that are not listed stay
@@ -56,7 +57,7 @@ class Pivot(Part, frozen=True):
 
 
 class Derived(Part, frozen=True):
-    """A new column `to`, derived from the column `of` in each table that has it.
+    """A step that derives a new column `to` from the column `of` in each table that has it.
 
     A step reads raw columns, features, or columns of earlier steps. The new column may be a
     feature, or may serve later steps only.
@@ -72,7 +73,7 @@ class Derived(Part, frozen=True):
 
 
 class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
-    """A part of a date in UTC; the date is from the feature with role time, or ISO 8601 text.
+    """A step that takes a part of a date (UTC) from the time feature or from ISO 8601 text.
 
     Attributes:
         part: `month` is 1-12, `weekday` 0-6 from Monday, `epoch_day` days since 1970.
@@ -85,7 +86,10 @@ class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
 
 
 class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
-    """The sine or cosine of 2 pi (month + offset) / 12, so that December is near January."""
+    """A step that gives the sine or cosine of 2 pi (month + offset) / 12 for the month of a date.
+
+    On this circle, December is near January.
+    """
 
     reads: ClassVar[Cells] = "time"
     gives: ClassVar[Cells] = "number"
@@ -97,10 +101,11 @@ class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
 class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
     """A step that gives the label of the interval in which a number lies.
 
-    An edge belongs to the interval below it.
+    A number that is equal to an edge belongs to the interval below the edge.
 
     Attributes:
-        edges: rising numbers; there is one interval more than there are edges.
+        edges: the borders of the intervals, rising; there is one interval more than there are
+            edges.
         labels: the label of each interval.
     """
 
@@ -121,14 +126,14 @@ class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
 
 
 class Log1p(Derived, frozen=True, tag_field="kind", tag="log1p"):
-    """log(1 + x) of a number that is not negative, such as a count with a few huge values."""
+    """A step that gives log(1 + x) of a number that is not negative, such as a count."""
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"
 
 
 class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
-    """A number limited to the range from `low` to `high`; one of the bounds may be left out."""
+    """A step that limits a number to the range from `low` to `high`; one bound may be left out."""
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"
@@ -144,7 +149,7 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
 
 
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
-    """One level of a path such as `a.b.c`; missing if the path is missing or has fewer levels.
+    """A step that takes one level of a path such as `a.b.c`; missing if the path lacks the level.
 
     Attributes:
         level: the number of the level, from 1.
@@ -164,13 +169,16 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
 
 
 class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
-    """The rounded centre of the cluster of a number. Clusters are fitted on the training rows.
+    """A step that gives the rounded centre of the cluster that a number such as a price is in.
+
+    The clusters are fitted on the training rows.
 
     Attributes:
-        k: the greatest number of clusters.
-        seed: the seed of the sample and the first centres.
+        k: the greatest number of clusters that are fitted.
+        seed: the random seed of the sample of rows and of the first cluster centres.
         sample: the greatest number of training rows on which the clusters are fitted.
-        digits: decimals of the label; centres with the same rounded value share a label.
+        digits: number of decimals of the centres; centres with the same rounded value share a
+            label.
     """
 
     reads: ClassVar[Cells] = "number"
@@ -184,7 +192,10 @@ class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
 
 
 class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
-    """The n most frequent values of the training rows, ties by value; all others become `other`."""
+    """A step that keeps the n most frequent training values of a column, ties by value.
+
+    All other values become `other`.
+    """
 
     reads: ClassVar[Cells] = "text"
     gives: ClassVar[Cells] = "text"

@@ -237,7 +237,7 @@ class Recipe(Part, frozen=True):
 
     @property
     def has_offers(self) -> bool:
-        """Whether the models are offer models; these rank users by their latest histories."""
+        """Whether the recipe has offer models, which rank users for an offer by their histories."""
         return isinstance(self.model, OffersConfig)
 
     @property

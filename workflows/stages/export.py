@@ -47,7 +47,7 @@ class ExportFiles:
         return self.folder / f"{side}_features.parquet"
 
     def embeddings(self, side: Side) -> Path:
-        """The file with the ids, codes and embeddings of all users or items, in table order."""
+        """The file with the ids, codes and embeddings of all users or all items, in table order."""
         return self.folder / f"{side}_embeddings.parquet"
 
     def tower(self, side: Side) -> Path:

@@ -41,7 +41,8 @@ class Vector(Kind):
         """Return a raw column as lists of float32 of one length; a missing list stays missing.
 
         Raises:
-            DataError: a list has another length, or a number is missing or not finite.
+            DataError: a list does not have `dim` numbers, or one of its numbers is missing or not
+                finite.
         """
         column = plain_with_nulls(column, how.place, how.nulls)
         if dictionaries.is_text(column.type):

@@ -95,7 +95,7 @@ def _refuse_negative(weights: pa.ListArray, place: Place) -> None:
 def match(
     values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Match the values of etl's lists with their weights, and leave out values without text.
+    """Match category lists with their weights in etl, and leave out values without text.
 
     Args:
         values: lists of text, the categories.
@@ -103,8 +103,8 @@ def match(
         place: the column and file of the weights, for error messages.
 
     Raises:
-        DataError: a weight is not a finite number, or a row has another number of weights than of
-            values.
+        DataError: a weight is not a finite number, or a row does not have as many weights as
+            category values.
     """
     kind = weights.type
     of_text = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
@@ -118,7 +118,7 @@ def match(
 def match_given(
     values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Match the values of lists from a file of raw values with their weights, if a row has any.
+    """Match the category lists of given raw values with their weights, if a row has any.
 
     Args:
         values: lists of text, the categories.
@@ -126,7 +126,7 @@ def match_given(
         place: the column and file of the weights, for error messages.
 
     Raises:
-        DataError: a row has another number of weights than of values.
+        DataError: a row does not have as many weights as category values.
     """
     kept, others = list_cells.align(values.combine_chunks(), weights.combine_chunks())
     _refuse_unlike(kept, others, place, may_be_missing=True)
