@@ -22,7 +22,7 @@ _MOVED = {
 
 
 def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
-    """Turn a message of msgspec into file, line, field, the problem and a remedy.
+    """Turn an error message of msgspec about a recipe into file, line, field, problem and remedy.
 
     Args:
         message: the error message of msgspec, which could not convert `raw`.

@@ -23,7 +23,7 @@ class VocabularyRule(Part, frozen=True):
 
     Attributes:
         min_count: a value must occur at least this often in the training rows.
-        max_values: at most this many values, the most frequent ones, get codes.
+        max_values: at most this many values of the column, the most frequent ones, get codes.
         oov_buckets: number of codes that all other values share, by a hash.
     """
 
@@ -33,7 +33,7 @@ class VocabularyRule(Part, frozen=True):
 
 
 class Feature(Part, frozen=True):
-    """A column of the data: its role, its kind, and its use by the models.
+    """A column of the data, declared in a recipe: its role, its kind, and its use by the models.
 
     Attributes:
         role: `user` and `item` describe users and items; `context` describes the interaction and is
@@ -43,13 +43,13 @@ class Feature(Part, frozen=True):
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
             people, which no model takes), `weights` (a list of numbers, one for each value of a
             list), or `vector` (a list of `dim` numbers). workflows/recipe/kinds/ has a class for
-            each.
-        separator: splits the text of a cell into `categories`, `weights` or a `vector`; null if
-            cells are lists already.
+            each kind.
+        separator: the text that separates the values in a cell of `categories`, `weights` or a
+            `vector`; null if cells are lists already.
         weights: the feature of kind `weights` with the weights of the `categories`; the tower then
             takes the weighted mean of their embeddings.
         null: the value that fills in for a missing `number`; `error` refuses missing numbers.
-        indicator: whether a number gets a second input that says whether it was missing.
+        indicator: whether the tower gets a second input that says whether the number was missing.
         input: whether the tower of the feature's role takes the feature; an id that is not an input
             still identifies the rows.
         vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
@@ -57,7 +57,7 @@ class Feature(Part, frozen=True):
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
-        format: the text format of a `time` that is not ISO 8601: directives of strptime such as
+        format: the format of a `time` that is not ISO 8601: directives of strptime, such as
             `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or `excel`
             for the days that spreadsheets count.
     """
@@ -117,12 +117,13 @@ def refuse_twins(field: str, names: Sequence[str]) -> None:
 
 
 class Events(Part, frozen=True):
-    """Kinds of events in one log: one kind is predicted, and histories keep the kinds apart.
+    """The kinds of events in one log: one kind is predicted, and histories keep the kinds apart.
 
     Attributes:
         column: the column with the kind of event of each row.
         kinds: the kinds that get histories, a list for each kind and column.
-        target: the kind whose rows stay in the splits; rows of all kinds count for vocabularies.
+        target: the kind of event to predict, whose rows stay in the splits; rows of all kinds count
+            for vocabularies.
     """
 
     column: Annotated[str, Meta(min_length=1)]
@@ -140,13 +141,14 @@ class History(Part, frozen=True):
         columns: the item id and other item columns; column c gives the input `history_c`, which
             shares the embeddings of c.
         max_len: the greatest length of a history; the default is 200 if no feature is a time.
-        keep: whether longer histories keep their `latest` or their `earliest` items. Without a
-            time, `latest` means a sample of the user's rows, drawn by `seed`.
-        before: which rows are earlier: every `event` that comes before in the order of time (ties
-            in the order of the file), or the rows of an earlier `second` or `day`. `others` needs
-            no time: the history of a train row is all other train rows of its user, and that of a
-            valid or test row is all rows of the parts before. It suits rows that were split without
-            regard to time, and is the default if no feature is a time.
+        keep: whether histories longer than `max_len` keep their `latest` or their `earliest` items.
+            Without a time, `latest` means a sample of the user's rows, drawn by `seed`.
+        before: which rows of a user count as earlier: every `event` that comes before in the order
+            of time (ties in the order of the file), or the rows of an earlier `second` or `day`.
+            `others` needs no time: the history of a train row is all other train rows of its user,
+            and that of a valid or test row is all rows of the parts before. The choice `others`
+            suits rows that were split without regard to time, and is the default if no feature is a
+            time.
         seed: the seed of the random sample of a user's rows.
         events: separate histories for each kind of event; column c gives the inputs
             `history_<kind>_c`. Only offer models take such histories.

@@ -70,7 +70,7 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
     Attributes:
         stage: with `after`, the split and the vocabularies still use the dropped rows.
         still_seen: whether the items of dropped rows count as seen by their users, so that items
-            that a user disliked are not in the user's list. Such rows are not positives, and
+            that a user disliked are not in the user's list. The dropped rows are not positives, and
             histories and popularity ignore them. With a split by time, a dropped row is known if it
             is earlier than all held-out rows.
     """

@@ -22,7 +22,8 @@ class Loader(yaml.SafeLoader):
     PyYAML alone reads 1e-3 as text, `on` and `no` as booleans, 12:30 as 750, 010 as 8 and
     2020-01-01 as a date.
 
-    A key is text, whatever it looks like (`null: mean`, `1: item_id`), and may occur once.
+    A key of a mapping is text, whatever it looks like (`null: mean`, `1: item_id`), and may occur
+    once.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way

@@ -1,9 +1,9 @@
 """The protocol of feature kinds: what a class for a value of `kind:` must define.
 
-A kind is an object without state. Its methods take the feature, because fields of the feature such
-as `separator` or `null` belong to the recipe. Where etl, export or serving treat kinds differently,
-they call a method of the kind. Kinds describe layers and columns for TensorFlow or Merlin as plain
-data; the code that imports these packages builds them.
+A kind is an object without state. The methods of a kind take the feature, because fields of the
+feature such as `separator` or `null` belong to the recipe. Where etl, export or serving treat kinds
+differently, they call a method of the kind. Kinds describe layers and columns for TensorFlow or
+Merlin as plain data; the code that imports these packages builds them.
 """
 
 from __future__ import annotations
