@@ -116,7 +116,7 @@ class Solver:
 
         Args:
             fits: the smallest number of fits that the search will need.
-            kept: number of solutions that stay in memory while another one is computed.
+            kept: number of weight matrices that stay in memory while another one is computed.
         """
         n_users, n_items = self.users.shape
         if self.by_users:

@@ -146,7 +146,7 @@ def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point)
 
 
 def _tried_beyond(values: Mapping[Point, float], best: Point, i: int, *, up: bool) -> bool:
-    """Say whether a tried point differs from the best one on axis i only, and to that side."""
+    """Return whether a tried point differs from the best one only on axis i, on the given side."""
     return any(
         (point[i] > best[i] if up else point[i] < best[i])
         and point[:i] == best[:i]

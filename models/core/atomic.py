@@ -175,7 +175,7 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 
 def open_own(path: Path) -> int:
-    """Open or make a file for reading and writing; do not truncate it, and follow no link.
+    """Open a file for reading and writing, or create it; neither truncate it nor follow a link.
 
     Returns:
         A file descriptor, which the caller closes.

@@ -85,7 +85,8 @@ def run_in_threads(work: Callable[[], None], n_threads: int) -> None:
     """Run a function in several threads at the same time; products in them use one thread each.
 
     The threads of BLAS wait for each other at the end of every matrix product, also if another
-    process has taken one of the cores. The Python threads of this function do not.
+    process has taken one of the cores. The Python threads of this function do not wait for each
+    other.
 
     Args:
         work: takes tasks from an iterator that the threads share, until none is left.

@@ -80,7 +80,7 @@ class EvaluationSet:
         exclude: for each query, the items (row numbers in the item table) that must not be
             recommended; None if the user's seen items may be recommended again.
         candidates: for each item of the catalogue, whether it may be recommended, bool [n_items].
-        warm: whether the user of a query has a history, bool [n_queries].
+        warm: for each query, whether its user has a history, bool [n_queries].
         also_seen: for each query, the items (row numbers in the item table) that its user saw, but
             that are not in the history; None if there are none.
     """

@@ -80,7 +80,7 @@ def user_vectors(users: Floats, queries: Queries) -> Floats:
         queries: queries whose users are row numbers in `users`, or -1 for an unknown user.
 
     Raises:
-        ValueError: a user row is outside [-1, n_users).
+        ValueError: the user of a query is no row number of the user table, nor -1.
     """
     n_users = len(users) - 1
     outside = (queries.users < -1) | (queries.users >= n_users)

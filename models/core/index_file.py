@@ -41,7 +41,7 @@ def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> An
         shape: the number of items and of dimensions that the index should have.
 
     Raises:
-        ValueError: the file is damaged, or holds another index.
+        ValueError: the index file is damaged, or holds another index.
     """
     import faiss
 
@@ -67,7 +67,7 @@ def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
     """Read an index file in a separate process first, as a damaged one may crash or stall FAISS.
 
     Raises:
-        ValueError: FAISS cannot read the file.
+        ValueError: FAISS cannot read the index file.
     """
     size = path.stat().st_size
     limit = _OTHER_MEMORY + 4 * (size + 4 * shape[0] * shape[1])

@@ -179,10 +179,10 @@ class Ties(NamedTuple):
         """Return, for each run of equal scores, the sum of the weights of its ranks up to k.
 
         Args:
-            weights: weights of the ranks 1 to k, float64 [k].
+            weights: the weight of each rank from 1 to k, float64 [k].
 
         Returns:
-            float64 [n_runs].
+            The sum of weights of each run of equal scores, float64 [n_runs].
         """
         k = len(weights)
         sums = np.concatenate([[0.0], np.cumsum(weights)])
@@ -232,7 +232,7 @@ def recall(ties: Ties, *, k: int) -> Floats:
         k: the rank at which the ranked lists are cut.
 
     Returns:
-        float64 [n_users].
+        The recall of each user, float64 [n_users].
     """
     return ties.by_user(ties.hits * ties.inside(k) / ties.size) / ties.n_targets
 
@@ -343,7 +343,7 @@ def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
         k: the rank at which the ranked lists are cut, at least 1.
 
     Returns:
-        float64 [n_users].
+        The number of hits of each user, float64 [n_users].
     """
     check_k(k)
     chances = np.clip(k - found.before, 0, found.tied) / found.tied

@@ -315,7 +315,7 @@ def max_rows(n_items: int) -> int:
 def blocks(
     n_queries: int, n_items: int, *, at_least: int = 1, at_a_time: int = 1
 ) -> Iterator[slice]:
-    """Yield slices of queries whose scores of all items fit into the memory of a block.
+    """Yield slices of queries, so few that their scores of the whole catalogue fit into memory.
 
     Args:
         n_queries: number of queries.

@@ -157,8 +157,8 @@ def _blocks(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the loss of each row [B] and the total's gradients for queries and items.
 
-    `bias` [C] is added to every row's logits, `surplus` [B] is subtracted from those of own
-    columns.
+    `bias` [C] is added to the logits of every row; `surplus` [B] is subtracted from the logit of
+    each row's own item.
     """
     n_rows, dim = tf.shape(queries)[0], queries.shape[1]
     step = tf.clip_by_value(block_scores // tf.maximum(tf.shape(items)[0], 1), 1, n_rows)

@@ -56,7 +56,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
     Args:
         users: number of each row's user, int [B].
         size: number of rows of a mini-batch.
-        versions: number of columns, which are all equal.
+        versions: number of groupings of the offers; the column of targets is repeated for each.
     """
     users = tf.reshape(users, [-1, size])
     same = users[:, :, None] == users[:, None, :]

@@ -1,6 +1,7 @@
 """Popularity and content models as two towers without trainable weights.
 
-They have the form of learnt towers, so that they are ranked, exported and served in the same way.
+As these models have the form of learnt towers, they are evaluated, exported and served in the same
+way.
 """
 
 from __future__ import annotations

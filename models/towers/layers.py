@@ -241,7 +241,7 @@ def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
 
 
 class RowCount(tf.keras.layers.Layer):
-    """An input of width 0: it gives a tower the number of rows, and no features.
+    """An input layer of width 0, which gives a tower without features the batch size.
 
     Args:
         schema: the schema of one feature column, whose values are ignored.

@@ -120,7 +120,7 @@ def tracker(
 
     Args:
         config: the kind of the tracker, and where it writes.
-        run: the name of the run.
+        run: the name of the training run in the tracking library.
         params: nested hyper-parameters of the run; logged under dotted names such as
             `train.epochs`.
         folder: where a tracker writes its files.
@@ -173,7 +173,7 @@ class MLflow:
     Args:
         uri: the URI of an MLflow tracking server, or a folder.
         experiment: the name of the experiment, which is created if it does not exist.
-        run: name of the run.
+        run: the name of the MLflow run.
         params: nested hyper-parameters of the training run.
     """
 

@@ -30,7 +30,7 @@ def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) ->
     Args:
         old: weights of the earlier model, in the order of Keras.
         fresh: initial weights of the new model, in the same order; its tables may have more rows.
-        names: the names of the new weights, for messages.
+        names: the names of the new model's weights, for error messages.
 
     Raises:
         WarmStartError: a weight is missing or has another shape.
