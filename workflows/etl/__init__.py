@@ -221,7 +221,7 @@ def _split(recipe: Recipe, raw: Raw, counts: DropCounts) -> tuple[Parts, Seen | 
 def _fit_columns(
     recipe: Recipe, raw: Raw, parts: Parts, earlier: Path | None, folder: Path
 ) -> tuple[Raw, Parts]:
-    """Fit derived columns on train, write the fitted states, and add the columns to all tables."""
+    """Fit derived columns (clusters, frequent values) on train, and add them to all tables."""
     older = fitted_columns.read(earlier) if earlier else {}
     states, parts = interactions.fit_columns(recipe, parts, older)
     fitted_columns.write(states, folder)
@@ -236,7 +236,7 @@ def _fit(
     earlier: Path | None,
     folder: Path,
 ) -> _Stage:
-    """Fit vocabularies and statistics on train, write them, and build the tables."""
+    """Fit vocabularies and statistics on train, write them, and build user and item tables."""
     fitted = graph.fit(recipe, _features(recipe, parts["train"]))
     if any(rule.stage == "after" for rule in recipe.filter):
         parts = filters.filter_parts(recipe, parts, counts, stage="after")
@@ -255,7 +255,7 @@ def _fit(
 
 
 def _warn_of_rare_values(recipe: Recipe, fitted: Fitted) -> None:
-    """Warn of columns in which every value is too rare to get a code."""
+    """Warn of text columns in which every value is too rare to get a vocabulary code."""
     for name, vocabulary in fitted.vocabularies.items():
         if vocabulary.oov_count and not len(vocabulary.values):
             log.warning(
@@ -273,7 +273,7 @@ def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
 
 
 def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split.Part, EventKinds]:
-    """Return split → kind of event of each of its rows, if only one kind is a target; else {}."""
+    """Return split → kind of event of its interactions, if only one kind is a target; else {}."""
     if recipe.history is None or recipe.history.events is None:
         return {}
     events = recipe.history.events
@@ -289,7 +289,7 @@ def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split
 
 
 def _added_bytes(recipe: Recipe) -> int:
-    """Return the largest number of bytes that joins and derived columns add to an interaction."""
+    """Return the most bytes of memory that joins and derived columns add to an interaction."""
     raw = recipe.of_raw_files().features
     joined = [name for name in recipe.features if len(recipe.join) and name in raw]
     return 4 * len({*joined, *(step.to for step in recipe.derive)})

@@ -157,7 +157,7 @@ def _recognise_text(
 
 
 def read_lines(path: Path, recipe: Recipe) -> list[str]:
-    """Return the lines of a text file that are not blank, without blanks around them.
+    """Return the lines of a text file of ids that are not blank, without blanks around them.
 
     Args:
         path: path of the given file of users or items, which may be packed.
@@ -201,7 +201,7 @@ class _Form:
 
 
 def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
-    """Return the encoding in which a file begins with a JSON object; None if there is none."""
+    """Return the text encoding in which a file begins with a JSON object; None if none fits."""
     encodings = [source.encoding for source in sources if _kind(source) == "jsonl"]
     for encoding in [*encodings, "utf-8"]:
         if _OBJECT.match(head.decode(encoding, "ignore")):
@@ -216,7 +216,7 @@ def _expected(forms: Sequence[_Form]) -> str:
 
 
 def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
-    """Return the sources that are joined by an id column, and then the interactions."""
+    """Return the recipe's sources that are joined by an id column, then its interactions."""
     joined = [join.table for join in recipe.join if join.on == key]
     return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
 
@@ -235,7 +235,7 @@ def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
 
 
 def _kind(source: Source) -> str | None:
-    """Return the format of a source's files, as far as the recipe states it."""
+    """Return the format (such as csv) of a source's files, as far as the recipe states it."""
     pattern = source.files if isinstance(source.files, str) else source.files[0]
     return files.stated_kind(Path(pattern), source)
 

@@ -23,12 +23,12 @@ BLOCK = 1 << 20
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this type is text, as a dictionary or not."""
+    """Say whether a column of this Arrow type is text, plain or as a dictionary."""
     return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind))
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this type is a dictionary of text, or lists of such text."""
+    """Say whether a column of this Arrow type is a dictionary of text, or lists of such text."""
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return bool(pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type))
 

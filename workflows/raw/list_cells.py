@@ -36,7 +36,7 @@ _BRACKETED = r"^\s*(\[(?s:.*)\]|\{(?s:.*)\}|\((?s:.*)\))\s*$"
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Say whether a column of this type holds lists of any width."""
+    """Say whether a column of this Arrow type holds lists, of fixed or variable length."""
     return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
@@ -78,7 +78,7 @@ def read_lists(
 
 
 def are_in_brackets(text: pa.ChunkedArray) -> bool:
-    """Say whether all texts begin and end with brackets, as lists of Python and JSON do."""
+    """Say whether all cells of text begin and end with brackets, as lists of Python and JSON do."""
     return bool(pc.all(pc.match_substring_regex(text, _BRACKETED), min_count=0).as_py())
 
 
@@ -158,7 +158,7 @@ def _may_have_blanks(texts: pa.StringArray) -> bool:
 
 
 def _bytes_of(texts: pa.StringArray) -> bytes:
-    """Return the bytes of all texts of an Arrow array, perhaps with bytes of other texts."""
+    """Return the buffer of bytes that holds all texts of an Arrow array, and perhaps others."""
     data = texts.buffers()[2]
     return data.to_pybytes() if data is not None else b""
 
@@ -202,7 +202,7 @@ def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> p
 
 
 def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return the mask of the texts that begin and end with brackets."""
+    """Return the mask of the cells of text that begin and end with brackets."""
     whole = [_bytes_of(chunk) for chunk in text.chunks]
     if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
         return np.array([], np.int64)

@@ -52,7 +52,7 @@ class Place:
         return f"{self.path}, column {self.column!r}"
 
     def row(self, number: int) -> str:
-        """Return a text that names the cell with the given number, counted from 0."""
+        """Return a text that names the file, row and column of the cell with this number."""
         return f"{self}, row {self.before + number + 1}"
 
 

@@ -78,7 +78,7 @@ class UnpackedStream(io.RawIOBase):
         self._is_over = False
 
     def readable(self) -> bool:
-        """Return True, because Arrow checks whether a stream is readable."""
+        """Return True: the stream can be read (Arrow asks)."""
         return True
 
     @property
@@ -186,7 +186,7 @@ class CheckedStream(UnpackedStream):
 
 
 def _line_ends(text: bytes) -> int:
-    """Count the line ends of a text, in pieces that fit into a processor's cache."""
+    """Count the line ends of a csv text, in pieces that fit into a processor's cache."""
     found = 0
     for start in range(0, len(text), _PIECE):
         found += np.count_nonzero(np.frombuffer(text[start : start + _PIECE], np.uint8) == 10)

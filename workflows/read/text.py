@@ -98,7 +98,7 @@ class TextFile:
         return bytes(head)
 
     def _read_names(self, head: bytes) -> None:
-        """Read the column names from the first row, or compare this row with `columns:`."""
+        """Read the column names from the csv header, or compare the first row with `columns:`."""
         text = self._decode(head)
         try:
             lines = re.split("[\r\n]+", text.strip("\r\n"), maxsplit=1)
@@ -136,7 +136,7 @@ class TextFile:
         return text
 
     def _refuse_other_names(self, first: list[str]) -> None:
-        """Refuse a first row that looks like a header, or has not as many cells as `columns:`."""
+        """Raise an error if the first csv row looks like a header or does not fit `columns:`."""
         if [cell.strip().lower() for cell in first] == [name.lower() for name in self.names]:
             raise DataError(
                 f"{self.path} begins with a row of names, and the source names them in `columns:`, "
@@ -157,7 +157,7 @@ class TextFile:
             )
 
     def names_among_values(self, names: Sequence[str]) -> set[str]:
-        """Return the column names that also occur as values near the beginning of the file.
+        """Return the column names that also occur as values in the first rows of the csv file.
 
         Args:
             names: the column names to look for, each among the values of its own column.
@@ -267,7 +267,7 @@ class TextFile:
             raise self._faults.ragged(ragged)
 
     def _refuse_repeated_header(self, table: pa.Table, before: int) -> None:
-        """Refuse a row that repeats the names of the columns: several files were concatenated.
+        """Raise an error if a later csv row repeats the header, as in concatenated files.
 
         Args:
             table: some columns of the next rows.

@@ -54,7 +54,7 @@ def _bulk(seconds: Ints) -> tuple[int, int, int]:
 def _check_far(
     recipe: Recipe, name: str, source: str, seconds: Ints, bulk: tuple[int, int, int]
 ) -> None:
-    """Warn of times far from all others, and refuse them if they would decide a split."""
+    """Warn of interaction times far from all others; refuse them if they would decide the split."""
     early, late = _far(seconds, bulk)
     far = early | late
     n = int(far.sum())
@@ -80,7 +80,7 @@ def _check_far(
 
 
 def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
-    """Return two masks, bool [n]: the times far before all others, and those far after them."""
+    """Return two masks of interaction times, bool [n]: far before and far after all others."""
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin

@@ -129,7 +129,7 @@ def _sources(wrong: Masks) -> str:
 def _warn_of_words(
     name: str, columns: Columns, nulls: Mapping[str, tuple[str, ...]], *, is_id: bool
 ) -> None:
-    """Warn of words that usually mean a missing value, such as 'None'."""
+    """Warn of ids or categories that are words for a missing value, such as 'None'."""
     wrong = {source: spelling.is_nullish(column.dictionary) for source, column in columns.items()}
     found = _Found.of(columns, wrong)
     found = found.at_least(1 if is_id else max(2, round(_FREQUENT * found.n_cells)))

@@ -106,7 +106,7 @@ def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> N
 
 
 def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
-    """Say whether a text has one of the wanted bytes; None stands for all bytes beyond ASCII."""
+    """Say whether any text has one of the wanted bytes; None stands for all bytes beyond ASCII."""
     data = texts.buffers()[2]
     if data is None:
         return False
@@ -140,7 +140,7 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
 
 
 def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn if most ids look like lists of several ids.
+    """Warn if most cells of an id column look like lists of several ids.
 
     Args:
         name: name of the column of ids.

@@ -78,7 +78,7 @@ class Encode(nvt.ops.Operator):
         self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace dictionary indices by vocabulary codes, and add the table rows of ids."""
+        """Replace dictionary indices by vocabulary codes; add user and item table rows of ids."""
         new = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
         new |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
         return _like(df, new)
@@ -151,7 +151,7 @@ def _take(column: Any, table: Int32s) -> Any:
 
 
 def _like(frame: Any, columns: dict[str, Any]) -> Any:
-    """Make a data frame of new columns, with the class (pandas or cuDF) and index of another."""
+    """Make a data frame of new columns, pandas or cuDF and with the index of `frame`."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
     new = type(frame)(columns)  # cudf; not exercised on a GPU in CI

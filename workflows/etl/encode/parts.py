@@ -47,7 +47,7 @@ class CellCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings and arrays that a worker needs, in addition to the rows, to encode a table.
+    """All that is needed, beside the rows, to encode a split or table: recipe, codes, statistics.
 
     Attributes:
         recipe: recipe that describes the features.
@@ -114,7 +114,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """The work to encode some rows of a table and write them as a part file.
+    """Some rows of a split or table, and all that is needed to encode and write them to a file.
 
     Attributes:
         plan: settings, vocabularies and statistics by which the rows are encoded.
@@ -179,7 +179,7 @@ def leaf_name(column: pa.Field) -> str:
 
 
 def _zeros(raw: pa.Table) -> pa.Table:
-    """Return a table with one row of zeros, and with the columns of the given table."""
+    """Return one row of zeros with a table's columns, as NVTabular needs at least one row."""
     zeros: dict[str, object] = {f.name: [] if pa.types.is_list(f.type) else 0 for f in raw.schema}
     return pa.Table.from_pylist([zeros], raw.schema)
 

@@ -121,7 +121,7 @@ class Features:
         first: Ints,
         is_filled: Bools,
     ) -> Ints:
-        """Check the order of the separators, and return the number of features of each line."""
+        """Return the number of features in each line; raise an error for misplaced separators."""
         marks = np.diff(first)
         nth = np.arange(len(kinds)) - np.repeat(first[:-1], marks)
         wrong = np.repeat(np.arange(len(text)), marks)[kinds != _ORDER[nth % 3]]

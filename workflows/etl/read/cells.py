@@ -38,7 +38,7 @@ class BatchConverter:
         self._times: dict[str, Times] = {}
 
     def convert(self, batch: pa.Table) -> pa.Table:
-        """Convert the columns of the file's next batch of rows to the types of the recipe.
+        """Convert the columns of the raw file's next batch of rows to the recipe's types.
 
         Raises:
             DataError: a cell does not have the type that the recipe states.

@@ -37,7 +37,7 @@ class GrowingTable:
         self.rows = 0
 
     def add(self, piece: pa.Table) -> None:
-        """Append a batch of rows to the table.
+        """Append a batch of rows to the growing table.
 
         Raises:
             DataError: a column has more text than Arrow can hold.
@@ -58,7 +58,7 @@ class GrowingTable:
         return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
 
     def table(self) -> pa.Table:
-        """Return all rows, with each column as one array, and release the pieces.
+        """Return all rows as one table, with each column as one array, and release the batches.
 
         Raises:
             DataError: a column has more text than Arrow can hold.

@@ -33,7 +33,7 @@ class RowFile(Protocol):
 
 
 def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
-    """Return the columns in the path of a file: name → value, which all rows share.
+    """Return the columns in a raw file's path (`day=2020-09-13`): name → value, shared by all rows.
 
     Args:
         path: path of the raw file.
@@ -71,7 +71,7 @@ class PartitionedFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns in blocks of rows; columns of the path are dictionaries.
+        """Yield the requested columns of the file and of its path, in blocks of rows.
 
         Args:
             columns: names of the columns of the file to read.

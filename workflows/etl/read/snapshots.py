@@ -19,7 +19,7 @@ Place = Callable[[int], str]
 
 
 def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.bool_]:
-    """Return the mask of the latest row of each id, bool [n]; it is true for a null id.
+    """Return the mask of the latest row of each user or item id, bool [n]; true for a null id.
 
     Args:
         ids: id of each row, text [n].
@@ -69,7 +69,7 @@ def _moments(times: pa.ChunkedArray, place: Place) -> npt.NDArray[np.number]:
 
 
 def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Place) -> pa.Table:
-    """Turn a long table into one row per id, in order of appearance, and one column per property.
+    """Turn a table with one row per id and property into one row per id, one column per property.
 
     Args:
         table: the columns that `long` names, with text as dictionaries.

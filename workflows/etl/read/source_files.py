@@ -56,7 +56,7 @@ class SourceFiles:
 
     @property
     def _raw_names(self) -> dict[str, str]:
-        """Return the renamed columns: name in the recipe → name in the files."""
+        """Return the columns that the recipe renames: name in the recipe → name in the files."""
         return {new: old for old, new in self._source.rename.items()}
 
     def _open(self, paths: Sequence[Path], folder: Path, block: int) -> list[RawFile]:
@@ -229,7 +229,7 @@ def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
 
 
 def _unify_json_columns(found: list[RawFile]) -> list[RawFile]:
-    """Give each JSON lines file the columns of all these files, because a line may lack a key."""
+    """Give each JSON lines file of a source the columns of all these files: lines may lack keys."""
     objects = [file for file in found if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in objects for name in file.names))
     for file in objects:
@@ -240,7 +240,7 @@ def _unify_json_columns(found: list[RawFile]) -> list[RawFile]:
 
 
 def _key_columns(source: Source) -> list[str]:
-    """Return the columns that `latest:` or `long:` of a source names."""
+    """Return the columns that a source's `latest:` or `long:` in the recipe names."""
     if source.latest:
         return [source.latest.id, source.latest.time]
     if source.long:

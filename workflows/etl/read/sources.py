@@ -81,7 +81,7 @@ class Raw:
         return dataclasses.replace(self, tables={**self.tables, **empty})
 
     def require(self, source: str, column: str, *joined: str) -> None:
-        """Check that a source, or a table that is joined to it, has a column.
+        """Raise an error unless a source, or a table that is joined to it, has a column.
 
         Raises:
             DataError: no table has the column; the message lists their columns and the most similar
@@ -114,7 +114,7 @@ class Raw:
         raise IndexError(f"{source} has no such row")
 
     def name(self, path: Path) -> str:
-        """Return the path of a file within the data folder, without the path of this folder."""
+        """Return the path of a raw file relative to the data folder, for messages."""
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else path.name
 

@@ -34,7 +34,7 @@ _PIVOT = 69
 
 
 def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
-    """Return the seconds of each text, int64; null for a text that does not fit the form.
+    """Convert text times in a strptime form to seconds since the epoch; null if they do not fit.
 
     Args:
         text: times as text, without surrounding blanks.

@@ -178,7 +178,7 @@ class Times:
         return _refuse_outside_calendar(seconds, column, place)
 
     def _from_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Convert day numbers of spreadsheets to seconds, exact to about a second."""
+        """Convert spreadsheet day numbers to seconds since the epoch, exact to about a second."""
         since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
         return _refuse_outside_calendar(parse(pc.round(since), pa.int64(), place), days, place)
 

@@ -226,7 +226,7 @@ def shuffle_order(table: pa.Table, user: str, item: str) -> npt.NDArray[np.int64
 
 
 def _hashes(columns: dict[str, pa.Array | pa.ChunkedArray], seed: int) -> npt.NDArray[np.uint64]:
-    """Hash each row of some columns, with equal results on every machine."""
+    """Hash each interaction by some columns, with equal results on every machine."""
     frame = pd.DataFrame(
         {name: dictionaries.combine(column).to_pandas() for name, column in columns.items()}
     )
