@@ -10,7 +10,7 @@ from models.core.retriever import Floats, Ints
 
 
 def directions(vectors: Floats) -> Floats:
-    """Flatten each offer's rows into a unit vector in which all rows have the same weight.
+    """Return one vector of length 1 per offer: its m vectors, each scaled to one length, in a row.
 
     Args:
         vectors: embeddings of offers, [n, m, d] or [n, d].

@@ -44,7 +44,7 @@ class Ranker:
 
     @classmethod
     def load(cls, name: str, *, candidates: int = 500) -> Ranker:
-        """Import the function of a ranker.
+        """Import the user's Python function that puts the retrieved items into another order.
 
         Args:
             name: `module:function` or `file.py:function`.

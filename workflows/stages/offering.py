@@ -28,7 +28,7 @@ from workflows.stages.train_files import TrainFiles
 
 
 def attributes_of(recipe: Recipe) -> list[str]:
-    """Return the names of the attributes (such as brand) that may define a recipe's offers."""
+    """Return the item attributes (such as brand) whose values can define an offer."""
     assert recipe.history is not None
     return list(recipe.history.columns)
 
@@ -76,7 +76,7 @@ class Offering:
 
     @property
     def attributes(self) -> list[str]:
-        """The names of the attributes (such as brand) by which an offer may be defined."""
+        """The item attributes (such as brand) whose values can define an offer."""
         return attributes_of(self.recipe)
 
     @property

@@ -1,4 +1,7 @@
-"""Build the history of each interaction: other interactions of the same user, without itself."""
+"""Build the history of each interaction: the same user's earlier interactions.
+
+With `before: others`, for data without times, these are all other interactions of the user.
+"""
 
 from __future__ import annotations
 
