@@ -85,7 +85,7 @@ def build(
     )
     app.state.current, app.state.metrics, app.state.key = current, metrics, key
     app.state.limits, app.state.back_pressure = limits, BackPressure(limits)
-    app.state.batcher = MicroBatcher()
+    app.state.batcher = MicroBatcher(limits)
     # with as many threads as cores, a few slow requests would make all others wait; with more than
     # two for each core, threads wait for each other
     app.state.limiter = CapacityLimiter(2 * (os.cpu_count() or 1))
@@ -296,7 +296,8 @@ def _admit(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
     """Return the context in which a request runs: beside others if small, in turn if large.
 
     Args:
-        request: the HTTP request. cost: cost of the request, in list entries.
+        request: the HTTP request.
+        cost: cost of the request, in list entries.
     """
     back_pressure: BackPressure = request.app.state.back_pressure
     if cost <= request.app.state.limits.small and not request.scope.get(HAS_TURN):

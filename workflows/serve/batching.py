@@ -17,14 +17,11 @@ from dataclasses import dataclass, field
 from anyio import to_thread
 
 from workflows.serve.back_pressure import ClientDisconnected
-from workflows.serve.limits import LIMITS
+from workflows.serve.limits import LIMITS, Limits
 from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import UserList, UserQuery
 from workflows.stages.recommender import ListOptions
 
-#: Largest number of users whose lists are made in one batch; larger batches take no less time per
-#: user.
-_MAX_USERS = 64
 #: Seconds that a request waits before the server checks that its client is still connected.
 _LONG_WAIT = 0.05
 
@@ -68,10 +65,12 @@ class MicroBatcher:
     """Makes the recommendation lists of users given by id, in batches across requests.
 
     Args:
+        limits: the bound on a batch.
         workers: number of batches that are answered concurrently. Default: the number of cores.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, limits: Limits = LIMITS, workers: int | None = None) -> None:
+        self._limits = limits
         self._waiting: OrderedDict[tuple[int, ListOptions], _Batch] = OrderedDict()
         self._free_workers = workers or os.cpu_count() or 1
         self._workers: set[asyncio.Task[None]] = set()
@@ -120,7 +119,7 @@ class MicroBatcher:
     def _pop_batch(self) -> _Batch:
         """Take from the queue the users that have waited longest, as many as a batch may have."""
         key, batch = self._waiting.popitem(last=False)
-        size = max(1, min(_MAX_USERS, LIMITS.piece // batch.options.k))
+        size = self._limits.users_at_a_time(batch.options.k)
         if len(batch.pending) > size:
             self._waiting[key] = _Batch(batch.served, batch.options, batch.pending[size:])
         return _Batch(batch.served, batch.options, batch.pending[:size])

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Largest number of users or rows that are computed at a time; more take no less time per user.
+MAX_ROWS = 64
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -98,6 +101,10 @@ class Limits:
     answer_seconds: float = 60.0
     retry_seconds: int = 1
     grace_seconds: float = 30.0
+
+    def users_at_a_time(self, k: int) -> int:
+        """Return the number of users whose lists of k items are computed at a time."""
+        return max(1, min(MAX_ROWS, self.piece // k))
 
 
 LIMITS = Limits()

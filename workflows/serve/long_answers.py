@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from workflows.serve import error_responses
 from workflows.serve.back_pressure import BackPressure, ClientDisconnected
-from workflows.serve.limits import Limits
+from workflows.serve.limits import MAX_ROWS, Limits
 from workflows.serve.loaded_export import LoadedExport
 from workflows.serve.wire import Features, Refusal, UserList, UserQuery, fault
 from workflows.stages.recommender import ListOptions
@@ -30,9 +30,6 @@ RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 _LISTS = TypeAdapter(list[UserList])
 _VECTORS = TypeAdapter(list[list[float]])
-#: Largest number of users or rows in a piece of an answer; larger pieces take no less time per
-#: user.
-_MAX_ROWS = 64
 #: Number of bytes of a long answer that are sent at a time.
 _CHUNK = 1 << 18
 
@@ -62,7 +59,7 @@ class AnswerPieces:
             DataError: an item filter or an item id does not fit any item.
         """
         features = await self._run(partial(served.raw_values, users))
-        size = min(_MAX_ROWS, max(1, self._limits.piece // options.k))
+        size = self._limits.users_at_a_time(options.k)
         texts = []
         for rows in _slices(len(users), size):
             text, answered_by = await self._run(
@@ -127,7 +124,7 @@ def _lists_as_json(
 def _vectors_as_json(served: LoadedExport, side: str, rows: Sequence[Features]) -> list[bytes]:
     """Return embeddings as JSON without outer brackets, in parts: one dump would block threads."""
     vectors = served.embed(side, rows)
-    return [_VECTORS.dump_json(vectors[part])[1:-1] for part in _slices(len(vectors), _MAX_ROWS)]
+    return [_VECTORS.dump_json(vectors[part])[1:-1] for part in _slices(len(vectors), MAX_ROWS)]
 
 
 class LongResponse(Response):

@@ -19,8 +19,7 @@ def _headers(scripts: str = "", styles: str = "") -> dict[str, str]:
     """Return the HTTP headers of a web page, with its content security policy.
 
     The headers are a second protection against scripts in the data: even if a text were not
-    escaped, the
-    browser would not run it, nor load anything for it.
+    escaped, the browser would not run it, nor load anything for it.
 
     Args:
         scripts: sources from which the page may load scripts, besides this server.
