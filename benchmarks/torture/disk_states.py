@@ -35,9 +35,9 @@ class Entry:
     values: tuple[tuple[int, str, int | None], ...]
 
     @property
-    def nodes(self) -> set[int]:
-        """The folder that must be synced: the one of the new entry."""
-        return {self.values[-1][0]}
+    def node(self) -> int:
+        """The folder whose sync makes the change durable: that of the new entry."""
+        return self.values[-1][0]
 
     def apply(self, to: Entries) -> None:
         """Change the entries of folders."""
@@ -51,16 +51,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """A change of the content of a file: bytes at an offset, or (without bytes) a new size."""
+    """A change of the content of a file: bytes at an offset, or (without bytes) a new size.
+
+    Attributes:
+        node: the file, whose sync makes the change durable.
+        at: the offset, or the new size.
+        data: the bytes; None for a new size.
+    """
 
     node: int
     at: int
     data: bytes | None
-
-    @property
-    def nodes(self) -> set[int]:
-        """The file that must be synced."""
-        return {self.node}
 
     def apply(self, to: bytearray, *, zeros: bool = False, part: float = 1.0) -> None:
         """Change a content.
@@ -103,7 +104,6 @@ class History:
         self._changes: list[Entry | Content] = []
         self._durable: dict[int, int] = {}  # change → moment
         self._made: list[int] = []  # number of changes at each moment
-        self._unsynced: dict[int, set[int]] = {}  # change → nodes that must be synced
         self._waiting: dict[int, list[int]] = {}  # node → changes that its sync completes
         self._files: dict[int, int] = {}  # inode → node
         self._targets: dict[int, str] = {}  # node → target of a symbolic link
@@ -203,9 +203,7 @@ class History:
     def _change(self, change: Entry | Content) -> None:
         number = len(self._changes)
         self._changes.append(change)
-        self._unsynced[number] = change.nodes
-        for node in change.nodes:
-            self._waiting.setdefault(node, []).append(number)
+        self._waiting.setdefault(change.node, []).append(number)
         if isinstance(change, Content):
             change.apply(self._contents[change.node])
         else:
@@ -213,10 +211,7 @@ class History:
 
     def _sync(self, nodes: set[int], moment: int) -> None:
         for node in nodes:
-            for change in self._waiting.pop(node, ()):
-                self._unsynced[change].discard(node)
-                if not self._unsynced[change]:
-                    self._durable[change] = moment
+            self._durable.update(dict.fromkeys(self._waiting.pop(node, ()), moment))
 
     def _file(self, operation: Operation) -> int:
         if operation.inode not in self._files:
