@@ -100,7 +100,8 @@ def _try(
     """Call a verb without room, then with room."""
     words = victim.turns[1 - number % 2]
     old = victim.held(scene.run)
-    before, seconds = None if limit is None else file_limit(limit), patience(victim)
+    before = None if limit is None else file_limit(limit)
+    seconds = patience(victim)
     ended = scene.call(victim.verb, *words, before=before, seconds=seconds)
     faults = ended_badly(ended, 0, 2) + damaged_run(scene.run)
     # from a checkpoint `train --resume` goes on

@@ -207,6 +207,6 @@ def file_limit(n_bytes: int) -> Callable[[], None]:
 
 
 def memory_limit(gib: float) -> Callable[[], None]:
-    """Return what limits the address space of a child (ulimit -v)."""
+    """Return a function that limits the address space of a child (ulimit -v)."""
     n_bytes = int(gib * 2**30)
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))

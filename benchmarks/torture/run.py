@@ -3,9 +3,10 @@
     python benchmarks/torture/run.py [--small] [--only kills power ...] [--seed 1]
 
 It prints a table, and writes JSON with facts of the machine. A loss is a traceback, an exit code
-other than 0, 2 or 3, a process that does not end within 30 s, a signed result that cannot be read,
-an old result that is gone, a row that is dropped without a message, a changed file outside of the
-run, or an incomplete file that is left. The exit code is 1 if there is a loss.
+other than 0, 2 or 3, a process that does not end within 30 s (train, tune and export: 300 s), a
+signed result that cannot be read, an old result that is gone, a row that is dropped without a
+message, a changed file outside of the run, or an incomplete file that is left. The exit code is 1
+if there is a loss.
 """
 
 from __future__ import annotations

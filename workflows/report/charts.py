@@ -78,8 +78,8 @@ class Picture:
     """A chart of report.html.
 
     Attributes:
-        title: what the chart shows. alt: the content of the chart in words, for people who cannot
-            see it.
+        title: what the chart shows.
+        alt: the content of the chart in words, for people who cannot see it.
         svg: the drawing; empty where matplotlib is not installed.
         note: a text below the chart.
     """
