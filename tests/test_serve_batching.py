@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from workflows.ground.errors import DataError
-from workflows.serve import limits as module
+from workflows.serve import batching as module
+from workflows.serve import limits
 from workflows.serve.back_pressure import ClientDisconnected
 from workflows.serve.batching import MicroBatcher
 from workflows.serve.wire import UserList, UserQuery
@@ -100,7 +101,7 @@ def test_an_error_reaches_only_the_requests_that_caused_it():
 
 
 def test_a_batch_has_a_largest_size(monkeypatch):
-    monkeypatch.setattr(module, "MAX_ROWS", 4)
+    monkeypatch.setattr(limits, "MAX_ROWS", 4)
     echo = Echo(held=1)
     users = [str(n) for n in range(10)]
     assert busy(echo, lambda t: ask(t, echo, *users)) == [users]
