@@ -20,7 +20,6 @@ def render(finished: Finished) -> str:
     """Return the whole model card, Markdown, of a model that ranks the items of a catalogue."""
     return template("model_card.md", finalize=escaped).render(
         finished=finished,
-        train=finished.manifests["train"],
         protocol=finished.scores.headline.protocol,
         population=comparison.population(finished),
         facts=origin.model_facts(finished),
