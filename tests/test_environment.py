@@ -235,6 +235,16 @@ def test_light_rooms_load_no_heavy_package(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_reading_a_recipe_loads_neither_scipy_nor_parquet() -> None:
+    script = (
+        "import sys, workflows.recipe;"
+        "print(*[m for m in ('scipy', 'pyarrow.parquet') if m in sys.modules])"
+    )
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
 # ── the house ───────────────────────────────────────────────────────────────────────────
 
 

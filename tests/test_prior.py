@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from models.core.prior import Prior, PriorConfig, grid
+from models.core.config import PriorConfig
+from models.core.prior import Prior, grid
 from models.core.retriever import Interactions
 
 DAY = 86_400

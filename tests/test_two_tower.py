@@ -11,7 +11,8 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
 
-from models.core.columns import WEIGHTS_OF, as_array, take, take_rows
+from models.core.column_names import WEIGHTS_OF
+from models.core.columns import as_array, take, take_rows
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Queries, Ragged
 from models.losses.config import LossConfig

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from models.baselines.search import Facts, Grid
 
 #: Name → the module in this folder and its function that returns the grid. Modules are imported
-#: when they are asked for: recipes are read without SciPy, and `implicit` is an extra.
+#: only when a baseline is used: reading a recipe must not need SciPy, and `implicit` is an extra.
 GRIDS: Mapping[str, str] = {
     "random": "random:grid",
     "popularity": "popularity:grid",

@@ -1,4 +1,4 @@
-"""Names of the columns of training data that are no features, but needed by loss and metrics."""
+"""Names of the columns that loss and metrics need beside the features, and of a column property."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ from __future__ import annotations
 USER_ROW, ITEM_ROW = "user_row", "item_row"
 #: Column with the weight of a row in the loss; absent if all rows have the same weight.
 ROW_WEIGHT = "row_weight"
+#: The property by which a column of weights names the list whose values they weigh.
+WEIGHTS_OF = "weights_of"

@@ -16,8 +16,6 @@ from models.core.retriever import Floats, Ints, Ragged
 Column = npt.NDArray[np.generic] | Ragged
 Columns = Mapping[str, Column]
 
-#: The property by which a column of weights names the list whose values they weigh.
-WEIGHTS_OF = "weights_of"
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 

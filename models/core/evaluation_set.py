@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from models.core import metrics
 from models.core.columns import Columns, take_rows
-from models.core.fields import Part
+from models.core.config import ListRules
 from models.core.metrics import Places
 from models.core.retriever import (
     Bools,
@@ -38,19 +37,6 @@ SELECTION_KS = (10, 20, 50)
 
 #: Largest length of the lists in which the end of a run of equal scores is looked for.
 DEEPEST = 10_000
-
-
-class ListRules(Part, frozen=True):
-    """Which items a recommendation list may contain in the evaluation.
-
-    Attributes:
-        candidates: `catalogue` (all rows of the item table) or `train` (items with training
-            interactions).
-        exclude_seen: whether items that the user had seen before the cut are left out.
-    """
-
-    candidates: Literal["catalogue", "train"] = "catalogue"
-    exclude_seen: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,38 +8,15 @@ chosen on the validation part; β = 0 is one of the choices.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
-from models.core.fields import Part, PositiveFloat
+from models.core.config import PriorConfig
 from models.core.retriever import Interactions
 
 _DAY = 86_400.0  # seconds
 _FLOOR = 1e-3  # added to each decayed count, so that the logarithm of a count of 0 is finite
-
-
-class PriorConfig(Part, frozen=True):
-    """A prior for recent popularity, which is added to the scores of items.
-
-    Decay and strength are chosen on the validation part.
-
-    Attributes:
-        days: decays to try, days: the age at which an interaction weighs 1/e.
-        weights: strengths to try; the model without a prior is tried as well.
-    """
-
-    days: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1, max_length=100)] = (
-        3.0,
-        7.0,
-        14.0,
-    )
-    weights: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1, max_length=100)] = (
-        *(0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
-    )
 
 
 class Prior(msgspec.Struct, frozen=True):

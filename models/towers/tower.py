@@ -18,7 +18,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.core.columns import WEIGHTS_OF, Columns, n_rows, take
+from models.core.column_names import WEIGHTS_OF
+from models.core.columns import Columns, n_rows, take
 from models.core.reserved_codes import PAD, UNSEEN
 from models.encoders.encoder import build_encoder
 from models.towers.config import TwoTowerConfig

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from models.core.evaluation_set import EvaluationSet, ListRules
+from models.core.config import ListRules
+from models.core.evaluation_set import EvaluationSet
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Protocol

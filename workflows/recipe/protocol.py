@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from models.baselines.registry import BASELINES, Baseline
-from models.core.evaluation_set import ListRules
+from models.core.config import ListRules
 from models.core.fields import Length, NonNegative, Part, Times
 
 

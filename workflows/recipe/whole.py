@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.core.config import PriorConfig
 from models.core.fields import Name, Part
-from models.core.prior import PriorConfig
 from models.losses.config import LossConfig
 from models.offers.config import OffersConfig, TasksConfig
 from models.towers.config import ModelConfig, TwoTowerConfig

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, read_columns
-from models.core.evaluation_set import EvaluationSet, ListRules, build_evaluation_set
+from models.core.config import ListRules
+from models.core.evaluation_set import EvaluationSet, build_evaluation_set
 from models.core.retriever import Interactions, Ragged
 from workflows.ground import statistics, vocabulary
 from workflows.ground.column_names import TRAIN_COUNT

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.core.columns import WEIGHTS_OF
+from models.core.column_names import WEIGHTS_OF
 from workflows.ground.errors import DataError
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries, list_cells

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from models.core.columns import ROW_WEIGHT
+from models.core.column_names import ROW_WEIGHT
 from workflows.ground.statistics import NumberFact
 from workflows.recipe.kinds.base import Encoded, Fields, Kind, PassOn, Reading
 from workflows.recipe.kinds.number import Number
