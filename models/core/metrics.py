@@ -301,6 +301,17 @@ def _first_hit(ties: Ties, weights: Floats) -> Floats:
     return values
 
 
+#: Name → the function that computes the ranking metric, in the order of results.
+METRICS = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "mrr": mrr,
+    "map": average_precision,
+    "hit_rate": hit_rate,
+    "precision": precision,
+}
+
+
 def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
     """Return every ranking metric (recall, nDCG, ...) of every user at every list length k.
 
@@ -321,12 +332,8 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
     values = {}
     for k in ks:
         check_k(k)
-        values[f"recall@{k}"] = recall(ties, k=k)
-        values[f"ndcg@{k}"] = ndcg(ties, k=k)
-        values[f"mrr@{k}"] = mrr(ties, k=k)
-        values[f"map@{k}"] = average_precision(ties, k=k)
-        values[f"hit_rate@{k}"] = hit_rate(ties, k=k)
-        values[f"precision@{k}"] = precision(ties, k=k)
+        for name, metric in METRICS.items():
+            values[f"{name}@{k}"] = metric(ties, k=k)
     return values
 
 

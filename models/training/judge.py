@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from models.core.columns import Columns
 from models.core.evaluation_set import SELECTION_KS, EvaluationSet, selection_score
+from models.core.metrics import METRICS
 from models.training.epoch import VAL_MEAN
 from models.training.two_tower import TwoTower
 
@@ -54,8 +55,7 @@ class CatalogueJudge:
     @property
     def names(self) -> list[str]:
         """Return the names of the validation metrics, for example `val_recall@10`."""
-        kinds = ("recall", "ndcg", "mrr", "map", "hit_rate", "precision")
-        return [VAL_MEAN, *(f"val_{kind}@{k}" for k in self.ks for kind in kinds)]
+        return [VAL_MEAN, *(f"val_{name}@{k}" for k in self.ks for name in METRICS)]
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return each ranking metric's mean over users, and the mean of `SELECTION_METRICS`."""
