@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from models.baselines.cost import Cost, inverse, threads
+from models.baselines.cost import Cost, inverse, limit_threads
 from models.core.retriever import Floats, Interactions, blocks
 
 
@@ -81,7 +81,7 @@ class ByUsers:
         """Return the scores xB of all items for each history x, float32 [n_histories, n_items]."""
         histories = histories.astype(np.float64)
         alike = (histories @ self.users.T).toarray()
-        with threads(len(self.inverse)):
+        with limit_threads(len(self.inverse)):
             alike = alike @ self.inverse
         scores = np.asarray(alike @ self.users)
         own = histories.tocoo()

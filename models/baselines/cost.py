@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 from models.baselines.errors import CannotFit
 from models.core.retriever import Floats
@@ -81,7 +82,7 @@ def _speed_of_a_core() -> float:
     for _ in range(3):
         matrix = np.eye(_SAMPLE) * _SAMPLE + 1.0
         start = time.thread_time()
-        with threads(1):
+        with limit_threads(1):
             _invert(matrix)
         best = min(best, time.thread_time() - start)
     return _SAMPLE**3 / max(best, 1e-9)
@@ -93,7 +94,7 @@ def inverse(matrix: Floats) -> Floats:
     Raises:
         LinAlgError: the matrix is not positive definite.
     """
-    with threads(len(matrix)):
+    with limit_threads(len(matrix)):
         inverted = _invert(matrix)
     for i in range(len(inverted)):  # LAPACK gives the upper half
         inverted[i + 1 :, i] = inverted[i, i + 1 :]
@@ -110,12 +111,8 @@ def _invert(matrix: Floats) -> Floats:
     return np.asarray(inverted)
 
 
-def threads(n_rows: int) -> AbstractContextManager[object]:
-    """Limit BLAS to one thread while a small matrix is inverted, if threadpoolctl is installed."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return nullcontext()
+def limit_threads(n_rows: int) -> AbstractContextManager[object]:
+    """Return a context in which BLAS uses one thread if the matrix is small."""
     return threadpool_limits(1 if n_rows < SMALL else None, user_api="blas")
 
 
