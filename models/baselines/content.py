@@ -92,8 +92,7 @@ class Content:
             raise ValueError(
                 f"attributes has {self.attributes.shape[0]} rows for {train.n_items} items."
             )
-        counts = np.bincount(train.items, minlength=train.n_items)
-        return replace(self, order=np.argsort(-counts, kind="stable"))
+        return replace(self, order=np.argsort(-train.item_counts(), kind="stable"))
 
     def top_k(
         self,

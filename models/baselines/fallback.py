@@ -15,7 +15,7 @@ import numpy as np
 
 from models.baselines.popularity import Popularity
 from models.baselines.search import Grid
-from models.core.retriever import NO_ITEM, Bools, Interactions, Queries, Ragged, Retriever, TopK
+from models.core.retriever import Bools, Interactions, Queries, Ragged, Retriever, TopK
 
 
 def without_history(queries: Queries) -> Bools:
@@ -57,10 +57,7 @@ class Fallback:
     ) -> TopK:
         """Return the k best items of each query, by the model or by popularity."""
         helped = self.stands_in(queries)
-        top = TopK(
-            np.full((len(queries), k), NO_ITEM, np.int64),
-            np.full((len(queries), k), -np.inf, np.float32),
-        )
+        top = TopK.empty(len(queries), k)
         for model, rows in (
             (self.model, np.flatnonzero(~helped)),
             (self.popular, np.flatnonzero(helped)),

@@ -194,7 +194,7 @@ class Index:
     def _search_among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
         """Rank the few items that a filter leaves by exact search, not by FAISS."""
         if len(rows) == 0:
-            return _empty_lists(len(vectors), k)
+            return TopK.empty(len(vectors), k)
         position = np.full(len(self.items), NO_ITEM, np.int64)
         position[rows] = np.arange(len(rows))
         excluded = np.where(exclude.values >= 0, position[exclude.values], NO_ITEM)
@@ -217,7 +217,7 @@ class Index:
         Returns:
             The lists, and for each whether it is full and certainly complete, bool [n_queries].
         """
-        top = _empty_lists(len(vectors), k)
+        top = TopK.empty(len(vectors), k)
         is_certain = np.zeros(len(vectors), bool)
         for rows, depth in self._group_by_depth(k, exclude.lengths, candidates):
             items = self._propose(vectors[rows], depth, candidates)
@@ -335,12 +335,6 @@ class Ann:
         """
         vectors = user_vectors(self.users, queries)
         return self.index.search(vectors, k, exclude=exclude, candidates=candidates)
-
-
-def _empty_lists(n_queries: int, k: int) -> TopK:
-    return TopK(
-        np.full((n_queries, k), NO_ITEM, np.int64), np.full((n_queries, k), -np.inf, np.float32)
-    )
 
 
 def _faiss() -> Any:

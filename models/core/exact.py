@@ -126,8 +126,7 @@ def search(
     norm_bound = max_norm(items) if norm_bound is None else norm_bound
     vectors, items = (np.ascontiguousarray(v, np.float32) for v in (vectors, items))
     hidden = None if candidates is None else np.flatnonzero(~candidates)
-    best_items = np.full((len(vectors), k), NO_ITEM, np.int64)
-    best_scores = np.full((len(vectors), k), -np.inf, np.float32)
+    best = TopK.empty(len(vectors), k)
     slack = error_bound(vectors, norm_bound)
     n_threads = max(1, min(threads(), _MAX_THREADS, max_rows(len(items)) // _MIN_ROWS))
     slices = list(blocks(len(vectors), len(items), at_least=_GOOD_ROWS, at_a_time=n_threads))
@@ -146,11 +145,11 @@ def search(
                 known = out.values >= 0
                 scores[out.owners()[known], out.values[known]] = -np.inf
             _rank(
-                vectors[rows], items, scores, slack[rows], TopK(best_items[rows], best_scores[rows])
+                vectors[rows], items, scores, slack[rows], TopK(best.items[rows], best.scores[rows])
             )
 
     run_in_threads(work, max(1, min(n_threads, len(slices))))
-    return TopK(best_items, best_scores)
+    return best
 
 
 #: Number of groups of columns in `_lower_bound`: this many times k, but at least the second number.

@@ -196,6 +196,13 @@ class TopK(NamedTuple):
     items: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
+    @classmethod
+    def empty(cls, n_queries: int, k: int) -> TopK:
+        """Return lists of k empty places: NO_ITEM with the score -inf."""
+        return cls(
+            np.full((n_queries, k), NO_ITEM, np.int64), np.full((n_queries, k), -np.inf, np.float32)
+        )
+
 
 class Retriever(Protocol):
     """A model or an index that returns the k best items of a query."""
@@ -355,5 +362,5 @@ def top_k_by_scores(
         out = None if exclude is None else exclude.take(np.arange(rows.start, rows.stop))
         parts.append(best_k(score(queries.block(rows)), k, exclude=out, candidates=candidates))
     if not parts:
-        return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
+        return TopK.empty(0, k)
     return TopK(np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts]))
