@@ -224,7 +224,7 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean():
 
 
 def test_ids_are_dropped_in_training_only():
-    layer = IdDropout("user_id", rate=0.2, unseen=2, seed=1)
+    layer = IdDropout("user_id", rate=0.2, seed=1)
     inputs = {"user_id": tf.range(10, 40_010), "age": tf.ones([3])}
     changed = layer(inputs, training=True)
     codes = changed["user_id"].numpy()

@@ -375,15 +375,13 @@ class IdDropout(Draws):
     Args:
         column: the column of an id's codes.
         rate: share of the rows that are replaced.
-        unseen: the code that replaces the id's.
         seed: the seed of the draws.
     """
 
-    def __init__(self, column: str, *, rate: float, unseen: int, seed: int, **kwargs: Any) -> None:
+    def __init__(self, column: str, *, rate: float, seed: int, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
         self.column = column
         self.rate = rate
-        self.unseen = unseen
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Return the tower's inputs, in training with some ids replaced by the unseen code."""
@@ -391,7 +389,7 @@ class IdDropout(Draws):
             return inputs
         codes = inputs[self.column]
         drop = self.uniform(tf.shape(codes)) < self.rate
-        return {**inputs, self.column: tf.where(drop, tf.cast(self.unseen, codes.dtype), codes)}
+        return {**inputs, self.column: tf.where(drop, tf.cast(UNSEEN, codes.dtype), codes)}
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shapes of the tower's input columns, which do not change."""

@@ -20,7 +20,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.column_names import WEIGHTS_OF
 from models.core.columns import Columns, n_rows, take
-from models.core.reserved_codes import PAD, UNSEEN
+from models.core.reserved_codes import PAD
 from models.encoders.encoder import build_encoder
 from models.towers.config import TwoTowerConfig
 from models.towers.layers import (
@@ -162,7 +162,7 @@ def _is_one_hot(column: ColumnSchema, config: TwoTowerConfig) -> bool:
 def _id_dropout(column: ColumnSchema, config: TwoTowerConfig, seed: int) -> IdDropout | None:
     if not config.id_dropout:
         return None
-    return IdDropout(column.name, rate=config.id_dropout, unseen=UNSEEN, seed=seed)
+    return IdDropout(column.name, rate=config.id_dropout, seed=seed)
 
 
 def _embeddings(
