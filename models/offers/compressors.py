@@ -86,11 +86,8 @@ class _Choice(tf.keras.layers.Layer):
         return self.out(self.drops[1](k_winners(x, self.winners), training=training))
 
 
-class OfferCompressor(tf.keras.layers.Layer):
-    """Compresses an offer's attribute embeddings [B, o, d] to m mixtures of them, [B, m, d].
-
-    Mean and variance of the group show which attributes matter: an attribute with a small variance
-    belongs to the definition of the offer.
+class _OfferLayer(tf.keras.layers.Layer):
+    """The base class of layers on mean and variance of the offers' items, [B, o, d] each.
 
     Args:
         m: number of vectors to which an offer is compressed.
@@ -102,6 +99,14 @@ class OfferCompressor(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.m, self.dropout, self.seed = m, dropout, seed
         self.choice: Any = None
+
+
+class OfferCompressor(_OfferLayer):
+    """Compresses an offer's attribute embeddings [B, o, d] to m mixtures of them, [B, m, d].
+
+    Mean and variance of the group show which attributes matter: an attribute with a small variance
+    belongs to the definition of the offer.
+    """
 
     def build(self, shape: Any) -> None:
         """Create the weights by which the offer compressor mixes attribute embeddings."""
@@ -117,22 +122,12 @@ class OfferCompressor(tf.keras.layers.Layer):
         return tf.matmul(mixture, mean, transpose_a=True)
 
 
-class MaskNet(tf.keras.layers.Layer):
+class MaskNet(_OfferLayer):
     """A multiplicative mask on a compressed offer, computed from mean and variance of its group.
 
     It follows Wang et al. 2021, "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking
     Models".
-
-    Args:
-        m: number of vectors of a compressed offer.
-        dropout: dropout rate.
-        seed: the seed of the dropout.
     """
-
-    def __init__(self, m: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.m, self.dropout, self.seed = m, dropout, seed
-        self.choice: Any = None
 
     def build(self, shape: Any) -> None:
         """Create the weights of the layers that compute the multiplicative mask."""
