@@ -124,7 +124,8 @@ class Interactions:
     Attributes:
         users: the user of each interaction, as a row number in the user table, int [n]; negative
             for an unknown user.
-        items: the item of each interaction, as a row number in the item table, int [n], never -1.
+        items: the item of each interaction, as a row number in the item table, int [n]; -1 for an
+            item that is not in the table.
         times: seconds since the epoch, UTC, int64 [n], not falling; None if the data has no times.
         n_users: number of rows of the user table.
         n_items: number of rows of the item table.
@@ -147,7 +148,10 @@ class Interactions:
         return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
     def histories(self) -> Ragged:
-        """Return each user's items, oldest first, as row numbers in the item table."""
+        """Return each user's items, oldest first, as row numbers in the item table.
+
+        All users must be in the user table; see `of_known_users`.
+        """
         return Ragged.from_pairs(self.users, self.items, n_lists=self.n_users)
 
 

@@ -55,8 +55,9 @@ def function_named(name: str) -> LossFunction:
 class SampledLoss(ModelOutput):
     """An output block of Merlin that computes the loss of a batch from a comparison with negatives.
 
-    In training, it outputs the batch's loss in each row, float32 [B, 1], and must be compiled with
-    `BatchLoss`; at inference, it outputs the score of each query with its own item, float32 [B, 1].
+    In training, it outputs the batch's loss in each row, float32 [B, 1], which its default loss
+    `BatchLoss` passes on; at inference, it outputs the score of each query with its own item,
+    float32 [B, 1].
 
     An item that is in a batch many times is embedded once and has one column: this gives the same
     loss and gradients with smaller products, because every mask but `none` hides an item from its
