@@ -19,11 +19,9 @@ class Steps(NamedTuple):
 
     Attributes:
         vectors: the embedding of each item, ragged float32 [B, None, dim].
-        times: seconds since the epoch, ragged int64 [B, None]; None where they are not known.
     """
 
     vectors: tf.RaggedTensor
-    times: tf.RaggedTensor | None = None
 
 
 class HistoryEncoder(Protocol):
