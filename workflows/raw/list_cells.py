@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.ground.errors import DataError
+from workflows.raw import dictionaries
 from workflows.raw.values import Place, as_text, bad_cell, plain
 
 #: One value in a bracketed list of Python or JSON: quoted text, or a number or word without quotes.
@@ -114,28 +115,16 @@ def _filter_values(
     """Keep only the values of a column of lists for which `keep` is true, bool [n_values]."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     before = np.concatenate([[0], np.cumsum(keep)])
-    ends = before[np.cumsum(lengths)]
+    kept = np.diff(before[np.concatenate([[0], np.cumsum(lengths)])])
     gone = lists.is_null().to_numpy(zero_copy_only=False)
-    return _of_ends(ends, gone, lists.flatten().filter(pa.array(keep)))
+    return dictionaries.make_lists(
+        pa.array(kept, pa.int32(), mask=gone), lists.flatten().filter(pa.array(keep))
+    )
 
 
 def replace_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
     """Replace the values of a column of lists; the lengths of the lists stay the same."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    gone = lists.is_null().to_numpy(zero_copy_only=False)
-    return _of_ends(np.cumsum(lengths), gone, values)
-
-
-def _of_ends(
-    ends: np.ndarray[tuple[int], np.dtype[np.int64]],
-    gone: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    values: pa.Array,
-) -> pa.ListArray:
-    if len(values) > np.iinfo(np.int32).max:
-        raise pa.ArrowCapacityError("more values of lists than int32 can count")
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    mask = np.append(gone, False) if gone.any() else None
-    return pa.ListArray.from_arrays(pa.array(offsets, mask=mask), values)
+    return dictionaries.make_lists(pc.list_value_length(lists), values)
 
 
 def _trim(lists: pa.ListArray) -> pa.ListArray:

@@ -23,7 +23,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.reserved_codes import NULL
 from workflows.ground.vocabulary import Vocabulary
-from workflows.raw import dictionaries
+from workflows.raw import dictionaries, list_cells
 from workflows.recipe.kinds.number import MISSING
 
 #: An array of int32: the codes, or the rows of a table, of all indices of a dictionary.
@@ -142,7 +142,7 @@ def _take(column: Any, table: Int32s) -> Any:
             return table[column.to_numpy()]
         lists = dictionaries.combine(array.__arrow_array__())
         values = pa.array(table[lists.flatten().to_numpy()])
-        return pd.arrays.ArrowExtensionArray(dictionaries.make_lists(lists.value_lengths(), values))
+        return pd.arrays.ArrowExtensionArray(list_cells.replace_values(lists, values))
     # cudf; not exercised on a GPU in CI
     if dispatch.is_list_dtype(column):
         values = dispatch.flatten_list_column_values(column)

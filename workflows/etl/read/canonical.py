@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workflows.ground.errors import DataError
-from workflows.raw import dictionaries, spelling
+from workflows.raw import dictionaries, list_cells, spelling
 from workflows.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | 
         values = dictionaries.map_dictionary(
             array.flatten(), lambda _: pa.chunked_array([canonical])
         )
-        return dictionaries.make_lists(pc.list_value_length(array), dictionaries.combine(values))
+        return list_cells.replace_values(array, dictionaries.combine(values))
     return dictionaries.combine(
         dictionaries.map_dictionary(array, lambda _: pa.chunked_array([canonical]))
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.core.column_names import WEIGHTS_OF
 from workflows.ground.errors import DataError
@@ -68,8 +67,7 @@ class Categories(Kind):
         """Return the column's lists with their values as an Arrow dictionary array."""
         array = dictionaries.combine(column)
         values = array.flatten().dictionary_encode()
-        lists = dictionaries.make_lists(pc.list_value_length(array), values)
-        return pa.chunked_array([lists])
+        return pa.chunked_array([list_cells.replace_values(array, values)])
 
     def form(self, feature: Fields) -> Form:
         """Return the form of the feature's raw values: a list of text."""
