@@ -191,7 +191,7 @@ def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> p
 
 
 def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return the mask of the cells of text that begin and end with brackets."""
+    """Return the row numbers of the cells of text that begin and end with brackets."""
     whole = [_bytes_of(chunk) for chunk in text.chunks]
     if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
         return np.array([], np.int64)

@@ -33,11 +33,6 @@ _PIECE = 1 << 19
 UNIT = b"\x1f"
 
 
-def is_packed(path: Path) -> bool:
-    """Say whether a file is packed (compressed), by its first bytes."""
-    return bool(_packer(path))
-
-
 def open_unpacked(path: Path) -> BinaryIO:
     """Open a file, compressed or not, for reading its decompressed bytes."""
     packer = _packer(path)
