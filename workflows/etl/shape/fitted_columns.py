@@ -57,11 +57,9 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     """
     states: States = {}
     for step in recipe.derive:
-        if isinstance(step, PriceCluster):
-            states[step.to] = _clusters(train[step.of], step)
-        elif isinstance(step, TopValues):
-            states[step.to] = _frequent(train[step.of], step)
-    return {name: older.get(name, state) for name, state in states.items()}
+        if isinstance(step, PriceCluster | TopValues):
+            states[step.to] = older.get(step.to) or _fit_step(train[step.of], step)
+    return states
 
 
 def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
@@ -103,11 +101,9 @@ def read(folder: Path) -> States:
     return read_json(path, States, "etl") if path.exists() else {}
 
 
-def _frequent(column: pa.ChunkedArray, step: TopValues) -> Frequent:
-    return Frequent(most_frequent(column, step.n).to_pylist(), step.other)
-
-
-def _clusters(column: pa.ChunkedArray, step: PriceCluster) -> Centres:
+def _fit_step(column: pa.ChunkedArray, step: PriceCluster | TopValues) -> State:
+    if isinstance(step, TopValues):
+        return Frequent(most_frequent(column, step.n).to_pylist(), step.other)
     values = np.sort(column.drop_null().cast(pa.float64()).to_numpy())
     rng = np.random.default_rng(step.seed)
     if len(values) > step.sample:
