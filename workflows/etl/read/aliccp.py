@@ -159,6 +159,8 @@ class SkeletonFile:
         names: names of all columns that the format can have.
         lists: names of the columns of lists, and of their weights.
         approximate_rows: estimated number of rows.
+        is_empty: always false, because an empty skeleton is refused.
+        notes: warnings about the part of the file that was read.
 
     Raises:
         DataError: the file is missing, is empty, or is not text.
@@ -171,6 +173,7 @@ class SkeletonFile:
         self._common = common
         self._text = _open(path, _SKELETON, block)
         self.approximate_rows = self._text.approximate_rows
+        self.is_empty, self.notes = False, self._text.notes
 
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()

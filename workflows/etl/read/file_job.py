@@ -110,9 +110,8 @@ class FileJob:
             rows += chunk.rows
             self.memory.refuse(str(self.file.path), growing.rows, growing.width)
         empty = self.file.empty if isinstance(self.file, ExplodedFile) else 0
-        notes = () if isinstance(self.file, SkeletonFile) else tuple(self.file.notes)
         table = canonical.canonicalize(self.recipe, self.file.path, growing.table())
-        return Chunk(rows, table, np.concatenate(skipped), empty, notes)
+        return Chunk(rows, table, np.concatenate(skipped), empty, tuple(self.file.notes))
 
 
 def _prefetch(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -80,7 +80,7 @@ class SourceFiles:
         Raises:
             DataError: no file has rows.
         """
-        empty = [file for file in found if not isinstance(file, SkeletonFile) and file.is_empty]
+        empty = [file for file in found if file.is_empty]
         if len(empty) == len(found):
             raise files.no_rows_error(found[0].path, is_empty=not found[0].names)
         if empty:
@@ -92,11 +92,7 @@ class SourceFiles:
         if not self._source.explode:
             return kept
         columns = [self._raw_names.get(name, name) for name in self._source.explode]
-        return [
-            ExplodedFile(file, columns, self._source.separator)
-            for file in kept
-            if not isinstance(file, ExplodedFile | SkeletonFile)
-        ]
+        return [ExplodedFile(file, columns, self._source.separator) for file in kept]
 
     def _recipe_names(self, file: RawFile) -> list[str]:
         """Return the names that a file's columns have in the recipe, after `rename:`."""
