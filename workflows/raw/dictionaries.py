@@ -94,6 +94,12 @@ def distinct_texts(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     return array.dictionary.filter(pa.array(count_texts(array)[:-1] > 0))
 
 
+def text_bytes(texts: pa.StringArray) -> bytes:
+    """Return the buffer of bytes that holds all texts of an Arrow array, and perhaps others."""
+    data = texts.buffers()[2]
+    return data.to_pybytes() if data is not None else b""
+
+
 def flatten(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     """Return all values of a column of lists of text; a text column is returned unchanged."""
     array = combine(column)

@@ -142,14 +142,8 @@ def _trim(lists: pa.ListArray) -> pa.ListArray:
 
 def _may_have_blanks(texts: pa.StringArray) -> bool:
     """Say whether any text of an array may have blanks, by one search through all bytes."""
-    whole = _bytes_of(texts)
+    whole = dictionaries.text_bytes(texts)
     return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
-
-
-def _bytes_of(texts: pa.StringArray) -> bytes:
-    """Return the buffer of bytes that holds all texts of an Arrow array, and perhaps others."""
-    data = texts.buffers()[2]
-    return data.to_pybytes() if data is not None else b""
 
 
 def _as_list(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
@@ -192,7 +186,7 @@ def _split_text(text: pa.ChunkedArray, separator: str | None, place: Place) -> p
 
 def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return the row numbers of the cells of text that begin and end with brackets."""
-    whole = [_bytes_of(chunk) for chunk in text.chunks]
+    whole = [dictionaries.text_bytes(chunk) for chunk in text.chunks]
     if not any(bracket in part for part in whole for bracket in (b"]", b"}", b")")):
         return np.array([], np.int64)
     hits = pc.fill_null(pc.match_substring_regex(text, _BRACKETED), False)

@@ -86,9 +86,7 @@ def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> N
     """
     parts = [column.dictionary for column in columns.values()]
     texts = parts[0] if len(parts) == 1 else pc.unique(pa.chunked_array(parts))
-    for cause in CAUSES:
-        if not _may_have(texts, cause.bytes):
-            continue
+    for cause in _possible_causes(texts):
         plain = cause.normalize(texts)
         changed = np.flatnonzero(pc.not_equal(plain, texts).to_numpy(zero_copy_only=False))
         some = changed[:: len(changed) // _SAMPLE + 1]
@@ -105,16 +103,18 @@ def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> N
         )
 
 
-def _may_have(texts: pa.Array, wanted: bytes | None) -> bool:
-    """Say whether any text has one of the wanted bytes; None stands for all bytes beyond ASCII."""
-    data = texts.buffers()[2]
-    if data is None:
-        return False
-    if wanted is None:
-        found = np.frombuffer(data, np.uint8)
-        return len(found) > 0 and int(found.max()) >= 128
-    whole = data.to_pybytes()
-    return any(bytes([one]) in whole for one in wanted)
+def _possible_causes(texts: pa.Array) -> list[_Cause]:
+    """Return the causes of different spellings that the bytes of the texts do not rule out."""
+    whole = dictionaries.text_bytes(texts)
+    return [
+        cause
+        for cause in CAUSES
+        if (
+            not whole.isascii()
+            if cause.bytes is None
+            else any(bytes([one]) in whole for one in cause.bytes)
+        )
+    ]
 
 
 def _occurring_twice(texts: pa.Array, some: pa.Array) -> pa.Array:
@@ -148,8 +148,9 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
     """
     for source, column in columns.items():
         texts = column.dictionary
+        whole = dictionaries.text_bytes(texts)
         for separator in _SEPARATORS:
-            if not _may_have(texts, separator.encode()):
+            if separator.encode() not in whole:
                 continue
             found = texts.filter(pc.greater(pc.count_substring(texts, separator), 1))
             if 0 < len(texts) <= 2 * len(found):
