@@ -569,6 +569,22 @@ def test_a_wrong_override_is_quoted(minimal: Path, override: str, message: str) 
     assert override in str(caught.value)
 
 
+def test_a_field_of_a_block_that_is_null_can_be_replaced() -> None:
+    recipe = recipes.load(ROOT / "recipes" / "movielens-100k.yaml")
+    assert recipe.prior is None
+    changed = recipes.replace_fields(recipe, {"prior.days": [3.0], "train.epochs": 7})
+    assert changed.prior is not None
+    assert changed.prior.days == (3.0,)
+    assert changed.train.epochs == 7
+    assert recipe.prior is None
+
+
+def test_a_replaced_field_of_a_value_is_refused(minimal: Path) -> None:
+    message = "recipe shop, field split.test.x: 'test' is a value, it has no fields."
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        recipes.replace_fields(recipes.load(minimal), {"split.test.x": 3})
+
+
 # ── finding ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -188,11 +188,29 @@ def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     raw = recipe.to_dict()
     for path, value in settings.items():
         *parents, last = path.split(".")
-        at = raw
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[last] = value
+        _block_at(raw, parents, f"recipe {recipe.name}, field {path}")[last] = value
     return parse(raw, where=f"recipe {recipe.name}")
+
+
+def _block_at(raw: dict[str, Any], parents: Sequence[str], what: str) -> dict[str, Any]:
+    """Return a block of a recipe's plain data, such as `train`, and make it if it is absent.
+
+    Args:
+        raw: plain data of the recipe.
+        parents: names of the blocks on the way to the block, and its own name.
+        what: text that names the change of the recipe, for messages.
+
+    Raises:
+        RecipeError: a name is that of a value, which has no fields.
+    """
+    at = raw
+    for parent in parents:
+        if at.get(parent) is None:  # a whole recipe has null for an absent block
+            at[parent] = {}
+        at = at[parent]
+        if not isinstance(at, dict):
+            raise RecipeError(f"{what}: {parent!r} is a value, it has no fields.")
+    return at
 
 
 def _refuse_infinite(value: Any, at: str = "$") -> None:
@@ -217,13 +235,7 @@ def _override(raw: dict[str, Any], override: str, *, whole: bool = False) -> Non
     if not equals or not all(part.strip() for part in key.split(".")):
         raise RecipeError(f"--set {override!r}: expected key=value, such as train.epochs=3.")
     *parents, last = key.strip().split(".")
-    at = raw
-    for parent in parents:
-        if at.get(parent) is None:  # a whole recipe has null for an absent block
-            at[parent] = {}
-        at = at[parent]
-        if not isinstance(at, dict):
-            raise RecipeError(f"--set {override!r}: {parent!r} is a value, it has no fields.")
+    at = _block_at(raw, parents, f"--set {override!r}")
     try:
         new = yaml.load(value, Loader)
     except RecursionError:
