@@ -68,7 +68,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     Raises:
         DataError: a cell is not what the recipe says.
     """
-    history = recipe.history.inputs if recipe.history else {}
+    history = recipe.history_inputs
     nulls = nulls_of(recipe)
     columns = {}
     for name in table.column_names:
@@ -97,7 +97,6 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
         recipe: its `nulls` mean a missing value, unless they are values in training.
         known: the texts of each column in training.
     """
-    history = recipe.history.inputs if recipe.history else {}
     for number, name in enumerate(table.column_names):
         column, kind = table[name], table[name].type
         is_label = name in recipe.features and recipe.features[name].meaning.is_label
@@ -107,7 +106,7 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
                 column = pa.chunked_array([_spelt(column.combine_chunks(), name, known)])
         elif kind == TEXTS and known:
             lists = column.combine_chunks()
-            values = _spelt(lists.flatten(), history.get(name, name), known)
+            values = _spelt(lists.flatten(), recipe.history_inputs.get(name, name), known)
             column = pa.chunked_array([list_cells.replace_values(lists, values)])
         table = table.set_column(number, name, column)
     return table

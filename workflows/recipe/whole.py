@@ -269,6 +269,14 @@ class Recipe(Part, frozen=True):
         """Name of the column with row weights for the loss; None if the recipe has none."""
         return next((n for n, f in self.features.items() if f.role == "weight"), None)
 
+    @property
+    def history_inputs(self) -> dict[str, str]:
+        """Name of a history input of the query tower → the item column that it lists.
+
+        It is empty if the recipe has no history.
+        """
+        return self.history.inputs if self.history else {}
+
     def columns(self, *roles: str) -> list[str]:
         """Return the names of the features that have one of these roles, in the recipe's order."""
         return [n for n, f in self.features.items() if f.role in roles]

@@ -58,9 +58,8 @@ def read_users(
         DataError: a file or a rule has a column that does not exist.
     """
     recipe = recommender.recipe
-    history = recipe.history.inputs if recipe.history else {}
     columns = [c for c in recipe.columns("user", "context") if c != recipe.user_id]
-    inputs = [*columns, *history]
+    inputs = [*columns, *recipe.history_inputs]
     given = pa.table({})
     if request.users is not None and request.file:
         raise DataError("--user and --users both say for whom: choose one.")

@@ -140,8 +140,7 @@ class Recommender:
 
     def known_values(self, column: str) -> pa.StringArray:
         """Return the known values of a column: those in its vocabulary, or the ids of its table."""
-        history = self.recipe.history.inputs if self.recipe.history else {}
-        column = history.get(column, column)
+        column = self.recipe.history_inputs.get(column, column)
         if column == self.recipe.user_id:
             return self.export.user_ids
         if column == self.recipe.item_id:

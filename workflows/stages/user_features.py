@@ -93,8 +93,7 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
 
 def item_history(given: pa.Table, recipe: Recipe) -> pa.ListArray | None:
     """Return the item-id history that a request gives for each user; None if it gives none."""
-    history = recipe.history.inputs if recipe.history else {}
-    name = next((n for n, column in history.items() if column == recipe.item_id), None)
+    name = next((n for n, c in recipe.history_inputs.items() if c == recipe.item_id), None)
     return given[name].combine_chunks() if name in given.column_names else None
 
 

@@ -75,7 +75,7 @@ def save(
 
 def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) -> list[Encoded]:
     """Describe the raw inputs of a tower and how each is encoded, in the order of its inputs."""
-    inputs = recipe.history.inputs if recipe.history else {}
+    inputs = recipe.history_inputs
     found = {name: Encoded(name, name, LookUp(column)) for name, column in inputs.items()}
     for name, feature in recipe.features.items():
         for encoded in feature.meaning.encode(name, feature, numbers):
@@ -85,7 +85,7 @@ def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) 
 
 def _form(source: str, recipe: Recipe) -> Form:
     """Return the type and shape of the raw values of a feature or of a history."""
-    if recipe.history and source in recipe.history.inputs:
+    if source in recipe.history_inputs:
         return TEXTS
     feature = recipe.features[source]
     form = feature.meaning.form(feature)

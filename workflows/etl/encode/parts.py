@@ -95,7 +95,7 @@ class Plan:
 
     def with_dictionary(self, schema: pa.Schema) -> list[str]:
         """Return the names of the columns that parquet stores in less space with a dictionary."""
-        of = self.recipe.history.inputs if self.recipe.history else {}
+        of = self.recipe.history_inputs
         found = []
         for column in schema:
             size, _ = self.sizes.get(of.get(column.name, column.name), (0, 0))
