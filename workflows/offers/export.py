@@ -45,6 +45,8 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
     _write_users(offering, first, folder)
     for name in offering.tasks:
         offers, values, sizes = described(offering, name)
+        if name == offering.tasks[0]:
+            _write_check(folder, name, offers)
         counts[name] = len(values)
         vectors = {model: each.offers(offers) for model, each in models.items()}
         _write_offers(folder, name, values, sizes, next(iter(vectors.values())))
@@ -52,7 +54,6 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
     events = offering.events("train", "valid", "test")
     pq.write_table(pa.table(events), ExportFiles(folder).events)
     saved.save(first, folder)
-    _write_check(folder, offering, offering.tasks[0])
     return counts
 
 
@@ -132,9 +133,8 @@ def write_similar(
     heat_map.draw(maps, folder / "similarity" / f"{attribute}.png", title=attribute)
 
 
-def _write_check(folder: Path, offering: Offering, attribute: str) -> None:
+def _write_check(folder: Path, attribute: str, offers: Offers) -> None:
     """Write the tower inputs of one attribute's offers, which the self-check embeds again."""
-    offers, _, _ = described(offering, attribute)
     columns: dict[str, pa.Array] = {}
     for name, lists in offers.items():
         columns[name] = _codes(lists.lists)

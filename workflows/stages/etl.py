@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -148,10 +149,15 @@ class Prepared:
         """The paths of the files of the etl stage."""
         return EtlFiles(self.folder)
 
-    def part(self, name: str) -> dict[str, Column]:
-        """Return all encoded columns of one part of the split: train, valid or test."""
+    def part(self, name: str, columns: Sequence[str] | None = None) -> dict[str, Column]:
+        """Return encoded columns of a table, such as a part of the split: train, valid or test.
+
+        Args:
+            name: name of the table, as in `EtlFiles.table`.
+            columns: names of the columns to read; None for all.
+        """
         with reading(self.files.table(name), "etl"):
-            return read_columns(self.files.parts(name))
+            return read_columns(self.files.parts(name), columns)
 
     @cached_property
     def users(self) -> dict[str, Column]:

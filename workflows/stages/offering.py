@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.core.columns import USER_ROW, Column, Columns, as_array, n_rows, read_columns, take_rows
+from models.core.columns import USER_ROW, Column, Columns, as_array, n_rows, take_rows
 from models.core.retriever import Ints
 from models.offers import model as noun
 from models.offers.batches import DayBatches
@@ -95,22 +96,29 @@ class Offering:
     def latest(self) -> dict[str, Column]:
         """Name of a history column → each user's list after the user's last event, [n_users]."""
         assert self.recipe.history is not None
-        return read_columns(self.prepared.files.parts(LATEST), list(self.recipe.history.inputs))
+        return self.prepared.part(LATEST, list(self.recipe.history.inputs))
 
     @cached_property
     def user_ids(self) -> pa.StringArray:
         """Raw user ids in the order of the histories in `latest`."""
         name = self.recipe.user_id
-        column = pq.read_table(self.prepared.files.parts(LATEST), columns=[name])[name]
-        return column.combine_chunks()
+        with reading(self.prepared.files.table(LATEST), "etl"):
+            column = pq.read_table(self.prepared.files.parts(LATEST), columns=[name])[name]
+            return column.combine_chunks()
 
     def events(self, *parts: str) -> dict[str, Ints]:
         """Return the attribute codes of the target events in some parts of the split."""
-        found = [self.prepared.part(part) for part in parts]
-        return {
-            name: np.concatenate([as_array(columns[name]) for columns in found])
-            for name in self.attributes
-        }
+        found = [self._codes(part) for part in parts]
+        return {name: np.concatenate([codes[name] for codes in found]) for name in self.attributes}
+
+    @cached_property
+    def _codes(self) -> Callable[[str], dict[str, Ints]]:
+        # evaluate and export describe the offers of every task by the events of the same part
+        return cache(self._read_codes)
+
+    def _read_codes(self, part: str) -> dict[str, Ints]:
+        columns = self.prepared.part(part, self.attributes)
+        return {name: as_array(codes) for name, codes in columns.items()}
 
     def values(self, attribute: str) -> tuple[Ints, list[str]]:
         """Return an attribute's known values and their codes, by ascending code.
