@@ -164,7 +164,8 @@ def test_weights_of_any_towers_come_back_from_hdf5(tmp_path, columns, config):
 def test_a_prior_counts_what_is_known_at_the_cut(prepared, run, as_of):
     model = build_model(run.recipe, prepared)
     before = embed(model.candidate_encoder, prepared.items)[:, -1]
-    apply_prior(model, prepared, Prior(days=1e-4, weight=2.0), as_of=as_of)
+    prior, before_cut = Prior(days=1e-4, weight=2.0), prepared.interactions(*KNOWN[as_of])
+    apply_prior(model, prepared, prior, known=before_cut)
     lift = embed(model.candidate_encoder, prepared.items)[:, -1] - before
 
     known = rows(prepared, *KNOWN[as_of])

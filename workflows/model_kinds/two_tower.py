@@ -12,6 +12,7 @@ import msgspec
 from models.core import prior as priors
 from models.core.columns import USER_ROW, as_array
 from models.core.prior import Prior
+from models.core.retriever import Interactions
 from models.towers.config import PopularityConfig, TwoTowerConfig
 from models.training.batches import Batches
 from models.training.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Space, usual_space
 from workflows.stages import train as train_stage
-from workflows.stages.etl import Prepared
+from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
 from workflows.stages.train import apply_prior, build_model
@@ -113,7 +114,7 @@ class TwoTowers:
         """Return a training loop over all training rows, or over a sample of each user's rows."""
         prior = self._popularity()
         if prior:
-            apply_prior(model, self.prepared, prior, as_of="valid")
+            apply_prior(model, self.prepared, prior, known=self._known())
         columns, train = self.prepared.part("train"), self.recipe.train
         batches = Batches(
             {name: columns[name] for name in model.schema.column_names},
@@ -131,13 +132,17 @@ class TwoTowers:
         if prior:
             files.prior.write_bytes(msgspec.json.encode(prior))
             # the weights are saved without it: its counts depend on the cut that is asked for
-            apply_prior(fit.model, self.prepared, Prior(prior.days, 0.0), as_of="valid")
+            apply_prior(fit.model, self.prepared, Prior(prior.days, 0.0), known=self._known())
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
         """Return the popularity prior if it is the whole model (kind popularity), else None."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
+
+    def _known(self) -> Interactions:
+        """Read the interactions before the valid part, which a popularity prior counts in train."""
+        return self.prepared.interactions(*KNOWN["valid"])
 
     def _choose_prior(self, fit: Fit) -> Prior:
         """Choose the popularity prior, or none, with which the model is best on the valid part.
@@ -148,9 +153,9 @@ class TwoTowers:
         assert self.recipe.prior is not None
         if not isinstance(fit.judge, CatalogueJudge):
             raise RecipeError("prior: its weight is chosen on the valid part; the split has none.")
-        scores = {}
+        scores, known = {}, self._known()
         for prior in priors.grid(self.recipe.prior):
-            apply_prior(fit.model, self.prepared, prior, as_of="valid")
+            apply_prior(fit.model, self.prepared, prior, known=known)
             retriever = TwoTower.of(fit.model, self.prepared.users, self.prepared.items)
             scores[prior] = fit.judge.evaluation_set.selection_score(retriever)
         best = max(scores, key=lambda prior: scores[prior])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from models.baselines.search import Facts
 from models.core import metrics
 from models.core.evaluation_set import EvaluationSet
 from models.core.metrics import Places
-from models.core.retriever import BrokenModel, Floats, Retriever
+from models.core.retriever import BrokenModel, Floats, Interactions, Retriever
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
 from models.towers.tower import embed
 from models.training.two_tower import TwoTower
@@ -36,7 +37,7 @@ from workflows.ranking.lift import Lift
 from workflows.ranking.lists import Lists, lists
 from workflows.ranking.segments import segments
 from workflows.recipe import Recipe
-from workflows.stages.etl import Prepared
+from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.evaluate import BaselineChoice, Block, EvaluateFiles, Inside, Protocol, Report
 from workflows.stages.held_out import warn_of_hidden
 from workflows.stages.store import Store
@@ -113,6 +114,11 @@ class _Evaluation:
         """The name of the recipe's own model in the report."""
         return name_of(self.recipe.towers)
 
+    @cached_property
+    def _known(self) -> Interactions:
+        """The interactions before the test part, by which items are popular in the evaluation."""
+        return self.prepared.interactions(*KNOWN["test"])
+
     def run(self, store: Store) -> tuple[Report, Inside]:
         """Rank with the recipe's model and its baselines; return the report and the analysis."""
         model = load_model(store, self.recipe, self.prepared)
@@ -134,8 +140,7 @@ class _Evaluation:
         """Return the retriever that serving uses: the tower, and a fallback for unknown users."""
         if self.recipe.fallback == "tower":
             return tower
-        popular = Popularity().fit(self.prepared.interactions("train", "valid"))
-        return Fallback(tower, popular, unknown_users)
+        return Fallback(tower, Popularity().fit(self._known), unknown_users)
 
     def _baselines(self) -> Iterator[tuple[str, Retriever]]:
         """Yield the fitted baselines, and record the reasons why other baselines cannot run."""
@@ -146,14 +151,13 @@ class _Evaluation:
             seed=recipe.evaluate.seed,
         )
         valid = prepared.evaluation_set("valid", recipe.evaluate)
-        known = prepared.interactions("train", "valid")
         names = [name for name in recipe.evaluate.baselines if name != self.ours]
         for name, result in chosen(names, facts, valid):
             if isinstance(result, CannotFit):
                 self.left_out[name] = str(result)
                 continue
             self.baselines[name] = result.note
-            yield name, as_of(result.model, known)
+            yield name, as_of(result.model, self._known)
 
     def _ask(self, name: str, retriever: Retriever) -> None:
         """Rank the candidates of all protocols with a model, and keep the ranks of the targets."""
@@ -221,7 +225,7 @@ class _Evaluation:
     def _protocol(self) -> Protocol:
         split = msgspec.to_builtins(self.recipe.split)
         options = ", ".join(f"{k} {v}" for k, v in split.items() if k != "kind")
-        times = self.prepared.interactions("train", "valid").times
+        times = self._known.times
         until = ""
         if times is not None and len(times):
             until = (

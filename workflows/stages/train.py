@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.core.columns import as_array
 from models.core.prior import Prior
+from models.core.retriever import Interactions
 from models.losses.negatives import TrainingFacts
 from models.towers.tower import TowerError
 from models.training import two_tower
@@ -54,7 +55,7 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
     """
     model = load_weights(store, recipe, prepared)
     if prior := TrainFiles(store.folder("train")).read_prior():
-        apply_prior(model, prepared, prior, as_of=as_of)
+        apply_prior(model, prepared, prior, known=prepared.interactions(*KNOWN[as_of]))
     return model
 
 
@@ -73,7 +74,14 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     return model
 
 
-def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, as_of: str) -> None:
-    """Write a popularity prior, from interactions before a cut, into the item bias of a model."""
+def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, known: Interactions) -> None:
+    """Write a popularity prior, from interactions before a cut, into the item bias of a model.
+
+    Args:
+        model: the model whose item bias is overwritten.
+        prepared: the content of the run's etl stage.
+        prior: the settings of the popularity prior.
+        known: the interactions before the cut, as `Prepared.interactions` returns them.
+    """
     codes = as_array(prepared.items[prepared.recipe.item_id])
-    two_tower.set_prior(model, codes, prior.scores(prepared.interactions(*KNOWN[as_of])))
+    two_tower.set_prior(model, codes, prior.scores(known))
