@@ -172,6 +172,20 @@ def test_lists_of_known_users_need_neither_merlin_nor_tensorflow(run: Run, tmp_p
     assert json.loads(done.stdout)["lists"] == lists(run, "u6", k=3)
 
 
+def test_audiences_of_an_export_need_tensorflow_but_not_merlin() -> None:
+    heavy = "{'merlin', 'nvtabular', 'dask', 'distributed'}"
+    code = f"import sys, workflows.offers.audience; print(*sorted({heavy} & {{*sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
 def test_the_folder_itself_may_be_the_working_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,6 @@ from workflows.ground.stage_content import reading
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.stages.export import ExportFiles
-from workflows.stages.offering import attributes_of, tasks_of
 from workflows.stages.store import Store
 from workflows.towers import selfcheck
 
@@ -97,7 +96,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
         DataError: the offer was not exported.
     """
     export = OfferExport.open(store, recipe)
-    wanted = parsed(text, attributes_of(recipe))
+    wanted = parsed(text, recipe.offer_attributes)
     if len(wanted) != 1:
         raise DataError(f"--offer {text!r}: expected one attribute=value, such as brand=x.")
     ((attribute, value),) = wanted.items()
@@ -180,7 +179,7 @@ class OfferExport:
         if not path.is_file():
             raise DataError(
                 f"Offers of {attribute!r} were not exported; tasks.attributes of the recipe says "
-                f"which are: {', '.join(tasks_of(self.recipe))}."
+                f"which are: {', '.join(self.recipe.offer_tasks)}."
             )
         with reading(path, "export"):
             table = pq.read_table(path)
@@ -194,7 +193,7 @@ class OfferExport:
         Raises:
             DataError: an attribute or a value is unknown, or no event has all values.
         """
-        wanted = parsed(text, attributes_of(self.recipe))
+        wanted = parsed(text, self.recipe.offer_attributes)
         codes = {name: self._code(name, value) for name, value in wanted.items()}
         path = ExportFiles(self.folder).events
         with reading(path, "export"):

@@ -241,6 +241,17 @@ class Recipe(Part, frozen=True):
         return isinstance(self.model, OffersConfig)
 
     @property
+    def offer_attributes(self) -> list[str]:
+        """The item attributes (such as brand) whose values can define an offer."""
+        assert self.history is not None
+        return list(self.history.columns)
+
+    @property
+    def offer_tasks(self) -> list[str]:
+        """The names of the attributes whose values are the offers of evaluation and export."""
+        return list(self.tasks.attributes) or self.offer_attributes
+
+    @property
     def compared(self) -> set[str]:
         """Names of the columns that a filter of the recipe compares with numbers."""
         rules = [rule for rule in self.filter if isinstance(rule, Condition)]

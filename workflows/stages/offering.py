@@ -28,17 +28,6 @@ from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
 
 
-def attributes_of(recipe: Recipe) -> list[str]:
-    """Return the item attributes (such as brand) whose values can define an offer."""
-    assert recipe.history is not None
-    return list(recipe.history.columns)
-
-
-def tasks_of(recipe: Recipe) -> list[str]:
-    """Return the names of the attributes whose values are the offers of evaluate and export."""
-    return list(recipe.tasks.attributes) or attributes_of(recipe)
-
-
 @dataclass(frozen=True)
 class Offering:
     """The etl stage of a recipe with offer models, and the models that are built on it.
@@ -78,12 +67,12 @@ class Offering:
     @property
     def attributes(self) -> list[str]:
         """The item attributes (such as brand) whose values can define an offer."""
-        return attributes_of(self.recipe)
+        return self.recipe.offer_attributes
 
     @property
     def tasks(self) -> list[str]:
         """The names of the attributes whose values are the offers of evaluation and export."""
-        return tasks_of(self.recipe)
+        return self.recipe.offer_tasks
 
     @property
     def compared(self) -> dict[str, OfferModel]:
