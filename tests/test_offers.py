@@ -418,6 +418,21 @@ def test_an_audience_of_a_planted_tower_is_refused(shop: Shop, tmp_path: Path, t
     assert not (tmp_path / "pwned").exists(), "similar offers need no tower"
 
 
+def test_a_damaged_etl_stage_of_offers_is_named(shop: Shop, tmp_path: Path) -> None:
+    planted = Store(shutil.copytree(shop.prepared.prepared.folder.parent, tmp_path / "planted"))
+    etl_folder = planted.folder("etl")
+    (etl_folder / "train" / "schema.pbtxt").write_text("feature {")
+    for path in (etl_folder / "latest").glob("part-*.parquet"):
+        path.write_bytes(b"x")
+    resign(etl_folder)
+    offering = Offering.open(planted, shop.recipe)
+    with pytest.raises(ArtifactError, match=r"etl/train is not what `two-tower etl` writes"):
+        offering.build("augmented")
+    for name in ("latest", "user_ids"):
+        with pytest.raises(ArtifactError, match=r"etl/latest is not what `two-tower etl` writes"):
+            getattr(offering, name)
+
+
 def test_similar_offers_of_another_form_are_refused(shop: Shop, tmp_path: Path) -> None:
     planted = Store(shutil.copytree(shop.exported.parent, tmp_path / "planted"))
     path = planted.folder("export") / "offer_embeddings" / "brand.parquet"

@@ -83,7 +83,7 @@ class OfferModels:
 
     def load_weights(self, store: Store, name: str) -> Model:
         """Build one of the recipe's offer models with the trained weights of the train stage."""
-        return self.offering.load(store, name).model
+        return self.offering.load_weights(store, name)
 
     def fit(
         self,

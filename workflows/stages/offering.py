@@ -19,7 +19,6 @@ from models.offers.config import OfferModel, OffersConfig
 from models.offers.model import InferenceModel, Model
 from models.offers.pairs import Pairs
 from models.training.two_tower import read_schema
-from workflows.ground import trust
 from workflows.ground.errors import RecipeError, StaleInput
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
@@ -166,15 +165,17 @@ class Offering:
 
     def build(self, name: str) -> Model:
         """Build an offer model of the recipe with newly initialised weights."""
+        with reading(self.prepared.folder / "train", "etl"):
+            schema = read_schema(self.prepared.folder / "train")
         return noun.build(
-            read_schema(self.prepared.folder / "train"),
+            schema,
             self.config,
             self.config.models[name],
             self.attributes,
             seed=self.recipe.train.seed,
         )
 
-    def load(self, store: Store, name: str) -> InferenceModel:
+    def load_weights(self, store: Store, name: str) -> Model:
         """Build an offer model of the recipe with the trained weights of the train stage.
 
         Raises:
@@ -182,8 +183,9 @@ class Offering:
         """
         store.read("train", self.recipe)
         model = self.build(name)
-        weights = TrainFiles(store.folder("train"), name).weights
-        trust.refuse_unsafe_weights(weights)
-        with reading(weights, "train"):
-            model.load_weights(weights)
-        return InferenceModel(model)
+        TrainFiles(store.folder("train"), name).load_weights(model)
+        return model
+
+    def load(self, store: Store, name: str) -> InferenceModel:
+        """Return a trained offer model of the recipe for inference; it raises as `load_weights`."""
+        return InferenceModel(self.load_weights(store, name))

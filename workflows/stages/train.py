@@ -9,7 +9,6 @@ from models.losses.negatives import TrainingFacts
 from models.towers.tower import TowerError
 from models.training import two_tower
 from models.training.two_tower import Model
-from workflows.ground import trust
 from workflows.ground.errors import RecipeError
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
@@ -67,10 +66,7 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     """
     store.read("train", recipe)
     model = build_model(recipe, prepared)
-    weights = TrainFiles(store.folder("train")).weights
-    trust.refuse_unsafe_weights(weights)
-    with reading(weights, "train"):
-        model.load_weights(weights)
+    TrainFiles(store.folder("train")).load_weights(model)
     return model
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from models.core.prior import Prior
 from models.training.epoch import Epoch
+from workflows.ground import trust
 from workflows.ground.stage_content import read_json, reading
 from workflows.stages.manifest import TIMES
+
+
+class _Model(Protocol):
+    """A Keras model, as far as this module uses it."""
+
+    def load_weights(self, filepath: Path) -> object:
+        """Read the values of all weights from a file."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,16 @@ class TrainFiles:
     def weights(self) -> Path:
         """The HDF5 file with the model weights of the best epoch."""
         return self.folder / f"{self.name}.weights.h5"
+
+    def load_weights(self, model: _Model) -> None:
+        """Read the trained weights into a model that was built from the same recipe.
+
+        Raises:
+            ArtifactError: the file of weights is missing, unsafe or of another model.
+        """
+        trust.refuse_unsafe_weights(self.weights)
+        with reading(self.weights, "train"):
+            model.load_weights(self.weights)
 
     @property
     def history(self) -> Path:
