@@ -34,7 +34,7 @@ class Target(Protocol):
 
     Attributes:
         NAMES: a regular expression of allowed collection names.
-        NAME_RULE: the rule for collection names in words.
+        NAME_RULE: a sentence that says which collection names are allowed, for messages.
         DEFAULT_PLACE: the name of the default file or folder, in the run's folder, to write to.
     """
 

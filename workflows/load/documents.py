@@ -30,8 +30,8 @@ BATCH = 1000
 class Documents:
     """The items that may be recommended, as documents of a vector database.
 
-    The inner product of an item's and a user's embedding is the score that evaluate ranks by: an
-    item bias is a dimension of both.
+    The inner product of an item's and a user's embedding is the score by which evaluate ranks; the
+    item bias is one of the dimensions.
 
     Attributes:
         ids: raw ids of the items.
@@ -57,7 +57,7 @@ class Documents:
         return len(self.ids)
 
     def named(self, allowed: re.Pattern[str]) -> Documents:
-        """Return the item documents, with columns renamed to names that a database accepts.
+        """Return the documents with columns renamed to names that a database accepts.
 
         Args:
             allowed: the pattern of the column names that a database accepts. Other columns, and

@@ -40,7 +40,7 @@ TOKEN = "MILVUS_TOKEN"
 
 
 def write(documents: Documents, place: str, name: str) -> None:
-    """Load items into a new Milvus collection, and replace the old collection by it.
+    """Load items into a new Milvus collection, which then replaces the old collection.
 
     Args:
         documents: the items as documents.
@@ -133,7 +133,7 @@ def _remove(database: Path) -> None:
 
 
 def _refuse_to_overwrite(client_of: Any, file: Path, name: str) -> None:
-    """Refuse to overwrite a file that is not of Milvus Lite, or that has other collections.
+    """Refuse to overwrite a file that is no Milvus Lite database, or has other collections.
 
     Raises:
         StorageError: the file has other collections, another format or a wrong suffix.

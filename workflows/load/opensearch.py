@@ -3,7 +3,8 @@
     curl -X PUT $URL/<name> -H 'content-type: application/json' -d @index.json
     curl $URL/_bulk -H 'content-type: application/x-ndjson' --data-binary @bulk-00000.ndjson
 
-OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s): same order.
+OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s). The order of the
+items stays the same.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def definition(documents: Documents) -> dict[str, Any]:
 
 
 def _type(kind: pa.DataType) -> dict[str, str | int]:
-    """Return the OpenSearch field type of a column; lists have the type of their values."""
+    """Return the OpenSearch field type of a column; a list has the type of its values."""
     value = kind.value_type if pa.types.is_list(kind) else kind
     if pa.types.is_floating(value):
         return {"type": "double"}

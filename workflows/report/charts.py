@@ -132,7 +132,7 @@ def picture(
 
 
 def _inline(svg: str) -> Markup:
-    """Return matplotlib's SVG as an element of a page, shortened and in the page's colours."""
+    """Return matplotlib's SVG as an HTML element, shortened and with the page's colours."""
     svg = svg[svg.index("<svg") :]
     for pattern, replacement in _SHORTER:
         svg = re.sub(pattern, replacement, svg)
@@ -143,7 +143,7 @@ def _inline(svg: str) -> Markup:
 
 
 def points(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Draw a scatter plot as one path of round caps, a fourth of the bytes of markers."""
+    """Draw a scatter plot as one SVG path, which takes a fourth of the bytes of single markers."""
     gap = np.full(len(xs), np.nan)
     across, up = (np.column_stack([values, values, gap]).ravel() for values in (xs, ys))
     axes.plot(across, up, color=COLOURS[0], linewidth=3, solid_capstyle="round", alpha=0.45)
@@ -218,7 +218,7 @@ def draw_ranges(
     metric: str,
     legend: Sequence[str] = (),
 ) -> None:
-    """Draw the series of means and intervals, each a little below the one before."""
+    """Draw several series of means with intervals; the series are shifted so that none overlap."""
     series = max(map(len, rows.values()))
     for number in range(series):
         found = [(y, figures[number]) for y, figures in enumerate(rows.values())]
@@ -246,7 +246,7 @@ def draw_ranges(
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
-    """Return the ends of a metric's confidence interval; without an interval, its mean twice."""
+    """Return both ends of a metric's confidence interval; without an interval, the mean twice."""
     if figure.low is None or figure.high is None:
         return figure.mean, figure.mean
     return figure.low, figure.high

@@ -32,10 +32,10 @@ def population(finished: Finished) -> str:
 def picture(finished: Finished) -> Picture:
     """Return a chart of the headline metric of all models with its confidence interval."""
     figures = {model: finished.headline(model) for model in finished.models}
-    said = "; ".join(f"{model} {numbers.with_interval(f)}" for model, f in figures.items())
+    text = "; ".join(f"{model} {numbers.with_interval(f)}" for model, f in figures.items())
     title = f"{finished.metric} with its interval"
     rows = {model: [figure] for model, figure in figures.items()}
-    return charts.ranges(title, f"{said}.", rows, metric=finished.metric)
+    return charts.ranges(title, f"{text}.", rows, metric=finished.metric)
 
 
 def table(finished: Finished) -> Table:
@@ -91,13 +91,13 @@ def baselines(finished: Finished) -> Table:
     return Table(caption, [*head, "seconds"], rows)
 
 
-def left_out(finished: Finished) -> Table:
+def skipped(finished: Finished) -> Table:
     """Return a table of the baselines that did not run, with the reasons."""
     return Table("Baselines left out", ("model", "why"), list(finished.scores.left_out.items()))
 
 
-def beside(finished: Finished) -> Table:
-    """Return a table of the metrics of the main model and the best baselines by other protocols."""
+def other_protocols(finished: Finished) -> Table:
+    """Return a table of the metrics under the further evaluation protocols of the recipe."""
     scores = finished.scores
     models = [scores.ours, *(m for m in finished.models if m != scores.ours)][:4]
     rows = []
@@ -111,7 +111,7 @@ def beside(finished: Finished) -> Table:
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:
-    """Return a model's recall at k, or its accuracy at k if that was measured instead."""
+    """Return a model's recall@k, or its accuracy@k where the protocol measures accuracy."""
     found = block.metrics.get(model, {})
     return next((f for n, f in found.items() if n in (f"recall@{k}", f"accuracy@{k}")), None)
 

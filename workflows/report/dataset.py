@@ -37,7 +37,7 @@ def sentences(finished: Stages) -> Iterator[str]:
 
 
 def cells(finished: Stages) -> Table:
-    """Return a table of columns' shares of null values and of values not seen in training."""
+    """Return a table with each column's share of null values and of values not seen in training."""
     data = finished.data
     parts = [part for part, n in data.rows.items() if n]
     head = [f"{what} in {part}" for what in ("unseen", "null") for part in parts]
@@ -50,15 +50,15 @@ def cells(finished: Stages) -> Table:
 
 
 def clean_columns(finished: Stages, found: Table) -> list[str]:
-    """Return the feature columns without null or unseen values, which the table `found` lacks."""
+    """Return the feature columns that have neither null nor unseen values (absent from `found`)."""
     return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
 
 
 def popularity(counts: Ints) -> Picture:
     """Return a chart of the long tail: number of interactions per item, by popularity rank."""
-    said = head_share(counts)
+    text = head_share(counts)
     return charts.picture(
-        "Popularity of the items", said, lambda axes: draw_popularity(axes, counts), note=said
+        "Popularity of the items", text, lambda axes: draw_popularity(axes, counts), note=text
     )
 
 
@@ -92,9 +92,9 @@ def head_share(counts: Ints) -> str:
 def histories(counts: Ints) -> Picture:
     """Return a chart of the number of interactions per user."""
     low, middle, high = np.quantile(counts[counts > 0], [0.05, 0.5, 0.95])
-    said = f"Half of the users have {middle:,.0f} or fewer; 9 of 10 have {low:,.0f} to {high:,.0f}."
+    text = f"Half of the users have {middle:,.0f} or fewer; 9 of 10 have {low:,.0f} to {high:,.0f}."
     return charts.picture(
-        "Interactions of the users", said, lambda axes: draw_histories(axes, counts), note=said
+        "Interactions of the users", text, lambda axes: draw_histories(axes, counts), note=text
     )
 
 

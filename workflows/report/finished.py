@@ -64,8 +64,8 @@ class Finished(Stages):
 
     Attributes:
         epochs: the metrics of each training epoch.
-        prior: the popularity prior of the scores that training chose; None if the recipe asks for
-            none.
+        prior: the popularity prior, chosen after training, that is added to the item scores; None
+            if the recipe asks for none.
         scores: the report of the evaluation: the metrics of all models.
         inside: the analysis of the trained towers with the weights of the best epoch.
     """
@@ -102,7 +102,7 @@ class Finished(Stages):
 
     @property
     def best(self) -> Epoch:
-        """The training epoch whose weights were kept."""
+        """The training epoch whose weights the run kept."""
         signed = self.manifests["train"].metrics
         return next(epoch for epoch in self.epochs if epoch.metrics == signed)
 
@@ -113,7 +113,7 @@ class Finished(Stages):
         return sorted(figures, key=lambda model: -figures[model][self.metric].mean)
 
     @property
-    def rival(self) -> str | None:
+    def best_baseline(self) -> str | None:
         """The best baseline by the headline metric; None if none ran."""
         return next((model for model in self.models if model != self.scores.ours), None)
 
@@ -126,7 +126,7 @@ class Finished(Stages):
         return {n: b for n, b in self.scores.segments.items() if n.startswith(start)}
 
     def item_names(self, rows: Sequence[int]) -> list[str]:
-        """Return the first display column of items, or else their ids, given their row numbers."""
+        """Return names of items, given row numbers: the first display column, or else the ids."""
         ids = _texts(self.prepared.raw_items, self.recipe.item_id, rows)
         features = self.recipe.features
         label = next((n for n in self.recipe.columns("item") if features[n].meaning.is_label), None)

@@ -31,13 +31,13 @@ def curve(epochs: Sequence[Epoch], best: Epoch, name: str, model: str = "") -> P
         model: the name of the model, where there are several.
     """
     first, last = epochs[0], epochs[-1]
-    said = (
+    text = (
         f"{name} goes from {first.metrics[name]:.4f} in epoch 1 to {last.metrics[name]:.4f} in "
         f"epoch {last.epoch + 1}; in epoch {best.epoch + 1}, which was kept, it is "
         f"{best.metrics[name]:.4f}."
     )
     title = f"{model}: {name}" if model else name
-    return charts.picture(title, said, lambda axes: draw_curve(axes, epochs, best, name))
+    return charts.picture(title, text, lambda axes: draw_curve(axes, epochs, best, name))
 
 
 def draw_curve(axes: Axes, epochs: Sequence[Epoch], best: Epoch, name: str) -> None:

@@ -26,10 +26,10 @@ class User:
         n_earlier: number of the user's interactions before the test part.
         latest: names of the items of the user's last interactions before the test part, the latest
             first.
-        recommended: names of the recommended items, each with a mark if it is a withheld item.
+        recommended: name of each recommended item, and whether it is a withheld item.
         withheld: names of the first items withheld for the test (targets); None for an item that is
             not in the item table.
-        said: the text that follows the names of the withheld items.
+        targets_note: a text on further withheld items and on hits, shown after `withheld`.
     """
 
     id: str
@@ -37,7 +37,7 @@ class User:
     latest: list[str]
     recommended: list[tuple[str, bool]]
     withheld: list[str | None]
-    said: str
+    targets_note: str
 
     @property
     def is_hit(self) -> bool:
@@ -59,7 +59,7 @@ def neighbours(finished: Finished) -> Table:
 
 
 def users(finished: Finished) -> Iterator[User]:
-    """Yield example users, each with the last items, the recommended items and the targets."""
+    """Yield example users of the test part with their last, recommended and withheld items."""
     for example in finished.inside.examples:
         names = finished.item_names(example.recommended)
         hits = [row in example.withheld for row in example.recommended]
@@ -69,7 +69,7 @@ def users(finished: Finished) -> Iterator[User]:
             latest=finished.item_names(example.latest),
             recommended=list(zip(names, hits, strict=True)),
             withheld=_known(finished, example.withheld[:5]),
-            said=_said(example, len(example.withheld) - 5),
+            targets_note=_targets_note(example, len(example.withheld) - 5),
         )
 
 
@@ -78,11 +78,11 @@ def _known(finished: Finished, rows: Sequence[int]) -> list[str | None]:
     return [next(names) if row >= 0 else None for row in rows]
 
 
-def _said(example: Example, more: int) -> str:
+def _targets_note(example: Example, more: int) -> str:
     """Return a text on a user's further targets and the number of targets that were found."""
-    said = f" and {more:,} more" if more > 0 else ""
+    text = f" and {more:,} more" if more > 0 else ""
     if not example.hits:
-        return said + (
+        return text + (
             " (not in the list)" if len(example.withheld) == 1 else " (none in the list)"
         )
-    return said + f" ({numbers.counted(example.hits, 'hit')})" * (len(example.withheld) > 1)
+    return text + f" ({numbers.counted(example.hits, 'hit')})" * (len(example.withheld) > 1)

@@ -48,14 +48,14 @@ class FinishedOffers(Stages):
         return cls(**vars(common), fits=fits, scores=scores)
 
     @property
-    def judged(self) -> bool:
+    def is_validated(self) -> bool:
         """Whether the training epochs were measured on a validation part."""
         return all(self.recipe.train.monitor in epochs[0].metrics for epochs in self.fits.values())
 
     def best(self, model: str) -> Epoch:
         """Return the training epoch of a model whose weights were kept."""
         monitor, epochs = self.recipe.train.monitor, self.fits[model]
-        return max(epochs, key=lambda e: e.metrics[monitor]) if self.judged else epochs[-1]
+        return max(epochs, key=lambda e: e.metrics[monitor]) if self.is_validated else epochs[-1]
 
 
 def render_page(finished: FinishedOffers) -> str:
@@ -68,7 +68,7 @@ def render_page(finished: FinishedOffers) -> str:
         protocol=protocol(finished.scores),
         tables=list(_tables(finished.scores)),
         curves=list(_curves(finished)),
-        judged=finished.judged,
+        is_validated=finished.is_validated,
     )
 
 

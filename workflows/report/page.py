@@ -43,8 +43,8 @@ def render(finished: Finished) -> str:
         models=comparison.picture(finished),
         comparison=comparison.narrow(comparison.table(finished)),
         baselines=comparison.baselines(finished),
-        left_out=comparison.left_out(finished),
-        beside=comparison.beside(finished),
+        left_out=comparison.skipped(finished),
+        beside=comparison.other_protocols(finished),
         segments=list(segments.pictures(finished)),
         segments_table=segments.table(finished),
         users=list(lists.users(finished)),
@@ -64,7 +64,7 @@ def fill(
     facts: Mapping[str, str],
     **content: object,
 ) -> str:
-    """Render report.html: its frame, data and hashes are the same for every kind of model.
+    """Render report.html from the parts that all kinds of models share, and further sections.
 
     Args:
         finished: the finished stages of the run.
@@ -101,11 +101,11 @@ def _tiles(finished: Finished) -> Iterator[Tile]:
     low, high = ours.low, ours.high
     interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}, {level}"
     yield Tile(numbers.score(ours.mean), f"{metric} on the test part", interval)
-    if rival := finished.rival:
-        gain = finished.scores.differences.metrics[rival][metric]
+    if best_baseline := finished.best_baseline:
+        gain = finished.scores.differences.metrics[best_baseline][metric]
         low, high = gain.low, gain.high
         interval = "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}, {level}"
-        yield Tile(f"{gain.mean:+.4f}", f"more than {rival}, the best baseline", interval)
+        yield Tile(f"{gain.mean:+.4f}", f"more than {best_baseline}, the best baseline", interval)
     data, fit = finished.data, finished.manifests["train"]
     yield Tile(
         f"{sum(data.rows.values()):,}",

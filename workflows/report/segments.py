@@ -23,7 +23,7 @@ def pictures(finished: Finished) -> Iterator[Picture]:
 
 def compared(finished: Finished) -> list[str]:
     """Return the models that charts compare: main model, best baseline and popularity, if run."""
-    wanted = (finished.scores.ours, finished.rival, "popularity")
+    wanted = (finished.scores.ours, finished.best_baseline, "popularity")
     return list(dict.fromkeys(m for m in wanted if m and m in finished.models))
 
 
@@ -46,7 +46,7 @@ def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure 
 
 def _picture(finished: Finished, rows: dict[str, list[Figure | None]], what: str) -> Picture:
     models = compared(finished)
-    said = "; ".join(
+    text = "; ".join(
         f"{name}: "
         + ", ".join(
             f"{model} {figure.mean:.3f}"
@@ -56,7 +56,7 @@ def _picture(finished: Finished, rows: dict[str, list[Figure | None]], what: str
         for name, figures in rows.items()
     )
     return charts.ranges(
-        f"{finished.metric} by {what}", f"{said}.", rows, metric=finished.metric, legend=models
+        f"{finished.metric} by {what}", f"{text}.", rows, metric=finished.metric, legend=models
     )
 
 

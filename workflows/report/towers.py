@@ -32,9 +32,9 @@ def _decays(decays: Mapping[str, Sequence[float]]) -> Picture:
     """Return a chart of learnt weights by history position, for the first three history inputs."""
     shown = dict(list(decays.items())[: len(charts.COLOURS)])
     halves = "; ".join(f"{name}: {_half(shares)}" for name, shares in shown.items())
-    said = f"Share of each earlier item in a full history, the latest first. {halves}."
+    text = f"Share of each earlier item in a full history, the latest first. {halves}."
     return charts.picture(
-        "Learnt weights of the history", said, lambda axes: draw_decays(axes, shown), note=said
+        "Learnt weights of the history", text, lambda axes: draw_decays(axes, shown), note=text
     )
 
 
@@ -67,11 +67,11 @@ def _half(shares: Sequence[float]) -> str:
 
 
 def _cloud(cloud: Cloud, label: str) -> Picture:
-    said = f"{len(cloud.counts):,} items met in training."
+    text = f"{len(cloud.counts):,} items met in training."
     if cloud.correlation is not None:
-        said += f" Rank correlation with popularity (Spearman) {cloud.correlation:+.2f}."
+        text += f" Rank correlation with popularity (Spearman) {cloud.correlation:+.2f}."
     title = f"{label[0].upper()}{label[1:]} against popularity"
-    return charts.picture(title, said, lambda axes: draw_cloud(axes, cloud, label), note=said)
+    return charts.picture(title, text, lambda axes: draw_cloud(axes, cloud, label), note=text)
 
 
 def draw_cloud(axes: Axes, cloud: Cloud, label: str) -> None:

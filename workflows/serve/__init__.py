@@ -48,7 +48,7 @@ _LOGGERS = ("uvicorn.error", "asyncio", "workflows.serve.connections")
 
 @dataclass(frozen=True)
 class ServeResult:
-    """What a server that has stopped reports.
+    """The facts that a server reports after it has stopped.
 
     Attributes:
         address: the address that the server listened on.

@@ -199,7 +199,7 @@ async def embed(request: Request, body: EmbedBody) -> EmbeddingsAnswer:
 
 @public.get("/health")
 async def health(request: Request) -> Health:
-    """Describe the export that answers. The server does not answer before it has loaded one."""
+    """Describe the export from which the server answers."""
     return _json(_served(request).health)
 
 
@@ -211,7 +211,7 @@ async def metrics(request: Request) -> Response:
 
 @guarded.post("/reload", responses=_error_answers(403, 409))
 async def reload(request: Request) -> Health:
-    """Load the newest export and switch to it. If it cannot be used, the present one stays."""
+    """Load the newest export and switch to it; if it cannot be used, keep the present one."""
     if not request.app.state.key:
         expected = (
             "a server that was started with TWO_TOWER_API_KEY; without a key, send SIGHUP to its "
@@ -229,7 +229,7 @@ async def reload(request: Request) -> Health:
 
 
 def _served(request: Request) -> LoadedExport:
-    """Return the export that answers a request, the same one from its start to its end."""
+    """Return the export that answers a request; one request uses one export only."""
     served: LoadedExport = request.app.state.current.served
     return served
 
@@ -293,7 +293,7 @@ def _pieces(request: Request) -> AnswerPieces:
 
 
 def _admit(request: Request, cost: int) -> AbstractAsyncContextManager[None]:
-    """Return the context in which a request runs: beside others if small, in turn if large.
+    """Return the context in which a request runs: small requests concurrently, large ones in turn.
 
     Args:
         request: the HTTP request.

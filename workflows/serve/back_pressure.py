@@ -57,7 +57,7 @@ class BackPressure:
         return _SmallRequest(self)
 
     def begin_small(self) -> None:
-        """Count one more small request in progress.
+        """Add one to the number of small requests in progress.
 
         Raises:
             Refusal: 503, if too many small requests are in progress.
@@ -67,7 +67,7 @@ class BackPressure:
         self._small_requests += 1
 
     def end_small(self) -> None:
-        """Count one small request in progress less: it has ended."""
+        """Subtract one from the number of small requests in progress."""
         self._small_requests -= 1
 
     def check_large(self, cost: int) -> None:
@@ -87,8 +87,8 @@ class BackPressure:
     async def admit_large(self, scope: Scope, receive: Receive, cost: int) -> AsyncIterator[None]:
         """Return a context that waits for a large request's turn, and ends the turn at its exit.
 
-        A request that has its turn already does not wait again: the guard waits for it before it
-        parses a large body.
+        A request with a large body does not wait again: `Guard` gave it a turn before its body was
+        parsed.
 
         Args:
             scope, receive: the ASGI request; its body has been read.
@@ -117,7 +117,7 @@ class BackPressure:
             self._large_cost -= cost
 
     def count_unread(self, n_bytes: int) -> None:
-        """Count bytes of request bodies that have not arrived completely; negative ones subtract.
+        """Add a number, which may be negative, to the count of bytes of request bodies in transfer.
 
         Raises:
             Refusal: 503, if too many bytes of bodies are in transfer.
@@ -148,7 +148,7 @@ class BackPressure:
 class _SmallRequest:
     """Context in which one small request runs.
 
-    It is a class because a generator of contextlib would take 8 microseconds more.
+    A class takes 8 microseconds less than a context made by contextlib from a generator.
     """
 
     def __init__(self, back_pressure: BackPressure) -> None:

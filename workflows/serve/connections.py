@@ -35,7 +35,7 @@ _REQUEST_TIMEOUT = (
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A uvicorn HTTP connection; their number is bounded, and unreadable requests are answered."""
+    """A uvicorn HTTP connection that counts against a limit and answers unreadable bytes by 400."""
 
     #: The largest number of open connections. It is set before the server starts.
     max_connections = 0
@@ -69,7 +69,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer 400 to bytes that are not HTTP; ignore the app's answer to the bytes before."""
+        """Answer 400 to bytes that are not HTTP, and drop the unfinished answer of the app."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -97,7 +97,7 @@ class _Wait:
     """The state of a connection, and the time since when it has this state.
 
     Attributes:
-        cycle: uvicorn's object for a request; each request has another one.
+        cycle: uvicorn's object for the current request; each request has its own object.
         state: what the connection waits for.
         since: when the connection was first seen in this state.
     """
@@ -170,7 +170,7 @@ def reserve_files(limits: Limits) -> int:
 
 
 class RepeatFilter(logging.Filter):
-    """Log filter that passes the same warning once in ten seconds, with the number left out."""
+    """Log filter that passes the same warning once in ten seconds, with the number of repeats."""
 
     def __init__(self) -> None:
         super().__init__()

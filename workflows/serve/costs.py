@@ -50,7 +50,7 @@ def check_rows(
         limits: the bounds on one request.
 
     Raises:
-        Refusal: 413.
+        Refusal: 413, the answer would have too many numbers.
     """
     n_rows = len(users) + len(items)
     if n_rows * dim > limits.numbers:

@@ -54,6 +54,6 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer 500 to an unexpected exception with its type only; the server's log has the rest."""
+    """Answer 500 with the type of an unexpected exception; only the log has its traceback."""
     expected = "no internal error; the log of the server has the details"
     return response(Refusal(500, fault("server", type(error).__name__, expected)))

@@ -1,7 +1,7 @@
 """ASGI middleware that checks a request before its body is parsed.
 
-It checks the host, the API key, the content type and the size, and lets a large body wait for its
-turn.
+The middleware checks the host, the API key, the content type and the size of a request. A request
+with a large body waits for its turn.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Guard:
         return n_read
 
     def _check_number_of_values(self, body: bytes) -> None:
-        """Refuse a request whose body has too many JSON values, by its commas and brackets."""
+        """Refuse a request whose body has too many JSON values, counted by commas and brackets."""
         values = sum(map(body.count, (b",", b"[", b"{")))
         if values > self.limits.values:
             raise self._too_large(

@@ -30,9 +30,9 @@ class Limits:
         rules: greatest number of `column=value` item filters in the field `only`; each rule reads
             the whole catalogue.
         body: greatest size of a request body, bytes.
-        values: greatest number of JSON values in a request body, counted by its commas and brackets
-            before it is parsed. To parse and check that many takes 30 ms, during which all other
-            requests wait.
+        values: greatest number of JSON values in a request body, counted by commas and brackets
+            before the body is parsed. To parse and check that many takes 30 ms, during which all
+            other requests wait.
         entries: greatest number of list entries of a request: users x k.
         scores: greatest number of scores of a request, users x items of the catalogue; to compute
             that many takes a second.
@@ -51,19 +51,18 @@ class Limits:
             Larger requests run one after the other, so that small requests need not wait for them.
         small_requests: greatest number of small requests in progress; the last of them waits half a
             second.
-        large_cost: greatest total cost, in list entries, of the large requests in progress: that of
-            five requests of the largest size.
-        large_body: size, in bytes, from which a body is parsed only when it is that request's turn
-            among the large ones.
+        large_cost: greatest total cost, in list entries, of the large requests in progress: five
+            requests of the largest size.
+        large_body: size, in bytes, from which a request body counts as large: it is parsed only
+            when no other large request runs.
         unread: greatest number of bytes of request bodies that have not arrived completely.
         unsent: greatest number of bytes of long answers that clients have not received yet.
-        connections: greatest number of open connections. For a further one, the one that has been
-            idle longest is closed. Each connection takes a file descriptor; Linux gives a process
-            1,024 by default.
-        backlog: number of connections that the kernel queues until the server accepts them. Beyond
-            it, connection attempts are dropped, and clients repeat them a second later.
-        accepted: number of connections that the server accepts in one step, before it can close
-            any.
+        connections: greatest number of open connections. When one more client connects, the
+            connection that has been idle longest is closed. Each connection takes a file
+            descriptor; Linux gives a process 1,024 by default.
+        backlog: number of connections that the kernel queues until the server accepts them. Further
+            connection attempts are dropped, and clients repeat them a second later.
+        accepted: number of connections that the server accepts in one step of the event loop.
 
     Times, in seconds:
 

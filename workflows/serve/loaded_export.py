@@ -49,7 +49,7 @@ class LoadedExport:
         recommender: ranks the items of the export, by the search index if there is one.
         health: the description of the export for `/health`.
         store: the folder of the run, with its finished stages.
-        read: the stamps (see `stamps`) of the run's stages at the time when they were read.
+        read: the result of the function `stamps` at the time when the export was read.
     """
 
     recommender: Recommender
@@ -60,7 +60,7 @@ class LoadedExport:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> LoadedExport:
-        """Load the export of a run.
+        """Load the export of a run into memory.
 
         Raises:
             MissingStage, StaleInput, ArtifactError: the export cannot be used.
@@ -209,7 +209,7 @@ class LoadedExport:
         return found
 
     def _tower(self, name: str) -> RawTower:
-        """Return the tower of this export that takes raw values; refuse that of a newer export.
+        """Return the tower for raw values that belongs to this export, not to a newer one on disk.
 
         Raises:
             StaleInput: the tower had not been read when a newer export replaced its files.
@@ -270,5 +270,5 @@ def _health(recommender: Recommender, store: Store, manifest: Manifest) -> Healt
 
 
 def stamps(store: Store) -> Stamps:
-    """Return a stamp for each stage of a run that is served; rewriting the stage changes it."""
+    """Return, for each stage that the server reads, a value that changes when it is rewritten."""
     return store.stamps(ANSWERING)

@@ -30,7 +30,7 @@ def table_of(
         weights: name of the input with the weights of a list → name of the input with the list.
 
     Raises:
-        Refusal: the tower has no input of a name, or does not accept a value.
+        Refusal: the tower has no input with a given name, or does not accept a value.
     """
     faults = list(islice(_faults(rows, tower, side, inside, weights or {}), MAX_FAULTS_COUNTED))
     if faults:
