@@ -98,14 +98,14 @@ def _train_and_measure(
         variant="small",
     )
     models = OfferModels.open(Store(run), recipe)
-    offering = models.offering
+    offer_data = models.offer_data
     fit = models.fit(build_fresh(models, name), models.judge())
     clock = fit.clock = _Last()
     best = fit.run()
     print(f"best epoch {best.epoch + 1} of {len(clock.epochs)}", end=", ")
-    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
+    pairs = offer_data.pairs("test", seed=recipe.evaluate.seed)
     assert pairs is not None
-    tasks = {key: task(offering, key, pairs.columns) for key in offering.tasks}
+    tasks = {key: task(offer_data, key, pairs.columns) for key in offer_data.tasks}
     found = {}
     for epoch, weights in (("best", fit.model.get_weights()), ("last", clock.weights)):
         fit.model.set_weights(weights)

@@ -27,7 +27,7 @@ from models.offers.auc import grouped_auc
 from models.offers.offers import offers_by_value
 from samples.truth import read_truth
 from workflows.offers.audience import OfferExport
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.store import Store
 
 #: Share of the users who are the true audience of an offer.
@@ -45,12 +45,12 @@ def main() -> None:
     options = parser.parse_args()
     store = Store(options.run)
     recipe = store.recipe("export")
-    export, offering = OfferExport.open(store, recipe), Offering.open(store, recipe)
-    preferences = _true_preferences(offering, options.data)
+    export, offer_data = OfferExport.open(store, recipe), OfferData.open(store, recipe)
+    preferences = _true_preferences(offer_data, options.data)
     results = {}
-    for attribute in offering.tasks:
-        codes, _ = offering.values(attribute)
-        events = offering.events("train", "valid", "test")
+    for attribute in offer_data.tasks:
+        codes, _ = offer_data.values(attribute)
+        events = offer_data.events("train", "valid", "test")
         counts = np.bincount(events[attribute], minlength=int(codes.max()) + 1)[codes]
         values = np.sort(codes[np.argsort(-counts, kind="stable")[:VALUES]])
         offers = offers_by_value(attribute, values, events, top=250)
@@ -75,11 +75,11 @@ def main() -> None:
     write("audience", machine(), results)
 
 
-def _true_preferences(offering: Offering, data: Path) -> np.ndarray:
+def _true_preferences(offer_data: OfferData, data: Path) -> np.ndarray:
     """Return the preference of each user for each product code, [n_users, n_codes]."""
     truth = read_truth(data)
-    users = pc.index_in(offering.user_ids, value_set=truth.users).to_numpy()
-    vocabulary = offering.prepared.vocabularies["product_id"]
+    users = pc.index_in(offer_data.user_ids, value_set=truth.users).to_numpy()
+    vocabulary = offer_data.prepared.vocabularies["product_id"]
     items = pc.index_in(vocabulary.values, value_set=truth.items).to_numpy()
     tastes = truth.user_tastes[users] @ truth.item_tastes[items].T
     tastes -= tastes.mean(axis=1, keepdims=True)

@@ -209,7 +209,7 @@ def popular(run: Run, result: EvaluateResult, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("workflows.ranking.evaluation.load_model", lambda *_: None)
     monkeypatch.setattr("workflows.ranking.evaluation.TwoTower.of", lambda *_: tower)
     views = EvaluateFiles(result.folder).read_inside()  # there is nothing to look into
-    monkeypatch.setattr("workflows.ranking.evaluation.inside.look", lambda *_: views)
+    monkeypatch.setattr("workflows.ranking.evaluation.inside.analyse", lambda *_: views)
 
 
 @pytest.mark.usefixtures("popular")

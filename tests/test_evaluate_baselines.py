@@ -173,7 +173,7 @@ def test_a_library_that_is_absent_leaves_its_model_out(monkeypatch):
     why = "the library implicit.* is not installed; the extra `baselines` brings it"
     with pytest.raises(CannotFit, match=why):
         baselines.choose("als", FACTS, VALID)
-    found = dict(baselines.chosen(["als", "popularity"], FACTS, VALID))
+    found = dict(baselines.fit_baselines(["als", "popularity"], FACTS, VALID))
     assert isinstance(found["als"], CannotFit)
     assert isinstance(found["popularity"].model, Popularity)  # the others go on
 
@@ -290,7 +290,7 @@ def test_without_a_valid_part_the_first_of_the_grid_is_taken():
 
 def test_choosing_asks_some_of_many_users(monkeypatch):
     monkeypatch.setattr(baselines, "MAX_USERS", 11)
-    notes = [dict(baselines.chosen(["ease"], FACTS, VALID))["ease"].note for _ in range(2)]
+    notes = [dict(baselines.fit_baselines(["ease"], FACTS, VALID))["ease"].note for _ in range(2)]
     assert [note.valid_users for note in notes] == [11, 11]
     assert notes[0].valid == notes[1].valid  # the same users
 

@@ -46,7 +46,7 @@ def tower(model: Model, prepared: Prepared) -> TwoTower:
 def found(run: Run, prepared: Prepared, model: Model, tower: TwoTower) -> Inside:
     evaluation_set = prepared.evaluation_set("test", run.recipe.evaluate)
     assert evaluation_set is not None
-    return inside.look(run.recipe, prepared, evaluation_set, model, tower)
+    return inside.analyse(run.recipe, prepared, evaluation_set, model, tower)
 
 
 def counts(run: Run) -> np.ndarray:

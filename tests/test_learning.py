@@ -35,7 +35,7 @@ from workflows.model_kinds.protocol import build_fresh
 from workflows.offers.evaluation import task
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.offers_report import ALL
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
@@ -186,10 +186,10 @@ def test_t10_rees46_bilinear_alone_unlearns_coarse_offers_where_nothing_stops_it
     """Measured after the last epoch, as published, seeds 1 to 3: README, "Audiences of offers"."""
     _, recipe, store = rees46
     models = OfferModels.open(store, recipe)
-    offering = models.offering
-    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
+    offer_data = models.offer_data
+    pairs = offer_data.pairs("test", seed=recipe.evaluate.seed)
     assert pairs is not None
-    tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}
+    tasks = {name: task(offer_data, name, pairs.columns) for name in offer_data.tasks}
     found = {}
     for name in ("bilinear", "simple"):
         fit = models.fit(build_fresh(models, name), None)
@@ -212,14 +212,14 @@ def test_q06_the_planted_audience_ranks_first(
     where chance has 10.
     """
     raw, recipe, store = rees46
-    offering, truth = Offering.open(store, recipe), read_truth(raw)
-    asked = offering.load(store, "augmented")
-    users = truth.user_tastes[pc.index_in(offering.user_ids, value_set=truth.users).to_numpy()]
-    events = offering.events("train", "valid", "test")
-    codes, _ = offering.values("category1")
+    offer_data, truth = OfferData.open(store, recipe), read_truth(raw)
+    asked = offer_data.load(store, "augmented")
+    users = truth.user_tastes[pc.index_in(offer_data.user_ids, value_set=truth.users).to_numpy()]
+    events = offer_data.events("train", "valid", "test")
+    codes, _ = offer_data.values("category1")
     offers = asked.offers(offers_by_value("category1", codes, events, top=recipe.tasks.top))
-    scores = asked.score(asked.users(offering.latest)[None], offers[None])[0]
-    products = offering.prepared.vocabularies["product_id"]
+    scores = asked.score(asked.users(offer_data.latest)[None], offers[None])[0]
+    products = offer_data.prepared.vocabularies["product_id"]
     shares, last = [], []
     everything = users @ truth.item_tastes.mean(axis=0)
     for code, mine in zip(codes, scores.T, strict=True):

@@ -51,7 +51,7 @@ from workflows.recipe import Recipe
 from workflows.recipe.search_space import Range
 from workflows.report import report
 from workflows.stages.dependencies import PARTS
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.offers_report import OffersReport, Score
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
@@ -89,17 +89,17 @@ class Shop:
         return log[log.user_id.isin(buyers)].assign(day=log.event_time.str[:10])
 
     @cached_property
-    def prepared(self) -> Offering:
+    def prepared(self) -> OfferData:
         assert len(self.log)
         etl(self.recipe, self.store, DEVICE, data=self.folder / "raw")
-        return Offering.open(self.store, self.recipe)
+        return OfferData.open(self.store, self.recipe)
 
     @cached_property
-    def trained(self) -> Offering:
-        offering = self.prepared
+    def trained(self) -> OfferData:
+        offer_data = self.prepared
         with steps_run_eagerly():
             train(self.recipe, self.store, DEVICE)
-        return offering
+        return offer_data
 
     @cached_property
     def exported(self) -> Path:
@@ -152,12 +152,12 @@ def test_e14_vocabularies_count_carts_and_purchases_of_train(shop: Shop) -> None
 
 
 def test_what_is_known_of_each_user_is_all_of_his_log(shop: Shop) -> None:
-    offering = shop.prepared
-    vocabulary = offering.prepared.vocabularies["product_id"]
-    assert set(offering.user_ids.to_pylist()) == set(shop.log.user_id)
-    lists = offering.latest["history_cart_product_id"]
-    for row in (0, 7, len(offering.user_ids) - 1):
-        mine = shop.log[shop.log.user_id == offering.user_ids[row].as_py()]
+    offer_data = shop.prepared
+    vocabulary = offer_data.prepared.vocabularies["product_id"]
+    assert set(offer_data.user_ids.to_pylist()) == set(shop.log.user_id)
+    lists = offer_data.latest["history_cart_product_id"]
+    for row in (0, 7, len(offer_data.user_ids) - 1):
+        mine = shop.log[shop.log.user_id == offer_data.user_ids[row].as_py()]
         carts = mine.product_id[mine.event_type == "cart"]
         assert list(lists[row]) == list(vocabulary.encode(pa.array(carts))[-100:])
 
@@ -183,18 +183,18 @@ def test_e15_no_row_of_test_changes_what_is_learnt(shop: Shop, tmp_path: Path) -
 
 
 def test_a_task_has_the_offers_of_test_values_that_have_a_code(shop: Shop) -> None:
-    offering = shop.prepared
-    pairs = offering.pairs("test", seed=1)
+    offer_data = shop.prepared
+    pairs = offer_data.pairs("test", seed=1)
     assert pairs is not None
-    made = task(offering, "brand", pairs.columns)
+    made = task(offer_data, "brand", pairs.columns)
     codes = as_array(pairs.columns["brand"])
-    first = offering.prepared.vocabularies["brand"].first_code
+    first = offer_data.prepared.vocabularies["brand"].first_code
     assert ((made.keys < 0) == (codes < first)).all(), "[UNK] is nobody's offer"
     assert made.n_offers == len(set(codes[codes >= first]))
     assert (
         made.offers["brand"].lists.values[made.keys[codes >= first]] == codes[codes >= first]
     ).all()
-    again = offering.pairs("test", seed=1)
+    again = offer_data.pairs("test", seed=1)
     assert again is not None
     assert (as_array(again.columns["brand"]) == codes).all(), "the same in each call"
 
@@ -244,9 +244,9 @@ def test_a_stage_that_knows_no_offers_is_stale(world: World) -> None:
     etl(world.recipe(*settings), store, DEVICE, data=world.folder)
     recipe = world.recipe(*settings, "model={kind: offers}")
     with pytest.raises(StaleInput, match="was made before the recipe had models of offers"):
-        Offering.open(store, recipe)
+        OfferData.open(store, recipe)
     etl(recipe, store, DEVICE, data=world.folder)
-    assert set(Offering.open(store, recipe).user_ids.to_pylist()) <= {*USERS, UNKNOWN_USER}
+    assert set(OfferData.open(store, recipe).user_ids.to_pylist()) <= {*USERS, UNKNOWN_USER}
 
 
 # ── train, evaluate, export, ask ────────────────────────────────────────────────────────
@@ -315,20 +315,20 @@ def test_every_figure_of_every_task_is_whole(width: int) -> None:
 
 @pytest.mark.quality  # `export` has a fresh process give them in each run
 def test_m16_a_fresh_process_gives_the_same_vectors(shop: Shop, tmp_path: Path) -> None:
-    offering = shop.trained
-    here = offering.load(shop.store, "augmented").users(offering.latest)
+    offer_data = shop.trained
+    here = offer_data.load(shop.store, "augmented").users(offer_data.latest)
     code = f"""
 from pathlib import Path
 import numpy as np
 from workflows.ground import device; device.choose("cpu")
 from workflows import recipe as recipes
 from workflows.report import report
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.store import Store
 recipe = recipes.load(recipes.find("rees46"), {SETTINGS!r}, variant="small")
 store = Store(Path({str(shop.store.root)!r}))
-offering = Offering.open(store, recipe)
-np.save({str(tmp_path / "there.npy")!r}, offering.load(store, "augmented").users(offering.latest))
+data = OfferData.open(store, recipe)
+np.save({str(tmp_path / "there.npy")!r}, data.load(store, "augmented").users(data.latest))
 """
     root = Path(recipes.__file__).parents[2]
     subprocess.run(
@@ -425,12 +425,12 @@ def test_a_damaged_etl_stage_of_offers_is_named(shop: Shop, tmp_path: Path) -> N
     for path in (etl_folder / "latest").glob("part-*.parquet"):
         path.write_bytes(b"x")
     resign(etl_folder)
-    offering = Offering.open(planted, shop.recipe)
+    offer_data = OfferData.open(planted, shop.recipe)
     with pytest.raises(ArtifactError, match=r"etl/train is not what `two-tower etl` writes"):
-        offering.build("augmented")
+        offer_data.build("augmented")
     for name in ("latest", "user_ids"):
         with pytest.raises(ArtifactError, match=r"etl/latest is not what `two-tower etl` writes"):
-            getattr(offering, name)
+            getattr(offer_data, name)
 
 
 def test_similar_offers_of_another_form_are_refused(shop: Shop, tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_models_of_offers_begin_with_an_earlier_runs_weights(shop: Shop, tmp_pat
         train(recipe, store, DEVICE, warm_start=shop.store)
     for name in ("augmented", "mono-brand"):
         before = shop.prepared.load(shop.store, name).model
-        after = Offering.open(store, recipe).load(store, name).model
+        after = OfferData.open(store, recipe).load(store, name).model
         for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
             np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-6)
     other, place = branch(
@@ -578,8 +578,8 @@ def test_the_validation_pairs_depend_on_the_seed_of_training_alone(shop: Shop) -
 
     def kept(*settings: str) -> tuple[list[int], list[int]]:
         recipe = recipes.load(recipes.find("rees46"), [*SETTINGS, *settings], variant="small")
-        models = OfferModels(Offering(dataclasses.replace(base, recipe=recipe)))
-        judge, test = models.judge(), models.offering.pairs("test", seed=recipe.evaluate.seed)
+        models = OfferModels(OfferData(dataclasses.replace(base, recipe=recipe)))
+        judge, test = models.judge(), models.offer_data.pairs("test", seed=recipe.evaluate.seed)
         assert judge is not None
         assert test is not None
         return judge.pairs.users.tolist(), test.users.tolist()
@@ -628,15 +628,15 @@ def _epochs(shop: Shop, model: str) -> list[Epoch]:
 def test_a_task_without_a_known_offer_is_refused(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offering = shop.prepared
-    pairs = offering.pairs("test", seed=1)
+    offer_data = shop.prepared
+    pairs = offer_data.pairs("test", seed=1)
     assert pairs is not None
     unseen = {**pairs.columns, "brand": np.full(len(pairs), UNSEEN)}
     with pytest.raises(DataError, match="no event of test has a value of 'brand' that is in"):
-        task(offering, "brand", unseen)
-    monkeypatch.setattr(Offering, "values", lambda *_: (np.array([], int), []))
+        task(offer_data, "brand", unseen)
+    monkeypatch.setattr(OfferData, "values", lambda *_: (np.array([], int), []))
     with pytest.raises(DataError, match="no value of 'brand' is in the vocabulary"):
-        offers_export.described(offering, "brand")
+        offers_export.described(offer_data, "brand")
 
 
 def test_a_valid_part_that_cannot_judge_is_refused(
@@ -646,7 +646,7 @@ def test_a_valid_part_that_cannot_judge_is_refused(
     pairs = shop.prepared.pairs("valid", seed=1)
     assert pairs is not None
     of_one_user = dataclasses.replace(pairs, users=np.zeros(len(pairs), int))
-    monkeypatch.setattr(Offering, "pairs", lambda *_, **__: of_one_user)
+    monkeypatch.setattr(OfferData, "pairs", lambda *_, **__: of_one_user)
     with pytest.raises(
         DataError, match=r"the part valid cannot judge a fit: its .* no AUC"
     ) as told:

@@ -34,8 +34,8 @@ def slowly(text: bytes, escape: bytes = b"") -> tuple[int | None, bool]:
 def followed(text: bytes, step: int, escape: bytes = b"") -> tuple[int | None, bool]:
     quotes = Quotes(b",", b'"', escape)
     for start in range(0, len(text), step):
-        quotes.see(text[start : start + step])
-    quotes.see(b"")
+        quotes.check(text[start : start + step])
+    quotes.check(b"")
     return quotes.fault, quotes.is_open and quotes.fault is None
 
 

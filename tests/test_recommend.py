@@ -456,7 +456,7 @@ def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monk
             *(run.recipe, run.store, CPU),
             options=ListOptions(k=100),
             request=request,
-            ranker=Ranker.load(name),
+            ranker=Ranker.from_name(name),
         ).lists
         assert lists_of(found)["u6"] == plain[::-1]
     for name, said in (
@@ -468,7 +468,7 @@ def test_a_ranker_is_found_by_its_name_and_must_give_numbers(run, tmp_path, monk
         ("none.py:score", "cannot be loaded"),
     ):
         with pytest.raises(DataError, match=said):
-            Ranker.load(name)
+            Ranker.from_name(name)
     for score, said in (
         (lambda _: [1.0], r"expected \d+ numbers, one a row of the table, got shape \(1,\)"),
         (lambda table: [np.nan] * len(table), r"with \d+ NaN"),

@@ -23,7 +23,7 @@ def array(texts: list[str] | list[str | None]) -> pa.StringArray:
     ],
 )
 def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: list[str]) -> None:
-    found = spelling.settle(array(texts), fractions=True)
+    found = spelling.unify(array(texts), fractions=True)
     assert found is not None
     assert found.to_pylist() == canonical
 
@@ -43,11 +43,11 @@ def test_a_column_of_booleans_or_floats_settles(texts: list[str], canonical: lis
     ],
 )
 def test_other_columns_stay_as_they_are(texts: list[str]) -> None:
-    assert spelling.settle(array(texts), fractions=True) is None
+    assert spelling.unify(array(texts), fractions=True) is None
 
 
 def test_ids_settle_only_if_all_are_whole() -> None:
-    assert spelling.settle(array(["1.0", "1.5"]), fractions=False) is None
+    assert spelling.unify(array(["1.0", "1.5"]), fractions=False) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`python -m workflows` is `two-tower`."""
+"""`python -m workflows` runs the same command line as `two-tower`."""
 
 from __future__ import annotations
 

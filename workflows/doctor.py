@@ -27,8 +27,8 @@ class Diagnosis:
 
     Attributes:
         versions: the versions of Python and packages.
-        devices: verb → the device that it would run on; verbs for which the requested device is
-            not available are left out.
+        devices: verb → the device that the verb would run on; verbs for which the requested device
+            is not available are left out.
         facts: name of a fact about the machine → its value.
         faults: the faults of the installation, each with its remedy.
     """
@@ -61,7 +61,7 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
 
 
 def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
-    """Return verb → the device that it would choose, and faults of verbs that find no device."""
+    """Return verb → the device that the verb would choose, and faults of verbs without a device."""
     chosen: dict[str, Device] = {}
     faults: list[str] = []
     for verb in (*devices.NEEDS, OTHER_VERBS):

@@ -46,7 +46,7 @@ def evaluate(
         recipe: the recipe; its `evaluate` has the protocol, for offer models also its `tasks`.
         store: the folder of the run, with its finished stages.
         device: the device of this process.
-        min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
+        min_lifts: required ratios of the model's recall, at the first list length, to a baseline's.
 
     Raises:
         DataError: the split has no test part, or it cannot be measured.

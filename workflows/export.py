@@ -42,12 +42,12 @@ def export(
         recipe: the recipe of the run.
         store: the folder of the run, with its finished stages.
         device: the device of this process.
-        as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
-            evaluation, or `latest`, with all interactions, for production. None is `test` for
-            two-tower models; offer models take only None.
+        as_of: the cut before which interactions count for histories and a popularity prior: `test`,
+            as in the evaluation, or `latest`, which counts all of them, for production. None means
+            `test` for two-tower models; offer models take only None.
 
     Raises:
-        RecipeError: the kind of model does not take a cut.
+        RecipeError: `as_of` is given for a kind of model that does not take it.
         ArtifactError: a new process could not reproduce the embeddings.
     """
     start = time.perf_counter()

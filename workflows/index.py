@@ -1,6 +1,6 @@
 """The verb index: builds an index of an export's items, and measures its recall and latency.
 
-New items, which are not in the export, are embedded by their raw values and added.
+New items, which are not in the export, are embedded from their raw values and added.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class IndexResult:
         items: number of items, added ones included.
         added: number of items that the export does not have.
         effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds.
-        at: the list length at which recall was measured.
+        at: the list length k at which recall was measured.
         measured: recall and latency of the index.
         seconds: duration of the whole verb.
     """
@@ -85,7 +85,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         add: file of new items, a row each: id and raw values of the features. The file has the form
             of a raw file that training read, or is csv, tsv, JSON lines or parquet. The new items
             join those of the present index, which is built if there is none. Without a file the
-            index is built anew from the export alone.
+            index is built from the export alone.
 
     Raises:
         ArtifactError: the recall of the index is too low, or FAISS is not installed.
@@ -129,7 +129,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
 
 
 def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
-    """Refuse to add items to a stale index if items that were added before would be lost."""
+    """Refuse to add items to a stale index that has added items: these would be lost."""
     try:
         store.read("index", recipe)
     except MissingStage:

@@ -87,9 +87,9 @@ def train(
         recipe: the recipe of the run.
         store: the folder of the run, with its finished stages.
         device: the device of this process.
-        resume: continue after the last finished epoch of an interrupted call for the same recipe
-            and data, with the same result as without the interruption. Without such a call, start
-            from the beginning.
+        resume: whether to continue after the last finished epoch of an interrupted call for the
+            same recipe and data, if there is one; the result is the same as without the
+            interruption.
         warm_start: a run whose weights the fit begins with; its vocabularies must be the first part
             of the new ones (`etl --grow-from`).
         callbacks: additional Keras callbacks; they get the `val_*` metrics.
@@ -128,7 +128,7 @@ def train(
 
 
 def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
-    """Return a text that identifies fits of the same recipe, data and initial weights."""
+    """Return a text that is equal for fits of the same recipe, data and initial weights."""
     parts = [recipe.digest(*PARTS["train"]), store.read("etl", recipe, deep=False).digest]
     if warm_start:
         parts.append(warm_start.digest("train"))
@@ -143,7 +143,7 @@ class _Fits:
         models: the models to fit.
         store: the folder of the run, with its finished stages.
         judge: measures the validation metrics of all fits.
-        identity: the text that identifies the checkpoints from which fits may resume.
+        identity: the text that identifies checkpoints of the same fit, from which it may resume.
         earlier: the models of a warm start; None for fresh weights.
         folder: the folder to write weights and metrics to.
         trackers: closes the experiment trackers when the stage is finished or has failed.

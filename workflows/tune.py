@@ -145,10 +145,10 @@ def _study(recipe: Recipe, store: Store) -> optuna.Study:
 
 
 def _mend(journal: Path) -> None:
-    """Repair an Optuna journal: cut off a torn last line, or move an unreadable journal aside.
+    """Repair an Optuna journal: cut off an incomplete last line, or rename an unreadable journal.
 
     Optuna appends one line of JSON for each step of a search. After a kill, a full disk or a power
-    loss the last line may be torn, and Optuna would append the next one to it.
+    loss the last line may be incomplete, and Optuna would append the next step to it.
 
     Raises:
         OSError: the journal is a link or not a regular file, or cannot be written.
@@ -207,7 +207,8 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Suggest a value for each recipe field whose condition holds; others get `otherwise`."""
+    """Suggest a value for each field of the search space, or `otherwise` if its condition is
+    false."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

@@ -9,7 +9,7 @@ from scipy.spatial import distance
 from models.core.retriever import Floats, Ints
 
 
-def directions(vectors: Floats) -> Floats:
+def unit_vectors(vectors: Floats) -> Floats:
     """Return one vector of length 1 per offer: its m vectors, each scaled to one length, in a row.
 
     Args:
@@ -29,7 +29,7 @@ def _unit(vectors: Floats) -> Floats:
 
 def cosines(vectors: Floats) -> Floats:
     """Return the cosine similarity of all pairs of offers, float64 [n, n]; the diagonal is 1."""
-    unit = directions(vectors)
+    unit = unit_vectors(vectors)
     matrix = unit @ unit.T
     matrix = (matrix + matrix.T) / 2  # a product of matrices need not be symmetric to the last bit
     np.fill_diagonal(matrix, 1.0)

@@ -41,7 +41,7 @@ class _Printable(logging.Formatter):
 def main() -> None:
     """Run the command line.
 
-    Errors of input or machine give one paragraph and exit code 2.
+    An error in the input, or of the machine, is printed as one paragraph; the exit code is 2.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable())

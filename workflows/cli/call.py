@@ -62,7 +62,7 @@ class Call:
     verb: str = ""
 
     def device(self) -> Device:
-        """Choose the device of this process. Must be called before TensorFlow is imported."""
+        """Choose the device of this process, before TensorFlow is imported."""
         from workflows.ground import device
 
         requested = None if self.device_name == "auto" else self.device_name
@@ -75,7 +75,7 @@ class Call:
             device: the device of this process; None for a verb that needs no device.
 
         Raises:
-            RecipeError: the recipe's kind of model does not answer the verb.
+            RecipeError: the verb does not support the recipe's kind of model.
         """
         from workflows.model_kinds import refuse_verb
         from workflows.stages.run_recipe import refuse_another
@@ -122,7 +122,7 @@ class Call:
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
     def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:
-        """Return the recipe that a run holds; None if the options name one or the verb needs one.
+        """Return the recipe that a run holds; None where the recipe comes from the options instead.
 
         Raises:
             MissingStage: the run that is named does not exist.
@@ -148,7 +148,7 @@ class Call:
         return found
 
     def _read(self) -> tuple[Recipe, Path]:
-        """Return the recipe that the options name, or a checkout's default one, and its file."""
+        """Return the recipe that the options name, or a checkout's default recipe, and its file."""
         from workflows import recipe as recipes
         from workflows.ground.errors import RecipeError
 

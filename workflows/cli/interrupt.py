@@ -25,7 +25,7 @@ def interruptible(call: Call) -> Iterator[None]:
     """Return a context in which Ctrl-C ends a verb without a traceback.
 
     Libraries may raise another error after the signal, for example because their workers were
-    stopped as well. Therefore SIGINT is noted when it comes.
+    stopped as well. Therefore a signal handler records that SIGINT has come.
     """
     was_interrupted = False
 

@@ -23,7 +23,7 @@ def train(
         str, typer.Option(help="A run whose weights the fit begins with (see etl --grow-from).")
     ] = "",
 ) -> None:
-    """Fit the models of the recipe; of each, keep the epoch that is best on the validation part."""
+    """Fit the models of the recipe, and keep each model's best epoch on the validation part."""
     device = call.device()
     recipe, store, data = call.open(device)
     from workflows.stages.etl import warn_of_changed_files

@@ -107,7 +107,7 @@ def recommend(
         format=file_format,
     )
     options = ListOptions(k=k, keep_seen=keep_seen, only=tuple(only or ()), deny=tuple(deny or ()))
-    chosen = Ranker.load(ranker, candidates=candidates) if ranker else None
+    chosen = Ranker.from_name(ranker, candidates=candidates) if ranker else None
     result = recommend(recipe, store, device, options=options, request=request, ranker=chosen)
     if not call.as_json:
         for name, seen in result.histories.items():
@@ -142,7 +142,7 @@ def similar_items(
     only: _Only = None,
     deny: _Deny = None,
 ) -> None:
-    """List the items that are most similar to one, by their embeddings without the item bias."""
+    """List the items that are most similar to one item, by embeddings without the item bias."""
     recipe, store, _ = call.open(call.device())
     from workflows.stages.dependencies import ANSWERING
     from workflows.stages.recommender import ListOptions, Recommender
@@ -161,7 +161,7 @@ _Offer = Annotated[str, typer.Option(help="Attributes of the offer: brand=x,cate
 
 
 def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
-    """Rank users for an offer (models of offers only)."""
+    """Rank users for an offer (only for runs of offer models)."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import audience
     from workflows.stages.dependencies import ANSWERING

@@ -1,4 +1,4 @@
-"""Choose the columns to read from a file of users or items at serving; warn of the others.
+"""Choose the columns to read from a file of users or items at serving; warn of other columns.
 
 Often the file is a raw training file: it has raw column names, and more columns than the towers
 take.
@@ -23,7 +23,7 @@ _NAMED = 10
 def choose_columns(
     raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> dict[str, str]:
-    """Return a file's wanted columns (name in the recipe → raw name), and warn of the others.
+    """Return the columns to read from a file (name in the recipe → raw name); warn of the others.
 
     Args:
         raw: the raw names of the file's columns.
@@ -98,7 +98,8 @@ def warn_of_missing(
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return a hint that names the column from which a feature is derived; "" if it is not."""
+    """Return a hint that names the column from which a feature is derived; "" for other
+    features."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""

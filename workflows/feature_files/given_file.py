@@ -1,4 +1,4 @@
-"""Open a file of users or items given at serving; the recipe or its name states its form.
+"""Open a file of users or items given at serving, in the form that recipe or file name states.
 
 A given file in the form of a source of the recipe is read like this source: with its delimiter,
 quotes, escape and encoding, and with its column names if the file has no header. Any other file is
@@ -70,7 +70,7 @@ class GivenFile:
 
 @contextmanager
 def explained(how: str) -> Iterator[None]:
-    """Append to an error in the block the form (delimiter, encoding) in which the file is read."""
+    """Return a context that adds the form (delimiter, encoding) of a file to an error's message."""
     try:
         yield
     except DataError as error:
@@ -216,7 +216,7 @@ def _expected(forms: Sequence[_Form]) -> str:
 
 
 def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
-    """Return the recipe's sources that are joined by an id column, then its interactions."""
+    """Return the recipe's sources: those that are joined by an id, then the interactions."""
     joined = [join.table for join in recipe.join if join.on == key]
     return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
 
@@ -243,8 +243,8 @@ def _kind(source: Source) -> str | None:
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
     """Return the first csv form by which the file's first row has the name of the id column.
 
-    If no form does, the file's first row may be a row of data, with one cell for each column of a
-    form.
+    If there is no such form, the first form that names the columns of a file without a header, as
+    many as its first row has cells, is returned.
 
     Args:
         forms: the forms to try, the likeliest first.

@@ -90,11 +90,11 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Convert texts of features as in training: words for null, and the canonical spelling.
+    """Give texts of features the spelling that they have in training; words for null become null.
 
     Args:
         table: columns of text and of lists of text; others are returned as they are.
-        recipe: its `nulls` mean a missing value, unless they are values in training.
+        recipe: the recipe; its `nulls` mean a missing value, unless they are values in training.
         known: the texts of each column in training.
     """
     for number, name in enumerate(table.column_names):

@@ -20,7 +20,7 @@ from workflows.ranking.lift import Lift
 from workflows.recipe import Recipe
 from workflows.recipe.search_space import Range, Space
 from workflows.stages.etl import Prepared
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.offers_report import ALL
 from workflows.stages.store import Store
 from workflows.stages.train_files import TrainFiles
@@ -32,10 +32,10 @@ class OfferModels:
     """The offer models of a recipe, as train, tune, evaluate and export use them.
 
     Attributes:
-        offering: the etl stage of the run, with the settings of the offer models.
+        offer_data: the etl stage of the run, with the settings of the offer models.
     """
 
-    offering: Offering
+    offer_data: OfferData
     remedy = "Lower optimizer.lr, or raise train.batch_size."
 
     @classmethod
@@ -45,21 +45,21 @@ class OfferModels:
         Raises:
             MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
         """
-        return cls(Offering.open(store, recipe))
+        return cls(OfferData.open(store, recipe))
 
     @property
     def prepared(self) -> Prepared:
         """The content of the run's etl stage: encoded interactions and tables."""
-        return self.offering.prepared
+        return self.offer_data.prepared
 
     @property
     def names(self) -> list[str]:
         """Return the names of the recipe's offer models."""
-        return list(self.offering.config.models)
+        return list(self.offer_data.config.models)
 
     def with_recipe(self, recipe: Recipe) -> OfferModels:
         """Return the offer models with another recipe's hyper-parameters, on the same etl stage."""
-        return OfferModels(Offering(replace(self.prepared, recipe=recipe)))
+        return OfferModels(OfferData(replace(self.prepared, recipe=recipe)))
 
     def judge(self) -> PairJudge | None:
         """Return the judge that scores user-offer pairs of the valid part; None without that part.
@@ -68,7 +68,7 @@ class OfferModels:
             DataError: the valid part has no negative pairs of a user and an offer.
         """
         recipe = self.prepared.recipe
-        pairs = self.offering.pairs("valid", seed=recipe.train.seed)
+        pairs = self.offer_data.pairs("valid", seed=recipe.train.seed)
         try:
             return None if pairs is None else PairJudge(pairs, recipe.item_id)
         except NoNegativesError as error:
@@ -79,11 +79,11 @@ class OfferModels:
 
     def build(self, name: str) -> Model:
         """Build one of the recipe's offer models with newly initialised weights."""
-        return self.offering.build(name)
+        return self.offer_data.build(name)
 
     def load_weights(self, store: Store, name: str) -> Model:
         """Build one of the recipe's offer models with the trained weights of the train stage."""
-        return self.offering.load_weights(store, name)
+        return self.offer_data.load_weights(store, name)
 
     def fit(
         self,
@@ -95,7 +95,7 @@ class OfferModels:
     ) -> Fit:
         """Return an offer model's training loop, with rows that are drawn for each user and day."""
         recipe = self.prepared.recipe
-        batches = self.offering.batches(
+        batches = self.offer_data.batches(
             "train", seed=recipe.train.seed, names=model.schema.column_names
         )
         return Fit(model, batches, recipe.train, recipe.optimizer, judge, checkpoint, lines=lines)
@@ -106,7 +106,7 @@ class OfferModels:
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
         """Score the test part's pairs of user and offer with every offer model, task by task."""
-        report = evaluation.evaluate(self.offering, store, folder)
+        report = evaluation.evaluate(self.offer_data, store, folder)
         rows = {"events": report.events, "pairs": report.pairs}
         metrics = {
             f"wauc {score.task}": score.wauc
@@ -117,7 +117,7 @@ class OfferModels:
 
     def export(self, store: Store, folder: Path, as_of: AsOf | None) -> Exported:
         """Export the first offer model, with the embeddings of all offers and users."""
-        rows = offers_export.export(self.offering, store, folder)
+        rows = offers_export.export(self.offer_data, store, folder)
         return Exported(rows, {"model": self.names[0]})
 
     def space(self) -> Space:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from models.core.columns import as_array, read_columns
 from models.core.retriever import Floats, Ints
 from models.offers.offers import Offers, items_as_offers, offers_of
-from models.offers.similarity import directions
+from models.offers.similarity import unit_vectors
 from workflows.ground import trust
 from workflows.ground.column_names import EMBEDDING, RANK, SCORE
 from workflows.ground.errors import DataError
@@ -104,7 +104,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
     place = pc.index(values, value).as_py()
     if place < 0:
         raise DataError(f"There is no offer {attribute} = {value!r} in the export.")
-    unit = directions(vectors)
+    unit = unit_vectors(vectors)
     cosines = unit @ unit[place]
     order = np.argsort(-cosines, kind="stable")
     order = order[order != place][:k]
@@ -188,7 +188,8 @@ class OfferExport:
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
-        """Return an offer, described by its events in all parts of the data, and their number.
+        """Return the content of an offer, from its events in all parts of the data, and their
+        number.
 
         Raises:
             DataError: an attribute or a value is unknown, or no event has all values.

@@ -17,18 +17,18 @@ from models.offers.offers import offers_by_value, places
 from models.offers.pairs import Pairs, Task
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.stages.evaluate import EvaluateFiles
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.offers_report import ALL, OffersReport, Score
 from workflows.stages.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
+def evaluate(offer_data: OfferData, store: Store, folder: Path) -> OffersReport:
     """Measure every offer model on the test part, and write the metrics to report.json.
 
     Args:
-        offering: the etl stage; the protocol is the `tasks` part of its recipe.
+        offer_data: the data of the etl stage; `tasks` in its recipe is the protocol.
         store: the folder of the run, with its finished stages.
         folder: the folder to write to.
 
@@ -36,16 +36,16 @@ def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
         DataError: the split has no test part, or a task has no offer.
         ArtifactError: a model gives NaN scores.
     """
-    recipe = offering.recipe
-    pairs = offering.pairs("test", seed=recipe.evaluate.seed)
+    recipe = offer_data.recipe
+    pairs = offer_data.pairs("test", seed=recipe.evaluate.seed)
     if pairs is None:
         raise DataError("The split has no test part; give `split:` a `test` share or file.")
-    tasks = {name: task(offering, name, pairs.columns) for name in offering.tasks}
+    tasks = {name: task(offer_data, name, pairs.columns) for name in offer_data.tasks}
     scores, seconds = [], {}
-    for name in offering.config.models:
+    for name in offer_data.config.models:
         start = time.perf_counter()
         try:
-            aucs = pairs.aucs(offering.load(store, name), tasks)
+            aucs = pairs.aucs(offer_data.load(store, name), tasks)
         except BrokenModel as error:
             raise ArtifactError(
                 f"{name} cannot be ranked: {error} Run `two-tower train` again, with a lower "
@@ -55,18 +55,19 @@ def evaluate(offering: Offering, store: Store, folder: Path) -> OffersReport:
             scores += _bands(name, of, auc, recipe.tasks)
         seconds[name] = round(time.perf_counter() - start, 3)
         log.info("%s: %d tasks in %.2f s", name, len(tasks), seconds[name])
-    report = _report(offering, pairs, scores, seconds)
+    report = _report(offer_data, pairs, scores, seconds)
     EvaluateFiles(folder).report.write_bytes(
         msgspec.json.format(msgspec.json.encode(report), indent=2)
     )
     return report
 
 
-def task(offering: Offering, attribute: str, columns: Columns) -> Task:
+def task(offer_data: OfferData, attribute: str, columns: Columns) -> Task:
     """Return the offers "attribute = value" for all values that an attribute has in some events.
 
     Args:
-        offering: the etl stage; the part `tasks.source` of its recipe describes the offers.
+        offer_data: the data of the etl stage; `tasks.source` in its recipe names the part that
+            describes the offers.
         attribute: the attribute of the task.
         columns: the encoded columns of the events.
 
@@ -74,15 +75,15 @@ def task(offering: Offering, attribute: str, columns: Columns) -> Task:
         DataError: no event has a value that is in the vocabulary.
     """
     codes = as_array(columns[attribute])
-    values = np.intersect1d(offering.values(attribute)[0], codes)
+    values = np.intersect1d(offer_data.values(attribute)[0], codes)
     if not len(values):
         raise DataError(
             f"tasks.attributes: no event of test has a value of {attribute!r} that is in its "
             "vocabulary, so the task has no offer. Lower "
             "vocabulary.min_count and run `two-tower etl` again, or leave the task out."
         )
-    config = offering.recipe.tasks
-    offers = offers_by_value(attribute, values, offering.events(config.source), top=config.top)
+    config = offer_data.recipe.tasks
+    offers = offers_by_value(attribute, values, offer_data.events(config.source), top=config.top)
     return Task(places(codes, values), offers, len(values))
 
 
@@ -107,7 +108,7 @@ def _bands(model: str, task: str, auc: GroupedAuc, config: TasksConfig) -> list[
 
 
 def _report(
-    offering: Offering, pairs: Pairs, scores: list[Score], seconds: dict[str, float]
+    offer_data: OfferData, pairs: Pairs, scores: list[Score], seconds: dict[str, float]
 ) -> OffersReport:
     lists = [c for c in pairs.columns.values() if isinstance(c, Ragged)]
     met = np.sum([column.lengths for column in lists], axis=0)
@@ -115,9 +116,9 @@ def _report(
         pairs=len(pairs) * pairs.size,
         events=len(pairs),
         without_history=float((met == 0).mean()),
-        negatives=offering.config.negatives,
-        source=offering.recipe.tasks.source,
-        top=offering.recipe.tasks.top,
+        negatives=offer_data.config.negatives,
+        source=offer_data.recipe.tasks.source,
+        top=offer_data.recipe.tasks.top,
         scores=scores,
         seconds=seconds,
     )

@@ -18,18 +18,18 @@ from workflows.ground.column_names import EMBEDDING
 from workflows.ground.errors import DataError
 from workflows.offers import heat_map, saved
 from workflows.stages.export import ExportFiles
-from workflows.stages.offering import Offering
+from workflows.stages.offer_data import OfferData
 from workflows.stages.store import Store
 from workflows.towers import checks, selfcheck
 
 log = logging.getLogger(__name__)
 
 
-def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
+def export(offer_data: OfferData, store: Store, folder: Path) -> dict[str, int]:
     """Write the recipe's first offer model, and the embeddings of users and offers, to a folder.
 
     Args:
-        offering: the etl stage.
+        offer_data: the data of the etl stage.
         store: the folder of the run, with its finished stages.
         folder: the folder to write to.
 
@@ -39,35 +39,35 @@ def export(offering: Offering, store: Store, folder: Path) -> dict[str, int]:
     Raises:
         DataError: an attribute has no offer.
     """
-    counts = {"users": len(offering.user_ids)}
-    models = {name: offering.load(store, name) for name in _shown(offering)}
+    counts = {"users": len(offer_data.user_ids)}
+    models = {name: offer_data.load(store, name) for name in _shown(offer_data)}
     first = next(iter(models.values()))
-    _write_users(offering, first, folder)
-    for name in offering.tasks:
-        offers, values, sizes = described(offering, name)
-        if name == offering.tasks[0]:
+    _write_users(offer_data, first, folder)
+    for name in offer_data.tasks:
+        offers, values, sizes = described(offer_data, name)
+        if name == offer_data.tasks[0]:
             _write_check(folder, name, offers)
         counts[name] = len(values)
         vectors = {model: each.offers(offers) for model, each in models.items()}
         _write_offers(folder, name, values, sizes, next(iter(vectors.values())))
-        write_similar(folder, offering.recipe.tasks.similar, name, values, sizes, vectors)
-    events = offering.events("train", "valid", "test")
+        write_similar(folder, offer_data.recipe.tasks.similar, name, values, sizes, vectors)
+    events = offer_data.events("train", "valid", "test")
     pq.write_table(pa.table(events), ExportFiles(folder).events)
     saved.save(first, folder)
     return counts
 
 
-def _shown(offering: Offering) -> list[str]:
+def _shown(offer_data: OfferData) -> list[str]:
     """Return the names of the offer models whose heat maps are drawn, the exported one first."""
-    first = next(iter(offering.config.models))
-    return list(dict.fromkeys([first, *offering.compared]))
+    first = next(iter(offer_data.config.models))
+    return list(dict.fromkeys([first, *offer_data.compared]))
 
 
-def described(offering: Offering, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
-    """Return an attribute's offers "attribute = value", their values and numbers of events."""
-    config = offering.recipe.tasks
-    events = offering.events(config.source)
-    codes, values = offering.values(attribute)
+def described(offer_data: OfferData, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
+    """Return all offers "attribute = value" of an attribute, their values and numbers of events."""
+    config = offer_data.recipe.tasks
+    events = offer_data.events(config.source)
+    codes, values = offer_data.values(attribute)
     if not len(codes):
         raise DataError(
             f"tasks.attributes: no value of {attribute!r} is in the vocabulary, so there is no "
@@ -79,12 +79,12 @@ def described(offering: Offering, attribute: str) -> tuple[Offers, list[str], np
     return offers, values, counts[codes]
 
 
-def _write_users(offering: Offering, model: InferenceModel, folder: Path) -> None:
-    vectors = model.users(offering.latest)
+def _write_users(offer_data: OfferData, model: InferenceModel, folder: Path) -> None:
+    vectors = model.users(offer_data.latest)
     checks.refuse_broken(vectors, "user vectors", whose="model")
     np.save(folder / selfcheck.USER_VECTORS, vectors)
-    lists = {name: _codes(column) for name, column in offering.latest.items()}
-    table = pa.table({offering.recipe.user_id: offering.user_ids, **lists})
+    lists = {name: _codes(column) for name, column in offer_data.latest.items()}
+    table = pa.table({offer_data.recipe.user_id: offer_data.user_ids, **lists})
     pq.write_table(table, folder / selfcheck.USERS)
     log.info("users: %s", f"{len(vectors):,}")
 

@@ -33,7 +33,7 @@ def protocol(report: OffersReport) -> str:
 
 
 def bounds(score: Score) -> str:
-    """Return the bounds of a band of offers in words."""
+    """Return the bounds of a band of offer frequency in words."""
     if score.high is None:
         return f"more than {score.low} positives"
     return f"{score.low} < positives <= {score.high}"

@@ -34,23 +34,23 @@ log = logging.getLogger(__name__)
 MAX_USERS = 10_000
 
 
-class Chosen(NamedTuple):
+class FittedBaseline(NamedTuple):
     """The baseline model with the best hyper-parameters of its grid, and how it was chosen."""
 
     model: Retriever
     note: BaselineChoice
 
 
-def chosen(
+def fit_baselines(
     names: Sequence[Baseline], facts: Facts, valid: EvaluationSet | None
-) -> Iterator[tuple[Baseline, Chosen | CannotFit]]:
+) -> Iterator[tuple[Baseline, FittedBaseline | CannotFit]]:
     """Yield each fitted baseline, or the reason why it cannot run, with a progress bar.
 
     Args:
         names: the names of the baselines to fit.
         facts: the training data of the baselines.
-        valid: the evaluation set of the valid part, which chooses hyper-parameters; None takes the
-            first point of each grid.
+        valid: the evaluation set of the valid part, on which hyper-parameters are chosen; without
+            one, the first point of each grid is taken.
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
@@ -65,7 +65,7 @@ def chosen(
                 yield name, why
 
 
-def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
+def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> FittedBaseline:
     """Fit a baseline with each point of its grid on train, and return the best one on valid.
 
     Of equally good points of the grid, the first one is chosen.
@@ -81,25 +81,25 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> Chosen:
         model = grid.fit(grid.start[0])
         log.info("%s %s: fitted; no valid part to choose by", name, grid.named(grid.start[0]))
         note = BaselineChoice(parameters=parameters(model), tried=1, seconds=_since(start))
-        return Chosen(model, note)
-    climb = _Climb(name, grid, valid)
-    climbed = search.climb(grid, climb.measure)
-    if climb.best is None:
+        return FittedBaseline(model, note)
+    grid_search = _GridSearch(name, grid, valid)
+    climbed = search.climb(grid, grid_search.measure)
+    if grid_search.best is None:
         raise CannotFit(f"all {climbed.tried} points of its grid give NaN scores")
     note = BaselineChoice(
-        parameters=parameters(climb.best),
+        parameters=parameters(grid_search.best),
         tried=climbed.tried,
         edge=climbed.edge,
-        valid=climb.value,
+        valid=grid_search.value,
         valid_users=len(valid.queries),
         seconds=_since(start),
     )
-    return Chosen(climb.best, note)
+    return FittedBaseline(grid_search.best, note)
 
 
 @dataclass
-class _Climb:
-    """The state of a hyper-parameter search for a baseline, with the best model so far.
+class _GridSearch:
+    """The state of the hyper-parameter search for one baseline, with the best model so far.
 
     The search logs one line for each point of the grid.
 

@@ -1,9 +1,9 @@
 """Top-k accuracy as TensorFlow Recommenders 0.6 counts it, reported beside the other metrics.
 
-The FactorizedTopK metric of that library puts the score of a row's target before the scores of the
-k best candidates, and checks whether it is among the first k. So a held-out row is a hit if its
-target scores at least as high as the k-th candidate, even if the target is not a candidate. Items
-that the user has seen are not excluded.
+The metric FactorizedTopK of TensorFlow Recommenders puts the score of a row's target before the
+scores of the k best candidates, and checks whether the target is among the first k. So a held-out
+row is a hit if its target scores at least as high as the k-th candidate, even if the target is not
+a candidate. Items that the user has seen are not excluded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def hits_by_score(
 
     Args:
         tower: the two-tower model as a retriever.
-        evaluation_set: the evaluation set of these rows, with seen items kept.
+        evaluation_set: the evaluation set of the held-out rows, with seen items kept.
         rows: the encoded held-out interactions, with the row numbers of their users and items.
         ks: lengths of the recommendation lists.
         embed_items: function that embeds items that are not in the item table, by their columns.

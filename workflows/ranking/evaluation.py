@@ -1,4 +1,4 @@
-"""Compares a recipe's model with its baselines: same users, candidates, exclusions and metrics.
+"""Compares a recipe's model with baselines for the same users, candidates, exclusions and metrics.
 
 Model weights are learnt on train, and hyper-parameters are chosen on valid. Histories and
 popularity counts, which are not learnt but looked up, contain all interactions before the test
@@ -30,7 +30,7 @@ from models.towers.tower import embed
 from models.training.two_tower import TwoTower
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.ranking import inside
-from workflows.ranking.baselines import attributes, chosen
+from workflows.ranking.baselines import attributes, fit_baselines
 from workflows.ranking.by_score import hits_by_score
 from workflows.ranking.figures import Tally
 from workflows.ranking.lift import Lift
@@ -63,7 +63,7 @@ def evaluate(
         prepared: the content of the run's etl stage.
         store: the stages of the run.
         folder: the folder to which the metrics and the analysis are written.
-        min_lifts: minimum ratios of the model's recall at the first k to that of a baseline.
+        min_lifts: required ratios of the model's recall, at the first list length, to a baseline's.
 
     Returns:
         The report, and one sentence for each lift that was not reached.
@@ -116,14 +116,14 @@ class _Evaluation:
 
     @cached_property
     def _known(self) -> Interactions:
-        """The interactions before the test part, by which items are popular in the evaluation."""
+        """The interactions before the test part, from which the popularity of items is counted."""
         return self.prepared.interactions(*KNOWN["test"])
 
     def run(self, store: Store) -> tuple[Report, Inside]:
         """Rank with the recipe's model and its baselines; return the report and the analysis."""
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
-        self._ask(self.ours, self._with_fallback(tower))
+        self._rank_with(self.ours, self._with_fallback(tower))
         by_score = hits_by_score(
             tower,
             replace(self.evaluation_set, exclude=None),
@@ -132,8 +132,8 @@ class _Evaluation:
             embed_items=lambda columns: embed(model.candidate_encoder, columns),
         )
         for name, retriever in self._baselines():
-            self._ask(name, retriever)
-        views = inside.look(self.recipe, self.prepared, self.evaluation_set, model, tower)
+            self._rank_with(name, retriever)
+        views = inside.analyse(self.recipe, self.prepared, self.evaluation_set, model, tower)
         return self._report(by_score), views
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
@@ -152,21 +152,21 @@ class _Evaluation:
         )
         valid = prepared.evaluation_set("valid", recipe.evaluate)
         names = [name for name in recipe.evaluate.baselines if name != self.ours]
-        for name, result in chosen(names, facts, valid):
+        for name, result in fit_baselines(names, facts, valid):
             if isinstance(result, CannotFit):
                 self.left_out[name] = str(result)
                 continue
             self.baselines[name] = result.note
             yield name, as_of(result.model, self._known)
 
-    def _ask(self, name: str, retriever: Retriever) -> None:
+    def _rank_with(self, name: str, retriever: Retriever) -> None:
         """Rank the candidates of all protocols with a model, and keep the ranks of the targets."""
         config, start = self.recipe.evaluate, time.perf_counter()
         try:
             ranking = self.evaluation_set.rank(retriever, max(config.ks))
             self.seconds[name] = round(time.perf_counter() - start, 3)
-            for block, asked in self.lists.items():
-                found = asked.evaluation_set.rank(retriever, max(config.ks)).places
+            for block, other in self.lists.items():
+                found = other.evaluation_set.rank(retriever, max(config.ks)).places
                 self.beside.setdefault(block, {})[name] = found
         except BrokenModel as error:
             raise ArtifactError(

@@ -22,7 +22,7 @@ Values = Mapping[str, Floats]
 class Tally:
     """Computes metrics with bootstrap intervals from the ranks of the target items.
 
-    It goes model by model, so that memory holds the values of one model only.
+    Models are computed one after the other, so that memory holds the values of one model only.
 
     Attributes:
         targets: the target items of the evaluation set's queries.
@@ -119,7 +119,7 @@ class Tally:
 
 
 def _main(values: Values) -> Values:
-    """Return only recall and ndcg of all metrics, which are those reported for segments."""
+    """Return recall and ndcg, the metrics that are reported for segments."""
     return {n: value for n, value in values.items() if n.startswith(("recall@", "ndcg@"))}
 
 

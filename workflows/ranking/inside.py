@@ -29,7 +29,7 @@ N_POPULAR, N_NEIGHBOURS = 8, 5
 N_USERS, N_LATEST, N_RECOMMENDED = 20, 10, 10
 
 
-def look(
+def analyse(
     recipe: Recipe, prepared: Prepared, evaluation_set: EvaluationSet, model: Model, tower: TwoTower
 ) -> Inside:
     """Analyse the evaluated model: history weights, embedding norms, biases, neighbours, examples.
@@ -59,7 +59,7 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
     """Return the model's weights for the positions of a full history, newest first, by input.
 
     The weights of all positions sum to 1. Positions beyond the longest training history keep their
-    initial weight and are left out. Inputs whose history has no decay are left out, too.
+    initial weight and are left out. History inputs without a decay are left out, too.
     """
     lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
@@ -69,7 +69,7 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
         if isinstance(block, History)
     }
     weights = {name: w[:reached] for name, w in by_age.items() if w is not None}
-    return {name: _plain(w / w.sum()) for name, w in sorted(weights.items()) if len(w)}
+    return {name: _rounded(w / w.sum()) for name, w in sorted(weights.items()) if len(w)}
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class _Items:
     vectors: Floats
 
     @property
-    def met(self) -> Ints:
+    def in_training(self) -> Ints:
         """Row numbers, in the item table, of the items that occur in training."""
         return np.flatnonzero(self.counts > 0)
 
     @property
-    def directions(self) -> Floats:
+    def vectors_without_bias(self) -> Floats:
         """The item embeddings without the dimension that holds the item bias."""
         return self.vectors[:, :-1] if self.recipe.towers.item_bias else self.vectors
 
@@ -100,14 +100,14 @@ class _Items:
         """Return the norms of the item embeddings; None if they are normalised to 1."""
         if self.recipe.towers.normalize:
             return None
-        return self._cloud(np.linalg.norm(self.directions, axis=1))
+        return self._cloud(np.linalg.norm(self.vectors_without_bias, axis=1))
 
     def biases(self) -> Cloud | None:
         """Return the item biases, including a popularity prior; None if the model has none."""
         return self._cloud(self.vectors[:, -1]) if self.recipe.towers.item_bias else None
 
     def _cloud(self, values: Floats) -> Cloud:
-        counts, values = self.counts[self.met], values[self.met]
+        counts, values = self.counts[self.in_training], values[self.in_training]
         correlation = None
         if np.ptp(counts) > 0 and np.ptp(values) > 0:
             correlation = float(scipy.stats.spearmanr(counts, values)[0])
@@ -115,21 +115,21 @@ class _Items:
         if len(some) > MAX_POINTS:
             rng = np.random.default_rng(self.recipe.evaluate.seed)
             some = np.sort(rng.choice(len(counts), MAX_POINTS, replace=False))
-        return Cloud(counts[some].tolist(), _plain(values[some]), correlation)
+        return Cloud(counts[some].tolist(), _rounded(values[some]), correlation)
 
     def neighbours(self) -> list[Neighbours]:
         """Return the nearest neighbours of the most popular items, among items seen in training."""
-        met = self.met
-        popular = met[np.argsort(-self.counts[met], kind="stable")[:N_POPULAR]]
-        lengths = np.linalg.norm(self.directions, axis=1, keepdims=True)
+        known = self.in_training
+        popular = known[np.argsort(-self.counts[known], kind="stable")[:N_POPULAR]]
+        lengths = np.linalg.norm(self.vectors_without_bias, axis=1, keepdims=True)
         lengths[lengths == 0] = 1  # a zero vector is like no other
-        units = (self.directions / lengths).astype(np.float32)
+        units = (self.vectors_without_bias / lengths).astype(np.float32)
         themselves = Ragged(popular, np.arange(len(popular) + 1))
         top = search(
             units[popular], units, N_NEIGHBOURS, exclude=themselves, candidates=self.counts > 0
         )
         found = [
-            Neighbours(int(item), items[items >= 0].tolist(), _plain(cosines[items >= 0]))
+            Neighbours(int(item), items[items >= 0].tolist(), _rounded(cosines[items >= 0]))
             for item, items, cosines in zip(popular, top.items, top.scores, strict=True)
         ]
         return [near for near in found if near.items]
@@ -156,6 +156,6 @@ def _examples(evaluation_set: EvaluationSet, tower: TwoTower, *, seed: int) -> l
     ]
 
 
-def _plain(values: Floats) -> list[float]:
+def _rounded(values: Floats) -> list[float]:
     """Return numbers rounded to the precision of float32, which shortens the JSON file."""
     return [float(f"{value:.6g}") for value in values]

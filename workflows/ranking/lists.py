@@ -18,7 +18,7 @@ TRAIN_ROWS = "train_rows"
 
 @dataclass(frozen=True)
 class Lists:
-    """The recommendation lists of one evaluation protocol beside that of the headline metrics.
+    """The recommendation lists of an evaluation protocol other than that of the headline metrics.
 
     Attributes:
         evaluation_set: the queries with their target items.
@@ -33,7 +33,8 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the headline's evaluation protocol with the rules of these other lists."""
+        """Return the evaluation protocol of these lists: the headline's protocol with other
+        rules."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

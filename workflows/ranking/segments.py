@@ -23,7 +23,7 @@ class Segment(NamedTuple):
 
     Attributes:
         name: the key of the segment in the report.
-        what: a description of the target items in it.
+        what: a description of the target items in the segment.
         targets: whether each of the evaluation set's `targets.values` is in the segment, bool.
     """
 

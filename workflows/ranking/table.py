@@ -35,7 +35,7 @@ def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
         Padding(Text("\n".join(_head(report))), (1, 0, 0, 0)),
         _comparison(report, ks, models, ours),
         *(Padding(Text(line), (0, 0, 0, 1)) for line in _beside(report, ks[0], ours)),
-        *([_rows(report, ks)] if _asked_by_row(report) else []),
+        *([_rows(report, ks)] if _requested_per_row(report) else []),
         _segments(report, models, by),
     ]
 
@@ -122,8 +122,9 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
     return lines + [f"{name} is left out: {why}" for name, why in report.left_out.items()]
 
 
-def _asked_by_row(report: Report) -> list[Block]:
-    """Return the blocks of protocols that the recipe asks for, which are means over rows."""
+def _requested_per_row(report: Report) -> list[Block]:
+    """Return the report's blocks, with means over rows, for the protocols that the recipe
+    requests."""
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 
@@ -131,7 +132,7 @@ def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
     """Return a table of each model's top-k accuracy over the rows of test and train."""
     names: list[str] = []
     figures: list[Mapping[str, Figure] | None] = []
-    for block in (report.beside["per_row"], *_asked_by_row(report)):
+    for block in (report.beside["per_row"], *_requested_per_row(report)):
         protocol = block.protocol
         seen = "without seen ones" if protocol.exclude_seen else "seen ones, too"
         names.append(f"{protocol.part} rows among {protocol.n_candidates:,} items, {seen}")

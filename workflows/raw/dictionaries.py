@@ -3,7 +3,8 @@
 A log repeats its ids and categories many times. So a function of text is called once for each
 distinct text of a column, and its results are looked up by the dictionary index of each cell. A
 dictionary index is valid in its column only, and no result may depend on the order of the distinct
-texts. Codes of embedding tables are something else: see workflows/ground/vocabulary.py.
+texts. A vocabulary code, the index into an embedding table, is another number
+(workflows/ground/vocabulary.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def decode(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def indices(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    """Return a text column's dictionary indices, int32 [n]; null is the number of texts."""
+    """Return a text column's dictionary indices, int32 [n]; a null gets the number of texts."""
     array = combine(column)
     found = array.indices
     if found.null_count:

@@ -37,7 +37,7 @@ class Quotes:
     Attributes:
         fault: position, from 0, of the first closing quote that text follows; None for none.
         is_open: whether a quoted cell is open at the end of the pieces of text so far.
-        is_met: whether there was a quote character in the pieces of text so far.
+        has_quotes: whether there was a quote character in the pieces of text so far.
     """
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes = b"") -> None:
@@ -51,22 +51,22 @@ class Quotes:
         )
         self.fault: int | None = None
         self.is_open = False
-        self.is_met = False
+        self.has_quotes = False
 
-    def see(self, data: bytes) -> None:
+    def check(self, data: bytes) -> None:
         """Check the quotes of the next piece of the csv text; an empty piece ends the text."""
-        self.is_met = self.is_met or self._quote in data
+        self.has_quotes = self.has_quotes or self._quote in data
         if self._escape or not data or self._quote in data:
             for start in range(0, max(1, len(data)), _STEP):
-                self._see(data[start : start + _STEP])
+                self._check_block(data[start : start + _STEP])
         else:
-            self._see(data)
+            self._check_block(data)
 
-    def _see(self, data: bytes) -> None:
+    def _check_block(self, data: bytes) -> None:
         if self.fault is not None:
             return
         if not data:
-            self._look(np.frombuffer(self._kept + b"\n", np.uint8))
+            self._check_piece(np.frombuffer(self._kept + b"\n", np.uint8))
             self._kept = b"\n"
             return
         if self._quote not in data and self._quote not in self._kept and not self._escape:
@@ -79,16 +79,16 @@ class Quotes:
         found = self._tail.search(whole, max(0, len(whole) - 4096))
         start = found.start() if found else len(whole) - 1
         # quotes at the end of this piece can be checked only with the next piece
-        self._look(np.frombuffer(whole, np.uint8), len(whole) - start)
+        self._check_piece(np.frombuffer(whole, np.uint8), len(whole) - start)
         self._kept = whole[start:]
         self._place += start
 
-    def _look(self, text: Bytes, kept: int = 0) -> None:
+    def _check_piece(self, text: Bytes, kept: int = 0) -> None:
         """Check the quotes of a piece of csv text; its first byte was checked before.
 
         Args:
             text: the bytes of the csv text.
-            kept: number of bytes at the end that are checked with the next piece.
+            kept: number of bytes, at the end of `text`, that are checked with the next piece.
         """
         is_quote, is_end = text == self._quote[0], self._is_end(text)
         begins = is_end[:-1]

@@ -39,7 +39,8 @@ _FEW = 32
 
 
 def canonical(texts: pa.StringArray) -> pa.StringArray:
-    """Return the canonical spelling of each text, such as 1991 for 1991.0; null for no change."""
+    """Return the canonical spelling of each text, such as 1991 for 1991.0; null if it is the
+    same."""
     found = pa.nulls(len(texts), pa.string())
     if pc.any(pc.ends_with(texts, ".0")).as_py():  # an expression takes ten times as long
         found = pc.if_else(
@@ -57,8 +58,8 @@ def canonical(texts: pa.StringArray) -> pa.StringArray:
     return found
 
 
-def settle(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
-    """Return the texts of a column with booleans and whole floats in canonical spelling.
+def unify(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
+    """Return a column's texts in canonical spelling, if all are booleans or all are numbers.
 
     Args:
         texts: the distinct texts of the column in one file, without nulls.
@@ -68,15 +69,15 @@ def settle(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
         Canonical texts in the same order; None if all keep their spelling, because they are
         canonical, or because not all of them are booleans or numbers with a decimal point.
     """
-    if not _may_settle(texts.slice(0, _FEW), fractions=fractions):
+    if not _may_unify(texts.slice(0, _FEW), fractions=fractions):
         return None
-    if not _may_settle(texts, fractions=fractions):
+    if not _may_unify(texts, fractions=fractions):
         return None
     found = pc.coalesce(canonical(texts), texts)
     return None if found.equals(texts) else found
 
 
-def _may_settle(texts: pa.StringArray, *, fractions: bool) -> bool:
+def _may_unify(texts: pa.StringArray, *, fractions: bool) -> bool:
     texts = texts.filter(pc.invert(_among(texts, NULLISH)))
     pattern = _WITH_POINT if fractions else _WHOLE
     return bool(
@@ -111,7 +112,7 @@ def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
 
 
 def respell_one(text: str, known: pa.Array | pa.ChunkedArray) -> str:
-    """Give a text of a recipe the spelling that a column with these distinct texts has."""
+    """Give a text of a recipe the spelling that a column has, given the column's distinct texts."""
     if isinstance(known, pa.ChunkedArray):
         known = known.combine_chunks()
     return str(respell(pa.array([text], pa.string()), known)[0].as_py())

@@ -41,7 +41,7 @@ class Place:
     Attributes:
         path: the file of the cells, or the option or field that gave them.
         column: the name of the cells' column in the recipe.
-        before: the number of rows of the file before them.
+        before: the number of rows of the file before these cells.
     """
 
     path: Path | str
@@ -52,7 +52,7 @@ class Place:
         return f"{self.path}, column {self.column!r}"
 
     def row(self, number: int) -> str:
-        """Return a text that names the file, row and column of the cell with this number."""
+        """Return a text that names the file, row and column of a cell, given its number."""
         return f"{self}, row {self.before + number + 1}"
 
 
@@ -82,7 +82,7 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert raw ids, categories or labels to text; integers stay integers until later.
+    """Convert raw ids, categories or labels to text; a column of integers is returned unchanged.
 
     A whole float becomes the text of an integer, a boolean `true` or `false`, 16 bytes a UUID.
 

@@ -157,7 +157,7 @@ class CheckedStream(UnpackedStream):
         if len(self._delimiter) == 1:
             self._look_for_nul(data)
         if self.quotes is not None:
-            self.quotes.see(data)
+            self.quotes.check(data)
             self.lines += _line_ends(data)
         return data
 

@@ -206,7 +206,7 @@ class TextFile:
             self._refuse_faults(stream, ragged, reader)
             if stream.quotes and stream.quotes.is_open:
                 raise self._faults.unclosed_quote()
-            if stream.quotes and stream.quotes.is_met and stream.lines > rows + self.has_header:
+            if stream.quotes and stream.quotes.has_quotes and stream.lines > rows + self.has_header:
                 self._note_rows_in_cells()
 
     def _reader(

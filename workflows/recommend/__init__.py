@@ -1,4 +1,4 @@
-"""The verb `recommend`: item lists of a few users are returned, those of many users written."""
+"""The verb `recommend`: return the item lists of a few users, or write those of many users."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class RecommendResult:
         answered_by: `two-tower`, `raw features` or the fallback → number of lists, empty ones too.
         empty: number of users whose list is empty, because the filters leave no item.
         short: number of users whose lists are shorter than `k`, but not empty.
-        lists: the rows of the returned lists; empty where a stage was written.
+        lists: the rows of the returned lists; empty if the lists were written as a stage.
         without_items: ids of users for whom no item is left, where lists are returned.
-        histories: id of a user → items of the user's history, newest first; empty where not asked
-            for.
+        histories: id of a user → items of the user's history, newest first; empty unless the
+            request wants histories.
         seconds: duration of the whole verb.
     """
 
@@ -137,7 +137,7 @@ def _write(
 
 @dataclass(frozen=True)
 class _Lists:
-    """Makes the recommendation lists of a slice of the request's users."""
+    """A callable that makes the recommendation lists of a slice of the request's users."""
 
     recommender: Recommender
     options: ListOptions

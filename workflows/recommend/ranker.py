@@ -1,4 +1,4 @@
-"""The hook for a ranker: a user-defined function that re-ranks the retrieved items.
+"""Re-ranks the retrieved items by a ranker: a Python function that the user of this package wrote.
 
 The ranker is named on the command line, `--ranker shop.ranking:score` or
 `--ranker ranking.py:score`, and not in the recipe, which contains data and never code.
@@ -29,7 +29,7 @@ from workflows.stages.user_features import Users, overlaid
 
 @dataclass(frozen=True)
 class Ranker:
-    """A user-defined function that scores the retrieved items of a list again.
+    """A Python function, written by the user of this package, that re-ranks retrieved items.
 
     Attributes:
         name: the name of the function on the command line.
@@ -43,8 +43,8 @@ class Ranker:
     candidates: int = 500
 
     @classmethod
-    def load(cls, name: str, *, candidates: int = 500) -> Ranker:
-        """Import the user's Python function that puts the retrieved items into another order.
+    def from_name(cls, name: str, *, candidates: int = 500) -> Ranker:
+        """Import a Python function, given its name, and return it as a ranker.
 
         Args:
             name: `module:function` or `file.py:function`.
@@ -81,7 +81,8 @@ class Ranker:
         """Return users' lists in the ranker's order and with its scores.
 
         Args:
-            recommender, users, options, given: the arguments of `Recommender.lists`.
+            recommender: makes the lists of retrieved items.
+            users, options, given: as in `Recommender.lists`.
 
         Raises:
             DataError: the function does not return one number per candidate.

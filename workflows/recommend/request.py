@@ -32,10 +32,10 @@ class RecommendRequest:
         file: file with the user id and, optionally, raw values of the query tower's inputs; the
             file has the form of a raw file that training read, or is csv, tsv, JSON lines or
             parquet.
-        context: rules `column=value` that replace the context of each user's last interaction.
-        deny_file: file of item ids that no list may contain.
-        allow_file: file of the only item ids that lists may contain. Unknown ids are ignored in
-            both files.
+        context: rules `column=value` for the context features; without a rule, a feature has the
+            value of the user's last interaction.
+        deny_file: file of item ids that no list may contain; unknown ids are ignored.
+        allow_file: file of the only item ids that lists may contain; unknown ids are ignored.
         show_history: also return the users' histories.
         format: the format of the files that are written.
     """

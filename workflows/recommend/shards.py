@@ -52,7 +52,7 @@ class ListCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def summed(cls, parts: Iterable[ListCounts]) -> ListCounts:
-        """Return the sums of the list counts of all parts."""
+        """Return the sums of several counts of lists."""
         rows = empty = short = 0
         by: Counter[str] = Counter()
         for part in parts:
@@ -122,10 +122,10 @@ def shard_size(length: int) -> int:
 
 
 class Shards:
-    """A folder of shards (files of users' lists), which a later process can complete.
+    """A folder of shards (files of users' lists); a later process writes those that are missing.
 
     Args:
-        folder: a folder beside the stage.
+        folder: the folder of the shards, which lies beside that of the stage.
         identity: a hash of all inputs of the lists; shards with another identity are removed.
         size: number of users of a shard.
     """

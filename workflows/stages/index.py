@@ -167,7 +167,7 @@ class Catalogue:
         return ItemRules(self.items.select(names))
 
     @cached_property
-    def directions(self) -> Floats:
+    def unit_vectors(self) -> Floats:
         """Item embeddings without the item bias, normalised to length 1, float32 [n_items, width].
 
         The bias measures the popularity of an item, not its similarity to other items.

@@ -195,8 +195,8 @@ class Recommender:
         """
         row = self.catalogue.rows_of([item])
         top = search(
-            self.catalogue.directions[row],
-            self.catalogue.directions,
+            self.catalogue.unit_vectors[row],
+            self.catalogue.unit_vectors,
             min(options.k, len(self.catalogue.items)),
             exclude=Ragged(row, np.array([0, 1])),
             candidates=self.allowed(options),

@@ -45,7 +45,7 @@ def _respell(column: pa.ChunkedArray, *, is_id: bool, where: str) -> pa.Array | 
     if not dictionaries.holds_text(column.type):
         return None
     texts = dictionaries.flatten(column).dictionary
-    canonical = spelling.settle(texts, fractions=not is_id)
+    canonical = spelling.unify(texts, fractions=not is_id)
     if canonical is None:
         return None
     inexact = spelling.find_inexact(texts)

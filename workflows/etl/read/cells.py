@@ -54,7 +54,7 @@ class BatchConverter:
         for name in batch.column_names:
             if name in self._recipe.features:
                 meaning = self._recipe.features[name].meaning
-                columns[name] = meaning.settle(columns[name], self._place(name))
+                columns[name] = meaning.to_stored(columns[name], self._place(name))
         self._rows += batch.num_rows
         return pa.table(columns)
 

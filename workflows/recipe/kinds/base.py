@@ -187,7 +187,7 @@ class Kind(ABC):
             DataError: a cell does not have the form that the recipe declares.
         """
 
-    def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def to_stored(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the feature's cells in the form that etl stores, after weights were matched.
 
         Raises:

@@ -63,7 +63,7 @@ class Categories(Kind):
         """Return a column of given raw values as lists of text, whatever its dictionary types."""
         return self.read(plain(column, how.place), feature, how)
 
-    def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def to_stored(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the column's lists with their values as an Arrow dictionary array."""
         array = dictionaries.combine(column)
         values = array.flatten().dictionary_encode()

@@ -45,7 +45,7 @@ class Weights(Kind):
             return column
         return list_cells.read_lists(column, feature.separator, how.place, all_parts=True)
 
-    def settle(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
+    def to_stored(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
         """Return the column's lists of weights after checking that all are finite and at least 0.
 
         Raises:

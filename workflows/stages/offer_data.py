@@ -28,8 +28,9 @@ from workflows.stages.train_files import TrainFiles
 
 
 @dataclass(frozen=True)
-class Offering:
-    """The etl stage of a recipe with offer models, and the models that are built on it.
+class OfferData:
+    """The encoded data of a recipe with offer models: events, attributes, and models to fit to
+    them.
 
     Attributes:
         prepared: the encoded data of the etl stage.
@@ -38,7 +39,7 @@ class Offering:
     prepared: Prepared
 
     @classmethod
-    def open(cls, store: Store, recipe: Recipe) -> Offering:
+    def open(cls, store: Store, recipe: Recipe) -> OfferData:
         """Check that the etl stage fits a recipe with offer models, and return its content.
 
         Raises:
