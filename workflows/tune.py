@@ -207,8 +207,8 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Suggest a value for each field of the search space, or `otherwise` if its condition is
-    false."""
+    """Return suggested values of recipe fields; a range whose condition is false has
+    `otherwise`."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

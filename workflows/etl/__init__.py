@@ -1,7 +1,8 @@
 """The verb etl: turn raw interaction logs into encoded splits, tables and vocabularies.
 
-The package read/ reads the raw files, shape/ joins, filters and splits the interactions, check/
-warns of odd values, and encode/ turns values into vocabulary codes and writes the etl stage.
+The package etl.read reads the raw files, etl.shape joins, filters and splits the interactions,
+etl.check warns of odd values, and etl.encode turns values into vocabulary codes and writes the etl
+stage.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class EtlResult:
 
 @dataclass(frozen=True)
 class Engine:
-    """The workers and the memory that etl uses; they have no influence on what etl writes.
+    """The workers and the memory that etl uses, which have no influence on what etl writes.
 
     Attributes:
         dask: "" for threads of this process, `local`, `cuda`, or the address of a scheduler.
@@ -74,7 +75,7 @@ class Engine:
 
     @property
     def block(self) -> int:
-        """The number of bytes of a raw text file to read at a time."""
+        """How many bytes of a raw text file are read at a time."""
         return parse_size(self.chunk, "--chunk") if self.chunk else BLOCK
 
 
@@ -94,11 +95,12 @@ def etl(
         store: folder of the run into which the etl stage is written.
         device: device (CPU or GPU) of this process.
         data: folder of the raw files.
-        grow_from: run whose codes are kept; new values get codes after them.
+        grow_from: an earlier run whose vocabulary codes are kept; new values get codes after these.
         engine: workers and memory that etl may use.
 
     Raises:
-        DataError: the raw data is not as the recipe describes it, or does not fit into memory.
+        DataError: the raw data differs from its description in the recipe, or does not fit into
+            memory.
     """
     start = time.perf_counter()
     engine = engine or Engine()
@@ -289,7 +291,7 @@ def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split
 
 
 def _added_bytes(recipe: Recipe) -> int:
-    """Return the most bytes of memory that joins and derived columns add to an interaction."""
+    """Return the largest number of bytes that joins and derived columns add to an interaction."""
     raw = recipe.of_raw_files().features
     joined = [name for name in recipe.features if len(recipe.join) and name in raw]
     return 4 * len({*joined, *(step.to for step in recipe.derive)})

@@ -13,7 +13,7 @@ class DropCounts:
     """Counts of the interactions that etl drops, and of those that a join does not match.
 
     Attributes:
-        dropped: cause → number of interactions that were dropped for it.
+        dropped: cause → number of interactions that were dropped for this cause.
         unmatched: joined table → number of interactions whose id is not in this table.
     """
 
@@ -36,5 +36,5 @@ class DropCounts:
         return f"{sum(causes.values()):,} rows were dropped before: {shown}." if causes else ""
 
     def add(self, cause: str, n: int) -> None:
-        """Count n more interactions as dropped for the given cause."""
+        """Add n to the number of interactions that were dropped for a cause."""
         self.dropped[cause] = self.dropped.get(cause, 0) + n

@@ -13,8 +13,8 @@ def checked_folder(recipe: Recipe, earlier: Store, store: Store) -> Path:
     """Check that an earlier run's vocabulary codes can be kept; return the folder of its etl stage.
 
     Raises:
-        ArtifactError: the earlier etl stage was fitted by rules that differ from those of the
-            recipe.
+        ArtifactError: the vocabularies of the earlier run were fitted by other rules than the
+            recipe's.
     """
     if earlier.root.resolve() == store.root.resolve():
         raise ArtifactError(

@@ -21,7 +21,7 @@ class Memory:
 
     Attributes:
         limit: number of bytes of memory that etl may take.
-        wider: bytes that joins and derived columns add to a row of the log.
+        wider: number of bytes by which joins and derived columns lengthen a row of the log.
     """
 
     limit: int
@@ -44,7 +44,7 @@ class Memory:
         Args:
             where: name of the file or source, for the message.
             rows: number of rows of the file or source.
-            row: bytes of a row in memory as it is read.
+            row: bytes that a row takes in memory after it is read.
 
         Raises:
             DataError: the rows do not fit; the message states the estimate.
@@ -62,7 +62,7 @@ class Memory:
         """Return how many rows to process at a time to use a fixed share of the memory limit.
 
         Args:
-            row: bytes of a row, with the columns that are computed from it.
+            row: bytes that a row takes in memory, with the columns that are computed from it.
             least, most: lower and upper limit of the number of rows.
         """
         return int(min(most, max(least, self.limit * _SHARE // max(row, 1))))

@@ -61,10 +61,10 @@ class Workers:
     def map(self, function: Callable[[Task], Result], jobs: Iterable[Task]) -> Iterator[Result]:
         """Run a function on each job, and yield the results in the order of the jobs.
 
-        Only a few jobs are submitted ahead of the result that is awaited.
+        Only a few jobs are submitted before the results of earlier jobs have been yielded.
 
         Raises:
-            DeviceError: several workers died while they ran the same job.
+            DeviceError: several worker processes died while they ran the same job.
         """
         options: dict[str, Any] = {"pure": False} if self.are_elsewhere else {}
         waiting: deque[Any] = deque()
@@ -103,7 +103,7 @@ def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> I
         memory: memory limit of all workers together.
 
     Raises:
-        RecipeError: `dask` has another value.
+        RecipeError: `dask` is none of these values.
         DeviceError: no scheduler answers, or there is no GPU.
     """
     cores = number or os.cpu_count() or 1

@@ -98,8 +98,7 @@ def warn_of_missing(
 
 
 def derived(name: str, recipe: Recipe) -> str:
-    """Return a hint that names the column from which a feature is derived; "" for other
-    features."""
+    """Return a hint that names the column a feature is derived from; "" if it is not derived."""
     step = next((step for step in recipe.derive if step.to == name), None)
     if step is None:
         return ""

@@ -188,8 +188,7 @@ class OfferExport:
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
-        """Return the content of an offer, from its events in all parts of the data, and their
-        number.
+        """Return an offer's content, from its events in all parts, and the number of events.
 
         Raises:
             DataError: an attribute or a value is unknown, or no event has all values.

@@ -33,8 +33,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the evaluation protocol of these lists: the headline's protocol with other
-        rules."""
+        """Return the evaluation protocol of these lists, given that of the headline metrics."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

@@ -123,8 +123,7 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
 
 
 def _requested_per_row(report: Report) -> list[Block]:
-    """Return the report's blocks, with means over rows, for the protocols that the recipe
-    requests."""
+    """Return the report's blocks for protocols of the recipe whose metrics are means over rows."""
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 

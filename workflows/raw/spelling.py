@@ -39,8 +39,7 @@ _FEW = 32
 
 
 def canonical(texts: pa.StringArray) -> pa.StringArray:
-    """Return the canonical spelling of each text, such as 1991 for 1991.0; null if it is the
-    same."""
+    """Return the canonical spelling of each text, such as 1991 for 1991.0; null for no change."""
     found = pa.nulls(len(texts), pa.string())
     if pc.any(pc.ends_with(texts, ".0")).as_py():  # an expression takes ten times as long
         found = pc.if_else(

@@ -122,12 +122,12 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_hidden(path: Path, pattern_parts: Sequence[str]) -> bool:
-    """Say whether a file or folder in the path is hidden and is not named by the pattern."""
+    """Say whether a path has a hidden file or folder that the pattern does not name itself."""
     return any(_HIDDEN.fullmatch(part) and part not in pattern_parts for part in path.parts)
 
 
 def _glob_for(folder: Path, written: str) -> str:
-    """Return a glob for the files in a folder that the recipe names as `written`."""
+    """Return a glob for the files in a folder, given the folder's name in the recipe, `written`."""
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _BESIDE.fullmatch(p.name))
     ending = "".join(inside[0].suffixes[-2:]) if inside else ".parquet"
     deep = "**/" if inside and inside[0].parent != folder else ""
@@ -157,7 +157,7 @@ def kind(path: Path, source: Source) -> str:
     """Return the format of a raw file, as the recipe or else the ending of its name states.
 
     Raises:
-        DataError: neither states a format.
+        DataError: neither the recipe nor the ending states a format.
     """
     if found := stated_kind(path, source):
         return found
@@ -185,7 +185,7 @@ _CUT = (
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn an error in the block into a DataError that names the file and a remedy.
+    """Return a context that turns a reading error into a DataError with the file and a remedy.
 
     Raises:
         DataError: Arrow or the operating system reported an error.
@@ -210,9 +210,9 @@ def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
 
     Args:
         path: path of the raw file.
-        kind: format of the file by the recipe.
+        kind: the file's format according to the recipe.
         head: first bytes of the file, decompressed.
-        encoding: encoding of its text by the recipe.
+        encoding: the file's text encoding according to the recipe.
 
     Raises:
         DataError: the first bytes are those of another format or encoding.

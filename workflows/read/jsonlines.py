@@ -41,14 +41,15 @@ class JsonLinesFile:
 
     Args:
         path: path of the raw file.
-        encoding: encoding of its text.
+        encoding: text encoding of the file.
         nulls: texts in cells that mean a missing value.
         block: number of bytes of the file that are read at a time; no line may be longer.
         wanted: keys to look for in the whole file if its beginning does not have them.
 
     Attributes:
         path: path of the raw file.
-        names: names of its columns: the keys of the first lines, and wanted keys of later lines.
+        names: names of the file's columns: the keys of the first lines, and wanted keys of later
+            lines.
         lists: names of the file's columns whose cells are lists.
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
@@ -132,7 +133,7 @@ class JsonLinesFile:
 
         Args:
             columns: names of the columns of the file to read.
-            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
+            as_dictionary: names of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: a line is not an object, or is longer than a block; or a value is nested;
@@ -209,7 +210,7 @@ def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
 
 
 def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
-    """Decode several JSON lines at once; if that fails, one by one to find the wrong line.
+    """Decode several JSON lines at once; if that fails, decode one by one to find the wrong line.
 
     Args:
         text: whole lines.

@@ -54,11 +54,11 @@ class ParquetFile:
     def batches(
         self, columns: Sequence[str], as_dictionary: Sequence[str] = ()
     ) -> Iterator[pa.Table]:
-        """Yield the requested columns of the parquet file in batches of rows, with its types.
+        """Yield the requested columns in batches of rows, with the types of the parquet file.
 
         Args:
             columns: names of the columns of the file to read.
-            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
+            as_dictionary: names of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: the file is damaged, or holds text that is not UTF-8.

@@ -73,7 +73,7 @@ class UnpackedStream(io.RawIOBase):
         self._is_over = False
 
     def readable(self) -> bool:
-        """Return True: the stream can be read (Arrow asks)."""
+        """Return True, because Arrow calls this method to learn whether the stream can be read."""
         return True
 
     @property
@@ -108,7 +108,7 @@ class UnpackedStream(io.RawIOBase):
 
 
 def _read_fully(read: Callable[[int], bytes], size: int) -> bytes:
-    """Read `size` bytes, or fewer at the end of the file, by as many calls as it takes."""
+    """Read `size` bytes, or fewer at the end of the file, by repeated calls of `read`."""
     data = read(size)
     while data and 0 <= len(data) < size:
         more = read(size - len(data))
@@ -124,14 +124,14 @@ class CheckedStream(UnpackedStream):
     Args:
         path: path of the raw file.
         encoding: encoding of its text.
-        delimiter: text between two cells. If it has more than one byte in UTF-8, the stream has
-            `UNIT` in its place.
+        delimiter: text between two cells. The stream has the one-byte `UNIT` in place of a
+            delimiter of several bytes.
         quotes: the checker of quotes; None if quotes are ordinary characters.
 
     Attributes:
-        nul: place of the first NUL byte so far, counted from 0; None for none.
+        nul: position, from 0, of the first NUL byte in the text so far; None if there is none.
         quotes: the checker of quotes, with its findings so far.
-        has_units: whether the text itself has a `UNIT`; the stream has NUL in its place.
+        has_units: whether a cell has the character `UNIT`, for which the stream has NUL.
         lines: number of line ends so far; they are counted only with `quotes`.
     """
 

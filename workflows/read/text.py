@@ -160,7 +160,7 @@ class TextFile:
         """Return the column names that also occur as values in the first rows of the csv file.
 
         Args:
-            names: the column names to look for, each among the values of its own column.
+            names: the column names; each is looked for among the values of its own column.
         """
         if not names:
             return set()
@@ -180,7 +180,7 @@ class TextFile:
 
         Args:
             columns: names of the columns of the file to read.
-            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
+            as_dictionary: names of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: a row has too few or too many cells, or is longer than a block; or bytes

@@ -28,7 +28,7 @@ _STEP = 1 << 20
 
 
 class RaggedRows:
-    """A handler for csv rows with a wrong number of cells: it counts them and stores the first."""
+    """A handler that counts csv rows with a wrong number of cells, and stores the first of them."""
 
     def __init__(self) -> None:
         self.first: pyarrow.csv.InvalidRow | None = None
@@ -49,7 +49,7 @@ class TextFaults:
         path: path of the raw file.
         dialect: syntax of the file.
         names: names of the file's columns.
-        has_header: whether its first row holds the names of the columns.
+        has_header: whether the first row of the file holds the names of the columns.
     """
 
     path: Path
@@ -185,7 +185,7 @@ def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedRe
 
 
 class _FirstBytes(io.RawIOBase):
-    """A stream of the first bytes of another stream, which ends there."""
+    """A stream of the first bytes of another stream, which ends after a given number of bytes."""
 
     def __init__(self, stream: UnpackedStream, size: int | None) -> None:
         self._stream = stream
@@ -210,7 +210,7 @@ class _FirstBytes(io.RawIOBase):
 def _ignore_ragged_rows(
     problem: sys.UnraisableHookArgs, *, otherwise: Any = sys.unraisablehook
 ) -> None:
-    """Do not print that Arrow failed to call RaggedRows: `TextFaults.of_arrow` reports it."""
+    """Suppress Python's report of an error in RaggedRows, which `TextFaults.of_arrow` reports."""
     if not isinstance(problem.object, RaggedRows):
         otherwise(problem)
 

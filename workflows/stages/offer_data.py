@@ -29,8 +29,7 @@ from workflows.stages.train_files import TrainFiles
 
 @dataclass(frozen=True)
 class OfferData:
-    """The encoded data of a recipe with offer models: events, attributes, and models to fit to
-    them.
+    """The encoded data of a recipe with offer models, and the models that are fitted to it.
 
     Attributes:
         prepared: the encoded data of the etl stage.

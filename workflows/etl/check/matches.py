@@ -1,4 +1,4 @@
-"""Count how many ids of one table are in another, and find the likely cause if they are few."""
+"""Count how many ids of one table are in another table, and find the likely cause if few are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CAUSES: dict[str, Callable[[pa.Array], pa.Array]] = {
 
 @dataclass(frozen=True)
 class Match:
-    """How many user or item ids of one table are in another, with examples and a likely cause.
+    """How many user or item ids of a table are in another table, with examples and a likely cause.
 
     Attributes:
         ids: number of distinct user or item ids of the first table.
@@ -67,7 +67,7 @@ class Match:
 
 
 def match(ids: pa.Array, others: pa.Array) -> Match:
-    """Look up the user or item ids of one table in another, and explain why few are found.
+    """Look up the user or item ids of one table in another table; explain why few are found.
 
     Args:
         ids: distinct ids of the first table, text without null.

@@ -23,10 +23,10 @@ _SHARES, _SAMPLE = (0.05, 0.5, 0.95), 100_000
 
 
 def check_times(recipe: Recipe, source: str, table: pa.Table) -> None:
-    """Warn of times of interactions that look wrong, such as dates far from all others.
+    """Warn of interaction times that look wrong, such as dates far from those of other rows.
 
     Raises:
-        DataError: a split by time would cut among dates that are far ahead of all others.
+        DataError: a split by time would begin valid or test among dates far ahead of all others.
     """
     name = recipe.time
     if name is None or recipe.features[name].unit == "order" or not len(table):
@@ -54,7 +54,7 @@ def _bulk(seconds: Ints) -> tuple[int, int, int]:
 def _check_far(
     recipe: Recipe, name: str, source: str, seconds: Ints, bulk: tuple[int, int, int]
 ) -> None:
-    """Warn of interaction times far from all others; refuse them if they would decide the split."""
+    """Warn of interaction times far from all others; refuse them if valid or test begins there."""
     early, late = _far(seconds, bulk)
     far = early | late
     n = int(far.sum())
@@ -80,7 +80,7 @@ def _check_far(
 
 
 def _far(seconds: Ints, bulk: tuple[int, int, int]) -> tuple[Bools, Bools]:
-    """Return two masks of interaction times, bool [n]: far before and far after all others."""
+    """Return two masks of times, bool [n]: those far before, and those far after, most times."""
     low, middle, high = bulk
     margin = _YEAR + (high - low)
     early, late = seconds < low - margin, seconds > high + margin

@@ -77,7 +77,7 @@ def _columns(name: str, raw: Raw) -> Iterator[tuple[str, pa.DictionaryArray]]:
 
 @dataclass(frozen=True)
 class _Found:
-    """The texts of one column that look wrong, with their numbers of cells, most frequent first.
+    """The texts of a column that look wrong, each with its number of cells, most frequent first.
 
     Attributes:
         table: distinct values of `text`, and the number of their `cells` in all sources.
@@ -195,7 +195,7 @@ def _check_formulas(name: str, columns: Columns, raw: Raw, *, is_id: bool) -> No
 def _refusal(
     name: str, columns: Columns, raw: Raw, wrong: Masks, written: str, why: str
 ) -> DataError:
-    """Return an error that names the first cell of an id column that is written wrongly."""
+    """Return the error about an id column that names its first cell with a wrong text."""
     source = next(s for s, marks in wrong.items() if pc.any(marks).as_py())
     cells, n = columns[source].indices, _Found.of(columns, wrong).cells
     row = pc.index(pc.is_in(cells, value_set=pc.indices_nonzero(wrong[source])), True).as_py()

@@ -1,7 +1,7 @@
 """Warn of similar spellings of one value, of lists split wrongly, and of ids that are lists.
 
-The checks look at the distinct texts of a column, and first at their bytes, which rule out most
-differences in spelling quickly.
+The checks look at the distinct texts of a column. The bytes of the texts are looked at first,
+because they quickly rule out most differences in spelling.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ CAUSES = (
 
 
 def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
-    """Warn of ids or categories that differ from another one only in spelling, such as letter case.
+    """Warn of ids or categories that differ only in spelling, such as letter case.
 
     Args:
         name: name of the column.

@@ -60,7 +60,7 @@ class Fitted:
     numbers: dict[str, NumberFact] = field(default_factory=dict)
 
     def grow_from(self, older: Fitted) -> Fitted:
-        """Return an older run's vocabularies, grown by new values, and its statistics."""
+        """Return an earlier run's vocabularies, with new values added, and its statistics."""
         vocabularies = {
             name: vocabulary.grow_from(older.vocabularies[name])
             if name in older.vocabularies
@@ -132,11 +132,12 @@ def build_vocabulary(column: pa.ChunkedArray, rule: VocabularyRule) -> Vocabular
 
 
 def _fit_number(column: pa.ChunkedArray, policy: str | float) -> NumberFact:
-    """Return mean and standard deviation of a number column, in float64, with its gaps filled.
+    """Return the mean and standard deviation (float64) of a number column with its gaps filled.
 
     Args:
         column: column of float32 numbers, of which some may be missing.
-        policy: what fills the gaps: `mean`, `median` or a number; `error` if there are no gaps.
+        policy: what replaces missing numbers: `mean`, `median` or a number; `error` if none is
+            missing.
     """
     values = dictionaries.combine(column)
     known = values.drop_null().to_numpy()
@@ -173,7 +174,8 @@ def build_workflow(
         lookups: text column → the vocabulary codes of its distinct texts.
         numbers: number column → its mean, its standard deviation and the value that fills gaps.
         columns: the columns of the data frame to encode, without labels.
-        rows: id column → the row of its table for each text; adds `user_row` or `item_row`.
+        rows: id column → for each distinct id, its row in the user or item table, from which the
+            column `user_row` or `item_row` is made.
     """
     named = {
         USER_ROW if recipe.features[column].role == "user" else ITEM_ROW: (column, places)

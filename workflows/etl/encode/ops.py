@@ -1,4 +1,4 @@
-"""Define the NVTabular operators of etl, and convert Arrow tables to their data frames.
+"""Define the NVTabular operators of etl, and convert Arrow tables to the data frames they take.
 
 In the data frame that an operator takes, a text column holds the int32 indices of a dictionary
 (workflows/raw/dictionaries.py); a null has the number of distinct texts as its index. So a column
@@ -35,10 +35,10 @@ class CodeTable:
     """The vocabulary code of each distinct text of a column, indexed by its dictionary index.
 
     Attributes:
-        codes: vocabulary code of each distinct text, int32 [n_texts + 1]; the last one is that of
+        codes: vocabulary code of each distinct text, int32 [n_texts + 1]; the last code is that of
             null.
         size: number of codes of the vocabulary.
-        oov_buckets: number of these codes that unseen values share.
+        oov_buckets: number of codes of the vocabulary that are shared by unseen values.
     """
 
     codes: Int32s
@@ -62,8 +62,9 @@ class Encode(nvt.ops.Operator):
     Args:
         lookups: text column → the vocabulary codes of its distinct texts.
         tags: column → its Merlin tags.
-        rows: new column → the id column that it is made from, and for each of its texts the row of
-            the user or item table, int32 [n_texts + 1], below 0 where the table has no such id.
+        rows: new column → the id column that the new column is made from, and the row in the user
+            or item table of each distinct id, int32 [n_texts + 1], below 0 where the table lacks
+            the id.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ def _take(column: Any, table: Int32s) -> Any:
 
 
 def _like(frame: Any, columns: dict[str, Any]) -> Any:
-    """Make a data frame of new columns, pandas or cuDF and with the index of `frame`."""
+    """Return a data frame of new columns, of the library (pandas, cuDF) and index of `frame`."""
     if isinstance(frame, pd.DataFrame):
         return pd.DataFrame(columns, index=frame.index, copy=False)
     new = type(frame)(columns)  # cudf; not exercised on a GPU in CI

@@ -47,15 +47,15 @@ class CellCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is needed, beside the rows, to encode a split or table: recipe, codes, statistics.
+    """The recipe, vocabulary codes and statistics that are needed to encode a split or table.
 
     Attributes:
         recipe: recipe that describes the features.
         columns: the columns of the data frame that is encoded.
         numbers: number column → its mean, its standard deviation and the value that fills gaps.
         sizes: column → size and number of unseen codes of its vocabulary.
-        arrays: `codes of` and `rows of` a column → the code or row of each dictionary index; or a
-            file with these arrays.
+        arrays: `codes of <column>` or `rows of <column>` → the vocabulary code or table row for
+            each dictionary index; or the path of a file with these arrays.
         on_gpu: whether the data frames that NVTabular encodes are cuDF.
     """
 
@@ -114,14 +114,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """Some rows of a split or table, and all that is needed to encode and write them to a file.
+    """A job that encodes some rows of a split or table, and writes them to a parquet part file.
 
     Attributes:
         plan: settings, vocabularies and statistics by which the rows are encoded.
         rows: the rows to encode, as `ops.to_indices` returns them, with encoded history columns; or
             a file with them.
         path: the path of the parquet part file.
-        aside: folder in which the file is written before it is renamed.
+        aside: folder in which the part file is written before it is moved to `path`.
         block: number of rows that are encoded at a time.
     """
 
@@ -179,7 +179,7 @@ def leaf_name(column: pa.Field) -> str:
 
 
 def _zeros(raw: pa.Table) -> pa.Table:
-    """Return one row of zeros with a table's columns, as NVTabular needs at least one row."""
+    """Return one row of zeros with a table's columns, because NVTabular needs at least one row."""
     zeros: dict[str, object] = {f.name: [] if pa.types.is_list(f.type) else 0 for f in raw.schema}
     return pa.Table.from_pylist([zeros], raw.schema)
 

@@ -102,7 +102,7 @@ def write(
 
 
 def _write_readable(frame: pa.Table, folder: Path) -> None:
-    """Write the user or item table with raw values, for people and for towers that take these."""
+    """Write the user or item table with raw values, for people and for raw towers."""
     readable = pa.table(
         {column: dictionaries.decode(frame[column]) for column in frame.column_names}
     )
@@ -217,7 +217,7 @@ class _Writer:
             yield Job(plan, raw, path, self._aside, self._block)
 
     def _write_schema(self, encoded: Schema, histories: Histories | None, folder: Path) -> None:
-        """Write the Merlin schema of one split or table, or copy another split's equal file."""
+        """Write the Merlin schema of one split or table, or copy an equal file of another split."""
         schema = encoded + _history_schema(self._recipe, encoded, histories)
         same = next((name for name, known in self._schemas.items() if known == schema), None)
         if same:
@@ -302,7 +302,7 @@ class _Writer:
 def _reuse(
     found: list[tuple[pa.StringArray, Value]], texts: pa.StringArray, make: Callable[[], Value]
 ) -> Value:
-    """Return the cached result for these distinct texts; if there is none, compute and cache it."""
+    """Return a function's result for given distinct texts from a cache, or compute and cache it."""
     for known, value in found:
         if known.equals(texts):
             return value
@@ -324,13 +324,13 @@ def _unknown_users(
 
 
 def _rows(ids: pa.StringArray, of: pa.StringArray, unknown: pa.StringArray | None) -> Int32s:
-    """Return the row in the user or item table of each distinct id, and last -1 for null.
+    """Return the table row (user or item) of each distinct id; a last entry, -1, is for null.
 
     Args:
         ids: distinct user or item ids of interactions.
-        of: the ids of the user or item table.
-        unknown: ids that the table lacks; the n-th gets row -n, so that histories of different
-            unknown users are not mixed.
+        of: the ids of the user or item table, in the order of its rows.
+        unknown: ids that the table lacks; the n-th of them gets row -n, so that histories of
+            different unknown users are not mixed.
     """
     rows = pc.index_in(ids, value_set=of)
     if unknown is not None:

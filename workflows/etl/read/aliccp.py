@@ -1,4 +1,4 @@
-"""Read the Ali-CCP files of Tianchi: a skeleton with one impression per line, and shared features.
+"""Read Tianchi's Ali-CCP files: a skeleton with one impression per line, and common features.
 
 A line of the skeleton is `sample, click, conversion, shared, count, features`, and a line of the
 common features is `shared, count, features`. Each field of the features becomes a column with
@@ -40,7 +40,7 @@ class Shared:
 
     Attributes:
         offsets: int64 [lines + 1]; the values of line l are offsets[l] to offsets[l + 1].
-        id_numbers: number of each value's id, an index into `ids`, int32 [n].
+        id_numbers: index, in `ids`, of the id of each value, int32 [n].
         ids: the distinct ids of the field's values, text.
         weights: weight of each value, float32 [n].
     """
@@ -244,13 +244,13 @@ class SkeletonFile:
 
 
 def possible_rows(batch: pa.Table) -> Bools:
-    """Return the mask of the impressions that are possible: none has a purchase without a click."""
+    """Return the mask of all impressions but those with a purchase and without a click."""
     impossible = pc.and_(pc.equal(batch["click"], "0"), pc.equal(batch["conversion"], "1"))
     return ~impossible.to_numpy()
 
 
 def _concatenate(first: Column, second: Column) -> Column:
-    """Join two columns of parsed values, sorted by line; in a line, the first's values lead."""
+    """Merge two columns of parsed values by line; in each line, values of `first` come first."""
     if len(second.lines) == 0:
         return first
     if len(first.lines) == 0:

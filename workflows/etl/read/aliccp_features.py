@@ -186,7 +186,7 @@ class Features:
         return weights
 
     def _piece(self, number: int, at: Ints) -> pa.Array:
-        """Return the pieces with one number (field, id, value or a separator) of some features."""
+        """Return one piece of each of some features: its field, id, value or a separator."""
         return self._pieces.take(pa.array(6 * at + number))
 
     def _row(self, row: int) -> str:

@@ -1,7 +1,7 @@
 """Give booleans and whole floats in ids and categories the same spelling for all file formats.
 
-The rules of spelling are in workflows/raw/spelling.py. They need all values of a column of a file,
-so they are applied after the last batch of the file's rows.
+The rules of spelling (workflows/raw/spelling.py) need all values of a column of a file, so they are
+applied after the last batch of the file's rows.
 """
 
 from __future__ import annotations

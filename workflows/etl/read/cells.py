@@ -38,7 +38,7 @@ class BatchConverter:
         self._times: dict[str, Times] = {}
 
     def convert(self, batch: pa.Table) -> pa.Table:
-        """Convert the columns of the raw file's next batch of rows to the recipe's types.
+        """Convert the columns of a raw file's next batch of rows to the types in the recipe.
 
         Raises:
             DataError: a cell does not have the type that the recipe states.
@@ -65,7 +65,7 @@ class BatchConverter:
         """Check the times of the whole file after its last batch of rows.
 
         Raises:
-            DataError: times have no unit, and are implausible dates if they are seconds.
+            DataError: times without a unit would be implausible dates if their unit were seconds.
         """
         for name, times in self._times.items():
             times.refuse_implausible(Place(self._path, name))

@@ -30,7 +30,7 @@ class ExplodedFile:
         path, names, is_empty, notes: the same as those of the original file.
         lists: names of the columns that still hold lists afterwards.
         approximate_rows: estimated number of rows, from the mean length of the first lists.
-        empty: number of rows with empty lists that were read so far; they are dropped.
+        empty: number of rows with empty lists among the rows read so far; these rows are dropped.
 
     Raises:
         DataError: a column does not exist, or does not hold lists.
@@ -63,8 +63,8 @@ class ExplodedFile:
 
         Args:
             columns: names of the columns of the file to read.
-            as_dictionary: those of the columns whose text is returned as Arrow dictionaries; the
-                exploded columns are not.
+            as_dictionary: names of the columns whose text is returned as Arrow dictionaries;
+                exploded columns are returned as plain text.
 
         Raises:
             DataError: the lists of a row differ in length, or the file cannot be read.
@@ -90,7 +90,7 @@ class ExplodedFile:
                 yield pa.table(exploded)
 
     def _as_lists(self, batch: pa.Table, before: int) -> dict[str, pa.ChunkedArray]:
-        """Return the columns that are to become one row per value, parsed as lists.
+        """Return the exploded columns of a batch as Arrow lists, parsed if they are text.
 
         Args:
             batch: rows of the file.

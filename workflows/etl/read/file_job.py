@@ -49,7 +49,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class FileJob:
-    """All that is needed to read one raw file (path, columns, types); it can be sent to a worker.
+    """A job that reads one raw file (path, columns, types), and can be sent to a worker process.
 
     Attributes:
         recipe: recipe that describes the raw columns and the features.
@@ -87,12 +87,12 @@ class FileJob:
 
     @property
     def _numbered_path(self) -> Path:
-        """Return the file's path for messages, with a note if rows were made from list values."""
+        """Return the raw file's path for messages, with a note if lists were exploded into rows."""
         exploded = isinstance(self.file, ExplodedFile)
         return Path(f"{self.file.path}{EXPLODED}") if exploded else self.file.path
 
     def growing(self) -> GrowingTable:
-        """Return an empty table to which the chunks of rows of the file are appended."""
+        """Return an empty growing table, to which the chunks of rows of the file are appended."""
         texts = [
             name
             for name, feature in self.recipe.features.items()

@@ -27,7 +27,7 @@ class GrowingTable:
 
     Args:
         where: name of the table, for messages.
-        texts: names of the text columns. A piece may have integers there, which become text.
+        texts: names of the text columns; integers in these columns become text.
     """
 
     def __init__(self, where: str, texts: Collection[str] = ()) -> None:
@@ -54,7 +54,7 @@ class GrowingTable:
 
     @property
     def width(self) -> float:
-        """Mean number of bytes of a row of the table so far, without the texts themselves."""
+        """Mean number of bytes per row of the table so far; the distinct texts are not counted."""
         return sum(column.nbytes for column in self._columns.values()) / max(1, self.rows)
 
     def table(self) -> pa.Table:
@@ -107,8 +107,8 @@ class _OtherPieces:
 class _TextPieces:
     """The batches so far of a text column of the growing table, merged to one dictionary.
 
-    Arrow cannot append to a dictionary. So batches are collected, and merged when there are many of
-    them; then each text is handled only a few times, for any number of batches.
+    Arrow cannot append to a dictionary. So batches are collected, and merged only when there are
+    many of them, so that each text is processed only a few times.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class _TextPieces:
             self._merge()
 
     def _merge(self) -> None:
-        """Merge the batches that were added last; texts are in order of first appearance."""
+        """Merge the collected batches into the dictionary; texts are in order of appearance."""
         first = []
         if self._known is not None:
             none = pa.array([], pa.int32())
@@ -177,9 +177,9 @@ class _IntegerPieces:
 
 
 def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.DictionaryArray:
-    """Replace integer ids by dictionary indices, by a table of all integers from `low` to `high`.
+    """Look up integer ids in a table of all integers from `low` to `high`; return a dictionary.
 
-    The batches of integer ids are worked on one by one, because each fits into a processor's cache.
+    Batches are processed one by one, because a batch fits into a processor's cache.
     """
     occurs = np.zeros(high - low + 1, bool)
     for piece in pieces:

@@ -33,11 +33,11 @@ class RowFile(Protocol):
 
 
 def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
-    """Return the columns in a raw file's path (`day=2020-09-13`): name → value, shared by all rows.
+    """Return the columns in a raw file's path (`day=2020-09-13`): name → value of all rows.
 
     Args:
         path: path of the raw file.
-        folder: folder of the raw files. Its own path is not searched for columns.
+        folder: folder of the raw files; only the path below it is searched for columns.
     """
     inside = path.relative_to(folder) if path.is_relative_to(folder) else path
     pairs = [part.partition("=") for part in inside.parts[:-1]]
@@ -75,7 +75,7 @@ class PartitionedFile:
 
         Args:
             columns: names of the columns of the file to read.
-            as_dictionary: those of the columns whose text is returned as Arrow dictionaries.
+            as_dictionary: names of the columns whose text is returned as Arrow dictionaries.
 
         Raises:
             DataError: the file cannot be read.

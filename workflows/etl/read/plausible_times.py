@@ -1,4 +1,4 @@
-"""Decide whether times are plausible for a log, and suggest units for numbers that are not."""
+"""Decide whether times are plausible for a log; suggest a unit for implausible numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def suggest_unit(column: str, *numbers: float) -> str:
 
     Args:
         column: name of the column of times.
-        numbers: some of its values.
+        numbers: some values of the column.
     """
     for form in time_formats.OF_DIGITS:
         if all(time_formats.fits(number, form) for number in numbers):

@@ -35,7 +35,7 @@ def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> np
 
 
 def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
-    """Return, for each id, the row with the latest time; of equal times, the last row."""
+    """Return, for each id, the row with the latest time; if several have it, the last of them."""
     order = np.lexsort((times, ids))  # a stable sort
     ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
     return order[ends]
@@ -74,12 +74,11 @@ def widen(table: pa.Table, long: Long, properties: Mapping[str, str], place: Pla
     Args:
         table: the columns that `long` names, with text as dictionaries.
         long: names of the columns of id, property, value and time.
-        properties: column → its property; other properties are left out.
+        properties: new column → the property that it holds; other properties are left out.
         place: function that names the file and number of a row, for messages.
 
     Raises:
-        DataError: a row has no id or time; or there is no time column, and an id has a property
-            twice.
+        DataError: a row has no id or time; or, without a time column, an id has a property twice.
     """
     row = pc.index(table[long.id].is_null(), True).as_py()
     if row >= 0:

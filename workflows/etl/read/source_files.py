@@ -225,7 +225,7 @@ def _no_columns_error(path: Path, names: Sequence[str]) -> DataError:
 
 
 def _unify_json_columns(found: list[RawFile]) -> list[RawFile]:
-    """Give each JSON lines file of a source the columns of all these files: lines may lack keys."""
+    """Give each JSON lines file of a source the columns of all its files: lines may lack keys."""
     objects = [file for file in found if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in objects for name in file.names))
     for file in objects:
@@ -254,7 +254,7 @@ def _with_key_columns(recipe: Recipe, source: Source) -> Recipe:
 
 
 def _texts(source: Source) -> tuple[str, ...]:
-    """Return the columns of a source that are read as text even if a feature has the same name."""
+    """Return the columns of a source that are text even if a feature of that name is not."""
     return (source.long.property, source.long.value) if source.long else ()
 
 

@@ -47,11 +47,11 @@ class Raw:
         rows: source → number of rows of each of its raw files.
         columns: source → names of all columns of its raw files, after `rename:`.
         folder: folder of the raw files.
-        skipped: source → numbers of the rows that are not in its table, counted from 0 over all its
-            files: rows of aliccp that were bought without a click, and rows that are not the
-            latest of their id.
-        filled: joined source → column → value for ids that are not in the table: the join's
-            `fill` values, and the values that are derived from them.
+        skipped: source → row numbers, from 0 over all files of the source, of the rows that are not
+            in its table: Ali-CCP impressions with a purchase but no click, and rows that are not
+            the latest of their id.
+        filled: joined source → column → value for ids that the joined table lacks: the join's
+            `fill` values, and the values that are derived from these.
         shaped: source → note for messages, if `explode:` or `long:` changed the rows of its files.
     """
 
@@ -84,7 +84,7 @@ class Raw:
         """Raise an error unless a source, or a table that is joined to it, has a column.
 
         Raises:
-            DataError: no table has the column; the message lists their columns and the most similar
+            DataError: no table has the column; the message lists all columns and the most similar
                 name.
         """
         there = [name for s in (source, *joined) for name in self.columns[s]]
@@ -246,7 +246,8 @@ def stream(recipe: Recipe, source: str, folder: Path, *, block: int = BLOCK) -> 
             large.
 
     Raises:
-        DataError: the causes are those of `read`; a fault is raised when its chunk is read.
+        DataError: a file, column, row or cell cannot be read; raised with the chunk that has the
+            fault.
     """
     for job in SourceFiles(recipe, source, folder, block).jobs(Memory.of()):
         for chunk in job.chunks():

@@ -1,8 +1,8 @@
 """Convert text times in a form such as %m/%d/%Y %H:%M to seconds since the epoch, UTC.
 
 A form of times consists of the directives of strptime. Arrow's strptime turns the 30th of February
-into the 2nd of March, and Python's takes 6 µs per cell. So a form is translated into a regular
-expression here, which is applied to whole columns.
+into the 2nd of March, and Python's strptime takes 6 µs per cell. Therefore this module translates a
+form into a regular expression, which is applied to whole columns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
     Args:
         text: times as text, without surrounding blanks.
-        form: form in directives of strptime.
+        form: the form of the times, in directives of strptime.
     """
     parts = pc.extract_regex(pc.utf8_upper(text), pattern=_pattern(form)).combine_chunks()
     there = parts.is_valid().to_numpy(zero_copy_only=False)
@@ -62,7 +62,7 @@ def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
 
 def _pattern(form: str) -> str:
-    """Return a regular expression for times in a strptime form, in capital letters."""
+    """Return a regular expression for times, in capital letters, that have a strptime form."""
     pattern, tight = "", words(form)
     for number, word in enumerate(tight):
         if not word.startswith("%") or word == "%%":
@@ -132,7 +132,7 @@ def example(form: str) -> str:
 
 
 def suggest_forms(text: str) -> list[str]:
-    """Return the usual strptime forms that fit a time; two if day and month can be swapped."""
+    """Return the usual strptime forms that fit a time: two if day and month can be swapped."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]
 

@@ -92,12 +92,12 @@ class Times:
         """Raise an error if most times without a stated unit are implausible as seconds.
 
         Args:
-            place: place of the whole column.
+            place: file and name of the column, for messages.
         """
         self._guessed.refuse(place)
 
     def _note_format(self, text: pa.ChunkedArray, place: Place) -> None:
-        """Store how the first time of the file is written, and its row number, for messages."""
+        """Store the row number and the type, number or timestamp, of the first time of the file."""
         if self._written is None and text.null_count < len(text):
             row = pc.index(pc.is_valid(text), True).as_py()
             self._first = place.before + row
@@ -214,7 +214,7 @@ class _Guessed:
 
 
 def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
-    """Warn of times whose last digits the file has lost; say whether there are any."""
+    """Warn of times that lost digits because they were rounded; say whether there are any."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
             return False
@@ -285,7 +285,7 @@ def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
-    """Convert times in a unit such as milliseconds to whole seconds, rounded down."""
+    """Convert times in a unit such as milliseconds to whole seconds; round fractions down."""
     if pa.types.is_string(column.type):
         is_whole = pc.match_substring_regex(column, _WHOLE)
         if not pc.all(is_whole, min_count=0).as_py():
@@ -303,7 +303,7 @@ def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -
 
 
 def _floor_divide(column: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
-    """Divide an int64 column by an integer and round down; Arrow would round towards 0."""
+    """Divide an int64 column by an integer, rounding down (Arrow's division rounds towards 0)."""
     if by == 1:
         return column
     towards_0 = pc.divide(column, by)

@@ -104,7 +104,7 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 
 def _bin(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
-    """Return the label of the bin that each number falls into, by the edges in the recipe."""
+    """Return for each number the label of its bin; the recipe gives the edges of the bins."""
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()

@@ -66,13 +66,14 @@ def _seconds(value: float | str) -> float:
 def filter_rows(
     recipe: Recipe, table: pa.Table, counts: DropCounts, seen: list[pa.Table]
 ) -> pa.Table:
-    """Apply the filter rules that look at single interactions; return the interactions to keep.
+    """Apply the filter rules that look at one interaction at a time, before the split.
 
     Args:
         recipe: recipe with the filter rules.
         table: the interactions.
         counts: counts to which the dropped interactions are added.
-        seen: list to which dropped interactions are appended if their items still count as seen.
+        seen: the list to which dropped interactions are appended if their items still count as
+            seen.
     """
     for rule in recipe.filter:
         if rule.stage == "before" and isinstance(rule, OF_ONE_ROW):
@@ -87,7 +88,7 @@ def filter_rows(
 def filter_parts(
     recipe: Recipe, tables: dict[Part, pa.Table], counts: DropCounts, *, stage: Stage
 ) -> dict[Part, pa.Table]:
-    """Apply the filter rules of a stage that `filter_rows` leaves, such as least counts per user.
+    """Apply the remaining filter rules of a stage, such as a least number of rows per user.
 
     Interactions of valid and test have no influence on which interactions of train are kept.
 
@@ -95,7 +96,7 @@ def filter_parts(
         recipe: recipe with the filter rules.
         tables: train, valid, test → its interactions.
         counts: counts to which the dropped interactions are added.
-        stage: which rules to apply: those `before` or those `after` the split.
+        stage: `before` or `after` the split; only the rules of this stage are applied.
     """
     for rule in recipe.filter:
         if rule.stage != stage:
@@ -181,7 +182,7 @@ def sample_ids(ids: pa.StringArray, *, share: float, seed: int) -> pa.StringArra
 def choose_per_day(
     users: pa.ChunkedArray, items: pa.ChunkedArray, times: pa.ChunkedArray, *, n: int, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """Choose n pseudo-random interactions per user and day, by a hash of each one's content.
+    """Choose n pseudo-random interactions per user and day, by a hash of user, item and time.
 
     Args:
         users, items: user id and item id of each interaction, text [n_rows].

@@ -63,7 +63,7 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
 
 
 def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Derive a text column by a fitted state: each number's cluster, or frequent values only."""
+    """Derive a text column by a fitted state: clusters of numbers, or frequent values."""
     if isinstance(state, Frequent):
         return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
     middles = _middles(np.array(state.centres))

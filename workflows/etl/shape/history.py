@@ -1,6 +1,7 @@
 """Build the history of each interaction: the same user's earlier interactions.
 
-With `before: others`, for data without times, these are all other interactions of the user.
+With the recipe's `before: others`, for data without times, a history has all other interactions of
+the user.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True)
 class Windows:
-    """The history of each interaction as a window of sorted interactions of the same user.
+    """The history of each interaction: a window of the same user's interactions in order of time.
 
     Attributes:
         order: row numbers of the interactions, sorted by user and then by time, int64 [n].
@@ -62,7 +63,7 @@ def find_windows(
     config: History,
     known: Bools | None = None,
 ) -> Windows:
-    """Find the window of each interaction: the same user's interactions in its history.
+    """Find the history window of each interaction: the same user's earlier interactions.
 
     Args:
         users: number of each interaction's user, int [n], in order of time.
@@ -124,7 +125,7 @@ def final_histories(
 
 
 def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History) -> Windows:
-    """Reduce the history windows [first, stop) of `order` to the chosen interactions."""
+    """Reduce history windows, [first, stop) in `order`, to the interactions that a mask chooses."""
     before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
     return _by_row(order, order[chosen], *_truncate(before[first], before[stop], config))
 
@@ -139,14 +140,14 @@ def _truncate(
 
 
 def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
-    """Reorder history windows over `pool` from the order of users and times to that of the rows."""
+    """Reorder history windows from the order of users and times to the order of the rows."""
     windows = Windows(pool, np.empty_like(start), np.empty_like(stop))
     windows.start[order], windows.stop[order] = start, stop
     return windows
 
 
 def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tuple[Ints, Ints, Ints]:
-    """Sort interactions by user and time; return the order, and each one's earlier range."""
+    """Sort interactions by user and time; return the order, and each history's begin and end."""
     n = len(users)
     order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
@@ -240,7 +241,7 @@ class Histories:
     Attributes:
         columns: history column → the windows and the codes of the interactions of this split and of
             earlier splits, in order of time.
-        places: the positions of this split's interactions among those of `columns`, int [n].
+        places: the position of each interaction of this split in the windows of `columns`, int [n].
     """
 
     columns: dict[str, tuple[Windows, pa.Array]]
@@ -250,9 +251,9 @@ class Histories:
     def of(cls, parts: Sequence[PartEvents], config: History) -> Histories:
         """Find the histories of the interactions of the last of the given splits.
 
-        With `before: others` the history of an interaction of train has all other train
-        interactions of the user, and that of an interaction of valid or test has those of earlier
-        splits only, as in evaluate.
+        With `before: others` the history of a train interaction has all other train interactions of
+        the user, and the history of a valid or test interaction has those of earlier splits only,
+        as in evaluate.
         """
         merged, order = PartEvents.merge(parts)
         before = len(order) - len(parts[-1].times)
@@ -268,7 +269,7 @@ class Histories:
         return cls(dict(zip(config.inputs, each, strict=True)), places[before:])
 
     def only(self, chosen: Bools) -> Histories:
-        """Return only the histories of the chosen interactions of the split.
+        """Return the histories of only those interactions of the split that a mask chooses.
 
         Args:
             chosen: mask of the interactions whose histories are kept, bool [n].
@@ -295,7 +296,7 @@ class FinalHistories:
     """The history of each user after their last event, for recommendations to known users.
 
     Attributes:
-        users: distinct user numbers, rising, int32 [n]; they are those of `PartEvents`.
+        users: distinct user numbers, as in `PartEvents`, in rising order, int32 [n].
         columns: history column → the interactions of each user, and the code of each interaction.
     """
 

@@ -117,7 +117,7 @@ def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
 
 
 def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
-    """Apply the derive steps to the `fill` values of joins, which stand for unmatched ids.
+    """Apply the derive steps to the `fill` values of joins, the feature values of unmatched ids.
 
     So an id that is not in a joined table has the same feature values in the log and in the user or
     item table.
@@ -125,7 +125,8 @@ def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None
     Args:
         recipe: recipe with the steps and the joins.
         raw: the raw tables of all sources of the recipe.
-        states: states of the fitted steps; without them the other steps are applied.
+        states: fitted states of the steps that learn from data; without states, only the steps that
+            learn nothing are applied.
     """
     filled = {join.table: raw.fill(join) for join in recipe.join}
     for fill in filled.values():

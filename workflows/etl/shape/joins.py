@@ -60,7 +60,7 @@ def join_columns(
 
 
 def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> None:
-    """Warn of columns that both the interactions and a joined table have."""
+    """Warn of column names that both the interactions and a joined table have."""
     there = raw.tables[join.table].column_names
     both = [c for c in raw.tables[source].column_names if c in there and c != join.on]
     named = [column for column in both if column in recipe.features]
@@ -73,7 +73,7 @@ def _warn_of_namesakes(recipe: Recipe, raw: Raw, source: str, join: Join) -> Non
 
 
 def _refuse_gap(recipe: Recipe, raw: Raw, join: Join, column: str, n: int) -> None:
-    """Raise an error for a number missing in n rows whose ids are not in the joined table."""
+    """Raise an error because a number is missing in n rows whose ids the joined table lacks."""
     if column in gaps.numbers_without_policy(recipe, [column]):
         raise DataError(
             f"{n} interactions have a {join.on!r} that is not in {raw.where(join.table)}, so their "

@@ -17,7 +17,7 @@ from workflows.recipe import Pivot
 
 
 def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
-    """Return, for each event, its ids, its time, and 1 in the column of its kind, else 0."""
+    """Return ids and time of each event, and a column per kind of event that holds 1 or 0."""
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
@@ -31,7 +31,7 @@ def _is(kind: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def merge(tallies: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
-    """Sum event counts per user and item; return one sorted row each, with the earliest time."""
+    """Return one row per user and item, sorted, with summed counts and the earliest time."""
     sums = [(name, "sum") for name in pivot.counts.values()]
     firsts = [(time, "min")] if time else []
     texts = {key: dictionaries.sort_dictionary(tallies[key]) for key in keys}

@@ -1,9 +1,9 @@
 """Find dropped interactions that count as seen: their items are not recommended again.
 
-The dropped interactions are not positives, and they count neither for histories nor for popularity.
-Each dropped interaction is assigned to train, valid or test. An evaluation on valid does not
-recommend the items of a user's interactions in train, and an evaluation on test those in train and
-valid.
+Dropped interactions are no positives, and count neither for histories nor for popularity. Each
+dropped interaction is assigned to train, valid or test. An evaluation on valid does not recommend
+the items of a user's interactions in train; an evaluation on test does not recommend those in train
+and valid.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Seen:
 
         Args:
             recipe: recipe with the split.
-            dropped: train, valid, test → interactions dropped from its file. If one file was split
-                later, all rows are under `train`.
+            dropped: train, valid, test → interactions dropped from the file of this part; if one
+                file holds all parts, all dropped interactions are under `train`.
             parts: train, valid, test → interactions that were kept.
         """
         tables = [(part, table) for part, some in dropped.items() for table in some]
@@ -76,8 +76,8 @@ class Seen:
         Args:
             users, items: ids of the user table and of the item table; pairs with other ids are left
                 out.
-            unknown_users: ids of users of valid and test that are not in the table; their rows are
-                -1, -2, …
+            unknown_users: ids of valid and test users that the user table lacks; they get the row
+                numbers -1, -2, …
             folder: folder of the etl stage.
         """
         known = pa.concat_arrays([users, unknown_users])
@@ -127,7 +127,7 @@ def _known_from(
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
     """Return the users of held-out rows, and the earliest time of each of them.
 
-    The last entry of the times is for all other users.
+    The last entry of the returned times is for all other users.
     """
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
@@ -137,6 +137,6 @@ def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints
 
 
 def _places(ids: pa.ChunkedArray, among: pa.StringArray) -> Ints:
-    """Return the position of each id in the array `among`, or `len(among)` if it is not there."""
+    """Return the position of each id in the array `among`; `len(among)` for an id not in it."""
     found = dictionaries.map_distinct(ids, lambda texts: pc.index_in(texts, value_set=among))
     return dictionaries.combine(found).fill_null(len(among)).to_numpy().astype(np.int64)

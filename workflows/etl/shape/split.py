@@ -106,7 +106,7 @@ def warn_of_few(rows: Mapping[Part, int]) -> None:
 
 
 def _leave_last(split: LeaveLast, users: npt.NDArray[np.integer], dropped: str) -> Labels:
-    """Hold out the last interactions of each user; users with few keep all of them in train."""
+    """Hold out the last interactions of each user, except of users with few interactions."""
     order = np.argsort(users, kind="stable")
     _, start, count = np.unique(users[order], return_index=True, return_counts=True)
     from_end = np.repeat(start + count, count) - np.arange(len(users))  # 1 = the user's last row
@@ -172,10 +172,10 @@ def _cuts(
     """Return the row numbers at which valid and test begin in interactions sorted by time.
 
     Args:
-        starts: row numbers at which valid or test can begin, rising.
+        starts: row numbers at which valid or test can begin, in rising order.
         n: number of interactions.
-        ideal: where valid and test would begin if every row were possible.
-        wanted: which of train, valid and test must have rows; the others get none.
+        ideal: row numbers at which valid and test would begin by the shares in the recipe.
+        wanted: the parts (train, valid, test) that must have rows; other parts get none.
     """
     if len(wanted) == 1:
         return n, n
@@ -190,7 +190,7 @@ def _cuts(
 
 
 def _nearest(starts: npt.NDArray[np.int64], wanted: float) -> int:
-    """Return the position of the start that is nearest to `wanted`; for a tie, the later one."""
+    """Return the position, in `starts`, of the number nearest to `wanted`; the later one of two."""
     distances = np.abs(starts - wanted)
     return int(np.flatnonzero(distances == distances.min())[-1])
 

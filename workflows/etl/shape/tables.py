@@ -85,8 +85,8 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     Args:
         recipe: recipe that states which columns belong to users and items.
         raw: tables of the sources; all ids of a joined source get a row.
-        train: raw training interactions in order of time.
-        role: which table to build: that of users or that of items.
+        train: the raw training interactions, in order of time.
+        role: `user` or `item`, for the table to build.
     """
     key = recipe.user_id if role == "user" else recipe.item_id
     roles = ("user", "context") if role == "user" else ("item",)
@@ -137,12 +137,12 @@ def _latest_values(
     side: pa.ChunkedArray | None,
     found: pa.Array | None,
 ) -> pa.Array:
-    """Return a feature's value for each user or item: in its last training row, or the side table.
+    """Return a feature's value for each user or item, from its last training row or the side table.
 
     Args:
         train: the column of the feature in the training rows.
         last: number of the last training row of each id, null for an id without rows.
-        side: the column of the feature in the side table, if it exists there, too.
+        side: the column of the feature in the side table; None if the side table lacks it.
         found: row number of each id in the side table, null for an id that is not there.
     """
     if side is None:
@@ -173,7 +173,7 @@ class _LastRows:
         return rows.take(found)
 
     def conflicts(self, column: pa.ChunkedArray) -> int:
-        """Count the ids with several values of a feature: one differs from that in the last row."""
+        """Count the user or item ids for which training rows have several values of a feature."""
         has_row = self._last >= 0
         array, last = dictionaries.combine(column), np.where(has_row, self._last, 0)
         last_cells = _ComparableCells(array.take(pa.array(last)))
@@ -227,7 +227,7 @@ class _ComparableCells:
 
 
 def warn_of_conflicts(recipe: Recipe, table: Table) -> None:
-    """Warn of user or item features with several values for most ids, as event features have."""
+    """Warn of user or item features that have several values for most ids: they may be context."""
     several = int(pc.sum(pc.greater(table.frame[TRAIN_COUNT], 1)).as_py() or 0)
     for column, n in table.conflicts.items():
         if 2 * n > several >= SEVERAL and not recipe.features[column].meaning.is_label:
@@ -256,7 +256,7 @@ def _no_source_error(recipe: Recipe, column: str, role: Role) -> DataError:
 def _ids(
     train: pa.ChunkedArray, side: pa.Table | None, key: str
 ) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
-    """Return user or item ids and their training counts, sorted by falling count, then by id."""
+    """Return user or item ids and their training counts, sorted by descending count, then by id."""
     seen, counts = dictionaries.combine(train).dictionary, dictionaries.count_texts(train)[:-1]
     table = pa.table({"id": seen, "n": counts}).filter(pa.array(counts > 0))
     if side is not None:
