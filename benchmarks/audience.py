@@ -54,7 +54,7 @@ def main() -> None:
         counts = np.bincount(events[attribute], minlength=int(codes.max()) + 1)[codes]
         values = np.sort(codes[np.argsort(-counts, kind="stable")[:VALUES]])
         offers = offers_by_value(attribute, values, events, top=250)
-        scores = export.scores(export.embedded(offers))
+        scores = export.scores(export.embed_offers(offers))
         items = [np.unique(events["product_id"][events[attribute] == code]) for code in values]
         aucs, shares = [], []
         for column, of in enumerate(items):

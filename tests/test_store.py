@@ -715,7 +715,7 @@ def test_a_reader_that_meets_two_states_reads_again(store: Store) -> None:
             write(store, version=2)
         return first, version_of(store)
 
-    assert store.steadily(["etl"], read) == (2, 2)  # never (1, 2)
+    assert store.read_consistently(["etl"], read) == (2, 2)  # never (1, 2)
     assert len(attempts) == 2
 
 
@@ -732,14 +732,14 @@ def test_a_reader_whose_files_go_away_reads_again_but_a_fault_of_its_own_is_told
             raise FileNotFoundError("it was there a moment ago")
         return version_of(store)
 
-    assert store.steadily(["etl"], read) == 2
+    assert store.read_consistently(["etl"], read) == 2
     with pytest.raises(FileNotFoundError, match="mine"):
-        store.steadily(["etl"], lambda: (_ for _ in ()).throw(FileNotFoundError("mine")))
+        store.read_consistently(["etl"], lambda: (_ for _ in ()).throw(FileNotFoundError("mine")))
 
 
 def test_a_reader_beside_a_writer_that_never_rests_is_told_so(store: Store) -> None:
     with pytest.raises(StaleInput, match="written again and again while it was being read"):
-        store.steadily(["etl"], lambda: write(store))
+        store.read_consistently(["etl"], lambda: write(store))
 
 
 @pytest.mark.parametrize("locks", ["ranges only", "none"])

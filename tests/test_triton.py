@@ -17,7 +17,7 @@ from models.core.exact import search
 from models.core.retriever import Ragged
 from workflows.ground.errors import StorageError
 from workflows.stages.recommender import ListOptions, Recommender
-from workflows.stages.user_features import overlaid
+from workflows.stages.user_features import overlay_given
 from workflows.triton import ITEMS, QUERY, WHOLE, config, triton
 from workflows.triton.config import Spec
 
@@ -185,7 +185,7 @@ def test_raw_values_through_both_models_give_the_lists_of_the_export(run, reposi
     users = ["u6", "u7", "-8200171396217105230"]
     ids = np.array(users, object)
     columns = list(export.export.query_tower.inputs)
-    about = overlaid(export.export, export.user_rows(ids), None, columns)
+    about = overlay_given(export.export, export.user_rows(ids), None, columns)
     inputs = {}
     for name, spec in tower.structured_input_signature[1].items():
         values = about[name].to_pylist()

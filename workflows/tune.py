@@ -207,8 +207,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Return suggested values of recipe fields; a range whose condition is false has
-    `otherwise`."""
+    """Return a trial's values of recipe fields; a range with a false condition has `otherwise`."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

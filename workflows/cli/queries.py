@@ -154,7 +154,7 @@ def similar_items(
         recommender.catalogue.rules.refuse_unmet(options.only)
         return recommender.similar(item, options)
 
-    show_list(store.steadily(ANSWERING, answer), call)
+    show_list(store.read_consistently(ANSWERING, answer), call)
 
 
 _Offer = Annotated[str, typer.Option(help="Attributes of the offer: brand=x,category1=y.")]
@@ -166,7 +166,7 @@ def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import audience
     from workflows.stages.dependencies import ANSWERING
 
-    result = store.steadily(ANSWERING, lambda: audience(recipe, store, offer, k=k))
+    result = store.read_consistently(ANSWERING, lambda: audience(recipe, store, offer, k=k))
     if not call.as_json:
         show_rows(result.users)
     rows = {"events of the offer": f"{result.events:,}", "seconds": f"{result.seconds:.1f}"}
@@ -179,7 +179,7 @@ def similar_offers(call: Call, *, offer: _Offer, k: _K = 10) -> None:
     from workflows.offers.audience import similar
     from workflows.stages.dependencies import ANSWERING
 
-    rows = store.steadily(ANSWERING, lambda: similar(recipe, store, offer, k=k))
+    rows = store.read_consistently(ANSWERING, lambda: similar(recipe, store, offer, k=k))
     show_list(rows, call)
 
 

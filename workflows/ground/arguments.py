@@ -1,4 +1,4 @@
-"""Name the arguments of a SavedModel after their columns, as far as TensorFlow accepts the names.
+"""Name the arguments of a SavedModel after columns, as far as TensorFlow accepts the names.
 
 TensorFlow accepts letters, digits and `_` in an argument's name. It does not accept Python
 keywords, or two names that differ only in case. If a column's name breaks these rules, its argument

@@ -1,8 +1,8 @@
 """Choose CPU or GPU, once per process, before merlin or TensorFlow are imported.
 
 The `--device` flag has precedence over $TWO_TOWER_DEVICE; if neither is given, the choice is
-`auto`. It takes a GPU only if the library that the verb needs (TensorFlow or cuDF) can use it: an
-installed driver is not enough. For the CPU, CUDA_VISIBLE_DEVICES is set to "": with "-1",
+`auto`. `auto` takes a GPU only if the library that the verb needs (TensorFlow or cuDF) can use it:
+an installed driver is not enough. For the CPU, CUDA_VISIBLE_DEVICES is set to "", because with "-1"
 merlin-core still says HAS_GPU = True.
 """
 
@@ -98,7 +98,7 @@ def _first_fault(verb: str) -> _Fault | None:
 
 @cache
 def _tensorflow_fault() -> _Fault | None:
-    """Ask TensorFlow for GPUs in another process, because this one must not import it yet."""
+    """Ask TensorFlow for GPUs in another process, because this process must not import it yet."""
     remedy = "Use the NGC Merlin container (docker/Dockerfile.gpu)"
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:

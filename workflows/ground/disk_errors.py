@@ -33,16 +33,16 @@ _FULL = 1 << 20
 
 @contextlib.contextmanager
 def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Replace a disk error in the block by a StorageError that says what to do about it.
+    """Return a context that replaces disk errors by a StorageError that names a remedy.
 
     FAISS, TensorFlow, Arrow and zip files report a full disk by their own error classes, which are
     not OSErrors. So the free disk space is checked after errors of other classes.
 
     Args:
-        root: the folder that the block writes to.
+        root: the folder that is written to within the context.
 
     Raises:
-        StorageError: the block could not read or write a file because of the disk.
+        StorageError: a file could not be read or written because of the disk.
     """
     try:
         yield

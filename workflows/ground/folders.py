@@ -13,7 +13,7 @@ from workflows.ground.errors import StorageError
 
 @contextlib.contextmanager
 def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield an empty folder to write to; it replaces `folder` if the block ends without an error.
+    """Return a context with an empty folder, which replaces `folder` at its exit without an error.
 
     Args:
         folder: path of the folder to write or replace.
@@ -36,7 +36,7 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason of a file error as text; of a shutil.Error, that of its first error."""
+    """Return the reason of a file error as text; a shutil.Error has that of its first error."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
@@ -47,7 +47,7 @@ def refuse_foreign(folder: Path, *, ours: str) -> None:
 
     Args:
         folder: the folder that is to be overwritten.
-        ours: a path that exists in every folder of this sort that this package has written.
+        ours: a path that exists in every folder of this kind that this package has written.
 
     Raises:
         StorageError: the folder holds files that this package did not write.

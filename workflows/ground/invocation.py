@@ -15,7 +15,7 @@ FILE, DIGEST = "recipe_file", "recipe_sha256"
 
 @dataclass(frozen=True)
 class Invocation:
-    """The command-line options that all verbs share, as the user gave them; omitted ones are empty.
+    """The options that all verbs share, as the command line gave them; omitted options are empty.
 
     Attributes:
         verb: name of the verb that was called.
@@ -47,9 +47,9 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The same command without recipe options, so that it uses the run's own recipe.
+        """The command line of this process without recipe options, which uses the run's own recipe.
 
-        Empty if the command has no recipe options.
+        It is empty if this process has no recipe options.
         """
         if not self.verb or not (self.recipe or self.settings):
             return ""
@@ -76,7 +76,8 @@ class Invocation:
         """Return the path and SHA-256 of the recipe's file, for the manifest of a stage.
 
         Args:
-            root: folder of the run. The path is relative to it, so both can be moved together.
+            root: folder of the run, to which the path is relative, so that both can be moved
+                together.
         """
         if self.file is None or not self.file.is_file():
             return {}

@@ -17,7 +17,7 @@ class Lookup:
     """A map from raw user or item ids to row numbers of a table.
 
     Args:
-        ids: id in each row of the table; no id occurs twice.
+        ids: the id of each row of the table; no id occurs twice.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:

@@ -15,12 +15,12 @@ def pair_hash(
     """Return a pseudo-random number for each pair of a user and an item.
 
     Equal pairs have equal numbers. Rows that are sorted by these numbers are in random order, so
-    the last n rows of a user are a random sample, whatever their places in the file.
+    the last n rows of a user are a random sample of the user's rows.
 
     Args:
         users: row number of each interaction's user, int [n]; unknown users have numbers below 0.
         items: row number of each interaction's item, int [n]; -1 for an unknown item.
-        seed: seed of the hash; another seed gives other numbers for the same pairs.
+        seed: seed of the hash; different seeds give different numbers for the same pairs.
 
     Returns:
         The number of each pair, int64 [n], at least 0.

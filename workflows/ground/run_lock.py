@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def lock_run(lock: Path) -> Iterator[None]:
-    """Hold the write lock of a run until the block or the process ends.
+    """Return a context that holds the write lock of a run until its exit or the process's end.
 
     Args:
         lock: the lock file in the folder of the run, which is created if it does not exist.

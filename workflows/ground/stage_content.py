@@ -1,9 +1,8 @@
 """Read files of a stage, and report content that the stage's verb does not write.
 
-The hashes of a manifest show that a file is the one that was written with it, but not that its
-content is valid: a person who can write to a run can also change its hashes. So every error that
-occurs while the content of a stage is read is treated as a fault of the content, and is reported as
-one paragraph.
+The hashes in a manifest show that a file was not damaged, but not that its content is valid: a
+person who can write to a run can also change its hashes. So every error that occurs while the
+content of a stage is read is treated as a fault of the content, and is reported as one paragraph.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Kind = TypeVar("Kind")
 
 @contextmanager
 def reading(path: Path, verb: str) -> Iterator[None]:
-    """Turn any error of a block that reads a stage into an ArtifactError that names the path.
+    """Return a context that turns any error while a stage is read into an ArtifactError.
 
     Args:
         path: the file or folder that is read.

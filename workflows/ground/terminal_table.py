@@ -1,8 +1,9 @@
-"""Print a table; on a narrow terminal the columns that do not fit follow in a second table.
+"""Print a table; columns that do not fit into the width of the terminal follow below.
 
 An ordinary terminal table shortens or wraps cells that do not fit, and a shortened figure is wrong.
-Here every column of figures has the width that it needs. Columns that do not fit beside the row
-names are printed in a further table below, which repeats the names. Only names may wrap.
+This module gives every column of figures the width that it needs. Columns that do not fit beside
+the row names are printed in a further table below, which repeats the row names. Only names may
+wrap.
 """
 
 from __future__ import annotations

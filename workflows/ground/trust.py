@@ -1,4 +1,4 @@
-"""Check files of a run before they are loaded, because a crafted file can do harm.
+"""Check files of a run before they are loaded, because a malicious file can do harm.
 
 A SavedModel is a program: its operations can read and write files. An HDF5 file can link to other
 files of the machine. FAISS does not validate what it reads. The hashes of a manifest do not protect
@@ -86,7 +86,7 @@ def refuse_unsafe_model(folder: Path) -> None:
         folder: the folder of the SavedModel. The graph is parsed, but not run.
 
     Raises:
-        ArtifactError: the folder has such an operation or file; the message names it.
+        ArtifactError: the folder has a forbidden operation or file; the message names it.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -220,9 +220,9 @@ def _unsafe(path: Path, what: str) -> ArtifactError:
 
 
 def patch_arrow() -> None:
-    """Stop crafted Parquet and IPC files from running code in PyArrow before 14.0.1.
+    """Prevent malicious Parquet and IPC files from running code in PyArrow before 14.0.1.
 
-    See CVE-2023-47248. The NGC container has such a PyArrow, and the package that patches it.
+    See CVE-2023-47248. The NGC container has an older PyArrow, and the package that patches it.
     """
     import pyarrow as pa
 
@@ -248,7 +248,7 @@ def signature(content: bytes) -> str:
 
 
 def refuse_unsigned(content: bytes, signed: str, path: Path) -> None:
-    """Refuse a manifest that was not signed with the signing key; accept all if no key is set.
+    """Refuse a manifest that was not signed with the signing key; accept any if no key is set.
 
     Args:
         content: bytes of the manifest.

@@ -1,7 +1,6 @@
 """Build, write and read vocabularies, which map the values of a column to codes and back.
 
-Codes are indices into embedding tables. They have the order of NVTabular's Categorify (23.6 and
-later):
+Codes are indices into embedding tables, in the order of NVTabular's Categorify (23.6 and later):
 
     0 padding | 1 null | 2 .. 1 + oov_buckets unseen or rare | then values by falling count,
     ties by value
@@ -40,8 +39,7 @@ class Vocabulary:
         oov_buckets: number of codes that unseen values share, at least 1.
         null_count: number of the column's training cells that were null.
         oov_count: number of training cells whose value is too rare to have its own code.
-        rare: the rare values and their counts, if `build` made this vocabulary; they are not
-            written.
+        rare: the rare values and their counts; empty if the vocabulary was read from a file.
     """
 
     values: pa.StringArray
@@ -89,10 +87,10 @@ class Vocabulary:
         )
 
     def grow_from(self, older: Vocabulary) -> Vocabulary:
-        """Return this vocabulary with an older one's values first, so that they keep their codes.
+        """Return this vocabulary after the values of an older one, which keep their codes.
 
-        Values of the older vocabulary are kept even if they are too rare in the new data; if they
-        do not occur there, their count is 0.
+        Values of the older vocabulary are kept even if they are rare in the new data; values that
+        do not occur in the new data have the count 0.
 
         Raises:
             ArtifactError: the older vocabulary has another number of unseen codes, so that codes
@@ -120,18 +118,18 @@ class Vocabulary:
 
     @property
     def first_code(self) -> int:
-        """The code of the vocabulary's first value; the codes below it are reserved."""
+        """The code of the first value; lower codes mean padding, null and unseen values."""
         return UNSEEN + self.oov_buckets
 
     @property
     def size(self) -> int:
-        """The number of codes, with the reserved ones: the number of rows of an embedding table."""
+        """The number of codes, reserved ones included: the number of rows of an embedding table."""
         return self.first_code + len(self.values)
 
     def encode(self, values: pa.Array | pa.ChunkedArray) -> Codes:
         """Return the code of each value, int32 [n].
 
-        Nulls get the code NULL, unseen values one of the out-of-vocabulary codes.
+        Nulls get the code NULL, and unseen values get one of the out-of-vocabulary codes.
         """
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
@@ -157,7 +155,7 @@ class Vocabulary:
         return (UNSEEN + np.array(bucket, np.int32))[distinct.indices.to_numpy()]
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pa.StringArray:
-        """Return the value of each code; null for codes that stand for no single value.
+        """Return the value of each code; null for padding, null and out-of-vocabulary codes.
 
         Raises:
             IndexError: a code is not one of the vocabulary's codes.

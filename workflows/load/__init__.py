@@ -94,7 +94,7 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
     name = name or re.sub(r"\W", "_", recipe.name)
     if not re.fullmatch(target.NAMES, name, re.ASCII):
         raise RecipeError(f"--name {name!r}: {to} takes {target.NAME_RULE}. Give another --name.")
-    documents = store.steadily(ANSWERING, lambda: _documents(recipe, store))
+    documents = store.read_consistently(ANSWERING, lambda: _documents(recipe, store))
     place = place or str(store.folder(target.DEFAULT_PLACE))
     log.info("loading %s items into %s", f"{len(documents):,}", place)
     target.write(documents, place, name)

@@ -1,4 +1,4 @@
-"""The protocol of a kind of models, through which train, tune, evaluate and export use it."""
+"""The interface through which train, tune, evaluate and export use any kind of model."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Models(Protocol):
             model: a model from `build`, possibly with other initial weights.
             judge: the judge that selects the best epoch, or None to keep the last epoch.
             checkpoint: path where the training state is saved after each epoch; None to save none.
-            lines: whether one line per epoch is logged if there is no terminal.
+            lines: whether each epoch is logged as a line if there is no terminal.
 
         Raises:
             RecipeError: there are too few training rows for a batch.

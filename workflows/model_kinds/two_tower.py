@@ -141,7 +141,7 @@ class TwoTowers:
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 
     def _known(self) -> Interactions:
-        """Read the interactions before the valid part, which a popularity prior counts in train."""
+        """Read the interactions before the valid part, from which a popularity prior is counted."""
         return self.prepared.interactions(*KNOWN["valid"])
 
     def _choose_prior(self, fit: Fit) -> Prior:

@@ -67,7 +67,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
     start = time.perf_counter()
     export = OfferExport.open(store, recipe)
     offers, events = export.described(text)
-    scores = export.scores(export.embedded(offers))[:, 0]
+    scores = export.scores(export.embed_offers(offers))[:, 0]
     order = np.argsort(-scores, kind="stable")[:k]
     users = [
         {recipe.user_id: user, RANK: rank, SCORE: float(score)}
@@ -226,7 +226,7 @@ class OfferExport:
             )
         return code
 
-    def embedded(self, offers: Offers) -> Floats:
+    def embed_offers(self, offers: Offers) -> Floats:
         """Return embeddings of offers by the exported offer tower, float32 [n_offers, …]."""
         tower = _signature(self.folder / "offer_tower")
         names = {key.rpartition("__")[0] for key in tower.structured_input_signature[1]}

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from workflows.ground.terminal_table import Column, TerminalTable
-from workflows.stages.evaluate import Block, Figure, Report, exists, shown
+from workflows.stages.evaluate import Block, Figure, Report, format_value, has_value
 
 #: How many of the other models a table line of a further evaluation protocol shows.
 _OTHERS = 3
@@ -57,7 +57,7 @@ def _sorted(
 ) -> list[str]:
     """Return models sorted by a metric, best first; models without the metric come last."""
     means = {model: figures[model][metric].mean for model in models}
-    return sorted(models, key=lambda model: -means[model] if exists(means[model]) else math.inf)
+    return sorted(models, key=lambda model: -means[model] if has_value(means[model]) else math.inf)
 
 
 def _comparison(
@@ -77,9 +77,11 @@ def _comparison(
         ),
     ]
     for name in (f"ndcg@{first}", f"mrr@{first}", *(f"recall@{k}" for k in ks[1:])):
-        cells = [shown(figures[model][name].mean, ".4f") for model in models]
+        cells = [format_value(figures[model][name].mean, ".4f") for model in models]
         columns.append(Column(name.replace("@", "\n@"), cells))
-    shares = [shown(report.catalogue[model].get(f"coverage@{first}"), ".3f") for model in models]
+    shares = [
+        format_value(report.catalogue[model].get(f"coverage@{first}"), ".3f") for model in models
+    ]
     columns.append(Column(f"coverage\n@{first}", shares))
     names = [_name(report, model) for model in models]
     return TerminalTable("model, parameters chosen on valid", names, columns)
@@ -99,8 +101,8 @@ def _with_interval(figure: Figure, mean: str, end: str) -> str:
 
     The arguments `mean` and `end` are the number formats of the mean and of the interval's ends.
     """
-    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
-        return shown(figure.mean, mean)
+    if not (has_value(figure.mean) and has_value(figure.low) and has_value(figure.high)):
+        return format_value(figure.mean, mean)
     return f"{figure.mean:{mean}}\n[{figure.low:{end}}, {figure.high:{end}}]"
 
 
@@ -115,7 +117,7 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
         others = [model for model in block.metrics if model != ours]
         others = _sorted(others, block.metrics, metric)
         texts = [
-            f"{model} {shown(block.metrics[model][metric].mean, '.4f')}"
+            f"{model} {format_value(block.metrics[model][metric].mean, '.4f')}"
             for model in (ours, *others[:_OTHERS])
         ]
         lines.append(f"{name}: {metric} {', '.join(texts)}")
@@ -146,7 +148,7 @@ def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
 
 def _with_error(figure: Figure) -> str:
     error = figure.standard_error
-    return shown(figure.mean, ".4f") + (f" ± {error:.4f}" if exists(error) else "")
+    return format_value(figure.mean, ".4f") + (f" ± {error:.4f}" if has_value(error) else "")
 
 
 def _segments(report: Report, models: Sequence[str], by: str) -> TerminalTable:
@@ -156,6 +158,6 @@ def _segments(report: Report, models: Sequence[str], by: str) -> TerminalTable:
         Column("targets", [f"{block.targets:,}" for block in blocks]),
     ]
     for model in models:
-        cells = [shown(block.metrics[model][by].mean, ".4f") for block in blocks]
+        cells = [format_value(block.metrics[model][by].mean, ".4f") for block in blocks]
         columns.append(Column(model.replace("-", "-\n"), cells))
     return TerminalTable(f"{by}\nby segment", list(report.segments), columns)

@@ -12,7 +12,7 @@ _NAMED, _WIDTH = 4, 60
 
 
 def changes(parts: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return a text with the first fields that differ between two recipes, and both values of each.
+    """Return a text with the first fields that differ between two recipes, and their values.
 
     If no value differs, the text says that another version of this package read the recipe.
 

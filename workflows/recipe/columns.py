@@ -15,7 +15,7 @@ _NAMED = {"time": "a time", "number": "a number", "text": "a text", "lists": "a 
 
 
 def known(features: Mapping[str, Feature], derive: Sequence[Derive], pivot: Pivot | None) -> Known:
-    """Return column → type of its cells, for all columns that a recipe declares or derives."""
+    """Return the type of cells of each column that a recipe declares or derives."""
     found: dict[str, Cells] = {step.to: step.gives for step in derive}
     found |= dict.fromkeys(pivot.counts.values() if pivot else (), "number")
     for name, feature in features.items():
@@ -120,8 +120,8 @@ def raw_features(
 
     Args:
         features: all features of the recipe.
-        made: columns that the recipe derives, which raw files need not have.
-        needed: pairs of a column that steps or filters read, and the type of cells that they need.
+        made: columns that the recipe derives and raw files need not have.
+        needed: columns that steps or filters read, each with the type of cells that is needed.
     """
     found = {name: feature for name, feature in features.items() if name not in made}
     for name, kind in needed:

@@ -25,7 +25,7 @@ def explain(message: str, raw: Mapping[str, Any], where: str, text: str) -> str:
     """Turn an error message of msgspec about a recipe into file, line, field, problem and remedy.
 
     Args:
-        message: the error message of msgspec, which could not convert `raw`.
+        message: the error message of msgspec about the plain data `raw`.
         raw: the plain data of the recipe.
         where: the name of the recipe file.
         text: the text of the recipe file, in which the line of the field is looked up.

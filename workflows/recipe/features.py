@@ -42,16 +42,16 @@ class Feature(Part, frozen=True):
         id: whether this is the id of the user or of the item.
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
             people, which no model takes), `weights` (a list of numbers, one for each value of a
-            list), or `vector` (a list of `dim` numbers). workflows/recipe/kinds/ has a class for
-            each kind.
+            list), or `vector` (a list of `dim` numbers); workflows/recipe/kinds/ defines each of
+            them.
         separator: the text that separates the values in a cell of `categories`, `weights` or a
             `vector`; null if cells are lists already.
         weights: the feature of kind `weights` with the weights of the `categories`; the tower then
             takes the weighted mean of their embeddings.
-        null: the value that fills in for a missing `number`; `error` refuses missing numbers.
+        null: the value that replaces a missing `number`; `error` refuses missing numbers.
         indicator: whether the tower gets a second input that says whether the number was missing.
-        input: whether the tower of the feature's role takes the feature; an id that is not an input
-            still identifies the rows.
+        input: whether the tower of the feature's role takes the feature as an input; an id that is
+            no input still identifies the rows.
         vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
         dim: the length of the lists of a `vector`.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
@@ -99,7 +99,7 @@ class Feature(Part, frozen=True):
 
     @property
     def meaning(self) -> Kind:
-        """The object that implements the feature's kind: that of its role, or else of `kind`."""
+        """The object that implements the feature's kind: the kind of its role, or else `kind`."""
         return BY_ROLE.get(self.role, KINDS[self.kind])
 
 
@@ -121,7 +121,7 @@ class Events(Part, frozen=True):
 
     Attributes:
         column: the column with the kind of event of each row.
-        kinds: the kinds that get histories, a list for each kind and column.
+        kinds: the kinds of events that have histories: one list for each kind and column.
         target: the kind of event to predict, whose rows stay in the splits; rows of all kinds count
             for vocabularies.
     """
@@ -147,11 +147,10 @@ class History(Part, frozen=True):
             of time (ties in the order of the file), or the rows of an earlier `second` or `day`.
             `others` needs no time: the history of a train row is all other train rows of its user,
             and that of a valid or test row is all rows of the parts before. The choice `others`
-            suits rows that were split without regard to time, and is the default if no feature is a
-            time.
+            suits a split without regard to time, and is the default if no feature is a time.
         seed: the seed of the random sample of a user's rows.
-        events: separate histories for each kind of event; column c gives the inputs
-            `history_<kind>_c`. Only offer models take such histories.
+        events: separate histories for each kind of event, only for offer models; column c gives the
+            inputs `history_<kind>_c`.
     """
 
     columns: Annotated[tuple[str, ...], Meta(min_length=1)]

@@ -52,7 +52,7 @@ class Condition(Part, frozen=True):
 
     @property
     def reads(self) -> Cells:
-        """The type that cells of the condition's column are read as, if no feature declares it."""
+        """The type as which the condition's column is read, if no feature declares the column."""
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:
@@ -68,11 +68,12 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
     """Keep only the interactions that meet a condition.
 
     Attributes:
-        stage: with `after`, the split and the vocabularies still use the dropped rows.
+        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
+            use the dropped rows.
         still_seen: whether the items of dropped rows count as seen by their users, so that items
             that a user disliked are not in the user's list. The dropped rows are not positives, and
-            histories and popularity ignore them. With a split by time, a dropped row is known if it
-            is earlier than all held-out rows.
+            histories and popularity ignore them. With a split by time, a dropped row counts as seen
+            if it is earlier than all held-out rows.
     """
 
     stage: Stage = "before"
@@ -87,22 +88,22 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
     """Keep all interactions of the users who have at least one that meets a condition.
 
-    Only rows of the same or an earlier part of the split can meet the condition: for a train row
-    those of train, for a valid row those of train and valid.
+    Whether a user's train rows are kept depends on the user's train rows only; for valid rows, on
+    train and valid rows; for test rows, on all rows.
     """
 
     stage: Stage = "before"
 
 
 class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
-    """Keep the interactions of the n users with the most train rows, ties by user id."""
+    """Keep the interactions of the n users with the most train rows; ties are broken by user id."""
 
     n: Positive
     stage: Stage = "before"
 
 
 class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
-    """Keep the interactions of about this share of the users, chosen by a hash of their ids."""
+    """Keep the interactions of about a given share of the users, chosen by a hash of their ids."""
 
     share: Annotated[float, Meta(gt=0, lt=1)]
     seed: NonNegative = 1

@@ -47,7 +47,7 @@ def known_names() -> list[str]:
 
 
 def default_name() -> str:
-    """Return the recipe to use if none is named: that of a checkout, else an empty text."""
+    """Return the name of the default recipe in a checkout of this package, else an empty text."""
     return FIRST if Path("recipes", f"{FIRST}.yaml").is_file() else ""
 
 
@@ -57,9 +57,8 @@ def data_folder(recipe: Recipe, path: Path) -> Path:
     Args:
         recipe: the recipe, whose field `data` is relative to the folder of the recipe's file; `~`
             is the home folder.
-        path: the path of the recipe's file. For a recipe inside an installed package, data is
-            relative to `recipes/` in the working folder, because no data belongs inside the
-            package.
+        path: the path of the recipe's file. For a recipe inside an installed package, `data` is
+            relative to `recipes/` in the working folder.
     """
     home = Path("recipes") if path.parent == _SHIPPED.resolve() else path.parent
     data = Path(recipe.data)

@@ -56,7 +56,7 @@ def _problem(name: str, feature: Feature) -> str | None:
 
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
-    """Return names of columns that etl or export adds → why features cannot have these names."""
+    """Return name of a column that etl or export adds → why a feature cannot have this name."""
     added = [*column_names.OF_TABLES, *(history.inputs if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]

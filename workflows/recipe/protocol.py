@@ -18,8 +18,8 @@ class EvaluateConfig(ListRules, frozen=True):
         baselines: names of baselines in `models.baselines.registry`. The baselines'
             hyper-parameters are chosen on the validation part, by the search of each baseline's own
             file.
-        ks: lengths of the recommendation lists, rising.
-        also: further rules for the candidates and exclusions of lists; their metrics are means over
+        ks: lengths of the recommendation lists, in rising order.
+        also: further protocols, with other candidates or exclusions, whose metrics are means over
             rows, not over users.
         train_rows: whether to measure also the share of training rows whose item is in the user's
             list; seen items are then kept in lists.
@@ -44,18 +44,18 @@ class EvaluateConfig(ListRules, frozen=True):
 
 
 class IndexConfig(Part, frozen=True):
-    """The settings of the search for the items with the best scores for a query.
+    """The settings of the search for the items that have the highest scores for a query.
 
     Attributes:
         kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the
             `index` extra; `auto` is exact for tables of up to `exact_up_to` items, else ivf.
         exact_up_to: the largest item table for which `auto` means exact.
         recall: the share of the exact search's `at` best items that hnsw and ivf must find. The
-            search effort of these indexes is tuned to reach it, and an index with a lower recall is
+            search effort is tuned to reach this recall, and an index with a lower recall is
             refused.
         at: the list length at which the recall of an index is measured.
-        queries: users of the export that are queried while the effort is tuned, and as many others
-            while recall and latency are measured.
+        queries: number of users of the export with whom the effort is tuned, and number of other
+            users with whom recall and latency are measured.
         seed: the random seed with which the cells of ivf are fitted.
     """
 

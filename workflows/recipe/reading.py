@@ -30,7 +30,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Rec
         path: the YAML file of the recipe.
         overrides: texts such as `train.epochs=3`, which replace fields of the recipe; the value is
             YAML.
-        variant: name of one of the recipe's `variants`, which replaces some fields; empty for none.
+        variant: name of one of the recipe's `variants`, each of which replaces some fields; "" for
+            none.
 
     Raises:
         RecipeError: the recipe is not valid; the message names the file, the line, the field, what
@@ -78,12 +79,12 @@ def override(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
 
     Args:
         recipe: the recipe to change.
-        overrides: as for `load`. A block that gets another `kind` loses its other fields, because
-            they belong to the former kind.
+        overrides: texts such as `train.epochs=3`. A block that gets another `kind` loses its other
+            fields, which belong to the former kind.
         where: the origin of the recipe, for error messages.
 
     Raises:
-        RecipeError: as `load`.
+        RecipeError: the recipe is not valid.
     """
     raw = recipe.to_dict()
     for override in overrides:
@@ -129,7 +130,7 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
         text: the text of the file, in which the line of a field is looked up.
 
     Raises:
-        RecipeError: as `load`.
+        RecipeError: the recipe is not valid.
     """
     try:
         _refuse_infinite(raw)
@@ -153,11 +154,11 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe with default histories if no feature is a time: bags of other rows.
+    """Return a recipe's plain data with default histories for data without times: bags of rows.
 
     A bag has all other rows of the user, or a large sample of them, without weights by position,
-    because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
-    only some of a user's rows.
+    because the rows have no order. Because the rows of a user have nearly the same bag, an epoch
+    draws only some of them.
     """
     features, history, model = (raw.get(part) for part in ("features", "history", "model"))
     train = raw.get("train", {})
@@ -180,10 +181,10 @@ def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: the recipe to change.
-        settings: path of a field, such as `train.epochs` → its new value.
+        settings: path of a field (such as `train.epochs`) → the field's new value.
 
     Raises:
-        RecipeError: as `load`.
+        RecipeError: the recipe is not valid.
     """
     raw = recipe.to_dict()
     for path, value in settings.items():
@@ -193,15 +194,15 @@ def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _block_at(raw: dict[str, Any], parents: Sequence[str], what: str) -> dict[str, Any]:
-    """Return a block of a recipe's plain data, such as `train`, and make it if it is absent.
+    """Return a block of a recipe's plain data, such as `train`; add an empty one if it is absent.
 
     Args:
         raw: plain data of the recipe.
-        parents: names of the blocks on the way to the block, and its own name.
+        parents: names of the outer blocks, from the outermost, and the block's own name.
         what: text that names the change of the recipe, for messages.
 
     Raises:
-        RecipeError: a name is that of a value, which has no fields.
+        RecipeError: a name on the way is that of a value, which has no fields.
     """
     at = raw
     for parent in parents:

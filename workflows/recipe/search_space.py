@@ -20,8 +20,8 @@ class Range(Part, frozen=True):
         low: the smallest number of the range.
         high: the largest number of the range.
         log: whether numbers are drawn on a logarithmic scale.
-        only_if: earlier fields of the search space, and the values that they must have for this
-            field to be drawn: `{model.normalize: true}`.
+        only_if: values that earlier fields of the search space must have, such as
+            `{model.normalize: true}`, for this field to be drawn.
         otherwise: the field's value if the earlier fields have other values; null leaves the
             recipe's value.
     """
@@ -48,8 +48,8 @@ Space = dict[str, Choices | Range]
 def usual_space(*, ordered: bool) -> Space:
     """Return the default search space of `tune` for a two-tower model.
 
-    Low softmax temperatures are drawn only if the towers' outputs are normalised: the scale of
-    other scores is learnt.
+    Low softmax temperatures are drawn only if the towers' outputs are normalised, because the scale
+    of other scores is learnt.
 
     Args:
         ordered: whether user histories are in the order of time.

@@ -17,7 +17,7 @@ Patterns = Pattern | Annotated[tuple[Pattern, ...], Meta(min_length=1)]
 
 
 class Fetch(Part, frozen=True):
-    """Raw data files inside a wheel of the package index, which is unpacked, not installed.
+    """Raw data files inside a Python wheel of the package index; the wheel is not installed.
 
     Attributes:
         package: name and exact version of the wheel's package, such as `recbole==1.2.1`.
@@ -35,8 +35,8 @@ class Latest(Part, frozen=True):
 
     Attributes:
         id: the column of the table with the ids.
-        time: the column with the times of the rows: numbers or ISO 8601. Of rows with equal times
-            the last one in the file is kept.
+        time: the column with the times of the rows: numbers or ISO 8601. If several rows have the
+            latest time, the last of them in the file is kept.
     """
 
     id: Text
@@ -50,8 +50,8 @@ class Long(Part, frozen=True):
         id: the column of the table with the ids.
         property: the column with the name of the property.
         value: the column with the value of the property.
-        time: the column with the times of the rows, as in `latest`; without it, an id may have each
-            property once.
+        time: the column with the times of the rows, of which the latest is kept; without this
+            column, an id may have each property once.
     """
 
     id: Text
@@ -72,7 +72,7 @@ class Source(Part, frozen=True):
         format: the format of the files; by default, that of their ending. `jsonl` has one JSON
             object per line; `aliccp` is Tianchi's skeleton of impressions, whose columns get the
             names that NVIDIA's converter gives them.
-        common: the files of common features that belong to an aliccp skeleton.
+        common: the files of common features that belong to a skeleton in the format `aliccp`.
         columns: the names of the columns in their order, for files without a row of names (csv and
             tsv). By default the first row has the names.
         delimiter: the text between two cells, of one character or several (csv and tsv); the
@@ -80,16 +80,15 @@ class Source(Part, frozen=True):
         quote: the character around cells (csv and tsv); an empty text if quotes are ordinary
             characters. The default is `"` for csv, and none for tsv and for a delimiter of several
             bytes.
-        escape: the character that makes a following quote or delimiter an ordinary one, such as a
-            backslash (csv and tsv); a doubled quote always stands for a quote.
+        escape: the character, such as a backslash, that makes a following quote or delimiter an
+            ordinary character (csv and tsv); a doubled quote always stands for a quote.
         encoding: the encoding of the text (csv, tsv and jsonl) by its name in Python, such as
             latin-1 or cp1252.
         rename: raw column name → name used in the rest of the recipe.
         nulls: texts that mean a missing value, beside the empty text.
-        explode: columns (by their names in the recipe) with lists: each value gets a row of its
-            own, in which the other columns are repeated. The lists of a row must have equal
-            lengths.
-        separator: the text between the values of `explode`, where they are text.
+        explode: names of columns with lists; each value of a list gets a row of its own, in which
+            the other columns are repeated. The lists of a row must have equal lengths.
+        separator: the text between the values of a list, where lists in `explode` are text.
         latest: the rule to keep only the latest row of each id.
         long: the rule to turn a table with one row per property into columns; each property that
             the recipe names becomes a column.

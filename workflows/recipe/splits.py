@@ -11,7 +11,7 @@ Amount = Share | NonNegative
 def _check_shares(valid: float, test: float) -> None:
     """Refuse shares of held-out rows that leave no rows for training.
 
-    Numbers of held-out rows are checked once the data is read.
+    Shares are checked here; numbers of held-out rows can be checked only when data is read.
     """
     if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(
@@ -20,17 +20,17 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split of each user's rows: the last `test` are for test, `valid` before for validation."""
+    """A split that holds out each user's last rows: `valid` rows for valid, then `test` for
+    test."""
 
     valid: Positive = 1
     test: Positive = 1
 
 
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
-    """A split by one cut in time for all users: the latest rows are held out, as shares of all.
+    """A split at the same times for all users: the latest rows are held out, by shares of all rows.
 
-    Rows with equal times stay together, so that the parts of the split have only about the wanted
-    shares; no part is left empty.
+    Rows with equal times stay in the same part, so the shares are approximate; no part is empty.
     """
 
     valid: Share = 0.1
@@ -41,10 +41,10 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
 
 
 class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
-    """A split by rows: those held out are drawn at random, as a share of all rows or a number.
+    """A split by rows: held-out rows are drawn at random; their number or share is given.
 
-    Some training rows are then later than held-out rows. The random split is for comparison with
-    papers that use it.
+    Some training rows are then later than held-out rows. A random split serves to compare with
+    papers that use one.
     """
 
     valid: Amount = 0.1
@@ -56,7 +56,7 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
-    """A split by users: those held out are drawn at random, and training has none of their rows."""
+    """A split by users: users are drawn at random, and all their rows are held out."""
 
     valid: Amount = 0.1
     test: Amount = 0.1
@@ -67,7 +67,7 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
-    """A split by files: `interactions` has the training rows, `valid` and `test` the others."""
+    """A split by files: train, valid and test are different sources of the recipe."""
 
     test: str
     valid: str | None = None

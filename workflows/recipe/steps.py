@@ -23,8 +23,8 @@ class Join(Part, frozen=True):
             table.
         on_missing: what happens to an interaction whose id is not in the table: `keep` it with
             missing values, `drop` it, or `fill` in the values of `fill`.
-        fill: column → value for ids that are not in the table; columns that are not listed stay
-            missing. Missing cells in the table's own rows stay missing, too.
+        fill: column → value for ids that are not in the table; other columns, and missing cells in
+            the table's own rows, stay missing.
     """
 
     table: str
@@ -57,7 +57,7 @@ class Pivot(Part, frozen=True):
 
 
 class Derived(Part, frozen=True):
-    """A step that derives a new column `to` from the column `of` in each table that has it.
+    """A step that derives a new column `to` from the column `of`, in each table with this column.
 
     A step reads raw columns, features, or columns of earlier steps. The new column may be a
     feature, or may serve later steps only.
@@ -88,7 +88,7 @@ class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
 class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
     """A step that gives the sine or cosine of 2 pi (month + offset) / 12 for the month of a date.
 
-    On this circle, December is near January.
+    So December is as near to January as January is to February.
     """
 
     reads: ClassVar[Cells] = "time"
@@ -104,8 +104,7 @@ class Bins(Derived, frozen=True, tag_field="kind", tag="bins"):
     A number that is equal to an edge belongs to the interval below the edge.
 
     Attributes:
-        edges: the borders of the intervals, rising; there is one interval more than there are
-            edges.
+        edges: the borders of the intervals, in rising order; there is one more interval than edges.
         labels: the label of each interval.
     """
 
@@ -149,7 +148,7 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
 
 
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
-    """A step that takes one level of a path such as `a.b.c`; missing if the path lacks the level.
+    """A step that takes one level of a path such as `a.b.c`; the value is missing at short paths.
 
     Attributes:
         level: the number of the level, from 1.
@@ -169,7 +168,7 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
 
 
 class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
-    """A step that gives the rounded centre of the cluster that a number such as a price is in.
+    """A step that replaces a number, such as a price, by the rounded centre of its cluster.
 
     The clusters are fitted on the training rows.
 
@@ -192,7 +191,7 @@ class PriceCluster(Derived, frozen=True, tag_field="kind", tag="price_cluster"):
 
 
 class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
-    """A step that keeps the n most frequent training values of a column, ties by value.
+    """A step that keeps the n most frequent training values of a column; ties are broken by value.
 
     All other values become `other`.
     """

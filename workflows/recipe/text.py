@@ -32,7 +32,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the root node of a YAML document; refuse one that its aliases make too large."""
+        """Return the root node of a YAML document; refuse documents that aliases make too large."""
         node = super().get_single_node()
         if node is not None:
             _refuse_large(node)
@@ -166,7 +166,7 @@ def yaml_problem(error: Exception, text: str) -> str:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the line, from 1, of the deepest part of a field's path that a YAML text has."""
+    """Return the line number, from 1, of a field in a YAML text, or of its nearest outer block."""
     node = yaml.compose(text, Loader) if text else None
     line = None
     for step in path:

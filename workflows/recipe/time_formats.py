@@ -18,9 +18,9 @@ class Directive(NamedTuple):
 
     Attributes:
         field: the part of a time (such as the year) that its text gives; "" if the text is skipped.
-        tight: a regular expression for the directive's text if another directive follows or
-            precedes it directly.
-        loose: a regular expression for the directive's text elsewhere.
+        tight: a regular expression for the directive's text if it directly adjoins another
+            directive.
+        loose: a regular expression for the directive's text if it adjoins no other directive.
     """
 
     field: str

@@ -1,4 +1,4 @@
-"""The whole recipe: its parts, and the rules that several parts must fit together."""
+"""The whole recipe: all its blocks, and the checks of rules that concern several blocks."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ class Recipe(Part, frozen=True):
         name: name of the recipe, and the default name of its runs.
         data: folder of the raw files, relative to the recipe's own folder.
         interactions: the source whose rows are interactions.
-        pivot: merges the interactions of a user and an item into one row.
-        derive: steps that derive new columns, in this order.
-        filter: the rules that say which interactions are kept, in this order within a stage; none
-            keeps all.
+        pivot: the step that merges the interactions of a user and an item into one row.
+        derive: the steps that derive new columns, in the order in which they are applied.
+        filter: the rules that say which interactions are kept, applied in this order within a
+            stage.
         model: the kind of model, with its hyper-parameters.
         tasks: how offer models (`model.kind: offers`) are compared.
-        fallback: the list of a user who is in no table and has no history: by `popularity`, or by
-            the query `tower` with an unseen id and the inputs of the unknown user.
+        fallback: how items are ranked for a user who is in no table and has no history: by
+            `popularity`, or by the query `tower` with an unseen id and the inputs of the unknown
+            user.
     """
 
     name: Name
@@ -219,7 +220,7 @@ class Recipe(Part, frozen=True):
         return raw_features(self.features, made, needed)
 
     def of_raw_files(self) -> Recipe:
-        """Return the recipe with which raw files are read: its only features are raw columns."""
+        """Return a recipe for reading raw files, whose features are raw columns only."""
         features = self._raw_features()
         # histories and models use derived columns
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
@@ -284,7 +285,7 @@ class Recipe(Part, frozen=True):
     def history_inputs(self) -> dict[str, str]:
         """Name of a history input of the query tower → the item column that it lists.
 
-        It is empty if the recipe has no history.
+        The dict is empty if the recipe has no history.
         """
         return self.history.inputs if self.history else {}
 
@@ -297,7 +298,7 @@ class Recipe(Part, frozen=True):
         return self.features[column].vocabulary or self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain data for JSON, with all defaults."""
+        """Return the recipe as plain data for JSON, with the defaults filled in."""
         return msgspec.json.decode(msgspec.json.encode(self))
 
     def digest(self, *parts: str) -> str:

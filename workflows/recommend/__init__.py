@@ -93,7 +93,7 @@ def recommend(
     start = time.perf_counter()
     request, options = request or RecommendRequest(), options or ListOptions()
     if request.users is not None:
-        return store.steadily(
+        return store.read_consistently(
             ANSWERING,
             lambda: _returned(_open(recipe, store, request, options, ranker), request, start),
         )

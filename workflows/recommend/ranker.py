@@ -24,7 +24,7 @@ from workflows.ground.column_names import RANK, RANKER_SCORE
 from workflows.ground.errors import DataError
 from workflows.recommend.shards import ListBatch
 from workflows.stages.recommender import Answers, ListOptions, Recommender
-from workflows.stages.user_features import Users, overlaid
+from workflows.stages.user_features import Users, overlay_given
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def with_features(
     items = recommender.catalogue.items.take(pa.array(answers.top.items[owners, places]))
     columns = recommender.recipe.columns("user", "context")
     rows = recommender.user_rows(answers.users)
-    users = overlaid(recommender.export, rows, given, columns).take(pa.array(owners))
+    users = overlay_given(recommender.export, rows, given, columns).take(pa.array(owners))
     for more in (items, users):
         for name in more.column_names:
             if name not in table.column_names:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workflows.stages.evaluate import Figure, exists, shown
+from workflows.stages.evaluate import Figure, format_value, has_value
 
 
 def score(value: float | None, *, form: str = ".4f") -> str:
     """Return a metric as text with four digits; a dash if there is none."""
-    return shown(value, form)
+    return format_value(value, form)
 
 
 def share(value: float) -> str:
@@ -23,14 +23,14 @@ def share(value: float) -> str:
 
 def with_interval(figure: Figure) -> str:
     """Return a metric's mean and confidence interval, if it has one, as text."""
-    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
+    if not (has_value(figure.mean) and has_value(figure.low) and has_value(figure.high)):
         return score(figure.mean)
     return f"{figure.mean:.4f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def difference(figure: Figure) -> str:
     """Return a difference of metrics and its confidence interval as text with signs."""
-    if not (exists(figure.mean) and exists(figure.low) and exists(figure.high)):
+    if not (has_value(figure.mean) and has_value(figure.low) and has_value(figure.high)):
         return score(figure.mean, form="+.4f")
     return f"{figure.mean:+.4f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 

@@ -113,7 +113,7 @@ def _widths(table: pa.Table) -> Ints:
 def _batches(widths: Ints) -> list[Ints]:
     """Divide rows into batches with similar list lengths, so that little memory goes to padding.
 
-    A long list pads all other lists of its batch, so its batch has few rows.
+    A batch with a long list has few rows, because all its lists are padded to that length.
 
     Args:
         widths: length of the longest list of each row, int64 [n_rows].

@@ -100,9 +100,8 @@ class EtlFiles:
     def seen(self) -> Path:
         """The file of interactions that a filter dropped but that count as seen; it may be absent.
 
-        Its columns are the row numbers of the user and of the item, and the column `part`, which
-        says from which part of the split on the pair counts as seen. The file is absent if no
-        filter has `still_seen`.
+        The columns are row numbers of the user and the item, and `part`, the part of the split from
+        which on the pair counts as seen. The file is absent if no filter has `still_seen`.
         """
         return self.folder / "seen.parquet"
 
@@ -209,8 +208,8 @@ class Prepared:
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts of the split, each user's in order of time.
 
-        Without times, histories have a random order, the same as in etl, so that the last items of
-        a history are a random sample of it.
+        Without times, the interactions of a user are in a random order, the same as in etl, so that
+        the last ones are a random sample.
         """
         rows = self._as_written(*parts)
         order = np.arange(len(rows.users))
@@ -242,7 +241,7 @@ class Prepared:
             )
 
     def _within(self, rows: Interactions) -> Interactions:
-        """Return the interactions of a file after checking that its user and item rows exist."""
+        """Return the interactions of a file after checking their row numbers of users and items."""
         for table, found, n in (
             ("users", rows.users, rows.n_users),
             ("items", rows.items, rows.n_items),
@@ -257,7 +256,7 @@ class Prepared:
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
-        """Return dropped interactions that count as seen in some parts of the split, if any."""
+        """Return dropped interactions that count as seen in some parts of the split, or None."""
         path = self.files.seen
         if not path.is_file():
             return None
@@ -278,8 +277,7 @@ class Prepared:
     def evaluation_set(self, part: str, rules: ListRules) -> EvaluationSet | None:
         """Return the queries and target items of a part of the split; None if the split lacks it.
 
-        For the part train, the users' histories are those that are known at the beginning of the
-        test part.
+        For the part train, users have the histories before the test part.
         """
         parts = KNOWN.get(part, KNOWN["test"])
         held = self._as_written(part)  # beside the contexts, which are read as they stand
@@ -303,7 +301,7 @@ class Prepared:
 
 
 def warn_of_changed_files(store: Store, data: Path) -> None:
-    """Log a warning if raw data files were written after etl read them, judging by their times.
+    """Log a warning if raw data files have changed since etl, according to modification times.
 
     Args:
         store: the stages of the run.

@@ -15,14 +15,14 @@ from workflows.ground.stage_content import read_json
 NOTHING = "-"
 
 
-def exists(value: float | None) -> TypeGuard[float]:
+def has_value(value: float | None) -> TypeGuard[float]:
     """Return whether a metric has a value; the mean over an empty set of users has none."""
     return value is not None and not math.isnan(value)
 
 
-def shown(value: float | None, form: str) -> str:
+def format_value(value: float | None, form: str) -> str:
     """Return a metric as text, in a format of Python's `format`; a dash if it has no value."""
-    return format(value, form) if exists(value) else NOTHING
+    return format(value, form) if has_value(value) else NOTHING
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,7 +43,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         cut: which interactions the histories and the popularity counts contain.
         candidates: the items that were ranked: `catalogue` or `train`.
         n_candidates: number of candidate items that were ranked.
-        exclude_seen: whether items that a user had seen were left out of the user's list.
+        exclude_seen: whether items that a user had seen were left out of the user's lists.
         refit: whether the models were fitted again on train and valid.
         hit: what counts as a hit: `by id`, or `by score` (a target that scores at least as high as
             the k-th item).
@@ -82,7 +82,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         protocol: the evaluation protocol of these metrics.
-        what: a description of these users and targets, in words.
+        what: a description of the users and targets that were evaluated.
         users: number of users over whom metrics are computed.
         targets: number of target items of these users.
         metrics: model → metric → its mean and interval. A metric that was not computed is absent.
@@ -101,8 +101,8 @@ class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Attributes:
         parameters: name of a hyper-parameter → chosen value.
         tried: number of hyper-parameter combinations that were fitted on train.
-        edge: parameters whose chosen value is the lowest or the highest that was tried, because the
-            search met a bound or ended; empty if all are inside the range that was tried.
+        edge: names of the hyper-parameters whose chosen value is the lowest or highest that was
+            tried.
         valid: mean of recall@10, @20, @50 and ndcg@10 of the choice on the validation part; absent
             if the split has no such part, and then the first point of the grid was used.
         valid_users: number of users of the validation part.
@@ -127,18 +127,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ours: the name of the recipe's own model.
-        counts: numbers of users and targets, warm and cold; `targets_seen` are those that no list
-            may show, because their users had seen them; `users_unknown` are users without a history
-            who are not in the user table. With context features, each user and context counts as
-            one.
+        counts: numbers of users and targets, warm and cold; `targets_seen` counts targets that no
+            list may show, because their users had seen them; `users_unknown` counts users without a
+            history who are not in the user table. With context features, pairs of a user and a
+            context are counted in place of users.
         fallback: the model that answers for unknown users in place of the two-tower model.
         headline: metrics of all users, as means over users.
         differences: metrics of the two-tower model minus those of each baseline, user by user,
             under the headline protocol.
-        beside: metrics under other protocols: `per_row`, `seen_kept` or `seen_excluded`,
-            `tfrs_compat`, and those that the recipe asks for, such as `train_rows` and
-            `catalogue_seen_kept`, as means over rows.
-        segments: name of a segment → the metrics of its users or targets; absent if it is empty.
+        beside: name of another protocol (`per_row`, `seen_kept`, `seen_excluded`, `tfrs_compat`,
+            and those of the recipe, such as `train_rows`) → its metrics.
+        segments: name of a segment → the metrics of its users or targets; empty segments are left
+            out.
         catalogue: model → coverage and popularity bias of the headline's lists; null if all lists
             are empty.
         baselines: baseline → its parameters and how they were chosen.
@@ -165,8 +165,8 @@ class Cloud(msgspec.Struct, frozen=True):
     Attributes:
         counts: number of training interactions of each item, [n].
         values: the quantity (norm or bias) of each item, [n].
-        correlation: Spearman correlation over all items with training interactions; None if one
-            side is constant.
+        correlation: Spearman correlation of counts and values over all items with training
+            interactions; None if one of them is constant.
     """
 
     counts: list[int]
@@ -194,7 +194,8 @@ class Example(msgspec.Struct, frozen=True):
     Attributes:
         user: row number of the user in the user table.
         n_earlier: number of the user's interactions before the test part.
-        latest: row numbers of the items of the last of these interactions, newest first.
+        latest: row numbers of the items of the user's last interactions before the test part,
+            newest first.
         recommended: row numbers of the items in the user's recommendation list, best first.
         withheld: row numbers of the items that the user has in the test part; -1 is an item that is
             not in the item table.
@@ -208,7 +209,7 @@ class Example(msgspec.Struct, frozen=True):
 
     @property
     def hits(self) -> int:
-        """The number of items in the user's recommendation list that the test part has, too."""
+        """The number of recommended items that are among the user's withheld items."""
         return len(set(self.recommended) & set(self.withheld))
 
 

@@ -97,7 +97,7 @@ class Export:
     Attributes:
         files: the paths of the files of the export stage.
         recipe: the recipe of the run.
-        as_of: the cut up to which interactions are known: `test` or `latest`.
+        as_of: the cut before which interactions count for histories: `test`, or `latest` for all.
     """
 
     files: ExportFiles
@@ -152,7 +152,7 @@ class Export:
 
     @cached_property
     def user_vectors(self) -> Floats:
-        """User embeddings, float32 [n_users + 1, dim]; the last is that of unknown users."""
+        """User embeddings, float32 [n_users + 1, dim]; the last row is for unknown users."""
         path = self.files.embeddings("user")
         with reading(path, "export"):
             users = embeddings_of(pq.read_table(path, columns=[EMBEDDING]), path, "export")
@@ -186,7 +186,7 @@ class Export:
     def histories(self) -> Ragged:
         """For each user, the row numbers of the items in the history, oldest first.
 
-        The last list, which is empty, is that of users who are not in the user table.
+        The last list is for users who are not in the user table; it is empty.
         """
         return self._item_rows(ITEM_ROWS)
 
@@ -194,7 +194,7 @@ class Export:
     def seen(self) -> Ragged:
         """For each user, the row numbers of the items in the history, then of other seen items.
 
-        Other seen items are those of interactions that a filter dropped, but that count as seen.
+        Other seen items are items of interactions that a filter dropped, but that count as seen.
         """
         with reading(self.files.histories, "export"):
             names = pq.read_schema(self.files.histories).names
@@ -205,7 +205,7 @@ class Export:
     def _item_rows(self, column: str) -> Ragged:
         """Read a column of the histories file: for each user, a list of row numbers of items.
 
-        An empty list for users who are not in the user table is appended.
+        The last list, an empty one, is for users who are not in the user table.
         """
         path = self.files.histories
         with reading(path, "export"):

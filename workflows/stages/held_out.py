@@ -76,7 +76,7 @@ def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
 
 
 def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
-    """Return a hash of each interaction of a part: of its user, item and, if `timed`, its time.
+    """Return a hash of user, item and (if `timed`) time of each interaction of a part.
 
     Interactions of users or items that are not in the user and item tables of `as_of` are left out.
     """
@@ -97,6 +97,6 @@ def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt
 
 
 def _renumbered(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Map row numbers of one table of ids to those in another; -1 for ids that the other lacks."""
+    """Map row numbers in one table of ids to row numbers in another; -1 for ids it lacks."""
     found = pc.index_in(ids, value_set=among.combine_chunks()).fill_null(-1)
     return found.to_numpy().astype(np.int64)

@@ -106,7 +106,7 @@ class Catalogue:
 
     @classmethod
     def of_export(cls, export: Export) -> Catalogue:
-        """Return the catalogue of an export's own items, without added items and index."""
+        """Return the catalogue of the exported items, without added items and without an index."""
         return cls(export.recipe, export.items, export.item_vectors, len(export.items))
 
     def with_added(self, more: pa.Table) -> Catalogue:
@@ -136,7 +136,7 @@ class Catalogue:
         """Return the retriever that ranks the items of the catalogue for users.
 
         Args:
-            users: user embeddings, float32 [n_users + 1, dim]; the last is that of unknown users.
+            users: user embeddings, float32 [n_users + 1, dim]; the last row is for unknown users.
         """
         if self.index:
             return Ann(users, self.index)
@@ -178,7 +178,7 @@ class Catalogue:
 
     @cached_property
     def offered(self) -> Bools:
-        """For each item, whether it may be recommended, bool [n_items]; added items always may."""
+        """For each item, whether it may be recommended, bool [n_items]; true for added items."""
         mask = np.ones(len(self.items), bool)
         if self.recipe.evaluate.candidates == "train":
             counts = self.items[TRAIN_COUNT].to_numpy()[: self.n_exported]
@@ -189,7 +189,7 @@ class Catalogue:
         """Return the row numbers of items in the catalogue, given their raw ids, int64 [n_ids].
 
         Raises:
-            DataError: an id is not that of an item of the catalogue.
+            DataError: no item of the catalogue has one of the ids.
         """
         rows = self.find(pa.array(ids, pa.string()))
         if (rows < 0).any():

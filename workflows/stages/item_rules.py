@@ -86,9 +86,9 @@ class ItemRules:
 
 
 def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
-    """Split a rule `column=value` at a column name; None if it begins with none of the columns.
+    """Split a rule `column=value` after the longest column name; None if no column fits.
 
-    Columns whose names contain `=` are found, too.
+    The names of columns may contain `=`.
     """
     fits = [name for name in columns if rule.startswith(f"{name}=")]
     if not fits:

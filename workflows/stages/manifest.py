@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content of a stage; it does not depend on when the files were made."""
+        """SHA-256 of the content of a stage, which does not depend on the time when it was made."""
         files = {name: fact for name, fact in self.files.items() if name != TIMES}
         content = {"parts": self.parts_hash, "inputs": self.inputs, "files": files}
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

@@ -75,14 +75,14 @@ class OfferData:
 
     @property
     def compared(self) -> dict[str, OfferModel]:
-        """The offer models that use all attributes: name of the model → its settings."""
+        """Name → settings of each offer model that uses all attributes and thus can be compared."""
         return {
             name: blocks for name, blocks in self.config.models.items() if not blocks.attributes
         }
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Name of a history column → each user's list after the user's last event, [n_users]."""
+        """Name of a history column → list of each user after the user's last event, [n_users]."""
         assert self.recipe.history is not None
         return self.prepared.part(LATEST, list(self.recipe.history.inputs))
 
@@ -111,7 +111,7 @@ class OfferData:
     def values(self, attribute: str) -> tuple[Ints, list[str]]:
         """Return an attribute's known values and their codes, by ascending code.
 
-        Null and empty values are left out: they cannot define an offer.
+        Null and empty values are left out, because they cannot define an offer.
         """
         vocabulary = self.prepared.vocabularies[attribute]
         chosen = pc.not_equal(vocabulary.values, "").to_numpy(zero_copy_only=False)
@@ -187,5 +187,5 @@ class OfferData:
         return model
 
     def load(self, store: Store, name: str) -> InferenceModel:
-        """Return a trained offer model of the recipe for inference; it raises as `load_weights`."""
+        """Return a trained offer model of the recipe for inference."""
         return InferenceModel(self.load_weights(store, name))

@@ -14,9 +14,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model, task: the model, and the attribute whose values are the offers.
         band: the name of the band, which holds offers with `low` < positives <= `high`.
-        wauc: mean AUC of these offers, weighted by their positives; None if there are no offers.
+        wauc: mean AUC of the offers in the band, weighted by their positives; None without offers.
         offers: number of offers whose AUC is averaged.
-        positives: number of positive events of all these offers together.
+        positives: number of positive events of all offers in the band.
         one_class: number of offers that are left out, because they have no positive or no negative
             pair.
     """

@@ -101,8 +101,8 @@ class Recommender:
         Args:
             users: raw user ids, text [n_users].
             options: the length of the lists, and the items that they may hold.
-            given: raw values of the query tower's inputs, n_users rows. A null is replaced by the
-                value in the user's row; for an unknown user it is a missing value.
+            given: raw values of the query tower's inputs, n_users rows; a null is replaced by the
+                value in the user table, and is a missing value for an unknown user.
         """
         return self.table(self.rank(users, options, given))
 
@@ -110,7 +110,7 @@ class Recommender:
         """Return the recommendation lists of users as row numbers of items in the catalogue.
 
         Args:
-            users, options, given: as for `lists`.
+            users, options, given: the arguments of `lists`.
 
         Raises:
             DataError: a rule or an id matches no item, or the query tower does not take a value.
@@ -121,7 +121,7 @@ class Recommender:
         if given is not None and given.num_columns:
             user_features.refuse_unknown(self.export, given)
             some = user_features.has_any(given)
-            vectors[some] = user_features.embedded(
+            vectors[some] = user_features.embed_users(
                 self.export, users[some], rows[some], given.filter(pa.array(some))
             )
             seen = self._with_history(seen, given)
@@ -139,7 +139,7 @@ class Recommender:
         return self.export.user_lookup.rows(pa.array(users, pa.string()))
 
     def known_values(self, column: str) -> pa.StringArray:
-        """Return the known values of a column: those in its vocabulary, or the ids of its table."""
+        """Return a column's known values: its vocabulary, or the ids of a user or item table."""
         column = self.recipe.history_inputs.get(column, column)
         if column == self.recipe.user_id:
             return self.export.user_ids
@@ -182,7 +182,7 @@ class Recommender:
 
     @cached_property
     def _popularity(self) -> Popularity:
-        """The fallback retriever: ranks items by their interactions before the cut."""
+        """The fallback retriever, which ranks items by number of interactions before the cut."""
         counts = np.zeros(len(self.catalogue.items))
         counts[: self.catalogue.n_exported] = self.export.item_counts
         return Popularity(counts=counts)
@@ -235,7 +235,7 @@ class Recommender:
         return None if mask.all() else mask
 
     def table(self, answers: Answers) -> pa.Table:
-        """Return recommendation lists as the table that `lists` describes, a row per list place."""
+        """Return recommendation lists as a table with one row per user and rank."""
         top = answers.top
         owners, places = np.nonzero(top.items != NO_ITEM)
         rows = pa.array(top.items[owners, places])

@@ -1,10 +1,10 @@
 """The store reads and writes stage folders, runs/<name>/<stage>/, atomically.
 
-A stage folder is either whole or absent. Its manifest.json makes it whole: it holds the recipe and
-its hash, the digests of the inputs, versions, the device and the reason for it, and the size and
-SHA-256 of every file. A reader checks all of this, so that a stale, half-written or damaged stage
-is refused with the command that renews it. The hashes detect damage, not attacks: an attacker who
-can write to the folder can also change its manifest.
+A stage folder is complete if it has a manifest.json, which holds the recipe and its hash, the
+digests of the inputs, versions, the device and the reason for it, and the size and SHA-256 of every
+file. A reader checks the manifest, so that a stale, incomplete or damaged stage is refused with the
+command that makes it again. The hashes detect damage, not attacks: an attacker who can write to the
+folder can also change its manifest.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self, stage: str, recipe: Recipe, device: Device) -> Iterator[Draft]:
-        """Write a stage into a temporary folder, and put it in place if the block succeeds.
+        """Return a context that writes a stage to a temporary folder, then moves it into the run.
 
         Raises:
             StorageError: the disk is full, a permission is missing, or the run is being written.
@@ -118,7 +118,7 @@ class Store:
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
 
-        Earlier stages that do not exist, as for a copied export, are not compared.
+        Digests of earlier stages are not compared with stages that do not exist (copied export).
 
         Args:
             stage: name of the stage.
@@ -234,22 +234,22 @@ class Store:
     def _mend(self, stage: str) -> None:
         """Restore the older version of a stage if a writer was killed while it replaced the folder.
 
-        Nothing is changed while a running writer is between its renames.
+        Nothing is changed while another process is replacing the folder.
         """
         final = self.folder(stage)
         if atomic.exists(atomic.older(final)) and not atomic.exists(final):
             with contextlib.suppress(StorageError, OSError), lock_run(self._lock):
                 atomic.recover(final)
 
-    def steadily(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
+    def read_consistently(self, stages: Sequence[str], read: Callable[[], Found]) -> Found:
         """Return what a function reads from some stages, all from the same version of each stage.
 
-        No lock is taken: if a process replaced one of the stages meanwhile, the function is called
+        Stages are not locked: if a process replaces one of them meanwhile, the function is called
         again.
 
         Args:
             stages: names of the stages that are read.
-            read: function that reads these stages; it is called again after a replacement.
+            read: the function that reads the stages; it may be called several times.
 
         Raises:
             StaleInput: the stages were replaced during each of several attempts.
@@ -270,7 +270,7 @@ class Store:
         )
 
     def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-        """Return a stamp for each stage that changes when the stage is replaced; None if absent."""
+        """Return a value that changes with each replacement of a stage, or None, for each stage."""
         return tuple(self._stamp(stage) for stage in stages)
 
     def _stamp(self, stage: str) -> tuple[int, int] | None:
@@ -282,7 +282,7 @@ class Store:
 
 
 def _located(export: Path) -> tuple[Path, str]:
-    """Return the parent folder of an export and the export's name ("" if it is in a run)."""
+    """Return an export's parent folder and, for a copied export, its name (else "")."""
     if export.name in ("", ".."):  # such as the working folder
         whole = export.resolve()
         export = Path(os.path.relpath(whole.parent)) / whole.name

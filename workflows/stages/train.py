@@ -21,7 +21,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
     """Build the two-tower model of a recipe with newly initialised weights.
 
     Raises:
-        RecipeError: the user tower and the item tower do not fit together.
+        RecipeError: a tower does not have the inputs that it needs.
     """
     positives = prepared.histories("train")
     facts = TrainingFacts(
@@ -46,8 +46,8 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
         store: the stages of the run.
         recipe: the recipe of the run.
         prepared: the content of the run's etl stage.
-        as_of: the cut up to which a popularity prior counts interactions: a key of `KNOWN`, such as
-            `test`.
+        as_of: the cut before which interactions count for a popularity prior: a key of `KNOWN`,
+            such as `test`.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
@@ -77,7 +77,7 @@ def apply_prior(model: Model, prepared: Prepared, prior: Prior, *, known: Intera
         model: the model whose item bias is overwritten.
         prepared: the content of the run's etl stage.
         prior: the settings of the popularity prior.
-        known: the interactions before the cut, as `Prepared.interactions` returns them.
+        known: the interactions before the cut, from `Prepared.interactions`.
     """
     codes = as_array(prepared.items[prepared.recipe.item_id])
     two_tower.set_prior(model, codes, prior.scores(known))

@@ -17,7 +17,7 @@ from workflows.stages.manifest import TIMES
 
 
 class _Model(Protocol):
-    """A Keras model, as far as this module uses it."""
+    """The interface of a Keras model that this module uses."""
 
     def load_weights(self, filepath: Path) -> object:
         """Read the values of all weights from a file."""
@@ -29,7 +29,7 @@ class TrainFiles:
 
     Attributes:
         folder: the folder of the train stage.
-        name: the name of the model; kinds that fit a single model leave the default.
+        name: the name of the model, where a recipe has several models.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class TrainFiles:
     def write_history(self, epochs: Sequence[Epoch]) -> None:
         """Write the metrics of the training epochs and, to a file of its own, their seconds.
 
-        The seconds are apart because they differ between otherwise equal fits.
+        Seconds are in a file of their own because they differ between otherwise equal fits.
         """
         timeless = [Epoch(epoch.epoch, epoch.metrics) for epoch in epochs]
         self.history.write_bytes(msgspec.json.format(msgspec.json.encode(timeless), indent=2))

@@ -40,10 +40,10 @@ def has_any(given: pa.Table) -> Bools:
     return found
 
 
-def overlaid(
+def overlay_given(
     export: Export, rows: Ints, given: pa.Table | None, columns: Sequence[str]
 ) -> pa.Table:
-    """Return raw feature values of users: those of the user table, replaced by the given ones.
+    """Return raw feature values of users: given values, or else those of the user table.
 
     Args:
         export: the export that holds the users.
@@ -59,7 +59,7 @@ def overlaid(
     return table
 
 
-def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
+def embed_users(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
     """Embed users with the query tower, given their rows and raw values, float32 [n_users, dim].
 
     Args:
@@ -68,7 +68,7 @@ def embedded(export: Export, users: Users, rows: Ints, given: pa.Table) -> Float
         rows: row numbers of the users in the user table, int64 [n_users]; -1 for an unknown user.
         given: raw feature values from the request, n_users rows.
     """
-    table = overlaid(export, rows, given, list(export.query_tower.inputs))
+    table = overlay_given(export, rows, given, list(export.query_tower.inputs))
     key = export.recipe.user_id
     if key in table.column_names:  # an unknown user has an id that training has not met
         own = pa.array([user or _NO_USER for user in users], pa.string())
