@@ -20,6 +20,7 @@ DATA = ROOT / "runs" / "bench"
 PYTHON = {
     "ours": ROOT / ".venv" / "bin" / "python",
     "polars": ROOT / ".venv-bench-polars" / "bin" / "python",
+    "rectools": ROOT / ".venv-bench-rectools" / "bin" / "python",
     "tfrs": ROOT / ".venv-bench-tfrs" / "bin" / "python",
     "torch": ROOT / ".venv-bench-torch" / "bin" / "python",
 }
