@@ -80,7 +80,7 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
         assert evaluation_set is not None
         cold = prepared.item_counts == 0
         top = model.top_k(evaluation_set.queries, K, candidates=cold)
-        found = metrics.find_places(top.items, evaluation_set.targets, scores=top.scores)
+        found = metrics.find_ranks(top.items, evaluation_set.targets, scores=top.scores)
         figures = metrics.per_user(found, evaluation_set.targets, (K,))
         return {
             "recall@10": float(figures[f"recall@{K}"].mean()),

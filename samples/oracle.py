@@ -116,7 +116,7 @@ def _recall(
     exclude = None if seen is None else seen.take(user)
     top = search(users[user] + months[month], items, k, exclude=exclude)
     targets = Ragged.from_pairs(query, rows.items, n_lists=len(keys))
-    hits = metrics.hits_by_user(metrics.find_places(top.items, targets), targets, k=k)
+    hits = metrics.hits_by_user(metrics.find_ranks(top.items, targets), targets, k=k)
     return float(hits.sum() / len(rows.users))
 
 

@@ -46,7 +46,7 @@ TARGETS = ragged(LISTS)
 SHOWN = {
     name: np.argsort(DRAW.random((N_USERS, N_ITEMS)), axis=1)[:, :3] for name in ("ours", "theirs")
 }
-PLACES = {name: metrics.find_places(items, TARGETS) for name, items in SHOWN.items()}
+PLACES = {name: metrics.find_ranks(items, TARGETS) for name, items in SHOWN.items()}
 TALLY = Tally(TARGETS, CONFIG)
 
 
@@ -225,7 +225,7 @@ def test_v04_a_target_that_nobody_can_be_shown_is_a_hit_by_its_score():
         "accuracy@1": [1.0, 0.0],
         "accuracy@2": [2.0, 1.0],
     }
-    by_id = metrics.hits_by_user(one.rank(tower, 2).places, targets, k=2)
+    by_id = metrics.hits_by_user(one.rank(tower, 2).ranks, targets, k=2)
     assert by_id.tolist() == [1.0, 0.0]
 
 
@@ -239,7 +239,7 @@ def test_v04_by_score_and_by_id_agree_where_all_targets_are_candidates():
     rows = {"user_row": np.arange(30), "item_row": items}
     got = hits_by_score(tower, one, rows, (1, 5, 20), embed_items=None)
     for k in (1, 5, 20):
-        by_id = metrics.hits_by_user(one.rank(tower, 20).places, targets, k=k)
+        by_id = metrics.hits_by_user(one.rank(tower, 20).ranks, targets, k=k)
         np.testing.assert_array_equal(got[f"accuracy@{k}"], by_id)
 
 

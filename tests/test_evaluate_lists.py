@@ -142,7 +142,7 @@ def test_v01_a_hundred_thousand_rows_are_ranked_in_blocks():
         item_counts=np.ones(n_items, np.int64),
         rules=EvaluateConfig(),
     )
-    places = one.rank(Exact(users, items), 10).places
+    places = one.rank(Exact(users, items), 10).ranks
     hits = metrics.hits_by_user(places, one.targets, k=10)
     some = np.flatnonzero(hits)[:20].tolist() + list(range(80))
     for row in some:

@@ -107,8 +107,8 @@ def test_a_model_that_learns_earns_one_and_shows_what_it_was_asked_for():
     ranking = toy_trial().rank(Scorer(scores), 3)
     assert ranking.items.shape == (len(WORLD.members), 3)
     assert (ranking.items[:, 0] == WORLD.targets.values).all()
-    assert (ranking.places.before == 0).all()
-    assert (ranking.places.tied == 1).all()
+    assert (ranking.ranks.before == 0).all()
+    assert (ranking.ranks.tied == 1).all()
 
 
 def mean_over_orders(scores: list[float], targets: list[int], out: set[int], k: int) -> dict:

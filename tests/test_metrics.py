@@ -32,7 +32,7 @@ def ragged(lists: list[list[int]]) -> Ragged:
 
 
 def per_user(items: np.ndarray, targets: Ragged, ks: list[int], **options) -> dict:
-    return metrics.per_user(metrics.find_places(items, targets, **options), targets, ks)
+    return metrics.per_user(metrics.find_ranks(items, targets, **options), targets, ks)
 
 
 def measure(k: int) -> dict[str, list[float]]:
@@ -57,7 +57,7 @@ def naive(shown: list[int], targets: list[int], k: int) -> dict[str, float]:
 
 def test_targets_are_found_in_their_places():
     none = metrics.UNRANKED
-    found = metrics.find_places(np.array(ITEMS), ragged(TARGETS))
+    found = metrics.find_ranks(np.array(ITEMS), ragged(TARGETS))
     # of 3, 1 | 9, 0 | 5, 1, 9 | 3, -1
     assert found.before.tolist() == [1, 3, none, none, 0, 1, none, 2, none]
     assert found.tied.tolist() == [1] * 9
@@ -206,10 +206,10 @@ def test_a_constant_scorer_earns_k_of_n_in_whatever_order_it_lists(shown):
 
 
 def test_v01_rows_are_counted_with_their_repeats():
-    found = metrics.find_places(np.array([[5, 3], [1, 2]]), ragged([[5, 5, 9], [2]]))
+    found = metrics.find_ranks(np.array([[5, 3], [1, 2]]), ragged([[5, 5, 9], [2]]))
     assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=1).tolist() == [2.0, 0.0]
     assert metrics.hits_by_user(found, ragged([[5, 5, 9], [2]]), k=2).tolist() == [2.0, 1.0]
-    tied = metrics.find_places(np.array([[5, 3]]), ragged([[3, 3]]), scores=np.ones((1, 2)))
+    tied = metrics.find_ranks(np.array([[5, 3]]), ragged([[3, 3]]), scores=np.ones((1, 2)))
     assert metrics.hits_by_user(tied, ragged([[3, 3]]), k=1).tolist() == [1.0]  # 1/2, twice
 
 
@@ -253,7 +253,7 @@ def test_the_blocks_of_users_do_not_matter(monkeypatch):
 
 def test_item_rows_may_be_large():
     far = 3_000_000_000
-    found = metrics.find_places(np.array([[far, 1], [1, far]]), ragged([[far], [2]]))
+    found = metrics.find_ranks(np.array([[far, 1], [1, far]]), ragged([[far], [2]]))
     assert found.before.tolist() == [0, metrics.UNRANKED]
 
 
@@ -274,7 +274,7 @@ def test_lists_and_targets_must_be_as_many():
 
 def test_a_list_that_names_an_item_twice_is_refused():
     with pytest.raises(ValueError, match=r"1 lists have an item twice \(list 1: item 4\)"):
-        metrics.find_places(np.array([[1, 2, 3], [4, 5, 4]]), ragged([[1], [4]]))
+        metrics.find_ranks(np.array([[1, 2, 3], [4, 5, 4]]), ragged([[1], [4]]))
 
 
 # ── the whole catalogue ──

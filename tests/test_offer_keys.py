@@ -44,7 +44,7 @@ def test_m09_a_call_takes_one_subset_for_the_whole_batch() -> None:
     made, codes = generator(), batch()
     met = set()
     of_subset = {
-        chosen: as_partition(made.joined(codes, tf.constant(chosen) > 0))
+        chosen: as_partition(made.group_by_attributes(codes, tf.constant(chosen) > 0))
         for chosen in np.ndindex(2, 2, 2)
         if any(chosen)
     }
@@ -59,7 +59,7 @@ def test_m09_a_call_takes_one_subset_for_the_whole_batch() -> None:
 def test_m09_same_key_if_and_only_if_equal_values() -> None:
     made, codes = generator(), batch()
     for chosen in ([True, False, False], [False, True, True], [True, True, True]):
-        keys = made.joined(codes, tf.constant(chosen)).numpy()
+        keys = made.group_by_attributes(codes, tf.constant(chosen)).numpy()
         rows = [tuple(row) for row in codes[:, chosen]]
         equal = np.array([[a == b for b in rows] for a in rows])
         assert ((keys[:, None] == keys[None]) == equal).all()
@@ -69,7 +69,7 @@ def test_m09_same_key_if_and_only_if_equal_values() -> None:
 def test_m09_large_vocabularies_do_not_run_into_each_other() -> None:
     made = KeyGenerator([2**31 - 1] * 4, mean_attributes=4.0, or_share=0.0, seed=1)
     codes = np.array([[2**31 - 2] * 4, [2**31 - 2, 0, 0, 0], [0, 0, 0, 2**31 - 2]], np.int32)
-    keys = made.joined(codes, tf.constant([True] * 4)).numpy()
+    keys = made.group_by_attributes(codes, tf.constant([True] * 4)).numpy()
     assert len(set(keys)) == 3
 
 
@@ -92,7 +92,7 @@ def test_m09_keys_are_those_of_tuples_also_where_their_product_fits_no_int64() -
     large = KeyGenerator([2**31 - 1] * 4, mean_attributes=1.0, or_share=0.0, seed=1)
     codes = np.random.default_rng(0).integers(0, 3, (200, 4)) * (2**30 - 1)
     for chosen in np.ndindex(2, 2, 2, 2):
-        keys = large.joined(tf.constant(codes), tf.constant(chosen) > 0).numpy()
+        keys = large.group_by_attributes(tf.constant(codes), tf.constant(chosen) > 0).numpy()
         tuples = np.unique(codes * chosen, axis=0, return_inverse=True)[1]
         assert as_partition(keys) == as_partition(tuples)
         assert keys.max() < 200
@@ -104,7 +104,7 @@ def test_m09_keys_are_those_of_tuples_also_where_their_product_fits_no_int64() -
 def test_m09_the_share_of_or_is_kept() -> None:
     made, codes = generator(or_share=0.4), batch(60)
     plain = [
-        as_partition(made.joined(codes, tf.constant(chosen) > 0).numpy())
+        as_partition(made.group_by_attributes(codes, tf.constant(chosen) > 0).numpy())
         for chosen in np.ndindex(2, 2, 2)
         if any(chosen)
     ]
@@ -117,7 +117,7 @@ def test_m09_large_groups_are_split_and_small_ones_are_not() -> None:
     made = generator()
     # eleven groups of 4 rows and one of 1,000: the 40 % quantile is 4, so up to 4 + 5 stay whole
     keys = np.concatenate([np.repeat(np.arange(11), 4), np.full(1000, 11)])
-    split = made.split(tf.constant(keys)).numpy()
+    split = made.split_groups(tf.constant(keys)).numpy()
     for group in range(11):
         assert len(set(split[keys == group])) == 1
     n_parts = min(1000 // (4 + SLACK) + 1, MAX_PARTS)
@@ -131,7 +131,7 @@ def test_m09_collided_groups_are_whole_and_few_together() -> None:
     keys = np.arange(200) % 40
     many = set()
     for _ in range(20):
-        merged = made.collided(tf.constant(keys)).numpy()
+        merged = made.merge_groups(tf.constant(keys)).numpy()
         assert len({(k, m) for k, m in zip(keys, merged, strict=True)}) == 40, "groups stay whole"
         each = np.bincount([merged[keys == k][0] for k in range(40)])
         many.add(each[:-1].max())

@@ -16,7 +16,7 @@ from models.offers.auc import grouped_auc
 from models.offers.config import OfferModel
 from models.offers.judge import PairJudge
 from models.offers.model import InferenceModel
-from models.offers.offers import items_as_offers, offers_by_value, offers_of, places
+from models.offers.offers import items_as_offers, offers_by_value, offers_of, positions_in
 from models.offers.pairs import NoNegativesError, Pairs, Task
 from models.offers.similarity import cosines, ward_order
 
@@ -67,8 +67,8 @@ def test_e21_of_251_values_250_are_kept_and_one_event_weighs_one() -> None:
 
 
 def test_places_are_minus_one_where_there_is_none() -> None:
-    assert places(np.array([5, 1, 9, 3]), np.array([3, 5])).tolist() == [1, -1, -1, 0]
-    assert places(np.array([5]), np.array([], int)).tolist() == [-1]
+    assert positions_in(np.array([5, 1, 9, 3]), np.array([3, 5])).tolist() == [1, -1, -1, 0]
+    assert positions_in(np.array([5]), np.array([], int)).tolist() == [-1]
 
 
 # ── AUC ─────────────────────────────────────────────────────────────────────────────────
@@ -176,7 +176,7 @@ def test_v07_tasks_are_scored_as_one_by_one() -> None:
     kinds = np.unique(columns["kind"])
     offers = offers_by_value("kind", kinds, {n: columns[n] for n in ("item", "kind")}, top=3)
     tasks = {
-        "kind": Task(places(columns["kind"], kinds), offers, len(kinds)),
+        "kind": Task(positions_in(columns["kind"], kinds), offers, len(kinds)),
         "item": Task(np.arange(45), items_as_offers({n: columns[n] for n in ("item", "kind")}), 45),
     }
     found = pairs.scores(asked, tasks)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models.training.config import OptimizerConfig
-from models.training.optimizer import Course, optimizer
+from models.training.optimizer import WarmupSchedule, optimizer
 
 
 def step(config: OptimizerConfig, gradient: float, weight: float = 2.0) -> float:
@@ -46,7 +46,10 @@ def test_t04_adamw_in_one_operation_steps_as_kerass():
     config = OptimizerConfig(kind="adamw", lr=0.1, weight_decay=0.02, warmup_steps=3)
     pairs = [
         (optimizer(config, steps=10), ours),
-        (tf.keras.optimizers.AdamW(Course(0.1, 3, 10, "constant"), weight_decay=0.02), keras),
+        (
+            tf.keras.optimizers.AdamW(WarmupSchedule(0.1, 3, 10, "constant"), weight_decay=0.02),
+            keras,
+        ),
         (optimizer(OptimizerConfig(kind="adam", lr=0.1, warmup_steps=3), steps=10), without),
     ]
     for count in range(6):
@@ -67,12 +70,12 @@ def test_t04_adamw_in_one_operation_steps_as_kerass():
     ],
 )
 def test_the_rate_rises_and_then_stays_or_falls(kind, last, middle):
-    course = Course(1.0, 2, 10, kind)
+    course = WarmupSchedule(1.0, 2, 10, kind)
     rates = np.array([float(course(tf.constant(n))) for n in range(10)])
     assert rates[:2] == pytest.approx([0.5, 1.0])
     assert rates[6] == pytest.approx(middle, abs=1e-6)
     assert rates[9] == pytest.approx(last, abs=1e-6)
-    assert Course(**course.get_config()).get_config() == course.get_config()
+    assert WarmupSchedule(**course.get_config()).get_config() == course.get_config()
 
 
 def test_the_optimiser_follows_its_course():

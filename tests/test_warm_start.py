@@ -7,7 +7,7 @@ import pytest
 from tiny_run import steps_run_eagerly
 from world import USERS, World
 
-from models.training.warm_start import WarmStartError, grown
+from models.training.warm_start import WarmStartError, grow_weights
 from workflows.etl import etl
 from workflows.ground import device
 from workflows.ground.errors import StaleInput
@@ -22,7 +22,7 @@ CPU = device.Device("cpu", "test")
 
 def test_new_rows_begin_where_the_unseen_row_stood():
     old, fresh = np.arange(8.0).reshape(4, 2), np.full((6, 2), 9.0)
-    (table,) = grown([old], [fresh], ["tower/embeddings:0"])
+    (table,) = grow_weights([old], [fresh], ["tower/embeddings:0"])
     assert table.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [4, 5], [4, 5]]
     assert fresh[0, 0] == 9.0  # the argument is left alone
 
@@ -45,12 +45,12 @@ def test_new_rows_begin_where_the_unseen_row_stood():
 )
 def test_other_towers_are_refused(old, fresh, message):
     with pytest.raises(WarmStartError, match=message):
-        grown(old, fresh, ["tower/embeddings:0"] * len(fresh))
+        grow_weights(old, fresh, ["tower/embeddings:0"] * len(fresh))
 
 
 def test_what_is_no_table_does_not_grow():
     with pytest.raises(WarmStartError, match=r"pool/position:0 was \[5\] and would be \[9\]"):
-        grown([np.zeros(5)], [np.zeros(9)], ["pool/position:0"])
+        grow_weights([np.zeros(5)], [np.zeros(9)], ["pool/position:0"])
 
 
 def vocabulary(store: Store, column: str) -> Vocabulary:

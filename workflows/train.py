@@ -21,7 +21,7 @@ from models.training.epoch import Epoch
 from models.training.fit import Fit, UnknownMetricError
 from models.training.judge import Judge
 from models.training.tracking import Tracker, tracker
-from models.training.warm_start import WarmStartError, grown
+from models.training.warm_start import WarmStartError, grow_weights
 from workflows.ground.device import Device
 from workflows.ground.errors import DataError, RecipeError, StaleInput
 from workflows.model_kinds import open_models
@@ -267,7 +267,7 @@ class _Earlier:
         old = self.models.load_weights(self.store, name)
         names = [weight.name for weight in model.weights]
         try:
-            model.set_weights(grown(old.get_weights(), model.get_weights(), names))
+            model.set_weights(grow_weights(old.get_weights(), model.get_weights(), names))
         except WarmStartError as error:
             raise StaleInput(f"--warm-start {self.store.root}: {error}.") from None
 

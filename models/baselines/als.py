@@ -1,9 +1,9 @@
 """Matrix factorisation for implicit feedback, by the library `implicit`.
 
 Hu, Koren and Volinsky 2008, "Collaborative filtering for implicit feedback datasets". An observed
-pair has confidence alpha, any other pair 1. Only the items' factors are kept: a user's vector is
-solved from the history in the query (equation 4 of the paper), so that new users and new events
-need no refit.
+pair has confidence alpha, any other pair has confidence 1. Only the item factors are kept: the
+vector of a user is solved from the history in the query (equation 4 of the paper), so that new
+users and new events need no refit.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ START = (
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Matrix factorisation by ALS: keeps item factors, and solves a user's from the history.
+    """Matrix factorisation by ALS, which solves the factors of a user from the user's history.
 
     Attributes:
         factors: the number of latent factors of a user or item, d.
         regularization: lambda, the L2 regularisation of the factors of users and items.
-        alpha: confidence of an observed pair; any other pair has 1.
-        iterations: alternations of the solver (the defaults are tuned on MovieLens-100K).
+        alpha: confidence of an observed pair; any other pair has confidence 1.
+        iterations: number of alternations of the solver (tuned on MovieLens-100K, as other
+            defaults).
         seed: the seed of the random initial factors.
         item_factors: the learnt factors of each item, float32 [n_items, d], set by `fit`.
     """
@@ -57,7 +58,7 @@ class ALS:
     item_factors: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> ALS:
-        """Return a model with item factors learnt from interactions; a seed fixes the result."""
+        """Return a model with item factors learnt from interactions, the same at every call."""
         matrix = train.histories().to_csr(train.n_items)
         # implicit warns if the BLAS uses several threads (it checks once in a process)
         with threadpool_limits(1, user_api="blas"):
@@ -73,7 +74,7 @@ class ALS:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Return the k items with the largest dot products; with no history all items tie at 0."""
+        """Return the k items with the largest dot products; without a history all items score 0."""
         n_items = len(require_fitted(self.item_factors, self))
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates

@@ -1,8 +1,8 @@
 """The closed form of EASE, by a matrix of items x items, or users x users if they are fewer.
 
 With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
-is as large as the catalogue. By Woodbury's identity P = (I - X'KX) / lambda with
-K = (XX' + lambda I)^-1, whose side is the number of users. So a history x has the scores
+has the size n_items x n_items. By Woodbury's identity P = (I - X'KX) / lambda with K = (XX' +
+lambda I)^-1, of the size n_users x n_users. So a history x has the scores
 
     xB = (r - d x) / (1 - d)    with r = xX'KX and d = diag(X'KX),
 
@@ -25,8 +25,8 @@ from models.baselines.cost import Cost, inverse, limit_threads
 from models.core.retriever import Floats, Interactions, blocks
 
 
-class Learnt(Protocol):
-    """The protocol of EASE's learnt item-item weights B, as a full matrix or as factors."""
+class ItemWeights(Protocol):
+    """The protocol of EASE's item-item weights B, which are a full matrix or factors."""
 
     @property
     def n_items(self) -> int:
@@ -108,7 +108,7 @@ class Solver:
 
     @property
     def by_users(self) -> bool:
-        """Whether the users x users form is solved, as there are fewer users than items."""
+        """Whether there are fewer users than items, so that the users x users form is solved."""
         return bool(self.users.shape[0] < self.users.shape[1])
 
     def cost(self, *, fits: int, kept: int = 1) -> Cost:
@@ -116,7 +116,7 @@ class Solver:
 
         Args:
             fits: the smallest number of fits that the search will need.
-            kept: number of weight matrices that stay in memory while another one is computed.
+            kept: number of weight matrices that are in memory while another one is computed.
         """
         n_users, n_items = self.users.shape
         if self.by_users:
@@ -138,7 +138,7 @@ class Solver:
         )
         return self.cost(fits=fits).sentence(f"a dense matrix of the {form}")
 
-    def solve(self, regularization: float) -> Learnt:
+    def solve(self, regularization: float) -> ItemWeights:
         """Return EASE's item-item weights for one value of lambda."""
         gram = self._gram.copy()
         np.fill_diagonal(gram, gram.diagonal() + regularization)

@@ -1,4 +1,4 @@
-"""Items that share attributes with the history; items without interactions are ranked as well.
+"""Ranks items by the attributes that they share with the user's history, even unseen items.
 
 The content-based baseline of Lops, de Gemmis and Semeraro 2011, section 3.3, with frozen vectors:
 a user is the mean of their items' attribute vectors, and the score is a dot product.
@@ -33,9 +33,9 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
     """Return the items' categorical attributes as one matrix of one-hot and multi-hot vectors.
 
     Args:
-        columns: codes of each item, int [n_items] or lists of them; at least one column.
-        first_codes: the first code of each column that names a value; lower ones (missing, unseen)
-            are shared by items that have nothing in common, and are left out.
+        columns: at least one column with the codes of each item, int [n_items] or lists of codes.
+        first_codes: the first code of a value, for each column; lower codes (missing, unseen) are
+            left out, because items that share them have nothing in common.
 
     Returns:
         float32 [n_items, n_values].
@@ -50,7 +50,7 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of the content baseline, one point, as it has no hyper-parameters.
+    """Return the search of the content baseline, a single point without hyper-parameters.
 
     Raises:
         CannotFit: the items have no categorical attributes.
@@ -67,11 +67,11 @@ def grid(facts: Facts) -> Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Ranks items by the attributes that they share with the history; ties go by popularity.
+    """Ranks items by the attributes that they share with the history, and ties by popularity.
 
-    If items have few attributes, many scores are equal. Items with equal scores are ordered by
-    popularity, then by item row: the columns are in that order, so that the tie rule of `best_k`
-    keeps it, and no small number is added to any score.
+    If items have few attributes, many scores are equal. Columns of scores are in order of
+    popularity and then of item row, so that the tie rule ranks items with equal scores in this
+    order.
 
     Attributes:
         attributes: the multi-hot attribute vector of each item, float32 [n_items, n_attributes].
@@ -86,7 +86,7 @@ class Content:
         """Return a content model that orders equally scored items by their training popularity.
 
         Raises:
-            ValueError: when the catalogue and the attributes differ in size.
+            ValueError: the catalogue and the attributes differ in size.
         """
         if self.attributes.shape[0] != train.n_items:
             raise ValueError(
@@ -102,7 +102,7 @@ class Content:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank items by shared attributes, then popularity; with no history, by popularity."""
+        """Rank items by shared attributes, then popularity; without a history, by popularity."""
         order = require_fitted(self.order, self)
         top = top_k_by_scores(
             self._score_in_order,
@@ -123,7 +123,7 @@ class Content:
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
     def _moved(self, exclude: Ragged | None) -> Ragged | None:
-        """Return the items to exclude as positions in the popularity order, not item rows."""
+        """Return the items to exclude, given by item rows, as positions in the popularity order."""
         if exclude is None:
             return None
         order = require_fitted(self.order, self)

@@ -45,7 +45,7 @@ class Cost:
         """Return a sentence for the log: the size of the matrix to invert, and the estimated time.
 
         Raises:
-            CannotFit: it takes more memory than is free, or more time than `MAX_SECONDS`.
+            CannotFit: the fit needs more memory than is free, or more time than `MAX_SECONDS`.
         """
         seconds = self.operations / speed(self.n_rows)
         took = f"about {_time(seconds)} a fit on an idle machine and {self.bytes / _GIB:.1f} GiB"
@@ -75,8 +75,8 @@ def speed(n_rows: int) -> float:
 def _speed_of_a_core() -> float:
     """Measure one thread's floating-point operations per second by inverting a small matrix.
 
-    Processor time counts, not wall-clock time: other work on the machine must not decide which
-    baselines run.
+    Processor time is measured, not wall-clock time, because other work on the machine must not
+    decide which baselines run.
     """
     best = np.inf
     for _ in range(3):
@@ -89,7 +89,7 @@ def _speed_of_a_core() -> float:
 
 
 def inverse(matrix: Floats) -> Floats:
-    """Return the inverse of a symmetric, positive definite matrix, float64; it is overwritten.
+    """Return the inverse of a symmetric, positive definite float64 matrix, which is overwritten.
 
     Raises:
         LinAlgError: the matrix is not positive definite.
@@ -117,7 +117,7 @@ def limit_threads(n_rows: int) -> AbstractContextManager[object]:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still allocate; None where the system does not say.
+    """Return the bytes that this process can still allocate; None if the system does not report it.
 
     The result respects the memory limit of the container as well as the machine's free memory.
     """

@@ -1,7 +1,7 @@
-"""A linear item-item model with a closed form; on small catalogues it is the strongest baseline.
+"""EASE, a linear item-item model with a closed form, the strongest baseline on small catalogues.
 
-EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data"): minimise
-|X - XB|^2 + lambda |B|^2 with a zero diagonal of B. `closed_form` has the solution.
+Steck 2019, "Embarrassingly shallow autoencoders for sparse data": minimise |X - XB|^2 + lambda
+|B|^2 with a zero diagonal of B. The module `closed_form` solves this.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from models.baselines.closed_form import Learnt, Solver
+from models.baselines.closed_form import ItemWeights, Solver
 from models.baselines.errors import CannotFit
 from models.baselines.search import Axis, Facts, Grid, Point
 from models.core.retriever import (
@@ -37,16 +37,16 @@ class EASE:
     """The linear autoencoder EASE: a history x gives the items the scores xB.
 
     Attributes:
-        regularization: lambda.
-        decay: None means that x is binary. With a number, the item at position p of the history (0
-            is the latest) has the weight exp(-p / decay), and an item that occurs twice has its
-            latest position. The fit is on the binary matrix in both cases.
-        learnt: the weights B in one of the forms of `closed_form`; set by `fit`.
+        regularization: lambda, the factor of the L2 penalty on B.
+        decay: with a number, the item at position p of the history x (0 is the latest) has the
+            weight exp(-p / decay), and an item that occurs twice has its latest position; None
+            means that x is binary. The fit always uses the binary matrix.
+        learnt: the item-item weights B, which `fit` sets.
     """
 
     regularization: float = 100.0
     decay: float | None = None
-    learnt: Learnt | None = field(default=None, repr=False, compare=False)
+    learnt: ItemWeights | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in (("regularization", self.regularization), ("decay", self.decay)):
@@ -71,7 +71,7 @@ class EASE:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Return the k items with the highest scores xB; with no history all items tie at 0."""
+        """Return the k items with the highest scores xB; without a history all items score 0."""
         n_items = require_fitted(self.learnt, self).n_items
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates
@@ -89,7 +89,7 @@ def grid(facts: Facts) -> Grid:
     """Return the hyper-parameter search of EASE over lambda.
 
     Raises:
-        CannotFit: as `EASE.fit`.
+        CannotFit: a fit would take too much memory or time on this machine.
     """
     solver = Solver(facts.train)
     notice = solver.sentence(fits=len(REGULARIZATIONS))
@@ -107,13 +107,14 @@ def decayed_grid(facts: Facts) -> Grid:
     """Return the hyper-parameter search of EASE with a position decay, over lambda and decay.
 
     Raises:
-        CannotFit: as `EASE.fit`; and without times, for a history without order has no latest item.
+        CannotFit: a fit would take too much memory or time, or interactions have no times, so that
+            no item of a history is the latest.
     """
     if facts.train.times is None:
         raise CannotFit("a decayed history needs times; this data has none")
     solver = Solver(facts.train)
     notice = solver.sentence(fits=len(DECAYED_REGULARIZATIONS))
-    last: dict[float, Learnt] = {}  # points that differ in the decay only follow each other
+    last: dict[float, ItemWeights] = {}  # points that differ in the decay only follow each other
 
     def fit(point: Point) -> EASE:
         decay, regularization = point
@@ -135,8 +136,8 @@ def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
     """Return histories as rows [n_lists, n_items]: exp(-p / decay) for the item at position p.
 
     Args:
-        histories: row numbers of the users' items, oldest first; the last of a list has position 0;
-            -1 is left out, but counts as a position.
+        histories: row numbers of the users' items, oldest first; the last item of a list has
+            position 0; -1 is left out, but counts as a position.
         n_items: size of the catalogue, which is the number of columns.
         decay: the position of the history whose item weighs 1/e.
     """

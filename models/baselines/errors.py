@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CannotFit(ValueError):
-    """A baseline cannot be fitted: the data lacks what it needs, or is too large for it."""
+    """A baseline cannot be fitted, because the data lacks something, or is too large."""

@@ -1,7 +1,7 @@
 """Popularity as the fallback for queries without a known user or history.
 
-A model of histories gives every item the score 0 if the history is empty. A two-tower model would
-rank for an unknown user by the embeddings of unseen values, which are hardly trained.
+A model of histories gives every item the score 0 if the history is empty. A two-tower model ranks
+for an unknown user by the embeddings of unseen values, which are hardly trained.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class Fallback:
     """Ranks by a model, and by popularity for queries without a known user or history.
 
     Attributes:
-        model: the fitted baseline that ranks for queries with a known user or history.
+        model: the fitted model that ranks for queries with a known user or history.
         popular: the fitted popularity model that ranks for the other queries.
-        stands_in: returns whether popularity ranks a query, bool [n_queries].
+        uses_popularity: the function that returns whether popularity ranks a query, bool
+            [n_queries].
     """
 
     model: Retriever
     popular: Popularity
-    stands_in: Callable[[Queries], Bools]
+    uses_popularity: Callable[[Queries], Bools]
 
     def as_of(self, known: Interactions) -> Fallback:
-        """Return the fallback with popularity counted up to a cut in time, and the same model."""
+        """Return a fallback with the same model, and popularity counted up to a cut in time."""
         return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
@@ -56,7 +57,7 @@ class Fallback:
         candidates: Bools | None = None,
     ) -> TopK:
         """Return the k best items of each query, by the model or by popularity."""
-        helped = self.stands_in(queries)
+        helped = self.uses_popularity(queries)
         top = TopK.empty(len(queries), k)
         for model, rows in (
             (self.model, np.flatnonzero(~helped)),
@@ -71,8 +72,8 @@ class Fallback:
 
 
 @runtime_checkable
-class Dated(Protocol):
-    """The protocol of retrievers by interaction counts, which can be updated without a new fit."""
+class CountBased(Protocol):
+    """The protocol of retrievers by interaction counts, which can be updated without a fit."""
 
     def as_of(self, known: Interactions) -> Retriever:
         """Return the retriever with the counts of all interactions before a cut in time."""
@@ -88,13 +89,13 @@ def with_popularity(grid: Grid, train: Interactions) -> Grid:
 
 
 def as_of(model: Retriever, known: Interactions) -> Retriever:
-    """Return a baseline with popularity counted up to a cut in time; learnt weights stay.
+    """Return a baseline with popularity counted up to a cut in time, and unchanged weights.
 
     Args:
         model: a fitted baseline.
         known: all interactions before the cut.
     """
-    return model.as_of(known) if isinstance(model, Dated) else model
+    return model.as_of(known) if isinstance(model, CountBased) else model
 
 
 def parameters(model: Retriever) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Items similar to those of the history: cosine neighbours on the binary user-item matrix.
+"""Ranks items by similarity to those of the history: cosines of the binary user-item matrix.
 
-Sarwar et al. 2001; the sum over the history, without normalising by it, as Deshpande and Karypis
-2004, section 3.1. With n_i users of item i and n_ij of both, s_ij = n_ij / sqrt(n_i * n_j).
+The model is that of Sarwar et al. 2001; the sum over the history is not normalised, as in Deshpande
+and Karypis 2004, section 3.1. If n_i users have item i, and n_ij users have both i and j, the
+similarity is s_ij = n_ij / sqrt(n_i * n_j).
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ NEIGHBOURS = (20, 5, 10, 50, 100)
 
 @dataclass(frozen=True, kw_only=True)
 class ItemKNN:
-    """Scores item j by the sum of s_ij over the history's items i that have j as a neighbour.
+    """Scores an item by its summed similarity to those items of the history it neighbours.
 
     Attributes:
-        neighbours: the number of neighbours of an item; equal similarities go by item row.
+        neighbours: the number of neighbours of an item; ties are broken by item row.
         similarities: float32 [n_items, n_items], row i has item i's neighbours; set by `fit`.
     """
 
@@ -89,7 +90,7 @@ class ItemKNN:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank items by summed similarity to the history; with no history all items tie at 0."""
+        """Rank items by summed similarity to the history; without a history all items score 0."""
         n_items = require_fitted(self.similarities, self).shape[1]
         return top_k_by_scores(
             self.score, queries, k, n_items=n_items, exclude=exclude, candidates=candidates

@@ -44,7 +44,7 @@ class Popularity:
         return replace(self, counts=decayed_counts(train, None))
 
     def as_of(self, known: Interactions) -> Popularity:
-        """Return the popularity model with all interactions before a cut in time counted."""
+        """Return a popularity model that counts all interactions before a cut in time."""
         return self.fit(known)
 
     def top_k(
@@ -55,7 +55,7 @@ class Popularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank items by their interaction counts, ties by item row; without interactions, 0."""
+        """Rank items by their interaction counts; ties are broken by item row."""
         return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
@@ -76,7 +76,7 @@ class RecentPopularity:
             raise ValueError(f"days must be above 0. Received: days = {self.days}.")
 
     def fit(self, train: Interactions) -> RecentPopularity:
-        """Return a popularity model with each item's interactions counted, older ones less.
+        """Return a popularity model with decayed interaction counts of each item.
 
         Raises:
             CannotFit: the interactions have no times.
@@ -86,7 +86,7 @@ class RecentPopularity:
         return replace(self, counts=decayed_counts(train, self.days))
 
     def as_of(self, known: Interactions) -> RecentPopularity:
-        """Return the recent popularity model with all interactions before a cut in time counted."""
+        """Return a recent popularity model that counts all interactions before a cut in time."""
         return self.fit(known)
 
     def top_k(
@@ -97,12 +97,12 @@ class RecentPopularity:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank items by decayed interaction counts, ties by item row; without interactions, 0."""
+        """Rank items by decayed interaction counts; ties are broken by item row."""
         return _top_k_for_all(require_fitted(self.counts, self), queries, k, exclude, candidates)
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of plain popularity, one point, as it has no hyper-parameters."""
+    """Return the search of plain popularity, a single point without hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Popularity().fit(facts.train))
 
 

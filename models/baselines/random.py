@@ -1,9 +1,9 @@
-"""A uniformly random ranking: the lowest figure that a retriever may have.
+"""A uniformly random ranking: every other retriever should have better metrics.
 
-The score of a pair (user, item) is a hash of the seed and both rows, so that a user's ranking does
-not depend on the other queries, nor on the block that they are scored in. The hash is SplitMix64
-(Steele, Lea and Flood 2014): the user gives the start state, and the item's row is the number of
-steps.
+The score of a pair (user, item) is a hash of the seed and both row numbers, so that a user's
+ranking does not depend on the other queries, nor on the division into blocks. The hash is
+SplitMix64 (Steele, Lea and Flood 2014): the user gives the start state, and the item's row is the
+number of steps.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class Random:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of the random baseline, one point, as it has no hyper-parameters."""
+    """Return the search of the random baseline, a single point without hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Random(seed=facts.seed).fit(facts.train))
 
 
 def _mix(states: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return SplitMix64's output for each state; arrays wrap around, and scalars would warn."""
+    """Return SplitMix64's output for each state, an array of uint64, whose products wrap around."""
     states = (states ^ (states >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     states = (states ^ (states >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return states ^ (states >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""The baselines by name. To add one, write a file in this folder and a line in `GRIDS`."""
+"""The baselines by name. To add a baseline, write a file in this folder and a line in `GRIDS`."""
 
 from __future__ import annotations
 

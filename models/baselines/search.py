@@ -1,12 +1,12 @@
-"""Choose a baseline's parameters: try some points, then go on if the best is at an edge.
+"""Choose a baseline's hyper-parameters: try some points, then more while the best is at an edge.
 
-The hyper-parameters to try for each baseline are in its own file. The best ones are chosen on the
-validation part, like the best epoch of a two-tower model. If there is no validation part, the first
-ones are used.
+The file of each baseline has the points (combinations of hyper-parameters) to try first. The best
+point is chosen on the validation part, like the best epoch of a two-tower model. If there is no
+validation part, the first point is used.
 
-The best point of a fixed grid is often its last one, and then the baseline is weaker than it could
-be. So a search starts from a few points and then climbs: as long as nothing was tried on one side
-of the best point, along one of the axes, the next value on that side is tried. The search ends when
+The best point of a fixed grid is often at its edge, and then the baseline is weaker than it could
+be. So a search starts from a few points, and goes on as long as nothing was tried on one side of
+the best point, along one of the axes: the next value on that side is tried. The search ends when
 the best point is better than a neighbour on every side, or at a bound of the axis, or after `MOST`
 points. This is the coordinate search of Hooke and Jeeves 1961 with a fixed step; it draws no random
 numbers.
@@ -52,7 +52,7 @@ class Axis:
         name: the name of the hyper-parameter.
         low: the smallest value of the hyper-parameter that is tried.
         high: the largest value of the hyper-parameter that is tried.
-        ratio: the factor between a value and the next one.
+        ratio: the factor between a value and the next larger value.
         whole: whether the hyper-parameter takes whole numbers only; values are then rounded down.
     """
 
@@ -80,7 +80,7 @@ class Grid:
         fit: fits the baseline with the hyper-parameters of a point, and returns it.
         axes: one axis for each value of a point; a model without parameters has none.
         notice: a sentence for the log before the first fit, such as its cost.
-        by_history: whether the models represent a user by the history alone; then popularity
+        by_history: whether the models represent a user by the history alone, so that popularity
             answers queries without a history.
     """
 
@@ -95,15 +95,15 @@ class Grid:
         return " ".join(f"{a.name}={value:g}" for a, value in zip(self.axes, point, strict=True))
 
 
-class Climbed(NamedTuple):
+class SearchResult(NamedTuple):
     """The result of a hyper-parameter search.
 
     Attributes:
         best: the point with the highest validation score; among equals, the one that was tried
             first.
         tried: the number of points that were fitted and measured.
-        edge: the axes on which nothing was tried on one side of the best point, because that is a
-            bound or the search had no points left; empty if the best point is inside on all.
+        edge: names of the axes on which nothing was tried on one side of the best point, because of
+            a bound or of the limit `MOST`.
     """
 
     best: Point
@@ -111,7 +111,7 @@ class Climbed(NamedTuple):
     edge: tuple[str, ...]
 
 
-def climb(grid: Grid, measure: Callable[[Point], float]) -> Climbed:
+def coordinate_search(grid: Grid, measure: Callable[[Point], float]) -> SearchResult:
     """Search a baseline's hyper-parameters for the point with the highest validation score.
 
     Args:
@@ -133,11 +133,11 @@ def climb(grid: Grid, measure: Callable[[Point], float]) -> Climbed:
         for i, axis in enumerate(grid.axes)
         if not all(_tried_beyond(values, best, i, up=up) for up in (False, True))
     )
-    return Climbed(best, len(values), edge)
+    return SearchResult(best, len(values), edge)
 
 
 def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point) -> Iterator[Point]:
-    """Yield the neighbours of the best point, along each axis, on sides where none was tried."""
+    """Yield the neighbours of the best point along each axis, on sides where no point was tried."""
     for i, axis in enumerate(axes):
         for up in (False, True):
             following = axis.beyond(best[i], up=up)
@@ -146,7 +146,7 @@ def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point)
 
 
 def _tried_beyond(values: Mapping[Point, float], best: Point, i: int, *, up: bool) -> bool:
-    """Return whether a tried point differs from the best one only on axis i, on the given side."""
+    """Return whether a point was tried that lies on the given side of the best point on axis i."""
     return any(
         (point[i] > best[i] if up else point[i] < best[i])
         and point[:i] == best[:i]

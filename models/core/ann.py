@@ -1,12 +1,12 @@
 """Approximate nearest neighbour search with FAISS, for catalogues too large for exact search.
 
-FAISS (Douze et al. 2024) only proposes items; their scores are then computed again, and ranked by
-the tie rule, as in `exact.py`. If the proposals do not fill a list, or the last place of the list
-could tie with an item that was not proposed, the query is searched exactly. So lists are never
-shorter than those of exact search.
+FAISS (Douze et al. 2024) only proposes items; the scores of proposed items are computed again, and
+ranked by the tie rule, as in exact search. If the proposals do not fill a list, or the last place
+of the list could tie with an item that was not proposed, the query is searched exactly. So lists
+are never shorter than those of exact search.
 
-Queries that need more than the index was tuned for are searched with more effort. For k items after
-m exclusions, among a share s of the catalogue, the (k + m) / s best items must be proposed.
+Long lists, exclusions and filters need more search effort: for k items after m exclusions, among a
+share s of the catalogue, the (k + m) / s best items must be proposed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Index:
 
     Attributes:
         items: the embedding of each item of the catalogue, float32 [n_items, d].
-        kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file: cells of near items).
+        kind: `flat` (all items), `hnsw` (a graph) or `ivf` (an inverted file: cells of similar
+            items).
         faiss: FAISS's index of the inner product; row i of `items` has id i.
         effort: number of cells (ivf) or candidates (hnsw) that are searched for a list of `at`
             items.
@@ -136,12 +137,12 @@ class Index:
 
     @classmethod
     def read(cls, path: Path, items: Floats, kind: Kind, *, effort: int, at: int) -> Index:
-        """Read a FAISS index from its file; a flat index has none and is built from the embeddings.
+        """Read a FAISS index from its file; a flat index, without a file, is built from embeddings.
 
         Args:
             path: the file that `write` wrote.
             items: the embedding of each item of the catalogue, float32 [n_items, d].
-            kind, effort, at: the attributes of the index that was written.
+            kind, effort, at: attributes of the index, which its file does not hold.
 
         Raises:
             FaissNotInstalled: FAISS is not installed.
@@ -192,7 +193,7 @@ class Index:
         return top
 
     def _search_among(self, rows: Ints, vectors: Floats, k: int, exclude: Ragged) -> TopK:
-        """Rank the few items that a filter leaves by exact search, not by FAISS."""
+        """Return the k best of the few items that a filter leaves, by exact search."""
         if len(rows) == 0:
             return TopK.empty(len(vectors), k)
         position = np.full(len(self.items), NO_ITEM, np.int64)
@@ -209,13 +210,13 @@ class Index:
     def search_proposals(
         self, vectors: Floats, k: int, *, exclude: Ragged, candidates: Bools | None = None
     ) -> tuple[TopK, Bools]:
-        """Return the best of the items that FAISS proposes, without the exact search for the rest.
+        """Return lists of the items that FAISS proposes, without exact search for incomplete lists.
 
         Args:
             vectors, k, exclude, candidates: see `search`.
 
         Returns:
-            The lists, and for each whether it is full and certainly complete, bool [n_queries].
+            The lists, and whether each list is certainly that of exact search, bool [n_queries].
         """
         top = TopK.empty(len(vectors), k)
         is_certain = np.zeros(len(vectors), bool)
@@ -230,9 +231,9 @@ class Index:
     ) -> Iterator[tuple[Ints, int]]:
         """Yield groups of queries with the number of items that FAISS must propose for them.
 
-        The number of proposals is `at` times a power of two. It depends on the query alone, so that
-        a query has the same top-k list alone and in a batch. Queries for which exact search is as
-        fast are left out.
+        The number of proposals is `at` times a power of two, and depends on the query alone, so
+        that a query has the same top-k list alone and in a batch. Queries that exact search answers
+        as fast are left out.
         """
         share = 1.0
         if candidates is not None:
@@ -328,7 +329,7 @@ class Ann:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Return the k best items for the stored user embedding of each query; ignore histories.
+        """Return the k best items for each query's user, by the stored embedding of the user.
 
         Raises:
             ValueError: a user row is outside [-1, n_users).
@@ -362,7 +363,7 @@ def _empty_ivf(faiss: Any, items: Floats, seed: int) -> Any:
 
 @contextmanager
 def _threads(faiss: Any, n: int) -> Iterator[None]:
-    """Set the number of threads that FAISS searches with, until the `with` block ends."""
+    """Return a context in which FAISS searches with a given number of threads."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n)
     try:

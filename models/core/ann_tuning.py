@@ -1,4 +1,4 @@
-"""Tunes the effort of an approximate index: the least effort that reaches a target recall."""
+"""Finds the least search effort with which an approximate index reaches a target recall."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from models.core.retriever import Floats, Ragged, TopK
 
 
 def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
-    """Return the index with the least effort that reaches a target recall of the best items.
+    """Return the index with the least search effort that reaches a target recall.
 
     The recall must exceed the target by two standard errors, so that other queries reach the target
-    as well. If even the largest effort misses the target recall, the index with the largest effort
-    is returned.
+    as well. If the largest effort misses the target, the index with the largest effort is returned.
 
     Args:
         index: the index to tune; its present effort does not matter.

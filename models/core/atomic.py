@@ -1,11 +1,11 @@
 """Atomic writes: neither a kill nor a power loss damages a file or a folder of results.
 
-A result is written beside its final place and then put there in four steps: sync the new files and
-folders from the bottom up; exchange new and old in one step of the kernel (renameat2 with
-RENAME_EXCHANGE, Linux 3.15), so that a reader never meets a gap; sync the parent folder; only then
-remove the old result. The order follows Pillai et al. 2014, "All File Systems Are Not Created
-Equal", section 4. Links are never followed: a link in the way is removed, and what it points at
-stays as it is.
+A result is written to a temporary path beside its final path and then moved in four steps: sync the
+new files and folders from the bottom up; exchange the new and the old result in one system call
+(renameat2 with RENAME_EXCHANGE, Linux 3.15), so that a reader always finds one of them; sync the
+parent folder; only then remove the old result. The order follows Pillai et al. 2014, "All File
+Systems Are Not Created Equal", section 4. Symbolic links are never followed: a link at the final
+path is removed, but not its target.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def put_in_place(new: Path, final: Path) -> None:
     """Replace the file or folder `final` by `new` atomically, safe against a power loss.
 
     Args:
-        new: a finished file or folder beside `final`, on the same file system.
-        final: the place; an older result there, or a link, is replaced.
+        new: a finished file or folder on the file system of `final`.
+        final: the final path, at which an older result, or a link, is replaced.
 
     Raises:
-        OSError: the disk reports an error. The older result is at `final`, or, after a kill between
-            the two renames of a file system without the exchange, at `older(final)`.
+        OSError: the disk reports an error. The older result is still at `final` or, if the file
+            system cannot exchange paths, perhaps at `older_path(final)`.
     """
     sync_tree(new)
     try:
@@ -49,7 +49,7 @@ def put_in_place(new: Path, final: Path) -> None:
         raise
     sync_folder(final.parent)
     remove(new)  # after an exchange the older result is here
-    remove(older(final))
+    remove(older_path(final))
 
 
 def _exchange_or_rename(new: Path, final: Path) -> None:
@@ -58,7 +58,7 @@ def _exchange_or_rename(new: Path, final: Path) -> None:
     elif not new.is_dir() and not _is_real_folder(final):
         new.replace(final)
     elif not exchange(new, final):
-        old = older(final)
+        old = older_path(final)
         remove(old)
         final.rename(old)
         new.rename(final)
@@ -84,38 +84,38 @@ def exchange(first: Path, second: Path) -> bool:
     raise OSError(code, os.strerror(code), str(second))
 
 
-def older(final: Path) -> Path:
-    """Return the path that holds the older result while a new one is renamed into its place."""
+def older_path(final: Path) -> Path:
+    """Return the path to which the older result is renamed before a new result replaces it."""
     return final.with_name(f".{final.name.lstrip('.')}.old")
 
 
-def beside(final: Path) -> Path:
-    """Return the temporary path, beside the final one, at which a result is first written."""
+def temporary_path(final: Path) -> Path:
+    """Return the temporary path, beside the final path, at which a result is first written."""
     return final.with_name(f".{final.name.lstrip('.')}.new")
 
 
 def recover(final: Path) -> None:
-    """Restore the older file or folder if a kill came between the renames of `put_in_place`."""
-    if exists(older(final)) and not exists(final):
-        older(final).rename(final)
+    """Restore the older file or folder if a kill interrupted `put_in_place` between two renames."""
+    if exists(older_path(final)) and not exists(final):
+        older_path(final).rename(final)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file so that a reader finds the whole old content or the whole new one."""
+    """Write a small file atomically: a reader finds the whole old or the whole new content."""
     write_file(path, lambda file: file.write(content))
 
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; rename it to `final` if the `with` block succeeds.
+    """Return a context with an empty folder, which is renamed to `final` if no error occurs.
 
     Raises:
-        OSError: as `put_in_place`.
+        OSError: the disk reports an error.
     """
     recover(final)
-    aside = beside(final)
+    aside = temporary_path(final)
     remove(aside)
-    remove(older(final))
+    remove(older_path(final))
     make_folders(aside.parent)
     aside.mkdir()
     try:
@@ -128,8 +128,8 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically: `write` fills a file beside `path`, which then replaces `path`."""
-    aside = beside(path)
+    """Write a file atomically: `write` writes a temporary file, which then replaces `path`."""
+    aside = temporary_path(path)
     remove(aside)
     try:
         with aside.open("xb") as file:
@@ -159,11 +159,11 @@ def require_room(path: Path, n_bytes: int) -> None:
     """Raise an OSError if the disk has no room for a file that a library is about to write.
 
     Args:
-        path: the file that the library writes next; it is made and removed again.
+        path: the file that the library writes next; it is created for the check, and removed.
         n_bytes: the size, in bytes, that the file may reach.
 
     Raises:
-        OSError: the disk has no room for it, or a limit does not permit it.
+        OSError: the disk has no room for the file, or a limit does not permit its size.
     """
     try:
         with path.open("xb") as file:
@@ -192,10 +192,10 @@ def open_own(path: Path) -> int:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and its missing parents so that a power loss does not take them away again.
+    """Make a folder and its missing parents, and sync them, so that they survive a power loss.
 
     Raises:
-        OSError: the disk refused, or a file is in the way.
+        OSError: a folder cannot be made, for example because a file has its path.
     """
     if not folder.is_dir():
         make_folders(folder.parent)
@@ -204,7 +204,7 @@ def make_folders(folder: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Flush a file, or a folder with all its content, to the disk (fsync); follow no links."""
+    """Flush a file, or a folder with all its content, to the disk (fsync); ignore links."""
     if not _is_real_folder(path):
         if path.is_file() and not path.is_symlink():
             _sync(path)
@@ -216,7 +216,7 @@ def sync_tree(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the directory entries of a folder to the disk (fsync), where the file system can."""
+    """Flush the directory entries of a folder to the disk (fsync), if that is supported."""
     try:
         _sync(folder)
     except OSError as error:

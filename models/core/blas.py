@@ -1,8 +1,8 @@
 """Matrix products in several Python threads, by a direct call of SciPy's BLAS.
 
-NumPy 1.23 contains a BLAS of 2022. On newer processors, which it does not know, it uses the
-instructions of 2004 and is 4 times slower (benchmarks/NOTES.md). SciPy's wrapper of its newer BLAS
-holds Python's global interpreter lock during the product; a call by ctypes releases it.
+NumPy 1.23 contains a BLAS library of 2022, which uses old instructions on newer processors and is
+then 4 times slower (benchmarks/NOTES.md). SciPy's wrapper of its newer BLAS holds Python's global
+interpreter lock during a product; a call by ctypes releases the lock.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def product(left: Matrix, right: Matrix, *, out: Matrix) -> Matrix:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """Return handles of the BLAS libraries that this process has loaded, found once."""
+    """Return handles of the BLAS libraries that this process has loaded (cached)."""
     return ThreadpoolController().select(user_api="blas")
 
 
 def threads() -> int:
-    """Return how many threads BLAS uses for a matrix product (environment variables or a limit)."""
+    """Return the number of threads that BLAS uses for a matrix product."""
     return min((library.num_threads for library in _libraries().lib_controllers), default=1)
 
 
@@ -84,12 +84,11 @@ _LIMIT_LOCK = Lock()
 def run_in_threads(work: Callable[[], None], n_threads: int) -> None:
     """Run a function in several threads at the same time; products in them use one thread each.
 
-    The threads of BLAS wait for each other at the end of every matrix product, also if another
-    process has taken one of the cores. The Python threads of this function do not wait for each
-    other.
+    The threads of BLAS wait for each other at the end of every matrix product, even if another
+    process uses one of the cores. The Python threads of this function do not wait for each other.
 
     Args:
-        work: takes tasks from an iterator that the threads share, until none is left.
+        work: the function to run, which takes tasks from a shared iterator until none is left.
         n_threads: number of Python threads. If it is 1, the function runs in the calling thread,
             and BLAS may use several threads.
     """

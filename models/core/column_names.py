@@ -1,4 +1,4 @@
-"""Names of the columns that loss and metrics need beside the features, and of a column property."""
+"""Names of columns, other than features, that the loss and the metrics read."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def read_columns(
 
 
 def from_arrow(values: pa.ChunkedArray) -> Column:
-    """Convert an arrow column: numbers to a numpy array, lists to a Ragged."""
+    """Convert an arrow column of numbers to a numpy array, and one of lists to a Ragged."""
     array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if pa.types.is_list(array.type):
         offsets = array.offsets.to_numpy().astype(np.int64)
@@ -42,7 +42,7 @@ def from_arrow(values: pa.ChunkedArray) -> Column:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """Convert a numpy array or a Ragged to an arrow array; `from_arrow` does the reverse."""
+    """Convert a column, a numpy array or a Ragged, to an arrow array."""
     if isinstance(column, Ragged):
         return pa.ListArray.from_arrays(column.offsets.astype(np.int32), pa.array(column.values))
     return pa.array(column)

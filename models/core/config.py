@@ -10,7 +10,7 @@ from models.core.fields import Part, PositiveFloat
 
 
 class ListRules(Part, frozen=True):
-    """Which items a recommendation list may contain in the evaluation.
+    """The rules for the items that a recommendation list may contain in the evaluation.
 
     Attributes:
         candidates: `catalogue` (all rows of the item table) or `train` (items with training
@@ -25,11 +25,11 @@ class ListRules(Part, frozen=True):
 class PriorConfig(Part, frozen=True):
     """A prior for recent popularity, which is added to the scores of items.
 
-    Decay and strength are chosen on the validation part.
+    The decay and the factor of the prior are chosen on the validation part.
 
     Attributes:
-        days: decays to try, days: the age at which an interaction weighs 1/e.
-        weights: strengths to try; the model without a prior is tried as well.
+        days: decays to try; a decay is the age, in days, at which an interaction weighs 1/e.
+        weights: factors of the prior to try; the model without a prior is tried as well.
     """
 
     days: Annotated[tuple[PositiveFloat, ...], Meta(min_length=1, max_length=100)] = (

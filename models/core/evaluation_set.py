@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.core import metrics
 from models.core.columns import Columns, take_rows
 from models.core.config import ListRules
-from models.core.metrics import Places
+from models.core.metrics import TargetRanks
 from models.core.retriever import (
     Bools,
     BrokenModel,
@@ -46,29 +46,29 @@ class Ranking:
     Attributes:
         items: for each query, the recommended items as row numbers in the item table, best first,
             int64 [n_queries, k].
-        places: for each target item, how many items have a higher or an equal score, in the order
+        ranks: for each target item, how many items have a higher or an equal score, in the order
             of `targets.values` of the evaluation set.
     """
 
     items: npt.NDArray[np.int64]
-    places: Places
+    ranks: TargetRanks
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The users' queries in a held-out part of the interactions, with the items to be found.
+    """The queries of the users in a held-out part of the interactions, with their target items.
 
     Attributes:
         queries: one query for each user, or for each user and context, with the history before the
             held-out part.
         targets: for each query, the items of its held-out interactions, as row numbers in the item
-            table. -1 is an item that is not in the table; it always counts as a miss.
+            table; -1 for an item that is not in the table, which always counts as a miss.
         exclude: for each query, the items (row numbers in the item table) that must not be
             recommended; None if the user's seen items may be recommended again.
         candidates: for each item of the catalogue, whether it may be recommended, bool [n_items].
         warm: for each query, whether its user has a history, bool [n_queries].
-        also_seen: for each query, the items (row numbers in the item table) that its user saw, but
-            that are not in the history; None if there are none.
+        also_seen: for each query, further items (row numbers in the item table) that the user saw,
+            which are not in the history; None if there are none.
     """
 
     queries: Queries
@@ -80,7 +80,7 @@ class EvaluationSet:
 
     @property
     def seen(self) -> Ragged:
-        """For each query, the items that its user saw before the held-out part."""
+        """For each query, the items that the query's user saw before the held-out part."""
         if self.also_seen is None:
             return self.queries.histories
         return concatenate_lists(self.queries.histories, self.also_seen)
@@ -110,18 +110,21 @@ class EvaluationSet:
     def rank(self, retriever: Retriever, k: int) -> Ranking:
         """Return a retriever's top-k lists for all queries, and the target items' ranks in them.
 
-        If a run of equal scores crosses rank k, the number of its items must be known. Lists of 2k
-        show the end of nearly all such runs; for the others, lists of up to `DEEPEST` are used. If
-        a run does not end even there, it is assumed to hold all remaining items, and targets that
-        are not in the list are misses: both can only lower the metrics.
+        If items with equal scores are on both sides of rank k, the metrics need the number of all
+        items with this score. Lists of 2k items nearly always contain them; otherwise, lists of up
+        to `DEEPEST` items are used. If even these do not, all remaining items are assumed to have
+        this score, and targets that are not in the list are misses: both can only lower the
+        metrics.
         """
         top = self.top_k(retriever, 2 * k)
-        places = metrics.find_places(top.items, self.targets, scores=top.scores)
+        ranks = metrics.find_ranks(top.items, self.targets, scores=top.scores)
         crossing = (top.scores[:, k - 1] == top.scores[:, -1]) & np.isfinite(top.scores[:, -1])
-        self._resolve_ties(retriever, np.flatnonzero(crossing), 2 * k, places)
-        return Ranking(top.items[:, :k], places)
+        self._resolve_ties(retriever, np.flatnonzero(crossing), 2 * k, ranks)
+        return Ranking(top.items[:, :k], ranks)
 
-    def _resolve_ties(self, retriever: Retriever, open_rows: Ints, k: int, places: Places) -> None:
+    def _resolve_ties(
+        self, retriever: Retriever, open_rows: Ints, k: int, ranks: TargetRanks
+    ) -> None:
         """Recompute target ranks of queries with equal scores around rank k, from longer lists."""
         numbers = Ragged(np.arange(len(self.targets.values)), self.targets.offsets)
         depth = min(len(self.candidates), max(k, DEEPEST))
@@ -130,9 +133,9 @@ class EvaluationSet:
             few = self.take(rows)
             top = few.top_k(retriever, depth)
             beyond = few.n_allowed() - (top.items >= 0).sum(axis=1)
-            found = metrics.find_places(top.items, few.targets, scores=top.scores, beyond=beyond)
+            found = metrics.find_ranks(top.items, few.targets, scores=top.scores, beyond=beyond)
             mine = numbers.take(rows).values
-            places.before[mine], places.tied[mine] = found
+            ranks.before[mine], ranks.tied[mine] = found
 
     def n_allowed(self) -> Ints:
         """Return, for each query, how many items of the catalogue may be recommended, int64."""
@@ -146,15 +149,15 @@ class EvaluationSet:
 
     def per_user(self, retriever: Retriever, ks: Sequence[int]) -> dict[str, Floats]:
         """Return each ranking metric by its name, with one value per query, float64 [n_queries]."""
-        return metrics.per_user(self.rank(retriever, max(ks)).places, self.targets, ks)
+        return metrics.per_user(self.rank(retriever, max(ks)).ranks, self.targets, ks)
 
     def selection_score(self, retriever: Retriever) -> float:
-        """Return a retriever's mean of `SELECTION_METRICS`, by which models are chosen."""
+        """Return a retriever's mean of `SELECTION_METRICS`, which chooses hyper-parameters."""
         per_user = self.per_user(retriever, SELECTION_KS)
         return selection_score({name: float(values.mean()) for name, values in per_user.items()})
 
     def take(self, rows: Ints) -> EvaluationSet:
-        """Return an evaluation set of only the queries with given numbers, and their targets."""
+        """Return an evaluation set of the queries with the given numbers only."""
         return replace(
             self,
             queries=self.queries.take(rows),
@@ -187,12 +190,12 @@ def build_evaluation_set(
             negative number is an unknown user; equal numbers are the same user.
         items: the item of each held-out interaction, as a row number in the item table, int [n]; -1
             for an unknown item.
-        history: all interactions before the held-out part; unknown users have the same negative
-            numbers as in `users`.
+        history: all interactions before the held-out part; an unknown user has the same negative
+            number as in `users`.
         item_counts: number of training interactions of each item, int [n_items].
         rules: which items may be recommended.
         contexts: context features of the held-out interactions, n rows each.
-        also_seen: interactions before the part that are not in histories.
+        also_seen: interactions before the held-out part that count as seen, but not for histories.
     """
     contexts = contexts or {}
     first, which = group_by_query(users, contexts)
@@ -220,7 +223,7 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
 
     Args:
         users: for each interaction, the user's row number in the user table, int [n].
-        contexts: context features, n rows each. If one has lists, each row is its own query.
+        contexts: context features, n rows each; if a feature has lists, each row is its own query.
 
     Returns:
         The first row of each query, ordered by user; and the query of each row, int64 [n].

@@ -1,8 +1,8 @@
 """Exact search: scores every item of the catalogue, in blocks of queries.
 
-The score of a query and an item is the dot product of their embeddings. A prior, for example of
-recent popularity, is one more dimension, which is 1 for all users. The recall of approximate search
-(`ann.py`) is measured against exact search.
+The score of a query and an item is the dot product of their embeddings. A popularity prior is one
+more dimension, which is 1 for all users. The recall of approximate search is measured against exact
+search.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from models.core.retriever import (
 
 @dataclass(frozen=True)
 class Exact:
-    """A retriever that scores all items for each query: dot products with stored user embeddings.
+    """A retriever that scores all items by dot products with the stored embedding of a user.
 
     Attributes:
         users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
@@ -58,7 +58,7 @@ class Exact:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Return the k best items for the stored user embedding of each query; ignore histories.
+        """Return the k best items for each query's user, by the stored embedding of the user.
 
         Raises:
             ValueError: a user row is outside [-1, n_users).
@@ -80,7 +80,7 @@ def user_vectors(users: Floats, queries: Queries) -> Floats:
         queries: queries whose users are row numbers in `users`, or -1 for an unknown user.
 
     Raises:
-        ValueError: the user of a query is no row number of the user table, nor -1.
+        ValueError: the user of a query is neither a row number of the user table nor -1.
     """
     n_users = len(users) - 1
     outside = (queries.users < -1) | (queries.users >= n_users)
@@ -105,8 +105,8 @@ def search(
     Scores are sums in float64, rounded to float32. With sums in float32, the last bit depends on
     the position of an item in the matrix and on the number of queries, so that items with the same
     embedding (rare items share one) would not tie. But a product in float32 is twice as fast, and
-    its error has a bound: it selects the few items that can be among the best, and only their
-    scores are then summed in float64.
+    its error has a bound: so float32 scores select the few items that can be among the best, and
+    only their scores are summed in float64.
 
     Args:
         vectors: the embedding of each query, float32 [n_queries, d].
@@ -185,7 +185,7 @@ def _norms(vectors: Floats) -> Floats:
 
 
 def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: TopK) -> None:
-    """Fill the top-k lists of some queries from float32 scores of all items (-inf: left out)."""
+    """Fill the top-k lists of some queries from float32 scores of all items (-inf: excluded)."""
     width = min(into.items.shape[1], len(items))
     if not width:
         return
@@ -206,9 +206,9 @@ def _rank(queries: Floats, items: Floats, scores: Floats, slack: Floats, into: T
 def _lower_bound(scores: Floats, k: int) -> Floats:
     """Return a lower bound of each query's k-th largest score, float32 [n_rows].
 
-    The columns are split into groups, and the bound is the k-th largest of the groups' maxima: at
-    least k scores reach it. With a few times k groups, hardly more than k scores do. The maxima
-    take a tenth of the time of a partition of all scores.
+    The columns are split into groups, and the bound is the k-th largest of the groups' maxima, so
+    that at least k scores reach it. With a few times k groups, hardly more than k scores reach it.
+    This takes a tenth of the time of a partition of all scores.
     """
     n_rows, n_columns = scores.shape
     groups = min(max(_GROUPS_PER_K * k, _MIN_GROUPS), n_columns)
@@ -231,7 +231,7 @@ def _sort_keys(scores: npt.NDArray[np.float32], columns: Ints) -> npt.NDArray[np
 
 
 def _scores_of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the scores that are coded in the keys of `_sort_keys`; -inf for empty list places."""
+    """Return the scores that are encoded in the integer keys of `_sort_keys`; -inf for no item."""
     rising = (keys >> 32).astype(np.int32)
     bits = np.where(rising < 0, rising ^ np.int32(2**31 - 1), rising)
     return np.where(keys == _NO_KEY, np.float32(-np.inf), 0.0 - bits.view(np.float32))

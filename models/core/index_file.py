@@ -1,9 +1,9 @@
 """Reads index files of FAISS, and refuses damaged ones, which could crash the process.
 
 FAISS itself does not check the content of index files. So a file is first read in another process,
-with limits on memory and time. Then its structure is checked here: each link of a graph and each
-entry of a cell must lead to an item that exists, because a search follows them unchecked
-(facebookresearch/faiss issue 5400).
+with limits on memory and time. Then this module checks that each link of a graph and each entry of
+a cell is the number of an existing item, which a search does not check (facebookresearch/faiss
+issue 5400).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read(path: Path, kind: Literal["hnsw", "ivf"], shape: tuple[int, int]) -> An
 
 
 def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
-    """Read an index file in a separate process first, as a damaged one may crash or stall FAISS.
+    """Read an index file in a separate process, because a damaged file may crash or stall FAISS.
 
     Raises:
         ValueError: FAISS cannot read the index file.
@@ -92,7 +92,7 @@ def _read_in_process(path: Path, shape: tuple[int, int]) -> None:
 
 
 def _graph_fault(faiss: Any, index: Any) -> str:
-    """Return what is wrong with the neighbour graph of an HNSW index; "" if nothing is."""
+    """Return the fault in the neighbour graph of an HNSW index as text; "" for none."""
     graph, n = index.hnsw, index.ntotal
     links, levels = _view(faiss, graph.neighbors), _view(faiss, graph.levels)
     until = _view(faiss, graph.cum_nneighbor_per_level).astype(np.int64)
@@ -114,7 +114,7 @@ def _graph_fault(faiss: Any, index: Any) -> str:
 
 
 def _cells_fault(faiss: Any, index: Any) -> str:
-    """Return what is wrong with the cells (inverted lists) of an IVF index; "" if nothing is."""
+    """Return the fault in the cells (inverted lists) of an IVF index as text; "" for none."""
     lists = faiss.downcast_InvertedLists(index.invlists)
     centres = faiss.downcast_index(index.quantizer)
     if not isinstance(centres, faiss.IndexFlat) or not isinstance(lists, faiss.ArrayInvertedLists):

@@ -40,8 +40,8 @@ def bootstrap(
 ) -> list[Interval]:
     """Return the mean of each column of per-user values with its percentile bootstrap interval.
 
-    All columns use the same random draws of users. For the difference of two models, pass the
-    differences user by user: where the interval lies above 0, the first has the larger mean.
+    All columns use the same random draws of users. To compare two models, pass the differences of
+    their values user by user: if the interval lies above 0, the first model has the larger mean.
 
     Args:
         values: one row per user, float [n_users, n_columns], n_users at least 2.

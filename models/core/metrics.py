@@ -1,16 +1,18 @@
 """Metrics of rankings: one value for each user, from which means and intervals are computed.
 
-Relevance is binary. First the places of the targets in the ranking are found (`find_places`); all
-metrics are computed from them. A target that is given twice counts once. A target -1 (an item that
-the catalogue does not have) is never found; two of them count as two targets.
+Relevance is binary. All metrics are computed from the ranks of the target items. A target that is
+given twice counts once. A target -1 (an item that the catalogue does not have) is never found; two
+of these count as two targets.
 
 Items with equal scores have no order: a metric is its mean over all their orders (McSherry and
 Najork 2008, "Computing information retrieval performance measures efficiently in the presence of
 tied scores"). So constant scores give the metrics of a random ranking, recall@k = k / N.
 
-T are the targets of a user, and h_i is 1 if the item at rank i is in T, else 0. The definitions
-follow Manning, Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin and Kekäläinen 2002 for
-nDCG. If the literature has several definitions of a metric, its docstring says which one is used.
+T is the set of a user's targets, and h_i is 1 if the item at rank i is in T, else 0. A metric at k
+cuts lists at rank k; its function takes the tie groups of n_users users and returns float64
+[n_users]. The definitions follow Manning, Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin
+and Kekäläinen 2002 for nDCG. Where the literature has several definitions of a metric, the
+docstring says which one is used.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ import numpy.typing as npt
 
 from models.core.retriever import Bools, Floats, Ints, Ragged, blocks, check_k
 
-#: `Places.before` of a target that is not in the list: more than any k.
+#: `TargetRanks.before` of a target that is not in the list: more than any k.
 UNRANKED = np.iinfo(np.int64).max // 2
 
 
-class Places(NamedTuple):
-    """For each target item, how many items rank above it and how many tie with it.
+class TargetRanks(NamedTuple):
+    """For each target item, how many items have a higher score, and how many the same score.
 
     Attributes:
         before: number of items with a higher score than the target, int64 [n_targets]; UNRANKED for
@@ -39,31 +41,30 @@ class Places(NamedTuple):
     before: Ints
     tied: Ints
 
-    def take(self, chosen: Ints | Bools) -> Places:
+    def take(self, chosen: Ints | Bools) -> TargetRanks:
         """Return the ranks of only the target items with the given numbers."""
-        return Places(self.before[chosen], self.tied[chosen])
+        return TargetRanks(self.before[chosen], self.tied[chosen])
 
 
-def find_places(
+def find_ranks(
     items: Ints, targets: Ragged, *, scores: Floats | None = None, beyond: Ints | None = None
-) -> Places:
+) -> TargetRanks:
     """Return the ranks of the users' target items in the users' ranked lists.
 
     Args:
         items: for each user, the recommended items (row numbers in the item table), best first, int
             [n_users, k]; -1 is an empty place.
         targets: for each user, the target items (row numbers in the item table); -1 is never found.
-        scores: scores of the items, falling along a list, float [n_users, k]; None if no two are
+        scores: scores of `items`, in descending order, float [n_users, k]; None if no two are
             equal.
-        beyond: number of items outside the list with its last score, int [n_users]; None if there
-            are none.
+        beyond: number of items outside a list that have the score of its last item, int [n_users];
+            None if there are none.
 
     Returns:
-        Places in the order of `targets.values`.
+        The ranks, in the order of `targets.values`.
 
     Raises:
-        ValueError: the numbers of lists differ, or a list has an item twice, which would count
-            twice.
+        ValueError: the numbers of lists differ, or a list has an item twice.
     """
     if len(items) != len(targets):
         raise ValueError(f"{len(items)} lists were given for {len(targets)} users with targets.")
@@ -84,11 +85,11 @@ def find_places(
         tied[mine] = (ends - starts)[users, columns]
         if beyond is not None:
             tied[mine] += np.where(ends[users, columns] == width, beyond[rows][users], 0)
-    return Places(before, tied)
+    return TargetRanks(before, tied)
 
 
 def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
-    """Return the position of each target item in its user's ranked list; -1 if it is not there.
+    """Return the position of each target item in the ranked list of its user; -1 if it is absent.
 
     Args:
         items: the ranked lists, as row numbers in the item table, int64 [n_users, k].
@@ -113,7 +114,7 @@ def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
 
 
 def _ties(scores: Floats) -> tuple[Ints, Ints]:
-    """Return, for each list place, the start and end of its run of equal scores, int64."""
+    """Return, for each position of a list, the start and end of its equal scores, int64."""
     width = scores.shape[1]
     new = np.ones((len(scores), width + 1), bool)
     new[:, 1:-1] = scores[:, 1:] != scores[:, :-1]
@@ -123,17 +124,19 @@ def _ties(scores: Floats) -> tuple[Ints, Ints]:
     return starts, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
 
 
-class Ties(NamedTuple):
-    """Groups of equally scored items that contain target items, for each user, best first.
+class TieGroups(NamedTuple):
+    """Tie groups: all items of a user with the same score, if a target item is among them.
 
-    A target whose score no other item has is a run of size 1.
+    A target whose score no other item has is a tie group of size 1. A user's groups are in order of
+    descending score.
 
     Attributes:
-        users: number of the user of each run of equal scores, int64 [n_runs].
-        before: number of items with a higher score than those of the run, int64 [n_runs].
-        size: number of items in each run of equal scores, int64 [n_runs].
-        hits: number of target items in each run, at least 1, int64 [n_runs].
-        earlier: number of targets of the user with a higher score, int64 [n_runs].
+        users: number of the user of each tie group, int64 [n_groups].
+        before: number of items with a higher score than those of the tie group, int64 [n_groups].
+        size: number of items in each tie group, int64 [n_groups].
+        hits: number of target items in each tie group, at least 1, int64 [n_groups].
+        earlier: number of the user's targets with a higher score than the tie group, int64
+            [n_groups].
         n_targets: number of target items of each user, |T|, at least 1, int64 [n_users].
     """
 
@@ -145,7 +148,7 @@ class Ties(NamedTuple):
     n_targets: Ints
 
     @classmethod
-    def of(cls, found: Places, targets: Ragged) -> Ties:
+    def of(cls, found: TargetRanks, targets: Ragged) -> TieGroups:
         """Group the distinct targets of each user by their scores.
 
         Raises:
@@ -172,17 +175,17 @@ class Ties(NamedTuple):
         )
 
     def inside(self, k: int) -> Ints:
-        """Return how many items of each run of equal scores are among the first k, int64."""
+        """Return how many items of each tie group are among the first k, int64 [n_groups]."""
         return np.clip(k - self.before, 0, self.size)
 
-    def over_places(self, weights: Floats) -> Floats:
-        """Return, for each run of equal scores, the sum of the weights of its ranks up to k.
+    def sum_over_ranks(self, weights: Floats) -> Floats:
+        """Return, for each tie group, the sum of the weights of its ranks up to k.
 
         Args:
             weights: the weight of each rank from 1 to k, float64 [k].
 
         Returns:
-            The sum of weights of each run of equal scores, float64 [n_runs].
+            The sum of weights of each tie group, float64 [n_groups].
         """
         k = len(weights)
         sums = np.concatenate([[0.0], np.cumsum(weights)])
@@ -191,18 +194,18 @@ class Ties(NamedTuple):
         return np.where(self.size == 1, single * inside, sums[start + inside] - sums[start])
 
     def by_user(self, values: Floats) -> Floats:
-        """Sum values, one for each run of equal scores, over the runs of each user."""
+        """Sum the values of tie groups over the groups of each user, float64 [n_users]."""
         return np.asarray(np.bincount(self.users, values, len(self.n_targets)), np.float64)
 
 
 def distinct(targets: Ragged) -> Bools:
-    """Mark the first occurrence of each target item of a user; every -1 counts as another item.
+    """Return a mask of the first occurrence of each target item of a user; every -1 is distinct.
 
     Args:
         targets: for each user, the target items, as row numbers in the item table.
 
     Returns:
-        For each of `targets.values`, whether it is the first of its kind, bool.
+        For each of `targets.values`, whether it is the first occurrence, bool.
 
     Raises:
         ValueError: a user has no target item, so that metrics are not defined.
@@ -222,10 +225,10 @@ def distinct(targets: Ragged) -> Bools:
     return is_first
 
 
-def recall(ties: Ties, *, k: int) -> Floats:
+def recall(ties: TieGroups, *, k: int) -> Floats:
     """Return recall@k = (h_1 + ... + h_k) / |T|.
 
-    The denominator is not cut at k: with more targets than k, a perfect list stays below 1.
+    The denominator is not min(|T|, k): with more targets than k, a perfect list stays below 1.
 
     Args:
         ties: the runs of equal scores that contain target items, of n_users users.
@@ -237,48 +240,47 @@ def recall(ties: Ties, *, k: int) -> Floats:
     return ties.by_user(ties.hits * ties.inside(k) / ties.size) / ties.n_targets
 
 
-def precision(ties: Ties, *, k: int) -> Floats:
-    """Return precision@k = (h_1 + ... + h_k) / k; empty places are misses. See `recall`."""
+def precision(ties: TieGroups, *, k: int) -> Floats:
+    """Return precision@k = (h_1 + ... + h_k) / k; ranks without an item are misses."""
     return ties.by_user(ties.hits * ties.inside(k) / ties.size) / k
 
 
-def ndcg(ties: Ties, *, k: int) -> Floats:
-    """Return nDCG@k, the sum of h_i / log2(i + 1) over i <= k, over its best possible value.
+def ndcg(ties: TieGroups, *, k: int) -> Floats:
+    """Return nDCG@k, the sum of h_i / log2(i + 1) over i <= k, divided by its best possible value.
 
-    The best possible list has min(|T|, k) hits at its head. See `recall` for the arguments.
+    The best possible list has hits at its first min(|T|, k) ranks.
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)[np.minimum(ties.n_targets, k) - 1]
-    return ties.by_user(ties.hits / ties.size * ties.over_places(discounts)) / ideal
+    return ties.by_user(ties.hits / ties.size * ties.sum_over_ranks(discounts)) / ideal
 
 
-def average_precision(ties: Ties, *, k: int) -> Floats:
-    """Return AP@k, the sum of h_i * precision@i over i <= k, over min(|T|, k).
+def average_precision(ties: TieGroups, *, k: int) -> Floats:
+    """Return AP@k, the sum of h_i * precision@i over i <= k, divided by min(|T|, k).
 
-    A list with hits at its first min(|T|, k) places has AP@k = 1. The mean over users is MAP@k.
-    See `recall` for the arguments.
+    A list with hits at its first min(|T|, k) ranks has AP@k = 1. The mean over users is MAP@k.
     """
     # before a hit at rank i of a run are the user's `earlier` hits and, on average over the orders,
     # `share` of the i - before - 1 other places of the run
     ranks = np.arange(1, k + 1)
     share = (ties.hits - 1) / np.maximum(ties.size - 1, 1)
-    inverse = ties.over_places(1 / ranks)
+    inverse = ties.sum_over_ranks(1 / ranks)
     others = ties.inside(k) - (ties.before + 1) * inverse
     precisions = (1 + ties.earlier) * inverse + share * others
     return ties.by_user(ties.hits / ties.size * precisions) / np.minimum(ties.n_targets, k)
 
 
-def hit_rate(ties: Ties, *, k: int) -> Floats:
-    """Return hit_rate@k: 1 if the first k items contain a hit, else 0. Arguments: see `recall`."""
+def hit_rate(ties: TieGroups, *, k: int) -> Floats:
+    """Return hit_rate@k: 1 if the first k items contain a target, else 0."""
     return _first_hit(ties, np.ones(k))
 
 
-def mrr(ties: Ties, *, k: int) -> Floats:
+def mrr(ties: TieGroups, *, k: int) -> Floats:
     """Return the reciprocal rank 1 / (rank of the first hit), 0 without a hit up to rank k."""
     return _first_hit(ties, 1 / np.arange(1, k + 1))
 
 
-def _first_hit(ties: Ties, weights: Floats) -> Floats:
+def _first_hit(ties: TieGroups, weights: Floats) -> Floats:
     """Return the weight of the rank of each user's first hit, float64 [n_users].
 
     Args:
@@ -312,11 +314,11 @@ METRICS = {
 }
 
 
-def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
+def per_user(found: TargetRanks, targets: Ragged, ks: Sequence[int]) -> dict[str, Floats]:
     """Return every ranking metric (recall, nDCG, ...) of every user at every list length k.
 
     Args:
-        found: places of the targets, in lists that are at least as long as the largest k.
+        found: ranks of the target items, in lists that are at least as long as the largest k.
         targets: for each user, the target items (row numbers in the item table), at least one;
             repeated targets count once.
         ks: the list lengths k, each at least 1, at which the metrics are computed.
@@ -328,7 +330,7 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
     Raises:
         ValueError: a user has no targets, or a k is below 1.
     """
-    ties = Ties.of(found, targets)
+    ties = TieGroups.of(found, targets)
     values = {}
     for k in ks:
         check_k(k)
@@ -337,11 +339,11 @@ def per_user(found: Places, targets: Ragged, ks: Sequence[int]) -> dict[str, Flo
     return values
 
 
-def hits_by_user(found: Places, targets: Ragged, *, k: int) -> Floats:
+def hits_by_user(found: TargetRanks, targets: Ragged, *, k: int) -> Floats:
     """Return the number of each user's targets among the first k; repeated targets count each time.
 
-    Its sum over users, divided by the number of targets, is the recall over rows (also called micro
-    recall, or top-k accuracy).
+    The sum of hits over users, divided by the number of targets, is the recall over rows (also
+    called micro recall, or top-k accuracy).
 
     Args:
         found: the ranks of the target items.

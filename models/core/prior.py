@@ -1,9 +1,9 @@
 """A prior for recent popularity, as one more dimension of the dot product.
 
 If data is split at one time for all users, the items that were popular last week can beat learned
-models (Ji et al. 2020). The prior β·z(log decayed count) is one more dimension of the item
-embeddings; query embeddings have 1 there. So any dot-product index can hold it. β and the decay are
-chosen on the validation part; β = 0 is one of the choices.
+models (Ji et al. 2020). The prior β·z(log decayed count), where z standardises, is one more
+dimension of the item embeddings; in query embeddings this dimension is 1. So any dot-product index
+can hold the prior. β and the decay are chosen on the validation part; β = 0 is one of the choices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Prior(msgspec.Struct, frozen=True):
 
     Attributes:
         days: the age at which an interaction weighs 1/e; None: all interactions weigh the same.
-        weight: the strength β; 0 means no prior.
+        weight: the factor β of the prior; 0 means no prior.
     """
 
     days: float | None
@@ -39,12 +39,12 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.float64]:
-    """Return the number of interactions of each item, float64 [n_items]; old ones count less.
+    """Return the number of interactions of each item, float64 [n_items]; older ones count less.
 
     Args:
         history: the interactions; items that are not in the item table are ignored.
-        days: the age at which an interaction counts 1/e, at the time of the last interaction; None
-            counts all alike, as does a history without times.
+        days: the age, before the last interaction, at which an interaction counts 1/e; None counts
+            all alike, and so do interactions without times.
     """
     weights = np.ones(len(history.items))
     if days is not None and history.times is not None and len(weights):
@@ -55,6 +55,6 @@ def decayed_counts(history: Interactions, days: float | None) -> npt.NDArray[np.
 
 
 def grid(config: PriorConfig) -> list[Prior]:
-    """Return the popularity priors to choose from; the first has strength 0, which is no prior."""
+    """Return the popularity priors to choose from; the first one, of factor 0, is no prior."""
     tried = [Prior(days, weight) for days in config.days for weight in config.weights]
     return [Prior(config.days[0], 0.0), *tried]

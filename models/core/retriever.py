@@ -5,7 +5,7 @@ row. A list with fewer than k items ends with `NO_ITEM`.
 
 A *row* is a position in the user table or the item table of the etl stage, or -1 for a user or item
 that the table does not have. Each user and item has its own row. A *code* is an index into an
-embedding table; several items can share a code (rare items share that of unknown values).
+embedding table; several items can share a code: rare items share the code of unknown values.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ class Ragged:
         return Ragged(self.values[np.arange(offsets[-1]) + starts], offsets)
 
     def to_csr(self, n_columns: int) -> sp.csr_matrix:
-        """Return the lists as a sparse matrix [n_lists, n_columns]: 1 where a list holds a value.
+        """Return the lists as a sparse matrix [n_lists, n_columns] with 1 at the values of a list.
 
-        A value that a list holds twice also gives a one; -1 is left out.
+        A value that a list holds twice gives 1, too; the value -1 is left out.
         """
         known = self.values >= 0
         ones = np.ones(np.count_nonzero(known), np.float32)
@@ -138,19 +138,19 @@ class Interactions:
     n_items: int
 
     def of_known_users(self) -> Interactions:
-        """Return only the interactions whose user and item are in the user and item tables."""
+        """Return the interactions whose user and item are in the user and item tables."""
         known = (self.users >= 0) & (self.items >= 0)
         times = None if self.times is None else self.times[known]
         return replace(self, users=self.users[known], items=self.items[known], times=times)
 
     def item_counts(self) -> npt.NDArray[np.int64]:
-        """Return each item's number of interactions, those of unknown users included."""
+        """Return each item's number of interactions, including those of unknown users."""
         return np.bincount(self.items[self.items >= 0], minlength=self.n_items).astype(np.int64)
 
     def histories(self) -> Ragged:
         """Return each user's items, oldest first, as row numbers in the item table.
 
-        All users must be in the user table; see `of_known_users`.
+        All users must be in the user table.
         """
         return Ragged.from_pairs(self.users, self.items, n_lists=self.n_users)
 
@@ -164,8 +164,8 @@ class Queries:
             an unknown user.
         histories: for each query, the items of the user's history, as row numbers in the item
             table, oldest first.
-        contexts: context features of the queries, n_queries rows each. For a feature that is not
-            here, the value of the user's last interaction is used.
+        contexts: context features of the queries, n_queries rows each; a missing feature has the
+            value of the user's last interaction.
     """
 
     users: Ints
@@ -202,7 +202,7 @@ class TopK(NamedTuple):
 
     @classmethod
     def empty(cls, n_queries: int, k: int) -> TopK:
-        """Return lists of k empty places: NO_ITEM with the score -inf."""
+        """Return lists without items: NO_ITEM with the score -inf at all k ranks."""
         return cls(
             np.full((n_queries, k), NO_ITEM, np.int64), np.full((n_queries, k), -np.inf, np.float32)
         )
@@ -240,7 +240,7 @@ def require_fitted(state: State | None, model: object) -> State:
     """Return a model's learnt state, or raise an error if it has not been fitted.
 
     Args:
-        state: the model's attribute with what it learnt; None before `fit`.
+        state: the attribute of the model that `fit` sets; None before `fit`.
         model: the model whose class is named in the error message.
 
     Raises:
@@ -331,7 +331,7 @@ def blocks(
     Args:
         n_queries: number of queries.
         n_items: size of the catalogue.
-        at_least: number of queries that a slice should have; it may then take four times the
+        at_least: number of queries that a slice should have, even if it takes up to four times the
             memory.
         at_a_time: number of slices that are in memory at the same time.
     """

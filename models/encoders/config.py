@@ -12,13 +12,12 @@ from models.core.fields import Part, PositiveFloat
 
 
 class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
-    """A history encoder: the weighted mean of the item embeddings, weighted by position alone.
+    """A history encoder that takes the mean of the item embeddings, weighted by position alone.
 
     Attributes:
-        decay: the initial weight of an item at position k of the history, where 0 is the latest,
-            is exp(-k / decay); the weights are learnt. Null gives all positions the same weight,
-            which is not learnt: the history is a bag without an order. Null is the default of a
-            recipe without times.
+        decay: the initial weight of an item at position k of the history, where 0 is the latest, is
+            exp(-k / decay); the weights are learnt. Null gives all positions the same weight, which
+            is not learnt, and is the default of a recipe without times.
     """
 
     decay: PositiveFloat | None = 10.0

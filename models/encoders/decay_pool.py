@@ -22,7 +22,7 @@ class DecayPool(tf.keras.layers.Layer):
 
     Args:
         config: the decay that sets the initial weights of the positions.
-        max_len: number of latest items of a history that are read; older ones are left out.
+        max_len: number of latest items of a history that are read; older items are left out.
     """
 
     def __init__(self, config: DecayPoolConfig, max_len: int, **kwargs: Any) -> None:

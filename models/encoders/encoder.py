@@ -12,7 +12,7 @@ from models.encoders.config import EncoderConfig
 
 
 class Steps(NamedTuple):
-    """The users' histories of a batch: each step is an item, the oldest comes first.
+    """The users' histories of a batch; each step is an item, from the oldest to the latest.
 
     An encoder that needs matrices takes `vectors.to_tensor()` [B, L, dim] and the mask
     `tf.sequence_mask(vectors.row_lengths())`.
@@ -32,16 +32,16 @@ class HistoryEncoder(Protocol):
         ...
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return what `encode` returns after each step, float32 [B, L, dim].
+        """Return one vector per step of each history, float32 [B, L, dim].
 
-        The vector at a step depends on that step and the steps before it. L is the length of the
+        The vector at a step is that of the history up to this step. L is the length of the
         longest history; in the rows of shorter histories, the vectors after the last step have no
         meaning.
         """
         ...
 
     def weights_by_age(self) -> Floats | None:
-        """Return the weight of each history position, newest first; None if items matter."""
+        """Return the weight of each position, newest first; None if weights depend on the items."""
         ...
 
 
@@ -50,7 +50,7 @@ def build_encoder(config: EncoderConfig, max_len: int) -> HistoryEncoder:
 
     Args:
         config: settings of the history encoder; its `kind` is the name of its module.
-        max_len: the longest history; older items are left out.
+        max_len: number of items of the longest history; older items are left out.
     """
     module = import_module(f"models.encoders.{config.__struct_config__.tag}")
     found: HistoryEncoder = module.build(config, max_len)

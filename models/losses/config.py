@@ -17,7 +17,7 @@ else:
 
 
 class LossConfig(Part, frozen=True):
-    """The training loss: it compares the score of a row's own item with those of other items.
+    """The training loss, which compares the score of a row's own item with scores of negatives.
 
     Attributes:
         kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also
@@ -26,15 +26,15 @@ class LossConfig(Part, frozen=True):
         function: the loss function: `softmax` is cross-entropy.
         full_up_to: the largest item table for which `auto` means full.
         negatives: the number of items that `mixed` draws in each step.
-        temperature: the T of the logits s/T - log q.
+        temperature: T in the logits s/T - log q, where s is a score.
         logq: whether to subtract log q, where q is the probability that the item is a negative, so
             that popular items are not penalised for being in many batches. `full` needs no
             correction.
-        mask: which of the other items are not negatives of a row: `none` masks no item (the default
-            of TFRS), `item` masks the row's own item, `user` masks all positives of the row's user
-            in training.
-        reduction: how the losses of the rows of a batch are combined. With Adagrad `sum` and `mean`
-            train differently.
+        mask: which other items are no negatives of a row: `none` masks nothing (the default of
+            TFRS), `item` masks the row's own item, `user` masks all training positives of the row's
+            user.
+        reduction: whether the loss of a batch is the `sum` or the `mean` of the losses of its rows;
+            with Adagrad the two train differently.
         precision: the precision of the loss' matrix products; sums stay in float32. `bfloat16` is
             faster on processors with AVX512-BF16, AMX or tensor cores, and its gradients are off
             by about 0.1 %.
@@ -54,7 +54,7 @@ class LossConfig(Part, frozen=True):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def negatives_of(self, n_items: int) -> str:
-        """Return the kind of negatives for a table of that many items; it is never `auto`."""
+        """Return the kind of negatives, never `auto`, for an item table of the given size."""
         if self.kind != "auto":
             return self.kind
         return "full" if n_items <= self.full_up_to else "in_batch"

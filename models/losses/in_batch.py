@@ -7,10 +7,10 @@ section 3: popular items are in many batches, so log q, the log of an item's sha
 rows, is subtracted from its logit. The correction does not depend on the temperature.
 
 TensorFlow's own softmax keeps several matrices [B, C] and reads each from memory several times.
-Here the probabilities, the loss and both gradients of a block of rows are computed while the block
-is in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al. 2022):
-memory is O((B + C)·d), and the three matrix products take most of the time. Equal columns are not
-repeated: m equal columns are one column, whose logit is log m higher. All functions are pure.
+This module computes the probabilities, the loss and both gradients of a block of rows while the
+block is in the cache (the idea of Milakov and Gimelshein 2018 and of FlashAttention, Dao et al.
+2022): memory is O((B + C)·d), and the three matrix products take most of the time. Of m equal
+columns only one is kept, and its logit is increased by log m.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def mixture_log_q(
 
     Args:
         log_q: the log q of the batch alone, float32 [n_items].
-        batch_size: B rows, drawn as often as items are popular.
-        negatives: m items, drawn uniformly.
+        batch_size: B, the number of batch rows, whose items are drawn in proportion to popularity.
+        negatives: m, the number of items that are drawn uniformly.
     """
     share = batch_size / (batch_size + negatives)
     mixed = share * np.exp(log_q.astype(np.float64)) + (1 - share) / len(log_q)
@@ -93,13 +93,13 @@ def softmax_loss(
         queries: the query embedding of each batch row, float32 [B, d].
         items: the embeddings of the items to compare with, one per column, float32 [C, d].
         positive_column: the column of each row's own item, int [B].
-        weights: the weights of the rows in the total, float32 [B]; a mean has 1/B.
+        weights: the weights of the rows in the total, float32 [B]; 1/B gives the mean.
         temperature: T > 0, by which the dot products are divided.
-        log_q: the log q of each column's item, float32 [C]; None for no correction.
-        mask: returns the columns that are not negatives of a row; it does not return a row's own
-            column.
+        log_q: log q of each column's item, float32 [C]; None for no correction.
+        mask: the function that returns the cells (row, column) that are no negatives, without those
+            of the rows' own items.
         multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
-            row's own column counts once: items equal to it are not negatives.
+            row's own column counts once, because items equal to the row's item are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has at least one row.
 

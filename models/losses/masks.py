@@ -1,7 +1,7 @@
 """Masks: cells (row, item) of the score matrix that must not count as negatives.
 
 A popular item is often another positive of the row's user, and must not be trained as a negative.
-The cells are few, so they are listed; there is no matrix [B, C].
+Because few cells are masked, they are listed, and no matrix [B, C] is made.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def known_positives(
 
     Args:
         users: the user of each batch row, as a row number in the user table, int [B].
-        positive_column: the column of each row's own item, int [B]: never masked.
+        positive_column: the column of each row's own item, int [B], which is never masked.
         values: item rows of the users' positives, int [n], user by user.
         offsets: int64 [n_users + 1]; user u has the positives `values[offsets[u]:offsets[u + 1]]`.
         items: the item of each column, as a row number in the item table, int [C]; None where
             column c is item row c.
     """
-    find = None if items is None else _Places(items)
+    find = None if items is None else _ColumnsOfItems(items)
 
     def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         these = users[start:stop]
@@ -51,7 +51,7 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
         items: the item of each column, as a row number in the item table, int [C].
         positive_column: the column of each row's own item, int [B].
     """
-    find = _Places(items)
+    find = _ColumnsOfItems(items)
 
     def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         mine = positive_column[start:stop]
@@ -61,7 +61,7 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
     return mask
 
 
-class _Places:
+class _ColumnsOfItems:
     """Finds the columns of the score matrix that belong to a given item.
 
     Args:
@@ -83,6 +83,6 @@ class _Places:
 
 
 def _cells(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
-    """Return cells (row, column) of the score matrix, without those of the rows' own items."""
+    """Return cells (row, column) of the score matrix, but not the cells of rows' own items."""
     others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
     return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)

@@ -22,12 +22,12 @@ from models.towers.layers import Draws
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the loss must know of the training rows: item counts, users' positives, item inputs.
+    """The facts on the training rows that the loss needs: item counts, positives, item inputs.
 
     Attributes:
         item_counts: number of training rows of each item, int [n_items].
-        positives: for each user, the row numbers in the item table of the items in their training
-            rows, a Ragged of n_users lists.
+        positives: for each user, the items in the user's training rows, as row numbers in the item
+            table, a Ragged of n_users lists.
         items: input columns of the item tower, one row per item of the catalogue.
         batch_size: number of training rows in a training step.
         seed: the seed of randomly drawn negatives.
@@ -84,7 +84,7 @@ class Comparison(NamedTuple):
         positive_column: the column of each batch row's own item, int [B].
         multiplicity: how many equal items each column stands for, float32 [C]; None where each
             item has a column.
-        is_table: whether the columns are the whole item table, so that column c is item row c.
+        is_table: whether the columns are the whole item table: column c is row c of the table.
     """
 
     rows: tf.Tensor
@@ -105,7 +105,7 @@ class Negatives(Protocol):
     log_q: npt.NDArray[np.float32] | None
 
     def compare(self, batch: BatchItems) -> Comparison:
-        """Return the items, positives and negatives, that a batch's rows are compared with."""
+        """Return the items, positives and negatives, to compare the rows of a batch with."""
         ...
 
 
@@ -123,7 +123,7 @@ class InBatch:
 
 
 class Mixed(Draws):
-    """Negatives from the batch, and others drawn uniformly from the table (Yang et al. 2020)."""
+    """Negatives from the batch, and from a uniform draw of the item table (Yang et al. 2020)."""
 
     log_q: npt.NDArray[np.float32] | None
 

@@ -1,7 +1,7 @@
-"""The training loss of two towers, as an output block of Merlin.
+"""The training loss of a two-tower model, as an output block of Merlin.
 
-Merlin's contrastive output divides log q by the temperature and cannot correct in-batch negatives
-at all. Here the recipe names the negatives (`models.losses.negatives`) and the loss function.
+Merlin's contrastive output divides log q by the temperature, and cannot correct in-batch negatives
+at all. In this block, the recipe chooses the negatives and the loss function.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def function_named(name: str) -> LossFunction:
 class SampledLoss(ModelOutput):
     """An output block of Merlin that computes the loss of a batch from a comparison with negatives.
 
-    In training, it outputs the batch's loss in each row, float32 [B, 1], which its default loss
-    `BatchLoss` passes on; at inference, it outputs the score of each query with its own item,
+    In training, the block outputs the batch's loss in each row, float32 [B, 1], which the Keras
+    loss `BatchLoss` passes on; at inference, it outputs the score of each query with its own item,
     float32 [B, 1].
 
-    An item that is in a batch many times is embedded once and has one column: this gives the same
+    An item that is in a batch many times is embedded once and has one column, which gives the same
     loss and gradients with smaller products, because every mask but `none` hides an item from its
-    own rows. If the item tower has dropout, each occurrence has its own vector, and its own column.
+    own rows. If the item tower has dropout, each occurrence has its own vector and column.
 
     Args:
         config: hyper-parameters of the loss.
-        facts: what the loss must know of the training rows, such as the count of each item.
-        tower: the item tower, for items that are not in the batch.
+        facts: facts on the training rows, such as the count of each item.
+        tower: the item tower, which embeds items that are not in the batch.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
 
 
 def _any_number(rows: tf.Tensor) -> tf.Tensor:
-    """Hide a tensor's static number of rows, as Merlin compares those of tensors that it joins."""
+    """Hide a tensor's static number of rows, because Merlin joins only tensors of equal numbers."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
 
 
@@ -198,5 +198,5 @@ class BatchLoss(tf.keras.losses.Loss):
         super().__init__(reduction=reduction, name="batch_loss")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Return the predictions unchanged, as each is the batch's loss already, float32 [B]."""
+        """Return the predictions unchanged, because each is the batch's loss, float32 [B]."""
         return y_pred[:, 0]

@@ -1,4 +1,4 @@
-"""AUC per offer, which measures the ranking of users for it, and the weighted mean over offers."""
+"""AUC per offer, which measures how well users are ranked for an offer, and its weighted mean."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class GroupedAuc:
     """AUC of each group (offer): the probability that a positive user outscores a negative one.
 
     Attributes:
-        auc: AUC of each group, ties counted half, float64 [n_groups]; NaN for a group that has only
-            positives or only negatives.
+        auc: AUC of each group, in which ties count half, float64 [n_groups]; NaN for a group that
+            has only positives or only negatives.
         positives: number of positive pairs of each group, int64 [n_groups].
         negatives: number of negative pairs of each group, int64 [n_groups].
     """
@@ -45,7 +45,7 @@ class WeightedAuc:
         mean: the weighted mean AUC; NaN if no group has an AUC.
         groups: number of groups over which the mean AUC is taken.
         positives: number of positives in these groups.
-        one_class: number of groups in the range that have no AUC, as they lack positives or
+        one_class: number of groups in the range without an AUC, because they lack positives or
             negatives.
     """
 

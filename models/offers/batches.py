@@ -1,4 +1,4 @@
-"""Batches sorted by day: negatives are from the same day as their positive, or a day near it."""
+"""Batches sorted by day, so that negatives are from the same or nearly the same day."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _DAY = 86_400
 class DayBatches(Batches):
     """Batches of training rows, drawn and shuffled in each epoch; each batch is sorted by day.
 
-    Rows of the same day stay in random order: in order of time, the rows of one visit of a user
-    would be neighbours, and the user would get their own rows in place of negatives.
+    Rows of the same day are in random order, because in order of time the rows of one visit of a
+    user would be neighbours, and neighbours are the negatives.
 
     Args:
         columns: the encoded columns of the training rows, name → [n_rows].
@@ -25,10 +25,10 @@ class DayBatches(Batches):
         batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.
         max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
-        seed: seed and epoch number determine draw and order.
+        seed: the random seed; together with the epoch number it determines draw and order.
         resample: whether each epoch draws its own rows; otherwise only their order changes.
-        drop_last: whether an incomplete last batch is left out; otherwise it is cut to whole
-            mini-batches.
+        drop_last: whether an incomplete last batch is left out; otherwise the last batch is cut to
+            whole mini-batches.
 
     Raises:
         ValueError: the batch size is not a multiple of `negatives` + 1, or larger than the number

@@ -19,7 +19,7 @@ def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
 
     Args:
         x: the matrix, float32 [B, n].
-        k: number of values to keep, at most n; of equal values the first are kept.
+        k: number of values to keep, at most n; among equal values the first are kept.
     """
     winners = tf.math.top_k(tf.abs(x), k, sorted=False).indices
     kept = tf.reduce_sum(tf.one_hot(winners, x.shape[-1], dtype=x.dtype), axis=1)
@@ -33,14 +33,14 @@ def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
 
 
 class _Mixture(tf.keras.layers.EinsumDense):
-    """A layer like Keras' EinsumDense that mixes rows, as one matrix product in half the time."""
+    """A layer like Keras' EinsumDense that mixes rows, in half the time by one matrix product."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
 
 
 class UserCompressor(tf.keras.layers.Layer):
-    """Compresses a user's attribute embeddings [B, u, d] to [B, k, d], by products of row pairs.
+    """Compresses users' attribute embeddings [B, u, d] to [B, k, d], by products of row pairs.
 
     Args:
         k: number of vectors to which a user is compressed.
@@ -87,7 +87,7 @@ class _Choice(tf.keras.layers.Layer):
 
 
 class _OfferLayer(tf.keras.layers.Layer):
-    """The base class of layers on mean and variance of the offers' items, [B, o, d] each.
+    """The base class of layers that take mean and variance of each offer's items, [B, o, d] each.
 
     Args:
         m: number of vectors to which an offer is compressed.
@@ -102,9 +102,9 @@ class _OfferLayer(tf.keras.layers.Layer):
 
 
 class OfferCompressor(_OfferLayer):
-    """Compresses an offer's attribute embeddings [B, o, d] to m mixtures of them, [B, m, d].
+    """Compresses offers' attribute embeddings [B, o, d] to m linear combinations, [B, m, d].
 
-    Mean and variance of the group show which attributes matter: an attribute with a small variance
+    The weights depend on mean and variance of an offer's items: an attribute with a small variance
     belongs to the definition of the offer.
     """
 
@@ -115,7 +115,7 @@ class OfferCompressor(_OfferLayer):
         super().build(shape)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return the compressed offers, float32 [B, m, d], of mean and variance of their items."""
+        """Return compressed offers, float32 [B, m, d], given mean and variance of their items."""
         mean, variance = inputs
         mixture = self.choice(description(mean, variance), training=training)
         mixture = tf.reshape(mixture, [-1, mean.shape[1], self.m])
@@ -123,10 +123,10 @@ class OfferCompressor(_OfferLayer):
 
 
 class MaskNet(_OfferLayer):
-    """A multiplicative mask on a compressed offer, computed from mean and variance of its group.
+    """Computes a multiplicative mask for a compressed offer from mean and variance of its items.
 
-    It follows Wang et al. 2021, "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking
-    Models".
+    The layer follows Wang et al. 2021, "MaskNet: Introducing Feature-Wise Multiplication to CTR
+    Ranking Models".
     """
 
     def build(self, shape: Any) -> None:
@@ -136,7 +136,7 @@ class MaskNet(_OfferLayer):
         super().build(shape)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Return the mask, float32 [B, m, d], of mean and variance of the offers' items."""
+        """Return the mask, float32 [B, m, d], given mean and variance of the offers' items."""
         mean, variance = inputs
         mask = self.choice(description(mean, variance), training=training)
         return tf.reshape(mask, [-1, self.m, mean.shape[2]])

@@ -26,15 +26,15 @@ Band = tuple[NonNegative, Positive | None]
 
 
 class OfferModel(Part, frozen=True):
-    """Which building blocks (grouping, mask, bilinear interaction) an offer model has.
+    """The building blocks (grouping, mask, bilinear interaction) of an offer model.
 
     Attributes:
         attributes: the attributes of an offer that the model uses; empty for all. A model with one
-            attribute is for offers of that attribute only. User features stay the same.
+            attribute is for offers of this attribute only; all models use the same user features.
         group_by: whether to train on groups of items that share attribute values, drawn in each
             step, instead of on single items.
         mask_net: whether to compress offers, and to multiply them by a mask computed from mean and
-            variance of their group.
+            variance of their items.
         bilinear: whether to score by a bilinear interaction and a head; otherwise the score is the
             dot product of two towers.
     """
@@ -59,16 +59,17 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
         models: name of a model → its building blocks. All models are trained and compared; the
             first is exported.
         dim: number of dimensions of an embedding.
-        user_meta, offer_meta: number of vectors that a user or an offer is compressed to.
+        user_meta, offer_meta: number of vectors to which a user or an offer is compressed.
         layers: widths of the layers of a tower, or of the head on a bilinear interaction.
         dropout: dropout rate of inner layers and of the bilinear kernel.
         l1: factor of the L1 penalty on tables, dense layers and the bilinear kernel.
-        share_tables: whether histories use the embedding tables of offers, not their own.
+        share_tables: whether histories use the embedding tables of offers; otherwise tables of
+            their own.
         negatives: number of negative offers of each user: the offers of neighbouring rows in the
             batch, which is sorted by date.
         augmentations: number of groupings in a training step.
-        mean_attributes: mean number of attributes that define a group, before empty draws are
-            dropped.
+        mean_attributes: mean number of attributes that define a group, empty draws included, which
+            are then dropped.
         or_share: share of groupings whose groups are split at random and merged at random.
         max_per_day: largest number of training rows of a user and day in an epoch.
         resample: whether each epoch draws its own training rows; otherwise only their order
@@ -103,8 +104,8 @@ class TasksConfig(Part, frozen=True):
     Attributes:
         attributes: the attributes that are tasks; empty for all attributes.
         top: number of most frequent values of another attribute that describe an offer.
-        source: the part whose events describe an offer. `test` repeats the published tables; it
-            uses the events that are to be predicted.
+        source: the part of the split whose events describe an offer. `test` repeats the published
+            tables, but uses the events that are to be predicted.
         bands: name of a band → the range of the number of positives of its offers.
         similar: number of most frequent offers in the heat map.
     """

@@ -1,4 +1,4 @@
-"""Groups the items of a batch into offers: mean and variance of the embeddings of each group."""
+"""Groups the items of a batch into offers, with mean and variance of each group's embeddings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class Groups(NamedTuple):
     """Mean and variance of the item embeddings of each group, for several groupings of a batch.
 
     Attributes:
-        mean, variance: float32 [n_groups, ...]; the population variance.
-        of_rows: the number of the group of each batch row, int64 [A · B], grouping by grouping.
+        mean, variance: mean and population variance of each group's embeddings, float32 [n_groups,
+            ...].
+        of_rows: the number of the group of each batch row, in each grouping, int64 [A · B].
     """
 
     mean: tf.Tensor

@@ -1,7 +1,7 @@
 """Interactions score users and offers: bilinear with a head, or a dot product of two towers.
 
-Both take G groups of I users and J offers, with A versions of the offers: users [G, I, ...] and
-offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within a group.
+An interaction takes G groups of I users and J offers, with A versions of the offers: users [G, I,
+...] and offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within a group.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ MONITOR = "val_auc"
 class PairJudge:
     """Measures the AUC of an offer model over pairs of users and items of the validation part.
 
-    The model scores them as at inference, without random groups and dropout, so the same weights
-    always give the same AUC.
+    The model scores pairs as at inference, without random groups and dropout, so that the same
+    weights always give the same AUC.
 
     Args:
         pairs: the held-out events (user, item) of the validation part.

@@ -1,9 +1,9 @@
 """Groups the rows of a batch into offers by equal values of randomly drawn attributes.
 
 A model that is trained on single items cannot tell "brand = x" from an item of that brand. So each
-step draws a few attributes, and rows that agree in all of them ("brand = x AND category = y")
-become one offer. Some groupings are then split and merged at random ("x OR z"), so that the model
-also learns such offers.
+training step draws a few attributes, and rows that agree in all of them ("brand = x AND category =
+y") become one offer. Some groupings are then split and merged at random, so that the model also
+learns offers such as "brand = x OR brand = z".
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
 
 
 class KeyGenerator(Draws):
-    """Assigns the rows of a batch to random groups in training; otherwise each row is a group.
+    """Assigns the rows of a batch to random groups in training, and each to its own otherwise.
 
     Args:
         sizes: number of codes of each attribute.
-        mean_attributes: see `subsets`.
-        or_share: share of the calls whose groups are split and merged at random.
+        mean_attributes: mean number of attributes in a random subset.
+        or_share: share of the calls in which groups are split and merged at random.
         seed: the seed of all draws.
     """
 
@@ -76,12 +76,12 @@ class KeyGenerator(Draws):
         if not training:
             return tf.range(tf.shape(codes, tf.int64)[0])
         row = self.integers([], self.subsets.shape[0], tf.int32)
-        keys = self.joined(codes, self.subsets[row])
+        keys = self.group_by_attributes(codes, self.subsets[row])
         is_or = self.uniform([]) < self.or_share
-        return tf.where(is_or, self.collided(self.split(keys)), keys)
+        return tf.where(is_or, self.merge_groups(self.split_groups(keys)), keys)
 
-    def joined(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """Return a group number for each row; rows equal in all chosen attributes share one."""
+    def group_by_attributes(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+        """Return a group number for each row, which rows equal in all chosen attributes share."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
         keys, many = codes[:, 0], self.sizes[0]
         for place, size in enumerate(self.sizes[1:], start=1):
@@ -90,7 +90,7 @@ class KeyGenerator(Draws):
             keys, many = keys * size + codes[:, place], many * size
         return tf.unique(keys, tf.int64).idx
 
-    def split(self, keys: tf.Tensor) -> tf.Tensor:
+    def split_groups(self, keys: tf.Tensor) -> tf.Tensor:
         """Split the groups with the most rows into random parts, and return new group numbers."""
         sizes = tf.math.bincount(tf.cast(keys, tf.int32))
         quantile = tf.cast(tf.round(QUANTILE * tf.cast(tf.size(sizes) - 1, tf.float32)), tf.int32)
@@ -100,8 +100,8 @@ class KeyGenerator(Draws):
         part = tf.cast(self.uniform(tf.shape(keys)) * parts, tf.int64)
         return tf.unique(keys * MAX_PARTS + part, tf.int64).idx
 
-    def collided(self, keys: tf.Tensor) -> tf.Tensor:
-        """Merge randomly chosen groups, a few at a time, into one, and return new group numbers."""
+    def merge_groups(self, keys: tf.Tensor) -> tf.Tensor:
+        """Merge randomly chosen groups, several into one, and return new group numbers."""
         n_groups = tf.reduce_max(keys) + 1
         few = 2 + tf.random.stateless_poisson([], self._next(), MORE_GROUPS, tf.int64)
         place = tf.cast(tf.argsort(self.uniform(n_groups[None])), tf.int64)

@@ -41,7 +41,7 @@ def build(
             histories.
         config: hyper-parameters of all offer models.
         blocks: which building blocks (grouping, mask, bilinear interaction) this model has.
-        attributes: the attributes of an offer; the weights depend on their order.
+        attributes: the attributes of an offer, whose order determines the order of the weights.
         seed: the seed of dropout and groups; initial weights depend on Keras' global seed.
 
     Raises:
@@ -118,7 +118,7 @@ class InferenceModel:
         return list(self.towers[1].attributes)
 
     def users(self, columns: Columns) -> Floats:
-        """Return the embeddings of users by their history lists, float32 [n, k, d] or [n, d].
+        """Return the embeddings of users, given their history lists, float32 [n, k, d] or [n, d].
 
         Args:
             columns: name of a history column → the lists of the n users.
@@ -129,7 +129,7 @@ class InferenceModel:
         return np.concatenate([self._users(take(columns, rows)).numpy() for rows in blocks])
 
     def offers(self, offers: Offers) -> Floats:
-        """Return embeddings of offers by their weighted lists, [n, m, d], [n, o, d] or [n, d]."""
+        """Return embeddings of offers, given weighted lists, [n, m, d], [n, o, d] or [n, d]."""
         inputs: dict[str, np.ndarray] = {}
         for name in self.attributes:
             inputs[f"{name}__values"] = offers[name].lists.values.astype(np.int32)

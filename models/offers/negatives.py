@@ -1,9 +1,9 @@
 """Mini-batch negatives: each user is paired with the offers of the neighbouring rows.
 
-A batch that is sorted by day is cut into mini-batches of n + 1 rows. In each, all users are paired
-with all offers. The offer of a user's own row is the positive and the n others are negatives,
-except other offers of the same user, which are left out. A model that predicts only the share of
-positives has the loss 0.5004 for n = 4.
+A batch that is sorted by day is cut into mini-batches of n + 1 rows. In each mini-batch, all users
+are paired with all offers. The offer of a user's own row is the positive, and the n others are
+negatives, except offers of the same user's other rows, which are left out. A model that predicts
+only the share of positives has the loss 0.5004 for n = 4.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
     Args:
         users: number of each row's user, int [B].
         size: number of rows of a mini-batch.
-        versions: number of groupings of the offers; the column of targets is repeated for each.
+        versions: number of groupings of the offers; targets are repeated for each grouping.
     """
     users = tf.reshape(users, [-1, size])
     same = users[:, :, None] == users[:, None, :]
@@ -65,7 +65,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
 
 
 class PairLoss(tf.keras.losses.Loss):
-    """Binary cross-entropy of the user-offer pairs: the mean over all that are not left out."""
+    """The mean binary cross-entropy of the user-offer pairs that are not left out."""
 
     def __init__(self) -> None:
         # the mean of a scalar is itself
@@ -98,7 +98,7 @@ class MiniBatchNegatives(ModelOutput):
         self.size = negatives + 1
 
     def build(self, input_shape: Any) -> None:
-        """Mark this layer as built; the interaction creates its weights in its first call."""
+        """Mark this layer as built; the interaction creates its own weights in its first call."""
         self.built = True
 
     def call(
@@ -115,8 +115,8 @@ class MiniBatchNegatives(ModelOutput):
             inputs: embeddings of users [B, ...], and of offers [versions · B, ...], version by
                 version.
             features: the batch; its `USER_ROW` identifies the user of each row.
-            targets: not used; part of Merlin's signature.
-            training, testing: the mode, as Merlin passes it.
+            targets: not used, but required by Merlin.
+            training, testing: whether Merlin calls the layer in training or in testing.
         """
         users, offers = inputs[USER], inputs[OFFER]
         versions = tf.shape(offers)[0] // tf.shape(users)[0]

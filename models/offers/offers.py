@@ -18,7 +18,7 @@ class WeightedLists:
 
     Attributes:
         lists: the attribute codes of each offer.
-        weights: weights of the codes, float32 [n_values]; those of a list sum to 1.
+        weights: weights of the codes, float32 [n_values]; the weights of a list sum to 1.
     """
 
     lists: Ragged
@@ -49,7 +49,7 @@ def offers_of(
     """Describe each offer by the most frequent attribute values of its events.
 
     Args:
-        groups: the offer of each event, int [n]; -1 for none.
+        groups: the number of the offer of each event, int [n]; -1 for none.
         columns: attribute → its code in each event, int [n].
         n_offers: number of offers; an offer without events has empty lists.
         top: number of most frequent values to keep per attribute; ties are broken by code.
@@ -68,17 +68,17 @@ def offers_by_value(
 
     Args:
         task: the attribute that defines the offers.
-        values: codes of the attribute, distinct and ascending, int [n_offers]. If no event has a
-            value, its offer has only this value.
+        values: codes of the attribute, distinct and ascending, int [n_offers]. The offer of a value
+            without events has only this value.
         columns: attribute → its code in each event, int [n].
-        top: see `offers_of`.
+        top: number of most frequent values to keep per attribute.
     """
-    groups = places(columns[task], values)
+    groups = positions_in(columns[task], values)
     offers = offers_of(groups, columns, n_offers=len(values), top=top)
     return {**offers, **items_as_offers({task: values})}
 
 
-def places(codes: Ints, values: Ints) -> Ints:
+def positions_in(codes: Ints, values: Ints) -> Ints:
     """Return the position of each code in a sorted array, int64 [n]; -1 if it is absent."""
     if not len(values):
         return np.full(len(codes), -1)

@@ -1,8 +1,9 @@
 """Evaluates offer models on held-out events: AUC over pairs of users and offers in mini-batches.
 
-Each user of a mini-batch is scored with the offers of all its events. In a task, the offer of an
-event is "task = the event's value". Two kinds of pairs are not negatives and are left out: a user
-with another event of their own, and a user with another event that has the same offer.
+Each user of a mini-batch is scored with the offers of all events of the mini-batch. In a task, such
+as brand, the offer of an event is "brand = the event's brand". Two kinds of pairs are no negatives
+and are left out: a user with another event of the same user, and a user with another event that has
+the same offer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Task:
     Attributes:
         keys: number of the offer of each held-out event, int [n_events]; -1 for events without an
             offer.
-        offers: attribute → descriptions of n_offers offers.
+        offers: attribute → for each of n_offers offers, a weighted list of attribute codes.
         n_offers: number of offers.
     """
 
@@ -59,7 +60,7 @@ class Pairs:
     def __len__(self) -> int:
         return n_rows(self.columns)
 
-    def kept(self, keys: Ints) -> Bools:
+    def scored_pairs(self, keys: Ints) -> Bools:
         """Return which user-offer pairs count for the AUC, bool [n_mini_batches, size, size].
 
         Args:
@@ -78,7 +79,7 @@ class Pairs:
         Args:
             item: the attribute whose values are the item ids.
         """
-        if self.kept(self._codes(item)).sum() == len(self):
+        if self.scored_pairs(self._codes(item)).sum() == len(self):
             raise NoNegativesError(
                 f"its {len(self)} events, in mini-batches of {self.size}, pair no user with an "
                 "item of another user that they did not take, so that there is no AUC"
@@ -114,7 +115,7 @@ class Pairs:
             yield slice(start, start + step), chosen
 
     def aucs(self, model: InferenceModel, tasks: Mapping[str, Task]) -> dict[str, GroupedAuc]:
-        """Score all user-offer pairs of each task, and return the AUC of each of its offers."""
+        """Score all user-offer pairs of each task, and return the AUC of each offer of the task."""
         scores = self.scores(model, tasks)
         return {name: self.auc(task, scores[name]) for name, task in tasks.items()}
 
@@ -123,11 +124,11 @@ class Pairs:
 
         Args:
             task: the offers of one attribute.
-            scores: the scores of all pairs from the method `scores`.
+            scores: the scores of all pairs, which the method `scores` returns.
         """
         offers = np.broadcast_to(task.keys.reshape(-1, 1, self.size), scores.shape)
         own = np.broadcast_to(np.eye(self.size, dtype=bool), scores.shape)
-        kept = self.kept(task.keys)
+        kept = self.scored_pairs(task.keys)
         return grouped_auc(offers[kept], scores[kept], own[kept], n_groups=task.n_offers)
 
     def auc_of_items(self, model: InferenceModel, item: str) -> float:
@@ -144,7 +145,7 @@ class Pairs:
         task = Task(np.arange(len(self)), items_as_offers(codes), len(self))
         scores = self.scores(model, {"items": task})["items"]
         own = np.broadcast_to(np.eye(self.size, dtype=bool), scores.shape)
-        kept = self.kept(self._codes(item))
+        kept = self.scored_pairs(self._codes(item))
         groups = np.zeros(int(kept.sum()), np.int64)
         return float(grouped_auc(groups, scores[kept], own[kept], n_groups=1).auc[0])
 

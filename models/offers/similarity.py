@@ -10,7 +10,7 @@ from models.core.retriever import Floats, Ints
 
 
 def unit_vectors(vectors: Floats) -> Floats:
-    """Return one vector of length 1 per offer: its m vectors, each scaled to one length, in a row.
+    """Return one vector of length 1 per offer, its m vectors concatenated and scaled equally long.
 
     Args:
         vectors: embeddings of offers, [n, m, d] or [n, d].
@@ -37,13 +37,13 @@ def cosines(vectors: Floats) -> Floats:
 
 
 def ward_order(matrix: Floats) -> Ints:
-    """Return the leaf order of Ward's clustering (1963), which places similar offers together.
+    """Return the leaf order of Ward's clustering (1963), in which similar offers are neighbours.
 
     Branches are flipped to minimise the sum of distances between neighbouring leaves (Bar-Joseph,
     Gifford and Jaakkola 2001, "Fast optimal leaf ordering for hierarchical clustering").
 
     Args:
-        matrix: cosines [n, n], n at least 2. The distance of unit vectors is sqrt(2 - 2 cos).
+        matrix: cosines [n, n], n at least 2; the clustering uses the distances sqrt(2 - 2 cos).
     """
     gaps = distance.squareform(np.sqrt(np.maximum(2 - 2 * matrix, 0.0)), checks=False)
     return hierarchy.leaves_list(hierarchy.linkage(gaps, "ward", optimal_ordering=True))

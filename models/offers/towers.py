@@ -17,10 +17,10 @@ from models.towers.layers import layer_name
 
 
 class OfferTower(tf.keras.layers.Layer):
-    """Embeds an offer: [m, d] with a compressor, [o, d] without, or one vector of a dense tower.
+    """Embeds offers: [m, d] with a compressor, [o, d] without, or one vector of a dense tower.
 
     Args:
-        sizes: attribute → number of codes, in the order of the rows.
+        sizes: attribute → number of codes, in the order of the embedding's rows.
         config: hyper-parameters of all offer models.
         blocks: which building blocks (grouping, mask, bilinear interaction) this model has.
         seed: the seed of dropout and groups.
@@ -63,17 +63,17 @@ class OfferTower(tf.keras.layers.Layer):
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Embed the items of a batch as offers, float32 [B, …].
 
-        In training with groups, the result has A = `versions` groupings in turn: [A · B, …].
+        In training with groups, the result has the offers of A = `versions` groupings: [A · B, …].
         """
         codes = [tf.reshape(inputs[name], [-1]) for name in self.attributes]
         vectors = tf.stack(
             [table.one(code) for table, code in zip(self.tables, codes, strict=True)], axis=1
         )
         if not (training and self.keys):
-            return self.finished(vectors, tf.zeros_like(vectors), training=training)
+            return self.compress(vectors, tf.zeros_like(vectors), training=training)
         stacked = tf.stack(codes, axis=1)
         drawn = tf.stack([self.keys(stacked, training=True) for _ in range(self.versions)])
-        return self.finished(*group_moments(vectors, drawn), training=training)
+        return self.compress(*group_moments(vectors, drawn), training=training)
 
     def embed(self, offers: Mapping[str, Lists]) -> tf.Tensor:
         """Return the embeddings of offers given as weighted lists of attribute values."""
@@ -82,9 +82,9 @@ class OfferTower(tf.keras.layers.Layer):
             for name, table in zip(self.attributes, self.tables, strict=True)
         ]
         means, variances = (tf.stack(parts, axis=1) for parts in zip(*both, strict=True))
-        return self.finished(means, variances)
+        return self.compress(means, variances)
 
-    def finished(
+    def compress(
         self,
         mean: tf.Tensor,
         variance: tf.Tensor,
@@ -114,10 +114,11 @@ class OfferTower(tf.keras.layers.Layer):
 
 
 class UserTower(tf.keras.layers.Layer):
-    """Embeds a user's history lists: [k, d] with a compressor, or one vector of a dense tower.
+    """Embeds users by history lists: [k, d] with a compressor, or one vector of a dense tower.
 
     Args:
-        domains: history column → attribute whose codes it has, in the order of the rows.
+        domains: history column → attribute whose codes the column has, in the order of the
+            embedding's rows.
         sizes: attribute → number of codes.
         config: hyper-parameters of all offer models.
         blocks: which building blocks (grouping, mask, bilinear interaction) this model has.

@@ -1,7 +1,7 @@
 """Computes mean and variance of the embeddings of lists of codes, without a loop over rows.
 
-Each attribute of an item is a list of one value. For an offer such as "brand = x", it is a weighted
-list of the values of its items; for a user, the list of their earlier values.
+For an item, an attribute is a list of one value; for an offer such as "brand = x", a weighted list
+of the values of its items; for a user, a list of the values of earlier items.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Lists(NamedTuple):
     Attributes:
         codes: the attribute codes of all lists, one list after the other, int [n_values].
         offsets: where each list starts in `codes`, int [n_rows + 1], ascending, the first is 0.
-        weights: float32 [n_values], not negative. With None, all codes of a list have the same
-            weight, and repeated codes count once.
+        weights: the weight of each code, float32 [n_values], not negative; None gives all distinct
+            codes of a list the same weight.
     """
 
     codes: tf.Tensor
@@ -28,7 +28,7 @@ class Lists(NamedTuple):
 
 
 class Penalty(tf.keras.regularizers.L1):
-    """Keras' L1 penalty with a faster gradient: one pass over the weights in place of three."""
+    """The L1 penalty of Keras, with a gradient in one pass over the weights instead of three."""
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return the L1 penalty: the factor l1 times the sum of absolute weights."""
@@ -46,7 +46,7 @@ class WeightedEmbedding(tf.keras.layers.Layer):
 
         o_i = w_i / Σ_j w_j,   mean = Σ_i o_i E_i,   variance = Σ_i o_i E_i² - mean²
 
-    Both are zero for an empty list, and for a list whose weights are all zero.
+    Mean and variance are zero for an empty list, and for a list whose weights are all zero.
 
     Args:
         n_codes: number of rows of the embedding table.
@@ -99,7 +99,7 @@ class WeightedEmbedding(tf.keras.layers.Layer):
 
 
 def _rows(lists: Lists) -> tf.Tensor:
-    """Return, for each code, the number of the list that holds it, ascending."""
+    """Return, for each code, the number of the list that holds the code, in ascending order."""
     # as tf.ragged.row_splits_to_segment_ids, in one operation in place of thirty
     places = tf.range(tf.size(lists.codes), dtype=lists.offsets.dtype)
     return tf.searchsorted(lists.offsets[1:], places, side="right", out_type=tf.int64)

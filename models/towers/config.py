@@ -18,19 +18,19 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         dim: width of an embedding, and of the output of a tower without layers; `infer` uses
             Merlin's rule, 2 times the fourth root of the vocabulary's size, rounded up to a
             multiple of 8, for each column separately.
-        dims: column of categories → its width if it differs from `dim`: a number, `infer`, or
-            `one_hot`, which learns nothing: a 1 at the position of the value (missing and unseen
-            values have positions, too); a list is the mean of its one-hots. A history column is
-            encoded like the item column whose values it lists.
-        combine: how a tower combines its inputs: `sum` (all of width `dim`) or `concat`.
+        dims: column of categories → embedding width if it differs from `dim`: a number, `infer`, or
+            `one_hot`, a vector without learnt weights that is 1 at the position of the value;
+            missing and unseen values have positions, too, and a list is the mean of its one-hots. A
+            history column is encoded like the item column whose values it lists.
+        combine: how a tower combines its inputs: `sum` (all inputs of width `dim`) or `concat`.
         query_layers: widths of the query tower's MLP; empty for none. The last layer is linear.
         item_layers: widths of the item tower's MLP. Both towers must end in the same width.
         activation: the activation function of the MLP layers before the last.
         normalize: whether both outputs are L2-normalised, so that the score is the cosine.
         encoder: the history encoder of the query tower.
         init_stddev: standard deviation of the random initial embeddings.
-        item_bias: whether a learnt number is added to the score of each item: one more dimension of
-            both towers, which is 1 in the query tower.
+        item_bias: whether a learnt number is added to the score of each item, as one more dimension
+            of both towers, which is 1 in the query tower.
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
         id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
             users and new items have a trained embedding.
@@ -78,8 +78,8 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
 class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
     """Content: ranks items by how often the history has their categories. No weights are trained.
 
-    A user is the mean of the one-hots of their history. So the score is, for each category, the
-    share of the history with the item's value, added up over the categories.
+    A user is the mean of the one-hots of the user's history. So the score of an item is, for each
+    category, the share of the history with the item's value, summed over categories.
     """
 
     item_bias: ClassVar[bool] = False

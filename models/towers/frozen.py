@@ -1,7 +1,6 @@
 """Popularity and content models as two towers without trainable weights.
 
-As these models have the form of learnt towers, they are evaluated, exported and served in the same
-way.
+Because these models are towers, they are evaluated, exported and served like learnt ones.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ def content(query: Schema, item: Schema) -> tuple[Tower, Tower]:
     """Build a content model: the item tower outputs one-hot categories, the query tower their mean.
 
     Args:
-        query: the schema of the query tower's input columns; of these, the histories are used.
-        item: the schema of the item tower's input columns; of these, the categories without the
-            item id are used.
+        query: the schema of the query tower's input columns; only histories are used.
+        item: the schema of the item tower's input columns; only categories other than the item id
+            are used.
 
     Raises:
         TowerError: a category has no history, or a history has no category.

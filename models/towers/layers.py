@@ -19,11 +19,10 @@ _ESCAPED = "x-"
 
 
 def layer_name(column: str) -> str:
-    """Return the name of the Keras layer of a column; it differs for each column.
+    """Return the name of the Keras layer of a column; no two columns have the same.
 
     TensorFlow accepts few characters in layer names. Other characters of a column's name are
-    written as code points: `a b` becomes `x-a-20-b`. The columns keep their own names everywhere
-    else.
+    written as code points: `a b` becomes `x-a-20-b`. Only layers have such names, not columns.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column
@@ -40,7 +39,7 @@ class History(tf.keras.layers.Layer):
         schema: one list column of codes, oldest first.
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: turns the items' embeddings into one vector.
-        gaps: values may be missing; they are left out, and count as no position.
+        gaps: whether values may be missing; missing values are left out, and have no position.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class History(tf.keras.layers.Layer):
         return self._schema
 
     def build(self, input_shape: Any) -> None:
-        """Create the weights of the shared embedding table if the item tower has not yet."""
+        """Create the weights of the shared embedding table if the item tower has not done so."""
         if not self.table.built:
             self.table.build(input_shape)
         super().build(input_shape)
@@ -190,7 +189,7 @@ class Vectors(tf.keras.layers.Layer):
 class OneHot(tf.keras.layers.Layer):
     """One-hot categories: a 1 at the position of the code. Only padding, code 0, has no position.
 
-    So missing and unseen values have positions. A list is the mean of its codes' one-hots without
+    Missing and unseen values have positions. A list is the mean of its codes' one-hots without
     missing values; an empty list is the zero vector.
 
     Args:
@@ -233,15 +232,15 @@ def _one_hot(codes: tf.Tensor | tf.RaggedTensor, width: int) -> tf.Tensor:
 def _known(lists: tf.RaggedTensor) -> tf.RaggedTensor:
     """Return ragged lists of categorical codes without the codes of padding and missing values.
 
-    A tower that takes raw text in place of codes gets "" for both, so both must have the same
-    effect.
+    A tower for raw values gets "" both for padding and for missing text, so both codes must have
+    the same effect.
     """
     known = tf.ragged.boolean_mask(tf.squeeze(lists, -1), tf.squeeze(lists, -1) >= UNSEEN)
     return tf.expand_dims(known, -1)
 
 
 class RowCount(tf.keras.layers.Layer):
-    """An input layer of width 0, which gives a tower without features the batch size.
+    """An input layer of width 0, from which a tower without features gets the batch size.
 
     Args:
         schema: the schema of one feature column, whose values are ignored.
@@ -273,7 +272,8 @@ class ItemBias(tf.keras.layers.Layer):
     Args:
         column: the column of the item id's codes.
         n_codes: number of codes of the item id, which is the size of the bias table.
-        drop: replaces codes by the unseen code in training, so that new items get a trained bias.
+        drop: the layer that replaces codes by the unseen code in training, so that new items get a
+            trained bias.
     """
 
     def __init__(
@@ -315,8 +315,8 @@ class AppendOne(tf.keras.layers.Layer):
 class Draws(tf.keras.layers.Layer):
     """Random numbers that depend on the seed and on the number of earlier draws.
 
-    The count of draws is a weight, so it is saved with the model: a resumed fit draws the numbers
-    of a fit that was never interrupted. Keras' own dropout starts anew in each process.
+    The count of draws is a weight that is saved with the model, so a resumed fit draws the numbers
+    of a fit without interruption. Keras' own dropout restarts its draws in each process.
 
     Args:
         seed: the seed of the random numbers.
@@ -367,7 +367,7 @@ class Dropout(Draws):
 
 
 class IdDropout(Draws):
-    """In training, replace ids by the unseen code at random, so that its row gets trained.
+    """In training, replaces random ids by the unseen code, so that its embedding gets trained.
 
     Without this replacement, the embedding of unknown users and new items would keep its random
     initial values.

@@ -1,8 +1,8 @@
 """Builds one tower from a schema: Merlin's encoder, with histories and an item bias.
 
-Tags choose the inputs: USER and CONTEXT columns feed the query tower, ITEM columns the item tower,
-each CATEGORICAL by an embedding (lists by the mean of theirs, weighted by the
-weights beside them) or a one-hot, and each CONTINUOUS as a number.
+Tags choose the inputs: the query tower takes USER and CONTEXT columns, the item tower ITEM columns.
+A CATEGORICAL column is embedded (a list by the mean of its embeddings, weighted if the list has
+weights) or one-hot encoded, and a CONTINUOUS column is taken as a number.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def build_tower(
     *,
     shared: Tower | None = None,
 ) -> Tower:
-    """Build one tower from its columns; histories use the embedding tables of `shared`."""
+    """Build one tower from its columns; histories use embedding tables of the tower `shared`."""
     if not schema:
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
@@ -126,7 +126,7 @@ def _branches(
 def _branch(name: str, schema: Schema) -> str:
     """Return a name for a tower's input layer that differs from the names of all columns.
 
-    Merlin's ParallelBlock passes to a layer with the name of a column only that column.
+    Merlin's ParallelBlock would pass to a layer with the name of a column only that column.
     """
     while name in schema.column_names:
         name += "_"
@@ -184,7 +184,7 @@ def _embeddings(
 
 
 def _with_table_name(column: ColumnSchema) -> ColumnSchema:
-    """Return a column with its domain renamed; Merlin names the embedding table after it."""
+    """Return a column with its domain renamed, because Merlin names embedding tables by domain."""
     name = layer_name(column.int_domain.name)
     domain = {**column.properties["domain"], "name": name}
     return column.with_properties({"domain": domain})
@@ -302,7 +302,8 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
 def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
     """Return the embedding of each row of a table by one tower, computed batch by batch.
 
-    Merlin's `encode` saves and reloads the model first, which takes longer than 100k rows do here.
+    Merlin's `encode` saves and reloads the model first, which takes longer than this function takes
+    for 100k rows.
 
     Args:
         tower: the query tower or the item tower.

@@ -1,7 +1,8 @@
-"""Makes shuffled batches, in the form that Merlin's models take, of encoded columns in memory.
+"""Makes shuffled batches of encoded columns in memory, in the form that Merlin's models take.
 
 Merlin's own loader has no seed for its shuffle (NVTabular #438) and shuffles within a chunk only.
-Here one seed and the epoch's number give the order of all rows, so a run repeats and can resume.
+In these batches, a seed and the epoch's number give the order of all rows, so that a run is
+reproducible and can resume.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class Batches(tf.keras.utils.Sequence):
     Args:
         columns: the encoded columns of the training rows, name → [n_rows].
         batch_size: number of training rows in a batch; the last batch may be smaller.
-        seed: seed and epoch number determine the order.
+        seed: the random seed; together with the epoch number it determines the order.
         owners: the user of each training row, as a row number in the user table, int [n_rows];
-            needed for `max_per_owner`.
+            required if `max_per_owner` is given.
         max_per_owner: largest number of training rows of a user in an epoch, drawn at random; None
             for all.
 

@@ -53,13 +53,13 @@ class Validation(tf.keras.callbacks.Callback):
 
 
 class KeepBest(tf.keras.callbacks.Callback):
-    """Keep the weights of the best epoch, and stop early if no better one follows.
+    """Keeps the weights of the best epoch, and stops training early if no better epoch follows.
 
-    EarlyStopping of Keras 2.12 restores the best weights only if it stops early.
+    EarlyStopping of Keras 2.12 would restore the best weights only if it stopped early.
 
     Args:
         monitor: the validation metric that defines the best epoch; higher is better.
-        patience: stop after this many epochs without a better one.
+        patience: number of epochs without a better one after which training stops.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:
@@ -78,19 +78,19 @@ class KeepBest(tf.keras.callbacks.Callback):
         self.model.stop_training = self.finished(epoch)
 
     def finished(self, epoch: int) -> bool:
-        """Return whether training stops early, as `patience` epochs in a row were no better."""
+        """Return whether training stops early, after `patience` epochs that were no better."""
         return self.epoch >= 0 and epoch - self.epoch >= self.patience
 
 
 class RefuseNaN(tf.keras.callbacks.Callback):
-    """Stop the fit at the first step whose loss is NaN or infinite."""
+    """Stops the fit at the first step whose loss is NaN or infinite."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember the number of the epoch, for the error message about a NaN loss."""
+        """Store the number of the epoch, for the error message about a NaN loss."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -117,19 +117,19 @@ class Clock(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Record the wall time and the metrics of the finished epoch."""
         seconds = round(time.perf_counter() - self.start, 3)
-        self.epochs.append(Epoch(epoch, measured(logs), seconds))
+        self.epochs.append(Epoch(epoch, metrics_in(logs), seconds))
 
 
-def measured(logs: Logs) -> dict[str, float]:
-    """Return the loss and the validation metrics of an epoch's logs, without Merlin's own."""
+def metrics_in(logs: Logs) -> dict[str, float]:
+    """Return the loss and the validation metrics in an epoch's logs, without those of Merlin."""
     hidden = ("loss_batch", "regularization_loss")
     return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """Show progress: a bar over all steps on a terminal, elsewhere one log line per epoch.
+    """Shows progress: a bar over all steps on a terminal, elsewhere one log line per epoch.
 
-    In the list of callbacks it must come after `Clock`, whose figures it shows.
+    In the list of callbacks, `Progress` must come after `Clock`, whose figures it shows.
 
     Args:
         epochs: largest number of epochs of the training.

@@ -1,8 +1,8 @@
 """Checkpoints: the state from which an interrupted fit resumes exactly, as npz and JSON.
 
-The order of rows comes from the seed and the epoch, and every random draw comes from a counter
-among the weights. So the weights, the optimiser's variables and the epochs so far are the whole
-state. A damaged checkpoint is not used: the fit starts from the beginning.
+The seed and the epoch determine the order of rows, and a counter among the weights determines every
+random draw. So the weights, the optimiser's variables and the finished epochs are the whole state.
+If a checkpoint is damaged, the fit starts from the beginning.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a checkpoint's JSON file; weights and optimiser state are in npz files.
 
     Attributes:
-        identity: identifies the model and its data; a checkpoint of another fit is not used.
+        identity: a text that identifies the model and its training data.
         epochs: metrics and durations of the finished epochs.
         best_epoch: the epoch whose weights are in `best.npz`; -1 for none.
-        sha256: name of each array file, without its suffix → hash.
+        sha256: name of an array file, without its suffix → SHA-256 of the file.
     """
 
     identity: str
@@ -45,7 +45,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Damaged(Exception):
-    """The files of a training checkpoint are damaged; the message says how."""
+    """The files of a training checkpoint are damaged; the message describes the damage."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,16 @@ class Checkpoint:
     """A folder with the state of a training run after its last finished epoch.
 
     Attributes:
-        folder: the folder of the checkpoint, beside the stage folder, which does not exist before
-            the training is finished.
-        identity: identifies the model and its training data; a checkpoint with another one is not
-            used.
+        folder: the folder of the checkpoint, beside the folder of the train stage.
+        identity: a text that identifies the model and its training data; a checkpoint with another
+            identity is not used.
     """
 
     folder: Path
     identity: str
 
     def write(self, model: tf.keras.Model, clock: Clock, keep: KeepBest) -> None:
-        """Write the training checkpoint atomically: a kill leaves the old or the new one."""
+        """Write the training checkpoint atomically: a kill leaves the old or the new checkpoint."""
         with atomic.new_folder(self.folder) as new:
             optimizer = [variable.numpy() for variable in model.optimizer.variables]
             arrays = (model.get_weights(), optimizer, keep.weights)
@@ -129,7 +128,11 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the checkpoint of a finished fit."""
-        for folder in (self.folder, atomic.beside(self.folder), atomic.older(self.folder)):
+        for folder in (
+            self.folder,
+            atomic.temporary_path(self.folder),
+            atomic.older_path(self.folder),
+        ):
             atomic.remove(folder)
 
 

@@ -19,13 +19,13 @@ class OptimizerConfig(Part, frozen=True):
     """Settings of the optimiser and of its learning rate schedule.
 
     Attributes:
-        kind: adagrad and adamw are those of Keras 2.12; adam does not change the rows of an
-            embedding table, nor their moments, that are not in the batch.
+        kind: `adagrad` and `adamw` are the optimisers of Keras 2.12; `adam` changes only those rows
+            of an embedding table, and their moments, that are in the batch.
         lr: the learning rate after the warm-up.
         weight_decay: the weight decay of adamw.
-        decay: what a step of adamw subtracts from a weight w: `keras` lr·weight_decay·w; `tfa`
-            weight_decay·w, as in TensorFlow Addons. (There only the rows in the batch decay,
-            here all rows.)
+        decay: the number that a step of adamw subtracts from a weight w: lr·weight_decay·w for
+            `keras`, weight_decay·w for `tfa`, as in TensorFlow Addons, where however only rows in
+            the batch decay.
         warmup_steps: the number of steps in which the learning rate rises from 0.
         schedule: the learning rate after the warm-up, until the last epoch: constant, or falling
             to 0 linearly or along a cosine.
@@ -52,7 +52,7 @@ class TrainConfig(Part, frozen=True):
         epochs: the largest number of epochs.
         monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
-        patience: training stops after this many epochs without a better one.
+        patience: number of epochs without a better one after which training stops.
         max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
             each epoch; null for all rows. The default is 50 for a recipe with a history and without
             times.
@@ -68,11 +68,11 @@ class TrainConfig(Part, frozen=True):
 
 
 class TrackingConfig(Part, frozen=True):
-    """The tracker that records a fit, in addition to the metrics in the train stage.
+    """The experiment tracker that records a fit, in addition to the metrics in the train stage.
 
     Attributes:
         kind: the tracker; it needs the `tracking` extra.
-        required: training stops where the tracker is not installed; otherwise it goes on without.
+        required: whether training stops with an error if the tracker is not installed.
         uri: the URI of an MLflow server, or a folder; empty for a folder in the run's folder.
         experiment: the name of the MLflow experiment.
     """

@@ -28,7 +28,7 @@ class UnknownMetricError(ValueError):
 
 @dataclass
 class Fit:
-    """One training run: the model, its training rows and the settings; `run` trains the model.
+    """A training run: a model, its training rows and its settings; `run` trains the model.
 
     Attributes:
         model: a built model that is not compiled yet; its output block contains the loss.
@@ -36,10 +36,10 @@ class Fit:
         train: settings of the training loop.
         rates: settings of the optimiser and of the learning rate schedule.
         judge: computes the validation metrics after each epoch; None if there is no validation
-            part, and then the weights of the last epoch are kept.
-        checkpoint: where the state after each epoch is saved; None to save none.
+            part: then the weights of the last epoch are kept.
+        checkpoint: the checkpoint to which the state is saved after each epoch; None to save none.
         clock: the callback that records the time and the metrics of each epoch.
-        lines: whether one line per epoch is logged if there is no terminal.
+        lines: whether each epoch is logged as a line if there is no terminal.
     """
 
     model: tf.keras.Model
@@ -65,7 +65,7 @@ class Fit:
         """Write the weights of the model as HDF5.
 
         Raises:
-            OSError: the disk is full. It is raised before HDF5 writes, which would crash the
+            OSError: the disk is full; raised before HDF5 writes, because HDF5 would crash the
                 process.
         """
         model = self.model
@@ -78,7 +78,7 @@ class Fit:
     def run(
         self, callbacks: Sequence[tf.keras.callbacks.Callback] = (), *, resume: bool = False
     ) -> Epoch:
-        """Train the model; afterwards it has the weights of the best epoch.
+        """Train the model, and set its weights to those of the best epoch.
 
         Args:
             callbacks: further Keras callbacks, such as a tracker.

@@ -25,7 +25,7 @@ class Judge(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the names of the validation metrics; each may choose the best epoch."""
+        """Return the names of the validation metrics, any of which may choose the best epoch."""
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return the validation metrics of a model by their names.

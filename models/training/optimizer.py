@@ -24,7 +24,7 @@ def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Opt
     """
     rate: Any = config.lr
     if config.warmup_steps or config.schedule != "constant":
-        rate = Course(config.lr, config.warmup_steps, steps, config.schedule)
+        rate = WarmupSchedule(config.lr, config.warmup_steps, steps, config.schedule)
     if config.kind == "adam":
         return LazyAdam(rate)
     if config.kind == "adagrad":
@@ -35,17 +35,17 @@ def optimizer(config: OptimizerConfig, *, steps: int) -> tf.keras.optimizers.Opt
 
 
 class AdamW(tf.keras.optimizers.AdamW):
-    """Keras' AdamW with one fused operation per variable, where Keras needs a dozen.
+    """Keras' AdamW with one fused operation per variable in place of a dozen operations.
 
-    For a small variable, the overhead of each operation costs more than its arithmetic; for a large
-    one, each operation is another pass over memory.
+    For a small variable, the overhead of an operation exceeds its arithmetic; for a large variable,
+    each operation is another pass over memory.
     """
 
     def __init__(self, learning_rate: Any, weight_decay: float) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Apply one AdamW step to a variable; a sparse gradient is left to Keras' own code."""
+        """Apply one AdamW step to a variable; Keras' own code handles sparse gradients."""
         if isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -77,7 +77,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         super().__init__(learning_rate, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Apply one Adam step to a variable; of an embedding table, to the batch's rows only."""
+        """Apply one Adam step to a variable; in embedding tables, only to the rows in the batch."""
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable)
             return
@@ -96,7 +96,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         variable.scatter_sub(tf.IndexedSlices(change, rows))
 
 
-class Course(tf.keras.optimizers.schedules.LearningRateSchedule):
+class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate schedule: linear warm-up from 0, then constant, or decay to 0.
 
     Args:

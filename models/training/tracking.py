@@ -1,7 +1,7 @@
 """Trackers send parameters, metrics of each epoch and artefacts to MLflow or TensorBoard.
 
-A failing tracker never stops a fit: its first error (a server that is down, a full disk) is logged
-as a warning, and the tracker is not used again.
+A failing tracker never stops a fit: the first error (such as an unreachable server or a full disk)
+is logged as a warning, and the tracker is not used again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import tensorflow as tf
 
-from models.training.callbacks import Logs, measured
+from models.training.callbacks import Logs, metrics_in
 from models.training.config import TrackingConfig
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _PATIENCE = {
 _PARAMETERS = 100
 
 
-class Book(Protocol):
+class TrackingLibrary(Protocol):
     """The protocol of experiment tracking libraries: MLflow or TensorBoard."""
 
     def begin(self, model: tf.keras.Model) -> None:
@@ -49,14 +49,14 @@ class Book(Protocol):
 
 
 class Tracker(tf.keras.callbacks.Callback):
-    """A Keras callback that records training in MLflow or TensorBoard, until their first error.
+    """A Keras callback that records training in MLflow or TensorBoard, until the first error.
 
     Args:
         name: the name of the tracker, for the warning.
-        book: the tracking library that it writes to.
+        book: the tracking library to which the tracker writes.
     """
 
-    def __init__(self, name: str, book: Book) -> None:
+    def __init__(self, name: str, book: TrackingLibrary) -> None:
         super().__init__()
         self.name = name
         self.book = book
@@ -70,7 +70,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Record the metrics of the finished training epoch."""
-        metrics = measured(logs)
+        metrics = metrics_in(logs)
         self._safely(lambda: self.book.note(epoch, metrics))
 
     def add(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Mark the tracked run as finished, failed or interrupted when the `with` block ends."""
+        """Return a context that marks the tracked run as finished, failed or interrupted."""
         status: Status = "FAILED"
         try:
             yield
@@ -106,7 +106,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
 
 def _reason(error: BaseException) -> str:
-    """Return the root cause of an error in a few words, for example a full disk."""
+    """Return the root cause of an error as a short text."""
     while first := error.__cause__ or error.__context__:
         error = first
     text = " ".join(str(error).split()) or type(error).__name__
@@ -123,7 +123,7 @@ def tracker(
         run: the name of the training run in the tracking library.
         params: nested hyper-parameters of the run; logged under dotted names such as
             `train.epochs`.
-        folder: where a tracker writes its files.
+        folder: the folder to which a tracker writes its files.
         model: the name of the model if a run has several; each has its own files.
 
     Raises:
@@ -167,8 +167,8 @@ class TensorBoard:
 class MLflow:
     """Records a training run in MLflow: hyper-parameters, metrics of each epoch and artefacts.
 
-    It uses MlflowClient, not the global run of MLflow, which MLflow would close as finished when
-    the process ends.
+    This class uses MlflowClient, because MLflow would mark a global run as finished when the
+    process ends.
 
     Args:
         uri: the URI of an MLflow tracking server, or a folder.

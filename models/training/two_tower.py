@@ -42,7 +42,7 @@ def build(
         config: hyper-parameters of the two towers; popularity and content models have no trainable
             weights.
         loss: hyper-parameters of the training loss.
-        facts: what the loss must know of the training rows, such as the count of each item.
+        facts: facts on the training rows, such as the count of each item.
         seed: the seed of the initial weights.
 
     Raises:
@@ -89,7 +89,7 @@ def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[n
     Args:
         model: a model that was built with `item_bias`.
         codes: the code of each item's id in the embedding table, int [n_items].
-        prior: what is added to the score of each item, float32 [n_items].
+        prior: the number that is added to the score of each item, float32 [n_items].
     """
     bias = next(b for b in model.candidate_encoder.blocks if isinstance(b, ItemBias))
     size = int(bias.prior.shape[0])
@@ -99,12 +99,14 @@ def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[n
 
 @dataclass(frozen=True)
 class TwoTower:
-    """A trained two-tower model as a Retriever: it embeds queries with the histories they hold.
+    """A trained two-tower model as a retriever, which embeds queries with their histories.
 
     Attributes:
         tower: the query tower.
-        users: the user inputs of the query tower, n_users + 1 rows; the last is for unknown users.
-        items: inputs of the item tower, n_items rows; history columns are looked up here.
+        users: the user inputs of the query tower, n_users + 1 rows; the last row is for unknown
+            users.
+        items: inputs of the item tower, n_items rows, from which history columns are looked up,
+            too.
         vectors: the item tower's embedding of each item, float32 [n_items, dim].
     """
 

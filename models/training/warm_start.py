@@ -1,7 +1,7 @@
-"""Warm start: take over the weights of an earlier model whose vocabularies were smaller.
+"""Warm start: take over the weights of an earlier model with smaller vocabularies.
 
-A vocabulary that only grows keeps its codes, so the first rows of each table keep their meaning.
-The rows of new values start as copies of the row of the unseen code.
+A vocabulary that only grows keeps its codes, so the first rows of each embedding table keep their
+meaning. The rows of new values start as copies of the row of the unseen code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class WarmStartError(ValueError):
     """The weights of the earlier model do not fit the towers of the new model."""
 
 
-def grown(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) -> list[Array]:
+def grow_weights(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[str]) -> list[Array]:
     """Return the new model's initial weights, taken over from an earlier model.
 
     Args:

@@ -13,7 +13,7 @@ from models.core.columns import Columns, as_array
 from models.core.retriever import BrokenModel, Ragged
 from models.offers.auc import GroupedAuc
 from models.offers.config import TasksConfig
-from models.offers.offers import offers_by_value, places
+from models.offers.offers import offers_by_value, positions_in
 from models.offers.pairs import Pairs, Task
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.stages.evaluate import EvaluateFiles
@@ -84,7 +84,7 @@ def task(offer_data: OfferData, attribute: str, columns: Columns) -> Task:
         )
     config = offer_data.recipe.tasks
     offers = offers_by_value(attribute, values, offer_data.events(config.source), top=config.top)
-    return Task(places(codes, values), offers, len(values))
+    return Task(positions_in(codes, values), offers, len(values))
 
 
 def _bands(model: str, task: str, auc: GroupedAuc, config: TasksConfig) -> list[Score]:

@@ -83,13 +83,13 @@ def choose(name: Baseline, facts: Facts, valid: EvaluationSet | None) -> FittedB
         note = BaselineChoice(parameters=parameters(model), tried=1, seconds=_since(start))
         return FittedBaseline(model, note)
     grid_search = _GridSearch(name, grid, valid)
-    climbed = search.climb(grid, grid_search.measure)
+    found = search.coordinate_search(grid, grid_search.measure)
     if grid_search.best is None:
-        raise CannotFit(f"all {climbed.tried} points of its grid give NaN scores")
+        raise CannotFit(f"all {found.tried} points of its grid give NaN scores")
     note = BaselineChoice(
         parameters=parameters(grid_search.best),
-        tried=climbed.tried,
-        edge=climbed.edge,
+        tried=found.tried,
+        edge=found.edge,
         valid=grid_search.value,
         valid_users=len(valid.queries),
         seconds=_since(start),

@@ -23,7 +23,7 @@ from models.baselines.popularity import Popularity
 from models.baselines.search import Facts
 from models.core import metrics
 from models.core.evaluation_set import EvaluationSet
-from models.core.metrics import Places
+from models.core.metrics import TargetRanks
 from models.core.retriever import BrokenModel, Floats, Interactions, Retriever
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig
 from models.towers.tower import embed
@@ -94,7 +94,7 @@ class _Evaluation:
         prepared: the content of the run's etl stage.
         evaluation_set: the queries and target items of the headline metrics.
         lists: block of the report → the recommendation lists under another protocol.
-        places: model → ranks of the target items in the lists of the headline metrics.
+        ranks: model → ranks of the target items in the lists of the headline metrics.
         beside: block of the report → model → ranks of the target items in the lists of that block.
     """
 
@@ -102,8 +102,8 @@ class _Evaluation:
     prepared: Prepared
     evaluation_set: EvaluationSet
     lists: dict[str, Lists]
-    places: dict[str, Places] = field(default_factory=dict)
-    beside: dict[str, dict[str, Places]] = field(default_factory=dict)
+    ranks: dict[str, TargetRanks] = field(default_factory=dict)
+    beside: dict[str, dict[str, TargetRanks]] = field(default_factory=dict)
     catalogue: dict[str, dict[str, float | None]] = field(default_factory=dict)
     baselines: dict[str, BaselineChoice] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -166,14 +166,14 @@ class _Evaluation:
             ranking = self.evaluation_set.rank(retriever, max(config.ks))
             self.seconds[name] = round(time.perf_counter() - start, 3)
             for block, other in self.lists.items():
-                found = other.evaluation_set.rank(retriever, max(config.ks)).places
+                found = other.evaluation_set.rank(retriever, max(config.ks)).ranks
                 self.beside.setdefault(block, {})[name] = found
         except BrokenModel as error:
             raise ArtifactError(
                 f"{name} cannot be ranked: {error} Run `two-tower train` again, with a lower "
                 "optimizer.lr if need be."
             ) from error
-        self.places[name] = ranking.places
+        self.ranks[name] = ranking.ranks
         self.catalogue[name] = {}
         n_candidates, counts = int(self.evaluation_set.candidates.sum()), self.prepared.item_counts
         for k in config.ks:
@@ -199,15 +199,15 @@ class _Evaluation:
             ours=self.ours,
             counts=self._counts(),
             fallback=self.recipe.fallback,
-            headline=tally.over_users(self.places, protocol),
-            differences=tally.differences(self.places, protocol, ours=self.ours),
+            headline=tally.over_users(self.ranks, protocol),
+            differences=tally.differences(self.ranks, protocol, ours=self.ours),
             beside={
-                "per_row": tally.over_rows(self.places, rows),
+                "per_row": tally.over_rows(self.ranks, rows),
                 **{name: self._block(name, protocol) for name in self.lists},
                 "tfrs_compat": tally.shares({self.ours: by_score}, tfrs),
             },
             segments={
-                segment.name: tally.segment(self.places, segment.targets, protocol, segment.what)
+                segment.name: tally.segment(self.ranks, segment.targets, protocol, segment.what)
                 for segment in segments(self.evaluation_set, self.prepared.item_counts)
             },
             catalogue=self.catalogue,

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.core import metrics
 from models.core.intervals import bootstrap
-from models.core.metrics import Places
+from models.core.metrics import TargetRanks
 from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.evaluate import Block, Figure, Protocol
@@ -32,41 +32,43 @@ class Tally:
     targets: Ragged
     config: EvaluateConfig
 
-    def over_users(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
+    def over_users(self, ranks: Mapping[str, TargetRanks], protocol: Protocol) -> Block:
         """Return all ranking metrics of each model as means over all users."""
-        values = ((model, self._per_user(found)) for model, found in places.items())
+        values = ((model, self._per_user(found)) for model, found in ranks.items())
         return self._block(values, protocol, "all users", self.targets)
 
-    def differences(self, places: Mapping[str, Places], protocol: Protocol, *, ours: str) -> Block:
+    def differences(
+        self, ranks: Mapping[str, TargetRanks], protocol: Protocol, *, ours: str
+    ) -> Block:
         """Return the metrics of one model minus those of each other model, user by user."""
-        mine = self._per_user(places[ours])
+        mine = self._per_user(ranks[ours])
         pairs = (
             (model, {name: mine[name] - value for name, value in self._per_user(found).items()})
-            for model, found in places.items()
+            for model, found in ranks.items()
             if model != ours
         )
         return self._block(pairs, protocol, f"{ours} minus the model, user by user", self.targets)
 
     def segment(
-        self, places: Mapping[str, Places], chosen: Bools, protocol: Protocol, what: str
+        self, ranks: Mapping[str, TargetRanks], chosen: Bools, protocol: Protocol, what: str
     ) -> Block:
         """Return recall and ndcg of each model for some of the target items only."""
         _, users = np.unique(self.targets.owners()[chosen], return_inverse=True)
         few = Ragged.from_pairs(users, self.targets.values[chosen], n_lists=users.max() + 1)
         values = (
             (model, _main(metrics.per_user(found.take(chosen), few, self.config.ks)))
-            for model, found in places.items()
+            for model, found in ranks.items()
         )
         return self._block(values, protocol, what, few)
 
-    def over_rows(self, places: Mapping[str, Places], protocol: Protocol) -> Block:
+    def over_rows(self, ranks: Mapping[str, TargetRanks], protocol: Protocol) -> Block:
         """Return, for each model, the share of held-out rows whose item is among the first k."""
         hits = {
             model: {
                 f"recall@{k}": metrics.hits_by_user(found, self.targets, k=k)
                 for k in self.config.ks
             }
-            for model, found in places.items()
+            for model, found in ranks.items()
         }
         return self.shares(hits, protocol)
 
@@ -84,7 +86,7 @@ class Tally:
         )
         return self._block(values, protocol, "all rows", self.targets)
 
-    def _per_user(self, found: Places) -> dict[str, Floats]:
+    def _per_user(self, found: TargetRanks) -> dict[str, Floats]:
         return metrics.per_user(found, self.targets, self.config.ks)
 
     def _block(

@@ -20,8 +20,7 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split that holds out each user's last rows: `valid` rows for valid, then `test` for
-    test."""
+    """A split that holds out each user's last rows: numbers of rows for `valid` and for `test`."""
 
     valid: Positive = 1
     test: Positive = 1

@@ -237,7 +237,7 @@ class Store:
         Nothing is changed while another process is replacing the folder.
         """
         final = self.folder(stage)
-        if atomic.exists(atomic.older(final)) and not atomic.exists(final):
+        if atomic.exists(atomic.older_path(final)) and not atomic.exists(final):
             with contextlib.suppress(StorageError, OSError), lock_run(self._lock):
                 atomic.recover(final)
 
