@@ -84,7 +84,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         device: the device of this process.
         add: file of new items, a row each: id and raw values of the features. The file has the form
             of a raw file that training read, or is csv, tsv, JSON lines or parquet. The new items
-            join those of the present index, which is built if there is none. Without a file the
+            are added to the present index, which is built if it does not exist. Without a file the
             index is built from the export alone.
 
     Raises:

@@ -90,9 +90,9 @@ def train(
         resume: whether to continue after the last finished epoch of an interrupted call for the
             same recipe and data, if there is one; the result is the same as without the
             interruption.
-        warm_start: a run whose weights the fit begins with; its vocabularies must be the first part
-            of the new ones (`etl --grow-from`).
-        callbacks: additional Keras callbacks; they get the `val_*` metrics.
+        warm_start: an earlier run, with whose weights the fit begins. The new vocabularies must
+            begin with the values of the earlier ones (`etl --grow-from`).
+        callbacks: additional Keras callbacks, which get the `val_*` metrics.
 
     Raises:
         RecipeError: the metric to monitor is unknown, or the settings of a model contradict each

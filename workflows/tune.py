@@ -63,7 +63,7 @@ class TuneResult:
 
 
 def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
-    """Search hyper-parameters in `tune.space` for the best `train.monitor`, without the test part.
+    """Search `tune.space` for hyper-parameters with the best metric `train.monitor` on valid.
 
     Args:
         recipe: the recipe; fields outside the space keep their values.

@@ -1,4 +1,4 @@
-"""The closed form of EASE, by a matrix of items x items, or users x users if they are fewer.
+"""The closed form of EASE, by a matrix of items x items or, with fewer users, of users x users.
 
 With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
 has the size n_items x n_items. By Woodbury's identity P = (I - X'KX) / lambda with K = (XX' +

@@ -8,8 +8,8 @@ The best point of a fixed grid is often at its edge, and then the baseline is we
 be. So a search starts from a few points, and goes on as long as nothing was tried on one side of
 the best point, along one of the axes: the next value on that side is tried. The search ends when
 the best point is better than a neighbour on every side, or at a bound of the axis, or after `MOST`
-points. This is the coordinate search of Hooke and Jeeves 1961 with a fixed step; it draws no random
-numbers.
+points. The method is the coordinate search of Hooke and Jeeves 1961 with a fixed step, without
+random numbers.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Grid:
         start: the points that are always tried; without a validation part the first one is used.
         fit: fits the baseline with the hyper-parameters of a point, and returns it.
         axes: one axis for each value of a point; a model without parameters has none.
-        notice: a sentence for the log before the first fit, such as its cost.
+        notice: a sentence for the log before the first fit, such as the estimated cost of a fit.
         by_history: whether the models represent a user by the history alone, so that popularity
             answers queries without a history.
     """

@@ -82,15 +82,15 @@ _LIMIT_LOCK = Lock()
 
 
 def run_in_threads(work: Callable[[], None], n_threads: int) -> None:
-    """Run a function in several threads at the same time; products in them use one thread each.
+    """Run a function in several threads at the same time; a matrix product in them uses one thread.
 
     The threads of BLAS wait for each other at the end of every matrix product, even if another
     process uses one of the cores. The Python threads of this function do not wait for each other.
 
     Args:
         work: the function to run, which takes tasks from a shared iterator until none is left.
-        n_threads: number of Python threads. If it is 1, the function runs in the calling thread,
-            and BLAS may use several threads.
+        n_threads: number of Python threads; with 1, the function runs in the calling thread, and
+            BLAS may use several threads.
     """
     if n_threads == 1:
         work()

@@ -111,10 +111,10 @@ class EvaluationSet:
         """Return a retriever's top-k lists for all queries, and the target items' ranks in them.
 
         If items with equal scores are on both sides of rank k, the metrics need the number of all
-        items with this score. Lists of 2k items nearly always contain them; otherwise, lists of up
-        to `DEEPEST` items are used. If even these do not, all remaining items are assumed to have
-        this score, and targets that are not in the list are misses: both can only lower the
-        metrics.
+        items with this score. Lists of 2k items nearly always show this number; otherwise, lists of
+        up to `DEEPEST` items are used. If these do not show it, all remaining items are assumed to
+        have the same score, and targets outside the list are misses: both assumptions can only
+        lower the metrics.
         """
         top = self.top_k(retriever, 2 * k)
         ranks = metrics.find_ranks(top.items, self.targets, scores=top.scores)

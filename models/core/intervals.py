@@ -1,8 +1,8 @@
 """Bootstrap intervals of means of per-user metrics, and of differences between two models.
 
-Users are drawn with replacement and their mean is computed, many times; the interval holds the
-middle 95 % (or another share) of these means. This is the percentile bootstrap (Efron and
-Tibshirani 1993, section 13.3). Two models are compared by their differences for the same users, so
+The percentile bootstrap (Efron and Tibshirani 1993, section 13.3) draws users with replacement many
+times and computes each time the mean over the drawn users; the interval holds the middle 95 % (or
+another share) of these means. Two models are compared by their differences for the same users, so
 that the spread between users does not widen the interval (Sakai 2006).
 """
 

@@ -9,9 +9,9 @@ Najork 2008, "Computing information retrieval performance measures efficiently i
 tied scores"). So constant scores give the metrics of a random ranking, recall@k = k / N.
 
 T is the set of a user's targets, and h_i is 1 if the item at rank i is in T, else 0. A metric at k
-cuts lists at rank k; its function takes the tie groups of n_users users and returns float64
-[n_users]. The definitions follow Manning, Raghavan and Schütze 2008, sections 8.3-8.4, and Järvelin
-and Kekäläinen 2002 for nDCG. Where the literature has several definitions of a metric, the
+cuts lists at rank k. The function of a metric takes the tie groups of n_users users and returns
+float64 [n_users]. The definitions follow Manning, Raghavan and Schütze 2008, sections 8.3-8.4, and
+Järvelin and Kekäläinen 2002 for nDCG. Where the literature has several definitions of a metric, the
 docstring says which one is used.
 """
 

@@ -35,9 +35,9 @@ class LossConfig(Part, frozen=True):
             user.
         reduction: whether the loss of a batch is the `sum` or the `mean` of the losses of its rows;
             with Adagrad the two train differently.
-        precision: the precision of the loss' matrix products; sums stay in float32. `bfloat16` is
-            faster on processors with AVX512-BF16, AMX or tensor cores, and its gradients are off
-            by about 0.1 %.
+        precision: the precision of the loss' matrix products; sums stay in float32. The precision
+            `bfloat16` is faster on processors with AVX512-BF16, AMX or tensor cores, and gives
+            gradients with errors of about 0.1 %.
 
     The defaults of TensorFlow Recommenders' Retrieval task are kind in_batch, logq false, mask none
     and reduction sum; Merlin's are kind in_batch, logq false, mask item and reduction mean.

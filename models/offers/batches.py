@@ -26,7 +26,8 @@ class DayBatches(Batches):
         negatives: number of neighbouring rows that are the negatives of a row.
         max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
         seed: the random seed; together with the epoch number it determines draw and order.
-        resample: whether each epoch draws its own rows; otherwise only their order changes.
+        resample: whether each epoch draws rows anew; otherwise all epochs have the same rows in
+            different orders.
         drop_last: whether an incomplete last batch is left out; otherwise the last batch is cut to
             whole mini-batches.
 

@@ -72,8 +72,8 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
             are then dropped.
         or_share: share of groupings whose groups are split at random and merged at random.
         max_per_day: largest number of training rows of a user and day in an epoch.
-        resample: whether each epoch draws its own training rows; otherwise only their order
-            changes.
+        resample: whether each epoch draws training rows anew; otherwise all epochs have the same
+            rows in different orders.
     """
 
     models: Annotated[dict[Name, OfferModel], Meta(min_length=1)] = msgspec.field(

@@ -50,7 +50,7 @@ class Pairs:
     Attributes:
         columns: name → history lists of users and codes of items, n_events rows each.
         users: the number of the user of each held-out event, int [n_events].
-        size: number of events in a mini-batch; n_events is a multiple of it.
+        size: number of events in a mini-batch, of which n_events is a multiple.
     """
 
     columns: Columns

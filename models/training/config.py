@@ -71,7 +71,7 @@ class TrackingConfig(Part, frozen=True):
     """The experiment tracker that records a fit, in addition to the metrics in the train stage.
 
     Attributes:
-        kind: the tracker; it needs the `tracking` extra.
+        kind: the name of the tracker, which needs the `tracking` extra of this package.
         required: whether training stops with an error if the tracker is not installed.
         uri: the URI of an MLflow server, or a folder; empty for a folder in the run's folder.
         experiment: the name of the MLflow experiment.

@@ -1,8 +1,8 @@
 """Optimisers of Keras 2.12, a lazy Adam for embedding tables, and learning rate schedules.
 
-Keras' Adam reads and writes every row of an embedding table and of its moments in every step,
-though a batch uses only a few thousand: with a million items that takes most of the time.
-`LazyAdam` updates only the rows that the batch uses.
+In every step, Keras' Adam reads and writes every row of an embedding table and of its moments,
+though a batch uses only a few thousand rows: with a million items, Adam takes most of the training
+time. `LazyAdam` updates only the rows that the batch uses.
 """
 
 from __future__ import annotations

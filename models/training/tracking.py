@@ -119,7 +119,7 @@ def tracker(
     """Return the Keras callback that records training in the configured tracking library.
 
     Args:
-        config: the kind of the tracker, and where it writes.
+        config: the kind of the tracker, and the place to which the tracker writes.
         run: the name of the training run in the tracking library.
         params: nested hyper-parameters of the run; logged under dotted names such as
             `train.epochs`.

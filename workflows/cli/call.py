@@ -193,8 +193,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Return a typer command that has the shared options and those of one verb.
 
     Args:
-        function: a function of a `Call`. Its keyword-only parameters, annotated for typer, are the
-            options of the verb.
+        function: a function of a `Call`, whose keyword-only parameters, annotated for typer, are
+            the options of the verb.
     """
     fields = [field for field in dataclasses.fields(Call) if field.name != "verb"]
     verb = function.__name__.replace("_", "-")

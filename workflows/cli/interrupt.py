@@ -25,7 +25,7 @@ def interruptible(call: Call) -> Iterator[None]:
     """Return a context in which Ctrl-C ends a verb without a traceback.
 
     Libraries may raise another error after the signal, for example because their workers were
-    stopped as well. Therefore a signal handler records that SIGINT has come.
+    stopped as well. A signal handler therefore records that SIGINT was received.
     """
     was_interrupted = False
 

@@ -1,8 +1,9 @@
 """Open a file of users or items given at serving, in the form that recipe or file name states.
 
 A given file in the form of a source of the recipe is read like this source: with its delimiter,
-quotes, escape and encoding, and with its column names if the file has no header. Any other file is
-csv, tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its name.
+quotes, escape and encoding, and with its column names if the file has no header. A file in no such
+form is csv, tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its
+name.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _recognise_text(
 
     Args:
         path: path of the given file of users or items.
-        kind: the format that the ending of its name states.
+        kind: the format that the ending of the file's name states.
         forms: the forms of the sources, the likeliest first.
         ids: names that the id column may have.
     """
@@ -161,7 +162,7 @@ def read_lines(path: Path, recipe: Recipe) -> list[str]:
 
     Args:
         path: path of the given file of users or items, which may be packed.
-        recipe: the text may have the encoding of one of its sources, if it is not UTF-8.
+        recipe: the recipe; text that is not UTF-8 may have the encoding of one of the sources.
 
     Raises:
         DataError: the file cannot be read.
@@ -243,8 +244,8 @@ def _kind(source: Source) -> str | None:
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
     """Return the first csv form by which the file's first row has the name of the id column.
 
-    If there is no such form, the first form that names the columns of a file without a header, as
-    many as its first row has cells, is returned.
+    Without such a form, the first form is returned that has no header and as many columns as the
+    first row has cells.
 
     Args:
         forms: the forms to try, the likeliest first.

@@ -93,7 +93,7 @@ def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table
     """Give texts of features the spelling that they have in training; words for null become null.
 
     Args:
-        table: columns of text and of lists of text; others are returned as they are.
+        table: the features; columns other than text and lists of text are returned unchanged.
         recipe: the recipe; its `nulls` mean a missing value, unless they are values in training.
         known: the texts of each column in training.
     """

@@ -1,9 +1,9 @@
 """Name the arguments of a SavedModel after columns, as far as TensorFlow accepts the names.
 
-TensorFlow accepts letters, digits and `_` in an argument's name. It does not accept Python
-keywords, or two names that differ only in case. If a column's name breaks these rules, its argument
-gets another name. The file `inputs.json` in the SavedModel's folder maps every column to its
-argument, so that programs that read the file need not know the rules.
+TensorFlow accepts letters, digits and `_` in an argument's name, but neither Python keywords nor
+two names that differ only in case. If the name of a column breaks these rules, the argument gets
+another name. The file `inputs.json` in the SavedModel's folder maps every column to its argument,
+so that programs that read the file need not know the rules.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class TwoTowerError(Exception):
-    """A fault in the input, recipe, machine or run folder. The CLI prints it and exits 2."""
+    """A fault in the input, recipe, machine or run folder; `two-tower` prints it and exits with
+    2."""
 
 
 class RecipeError(TwoTowerError):

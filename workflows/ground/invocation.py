@@ -49,7 +49,7 @@ class Invocation:
     def own(self) -> str:
         """The command line of this process without recipe options, which uses the run's own recipe.
 
-        It is empty if this process has no recipe options.
+        The text is empty if the command line of this process has no recipe options.
         """
         if not self.verb or not (self.recipe or self.settings):
             return ""

@@ -1,7 +1,7 @@
 """Print a table; columns that do not fit into the width of the terminal follow below.
 
 An ordinary terminal table shortens or wraps cells that do not fit, and a shortened figure is wrong.
-This module gives every column of figures the width that it needs. Columns that do not fit beside
+This module never shortens a column of figures. Columns that do not fit beside
 the row names are printed in a further table below, which repeats the row names. Only names may
 wrap.
 """

@@ -60,9 +60,9 @@ class Documents:
         """Return the documents with columns renamed to names that a database accepts.
 
         Args:
-            allowed: the pattern of the column names that a database accepts. Other columns, and
-                columns named like the id or the embedding, are renamed with letters, digits and _;
-                a warning says so.
+            allowed: the pattern of the column names that a database accepts. Columns with other
+                names, or named like the id or the embedding, are renamed with letters, digits and
+                _, with a warning.
         """
         names = self.columns.column_names
         kept = [n for n in names if allowed.fullmatch(n) and n not in (ID, VECTOR)]

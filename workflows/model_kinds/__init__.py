@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     """A kind of model that a recipe can describe, with the verbs and options that it supports.
 
     Attributes:
-        answers: the verbs that query an export of this kind of model only.
+        answers: the names of the verbs that query exports of this kind of model and no others.
         ignores: command-line options that do not apply to this kind of model, and are refused.
         tables: function that returns the report of an evaluation as tables for a terminal.
         open: function that returns a recipe's models, which read the etl stage of a run; it loads

@@ -57,7 +57,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
     Args:
         recipe: the recipe of the run.
         store: the folder of the run, with its finished stages.
-        text: the definition of the offer: `attribute=value`, several separated by commas.
+        text: the definition of the offer: one or more texts `attribute=value`, separated by commas.
         k: number of users to return.
 
     Raises:
@@ -115,7 +115,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
 
 
 def parsed(text: str, attributes: list[str]) -> dict[str, str]:
-    """Parse an offer into attribute → value. A comma separates only if `attribute=` follows it.
+    """Parse an offer into attribute → value; a comma separates only before `attribute=`.
 
     Raises:
         DataError: the text has another form, or an attribute is unknown or repeated.

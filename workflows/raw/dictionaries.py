@@ -128,7 +128,7 @@ def map_distinct(
 
     Args:
         column: a column of any type.
-        function: returns one cell for each cell of its argument, and null for null.
+        function: the function to apply, which returns one cell for each cell, and null for null.
     """
     if not is_text(column.type):
         return function(column)

@@ -1,7 +1,7 @@
 """Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
 
 Blanks around the values of lists, and values without text, are dropped. A cell of text in brackets
-is parsed as a list or refused; it is never split at a separator.
+is parsed as a list or refused, but never split at a separator.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa
 
     Args:
         values: column of lists whose values may be null.
-        weights: lists with nulls. If a row has as many weights as values, nulls included, they
-            belong together by position; if not, the weights that are null are dropped.
+        weights: lists with nulls. If a row has as many weights as values, nulls included, weights
+            and values match by position; otherwise, null weights are dropped.
     """
     if not (values.flatten().null_count or weights.flatten().null_count):
         return values, weights

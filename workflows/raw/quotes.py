@@ -1,9 +1,9 @@
 """Check by their bytes that the quotes of csv and tsv files are opened and closed correctly.
 
 A csv cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
-escaped. Arrow's csv parser is less strict: it appends text after a closing quote to the cell. So if
-a closing quote is missing, the cell ends at the next quoted cell, and the rows between become part
-of it without an error.
+escaped. Arrow's csv parser is less strict: text after a closing quote is appended to the cell. So
+if a closing quote is missing, the cell ends at the next quoted cell, and the rows in between become
+part of the cell without an error.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Quotes:
         self._place += start
 
     def _check_piece(self, text: Bytes, kept: int = 0) -> None:
-        """Check the quotes of a piece of csv text; its first byte was checked before.
+        """Check the quotes of a piece of csv text, except for the first byte.
 
         Args:
             text: the bytes of the csv text.

@@ -1,7 +1,8 @@
 """Turn raw feature values and ids of any type into text, numbers or missing values.
 
 Raw values are converted by the same rules in training files, in files at serving and in HTTP
-requests. So this module does not import Merlin, Dask or TensorFlow.
+requests. This module does not import Merlin, Dask or TensorFlow, because serving needs none of
+them.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class JsonLinesFile:
         Args:
             name: name of the column.
             cells: JSON text of the cells.
-            before: number of rows of the file before them.
+            before: number of rows of the file before these.
         """
         if name in self.lists:
             return pa.array(
@@ -216,7 +216,7 @@ def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
         text: whole lines.
         kind: type into which a line is decoded.
         path: path of the raw file, for messages.
-        before: number of rows of the file before them.
+        before: number of rows of the file before these.
     """
     text = text.removeprefix(b"\xef\xbb\xbf")
     decoder = msgspec.json.Decoder(kind)

@@ -60,8 +60,7 @@ class UnpackedStream(io.RawIOBase):
         encoding: encoding of its text.
 
     Raises:
-        UnicodeError: `read` cannot decode the text. Text that should be UTF-8 is not decoded, so it
-            is not checked.
+        UnicodeError: `read` cannot decode the text. Text in UTF-8 is passed on without a check.
     """
 
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
@@ -132,7 +131,7 @@ class CheckedStream(UnpackedStream):
         nul: position, from 0, of the first NUL byte in the text so far; None if there is none.
         quotes: the checker of quotes, with its findings so far.
         has_units: whether a cell has the character `UNIT`, for which the stream has NUL.
-        lines: number of line ends so far; they are counted only with `quotes`.
+        lines: number of line ends so far, counted only if `quotes` is given.
     """
 
     def __init__(

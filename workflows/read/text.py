@@ -271,7 +271,7 @@ class TextFile:
 
         Args:
             table: some columns of the next rows.
-            before: number of rows of the file before them.
+            before: number of rows of the file before these.
         """
         same: pa.ChunkedArray | None = None
         is_checked = self.has_header and len(table.column_names) > 1
@@ -296,9 +296,9 @@ class TextFile:
     def _note_rows_in_cells(self) -> None:
         """Add a warning if all cells with line breaks look as if they held whole rows of the file.
 
-        Two missing quotes in a csv file, one that closes a cell and one that opens another, turn
-        all rows in between into one cell. No parser can tell this from a text of several lines, but
-        the lines of such a text do not look like rows.
+        If two quotes are missing in a csv file, one that closes a cell and one that opens another,
+        all rows in between become one cell. No parser can tell this from a text of several lines,
+        but the lines of such a text do not look like rows.
         """
         stream, before, found = self.dialect.open(self.path), 0, list[tuple[int, str]]()
         for batch in self._reader(stream, RaggedRows(), self.names, ()) or ():

@@ -119,7 +119,7 @@ class TextFaults:
 
         Args:
             error: error of Arrow's csv parser.
-            rows: number of rows that were read before it.
+            rows: number of rows that were read before the fault.
             block: bytes that are read at a time.
         """
         # Arrow stops at a row that is not UTF-8, because it cannot pass it to RaggedRows
@@ -133,7 +133,7 @@ class TextFaults:
         """Return the error for a csv row that is longer than a block of bytes.
 
         Args:
-            rows: number of rows that were read before it.
+            rows: number of rows that were read before the fault.
             block: bytes that are read at a time.
         """
         return DataError(

@@ -145,9 +145,10 @@ class History(Part, frozen=True):
             Without a time, `latest` means a sample of the user's rows, drawn by `seed`.
         before: which rows of a user count as earlier: every `event` that comes before in the order
             of time (ties in the order of the file), or the rows of an earlier `second` or `day`.
-            `others` needs no time: the history of a train row is all other train rows of its user,
-            and that of a valid or test row is all rows of the parts before. The choice `others`
-            suits a split without regard to time, and is the default if no feature is a time.
+            With `others`, which needs no times, the history of a train row is all other train rows
+            of the user, and the history of a valid or test row is all rows of earlier parts. The
+            choice `others` suits a split without regard to time, and is the default if no feature
+            is a time.
         seed: the seed of the random sample of a user's rows.
         events: separate histories for each kind of event, only for offer models; column c gives the
             inputs `history_<kind>_c`.

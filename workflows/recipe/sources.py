@@ -69,9 +69,9 @@ class Source(Part, frozen=True):
 
     Attributes:
         files: one file name or glob, or several, in the data folder.
-        format: the format of the files; by default, that of their ending. `jsonl` has one JSON
-            object per line; `aliccp` is Tianchi's skeleton of impressions, whose columns get the
-            names that NVIDIA's converter gives them.
+        format: the format of the files; by default, the format that the ending of their names
+            states. `jsonl` has one JSON object per line; `aliccp` is Tianchi's skeleton of
+            impressions, whose columns get the names that NVIDIA's converter gives them.
         common: the files of common features that belong to a skeleton in the format `aliccp`.
         columns: the names of the columns in their order, for files without a row of names (csv and
             tsv). By default the first row has the names.

@@ -21,8 +21,8 @@ class Join(Part, frozen=True):
         table: name of a source with one row for each id.
         on: the user or item id column, which has the same name in the interactions and in the
             table.
-        on_missing: what happens to an interaction whose id is not in the table: `keep` it with
-            missing values, `drop` it, or `fill` in the values of `fill`.
+        on_missing: the treatment of an interaction whose id is not in the table: `keep` gives it
+            missing values, `drop` drops it, `fill` gives it the values of `fill`.
         fill: column → value for ids that are not in the table; other columns, and missing cells in
             the table's own rows, stay missing.
     """

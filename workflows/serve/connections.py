@@ -1,8 +1,8 @@
 """Bounds on the number of connections and on waiting times, which uvicorn does not have.
 
 A client that sends half a request, or reads half an answer, holds a connection and a file
-descriptor. Such connections are closed after a deadline; if there are too many connections, the one
-that has been idle longest is closed. These bounds keep the server available; they do not replace a
+descriptor. Slow connections are closed after a deadline; if there are too many connections, the one
+that has been idle longest is closed. The bounds keep the server available, but do not replace a
 proxy in front of it.
 """
 

@@ -1,9 +1,9 @@
 """All limits of the HTTP server: on one request, on all requests together, and on waiting times.
 
 Bounds on single fields are not enough: 1,000 users are allowed, and lists of 1,000 items are
-allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore products of fields have bounds,
-too. A request that is too large is refused with 413 (or 422, if one field is at fault). A request
-that comes while the server is overloaded is refused with 503 and Retry-After.
+allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore the products of such fields have
+bounds, too. A request that is too large is refused with 413 (or 422, if one field is at fault). A
+request that comes while the server is overloaded is refused with 503 and Retry-After.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Limits:
     Bounds on all requests together:
 
     Attributes:
-        piece: number of list entries of a long answer that are computed at a time. Between two
-            pieces the server checks that the client is still connected, and lets other requests
-            run.
+        piece: number of list entries of a long answer that are computed at a time. After each such
+            piece of an answer, the server checks that the client is still connected, and lets other
+            requests run.
         small: greatest cost, in list entries, of a small request; small requests run concurrently.
             Larger requests run one after the other, so that small requests need not wait for them.
         small_requests: greatest number of small requests in progress; the last of them waits half a

@@ -38,7 +38,7 @@ class AnswerPieces:
     """Computes the pieces of the answer to one large request.
 
     Args:
-        request: the request; before each piece, its client must still be connected.
+        request: the request, whose client must still be connected before each piece is computed.
         run_in_thread: runs a function in a thread.
         limits: the bounds on a piece and on the answer.
     """
@@ -111,10 +111,10 @@ def _lists_as_json(
 
     Args:
         served: the export from which the lists are made.
-        users: the users of the piece.
+        users: the users for whom this piece of the answer is computed.
         options: length and item filters of the lists.
         features: raw values of all users of the request, or None.
-        rows: which rows of `features` belong to the users of the piece.
+        rows: which rows of `features` belong to `users`.
     """
     part = None if features is None else features.slice(rows.start, rows.stop - rows.start)
     lists = served.lists(users, options, part)

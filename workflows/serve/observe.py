@@ -60,7 +60,7 @@ class Metrics:
         """Count lists of recommended items by the model that made them.
 
         Args:
-            answered_by: name of a model, and the number of lists that it made.
+            answered_by: name of a model → number of lists that the model made.
         """
         for name, n_lists in answered_by.items():
             self.lists.labels(name).inc(n_lists)

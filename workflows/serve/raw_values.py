@@ -26,7 +26,7 @@ def table_of(
         rows: input → value for each row; null means that the value is missing.
         tower: the tower that gets the values.
         side: field of the body that has the rows: `users` or `items`.
-        inside: the field of a row that holds its values; none if the row itself holds them.
+        inside: the field of a row that holds the values; none if the row itself holds the values.
         weights: name of the input with the weights of a list → name of the input with the list.
 
     Raises:

@@ -257,10 +257,10 @@ class Refusal(Exception):
     """Exception: a request is refused with an HTTP error.
 
     Args:
-        status: HTTP status.
+        status: the HTTP status of the error response.
         faults: the faults of the request.
         more: number of further faults of the request.
-        headers: headers of the answer.
+        headers: HTTP headers of the error response.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class EtlReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         read: raw table of the recipe → number of rows that were read.
         files: raw file that was read → its SHA-256.
-        dropped: cause, such as a filter → number of interactions that were dropped for it.
+        dropped: cause, such as a filter → number of interactions that were dropped for this cause.
         unmatched: joined table → number of interactions whose id the table does not have.
         rows: part (train, valid, test) → number of interactions that were written.
         users, items: number of rows of the user table and of the item table, and how many of these

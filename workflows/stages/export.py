@@ -194,7 +194,8 @@ class Export:
     def seen(self) -> Ragged:
         """For each user, the row numbers of the items in the history, then of other seen items.
 
-        Other seen items are items of interactions that a filter dropped, but that count as seen.
+        The other seen items are those of interactions that a filter dropped, but that count as
+        seen.
         """
         with reading(self.files.histories, "export"):
             names = pq.read_schema(self.files.histories).names

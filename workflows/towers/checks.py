@@ -22,7 +22,7 @@ def refuse_broken(vectors: Floats, what: str, *, whose: str, learns: bool = True
     Args:
         vectors: the embeddings, float32 [n, …].
         what: a plural noun for the message, such as "user embeddings".
-        whose: the name of the tower or model for the message.
+        whose: the name, for the message, of the tower or model that computed the embeddings.
         learns: whether the tower has trainable weights; without them all embeddings may be equal.
 
     Raises:

@@ -36,8 +36,8 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
         prepared: the content of the run's etl stage.
         store: the stages of the run.
         folder: the folder of the export.
-        as_of: the cut up to which histories and a prior contain interactions: `test`, as in the
-            evaluation, or `latest`, with all interactions, for production.
+        as_of: the cut before which interactions count for histories and a popularity prior: `test`,
+            as in the evaluation, or `latest`, which counts all, for production.
 
     Returns:
         The numbers of users and items, and the number of dimensions of the embeddings.

@@ -34,18 +34,19 @@ def save(
 ) -> None:
     """Write a tower as a SavedModel that takes raw values (text and numbers) in place of codes.
 
-    Its signature `serving_default` takes one tensor per feature: string [B] for a category, "" if
-    missing; string [B, L] for a list of categories or a history (oldest first), padded with "";
-    float32 [B, L] for the weights of a list's values, NaN if missing, which counts as 1; float32
-    [B] for a number, NaN if missing. It returns {"embedding": float32 [B, dim]}. A value that is
-    not in the vocabulary gets a code for unseen values. `inputs.json` in its folder has the name of
-    the tensor of each feature.
+    The signature `serving_default` of the SavedModel takes one tensor per feature: string [B] for a
+    category, "" if missing; string [B, L] for a list of categories or a history (oldest first),
+    padded with ""; float32 [B, L] for the weights of a list's values, NaN if missing, which counts
+    as 1; float32 [B] for a number, NaN if missing. The signature returns {"embedding": float32 [B,
+    dim]}. A value that is not in the vocabulary gets a code for unseen values. The file
+    `inputs.json` in the SavedModel's folder has the name of the tensor of each feature.
 
     Args:
         tower: the user or item encoder, with its weights.
         path: the folder of the SavedModel.
         recipe: the recipe with the features.
-        vocabularies: the vocabularies of the columns; a history uses that of its domain.
+        vocabularies: the vocabularies of the columns; a history uses the vocabulary of its item
+            column.
         numbers: the statistics that standardise number columns.
     """
     module = tf.Module()

@@ -35,8 +35,8 @@ class Check(NamedTuple):
     Attributes:
         tower: the folder of the tower's SavedModel.
         inputs: the Parquet table of the tower's inputs.
-        embeddings: the file of embeddings in the same order, parquet or npy; `{}` stands for the
-            attribute in the metadata of the table of inputs.
+        embeddings: the file of embeddings, parquet or npy, in the order of `inputs`; `{}` stands
+            for the attribute that the metadata of `inputs` names.
         suffix: the suffix of the input columns' names; empty for a table with readable names.
     """
 
@@ -65,7 +65,7 @@ CHECKS = (
 
 
 def check(folder: Path, what: Check) -> str | None:
-    """Return what is wrong with one tower of an export; None if it reproduces its embeddings."""
+    """Return the fault of one tower of an export as text; None if it reproduces its embeddings."""
     encode = tf.saved_model.load(str(folder / what.tower)).signatures["serving_default"]
     table = pq.read_table(folder / what.inputs)
     attribute = (table.schema.metadata or {}).get(b"attribute", b"").decode()
@@ -110,7 +110,7 @@ def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
 
     Args:
         column: single values, or lists; numbers are padded with 0, text with "".
-        width: width of the matrix; None for that of the longest list.
+        width: width of the matrix; None for the length of the longest list.
     """
     kind = column.type
     if not pa.types.is_list(kind):
@@ -141,7 +141,7 @@ def ragged(table: pa.Table, arguments: list[str]) -> dict[str, tf.Tensor]:
 
 
 def faults(folder: Path) -> list[str]:
-    """Return what is wrong with each tower of an export that does not reproduce its embeddings."""
+    """Return a text for each tower of an export that does not reproduce its embeddings."""
     for checks in CHECKS:
         if (folder / checks[0].tower).is_dir():
             return [fault for fault in (check(folder, what) for what in checks) if fault]

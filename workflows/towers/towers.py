@@ -14,10 +14,11 @@ from workflows.ground.column_names import EMBEDDING
 def save(tower: Tower, path: Path) -> None:
     """Write a user or item tower as a SavedModel that takes encoded inputs.
 
-    Its signature `serving_default` takes one tensor per feature: int32 [B] for a category, int32
-    [B, L] for a list of categories padded with code 0, float32 [B, L] for the weights of its
-    values, float32 [B] for a number. It returns {"embedding": float32 [B, dim]}. `inputs.json` in
-    its folder has the name of the tensor of each feature.
+    The signature `serving_default` of the SavedModel takes one tensor per feature: int32 [B] for a
+    category, int32 [B, L] for a list of categories padded with code 0, float32 [B, L] for the
+    weights of its values, float32 [B] for a number. The signature returns {"embedding": float32 [B,
+    dim]}. The file `inputs.json` in the SavedModel's folder has the name of the tensor of each
+    feature.
 
     Args:
         tower: the user or item encoder, with its weights.

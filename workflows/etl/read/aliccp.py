@@ -78,12 +78,12 @@ def read_common(paths: Sequence[Path], columns: Sequence[str], block: int) -> Co
     """Read Ali-CCP files of common features, which several impressions share.
 
     Args:
-        paths: paths of the files; no name may occur twice in them.
+        paths: paths of the files, in which no name of a line may occur twice.
         columns: the columns of `NAMES` to keep.
         block: number of bytes of a file to read at a time.
 
     Raises:
-        DataError: a line does not have the format, or a name occurs twice.
+        DataError: a line does not have the format, or the name of a line occurs twice.
     """
     wanted = _fields(columns)
     names, parts, rows = [], {name: [] for name in wanted}, []  # type: ignore[var-annotated]

@@ -27,7 +27,7 @@ class ExplodedFile:
 
     Attributes:
         file: the raw file with lists.
-        path, names, is_empty, notes: the same as those of the original file.
+        path, names, is_empty, notes: the attributes of the original file.
         lists: names of the columns that still hold lists afterwards.
         approximate_rows: estimated number of rows, from the mean length of the first lists.
         empty: number of rows with empty lists among the rows read so far; these rows are dropped.

@@ -57,7 +57,7 @@ class PartitionedFile:
 
     Attributes:
         file: the file without the columns of the path.
-        path, lists, approximate_rows, is_empty, notes: the same as those of the file.
+        path, lists, approximate_rows, is_empty, notes: the attributes of `file`.
         names: names of the columns in the file and in its path.
     """
 

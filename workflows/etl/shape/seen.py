@@ -106,8 +106,8 @@ def _known_from(
 
     After a split by time, a dropped interaction belongs to train if it is earlier than all
     interactions of valid, and to test if it is not earlier than all interactions of test; for
-    leave_last only interactions of the same user are compared. Other splits have no cut in time: a
-    dropped interaction belongs to the split of its file.
+    leave_last only interactions of the same user are compared. Splits without a cut in time assign
+    a dropped interaction to the split of its file.
     """
     found = np.full(len(seen), split.PARTS.index(of))
     if not isinstance(recipe.split, LeaveLast | GlobalTime):

@@ -1,9 +1,9 @@
 """Build the user table and the item table: one row per id, with its latest values.
 
 The user and item tables are built from the rows of a user or item source, and from the training
-interactions. Their rows are sorted by falling training count and then by id, so that of two items
-with equal scores the more popular item is recommended first. The last row of the user table has no
-id; it stands for unknown users.
+interactions. The rows of the tables are sorted by falling training count and then by id, so that of
+two items with equal scores the more popular item is recommended first. The last row of the user
+table has no id; it stands for unknown users.
 """
 
 from __future__ import annotations
