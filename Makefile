@@ -145,6 +145,10 @@ bench-etl: $(READY) .venv-bench-polars/.ok ## compare etl with NVTabular and pol
 	$(PY) benchmarks/etl.py
 	$(PY) benchmarks/etl_scale.py
 
+.PHONY: bench-peers
+bench-peers: $(READY) .venv-bench-rectools/.ok ## compare quality with RecTools (hours); DATA=folder for all data sets
+	$(PY) benchmarks/published.py $(if $(DATA),--data "$(DATA)",--datasets ml-100k)
+
 .PHONY: torture
 torture: $(READY) ## test kills, full disks, power losses, damaged and hostile files (40 min)
 	$(PY) benchmarks/torture/run.py

@@ -142,7 +142,9 @@ class Progress(lightning.Callback):
         if self.best_epoch == len(self.curve):
             self.best = copy.deepcopy(now)
         state = {"curve": self.curve, "best": self.best, "now": now, "seconds": self.clock}
-        torch.save({**state, "optimizer": model.optimizers().optimizer.state_dict()}, self.file)
+        new = self.file.with_suffix(".new")
+        torch.save({**state, "optimizer": model.optimizers().optimizer.state_dict()}, new)
+        new.replace(self.file)
         with self.file.with_suffix(".log").open("a", encoding="utf-8") as out:
             out.write(f"epoch {len(self.curve)}: {self.curve[-1]} after {self.clock:.0f} s\n")
         trainer.should_stop = self.is_over
