@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny_run import CPU, Run, Tiny
+from tiny_run import CPU, SETTINGS, Run, Tiny
+from world import RECIPE, UNSEEN, USERS, World
 
 from models.core import metrics
 from models.core.evaluation_set import build_evaluation_set
 from models.core.exact import Exact
 from models.core.intervals import bootstrap
 from models.core.retriever import Interactions
+from workflows.etl import etl
 from workflows.evaluate import evaluate
 from workflows.ranking.table import tables
 from workflows.recipe.protocol import EvaluateConfig
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import Report
+from workflows.stages.store import Store
+from workflows.train import train
 
 KS = (1, 3, 10)
 ALSO = (
-    "evaluate.also=[{candidates: train, exclude_seen: false}, {candidates: catalogue}]",
+    "evaluate.also=[{candidates: train, exclude_seen: false}, {candidates: catalogue}, "
+    "{candidates: cold}]",
     "evaluate.train_rows=true",
     "evaluate.baselines=[popularity]",
 )
@@ -45,17 +52,22 @@ def rows_of(prepared: Prepared, *parts: str) -> list[tuple[int, int]]:
     ]
 
 
-def share_found(run: Run, part: str, k: int, *, met: bool, exclude: bool) -> float:
-    """Return how many rows popularity finds among its first k, ties by halves: loops."""
+def share_found(run: Run, part: str, k: int, *, candidates: str, exclude: bool) -> float:
+    """Return the share of rows that popularity finds among its first k, ties by halves: loops."""
     prepared = Prepared.open(run.store, run.recipe)
     before = rows_of(prepared, "train", "valid")
     counts = np.bincount([i for _, i in before if i >= 0], minlength=len(prepared.raw_items))
     trained = {i for _, i in rows_of(prepared, "train")}
     earned = 0.0
     wanted = rows_of(prepared, part)
+    among = set(range(len(counts)))
+    if candidates != "catalogue":
+        among = trained if candidates == "train" else among - trained
+    if candidates == "cold":
+        wanted = [(user, item) for user, item in wanted if item in among]
     for user, item in wanted:
         seen = {i for u, i in before if u == user} if exclude else set()
-        allowed = [i for i in range(len(counts)) if i not in seen and (i in trained or not met)]
+        allowed = sorted(among - seen)
         if item in allowed:
             better = sum(counts[i] > counts[item] for i in allowed)
             tied = sum(counts[i] == counts[item] for i in allowed)
@@ -64,20 +76,20 @@ def share_found(run: Run, part: str, k: int, *, met: bool, exclude: bool) -> flo
 
 
 @pytest.mark.parametrize(
-    ("block", "part", "met", "exclude"),
+    ("block", "part", "candidates", "exclude"),
     [
-        ("per_row", "test", False, True),
-        ("train_seen_kept", "test", True, False),
-        ("catalogue_seen_excluded", "test", False, True),
-        ("train_rows", "train", False, False),
+        ("per_row", "test", "catalogue", True),
+        ("train_seen_kept", "test", "train", False),
+        ("catalogue_seen_excluded", "test", "catalogue", True),
+        ("train_rows", "train", "catalogue", False),
     ],
 )
 def test_v01_shares_of_rows_are_those_of_loops(
-    run: Run, report: Report, block: str, part: str, met: bool, exclude: bool
+    run: Run, report: Report, block: str, part: str, candidates: str, exclude: bool
 ):
     figures = report.beside[block].metrics["popularity"]
     for k in KS:
-        expected = share_found(run, part, k, met=met, exclude=exclude)
+        expected = share_found(run, part, k, candidates=candidates, exclude=exclude)
         assert figures[f"recall@{k}"].mean == pytest.approx(expected), k
 
 
@@ -90,6 +102,38 @@ def test_v03_candidates_are_the_same_for_all_models_and_named(run: Run, report: 
     for block in report.beside.values():
         if block.protocol.hit == "by id":
             assert set(block.metrics) == {"two-tower", "popularity"}
+
+
+def test_cold_items_are_ranked_among_themselves_with_chance_beside(tmp_path: Path):
+    world = World(tmp_path / "raw", text=RECIPE + SETTINGS)
+    for user in USERS[:3]:  # their last events, of films that training does not have
+        new = {"item_id": UNSEEN, "rating": 5, "shop": None, "when": 890_000_000}
+        world.log += [{"user_id": user, **new}]
+    world.films += [{**world.films[-1], "item_id": f"new{n}"} for n in range(3)]
+    world.write()
+    cold = ("evaluate.also=[{candidates: cold}]", "evaluate.baselines=[popularity]")
+    run = Run(world, world.recipe("model={kind: popularity}", *cold), Store(tmp_path / "run"))
+    etl(run.recipe, run.store, CPU, data=world.folder)
+    train(run.recipe, run.store, CPU)
+    report = evaluate(run.recipe, run.store, CPU).report
+    block = report.beside["cold_seen_excluded"]
+    n_cold = block.protocol.n_candidates
+    counts = Prepared.open(run.store, run.recipe).item_counts
+    assert n_cold == np.count_nonzero(counts == 0) >= 4
+    assert (block.users, block.targets) == (3, 3)
+    assert block.chance == {"recall@1": 1 / n_cold, "recall@3": 3 / n_cold, "recall@10": 1}
+    found = block.metrics["popularity"]["recall@1"].mean
+    assert found == pytest.approx(share_found(run, "test", 1, candidates="cold", exclude=True))
+    lines = _lines(report)
+    at = next(n for n, line in enumerate(lines) if f"rows among {n_cold} cold items" in line)
+    assert lines[at + 1].split()[:2] == ["chance", f"{1 / n_cold:.4f}"]
+
+
+def test_the_report_says_why_there_are_no_figures_of_cold_items(report: Report):
+    assert "cold_seen_excluded" not in report.beside
+    why = report.left_out["cold_seen_excluded"]
+    assert why == "no test row has an item without training interactions"
+    assert any(f"cold_seen_excluded is left out: {why}" in line for line in _lines(report))
 
 
 def test_v05_leaving_out_seen_items_changes_the_ranks(report: Report):

@@ -8,6 +8,7 @@ import pytest
 import toy
 
 import models.core.evaluation_set
+from models.core.config import ListRules
 from models.core.evaluation_set import SELECTION_METRICS, EvaluationSet, build_evaluation_set
 from models.core.retriever import BrokenModel, Interactions, Queries, Ragged, TopK, best_k
 from workflows.recipe.protocol import EvaluateConfig
@@ -270,6 +271,33 @@ def test_rows_with_lists_ask_one_by_one():
     )
     assert one.queries.users.tolist() == [1, 1]
     assert [one.targets[i].tolist() for i in range(2)] == [[5], [4]]
+
+
+def test_cold_candidates_are_ranked_among_themselves_for_who_has_one_as_a_target():
+    users, items = np.array([1, -1, 2, 1, -7, 0]), np.array([5, 0, -1, 4, 1, 5])
+    one = build_evaluation_set(
+        users, items, history=HISTORY, item_counts=COUNTS, rules=ListRules(candidates="cold")
+    )
+    assert one.candidates.tolist() == [False, True, False, False, False, True]
+    assert one.queries.users.tolist() == [-1, 0, 1]
+    assert [one.targets[i].tolist() for i in range(3)] == [[1], [5], [5]]
+    assert [one.queries.histories[i].tolist() for i in range(3)] == [[4], [3], [2, 0]]
+    assert one.warm.tolist() == [True, True, True]
+    assert one.chance(1) == 1 / 2
+    assert one.chance(3) == 1
+    met = np.ones(len(COUNTS), int)
+    rules = ListRules(candidates="cold")
+    assert not len(
+        build_evaluation_set(users, items, history=HISTORY, item_counts=met, rules=rules).queries
+    )
+
+
+def test_chance_is_the_share_that_random_orders_find():
+    one = gather(exclude_seen=False, candidates="train")  # of five targets, 0 and 4 can be found
+    assert one.chance(1) == pytest.approx(2 / 5 / 4)
+    assert one.chance(10) == pytest.approx(2 / 5)
+    hidden = of([[0, 1], [2]], seen=[[1], [0, 0, 3]], n_items=6)
+    assert hidden.chance(2) == pytest.approx((2 / 5 + 0 + 2 / 4) / 3)
 
 
 def test_the_protocol_comes_from_the_configuration():

@@ -260,7 +260,9 @@ def test_the_comparison_is_that_of_evaluate(run, tree, markdown):
         row = next(r for r in rows(tree, "The same lists under other rules") if r[0] == name)
         ours = block["metrics"]["two-tower"]
         value = ours.get("recall@10", ours.get("accuracy@10"))
-        assert row[2] == f"{value['mean']:.4f}"
+        chance = block["chance"].get("recall@10")
+        assert row[2] == ("" if chance is None else f"{chance:.4f}")
+        assert row[3] == f"{value['mean']:.4f}"
 
 
 def test_segments_are_those_of_evaluate(run, tree):
@@ -442,7 +444,7 @@ def test_no_segments_and_models_left_out(finished):
     tree = ElementTree.fromstring(source)
     assert not tree.findall(".//*[@id='segments']")
     assert "under other rules" not in source
-    assert rows(tree, "Baselines left out") == [["model", "why"], ["als", "needs <implicit>"]]
+    assert rows(tree, "Left out") == [["model", "why"], ["als", "needs <implicit>"]]
     assert "- Left out: als: needs &lt;implicit&gt;" in card.render(other)
 
 

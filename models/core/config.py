@@ -13,12 +13,13 @@ class ListRules(Part, frozen=True):
     """The rules for the items that a recommendation list may contain in the evaluation.
 
     Attributes:
-        candidates: `catalogue` (all rows of the item table) or `train` (items with training
-            interactions).
+        candidates: `catalogue` (all rows of the item table), `train` (items with training
+            interactions) or `cold` (items without: only held-out interactions with such items are
+            then measured).
         exclude_seen: whether items that the user had seen before the cut are left out.
     """
 
-    candidates: Literal["catalogue", "train"] = "catalogue"
+    candidates: Literal["catalogue", "train", "cold"] = "catalogue"
     exclude_seen: bool = True
 
 

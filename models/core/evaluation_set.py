@@ -87,14 +87,35 @@ class EvaluationSet:
 
     def n_hidden(self) -> int:
         """Return how many target items may not be recommended, and so are misses of every model."""
+        return int((self._hidden() & (self.targets.values >= 0)).sum())
+
+    def _hidden(self) -> Bools:
+        """Return, for each target, whether it is among the excluded items of its query."""
         if self.exclude is None:
-            return 0
+            return np.zeros(len(self.targets.values), bool)
         n = len(self.candidates)
-        hidden = np.isin(
+        return np.isin(
             self.targets.owners() * n + self.targets.values,
             self.exclude.owners() * n + self.exclude.values,
         )
-        return int((hidden & (self.targets.values >= 0)).sum())
+
+    def chance(self, k: int) -> float:
+        """Return the share of the targets that lists of k items in random order would hold."""
+        can_be_found = self._are_candidates() & ~self._hidden()
+        n_allowed = np.maximum(self.n_allowed(), 1)[self.targets.owners()]
+        return float((can_be_found * np.minimum(k / n_allowed, 1.0)).mean())
+
+    def of_candidates(self) -> EvaluationSet:
+        """Return only the targets that are candidates, and the queries that have such targets."""
+        kept = self._are_candidates()
+        pairs = self.targets.owners()[kept], self.targets.values[kept]
+        targets = Ragged.from_pairs(*pairs, n_lists=len(self.queries))
+        return replace(self, targets=targets).take(np.flatnonzero(targets.lengths))
+
+    def _are_candidates(self) -> Bools:
+        """Return, for each target, whether it is one of the candidates."""
+        items = self.targets.values
+        return (items >= 0) & self.candidates[items]
 
     def top_k(self, retriever: Retriever, k: int) -> TopK:
         """Return a retriever's top-k lists for all queries, of items that may be recommended.
@@ -193,7 +214,8 @@ def build_evaluation_set(
         history: all interactions before the held-out part; an unknown user has the same negative
             number as in `users`.
         item_counts: number of training interactions of each item, int [n_items].
-        rules: which items may be recommended.
+        rules: which items may be recommended; with `candidates: cold`, only their held-out
+            interactions are targets, and users without any have no query.
         contexts: context features of the held-out interactions, n rows each.
         also_seen: interactions before the held-out part that count as seen, but not for histories.
     """
@@ -206,16 +228,24 @@ def build_evaluation_set(
         {name: take_rows(column, first) for name, column in contexts.items()},
     )
     targets = Ragged.from_pairs(which, items, n_lists=len(query_users))
-    everything = np.ones(history.n_items, bool)
     built = EvaluationSet(
         queries=queries,
         targets=targets,
         exclude=None,
-        candidates=item_counts > 0 if rules.candidates == "train" else everything,
+        candidates=_candidates(rules, item_counts),
         warm=queries.histories.lengths > 0,
         also_seen=_histories(also_seen, query_users) if also_seen else None,
     )
-    return replace(built, exclude=built.seen) if rules.exclude_seen else built
+    if rules.exclude_seen:
+        built = replace(built, exclude=built.seen)
+    return built.of_candidates() if rules.candidates == "cold" else built
+
+
+def _candidates(rules: ListRules, item_counts: npt.NDArray[np.integer]) -> Bools:
+    """Return, for each item of the catalogue, whether it may be recommended, bool [n_items]."""
+    if rules.candidates == "catalogue":
+        return np.ones(len(item_counts), bool)
+    return (item_counts > 0) == (rules.candidates == "train")
 
 
 def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:

@@ -121,6 +121,7 @@ class _Evaluation:
 
     def run(self, store: Store) -> tuple[Report, Inside]:
         """Rank with the recipe's model and its baselines; return the report and the analysis."""
+        self._leave_out_empty_lists()
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._rank_with(self.ours, self._with_fallback(tower))
@@ -135,6 +136,11 @@ class _Evaluation:
             self._rank_with(name, retriever)
         views = inside.analyse(self.recipe, self.prepared, self.evaluation_set, model, tower)
         return self._report(by_score), views
+
+    def _leave_out_empty_lists(self) -> None:
+        for name in [n for n, asked in self.lists.items() if not len(asked.evaluation_set.queries)]:
+            self.left_out[name] = "no test row has an item without training interactions"
+            del self.lists[name]
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
         """Return the retriever that serving uses: the tower, and a fallback for unknown users."""
@@ -202,7 +208,7 @@ class _Evaluation:
             headline=tally.over_users(self.ranks, protocol),
             differences=tally.differences(self.ranks, protocol, ours=self.ours),
             beside={
-                "per_row": tally.over_rows(self.ranks, rows),
+                "per_row": self._over_rows(self.evaluation_set, self.ranks, rows),
                 **{name: self._block(name, protocol) for name in self.lists},
                 "tfrs_compat": tally.shares({self.ours: by_score}, tfrs),
             },
@@ -218,9 +224,20 @@ class _Evaluation:
 
     def _block(self, name: str, headline: Protocol) -> Block:
         found = self.lists[name]
+        ranks, protocol = self.beside[name], found.protocol(headline)
+        if found.by_row:
+            return self._over_rows(found.evaluation_set, ranks, protocol)
         tally = Tally(found.evaluation_set.targets, self.recipe.evaluate)
-        make = tally.over_rows if found.by_row else tally.over_users
-        return make(self.beside[name], found.protocol(headline))
+        return tally.over_users(ranks, protocol)
+
+    def _over_rows(
+        self, evaluation_set: EvaluationSet, ranks: dict[str, TargetRanks], protocol: Protocol
+    ) -> Block:
+        """Return the share of held-out rows that each model finds, and that chance would find."""
+        config = self.recipe.evaluate
+        block = Tally(evaluation_set.targets, config).over_rows(ranks, protocol)
+        chance = {f"recall@{k}": evaluation_set.chance(k) for k in config.ks}
+        return msgspec.structs.replace(block, chance=chance)
 
     def _protocol(self) -> Protocol:
         split = msgspec.to_builtins(self.recipe.split)

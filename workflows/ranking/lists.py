@@ -51,6 +51,9 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
         recipe: the recipe, whose block `evaluate` names the protocols.
         prepared: the content of the run's etl stage.
         headline: the queries and target items of the headline metrics.
+
+    Returns:
+        The lists by name. Those of `candidates: cold` have no queries if no row is measured.
     """
     config = recipe.evaluate
     turned = ListRules(candidates=config.candidates, exclude_seen=not config.exclude_seen)
@@ -65,10 +68,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
         kept = ListRules(candidates=config.candidates, exclude_seen=False)
         asked.append((TRAIN_ROWS, "train", kept))
     for name, part, ranked in asked:
-        rules = msgspec.structs.replace(
-            config, candidates=ranked.candidates, exclude_seen=ranked.exclude_seen
-        )
-        evaluation_set = prepared.evaluation_set(part, rules)
+        evaluation_set = prepared.evaluation_set(part, ranked)
         assert evaluation_set is not None  # test has rows, or there were no headline
         found[name] = Lists(evaluation_set, part, ranked)
     return found

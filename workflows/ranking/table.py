@@ -136,9 +136,11 @@ def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
     for block in (report.beside["per_row"], *_requested_per_row(report)):
         protocol = block.protocol
         seen = "without seen ones" if protocol.exclude_seen else "seen ones, too"
-        names.append(f"{protocol.part} rows among {protocol.n_candidates:,} items, {seen}")
-        names.extend(f"  {model}" for model in block.metrics)
-        figures.extend((None, *block.metrics.values()))
+        kind = "cold items" if protocol.candidates == "cold" else "items"
+        names.append(f"{protocol.part} rows among {protocol.n_candidates:,} {kind}, {seen}")
+        chance = {name: Figure(share) for name, share in block.chance.items()}
+        names.extend(f"  {model}" for model in ("chance", *block.metrics))
+        figures.extend((None, chance, *block.metrics.values()))
     columns = [
         Column(f"top {k}", [_with_error(f[f"recall@{k}"]) if f else "" for f in figures])
         for k in ks

@@ -41,6 +41,11 @@ class EvaluateConfig(ListRules, frozen=True):
             raise ValueError(f"ks must rise and not be empty, got {list(self.ks)}")
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError(f"baselines names one twice, got {list(self.baselines)}")
+        if self.candidates == "cold":
+            raise ValueError(
+                "candidates: cold is for further lists. Keep the candidates of the headline, and "
+                "set also: [{candidates: cold}]"
+            )
 
 
 class IndexConfig(Part, frozen=True):

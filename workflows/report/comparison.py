@@ -92,8 +92,8 @@ def baselines(finished: Finished) -> Table:
 
 
 def skipped(finished: Finished) -> Table:
-    """Return a table of the baselines that did not run, with the reasons."""
-    return Table("Baselines left out", ("model", "why"), list(finished.scores.left_out.items()))
+    """Return a table of baselines that did not run and blocks without rows, with the reasons."""
+    return Table("Left out", ("model", "why"), list(finished.scores.left_out.items()))
 
 
 def other_protocols(finished: Finished) -> Table:
@@ -104,10 +104,12 @@ def other_protocols(finished: Finished) -> Table:
     for name, block in scores.beside.items():
         found = (_usual(block, model, finished.k) for model in models)
         difference = _difference(block.protocol, scores.headline.protocol)
-        rows.append(
-            [name, difference, *("" if f is None else numbers.score(f.mean) for f in found)]
-        )
-    return Table("The same lists under other rules", ["name", "what is different", *models], rows)
+        chance = block.chance.get(f"recall@{finished.k}")
+        cells = ["" if chance is None else numbers.score(chance)]
+        cells += ["" if f is None else numbers.score(f.mean) for f in found]
+        rows.append([name, difference, *cells])
+    head = ["name", "what is different", "chance", *models]
+    return Table("The same lists under other rules", head, rows)
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:

@@ -41,7 +41,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         part: the held-out part of the split: `valid` or `test`.
         split: the rule of the split by which the part was held out.
         cut: which interactions the histories and the popularity counts contain.
-        candidates: the items that were ranked: `catalogue` or `train`.
+        candidates: the items that were ranked: `catalogue`, `train` or `cold`.
         n_candidates: number of candidate items that were ranked.
         exclude_seen: whether items that a user had seen were left out of the user's lists.
         refit: whether the models were fitted again on train and valid.
@@ -86,6 +86,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         users: number of users over whom metrics are computed.
         targets: number of target items of these users.
         metrics: model → metric → its mean and interval. A metric that was not computed is absent.
+        chance: metric → what lists of candidates in random order would reach; empty if the block is
+            not a mean over rows.
     """
 
     protocol: Protocol
@@ -93,6 +95,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     users: int
     targets: int
     metrics: dict[str, dict[str, Figure]]
+    chance: dict[str, float] = {}
 
 
 class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +145,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         catalogue: model → coverage and popularity bias of the headline's lists; null if all lists
             are empty.
         baselines: baseline → its parameters and how they were chosen.
-        left_out: baseline that did not run → the reason.
+        left_out: baseline that did not run, or block that has no rows → the reason.
         seconds: model → wall time of ranking, in seconds.
     """
 
