@@ -15,6 +15,7 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from stages import with_dictionaries
 
+from models.towers.schema_file import write_schema
 from workflows import recipe as recipes
 from workflows.etl.encode import graph, ops
 from workflows.etl.encode.graph import Fitted, NumberFact
@@ -340,7 +341,7 @@ def test_codes_cannot_be_kept_with_other_buckets() -> None:
 def test_a_schema_is_read_back_equal(tmp_path: Path) -> None:
     data = frame()
     _, schema = transform(recipe(), fit(recipe(), data), data)
-    graph.write_schema(schema, tmp_path)
+    write_schema(schema, tmp_path / "schema.pbtxt")
     again = TensorflowMetadata.from_proto_text_file(
         str(tmp_path), "schema.pbtxt"
     ).to_merlin_schema()
@@ -368,10 +369,12 @@ def test_the_order_of_tags_and_properties_does_not_reach_the_file(tmp_path: Path
             properties={key: properties[key] for key in list(properties)[::turn]},
             dtype=np.int32,
         )
-        graph.write_schema(Schema([column, ColumnSchema("d", dtype=np.float32)]), tmp_path)
+        write_schema(
+            Schema([column, ColumnSchema("d", dtype=np.float32)]), tmp_path / "schema.pbtxt"
+        )
         texts.add((tmp_path / "schema.pbtxt").read_bytes())
     assert len(texts) == 1
-    graph.write_schema(Schema([ColumnSchema("d"), ColumnSchema("c")]), tmp_path)
+    write_schema(Schema([ColumnSchema("d"), ColumnSchema("c")]), tmp_path / "schema.pbtxt")
     assert (tmp_path / "schema.pbtxt").read_bytes() not in texts
 
 
@@ -379,7 +382,7 @@ def test_a_dataset_takes_the_schema_that_lies_beside_it(tmp_path: Path) -> None:
     data = frame()
     out, schema = transform(recipe(), fit(recipe(), data), data)
     pq.write_table(ops.to_table(out), tmp_path / "part-0.parquet")
-    graph.write_schema(schema, tmp_path)
+    write_schema(schema, tmp_path / "schema.pbtxt")
     dataset = Dataset(str(tmp_path), engine="parquet", cpu=True)
     assert set(dataset.schema["user"].tags) == {Tags.USER, Tags.ID, Tags.CATEGORICAL}
     assert len(dataset.to_ddf().compute()) == len(data)

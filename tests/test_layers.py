@@ -8,13 +8,11 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 from toy_towers import FIRST, categories, category
 
-from models.encoders.config import DecayPoolConfig
 from models.encoders.decay_pool import DecayPool
+from models.encoders.dropout import Draws, Dropout
 from models.encoders.encoder import Steps
 from models.towers.layers import (
     AppendOne,
-    Draws,
-    Dropout,
     History,
     IdDropout,
     ItemBias,
@@ -30,7 +28,7 @@ LISTS = [[], [5], [3, 7, 3], [], [1, 2, 3, 4, 5, 6, 11], []]
 
 def pool_of(max_len: int, positions: list[float] | None = None) -> History:
     table = tf.keras.layers.Embedding(N_CODES, DIM)
-    pool = History(HISTORY, table, DecayPool(DecayPoolConfig(), max_len))
+    pool = History(HISTORY, table, DecayPool(10.0, max_len))
     pool(ragged([[1]]))  # builds the table
     draw = np.random.default_rng(0)
     table.set_weights([draw.normal(size=(N_CODES, DIM)).astype(np.float32)])
@@ -88,14 +86,14 @@ def test_equal_positions_give_the_mean_times_the_root_of_the_length():
 
 
 def test_a_fresh_pool_prefers_the_latest():
-    weights = DecayPool(DecayPoolConfig(), 50).weights_by_age()
+    weights = DecayPool(10.0, 50).weights_by_age()
     assert (np.diff(weights) < 0).all()
     assert weights[49] > 0.001
 
 
 def test_a_pool_without_decay_is_a_bag_that_learns_no_positions():
     table = tf.keras.layers.Embedding(N_CODES, DIM)
-    pool = History(HISTORY, table, DecayPool(DecayPoolConfig(decay=None), 3))
+    pool = History(HISTORY, table, DecayPool(None, 3))
     pooled = pool(ragged([[9, 2, 5, 7], [7, 5, 2], [4], []]))["history"].numpy()
     vectors = table.get_weights()[0]
     mean = vectors[[2, 5, 7]].mean(axis=0) * np.sqrt(3)  # the last three
@@ -107,18 +105,28 @@ def test_after_each_step_a_pool_gives_what_it_gives_for_the_steps_up_to_there():
     pool = pool_of(3)
     vectors = pool.table.get_weights()[0]
     steps = Steps(tf.ragged.constant([vectors[codes] for codes in LISTS], ragged_rank=1))
-    each = pool.encoder.encode_each(steps, training=False).numpy()
-    assert each.shape == (len(LISTS), 7, DIM)
+    each = pool.encoder.encode_each(steps, training=False)
+    assert each.row_lengths().numpy().tolist() == [len(codes) for codes in LISTS]
     for row, codes in enumerate(LISTS):
         for n in range(len(codes)):
             (alone,) = by_hand(pool, [codes[: n + 1]])
-            np.testing.assert_allclose(each[row, n], alone, rtol=1e-5, atol=1e-6)
-    bag = DecayPool(DecayPoolConfig(decay=None), 3)
+            np.testing.assert_allclose(each[row][n], alone, rtol=1e-5, atol=1e-6)
+    bag = DecayPool(None, 3)
     np.testing.assert_allclose(
-        bag.encode_each(steps, training=False)[4, 6],
+        bag.encode_each(steps, training=False)[4][6],
         bag.encode(steps, training=False)[4],
         rtol=1e-5,
     )
+
+
+def test_in_sequences_each_prefix_of_a_list_is_encoded_in_training_alone():
+    pool = pool_of(3)
+    pool.in_sequences = True
+    prefixes = [codes[:n] for codes in LISTS for n in range(len(codes) + 1)]
+    found = pool(ragged(LISTS), training=True)["history"].numpy()
+    np.testing.assert_allclose(found, by_hand(pool, prefixes), rtol=1e-5, atol=1e-6)
+    alone = pool(ragged(LISTS), training=False)["history"].numpy()
+    np.testing.assert_allclose(alone, by_hand(pool, LISTS), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_reach_the_table_and_the_positions():

@@ -11,6 +11,7 @@ import tensorflow as tf
 from toy_towers import FIRST, tables, toy_towers, weights_of
 
 from models.core.columns import take
+from models.encoders.dropout import Draws
 from models.losses.config import FUNCTIONS, LossConfig
 from models.losses.negatives import NEGATIVES
 from models.losses.sampled_loss import (
@@ -21,7 +22,6 @@ from models.losses.sampled_loss import (
     SampledLoss,
     function_named,
 )
-from models.towers.layers import Draws
 from models.towers.tower import embed
 from models.training.batches import Batches
 

@@ -233,8 +233,8 @@ def test_a_number_that_is_none_is_explained(trained, tmp_path, eagerly, monkeypa
     run = trained.branch(tmp_path)
     part = Prepared.part
 
-    def spoilt(self, name):
-        columns = part(self, name)
+    def spoilt(self, name, *names):
+        columns = part(self, name, *names)
         if name != "train":
             return columns
         columns["age"] = columns["age"].copy()

@@ -21,9 +21,10 @@ from models.losses.sampled_loss import ITEM, QUERY
 from models.towers import tower as tower_module
 from models.towers.config import TwoTowerConfig
 from models.towers.layers import History, ItemBias, WeightedMean
+from models.towers.schema_file import read_schema
 from models.towers.tower import TowerError, embed, tower_schemas, width
 from models.training.batches import Batches
-from models.training.two_tower import TwoTower, build, read_schema, set_prior
+from models.training.two_tower import TwoTower, build, set_prior
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items

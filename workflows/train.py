@@ -118,7 +118,7 @@ def train(
             best = fits.run(fit, name, callbacks, resume=resume)
             epochs = fit.clock.epochs
             fastest = min(epoch.seconds for epoch in epochs)
-            rate = len(fit.batches.order) / fastest if fastest else 0.0
+            rate = fit.batches.rows_per_epoch / fastest if fastest else 0.0
             found[name] = Fitted(best, len(epochs), rate)
             label = fits.label(name)
             draft.rows |= {"train": fit.batches.n_rows, f"{label}epochs": len(epochs)}

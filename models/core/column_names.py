@@ -8,3 +8,8 @@ USER_ROW, ITEM_ROW = "user_row", "item_row"
 ROW_WEIGHT = "row_weight"
 #: The property by which a column of weights names the list whose values they weigh.
 WEIGHTS_OF = "weights_of"
+#: The query input with the seconds since each item of a history, before a moment that all items of
+#: the history share, such as its last item: only differences between ages matter.
+HISTORY_AGES = "history_ages"
+#: The property by which the column of ages names the history whose items they are the ages of.
+AGES_OF = "ages_of"

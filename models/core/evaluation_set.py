@@ -226,6 +226,7 @@ def build_evaluation_set(
         np.maximum(query_users, -1),
         _histories(history, query_users),
         {name: take_rows(column, first) for name, column in contexts.items()},
+        None if history.times is None else _histories(history, query_users, history.times),
     )
     targets = Ragged.from_pairs(which, items, n_lists=len(query_users))
     built = EvaluationSet(
@@ -268,11 +269,12 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
     return first, which
 
 
-def _histories(history: Interactions, users: Ints) -> Ragged:
+def _histories(history: Interactions, users: Ints, values: Ints | None = None) -> Ragged:
     """Return the known items that each user interacted with, oldest first, as item table rows.
 
     Args:
         history: the interactions of all users.
+        values: what to return of each interaction in place of its item, int [n].
         users: row numbers in the user table, in ascending order; a repeated user gets the same
             history again.
     """
@@ -280,5 +282,6 @@ def _histories(history: Interactions, users: Ints) -> Ragged:
     place = np.searchsorted(distinct, history.users)
     place = np.minimum(place, len(distinct) - 1)
     mine = (distinct[place] == history.users) & (history.items >= 0)
-    found = Ragged.from_pairs(place[mine], history.items[mine], n_lists=len(distinct))
+    values = history.items if values is None else values
+    found = Ragged.from_pairs(place[mine], values[mine], n_lists=len(distinct))
     return found.take(which)

@@ -154,6 +154,12 @@ class Interactions:
         """
         return Ragged.from_pairs(self.users, self.items, n_lists=self.n_users)
 
+    def history_times(self) -> Ragged | None:
+        """Return the time in seconds of each item of `histories`; None if the data has no times."""
+        if self.times is None:
+            return None
+        return Ragged.from_pairs(self.users, self.times, n_lists=self.n_users)
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -166,11 +172,14 @@ class Queries:
             table, oldest first.
         contexts: context features of the queries, n_queries rows each; a missing feature has the
             value of the user's last interaction.
+        times: the time of each item of the histories in seconds, a Ragged of as many lists; None if
+            they are not known.
     """
 
     users: Ints
     histories: Ragged
     contexts: Mapping[str, npt.NDArray[np.generic] | Ragged] = field(default_factory=dict)
+    times: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -181,7 +190,8 @@ class Queries:
             name: column.take(rows) if isinstance(column, Ragged) else column[rows]
             for name, column in self.contexts.items()
         }
-        return Queries(self.users[rows], self.histories.take(rows), contexts)
+        times = None if self.times is None else self.times.take(rows)
+        return Queries(self.users[rows], self.histories.take(rows), contexts, times)
 
     def block(self, rows: slice) -> Queries:
         """Return the queries in a slice of the batch, with their histories and contexts."""

@@ -1,14 +1,14 @@
 """Hyper-parameters of the history encoders, one class per kind.
 
 To add an encoder, write a class here, add it to the union `EncoderConfig`, and write a file in this
-folder with the name of its `kind` and a function `build(config, max_len)`.
+folder with the name of its `kind` and a function `build(config, shape)`.
 """
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from models.core.fields import Part, PositiveFloat
+from models.core.fields import Part, Positive, PositiveFloat, Share
 
 
 class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
@@ -23,4 +23,26 @@ class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
     decay: PositiveFloat | None = 10.0
 
 
-EncoderConfig: TypeAlias = DecayPoolConfig
+class AttentionConfig(Part, frozen=True, tag_field="kind", tag="attention"):
+    """A history encoder: causal self-attention over the items, added to their weighted mean.
+
+    Attributes:
+        decay: as for `decay_pool`, for the weighted mean; null leaves the mean out.
+        blocks: number of blocks of attention and feed-forward layer.
+        heads: number of attention heads; a divisor of the embeddings' width.
+        feed_forward: width of the hidden feed-forward layer, in multiples of the embeddings' width.
+        dropout: share of the numbers that a training step sets to 0, in the inputs and in the
+            outputs of the layers.
+        gain: the initial value of the learnt factor of the attention's output in the sum with the
+            weighted mean.
+    """
+
+    decay: PositiveFloat | None = 10.0
+    blocks: Positive = 1
+    heads: Positive = 2
+    feed_forward: Positive = 4
+    dropout: Share = 0.3
+    gain: PositiveFloat = 0.1
+
+
+EncoderConfig: TypeAlias = DecayPoolConfig | AttentionConfig

@@ -1,8 +1,9 @@
-"""A history encoder: the weighted mean of the items, with weights by position.
+"""A history encoder: the weighted mean of the items, with weights by position and by time.
 
-    h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k),  k = 0 for the latest item
+    h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k + g(t_0 - t_k)),  latest item: k = 0
 
-where p is learnt, one number per position; without a decay, w = 1.
+where p is learnt, one number per position, and g is a learnt function of the time between the item
+and the latest item; without known times g = 0, and without a decay p = 0.
 """
 
 from __future__ import annotations
@@ -14,26 +15,31 @@ import tensorflow as tf
 
 from models.core.retriever import Floats
 from models.encoders.config import DecayPoolConfig
-from models.encoders.encoder import Steps
+from models.encoders.encoder import Shape, Steps
+from models.encoders.gaps import GapBias, between
 
 
 class DecayPool(tf.keras.layers.Layer):
-    """Encodes a history as the mean of its latest items, weighted by position.
+    """Encodes a history as the mean of its latest items, weighted by position and time.
 
     Args:
-        config: the decay that sets the initial weights of the positions.
-        max_len: number of latest items of a history that are read; older items are left out.
+        decay: sets the initial weights of the positions; None for equal weights.
+        max_len: number of latest items of a history that are read; older ones are left out.
+        ages: whether the times between the steps are known.
     """
 
-    def __init__(self, config: DecayPoolConfig, max_len: int, **kwargs: Any) -> None:
+    def __init__(
+        self, decay: float | None, max_len: int, *, ages: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.max_len = max_len
         self.position: tf.Variable | None = None
-        if config.decay is not None:
-            start = -tf.range(max_len, dtype=tf.float32) / config.decay
+        if decay is not None:
+            start = -tf.range(max_len, dtype=tf.float32) / decay
             self.position = self.add_weight(
                 "position", [max_len], initializer=lambda shape, dtype=None: start
             )
+        self.gap = GapBias(1, name="gap") if ages else None
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
         """Return the weighted mean of each history's item embeddings, float32 [B, dim]."""
@@ -43,20 +49,25 @@ class DecayPool(tf.keras.layers.Layer):
         n_steps = tf.shape(lists.values, tf.int64)[0]
         ages = tf.gather(lists.row_limits(), rows) - 1 - tf.range(n_steps)
         weights = self._weights(ages)
+        if self.gap is not None and steps.ages is not None:
+            last = tf.gather(steps.ages.values, tf.gather(lists.row_limits(), rows) - 1)
+            weights *= tf.exp(self.gap(steps.ages.values - last)[:, 0])
         total = tf.math.unsorted_segment_sum(weights[:, None] * lists.values, rows, n_rows)
         norm = tf.math.unsorted_segment_sum(weights, rows, n_rows)
         return self._mean(total, norm, lengths)
 
-    def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return the weighted mean of the item embeddings up to each step, float32 [B, L, dim]."""
+    def encode_each(self, steps: Steps, *, training: bool) -> tf.RaggedTensor:
+        """Return the weighted mean of the items up to each step, ragged float32 [B, None, dim]."""
         vectors = steps.vectors.to_tensor()
-        known = tf.sequence_mask(steps.vectors.row_lengths(), tf.shape(vectors)[1], tf.float32)
         places = tf.range(tf.shape(vectors)[1])
         ages = places[:, None] - places  # age of step j at step i
-        weights = tf.where(ages >= 0, self._weights(tf.maximum(ages, 0)), 0.0)
-        total = tf.einsum("ij,bjd->bid", weights, vectors * known[..., None])
-        norm = tf.einsum("ij,bj->bi", weights, known)
-        return self._mean(total, norm, places + 1)
+        weights = tf.where(ages >= 0, self._weights(tf.maximum(ages, 0)), 0.0)[None]
+        if self.gap is not None and steps.ages is not None:
+            weights *= tf.exp(self.gap(between(steps.ages))[..., 0])
+        total = tf.matmul(weights, vectors)
+        norm = tf.reduce_sum(weights, -1)
+        mean = self._mean(total, norm, places + 1)
+        return tf.RaggedTensor.from_tensor(mean, steps.vectors.row_lengths())
 
     def weights_by_age(self) -> Floats | None:
         """Return the learnt weight exp(p) of each history position; None if all weigh the same."""
@@ -73,6 +84,6 @@ class DecayPool(tf.keras.layers.Layer):
         return total * tf.math.divide_no_nan(tf.sqrt(used), norm)[..., None]
 
 
-def build(config: DecayPoolConfig, max_len: int) -> DecayPool:
-    """Build the history encoder that pools items by position."""
-    return DecayPool(config, max_len)
+def build(config: DecayPoolConfig, shape: Shape) -> DecayPool:
+    """Build the history encoder that pools items by position and time."""
+    return DecayPool(config.decay, shape.max_len, ages=shape.ages)

@@ -19,9 +19,12 @@ class Steps(NamedTuple):
 
     Attributes:
         vectors: the embedding of each item, ragged float32 [B, None, dim].
+        ages: the seconds since each step, before one moment for each history, ragged float32
+            [B, None]; NaN or None where they are not known.
     """
 
     vectors: tf.RaggedTensor
+    ages: tf.RaggedTensor | None = None
 
 
 class HistoryEncoder(Protocol):
@@ -31,12 +34,10 @@ class HistoryEncoder(Protocol):
         """Return one vector per history, float32 [B, dim]; an empty history gives zeros."""
         ...
 
-    def encode_each(self, steps: Steps, *, training: bool) -> tf.Tensor:
-        """Return one vector per step of each history, float32 [B, L, dim].
+    def encode_each(self, steps: Steps, *, training: bool) -> tf.RaggedTensor:
+        """Return what `encode` returns after each step, ragged float32 [B, None, dim].
 
-        The vector at a step is that of the history up to this step. L is the length of the
-        longest history; in the rows of shorter histories, the vectors after the last step have no
-        meaning.
+        The vector at a step depends on that step and the steps before it.
         """
         ...
 
@@ -45,13 +46,29 @@ class HistoryEncoder(Protocol):
         ...
 
 
-def build_encoder(config: EncoderConfig, max_len: int) -> HistoryEncoder:
+class Shape(NamedTuple):
+    """The sizes of the inputs of a history encoder, and the seed of its weights.
+
+    Attributes:
+        max_len: the longest history; older items are left out.
+        dim: width of the item embeddings.
+        seed: seed of the initial weights and of the dropout.
+        ages: whether the times between the steps are known.
+    """
+
+    max_len: int
+    dim: int
+    seed: int
+    ages: bool = False
+
+
+def build_encoder(config: EncoderConfig, shape: Shape) -> HistoryEncoder:
     """Build the history encoder of a configuration.
 
     Args:
         config: settings of the history encoder; its `kind` is the name of its module.
-        max_len: number of items of the longest history; older items are left out.
+        shape: the sizes of its inputs.
     """
     module = import_module(f"models.encoders.{config.__struct_config__.tag}")
-    found: HistoryEncoder = module.build(config, max_len)
+    found: HistoryEncoder = module.build(config, shape)
     return found

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from models.core.columns import Columns
 from models.core.retriever import Ragged
+from models.encoders.dropout import Draws
 from models.losses.config import LossConfig
 from models.losses.in_batch import log_q, mixture_log_q
-from models.towers.layers import Draws
 
 
 @dataclass(frozen=True)

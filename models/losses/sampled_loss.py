@@ -15,11 +15,12 @@ from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 
 from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column
 from models.core.retriever import Ragged
+from models.encoders.dropout import Dropout
 from models.losses import masks
 from models.losses.config import FUNCTIONS, LossConfig
 from models.losses.in_batch import Loss, Mask
 from models.losses.negatives import NEGATIVES, BatchItems, Comparison, TrainingFacts
-from models.towers.layers import Dropout, IdDropout
+from models.towers.layers import IdDropout
 from models.towers.tower import Tower
 
 QUERY, ITEM = "query", "candidate"

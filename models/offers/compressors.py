@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.towers.layers import Dropout
+from models.encoders.dropout import Dropout
 
 #: Number of hidden rows of the user compressor for each row of its output.
 WIDER = 2

@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.encoders.dropout import Dropout
 from models.offers.weighted_embedding import Penalty
-from models.towers.layers import Dropout
 
 
 class Stack(tf.keras.layers.Layer):

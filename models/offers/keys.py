@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.towers.layers import Draws
+from models.encoders.dropout import Draws
 
 #: Number of attribute subsets drawn when the layer is made, from which each call takes one.
 N_SUBSETS = 30_000

@@ -9,7 +9,9 @@ from typing import Any
 import tensorflow as tf
 from merlin.schema import Schema
 
+from models.core.column_names import HISTORY_AGES
 from models.core.reserved_codes import UNSEEN
+from models.encoders.dropout import Draws
 from models.encoders.encoder import HistoryEncoder, Steps
 
 #: Pattern of the names that TensorFlow accepts for a layer everywhere.
@@ -36,10 +38,15 @@ class History(tf.keras.layers.Layer):
     An empty history is the zero vector.
 
     Args:
-        schema: one list column of codes, oldest first.
+        schema: one list column of codes, oldest first; and `history_ages`, if there is that column.
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: turns the items' embeddings into one vector.
-        gaps: whether values may be missing; missing values are left out, and have no position.
+        gaps: values may be missing; they are left out, and count as no position.
+
+    Attributes:
+        in_sequences: whether a training batch has sequences: of a list of n items, the first n
+            histories (the empty one, that of the first item, …) and the whole list are encoded. The
+            output then has as many rows as all lists have items, plus one row for each list.
     """
 
     def __init__(
@@ -53,10 +60,11 @@ class History(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self._schema = schema
-        self.column = schema.column_names[0]
+        self.column = next(name for name in schema.column_names if name != HISTORY_AGES)
         self.table = table
         self.encoder = encoder
         self.gaps = gaps
+        self.in_sequences = False
 
     @property
     def schema(self) -> Schema:
@@ -73,13 +81,27 @@ class History(tf.keras.layers.Layer):
         self, inputs: dict[str, tf.RaggedTensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
         """Return history vectors {column: float32 [B, dim]} of ragged item codes [B, None, 1]."""
-        lists = inputs[self.column].with_row_splits_dtype(tf.int64)
-        if self.gaps:
-            lists = _known(lists)
-        codes = tf.reshape(lists.flat_values, [-1])
-        vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
-        encoded = self.encoder.encode(Steps(lists.with_values(vectors)), training=training)
+        steps = self._steps(inputs)
+        if training and self.in_sequences:
+            each = self.encoder.encode_each(steps, training=training)
+            empty = tf.zeros([each.nrows(), 1, self.table.output_dim])
+            encoded = tf.concat([tf.RaggedTensor.from_tensor(empty), each], axis=1).values
+        else:
+            encoded = self.encoder.encode(steps, training=training)
         return {self.column: tf.ensure_shape(encoded, [None, self.table.output_dim])}
+
+    def _steps(self, inputs: dict[str, tf.RaggedTensor]) -> Steps:
+        lists, ages = inputs[self.column].with_row_splits_dtype(tf.int64), None
+        if HISTORY_AGES in inputs:
+            ages = tf.squeeze(inputs[HISTORY_AGES].with_row_splits_dtype(tf.int64), -1)
+        if self.gaps:
+            known = tf.squeeze(lists, -1) >= UNSEEN
+            lists = _known(lists)
+            ages = ages if ages is None else tf.ragged.boolean_mask(ages, known)
+        vectors = tf.nn.embedding_lookup(self.table.embeddings, tf.reshape(lists.flat_values, [-1]))
+        if ages is not None:  # the lists are equally long
+            ages = lists.with_values(ages.values)
+        return Steps(lists.with_values(vectors), ages)
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
         """Return the shape of the history vectors, {column: [B, dim]}."""
@@ -310,60 +332,6 @@ class AppendOne(tf.keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
         """Return the shape of query embeddings with the constant 1, [B, dim + 1]."""
         return tf.TensorShape([input_shape[0], input_shape[-1] + 1])
-
-
-class Draws(tf.keras.layers.Layer):
-    """Random numbers that depend on the seed and on the number of earlier draws.
-
-    The count of draws is a weight that is saved with the model, so a resumed fit draws the numbers
-    of a fit without interruption. Keras' own dropout restarts its draws in each process.
-
-    Args:
-        seed: the seed of the random numbers.
-    """
-
-    def __init__(self, seed: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.seed = seed
-        self.count = self.add_weight(
-            "count", [], tf.int64, initializer="zeros", trainable=False, experimental_autocast=False
-        )
-
-    def uniform(self, shape: tf.Tensor) -> tf.Tensor:
-        """Draw random float32 numbers, uniform in [0, 1), of the given shape."""
-        return tf.random.stateless_uniform(shape, self._next())
-
-    def integers(self, shape: tf.Tensor, below: int, dtype: tf.DType) -> tf.Tensor:
-        """Draw random integers, uniform in [0, below), of the given shape."""
-        return tf.random.stateless_uniform(shape, self._next(), 0, below, dtype)
-
-    def _next(self) -> tf.Tensor:
-        return tf.stack([tf.cast(self.seed, tf.int64), self.count.assign_add(1)])
-
-
-class Dropout(Draws):
-    """Dropout: in training, set inputs to 0 at random and scale the rest (Srivastava et al. 2014).
-
-    Args:
-        rate: share of the numbers that become 0.
-        seed: the seed of the draws.
-    """
-
-    def __init__(self, rate: float, *, seed: int, **kwargs: Any) -> None:
-        super().__init__(seed, **kwargs)
-        self.rate = rate
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the inputs, in training with dropout applied, float32 of the same shape."""
-        if not training:
-            return inputs
-        keep = tf.cast(self.uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
-        # a product: tf.where takes four times as long, forward and backward
-        return inputs * (keep / (1.0 - self.rate))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the inputs, which dropout does not change."""
-        return input_shape
 
 
 class IdDropout(Draws):

@@ -18,14 +18,14 @@ import numpy.typing as npt
 import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.core.column_names import WEIGHTS_OF
+from models.core.column_names import AGES_OF, HISTORY_AGES, WEIGHTS_OF
 from models.core.columns import Columns, n_rows, take
 from models.core.reserved_codes import PAD
-from models.encoders.encoder import build_encoder
+from models.encoders.dropout import Dropout
+from models.encoders.encoder import Shape, build_encoder
 from models.towers.config import TwoTowerConfig
 from models.towers.layers import (
     AppendOne,
-    Dropout,
     History,
     IdDropout,
     ItemBias,
@@ -112,12 +112,15 @@ def _branches(
             project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
             numbers = mm.ContinuousProjection(continuous, project)
         branches[_branch("continuous", schema)] = numbers
-    for column in histories:
+    ages = schema.select_by_name([HISTORY_AGES])
+    for column in histories.excluding_by_name([HISTORY_AGES]):
         assert shared is not None
+        table = _table(shared, column)
+        shape = Shape(int(column.shape.dims[1].max), table.output_dim, seed + 50, ages=bool(ages))
         branches[_branch(f"{column.name}_pool", schema)] = History(
-            Schema([column]),
-            _table(shared, column),
-            build_encoder(config.encoder, int(column.shape.dims[1].max)),
+            Schema([column]) + ages,
+            table,
+            build_encoder(config.encoder, shape),
             gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
         )
     return branches
@@ -229,20 +232,25 @@ def ragged_batch(tower: Tower, features: dict[str, tf.Tensor]) -> dict[str, tf.T
 def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTensor:
     """Convert a padded list column to a ragged tensor; weights get the lengths of their lists."""
     values, weighed = features[column.name], column.properties.get(WEIGHTS_OF)
+    dated = column.properties.get(AGES_OF)
+    if dated is not None:
+        codes = features[dated]
+        return tf.ragged.boolean_mask(_as_wide(values, codes, missing=np.nan), codes != PAD)
     if Tags.CONTINUOUS in column.tags:  # in a vector, zeros are values, not padding
         return tf.RaggedTensor.from_tensor(values)
     if weighed is None:
         return tf.ragged.boolean_mask(values, values != PAD)
     codes = features[weighed]
-    return tf.ragged.boolean_mask(_as_wide(values, codes), codes != PAD)
+    weights = _as_wide(values, codes, missing=1.0)
+    weights = tf.where(tf.math.is_nan(weights), 1.0, weights)
+    return tf.ragged.boolean_mask(weights, codes != PAD)
 
 
-def _as_wide(weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-    """Return list weights in the shape of the lists' codes; a missing or NaN weight becomes 1."""
+def _as_wide(numbers: tf.Tensor, codes: tf.Tensor, *, missing: float) -> tf.Tensor:
+    """Return lists of numbers in the shape of other lists, padded with the number `missing`."""
     width = tf.shape(codes)[1]
-    missing = tf.maximum(0, width - tf.shape(weights)[1])
-    weights = tf.pad(weights[:, :width], [[0, 0], [0, missing]], constant_values=1.0)
-    return tf.where(tf.math.is_nan(weights), 1.0, weights)
+    more = tf.maximum(0, width - tf.shape(numbers)[1])
+    return tf.pad(numbers[:, :width], [[0, 0], [0, more]], constant_values=missing)
 
 
 def _empty_batch(schema: Schema) -> dict[str, tf.Tensor]:

@@ -59,6 +59,11 @@ class Batches(tf.keras.utils.Sequence):
             order = order[_rank_within(self.owners[order]) < self.max_per_owner]
         self.order = order
 
+    @property
+    def rows_per_epoch(self) -> int:
+        """Number of training rows in an epoch."""
+        return len(self.order)
+
     def on_epoch_end(self) -> None:
         """Draw the rows and the order of the next epoch; Keras calls this after each epoch."""
         self.start_epoch(self.epoch + 1)

@@ -54,7 +54,8 @@ class TrainConfig(Part, frozen=True):
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
         patience: number of epochs without a better one after which training stops.
         max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
-            each epoch; null for all rows. The default is 50 for a recipe with a history and without
+            each epoch; null for all rows. Where a model trains on sequences (encoder attention),
+            these rows follow each other. The default is 50 for a recipe with a history and without
             times.
         seed: the seed of the initial weights, the order of rows and all random numbers.
     """

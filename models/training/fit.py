@@ -18,6 +18,7 @@ from models.training.config import OptimizerConfig, TrainConfig
 from models.training.epoch import Epoch
 from models.training.judge import Judge
 from models.training.optimizer import optimizer
+from models.training.sequence_batches import SequenceBatches
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Fit:
     """
 
     model: tf.keras.Model
-    batches: Batches
+    batches: Batches | SequenceBatches
     train: TrainConfig
     rates: OptimizerConfig
     judge: Judge | None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import merlin.models.tf as mm
 import numpy as np
 import numpy.typing as npt
 from merlin.schema import Schema, Tags
-from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
+from models.core.column_names import HISTORY_AGES
 from models.core.columns import LOSS_COLUMNS, Column, Columns, take_rows
 from models.core.exact import search
 from models.core.retriever import Bools, Queries, Ragged, TopK
@@ -20,16 +19,11 @@ from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import SampledLoss
 from models.towers import frozen
 from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
-from models.towers.layers import ItemBias
+from models.towers.layers import History, ItemBias
 from models.towers.tower import Tower, TowerError, build_tower, embed, tower_schemas, width
 
 #: The class of two-tower models of Merlin Models.
 Model: TypeAlias = mm.RetrievalModelV2
-
-
-def read_schema(folder: Path) -> Schema:
-    """Read the Merlin schema (columns, types, vocabulary sizes) that etl wrote beside a table."""
-    return TensorflowMetadata.from_proto_text_file(str(folder)).to_merlin_schema()
 
 
 def build(
@@ -57,6 +51,7 @@ def build(
         schema=query_schema + item_schema + schema.select_by_name(LOSS_COLUMNS),
     )
     model.trainable = isinstance(config, TwoTowerConfig)
+    model.built = True  # or Keras would call it once more, on a whole batch
     _refuse_unequal(width(query), width(item), config)
     return model
 
@@ -83,6 +78,13 @@ def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
     )
 
 
+def train_on_sequences(model: Model) -> None:
+    """Have the query tower's history layers encode, in training, every prefix of each list."""
+    for layer in model.query_encoder.submodules:
+        if isinstance(layer, History):
+            layer.in_sequences = True
+
+
 def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
     """Write a popularity prior into the item bias; items with the same code get their mean prior.
 
@@ -95,6 +97,25 @@ def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[n
     size = int(bias.prior.shape[0])
     count = np.maximum(np.bincount(codes, minlength=size), 1)
     bias.prior.assign((np.bincount(codes, prior, minlength=size) / count).astype(np.float32))
+
+
+def ages(queries: Queries, max_len: int) -> Ragged:
+    """Return the seconds from each item of the histories to the last item of its history.
+
+    Args:
+        queries: the queries; without known times, all ages are NaN.
+        max_len: number of latest items of a history.
+
+    Returns:
+        float32 values; a Ragged of n_queries lists.
+    """
+    if queries.times is None:
+        lists = queries.histories.last(max_len)
+        return Ragged(np.full(len(lists.values), np.nan, np.float32), lists.offsets)
+    latest = queries.times.last(max_len)
+    last = latest.values[np.maximum(latest.offsets[1:] - 1, 0)] if len(latest.values) else []
+    values = np.repeat(last, latest.lengths) - latest.values
+    return Ragged(values.astype(np.float32), latest.offsets)
 
 
 @dataclass(frozen=True)
@@ -125,7 +146,9 @@ class TwoTower:
         """Return the query tower's input columns for a batch of queries, one row per query."""
         columns: dict[str, Column] = {}
         for column in self.tower.schema:
-            if Tags.SEQUENCE in column.tags:
+            if column.name == HISTORY_AGES:
+                columns[column.name] = ages(queries, int(column.shape.dims[1].max))
+            elif Tags.SEQUENCE in column.tags:
                 latest = queries.histories.last(int(column.shape.dims[1].max))
                 codes = self.items[column.int_domain.name]
                 assert isinstance(codes, np.ndarray)

@@ -7,17 +7,19 @@ columns. Values are converted as in etl, by the rules of the feature kinds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.column_names import HISTORY_AGES
 from workflows.feature_files.columns import choose_columns, raw_names
 from workflows.feature_files.given_file import explained, open_given, read_lines, recognise
 from workflows.ground.errors import DataError
 from workflows.raw import list_cells, spelling
-from workflows.raw.values import TEXTS, Place, as_text, nullify, plain_with_nulls
+from workflows.raw.values import NUMBERS, TEXTS, Place, as_text, nullify, parse, plain_with_nulls
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match_given
@@ -73,20 +75,56 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     columns = {}
     for name in table.column_names:
         at = Place(place, name)
-        if name in history:
+        if name in history or name == HISTORY_AGES:
             columns[name] = list_cells.read_lists(
-                plain_with_nulls(table[name], at, ()), BETWEEN, at
+                plain_with_nulls(table[name], at, ()),
+                BETWEEN,
+                at,
+                all_parts=HISTORY_AGES in table.column_names,
             )
             continue
         feature = recipe.features[name]
         how = Reading(at, nulls, all_parts=feature.weights in table.column_names)
         columns[name] = feature.meaning.read_given(table[name], feature, how)
-    for name in [name for name in columns if name not in history]:
+    if HISTORY_AGES in columns:
+        columns |= _match_ages(columns, recipe, Place(place, HISTORY_AGES))
+    for name in [name for name in columns if name in recipe.features]:
         weights = recipe.features[name].weights
         if weights is not None and weights in columns:
             pair = (columns[name], columns[weights])
             columns[name], columns[weights] = match_given(*pair, Place(place, weights))
     return as_trained(pa.table(columns), recipe, known)
+
+
+def _match_ages(
+    columns: Mapping[str, pa.ChunkedArray], recipe: Recipe, place: Place
+) -> dict[str, pa.ChunkedArray]:
+    """Return the history and the ages of its items, as numbers, of given raw values.
+
+    Raises:
+        DataError: an age is not a finite number of seconds, ages rise from the oldest item to the
+            latest, or there is not one age for each item.
+    """
+    history = recipe.history_with_ages
+    if history is None or history not in columns:
+        raise DataError(
+            f"{place}: these are the ages of the items of {history}, which is not given. Give both."
+        )
+    ages = parse(columns[HISTORY_AGES], NUMBERS, place).combine_chunks()
+    items, ages = match_given(columns[history], pa.chunked_array([ages]), place, what="ages")
+    lists = ages.combine_chunks()
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    owner = pc.list_parent_indices(lists).to_numpy()
+    bad = ~np.isfinite(flat)
+    bad[1:] |= (flat[1:] > flat[:-1]) & (owner[1:] == owner[:-1])
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise DataError(
+            f"{place.row(int(owner[at]))}: {flat[at]:g} is no age here. Expected the seconds since "
+            "each item of the history, oldest item first, so that no age is greater than the one "
+            "before it. Correct it, or leave the column out."
+        )
+    return {history: items, HISTORY_AGES: ages}
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from models.core import prior as priors
-from models.core.columns import USER_ROW, as_array
+from models.core.columns import ITEM_ROW, USER_ROW, as_array
 from models.core.prior import Prior
-from models.core.retriever import Interactions
+from models.core.retriever import Interactions, Ragged
 from models.towers.config import PopularityConfig, TwoTowerConfig
 from models.training.batches import Batches
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import CatalogueJudge, Judge
-from models.training.two_tower import Model, TwoTower
+from models.training.sequence_batches import SequenceBatches
+from models.training.two_tower import Model, TwoTower, train_on_sequences
 from workflows.ground.errors import RecipeError
 from workflows.model_kinds.protocol import Evaluation, Exported
 from workflows.ranking import evaluation
@@ -115,15 +117,45 @@ class TwoTowers:
         prior = self._popularity()
         if prior:
             apply_prior(model, self.prepared, prior, known=self._known())
-        columns, train = self.prepared.part("train"), self.recipe.train
-        batches = Batches(
-            {name: columns[name] for name in model.schema.column_names},
+        train = self.recipe.train
+        batches = self._sequences(model) if self.recipe.trains_on_sequences else self._rows(model)
+        return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
+
+    def _rows(self, model: Model) -> Batches:
+        """Return batches of training rows, each with the history that etl wrote."""
+        columns, train = self.prepared.part("train", model.schema.column_names), self.recipe.train
+        return Batches(
+            columns,
             batch_size=train.batch_size,
             seed=train.seed,
             owners=as_array(columns[USER_ROW]),
             max_per_owner=train.max_rows_per_user,
         )
-        return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
+
+    def _sequences(self, model: Model) -> SequenceBatches:
+        """Return batches of sequences of training rows, and prepare the model for them."""
+        recipe, prepared, n_users = self.recipe, self.prepared, len(self.prepared.raw_users) - 1
+        assert recipe.history is not None
+        assert recipe.time is not None
+        train_on_sequences(model)
+        names = [n for n in model.schema.column_names if n not in recipe.history_columns]
+        columns = prepared.part("train", names)
+        users, items = (as_array(columns[name]) for name in (USER_ROW, ITEM_ROW))
+        times = as_array(prepared.part("train", [recipe.time])[recipe.time]).astype(np.int64)
+        order = np.argsort(times, kind="stable")
+        return SequenceBatches(
+            columns,
+            Ragged.from_pairs(users[order], order, n_lists=n_users),
+            {
+                name: as_array(prepared.items[column])[items]
+                for name, column in recipe.history_inputs.items()
+            },
+            times=times if recipe.history_with_ages else None,
+            max_len=recipe.history.max_len,
+            batch_size=max(recipe.train.batch_size, recipe.history.max_len + 1),
+            seed=recipe.train.seed,
+            max_per_user=recipe.train.max_rows_per_user,
+        )
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
         """Write the model weights, and the popularity prior that is best on the valid part."""

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
+from models.core.column_names import HISTORY_AGES
 from workflows.ground import column_names
 from workflows.recipe.features import Feature, History
 
@@ -57,7 +58,7 @@ def _problem(name: str, feature: Feature) -> str | None:
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
     """Return name of a column that etl or export adds → why a feature cannot have this name."""
-    added = [*column_names.OF_TABLES, *(history.inputs if history else ())]
+    added = [*column_names.OF_TABLES, *([*history.inputs, HISTORY_AGES] if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]
     inputs = [*(n for n, f in features.items() if f.input and _is_shown(f)), *added]

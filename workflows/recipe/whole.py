@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.core.column_names import HISTORY_AGES
 from models.core.config import PriorConfig
 from models.core.fields import Name, Part
+from models.encoders.config import AttentionConfig
 from models.losses.config import LossConfig
 from models.offers.config import OffersConfig, TasksConfig
 from models.towers.config import ModelConfig, TwoTowerConfig
@@ -288,6 +290,39 @@ class Recipe(Part, frozen=True):
         The dict is empty if the recipe has no history.
         """
         return self.history.inputs if self.history else {}
+
+    @property
+    def trains_on_sequences(self) -> bool:
+        """Whether a training batch has sequences of a user's rows, each with all its prefixes.
+
+        The history encoder must be causal, and the history of a row must be all rows of the same
+        user before it. Otherwise, a batch has rows, each with its history.
+        """
+        history = self.history
+        return (
+            isinstance(self.model, TwoTowerConfig)
+            and isinstance(self.model.encoder, AttentionConfig)
+            and history is not None
+            and history.before == "event"
+            and history.keep == "latest"
+            and history.columns == (self.item_id,)
+        )
+
+    @property
+    def history_with_ages(self) -> str | None:
+        """Name of the history input whose items the query tower takes with their ages, if any.
+
+        The times must be dates, not places in an order.
+        """
+        time = self.features.get(self.time or "")
+        if self.history is None or time is None or not self.trains_on_sequences:
+            return None
+        return None if time.unit == "order" else next(iter(self.history.inputs))
+
+    @property
+    def history_columns(self) -> list[str]:
+        """Names of the query inputs that a history gives: lists of items, and their ages."""
+        return [*self.history_inputs, *([HISTORY_AGES] if self.history_with_ages else [])]
 
     def columns(self, *roles: str) -> list[str]:
         """Return the names of the features that have one of these roles, in the recipe's order."""

@@ -59,7 +59,7 @@ def read_users(
     """
     recipe = recommender.recipe
     columns = [c for c in recipe.columns("user", "context") if c != recipe.user_id]
-    inputs = [*columns, *recipe.history_inputs]
+    inputs = [*columns, *recipe.history_columns]
     given = pa.table({})
     if request.users is not None and request.file:
         raise DataError("--user and --users both say for whom: choose one.")

@@ -175,7 +175,7 @@ class Export:
     @cached_property
     def raw_users(self) -> pa.Table:
         """Readable user columns and the raw values that the query tower takes, one row per user."""
-        columns = [*self.recipe.columns("user", "context"), *self.recipe.history_inputs]
+        columns = [*self.recipe.columns("user", "context"), *self.recipe.history_columns]
         path = self.files.features("user")
         with reading(path, "export"):
             table = pq.read_table(path, columns=columns)

@@ -18,7 +18,7 @@ from models.offers.batches import DayBatches
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.model import InferenceModel, Model
 from models.offers.pairs import Pairs
-from models.training.two_tower import read_schema
+from models.towers.schema_file import read_schema
 from workflows.ground.errors import RecipeError, StaleInput
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe

@@ -6,6 +6,7 @@ from models.core.columns import as_array
 from models.core.prior import Prior
 from models.core.retriever import Interactions
 from models.losses.negatives import TrainingFacts
+from models.towers.schema_file import read_schema
 from models.towers.tower import TowerError
 from models.training import two_tower
 from models.training.two_tower import Model
@@ -32,7 +33,7 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
         seed=recipe.train.seed,
     )
     with reading(prepared.folder / "train", "etl"):
-        schema = two_tower.read_schema(prepared.folder / "train")
+        schema = read_schema(prepared.folder / "train", ages_of=recipe.history_with_ages)
     try:
         return two_tower.build(schema, recipe.towers, recipe.loss, facts, seed=recipe.train.seed)
     except TowerError as error:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.column_names import HISTORY_AGES
 from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
@@ -52,11 +53,23 @@ def overlay_given(
         columns: the columns of the user table to return.
     """
     table = export.raw_users.select(columns).take(pa.array(rows, mask=rows < 0))
+    if given is not None:
+        table = _without_ages(table, given, export.recipe)
     for number, name in enumerate(columns):
         if given is not None and name in given.column_names:
             column = pc.coalesce(given[name].cast(table[name].type), table[name])
             table = table.set_column(number, name, column)
     return table
+
+
+def _without_ages(table: pa.Table, given: pa.Table, recipe: Recipe) -> pa.Table:
+    """Return features of users, without the ages of histories for which others are given."""
+    history = recipe.history_with_ages
+    if history not in given.column_names or HISTORY_AGES not in table.column_names:
+        return table
+    ages = table[HISTORY_AGES]
+    ages = pc.if_else(given[history].is_valid(), pa.scalar(None, ages.type), ages)
+    return table.set_column(table.column_names.index(HISTORY_AGES), HISTORY_AGES, ages)
 
 
 def embed_users(export: Export, users: Users, rows: Ints, given: pa.Table) -> Floats:
@@ -85,7 +98,7 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
         recipe: the recipe, whose `history` has the largest number of events.
     """
     if history := recipe.history:
-        for name in [n for n in history.inputs if n in given.column_names]:
+        for name in [n for n in recipe.history_columns if n in given.column_names]:
             lists = _last(given[name].combine_chunks(), history.max_len)
             given = given.set_column(given.column_names.index(name), name, lists)
     return given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,8 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.core.column_names import HISTORY_AGES
 from models.core.columns import Columns, as_array, fixed_lists, to_arrow, write_vectors
 from models.core.retriever import Interactions, Queries, Ragged
+from models.towers.schema_file import read_schema, write_schema
 from models.towers.tower import Tower, embed
 from models.training.two_tower import TwoTower
 from workflows.ground.column_names import EMBEDDING, ITEM_CODE, USER_CODE, input_of
@@ -45,16 +46,19 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
     model = load_model(store, prepared.recipe, prepared, as_of=as_of)
     two_tower = TwoTower.of(model, prepared.users, prepared.items)
     known, files = prepared.interactions(*KNOWN[as_of]), ExportFiles(folder)
-    histories = known.of_known_users().histories()
+    of_users = known.of_known_users()
+    histories = of_users.histories()
+    queries = Queries(np.arange(len(histories)), histories, times=of_users.history_times())
     sides = (
-        _users(two_tower, prepared, histories),
+        _users(two_tower, prepared, queries),
         _items(two_tower, model.candidate_encoder, prepared),
     )
     widths = [_write(side, prepared, files) for side in sides]
     write_histories(histories, prepared.also_seen(*KNOWN[as_of]), files)
     np.save(files.item_counts, known.item_counts())
     np.save(files.unknown_user, _unknown_user(two_tower))
-    shutil.copy(prepared.files.schema("train"), files.schema)
+    ages_of = prepared.recipe.history_with_ages
+    write_schema(read_schema(prepared.folder / "train", ages_of=ages_of), files.schema)
     return {**{f"{side.name}s": len(side.raw) for side in sides}, "dim": widths[0]}
 
 
@@ -81,10 +85,9 @@ class _Side:
     raw: pa.Table
 
 
-def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
+def _users(two_tower: TwoTower, prepared: Prepared, queries: Queries) -> _Side:
     # the last row of the user table is for unknown users: without an id, it is not exported
-    n_users = len(prepared.raw_users) - 1
-    queries = Queries(np.arange(n_users), histories)
+    n_users = len(queries)
     inputs = two_tower.inputs(queries)
     raw = prepared.raw_users.slice(0, n_users)
     if history := prepared.recipe.history:
@@ -93,6 +96,8 @@ def _users(two_tower: TwoTower, prepared: Prepared, histories: Ragged) -> _Side:
             values = prepared.raw_items[column].combine_chunks().take(pa.array(latest.values))
             lists = pa.ListArray.from_arrays(latest.offsets.astype(np.int32), values)
             raw = raw.append_column(name, lists)
+    if HISTORY_AGES in inputs:
+        raw = raw.append_column(HISTORY_AGES, to_arrow(inputs[HISTORY_AGES]))
     key = prepared.recipe.user_id
     codes = as_array(prepared.users[key])[:n_users]
     tower = two_tower.tower

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from models.core.column_names import HISTORY_AGES
 from models.core.reserved_codes import NULL, PAD, UNSEEN
 from models.towers.tower import Tower, ragged_batch
 from workflows.ground import arguments
@@ -21,7 +22,7 @@ from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Change, Encoded, LookUp, MarkMissing, PassOn
-from workflows.recipe.kinds.form import TEXTS, Form
+from workflows.recipe.kinds.form import NUMBERS, TEXTS, Form
 
 
 def save(
@@ -37,9 +38,10 @@ def save(
     The signature `serving_default` of the SavedModel takes one tensor per feature: string [B] for a
     category, "" if missing; string [B, L] for a list of categories or a history (oldest first),
     padded with ""; float32 [B, L] for the weights of a list's values, NaN if missing, which counts
-    as 1; float32 [B] for a number, NaN if missing. The signature returns {"embedding": float32 [B,
-    dim]}. A value that is not in the vocabulary gets a code for unseen values. The file
-    `inputs.json` in the SavedModel's folder has the name of the tensor of each feature.
+    as 1; float32 [B, L] for the ages of a history's items in seconds, NaN if unknown; float32 [B]
+    for a number, NaN if missing. The signature returns {"embedding": float32 [B, dim]}. A value
+    that is not in the vocabulary gets a code for unseen values. The file `inputs.json` in the
+    SavedModel's folder has the name of the tensor of each feature.
 
     Args:
         tower: the user or item encoder, with its weights.
@@ -78,6 +80,7 @@ def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) 
     """Describe the raw inputs of a tower and how each is encoded, in the order of its inputs."""
     inputs = recipe.history_inputs
     found = {name: Encoded(name, name, LookUp(column)) for name, column in inputs.items()}
+    found[HISTORY_AGES] = Encoded(HISTORY_AGES, HISTORY_AGES, PassOn())
     for name, feature in recipe.features.items():
         for encoded in feature.meaning.encode(name, feature, numbers):
             found[encoded.name] = encoded
@@ -88,6 +91,8 @@ def _form(source: str, recipe: Recipe) -> Form:
     """Return the type and shape of the raw values of a feature or of a history."""
     if source in recipe.history_inputs:
         return TEXTS
+    if source == HISTORY_AGES:
+        return NUMBERS
     feature = recipe.features[source]
     form = feature.meaning.form(feature)
     assert form is not None, "a tower takes it"

@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 import nvtabular as nvt
 import pyarrow as pa
-from google.protobuf import struct_pb2, text_format
 from merlin.schema import ColumnSchema, Schema, Tags
-from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 from nvtabular.workflow.node import WorkflowNode
-from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.core.columns import ITEM_ROW, USER_ROW
 from workflows.etl.encode.ops import CodeTable, Encode, Int32s, IsMissing
@@ -34,22 +31,6 @@ from workflows.recipe.kinds.base import Encoded, LookUp, MarkMissing, PassOn, St
 from workflows.stages.etl import EtlFiles
 
 _DTYPES: dict[str, Any] = {"int32": np.int32, "int64": np.int64, "float32": np.float32}
-
-
-def write_schema(schema: Schema, folder: Path) -> None:
-    """Write a Merlin schema as schema.pbtxt, with sorted tags for reproducible bytes."""
-    text = TensorflowMetadata.from_merlin_schema(schema).to_proto_text()
-    message = text_format.Parse(text, schema_pb2.Schema())
-    for feature in message.feature:
-        tags = sorted(feature.annotation.tag)
-        feature.annotation.tag[:] = tags
-        for packed in feature.annotation.extra_metadata:
-            properties = struct_pb2.Struct()
-            packed.Unpack(properties)
-            packed.value = properties.SerializeToString(deterministic=True)
-    EtlFiles(folder.parent).schema(folder.name).write_text(
-        text_format.MessageToString(message), encoding="utf-8"
-    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.reserved_codes import UNSEEN
-from workflows.etl.encode import graph, ops
+from models.towers.schema_file import write_schema
+from workflows.etl.encode import ops
 from workflows.etl.encode.graph import Fitted
 from workflows.etl.encode.ops import CodeTable, Int32s
 from workflows.etl.encode.parts import GROUP, CellCounts, Job, Plan, leaf_name
@@ -223,7 +224,7 @@ class _Writer:
         if same:
             shutil.copy(EtlFiles(self._folder).schema(same), folder)
         else:
-            graph.write_schema(schema, folder)
+            write_schema(schema, EtlFiles(self._folder).schema(folder.name))
         self._schemas[folder.name] = schema
 
     def _plan(
@@ -275,7 +276,7 @@ class _Writer:
         rows = np.where(latest.users < 0, len(known) - 1 - latest.users, latest.users)
         folder.mkdir()
         schema = self._schemas["train"].select_by_name(list(recipe.history.inputs))
-        graph.write_schema(schema, folder)
+        write_schema(schema, EtlFiles(self._folder).schema(LATEST))
         for number, part in enumerate(list(dictionaries.blocks(len(rows), PART)) or [slice(0, 0)]):
             table = pa.table({recipe.user_id: ids.take(pa.array(rows[part])), **latest.lists(part)})
             path = EtlFiles(self._folder).part(LATEST, number)

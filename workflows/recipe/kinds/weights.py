@@ -116,7 +116,7 @@ def match(
 
 
 def match_given(
-    values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place
+    values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place, *, what: str = "weights"
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Match the category lists of given raw values with their weights, if a row has any.
 
@@ -124,17 +124,23 @@ def match_given(
         values: lists of text, the categories.
         weights: lists of numbers, the weights of these categories.
         place: the column and file of the weights, for error messages.
+        what: what the numbers are, for error messages.
 
     Raises:
         DataError: a row does not have as many weights as category values.
     """
     kept, others = list_cells.align(values.combine_chunks(), weights.combine_chunks())
-    _refuse_unlike(kept, others, place, may_be_missing=True)
+    _refuse_unlike(kept, others, place, what, may_be_missing=True)
     return pa.chunked_array([kept]), pa.chunked_array([others])
 
 
 def _refuse_unlike(
-    values: pa.ListArray, weights: pa.ListArray, place: Place, *, may_be_missing: bool = False
+    values: pa.ListArray,
+    weights: pa.ListArray,
+    place: Place,
+    what: str = "weights",
+    *,
+    may_be_missing: bool = False,
 ) -> None:
     """Refuse a row whose number of weights differs from its number of category values."""
     n, m = (pc.fill_null(pc.list_value_length(lists), 0) for lists in (values, weights))
@@ -144,7 +150,7 @@ def _refuse_unlike(
     row = pc.index(unlike, True).as_py()
     if row >= 0:
         raise DataError(
-            f"{place.row(row)}: {m[row].as_py()} weights for {n[row].as_py()} values. Expected one "
+            f"{place.row(row)}: {m[row].as_py()} {what} for {n[row].as_py()} values. Expected one "
             "each; correct it, or leave the column out."
         )
 
