@@ -271,7 +271,7 @@ def measure(test: EvaluationSet, items: np.ndarray) -> Mapping[str, np.ndarray]:
         listed = np.arange(len(items))[:, None] * n_items + items
         if n_wrong := int((np.isin(listed, seen) & (items >= 0)).sum()):
             raise ValueError(f"{n_wrong} items of the peer's lists were seen by their users.")
-    return metrics.per_user(metrics.find_places(items, test.targets), test.targets, KS)
+    return metrics.per_user(metrics.find_ranks(items, test.targets), test.targets, KS)
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Restated:
         logits = []
         for _ in range(self.versions):
             mean, variance = self.group_moments(vectors, self.keys(codes))
-            offers = self.offers.finished(mean, variance, training=training)
+            offers = self.offers.compress(mean, variance, training=training)
             logits.append(self._scores(users, offers, training))
         own = tf.reshape(tf.eye(self.size), [1, -1])
         target = tf.reshape(tf.tile(own, [tf.shape(codes)[0] // self.size, 1]), [-1, 1])

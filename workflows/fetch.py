@@ -41,7 +41,8 @@ def fetch(recipe: Recipe, *, data: Path) -> FetchResult:
     """Download the raw files of a recipe, unless they exist already.
 
     Args:
-        recipe: states the wheel, its SHA-256, and the files to take from it.
+        recipe: the recipe, whose `fetch` states the wheel, its SHA-256, and the files to take from
+            it.
         data: the folder of raw data.
 
     Raises:

@@ -129,7 +129,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
 
 
 def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
-    """Refuse to add items to a stale index that has added items: these would be lost."""
+    """Refuse to add items to a stale index that has added items, which would be lost."""
     try:
         store.read("index", recipe)
     except MissingStage:

@@ -142,7 +142,7 @@ class _Fits:
     Attributes:
         models: the models to fit.
         store: the folder of the run, with its finished stages.
-        judge: measures the validation metrics of all fits.
+        judge: the object that computes the validation metrics of all fits.
         identity: the text that identifies checkpoints of the same fit, from which it may resume.
         earlier: the models of a warm start; None for fresh weights.
         folder: the folder to write weights and metrics to.

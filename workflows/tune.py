@@ -66,7 +66,7 @@ def tune(recipe: Recipe, store: Store, device: Device) -> TuneResult:
     """Search `tune.space` for hyper-parameters with the best metric `train.monitor` on valid.
 
     Args:
-        recipe: the recipe; fields outside the space keep their values.
+        recipe: the recipe; fields outside the search space keep their values.
         store: the run, with its etl stage.
         device: the device of this process.
 

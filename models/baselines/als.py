@@ -91,7 +91,7 @@ class ALS:
             return users @ item_factors.T
 
     def _library(self) -> AlternatingLeastSquares:
-        """Return the ALS model of the library `implicit` with these hyper-parameters.
+        """Return an untrained ALS model of the library `implicit` with the same hyper-parameters.
 
         The factors of each user or item are solved by one thread, so the number of threads does not
         change the result.

@@ -1,7 +1,7 @@
 """EASE, a linear item-item model with a closed form, the strongest baseline on small catalogues.
 
 Steck 2019, "Embarrassingly shallow autoencoders for sparse data": minimise |X - XB|^2 + lambda
-|B|^2 with a zero diagonal of B. The module `closed_form` solves this.
+|B|^2 with a zero diagonal of B. The module `closed_form` computes B.
 """
 
 from __future__ import annotations

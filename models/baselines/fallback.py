@@ -35,7 +35,7 @@ class Fallback:
 
     Attributes:
         model: the fitted model that ranks for queries with a known user or history.
-        popular: the fitted popularity model that ranks for the other queries.
+        popular: the fitted popularity model that ranks for queries without a known user or history.
         uses_popularity: the function that returns whether popularity ranks a query, bool
             [n_queries].
     """

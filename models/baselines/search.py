@@ -5,8 +5,8 @@ point is chosen on the validation part, like the best epoch of a two-tower model
 validation part, the first point is used.
 
 The best point of a fixed grid is often at its edge, and then the baseline is weaker than it could
-be. So a search starts from a few points, and goes on as long as nothing was tried on one side of
-the best point, along one of the axes: the next value on that side is tried. The search ends when
+be. Therefore the search starts from a few points. As long as there is an axis along which nothing
+was tried on one side of the best point, the next value on that side is tried. The search ends when
 the best point is better than a neighbour on every side, or at a bound of the axis, or after `MOST`
 points. The method is the coordinate search of Hooke and Jeeves 1961 with a fixed step, without
 random numbers.

@@ -1,9 +1,9 @@
 """Approximate nearest neighbour search with FAISS, for catalogues too large for exact search.
 
 FAISS (Douze et al. 2024) only proposes items; the scores of proposed items are computed again, and
-ranked by the tie rule, as in exact search. If the proposals do not fill a list, or the last place
-of the list could tie with an item that was not proposed, the query is searched exactly. So lists of
-approximate search are never shorter than those of exact search.
+ranked by the tie rule, as in exact search. If the proposed items do not fill a list, or the last
+item of the list could tie with an item that was not proposed, the query is answered by exact
+search. So lists of approximate search are never shorter than those of exact search.
 
 Long lists, exclusions and filters need more search effort: for k items after m exclusions, among a
 share s of the catalogue, the (k + m) / s best items must be proposed.

@@ -132,10 +132,10 @@ class EvaluationSet:
         """Return a retriever's top-k lists for all queries, and the target items' ranks in them.
 
         If items with equal scores are on both sides of rank k, the metrics need the number of all
-        items with this score. Lists of 2k items nearly always show this number; otherwise, lists of
-        up to `DEEPEST` items are used. If these do not show it, all remaining items are assumed to
-        have the same score, and targets outside the list are misses: both assumptions can only
-        lower the metrics.
+        items with this score. Lists of 2k items nearly always show how many items have the score;
+        otherwise, lists of up to `DEEPEST` items are used. If even a list of `DEEPEST` items ends
+        with equal scores, all remaining items are assumed to have this score, and targets outside
+        the list are misses: both assumptions can only lower the metrics.
         """
         top = self.top_k(retriever, 2 * k)
         ranks = metrics.find_ranks(top.items, self.targets, scores=top.scores)
@@ -190,7 +190,7 @@ class EvaluationSet:
 
 
 def selection_score(means: Mapping[str, float]) -> float:
-    """Return the mean of `SELECTION_METRICS`, given the means of these and other metrics."""
+    """Return the mean of `SELECTION_METRICS`, given the means of all metrics by name."""
     return sum(means[name] for name in SELECTION_METRICS) / len(SELECTION_METRICS)
 
 

@@ -104,9 +104,9 @@ def search(
 
     Scores are sums in float64, rounded to float32. With sums in float32, the last bit depends on
     the position of an item in the matrix and on the number of queries, so that items with the same
-    embedding (rare items share one) would not tie. But a product in float32 is twice as fast, and
-    its error has a bound: so float32 scores select the few items that can be among the best, and
-    only their scores are summed in float64.
+    embedding (rare items share one) would not tie. Because a product in float32 is twice as fast
+    and its error has a bound, float32 scores select the few items that can be among the best, and
+    only the scores of these are summed in float64.
 
     Args:
         vectors: the embedding of each query, float32 [n_queries, d].

@@ -2,7 +2,7 @@
 
 Relevance is binary. All metrics are computed from the ranks of the target items. A target that is
 given twice counts once. A target -1 (an item that the catalogue does not have) is never found; two
-of these count as two targets.
+such targets count as two.
 
 Items with equal scores have no order: a metric is its mean over all their orders (McSherry and
 Najork 2008, "Computing information retrieval performance measures efficiently in the presence of

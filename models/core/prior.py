@@ -2,8 +2,9 @@
 
 If data is split at one time for all users, the items that were popular last week can beat learned
 models (Ji et al. 2020). The prior β·z(log decayed count), where z standardises, is one more
-dimension of the item embeddings; in query embeddings this dimension is 1. So any dot-product index
-can hold the prior. β and the decay are chosen on the validation part; β = 0 is one of the choices.
+dimension of the item embeddings; in query embeddings this dimension is 1. Therefore any dot-product
+index can hold the prior. β and the decay are chosen on the validation part; β = 0 is one of the
+choices.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ The tie rule: items are sorted by descending score, and items with equal scores 
 row. A list with fewer than k items ends with `NO_ITEM`.
 
 A *row* is a position in the user table or the item table of the etl stage, or -1 for a user or item
-that the table does not have. Each user and item has its own row. A *code* is an index into an
-embedding table; several items can share a code: rare items share the code of unknown values.
+that the table does not have. No two users, and no two items, have the same row. A *code* is an
+index into an embedding table; several items can share a code: rare items share the code of unknown
+values.
 """
 
 from __future__ import annotations

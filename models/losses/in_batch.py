@@ -4,7 +4,7 @@
 
 Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item recommendations",
 section 3: popular items are in many batches, so log q, the log of an item's share of the training
-rows, is subtracted from its logit. The correction does not depend on the temperature.
+rows, is subtracted from its logit. The correction by log q does not depend on the temperature.
 
 TensorFlow's own softmax keeps several matrices [B, C] and reads each from memory several times.
 This module computes the probabilities, the loss and both gradients of a block of rows while the

@@ -1,7 +1,7 @@
 """The training loss of a two-tower model, as an output block of Merlin.
 
 Merlin's contrastive output divides log q by the temperature, and cannot correct in-batch negatives
-at all. In this block, the recipe chooses the negatives and the loss function.
+at all. With this output block, the recipe chooses the negatives and the loss function.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class WeightedAuc:
     Attributes:
         mean: the weighted mean AUC; NaN if no group has an AUC.
         groups: number of groups over which the mean AUC is taken.
-        positives: number of positives in these groups.
+        positives: number of positive pairs in the groups with an AUC.
         one_class: number of groups in the range without an AUC, because they lack positives or
             negatives.
     """

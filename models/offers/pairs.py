@@ -1,9 +1,9 @@
 """Evaluates offer models on held-out events: AUC over pairs of users and offers in mini-batches.
 
 Each user of a mini-batch is scored with the offers of all events of the mini-batch. In a task, such
-as brand, the offer of an event is "brand = the event's brand". Two kinds of pairs are no negatives
-and are left out: a user with another event of the same user, and a user with another event that has
-the same offer.
+as brand, the offer of an event is "brand = the event's brand". Two kinds of pairs are left out,
+because they are no negatives: a user with another event of the same user, and a user with another
+event that has the same offer.
 """
 
 from __future__ import annotations

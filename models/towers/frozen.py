@@ -1,6 +1,6 @@
 """Popularity and content models as two towers without trainable weights.
 
-Because these models are towers, they are evaluated, exported and served like learnt ones.
+Because the models are towers, they are evaluated, exported and served like learnt towers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def popularity(query: Schema, item: Schema) -> tuple[Tower, Tower]:
     """Build a popularity model: the query tower outputs 1, the item tower a bias per item.
 
     Args:
-        query: the schema of the query tower's input columns; one of them gives the batch size.
+        query: the schema of the query tower's input columns, the first of which gives the batch
+            size.
         item: the schema of the item tower's input columns, the item id among them.
 
     Raises:

@@ -24,7 +24,7 @@ def layer_name(column: str) -> str:
     """Return the name of the Keras layer of a column; no two columns have the same.
 
     TensorFlow accepts few characters in layer names. Other characters of a column's name are
-    written as code points: `a b` becomes `x-a-20-b`. Only layers have such names, not columns.
+    written as code points: `a b` becomes `x-a-20-b`. Columns keep their own names everywhere else.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column
@@ -337,8 +337,7 @@ class AppendOne(tf.keras.layers.Layer):
 class IdDropout(Draws):
     """In training, replaces random ids by the unseen code, so that its embedding gets trained.
 
-    Without this replacement, the embedding of unknown users and new items would keep its random
-    initial values.
+    Otherwise, the embedding of unknown users and new items would keep its random initial values.
 
     Args:
         column: the column of an id's codes.

@@ -94,7 +94,7 @@ class RefuseNaN(tf.keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Check the loss of this batch, not the running mean that Keras reports."""
+        """Check the loss of the batch, not the running mean that Keras reports."""
         loss = (logs or {}).get("loss_batch", 0.0)
         if not np.isfinite(loss):
             raise DivergedError(

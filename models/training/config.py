@@ -47,8 +47,8 @@ class TrainConfig(Part, frozen=True):
     """Settings of the training loop: batches, epochs, early stopping and the random seed.
 
     Attributes:
-        batch_size: number of training rows in a training step. In-batch negatives are the items of
-            these rows.
+        batch_size: number of training rows in a training step, whose items are the in-batch
+            negatives.
         epochs: the largest number of epochs.
         monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.

@@ -1,8 +1,8 @@
 """Judges compute the metrics of a model on the validation part after each training epoch.
 
-A judge computes the same metrics as the evaluation report. Merlin's own `val_recall_at_10` ranks
-only the items of a batch; it depends on the batch size and is not a retrieval metric (issue
-models#673).
+The metrics of a judge are defined as those of the evaluation report. Merlin's own
+`val_recall_at_10` ranks only the items of a batch, depends on the batch size, and is therefore not
+a retrieval metric (issue models#673).
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Engine:
     """The workers and the memory that etl uses, which have no influence on what etl writes.
 
     Attributes:
-        dask: "" for threads of this process, `local`, `cuda`, or the address of a scheduler.
+        dask: where jobs run: "" in threads of this process, `local` in processes on this machine,
+            `cuda` in one process per GPU, or the address of a Dask scheduler.
         workers: number of threads or processes; 0 for one per core, worker or GPU.
         memory: memory limit such as 8GiB; "" for half of what the machine has.
         chunk: amount of raw text to read at a time, such as 8MiB; "" for the default.
@@ -95,7 +96,7 @@ def etl(
         store: folder of the run into which the etl stage is written.
         device: device (CPU or GPU) of this process.
         data: folder of the raw files.
-        grow_from: an earlier run whose vocabulary codes are kept; new values get codes after these.
+        grow_from: an earlier run whose vocabulary codes are kept; new values get higher codes.
         engine: workers and memory that etl may use.
 
     Raises:

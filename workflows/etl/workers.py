@@ -93,17 +93,17 @@ def _result(future: Any) -> Any:
 
 @contextmanager
 def open_workers(dask: str, *, number: int, device: Device, memory: Memory) -> Iterator[Workers]:
-    """Start the threads or Dask workers that run the jobs of etl; stop them at the block's end.
+    """Return a context with threads or Dask workers, which run the jobs of etl until its exit.
 
     Args:
-        dask: "" for threads of this process, `local` for processes on this machine, `cuda` for one
-            process per GPU, or the address of a scheduler.
+        dask: where jobs run: "" in threads of this process, `local` in processes on this machine,
+            `cuda` in one process per GPU, or the address of a Dask scheduler.
         number: number of threads or processes; 0 for the number of cores, workers or GPUs.
         device: device (CPU or GPU) of this process.
         memory: memory limit of all workers together.
 
     Raises:
-        RecipeError: `dask` is none of these values.
+        RecipeError: `dask` is neither "", `local` or `cuda`, nor an address.
         DeviceError: no scheduler answers, or there is no GPU.
     """
     cores = number or os.cpu_count() or 1
@@ -228,7 +228,7 @@ def _client(cluster: Any) -> Iterator[distributed.Client]:
 
 @contextmanager
 def _closing(resource: Closable) -> Iterator[Closable]:
-    """Close a Dask client or cluster at the end of the block; a timeout is only logged."""
+    """Return a context that closes a Dask client or cluster; a timeout is only logged."""
     try:
         yield resource
     finally:

@@ -85,7 +85,7 @@ def warn_of_missing(
         inputs: the names of the features that the tower takes.
         recipe: recipe whose derive steps may compute inputs from other columns.
         place: text that names the file, for messages.
-        among: the users or items that lack these inputs, for the message.
+        among: a noun for the users or items whose inputs are missing, for the message.
     """
     missing = [name for name in inputs if name not in given]
     if missing:

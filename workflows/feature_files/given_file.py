@@ -187,7 +187,8 @@ class _Form:
 
     Attributes:
         dialect: syntax of the file.
-        source: the source of the recipe with this form; None if a file name's ending states it.
+        source: the source of the recipe that has the form; None if the form is that of a file
+            name's ending.
     """
 
     dialect: Dialect

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 
 class TwoTowerError(Exception):
-    """A fault in the input, recipe, machine or run folder; `two-tower` prints it and exits with
-    2."""
+    """A fault in the input, recipe, machine or run; `two-tower` prints the message, exit code 2."""
 
 
 class RecipeError(TwoTowerError):

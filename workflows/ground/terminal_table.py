@@ -2,8 +2,8 @@
 
 An ordinary terminal table shortens or wraps cells that do not fit, and a shortened figure is wrong.
 This module never shortens a column of figures. Columns that do not fit beside
-the row names are printed in a further table below, which repeats the row names. Only names may
-wrap.
+the row names are printed in a further table below, which repeats the row names. Only the names of
+rows may be wrapped.
 """
 
 from __future__ import annotations

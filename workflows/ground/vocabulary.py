@@ -87,7 +87,7 @@ class Vocabulary:
         )
 
     def grow_from(self, older: Vocabulary) -> Vocabulary:
-        """Return this vocabulary after the values of an older one, which keep their codes.
+        """Return a vocabulary in which an older one's values keep their codes; new values follow.
 
         Values of the older vocabulary are kept even if they are rare in the new data; values that
         do not occur in the new data have the count 0.

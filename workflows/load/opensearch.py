@@ -3,8 +3,8 @@
     curl -X PUT $URL/<name> -H 'content-type: application/json' -d @index.json
     curl $URL/_bulk -H 'content-type: application/x-ndjson' --data-binary @bulk-00000.ndjson
 
-OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s). The order of the
-items stays the same.
+OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s). The order of items by
+OpenSearch's score is that by the inner product.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def refuse_options(recipe: Recipe, options: Mapping[str, bool]) -> None:
         options: name of a command-line option → whether it was given.
 
     Raises:
-        RecipeError: an option was given that does not apply to this kind of model.
+        RecipeError: an option was given that does not apply to the recipe's kind of model.
     """
     mine = kind_of(recipe)
     given = [name for name, is_given in options.items() if is_given and name in mine.ignores]

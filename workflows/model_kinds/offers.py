@@ -62,7 +62,7 @@ class OfferModels:
         return OfferModels(OfferData(replace(self.prepared, recipe=recipe)))
 
     def judge(self) -> PairJudge | None:
-        """Return the judge that scores user-offer pairs of the valid part; None without that part.
+        """Return the object that computes the validation AUC; None if the split has no valid part.
 
         Raises:
             DataError: the valid part has no negative pairs of a user and an offer.

@@ -71,7 +71,7 @@ class Models(Protocol):
         """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
 
     def judge(self) -> Judge | None:
-        """Return the judge that measures models on the valid part; None without that part."""
+        """Return the object that computes validation metrics; None without a valid part."""
 
     def build(self, name: str) -> tf.keras.Model:
         """Build one of the recipe's models with newly initialised weights.
@@ -99,7 +99,8 @@ class Models(Protocol):
 
         Args:
             model: a model from `build`, possibly with other initial weights.
-            judge: the judge that selects the best epoch, or None to keep the last epoch.
+            judge: computes the validation metric that selects the best epoch; None keeps the last
+                epoch.
             checkpoint: path where the training state is saved after each epoch; None to save none.
             lines: whether each epoch is logged as a line if there is no terminal.
 

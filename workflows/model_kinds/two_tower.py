@@ -72,7 +72,7 @@ class TwoTowers:
         return TwoTowers(replace(self.prepared, recipe=recipe))
 
     def judge(self) -> CatalogueJudge | None:
-        """Return the judge that ranks the catalogue for the valid part; None without that part."""
+        """Return the object that computes validation metrics; None without a valid part."""
         evaluation_set = self.prepared.evaluation_set("valid", self.recipe.evaluate)
         if evaluation_set is None:
             return None

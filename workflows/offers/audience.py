@@ -52,7 +52,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
     """Rank users for an offer.
 
     Scores order the users of one offer; scores of different offers cannot be compared. Users with
-    equal scores keep the order of the user table.
+    equal scores are returned in the order of the user table.
 
     Args:
         recipe: the recipe of the run.

@@ -33,7 +33,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the evaluation protocol of these lists, given that of the headline metrics."""
+        """Return the lists' evaluation protocol, given the protocol of the headline metrics."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

@@ -24,12 +24,12 @@ BLOCK = 1 << 20
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this Arrow type is text, plain or as a dictionary."""
+    """Return whether a column of an Arrow type is text, plain or as a dictionary."""
     return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind))
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this Arrow type is a dictionary of text, or lists of such text."""
+    """Return whether a column of an Arrow type is a dictionary of text, or lists of text."""
     inner = kind.value_type if pa.types.is_list(kind) else kind
     return bool(pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type))
 
@@ -124,7 +124,7 @@ def stack(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
 def map_distinct(
     column: pa.Array | pa.ChunkedArray, function: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> pa.ChunkedArray:
-    """Apply a function to each cell of a column; for text it is called with distinct texts.
+    """Apply a function to each cell of a column, but only once to each distinct text.
 
     Args:
         column: a column of any type.

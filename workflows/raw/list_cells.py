@@ -37,7 +37,7 @@ _BRACKETED = r"^\s*(\[(?s:.*)\]|\{(?s:.*)\}|\((?s:.*)\))\s*$"
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Say whether a column of this Arrow type holds lists, of fixed or variable length."""
+    """Return whether a column of an Arrow type holds lists, of fixed or variable length."""
     return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
@@ -196,7 +196,7 @@ def _bracketed(text: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _in_brackets(
     cell: str, separator: str | None, place: Place, row: int
 ) -> list[str | None] | None:
-    """Parse a cell with a list in Python's or JSON's notation; None if it is not such a list.
+    """Parse a cell with a list in Python's or JSON's notation; None for any other text.
 
     Raises:
         DataError: the cell holds lists or objects, or its separator would split brackets.

@@ -26,8 +26,8 @@ class Quotes:
 
     Adjacent quote characters form a group. A group of an odd number of quotes opens a quoted cell
     at the beginning of a cell, and closes the cell if one is open; an even group changes nothing.
-    So whether a cell is open follows from a count of odd groups, and NumPy checks all bytes of a
-    piece at once.
+    Whether a cell is open follows from a count of odd groups, so that NumPy can check all bytes of
+    a piece at once.
 
     Args:
         delimiter: the byte between two cells.

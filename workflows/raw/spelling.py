@@ -89,8 +89,8 @@ def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
     """Give texts of a file or a request the spelling that the same column has in training data.
 
     A text that the training column has is kept. Another text gets its canonical spelling if the
-    training column has this spelling, or if all texts of this column are whole numbers, or
-    booleans.
+    training column has the text in this spelling, or if all texts of the training column are whole
+    numbers, or all are booleans.
 
     Args:
         texts: texts of a file or a request, and nulls.

@@ -42,7 +42,7 @@ class Place:
     Attributes:
         path: the file of the cells, or the option or field that gave them.
         column: the name of the cells' column in the recipe.
-        before: the number of rows of the file before these cells.
+        before: the number of rows of the file before the first of the cells.
     """
 
     path: Path | str
@@ -154,7 +154,7 @@ def parse(
         expected: a sentence on what cells should be, for messages.
 
     Raises:
-        DataError: a cell, or the whole column, cannot be read as this type.
+        DataError: a cell, or the whole column, cannot be converted to the type.
     """
     if pa.types.is_string(column.type) and not pa.types.is_string(kind):
         column = pc.utf8_trim_whitespace(column)
@@ -177,7 +177,7 @@ def bad_cell(place: Place, row: int, value: object, what: str, expected: str = "
         place: file and name of the column of the cell.
         row: the row number of the cell, from 0.
         value: the value of the cell.
-        what: the rest of a sentence that says what is wrong with the value.
+        what: the predicate of a sentence about the value, such as "is not a number.".
         expected: a sentence on what the value should be.
     """
     remedy = "Correct it"

@@ -297,8 +297,8 @@ class TextFile:
         """Add a warning if all cells with line breaks look as if they held whole rows of the file.
 
         If two quotes are missing in a csv file, one that closes a cell and one that opens another,
-        all rows in between become one cell. No parser can tell this from a text of several lines,
-        but the lines of such a text do not look like rows.
+        all rows in between become one cell. A parser cannot distinguish such a cell from a text of
+        several lines, but the lines of a text do not look like rows.
         """
         stream, before, found = self.dialect.open(self.path), 0, list[tuple[int, str]]()
         for batch in self._reader(stream, RaggedRows(), self.names, ()) or ():

@@ -61,7 +61,7 @@ class TextFaults:
         """Return the error for a NUL byte in a csv or tsv file, which names its row and column.
 
         Args:
-            place: position of the byte in the text that is parsed.
+            place: position of the NUL byte in the text that is parsed.
         """
         with open_until(self.path, self.dialect, place) as stream:
             line = 1 + sum(data.count(b"\n") for data in iter(lambda: stream.read(_STEP), b""))

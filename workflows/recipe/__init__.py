@@ -1,8 +1,8 @@
 """The recipe: the only description of a data set, its model and its training.
 
 A recipe is parsed once, is immutable afterwards, and refuses unknown keys. Merlin's schema and
-tags, the NVTabular graph, the tables and the signatures of the exported towers are derived from it.
-A recipe holds data, never code.
+tags, the NVTabular graph, the tables and the signatures of the exported towers are derived from the
+recipe. A recipe holds data, never code.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class VocabularyRule(Part, frozen=True):
     """The rule that says which values of a categorical column get codes of their own.
 
     Attributes:
-        min_count: a value must occur at least this often in the training rows.
-        max_values: at most this many values of the column, the most frequent ones, get codes.
+        min_count: least number of training rows with a value that gets a code.
+        max_values: largest number of values that get codes, the most frequent ones.
         oov_buckets: number of codes that all other values share, by a hash.
     """
 
@@ -39,7 +39,7 @@ class Feature(Part, frozen=True):
         role: `user` and `item` describe users and items; `context` describes the interaction and is
             an input of the query tower; `time` orders the interactions; `weight` multiplies the
             loss of an interaction.
-        id: whether this is the id of the user or of the item.
+        id: whether the feature is the id of users or of items.
         kind: `category` (one value), `categories` (a list of values), `number`, `label` (text for
             people, which no model takes), `weights` (a list of numbers, one for each value of a
             list), or `vector` (a list of `dim` numbers); workflows/recipe/kinds/ defines each of

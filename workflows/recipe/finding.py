@@ -17,10 +17,10 @@ FIRST = "movielens-100k"
 
 
 def find(name: str) -> Path:
-    """Return the path of a recipe file, given this path or the recipe's name in `recipes/`.
+    """Return the path of a recipe file, given either the path or the recipe's name in `recipes/`.
 
     Raises:
-        RecipeError: there is no recipe with this path or name; the message lists the known names.
+        RecipeError: no recipe has the path or name; the message lists the known names.
     """
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():

@@ -15,9 +15,8 @@ class EvaluateConfig(ListRules, frozen=True):
     """The evaluation protocol of a recipe: baselines, list lengths and confidence intervals.
 
     Attributes:
-        baselines: names of baselines in `models.baselines.registry`. The baselines'
-            hyper-parameters are chosen on the validation part, by the search of each baseline's own
-            file.
+        baselines: names of baselines in `models.baselines.registry`. The hyper-parameters of
+            baselines are chosen on the validation part.
         ks: lengths of the recommendation lists, in rising order.
         also: further protocols, with other candidates or exclusions, whose metrics are means over
             rows, not over users.

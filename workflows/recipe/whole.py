@@ -325,7 +325,7 @@ class Recipe(Part, frozen=True):
         return [*self.history_inputs, *([HISTORY_AGES] if self.history_with_ages else [])]
 
     def columns(self, *roles: str) -> list[str]:
-        """Return the names of the features that have one of these roles, in the recipe's order."""
+        """Return the names of the features with one of the given roles, in the recipe's order."""
         return [n for n, f in self.features.items() if f.role in roles]
 
     def vocabulary_rule(self, column: str) -> VocabularyRule:

@@ -85,7 +85,7 @@ class ListBatch(NamedTuple):
         return cls(answers.users, answers.answered_by, lengths, rows, k)
 
     def counts(self) -> ListCounts:
-        """Return the counts of the lists of this batch, by ranking method and length."""
+        """Return the counts of the batch's lists, by ranking method and length."""
         empty = int((self.lengths == 0).sum())
         short = int((self.lengths < self.k).sum()) - empty
         return ListCounts(
@@ -107,7 +107,7 @@ class ShardFact(msgspec.Struct, frozen=True):
     sha256: str
 
     def is_of(self, part: Path) -> bool:
-        """Return whether a file has the size and the hash of this finished shard."""
+        """Return whether a file has the size and the hash of the finished shard."""
         return (
             part.is_file()
             and not part.is_symlink()

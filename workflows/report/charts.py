@@ -106,7 +106,7 @@ def picture(
     """Draw a chart as SVG; without matplotlib return only its caption and its text alternative.
 
     Args:
-        title: what the chart shows; no other chart of the page has this title.
+        title: what the chart shows; different charts of a page have different titles.
         alt: the content of the chart in words.
         draw: the function that draws the chart on matplotlib axes.
         note: a text below the chart.

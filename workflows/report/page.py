@@ -68,7 +68,7 @@ def fill(
 
     Args:
         finished: the finished stages of the run.
-        sections: the name of the template with the sections for this kind of model.
+        sections: the name of the template with the sections for the kind of model.
         tiles: the key numbers at the head of the page.
         facts: name of a recipe section → the settings of the trained model in it.
         **content: the values that the template `sections` shows.

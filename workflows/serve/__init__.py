@@ -79,7 +79,7 @@ def serve(
         store: the folder of the run, with its finished stages.
         device: the device of this process; the towers that take raw values (text and numbers) run
             on it.
-        host: address to listen on. 127.0.0.1: only this machine; 0.0.0.0: all machines.
+        host: address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all machines.
         port: port to listen on; 0 for any free port.
         watch: seconds between two checks for a newer export; 0 for no checks.
         allow_hosts: further host names that requests may give; "*" for all.

@@ -62,7 +62,7 @@ def build(
 
     Args:
         current: the export from which requests are answered.
-        key: the key that requests must name. "" if no key is needed; then `/reload` is refused.
+        key: the key that requests must name; "" for no key, and then `/reload` is refused.
         watch: seconds between two checks for a newer export; 0 for no checks.
         hosts: allowed values of the header `Host`; empty if all are allowed.
         limits: the bounds on requests.

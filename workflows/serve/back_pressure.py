@@ -1,7 +1,7 @@
 """Back pressure: refuse requests while the server is overloaded.
 
-Small requests run concurrently, large ones one after the other. The number of small requests and
-the total cost of large ones in progress are bounded; beyond these bounds, a request is refused at
+Small requests run concurrently, large ones one after the other. The number of small requests in
+progress, and the total cost of large ones, are bounded; beyond the bounds, a request is refused at
 once with 503, which names the time to retry after. Without bounds, the server would work for
 minutes on requests whose clients have given up.
 """

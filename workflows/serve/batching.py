@@ -66,7 +66,7 @@ class MicroBatcher:
 
     Args:
         limits: the bound on a batch.
-        workers: number of batches that are answered concurrently. Default: the number of cores.
+        workers: number of batches that are answered concurrently; by default the number of cores.
     """
 
     def __init__(self, limits: Limits = LIMITS, workers: int | None = None) -> None:

@@ -99,7 +99,7 @@ class _Wait:
     Attributes:
         cycle: uvicorn's object for the current request; each request has its own object.
         state: what the connection waits for.
-        since: when the connection was first seen in this state.
+        since: when the connection was first seen in `state`.
     """
 
     cycle: object

@@ -1,9 +1,10 @@
 """All limits of the HTTP server: on one request, on all requests together, and on waiting times.
 
 Bounds on single fields are not enough: 1,000 users are allowed, and lists of 1,000 items are
-allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore the products of such fields have
-bounds, too. A request that is too large is refused with 413 (or 422, if one field is at fault). A
-request that comes while the server is overloaded is refused with 503 and Retry-After.
+allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore products of fields, such as
+users x length of a list, have bounds, too. A request that is too large is refused with 413 (or 422,
+if one field is at fault). A request that comes while the server is overloaded is refused with 503
+and Retry-After.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MAX_ROWS = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the HTTP server. The processor times were measured on one core of 2023.
+    """The limits of the HTTP server. Processor times were measured on one core of 2023.
 
     Costs of requests are counted in list entries: an entry is one item of one list, and takes about
     10 microseconds and 100 bytes of the answer.
@@ -25,30 +26,31 @@ class Limits:
 
     Attributes:
         k: greatest length of a list of recommended items.
-        batch: greatest number of users, of rows of raw values, or of denied ids in a request. A
-            larger batch would save no time.
+        batch: greatest number of users, of rows of raw values, or of denied ids in a request.
+            Larger batches would not be faster.
         rules: greatest number of `column=value` item filters in the field `only`; each rule reads
             the whole catalogue.
         body: greatest size of a request body, bytes.
         values: greatest number of JSON values in a request body, counted by commas and brackets
-            before the body is parsed. To parse and check that many takes 30 ms, during which all
-            other requests wait.
+            before the body is parsed. To parse and check so many values takes 30 ms, during which
+            all other requests wait.
         entries: greatest number of list entries of a request: users x k.
         scores: greatest number of scores of a request, users x items of the catalogue; to compute
             that many takes a second.
         numbers: greatest number of numbers in an answer of `/embed`, rows x dimensions of an
             embedding; a number takes 20 bytes.
-        answer: greatest size of an answer, bytes. Long display columns of items can reach it before
-            `entries` is reached.
+        answer: greatest size of an answer, bytes. Long display columns of items can make an answer
+            reach this size before `entries` is reached.
 
     Bounds on all requests together:
 
     Attributes:
-        piece: number of list entries of a long answer that are computed at a time. After each such
-            piece of an answer, the server checks that the client is still connected, and lets other
+        piece: number of list entries of a long answer that are computed at a time. After each piece
+            of an answer, the server checks that the client is still connected, and lets other
             requests run.
         small: greatest cost, in list entries, of a small request; small requests run concurrently.
-            Larger requests run one after the other, so that small requests need not wait for them.
+            Larger requests run one after the other, so that small requests do not wait for large
+            ones.
         small_requests: greatest number of small requests in progress; the last of them waits half a
             second.
         large_cost: greatest total cost, in list entries, of the large requests in progress: five

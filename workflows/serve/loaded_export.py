@@ -106,7 +106,7 @@ class LoadedExport:
         Args:
             users: users with an id, raw values, or both.
             options: the length of the lists, and the items that they may hold.
-            given: the result of `raw_values` for these users.
+            given: the result of `raw_values` for the users.
 
         Raises:
             Refusal: the embedding of the raw values is not finite.
@@ -157,7 +157,7 @@ class LoadedExport:
         return [LabelledItem.model_construct(item=row.pop(key), labels=row) for row in rows]
 
     def knows_item(self, item: str) -> bool:
-        """Return whether the catalogue has an item with this id."""
+        """Return whether the catalogue has an item with the given id."""
         return bool(self.recommender.catalogue.find(pa.array([item]))[0] >= 0)
 
     def embed(self, side: str, rows: Sequence[Features]) -> list[list[float]]:
@@ -199,7 +199,7 @@ class LoadedExport:
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:
-        """Return a fault for each item filter of a request that fits no column of this export."""
+        """Return a fault for each item filter of a request that fits no column of the export."""
         found = []
         for n, rule in enumerate(options.only):
             try:

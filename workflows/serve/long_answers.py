@@ -1,8 +1,8 @@
 """Answers to large requests: computed and sent in pieces, only while the client is connected.
 
 A piece of an answer is small enough that other requests can run between two pieces. The thread that
-computes a piece also turns it into JSON: many objects, or one long JSON dump, would block the event
-loop.
+computes a piece of an answer also turns it into JSON, because many objects, or one long JSON dump,
+would block the event loop.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ class ItemRules:
     """Selects items by rules `column=value` on their readable columns.
 
     Numbers are compared by value, and text as the column spells it: `price=4.0` equals `price=4`,
-    and `new=True` equals `new=true`. A cell with a list matches if one of its values does.
+    and `new=True` equals `new=true`. A cell with a list matches a rule if one of the list's values
+    does.
 
     Attributes:
         items: the columns that a rule may name, one row per item.

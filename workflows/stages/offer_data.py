@@ -82,7 +82,7 @@ class OfferData:
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Name of a history column → list of each user after the user's last event, [n_users]."""
+        """Name of a history column → the final history of each user, with all events, [n_users]."""
         assert self.recipe.history is not None
         return self.prepared.part(LATEST, list(self.recipe.history.inputs))
 

@@ -1,8 +1,8 @@
 """Exports towers that take raw values (text and numbers) in place of codes, as SavedModels.
 
 The SavedModels contain the vocabularies, and their inputs are text, numbers and lists, as in the
-raw data. The graph looks up codes, standardises numbers and calls the tower, so that TensorFlow
-Serving and Triton need neither this package nor a separate encoder.
+raw data. The SavedModel's graph looks up codes, standardises numbers and calls the tower, so that
+TensorFlow Serving and Triton need neither this package nor a separate encoder.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class VocabularyTable(tf.Module):
     """A vocabulary as a TensorFlow look-up table, with the same codes as `Vocabulary.encode`.
 
     The vocabulary's values are in a file, one per line, because a constant with millions of texts
-    takes minutes to load, and a graph can have at most 2 GiB. The few values that cannot be lines,
-    such as text with line breaks, are constants of the graph.
+    takes minutes to load, and a graph can have at most 2 GiB. Values that cannot be lines of the
+    file, such as text with line breaks, are constants of the graph.
 
     Args:
         vocabulary: the values in the order of their codes.

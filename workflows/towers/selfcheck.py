@@ -1,8 +1,8 @@
 """Script that checks the towers of an export with only numpy, pyarrow and TensorFlow.
 
 The script loads an export as another program would, embeds sampled rows of the tower's input
-tables, and compares the results with the exported embeddings. If embeddings differ, it prints one
-line that says how, and exits with code 1.
+tables, and compares the results with the exported embeddings. If embeddings differ, the script
+prints one line that describes the difference, and exits with code 1.
 """
 
 from __future__ import annotations

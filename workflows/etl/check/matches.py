@@ -34,7 +34,7 @@ class Match:
 
     Attributes:
         ids: number of distinct user or item ids of the first table.
-        found: number of these ids that are also in the other table.
+        found: number of distinct ids of the first table that are also in the other table.
         examples: some ids that only the first table has, and some that only the other has.
         cause: difference in spelling that explains at least half of the missing ids; "" if there is
             none.
@@ -47,7 +47,7 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether a join by these ids needs a warning: few match, or spellings seem to differ."""
+        """Whether so few ids match, or spellings differ so, that a join by them needs a warning."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:

@@ -1,7 +1,7 @@
 """Check raw ids, categories and weights that look wrong: log a warning, or refuse them.
 
-The checks look at the distinct texts of a column. The cells of a column are counted only if one of
-its texts looks wrong.
+The checks look at the distinct texts of a column. Cells are counted only in columns that have a
+text that looks wrong.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def _warn_of_empty_columns(recipe: Recipe, raw: Raw) -> None:
 
 
 def _is_key(recipe: Recipe, name: str) -> bool:
-    """Say whether etl drops rows in which this column is empty, as it does for ids and times."""
+    """Return whether a column is an id or a time: etl drops rows in which it is empty."""
     return name in (recipe.user_id, recipe.item_id, recipe.time)
 
 
@@ -290,7 +290,7 @@ def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
 
 
 def check_weights(recipe: Recipe, train: pa.Table) -> None:
-    """Refuse training weights that are all 0, and warn if a few interactions outweigh the rest.
+    """Refuse training weights that are all 0, and warn if a few interactions have most weight.
 
     Raises:
         DataError: all weights are 0.

@@ -40,10 +40,10 @@ class _Cause(NamedTuple):
 
     Attributes:
         difference: phrase that names the difference in messages, such as letter case.
-        bytes: a text that has none of these bytes cannot differ in this way; None means all bytes
+        bytes: the bytes of which a text must have one to differ in this way; None means all bytes
             beyond ASCII.
-        normalize: function that removes this difference in spelling from texts.
-        is_certain: whether a single pair of texts that differ in this way is worth a warning.
+        normalize: the function that removes the difference in spelling from texts.
+        is_certain: whether a single pair of texts with the difference is worth a warning.
     """
 
     difference: str
@@ -82,7 +82,7 @@ def warn_of_spellings(name: str, columns: Mapping[str, pa.DictionaryArray]) -> N
 
     Args:
         name: name of the column.
-        columns: source of the recipe → the raw column in the table of this source.
+        columns: source of the recipe → the raw column in the source's table.
     """
     parts = [column.dictionary for column in columns.values()]
     texts = parts[0] if len(parts) == 1 else pc.unique(pa.chunked_array(parts))
@@ -129,7 +129,7 @@ def warn_of_parts(name: str, separator: str, columns: Mapping[str, pa.ChunkedArr
     Args:
         name: name of the column of lists.
         separator: the separator of the recipe, at which the text of a list is split.
-        columns: source of the recipe → the column of lists in the table of this source.
+        columns: source of the recipe → the column of lists in the source's table.
     """
     for source, column in columns.items():
         texts = dictionaries.flatten(column).dictionary
@@ -144,7 +144,7 @@ def warn_of_lists(name: str, columns: Mapping[str, pa.DictionaryArray]) -> None:
 
     Args:
         name: name of the column of ids.
-        columns: source of the recipe → the raw column in the table of this source.
+        columns: source of the recipe → the raw column in the source's table.
     """
     for source, column in columns.items():
         texts = column.dictionary

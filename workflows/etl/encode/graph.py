@@ -1,8 +1,8 @@
 """Build NVTabular workflows from a recipe and fitted vocabularies, stored without pickle.
 
-`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). So vocabularies and statistics
-are written as parquet and JSON, and every NVTabular workflow is built from the recipe and these
-files.
+`Workflow.save` of NVTabular 23.8 is cloudpickle (CVE-2025-33214). Therefore vocabularies and
+statistics are written as parquet and JSON, and every NVTabular workflow is built from the recipe
+and these files.
 """
 
 from __future__ import annotations

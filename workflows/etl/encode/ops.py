@@ -56,8 +56,8 @@ class Encode(nvt.ops.Operator):
     """The NVTabular operator that looks up the codes of text columns, in place of Categorify.
 
     Categorify itself encodes by a merge and a sort, and it orders values of equal counts by an
-    unstable sort. One operator looks up all columns, because Merlin copies the data frame where the
-    outputs of two operators are joined.
+    unstable sort. One operator looks up all columns, because Merlin copies the data frame wherever
+    it joins the outputs of two operators.
 
     Args:
         lookups: text column → the vocabulary codes of its distinct texts.

@@ -84,7 +84,7 @@ class Plan:
         return Schema([found[name] for name in (*first, *rest)])
 
     def fits(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
-        """Say whether this plan fits a table: it has the table's columns and the same arrays."""
+        """Return whether the plan has the columns of a table, and the table's arrays of codes."""
         mine = self.arrays
         return (
             columns == self.columns

@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
     Attributes:
         rows: number of rows, skipped rows included.
         table: the rows of the chunk, without skipped rows.
-        skipped: numbers of the skipped rows within the chunk.
+        skipped: row numbers, within the chunk, of rows that the reader leaves out of `table`.
         empty: number of rows with empty lists, which `explode:` drops.
         notes: warnings about the raw file.
     """

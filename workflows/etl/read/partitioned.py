@@ -52,7 +52,7 @@ class PartitionedFile:
     """A raw file with further columns in its path, such as `day=2020-09-13/part-0.parquet`.
 
     Args:
-        file: the file without these columns.
+        file: the raw file, whose path has further columns.
         values: column in the path → its value.
 
     Attributes:

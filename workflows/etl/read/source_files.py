@@ -75,7 +75,7 @@ class SourceFiles:
         return _unify_json_columns(found)
 
     def _with_rows(self, found: list[RawFile]) -> list[RawFile]:
-        """Leave out files without rows, and apply the recipe's `explode:` to the others.
+        """Return the files that have rows, with the recipe's `explode:` applied.
 
         Raises:
             DataError: no file has rows.

@@ -1,8 +1,8 @@
 """Turn the times of one column of one file into seconds since the epoch, UTC.
 
 Time columns of a date type and ISO 8601 text need no description in the recipe. The recipe's `unit`
-or `format` describes numbers; without them a number means seconds, as long as the resulting dates
-are plausible for a log.
+or `format` describes numbers; otherwise a number means seconds, if the resulting dates are
+plausible for a log.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def filter_parts(
         recipe: recipe with the filter rules.
         tables: train, valid, test → its interactions.
         counts: counts to which the dropped interactions are added.
-        stage: `before` or `after` the split; only the rules of this stage are applied.
+        stage: `before` or `after` the split: the stage of the rules to apply.
     """
     for rule in recipe.filter:
         if rule.stage != stage:

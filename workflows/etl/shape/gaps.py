@@ -23,7 +23,7 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
         source: name of the source to check.
 
     Raises:
-        DataError: a number is missing.
+        DataError: a number is missing in a column without a `null` policy.
     """
     table = raw.tables[source]
     keys = [k for k in (recipe.user_id, recipe.item_id, recipe.time) if k in table.column_names]

@@ -199,8 +199,8 @@ class PartEvents:
 
     Attributes:
         users: number of each interaction's user, int32 [n].
-        times: time of each interaction in seconds, int64 [n], rising. If the data has no time,
-            these are random numbers, so that the latest rows are a random sample.
+        times: time of each interaction in seconds, int64 [n], rising. Data without times has random
+            numbers in place of times, so that the latest rows are a random sample.
         codes: item feature column → vocabulary code of each interaction's item, int32 [n].
         kinds: kind of each interaction, as for `find_windows_by_kind`; None if histories do not
             distinguish kinds.

@@ -26,9 +26,9 @@ def join_columns(
         recipe: recipe that describes the raw columns and the features.
         raw: the raw tables of all sources of the recipe.
         source: name of the source of the interactions.
-        table: the interactions of this source.
+        table: the interactions of `source`.
         join: the table to join, and the id to join it by.
-        counts: counts to which unmatched and dropped interactions are added.
+        counts: the counter to which unmatched and dropped interactions are added.
 
     Raises:
         DataError: no id is found, a number is missing, or two tables have the same column and its
@@ -103,7 +103,7 @@ def _refuse_unmatched(recipe: Recipe, raw: Raw, source: str, table: pa.Table, jo
 
 
 def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
-    """Say whether a column that several tables have comes from this join, by its role.
+    """Return whether a column of several tables is taken from a join's table, by the column's role.
 
     Raises:
         DataError: the column's role is neither user nor item.
@@ -119,7 +119,7 @@ def _is_owner(recipe: Recipe, raw: Raw, column: str, join: Join) -> bool:
 
 
 def _is_needed(recipe: Recipe, column: str) -> bool:
-    """Say whether the log needs a joined column, and not only the user or item table."""
+    """Return whether the log needs a joined column, and not only the user or item table."""
     if column in recipe.features and not recipe.features[column].meaning.is_label:
         return True
     return column in [

@@ -1,4 +1,4 @@
-"""Feature kinds: one class for each value of a feature's field `kind`, with all that it means.
+"""Feature kinds: one class for each value of `kind`, which checks, reads and encodes features.
 
 To add a feature kind, write its class in a file of this folder and list it in `KINDS`.
 """

@@ -135,7 +135,7 @@ class Kind(ABC):
 
     Attributes:
         name: the name of the kind in recipes.
-        takes: fields of a feature that only this kind and perhaps a few others use.
+        takes: names of the optional fields of a feature that the kind uses.
         cells: the type of the feature's cells for steps, joins and filters.
         is_list: whether a cell of the feature is a list of values.
         has_codes: whether values of the feature get codes from a vocabulary.
