@@ -85,8 +85,8 @@ def test_only_differences_between_ages_matter_and_unknown_ages_are_as_none(confi
 
 
 def test_a_time_between_two_points_gets_what_lies_between_their_numbers():
-    gap = GapBias(2)
-    table = np.arange(gap.table.shape[0] * 2, dtype=np.float32).reshape(-1, 2) ** 2
+    gap = GapBias()
+    table = np.arange(gap.table.shape[0], dtype=np.float32) ** 2
     gap.table.assign(table)
     points = [0, 1, 3, 2**20 - 1]
     found = gap(tf.constant(points, tf.float32)).numpy()
@@ -94,10 +94,10 @@ def test_a_time_between_two_points_gets_what_lies_between_their_numbers():
     half = gap(tf.constant([2**2.5 - 1], tf.float32)).numpy()
     np.testing.assert_allclose(half[0], (table[2] + table[3]) / 2, rtol=1e-4)
     assert np.isfinite(gap(tf.constant([3e38, -5.0, np.inf, np.nan])).numpy()).all()
-    assert gap(tf.constant([np.nan])).numpy().tolist() == [[0.0, 0.0]]
+    assert gap(tf.constant([np.nan])).numpy().tolist() == [0.0]
 
 
-def by_hand(encoder: Attention, vectors: np.ndarray, ages: np.ndarray) -> np.ndarray:
+def by_hand(encoder: Attention, vectors: np.ndarray) -> np.ndarray:
     """Encode one history with one block, in float64, item by item and head by head."""
 
     def value(layer: tf.keras.layers.Layer, name: str) -> np.ndarray:
@@ -111,11 +111,7 @@ def by_hand(encoder: Attention, vectors: np.ndarray, ages: np.ndarray) -> np.nda
         return x @ value(layer, "kernel") + value(layer, "bias")
 
     def bias(head: int, i: int, j: int) -> float:
-        place = math.log2(1 + ages[j] - ages[i])
-        table = value(block.gap, "table")[:, head]
-        low = math.floor(place)
-        between = table[low] * (1 - place + low) + table[low + 1] * (place - low)
-        return value(block, "position")[i - j, head] + between
+        return value(block, "position")[i - j, head]
 
     (block,) = encoder.blocks
     last, width = len(vectors) - 1, DIM // block.heads
@@ -138,12 +134,10 @@ def by_hand(encoder: Attention, vectors: np.ndarray, ages: np.ndarray) -> np.nda
 
 
 def test_attention_is_that_of_the_formula():
-    encoder = build(AttentionConfig(decay=None), ages=True)
-    given = steps([0, 2], ages=True)
+    encoder, given = build(AttentionConfig(decay=None)), steps([0, 2])
     found = encoder.encode(given, training=False).numpy()
     for row in range(2):
-        ages = given.ages[row].numpy().astype(np.float64)
-        expected = by_hand(encoder, given.vectors[row].numpy().astype(np.float64), ages)
+        expected = by_hand(encoder, given.vectors[row].numpy().astype(np.float64))
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -152,7 +146,7 @@ def test_attention_is_added_to_the_weighted_mean():
     encoder = build(config, ages=True)
     pool = build(DecayPoolConfig(), ages=True)
     pool.set_weights(encoder.pool.get_weights())
-    alone = build(AttentionConfig(decay=None), ages=True)
+    alone = build(AttentionConfig(decay=None))
     for mine, theirs in zip(alone.blocks, encoder.blocks, strict=True):
         mine.set_weights(theirs.get_weights())
     alone.norm.set_weights(encoder.norm.get_weights())

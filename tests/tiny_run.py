@@ -33,7 +33,7 @@ CPU = Device("cpu", "tests run on a CPU")
 #: Settings for a small and fast model that has lists, a history, numbers and a context feature.
 SETTINGS = """
 history: {columns: [item_id], max_len: 4}
-model: {dim: 8}
+model: {dim: 8, encoder: {kind: decay_pool}}
 train: {epochs: 3, batch_size: 32, patience: 3}
 evaluate: {ks: [1, 3, 10], bootstrap: 20}
 """

@@ -5,8 +5,9 @@
 
 Each item attends to itself and to earlier items, as in SASRec (Kang and McAuley 2018, section 3),
 with layer normalisation before each layer instead of after it. In place of position embeddings,
-each head adds learnt numbers to its attention scores: one for the number of steps between two items
-(Raffel et al. 2020, section 2.1), and one for the time between them if times are known.
+each head adds a learnt number to its attention scores, one for each number of steps between two
+items (Raffel et al. 2020, section 2.1). Times change the weights of the mean alone: as a part of
+the attention scores, they gave nothing on MovieLens-100K.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from models.encoders.config import AttentionConfig
 from models.encoders.decay_pool import DecayPool
 from models.encoders.dropout import Dropout
 from models.encoders.encoder import Shape, Steps
-from models.encoders.gaps import GapBias, between
 
 #: What is added to the attention score of a later item: its share becomes 0.
 _NEVER = -1e9
@@ -59,9 +59,8 @@ class Attention(tf.keras.layers.Layer):
         """Return what `encode` returns after each step, ragged float32 [B, None, dim]."""
         lists = steps.vectors
         hidden = lists.with_values(self.drop(lists.values, training=training))
-        gaps = None if steps.ages is None else between(steps.ages)
         for block in self.blocks:
-            hidden = block(hidden, gaps, training=training)
+            hidden = block(hidden, training=training)
         vectors = self.gain * self.norm(hidden.values)
         if self.pool is not None:
             vectors += self.pool.encode_each(steps, training=training).values
@@ -93,50 +92,41 @@ class Block(tf.keras.layers.Layer):
         self.position = self.add_weight(
             "position", [shape.max_len, config.heads], initializer="zeros"
         )
-        self.gap = GapBias(config.heads, name="gap") if shape.ages else None
         self.drops = [Dropout(config.dropout, seed=seed + n, name=f"drop_{n}") for n in range(4, 8)]
 
-    def call(
-        self, hidden: tf.RaggedTensor, gaps: tf.Tensor | None, training: bool = False
-    ) -> tf.RaggedTensor:
+    def call(self, hidden: tf.RaggedTensor, training: bool = False) -> tf.RaggedTensor:
         """Return the hidden vectors after this block, ragged float32 [B, None, dim].
 
         Args:
             hidden: one vector for each item of each history, ragged float32 [B, None, dim].
-            gaps: the seconds from item j to item i, float32 [B, L, L]; None without times.
             training: whether dropout is applied.
         """
         drop_shares, drop_mixed, drop_wide, drop_out = self.drops
         flat = hidden.values
-        mixed = self._attend(hidden.with_values(self.norms[0](flat)), gaps, drop_shares, training)
+        mixed = self._attend(hidden.with_values(self.norms[0](flat)), drop_shares, training)
         flat += drop_mixed(self.join(mixed), training=training)
         wide = drop_wide(tf.nn.gelu(self.up(self.norms[1](flat))), training=training)
         return hidden.with_values(flat + drop_out(self.down(wide), training=training))
 
-    def _attend(
-        self, hidden: tf.RaggedTensor, gaps: tf.Tensor | None, drop: Dropout, training: bool
-    ) -> tf.Tensor:
+    def _attend(self, hidden: tf.RaggedTensor, drop: Dropout, training: bool) -> tf.Tensor:
         """Return the attended values of all items of all histories, float32 [n_items, dim]."""
         dense = hidden.with_values(self.project(hidden.values)).to_tensor()  # [B, L, 3·dim]
         n, length = tf.shape(dense)[0], tf.shape(dense)[1]
         dense = tf.reshape(dense, [n, length, 3, self.heads, self.width])
         query, key, value = tf.unstack(tf.transpose(dense, [2, 0, 3, 1, 4]))  # [B, heads, L, width]
         scores = tf.matmul(query, key, transpose_b=True) / self.width**0.5
-        shares = tf.nn.softmax(scores + self._bias(length, gaps))
+        shares = tf.nn.softmax(scores + self._bias(length))
         mixed = tf.matmul(drop(shares, training=training), value)
         mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [n, length, self.dim])
         return tf.RaggedTensor.from_tensor(mixed, hidden.row_lengths()).values
 
-    def _bias(self, length: tf.Tensor, gaps: tf.Tensor | None) -> tf.Tensor:
-        """Return what is added to the scores of items i and j, float32 [1 or B, heads, L, L]."""
+    def _bias(self, length: tf.Tensor) -> tf.Tensor:
+        """Return what is added to the score of item i with item j, float32 [heads, L, L]."""
         places = tf.range(length)
         steps = places[:, None] - places
         last = tf.shape(self.position)[0] - 1
         bias = tf.gather(self.position, tf.clip_by_value(steps, 0, last))
-        bias = tf.where((steps >= 0)[..., None], bias, _NEVER)[None]
-        if self.gap is not None and gaps is not None:
-            bias += self.gap(gaps)
-        return tf.transpose(bias, [0, 3, 1, 2])
+        return tf.transpose(tf.where((steps >= 0)[..., None], bias, _NEVER), [2, 0, 1])
 
 
 class Linear(tf.keras.layers.Layer):

@@ -39,7 +39,7 @@ class DecayPool(tf.keras.layers.Layer):
             self.position = self.add_weight(
                 "position", [max_len], initializer=lambda shape, dtype=None: start
             )
-        self.gap = GapBias(1, name="gap") if ages else None
+        self.gap = GapBias(name="gap") if ages else None
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
         """Return the weighted mean of each history's item embeddings, float32 [B, dim]."""
@@ -51,7 +51,7 @@ class DecayPool(tf.keras.layers.Layer):
         weights = self._weights(ages)
         if self.gap is not None and steps.ages is not None:
             last = tf.gather(steps.ages.values, tf.gather(lists.row_limits(), rows) - 1)
-            weights *= tf.exp(self.gap(steps.ages.values - last)[:, 0])
+            weights *= tf.exp(self.gap(steps.ages.values - last))
         total = tf.math.unsorted_segment_sum(weights[:, None] * lists.values, rows, n_rows)
         norm = tf.math.unsorted_segment_sum(weights, rows, n_rows)
         return self._mean(total, norm, lengths)
@@ -63,7 +63,7 @@ class DecayPool(tf.keras.layers.Layer):
         ages = places[:, None] - places  # age of step j at step i
         weights = tf.where(ages >= 0, self._weights(tf.maximum(ages, 0)), 0.0)[None]
         if self.gap is not None and steps.ages is not None:
-            weights *= tf.exp(self.gap(between(steps.ages))[..., 0])
+            weights *= tf.exp(self.gap(between(steps.ages)))
         total = tf.matmul(weights, vectors)
         norm = tf.reduce_sum(weights, -1)
         mean = self._mean(total, norm, places + 1)

@@ -1,4 +1,4 @@
-"""Learnt numbers for the time between two items of a history."""
+"""A learnt function of the time between two items of a history."""
 
 from __future__ import annotations
 
@@ -12,26 +12,22 @@ _POINTS = 33
 
 
 class GapBias(tf.keras.layers.Layer):
-    """Learnt numbers for a time, piecewise linear in log2(1 + seconds).
+    """A learnt number for a time, piecewise linear in log2(1 + seconds)."""
 
-    Args:
-        heads: how many numbers a time has.
-    """
-
-    def __init__(self, heads: int, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.table = self.add_weight("gap", [_POINTS, heads], initializer="zeros")
+        self.table = self.add_weight("gap", [_POINTS], initializer="zeros")
 
     def call(self, seconds: tf.Tensor) -> tf.Tensor:
-        """Return the numbers of times in seconds, float32 [..., heads]; those of NaN are 0."""
+        """Return the numbers of times in seconds, float32 of the same shape; that of NaN is 0."""
         known = tf.math.is_finite(seconds)
         point = tf.math.log1p(tf.maximum(tf.where(known, seconds, 0.0), 0.0)) / tf.math.log(2.0)
         point = tf.minimum(point, _POINTS - 1.001)
         below = tf.floor(point)
-        share = (point - below)[..., None]
+        share = point - below
         low = tf.cast(below, tf.int32)
         found = tf.gather(self.table, low) * (1.0 - share) + tf.gather(self.table, low + 1) * share
-        return tf.where(known[..., None], found, 0.0)
+        return tf.where(known, found, 0.0)
 
 
 def between(ages: tf.RaggedTensor) -> tf.Tensor:

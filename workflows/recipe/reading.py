@@ -11,16 +11,10 @@ import msgspec
 import yaml
 
 from workflows.ground.errors import RecipeError
+from workflows.recipe.defaults import with_defaults
 from workflows.recipe.explain import explain
 from workflows.recipe.text import LONGEST, Loader, nearest, yaml_problem
 from workflows.recipe.whole import Recipe
-
-#: Default length of a history without time. A shorter one would drop items at random, not old ones:
-#: on MovieLens-100K, 200 items in place of 50 raise recall@10 by 0.005.
-BAG = 200
-#: Default number of rows per user and epoch of such a recipe: there, 50 in place of all raise
-#: recall@10 by 0.004, in less time.
-BAG_ROWS = 50
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str = "") -> Recipe:
@@ -134,46 +128,11 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """
     try:
         _refuse_infinite(raw)
-        raw = _with_bag(_with_kind(raw))
-        return msgspec.convert(raw, Recipe)
+        return msgspec.convert(with_defaults(raw), Recipe)
     except RecursionError:
         raise RecipeError(f"{where}: a value contains itself, by a YAML anchor.") from None
     except msgspec.ValidationError as error:
         raise RecipeError(explain(str(error), raw, where, text)) from None
-
-
-def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe's plain data with the default kinds of its model and history encoder."""
-    model = raw.get("model", {})
-    if not isinstance(model, dict):
-        return raw
-    model = {"kind": "two_tower", **model}
-    if isinstance(model.get("encoder"), dict):
-        model["encoder"] = {"kind": "decay_pool", **model["encoder"]}
-    return {**raw, "model": model}
-
-
-def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe's plain data with default histories for data without times: bags of rows.
-
-    A bag has all other rows of the user, or a large sample of them, without weights by position,
-    because the rows have no order. Because the rows of a user have nearly the same bag, an epoch
-    draws only some of them.
-    """
-    features, history, model = (raw.get(part) for part in ("features", "history", "model"))
-    train = raw.get("train", {})
-    if not isinstance(features, Mapping) or not isinstance(history, Mapping):
-        return raw
-    if any(isinstance(f, Mapping) and f.get("role") == "time" for f in features.values()):
-        return raw
-    bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
-    if isinstance(model, Mapping) and model.get("kind") == "two_tower":
-        encoder = model.get("encoder", {"kind": "decay_pool"})
-        if isinstance(encoder, Mapping) and encoder.get("kind") == "decay_pool":
-            bag["model"] = {**model, "encoder": {"decay": None, **encoder}}
-    if isinstance(train, Mapping):
-        bag["train"] = {"max_rows_per_user": BAG_ROWS, **train}
-    return bag
 
 
 def replace_fields(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

@@ -312,10 +312,12 @@ class Recipe(Part, frozen=True):
     def history_with_ages(self) -> str | None:
         """Name of the history input whose items the query tower takes with their ages, if any.
 
-        The times must be dates, not places in an order.
+        The times must be dates, not places in an order, and weigh in the mean of the items.
         """
         time = self.features.get(self.time or "")
         if self.history is None or time is None or not self.trains_on_sequences:
+            return None
+        if self.towers.encoder.decay is None:  # type: ignore[union-attr]
             return None
         return None if time.unit == "order" else next(iter(self.history.inputs))
 

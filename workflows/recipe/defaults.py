@@ -1,0 +1,98 @@
+"""Default values of a recipe that depend on other parts of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Length of a history without time. A shorter one would drop items at random, not old ones: on
+#: MovieLens-100K, 200 items in place of 50 raise recall@10 by 0.005.
+BAG = 200
+#: Number of rows per user and epoch of such a recipe: there, 50 in place of all raise recall@10 by
+#: 0.004, in less time.
+BAG_ROWS = 50
+#: Settings with which attention was measured: it learns more slowly than the weighted mean.
+SEQUENCES: Mapping[str, Mapping[str, Any]] = {
+    "train": {"batch_size": 1600, "epochs": 60, "patience": 10},
+    "optimizer": {"lr": 0.002},
+}
+
+
+def with_defaults(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the plain data of a recipe with the defaults that depend on other parts of it."""
+    raw = _with_kind(raw)
+    return _with_sequences(raw) if _has_time(raw) else _with_bag(raw)
+
+
+def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe's plain data with the default kinds of its model and history encoder."""
+    model = raw.get("model", {})
+    if not isinstance(model, dict):
+        return raw
+    model = {"kind": "two_tower", **model}
+    if isinstance(model.get("encoder"), dict):
+        model["encoder"] = {"kind": "decay_pool", **model["encoder"]}
+    return {**raw, "model": model}
+
+
+def _has_time(raw: Mapping[str, Any]) -> bool:
+    features = raw.get("features")
+    if not isinstance(features, Mapping):
+        return True  # an error that is explained later
+    return any(isinstance(f, Mapping) and f.get("role") == "time" for f in features.values())
+
+
+def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe without times with default histories: bags of a user's other rows.
+
+    A bag has all other rows of the user, or a large sample of them, without weights by position,
+    because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
+    only some of a user's rows.
+    """
+    history, model, train = raw.get("history"), raw.get("model"), raw.get("train", {})
+    if not isinstance(history, Mapping):
+        return raw
+    bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
+    if isinstance(model, Mapping) and model.get("kind") == "two_tower":
+        encoder = model.get("encoder", {"kind": "decay_pool"})
+        if isinstance(encoder, Mapping) and encoder.get("kind") == "decay_pool":
+            bag["model"] = {**model, "encoder": {"decay": None, **encoder}}
+    if isinstance(train, Mapping):
+        bag["train"] = {"max_rows_per_user": BAG_ROWS, **train}
+    return bag
+
+
+def _with_sequences(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe with the history encoder attention, if its rows can be sequences.
+
+    A recipe that names its encoder keeps it. With attention, settings that are not given are those
+    with which it was measured.
+    """
+    model = raw.get("model")
+    if not isinstance(model, Mapping) or model.get("kind") != "two_tower":
+        return raw
+    encoder = model.get("encoder", {"kind": "attention" if _are_sequences(raw) else "decay_pool"})
+    found = {**raw, "model": {**model, "encoder": encoder}}
+    if isinstance(encoder, Mapping) and encoder.get("kind") == "attention":
+        for block, settings in SEQUENCES.items():
+            given = raw.get(block, {})
+            if isinstance(given, Mapping) and given.get("kind", "adam") == "adam":
+                found[block] = {**settings, **given}
+    return found
+
+
+def _are_sequences(raw: Mapping[str, Any]) -> bool:
+    """Whether the history of a row is the item ids of all rows of the same user before it."""
+    history, features = raw.get("history"), raw.get("features")
+    if not isinstance(history, Mapping) or not isinstance(features, Mapping):
+        return False
+    ids = [n for n, f in features.items() if isinstance(f, Mapping) and f.get("id")]
+    columns = history.get("columns")
+    return (
+        isinstance(columns, list)
+        and len(columns) == 1
+        and columns[0] in ids
+        and history.get("before", "event") == "event"
+        and history.get("keep", "latest") == "latest"
+        and not history.get("events")
+    )
