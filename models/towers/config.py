@@ -32,6 +32,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         item_bias: whether a learnt number is added to the score of each item, as one more dimension
             of both towers, which is 1 in the query tower.
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
+        item_dropout: this share for the item tower alone; null means `dropout`.
         id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
             users and new items have a trained embedding.
     """
@@ -47,6 +48,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     init_stddev: PositiveFloat = 0.05
     item_bias: bool = True
     dropout: Share = 0.2
+    item_dropout: Share | None = None
     id_dropout: Share = 0.0
 
     def __post_init__(self) -> None:

@@ -141,8 +141,11 @@ def _blocks(
 ) -> list[tf.keras.layers.Layer]:
     """Return a tower's layers after its input layers: dropout, MLP, normalisation, item bias."""
     blocks: list[tf.keras.layers.Layer] = []
-    if config.dropout:
-        blocks.append(Dropout(config.dropout, seed=seed))
+    dropout = config.dropout
+    if name == "item" and config.item_dropout is not None:
+        dropout = config.item_dropout
+    if dropout:
+        blocks.append(Dropout(dropout, seed=seed))
     if layers:
         blocks.append(
             mm.MLPBlock(list(layers), activation=config.activation, no_activation_last_layer=True)

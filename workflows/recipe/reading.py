@@ -128,7 +128,8 @@ def parse(raw: Mapping[str, Any], *, where: str, text: str = "") -> Recipe:
     """
     try:
         _refuse_infinite(raw)
-        return msgspec.convert(with_defaults(raw), Recipe)
+        raw = with_defaults(raw)  # the explanation needs the kinds
+        return msgspec.convert(raw, Recipe)
     except RecursionError:
         raise RecipeError(f"{where}: a value contains itself, by a YAML anchor.") from None
     except msgspec.ValidationError as error:
