@@ -15,6 +15,7 @@ from models.core.column_names import WEIGHTS_OF
 from models.core.columns import as_array, take, take_rows
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Queries, Ragged
+from models.encoders.dropout import Dropout
 from models.losses.config import LossConfig
 from models.losses.in_batch import softmax_loss
 from models.losses.sampled_loss import ITEM, QUERY
@@ -313,6 +314,13 @@ def test_dropout_is_for_training():
     shaken = model.query_encoder(batch, training=True).numpy()
     assert (shaken == 0).mean() == pytest.approx(0.5, abs=0.1)
     np.testing.assert_allclose(shaken[shaken != 0], 2 * calm[shaken != 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rates", "query", "item"), [({}, 1, 1), ({"item_dropout": 0.0}, 1, 0)])
+def test_the_item_tower_may_have_a_dropout_of_its_own(rates, query, item):
+    model = TOY.build("user_id", "item_id", dropout=0.5, **rates)
+    for tower, n in ((model.query_encoder, query), (model.candidate_encoder, item)):
+        assert sum(isinstance(layer, Dropout) for layer in tower.submodules) == n
 
 
 def test_id_dropout_trains_the_row_of_the_unseen_code():
