@@ -63,16 +63,20 @@ def test_a_list_with_a_seen_item_is_refused() -> None:
         published.measure(test, np.array([[3, 5], [1, 4]]))
 
 
-@pytest.mark.parametrize("name", ["beauty", "ml-1m"])
-def test_a_peer_is_told_each_users_events_in_order_except_the_last(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of Beauty and MovieLens-1M with a few events."""
     monkeypatch.setattr(published.bench, "DATA", tmp_path / "runs")
     files = {"beauty": EVENTS, "ml1m_seq": EVENTS, "beauty_items": ITEMS}
     for file, text in files.items():
         with gzip.open(tmp_path / f"{file}.csv.gz", "wt") as out:
             out.write(text)
-    prepared, _ = published.Fits(name, CPU, tmp_path, 1.0).prepare("pool")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["beauty", "ml-1m"])
+def test_a_peer_is_told_each_users_events_in_order_except_the_last(name: str, data: Path) -> None:
+    prepared, _ = published.Fits(name, CPU, data, 1.0).prepare("pool")
     told = published.hand_over(prepared, published.held_out(prepared, "test"))
     users = np.array(prepared.raw_users["user_id"].to_pylist())
     items = np.array(prepared.raw_items["item_id"].to_pylist())
@@ -90,6 +94,13 @@ def test_a_peer_is_told_each_users_events_in_order_except_the_last(
         ("valid", "carl"): [],
     }
     assert sorted(users[told["users"]]) == ["anna", "ben", "carl"]
+
+
+def test_a_baseline_has_the_figures_of_the_table(data: Path) -> None:
+    figures = published.Fits("ml-1m", CPU, data, 1.0).baseline("popularity")
+    # one item is left for anna and for ben; a and b, which are equally popular, for carl
+    assert figures["recall@10"] == figures["recall@100"] == pytest.approx(1.0)
+    assert figures["ndcg@10"] == pytest.approx((2 + (1 + 1 / math.log2(3)) / 2) / 3, abs=1e-5)
 
 
 def test_figures_are_kept_fit_by_fit_and_not_computed_again(
