@@ -62,8 +62,8 @@ class Learnt:
         config = msgspec.structs.replace(self.recipe.evaluate, exclude_seen=False)
         evaluation_set = self.prepared.evaluation_set(part, config)
         assert evaluation_set is not None
-        places = evaluation_set.rank(asked or self.model, k).places
-        hits = metrics.hits_by_user(places, evaluation_set.targets, k=k)
+        ranks = evaluation_set.rank(asked or self.model, k).ranks
+        hits = metrics.hits_by_user(ranks, evaluation_set.targets, k=k)
         return float(hits.sum() / len(evaluation_set.targets.values))
 
     @property

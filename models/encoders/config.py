@@ -24,10 +24,11 @@ class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
 
 
 class AttentionConfig(Part, frozen=True, tag_field="kind", tag="attention"):
-    """A history encoder: causal self-attention over the items, added to their weighted mean.
+    """A history encoder that adds causal self-attention over the items to their weighted mean.
 
     Attributes:
-        decay: as for `decay_pool`, for the weighted mean; null leaves the mean out.
+        decay: the decay, in positions, of the initial weights in the mean; null leaves the mean
+            out.
         blocks: number of blocks of attention and feed-forward layer.
         heads: number of attention heads; a divisor of the embeddings' width.
         feed_forward: width of the hidden feed-forward layer, in multiples of the embeddings' width.

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers go on where they were when a fit is resumed."""
+"""Dropout that draws the same random numbers in a resumed fit as without the interruption."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 class Draws(tf.keras.layers.Layer):
     """Random numbers that depend on the seed and on the number of earlier draws.
 
-    The count of draws is a weight, so it is saved with the model: a resumed fit draws the numbers
-    of a fit that was never interrupted. Keras' own dropout starts anew in each process.
+    The count of draws is a weight that is saved with the model, so a resumed fit draws the numbers
+    of a fit without interruption. Keras' own dropout restarts its draws in each process.
 
     Args:
         seed: the seed of the random numbers.
@@ -37,7 +37,7 @@ class Draws(tf.keras.layers.Layer):
 
 
 class Dropout(Draws):
-    """Dropout: in training, set inputs to 0 at random and scale the rest (Srivastava et al. 2014).
+    """In training, sets inputs to 0 at random and scales the others (Srivastava et al. 2014).
 
     Args:
         rate: share of the numbers that become 0.

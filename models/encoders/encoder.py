@@ -19,8 +19,8 @@ class Steps(NamedTuple):
 
     Attributes:
         vectors: the embedding of each item, ragged float32 [B, None, dim].
-        ages: the seconds since each step, before one moment for each history, ragged float32
-            [B, None]; NaN or None where they are not known.
+        ages: the seconds from each step to a common time of its history, ragged float32 [B, None];
+            NaN or None for unknown times.
     """
 
     vectors: tf.RaggedTensor
@@ -35,7 +35,7 @@ class HistoryEncoder(Protocol):
         ...
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.RaggedTensor:
-        """Return what `encode` returns after each step, ragged float32 [B, None, dim].
+        """Return one vector per step of each history, ragged float32 [B, None, dim].
 
         The vector at a step depends on that step and the steps before it.
         """
@@ -50,7 +50,7 @@ class Shape(NamedTuple):
     """The sizes of the inputs of a history encoder, and the seed of its weights.
 
     Attributes:
-        max_len: the longest history; older items are left out.
+        max_len: number of items of the longest history; older items are left out.
         dim: width of the item embeddings.
         seed: seed of the initial weights and of the dropout.
         ages: whether the times between the steps are known.
@@ -67,7 +67,7 @@ def build_encoder(config: EncoderConfig, shape: Shape) -> HistoryEncoder:
 
     Args:
         config: settings of the history encoder; its `kind` is the name of its module.
-        shape: the sizes of its inputs.
+        shape: the sizes of the encoder's inputs, and the seed of its weights.
     """
     module = import_module(f"models.encoders.{config.__struct_config__.tag}")
     found: HistoryEncoder = module.build(config, shape)

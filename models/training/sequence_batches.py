@@ -1,7 +1,8 @@
 """Makes shuffled batches of sequences: one pass over a sequence gives a target at every step.
 
-A batch of rows encodes each row's history anew. In a sequence, the history of a row begins with
-that of the row before it, and a causal encoder encodes them all at once (Kang and McAuley 2018).
+In a batch of rows, the history of each row is encoded by itself. In a sequence, the history of a
+row begins with the history of the previous row, and a causal encoder encodes all histories of the
+sequence at once (Kang and McAuley 2018).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from models.core.retriever import Ints, Ragged
 
 
 class SequenceBatches(tf.keras.utils.Sequence):
-    """The shuffled batches of an epoch, made of parts of the users' sequences of training rows.
+    """The shuffled batches of an epoch, which consist of parts of users' sequences of training
+    rows.
 
     Each training row is the target of one step in each epoch. A sequence of more than `max_len` + 1
     rows is cut into parts, at places that are drawn anew for each epoch; a part does not know the
@@ -26,13 +28,15 @@ class SequenceBatches(tf.keras.utils.Sequence):
 
     Args:
         columns: the encoded columns of the training rows without histories, name → [n_rows].
-        sequences: for each user, their training rows as row numbers of `columns`, oldest first.
+        sequences: for each user, the user's training rows as row numbers of `columns`, oldest
+            first.
         histories: history column → the code of each training row's item, int [n_rows].
         times: the time of each training row in seconds, int64 [n_rows]; None to leave out ages.
-        max_len: the longest history.
+        max_len: number of items of the longest history.
         batch_size: number of training rows in a batch, at least `max_len` + 1. Parts are not cut
             for it, so that a batch has a few rows more or fewer.
-        seed: seed and epoch number determine the parts and their order.
+        seed: the random seed; together with the epoch number it determines the parts and their
+            order.
         max_per_user: largest number of training rows of a user in an epoch, one after the other,
             from a place drawn at random; None for all.
     """
@@ -108,14 +112,14 @@ def cut(
     """Cut sequences into parts of at most `longest` rows, at places drawn at random.
 
     Args:
-        starts: the place where each sequence starts, int64 [n_sequences].
+        starts: the row number at which each sequence starts, int64 [n_sequences].
         lengths: number of rows of each sequence, int64 [n_sequences].
         longest: the longest part.
-        rng: draws the length of the first part of a long sequence; all others but the last are as
-            long as possible.
+        rng: random generator that draws the length of the first part of a long sequence; later
+            parts, except for the last one, have `longest` rows.
 
     Returns:
-        Start and end of each part, int64 [n_parts, 2]; together they hold each row once.
+        Start and end of each part, int64 [n_parts, 2]; each row is in exactly one part.
     """
     first = np.where(lengths > longest, rng.integers(1, longest + 1, len(lengths)), lengths)
     count = (lengths > 0) - (first - lengths) // longest  # the first part and the others
