@@ -56,7 +56,7 @@ class Attention(tf.keras.layers.Layer):
         return tf.gather(padded, tf.where(each.row_lengths() > 0, each.row_limits() - 1, end))
 
     def encode_each(self, steps: Steps, *, training: bool) -> tf.RaggedTensor:
-        """Return what `encode` returns after each step, ragged float32 [B, None, dim]."""
+        """Return one vector per step of each history, ragged float32 [B, None, dim]."""
         lists = steps.vectors
         hidden = lists.with_values(self.drop(lists.values, training=training))
         for block in self.blocks:
@@ -67,7 +67,7 @@ class Attention(tf.keras.layers.Layer):
         return lists.with_values(vectors)
 
     def weights_by_age(self) -> Floats | None:
-        """Return None: how much an item counts depends on the other items."""
+        """Return None, because the weight of an item depends on the other items."""
         return None
 
 
@@ -109,7 +109,7 @@ class Block(tf.keras.layers.Layer):
         return hidden.with_values(flat + drop_out(self.down(wide), training=training))
 
     def _attend(self, hidden: tf.RaggedTensor, drop: Dropout, training: bool) -> tf.Tensor:
-        """Return the attended values of all items of all histories, float32 [n_items, dim]."""
+        """Return the attention output for all items of all histories, float32 [n_items, dim]."""
         dense = hidden.with_values(self.project(hidden.values)).to_tensor()  # [B, L, 3·dim]
         n, length = tf.shape(dense)[0], tf.shape(dense)[1]
         dense = tf.reshape(dense, [n, length, 3, self.heads, self.width])
@@ -121,7 +121,7 @@ class Block(tf.keras.layers.Layer):
         return tf.RaggedTensor.from_tensor(mixed, hidden.row_lengths()).values
 
     def _bias(self, length: tf.Tensor) -> tf.Tensor:
-        """Return what is added to the score of item i with item j, float32 [heads, L, L]."""
+        """Return the term to add to the score of items i and j, float32 [heads, L, L]."""
         places = tf.range(length)
         steps = places[:, None] - places
         last = tf.shape(self.position)[0] - 1
@@ -130,7 +130,7 @@ class Block(tf.keras.layers.Layer):
 
 
 class Linear(tf.keras.layers.Layer):
-    """An affine map, whose weights exist before the first call and depend on a seed.
+    """A dense layer, whose weights exist before the first call and depend on a seed.
 
     Args:
         dim: width of the inputs.

@@ -12,14 +12,14 @@ _POINTS = 33
 
 
 class GapBias(tf.keras.layers.Layer):
-    """A learnt number for a time, piecewise linear in log2(1 + seconds)."""
+    """Maps a time to a learnt number, which is piecewise linear in log2(1 + seconds)."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.table = self.add_weight("gap", [_POINTS], initializer="zeros")
 
     def call(self, seconds: tf.Tensor) -> tf.Tensor:
-        """Return the numbers of times in seconds, float32 of the same shape; that of NaN is 0."""
+        """Return the learnt numbers of times in seconds, float32 of the same shape; NaN gives 0."""
         known = tf.math.is_finite(seconds)
         point = tf.math.log1p(tf.maximum(tf.where(known, seconds, 0.0), 0.0)) / tf.math.log(2.0)
         point = tf.minimum(point, _POINTS - 1.001)

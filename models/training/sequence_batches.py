@@ -19,8 +19,7 @@ from models.core.retriever import Ints, Ragged
 
 
 class SequenceBatches(tf.keras.utils.Sequence):
-    """The shuffled batches of an epoch, which consist of parts of users' sequences of training
-    rows.
+    """The shuffled batches of an epoch, made from parts of users' sequences of training rows.
 
     Each training row is the target of one step in each epoch. A sequence of more than `max_len` + 1
     rows is cut into parts, at places that are drawn anew for each epoch; a part does not know the
