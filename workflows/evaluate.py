@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """The evaluate stage that was written.
+    """The result of the verb evaluate.
 
     Attributes:
         folder: the folder of the evaluate stage.

@@ -18,7 +18,7 @@ from workflows.towers.export import AsOf
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The export stage that was written.
+    """The result of the verb export.
 
     Attributes:
         folder: the folder of the export stage.
@@ -43,8 +43,8 @@ def export(
         store: the folder of the run, with its finished stages.
         device: the device of this process.
         as_of: the cut before which interactions count for histories and a popularity prior: `test`,
-            as in the evaluation, or `latest`, which counts all of them, for production. None means
-            `test` for two-tower models; offer models take only None.
+            as in the evaluation, or `latest`, which counts all of them, for production. The default
+            None means `test` for two-tower models; offer models take no cut.
 
     Raises:
         RecipeError: `as_of` is given for a kind of model that does not take it.

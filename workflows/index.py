@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class IndexResult:
-    """The index stage that was written.
+    """The result of the verb index.
 
     Attributes:
         folder: the folder of the index stage.
@@ -82,10 +82,10 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         recipe: the recipe; its `index` has the settings.
         store: the folder of the run, or a copied export.
         device: the device of this process.
-        add: file of new items, a row each: id and raw values of the features. The file has the form
-            of a raw file that training read, or is csv, tsv, JSON lines or parquet. The new items
-            are added to the present index, which is built if it does not exist. Without a file the
-            index is built from the export alone.
+        add: file of new items, a row each: id and raw values of the features. The file of new items
+            has the form of a raw training file, or is csv, tsv, JSON lines or parquet. The new
+            items are added to the present index, which is built if it does not exist. Without a
+            file of new items, the index is built from the export alone.
 
     Raises:
         ArtifactError: the recall of the index is too low, or FAISS is not installed.

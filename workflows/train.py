@@ -54,7 +54,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The train stage that was written.
+    """The result of the verb train.
 
     Attributes:
         folder: the folder of the train stage.

@@ -40,7 +40,7 @@ class EASE:
         regularization: lambda, the factor of the L2 penalty on B.
         decay: with a number, the item at position p of the history x (0 is the latest) has the
             weight exp(-p / decay), and an item that occurs twice has its latest position; None
-            means that x is binary. The fit always uses the binary matrix.
+            means that x is binary. For the fit, the user-item matrix X is always binary.
         learnt: the item-item weights B, which `fit` sets.
     """
 

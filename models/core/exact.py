@@ -208,7 +208,7 @@ def _lower_bound(scores: Floats, k: int) -> Floats:
 
     The columns are split into groups, and the bound is the k-th largest of the groups' maxima, so
     that at least k scores reach it. With a few times k groups, hardly more than k scores reach the
-    bound. The bound takes a tenth of the time of a partition of all scores.
+    bound. To compute the bound takes a tenth of the time of partitioning all scores.
     """
     n_rows, n_columns = scores.shape
     groups = min(max(_GROUPS_PER_K * k, _MIN_GROUPS), n_columns)

@@ -114,7 +114,7 @@ def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
 
 
 def _ties(scores: Floats) -> tuple[Ints, Ints]:
-    """Return, for each position of a list, the start and end of its equal scores, int64."""
+    """Return where the run of equal scores around each list position begins and ends, int64."""
     width = scores.shape[1]
     new = np.ones((len(scores), width + 1), bool)
     new[:, 1:-1] = scores[:, 1:] != scores[:, :-1]

@@ -98,8 +98,8 @@ def softmax_loss(
         log_q: log q of each column's item, float32 [C]; None for no correction.
         mask: the function that returns the cells (row, column) that are no negatives, without those
             of the rows' own items.
-        multiplicity: how many equal columns each column stands for, float32 [C]; None for one. A
-            row's own column counts once, because items equal to the row's item are no negatives.
+        multiplicity: number of equal columns that each column replaces, float32 [C]; None for one.
+            A row's own column counts once, because items equal to the row's item are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
         block_scores: upper bound for rows x C of a block; a block has at least one row.
 

@@ -82,7 +82,7 @@ class Comparison(NamedTuple):
         rows: the item of each column, as a row number in the item table, int [C].
         vectors: the item embedding of each column, float32 [C, dim].
         positive_column: the column of each batch row's own item, int [B].
-        multiplicity: how many equal items each column stands for, float32 [C]; None where each
+        multiplicity: number of equal items that each column represents, float32 [C]; None if each
             item has a column.
         is_table: whether the columns are the whole item table: column c is row c of the table.
     """

@@ -104,8 +104,8 @@ class _OfferLayer(tf.keras.layers.Layer):
 class OfferCompressor(_OfferLayer):
     """Compresses offers' attribute embeddings [B, o, d] to m linear combinations, [B, m, d].
 
-    The weights depend on mean and variance of an offer's items: an attribute with a small variance
-    belongs to the definition of the offer.
+    The coefficients depend on mean and variance of an offer's items: an attribute with a small
+    variance belongs to the definition of the offer.
     """
 
     def build(self, shape: Any) -> None:

@@ -168,7 +168,8 @@ class TwoTowers:
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
-        """Return the popularity prior if it is the whole model (kind popularity), else None."""
+        """Return the popularity prior for a model of kind popularity, which consists of it; else
+        None."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 

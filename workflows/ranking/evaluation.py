@@ -95,7 +95,7 @@ class _Evaluation:
         evaluation_set: the queries and target items of the headline metrics.
         lists: block of the report → the recommendation lists under another protocol.
         ranks: model → ranks of the target items in the lists of the headline metrics.
-        beside: block of the report → model → ranks of the target items in the lists of that block.
+        beside: block of the report → model → ranks of the target items in the block's lists.
     """
 
     recipe: Recipe

@@ -1,9 +1,9 @@
 """Give booleans and whole floats one spelling, and recognise words for a missing value.
 
 A data frame that is saved as parquet has `true` and 1991; saved as csv it has `True` and `1991.0`.
-The canonical spelling is that of parquet. A column of ids or categories is respelt as a whole or
-not at all: if it has both '1.0' and '1', they may be different values, such as versions of a
-program.
+The canonical spelling is that of parquet. In a column of ids or categories, either all texts are
+respelt or none, because '1.0' and '1' in the same column may be different values, such as versions
+of a program.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def unify(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
 
     Args:
         texts: the distinct texts of the column in one file, without nulls.
-        fractions: whether numbers such as 36.5 may be among whole ones.
+        fractions: whether a column of whole numbers may also have numbers such as 36.5.
 
     Returns:
         Canonical texts in the same order; None if all keep their spelling, because they are

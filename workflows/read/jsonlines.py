@@ -213,7 +213,7 @@ def _decode_lines(text: bytes, kind: Any, path: Path, before: int) -> list[Any]:
     """Decode several JSON lines at once; if that fails, decode one by one to find the wrong line.
 
     Args:
-        text: whole lines.
+        text: the bytes of one or more complete lines.
         kind: type into which a line is decoded.
         path: path of the raw file, for messages.
         before: number of rows of the file before these.

@@ -75,9 +75,9 @@ class TuneConfig(Part, frozen=True):
 
     Attributes:
         trials: the number of fits with different hyper-parameters.
-        space: field of the recipe → choices, or a range. The default space has the learning rate,
-            width, dropout, normalisation with its temperature, batch size, rows of a user in an
-            epoch, and, if there is a history in the order of time, its decay.
+        space: name of a recipe field → the values to choose from, or their range. The default space
+            has the learning rate, width, dropout, normalisation with its temperature, batch size,
+            rows of a user in an epoch, and, if there is a history in the order of time, its decay.
     """
 
     trials: Times = 20

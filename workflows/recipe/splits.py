@@ -20,7 +20,7 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split that holds out each user's last rows: numbers of rows for `valid` and for `test`."""
+    """A split that holds out each user's last rows: `test` of them for test, `valid` for valid."""
 
     valid: Positive = 1
     test: Positive = 1

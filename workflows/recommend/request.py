@@ -27,8 +27,8 @@ class RecommendRequest:
     """The users of a request, their raw features, and the form of the answer.
 
     Attributes:
-        users: raw ids of users whose lists are returned; an unknown user gets the fallback. None
-            for all users of the user table, or of `file`.
+        users: raw ids of users whose lists are returned; an unknown user gets the fallback. Without
+            ids, all users of the user table, or of `file`, get lists.
         file: file with the user id and, optionally, raw values of the query tower's inputs; the
             file has the form of a raw file that training read, or is csv, tsv, JSON lines or
             parquet.

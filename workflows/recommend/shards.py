@@ -1,8 +1,8 @@
 """Writes the lists of millions of users shard by shard, so that an interrupted call can resume.
 
-Shards (files with the lists of some users) are written into a folder beside the stage. Finished
-shards are reused only by a call with the same arguments. When all shards are written, they are
-hard-linked into the stage.
+Shards (files with the lists of some users) are written into a folder beside that of the stage.
+Finished shards are reused only by a call with the same arguments. When all shards are written, they
+are hard-linked into the stage.
 """
 
 from __future__ import annotations

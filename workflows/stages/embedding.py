@@ -69,8 +69,8 @@ class RawTower:
         """Return the tower's embedding of each row of raw feature values, float32 [n_rows, dim].
 
         Args:
-            rows: raw feature values, one row per user or item. A null or an absent column is a
-                missing value. Columns that are not inputs are ignored.
+            rows: raw feature values, one row per user or item. Null, or the absence of a column,
+                means a missing value. Columns that the tower does not take are ignored.
 
         Raises:
             DataError: a column has values of another type than the tower takes.
@@ -111,7 +111,7 @@ def _widths(table: pa.Table) -> Ints:
 
 
 def _batches(widths: Ints) -> list[Ints]:
-    """Divide rows into batches with similar list lengths, so that little memory goes to padding.
+    """Divide rows into batches with similar list lengths, so that padding takes little memory.
 
     A batch with a long list has few rows, because all its lists are padded to that length.
 

@@ -225,7 +225,7 @@ class Prepared:
         )
 
     def _as_written(self, *parts: str) -> Interactions:
-        """Return the interactions of some parts of the split in the order of their files."""
+        """Return the interactions of some parts of the split, in the order of the files."""
         names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):

@@ -54,7 +54,7 @@ _ATTEMPTS = 5
 class Store:
     """The stage folders of one run, or of an export that was copied without its run.
 
-    For a copied export, other stages are folders beside it with its name: the index of `shop/` is
+    The other stages of a copied export are folders beside the export: the index of `shop/` is
     `shop.index/`.
 
     Args:

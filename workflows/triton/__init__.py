@@ -36,7 +36,7 @@ _BACKEND = Path(__file__).with_name("backend.py")
 
 @dataclass(frozen=True)
 class TritonResult:
-    """The Triton model repository that was written.
+    """The result of the verb triton: the model repository that it wrote.
 
     Attributes:
         folder: the model repository, for `tritonserver --model-repository`.

@@ -272,7 +272,7 @@ def _is_key(recipe: Recipe, name: str) -> bool:
 
 
 def _warn_of_dominant_user(name: str, column: pa.DictionaryArray) -> None:
-    """Warn of a user id with so many interactions that it may stand for all unknown users."""
+    """Warn of a user id with so many interactions that it may be that of all anonymous users."""
     counts = dictionaries.count_texts(column)[:-1]
     if np.count_nonzero(counts) < _USERS:
         return

@@ -131,7 +131,7 @@ class Encoded:
 
 
 class Kind(ABC):
-    """A feature kind: how features with this value of `kind` are read, checked and encoded.
+    """A feature kind, which checks, reads and encodes the features with a certain `kind`.
 
     Attributes:
         name: the name of the kind in recipes.
