@@ -146,7 +146,7 @@ class _Fits:
         identity: the text that identifies checkpoints of the same fit, from which it may resume.
         earlier: the models of a warm start; None for fresh weights.
         folder: the folder to write weights and metrics to.
-        trackers: closes the experiment trackers when the stage is finished or has failed.
+        trackers: the exit stack that closes the experiment trackers at the end of the verb.
     """
 
     models: Models

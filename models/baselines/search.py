@@ -77,7 +77,7 @@ class Grid:
 
     Attributes:
         start: the points that are always tried; without a validation part the first one is used.
-        fit: fits the baseline with the hyper-parameters of a point, and returns it.
+        fit: the function that fits the baseline with the hyper-parameters of a point.
         axes: one axis for each value of a point; a model without parameters has none.
         notice: a sentence for the log before the first fit, such as the estimated cost of a fit.
         by_history: whether the models represent a user by the history alone, so that popularity
@@ -116,8 +116,7 @@ def coordinate_search(grid: Grid, measure: Callable[[Point], float]) -> SearchRe
 
     Args:
         grid: the first points of the search, and its axes.
-        measure: fits the baseline at a point and returns the validation score; it is called once
-            for each point.
+        measure: the function that fits the baseline at a point and returns the validation score.
     """
     values: dict[Point, float] = {}
     for point in grid.start:

@@ -93,7 +93,7 @@ def _columns(items: Ints, users: Ints, targets: Ints) -> Ints:
 
     Args:
         items: the ranked lists, as row numbers in the item table, int64 [n_users, k].
-        users: number of the list of each target, int64 [n].
+        users: index, in `items`, of the list of each target's user, int64 [n].
         targets: the target items, as row numbers in the item table, int [n].
     """
     order = np.argsort(items, axis=1)
@@ -131,7 +131,7 @@ class TieGroups(NamedTuple):
     descending score.
 
     Attributes:
-        users: number of the user of each tie group, int64 [n_groups].
+        users: index of the user of each tie group, int64 [n_groups].
         before: number of items with a higher score than those of the tie group, int64 [n_groups].
         size: number of items in each tie group, int64 [n_groups].
         hits: number of target items in each tie group, at least 1, int64 [n_groups].

@@ -46,10 +46,10 @@ class Ragged:
 
     @classmethod
     def from_pairs(cls, lists: Ints, values: Ints, *, n_lists: int) -> Ragged:
-        """Build lists from pairs (list number, value); values of a list keep their order.
+        """Build lists from pairs (index of a list, value); values of a list keep their order.
 
         Args:
-            lists: number of the list of each value, int [n], in any order, each in [0, n_lists).
+            lists: index of the list of each value, in [0, n_lists), int [n], in any order.
             values: the values to be grouped, int [n].
             n_lists: number of lists to make, including empty ones.
         """
@@ -75,7 +75,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def owners(self) -> Ints:
-        """Return, for each value, the number of the list that holds it, int64 [n_values]."""
+        """Return, for each value, the index of the list that holds it, int64 [n_values]."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
 
     def take(self, lists: Ints) -> Ragged:
@@ -365,7 +365,7 @@ def top_k_by_scores(
     """Return the top k of each query, by a function that scores the whole catalogue for a block.
 
     Args:
-        score: returns the scores of a block of queries, float [n_block, n_items].
+        score: the function that returns the scores of a block of queries, float [n_block, n_items].
         queries: the queries to rank items for.
         k: number of items to return for each query.
         n_items: size of the catalogue.

@@ -23,7 +23,7 @@ class DecayPool(tf.keras.layers.Layer):
     """Encodes a history as the mean of its latest items, weighted by position and time.
 
     Args:
-        decay: sets the initial weights of the positions; None for equal weights.
+        decay: the decay, in positions, of the initial weights; None for equal weights.
         max_len: number of latest items of a history that are read; older ones are left out.
         ages: whether the times between the steps are known.
     """

@@ -47,8 +47,8 @@ class BatchItems:
     Attributes:
         rows: the item of each batch row, as a row number in the item table, int [B].
         vectors: the item embedding of each batch row, float32 [B, dim].
-        embed: returns the embeddings of items, given their row numbers in the item table, float32
-            [n, dim].
+        embed: the function that returns the embeddings of items, float32 [n, dim], given their row
+            numbers in the item table.
         merge: whether equal items may share one column, because their embeddings are the same.
     """
 

@@ -59,7 +59,7 @@ def grouped_auc(groups: Ints, scores: Floats, positive: Bools, *, n_groups: int)
     """Return the AUC of each group of scored pairs, computed by one sort of all pairs.
 
     Args:
-        groups: the number of the group of each pair, int [n], each in [0, n_groups).
+        groups: the index, in [0, n_groups), of the group of each pair, int [n].
         scores: the model's score of each user-offer pair, float [n].
         positive: whether each pair is a positive, bool [n].
         n_groups: number of groups (offers).

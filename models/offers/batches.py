@@ -20,7 +20,7 @@ class DayBatches(Batches):
 
     Args:
         columns: the encoded columns of the training rows, name → [n_rows].
-        users: the number of the user of each training row, int [n_rows].
+        users: the index of the user of each training row, int [n_rows].
         times: the time of each training row, in seconds since 1970 (UTC), int64 [n_rows].
         batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.

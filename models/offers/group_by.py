@@ -14,7 +14,7 @@ class Groups(NamedTuple):
     Attributes:
         mean, variance: mean and population variance of each group's embeddings, float32 [n_groups,
             ...].
-        of_rows: the number of the group of each batch row, in each grouping, int64 [A · B].
+        of_rows: the index of the group of each batch row, in each grouping, int64 [A · B].
     """
 
     mean: tf.Tensor

@@ -67,7 +67,7 @@ class KeyGenerator(Draws):
         self.subsets = tf.constant(subsets(len(sizes), mean_attributes, seed))
 
     def call(self, codes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the number of the group of each batch row, int64 [B], each in [0, B).
+        """Return the index, in [0, B), of the group of each batch row, int64 [B].
 
         Args:
             codes: the attribute codes of each row's item, int [B, n_attributes].
@@ -81,7 +81,7 @@ class KeyGenerator(Draws):
         return tf.where(is_or, self.merge_groups(self.split_groups(keys)), keys)
 
     def group_by_attributes(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """Return a group number for each row, which rows equal in all chosen attributes share."""
+        """Return a group index for each row, which rows equal in all chosen attributes share."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
         keys, many = codes[:, 0], self.sizes[0]
         for place, size in enumerate(self.sizes[1:], start=1):
@@ -91,7 +91,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys, tf.int64).idx
 
     def split_groups(self, keys: tf.Tensor) -> tf.Tensor:
-        """Split the groups with the most rows into random parts, and return new group numbers."""
+        """Split the groups with the most rows into random parts, and return new group indices."""
         sizes = tf.math.bincount(tf.cast(keys, tf.int32))
         quantile = tf.cast(tf.round(QUANTILE * tf.cast(tf.size(sizes) - 1, tf.float32)), tf.int32)
         usual = tf.sort(sizes)[quantile] + SLACK
@@ -101,7 +101,7 @@ class KeyGenerator(Draws):
         return tf.unique(keys * MAX_PARTS + part, tf.int64).idx
 
     def merge_groups(self, keys: tf.Tensor) -> tf.Tensor:
-        """Merge randomly chosen groups, several into one, and return new group numbers."""
+        """Merge randomly chosen groups, several into one, and return new group indices."""
         n_groups = tf.reduce_max(keys) + 1
         few = 2 + tf.random.stateless_poisson([], self._next(), MORE_GROUPS, tf.int64)
         place = tf.cast(tf.argsort(self.uniform(n_groups[None])), tf.int64)

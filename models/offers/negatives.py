@@ -54,7 +54,7 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
     another offer of the same user. The order of pairs is (mini-batch, user, offer).
 
     Args:
-        users: number of each row's user, int [B].
+        users: index of each row's user, int [B].
         size: number of rows of a mini-batch.
         versions: number of groupings of the offers; targets are repeated for each grouping.
     """
@@ -83,7 +83,7 @@ class MiniBatchNegatives(ModelOutput):
     """A Merlin output block that scores the pairs of a batch, with binary cross-entropy as loss.
 
     Args:
-        interaction: scores groups of users with groups of offers.
+        interaction: the layer that scores groups of users with groups of offers.
         negatives: number of negatives of each positive.
     """
 

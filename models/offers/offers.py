@@ -49,7 +49,7 @@ def offers_of(
     """Describe each offer by the most frequent attribute values of its events.
 
     Args:
-        groups: the number of the offer of each event, int [n]; -1 for none.
+        groups: the index of the offer of each event, int [n]; -1 for none.
         columns: attribute → its code in each event, int [n].
         n_offers: number of offers; an offer without events has empty lists.
         top: number of most frequent values to keep per attribute; ties are broken by code.

@@ -32,7 +32,7 @@ class Task:
     """An evaluation task: the offers "attribute = value" of one attribute, and each event's offer.
 
     Attributes:
-        keys: number of the offer of each held-out event, int [n_events]; -1 for events without an
+        keys: index of the offer of each held-out event, int [n_events]; -1 for events without an
             offer.
         offers: attribute → for each of n_offers offers, a weighted list of attribute codes.
         n_offers: number of offers.
@@ -49,7 +49,7 @@ class Pairs:
 
     Attributes:
         columns: name → history lists of users and codes of items, n_events rows each.
-        users: the number of the user of each held-out event, int [n_events].
+        users: the index of the user of each held-out event, int [n_events].
         size: number of events in a mini-batch, of which n_events is a multiple.
     """
 

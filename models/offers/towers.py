@@ -96,7 +96,7 @@ class OfferTower(tf.keras.layers.Layer):
 
         Args:
             mean, variance: mean and variance of the offers' embeddings, [n, o, d].
-            of_rows: the number of the offer of each batch row; None if each row is its own offer.
+            of_rows: the index of the offer of each batch row; None if each row is its own offer.
                 Batch rows of the same offer share one compressed offer and one dropout mask.
             training: whether to apply dropout.
         """

@@ -99,14 +99,14 @@ class WeightedEmbedding(tf.keras.layers.Layer):
 
 
 def _rows(lists: Lists) -> tf.Tensor:
-    """Return, for each code, the number of the list that holds the code, in ascending order."""
+    """Return, for each code, the index of the list that holds the code, in ascending order."""
     # as tf.ragged.row_splits_to_segment_ids, in one operation in place of thirty
     places = tf.range(tf.size(lists.codes), dtype=lists.offsets.dtype)
     return tf.searchsorted(lists.offsets[1:], places, side="right", out_type=tf.int64)
 
 
 def _distinct(lists: Lists, n_codes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the distinct codes of each list, and the list number of each of them, ascending."""
+    """Return the distinct codes of each list, and the index of the list of each, ascending."""
     keys = _rows(lists) * n_codes + tf.cast(lists.codes, tf.int64)
     first = tf.unique(keys).y  # in order of appearance, so rows still rise
     return first % n_codes, first // n_codes

@@ -40,7 +40,7 @@ class History(tf.keras.layers.Layer):
     Args:
         schema: one list column of codes, oldest first; and `history_ages`, if there is that column.
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
-        encoder: turns the items' embeddings into one vector.
+        encoder: the history encoder, which makes one vector of the items' embeddings.
         gaps: values may be missing; they are left out, and count as no position.
 
     Attributes:

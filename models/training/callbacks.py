@@ -31,7 +31,7 @@ class Validation(tf.keras.callbacks.Callback):
     Callbacks that read the validation metrics must come after `Validation`.
 
     Args:
-        judge: computes the validation metrics of the model; None if there is no validation part.
+        judge: the object that computes validation metrics; None if there is no validation part.
     """
 
     def __init__(self, judge: Judge | None) -> None:

@@ -36,8 +36,8 @@ class Fit:
         batches: the shuffled batches of training rows.
         train: settings of the training loop.
         rates: settings of the optimiser and of the learning rate schedule.
-        judge: computes the validation metrics after each epoch; None if there is no validation
-            part: then the weights of the last epoch are kept.
+        judge: the object that computes validation metrics after each epoch; None if there is no
+            validation part, and then the weights of the last epoch are kept.
         checkpoint: the checkpoint to which the state is saved after each epoch; None to save none.
         clock: the callback that records the time and the metrics of each epoch.
         lines: whether each epoch is logged as a line if there is no terminal.

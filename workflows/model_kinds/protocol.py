@@ -99,8 +99,7 @@ class Models(Protocol):
 
         Args:
             model: a model from `build`, possibly with other initial weights.
-            judge: computes the validation metric that selects the best epoch; None keeps the last
-                epoch.
+            judge: the object that computes the metric of each epoch; None keeps the last epoch.
             checkpoint: path where the training state is saved after each epoch; None to save none.
             lines: whether each epoch is logged as a line if there is no terminal.
 

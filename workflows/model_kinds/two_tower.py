@@ -168,8 +168,7 @@ class TwoTowers:
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
-        """Return the popularity prior for a model of kind popularity, which consists of it; else
-        None."""
+        """Return the popularity prior that a model of kind popularity consists of; else None."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 

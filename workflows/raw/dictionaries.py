@@ -1,9 +1,9 @@
 """Work on text columns as Arrow dictionaries: int32 indices into an array of the distinct texts.
 
-A log repeats its ids and categories many times. So a function of text is called once for each
-distinct text of a column, and its results are looked up by the dictionary index of each cell. A
-dictionary index is valid in its column only, and no result may depend on the order of the distinct
-texts. A vocabulary code, the index into an embedding table, is another number
+A log repeats its ids and categories many times. Therefore a function of text is called once for
+each distinct text of a column, and the results are looked up by the dictionary index of each cell.
+A dictionary index is valid in its column only, and no result may depend on the order of the
+distinct texts. A vocabulary code, the index into an embedding table, is another number
 (workflows/ground/vocabulary.py).
 """
 
@@ -144,7 +144,8 @@ def map_dictionary(
 
     Args:
         column: an Arrow dictionary of any values.
-        function: returns a text or null for each value; two values may have the same text.
+        function: the function to apply, which returns a text or null for each value; two values may
+            give the same text.
     """
     array = combine(column)
     texts = combine(function(pa.chunked_array([array.dictionary])))

@@ -50,7 +50,7 @@ def read_lists(
 
     Args:
         column: raw column of lists or of text.
-        separator: splits text; None if text must be a list in brackets.
+        separator: the text between two values of a list; None if text must be a list in brackets.
         place: file and name of the column, for messages.
         all_parts: whether values without text are kept as null, so that weights match by position.
 

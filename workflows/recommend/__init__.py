@@ -85,7 +85,7 @@ def recommend(
         options: the length of the lists, and the items that they may hold.
         request: the users who get lists; by default all of the user table. Lists of all users, and
             of the users of a file, are written as the recommend stage.
-        ranker: changes the order of the retrieved items.
+        ranker: the function that re-ranks the retrieved items; None for no re-ranking.
 
     Raises:
         DataError: a rule, an id or a file does not fit the export.

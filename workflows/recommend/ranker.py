@@ -33,8 +33,9 @@ class Ranker:
 
     Attributes:
         name: the name of the function on the command line.
-        score: takes a table with one row per candidate (the columns of a list, the readable
-            features of item and user) and returns one number per row; the largest comes first.
+        score: the function, which takes a table with one row per candidate (the columns of a list,
+            the readable features of item and user) and returns one number per row; the largest
+            comes first.
         candidates: how many items are retrieved for each list.
     """
 
@@ -81,7 +82,7 @@ class Ranker:
         """Return users' lists in the ranker's order and with its scores.
 
         Args:
-            recommender: makes the lists of retrieved items.
+            recommender: the recommender that makes the lists of retrieved items.
             users, options, given: as in `Recommender.lists`.
 
         Raises:

@@ -233,7 +233,7 @@ def write_jsonl(
         batch: the lists; an empty list gets a line, too.
         path: the path of the file.
         key: the user id column.
-        history: returns the history of a user; None to leave it out.
+        history: the function that returns the history of a user; None to leave histories out.
     """
     rows: Iterator[dict[str, Any]] = iter(batch.rows.drop([key, ANSWERED_BY]).to_pylist())
     each = zip(batch.users, batch.answered_by, batch.lengths.tolist(), strict=True)

@@ -36,7 +36,7 @@ class _Request:
 
     Attributes:
         arrived: when the request arrived, in seconds of the monotonic clock.
-        is_disconnected: returns whether the request's client has disconnected.
+        is_disconnected: the function that returns whether the request's client has disconnected.
     """
 
     arrived: float
@@ -88,7 +88,7 @@ class MicroBatcher:
             served: the export from which the lists are made.
             users: users known by their ids.
             options: length and item filters of the lists.
-            is_disconnected: returns whether the client has disconnected.
+            is_disconnected: the function that returns whether the client has disconnected.
 
         Raises:
             DataError: an item filter or an item id does not fit any item.

@@ -35,7 +35,8 @@ class Guard:
         key: the key that `Authorization: Bearer` must name; "" if no key is needed.
         hosts: allowed values of the header `Host`, in lower case and without a port; empty if all
             are allowed.
-        back_pressure: counts the request bodies in transfer, and gives large bodies their turns.
+        back_pressure: the object that counts bytes of bodies, and lets large bodies wait for a
+            turn.
         limits: the bounds on a request body.
     """
 

@@ -46,7 +46,8 @@ class LoadedExport:
     that gives such values, because they load TensorFlow.
 
     Attributes:
-        recommender: ranks the items of the export, by the search index if there is one.
+        recommender: the object that ranks the items of the export, by the search index if there is
+            one.
         health: the description of the export for `/health`.
         store: the folder of the run, with its finished stages.
         read: the result of the function `stamps` at the time when the export was read.

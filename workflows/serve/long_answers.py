@@ -39,7 +39,7 @@ class AnswerPieces:
 
     Args:
         request: the request, whose client must still be connected before each piece is computed.
-        run_in_thread: runs a function in a thread.
+        run_in_thread: the function that runs another function in a thread.
         limits: the bounds on a piece and on the answer.
     """
 
@@ -132,7 +132,7 @@ class LongResponse(Response):
 
     Args:
         parts: the parts of the JSON text.
-        back_pressure: counts the bytes that clients have not received yet.
+        back_pressure: the object that counts the bytes that clients have not received yet.
     """
 
     def __init__(self, parts: Sequence[bytes], back_pressure: BackPressure) -> None:

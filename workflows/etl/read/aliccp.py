@@ -200,7 +200,7 @@ class SkeletonFile:
             before += batch.num_rows
 
     def _lines(self, names: pa.ChunkedArray, before: int) -> Ints:
-        """Return, for each impression, the number of its line in the common features."""
+        """Return, for each impression, the index of its line in the common features."""
         lines = pc.index_in(names, value_set=self._common.names)
         if lines.null_count:
             row = pc.index(pc.is_null(lines), True).as_py()

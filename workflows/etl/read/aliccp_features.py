@@ -55,7 +55,7 @@ class Column(NamedTuple):
     """The values of one feature field in a block of lines of an Ali-CCP file.
 
     Attributes:
-        lines: number of the line of each value, int64 [n], in rising order.
+        lines: index of the line of each value, int64 [n], in rising order.
         ids: id of each value, text [n].
         weights: weight of each value, float32 [n].
     """

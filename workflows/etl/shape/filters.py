@@ -71,7 +71,7 @@ def filter_rows(
     Args:
         recipe: recipe with the filter rules.
         table: the interactions.
-        counts: counts to which the dropped interactions are added.
+        counts: the counter to which dropped interactions are added.
         seen: the list to which dropped interactions are appended if their items still count as
             seen.
     """
@@ -95,7 +95,7 @@ def filter_parts(
     Args:
         recipe: recipe with the filter rules.
         tables: train, valid, test → its interactions.
-        counts: counts to which the dropped interactions are added.
+        counts: the counter to which dropped interactions are added.
         stage: `before` or `after` the split: the stage of the rules to apply.
     """
     for rule in recipe.filter:

@@ -66,7 +66,7 @@ def find_windows(
     """Find the history window of each interaction: the same user's earlier interactions.
 
     Args:
-        users: number of each interaction's user, int [n], in order of time.
+        users: index of each interaction's user, int [n], in order of time.
         times: time of each interaction in seconds, int64 [n], rising; random numbers if the data
             has no time.
         config: length of histories, and which interactions count as earlier.
@@ -87,7 +87,7 @@ def find_windows_by_kind(
     """Find the history windows of each interaction, one per kind of event (such as view or buy).
 
     Args:
-        users: number of each interaction's user, int [n], in order of time.
+        users: index of each interaction's user, int [n], in order of time.
         times: time of each interaction in seconds, int64 [n], rising.
         kinds: kind of each interaction as an index into `config.events.kinds`, int8 [n]; -1 for
             other kinds.
@@ -108,7 +108,7 @@ def final_histories(
     """Return, per kind of event, the interactions in each user's history after their last event.
 
     Args:
-        users: number of each interaction's user in [0, n_users), int [n], in order of time.
+        users: index, in [0, n_users), of each interaction's user, int [n], in order of time.
         kinds: kind of each interaction, as for `find_windows_by_kind`; None if there is one kind.
         config: length of histories.
         n_users: number of users.
@@ -198,7 +198,7 @@ class PartEvents:
     """The columns of the interactions of train, valid or test that are needed for histories.
 
     Attributes:
-        users: number of each interaction's user, int32 [n].
+        users: index of each interaction's user, int32 [n].
         times: time of each interaction in seconds, int64 [n], rising. Data without times has random
             numbers in place of times, so that the latest rows are a random sample.
         codes: item feature column → vocabulary code of each interaction's item, int32 [n].
@@ -296,7 +296,7 @@ class FinalHistories:
     """The history of each user after their last event, for recommendations to known users.
 
     Attributes:
-        users: distinct user numbers, as in `PartEvents`, in rising order, int32 [n].
+        users: distinct user indices, as in `PartEvents`, in rising order, int32 [n].
         columns: history column → the interactions of each user, and the code of each interaction.
     """
 

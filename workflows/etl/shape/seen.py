@@ -125,10 +125,7 @@ def _known_from(
 
 
 def _first_of_each(recipe: Recipe, held: pa.Table) -> tuple[pa.StringArray, Ints]:
-    """Return the users of held-out rows, and the earliest time of each of them.
-
-    The last entry of the returned times is for all other users.
-    """
+    """Return users of held-out rows, and their earliest times; a last time is for all others."""
     assert recipe.time is not None
     users = dictionaries.combine(held[recipe.user_id])
     first = np.full(len(users.dictionary) + 1, _NEVER)

@@ -39,7 +39,7 @@ def assign(
 
     Args:
         split: the rule of the recipe by which interactions are split.
-        users: number of each interaction's user, int [n]. Interactions are in order of time; those
+        users: index of each interaction's user, int [n]. Interactions are in order of time; those
             of equal times are in the order of the file.
         times: time of each interaction in seconds, int64 [n], rising; None if the data has no time.
         dropped: a sentence about the rows that were dropped before, for messages.
