@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from workflows.stages.store import Store
 
 RESULTS = bench.RESULTS / "published.json"
+#: Name of a model of ours → the variant of each data set's recipe; "" is the recipe itself.
+OURS = {"ours, attention": "", "ours, pool": "pool"}
 KS = (10, 100)
 KEPT = ("recall@10", "ndcg@10", "recall@100")
 BASELINES = ("ease", "als", "popularity")
@@ -57,13 +59,11 @@ class DataSet:
 
     Attributes:
         recipe: the recipe's file.
-        ours: name of a model of ours → the variant of the recipe; "" is the recipe itself.
         published: model and source → recall@10 and ndcg@10 in print.
         shipped: whether the recipe says where its data is; else it is in the folder `--data`.
     """
 
     recipe: Path
-    ours: Mapping[str, str]
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     shipped: bool = False
 
@@ -72,10 +72,9 @@ class DataSet:
 #: github.com/antklen/sasrec-bert4rec-recsys23 (README). Those of MovieLens-1M have all events; the
 #: copy that is measured here lacks the last two or three of each user.
 DATASETS = {
-    "ml-100k": DataSet(bench.ROOT / "recipes" / "movielens-100k.yaml", {"ours": ""}, shipped=True),
+    "ml-100k": DataSet(bench.ROOT / "recipes" / "movielens-100k.yaml", shipped=True),
     "beauty": DataSet(
         bench.ROOT / "benchmarks" / "beauty.yaml",
-        {"ours, pool": "pool"},
         {
             "SASRec, sampled softmax (bench)": (0.0921, 0.0531),
             "eSASRec (bench)": (0.0928, 0.0523),
@@ -85,7 +84,6 @@ DATASETS = {
     ),
     "ml-1m": DataSet(
         bench.ROOT / "benchmarks" / "ml1m.yaml",
-        {"ours, pool": "pool"},
         {
             "SASRec, softmax (Dross)": (0.3152, 0.1821),
             "SASRec, sampled softmax (bench)": (0.2929, 0.1684),
@@ -111,18 +109,18 @@ def main() -> None:
     for name in options.datasets:
         fits = Fits(name, device, options.data, options.limit)
         for seed in options.seeds:
-            for model in models(name, options.models or [""], first=seed == options.seeds[0]):
+            for model in models(options.models or [""], first=seed == options.seeds[0]):
                 fits.fit(model, seed)
     for name, found in read_results().items():
         print(f"\n{name}\n\n{as_table(DATASETS[name], found)}")
 
 
-def models(dataset: str, words: Sequence[str], *, first: bool) -> list[str]:
+def models(words: Sequence[str], *, first: bool) -> list[str]:
     """Return the models to fit, whose names have one of the words; baselines only the first time.
 
     (A baseline's figures hardly depend on the seed.)
     """
-    names = [*DATASETS[dataset].ours, *PEERS, *(BASELINES if first else ())]
+    names = [*OURS, *PEERS, *(BASELINES if first else ())]
     return [name for name in names if any(word in name for word in words)]
 
 
@@ -186,7 +184,7 @@ class Fits:
         from workflows.stages.train import load_model
         from workflows.train import train
 
-        prepared, store = self.prepare(DATASETS[self.dataset].ours[model], seed)
+        prepared, store = self.prepare(OURS[model], seed)
         tf.keras.backend.clear_session()
         start = time.perf_counter()
         fitted = train(prepared.recipe, store, self.device)
@@ -207,7 +205,7 @@ class Fits:
         from workflows.ranking.baselines import attributes, choose
         from workflows.stages.etl import KNOWN
 
-        prepared, _ = self.prepare(next(iter(DATASETS[self.dataset].ours.values())))
+        prepared, _ = self.prepare("")
         codes = attributes(prepared.recipe, prepared.items)
         facts = Facts(train=prepared.interactions("train"), attributes=codes, seed=1)
         chosen = choose(name, facts, held_out(prepared, "valid"))
@@ -217,7 +215,7 @@ class Fits:
 
     def peer(self, model: str, seed: int) -> dict[str, Any]:
         """Fit a peer on our train part, and return the figures of its lists."""
-        prepared, _ = self.prepare(next(iter(DATASETS[self.dataset].ours.values())))
+        prepared, _ = self.prepare("")
         folder, option = bench.DATA / "published" / f"{self.dataset}-peers", PEERS[model]
         folder.mkdir(parents=True, exist_ok=True)
         test = held_out(prepared, "test")

@@ -76,7 +76,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["beauty", "ml-1m"])
 def test_a_peer_is_told_each_users_events_in_order_except_the_last(name: str, data: Path) -> None:
-    prepared, _ = published.Fits(name, CPU, data, 1.0).prepare("pool")
+    prepared, _ = published.Fits(name, CPU, data, 1.0).prepare("")
     told = published.hand_over(prepared, published.held_out(prepared, "test"))
     users = np.array(prepared.raw_users["user_id"].to_pylist())
     items = np.array(prepared.raw_items["item_id"].to_pylist())
@@ -144,5 +144,5 @@ def test_a_peer_that_ran_out_of_time_goes_on_with_a_larger_limit(
 
 
 def test_baselines_are_fitted_once_and_words_choose_models() -> None:
-    assert published.models("beauty", ["SASRec", "ease"], first=True) == [*published.PEERS, "ease"]
-    assert published.models("beauty", [""], first=False) == ["ours, pool", *published.PEERS]
+    assert published.models(["SASRec", "ease"], first=True) == [*published.PEERS, "ease"]
+    assert published.models([""], first=False) == [*published.OURS, *published.PEERS]

@@ -35,7 +35,8 @@ from rectools.models.nn.transformers.ligr import LiGRLayers
 
 #: Data set → its settings, and the number of epochs without a better recall after which a fit ends.
 #: Nothing is published for MovieLens-100K: ML-1M's model with more dropout and smaller batches, as
-#: batches of 128 users would be 8 steps an epoch.
+#: batches of 128 users would be 8 steps an epoch. (RecTools trains on the latest events of a user
+#: only: with 50 in place of 200, recall@10 on valid is 0.169.)
 SETTINGS = {
     "beauty": ({"n_factors": 256, "n_blocks": 1, "dropout_rate": 0.2, "session_max_len": 50}, 5),
     "ml-1m": ({"n_factors": 64, "n_blocks": 2, "dropout_rate": 0.1, "session_max_len": 200}, 5),
@@ -44,7 +45,7 @@ SETTINGS = {
             "n_factors": 64,
             "n_blocks": 2,
             "dropout_rate": 0.2,
-            "session_max_len": 50,
+            "session_max_len": 200,
             "batch_size": 32,
         },
         20,
