@@ -53,7 +53,7 @@ def find_ranks(
 
     Args:
         items: for each user, the recommended items (row numbers in the item table), best first, int
-            [n_users, k]; -1 is an empty place.
+            [n_users, k]; -1 for no item.
         targets: for each user, the target items (row numbers in the item table); -1 is never found.
         scores: scores of `items`, in descending order, float [n_users, k]; None if no two are
             equal.
@@ -64,7 +64,7 @@ def find_ranks(
         The ranks, in the order of `targets.values`.
 
     Raises:
-        ValueError: the numbers of lists differ, or a list has an item twice.
+        ValueError: `items` and `targets` differ in length, or a list has an item twice.
     """
     if len(items) != len(targets):
         raise ValueError(f"{len(items)} lists were given for {len(targets)} users with targets.")
@@ -364,7 +364,7 @@ def coverage(items: Ints, *, k: int, n_items: int) -> float:
 
     Args:
         items: for each user, the recommended items (row numbers in the item table), int [n_users,
-            k_max]; -1 is an empty place.
+            k_max]; -1 for no item.
         k: the rank at which the ranked lists are cut, from 1 to k_max.
         n_items: size of the catalogue.
     """
@@ -381,7 +381,7 @@ def popularity_bias(items: Ints, counts: Ints, *, k: int) -> float | None:
 
     Args:
         items: for each user, the recommended items (row numbers in the item table), int [n_users,
-            k_max]; -1 is an empty place, which is left out.
+            k_max]; -1, for no item, is left out.
         counts: number of training interactions of each item, int [n_items].
         k: the rank at which the ranked lists are cut, from 1 to k_max.
     """

@@ -28,8 +28,8 @@ class LossConfig(Part, frozen=True):
         negatives: the number of items that `mixed` draws in each step.
         temperature: T in the logits s/T - log q, where s is a score.
         logq: whether to subtract log q, where q is the probability that the item is a negative, so
-            that popular items are not penalised for being in many batches. Kind `full` needs no
-            such correction of scores.
+            that popular items are not penalised for being in many batches. With the kind `full`, no
+            correction of scores is needed.
         mask: which other items are no negatives of a row: `none` masks nothing (the default of
             TFRS), `item` masks the row's own item, `user` masks all training positives of the row's
             user.

@@ -187,8 +187,8 @@ class _Form:
 
     Attributes:
         dialect: syntax of the file.
-        source: the source of the recipe that has the form; None if the form is that of a file
-            name's ending.
+        source: the source of the recipe that has the form; None if the file name's ending states
+            the form.
     """
 
     dialect: Dialect

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class TwoTowerError(Exception):
-    """A fault in the input, recipe, machine or run; `two-tower` prints the message, exit code 2."""
+    """A fault in the input, recipe, machine or run folder.
+
+    The command line prints the message of the error and exits with code 2.
+    """
 
 
 class RecipeError(TwoTowerError):

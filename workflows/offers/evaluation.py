@@ -68,7 +68,7 @@ def task(offer_data: OfferData, attribute: str, columns: Columns) -> Task:
     Args:
         offer_data: the data of the etl stage; `tasks.source` in its recipe names the part that
             describes the offers.
-        attribute: the attribute of the task.
+        attribute: the attribute whose values are the offers.
         columns: the encoded columns of the events.
 
     Raises:

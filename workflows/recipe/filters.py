@@ -71,9 +71,9 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
         stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
             use the dropped rows.
         still_seen: whether the items of dropped rows count as seen by their users, so that items
-            that a user disliked are not in the user's list. The dropped rows are not positives, and
-            histories and popularity ignore them. With a split by time, a dropped row counts as seen
-            if it is earlier than all held-out rows.
+            that a user disliked are not in the user's list. Dropped rows are no positives, and
+            count neither for histories nor for popularity. With a split by time, a dropped row
+            counts as seen if it is earlier than all held-out rows.
     """
 
     stage: Stage = "before"

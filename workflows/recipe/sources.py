@@ -85,7 +85,7 @@ class Source(Part, frozen=True):
         encoding: the encoding of the text (csv, tsv and jsonl) by its name in Python, such as
             latin-1 or cp1252.
         rename: raw column name → name used in the rest of the recipe.
-        nulls: texts that mean a missing value, beside the empty text.
+        nulls: texts that mean a missing value, in addition to the empty text.
         explode: names of columns with lists; each value of a list gets a row of its own, in which
             the other columns are repeated. The lists of a row must have equal lengths.
         separator: the text between the values of a list, where lists in `explode` are text.
@@ -158,7 +158,7 @@ class Source(Part, frozen=True):
 
     @property
     def text_options(self) -> list[str]:
-        """Names of the source's fields for text files whose values are not the defaults."""
+        """Names of the fields about text files that the source sets, other than to the default."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
         every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]

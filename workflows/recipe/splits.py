@@ -11,7 +11,7 @@ Amount = Share | NonNegative
 def _check_shares(valid: float, test: float) -> None:
     """Refuse shares of held-out rows that leave no rows for training.
 
-    Shares are checked here; numbers of held-out rows can be checked only when data is read.
+    Numbers of held-out rows are checked later, when the data is read.
     """
     if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(

@@ -139,7 +139,7 @@ class LoadedExport:
         """Return the items whose embeddings are most similar to that of an item.
 
         Raises:
-            DataError: the item does not exist, or an item filter or an id fits none.
+            DataError: the item does not exist, or an item filter or an id matches no item.
         """
         key = self.recommender.recipe.item_id
         return [

@@ -52,10 +52,10 @@ class Reading:
 
     Attributes:
         place: the raw column and its file, for error messages.
-        nulls: texts that mean a missing value, beside the empty text.
+        nulls: texts that mean a missing value, in addition to the empty text.
         exact: whether numbers are read as float64, because a filter compares them.
-        all_parts: whether empty parts of a list are kept as null, because the weights of the values
-            have the same positions.
+        all_parts: whether empty values of a list are kept as null, because weights match values by
+            position.
     """
 
     place: Place
