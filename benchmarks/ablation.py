@@ -109,7 +109,7 @@ def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
     etl(recipe, store, device, data=(path.parent / recipe.data).resolve())
     tf.keras.backend.clear_session()
     begin = time.perf_counter()
-    fitted = train(recipe, store, device)
+    fitted = train(recipe, store, device).first
     seconds = time.perf_counter() - begin
     prepared = Prepared.open(store, recipe)
     model = TwoTower.of(load_model(store, recipe, prepared), prepared.users, prepared.items)

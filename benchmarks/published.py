@@ -187,7 +187,7 @@ class Fits:
         prepared, store = self.prepare(OURS[model], seed)
         tf.keras.backend.clear_session()
         start = time.perf_counter()
-        fitted = train(prepared.recipe, store, self.device)
+        fitted = train(prepared.recipe, store, self.device).first
         seconds = time.perf_counter() - start
         trained = load_model(store, prepared.recipe, prepared)
         towers = TwoTower.of(trained, prepared.users, prepared.items)
