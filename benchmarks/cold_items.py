@@ -1,10 +1,14 @@
-"""Does the model rank cold-start films, by genres and year, better than chance?
+"""Ranks cold-start films by genres and year, by vectors of their texts, or by both.
 
-    python benchmarks/cold_items.py --seeds 1 2 3
+    make .venv-bench-minilm/.ok
+    .venv-bench-minilm/bin/python benchmarks/peers/film_texts.py \
+        data/movielens-100k/ml-100k.item /tmp/films.parquet
+    python benchmarks/cold_items.py --vectors /tmp/films.parquet --seeds 1 2 3 [--only texts …]
 
 A random tenth of the films is removed from training. The targets are the users' ratings of these
-films, and only these films are ranked, so chance is k / (number of these films). The results are
-written to benchmarks/results/cold_items.json.
+films, and only these films are ranked, as with `evaluate.also: [{candidates: cold}]`; recall@10 is
+the mean over users. The results are written to benchmarks/results/cold_items.json after every fit;
+fits whose results are there are skipped, so the benchmark can be interrupted.
 """
 
 from __future__ import annotations
@@ -19,36 +23,63 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from workflows.ground import device as devices
 
 RESULTS = Path(__file__).parent / "results" / "cold_items.json"
 K = 10
 SHARE = 0.1
+NO_GENRES = ["features.genres.input=false", "features.release_year.input=false"]
+TITLE, TEXT = (
+    f"features.{name}={{role: item, kind: vector, dim: 384, normalize: true}}"
+    for name in ("title_vector", "text_vector")
+)
+
+#: Name of a setting → changes of the default recipe.
+SETTINGS: dict[str, list[str]] = {
+    "genres and year": [],
+    "genres and year, no id dropout": ["model.id_dropout=0"],
+    "vectors of titles": [*NO_GENRES, TITLE],
+    "genres and year, vectors of titles": [TITLE],
+    "vectors of texts": [*NO_GENRES, TEXT],
+    "vectors of texts, not in histories": [*NO_GENRES, TEXT, "model.history_vectors=false"],
+    "vectors of texts, no id dropout": [*NO_GENRES, TEXT, "model.id_dropout=0"],
+    "genres and year, vectors of texts": [TEXT],
+}
 
 
 def main() -> None:
-    """Run each setting with each seed, and print the means."""
+    """Run the fits that have no results yet, then print the means over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vectors", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--only", nargs="*", default=SETTINGS, help="names of settings")
+    options = parser.parse_args()
     device = devices.choose()
-    table = {
-        f"id_dropout {rate}": [measure(seed, rate, device) for seed in seeds]
-        for rate in (0.0, 0.05)
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(table, indent=1) + "\n")
-    for name, runs in table.items():
-        means = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
-        print(name, {key: round(mean, 4) for key, mean in means.items()})
+    done = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for seed in options.seeds:
+        for name in options.only:
+            if str(seed) not in done.setdefault(name, {}):
+                done[name][str(seed)] = measure(seed, SETTINGS[name], options.vectors, device)
+                RESULTS.parent.mkdir(exist_ok=True)
+                RESULTS.write_text(json.dumps(done, indent=1) + "\n")
+                print(name, seed, done[name][str(seed)], flush=True)
+    for name, runs in done.items():
+        means = {
+            key: statistics.mean(run[key] for run in runs.values()) for key in ("cold", "warm")
+        }
+        print(f"{name} ({len(runs)} seeds)", {key: round(mean, 4) for key, mean in means.items()})
 
 
-def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, float]:
+def measure(
+    seed: int, settings: list[str], vectors: Path, device: devices.Device
+) -> dict[str, float]:
     """Remove films from training, train, and rank them for the users who rated them."""
     import tensorflow as tf
 
-    from models.core import metrics
+    from models.core.config import ListRules
     from models.training.two_tower import TwoTower
     from workflows import recipe as recipes
     from workflows.etl import etl
@@ -59,40 +90,37 @@ def measure(seed: int, id_dropout: float, device: devices.Device) -> dict[str, f
 
     path = recipes.find("movielens-100k")
     base = recipes.load(path)
-    raw = (path.parent / base.data).resolve()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        _split(raw, data, seed)
+        _write_split((path.parent / base.data).resolve(), data, seed)
+        _write_films((path.parent / base.data).resolve(), data, vectors)
         split = "{kind: given, valid: valid, test: test}"
         files = {"ratings": "train.inter", "valid": "valid.inter", "test": "test.inter"}
         source = json.dumps(base.to_dict()["sources"]["ratings"])
-        settings = [f"split={split}", f"model.id_dropout={id_dropout}", f"train.seed={seed}"]
-        settings += [f"sources.{name}={source}" for name in files]
-        settings += [f"sources.{name}.files={file}" for name, file in files.items()]
-        recipe = recipes.load(path, settings)
+        changes = [f"split={split}", f"train.seed={seed}", *settings]
+        changes += [f"sources.{name}={source}" for name in files]
+        changes += [f"sources.{name}.files={file}" for name, file in files.items()]
+        changes += ["sources.items.files=films.parquet", "sources.items.format=parquet"]
+        recipe = recipes.load(path, changes)
         store = Store(data / "run")
         etl(recipe, store, device, data=data)
         tf.keras.backend.clear_session()
-        train(recipe, store, device)
+        fitted = train(recipe, store, device)
         prepared = Prepared.open(store, recipe)
         model = TwoTower.of(load_model(store, recipe, prepared), prepared.users, prepared.items)
-        evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
-        assert evaluation_set is not None
-        cold = prepared.item_counts == 0
-        top = model.top_k(evaluation_set.queries, K, candidates=cold)
-        found = metrics.find_ranks(top.items, evaluation_set.targets, scores=top.scores)
-        figures = metrics.per_user(found, evaluation_set.targets, (K,))
+        cold = prepared.evaluation_set("test", ListRules(candidates="cold"))
+        assert cold is not None
         return {
-            "recall@10": float(figures[f"recall@{K}"].mean()),
-            "chance": K / int(cold.sum()),
-            "users": len(evaluation_set.queries),
+            "cold": float(cold.per_user(model, (K,))[f"recall@{K}"].mean()),
+            "chance": cold.chance(K),
+            "warm": fitted.best.metrics[f"val_recall@{K}"],
+            "epoch": fitted.best.epoch,
         }
 
 
-def _split(raw: Path, data: Path, seed: int) -> None:
+def _write_split(raw: Path, data: Path, seed: int) -> None:
     """Write train, valid (last other event of each user) and test (all events of cold films)."""
-    for name in ("ml-100k.user", "ml-100k.item"):
-        (data / name).symlink_to(raw / name)
+    (data / "ml-100k.user").symlink_to(raw / "ml-100k.user")
     head, *rows = (raw / "ml-100k.inter").read_text().splitlines()
     films = sorted({row.split("\t")[1] for row in rows})
     rng = np.random.default_rng(seed)
@@ -107,6 +135,18 @@ def _split(raw: Path, data: Path, seed: int) -> None:
     }
     for name, part in parts.items():
         (data / f"{name}.inter").write_text("\n".join([head, *part]) + "\n")
+
+
+def _write_films(raw: Path, data: Path, vectors: Path) -> None:
+    """Write the film table with the vectors of the films beside their other columns."""
+    head, *rows = (raw / "ml-100k.item").read_text().splitlines()
+    cells = zip(*(row.split("\t") for row in rows), strict=True)
+    films = pa.table(dict(zip(head.split("\t"), map(list, cells), strict=True)))
+    found = pq.read_table(vectors)
+    assert found["item_id"].to_pylist() == films["item_id:token"].to_pylist()
+    for name in ("title", "text"):
+        films = films.append_column(f"{name}_vector", found[name])
+    pq.write_table(films, data / "films.parquet")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tiny_run import CPU, SETTINGS, Run, World, steps_run_eagerly
 from world import RECIPE
 
 from models.towers.tower import embed
+from models.towers.vectors import ItemVectors
 from workflows.etl import etl
 from workflows.export import export
 from workflows.ground.errors import DataError, RecipeError
@@ -23,15 +24,18 @@ from workflows.serve.current_export import CurrentExport
 from workflows.serve.loaded_export import LoadedExport, stamps
 from workflows.stages.embedding import RawTower
 from workflows.stages.etl import Prepared
+from workflows.stages.index import IndexFiles
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
+from workflows.towers import raw_towers
 from workflows.train import train
+from workflows.triton import triton
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 FEATURES = """\
   look: {role: item, kind: vector, dim: 3}
-  taste: {role: user, kind: vector, dim: 2, separator: " "}
+  taste: {role: user, kind: vector, dim: 2, separator: " ", normalize: true}
 """
 TEXT = RECIPE.replace("films.csv", "films.parquet") + FEATURES + SETTINGS
 TASTES = ["0.5 -1", None, "1e-3 2", " 3  4 ".strip(), "[5, 6]", "0 0", "7 8", ""]
@@ -188,6 +192,8 @@ def test_a_question_brings_a_vector(exported: Run) -> None:
         rows = pa.table({"taste": pa.array([[1, 2.5], None], pa.list_(pa.float32()))})
         np.testing.assert_allclose(found, tower.embed(rows), atol=1e-5)
         assert np.abs(found[0] - found[1]).max() > 1e-6
+        longer = client.post("/embed", json={"users": [{"taste": [4, 10]}]}).json()["users"]
+        np.testing.assert_allclose(longer[0], found[0], atol=1e-6)  # normalize: true
         for wrong in ([1], [1, "x"], 3, "1 2", [1, 1e300]):
             answer = client.post("/embed", json={"users": [{"taste": wrong}]})
             assert answer.status_code == 422, wrong
@@ -197,9 +203,55 @@ def test_a_question_brings_a_vector(exported: Run) -> None:
         )
 
 
+def test_a_query_brings_a_history_whose_items_have_vectors(exported: Run) -> None:
+    """The exported query tower looks the vectors up by the raw ids of the history."""
+    prepared = Prepared.open(exported.store, exported.recipe)
+    model = load_model(exported.store, exported.recipe, prepared)
+    content = next(b for b in model.query_encoder.submodules if isinstance(b, ItemVectors))
+    assert set(content.tables) == {"look"}
+    folder = exported.store.folder("export")
+    tower = RawTower.open(folder / "query_tower_raw")
+    items = exported.world.films[1]["item_id"], exported.world.films[3]["item_id"]
+    rows = pa.table({"history_item_id": [[items[0]], [items[1]], ["nowhere"]]})
+    before = tower.embed(rows)
+    codes = prepared.vocabularies["item_id"].encode(pa.array([items[0]]))
+    table = content.tables["look"]
+    rises = content(tf.constant(codes)).numpy()[0]
+    table.scatter_nd_update([[int(codes[0])]], [np.zeros(3)])
+    assert np.abs(rises).max() > 1e-4
+    raw_towers.save(
+        model.query_encoder,
+        folder.parent / "bare",
+        recipe=exported.recipe,
+        vocabularies=prepared.vocabularies,
+        numbers=prepared.numbers,
+    )
+    moved = before - RawTower.open(folder.parent / "bare").embed(rows)
+    np.testing.assert_allclose(moved[0], [*rises, 0], atol=1e-5)  # its bias dimension is 1
+    np.testing.assert_allclose(moved[1:], 0, atol=1e-6)
+
+
+def test_triton_takes_vectors(exported: Run, tmp_path: Path) -> None:
+    folder = triton(exported.recipe, exported.store, to=tmp_path / "models").folder
+    text = (folder / "two_tower" / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'input { name: "taste" data_type: TYPE_FP32 dims: [ -1, 2 ] }' in text
+    saved = folder / "two_tower_query" / "1" / "model.savedmodel"
+    tower = RawTower.open(saved)
+    rows = pa.table({"taste": pa.array([[1, 2.5], None], pa.list_(pa.float32()))})
+    expected = RawTower.open(exported.store.folder("export") / "query_tower_raw").embed(rows)
+    np.testing.assert_array_equal(tower.embed(rows), expected)
+
+
 def test_new_items_bring_vectors(exported: Run, tmp_path: Path) -> None:
     more = tmp_path / "more.parquet"
     looks_of = [[1.0, 2, 3], None]
     rest = {"genres": [["a"], None], "price": [1.0, None]}
     pq.write_table(pa.table({"item_id": ["n1", "n2"], "look": looks_of, **rest}), more)
     assert index(exported.recipe, exported.store, CPU, add=more).added == 2
+    added = pq.read_table(IndexFiles(exported.store.folder("index")).added)
+    tower = RawTower.open(exported.store.folder("export") / "item_tower_raw")
+    rows = pa.table({"item_id": ["n1", "n2"], "look": looks_of, "genres": [["a"], None]})
+    rows = rows.append_column("price", pa.array([1.0, None], pa.float32()))
+    found = np.stack(added["embedding"].to_numpy())
+    np.testing.assert_allclose(found, tower.embed(rows), atol=1e-5)
+    assert np.abs(found - tower.embed(rows.drop(["look"]))).max(axis=1)[0] > 1e-4

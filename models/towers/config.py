@@ -10,6 +10,10 @@ from msgspec import Meta
 from models.core.fields import Part, PositiveFloat, Share, Wide, Width
 from models.encoders.config import DecayPoolConfig, EncoderConfig
 
+#: The default of `id_dropout` for item tables in which at least the share `MANY_COLD` of the items
+#: has no training interactions.
+ID_DROPOUT, MANY_COLD = 0.05, 0.05
+
 
 class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     """Hyper-parameters of a two-tower model.
@@ -34,7 +38,12 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
         item_dropout: this share for the item tower alone; null means `dropout`.
         id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
-            users and new items have a trained embedding.
+            users and new items have a trained embedding. Null, the default, means 0.05 for the
+            items if the item tower has other inputs than the id and at least 5 % of the item table
+            has no training interactions, else 0.
+        history_vectors: whether the query tower gets the vectors of the items in a history, in the
+            item tower's projection, added to the items' embeddings. Without vector features of
+            items, and with combine concat, nothing is added.
     """
 
     dim: Width = 64
@@ -49,7 +58,8 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     item_bias: bool = True
     dropout: Share = 0.2
     item_dropout: Share | None = None
-    id_dropout: Share = 0.0
+    id_dropout: Share | None = None
+    history_vectors: bool = True
 
     def __post_init__(self) -> None:
         layers = self.query_layers and self.item_layers

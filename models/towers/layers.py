@@ -42,6 +42,7 @@ class History(tf.keras.layers.Layer):
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: the history encoder, which makes one vector of the items' embeddings.
         gaps: values may be missing; they are left out, and count as no position.
+        content: returns the vectors of item codes, which are added to the items' embeddings.
 
     Attributes:
         in_sequences: whether a training batch has sequences: of a list of n items, the first n
@@ -56,10 +57,12 @@ class History(tf.keras.layers.Layer):
         encoder: HistoryEncoder,
         *,
         gaps: bool = False,
+        content: tf.keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._schema = schema
+        self.content = content
         self.column = next(name for name in schema.column_names if name != HISTORY_AGES)
         self.table = table
         self.encoder = encoder
@@ -98,7 +101,10 @@ class History(tf.keras.layers.Layer):
             known = tf.squeeze(lists, -1) >= UNSEEN
             lists = _known(lists)
             ages = ages if ages is None else tf.ragged.boolean_mask(ages, known)
-        vectors = tf.nn.embedding_lookup(self.table.embeddings, tf.reshape(lists.flat_values, [-1]))
+        codes = tf.reshape(lists.flat_values, [-1])
+        vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
+        if self.content is not None:
+            vectors += self.content(codes)
         if ages is not None:  # the lists are equally long
             ages = lists.with_values(ages.values)
         return Steps(lists.with_values(vectors), ages)
@@ -165,47 +171,6 @@ def _weighted_mean(
     norm = tf.math.unsorted_segment_sum(counts, rows, n_rows)
     mean = tf.math.divide_no_nan(total, norm[:, None])
     return tf.ensure_shape(mean, [None, table.output_dim])
-
-
-class Vectors(tf.keras.layers.Layer):
-    """Vector features, unchanged or projected; a missing vector is the zero vector.
-
-    Args:
-        schema: list columns; a column's dimensions give the length of its vectors.
-        project: width of the outputs; None leaves the vectors as they are.
-        seed: seed of the projections.
-    """
-
-    def __init__(self, schema: Schema, project: int | None, seed: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._schema = schema
-        self.project = project
-        self.widths = {column.name: int(column.shape.dims[1].max) for column in schema}
-        self.kernels: dict[str, tf.Variable] = {}
-        for n, (name, width) in enumerate(self.widths.items() if project else ()):
-            start = tf.keras.initializers.GlorotUniform(seed + n)
-            weights = f"{layer_name(name)}/projection"
-            self.kernels[name] = self.add_weight(weights, [width, project], initializer=start)
-
-    @property
-    def schema(self) -> Schema:
-        """The vector feature columns that this layer takes, with the lengths of their vectors."""
-        return self._schema
-
-    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-        """Return the vectors, projected or as they are, {column: float32 [B, width]}."""
-        found = {}
-        for name, width in self.widths.items():
-            matrix = tf.squeeze(inputs[name], -1).to_tensor(shape=[None, width])
-            matrix = tf.where(tf.math.is_nan(matrix), 0.0, matrix)
-            found[name] = tf.matmul(matrix, self.kernels[name]) if self.project else matrix
-        return found
-
-    def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
-        """Return the shapes of the output vectors, {column: [B, width]}."""
-        return {
-            n: tf.TensorShape([None, self.project or width]) for n, width in self.widths.items()
-        }
 
 
 class OneHot(tf.keras.layers.Layer):

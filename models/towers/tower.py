@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import merlin.models.tf as mm
@@ -19,7 +19,7 @@ import tensorflow as tf
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.core.column_names import AGES_OF, HISTORY_AGES, WEIGHTS_OF
-from models.core.columns import Columns, n_rows, take
+from models.core.columns import Columns, as_array, n_rows, take
 from models.core.reserved_codes import PAD
 from models.encoders.dropout import Dropout
 from models.encoders.encoder import Shape, build_encoder
@@ -30,10 +30,10 @@ from models.towers.layers import (
     IdDropout,
     ItemBias,
     OneHot,
-    Vectors,
     WeightedMean,
     layer_name,
 )
+from models.towers.vectors import ItemVectors, Vectors, vectors_by_code
 
 #: A tower is an Encoder of Merlin Models.
 Tower: TypeAlias = mm.Encoder
@@ -52,6 +52,18 @@ def tower_schemas(schema: Schema) -> tuple[Schema, Schema]:
     return query, inputs.select_by_tag(Tags.ITEM)
 
 
+class SharedItems(NamedTuple):
+    """The item tower, whose layers the query tower shares, and the columns of the items.
+
+    Attributes:
+        tower: the item tower.
+        items: input columns of the item tower, one row per item.
+    """
+
+    tower: Tower
+    items: Columns
+
+
 def build_tower(
     name: str,
     schema: Schema,
@@ -59,9 +71,9 @@ def build_tower(
     layers: tuple[int, ...],
     seed: int,
     *,
-    shared: Tower | None = None,
+    shared: SharedItems | None = None,
 ) -> Tower:
-    """Build one tower from its columns; histories use embedding tables of the tower `shared`."""
+    """Build one tower from its columns; histories use layers of the item tower in `shared`."""
     if not schema:
         raise TowerError(
             f"the {name} tower has no inputs; give a feature of its role `input: true`"
@@ -80,7 +92,7 @@ def build_tower(
 
 
 def _branches(
-    name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: Tower | None
+    name: str, schema: Schema, config: TwoTowerConfig, seed: int, shared: SharedItems | None
 ) -> dict[str, Any]:
     """Return a tower's input layers, by the kind of column (category, history, number, vector)."""
     one_hot = Schema([column for column in schema if _is_one_hot(column, config)])
@@ -115,15 +127,35 @@ def _branches(
     ages = schema.select_by_name([HISTORY_AGES])
     for column in histories.excluding_by_name([HISTORY_AGES]):
         assert shared is not None
-        table = _table(shared, column)
+        table = _table(shared.tower, column)
         shape = Shape(int(column.shape.dims[1].max), table.output_dim, seed + 50, ages=bool(ages))
         branches[_branch(f"{column.name}_pool", schema)] = History(
             Schema([column]) + ages,
             table,
             build_encoder(config.encoder, shape),
-            gaps=Tags.ITEM_ID not in shared.schema[column.int_domain.name].tags,
+            gaps=not _lists_items(column, shared.tower),
+            content=_content(column, shared) if config.history_vectors else None,
         )
     return branches
+
+
+def _lists_items(history: ColumnSchema, tower: Tower) -> bool:
+    """Return whether a history lists the ids of the items, not another feature of theirs."""
+    return Tags.ID in tower.schema[history.int_domain.name].tags  # Merlin splits ITEM_ID
+
+
+def _content(history: ColumnSchema, shared: SharedItems) -> ItemVectors | None:
+    """Return a layer for the vectors of a history's items; None if there are no such vectors."""
+    layer = next((b for b in shared.tower.submodules if isinstance(b, Vectors)), None)
+    if layer is None or not layer.project or not _lists_items(history, shared.tower):
+        return None
+    codes = as_array(shared.items[history.int_domain.name])
+    n_codes = history.int_domain.max + 1
+    tables = {
+        name: vectors_by_code(shared.items[name], codes, n_codes, length=length)
+        for name, length in layer.widths.items()
+    }
+    return ItemVectors(layer, tables)
 
 
 def _branch(name: str, schema: Schema) -> str:

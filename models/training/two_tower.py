@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import merlin.models.tf as mm
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from merlin.schema import Schema, Tags
@@ -18,9 +19,24 @@ from models.losses.config import LossConfig
 from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import SampledLoss
 from models.towers import frozen
-from models.towers.config import ContentConfig, ModelConfig, PopularityConfig, TwoTowerConfig
+from models.towers.config import (
+    ID_DROPOUT,
+    MANY_COLD,
+    ContentConfig,
+    ModelConfig,
+    PopularityConfig,
+    TwoTowerConfig,
+)
 from models.towers.layers import History, ItemBias
-from models.towers.tower import Tower, TowerError, build_tower, embed, tower_schemas, width
+from models.towers.tower import (
+    SharedItems,
+    Tower,
+    TowerError,
+    build_tower,
+    embed,
+    tower_schemas,
+    width,
+)
 
 #: The class of two-tower models of Merlin Models.
 Model: TypeAlias = mm.RetrievalModelV2
@@ -43,7 +59,7 @@ def build(
         TowerError: a tower has no inputs, or the towers have different output dimensions.
     """
     query_schema, item_schema = tower_schemas(schema)
-    query, item = _towers(query_schema, item_schema, config, seed)
+    query, item = _towers(query_schema, item_schema, config, facts, seed)
     model = mm.TwoTowerModelV2(
         query,
         item,
@@ -56,14 +72,28 @@ def build(
     return model
 
 
-def _towers(query: Schema, item: Schema, config: ModelConfig, seed: int) -> tuple[Tower, Tower]:
+def _towers(
+    query: Schema, item: Schema, config: ModelConfig, facts: TrainingFacts, seed: int
+) -> tuple[Tower, Tower]:
     if isinstance(config, PopularityConfig):
         return frozen.popularity(query, item)
     if isinstance(config, ContentConfig):
         return frozen.content(query, item)
-    item_tower = build_tower("item", item, config, config.item_layers, seed + 1000)
-    query_tower = build_tower("query", query, config, config.query_layers, seed, shared=item_tower)
+    rate = _item_id_dropout(config, item, facts)
+    of_items = msgspec.structs.replace(config, id_dropout=rate)
+    item_tower = build_tower("item", item, of_items, config.item_layers, seed + 1000)
+    shared = SharedItems(item_tower, facts.items)
+    query_tower = build_tower("query", query, config, config.query_layers, seed, shared=shared)
     return query_tower, item_tower
+
+
+def _item_id_dropout(config: TwoTowerConfig, item: Schema, facts: TrainingFacts) -> float:
+    """Return the share of item ids that a training step replaces by the unseen code."""
+    if config.id_dropout is not None:
+        return config.id_dropout
+    has_content = len(item.excluding_by_tag(Tags.ID)) > 0
+    share_cold = float((np.asarray(facts.item_counts) == 0).mean())
+    return ID_DROPOUT if has_content and share_cold >= MANY_COLD else 0.0
 
 
 def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:

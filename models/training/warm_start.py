@@ -16,6 +16,8 @@ from models.core.reserved_codes import UNSEEN
 Array = npt.NDArray[np.generic]
 
 
+#: The name of weights that are data, which the new model has: the vectors of the items.
+_DATA = "vectors"
 #: Names of weights with one row per categorical code, the only ones that may have more rows.
 _TABLES = ("embeddings", "bias", "prior", "table")
 
@@ -44,11 +46,13 @@ def grow_weights(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[s
 
 
 def _grow(old: Array, fresh: Array, name: str) -> Array:
+    kind = name.rpartition("/")[2].partition(":")[0]
+    if kind == _DATA:
+        return fresh
     if old.shape == fresh.shape:
         return old
-    table = name.rpartition("/")[2].partition(":")[0] in _TABLES
     same_width = old.ndim == fresh.ndim and old.shape[1:] == fresh.shape[1:]
-    if not table or not same_width or len(old) > len(fresh) or len(old) <= UNSEEN:
+    if kind not in _TABLES or not same_width or len(old) > len(fresh) or len(old) <= UNSEEN:
         raise WarmStartError(
             f"{name} was {list(old.shape)} and would be {list(fresh.shape)}; only tables may grow"
         )

@@ -54,6 +54,7 @@ class Feature(Part, frozen=True):
             no input still identifies the rows.
         vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
         dim: the length of the lists of a `vector`.
+        normalize: whether the towers divide each `vector` by its L2 norm.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
@@ -72,6 +73,7 @@ class Feature(Part, frozen=True):
     input: bool = True
     vocabulary: VocabularyRule | None = None
     dim: Annotated[int, Meta(ge=1, le=4_096)] | None = None
+    normalize: bool = False
     unit: Literal["s", "ms", "us", "ns", "d", "order"] | None = None
     format: Annotated[str, Meta(min_length=1)] | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.core.column_names import NORMALIZE
 from workflows.ground.errors import DataError
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries, list_cells
@@ -20,7 +21,7 @@ class Vector(Kind):
     """The feature kind whose cells are lists of `dim` finite numbers; missing lists mean zeros."""
 
     name = "vector"
-    takes = frozenset({"separator", "dim"})
+    takes = frozenset({"separator", "dim", "normalize"})
     cells = "lists"
     is_list = True
     reads_dictionary = False
@@ -70,7 +71,9 @@ class Vector(Kind):
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:
         """Describe the encoded vector column, whose values are those of the raw data."""
         tags = role_tags(feature)
-        return [Encoded(name, name, PassOn(), (*tags, "continuous") if feature.input else tags)]
+        tags = (*tags, "continuous") if feature.input else tags
+        properties = {NORMALIZE: "true"} if feature.normalize else {}
+        return [Encoded(name, name, PassOn(), tags, properties)]
 
 
 def _dim(feature: Fields) -> int:
