@@ -105,7 +105,7 @@ def measure(
         store = Store(data / "run")
         etl(recipe, store, device, data=data)
         tf.keras.backend.clear_session()
-        fitted = train(recipe, store, device)
+        fitted = train(recipe, store, device).first
         prepared = Prepared.open(store, recipe)
         model = TwoTower.of(load_model(store, recipe, prepared), prepared.users, prepared.items)
         cold = prepared.evaluation_set("test", ListRules(candidates="cold"))
