@@ -1,10 +1,10 @@
 """All limits of the HTTP server: on one request, on all requests together, and on waiting times.
 
 Bounds on single fields are not enough: 1,000 users are allowed, and lists of 1,000 items are
-allowed, but 1,000 lists of 1,000 items take ten seconds. Therefore products of fields, such as
-users x length of a list, have bounds, too. A request that is too large is refused with 413 (or 422,
-if one field is at fault). A request that comes while the server is overloaded is refused with 503
-and Retry-After.
+allowed, but 1,000 lists of 1,000 items take ten seconds. Products of fields, such as users x length
+of a list, have bounds of their own. A request that is too large is refused with 413 (or 422, if one
+field is at fault). A request that comes while the server is overloaded is refused with 503 and
+Retry-After.
 """
 
 from __future__ import annotations

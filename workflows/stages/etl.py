@@ -252,7 +252,7 @@ class Prepared:
         return rows
 
     def histories(self, *parts: str) -> Ragged:
-        """Return each user's item row numbers in some parts of the split, oldest first."""
+        """Return each user's items in some parts of the split, as row numbers, oldest first."""
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
