@@ -21,6 +21,8 @@ from workflows.model_kinds.protocol import build_fresh
 from workflows.model_kinds.two_tower import TwoTowers
 from workflows.recommend import recommend
 from workflows.recommend.request import RecommendRequest
+from workflows.serve.raw_values import table_of
+from workflows.serve.wire import Refusal
 from workflows.stages.export import Export
 from workflows.stages.recommender import ListOptions
 from workflows.towers import checks
@@ -122,6 +124,28 @@ def test_given_ages_matter_and_only_their_differences(exported: Run, tmp_path: P
 def test_wrong_ages_are_refused(exported: Run, columns: dict[str, list[object]], fault: str):
     with pytest.raises(DataError, match=fault):
         raw_rows.with_types(pa.table(columns), exported.recipe, "users.csv")
+
+
+@pytest.mark.parametrize(
+    ("features", "fault"),
+    [
+        ({HISTORY: ["001", "004"], HISTORY_AGES: [5.0]}, "2 numbers of seconds, one for each item"),
+        ({HISTORY: ["001", "004"], HISTORY_AGES: [0.0, 5.0]}, "no age is above the one before"),
+        ({HISTORY_AGES: [5.0]}, "together with their history"),
+        ({HISTORY: ["001"], HISTORY_AGES: ["old"]}, "a list of numbers, or null"),
+        ({HISTORY: ["001", "004"], HISTORY_AGES: [9.0, 5.0]}, None),
+        ({HISTORY: ["001", "004"], HISTORY_AGES: None}, None),
+    ],
+)
+def test_a_server_checks_ages(exported: Run, features: dict[str, list[object]], fault: str | None):
+    tower = Export.open(exported.store, exported.recipe).query_tower
+    weights = {HISTORY_AGES: HISTORY}
+    if fault is None:
+        assert table_of([features], tower, "users", weights=weights).num_columns == 2
+        return
+    with pytest.raises(Refusal) as refused:
+        table_of([features], tower, "users", weights=weights)
+    assert fault in str(refused.value.body.faults)
 
 
 @pytest.mark.parametrize(

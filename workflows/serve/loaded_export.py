@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.core.column_names import HISTORY_AGES
 from models.core.retriever import NO_ITEM, BrokenModel
 from workflows.feature_files.rows import as_trained
 from workflows.ground.column_names import RANK, SCORE
@@ -92,9 +93,12 @@ class LoadedExport:
 
     @property
     def _weights(self) -> dict[str, str]:
-        """Name of the feature that holds the weights of a list → name of the list feature."""
-        features = self.recommender.recipe.features.items()
-        return {of.weights: name for name, of in features if of.weights is not None}
+        """Name of the input with the weights of a list, or the ages of a history → that list."""
+        recipe = self.recommender.recipe
+        features = recipe.features.items()
+        found = {of.weights: name for name, of in features if of.weights is not None}
+        history = recipe.history_with_ages
+        return found if history is None else {**found, HISTORY_AGES: history}
 
     def _as_trained(self, given: pa.Table) -> pa.Table:
         return as_trained(given, self.recommender.recipe, self.recommender.known_values)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 
+from models.core.column_names import HISTORY_AGES
 from workflows.serve.wire import MAX_FAULTS_COUNTED, Fault, Features, Refusal, Value, fault, place
 from workflows.stages.embedding import RawTower
 
@@ -27,7 +29,8 @@ def table_of(
         tower: the tower that gets the values.
         side: field of the body that has the rows: `users` or `items`.
         inside: the field of a row that holds the values; none if the row itself holds the values.
-        weights: name of the input with the weights of a list → name of the input with the list.
+        weights: name of the input with the weights of a list, or with the ages of a history → name
+            of the input with the list or history.
 
     Raises:
         Refusal: the tower has no input with a given name, or does not accept a value.
@@ -54,7 +57,9 @@ def _faults(
     for n, row in enumerate(rows):
         for name, value in row.items():
             expected = _fault(tower, name, value)
-            if not expected and name in weights:
+            if not expected and name == HISTORY_AGES:
+                expected = _fault_of_ages(value, row.get(weights[name]))
+            elif not expected and name in weights:
                 expected = _fault_of_weights(value, weights[name], row.get(weights[name]))
             if expected:
                 yield fault(place("body", side, n, *inside, name), value, expected)
@@ -74,6 +79,24 @@ def _fault_of_weights(value: Value, name: str, values: Value) -> str:
         return "numbers of 0 or more"
     if isinstance(values, list) and len(values) != len(value):
         return f"{len(values)} numbers, one for each value of {name!r}"
+    return ""
+
+
+def _fault_of_ages(value: Value, items: Value) -> str:
+    """Return the expected form of the ages of a history; "" if the ages are valid.
+
+    Args:
+        value: a list of numbers, or null.
+        items: the history, or null where the row has none.
+    """
+    if not isinstance(value, list):
+        return ""
+    if not isinstance(items, list):
+        return "ages together with their history, which this row lacks"
+    if len(items) != len(value):
+        return f"{len(items)} numbers of seconds, one for each item of the history"
+    if (np.diff(np.array(value, np.float64)) > 0).any():
+        return "seconds since each item, oldest item first, so that no age is above the one before"
     return ""
 
 
