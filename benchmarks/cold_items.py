@@ -44,7 +44,7 @@ SETTINGS: dict[str, list[str]] = {
     "vectors of titles": [*NO_GENRES, TITLE],
     "genres and year, vectors of titles": [TITLE],
     "vectors of texts": [*NO_GENRES, TEXT],
-    "vectors of texts, not in histories": [*NO_GENRES, TEXT, "model.history_vectors=false"],
+    "vectors of texts, not in histories": [*NO_GENRES, TEXT, "model.history_content=false"],
     "vectors of texts, no id dropout": [*NO_GENRES, TEXT, "model.id_dropout=0"],
     "genres and year, vectors of texts": [TEXT],
 }

@@ -94,9 +94,9 @@ def test_a_history_has_the_embeddings_and_the_projected_vectors_of_its_items(toy
         np.testing.assert_allclose(found[row], total, atol=1e-5)
 
 
-def test_without_history_vectors_the_history_has_ids_only(toy):
+def test_without_history_content_the_history_has_ids_only(toy):
     for names, options in [
-        (NAMES, {"history_vectors": False}),
+        (NAMES, {"history_content": False}),
         (NAMES, {"combine": "concat", "query_layers": [8], "item_layers": [8]}),
         (("age", "history_group", "item_id", "group", "look"), {}),
         (NAMES[:3], {}),

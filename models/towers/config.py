@@ -41,9 +41,9 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
             users and new items have a trained embedding. Null, the default, means 0.05 for the
             items if the item tower has other inputs than the id and at least 5 % of the item table
             has no training interactions, else 0.
-        history_vectors: whether the query tower gets the vectors of the items in a history, in the
-            item tower's projection, added to the items' embeddings. Without vector features of
-            items, and with combine concat, nothing is added.
+        history_content: whether the query tower gets the categories and the vectors of the items in
+            a history, too: the item tower's embeddings and projections of them are added to the
+            embeddings of the ids. With combine concat, nothing is added.
     """
 
     dim: Width = 64
@@ -59,7 +59,7 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
     dropout: Share = 0.2
     item_dropout: Share | None = None
     id_dropout: Share | None = None
-    history_vectors: bool = True
+    history_content: bool = True
 
     def __post_init__(self) -> None:
         layers = self.query_layers and self.item_layers

@@ -8,7 +8,7 @@ weights) or one-hot encoded, and a CONTINUOUS column is taken as a number.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -21,9 +21,11 @@ from merlin.schema import ColumnSchema, Schema, Tags
 from models.core.column_names import AGES_OF, HISTORY_AGES, WEIGHTS_OF
 from models.core.columns import Columns, as_array, n_rows, take
 from models.core.reserved_codes import PAD
+from models.core.retriever import Ints
 from models.encoders.dropout import Dropout
 from models.encoders.encoder import Shape, build_encoder
 from models.towers.config import TwoTowerConfig
+from models.towers.item_content import ItemCategories, ItemContent, by_item_code
 from models.towers.layers import (
     AppendOne,
     History,
@@ -124,6 +126,7 @@ def _branches(
             project = mm.MLPBlock([config.dim], activation="linear", use_bias=False)
             numbers = mm.ContinuousProjection(continuous, project)
         branches[_branch("continuous", schema)] = numbers
+    adds_content = config.history_content and config.combine == "sum"
     ages = schema.select_by_name([HISTORY_AGES])
     for column in histories.excluding_by_name([HISTORY_AGES]):
         assert shared is not None
@@ -134,7 +137,7 @@ def _branches(
             table,
             build_encoder(config.encoder, shape),
             gaps=not _lists_items(column, shared.tower),
-            content=_content(column, shared) if config.history_vectors else None,
+            content=_content(column, shared) if adds_content else None,
         )
     return branches
 
@@ -144,18 +147,37 @@ def _lists_items(history: ColumnSchema, tower: Tower) -> bool:
     return Tags.ID in tower.schema[history.int_domain.name].tags  # Merlin splits ITEM_ID
 
 
-def _content(history: ColumnSchema, shared: SharedItems) -> ItemVectors | None:
-    """Return a layer for the vectors of a history's items; None if there are no such vectors."""
-    layer = next((b for b in shared.tower.submodules if isinstance(b, Vectors)), None)
-    if layer is None or not layer.project or not _lists_items(history, shared.tower):
+def _content(history: ColumnSchema, shared: SharedItems) -> ItemContent | None:
+    """Return a layer for the features of a history's items; None if they have no features."""
+    if not _lists_items(history, shared.tower):
         return None
     codes = as_array(shared.items[history.int_domain.name])
     n_codes = history.int_domain.max + 1
-    tables = {
-        name: vectors_by_code(shared.items[name], codes, n_codes, length=length)
-        for name, length in layer.widths.items()
-    }
-    return ItemVectors(layer, tables)
+    parts = [*_categories(codes, n_codes, shared), *_vectors(codes, n_codes, shared)]
+    return ItemContent(parts) if parts else None
+
+
+def _categories(codes: Ints, n_codes: int, shared: SharedItems) -> Iterator[ItemCategories]:
+    """Yield a layer for the categories of items, if they have any without weights."""
+    schema = shared.tower.schema
+    weighted = [c.properties[WEIGHTS_OF] for c in schema if WEIGHTS_OF in c.properties]
+    columns = schema.select_by_tag(Tags.CATEGORICAL).excluding_by_tag(Tags.ID)
+    if names := columns.excluding_by_name(weighted).column_names:
+        yield ItemCategories(
+            {name: _table(shared.tower, schema[name]) for name in names},
+            {name: by_item_code(shared.items[name], codes, n_codes) for name in names},
+        )
+
+
+def _vectors(codes: Ints, n_codes: int, shared: SharedItems) -> Iterator[ItemVectors]:
+    """Yield a layer for the vectors of items, if they have any."""
+    layers = [block for block in shared.tower.submodules if isinstance(block, Vectors)]
+    for layer in layers[:1]:
+        tables = {
+            name: vectors_by_code(shared.items[name], codes, n_codes, length=length)
+            for name, length in layer.widths.items()
+        }
+        yield ItemVectors(layer, tables)
 
 
 def _branch(name: str, schema: Schema) -> str:

@@ -105,12 +105,10 @@ class ItemVectors(tf.keras.layers.Layer):
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the sum of the projected vectors of each code, float32 [n, dim]."""
-        distinct, places = tf.unique(codes)  # popular items are in many histories
         projected = [
-            self.vectors.encode(name, tf.gather(table, distinct))
-            for name, table in self.tables.items()
+            self.vectors.encode(name, tf.gather(table, codes)) for name, table in self.tables.items()
         ]
-        return tf.gather(tf.add_n(projected), places)
+        return tf.add_n(projected)
 
 
 def vectors_by_code(column: Column, codes: Ints, n_codes: int, *, length: int) -> Floats:

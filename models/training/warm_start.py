@@ -16,8 +16,8 @@ from models.core.reserved_codes import UNSEEN
 Array = npt.NDArray[np.generic]
 
 
-#: The name of weights that are data, which the new model has: the vectors of the items.
-_DATA = "vectors"
+#: Names of weights that are data of the items, which the new model has already.
+_DATA = ("vectors", "item_codes", "item_offsets")
 #: Names of weights with one row per categorical code, the only ones that may have more rows.
 _TABLES = ("embeddings", "bias", "prior", "table")
 
@@ -47,7 +47,7 @@ def grow_weights(old: Sequence[Array], fresh: Sequence[Array], names: Sequence[s
 
 def _grow(old: Array, fresh: Array, name: str) -> Array:
     kind = name.rpartition("/")[2].partition(":")[0]
-    if kind == _DATA:
+    if kind in _DATA:
         return fresh
     if old.shape == fresh.shape:
         return old

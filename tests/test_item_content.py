@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from models.core.retriever import Ragged
-from models.towers.item_categories import ItemCategories, by_item_code
+from models.towers.item_content import ItemCategories, ItemContent, by_item_code
 
 #: Items with the codes 5, 3, 2 (unseen), 6, 6 (shared) and 4; their genres and their year.
 ITEMS = np.array([5, 3, 2, 6, 6, 4])
@@ -30,7 +30,7 @@ def test_an_item_gets_the_sum_of_the_mean_embeddings_of_its_features():
         "genres": by_item_code(GENRES, ITEMS, 8),
         "release year": by_item_code(YEARS, ITEMS, 8),
     }
-    layer = ItemCategories(tables, lists)
+    layer = ItemContent([ItemCategories(tables, lists)])
     genres, years = (table.get_weights()[0] for table in tables.values())
     found = layer(tf.constant([5, 3, 5, 2, 4, 0])).numpy()
     both = genres[[4, 5]].mean(axis=0) + years[3]

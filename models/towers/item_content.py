@@ -1,12 +1,13 @@
-"""The categories of items, looked up by the codes of the item ids, for the items of histories.
+"""The features of items, looked up by the codes of the item ids, for the items of histories.
 
-An item of a history is described by its categories as well as by its id. Both towers use the same
-embeddings, so an item's score rises with the likeness of its categories to those of the history.
+An item of a history is described by its categories and vectors as well as by its id. Both towers
+use the same embeddings and projections, so an item's score rises with the likeness of its features
+to those of the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,23 @@ from models.core.columns import Column
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Ints, Ragged
 from models.towers.layers import layer_name
+
+
+class ItemContent(tf.keras.layers.Layer):
+    """The sum of the vectors that several layers give the codes of items.
+
+    Args:
+        parts: layers that return vectors of item codes, float32 [n, dim].
+    """
+
+    def __init__(self, parts: Sequence[tf.keras.layers.Layer], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.parts = list(parts)
+
+    def call(self, items: tf.Tensor) -> tf.Tensor:
+        """Return the sum of the parts' vectors of each item code, float32 [n, dim]."""
+        distinct, places = tf.unique(items)  # popular items are in many histories
+        return tf.gather(tf.add_n([part(distinct) for part in self.parts]), places)
 
 
 class ItemCategories(tf.keras.layers.Layer):
@@ -52,9 +70,7 @@ class ItemCategories(tf.keras.layers.Layer):
 
         Items without categories, and unseen items, get zeros.
         """
-        distinct, places = tf.unique(items)  # popular items are in many histories
-        found = [self._mean(name, distinct) for name in self.tables]
-        return tf.gather(tf.add_n(found), places)
+        return tf.add_n([self._mean(name, items) for name in self.tables])
 
     def _mean(self, name: str, items: tf.Tensor) -> tf.Tensor:
         codes, offsets = self.lists[name]
