@@ -65,6 +65,13 @@ class ItemCategories(tf.keras.layers.Layer):
         start = tf.constant_initializer(values.astype(np.int32))
         return self.add_weight(name, values.shape, tf.int32, start, trainable=False)
 
+    def build(self, input_shape: Any) -> None:
+        """Create the weights of the shared embedding tables if the item tower has not yet."""
+        for table in self.tables.values():
+            if not table.built:
+                table.build(input_shape)
+        super().build(input_shape)
+
     def call(self, items: tf.Tensor) -> tf.Tensor:
         """Return, for each item code, the sum of its features' mean embeddings, float32 [n, dim].
 

@@ -106,7 +106,8 @@ class ItemVectors(tf.keras.layers.Layer):
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the sum of the projected vectors of each code, float32 [n, dim]."""
         projected = [
-            self.vectors.encode(name, tf.gather(table, codes)) for name, table in self.tables.items()
+            self.vectors.encode(name, tf.gather(table, codes))
+            for name, table in self.tables.items()
         ]
         return tf.add_n(projected)
 
