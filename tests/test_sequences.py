@@ -28,7 +28,11 @@ from workflows.stages.recommender import ListOptions
 from workflows.towers import checks
 from workflows.train import train
 
-ATTENTION = ("model.encoder={kind: attention, dropout: 0.0}", "model.dropout=0.0")
+ATTENTION = (
+    "model.encoder={kind: attention, dropout: 0.0}",
+    "model.dropout=0.0",
+    "model.id_dropout=0.0",
+)
 HISTORY = "history_item_id"
 
 
