@@ -1,4 +1,4 @@
-"""Ablation of the default recipe on MovieLens-100K: one setting is changed at a time.
+"""Ablation of the recipe of MovieLens-100K and of its variant `pool`: one setting is changed.
 
     python benchmarks/ablation.py --seeds 1 2 3 [--only in_batch …]
 
@@ -23,10 +23,26 @@ from workflows.ground import device as devices
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 RUNS = Path("runs/ablation")
+ATTRIBUTES = ("age", "gender", "occupation", "release_year", "genres")
 
-#: Name of a change → the settings that differ from the default recipe.
-LEVERS: dict[str, list[str]] = {
-    "default recipe": [],
+#: Name of a change → the settings that differ from the recipe.
+ATTENTION: dict[str, list[str]] = {
+    "attention (the recipe)": [],
+    "attention without times": ["features.timestamp.unit=order"],
+    "attention without the weighted mean": ["model.encoder.decay=null"],
+    "attention, two blocks": ["model.encoder.blocks=2"],
+    "attention, item dropout 0.2": ["model.item_dropout=0.2"],
+    "attention, in-batch": ["loss.kind=in_batch"],
+    "attention, mixed negatives": ["loss.kind=mixed"],
+    "attention with the attributes": [f"features.{name}.input=true" for name in ATTRIBUTES],
+    "attention with the attributes, histories of ids alone": [
+        *(f"features.{name}.input=true" for name in ATTRIBUTES),
+        "model.history_content=false",
+    ],
+}
+#: Name of a change → the settings that differ from the recipe's variant `pool`.
+POOL: dict[str, list[str]] = {
+    "pool (the variant)": [],
     "in-batch softmax, logQ, user mask": ["loss.kind=in_batch"],
     "in-batch without logQ": ["loss.kind=in_batch", "loss.logq=false"],
     "in-batch, masking equal items only": ["loss.kind=in_batch", "loss.mask=item"],
@@ -43,13 +59,8 @@ LEVERS: dict[str, list[str]] = {
         "model.query_layers=[128, 64]",
         "model.item_layers=[128, 64]",
     ],
-    "no features but the ids": [
-        "features.age.input=false",
-        "features.gender.input=false",
-        "features.occupation.input=false",
-        "features.release_year.input=false",
-        "features.genres.input=false",
-    ],
+    "no features but the ids": [f"features.{name}.input=false" for name in ATTRIBUTES],
+    "histories with the attributes": ["model.history_content=true"],
     "all rows of every user each epoch": ["train.max_rows_per_user=null"],
     "raw Merlin recipe (notebook 05)": [
         "history=null",
@@ -79,19 +90,22 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = devices.choose()
-    names = [n for n in LEVERS if not options.only or any(w in n for w in options.only)]
+    levers = ATTENTION | POOL
+    names = [n for n in levers if not options.only or any(w in n for w in options.only)]
     done = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for seed in options.seeds:
         for name in names:
             if str(seed) not in done.setdefault(name, {}):
-                done[name][str(seed)] = measure([*LEVERS[name], f"train.seed={seed}"], device)
+                variant = "pool" if name in POOL else ""
+                settings = [*levers[name], f"train.seed={seed}"]
+                done[name][str(seed)] = measure(settings, variant, device)
                 RESULTS.parent.mkdir(exist_ok=True)
                 RESULTS.write_text(json.dumps(done, indent=1) + "\n")
                 print(name, seed, done[name][str(seed)], flush=True)
     print_table(done)
 
 
-def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
+def measure(settings: list[str], variant: str, device: devices.Device) -> dict[str, float]:
     """Train once and return the metrics of the test part."""
     import tensorflow as tf
 
@@ -104,7 +118,7 @@ def measure(settings: list[str], device: devices.Device) -> dict[str, float]:
     from workflows.train import train
 
     path = recipes.find("movielens-100k")
-    recipe = recipes.load(path, settings)
+    recipe = recipes.load(path, settings, variant=variant)
     store = Store(RUNS)
     etl(recipe, store, device, data=(path.parent / recipe.data).resolve())
     tf.keras.backend.clear_session()
