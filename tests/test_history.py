@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import World, write_csv
+from world import RECIPE, World, write_csv
 
 from workflows import recipe as recipes
 from workflows.etl import etl
@@ -320,3 +322,26 @@ def test_contexts_stay_beside_their_rows_without_time(tmp_path):
     items = opened.raw_items["item_id"].to_pylist()
     for n, code in enumerate(asked.queries.contexts["shop"]):
         assert [f"shop of {items[row]}" for row in asked.targets[n]] == [shops[code]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "batch_size"),
+    [
+        ((), "attention", 1600),
+        (("model={encoder: {blocks: 2}}",), "attention", 1600),
+        (("model={encoder: {kind: decay_pool}}",), "decay_pool", 512),
+        (("history.before=second",), "decay_pool", 512),
+        (("history.keep=earliest",), "decay_pool", 512),
+        (("train.batch_size=64",), "attention", 64),
+    ],
+)
+def test_attention_is_the_default_where_rows_are_sequences(
+    tmp_path: Path, overrides: tuple[str, ...], kind: str, batch_size: int
+):
+    world = World(tmp_path, text=RECIPE + "history: {columns: [item_id]}\n").write()
+    recipe = world.recipe(*overrides)
+    assert recipe.model.encoder.__struct_config__.tag == kind
+    assert recipe.train.batch_size == batch_size
+    assert recipe.optimizer.lr == (0.002 if kind == "attention" else 0.003)
+    adagrad = world.recipe(*overrides, "optimizer.kind=adagrad")
+    assert adagrad.optimizer.lr == 0.003, "the rate was measured with adam"

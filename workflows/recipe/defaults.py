@@ -25,14 +25,18 @@ def with_defaults(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe's plain data with the default kinds of its model and history encoder."""
+    """Return a recipe's plain data with the default kind of its model."""
     model = raw.get("model", {})
-    if not isinstance(model, dict):
-        return raw
-    model = {"kind": "two_tower", **model}
-    if isinstance(model.get("encoder"), dict):
-        model["encoder"] = {"kind": "decay_pool", **model["encoder"]}
-    return {**raw, "model": model}
+    return {**raw, "model": {"kind": "two_tower", **model}} if isinstance(model, dict) else raw
+
+
+def _encoder(raw: Mapping[str, Any], **defaults: Any) -> Mapping[str, Any] | None:
+    """Return the block of a two-tower model's history encoder, with defaults; None for others."""
+    model = raw.get("model")
+    if not isinstance(model, Mapping) or model.get("kind") != "two_tower":
+        return None
+    encoder = model.get("encoder", {})
+    return {**defaults, **encoder} if isinstance(encoder, Mapping) else None
 
 
 def _has_time(raw: Mapping[str, Any]) -> bool:
@@ -49,14 +53,13 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
     only some of a user's rows.
     """
-    history, model, train = raw.get("history"), raw.get("model"), raw.get("train", {})
+    history, train = raw.get("history"), raw.get("train", {})
     if not isinstance(history, Mapping):
         return raw
     bag = {**raw, "history": {"before": "others", "max_len": BAG, **history}}
-    if isinstance(model, Mapping) and model.get("kind") == "two_tower":
-        encoder = model.get("encoder", {"kind": "decay_pool"})
-        if isinstance(encoder, Mapping) and encoder.get("kind") == "decay_pool":
-            bag["model"] = {**model, "encoder": {"decay": None, **encoder}}
+    encoder = _encoder(raw, kind="decay_pool", decay=None)
+    if encoder and encoder["kind"] == "decay_pool":
+        bag["model"] = {**raw["model"], "encoder": encoder}
     if isinstance(train, Mapping):
         bag["train"] = {"max_rows_per_user": BAG_ROWS, **train}
     return bag
@@ -65,15 +68,14 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 def _with_sequences(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a recipe with the history encoder attention, if its rows can be sequences.
 
-    A recipe that names its encoder keeps it. With attention, settings that are not given are those
-    with which it was measured.
+    A recipe that names the kind of its encoder keeps it. With attention, settings that are not
+    given are those with which it was measured.
     """
-    model = raw.get("model")
-    if not isinstance(model, Mapping) or model.get("kind") != "two_tower":
+    encoder = _encoder(raw, kind="attention" if _are_sequences(raw) else "decay_pool")
+    if encoder is None:
         return raw
-    encoder = model.get("encoder", {"kind": "attention" if _are_sequences(raw) else "decay_pool"})
-    found = {**raw, "model": {**model, "encoder": encoder}}
-    if isinstance(encoder, Mapping) and encoder.get("kind") == "attention":
+    found = {**raw, "model": {**raw["model"], "encoder": encoder}}
+    if encoder["kind"] == "attention":
         for block, settings in SEQUENCES.items():
             given = raw.get(block, {})
             if isinstance(given, Mapping) and given.get("kind", "adam") == "adam":
