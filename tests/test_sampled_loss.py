@@ -155,12 +155,12 @@ def test_full_is_in_batch_where_the_batch_holds_every_item_once():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_auto_is_full_up_to_a_number_of_items():
+def test_auto_is_full_up_to_a_number_of_items_and_mixed_above_it():
     kinds = [
         weights_of(TOY.build("user_id", "item_id", loss=LossConfig(full_up_to=n)), SampledLoss).kind
         for n in (N_ITEMS, N_ITEMS - 1)
     ]
-    assert kinds == ["full", "in_batch"]
+    assert kinds == ["full", "mixed"]
 
 
 def test_mixed_negatives_are_drawn_anew_and_repeat_with_the_seed():

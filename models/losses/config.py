@@ -22,7 +22,7 @@ class LossConfig(Part, frozen=True):
     Attributes:
         kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also
             `negatives` items drawn uniformly from the item table (Yang et al. 2020), `full` the
-            whole item table; `auto` is full for tables of up to `full_up_to` items, else in_batch.
+            whole item table; `auto` is full for tables of up to `full_up_to` items, else mixed.
         function: the loss function: `softmax` is cross-entropy.
         full_up_to: the largest item table for which `auto` means full.
         negatives: the number of items that `mixed` draws in each step.
@@ -57,4 +57,4 @@ class LossConfig(Part, frozen=True):
         """Return the kind of negatives, never `auto`, for an item table of the given size."""
         if self.kind != "auto":
             return self.kind
-        return "full" if n_items <= self.full_up_to else "in_batch"
+        return "full" if n_items <= self.full_up_to else "mixed"
