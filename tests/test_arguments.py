@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from workflows.ground import arguments
-from workflows.ground.arguments import argument_names
+from workflows.ground.arguments import Input, argument_names
 from workflows.ground.errors import ArtifactError
 
 ODD = [
@@ -46,8 +46,13 @@ def test_a_plain_name_is_kept_whatever_stands_before_it():
 
 
 def test_inputs_json_is_read_as_it_was_written(tmp_path):
-    arguments.write({"类别": "column", "a": "a"}, tmp_path)
-    assert arguments.read(tmp_path) == {"类别": "column", "a": "a"}
+    inputs = {
+        "类别": Input("column", "string", (None, None), missing=""),
+        "a": Input("a", "float32", (None,), missing="NaN", holds="months", derived_from="类别"),
+    }
+    arguments.write(inputs, tmp_path)
+    assert arguments.read(tmp_path) == inputs
+    assert '"类别": {"argument": "column"' in (tmp_path / arguments.INPUTS).read_text("utf-8")
     (tmp_path / arguments.INPUTS).write_text("[]")
     with pytest.raises(ArtifactError, match="Run `two-tower export` again"):
         arguments.read(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from stages import PARTS, decoded, part, run
 from world import UNKNOWN_USER, World
 
-from workflows.etl.shape import derive
+from workflows.derive import cells as derive
 from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import (
     Bins,

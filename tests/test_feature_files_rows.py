@@ -258,7 +258,7 @@ def test_a_text_file_of_another_kind_is_refused(tmp_path, recipe, data, message)
 def test_files_and_questions_say_the_same(shop, lists):
     """What is told as rows of values becomes what a parquet file of them becomes."""
     rows = pa.table({"history_item_id": pa.array(lists, pa.list_(pa.string()))})
-    told = as_trained(with_types(rows, shop, "here"), shop, known)
+    told = as_trained(with_types(rows, shop, "here"), shop, known, "here")
     assert told.equals(with_types(rows, shop, "here", known))
 
 

@@ -17,6 +17,7 @@ from stages import DEVICE, FITTED, PARTS, content, decoded, part, run
 from world import ITEMS, UNSEEN, World
 
 from workflows import recipe as recipes
+from workflows.derive import fitted
 from workflows.etl import etl
 from workflows.etl.shape import fitted_columns
 from workflows.ground.errors import ArtifactError, RecipeError
@@ -41,9 +42,9 @@ def clusters(prices: list[float | None], **settings: Any) -> list[str | None]:
     of = recipe({"kind": "price_cluster", "of": "price", "to": "cluster", **settings})
     table = pa.table({"price": pa.array(prices, pa.float32())})
     state = fitted_columns.fit(of, table, older={})["cluster"]
-    labels = fitted_columns.apply(table["price"], state).to_pylist()
+    labels = fitted.apply(table["price"], state).to_pylist()
     chunked = pa.chunked_array([table["price"].slice(n, 1).chunk(0) for n in range(len(prices))])
-    assert fitted_columns.apply(chunked, state).to_pylist() == labels
+    assert fitted.apply(chunked, state).to_pylist() == labels
     return labels
 
 
@@ -117,23 +118,23 @@ def test_top_values_are_those_of_naive_counts_ties_by_value() -> None:
     counts = Counter(cell for cell in cells if cell is not None)
     top = sorted(counts, key=lambda value: (-counts[value], value))[:4]
     assert top == ["a", "b", "", "c"]
-    assert state == fitted_columns.Frequent(values=top, other="rest")
-    made = fitted_columns.apply(pa.chunked_array([["a", "x"], [None, ""]]), state)
+    assert state == fitted.Frequent(values=top, other="rest")
+    made = fitted.apply(pa.chunked_array([["a", "x"], [None, ""]]), state)
     assert made.to_pylist() == ["a", "rest", None, ""]
 
 
 def test_states_survive_the_disk(tmp_path: Any) -> None:
     states = {
-        "a": fitted_columns.Centres(centres=[1.5, 2.25], digits=1),
-        "b": fitted_columns.Frequent(values=["x"], other="y"),
+        "a": fitted.Centres(centres=[1.5, 2.25], digits=1),
+        "b": fitted.Frequent(values=["x"], other="y"),
     }
-    fitted_columns.write(states, tmp_path)
-    assert fitted_columns.read(tmp_path) == states
+    fitted.write(states, tmp_path)
+    assert fitted.read(tmp_path) == states
     assert [p.name for p in tmp_path.iterdir()] == ["derived.json"]
     (tmp_path / "derived.json").unlink()
-    fitted_columns.write({}, tmp_path)
+    fitted.write({}, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert fitted_columns.read(tmp_path) == {}
+    assert fitted.read(tmp_path) == {}
 
 
 # ── in etl ──────────────────────────────────────────────────────────────────────────────

@@ -146,6 +146,7 @@ def test_triton_takes_the_columns_by_their_names(run, tmp_path):
     named = json.loads(
         (result.folder / QUERY / "1" / "model.savedmodel" / "inputs.json").read_text("utf-8")
     )
+    named = {name: told["argument"] for name, told in named.items()}
     assert {named[name]: "k_" if name == "k" else name for name in named} == dict(first.input_map)
 
 

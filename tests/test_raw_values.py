@@ -11,7 +11,7 @@ from workflows.serve.raw_values import table_of
 from workflows.serve.wire import Refusal
 from workflows.stages.embedding import RawTower
 
-TOWER = RawTower({"tags": TEXTS, "w": NUMBERS}, {}, None, None)
+TOWER = RawTower({"tags": TEXTS, "w": NUMBERS}, {}, {}, None, None)
 
 
 @pytest.mark.parametrize(

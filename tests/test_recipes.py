@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import CPU, steps_run_eagerly
+from tiny_run import CPU, check_here, steps_run_eagerly
 
 from models.towers.config import ContentConfig, PopularityConfig, TwoTowerConfig
 from models.training.config import TrackingConfig
 from samples import learning_marks, sample
 from workflows import recipe as recipes
 from workflows.etl import etl
+from workflows.export import export
 from workflows.ground.errors import RecipeError
 from workflows.recipe import Recipe
+from workflows.recommend.request import RecommendRequest, read_users
+from workflows.stages.recommender import ListOptions, Recommender
 from workflows.stages.store import Store
+from workflows.towers import checks
 from workflows.train import train
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -101,10 +105,11 @@ def test_models_of_offers_refuse_what_they_do_not_read(block: str):
 @pytest.mark.parametrize(
     ("name", "variant"), [("hm", ""), ("hm-joined", "fixed"), ("babyshop", "seed")]
 )
-def test_a_published_recipe_takes_its_sample_from_raw_files_to_a_fit(
-    name: str, variant: str, tmp_path: Path
+def test_a_published_recipe_takes_its_sample_from_raw_files_to_towers_that_take_raw_columns(
+    name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What it learns is measured by test_learning.py, and aliccp's way is in test_aliccp.py."""
+    monkeypatch.setattr(checks, "check_from_outside", check_here)
     raw = sample(name, "tiny", tmp_path / "raw").folder
     recipe = load(name, variant, "train.epochs=1", "train.batch_size=4096")
     store = Store(tmp_path / "run")
@@ -114,3 +119,15 @@ def test_a_published_recipe_takes_its_sample_from_raw_files_to_a_fit(
     assert np.isfinite(fit.first.best.metrics["loss"])
     marks = learning_marks(raw, k=10)
     assert 0 <= marks.popularity < marks.oracle <= 1
+    export(recipe, store, CPU)  # it compares the embeddings of raw values with those of codes
+    if name.startswith("hm"):
+        recommender = Recommender.open(store, recipe)
+        december, june = (_scores(recommender, month) for month in ("month=12", "month=6"))
+        assert (december != june).any()
+        np.testing.assert_array_equal(december, _scores(recommender, "t_dat=2020-12-24"))
+
+
+def _scores(recommender: Recommender, rule: str) -> np.ndarray:
+    """Return the scores of all users' lists for a rule of context."""
+    users, given = read_users(RecommendRequest(context=(rule,)), recommender)
+    return recommender.rank(users, ListOptions(), given).top.scores

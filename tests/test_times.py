@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflows import recipe as recipes
-from workflows.etl.read import sources, time_formats
+from workflows.derive import time_formats
+from workflows.etl.read import sources
 from workflows.ground.errors import DataError, RecipeError
 from workflows.recipe import Recipe
 

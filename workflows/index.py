@@ -20,7 +20,7 @@ from models.core.ann_tuning import recalls, tune_effort
 from models.core.columns import fixed_lists, write_vectors
 from models.core.exact import search
 from models.core.retriever import Floats, Queries, Ragged
-from workflows.feature_files import columns as raw_columns
+from workflows.derive.given import add_derived
 from workflows.feature_files import rows as raw_rows
 from workflows.ground.column_names import EMBEDDING
 from workflows.ground.device import Device
@@ -28,6 +28,7 @@ from workflows.ground.errors import ArtifactError, DataError, MissingStage, Stal
 from workflows.ground.stage_content import embeddings_of
 from workflows.recipe import Recipe
 from workflows.recipe.protocol import IndexConfig
+from workflows.recipe.raw_inputs import raw_inputs
 from workflows.stages.export import Export
 from workflows.stages.index import Catalogue, IndexFiles, SearchSettings
 from workflows.stages.store import Store
@@ -182,11 +183,11 @@ def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
 def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
     """Read a file of new items, and append the column `embedding` that the item tower gives."""
     recipe = export.recipe
-    columns = [c for c in recipe.columns("item") if c != recipe.item_id]
+    features = [c for c in recipe.columns("item") if c != recipe.item_id]
+    columns = list(raw_inputs(recipe, features))
 
     def known(column: str) -> pa.StringArray:
-        is_id = column == recipe.item_id
-        return catalogue.ids if is_id else export.vocabularies[column].values
+        return catalogue.ids if column == recipe.item_id else export.known_texts(column)
 
     items = raw_rows.read(add, recipe, recipe.item_id, columns, known)
     rows = catalogue.find(items[recipe.item_id].combine_chunks())
@@ -198,17 +199,17 @@ def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
             "embedded anew by `two-tower etl train export`."
         )
     tower = export.item_tower
-    missing = [c for c in tower.inputs if c not in items.column_names]
+    missing = tower.missing_inputs(items.column_names)
     if missing:
-        source = raw_columns.derived(missing[0], recipe)
         raise DataError(
-            f"{add}: there is no column {missing[0]!r}{source}, which the item tower takes. Where "
-            "it is not known of an item, leave its cell empty."
+            f"{add}: there is no column {missing[0]!r}, which the item tower takes. Where it is "
+            "not known of an item, leave its cell empty."
         )
     vectors = tower.embed(items)
     if not np.isfinite(vectors).all():
         raise ArtifactError(f"{add}: an item's embedding holds NaN or infinity; train again.")
     log.info("%s: %s new items", add, f"{len(items):,}")
+    items = add_derived(items, recipe, export.states, str(add))
     return items.append_column(EMBEDDING, fixed_lists(vectors))
 
 

@@ -20,6 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core import atomic
+from workflows.derive.cells import as_float32
+from workflows.derive.fitted import read as read_states
+from workflows.derive.fitted import write as write_states
 from workflows.etl import earlier_run
 from workflows.etl.check import value_warnings
 from workflows.etl.counts import DropCounts
@@ -29,7 +32,7 @@ from workflows.etl.encode.parts import CellCounts
 from workflows.etl.memory import Memory, parse_size
 from workflows.etl.read import sources
 from workflows.etl.read.sources import Raw
-from workflows.etl.shape import filters, fitted_columns, interactions, split, tables
+from workflows.etl.shape import filters, interactions, split, tables
 from workflows.etl.shape.history import EventKinds
 from workflows.etl.shape.seen import Seen
 from workflows.etl.shape.tables import Table
@@ -225,9 +228,9 @@ def _fit_columns(
     recipe: Recipe, raw: Raw, parts: Parts, earlier: Path | None, folder: Path
 ) -> tuple[Raw, Parts]:
     """Fit derived columns (clusters, frequent values) on train, and add them to all tables."""
-    older = fitted_columns.read(earlier) if earlier else {}
+    older = read_states(earlier) if earlier else {}
     states, parts = interactions.fit_columns(recipe, parts, older)
-    fitted_columns.write(states, folder)
+    write_states(states, folder)
     return interactions.add_fitted(recipe, raw, states), parts
 
 
@@ -246,9 +249,7 @@ def _fit(
         _refuse_empty_parts(recipe, parts, counts)
     value_warnings.check_weights(recipe, parts["train"])
     features = {part: _features(recipe, table) for part, table in parts.items()}
-    built = map_threads(
-        tables.ROLES, lambda role: tables.build(recipe, raw, features["train"], role)
-    )
+    built = map_threads(tables.ROLES, lambda role: tables.build(recipe, raw, parts["train"], role))
     if earlier:
         fitted = fitted.grow_from(Fitted.read(earlier))
     _warn_of_rare_values(recipe, fitted)
@@ -272,7 +273,7 @@ def _warn_of_rare_values(recipe: Recipe, fitted: Fitted) -> None:
 def _features(recipe: Recipe, table: pa.Table) -> pa.Table:
     """Return the feature columns of a table of interactions, with numbers as float32."""
     names = [name for name in recipe.features if name in table.column_names]
-    return pa.table({name: tables.narrow(recipe, name, table[name]) for name in names})
+    return pa.table({name: as_float32(table[name]) for name in names})
 
 
 def _event_kinds(recipe: Recipe, parts: Parts, counts: DropCounts) -> dict[split.Part, EventKinds]:

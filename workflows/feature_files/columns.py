@@ -75,34 +75,21 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
-def warn_of_missing(
-    given: Collection[str], inputs: Collection[str], recipe: Recipe, place: str, *, among: str
-) -> None:
+def warn_of_missing(missing: Sequence[str], place: str, *, among: str) -> None:
     """Warn of inputs of the user or item tower that are missing in a file given at serving.
 
     Args:
-        given: the columns of the file.
-        inputs: the names of the features that the tower takes.
-        recipe: recipe whose derive steps may compute inputs from other columns.
+        missing: the names of the inputs; there may be none.
         place: text that names the file, for messages.
         among: a noun for the users or items whose inputs are missing, for the message.
     """
-    missing = [name for name in inputs if name not in given]
     if missing:
-        named = ", ".join(f"{name!r}{derived(name, recipe)}" for name in missing[:_NAMED])
+        named = ", ".join(map(repr, missing[:_NAMED]))
         more = ", …" if len(missing) > _NAMED else ""
         log.warning(
             "%s lacks %s of the tower, so that values are missing for %s: %s%s",
             *(place, quantity(len(missing), "input"), among, named, more),
         )
-
-
-def derived(name: str, recipe: Recipe) -> str:
-    """Return a hint that names the column a feature is derived from; "" if it is not derived."""
-    step = next((step for step in recipe.derive if step.to == name), None)
-    if step is None:
-        return ""
-    return f" (which the recipe derives from {step.of!r}; write it into the file, too)"
 
 
 def _names(names: Sequence[str], recipe: Recipe, wanted: Sequence[str], place: str) -> list[str]:

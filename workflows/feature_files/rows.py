@@ -1,8 +1,7 @@
 """Read files of users or items that are given at serving, with one row of raw values per id.
 
-The columns of the files are inputs of the user or item tower, which include joined and derived
-columns. Values are converted as in etl, by the rules of the feature kinds
-(workflows/recipe/kinds/).
+The columns of the files are raw inputs of the user or item tower (workflows/recipe/raw_inputs.py).
+Values are converted as in etl, by the rules of the feature kinds (workflows/recipe/kinds/).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core.column_names import HISTORY_AGES
+from workflows.derive.given import add_derived, settle_times
 from workflows.feature_files.columns import choose_columns, raw_names
 from workflows.feature_files.given_file import explained, open_given, read_lines, recognise
 from workflows.ground.errors import DataError
@@ -23,6 +23,7 @@ from workflows.raw.values import NUMBERS, TEXTS, Place, as_text, nullify, parse,
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading
 from workflows.recipe.kinds.weights import match_given
+from workflows.recipe.raw_inputs import raw_inputs
 
 #: Column → the distinct texts of the column in training.
 Known = Callable[[str], pa.StringArray]
@@ -62,7 +63,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     """Convert raw feature values to the types that the user and item towers take.
 
     Args:
-        table: features of the recipe, and inputs of its history.
+        table: features and raw inputs of the recipe.
         recipe: recipe that describes the features.
         place: text that names the origin of the values (file or request), for messages.
         known: the texts of each column in training, whose spelling the given texts get.
@@ -70,30 +71,33 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
     Raises:
         DataError: a cell is not what the recipe says.
     """
-    history = recipe.history_inputs
+    inputs = raw_inputs(recipe, [*recipe.features, *recipe.history_columns])
     nulls = nulls_of(recipe)
     columns = {}
     for name in table.column_names:
-        at = Place(place, name)
-        if name in history or name == HISTORY_AGES:
+        at, feature = Place(place, name), inputs[name].feature
+        if inputs[name].in_history:
             columns[name] = list_cells.read_lists(
                 plain_with_nulls(table[name], at, ()),
                 BETWEEN,
                 at,
                 all_parts=HISTORY_AGES in table.column_names,
             )
-            continue
-        feature = recipe.features[name]
-        how = Reading(at, nulls, all_parts=feature.weights in table.column_names)
-        columns[name] = feature.meaning.read_given(table[name], feature, how)
+            if not inputs[name].form.is_text:
+                columns[name] = parse(columns[name], NUMBERS, at)
+        elif feature.meaning.cells == "time":
+            columns[name] = plain_with_nulls(table[name], at, nulls)
+        else:
+            how = Reading(at, nulls, all_parts=feature.weights in table.column_names)
+            columns[name] = feature.meaning.read_given(table[name], feature, how)
     if HISTORY_AGES in columns:
         columns |= _match_ages(columns, recipe, Place(place, HISTORY_AGES))
-    for name in [name for name in columns if name in recipe.features]:
-        weights = recipe.features[name].weights
-        if weights is not None and weights in columns:
+    for name in columns:
+        weights = inputs[name].feature.weights
+        if weights is not None and weights in columns and not inputs[name].in_history:
             pair = (columns[name], columns[weights])
             columns[name], columns[weights] = match_given(*pair, Place(place, weights))
-    return as_trained(pa.table(columns), recipe, known)
+    return as_trained(pa.table(columns), recipe, known, place)
 
 
 def _match_ages(
@@ -110,8 +114,7 @@ def _match_ages(
         raise DataError(
             f"{place}: these are the ages of the items of {history}, which is not given. Give both."
         )
-    ages = parse(columns[HISTORY_AGES], NUMBERS, place).combine_chunks()
-    items, ages = match_given(columns[history], pa.chunked_array([ages]), place, what="ages")
+    items, ages = match_given(columns[history], columns[HISTORY_AGES], place, what="ages")
     lists = ages.combine_chunks()
     flat = lists.flatten().to_numpy(zero_copy_only=False)
     owner = pc.list_parent_indices(lists).to_numpy()
@@ -127,26 +130,36 @@ def _match_ages(
     return {history: items, HISTORY_AGES: ages}
 
 
-def as_trained(table: pa.Table, recipe: Recipe, known: Known | None) -> pa.Table:
-    """Give texts of features the spelling that they have in training; words for null become null.
+def as_trained(table: pa.Table, recipe: Recipe, known: Known | None, place: str) -> pa.Table:
+    """Convert raw values as in training: words for null, the canonical spelling, and times.
 
     Args:
-        table: the features; columns other than text and lists of text are returned unchanged.
+        table: features and raw inputs of the recipe, in the types that towers take.
         recipe: the recipe; its `nulls` mean a missing value, unless they are values in training.
         known: the texts of each column in training.
+        place: text that names the origin of the values, for messages.
+
+    Raises:
+        DataError: a derive step of the recipe cannot be applied to a value.
     """
+    steps = {step.of for step in recipe.derive}
+    histories = raw_inputs(recipe, recipe.history_inputs)
     for number, name in enumerate(table.column_names):
         column, kind = table[name], table[name].type
         is_label = name in recipe.features and recipe.features[name].meaning.is_label
+        texts = None if name == recipe.time or (is_label and name not in steps) else known
         if pa.types.is_string(kind):
-            column = _without_nulls(column, name, recipe, None if is_label else known)
-            if known and not is_label:
-                column = pa.chunked_array([_spelt(column.combine_chunks(), name, known)])
-        elif kind == TEXTS and known:
+            column = _without_nulls(column, name, recipe, texts)
+            if texts:
+                column = pa.chunked_array([_spelt(column.combine_chunks(), name, texts)])
+        elif kind == TEXTS and texts:
             lists = column.combine_chunks()
-            values = _spelt(lists.flatten(), recipe.history_inputs.get(name, name), known)
+            listed = histories[name].column if name in histories else name
+            values = _spelt(lists.flatten(), listed, texts)
             column = pa.chunked_array([list_cells.replace_values(lists, values)])
         table = table.set_column(number, name, column)
+    table = settle_times(table, recipe, place)
+    add_derived(table, recipe, {}, place)  # it refuses what etl would refuse
     return table
 
 

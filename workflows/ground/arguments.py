@@ -1,14 +1,13 @@
-"""Name the arguments of a SavedModel after columns, as far as TensorFlow accepts the names.
+"""Name and describe the arguments of a SavedModel, which are named after their columns.
 
 TensorFlow accepts letters, digits and `_` in an argument's name, but neither Python keywords nor
 two names that differ only in case. If the name of a column breaks these rules, the argument gets
-another name. The file `inputs.json` in the SavedModel's folder maps every column to its argument,
-so that programs that read the file need not know the rules.
+another name. The file `inputs.json` in the SavedModel's folder describes the argument of every
+column, so that programs that read the file need not know the rules.
 """
 
 from __future__ import annotations
 
-import json
 import keyword
 import re
 from collections.abc import Collection, Sequence
@@ -18,10 +17,30 @@ import msgspec
 
 from workflows.ground.errors import ArtifactError
 
-#: The file in a SavedModel's folder that maps tower input columns to argument names.
+#: The file in a SavedModel's folder that describes the argument of each input column of a tower.
 INPUTS = "inputs.json"
 #: Column names that TensorFlow accepts as they are.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class Input(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An input of a tower, as inputs.json describes it.
+
+    Attributes:
+        argument: the name of the SavedModel's argument.
+        type: the type of the tensor, as TensorFlow names it.
+        shape: its dimensions; null means any size, and the first one is that of the rows.
+        missing: the value that stands for a missing one, and that pads lists; a text, also for NaN.
+        holds: the form of the values, such as ISO 8601, if the type does not say it.
+        derived_from: the input from which missing values are derived, if there is one.
+    """
+
+    argument: str
+    type: str
+    shape: tuple[int | None, ...]
+    missing: str | None = None
+    holds: str = ""
+    derived_from: str = ""
 
 
 def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
@@ -47,24 +66,29 @@ def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> di
     return {column: arguments[column] for column in columns}
 
 
-def read(saved_model: Path) -> dict[str, str]:
-    """Read the file inputs.json of a SavedModel: a map from columns to argument names.
+def read(saved_model: Path) -> dict[str, Input]:
+    """Read the file inputs.json of a SavedModel: a map from columns to the inputs that take them.
 
     Raises:
         ArtifactError: inputs.json is missing or damaged.
     """
     try:
-        return msgspec.json.decode((saved_model / INPUTS).read_bytes(), type=dict[str, str])
+        return msgspec.json.decode((saved_model / INPUTS).read_bytes(), type=dict[str, Input])
     except (OSError, msgspec.DecodeError) as error:
         raise ArtifactError(
             f"{saved_model / INPUTS} cannot be read: {error}. Run `two-tower export` again."
         ) from None
 
 
-def write(arguments: dict[str, str], saved_model: Path) -> None:
-    """Write the map from columns to argument names as inputs.json into a SavedModel's folder."""
-    text = json.dumps(arguments, indent=2, ensure_ascii=False)
-    (saved_model / INPUTS).write_text(f"{text}\n", encoding="utf-8")
+def write(inputs: dict[str, Input], saved_model: Path) -> None:
+    """Write the map from columns to the inputs that take them as inputs.json into a SavedModel."""
+    lines = [f"  {_json(column)}: {_json(told)}" for column, told in inputs.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    (saved_model / INPUTS).write_text(text, encoding="utf-8")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
 
 
 def _identifier(column: str) -> str:

@@ -88,7 +88,7 @@ def check_made(
                 "read that"
             )
         found = columns.get(step.of)
-        if found not in (None, step.reads, "text" if step.reads == "time" else step.reads):
+        if found is not None and found not in (step.reads, *step.also_reads):
             raise ValueError(
                 f"{place} of {step.of!r}, {_NAMED[found]}; expected {_NAMED[step.reads]}"
             )

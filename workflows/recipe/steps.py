@@ -64,6 +64,8 @@ class Derived(Part, frozen=True):
     """
 
     reads: ClassVar[Cells]
+    #: Types of cells that the step takes in place of `reads`, from a declared or derived column.
+    also_reads: ClassVar[tuple[Cells, ...]] = ()
     gives: ClassVar[Cells]
     #: Whether the step learns from the training rows: its column then exists only after the split.
     fitted: ClassVar[bool] = False
@@ -80,18 +82,22 @@ class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
     """
 
     reads: ClassVar[Cells] = "time"
+    also_reads: ClassVar[tuple[Cells, ...]] = ("text",)
     gives: ClassVar[Cells] = "number"
 
     part: Literal["year", "month", "day", "weekday", "hour", "epoch_day"]
 
 
 class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
-    """A step that gives the sine or cosine of 2 pi (month + offset) / 12 for the month of a date.
+    """A step that gives the sine or cosine of 2 pi (month + offset) / 12.
 
-    So December is as near to January as January is to February.
+    So December is as near to January as January is to February. The step reads a date, or a number
+    from 1 to 12, such as the month that a step of kind date_part gives; then serving takes this
+    number, too.
     """
 
     reads: ClassVar[Cells] = "time"
+    also_reads: ClassVar[tuple[Cells, ...]] = ("text", "number")
     gives: ClassVar[Cells] = "number"
 
     part: Literal["sin", "cos"]

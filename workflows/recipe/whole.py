@@ -25,6 +25,7 @@ from workflows.recipe.columns import (
 )
 from workflows.recipe.features import Feature, History, VocabularyRule, refuse_twins
 from workflows.recipe.filters import Condition, Filter, check_filter
+from workflows.recipe.kinds.base import Cells
 from workflows.recipe.names import check_names
 from workflows.recipe.protocol import EvaluateConfig, IndexConfig
 from workflows.recipe.search_space import TuneConfig
@@ -132,7 +133,7 @@ class Recipe(Part, frozen=True):
         check_fill(columns, self.join, self.derive)
         check_order(self.features, self.derive, self.history)
         check_filter(columns, self.derive, self.filter)
-        self._raw_features()
+        _ = self.raw_features
 
     def _check_history(self, times: list[str]) -> None:
         if self.history is None:
@@ -210,7 +211,9 @@ class Recipe(Part, frozen=True):
                     f"width, or leave features.{column}.weights out"
                 )
 
-    def _raw_features(self) -> dict[str, Feature]:
+    @property
+    def raw_features(self) -> dict[str, Feature]:
+        """The columns that are read from raw files, as features; some only serve steps."""
         made = [step.to for step in self.derive]
         needed = [(step.of, step.reads) for step in self.derive]
         needed += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
@@ -223,7 +226,7 @@ class Recipe(Part, frozen=True):
 
     def of_raw_files(self) -> Recipe:
         """Return a recipe for reading raw files, whose features are raw columns only."""
-        features = self._raw_features()
+        features = self.raw_features
         # histories and models use derived columns
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
         bare |= {"history": None, "model": TwoTowerConfig(), "tasks": TasksConfig()}
@@ -253,6 +256,10 @@ class Recipe(Part, frozen=True):
     def offer_tasks(self) -> list[str]:
         """The names of the attributes whose values are the offers of evaluation and export."""
         return list(self.tasks.attributes) or self.offer_attributes
+
+    def cells_read(self, step: Derive) -> Cells:
+        """Return the type of the cells in the column that a derive step reads."""
+        return known(self.features, self.derive, self.pivot).get(step.of, step.reads)
 
     @property
     def compared(self) -> set[str]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.core import atomic
+from workflows.derive.given import add_derived
 from workflows.ground.column_names import RANK, RANKER_SCORE
 from workflows.ground.errors import DataError
 from workflows.recommend.shards import ListBatch
@@ -129,9 +130,12 @@ def with_features(
     """
     owners, places = np.nonzero(answers.top.items >= 0)
     items = recommender.catalogue.items.take(pa.array(answers.top.items[owners, places]))
-    columns = recommender.recipe.columns("user", "context")
+    recipe, export = recommender.recipe, recommender.export
+    columns = recipe.columns("user", "context")
+    if given is not None:
+        given = add_derived(given, recipe, export.states, "raw values")
     rows = recommender.user_rows(answers.users)
-    users = overlay_given(recommender.export, rows, given, columns).take(pa.array(owners))
+    users = overlay_given(export, rows, given, columns).take(pa.array(owners))
     for more in (items, users):
         for name in more.column_names:
             if name not in table.column_names:

@@ -14,6 +14,7 @@ from workflows.feature_files import columns as raw_columns
 from workflows.feature_files import rows as raw_rows
 from workflows.ground.errors import DataError, quantity
 from workflows.raw import spelling
+from workflows.recipe.raw_inputs import raw_inputs
 from workflows.recommend.shards import Format
 from workflows.stages.item_rules import split_rule
 from workflows.stages.recommender import ListOptions, Recommender
@@ -59,7 +60,7 @@ def read_users(
     """
     recipe = recommender.recipe
     columns = [c for c in recipe.columns("user", "context") if c != recipe.user_id]
-    inputs = [*columns, *recipe.history_columns]
+    inputs = list(raw_inputs(recipe, [*columns, *recipe.history_columns]))
     given = pa.table({})
     if request.users is not None and request.file:
         raise DataError("--user and --users both say for whom: choose one.")
@@ -99,20 +100,14 @@ def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.T
 def _warn_of_missing(
     file: Path, users: Users, given: Sequence[str], recommender: Recommender
 ) -> None:
-    """Warn of query tower inputs that a file lacks, fully or in part, for unknown users."""
+    """Warn of query tower inputs that a file lacks for users who are in no table."""
     recipe = recommender.recipe
-    inputs = [name for name in recommender.export.query_tower.inputs if name != recipe.user_id]
+    tower = recommender.export.query_tower
     unknown = int((recommender.user_rows(users) < 0).sum())
     if unknown:
+        inputs = [name for name in tower.missing_inputs(given) if name != recipe.user_id]
         among = f"{unknown:,} of {len(users):,} users, who are in no table"
-        raw_columns.warn_of_missing(given, inputs, recipe, str(file), among=among)
-        return
-    for step in recipe.derive:
-        if step.of in given and step.to in inputs and step.to not in given:
-            log.warning(
-                "%s gives %r, but not %r%s: that stays as it is in the table of users",
-                *(file, step.of, step.to, raw_columns.derived(step.to, recipe)),
-            )
+        raw_columns.warn_of_missing(inputs, str(file), among=among)
 
 
 def _context(rules: Sequence[str], recommender: Recommender, inputs: Sequence[str]) -> pa.Table:

@@ -16,7 +16,7 @@ from workflows.feature_files.rows import as_trained
 from workflows.ground.column_names import RANK, SCORE
 from workflows.ground.errors import ArtifactError, DataError, StaleInput
 from workflows.recipe import Recipe
-from workflows.serve.raw_values import table_of
+from workflows.serve.raw_values import faults_of_row, table_of
 from workflows.serve.wire import (
     Fault,
     Features,
@@ -88,8 +88,8 @@ class LoadedExport:
         if not any(user.features for user in users):
             return None
         rows = [user.features for user in users]
-        given = table_of(rows, self.query_tower, "users", "features", weights=self._weights)
-        return self._as_trained(given)
+        at = ("users", "features")
+        return self._as_trained(table_of(rows, self.query_tower, *at, weights=self._weights), *at)
 
     @property
     def _weights(self) -> dict[str, str]:
@@ -100,8 +100,15 @@ class LoadedExport:
         history = recipe.history_with_ages
         return found if history is None else {**found, HISTORY_AGES: history}
 
-    def _as_trained(self, given: pa.Table) -> pa.Table:
-        return as_trained(given, self.recommender.recipe, self.recommender.known_values)
+    def _as_trained(self, given: pa.Table, side: str, *inside: str) -> pa.Table:
+        def convert(rows: pa.Table) -> pa.Table:
+            recommender = self.recommender
+            return as_trained(rows, recommender.recipe, recommender.known_values, side)
+
+        try:
+            return convert(given)
+        except DataError:
+            raise Refusal(422, *faults_of_row(given, convert, side, *inside)) from None
 
     def lists(
         self, users: Sequence[UserQuery], options: ListOptions, given: pa.Table | None = None
@@ -174,7 +181,7 @@ class LoadedExport:
         if not rows:
             return []
         tower = self.query_tower if side == "users" else self.item_tower
-        given = self._as_trained(table_of(rows, tower, side, weights=self._weights))
+        given = self._as_trained(table_of(rows, tower, side, weights=self._weights), side)
         if side == "users":
             given = cut_histories(given, self.recommender.recipe)
         vectors = tower.embed(given)
@@ -227,7 +234,7 @@ class LoadedExport:
                 tower: RawTower = getattr(export, name)
                 if name not in before:
                     # requests with raw values also need these; they must be of the same export
-                    _ = export.raw_users, export.vocabularies
+                    _ = export.raw_users, export.vocabularies, export.raw_texts
                     self._check()
             except ImportError as error:
                 raise ArtifactError(

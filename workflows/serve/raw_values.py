@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from models.core.column_names import HISTORY_AGES
+from workflows.ground.errors import DataError
 from workflows.serve.wire import MAX_FAULTS_COUNTED, Fault, Features, Refusal, Value, fault, place
 from workflows.stages.embedding import RawTower
 
@@ -44,6 +45,40 @@ def table_of(
     }
     # a table without columns would have no rows
     return pa.table(columns or {"": pa.nulls(len(rows))})
+
+
+def faults_of_row(
+    given: pa.Table, convert: Callable[[pa.Table], pa.Table], side: str, *inside: str
+) -> list[Fault]:
+    """Return the faults of the first row of a request whose raw values cannot be converted.
+
+    Args:
+        given: raw values, of which at least one cannot be converted.
+        convert: converts raw values, and raises DataError where it cannot.
+        side: field of the body that has the rows: `users` or `items`.
+        inside: the field of a row that holds its values; none if the row itself holds them.
+    """
+
+    def error_in(rows: pa.Table) -> str:
+        try:
+            convert(rows)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    low, high = 0, len(given)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if error_in(given.slice(low, middle - low)) else (middle, high)
+    row = given.slice(low, 1)
+    found = {name: error_in(row.select([name])) for name in row.column_names}
+    faults = [
+        fault(place("body", side, low, *inside, name), row[name][0].as_py(), error)
+        for name, error in found.items()
+        if error
+    ]
+    # each row may be right where all of them are not: times of different forms
+    return faults or [fault(place("body", side), "raw values", error_in(given))]
 
 
 def _faults(

@@ -6,7 +6,7 @@ embeddings and do not need it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,13 @@ class RawTower:
     Attributes:
         inputs: name of an input feature → the type and shape of its raw values.
         arguments: name of an input feature → name of the SavedModel's argument.
+        sources: name of an input whose missing values the tower derives → name of the input that
+            it derives them from.
     """
 
     inputs: Mapping[str, Form]
     arguments: Mapping[str, str]
+    sources: Mapping[str, str]
     _module: Any  # holds the variables and look-up tables that the function uses
     _encode: Any
 
@@ -58,12 +61,28 @@ class RawTower:
             module = tf.saved_model.load(str(path))
             encode = module.signatures["serving_default"]
             specs = encode.structured_input_signature[1]
-            named = arguments.read(path)
+            described = arguments.read(path)
+            named = {name: one.argument for name, one in described.items()}
             inputs = {
                 name: Form.of_tensor(specs[argument].dtype.name, specs[argument].shape)
                 for name, argument in named.items()
             }
-        return cls(inputs, named, module, encode)
+        sources = {n: one.derived_from for n, one in described.items() if one.derived_from}
+        return cls(inputs, named, sources, module, encode)
+
+    def missing_inputs(self, given: Collection[str]) -> list[str]:
+        """Return the inputs that are missing among the given ones.
+
+        An input is not missing if one that the tower derives from it is given.
+
+        Args:
+            given: names of columns, of which some are inputs.
+        """
+        replaced = {self.sources[name] for name in given if name in self.sources}
+        while more := {self.sources[n] for n in replaced if n in self.sources} - replaced:
+            replaced |= more
+        present = {*given, *replaced, *self.sources}
+        return [name for name in self.inputs if name not in present]
 
     def embed(self, rows: pa.Table) -> Floats:
         """Return the tower's embedding of each row of raw feature values, float32 [n_rows, dim].

@@ -19,6 +19,8 @@ from models.core.columns import Column, read_columns
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet, build_evaluation_set
 from models.core.retriever import Interactions, Ragged
+from workflows.derive import fitted
+from workflows.derive.fitted import States
 from workflows.ground import statistics, vocabulary
 from workflows.ground.column_names import TRAIN_COUNT
 from workflows.ground.pair_hash import pair_hash
@@ -204,6 +206,11 @@ class Prepared:
         """Number column → the training mean and standard deviation that standardise it."""
         with reading(self.files.statistics, "etl"):
             return statistics.read(self.folder)
+
+    @cached_property
+    def states(self) -> States:
+        """Derived column → what its step learnt from the training rows, if it learnt something."""
+        return fitted.read(self.folder)
 
     def interactions(self, *parts: str) -> Interactions:
         """Return the interactions of some parts of the split, each user's in order of time.

@@ -14,20 +14,25 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.core.columns import from_arrow
 from models.core.retriever import Floats, Ragged, concatenate_lists
+from workflows.derive import fitted
+from workflows.derive.fitted import States
 from workflows.ground import vocabulary
 from workflows.ground.column_names import EMBEDDING, TRAIN_COUNT
 from workflows.ground.lookup import Lookup
 from workflows.ground.stage_content import embeddings_of, reading, require
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
+from workflows.recipe.raw_inputs import given_inputs
 from workflows.stages.embedding import RawTower
 from workflows.stages.store import Store
 
 Side = Literal["user", "item"]
+SIDES: tuple[Side, ...] = ("user", "item")
 
 #: Columns of the file of histories, a list of item rows for each user: what the user did before
 #: the cut, oldest first; and, if a filter asks for it, dropped items that count as seen.
@@ -175,7 +180,9 @@ class Export:
     @cached_property
     def raw_users(self) -> pa.Table:
         """Readable user columns and the raw values that the query tower takes, one row per user."""
-        columns = [*self.recipe.columns("user", "context"), *self.recipe.history_columns]
+        names = self.recipe.columns("user", "context")
+        given = given_inputs(self.recipe, [*names, *self.recipe.history_columns])
+        columns = list(dict.fromkeys([*names, *given]))
         path = self.files.features("user")
         with reading(path, "export"):
             table = pq.read_table(path, columns=columns)
@@ -234,6 +241,34 @@ class Export:
         """Column → vocabulary, which maps the values of the column to codes."""
         with reading(self.files.vocabularies, "export"):
             return vocabulary.read_all(self.files.folder)
+
+    @cached_property
+    def states(self) -> States:
+        """Derived column → what its step learnt from the training rows, if it learnt something."""
+        return fitted.read(self.files.folder, "export")
+
+    def known_texts(self, column: str) -> pa.StringArray:
+        """Return the known texts of a column: those in its vocabulary, or in the exported tables.
+
+        Args:
+            column: a column of text, but no id.
+        """
+        if column in self.vocabularies:
+            return self.vocabularies[column].values
+        return self.raw_texts.get(column, pa.array([], pa.string()))
+
+    @cached_property
+    def raw_texts(self) -> dict[str, pa.StringArray]:
+        """Column of text that a derive step reads → its distinct texts in the exported tables."""
+        found: dict[str, pa.StringArray] = {}
+        for side in SIDES:
+            path = self.files.features(side)
+            with reading(path, "export"):
+                texts = [f.name for f in pq.read_schema(path) if pa.types.is_string(f.type)]
+                names = [step.of for step in self.recipe.derive if step.of in texts]
+                table = pq.read_table(path, columns=list(dict.fromkeys(names)))
+            found |= {name: pc.unique(table[name]).drop_null() for name in table.column_names}
+        return found
 
     @cached_property
     def query_tower(self) -> RawTower:

@@ -125,9 +125,9 @@ class Recommender:
                 self.export, users[some], rows[some], given.filter(pa.array(some))
             )
             seen = self._with_history(seen, given)
-            context = set(self.recipe.columns("context"))
+            about_user = user_features.inputs_about_users(self.recipe)
             unknown &= ~user_features.has_any(
-                given.drop([c for c in given.column_names if c in context])
+                given.select([c for c in given.column_names if c in about_user])
             )
         by = np.where(rows < 0, "raw features", "two-tower")
         fallback = self.recipe.fallback
@@ -139,13 +139,12 @@ class Recommender:
         return self.export.user_lookup.rows(pa.array(users, pa.string()))
 
     def known_values(self, column: str) -> pa.StringArray:
-        """Return a column's known values: its vocabulary, or the ids of a user or item table."""
-        column = self.recipe.history_inputs.get(column, column)
+        """Return the known texts of a column: those in a vocabulary, or in an exported table."""
         if column == self.recipe.user_id:
             return self.export.user_ids
         if column == self.recipe.item_id:
             return self.catalogue.ids
-        return self.export.vocabularies[column].values
+        return self.export.known_texts(column)
 
     def _seen(self, rows: Ints) -> Ragged:
         seen = self.export.seen

@@ -13,6 +13,7 @@ from models.core.column_names import HISTORY_AGES
 from models.core.retriever import Bools, Floats, Ints, Ragged
 from workflows.ground.errors import DataError
 from workflows.recipe import Recipe
+from workflows.recipe.raw_inputs import raw_inputs
 from workflows.stages.export import Export
 
 Users = npt.NDArray[np.generic]
@@ -31,6 +32,11 @@ def refuse_unknown(export: Export, given: pa.Table) -> None:
     for name in given.column_names:
         if name not in inputs:
             raise DataError(f"The query tower takes no {name!r}. It takes {', '.join(inputs)}.")
+
+
+def inputs_about_users(recipe: Recipe) -> set[str]:
+    """Return the raw inputs that describe users, and not the context of an interaction alone."""
+    return set(raw_inputs(recipe, [*recipe.columns("user"), *recipe.history_columns]))
 
 
 def has_any(given: pa.Table) -> Bools:
@@ -81,13 +87,16 @@ def embed_users(export: Export, users: Users, rows: Ints, given: pa.Table) -> Fl
         rows: row numbers of the users in the user table, int64 [n_users]; -1 for an unknown user.
         given: raw feature values from the request, n_users rows.
     """
-    table = overlay_given(export, rows, given, list(export.query_tower.inputs))
+    tower = export.query_tower
+    table = overlay_given(export, rows, given, [n for n in tower.inputs if n not in tower.sources])
+    for name in [n for n in tower.sources if n in given.column_names]:
+        table = table.append_column(name, given[name])
     key = export.recipe.user_id
     if key in table.column_names:  # an unknown user has an id that training has not met
         own = pa.array([user or _NO_USER for user in users], pa.string())
         ids = pc.coalesce(table[key], pa.chunked_array([own]))
         table = table.set_column(table.column_names.index(key), key, ids)
-    return export.query_tower.embed(cut_histories(table, export.recipe))
+    return tower.embed(cut_histories(table, export.recipe))
 
 
 def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
@@ -98,7 +107,8 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
         recipe: the recipe, whose `history` has the largest number of events.
     """
     if history := recipe.history:
-        for name in [n for n in recipe.history_columns if n in given.column_names]:
+        inputs = raw_inputs(recipe, recipe.history_columns)
+        for name in [n for n in inputs if n in given.column_names]:
             lists = _last(given[name].combine_chunks(), history.max_len)
             given = given.set_column(given.column_names.index(name), name, lists)
     return given

@@ -18,7 +18,10 @@ from models.core.retriever import Interactions, Queries, Ragged
 from models.towers.schema_file import read_schema, write_schema
 from models.towers.tower import Tower, embed
 from models.training.two_tower import TwoTower
+from workflows.derive import fitted
 from workflows.ground.column_names import EMBEDDING, ITEM_CODE, USER_CODE, input_of
+from workflows.ground.stage_content import require
+from workflows.recipe.raw_inputs import columns_of_roles, given_inputs
 from workflows.stages.etl import KNOWN, Prepared
 from workflows.stages.export import ALSO_SEEN_ROWS, ITEM_ROWS, ExportFiles, Side
 from workflows.stages.store import Store
@@ -43,6 +46,7 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
     Returns:
         The numbers of users and items, and the number of dimensions of the embeddings.
     """
+    _refuse_older_tables(prepared)
     model = load_model(store, prepared.recipe, prepared, as_of=as_of)
     two_tower = TwoTower.of(model, prepared.users, prepared.items)
     known, files = prepared.interactions(*KNOWN[as_of]), ExportFiles(folder)
@@ -59,7 +63,17 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
     np.save(files.unknown_user, _unknown_user(two_tower))
     ages_of = prepared.recipe.history_with_ages
     write_schema(read_schema(prepared.folder / "train", ages_of=ages_of), files.schema)
+    fitted.write(prepared.states, folder)
     return {**{f"{side.name}s": len(side.raw) for side in sides}, "dim": widths[0]}
+
+
+def _refuse_older_tables(prepared: Prepared) -> None:
+    """Refuse tables of an earlier version, which lack the raw columns that features derive from."""
+    for name, roles in (("users", ("user", "context")), ("items", ("item",))):
+        table = prepared.raw_users if name == "users" else prepared.raw_items
+        for column in columns_of_roles(prepared.recipe, *roles):
+            path = prepared.files.raw(name)
+            require(column in table.column_names, path, "etl", f"there is no column {column!r}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,9 @@ def _users(two_tower: TwoTower, prepared: Prepared, queries: Queries) -> _Side:
     raw = prepared.raw_users.slice(0, n_users)
     if history := prepared.recipe.history:
         latest = queries.histories.last(history.max_len)
-        for name, column in history.inputs.items():
-            values = prepared.raw_items[column].combine_chunks().take(pa.array(latest.values))
+        for name, listed in given_inputs(prepared.recipe, history.inputs).items():
+            column = prepared.raw_items[listed.column].combine_chunks()
+            values = column.take(pa.array(latest.values))
             lists = pa.ListArray.from_arrays(latest.offsets.astype(np.int32), values)
             raw = raw.append_column(name, lists)
     if HISTORY_AGES in inputs:
@@ -145,6 +160,7 @@ def _write(side: _Side, prepared: Prepared, files: ExportFiles) -> int:
         recipe=prepared.recipe,
         vocabularies=prepared.vocabularies,
         numbers=prepared.numbers,
+        states=prepared.states,
     )
     code = USER_CODE if side.name == "user" else ITEM_CODE
     ids = {side.key: side.raw[side.key], code: pa.array(side.codes)}

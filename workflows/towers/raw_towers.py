@@ -1,8 +1,8 @@
 """Exports towers that take raw values (text and numbers) in place of codes, as SavedModels.
 
 The SavedModels contain the vocabularies, and their inputs are text, numbers and lists, as in the
-raw data. The SavedModel's graph looks up codes, standardises numbers and calls the tower, so that
-TensorFlow Serving and Triton need neither this package nor a separate encoder.
+raw data. The SavedModel's graph derives columns, looks up codes, standardises numbers and calls the
+tower, so that TensorFlow Serving and Triton need neither this package nor a separate encoder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import tensorflow as tf
 from models.core.column_names import HISTORY_AGES
 from models.core.reserved_codes import NULL, PAD, UNSEEN
 from models.towers.tower import Tower, ragged_batch
+from workflows.derive.fitted import States
 from workflows.ground import arguments
 from workflows.ground.column_names import EMBEDDING
 from workflows.ground.statistics import NumberFact
 from workflows.ground.vocabulary import Vocabulary
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Change, Encoded, LookUp, MarkMissing, PassOn
-from workflows.recipe.kinds.form import NUMBERS, TEXTS, Form
+from workflows.recipe.raw_inputs import RawInput, columns_read, input_name, raw_inputs, step_to
+from workflows.towers import derived
 
 
 def save(
@@ -32,16 +34,17 @@ def save(
     recipe: Recipe,
     vocabularies: Mapping[str, Vocabulary],
     numbers: Mapping[str, NumberFact],
+    states: States,
 ) -> None:
     """Write a tower as a SavedModel that takes raw values (text and numbers) in place of codes.
 
-    The signature `serving_default` of the SavedModel takes one tensor per feature: string [B] for a
-    category, "" if missing; string [B, L] for a list of categories or a history (oldest first),
-    padded with ""; float32 [B, L] for the weights of a list's values, NaN if missing, which counts
-    as 1; float32 [B, L] for the ages of a history's items in seconds, NaN if unknown; float32 [B]
-    for a number, NaN if missing. The signature returns {"embedding": float32 [B, dim]}. A value
-    that is not in the vocabulary gets a code for unseen values. The file `inputs.json` in the
-    SavedModel's folder has the name of the tensor of each feature.
+    The signature `serving_default` of the SavedModel takes one tensor per raw column, as
+    workflows/recipe/raw_inputs.py says: string [B] for a category or a time, "" if missing; string
+    [B, L] for a list of categories or a history (oldest first), padded with ""; float32 [B, L] for
+    the weights of a list's values, NaN if missing, which counts as 1; float32 [B, L] for the ages
+    of a history's items in seconds, NaN if unknown; float32 [B] for a number, NaN if missing. The
+    signature returns {"embedding": float32 [B, dim]}. A value that is not in the vocabulary gets a
+    code for unseen values. The file `inputs.json` in the SavedModel's folder describes the tensors.
 
     Args:
         tower: the user or item encoder, with its weights.
@@ -50,6 +53,7 @@ def save(
         vocabularies: the vocabularies of the columns; a history uses the vocabulary of its item
             column.
         numbers: the statistics that standardise number columns.
+        states: derived column → what its step learnt from the training rows.
     """
     module = tf.Module()
     module.weights = list(tower.weights)
@@ -60,20 +64,25 @@ def save(
             domain: VocabularyTable(vocabularies[domain], Path(folder) / f"{domain}.txt")
             for domain in domains
         }
-        forms = {encoded.source: _form(encoded.source, recipe) for encoded in described}
-        named = arguments.argument_names(list(forms))
+        sources = list(dict.fromkeys(encoded.source for encoded in described))
+        inputs = raw_inputs(recipe, sources)
+        named = arguments.argument_names(list(inputs))
         specs = {
-            source: tf.TensorSpec(form.shape, tf.as_dtype(form.dtype), name=named[source])
-            for source, form in forms.items()
+            name: tf.TensorSpec(raw.form.shape, tf.as_dtype(raw.form.dtype), name=named[name])
+            for name, raw in inputs.items()
         }
+        module.learnt = derived.learnt(states)
 
         def encode(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            encoded = {e.name: _read(raw[e.source], e.change, module.codes) for e in described}
+            values = {name: _value(raw, recipe, name, module.learnt) for name in sources}
+            encoded = {e.name: _read(values[e.source], e.change, module.codes) for e in described}
             return {EMBEDDING: tower(ragged_batch(tower, encoded), training=False)}
 
         function = tf.function(encode, autograph=False).get_concrete_function(specs)
         tf.saved_model.save(module, str(path), signatures={"serving_default": function})
-    arguments.write(named, path)
+    arguments.write(
+        {name: _described_input(named[name], raw) for name, raw in inputs.items()}, path
+    )
 
 
 def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) -> list[Encoded]:
@@ -87,16 +96,40 @@ def _described(tower: Tower, recipe: Recipe, numbers: Mapping[str, NumberFact]) 
     return [found[name] for name in tower.schema.column_names]
 
 
-def _form(source: str, recipe: Recipe) -> Form:
-    """Return the type and shape of the raw values of a feature or of a history."""
-    if source in recipe.history_inputs:
-        return TEXTS
-    if source == HISTORY_AGES:
-        return NUMBERS
-    feature = recipe.features[source]
-    form = feature.meaning.form(feature)
-    assert form is not None, "a tower takes it"
-    return form
+def _described_input(argument: str, raw: RawInput) -> arguments.Input:
+    """Describe a raw input for inputs.json."""
+    form = raw.form
+    missing = "" if form.is_text else "NaN"
+    holds = "ISO 8601" if raw.is_time else ""
+    return arguments.Input(argument, form.dtype, form.shape, missing, holds, raw.source or "")
+
+
+def _value(
+    raw: dict[str, tf.Tensor], recipe: Recipe, source: str, states: Mapping[str, derived.Learnt]
+) -> tf.Tensor:
+    """Return the values of a feature or a history: raw ones, or those that steps derive.
+
+    Args:
+        raw: the raw inputs of the tower.
+        recipe: the recipe with the steps.
+        source: the name of the feature, or of the input with a history.
+        states: derived column → what its step learnt.
+    """
+    listed = recipe.history_inputs.get(source)
+    last = listed or source
+    columns = columns_read(recipe, last)
+    values = raw[input_name(source, listed, columns[0])]
+    for column in (*columns[1:], last):
+        step = step_to(recipe, column)
+        if step is None:
+            continue
+        of, name = (input_name(source, listed, c) for c in (step.of, column))
+        values = derived.derive(values, step, states.get(column), of)
+        values = derived.as_feature(values, recipe.features.get(column))
+        if name in raw:  # a step reads it, so that it can be given
+            given = tf.cast(raw[name], values.dtype)
+            values = tf.where(derived.is_missing(given), values, given)
+    return values
 
 
 def _read(values: tf.Tensor, change: Change, tables: Mapping[str, VocabularyTable]) -> tf.Tensor:

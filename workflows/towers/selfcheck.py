@@ -1,8 +1,9 @@
 """Script that checks the towers of an export with only numpy, pyarrow and TensorFlow.
 
 The script loads an export as another program would, embeds sampled rows of the tower's input
-tables, and compares the results with the exported embeddings. If embeddings differ, the script
-prints one line that describes the difference, and exits with code 1.
+tables, and compares the results with the exported embeddings. Towers that take raw values get the
+raw columns of these tables, and derive the others. If embeddings differ, the script prints one line
+that describes the difference, and exits with code 1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tensorflow as tf
 TOLERANCE = 1e-5
 SAMPLES = 200
 SUFFIX = "_input"
-#: File of a tower's folder: column → argument.
+#: File of a tower's folder that describes the argument of each column.
 INPUTS = "inputs.json"
 #: Files of an export of offer models.
 USERS, USER_VECTORS, OFFERS = "users.parquet", "user_vectors.npy", "offers.parquet"
@@ -77,8 +78,10 @@ def check(folder: Path, what: Check) -> str | None:
     names = folder / what.tower / INPUTS
     if names.is_file():
         inputs = {
-            argument: _constant(table[f"{name}{what.suffix}"].take(rows), specs[argument])
-            for name, argument in json.loads(names.read_text(encoding="utf-8")).items()
+            said["argument"]: _missing(len(rows), specs[said["argument"]])
+            if said.get("derived_from")
+            else _constant(table[f"{name}{what.suffix}"].take(rows), specs[said["argument"]])
+            for name, said in json.loads(names.read_text(encoding="utf-8")).items()
         }
     else:
         inputs = ragged(table.take(rows), list(specs))
@@ -105,11 +108,17 @@ def _constant(column: pa.ChunkedArray, spec: tf.TensorSpec) -> tf.Tensor:
     return tf.constant(padded(column, width), spec.dtype)
 
 
+def _missing(n_rows: int, spec: tf.TensorSpec) -> tf.Tensor:
+    """Return an argument without values, which the tower derives from its other arguments."""
+    gap = "" if spec.dtype == tf.string else np.nan
+    return tf.fill([n_rows, 1][: spec.shape.rank], tf.constant(gap, spec.dtype))
+
+
 def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
     """Return a column as an array: lists as a padded matrix, missing values as "" or NaN.
 
     Args:
-        column: single values, or lists; numbers are padded with 0, text with "".
+        column: single values, or lists; codes are padded with 0, numbers with NaN, text with "".
         width: width of the matrix; None for the length of the longest list.
     """
     kind = column.type
@@ -117,7 +126,7 @@ def padded(column: pa.ChunkedArray, width: int | None = None) -> Array:
         return column.fill_null("").to_numpy() if pa.types.is_string(kind) else column.to_numpy()
     dtype: type = np.float32 if pa.types.is_floating(kind.value_type) else np.int32
     dtype = object if pa.types.is_string(kind.value_type) else dtype
-    filler: str | int = "" if dtype is object else 0
+    filler: str | float = "" if dtype is object else np.nan if dtype is np.float32 else 0
     rows = [
         [filler if value is None else value for value in row or []] for row in column.to_pylist()
     ]

@@ -17,8 +17,7 @@ def save(tower: Tower, path: Path) -> None:
     The signature `serving_default` of the SavedModel takes one tensor per feature: int32 [B] for a
     category, int32 [B, L] for a list of categories padded with code 0, float32 [B, L] for the
     weights of its values, float32 [B] for a number. The signature returns {"embedding": float32 [B,
-    dim]}. The file `inputs.json` in the SavedModel's folder has the name of the tensor of each
-    feature.
+    dim]}. The file `inputs.json` in the SavedModel's folder describes the tensors.
 
     Args:
         tower: the user or item encoder, with its weights.
@@ -42,4 +41,8 @@ def save(tower: Tower, path: Path) -> None:
     module.weights = list(tower.weights)
     function = tf.function(encode, autograph=False).get_concrete_function(specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
-    arguments.write(named, path)
+    inputs = {
+        column: arguments.Input(named[column], spec.dtype.name, tuple(spec.shape))
+        for column, spec in specs.items()
+    }
+    arguments.write(inputs, path)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.core.retriever import Bools, Ints
-from workflows.etl.read import plausible_times
+from workflows.derive import plausible_times
 from workflows.ground.errors import DataError
 from workflows.recipe import GlobalTime, Recipe
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from workflows.etl.read.times import Times
+from workflows.derive.times import Times
 from workflows.raw.values import Place, plain, plain_with_nulls
 from workflows.recipe import Recipe
 from workflows.recipe.kinds.base import Reading

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.read.times import iso
+from workflows.derive.times import iso
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
 from workflows.recipe.sources import Long

@@ -1,47 +1,19 @@
-"""Fit derived columns on the training rows, and apply them: price clusters and frequent values.
-
-The fitted cluster centres and frequent values are written to the etl stage as JSON, from which the
-columns can be derived again.
-"""
+"""Fit derived columns on the training rows: price clusters and frequent values."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.core.retriever import Floats
+from workflows.derive.cells import narrow
+from workflows.derive.fitted import Centres, Frequent, State, States, middles
 from workflows.etl.shape.filters import most_frequent
-from workflows.ground.stage_content import read_json
-from workflows.raw import dictionaries
 from workflows.recipe import PriceCluster, Recipe, TopValues
 
-#: Name of the file in the etl stage that holds the fitted states of derived columns.
-FILE = "derived.json"
 #: Largest number of rounds of Lloyd's algorithm.
 _ROUNDS = 300
-
-
-class Centres(msgspec.Struct, frozen=True, tag_field="kind", tag="price_cluster"):
-    """The fitted clusters of a number column, such as prices: their centres in rising order."""
-
-    centres: list[float]
-    digits: int
-
-
-class Frequent(msgspec.Struct, frozen=True, tag_field="kind", tag="top_values"):
-    """The frequent values of a text column, and the text that replaces all other values."""
-
-    values: list[str]
-    other: str
-
-
-State = Centres | Frequent
-States = dict[str, State]
 
 
 def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
@@ -58,47 +30,9 @@ def fit(recipe: Recipe, train: pa.Table, *, older: States) -> States:
     states: States = {}
     for step in recipe.derive:
         if isinstance(step, PriceCluster | TopValues):
-            states[step.to] = older.get(step.to) or _fit_step(train[step.of], step)
+            column = narrow(recipe, step, train[step.of])
+            states[step.to] = older.get(step.to) or _fit_step(column, step)
     return states
-
-
-def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Derive a text column by a fitted state: clusters of numbers, or frequent values."""
-    if isinstance(state, Frequent):
-        return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
-    middles = _middles(np.array(state.centres))
-    labels = pa.array(
-        [f"{round(c, state.digits) + 0.0:.{state.digits}f}" for c in state.centres], pa.string()
-    )
-    cells = dictionaries.combine(column)
-    places = np.empty(len(cells), np.int32)
-    for rows in dictionaries.blocks(len(cells)):
-        places[rows] = np.searchsorted(middles, cells[rows].cast(pa.float64()).to_numpy(False))
-    empty = np.asarray(cells.is_null()) | (len(labels) == 0)
-    return pa.chunked_array([dictionaries.take(labels, pa.array(places, mask=empty))])
-
-
-def _replace_rare(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
-    known = pc.is_in(texts, value_set=pa.array(state.values, pa.string()))
-    named = pc.if_else(known, texts, pa.scalar(state.other))
-    return pc.if_else(pc.is_valid(texts), named, pa.scalar(None, pa.string()))
-
-
-def write(states: States, folder: Path) -> None:
-    """Write the fitted states of derived columns to derived.json, unless there are none."""
-    if states:
-        text = msgspec.json.format(msgspec.json.encode(states), indent=2)
-        (folder / FILE).write_bytes(text)
-
-
-def read(folder: Path) -> States:
-    """Read the fitted states of derived columns from derived.json; {} if there is no such file.
-
-    Raises:
-        ArtifactError: the content of the file is not valid.
-    """
-    path = folder / FILE
-    return read_json(path, States, "etl") if path.exists() else {}
 
 
 def _fit_step(column: pa.ChunkedArray, step: PriceCluster | TopValues) -> State:
@@ -135,7 +69,7 @@ def k_means(values: Floats, k: int, rng: np.random.Generator) -> Floats:
     centres = _spread(points, weights, k, rng)
     bounds = np.array([-1])
     for _ in range(_ROUNDS):
-        new = np.searchsorted(points, _middles(centres), side="right")
+        new = np.searchsorted(points, middles(centres), side="right")
         if np.array_equal(new, bounds):
             break
         bounds = new
@@ -157,7 +91,3 @@ def _spread(
         chosen.append(rng.choice(points, p=chance / chance.sum()))
         distance = np.minimum(distance, (points - chosen[-1]) ** 2)
     return np.sort(np.array(chosen))
-
-
-def _middles(centres: Floats) -> Floats:
-    return (centres[1:] + centres[:-1]) / 2

@@ -11,10 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflows.derive.cells import cast_to_feature, derive_column
+from workflows.derive.fitted import States
 from workflows.etl.check import repeats, time_warnings
 from workflows.etl.counts import DropCounts
 from workflows.etl.read.sources import Raw
-from workflows.etl.shape import derive, filters, fitted_columns, gaps, joins, pivot, split
+from workflows.etl.shape import filters, fitted_columns, gaps, joins, pivot, split
 from workflows.etl.shape.seen import Seen
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
@@ -41,7 +43,7 @@ def pivot_events(recipe: Recipe, raw: Raw, counts: DropCounts) -> Raw:
         counts.add("merged with another event of its user and item", len(table) - len(merged))
         for name in recipe.pivot.counts.values():
             place = merged.column_names.index(name)
-            column = derive.cast_to_feature(merged[name], recipe.features.get(name))
+            column = cast_to_feature(merged[name], recipe.features.get(name))
             merged = merged.set_column(place, name, column)
         raw = dataclasses.replace(
             raw,
@@ -100,23 +102,21 @@ def add_derived(recipe: Recipe, raw: Raw) -> Raw:
                 )
         if not step.fitted:
             for name in owners:
-                column = derive.apply(raw.tables[name][step.of], step, where=raw.where(name))
-                raw = _with_column(recipe, raw, name, step.to, column)
+                raw = _with_column(recipe, raw, name, step, {})
     return _derive_fills(recipe, raw)
 
 
-def add_fitted(recipe: Recipe, raw: Raw, states: fitted_columns.States) -> Raw:
+def add_fitted(recipe: Recipe, raw: Raw, states: States) -> Raw:
     """Add to the raw tables the derived columns whose states were fitted on train."""
     for step in recipe.derive:
         if step.fitted:
             for name, table in raw.tables.items():
                 if step.of in table.column_names:
-                    column = fitted_columns.apply(table[step.of], states[step.to])
-                    raw = _with_column(recipe, raw, name, step.to, column)
+                    raw = _with_column(recipe, raw, name, step, states)
     return _derive_fills(recipe, raw, states)
 
 
-def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None = None) -> Raw:
+def _derive_fills(recipe: Recipe, raw: Raw, states: States | None = None) -> Raw:
     """Apply the derive steps to the `fill` values of joins, the feature values of unmatched ids.
 
     So an id that is not in a joined table has the same feature values in the log and in the user or
@@ -135,42 +135,34 @@ def _derive_fills(recipe: Recipe, raw: Raw, states: fitted_columns.States | None
                 value = fill[step.of]
                 kind = pa.string() if isinstance(value, str) else pa.float32()
                 cell = pa.chunked_array([pa.array([value], kind)])
-                if step.fitted:
-                    assert states is not None
-                    derived = fitted_columns.apply(cell, states[step.to])
-                else:
-                    derived = derive.apply(cell, step, where="the join's `fill`")
-                cell = derive.cast_to_feature(derived, recipe.features.get(step.to))
+                where = "the join's `fill`"
+                cell = derive_column(recipe, step, cell, states=states or {}, where=where)
                 if cell[0].is_valid:  # the result of a step may be null
                     fill[step.to] = cell[0].as_py()
     return dataclasses.replace(raw, filled=filled)
 
 
-def _with_column(recipe: Recipe, raw: Raw, source: str, name: str, column: pa.ChunkedArray) -> Raw:
-    table = raw.tables[source].append_column(
-        name, derive.cast_to_feature(column, recipe.features.get(name))
-    )
+def _with_column(recipe: Recipe, raw: Raw, source: str, step: Derive, states: States) -> Raw:
+    """Append to a raw table the column that a derive step makes."""
+    table, where = raw.tables[source], raw.where(source)
+    column = derive_column(recipe, step, table[step.of], states=states, where=where)
     return dataclasses.replace(
         raw,
-        tables={**raw.tables, source: table},
-        columns={**raw.columns, source: [*raw.columns[source], name]},
+        tables={**raw.tables, source: table.append_column(step.to, column)},
+        columns={**raw.columns, source: [*raw.columns[source], step.to]},
     )
 
 
 def fit_columns(
-    recipe: Recipe, parts: dict[split.Part, pa.Table], older: fitted_columns.States
-) -> tuple[fitted_columns.States, dict[split.Part, pa.Table]]:
+    recipe: Recipe, parts: dict[split.Part, pa.Table], older: States
+) -> tuple[States, dict[split.Part, pa.Table]]:
     """Fit derive steps on train, and add the derived columns to train, valid and test."""
     states = fitted_columns.fit(recipe, parts["train"], older=older)
-
-    def with_column(table: pa.Table, step: Derive) -> pa.Table:
-        column = fitted_columns.apply(table[step.of], states[step.to])
-        column = derive.cast_to_feature(column, recipe.features.get(step.to))
-        return table.append_column(step.to, column)
-
     for step in recipe.derive:
         if step.fitted:
-            parts = {part: with_column(table, step) for part, table in parts.items()}
+            for part, table in parts.items():
+                column = derive_column(recipe, step, table[step.of], states=states)
+                parts = {**parts, part: table.append_column(step.to, column)}
     return states, parts
 
 

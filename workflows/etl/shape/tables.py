@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.core.retriever import Bools, Ints
+from workflows.derive.cells import as_float32
+from workflows.derive.times import iso_text
 from workflows.etl.read.sources import Raw
 from workflows.etl.threads import map_threads
 from workflows.ground.column_names import IN_TRAIN, TRAIN_COUNT
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries, spelling
 from workflows.recipe import Join, Recipe
+from workflows.recipe.raw_inputs import columns_of_roles
 
 Role = Literal["user", "item"]
 ROLES: tuple[Role, ...] = ("user", "item")
@@ -85,12 +88,14 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     Args:
         recipe: recipe that states which columns belong to users and items.
         raw: tables of the sources; all ids of a joined source get a row.
-        train: the raw training interactions, in order of time.
+        train: the raw training interactions, in order of time, with all their columns.
         role: `user` or `item`, for the table to build.
     """
     key = recipe.user_id if role == "user" else recipe.item_id
     roles = ("user", "context") if role == "user" else ("item",)
     columns = [c for c in recipe.columns(*roles) if c != key]
+    columns += columns_of_roles(recipe, *roles)  # towers that take raw values need these
+    train = pa.table({c: as_float32(train[c]) for c in (key, *columns) if c in train.column_names})
     join = next((j for j in recipe.join if j.on == key), None)
     side = side_table(raw, join) if join else None
 
@@ -104,7 +109,7 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
     for column in columns:
         joined = None
         if side is not None and column in side.column_names:
-            joined = narrow(recipe, column, side[column])
+            joined = as_float32(side[column])
         if column in interactions.column_names:
             data[column] = _latest_values(train[column], last, joined, found)
             if column in recipe.columns(role):
@@ -115,6 +120,8 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
         else:
             raise _no_source_error(recipe, column, role)
     conflicts = map_threads(checked, lambda column: latest.conflicts(train[column]))
+    if recipe.time in data:
+        data[recipe.time] = iso_text(data[recipe.time])
     data[IN_TRAIN] = pa.array(counts > 0)
     data[TRAIN_COUNT] = pa.array(counts)
     frame = pa.table(data)
@@ -123,12 +130,6 @@ def build(recipe: Recipe, raw: Raw, train: pa.Table, role: Role) -> Table:
         frame = pa.table({name: dictionaries.combine(both[name]) for name in both.column_names})
         frame = frame.set_column(0, key, dictionaries.decode(frame[key]))
     return Table(frame, conflicts)
-
-
-def narrow(recipe: Recipe, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cast a number feature to float32, after the filters, which need float64."""
-    is_number = name in recipe.features and pa.types.is_float64(column.type)
-    return pc.cast(column, pa.float32(), safe=False) if is_number else column
 
 
 def _latest_values(

@@ -41,7 +41,7 @@ class RowWeight(Number):
 class Time(Kind):
     """The feature kind of role `time`: seconds since the epoch.
 
-    Times are read by workflows/etl/read/times.py, because their unit depends on all times of a
+    Times are read by workflows/derive/times.py, because their unit depends on all times of a
     file.
     """
 
@@ -51,7 +51,7 @@ class Time(Kind):
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Raise NotImplementedError, because the unit of times depends on all times of a file."""
-        raise NotImplementedError("times are read by workflows/etl/read/times.py")
+        raise NotImplementedError("times are read by workflows/derive/times.py")
 
     def cell_bytes(self, feature: Fields) -> int:
         """Return the bytes of one time, which is an int64."""

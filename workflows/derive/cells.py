@@ -1,4 +1,7 @@
-"""Derive feature columns from raw columns cell by cell, such as the weekday from a time."""
+"""Derive feature columns from raw columns cell by cell, such as the weekday from a time.
+
+workflows/towers/derived.py does the same in the graph of an exported tower.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,65 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.read.times import iso
+from workflows.derive import fitted
+from workflows.derive.times import iso
 from workflows.ground.errors import DataError
 from workflows.raw import dictionaries
-from workflows.recipe import Bins, Clip, CyclicMonth, DatePart, Derive, Feature, Log1p, PathLevel
+from workflows.recipe import (
+    Bins,
+    Clip,
+    CyclicMonth,
+    DatePart,
+    Derive,
+    Feature,
+    Log1p,
+    PathLevel,
+    Recipe,
+)
+from workflows.recipe.kinds.base import Cells
 
 _DAY = 86_400
+#: The numbers of the months, and null for a missing one.
+_MONTHS = pa.array([None, *map(float, range(1, 13))])
+
+
+def derive_column(
+    recipe: Recipe,
+    step: Derive,
+    column: pa.ChunkedArray,
+    *,
+    states: fitted.States,
+    where: str = "",
+) -> pa.ChunkedArray:
+    """Return the column that a derive step makes of another one, in the type of its feature.
+
+    Args:
+        recipe: recipe with the step.
+        step: a derive step of the recipe.
+        column: the column that the step reads.
+        states: derived column → what the step learnt from the training rows, if it learns.
+        where: name of the table, for messages.
+
+    Raises:
+        DataError: the step cannot be applied to a cell.
+    """
+    column = narrow(recipe, step, column)
+    if step.fitted:
+        derived = fitted.apply(column, states[step.to])
+    else:
+        derived = apply(column, step, cells=recipe.cells_read(step), where=where)
+    return cast_to_feature(derived, recipe.features.get(step.to))
+
+
+def narrow(recipe: Recipe, step: Derive, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the column that a step reads; a number of a raw file as float32, as towers take it."""
+    return column if step.of in (other.to for other in recipe.derive) else as_float32(column)
+
+
+def as_float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cast a column of numbers to float32, after the filters, which need float64."""
+    is_wide = pa.types.is_float64(column.type)
+    return pc.cast(column, pa.float32(), safe=False) if is_wide else column
 
 
 def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
@@ -29,14 +85,17 @@ def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.Chun
     )
 
 
-def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.ChunkedArray:
+def apply(
+    column: pa.ChunkedArray, step: Derive, *, cells: Cells | None = None, where: str = ""
+) -> pa.ChunkedArray:
     """Apply a `derive` step of the recipe to a raw column, and return the derived column.
 
-    A derived part of a date, such as the hour, is int64; other derived columns are float64 or text.
+    A derived part of a date, such as the hour, is int32; other derived columns are float64 or text.
 
     Args:
         column: times (seconds since the epoch, or ISO 8601 text), numbers, or text.
         step: a derive step that needs no fit on the training rows.
+        cells: the type of the column's cells; by default the type that the step reads.
         where: name of the table, for messages.
 
     Raises:
@@ -55,23 +114,42 @@ def apply(column: pa.ChunkedArray, step: Derive, *, where: str = "") -> pa.Chunk
         )
     # many times repeat, so the step is applied to distinct times
     times = column if dictionaries.is_text(column.type) else column.dictionary_encode()
+    is_month = (cells or step.reads) == "number"
     return dictionaries.map_distinct(
-        times, lambda distinct: _derive_from_times(distinct, step, place)
+        times, lambda distinct: _derive_from_times(distinct, step, place, is_month=is_month)
     )
 
 
-def _derive_from_times(column: pa.ChunkedArray, step: Derive, place: str) -> pa.ChunkedArray:
+def _derive_from_times(
+    column: pa.ChunkedArray, step: Derive, place: str, *, is_month: bool
+) -> pa.ChunkedArray:
     if isinstance(step, DatePart):
-        return _date_part(_seconds(column, place), step.part)
+        return _date_part(seconds(column, place), step.part)
     if isinstance(step, CyclicMonth):
-        month = pc.add(_date_part(_seconds(column, place), "month"), step.offset)
-        angle = pc.multiply(pc.cast(month, pa.float64()), 2 * math.pi / 12)
+        month = column if is_month else _date_part(seconds(column, place), "month")
+        month = pc.cast(month, pa.float64())
+        if is_month:
+            _refuse_no_month(month, place)
+        angle = pc.multiply(pc.add(month, float(step.offset)), 2 * math.pi / 12)
         return pc.sin(angle) if step.part == "sin" else pc.cos(angle)
     raise TypeError(f"{type(step).__name__} is fitted on the training rows")
 
 
-def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
-    """Convert times to seconds since the epoch, UTC; text without a zone means UTC."""
+def _refuse_no_month(months: pa.ChunkedArray, place: str) -> None:
+    row = pc.index(pc.is_in(months, value_set=_MONTHS, skip_nulls=False), False).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{place} holds {months[row].as_py():g}. Expected a month, a whole number from 1 to "
+            "12. Correct it."
+        )
+
+
+def seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    """Convert times to seconds since the epoch, UTC; text without a zone means UTC.
+
+    Raises:
+        DataError: a text is not ISO 8601.
+    """
     if not pa.types.is_string(column.type):
         return pc.cast(column, pa.int64())
     text = iso(pc.utf8_trim_whitespace(column))
@@ -91,7 +169,7 @@ def _seconds(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
 def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
     if part == "epoch_day":
         days = pc.floor(pc.divide(pc.cast(seconds, pa.float64()), _DAY))
-        return pc.cast(days, pa.int64())
+        return pc.cast(days, pa.int32())
     moments = pc.cast(seconds, pa.timestamp("s"))
     functions = {
         "year": pc.year,
@@ -100,7 +178,7 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
         "weekday": pc.day_of_week,
         "hour": pc.hour,
     }
-    return functions[part](moments)
+    return pc.cast(functions[part](moments), pa.int32())
 
 
 def _bin(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:

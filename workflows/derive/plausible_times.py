@@ -7,7 +7,7 @@ import datetime as dt
 import numpy as np
 
 from models.core.retriever import Bools, Ints
-from workflows.etl.read import time_formats
+from workflows.derive import time_formats
 
 #: Unit of time → number of these units in a second.
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -12,8 +12,8 @@ import logging
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.etl.read import time_formats
-from workflows.etl.read.plausible_times import (
+from workflows.derive import time_formats
+from workflows.derive.plausible_times import (
     DAY,
     EXCEL,
     PER_SECOND,
@@ -39,6 +39,7 @@ _SCIENTIFIC = r"[eE]\+?\d"
 _EXACT, _FEW = 2**24, 1_000
 #: The years 1 to 9999 in seconds since the epoch; other years cannot be written as dates.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
+_WRITTEN = "%Y-%m-%dT%H:%M:%SZ"
 #: Phrases that say what a cell of a time column should hold, for messages.
 _ISO = "ISO 8601, such as 2021-03-04 05:06:07"
 _ISO_ZONE = "ISO 8601 with a zone, such as 2021-03-04T05:06:07Z"
@@ -248,6 +249,16 @@ def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Rewrite times as strict ISO 8601: `UTC` becomes Z, and seconds have at most six decimals."""
     text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
     return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
+
+
+def iso_text(seconds: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Write times, in seconds since the epoch, as ISO 8601 text, the form that towers take."""
+    times = seconds.dictionary_encode()  # many times repeat
+    return dictionaries.combine(
+        dictionaries.map_dictionary(
+            times, lambda cells: pc.strftime(pc.cast(cells, pa.timestamp("s")), format=_WRITTEN)
+        )
+    )
 
 
 def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
