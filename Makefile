@@ -289,7 +289,7 @@ lock: $(READY) ## compile the lock files again; UPGRADE=1 takes newer versions
 	  --override '$(CURDIR)/docker/ngc-like.overrides' \
 	  --build-constraints '$(CURDIR)/docker/ngc-like.in' '$(CURDIR)/docker/ngc-like.in' \
 	  --output-file '$(CURDIR)/docker/ngc-like.lock'
-	for peer in tfrs torch polars rectools audit; do
+	for peer in tfrs torch polars rectools minilm audit; do
 	  $(COMPILE) --directory "$$folder" --universal "$(CURDIR)/benchmarks/peers/$$peer.in" \
 	    --output-file "$(CURDIR)/benchmarks/peers/$$peer.lock"
 	done
