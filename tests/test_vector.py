@@ -225,6 +225,7 @@ def test_a_query_brings_a_history_whose_items_have_vectors(exported: Run) -> Non
         recipe=exported.recipe,
         vocabularies=prepared.vocabularies,
         numbers=prepared.numbers,
+        states=prepared.states,
     )
     moved = before - RawTower.open(folder.parent / "bare").embed(rows)
     np.testing.assert_allclose(moved[0], [*rises, 0], atol=1e-5)  # its bias dimension is 1
