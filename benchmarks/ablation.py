@@ -35,9 +35,9 @@ ATTENTION: dict[str, list[str]] = {
     "attention, in-batch": ["loss.kind=in_batch"],
     "attention, mixed negatives": ["loss.kind=mixed"],
     "attention with the attributes": [f"features.{name}.input=true" for name in ATTRIBUTES],
-    "attention with the attributes, histories of ids alone": [
+    "attention with the attributes, also in histories": [
         *(f"features.{name}.input=true" for name in ATTRIBUTES),
-        "model.history_content=false",
+        "model.history_content=true",
     ],
 }
 #: Name of a change → the settings that differ from the recipe's variant `pool`.

@@ -63,7 +63,7 @@ def world(
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("vector")
     made = world(folder)
-    run = Run(made, made.recipe(), Store(folder / "run"))
+    run = Run(made, made.recipe("model.history_content=true"), Store(folder / "run"))
     etl(run.recipe, run.store, CPU, data=made.folder)
     return run
 

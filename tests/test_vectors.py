@@ -81,7 +81,7 @@ def test_a_code_has_the_vector_of_its_item_unless_items_share_it():
 
 
 def test_a_history_has_the_embeddings_and_the_projected_vectors_of_its_items(toy):
-    model = toy.build(*NAMES, item_bias=False, encoder=DecayPoolConfig(None))
+    model = toy.build(*NAMES, item_bias=False, encoder=DecayPoolConfig(None), history_content=True)
     kernel = weights_of(model.candidate_encoder, Vectors).kernels["look"].numpy()
     described = tables(model)["item_id"][FIRST:] + dense(toy.items["look"], 3) @ kernel
     queries = {name: toy.train[name] for name in ("age", "history_item_id")}
@@ -101,13 +101,14 @@ def test_without_history_content_the_history_has_ids_only(toy):
         (("age", "history_group", "item_id", "group", "look"), {}),
         (NAMES[:3], {}),
     ]:
-        model = toy.build(*names, **options)
+        model = toy.build(*names, **{"history_content": True, **options})
         assert not [b for b in model.submodules if isinstance(b, ItemVectors)], names
-    assert weights_of(toy.build(*NAMES).query_encoder, ItemVectors)  # the control
+    with_content = toy.build(*NAMES, history_content=True)  # the control
+    assert weights_of(with_content.query_encoder, ItemVectors)
 
 
 def test_the_projection_learns_from_both_towers_and_the_vectors_stay(toy):
-    model = compiled(toy.build(*NAMES))
+    model = compiled(toy.build(*NAMES, history_content=True))
     (table,) = weights_of(model.query_encoder, ItemVectors).tables.values()
     before = table.numpy()
     query = {name: toy.train[name] for name in NAMES[:2]}
