@@ -9,7 +9,7 @@ ROW_WEIGHT = "row_weight"
 #: The property by which a column of weights names the list whose values they weigh.
 WEIGHTS_OF = "weights_of"
 #: The property of a column of vectors that the towers divide by their L2 norms.
-NORMALIZE = "normalize"
+NORMALIZE = "unit_norm"
 #: The query input with the seconds since each item of a history, before a moment that all items of
 #: the history share, such as its last item: only differences between ages matter.
 HISTORY_AGES = "history_ages"
