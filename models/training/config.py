@@ -48,7 +48,8 @@ class TrainConfig(Part, frozen=True):
 
     Attributes:
         batch_size: number of training rows in a training step, whose items are the in-batch
-            negatives.
+            negatives. A model that trains on sequences takes whole ones: a few rows more or fewer,
+            and at least `history.max_len` + 1.
         epochs: the largest number of epochs.
         monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
             `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
