@@ -13,7 +13,11 @@ import tensorflow as tf
 from tiny_run import CPU, Run, Tiny, check_here
 
 from models.core.column_names import HISTORY_AGES
+from models.core.retriever import Queries
+from models.towers import tower as tower_module
 from models.towers.layers import History
+from models.towers.tower import rows_at_a_time
+from models.training.two_tower import TwoTower
 from workflows.export import export
 from workflows.feature_files import rows as raw_rows
 from workflows.ground.errors import DataError
@@ -64,6 +68,23 @@ def test_a_batch_of_sequences_has_the_loss_of_its_rows(tiny: Tiny, tmp_path: Pat
     rows[f"{HISTORY}__values"] = rng.permutation(rows[f"{HISTORY}__values"])
     tensors = {name: tf.constant(values) for name, values in rows.items()}
     assert float(model(tensors, training=True).outputs[0, 0]) != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_attention_embeds_fewer_rows_at_a_time(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tiny.prepared.branch(tmp_path / "run", *ATTENTION)
+    towers = TwoTowers.open(run.store, run.recipe)
+    prepared, model = towers.prepared, build_fresh(towers, "model")
+    assert rows_at_a_time(model.query_encoder) == 8192  # histories of 4 items are short
+    assert rows_at_a_time(model.candidate_encoder) == 8192
+    known = prepared.interactions("train").of_known_users()
+    queries = Queries(np.arange(known.n_users), known.histories(), times=known.history_times())
+    retriever = TwoTower.of(model, prepared.users, prepared.items)
+    whole = retriever.embed(queries)
+    monkeypatch.setattr(tower_module, "_SCORES", 4 * 4 * 2)
+    assert rows_at_a_time(model.query_encoder) == 2
+    np.testing.assert_allclose(retriever.embed(queries), whole, rtol=1e-5, atol=1e-6)
 
 
 def one_by_one(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

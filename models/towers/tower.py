@@ -22,6 +22,7 @@ from models.core.column_names import AGES_OF, HISTORY_AGES, WEIGHTS_OF
 from models.core.columns import Columns, as_array, n_rows, take
 from models.core.reserved_codes import PAD
 from models.core.retriever import Ints
+from models.encoders.attention import Attention
 from models.encoders.dropout import Dropout
 from models.encoders.encoder import Shape, build_encoder
 from models.towers.config import TwoTowerConfig
@@ -364,7 +365,23 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
     return _COMPILED[tower]
 
 
-def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDArray[np.float32]:
+#: Number of rows that a tower embeds at a time, and for towers with attention, largest number of
+#: attention scores of a head at a time.
+_ROWS, _SCORES = 8192, 1 << 22
+
+
+def rows_at_a_time(tower: Tower) -> int:
+    """Return how many rows a tower embeds at a time; attention takes memory for L x L scores."""
+    longest = 1
+    for layer in tower.submodules:
+        if isinstance(layer, History) and isinstance(layer.encoder, Attention):
+            longest = max(longest, int(layer.schema.first.shape.dims[1].max))
+    return max(1, min(_ROWS, _SCORES // longest**2))
+
+
+def embed(
+    tower: Tower, columns: Columns, *, batch_size: int | None = None
+) -> npt.NDArray[np.float32]:
     """Return the embedding of each row of a table by one tower, computed batch by batch.
 
     Merlin's `encode` saves and reloads the model first, which takes longer than this function takes
@@ -373,11 +390,12 @@ def embed(tower: Tower, columns: Columns, *, batch_size: int = 8192) -> npt.NDAr
     Args:
         tower: the query tower or the item tower.
         columns: the tower's input columns, name → [n_rows].
-        batch_size: number of rows that the tower embeds at a time.
+        batch_size: number of rows that the tower embeds at a time; None for `rows_at_a_time`.
 
     Returns:
         float32 [n_rows, dim].
     """
+    batch_size = batch_size or rows_at_a_time(tower)
     columns = {name: columns[name] for name in tower.schema.column_names}
     count = n_rows(columns)
     batches = np.array_split(np.arange(count), max(1, -(-count // batch_size)))
