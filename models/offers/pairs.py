@@ -77,7 +77,7 @@ class Pairs:
         """Raise NoNegativesError if no pair of a user and an item can be a negative.
 
         Args:
-            item: the attribute whose values are the item ids.
+            item: the item attribute that is the item id itself; its values are the items.
         """
         if self.scored_pairs(self._codes(item)).sum() == len(self):
             raise NoNegativesError(
@@ -136,7 +136,7 @@ class Pairs:
 
         Args:
             model: the offer model that scores the pairs.
-            item: the attribute whose values are the item ids.
+            item: the item attribute that is the item id itself; its values are the items.
 
         Raises:
             BrokenModel: the model gives scores that are NaN.

@@ -23,8 +23,9 @@ _ESCAPED = "x-"
 def layer_name(column: str) -> str:
     """Return the name of the Keras layer of a column; no two columns have the same.
 
-    TensorFlow accepts few characters in layer names. Other characters of a column's name are
-    written as code points: `a b` becomes `x-a-20-b`. Columns keep their own names everywhere else.
+    TensorFlow accepts only letters, digits, `_`, `.` and `-` in layer names. A column's name with
+    other characters gets the prefix `x-`, and the code point in place of each such character: `a b`
+    becomes `x-a-20-b`. Columns keep their own names everywhere else.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column

@@ -92,9 +92,9 @@ class _Evaluation:
     Attributes:
         recipe: the recipe, which defines the evaluation protocol.
         prepared: the content of the run's etl stage.
-        evaluation_set: the queries and target items of the headline metrics.
+        evaluation_set: the queries and target items of the main evaluation protocol.
         lists: block of the report → the recommendation lists under another protocol.
-        ranks: model → ranks of the target items in the lists of the headline metrics.
+        ranks: model → ranks of the target items in the lists of the main evaluation protocol.
         beside: block of the report → model → ranks of the target items in the block's lists.
     """
 

@@ -18,7 +18,7 @@ TRAIN_ROWS = "train_rows"
 
 @dataclass(frozen=True)
 class Lists:
-    """The recommendation lists of an evaluation protocol other than that of the headline metrics.
+    """The recommendation lists of an evaluation protocol other than the main one.
 
     Attributes:
         evaluation_set: the queries with their target items.
@@ -33,7 +33,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the lists' evaluation protocol, given the protocol of the headline metrics."""
+        """Return the lists' evaluation protocol, given the main evaluation protocol."""
         return msgspec.structs.replace(
             headline,
             part=self.part,
@@ -50,7 +50,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
     Args:
         recipe: the recipe, whose block `evaluate` names the protocols.
         prepared: the content of the run's etl stage.
-        headline: the queries and target items of the headline metrics.
+        headline: the queries and target items of the main evaluation protocol.
 
     Returns:
         The lists by name. Those of `candidates: cold` have no queries if no row is measured.

@@ -39,7 +39,7 @@ def picture(finished: Finished) -> Picture:
 
 
 def table(finished: Finished) -> Table:
-    """Return a table of the headline metrics of all models, the best model first."""
+    """Return a table of the main evaluation protocol of all models, the best model first."""
     scores, metric, k = finished.scores, finished.metric, finished.k
     others = [f"ndcg@{k}", f"mrr@{k}"]
     others += [f"recall@{n}" for n in finished.recipe.evaluate.ks if n != k]

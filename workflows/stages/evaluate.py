@@ -137,7 +137,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         fallback: the model that answers for unknown users in place of the two-tower model.
         headline: metrics of all users, as means over users.
         differences: metrics of the two-tower model minus those of each baseline, user by user,
-            under the headline protocol.
+            under the main evaluation protocol.
         beside: name of another protocol (`per_row`, `seen_kept`, `seen_excluded`, `tfrs_compat`,
             and those of the recipe, such as `train_rows`) → its metrics.
         segments: name of a segment → the metrics of its users or targets; empty segments are left

@@ -50,7 +50,7 @@ class ItemRules:
         return mask
 
     def refuse_unmet(self, rules: Sequence[str]) -> None:
-        """Raise an error if one of several rules `column=value` matches no item.
+        """Raise an error if any of the given rules `column=value` matches no item of the catalogue.
 
         Raises:
             DataError: a rule matches no item; the message suggests the most similar value.
