@@ -25,7 +25,7 @@ def layer_name(column: str) -> str:
 
     TensorFlow accepts only letters, digits, `_`, `.` and `-` in layer names. A column's name with
     other characters gets the prefix `x-`, and the code point in place of each such character: `a b`
-    becomes `x-a-20-b`. Columns keep their own names everywhere else.
+    becomes `x-a-20-b`. Data and files keep the columns' own names.
     """
     if _PLAIN.fullmatch(column) and not column.startswith(_ESCAPED):
         return column

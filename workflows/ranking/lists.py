@@ -45,7 +45,7 @@ class Lists:
 
 
 def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[str, Lists]:
-    """Return the lists of all additional evaluation protocols, by their blocks in the report.
+    """Return name of an additional evaluation protocol → the recommendation lists to measure.
 
     Args:
         recipe: the recipe, whose block `evaluate` names the protocols.
