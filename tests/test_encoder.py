@@ -141,6 +141,15 @@ def test_attention_is_that_of_the_formula():
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("heads", "used"), [(1, 1), (2, 2), (3, 1), (6, 2), (8, 4)])
+def test_heads_that_do_not_divide_the_width_are_fewer(heads: int, used: int):
+    encoder = build(AttentionConfig(heads=heads))
+    assert encoder.blocks[0].heads == used
+    found = encoder.encode(steps([0, 1, 2]), training=False)
+    assert found.shape == (3, DIM)
+    assert np.isfinite(found).all()
+
+
 def test_attention_is_added_to_the_weighted_mean():
     config = AttentionConfig(decay=10.0)
     encoder = build(config, ages=True)

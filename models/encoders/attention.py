@@ -12,6 +12,7 @@ the attention scores, they gave nothing on MovieLens-100K.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -81,8 +82,8 @@ class Block(tf.keras.layers.Layer):
 
     def __init__(self, config: AttentionConfig, shape: Shape, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.heads = config.heads
-        self.dim, self.width = shape.dim, shape.dim // config.heads
+        self.heads = math.gcd(config.heads, shape.dim)
+        self.dim, self.width = shape.dim, shape.dim // self.heads
         seed, wide = shape.seed, config.feed_forward * shape.dim
         self.norms = [LayerNorm(shape.dim, name=f"norm_{n}") for n in range(2)]
         self.project = Linear(shape.dim, 3 * shape.dim, seed, name="project")
@@ -90,7 +91,7 @@ class Block(tf.keras.layers.Layer):
         self.up = Linear(shape.dim, wide, seed + 2, name="up")
         self.down = Linear(wide, shape.dim, seed + 3, name="down")
         self.position = self.add_weight(
-            "position", [shape.max_len, config.heads], initializer="zeros"
+            "position", [shape.max_len, self.heads], initializer="zeros"
         )
         self.drops = [Dropout(config.dropout, seed=seed + n, name=f"drop_{n}") for n in range(4, 8)]
 

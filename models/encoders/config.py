@@ -30,7 +30,8 @@ class AttentionConfig(Part, frozen=True, tag_field="kind", tag="attention"):
         decay: the decay, in positions, of the initial weights in the mean; null leaves the mean
             out.
         blocks: number of blocks of attention and feed-forward layer.
-        heads: number of attention heads; a divisor of the embeddings' width.
+        heads: number of attention heads. It should divide the width of the embeddings; if it does
+            not, their greatest common divisor is taken.
         feed_forward: width of the hidden feed-forward layer, in multiples of the embeddings' width.
         dropout: share of the numbers that a training step sets to 0, in the inputs and in the
             outputs of the layers.
