@@ -2,8 +2,8 @@
 
     make .venv-bench-minilm/.ok
     .venv-bench-minilm/bin/python benchmarks/peers/film_texts.py \
-        data/movielens-100k/ml-100k.item /tmp/films.parquet
-    python benchmarks/cold_items.py --vectors /tmp/films.parquet --seeds 1 2 3 [--only texts …]
+        data/movielens-100k/ml-100k.item films.parquet
+    python benchmarks/cold_items.py --vectors films.parquet --seeds 1 2 3 [--only texts …]
 
 A random tenth of the films is removed from training. The targets are the users' ratings of these
 films, and only these films are ranked, as with `evaluate.also: [{candidates: cold}]`; recall@10 is
