@@ -94,9 +94,8 @@ def test_validation_is_what_a_loop_over_the_whole_catalogue_gives(
     model, valid, monkeypatch, eval_batch
 ):
     monkeypatch.setattr(models.core.retriever, "BLOCK_SCORES", eval_batch * N_ITEMS)
-    assert (
-        "batch_size" in two_tower.embed.__kwdefaults__
-    )  # a name that is not there would be ignored
+    # a name that is not there would be ignored
+    assert "batch_size" in two_tower.embed.__kwdefaults__
     monkeypatch.setitem(two_tower.embed.__kwdefaults__, "batch_size", eval_batch)
     logs = {"loss": 1.5}
     validation(model, valid).on_epoch_end(0, logs)
