@@ -222,11 +222,12 @@ def build_evaluation_set(
     contexts = contexts or {}
     first, which = group_by_query(users, contexts)
     query_users = users[first]
+    earlier, times = _earlier(history, query_users), history.times
     queries = Queries(
         np.maximum(query_users, -1),
-        _histories(history, query_users),
+        _at(history.items, earlier),
         {name: take_rows(column, first) for name, column in contexts.items()},
-        None if history.times is None else _histories(history, query_users, history.times),
+        None if times is None else _at(times, earlier),
     )
     targets = Ragged.from_pairs(which, items, n_lists=len(query_users))
     built = EvaluationSet(
@@ -235,7 +236,7 @@ def build_evaluation_set(
         exclude=None,
         candidates=_candidates(rules, item_counts),
         warm=queries.histories.lengths > 0,
-        also_seen=_histories(also_seen, query_users) if also_seen else None,
+        also_seen=_at(also_seen.items, _earlier(also_seen, query_users)) if also_seen else None,
     )
     if rules.exclude_seen:
         built = replace(built, exclude=built.seen)
@@ -269,19 +270,21 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
     return first, which
 
 
-def _histories(history: Interactions, users: Ints, values: Ints | None = None) -> Ragged:
-    """Return the known items that each user interacted with, oldest first, as item table rows.
+def _at(values: Ints, rows: Ragged) -> Ragged:
+    """Return the values at lists of row numbers, as lists."""
+    return Ragged(values[rows.values], rows.offsets)
+
+
+def _earlier(history: Interactions, users: Ints) -> Ragged:
+    """Return each user's interactions with known items, oldest first, as row numbers of `history`.
 
     Args:
         history: the interactions of all users.
-        values: what to return of each interaction in place of its item, int [n].
         users: row numbers in the user table, in ascending order; a repeated user gets the same
             history again.
     """
     distinct, which = np.unique(users, return_inverse=True)
     place = np.searchsorted(distinct, history.users)
     place = np.minimum(place, len(distinct) - 1)
-    mine = (distinct[place] == history.users) & (history.items >= 0)
-    values = history.items if values is None else values
-    found = Ragged.from_pairs(place[mine], values[mine], n_lists=len(distinct))
-    return found.take(which)
+    mine = np.flatnonzero((distinct[place] == history.users) & (history.items >= 0))
+    return Ragged.from_pairs(place[mine], mine, n_lists=len(distinct)).take(which)

@@ -37,6 +37,7 @@ class Attention(tf.keras.layers.Layer):
 
     def __init__(self, config: AttentionConfig, shape: Shape, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.n_scores = shape.max_len**2
         self.pool = None
         if config.decay is not None:
             self.pool = DecayPool(config.decay, shape.max_len, ages=shape.ages, name="pool")

@@ -33,6 +33,7 @@ class DecayPool(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.max_len = max_len
+        self.n_scores = 1  # no item is compared with another
         self.position: tf.Variable | None = None
         if decay is not None:
             start = -tf.range(max_len, dtype=tf.float32) / decay

@@ -28,7 +28,13 @@ class Steps(NamedTuple):
 
 
 class HistoryEncoder(Protocol):
-    """The protocol of history encoders: Keras layers, so that their weights belong to the tower."""
+    """The protocol of history encoders: Keras layers, so that their weights belong to the tower.
+
+    Attributes:
+        n_scores: number of scores that `encode` keeps in memory for the longest history.
+    """
+
+    n_scores: int
 
     def encode(self, steps: Steps, *, training: bool) -> tf.Tensor:
         """Return one vector per history, float32 [B, dim]; an empty history gives zeros."""

@@ -89,10 +89,10 @@ class ItemCategories(tf.keras.layers.Layer):
 
 
 def by_item_code(column: Column, items: Ints, n_codes: int) -> Ragged:
-    """Return the category codes of each item code; item codes that items share have none.
+    """Return the values of a feature for each item code; item codes that items share have none.
 
     Args:
-        column: the category codes of the items: one each, int [n_items], or lists.
+        column: the feature of the items: one category code each, int [n_items], or lists.
         items: the code of each item's id, int [n_items].
         n_codes: number of codes of the item ids.
 

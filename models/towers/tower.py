@@ -22,7 +22,6 @@ from models.core.column_names import AGES_OF, HISTORY_AGES, WEIGHTS_OF
 from models.core.columns import Columns, as_array, n_rows, take
 from models.core.reserved_codes import PAD
 from models.core.retriever import Ints
-from models.encoders.attention import Attention
 from models.encoders.dropout import Dropout
 from models.encoders.encoder import Shape, build_encoder
 from models.towers.config import TwoTowerConfig
@@ -365,18 +364,16 @@ def _compiled(tower: Tower, like: dict[str, npt.NDArray[np.generic]]) -> Any:
     return _COMPILED[tower]
 
 
-#: Number of rows that a tower embeds at a time, and for towers with attention, largest number of
-#: attention scores of a head at a time.
+#: Number of rows that a tower embeds at a time, and largest number of scores that its history
+#: encoders keep in memory for them.
 _ROWS, _SCORES = 8192, 1 << 22
 
 
 def rows_at_a_time(tower: Tower) -> int:
-    """Return how many rows a tower embeds at a time; attention takes memory for L x L scores."""
-    longest = 1
-    for layer in tower.submodules:
-        if isinstance(layer, History) and isinstance(layer.encoder, Attention):
-            longest = max(longest, int(layer.schema.first.shape.dims[1].max))
-    return max(1, min(_ROWS, _SCORES // longest**2))
+    """Return how many rows a tower embeds at a time, given the memory of its history encoders."""
+    encoders = [layer.encoder for layer in tower.submodules if isinstance(layer, History)]
+    most = max((encoder.n_scores for encoder in encoders), default=1)
+    return max(1, min(_ROWS, _SCORES // most))
 
 
 def embed(

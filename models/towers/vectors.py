@@ -16,8 +16,8 @@ from merlin.schema import Schema
 
 from models.core.column_names import NORMALIZE
 from models.core.columns import Column
-from models.core.reserved_codes import UNSEEN
-from models.core.retriever import Floats, Ints, Ragged
+from models.core.retriever import Floats, Ints
+from models.towers.item_content import by_item_code
 from models.towers.layers import layer_name
 
 
@@ -123,9 +123,8 @@ def vectors_by_code(column: Column, codes: Ints, n_codes: int, *, length: int) -
         n_codes: number of codes of the item ids.
         length: the length of the vectors.
     """
-    assert isinstance(column, Ragged)
+    lists = by_item_code(column, codes, n_codes)
     table = np.zeros((n_codes, length), np.float32)
-    is_single = (codes > UNSEEN) & (np.bincount(codes, minlength=n_codes) == 1)[codes]
-    rows = np.flatnonzero(is_single & (column.lengths == length))
-    table[codes[rows]] = column.values[column.offsets[rows, None] + np.arange(length)]
+    rows = np.flatnonzero(lists.lengths == length)
+    table[rows] = lists.values[lists.offsets[rows, None] + np.arange(length)]
     return table

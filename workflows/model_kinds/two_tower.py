@@ -139,9 +139,9 @@ class TwoTowers:
         assert recipe.time is not None
         train_on_sequences(model)
         names = [n for n in model.schema.column_names if n not in recipe.history_columns]
-        columns = prepared.part("train", names)
+        columns = prepared.part("train", [*names, recipe.time])
+        times = as_array(columns.pop(recipe.time)).astype(np.int64)
         users, items = (as_array(columns[name]) for name in (USER_ROW, ITEM_ROW))
-        times = as_array(prepared.part("train", [recipe.time])[recipe.time]).astype(np.int64)
         order = np.argsort(times, kind="stable")
         return SequenceBatches(
             columns,
