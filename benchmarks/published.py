@@ -237,12 +237,12 @@ def held_out(prepared: Prepared, part: str) -> EvaluationSet:
 
 
 def hand_over(prepared: Prepared, test: EvaluationSet) -> dict[str, np.ndarray]:
-    """Return what a peer is told: row numbers of users and items, each user's events in order.
+    """Return the data that a peer gets, as row numbers of users and items.
 
     Returns:
-        train_users, train_items, valid_users, valid_items: the events, int64 [n_events], without
-        those of items that are new in the valid part; users: the users whose lists are asked for,
-        int64 [n_queries].
+        train_users, train_items, valid_users, valid_items: the events of a part, each user's in
+        order of time, int64 [n_events]; events of items that training has not met are left out.
+        users: the users for whom the peer returns lists, int64 [n_queries].
     """
     told = {"users": test.queries.users}
     for part in ("train", "valid"):
