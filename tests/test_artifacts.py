@@ -9,6 +9,7 @@ from tiny_run import Run, Tiny
 from toy_towers import toy_towers
 
 from models.core.prior import Prior
+from models.core.user_sample import UserSample
 from models.towers.tower import embed
 from models.training.epoch import Epoch
 from workflows.ground.errors import ArtifactError, MissingStage, StaleInput
@@ -90,6 +91,29 @@ def test_a_trial_asks_for_the_part_with_what_came_before(prepared, part):
         assert evaluation_set.targets[i].tolist() == targets
     assert evaluation_set.exclude is evaluation_set.queries.histories
     assert prepared.evaluation_set(part, UNCUT).exclude is None
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_sample_of_users_has_the_queries_that_these_users_have_among_all(prepared, part):
+    every = prepared.evaluation_set(part, EvaluateConfig())
+    some = prepared.evaluation_set(part, EvaluateConfig(), UserSample(5, 2))
+    assert every.sampled_from is None
+    assert some.sampled_from == len(set(every.queries.users.tolist()))
+    users = sorted(set(some.queries.users.tolist()))
+    assert len(users) == 5
+    theirs = every.take(np.flatnonzero(np.isin(every.queries.users, users)))
+    assert some.queries.users.tolist() == theirs.queries.users.tolist()
+    for of_some, of_every in (
+        (some.targets, theirs.targets),
+        (some.exclude, theirs.exclude),
+        (some.queries.histories, theirs.queries.histories),
+        (some.queries.times, theirs.queries.times),
+    ):
+        assert of_some.values.tolist() == of_every.values.tolist()
+        assert of_some.offsets.tolist() == of_every.offsets.tolist()
+    held = prepared.rows_of_sample(part, UserSample(5, 2))
+    assert sorted(set(held["user_row"].tolist())) == users
+    assert len(held["item_row"]) == len(some.targets.values)
 
 
 def test_an_empty_part_has_no_trial(prepared, tmp_path):

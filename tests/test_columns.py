@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models.core.columns
 from models.core.columns import (
     as_array,
     fixed_lists,
     from_arrow,
     n_rows,
     read_columns,
+    read_rows,
     take,
     take_rows,
     write_vectors,
@@ -62,6 +64,16 @@ def test_parquet_comes_back_as_it_was_written(folder):
     assert columns["code"].dtype == columns["genres"].values.dtype == np.int32
     assert columns["age"].dtype == np.float32
     assert columns["genres"].offsets.dtype == np.int64
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_rows_are_read_by_their_numbers_whatever_the_blocks(folder, monkeypatch, block):
+    monkeypatch.setattr(models.core.columns, "BLOCK_ROWS", block)
+    files = [folder / "part-1.parquet", folder / "part-0.parquet"]
+    rows = read_rows(files, ["age", "code"], "code", np.array([-4, 11, 12, 14, 20]))
+    assert rows.to_pydict() == {"age": [2.0, 9.0, -1.0], "code": [12, 14, 11]}
+    none = read_rows(files, ["code", "age"], "code", np.array([], np.int64))
+    assert none.to_pydict() == {"code": [], "age": []}
 
 
 def test_only_the_named_columns_are_read(folder):

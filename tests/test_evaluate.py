@@ -19,7 +19,7 @@ from workflows.ground.errors import ArtifactError, DataError
 from workflows.ranking.evaluation import TWO_TOWER, _Evaluation
 from workflows.ranking.lists import lists
 from workflows.stages.etl import Prepared
-from workflows.stages.evaluate import EvaluateFiles, Report
+from workflows.stages.evaluate import EvaluateFiles, Report, Sample
 from workflows.stages.store import Store
 from workflows.stages.train import load_model
 from workflows.train import train
@@ -122,6 +122,22 @@ def test_all_models_stand_in_every_block_with_its_protocol(result):
     assert report.headline.protocol.split == "leave_last (valid 1, test 1)"
     assert "train and valid, the last of 1997" in report.headline.protocol.cut
     assert not report.headline.protocol.refit
+
+
+def test_a_sample_of_users_is_measured_and_stated(run, scores, tmp_path):
+    some = run.branch(tmp_path / "run", "evaluate.max_users=7", stages=("etl", "train"))
+    report = evaluate(some.recipe, some.store, CPU).report
+    naive = naive_recalls(run, scores[TWO_TOWER], 3, exclude=True)
+    drawn = np.sort(np.random.default_rng(1).choice(len(naive), 7, replace=False))
+    expected = np.array(list(naive.values()))[drawn]  # users in the order of their rows
+    assert report.headline.metrics[TWO_TOWER]["recall@3"].mean == pytest.approx(expected.mean())
+    blocks = [report.headline, report.differences, *report.beside.values()]
+    assert {block.users for block in blocks} == {7}
+    assert {block.protocol.sample for block in blocks} == {Sample(7, len(naive), 1)}
+    assert (
+        f"a random sample of 7 of {len(naive)} users (seed 1)" in report.headline.protocol.sentence
+    )
+    assert {one.valid_users for one in report.baselines.values()} == {7}
 
 
 def test_differences_are_those_of_the_means(result):

@@ -16,6 +16,9 @@ from models.core.retriever import Floats, Ints, Ragged
 Column = npt.NDArray[np.generic] | Ragged
 Columns = Mapping[str, Column]
 
+#: Number of rows of a parquet file that are in memory at a time where a file is read in blocks.
+BLOCK_ROWS = 1 << 20
+
 LOSS_COLUMNS = [USER_ROW, ITEM_ROW, ROW_WEIGHT]
 
 
@@ -30,6 +33,27 @@ def read_columns(
     """
     table = pq.read_table(path, columns=None if names is None else list(names))
     return {name: from_arrow(table[name]) for name in table.column_names}
+
+
+def read_rows(files: Sequence[Path], names: Sequence[str], key: str, among: Ints) -> pa.Table:
+    """Read the rows of parquet files whose key is among given numbers, block by block.
+
+    Args:
+        files: the files, in the order in which their rows are returned; at least one.
+        names: names of the columns to return.
+        key: the column of whole numbers by which rows are selected.
+        among: the numbers to look for, distinct and rising, int [n].
+    """
+    kept = []
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            schema = pa.schema([file.schema_arrow.field(name) for name in names])
+            for block in file.iter_batches(BLOCK_ROWS, columns=list(names)):
+                numbers = block.column(names.index(key)).to_numpy()
+                place = np.minimum(np.searchsorted(among, numbers), max(len(among) - 1, 0))
+                is_kept = among[place] == numbers if len(among) else np.zeros(len(numbers), bool)
+                kept.append(block.filter(pa.array(is_kept)))
+    return pa.Table.from_batches(kept, schema)
 
 
 def from_arrow(values: pa.ChunkedArray) -> Column:

@@ -69,6 +69,8 @@ class EvaluationSet:
         warm: for each query, whether its user has a history, bool [n_queries].
         also_seen: for each query, further items (row numbers in the item table) that the user saw,
             which are not in the history; None if there are none.
+        sampled_from: number of users of the held-out part, of whom the queries are a random sample;
+            None if all of them have a query.
     """
 
     queries: Queries
@@ -77,6 +79,7 @@ class EvaluationSet:
     candidates: Bools
     warm: Bools
     also_seen: Ragged | None = None
+    sampled_from: int | None = None
 
     @property
     def seen(self) -> Ragged:

@@ -24,6 +24,7 @@ from models.core.columns import Column
 from models.core.evaluation_set import EvaluationSet
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import BrokenModel, Retriever
+from models.core.user_sample import UserSample
 from workflows.recipe import Recipe
 from workflows.stages.evaluate import BaselineChoice
 
@@ -143,11 +144,9 @@ def _since(start: float) -> float:
 
 def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
     """Return the evaluation set of a random sample of at most `MAX_USERS` of its users."""
-    n_users = len(valid.queries)
-    if n_users <= MAX_USERS:
+    if len(valid.queries) <= MAX_USERS:
         return valid
-    drawn = np.random.default_rng(seed).choice(n_users, MAX_USERS, replace=False)
-    return valid.take(np.sort(drawn))
+    return valid.take(UserSample(MAX_USERS, seed).draw(len(valid.queries)))
 
 
 def attributes(recipe: Recipe, items: dict[str, Column]) -> sp.csr_matrix:

@@ -34,7 +34,7 @@ from workflows.ranking.baselines import attributes, fit_baselines
 from workflows.ranking.by_score import hits_by_score
 from workflows.ranking.figures import Tally
 from workflows.ranking.lift import Lift
-from workflows.ranking.lists import Lists, lists
+from workflows.ranking.lists import Lists, lists, sample_of
 from workflows.ranking.segments import segments
 from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
@@ -73,7 +73,8 @@ def evaluate(
         ArtifactError: a model computes NaN as the score of an item.
     """
     recipe = prepared.recipe
-    evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
+    sample = recipe.evaluate.sample
+    evaluation_set = prepared.evaluation_set("test", recipe.evaluate, sample)
     if evaluation_set is None:
         raise DataError("The split has no test part; give `split:` a `test` share or file.")
     warn_of_hidden(evaluation_set, "test")
@@ -128,7 +129,7 @@ class _Evaluation:
         by_score = hits_by_score(
             tower,
             replace(self.evaluation_set, exclude=None),
-            self.prepared.part("test"),
+            self.prepared.rows_of_sample("test", self.recipe.evaluate.sample),
             self.recipe.evaluate.ks,
             embed_items=lambda columns: embed(model.candidate_encoder, columns),
         )
@@ -156,7 +157,7 @@ class _Evaluation:
             attributes=attributes(recipe, prepared.items),
             seed=recipe.evaluate.seed,
         )
-        valid = prepared.evaluation_set("valid", recipe.evaluate)
+        valid = prepared.evaluation_set("valid", recipe.evaluate, recipe.evaluate.sample)
         names = [name for name in recipe.evaluate.baselines if name != self.ours]
         for name, result in fit_baselines(names, facts, valid):
             if isinstance(result, CannotFit):
@@ -256,6 +257,7 @@ class _Evaluation:
             candidates=config.candidates,
             n_candidates=int(self.evaluation_set.candidates.sum()),
             exclude_seen=config.exclude_seen,
+            sample=sample_of(self.evaluation_set, config.sample),
             averaged="per user and context" if self.evaluation_set.queries.contexts else "per user",
             level=config.level,
         )

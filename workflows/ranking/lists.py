@@ -8,9 +8,10 @@ import msgspec
 
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet
+from models.core.user_sample import UserSample
 from workflows.recipe import Recipe
 from workflows.stages.etl import Prepared
-from workflows.stages.evaluate import Protocol
+from workflows.stages.evaluate import Protocol, Sample
 
 _SEEN = {True: "seen_excluded", False: "seen_kept"}
 TRAIN_ROWS = "train_rows"
@@ -24,12 +25,14 @@ class Lists:
         evaluation_set: the queries with their target items.
         part: the part of the split that has the target items.
         ranked: the rules for the candidates and exclusions of the lists.
+        sample: the sample of users who are measured.
         by_row: whether metrics are means over held-out rows, not over users.
     """
 
     evaluation_set: EvaluationSet
     part: str
     ranked: ListRules
+    sample: UserSample
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
@@ -40,6 +43,7 @@ class Lists:
             candidates=self.ranked.candidates,
             n_candidates=int(self.evaluation_set.candidates.sum()),
             exclude_seen=self.ranked.exclude_seen,
+            sample=sample_of(self.evaluation_set, self.sample),
             averaged="per row" if self.by_row else headline.averaged,
         )
 
@@ -60,7 +64,7 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
     exclude = headline.seen if turned.exclude_seen else None
     found = {
         _SEEN[turned.exclude_seen]: Lists(
-            replace(headline, exclude=exclude), "test", turned, by_row=False
+            replace(headline, exclude=exclude), "test", turned, config.sample, by_row=False
         )
     }
     asked = [(f"{r.candidates}_{_SEEN[r.exclude_seen]}", "test", r) for r in config.also]
@@ -68,7 +72,14 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
         kept = ListRules(candidates=config.candidates, exclude_seen=False)
         asked.append((TRAIN_ROWS, "train", kept))
     for name, part, ranked in asked:
-        evaluation_set = prepared.evaluation_set(part, ranked)
+        evaluation_set = prepared.evaluation_set(part, ranked, config.sample)
         assert evaluation_set is not None  # test has rows, or there were no headline
-        found[name] = Lists(evaluation_set, part, ranked)
+        found[name] = Lists(evaluation_set, part, ranked, config.sample)
     return found
+
+
+def sample_of(evaluation_set: EvaluationSet, sample: UserSample) -> Sample | msgspec.UnsetType:
+    """Return the sample of users for the report; UNSET if all users of the part are measured."""
+    if evaluation_set.sampled_from is None or sample.max_users is None:
+        return msgspec.UNSET
+    return Sample(sample.max_users, evaluation_set.sampled_from, sample.seed)

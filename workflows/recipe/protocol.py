@@ -8,7 +8,8 @@ from msgspec import Meta
 
 from models.baselines.registry import BASELINES, Baseline
 from models.core.config import ListRules
-from models.core.fields import Length, NonNegative, Part, Times
+from models.core.fields import Length, NonNegative, Part, Positive, Times
+from models.core.user_sample import UserSample
 
 
 class EvaluateConfig(ListRules, frozen=True):
@@ -24,7 +25,10 @@ class EvaluateConfig(ListRules, frozen=True):
             list; seen items are then kept in lists.
         bootstrap: number of bootstrap resamples for a confidence interval.
         level: confidence level of the metrics' intervals.
-        seed: the random seed of the bootstrap resamples and of the random baseline.
+        max_users: the largest number of users who are measured; if there are more, a random sample
+            of them is. null measures all users.
+        seed: the random seed of the sample of users, of the bootstrap resamples and of the random
+            baseline.
     """
 
     baselines: tuple[Baseline, ...] = BASELINES
@@ -33,7 +37,13 @@ class EvaluateConfig(ListRules, frozen=True):
     train_rows: bool = False
     bootstrap: Times = 1000
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    max_users: Positive | None = None
     seed: NonNegative = 1
+
+    @property
+    def sample(self) -> UserSample:
+        """The random sample of users who are measured."""
+        return UserSample(self.max_users, self.seed)
 
     def __post_init__(self) -> None:
         if not self.ks or list(self.ks) != sorted(set(self.ks)):

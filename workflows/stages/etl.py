@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.core.column_names import ITEM_ROW, USER_ROW
-from models.core.columns import Column, read_columns
+from models.core.columns import Column, as_array, read_columns, read_rows, take_rows
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet, build_evaluation_set
-from models.core.retriever import Interactions, Ragged
+from models.core.retriever import Interactions, Ints, Ragged
+from models.core.user_sample import ALL_USERS, UserSample
 from workflows.derive import fitted
 from workflows.derive.fitted import States
 from workflows.ground import statistics, vocabulary
@@ -212,13 +213,18 @@ class Prepared:
         """Derived column → what its step learnt from the training rows, if it learnt something."""
         return fitted.read(self.folder)
 
-    def interactions(self, *parts: str) -> Interactions:
+    def interactions(self, *parts: str, among: Ints | None = None) -> Interactions:
         """Return the interactions of some parts of the split, each user's in order of time.
 
         Without times, the interactions of a user are in a random order, the same as in etl, so that
         the last ones are a random sample.
+
+        Args:
+            parts: the parts of the split: train, valid or test.
+            among: the users whose interactions are returned, as distinct rising row numbers in the
+                user table or negative numbers of unknown users, int [n_users]; None for all users.
         """
-        rows = self._as_written(*parts)
+        rows = self._as_written(*parts, among=among)
         order = np.arange(len(rows.users))
         if rows.times is not None:
             order = np.argsort(rows.times, kind="stable")
@@ -231,12 +237,15 @@ class Prepared:
             times=None if rows.times is None else rows.times[order],
         )
 
-    def _as_written(self, *parts: str) -> Interactions:
+    def _as_written(self, *parts: str, among: Ints | None = None) -> Interactions:
         """Return the interactions of some parts of the split, in the order of the files."""
         names = [USER_ROW, ITEM_ROW, *([self.recipe.time] if self.recipe.time else [])]
         files = [path for part in parts for path in self.files.parts(part)]
         with reading(self.folder, "etl"):
-            rows = pq.read_table(files, columns=names)
+            if among is None:
+                rows = pq.read_table(files, columns=names)
+            else:
+                rows = read_rows(files, names, USER_ROW, among)
             return self._within(
                 Interactions(
                     users=rows[USER_ROW].to_numpy(),
@@ -281,24 +290,41 @@ class Prepared:
                 )
             )
 
-    def evaluation_set(self, part: str, rules: ListRules) -> EvaluationSet | None:
+    def evaluation_set(
+        self, part: str, rules: ListRules, sample: UserSample = ALL_USERS
+    ) -> EvaluationSet | None:
         """Return the queries and target items of a part of the split; None if the split lacks it.
 
         For the part train, users have the histories before the test part.
+
+        Args:
+            part: the held-out part: valid, test or train.
+            rules: the rules for the candidates and exclusions of the lists.
+            sample: the sample of the part's users who have queries.
         """
         parts = KNOWN.get(part, KNOWN["test"])
         held = self._as_written(part)  # beside the contexts, which are read as they stand
         if not len(held.users):
             return None
-        return build_evaluation_set(
-            held.users,
-            held.items,
-            history=self.interactions(*parts),
+        rows, sampled_from = sample.rows_of(held.users)
+        users = held.users[rows]
+        among = None if sampled_from is None else np.unique(users)
+        built = build_evaluation_set(
+            users,
+            held.items[rows],
+            history=self.interactions(*parts, among=among),
             also_seen=self.also_seen(*parts),
             item_counts=self.item_counts,
             rules=rules,
-            contexts=self._contexts(part),
+            contexts={n: take_rows(column, rows) for n, column in self._contexts(part).items()},
         )
+        return replace(built, sampled_from=sampled_from)
+
+    def rows_of_sample(self, part: str, sample: UserSample) -> dict[str, Column]:
+        """Return the encoded rows of the users of a part whom `evaluation_set` would measure."""
+        columns = self.part(part)
+        rows = sample.rows_of(as_array(columns[USER_ROW])).rows
+        return {name: take_rows(column, rows) for name, column in columns.items()}
 
     def _contexts(self, part: str) -> dict[str, Column]:
         """Return the context features of a part that the query tower takes, in file order."""

@@ -34,6 +34,25 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     standard_error: float | None = None
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """A random sample of the users of a held-out part, on whom metrics were computed.
+
+    Attributes:
+        users: number of users in the sample.
+        of: number of users in the part.
+        seed: seed of the random draw.
+    """
+
+    users: int
+    of: int
+    seed: int
+
+    @property
+    def sentence(self) -> str:
+        """The size of the sample as text."""
+        return f"a random sample of {self.users:,} of {self.of:,} users (seed {self.seed})"
+
+
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation protocol: the data, candidates and rules with which metrics were computed.
 
@@ -49,7 +68,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
             the k-th item).
         ties: how items with equal scores are ranked.
         averaged: whether metrics are means over users or over rows.
-        level: the confidence level of the metrics' intervals.
+        level: the confidence level of the metrics' intervals; they contain the error of the sample.
+        sample: the sample of users; absent if all users of the part were measured.
     """
 
     part: str
@@ -63,12 +83,14 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     ties: str = "mean over all orders of equal scores"
     averaged: str = "per user"
     level: float
+    sample: Sample | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def sentence(self) -> str:
         """The evaluation protocol as one line of text, which is printed beside the metrics."""
+        sample = f", {self.sample.sentence}" if self.sample else ""
         return (
-            f"{self.part} of split {self.split}; {self.cut}; {self.candidates} of "
+            f"{self.part} of split {self.split}{sample}; {self.cut}; {self.candidates} of "
             f"{self.n_candidates:,} items, seen items "
             f"{'excluded' if self.exclude_seen else 'kept'}; "
             f"{'refitted on train and valid' if self.refit else 'fitted on train, no refit'}; hits "
