@@ -18,6 +18,7 @@ from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, as_array, read_columns, read_rows, take_rows
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet, build_evaluation_set
+from models.core.partitions import ParquetPartitions
 from models.core.retriever import Interactions, Ints, Ragged
 from models.core.user_sample import ALL_USERS, UserSample
 from workflows.derive import fitted
@@ -91,6 +92,25 @@ class EtlFiles:
         """The path of one of the numbered Parquet files with the encoded columns of a table."""
         return self.table(name) / f"part-{number}.parquet"
 
+    def partitions(self, name: str) -> list[list[Path]]:
+        """The Parquet files of each partition of a table; a user's rows are in one partition.
+
+        The file `partitions.json` has the number of part files of each partition, in the order of
+        the part files. A table without this file is one partition.
+        """
+        paths, file = self.parts(name), self.partition_sizes(name)
+        if not file.is_file():
+            return [paths]
+        sizes = read_json(file, list[int], "etl")
+        ends = np.cumsum(sizes)
+        fits = min(sizes, default=-1) >= 0 and ends[-1] == len(paths)
+        require(fits, file, "etl", f"it is about other files than the {len(paths)} of {name}")
+        return [paths[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def partition_sizes(self, name: str) -> Path:
+        """The JSON file with the number of part files of each partition of a table."""
+        return self.table(name) / "partitions.json"
+
     def schema(self, name: str) -> Path:
         """The file with Merlin's schema of the encoded columns of a table."""
         return self.table(name) / "schema.pbtxt"
@@ -160,6 +180,16 @@ class Prepared:
         """
         with reading(self.files.table(name), "etl"):
             return read_columns(self.files.parts(name), columns)
+
+    def partitions(self, name: str, columns: Sequence[str]) -> ParquetPartitions:
+        """Return a reader of encoded columns of a table, which reads some partitions at a time.
+
+        Args:
+            name: name of the table, as in `EtlFiles.table`.
+            columns: names of the columns to read.
+        """
+        with reading(self.files.table(name), "etl"):
+            return ParquetPartitions(self.files.partitions(name), columns)
 
     @cached_property
     def users(self) -> dict[str, Column]:
