@@ -13,7 +13,7 @@ from merlin.models.tf.outputs.base import DotProduct
 from merlin.schema import ColumnSchema, Schema, Tags
 
 from models.losses import in_batch
-from models.losses.in_batch import Mask, log_q, mixture_log_q, softmax_loss
+from models.losses.in_batch import Mask, Masked, log_q, mixture_log_q, softmax_loss
 
 # a batch with a repeated item, a repeated user, and a user who likes nearly everything
 USERS = np.array([0, 0, 1, 2, 2])
@@ -58,8 +58,22 @@ def masked(cells: list[list[bool]] | np.ndarray | None) -> Mask | None:
     """Return a matrix as a mask: the cells of a block of rows, but for the diagonal."""
     if cells is None:
         return None
-    off = np.array(cells, bool) & ~np.eye(*np.shape(cells), dtype=bool)
-    return lambda start, stop: tf.where(tf.constant(off)[start:stop])
+    return of_rows(np.array(cells, bool) & ~np.eye(*np.shape(cells), dtype=bool))
+
+
+def of_rows(cells: np.ndarray) -> Mask:
+    """Return a bool matrix [B, C] as a mask."""
+    return lambda start, stop: Masked(tf.where(tf.constant(cells)[start:stop]))
+
+
+def masked_by_group(cells: np.ndarray, groups: np.ndarray) -> Mask:
+    """Return a mask in which the rows of a group share masked columns, bool [n_groups, C]."""
+
+    def mask(start: tf.Tensor, stop: tf.Tensor) -> Masked:
+        mine = tf.constant(groups)[start:stop]
+        return Masked(tf.where(tf.constant(cells)[mine[0] : mine[-1] + 1]), mine - mine[0])
+
+    return mask
 
 
 def loss_and_gradient(logits, weights, positives, **kw) -> tuple[np.ndarray, np.ndarray]:
@@ -268,13 +282,19 @@ def test_with_the_correction_a_sampled_gradient_approaches_that_of_the_full_soft
     assert np.abs(raw - full).max() > 0.1  # the control: the head of the catalogue is punished
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("block_scores", [1, 7, 40, 10_000])
-def test_blocks_change_nothing(block_scores):
+def test_blocks_change_nothing(block_scores, grouped):
     draw = np.random.default_rng(6)
     queries, items = draw.normal(size=(13, 4)), draw.normal(size=(20, 4))
     own, weights = draw.integers(0, 20, 13), draw.uniform(size=13)
     cells = draw.uniform(size=(13, 20)) < 0.3
+    if grouped:
+        groups = np.array([0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 3, 3, 4], np.int32)
+        by_group, cells = masked_by_group(cells[:5], groups), cells[groups]
+        assert cells[np.arange(13), own].any()  # rows' own items, which the groups mask
     cells[np.arange(13), own] = False
+    mask = by_group if grouped else of_rows(cells)
     q = draw.normal(size=20)
 
     @tf.function  # as in a fit: the number of rows is not known when the graph is made
@@ -288,7 +308,7 @@ def test_blocks_change_nothing(block_scores):
                 weights=tf.constant(weights, tf.float32),
                 temperature=0.5,
                 log_q=tf.constant(q, tf.float32),
-                mask=lambda start, stop: tf.where(tf.constant(cells)[start:stop]),
+                mask=mask,
                 block_scores=block_scores,
             )
         return loss, tape.gradient(loss.total, [queries, items])
@@ -307,7 +327,7 @@ def test_blocks_change_nothing(block_scores):
 
 
 @pytest.mark.parametrize("corrected", [False, True])
-@pytest.mark.parametrize("liked", [False, True])
+@pytest.mark.parametrize("liked", [False, True, "by group"])
 @pytest.mark.parametrize("block_scores", [5, 10_000])
 def test_equal_columns_may_be_one(liked, corrected, block_scores):
     # the batch: item 0 four times, item 3 once, and item 4 drawn beside it
@@ -316,10 +336,13 @@ def test_equal_columns_may_be_one(liked, corrected, block_scores):
     drawn = np.array([0, 2, 0, 1, 3, 0, 1, 0, 4, 2])
     own, weights = drawn[:8], draw.uniform(size=8)
     more = draw.uniform(size=(8, 5)) < (0.3 if liked else 0)
+    groups = np.arange(8, dtype=np.int32) // (3 if liked == "by group" else 1)
+    by_group = masked_by_group(more[:3], groups)
+    more = more[groups]
     more[np.arange(8), own] = False
     queries = tf.constant(draw.normal(size=(8, 4)), tf.float32)
 
-    def run(columns, own, cells, repeats):
+    def run(columns, own, mask, repeats):
         items = tf.constant(vectors[columns], tf.float32)
         with tf.GradientTape() as tape:
             tape.watch([queries, items])
@@ -330,7 +353,7 @@ def test_equal_columns_may_be_one(liked, corrected, block_scores):
                 weights=tf.constant(weights, tf.float32),
                 temperature=0.5,
                 log_q=tf.constant(q[columns], tf.float32) if corrected else None,
-                mask=lambda start, stop: tf.where(tf.constant(cells)[start:stop]),
+                mask=mask,
                 multiplicity=None if repeats is None else tf.constant(repeats, tf.float32),
                 block_scores=block_scores,
             )
@@ -341,11 +364,12 @@ def test_equal_columns_may_be_one(liked, corrected, block_scores):
 
     cells = more[:, drawn] | (own[:, None] == drawn)
     cells[np.arange(8), np.arange(8)] = False
-    plain = run(drawn, np.arange(8), cells, None)
-    merged = run(np.arange(5), own, more, np.bincount(drawn))
+    plain = run(drawn, np.arange(8), of_rows(cells), None)
+    mask = by_group if liked == "by group" else of_rows(more)
+    merged = run(np.arange(5), own, mask, np.bincount(drawn))
     for slow, fast in zip(plain, merged, strict=True):
         np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-5)
-    once = run(np.arange(5), own, more, np.ones(5))
+    once = run(np.arange(5), own, mask, np.ones(5))
     assert not np.allclose(once[0], plain[0], rtol=1e-2)
 
 
@@ -374,6 +398,28 @@ def test_bfloat16_is_near_and_not_the_same():
     for exact, near in zip(gradients["float32"], gradients["bfloat16"], strict=True):
         assert near.dtype == tf.float32
         assert 1e-4 < float(tf.norm(near - exact) / tf.norm(exact)) < 0.02
+
+
+def test_a_group_masks_in_bfloat16_too():
+    draw = np.random.default_rng(9)
+    queries, items = (tf.constant(draw.normal(size=(6, 8)), tf.float32) for _ in range(2))
+    cells, groups = np.ones((2, 6), bool), np.array([0, 0, 0, 1, 1, 1], np.int32)
+    cells[:, 5] = False
+    with tf.GradientTape() as tape:
+        tape.watch([queries, items])
+        loss = softmax_loss(
+            queries,
+            items,
+            tf.constant([0, 1, 2, 3, 4, 5]),
+            weights=tf.ones(6),
+            mask=masked_by_group(cells, groups),
+            precision="bfloat16",
+        )
+    scores = (queries.numpy() @ items.numpy().T).astype(np.float64)
+    own = scores[np.arange(6), np.arange(6)]
+    expected = np.logaddexp(0, scores[:, 5] - own) * (np.arange(6) < 5)
+    np.testing.assert_allclose(loss.rows, expected, atol=0.05)
+    assert all(np.isfinite(g.numpy()).all() for g in tape.gradient(loss.total, [queries, items]))
 
 
 def test_the_example_of_the_docstring_holds():

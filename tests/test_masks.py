@@ -13,17 +13,23 @@ INTS = tf.TensorSpec([None], tf.int32)
 @tf.function(input_signature=[INTS, INTS, INTS, INTS, tf.TensorSpec([None], tf.int64), INTS])
 def liked_in_batch(users, own, items, values, offsets, bounds):
     mask = known_positives(users, own, values, offsets, items=items)
-    return mask(bounds[0], bounds[1])
+    return mask(bounds[0], bounds[1]).cells
 
 
 @tf.function(input_signature=[INTS, INTS, INTS, tf.TensorSpec([None], tf.int64), INTS])
 def liked_in_catalogue(users, own, values, offsets, bounds):
-    return known_positives(users, own, values, offsets)(bounds[0], bounds[1])
+    return known_positives(users, own, values, offsets)(bounds[0], bounds[1]).cells
 
 
 @tf.function(input_signature=[INTS, INTS, INTS])
 def same_in_batch(items, own, bounds):
-    return same_item(items, own)(bounds[0], bounds[1])
+    return same_item(items, own)(bounds[0], bounds[1]).cells
+
+
+@tf.function(input_signature=[INTS, INTS, INTS, INTS, tf.TensorSpec([None], tf.int64), INTS])
+def liked_by_runs(users, own, items, values, offsets, bounds):
+    mask = known_positives(users, own, values, offsets, items=items, by_runs=True)
+    return mask(bounds[0], bounds[1])
 
 
 @st.composite
@@ -63,6 +69,14 @@ def test_the_cells_are_those_of_a_double_loop(world):
         for c, item in enumerate(items)
         if item in liked[users[b]] and c != own[b]
     }
+    found = liked_by_runs(*as_int(users, own, items), values, offsets, *as_int((start, stop)))
+    groups, cells = found.groups.numpy().tolist(), pairs(found.cells)
+    assert groups == [
+        sum(users[i] != users[i - 1] for i in block[1 : n + 1]) for n in range(len(block))
+    ]
+    assert {(b, c) for b, g in enumerate(groups) for h, c in cells if g == h} == {
+        (b - start, c) for b in block for c, item in enumerate(items) if item in liked[users[b]]
+    }
     mine = [items[c] for c in own]  # where every item is a column, the own column is the item
     found = liked_in_catalogue(*as_int(users, mine), values, offsets, *as_int((start, stop)))
     assert pairs(found) == {
@@ -88,4 +102,4 @@ def test_users_who_like_nothing_mask_nothing():
         tf.zeros([3], tf.int64),
         items=tf.constant([5, 5, 2]),
     )
-    assert mask(tf.constant(0), tf.constant(2)).shape == [0, 2]
+    assert mask(tf.constant(0), tf.constant(2)).cells.shape == [0, 2]

@@ -32,9 +32,28 @@ BLOCK_SCORES = 1 << 21
 #: A probability below this has lost digits to underflow; its log is computed from the scores.
 _TINY = 1e-30
 
-#: Returns the cells (row of the block, column) that are not negatives, int64 [n, 2], for the block
-#: of rows from start to stop.
-Mask = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+#: What is added to the logit of an item that is masked for a group of rows: its probability is 0.
+#: It is finite in bfloat16, too.
+_NEVER_IN_GROUP = -1e30
+
+
+class Masked(NamedTuple):
+    """The cells of a block of the score matrix that are not negatives.
+
+    Attributes:
+        cells: row of the block and column of each masked cell, int64 [n, 2]; with groups, the group
+            in place of the row.
+        groups: the group of each row of the block, int [n_rows], numbered from 0. The rows of a
+            group have the same masked columns, and each row's own item is unmasked again. None if
+            the cells are those of single rows, without the rows' own items.
+    """
+
+    cells: tf.Tensor
+    groups: tf.Tensor | None = None
+
+
+#: Returns the masked cells of the block of rows from start to stop.
+Mask = Callable[[tf.Tensor, tf.Tensor], Masked]
 
 
 class Loss(NamedTuple):
@@ -96,8 +115,7 @@ def softmax_loss(
         weights: the weights of the rows in the total, float32 [B]; 1/B gives the mean.
         temperature: T > 0, by which the dot products are divided.
         log_q: log q of each column's item, float32 [C]; None for no correction.
-        mask: the function that returns the cells (row, column) that are no negatives, without those
-            of the rows' own items.
+        mask: the function that returns the cells that are no negatives in a block of rows.
         multiplicity: number of equal columns that each column replaces, float32 [C]; None for one.
             A row's own column counts once, because items equal to the row's item are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
@@ -180,14 +198,11 @@ def _blocks(
             positive_column[start:stop],
             weights[start:stop, None],
         )
-        scores = _product(tf.cast(query, precision), wide, transpose_b=True)
+        masked = None if mask is None else mask(start, stop)
+        scores = _scores(tf.cast(query, precision), wide, mine, masked)
         if surplus is not None:
             cells = tf.stack([tf.range(stop - start), mine], 1)
             scores = tf.tensor_scatter_nd_sub(scores, cells, surplus[start:stop])
-        if mask is not None:
-            cells = mask(start, stop)
-            never = tf.fill([tf.shape(cells)[0]], _NEVER)
-            scores = tf.tensor_scatter_nd_update(scores, cells, never)
         shares = tf.nn.softmax(scores)
         loss = _minus_log(tf.gather(shares, mine, batch_dims=1), scores, mine)
         narrow = tf.cast(shares, precision)
@@ -210,6 +225,45 @@ def _blocks(
     pull = queries[:, :dim] * weights[:, None]
     d_items = tf.tensor_scatter_nd_sub(d_items, positive_column[:, None], pull)
     return losses.concat(), d_queries.concat(), d_items
+
+
+def _scores(
+    queries: tf.Tensor, items: tf.Tensor, positive_column: tf.Tensor, masked: Masked | None
+) -> tf.Tensor:
+    """Return the logits of a block of rows, of which masked cells have the probability 0.
+
+    Groups are masked inside of the product: each group is one more dimension, in which its rows
+    have a 1, and its masked items a large negative number. Changing every masked cell of the
+    product takes longer than the product itself where rows share many masked items.
+
+    Args:
+        queries: the query embeddings of the block's rows, float32 or bfloat16 [n_rows, d].
+        items: the item embeddings, of the same type [C, d].
+        positive_column: the column of each row's own item, int [n_rows].
+        masked: the masked cells; None for none.
+
+    Returns:
+        float32 [n_rows, C].
+    """
+    if masked is None:
+        return _product(queries, items, transpose_b=True)
+    if masked.groups is None:
+        scores = _product(queries, items, transpose_b=True)
+        never = tf.fill([tf.shape(masked.cells)[0]], _NEVER)
+        return tf.tensor_scatter_nd_update(scores, masked.cells, never)
+    count = tf.reduce_max(masked.groups) + 1
+    never = tf.fill([tf.shape(masked.cells)[0]], tf.constant(_NEVER_IN_GROUP, items.dtype))
+    shape = tf.stack([tf.shape(items)[0], count])
+    columns = tf.tensor_scatter_nd_update(
+        tf.zeros(shape, items.dtype), tf.reverse(masked.cells, [1]), never
+    )
+    members = tf.one_hot(masked.groups, count, dtype=queries.dtype)
+    scores = _product(
+        tf.concat([queries, members], 1), tf.concat([items, columns], 1), transpose_b=True
+    )
+    own = tf.cast(queries, tf.float32) * tf.cast(tf.gather(items, positive_column), tf.float32)
+    cells = tf.stack([tf.range(tf.size(positive_column)), positive_column], 1)
+    return tf.tensor_scatter_nd_update(scores, cells, tf.reduce_sum(own, 1))
 
 
 def _product(a: tf.Tensor, b: tf.Tensor, **how: bool) -> tf.Tensor:

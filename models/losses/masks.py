@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.losses.in_batch import Mask
+from models.losses.in_batch import Mask, Masked
 
 
 def known_positives(
@@ -18,6 +18,7 @@ def known_positives(
     offsets: tf.Tensor,
     *,
     items: tf.Tensor | None = None,
+    by_runs: bool = False,
 ) -> Mask:
     """Return a mask that hides all known positive items of each row's user from the negatives.
 
@@ -28,18 +29,25 @@ def known_positives(
         offsets: int64 [n_users + 1]; user u has the positives `values[offsets[u]:offsets[u + 1]]`.
         items: the item of each column, as a row number in the item table, int [C]; None where
             column c is item row c.
+        by_runs: whether to return the cells of each run of consecutive rows of one user once. This
+            is faster if the runs are long, as in batches of sequences.
     """
     find = None if items is None else _ColumnsOfItems(items)
 
-    def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        these = users[start:stop]
+    def mask(start: tf.Tensor, stop: tf.Tensor) -> Masked:
+        these, groups = users[start:stop], None
+        if by_runs:
+            begins = tf.concat([tf.ones_like(these[:1], tf.bool), these[1:] != these[:-1]], 0)
+            these, groups = tf.boolean_mask(these, begins), tf.cumsum(tf.cast(begins, tf.int32)) - 1
         spans = tf.ragged.range(tf.gather(offsets, these), tf.gather(offsets, these + 1))
         rows, liked = spans.value_rowids(), tf.gather(values, spans.values)
         if find is None:
             columns = tf.cast(liked, tf.int64)
         else:
             rows, columns = find(rows, liked)
-        return _cells(rows, columns, positive_column[start:stop])
+        if by_runs:
+            return Masked(tf.stack([rows, columns], axis=1), groups)
+        return _without_own(rows, columns, positive_column[start:stop])
 
     return mask
 
@@ -53,10 +61,10 @@ def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
     """
     find = _ColumnsOfItems(items)
 
-    def mask(start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+    def mask(start: tf.Tensor, stop: tf.Tensor) -> Masked:
         mine = positive_column[start:stop]
         rows, columns = find(tf.range(tf.size(mine, tf.int64)), tf.gather(items, mine))
-        return _cells(rows, columns, mine)
+        return _without_own(rows, columns, mine)
 
     return mask
 
@@ -82,7 +90,7 @@ class _ColumnsOfItems:
         return tf.gather(rows, places.value_rowids()), tf.cast(columns, tf.int64)
 
 
-def _cells(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> tf.Tensor:
-    """Return cells (row, column) of the score matrix, but not the cells of rows' own items."""
+def _without_own(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> Masked:
+    """Return the given cells of the score matrix, but not the cells of rows' own items."""
     others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
-    return tf.boolean_mask(tf.stack([rows, columns], axis=1), others)
+    return Masked(tf.boolean_mask(tf.stack([rows, columns], axis=1), others))

@@ -68,6 +68,10 @@ class SampledLoss(ModelOutput):
         config: hyper-parameters of the loss.
         facts: facts on the training rows, such as the count of each item.
         tower: the item tower, which embeds items that are not in the batch.
+
+    Attributes:
+        in_sequences: whether a training batch has sequences, so that the rows of a user are one
+            after the other.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class SampledLoss(ModelOutput):
             **kwargs,
         )
         self.config = config
+        self.in_sequences = False
         self.kind = config.negatives_of(len(facts.item_counts))
         self.negatives = NEGATIVES[self.kind](config, facts)
         self.function = function_named(config.function)
@@ -160,6 +165,7 @@ class SampledLoss(ModelOutput):
             self.liked,
             self.offsets,
             items=None if against.is_table else against.rows,
+            by_runs=self.in_sequences,
         )
 
 

@@ -109,9 +109,13 @@ def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
 
 
 def train_on_sequences(model: Model) -> None:
-    """Have the query tower's history layers encode, in training, every prefix of each list."""
-    for layer in model.query_encoder.submodules:
-        if isinstance(layer, History):
+    """Set up a model for training on batches of sequences.
+
+    In training, the history layers of the query tower then encode every prefix of each list, and
+    the loss masks the positives of consecutive rows of one user together.
+    """
+    for layer in model.submodules:
+        if isinstance(layer, (History, SampledLoss)):
             layer.in_sequences = True
 
 
