@@ -37,16 +37,19 @@ TITLE, TEXT = (
     for name in ("title_vector", "text_vector")
 )
 
-#: Name of a setting → changes of the default recipe.
+IN_HISTORIES = "model.history_content=true"
+
+#: Name of a setting → changes of the recipe movielens-100k:pool, in which users have attributes,
+#: and a history is the weighted mean of its items.
 SETTINGS: dict[str, list[str]] = {
     "genres and year": [],
-    "genres and year, no id dropout": ["model.id_dropout=0"],
-    "vectors of titles": [*NO_GENRES, TITLE],
-    "genres and year, vectors of titles": [TITLE],
     "vectors of texts": [*NO_GENRES, TEXT],
-    "vectors of texts, not in histories": [*NO_GENRES, TEXT, "model.history_content=false"],
-    "vectors of texts, no id dropout": [*NO_GENRES, TEXT, "model.id_dropout=0"],
     "genres and year, vectors of texts": [TEXT],
+    "vectors of texts, in histories too": [*NO_GENRES, TEXT, IN_HISTORIES],
+    "genres and year, in histories too": [IN_HISTORIES],
+    "vectors of titles": [*NO_GENRES, TITLE],
+    "vectors of texts, no id dropout": [*NO_GENRES, TEXT, "model.id_dropout=0"],
+    "genres and year, no id dropout": ["model.id_dropout=0"],
 }
 
 
@@ -89,7 +92,7 @@ def measure(
     from workflows.train import train
 
     path = recipes.find("movielens-100k")
-    base = recipes.load(path)
+    base = recipes.load(path, variant="pool")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         _write_split((path.parent / base.data).resolve(), data, seed)
@@ -101,7 +104,7 @@ def measure(
         changes += [f"sources.{name}={source}" for name in files]
         changes += [f"sources.{name}.files={file}" for name, file in files.items()]
         changes += ["sources.items.files=films.parquet", "sources.items.format=parquet"]
-        recipe = recipes.load(path, changes)
+        recipe = recipes.load(path, changes, variant="pool")
         store = Store(data / "run")
         etl(recipe, store, device, data=data)
         tf.keras.backend.clear_session()

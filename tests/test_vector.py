@@ -14,7 +14,7 @@ from tiny_run import CPU, SETTINGS, Run, World, steps_run_eagerly
 from world import RECIPE
 
 from models.towers.tower import embed
-from models.towers.vectors import ItemVectors
+from models.towers.vectors import ItemVectors, Vectors
 from workflows.etl import etl
 from workflows.export import export
 from workflows.ground.errors import DataError, RecipeError
@@ -34,7 +34,7 @@ from workflows.triton import triton
 pytestmark = pytest.mark.usefixtures("checked_here")
 
 FEATURES = """\
-  look: {role: item, kind: vector, dim: 3}
+  look: {role: item, kind: vector, dim: 3, dropout: 0.25}
   taste: {role: user, kind: vector, dim: 2, separator: " ", normalize: true}
 """
 TEXT = RECIPE.replace("films.csv", "films.parquet") + FEATURES + SETTINGS
@@ -138,6 +138,8 @@ def test_a_wrong_vector_is_refused_with_its_row(tmp_path: Path, taste: str, mess
         ("features.look={role: item, kind: vector, dim: 3, vocabulary: {}}", "vocabulary is for"),
         ("features.look={role: item, kind: vector, dim: 3, id: true}", "an id has role"),
         ("features.look={role: item, kind: vector, dim: 0}", "dim"),
+        ("features.look={role: item, kind: vector, dim: 3, dropout: 1}", "dropout"),
+        ("features.look={role: item, dropout: 0.1}", "dropout is for kind vector"),
     ],
 )
 def test_a_wrong_feature_is_refused(tmp_path: Path, override: str, message: str) -> None:
@@ -161,6 +163,23 @@ def test_the_vector_is_an_input_of_its_tower(exported: Run) -> None:
     is_zero = np.array([not any(v or [0]) for v in prepared.raw_items["look"].to_pylist()])
     assert (moved[is_zero] == 0).all()
     assert (moved[~is_zero] > 1e-6).all()
+
+
+def test_training_alone_drops_numbers_of_a_vector(exported: Run) -> None:
+    prepared = Prepared.open(exported.store, exported.recipe)
+    model = load_model(exported.store, exported.recipe, prepared)
+    (vectors,) = (m for m in model.candidate_encoder.submodules if isinstance(m, Vectors))
+    (kept,) = (m for m in model.query_encoder.submodules if isinstance(m, ItemVectors))
+    vectors.kernels["look"].assign(np.eye(3, vectors.project))
+    given = tf.constant(np.random.default_rng(0).uniform(1, 2, (4000, 3)), tf.float32)
+    np.testing.assert_array_equal(vectors.encode("look", given, False)[:, :3], given)
+    drawn = vectors.encode("look", given, True).numpy()[:, :3]
+    is_zero = drawn == 0
+    assert is_zero.mean() == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_allclose(drawn[~is_zero], given.numpy()[~is_zero] / 0.75, rtol=1e-6)
+    codes = tf.fill([200], int(np.argmax(np.abs(kept.tables["look"]).sum(axis=1))))
+    assert len(np.unique(kept(codes, training=True), axis=0)) > 1
+    assert len(np.unique(kept(codes, training=False), axis=0)) == 1
 
 
 def test_raw_rows_have_the_embeddings_of_the_tables(exported: Run) -> None:

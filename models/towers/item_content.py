@@ -30,10 +30,11 @@ class ItemContent(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.parts = list(parts)
 
-    def call(self, items: tf.Tensor) -> tf.Tensor:
+    def call(self, items: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return the sum of the parts' vectors of each item code, float32 [n, dim]."""
         distinct, places = tf.unique(items)  # popular items are in many histories
-        return tf.gather(tf.add_n([part(distinct) for part in self.parts]), places)
+        vectors = [part(distinct, training=training) for part in self.parts]
+        return tf.gather(tf.add_n(vectors), places)
 
 
 class ItemCategories(tf.keras.layers.Layer):
@@ -72,7 +73,7 @@ class ItemCategories(tf.keras.layers.Layer):
                 table.build(input_shape)
         super().build(input_shape)
 
-    def call(self, items: tf.Tensor) -> tf.Tensor:
+    def call(self, items: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return, for each item code, the sum of its features' mean embeddings, float32 [n, dim].
 
         Items without categories, and unseen items, get zeros.

@@ -85,7 +85,7 @@ class History(tf.keras.layers.Layer):
         self, inputs: dict[str, tf.RaggedTensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
         """Return history vectors {column: float32 [B, dim]} of ragged item codes [B, None, 1]."""
-        steps = self._steps(inputs)
+        steps = self._steps(inputs, training)
         if training and self.in_sequences:
             each = self.encoder.encode_each(steps, training=training)
             empty = tf.zeros([each.nrows(), 1, self.table.output_dim])
@@ -94,7 +94,7 @@ class History(tf.keras.layers.Layer):
             encoded = self.encoder.encode(steps, training=training)
         return {self.column: tf.ensure_shape(encoded, [None, self.table.output_dim])}
 
-    def _steps(self, inputs: dict[str, tf.RaggedTensor]) -> Steps:
+    def _steps(self, inputs: dict[str, tf.RaggedTensor], training: bool) -> Steps:
         lists, ages = inputs[self.column].with_row_splits_dtype(tf.int64), None
         if HISTORY_AGES in inputs:
             ages = tf.squeeze(inputs[HISTORY_AGES].with_row_splits_dtype(tf.int64), -1)
@@ -105,7 +105,7 @@ class History(tf.keras.layers.Layer):
         codes = tf.reshape(lists.flat_values, [-1])
         vectors = tf.nn.embedding_lookup(self.table.embeddings, codes)
         if self.content is not None:
-            vectors += self.content(codes)
+            vectors += self.content(codes, training=training)
         if ages is not None:  # the lists are equally long
             ages = lists.with_values(ages.values)
         return Steps(lists.with_values(vectors), ages)

@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 from merlin.schema import Schema
 
-from models.core.column_names import NORMALIZE
+from models.core.column_names import NORMALIZE, VECTOR_DROPOUT
 from models.core.columns import Column
 from models.core.retriever import Floats, Ints
+from models.encoders.dropout import Dropout
 from models.towers.item_content import by_item_code
 from models.towers.layers import layer_name
 
@@ -26,9 +27,10 @@ class Vectors(tf.keras.layers.Layer):
 
     Args:
         schema: list columns; a column's dimensions give the length of its vectors. The property
-            `NORMALIZE` of a column means that its vectors are divided by their L2 norms.
+            `NORMALIZE` of a column means that its vectors are divided by their L2 norms;
+            `VECTOR_DROPOUT` is the rate of the dropout that they get in training.
         project: width of the outputs; None leaves the vectors as they are.
-        seed: seed of the projections.
+        seed: seed of the projections and of the dropout.
     """
 
     def __init__(self, schema: Schema, project: int | None, seed: int, **kwargs: Any) -> None:
@@ -37,6 +39,11 @@ class Vectors(tf.keras.layers.Layer):
         self.project = project
         self.widths = {column.name: int(column.shape.dims[1].max) for column in schema}
         self.normalized = {c.name for c in schema if NORMALIZE in c.properties}
+        self.drops = {
+            c.name: Dropout(float(c.properties[VECTOR_DROPOUT]), seed=seed + n, name=f"drop_{n}")
+            for n, c in enumerate(schema)
+            if VECTOR_DROPOUT in c.properties
+        }
         self.kernels: dict[str, tf.Variable] = {}
         for n, (name, width) in enumerate(self.widths.items() if project else ()):
             start = tf.keras.initializers.GlorotUniform(seed + n)
@@ -48,23 +55,30 @@ class Vectors(tf.keras.layers.Layer):
         """The vector feature columns that this layer takes, with the lengths of their vectors."""
         return self._schema
 
-    def call(self, inputs: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
+    def call(
+        self, inputs: dict[str, tf.RaggedTensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Return the vectors, projected or as they are, {column: float32 [B, width]}."""
         return {
-            name: self.encode(name, tf.squeeze(inputs[name], -1).to_tensor(shape=[None, width]))
+            name: self.encode(
+                name, tf.squeeze(inputs[name], -1).to_tensor(shape=[None, width]), training
+            )
             for name, width in self.widths.items()
         }
 
-    def encode(self, name: str, vectors: tf.Tensor) -> tf.Tensor:
+    def encode(self, name: str, vectors: tf.Tensor, training: bool) -> tf.Tensor:
         """Return vectors of a column as the tower takes them: without NaN, scaled and projected.
 
         Args:
             name: the vector feature column.
             vectors: the values of the column, float32 [n, length]; zeros or NaN if missing.
+            training: whether dropout is applied before the projection.
         """
         vectors = tf.where(tf.math.is_nan(vectors), 0.0, vectors)
         if name in self.normalized:
             vectors = _unit(vectors)
+        if name in self.drops:
+            vectors = self.drops[name](vectors, training=training)
         return tf.matmul(vectors, self.kernels[name]) if self.project else vectors
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tf.TensorShape]:
@@ -103,10 +117,10 @@ class ItemVectors(tf.keras.layers.Layer):
             for name, table in tables.items()
         }
 
-    def call(self, codes: tf.Tensor) -> tf.Tensor:
+    def call(self, codes: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return the sum of the projected vectors of each code, float32 [n, dim]."""
         projected = [
-            self.vectors.encode(name, tf.gather(table, codes))
+            self.vectors.encode(name, tf.gather(table, codes), training)
             for name, table in self.tables.items()
         ]
         return tf.add_n(projected)

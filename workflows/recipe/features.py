@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from models.core.fields import Buckets, Length, NonNegative, Part, Positive
+from models.core.fields import Buckets, Length, NonNegative, Part, Positive, Share
 from workflows.recipe import time_formats
 from workflows.recipe.kinds import BY_ROLE, KINDS, OWN_FIELDS, kinds_that_take
 from workflows.recipe.kinds.base import Kind
@@ -55,6 +55,7 @@ class Feature(Part, frozen=True):
         vocabulary: the vocabulary rule for this column; the default is the rule of the recipe.
         dim: the length of the lists of a `vector`.
         normalize: whether the towers divide each `vector` by its L2 norm.
+        dropout: share of the numbers of each `vector` that become 0 at random in training.
         unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
             `order` means that the numbers only order the events and are not dates. By default the
             unit is seconds, and numbers that would be implausible dates are refused.
@@ -74,6 +75,7 @@ class Feature(Part, frozen=True):
     vocabulary: VocabularyRule | None = None
     dim: Annotated[int, Meta(ge=1, le=4_096)] | None = None
     normalize: bool = False
+    dropout: Share = 0.0
     unit: Literal["s", "ms", "us", "ns", "d", "order"] | None = None
     format: Annotated[str, Meta(min_length=1)] | None = None
 

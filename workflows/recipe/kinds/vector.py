@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.core.column_names import NORMALIZE
+from models.core.column_names import NORMALIZE, VECTOR_DROPOUT
 from workflows.ground.errors import DataError
 from workflows.ground.statistics import NumberFact
 from workflows.raw import dictionaries, list_cells
@@ -21,7 +21,7 @@ class Vector(Kind):
     """The feature kind whose cells are lists of `dim` finite numbers; missing lists mean zeros."""
 
     name = "vector"
-    takes = frozenset({"separator", "dim", "normalize"})
+    takes = frozenset({"separator", "dim", "normalize", "dropout"})
     cells = "lists"
     is_list = True
     reads_dictionary = False
@@ -73,6 +73,8 @@ class Vector(Kind):
         tags = role_tags(feature)
         tags = (*tags, "continuous") if feature.input else tags
         properties = {NORMALIZE: "true"} if feature.normalize else {}
+        if feature.dropout:
+            properties[VECTOR_DROPOUT] = str(feature.dropout)
         return [Encoded(name, name, PassOn(), tags, properties)]
 
 
