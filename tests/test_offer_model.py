@@ -9,7 +9,8 @@ import tensorflow as tf
 import toy_offers as toy
 
 from models.core.columns import take
-from models.offers.batches import DayBatches
+from models.core.partitions import PartitionInMemory
+from models.offers.batches import DayLoader, day_batches
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.judge import MONITOR, PairJudge
 from models.offers.model import InferenceModel, Model
@@ -32,16 +33,9 @@ def batch(n: int = ROWS) -> dict[str, tf.Tensor]:
 
 def fit(made: Model, *, epochs: int = 3, seed: int = 1) -> Fit:
     n = 400
-    columns = toy.events(n)
-    batches = DayBatches(
-        {name: columns[name] for name in made.schema.column_names},
-        users=np.arange(n),
-        times=np.random.default_rng(0).integers(0, 10**7, n),
-        batch_size=50,
-        negatives=4,
-        max_per_day=8,
-        seed=seed,
-    )
+    rows = {**toy.events(n), "when": np.random.default_rng(0).integers(0, 10**7, n)}
+    loader = DayLoader(made.schema.column_names, "when", max_per_day=8, seed=seed)
+    batches = day_batches(PartitionInMemory(rows), loader, batch_size=50, negatives=4, seed=seed)
     loop = TrainConfig(batch_size=50, epochs=epochs, monitor=MONITOR, patience=epochs)
     judge = PairJudge(Pairs(toy.events(200, seed=1), np.arange(200), 5), "item")
     return Fit(made, batches, loop, OptimizerConfig(lr=0.02), judge)

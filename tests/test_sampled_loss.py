@@ -8,9 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_towers import FIRST, tables, toy_towers, weights_of
+from toy_towers import FIRST, batches_of, tables, toy_towers, weights_of
 
-from models.core.columns import take
 from models.encoders.dropout import Draws
 from models.losses.config import FUNCTIONS, LossConfig
 from models.losses.negatives import NEGATIVES
@@ -23,7 +22,6 @@ from models.losses.sampled_loss import (
     function_named,
 )
 from models.towers.tower import embed
-from models.training.batches import Batches
 
 TOY = toy_towers()
 N_ITEMS = TOY.world.train.n_items
@@ -45,7 +43,7 @@ def drawn_anew(output: SampledLoss) -> None:
 
 
 def a_batch(model: mm.RetrievalModelV2, rows: np.ndarray = BATCH) -> dict[str, np.ndarray]:
-    return take({name: TOY.train[name] for name in model.schema.column_names}, rows)
+    return TOY.batch(model, rows)
 
 
 def losses_by_hand(model, batch, columns: np.ndarray, *, temperature, log_q, mask) -> np.ndarray:
@@ -197,7 +195,8 @@ def test_what_fit_reports_and_differentiates_is_the_reduced_loss(reduction):
     )
     before = tables(model)["user_id"].copy()
     columns = {n: TOY.train[n][BATCH] for n in model.schema.column_names}
-    fit = model.fit(Batches(columns, batch_size=40, seed=1), epochs=1, verbose=0, shuffle=False)
+    made = batches_of(columns, model, batch_size=40, n_users=TOY.world.train.n_users)
+    fit = model.fit(made, epochs=1, verbose=0, shuffle=False)
     reduce = np.mean if reduction == "mean" else np.sum
     assert fit.history["loss"] == [pytest.approx(reduce(losses), rel=1e-5)]
     # the step of plain SGD on a user's row, by hand: sum over his rows of (softmax - own) · items

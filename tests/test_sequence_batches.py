@@ -6,26 +6,45 @@ import numpy as np
 import pytest
 
 from models.core.column_names import HISTORY_AGES
+from models.core.partitions import PartitionInMemory
 from models.core.retriever import Ragged
-from models.training.sequence_batches import SequenceBatches, cut
+from models.training.batches import Batches
+from models.training.sequence_batches import SequenceLoader, cut
 
 #: Users with 1, 0, 2, 9 and 4 rows; the rows of a user are not side by side.
 OWNERS = np.random.default_rng(0).permutation(np.repeat([0, 2, 3, 4], [1, 2, 9, 4]))
 N = len(OWNERS)
 SEQUENCES = Ragged.from_pairs(OWNERS, np.arange(N), n_lists=5)
-CODES = np.arange(N) + 100
+ITEMS = np.arange(N)[::-1] % 7
+CODES = (np.arange(7) + 100)[ITEMS]
 TIMES = np.arange(N) ** 3
+ROWS = {
+    "row": np.arange(N),
+    "pair": Ragged(np.arange(2 * N), np.arange(N + 1) * 2),
+    "user_row": OWNERS,
+    "item_row": ITEMS,
+    "when": TIMES,
+}
 
 
-def batches(**settings: int) -> SequenceBatches:
-    chosen = {"max_len": 3, "batch_size": 5, "seed": 1, **settings}
-    return SequenceBatches(
-        {"row": np.arange(N), "pair": Ragged(np.arange(2 * N), np.arange(N + 1) * 2)},
-        SEQUENCES,
-        {"history": CODES},
-        times=TIMES,
-        **chosen,
+def batches(
+    *,
+    max_len: int = 3,
+    batch_size: int = 5,
+    seed: int = 1,
+    max_per_user: int | None = None,
+    with_ages: bool = True,
+) -> Batches:
+    loader = SequenceLoader(
+        ["row", "pair"],
+        "when",
+        {"history": np.arange(7) + 100},
+        n_users=5,
+        max_len=max_len,
+        max_per_user=max_per_user,
+        with_ages=with_ages,
     )
+    return Batches(PartitionInMemory(ROWS), loader, batch_size=batch_size, seed=seed)
 
 
 def lists(batch: dict[str, np.ndarray], name: str) -> list[list[float]]:
@@ -83,14 +102,12 @@ def test_of_a_user_with_many_rows_an_epoch_takes_some_in_a_row():
 
 
 def test_without_times_there_are_no_ages():
-    made = SequenceBatches(
-        {"row": np.arange(N)}, SEQUENCES, {"h": CODES}, times=None, max_len=3, batch_size=5, seed=1
-    )
-    assert set(made[0]) == {"row", "h__values", "h__offsets"}
+    names = {name for name in batches(with_ages=False)[0] if not name.startswith("pair")}
+    assert names == {"row", "history__values", "history__offsets"}
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch_alone():
-    def order(made: SequenceBatches) -> list[int]:
+    def order(made: Batches) -> list[int]:
         return [row for i in range(len(made)) for row in made[i]["row"].tolist()]
 
     first = batches()

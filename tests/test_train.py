@@ -12,6 +12,7 @@ from tensorflow.core.util.event_pb2 import Event
 from tiny_run import CPU, SETTINGS, Run, Tiny, prepare
 from world import RECIPE, write_csv
 
+from models.core.partitions import ParquetPartitions
 from models.training.callbacks import Epoch, Validation
 from models.training.two_tower import TwoTower
 from workflows import recipe as recipes
@@ -231,17 +232,15 @@ def test_a_last_step_that_blows_up_is_explained(trained, tmp_path, eagerly):
 
 def test_a_number_that_is_none_is_explained(trained, tmp_path, eagerly, monkeypatch):
     run = trained.branch(tmp_path)
-    part = Prepared.part
+    read = ParquetPartitions.read
 
-    def spoilt(self, name, *names):
-        columns = part(self, name, *names)
-        if name != "train":
-            return columns
+    def spoilt(self, numbers):
+        columns = read(self, numbers)
         columns["age"] = columns["age"].copy()
         columns["age"][50] = np.nan
         return columns
 
-    monkeypatch.setattr(Prepared, "part", spoilt)
+    monkeypatch.setattr(ParquetPartitions, "read", spoilt)
     with pytest.raises(DataError, match=r"the loss became nan in epoch 1, step \d"):
         train(run.recipe, run.store, CPU)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conformance import PROMISES, finds_the_withheld
 from merlin.schema import ColumnSchema, Schema, Tags
 from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
-from toy_towers import FIRST, compiled, tables, toy_towers, weights_of
+from toy_towers import FIRST, batches_of, compiled, tables, toy_towers, weights_of
 
 from models.core.column_names import WEIGHTS_OF
 from models.core.columns import as_array, take, take_rows
@@ -24,7 +24,6 @@ from models.towers.config import TwoTowerConfig
 from models.towers.layers import History, ItemBias, WeightedMean
 from models.towers.schema_file import read_schema
 from models.towers.tower import TowerError, embed, tower_schemas, width
-from models.training.batches import Batches
 from models.training.two_tower import TwoTower, build, set_prior
 
 TOY = toy_towers()
@@ -274,8 +273,8 @@ def test_lists_with_weights_enter_a_tower_by_their_weighted_mean_and_are_learnt(
         expected = np.concatenate([halves[n] for n in order], axis=1)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     before = [layer.get_weights()[0] for layer in layers]
-    columns = {name: train[name] for name in model.schema.column_names}
-    compiled(model).fit(Batches(columns, batch_size=64, seed=1), epochs=1, verbose=0)
+    made = batches_of(train, model, batch_size=64, n_users=TOY.world.train.n_users)
+    compiled(model).fit(made, epochs=1, verbose=0)
     for layer, fresh in zip(layers, before, strict=True):
         assert (np.abs(layer.get_weights()[0] - fresh).max(axis=1) > 1e-3).sum() > 3
 

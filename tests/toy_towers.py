@@ -10,7 +10,8 @@ import tensorflow as tf
 import toy
 from merlin.schema import ColumnSchema, Schema, Tags
 
-from models.core.columns import Column, take_rows
+from models.core.columns import Column, take, take_rows, to_batch
+from models.core.partitions import PartitionInMemory
 from models.core.reserved_codes import UNSEEN
 from models.core.retriever import Ragged
 from models.losses.config import LossConfig
@@ -18,6 +19,8 @@ from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import BatchLoss
 from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
+from models.training.positives import Positives, PositivesOfUsers
+from models.training.row_batches import RowLoader
 from models.training.two_tower import build
 
 #: Codes 0, 1, 2 stand for padding, null and unseen; values follow.
@@ -81,7 +84,7 @@ class ToyTowers:
         """Return the facts for a loss, with unequal item counts, because equal ones cancel out."""
         log = self.world.train
         counts = np.bincount(log.items, minlength=log.n_items) * (1 + np.arange(log.n_items) % 7)
-        return TrainingFacts(counts, log.histories(), self.items, batch_size, seed)
+        return TrainingFacts(counts, self.items, batch_size, seed)
 
     def build(
         self, *names: str, loss: LossConfig | None = None, seed: int = 1, **config: object
@@ -93,8 +96,24 @@ class ToyTowers:
         )
 
     def batches(self, model: mm.RetrievalModelV2, *, batch_size: int = 64) -> Batches:
+        return batches_of(
+            self.train, model, batch_size=batch_size, n_users=self.world.train.n_users
+        )
+
+    def batch(self, model: mm.RetrievalModelV2, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a batch of training rows, with the positive items of their users."""
+        log = self.world.train
+        positives = Positives(log.users, log.histories()).of_rows(rows)
         columns = {name: self.train[name] for name in model.schema.column_names}
-        return Batches(columns, batch_size=batch_size, seed=1)
+        return take(columns, rows) | to_batch(positives)
+
+
+def batches_of(
+    train: dict[str, Column], model: mm.RetrievalModelV2, *, batch_size: int, n_users: int
+) -> Batches:
+    """Return the batches of training rows in memory for a model."""
+    loader = RowLoader(model.schema.column_names, positives=PositivesOfUsers(n_users))
+    return Batches(PartitionInMemory(train), loader, batch_size=batch_size, seed=1)
 
 
 def weights_of(tower: mm.Encoder, kind: type) -> tf.keras.layers.Layer:

@@ -17,3 +17,6 @@ VECTOR_DROPOUT = "dropout"
 HISTORY_AGES = "history_ages"
 #: The property by which the column of ages names the history whose items they are the ages of.
 AGES_OF = "ages_of"
+#: In a batch, the number of each row's user among the users of the batch; and for each of these
+#: users the list of the user's positive items, as row numbers in the item table.
+BATCH_USER, POSITIVES = "batch_user", "user_positives"

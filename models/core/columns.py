@@ -118,12 +118,32 @@ def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
         columns: the encoded columns, name → column of n_rows rows.
         rows: row numbers of the batch, int [B].
     """
+    return to_batch({name: take_rows(column, rows) for name, column in columns.items()})
+
+
+def to_batch(columns: Columns) -> dict[str, npt.NDArray[np.generic]]:
+    """Return columns in the form of Merlin's loader: lists as `__values` and `__offsets`."""
     batch: dict[str, npt.NDArray[np.generic]] = {}
     for name, column in columns.items():
         if isinstance(column, Ragged):
-            part = column.take(rows)
-            batch[f"{name}__values"] = part.values
-            batch[f"{name}__offsets"] = part.offsets.astype(np.int32)
+            batch[f"{name}__values"] = column.values
+            batch[f"{name}__offsets"] = column.offsets.astype(np.int32)
         else:
-            batch[name] = column[rows]
+            batch[name] = column
     return batch
+
+
+def concatenate(parts: Sequence[Columns]) -> dict[str, Column]:
+    """Return the rows of several tables that have the same columns, one after the other."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    found: dict[str, Column] = {}
+    for name, first in parts[0].items():
+        if not isinstance(first, Ragged):
+            found[name] = np.concatenate([part[name] for part in parts])
+            continue
+        lists = [column for part in parts if isinstance(column := part[name], Ragged)]
+        offsets = np.zeros(sum(map(len, lists)) + 1, np.int64)
+        np.cumsum(np.concatenate([column.lengths for column in lists]), out=offsets[1:])
+        found[name] = Ragged(np.concatenate([column.values for column in lists]), offsets)
+    return found

@@ -8,7 +8,7 @@ computed from one partition.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,6 +40,9 @@ class Partitions(Protocol):
     def read(self, numbers: Sequence[int]) -> Columns:
         """Return the rows of some partitions, in the given order, name → [n_rows]."""
 
+    def select(self, names: Sequence[str]) -> Partitions:
+        """Return the same rows with some of their columns."""
+
 
 @dataclass(frozen=True)
 class PartitionInMemory:
@@ -64,6 +67,10 @@ class PartitionInMemory:
     def read(self, numbers: Sequence[int]) -> Columns:
         """Return the rows."""
         return self.columns
+
+    def select(self, names: Sequence[str]) -> PartitionInMemory:
+        """Return the same rows with some of their columns."""
+        return PartitionInMemory({name: self.columns[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,22 @@ class ParquetPartitions:
             for name, column in columns.items():
                 column.append(from_arrow(table[name]))
         return {name: column.filled() for name, column in columns.items()}
+
+    def select(self, names: Sequence[str]) -> ParquetPartitions:
+        """Return the same rows with some of their columns."""
+        return replace(self, names=names)
+
+    def refuse_missing_columns(self) -> None:
+        """Raise an error if a file lacks one of the columns.
+
+        Raises:
+            KeyError: a file lacks a column.
+        """
+        for paths, metadata in zip(self.files, self._metadata, strict=True):
+            for path, of in zip(paths, metadata, strict=True):
+                lacking = set(self.names) - set(of.schema.to_arrow_schema().names)
+                if lacking:
+                    raise KeyError(f"{path.name} has no column {min(lacking)}")
 
     def _tables(self, numbers: Sequence[int]) -> Iterator[pa.Table]:
         for number in numbers:

@@ -81,12 +81,14 @@ class Ragged:
     def take(self, lists: Ints) -> Ragged:
         """Return the lists with the given numbers, in the given order; -1 gives an empty list."""
         lists = np.asarray(lists, np.int64)
-        known = lists >= 0
-        lengths = np.where(known, self.lengths[lists] if len(self) else 0, 0)
         offsets = np.zeros(len(lists) + 1, np.int64)
+        if not len(self):
+            return Ragged(self.values[:0], offsets)
+        starts = self.offsets[lists]
+        # -1 is the end of the last list, and the list "after" it begins at 0
+        lengths = np.maximum(self.offsets[lists + 1] - starts, 0)
         np.cumsum(lengths, out=offsets[1:])
-        starts = np.where(known, self.offsets[:-1][lists] if len(self) else 0, 0)
-        index = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
+        index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return Ragged(self.values[index], offsets)
 
     def last(self, n: int) -> Ragged:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from models.core.columns import Columns
-from models.core.retriever import Ragged
 from models.encoders.dropout import Draws
 from models.losses.config import LossConfig
 from models.losses.in_batch import log_q, mixture_log_q
@@ -22,19 +21,16 @@ from models.losses.in_batch import log_q, mixture_log_q
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The facts on the training rows that the loss needs: item counts, positives, item inputs.
+    """The facts on the training rows and the item table that the loss needs.
 
     Attributes:
         item_counts: number of training rows of each item, int [n_items].
-        positives: for each user, the items in the user's training rows, as row numbers in the item
-            table, a Ragged of n_users lists.
         items: input columns of the item tower, one row per item of the catalogue.
         batch_size: number of training rows in a training step.
         seed: the seed of randomly drawn negatives.
     """
 
     item_counts: npt.NDArray[np.integer]
-    positives: Ragged
     items: Columns
     batch_size: int
     seed: int

@@ -13,12 +13,13 @@ import merlin.models.tf as mm
 import tensorflow as tf
 from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 
-from models.core.columns import ITEM_ROW, ROW_WEIGHT, USER_ROW, Column
-from models.core.retriever import Ragged
+from models.core.column_names import BATCH_USER, POSITIVES
+from models.core.columns import ITEM_ROW, ROW_WEIGHT
 from models.encoders.dropout import Dropout
 from models.losses import masks
 from models.losses.config import FUNCTIONS, LossConfig
 from models.losses.in_batch import Loss, Mask
+from models.losses.item_table import ItemTable
 from models.losses.negatives import NEGATIVES, BatchItems, Comparison, TrainingFacts
 from models.towers.layers import IdDropout
 from models.towers.tower import Tower
@@ -89,17 +90,13 @@ class SampledLoss(ModelOutput):
         self.kind = config.negatives_of(len(facts.item_counts))
         self.negatives = NEGATIVES[self.kind](config, facts)
         self.function = function_named(config.function)
-        self.log_q = None
-        if config.logq and self.negatives.log_q is not None:
-            self.log_q = tf.constant(self.negatives.log_q)
+        log_q = self.negatives.log_q if config.logq else None
         random = any(isinstance(layer, (Dropout, IdDropout)) for layer in tower.submodules)
         self.merged = config.mask != "none" and not random
-        self.liked = tf.constant(facts.positives.values, tf.int32)
-        self.offsets = tf.constant(facts.positives.offsets, tf.int64)
-        self.table = {name: _constant(facts.items[name]) for name in tower.schema.column_names}
+        self.items = ItemTable.of(facts.items, tower.schema.column_names, log_q)
         # in a closure, or Keras would count the tower's weights as this layer's too
         self.embed_items = lambda rows, training: tower(
-            _rows_of(self.table, _any_number(rows)), training=training
+            self.items.take(_any_number(rows)), training=training
         )
 
     def call(
@@ -125,7 +122,8 @@ class SampledLoss(ModelOutput):
 
         Args:
             inputs: the query and item embeddings of the batch, float32 [B, dim] each.
-            features: the columns of the batch, `LOSS_COLUMNS` among them.
+            features: the columns of the batch, `LOSS_COLUMNS` among them; with the mask `user`
+                also `BATCH_USER` and `POSITIVES`.
             training: whether items outside the batch are embedded with dropout.
         """
         rows = tf.reshape(features[ITEM_ROW], [-1])
@@ -140,7 +138,7 @@ class SampledLoss(ModelOutput):
             against.positive_column,
             weights=self._weights(features, tf.size(rows)),
             temperature=self.config.temperature,
-            log_q=None if self.log_q is None else tf.gather(self.log_q, against.rows),
+            log_q=self.items.log_q_of(against.rows),
             mask=self._mask(features, against),
             multiplicity=against.multiplicity,
             precision=self.config.precision,
@@ -160,37 +158,18 @@ class SampledLoss(ModelOutput):
             once = against.is_table or against.multiplicity is not None
             return None if once else masks.same_item(against.rows, against.positive_column)
         return masks.known_positives(
-            tf.reshape(features[USER_ROW], [-1]),
+            tf.reshape(features[BATCH_USER], [-1]),
             against.positive_column,
-            self.liked,
-            self.offsets,
+            tf.cast(features[f"{POSITIVES}__values"], tf.int32),
+            tf.cast(features[f"{POSITIVES}__offsets"], tf.int64),
             items=None if against.is_table else against.rows,
             by_runs=self.in_sequences,
         )
 
 
-def _constant(column: Column) -> tf.Tensor | tf.RaggedTensor:
-    if isinstance(column, Ragged):
-        return tf.RaggedTensor.from_row_splits(column.values, column.offsets)
-    return tf.constant(column)
-
-
 def _any_number(rows: tf.Tensor) -> tf.Tensor:
     """Hide a tensor's static number of rows, because Merlin joins only tensors of equal numbers."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
-
-
-def _rows_of(table: dict[str, Any], rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the given rows of encoded feature columns in the format of Merlin's data loader."""
-    batch: dict[str, tf.Tensor] = {}
-    for name, column in table.items():
-        part = tf.gather(column, rows)
-        if isinstance(part, tf.RaggedTensor):
-            batch[f"{name}__values"] = part.values
-            batch[f"{name}__offsets"] = tf.cast(part.row_splits, tf.int32)
-        else:
-            batch[name] = part
-    return batch
 
 
 def _no_metrics() -> list[tf.keras.metrics.Metric]:

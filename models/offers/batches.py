@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from models.core.columns import Columns
+from models.core.column_names import USER_ROW
+from models.core.columns import Column, Columns, as_array, take_rows
+from models.core.partitions import Partitions
 from models.core.retriever import Ints
 from models.offers.negatives import check_divisible
-from models.training.batches import Batches
+from models.training.batches import WINDOW_BYTES, Batches
+from models.training.row_batches import OrderedRows, ShuffledRows, count_capped
 
-_DAY = 86_400
+#: Column of a batch with the day of each row, by which the batch is sorted.
+_DAY = "day of the row"
 
 
-class DayBatches(Batches):
-    """Batches of training rows, drawn and shuffled in each epoch; each batch is sorted by day.
+def day_batches(
+    rows: Partitions,
+    loader: DayLoader,
+    *,
+    batch_size: int,
+    negatives: int,
+    seed: int,
+    drop_last: bool = True,
+) -> Batches:
+    """Return batches of training rows, drawn and shuffled in each epoch; each is sorted by day.
 
     Rows of the same day are in random order, because in order of time the rows of one visit of a
     user would be neighbours, and neighbours are the negatives.
 
     Args:
-        columns: the encoded columns of the training rows, name → [n_rows].
-        users: the index of the user of each training row, int [n_rows].
-        times: the time of each training row, in seconds since 1970 (UTC), int64 [n_rows].
+        rows: the training rows in partitions.
+        loader: the columns of the batches, and how rows are drawn.
         batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.
-        max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
         seed: the random seed; together with the epoch number it determines draw and order.
-        resample: whether each epoch draws rows anew; otherwise all epochs have the same rows in
-            different orders.
         drop_last: whether an incomplete last batch is left out; otherwise the last batch is cut to
             whole mini-batches.
 
@@ -35,45 +46,92 @@ class DayBatches(Batches):
         ValueError: the batch size is not a multiple of `negatives` + 1, or larger than the number
             of rows.
     """
-
-    def __init__(
-        self,
-        columns: Columns,
-        *,
-        users: Ints,
-        times: Ints,
-        batch_size: int,
-        negatives: int,
-        max_per_day: int,
-        seed: int,
-        resample: bool = True,
-        drop_last: bool = True,
-    ) -> None:
-        check_divisible(batch_size, negatives)
-        self.days = times // _DAY
-        self.resample = resample
-        self.unit = batch_size if drop_last else negatives + 1
-        _, visits = np.unique(np.stack([users, self.days]), axis=1, return_inverse=True)
-        super().__init__(
-            columns,
-            batch_size=batch_size,
-            seed=seed,
-            owners=visits.reshape(-1),
-            max_per_owner=max_per_day,
+    check_divisible(batch_size, negatives)
+    unit = batch_size if drop_last else negatives + 1
+    made = Batches(
+        rows,
+        loader,
+        batch_size=batch_size,
+        seed=seed,
+        unit=unit,
+        # the rows of the first epoch are in the same windows in no other epoch
+        window_bytes=WINDOW_BYTES if loader.resample else None,
+        finish=_sort_by_day,
+    )
+    if not len(made):
+        raise ValueError(
+            f"{made.n_rows} rows make no batch of {unit}, at most {loader.max_per_day} of a user "
+            "and day; lower train.batch_size"
         )
-        if not len(self):
-            raise ValueError(
-                f"{self.n_rows} rows make no batch of {self.unit}, at most {max_per_day} of a "
-                "user and day; lower train.batch_size"
-            )
+    return made
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the training rows of an epoch and their order; epochs are numbered from 0."""
-        super().start_epoch(epoch if self.resample else 0)
-        order = self.order
-        if not self.resample:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        order = order[: len(order) // self.unit * self.unit]
-        batch = np.arange(len(order)) // self.batch_size
-        self.order = order[np.lexsort((self.days[order], batch))]  # stable
-        self.epoch = epoch
+
+@dataclass(frozen=True)
+class DayLoader:
+    """Prepares batches of training rows, of which an epoch takes some of each user and day.
+
+    Attributes:
+        names: the columns of a batch.
+        time: the column of the time of each row, in seconds since 1970 (UTC).
+        max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
+        seed: the random seed of `resample`.
+        resample: whether each epoch draws rows anew; otherwise all epochs have the same rows in
+            different orders.
+    """
+
+    names: Sequence[str]
+    time: str
+    max_per_day: int
+    seed: int
+    resample: bool = True
+
+    @property
+    def counted(self) -> list[str]:
+        """The columns that `count` needs."""
+        return [USER_ROW, self.time]
+
+    def count(self, columns: Columns) -> int:
+        """Return how many rows of a partition an epoch takes."""
+        return count_capped(self._visits(columns), self.max_per_day)
+
+    def load(self, columns: Columns, *, complete: bool) -> _RowsOfDays:
+        """Prepare the rows of a window."""
+        chosen = {name: columns[name] for name in self.names}
+        chosen[_DAY] = _days(columns[self.time])
+        rows = ShuffledRows(chosen, self._visits(columns), self.max_per_day)
+        return _RowsOfDays(rows, None if self.resample else self.seed)
+
+    def _visits(self, columns: Columns) -> Ints:
+        """Return a number for each row, the same for rows of the same user and day, int64 [n]."""
+        both = np.stack([as_array(columns[USER_ROW]), _days(columns[self.time])])
+        return np.unique(both, axis=1, return_inverse=True)[1].reshape(-1)
+
+
+@dataclass(frozen=True)
+class _RowsOfDays:
+    """Training rows in memory, of which an epoch takes some of each user and day.
+
+    Attributes:
+        rows: the training rows.
+        seed: the seed by which all epochs draw the same rows; None if each draws anew.
+    """
+
+    rows: ShuffledRows
+    seed: int | None
+
+    def shuffle(self, rng: np.random.Generator, epoch: int) -> OrderedRows:
+        """Return the rows of an epoch in a random order."""
+        if self.seed is None:
+            return self.rows.shuffle(rng, epoch)
+        first = self.rows.shuffle(np.random.default_rng([self.seed, 0]), 0)
+        return replace(first, order=rng.permutation(first.order))
+
+
+def _days(times: Column) -> Ints:
+    return as_array(times) // 86_400
+
+
+def _sort_by_day(columns: dict[str, Column]) -> dict[str, Column]:
+    """Return the rows of a batch in the order of their days, without the column of the days."""
+    order = np.argsort(as_array(columns.pop(_DAY)), kind="stable")
+    return {name: take_rows(column, order) for name, column in columns.items()}

@@ -1,85 +1,202 @@
-"""Makes shuffled batches of encoded columns in memory, in the form that Merlin's models take.
+"""Makes the batches of an epoch from partitions of encoded rows, shuffled by seed and epoch.
 
-Merlin's own loader has no seed for its shuffle (NVTabular #438) and shuffles within a chunk only.
-In these batches, a seed and the epoch's number give the order of all rows, so that a run is
-reproducible and can resume.
+Merlin's own loader has no seed for its shuffle (NVTabular #438). Here, the seed and the number of
+the epoch give the order of all rows, so that a run is reproducible and can resume.
+
+A table of rows may be larger than memory. So an epoch takes the partitions of the table in a random
+order, some at a time: these are a window. The rows of a window are shuffled, and while they are
+trained on, a thread reads the next window. A table that fits into memory is one window, which is
+read once, and its rows are shuffled completely.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.core.columns import Columns, n_rows, take
+from models.core.column_names import BATCH_USER, POSITIVES
+from models.core.columns import Column, Columns, as_array, concatenate, to_batch
+from models.core.partitions import Partitions
 from models.core.retriever import Ints
+
+#: Bytes of the columns of a window. A second window is read at the same time, so a table of up to
+#: twice as many bytes is one window.
+WINDOW_BYTES = 1 << 28
+
+
+class Window(Protocol):
+    """The rows of some partitions in memory, in the order of an epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of rows that the epoch takes of the window."""
+
+    def take(self, start: int, stop: int) -> dict[str, Column]:
+        """Return the columns of a batch: the rows at the places from start to stop of the order."""
+
+
+class LoadedRows(Protocol):
+    """The rows of some partitions in memory, which each epoch orders anew."""
+
+    def shuffle(self, rng: np.random.Generator, epoch: int) -> Window:
+        """Return the rows in a random order; an epoch may take only some of them."""
+
+
+class Loader(Protocol):
+    """Prepares the rows of a window for batches of one kind, such as batches of sequences."""
+
+    @property
+    def counted(self) -> Sequence[str]:
+        """Return the columns that `count` needs; none if an epoch takes all rows."""
+
+    def count(self, columns: Columns) -> int:
+        """Return how many rows of a partition an epoch takes, given the columns `counted`."""
+
+    def load(self, columns: Columns, *, complete: bool) -> LoadedRows:
+        """Prepare the rows of a window.
+
+        Args:
+            columns: the rows of the window.
+            complete: whether the window is the whole table.
+        """
 
 
 class Batches(tf.keras.utils.Sequence):
     """The shuffled batches of an epoch; each epoch draws a new order.
 
     Args:
-        columns: the encoded columns of the training rows, name → [n_rows].
+        rows: the training rows in partitions.
+        loader: prepares the rows for the kind of batches that the model trains on.
         batch_size: number of training rows in a batch; the last batch may be smaller.
         seed: the random seed; together with the epoch number it determines the order.
-        owners: the user of each training row, as a row number in the user table, int [n_rows];
-            required if `max_per_owner` is given.
-        max_per_owner: largest number of training rows of a user in an epoch, drawn at random; None
-            for all.
-
-    Raises:
-        ValueError: `max_per_owner` is given without `owners`.
+        unit: the number of rows of an epoch is a multiple of it; the rows that are left are not
+            taken.
+        window_bytes: about how many bytes the columns of a window take; None for one window of all
+            rows.
+        finish: makes the columns of a batch from those of the loader; None to leave them.
     """
 
     def __init__(
         self,
-        columns: Columns,
+        rows: Partitions,
+        loader: Loader,
         *,
         batch_size: int,
         seed: int,
-        owners: Ints | None = None,
-        max_per_owner: int | None = None,
+        unit: int = 1,
+        window_bytes: int | None = WINDOW_BYTES,
+        finish: Callable[[dict[str, Column]], dict[str, Column]] | None = None,
     ) -> None:
-        if max_per_owner is not None and owners is None:
-            raise ValueError(f"max_per_owner = {max_per_owner} needs the owners of the rows.")
-        self.columns = columns
+        self.rows = rows
+        self.loader = loader
         self.batch_size = batch_size
         self.seed = seed
-        self.owners = owners
-        self.max_per_owner = max_per_owner
-        self.n_rows = n_rows(columns)
+        self.window_bytes = window_bytes
+        self.finish = finish
+        self.n_rows = int(rows.n_rows.sum())
+        self.rows_per_epoch = int(self._lengths.sum()) // unit * unit
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader of training rows")
         self.start_epoch(0)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the training rows of an epoch and their order; epochs are numbered from 0."""
-        self.epoch = epoch
-        rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(self.n_rows)
-        if self.max_per_owner is not None and self.owners is not None:
-            order = order[_rank_within(self.owners[order]) < self.max_per_owner]
-        self.order = order
+    @cached_property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        """The number of rows that an epoch takes of each partition."""
+        if not self.loader.counted:
+            return self.rows.n_rows.astype(np.int64)
+        owners = self.rows.select(self.loader.counted)
+        counts = [self.loader.count(owners.read([number])) for number in range(len(owners.n_rows))]
+        return np.array(counts, np.int64)
 
-    @property
-    def rows_per_epoch(self) -> int:
-        """Number of training rows in an epoch."""
-        return len(self.order)
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the order of the windows of an epoch; epochs are numbered from 0."""
+        self.epoch = epoch
+        self.windows = self._draw_windows()
+        lengths = [self._lengths[window].sum() for window in self.windows]
+        self._ends = np.cumsum(lengths)
+        self._starts = self._ends - lengths
+        self._window: Window | None = None
+        self._number = -1
+        self._next: Future[Window] | None = None
+
+    def _draw_windows(self) -> list[Ints]:
+        """Return the numbers of the partitions of each window of the epoch, in random order."""
+        n_bytes, most = self.rows.n_bytes, self.window_bytes
+        count = len(n_bytes)
+        if count == 1 or most is None or n_bytes.sum() <= 2 * most:
+            return [np.arange(count)]
+        # window w draws from [seed, epoch, w], so this is a generator of its own
+        order = np.random.default_rng([self.seed, self.epoch, count]).permutation(count)
+        windows, size = [[order[0]]], n_bytes[order[0]]
+        for number in order[1:]:
+            if size + n_bytes[number] > most:
+                windows.append([])
+                size = 0
+            windows[-1].append(number)
+            size += n_bytes[number]
+        return [np.array(window) for window in windows]
 
     def on_epoch_end(self) -> None:
-        """Draw the rows and the order of the next epoch; Keras calls this after each epoch."""
+        """Draw the order of the next epoch; Keras calls this after each epoch."""
         self.start_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return -(-self.rows_per_epoch // self.batch_size)
 
     def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.generic]]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return take(self.columns, rows)
+        return to_batch(self.columns(index))
+
+    def columns(self, index: int) -> dict[str, Column]:
+        """Return the columns of a batch; a batch may begin in one window and end in the next."""
+        start = index * self.batch_size
+        stop = min(start + self.batch_size, self.rows_per_epoch)
+        columns = _join(list(self._pieces(start, stop)))
+        return columns if self.finish is None else self.finish(columns)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[dict[str, Column]]:
+        for number in range(int(np.searchsorted(self._ends, start, "right")), len(self.windows)):
+            first = self._starts[number]
+            if first >= stop:
+                break
+            last = min(stop, self._ends[number])
+            yield self._open(number).take(int(max(start, first) - first), int(last - first))
+
+    def _open(self, number: int) -> Window:
+        """Return a window, and have the thread read the window after it."""
+        if number == self._number and self._window is not None:
+            return self._window
+        waiting = self._next if number == self._number + 1 else None
+        self._window = self._next = None  # its memory is free before another window is read
+        self._window = waiting.result() if waiting else self._read(number)
+        self._number = number
+        if number + 1 < len(self.windows):
+            self._next = self._reader.submit(self._read, number + 1)
+        return self._window
+
+    def _read(self, number: int) -> Window:
+        # numpy makes the same generator of [seed, epoch] and [seed, epoch, 0]
+        rng = np.random.default_rng([self.seed, self.epoch, number])
+        complete = len(self.windows) == 1
+        loaded = self._all_rows if complete else self._load(self.windows[number], complete=False)
+        return loaded.shuffle(rng, self.epoch)
+
+    @cached_property
+    def _all_rows(self) -> LoadedRows:
+        return self._load(self.windows[0], complete=True)
+
+    def _load(self, numbers: Ints, *, complete: bool) -> LoadedRows:
+        return self.loader.load(self.rows.read(numbers.tolist()), complete=complete)
 
 
-def _rank_within(owners: Ints) -> Ints:
-    """Return, for each row, how many earlier rows belong to the same user, int64 [n]."""
-    order = np.argsort(owners, kind="stable")
-    _, start, count = np.unique(owners[order], return_index=True, return_counts=True)
-    rank = np.empty(len(owners), np.int64)
-    rank[order] = np.arange(len(owners)) - np.repeat(start, count)
-    return rank
+def _join(pieces: Sequence[dict[str, Column]]) -> dict[str, Column]:
+    """Return the columns of a batch whose rows are from several windows."""
+    if BATCH_USER in pieces[0]:
+        n_users = 0
+        for piece in pieces:  # each piece numbers its users from 0
+            piece[BATCH_USER] = as_array(piece[BATCH_USER]) + np.int32(n_users)
+            n_users += len(piece[POSITIVES])
+    return concatenate(pieces)

@@ -18,7 +18,6 @@ from models.training.config import OptimizerConfig, TrainConfig
 from models.training.epoch import Epoch
 from models.training.judge import Judge
 from models.training.optimizer import optimizer
-from models.training.sequence_batches import SequenceBatches
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Fit:
     """
 
     model: tf.keras.Model
-    batches: Batches | SequenceBatches
+    batches: Batches
     train: TrainConfig
     rates: OptimizerConfig
     judge: Judge | None

@@ -1,4 +1,4 @@
-"""Makes shuffled batches of sequences: one pass over a sequence gives a target at every step.
+"""Batches of sequences of training rows: one pass over a sequence gives a target at every step.
 
 In a batch of rows, the history of each row is encoded by itself. In a sequence, the history of a
 row begins with the history of the previous row, and a causal encoder encodes all histories of the
@@ -7,102 +7,150 @@ sequence at once (Kang and McAuley 2018).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from models.core.column_names import HISTORY_AGES
-from models.core.columns import Columns, take
+from models.core.column_names import HISTORY_AGES, ITEM_ROW, USER_ROW
+from models.core.columns import Column, Columns, as_array, take_rows
 from models.core.retriever import Ints, Ragged
+from models.training.positives import Positives, PositivesOfUsers, number_users
+from models.training.row_batches import count_capped
 
 
-class SequenceBatches(tf.keras.utils.Sequence):
-    """The shuffled batches of an epoch, made from parts of users' sequences of training rows.
+@dataclass(frozen=True)
+class SequenceLoader:
+    """Prepares batches of parts of users' sequences of training rows.
 
     Each training row is the target of one step in each epoch. A sequence of more than `max_len` + 1
     rows is cut into parts, at places that are drawn anew for each epoch; a part does not know the
-    parts before it, so its first row has an empty history.
+    parts before it, so its first row has an empty history. Parts are not cut for a batch, so that a
+    batch has a few rows more or fewer than `batch_size`, which is at least `max_len` + 1.
 
-    Args:
+    Attributes:
+        names: the columns of a batch, without histories.
+        time: the column of the time of each row in seconds, by which a user's rows are ordered.
+        histories: history column → the code of each item, int [n_items].
+        n_users: number of rows of the user table, without the row of unknown users.
+        max_len: number of items of the longest history.
+        max_per_user: largest number of training rows of a user in an epoch, one after the other,
+            from a place drawn at random; None for all.
+        with_ages: whether a batch has the ages of the items of histories.
+        positives: how to find the positive items of the users of a batch; None to leave them out.
+    """
+
+    names: Sequence[str]
+    time: str
+    histories: Mapping[str, Ints]
+    n_users: int
+    max_len: int
+    max_per_user: int | None = None
+    with_ages: bool = False
+    positives: PositivesOfUsers | None = None
+
+    @property
+    def counted(self) -> list[str]:
+        """The columns that `count` needs."""
+        return [] if self.max_per_user is None else [USER_ROW]
+
+    def count(self, columns: Columns) -> int:
+        """Return how many rows of a partition an epoch takes."""
+        return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
+
+    def load(self, columns: Columns, *, complete: bool) -> Sequences:
+        """Prepare the rows of a window."""
+        times = as_array(columns[self.time]).astype(np.int64)
+        items = as_array(columns[ITEM_ROW])
+        users, n_lists = number_users(
+            as_array(columns[USER_ROW]), self.n_users if complete else None
+        )
+        order = np.argsort(times, kind="stable")
+        return Sequences(
+            {name: columns[name] for name in self.names},
+            Ragged.from_pairs(users[order], order, n_lists=n_lists),
+            {name: codes[items] for name, codes in self.histories.items()},
+            times=times if self.with_ages else None,
+            max_len=self.max_len,
+            max_per_user=self.max_per_user,
+            positives=self.positives.find(columns, complete=complete) if self.positives else None,
+        )
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Users' sequences of training rows in memory, which each epoch cuts and shuffles.
+
+    Attributes:
         columns: the encoded columns of the training rows without histories, name → [n_rows].
-        sequences: for each user, the user's training rows as row numbers of `columns`, oldest
-            first.
+        rows: for each user, the user's training rows as row numbers of `columns`, oldest first.
         histories: history column → the code of each training row's item, int [n_rows].
         times: the time of each training row in seconds, int64 [n_rows]; None to leave out ages.
         max_len: number of items of the longest history.
-        batch_size: number of training rows in a batch, at least `max_len` + 1. Parts are not cut
-            for it, so that a batch has a few rows more or fewer.
-        seed: the random seed; together with the epoch number it determines the parts and their
-            order.
-        max_per_user: largest number of training rows of a user in an epoch, one after the other,
-            from a place drawn at random; None for all.
+        max_per_user: largest number of training rows of a user in an epoch; None for all.
+        positives: the positive items of the rows' users; None to leave them out.
     """
 
-    def __init__(
-        self,
-        columns: Columns,
-        sequences: Ragged,
-        histories: Mapping[str, Ints],
-        *,
-        times: npt.NDArray[np.int64] | None,
-        max_len: int,
-        batch_size: int,
-        seed: int,
-        max_per_user: int | None = None,
-    ) -> None:
-        self.columns = columns
+    columns: Columns
+    rows: Ragged
+    histories: Mapping[str, Ints]
+    times: npt.NDArray[np.int64] | None
+    max_len: int
+    max_per_user: int | None = None
+    positives: Positives | None = None
+
+    def shuffle(self, rng: np.random.Generator, epoch: int) -> ShuffledParts:
+        """Cut the sequences of an epoch, and put the parts in a random order."""
+        lengths = self.rows.lengths
+        if self.max_per_user is not None:
+            lengths = np.minimum(lengths, self.max_per_user)
+        spare = self.rows.lengths - lengths
+        starts = self.rows.offsets[:-1] + rng.integers(0, spare + 1)
+        parts = cut(starts, lengths, self.max_len + 1, rng)
+        return ShuffledParts(self, parts[rng.permutation(len(parts))])
+
+
+class ShuffledParts:
+    """Parts of sequences in the order of an epoch.
+
+    Args:
+        sequences: the sequences.
+        parts: start and end of each part in the values of `sequences.rows`, int64 [n_parts, 2].
+    """
+
+    def __init__(self, sequences: Sequences, parts: npt.NDArray[np.int64]) -> None:
         self.sequences = sequences
-        self.histories = histories
-        self.times = times
-        self.longest = max_len + 1
-        self.batch_size = batch_size
-        self.seed = seed
-        self.lengths = sequences.lengths
-        if max_per_user is not None:
-            self.lengths = np.minimum(self.lengths, max_per_user)
-        self.n_rows = len(sequences.values)
-        self.rows_per_epoch = int(self.lengths.sum())
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Cut the sequences of an epoch and draw their order; epochs are numbered from 0."""
-        self.epoch = epoch
-        rng = np.random.default_rng([self.seed, epoch])
-        spare = self.sequences.lengths - self.lengths
-        starts = self.sequences.offsets[:-1] + rng.integers(0, spare + 1)
-        parts = cut(starts, self.lengths, self.longest, rng)
-        self.parts = parts[rng.permutation(len(parts))]
-        # a part belongs to the batch of its last row, so that the number of batches is fixed
-        last = np.cumsum(self.parts[:, 1] - self.parts[:, 0]) - 1
-        self.bounds = np.searchsorted(last, np.arange(len(self) + 1) * self.batch_size)
-
-    def on_epoch_end(self) -> None:
-        """Cut and order the sequences of the next epoch; Keras calls this after each epoch."""
-        self.start_epoch(self.epoch + 1)
+        self.parts = parts
+        self.ends = np.cumsum(parts[:, 1] - parts[:, 0])
 
     def __len__(self) -> int:
-        return -(-self.rows_per_epoch // self.batch_size)
+        return int(self.ends[-1]) if len(self.ends) else 0
 
-    def __getitem__(self, index: int) -> dict[str, npt.NDArray[np.generic]]:
-        parts = self.parts[self.bounds[index] : self.bounds[index + 1]]
+    def take(self, start: int, stop: int) -> dict[str, Column]:
+        """Return the columns of the parts whose last row is at a place from start to stop.
+
+        So a part belongs to one batch, and the number of batches is the same in every epoch.
+        """
+        of = self.sequences
+        first, last = np.searchsorted(self.ends - 1, [start, stop])
+        parts = self.parts[first:last]
         lengths = parts[:, 1] - parts[:, 0]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(offsets[-1]) + np.repeat(parts[:, 0] - offsets[:-1], lengths)
-        rows = self.sequences.values[places]
-        batch = take(self.columns, rows)
+        rows = of.rows.values[places]
+        batch = {name: take_rows(column, rows) for name, column in of.columns.items()}
+        if of.positives is not None:
+            batch |= of.positives.of_rows(rows)
         is_last = np.zeros(len(rows), bool)
         is_last[offsets[1:] - 1] = True  # the last row is a target, and in no history
         steps = rows[~is_last]
-        splits = (offsets - np.arange(len(offsets))).astype(np.int32)
-        lists = {name: codes[steps] for name, codes in self.histories.items()}
-        if self.times is not None:
-            ends = np.repeat(self.times[rows[offsets[1:] - 1]], lengths - 1)
-            lists[HISTORY_AGES] = (ends - self.times[steps]).astype(np.float32)
-        for name, values in lists.items():
-            batch[f"{name}__values"], batch[f"{name}__offsets"] = values, splits
-        return batch
+        splits = offsets - np.arange(len(offsets))
+        lists = {name: codes[steps] for name, codes in of.histories.items()}
+        if of.times is not None:
+            ends = np.repeat(of.times[rows[offsets[1:] - 1]], lengths - 1)
+            lists[HISTORY_AGES] = (ends - of.times[steps]).astype(np.float32)
+        return batch | {name: Ragged(values, splits) for name, values in lists.items()}
 
 
 def cut(

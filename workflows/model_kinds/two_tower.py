@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from models.core import prior as priors
 from models.core.columns import ITEM_ROW, USER_ROW, as_array
 from models.core.prior import Prior
-from models.core.retriever import Interactions, Ragged
+from models.core.retriever import Interactions
 from models.towers.config import PopularityConfig, TwoTowerConfig
 from models.training.batches import Batches
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import CatalogueJudge, Judge
-from models.training.sequence_batches import SequenceBatches
+from models.training.positives import PositivesOfUsers
+from models.training.row_batches import RowLoader
+from models.training.sequence_batches import SequenceLoader
 from models.training.two_tower import Model, TwoTower, train_on_sequences
 from workflows.ground.errors import RecipeError
 from workflows.model_kinds.protocol import Evaluation, Exported
@@ -118,44 +119,52 @@ class TwoTowers:
         if prior:
             apply_prior(model, self.prepared, prior, known=self._known())
         train = self.recipe.train
-        batches = self._sequences(model) if self.recipe.trains_on_sequences else self._rows(model)
+        loader = self._sequences(model) if self.recipe.trains_on_sequences else self._rows(model)
+        batches = self._batches(loader)
         return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
 
-    def _rows(self, model: Model) -> Batches:
-        """Return batches of training rows, each with the history that etl wrote."""
-        columns, train = self.prepared.part("train", model.schema.column_names), self.recipe.train
-        return Batches(
-            columns,
-            batch_size=train.batch_size,
-            seed=train.seed,
-            owners=as_array(columns[USER_ROW]),
-            max_per_owner=train.max_rows_per_user,
-        )
+    def _batches(self, loader: RowLoader | SequenceLoader) -> Batches:
+        """Return the batches of training rows, which are read from the disk."""
+        recipe, read = self.recipe, dict.fromkeys([*loader.names, USER_ROW, ITEM_ROW])
+        size = recipe.train.batch_size
+        if isinstance(loader, SequenceLoader):
+            read[loader.time] = None
+            size = max(size, loader.max_len + 1)
+        rows = self.prepared.partitions("train", list(read))
+        return Batches(rows, loader, batch_size=size, seed=recipe.train.seed)
 
-    def _sequences(self, model: Model) -> SequenceBatches:
-        """Return batches of sequences of training rows, and prepare the model for them."""
-        recipe, prepared, n_users = self.recipe, self.prepared, len(self.prepared.raw_users) - 1
+    def _rows(self, model: Model) -> RowLoader:
+        """Prepare batches of training rows, each with the history that etl wrote."""
+        most = self.recipe.train.max_rows_per_user
+        return RowLoader(model.schema.column_names, most, self._positives())
+
+    def _sequences(self, model: Model) -> SequenceLoader:
+        """Prepare batches of sequences of training rows, and prepare the model for them."""
+        recipe, prepared = self.recipe, self.prepared
         assert recipe.history is not None
         assert recipe.time is not None
         train_on_sequences(model)
-        names = [n for n in model.schema.column_names if n not in recipe.history_columns]
-        columns = prepared.part("train", [*names, recipe.time])
-        times = as_array(columns.pop(recipe.time)).astype(np.int64)
-        users, items = (as_array(columns[name]) for name in (USER_ROW, ITEM_ROW))
-        order = np.argsort(times, kind="stable")
-        return SequenceBatches(
-            columns,
-            Ragged.from_pairs(users[order], order, n_lists=n_users),
+        return SequenceLoader(
+            [n for n in model.schema.column_names if n not in recipe.history_columns],
+            recipe.time,
             {
-                name: as_array(prepared.items[column])[items]
+                name: as_array(prepared.items[column])
                 for name, column in recipe.history_inputs.items()
             },
-            times=times if recipe.history_with_ages else None,
+            n_users=self._n_users,
             max_len=recipe.history.max_len,
-            batch_size=max(recipe.train.batch_size, recipe.history.max_len + 1),
-            seed=recipe.train.seed,
             max_per_user=recipe.train.max_rows_per_user,
+            with_ages=bool(recipe.history_with_ages),
+            positives=self._positives(),
         )
+
+    def _positives(self) -> PositivesOfUsers | None:
+        """Return how to find the positive items of a batch's users, if the loss masks them."""
+        return PositivesOfUsers(self._n_users) if self.recipe.loss.mask == "user" else None
+
+    @property
+    def _n_users(self) -> int:
+        return len(self.prepared.raw_users) - 1
 
     def save(self, fit: Fit, name: str, folder: Path) -> None:
         """Write the model weights, and the popularity prior that is best on the valid part."""

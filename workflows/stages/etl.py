@@ -18,7 +18,7 @@ from models.core.column_names import ITEM_ROW, USER_ROW
 from models.core.columns import Column, as_array, read_columns, read_rows, take_rows
 from models.core.config import ListRules
 from models.core.evaluation_set import EvaluationSet, build_evaluation_set
-from models.core.partitions import ParquetPartitions
+from models.core.partitions import ParquetPartitions, Partitions
 from models.core.retriever import Interactions, Ints, Ragged
 from models.core.user_sample import ALL_USERS, UserSample
 from workflows.derive import fitted
@@ -144,6 +144,15 @@ class EtlFiles:
         return self.folder / "report.json"
 
 
+class _EtlPartitions(ParquetPartitions):
+    """The partitions of a table of the etl stage, which report files that etl does not write."""
+
+    def read(self, numbers: Sequence[int]) -> dict[str, Column]:
+        """Return the rows of some partitions, in the given order, name → [n_rows]."""
+        with reading(self.files[0][0].parent, "etl"):
+            return super().read(numbers)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The encoded data of a finished etl stage; each file is read at first use.
@@ -181,7 +190,7 @@ class Prepared:
         with reading(self.files.table(name), "etl"):
             return read_columns(self.files.parts(name), columns)
 
-    def partitions(self, name: str, columns: Sequence[str]) -> ParquetPartitions:
+    def partitions(self, name: str, columns: Sequence[str]) -> Partitions:
         """Return a reader of encoded columns of a table, which reads some partitions at a time.
 
         Args:
@@ -189,7 +198,9 @@ class Prepared:
             columns: names of the columns to read.
         """
         with reading(self.files.table(name), "etl"):
-            return ParquetPartitions(self.files.partitions(name), columns)
+            found = _EtlPartitions(self.files.partitions(name), columns)
+            found.refuse_missing_columns()
+            return found
 
     @cached_property
     def users(self) -> dict[str, Column]:

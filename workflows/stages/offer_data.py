@@ -11,14 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.core.columns import USER_ROW, Column, Columns, as_array, n_rows, take_rows
+from models.core.columns import USER_ROW, Column, as_array, concatenate
+from models.core.partitions import PartitionInMemory, Partitions
 from models.core.retriever import Ints
 from models.offers import model as noun
-from models.offers.batches import DayBatches
+from models.offers.batches import DayLoader, day_batches
 from models.offers.config import OfferModel, OffersConfig
 from models.offers.model import InferenceModel, Model
 from models.offers.pairs import Pairs
 from models.towers.schema_file import read_schema
+from models.training.batches import Batches
 from workflows.ground.errors import RecipeError, StaleInput
 from workflows.ground.stage_content import reading
 from workflows.recipe import Recipe
@@ -118,15 +120,16 @@ class OfferData:
         codes = vocabulary.first_code + np.flatnonzero(chosen)
         return codes, vocabulary.decode(codes).to_pylist()
 
-    def batches(self, part: str, *, seed: int, names: list[str]) -> DayBatches:
+    def batches(self, part: str, *, seed: int, names: list[str]) -> Batches:
         """Return the mini-batches of training rows with which an offer model is fitted.
 
         Raises:
             RecipeError: the batch size is not a multiple of 1 + the number of negatives, or there
                 are too few rows.
         """
-        columns = self.prepared.part(part)
-        return self._batches(part, columns, seed=seed, names=names, drop_last=True)
+        read = dict.fromkeys([*names, USER_ROW, *filter(None, [self.recipe.time])])
+        rows = self.prepared.partitions(part, list(read))
+        return self._batches(part, rows, seed=seed, names=names, drop_last=True)
 
     def pairs(self, part: str, *, seed: int) -> Pairs | None:
         """Return the held-out events of a part in mini-batches; None if the part has no events.
@@ -135,29 +138,33 @@ class OfferData:
             part: the name of the part, `valid` or `test`.
             seed: the random seed by which events are put into mini-batches.
         """
-        rows = self.prepared.part(part)
-        if not n_rows(rows):
+        rows = PartitionInMemory(self.prepared.part(part))
+        if not rows.n_rows.sum():
             return None
-        names = [*self.attributes, *self.latest]
+        names = [*self.attributes, *self.latest, USER_ROW]
         batches = self._batches(part, rows, seed=seed, names=names, drop_last=False)
-        columns = {name: take_rows(batches.columns[name], batches.order) for name in names}
-        users = as_array(rows[USER_ROW])[batches.order]
+        columns = concatenate([batches.columns(i) for i in range(len(batches))])
+        users = as_array(columns.pop(USER_ROW))
         return Pairs(columns, users, self.config.negatives + 1)
 
     def _batches(
-        self, part: str, columns: Columns, *, seed: int, names: list[str], drop_last: bool
-    ) -> DayBatches:
+        self, part: str, rows: Partitions, *, seed: int, names: list[str], drop_last: bool
+    ) -> Batches:
         assert self.recipe.time is not None
+        loader = DayLoader(
+            names,
+            self.recipe.time,
+            max_per_day=self.config.max_per_day,
+            seed=seed,
+            resample=self.config.resample,
+        )
         try:
-            return DayBatches(
-                {name: columns[name] for name in names},
-                users=as_array(columns[USER_ROW]),
-                times=as_array(columns[self.recipe.time]),
+            return day_batches(
+                rows,
+                loader,
                 batch_size=self.recipe.train.batch_size,
                 negatives=self.config.negatives,
-                max_per_day=self.config.max_per_day,
                 seed=seed,
-                resample=self.config.resample,
                 drop_last=drop_last,
             )
         except ValueError as error:

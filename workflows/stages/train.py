@@ -24,10 +24,8 @@ def build_model(recipe: Recipe, prepared: Prepared) -> Model:
     Raises:
         RecipeError: a tower does not have the inputs that it needs.
     """
-    positives = prepared.histories("train")
     facts = TrainingFacts(
         prepared.item_counts,
-        positives,
         prepared.items,
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
