@@ -21,10 +21,12 @@ from workload import make
 
 import tensorflow as tf  # isort: skip - after the device
 
+from models.core.partitions import PartitionInMemory
 from models.losses import in_batch
 from models.losses.sampled_loss import ITEM, QUERY, SampledLoss
 from models.training.batches import Batches
 from models.training.optimizer import LazyAdam
+from models.training.row_batches import RowLoader
 
 
 def main() -> None:
@@ -34,7 +36,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_000)
     options = parser.parse_args()
     made = world(make(DATA, n_rows=400_000, n_items=options.items), options.batch)
-    batches = Batches(made.train, batch_size=options.batch, seed=1)
+    loader = RowLoader(made.model.schema.column_names)
+    batches = Batches(PartitionInMemory(made.train), loader, batch_size=options.batch, seed=1)
     batch = {name: tf.constant(values) for name, values in batches[0].items()}
     model, adam = made.model, LazyAdam(0.001)
     adam.build(model.trainable_variables)

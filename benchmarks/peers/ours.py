@@ -25,6 +25,7 @@ import workload
 from merlin.schema import ColumnSchema, Schema, Tags
 from peers.watch import Watch
 
+from models.core.partitions import PartitionInMemory
 from models.core.retriever import Ragged
 from models.losses import in_batch
 from models.losses.config import LossConfig
@@ -34,6 +35,7 @@ from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.fit import Fit
+from models.training.row_batches import RowLoader
 from models.training.two_tower import Model, build
 
 
@@ -84,7 +86,7 @@ def world(data: Path, batch: int, *, dim: int = 64) -> World:
         dropout=0.0,
     )
     loss = LossConfig(kind="in_batch", mask="item")
-    model = build(schema, towers, loss, TrainingFacts(counts, seen, items, batch, 1), seed=1)
+    model = build(schema, towers, loss, TrainingFacts(counts, items, batch, 1), seed=1)
     train = {**columns, "user_row": rows["user"], "item_row": rows["item"]}
     return World(model, train, users, items, seen)
 
@@ -99,8 +101,9 @@ def main() -> None:
         loss = next(layer for layer in made.model.submodules if isinstance(layer, SampledLoss))
         loss.merged = False
     config = TrainConfig(batch_size=options.batch, epochs=100)
-    columns = {name: made.train[name] for name in made.model.schema.column_names}
-    batches = Batches(columns, batch_size=config.batch_size, seed=config.seed)
+    loader = RowLoader(made.model.schema.column_names)
+    rows = PartitionInMemory(made.train)
+    batches = Batches(rows, loader, batch_size=config.batch_size, seed=config.seed)
     fit = Fit(made.model, batches, config, OptimizerConfig(lr=0.001), None)
     pace = Pace(options.warmup, options.seconds)
     fit.run([Watch(pace, options.batch)])
