@@ -32,7 +32,7 @@ _FROM_RECIPE = ("fetch", "sample", "etl", "")
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The options that every verb has, and the recipe, run and device that they name."""
+    """The options that every verb has; methods open the recipe, run and device that they name."""
 
     recipe_name: Annotated[
         str,
@@ -62,7 +62,7 @@ class Call:
     verb: str = ""
 
     def device(self) -> Device:
-        """Choose the device of this process, before TensorFlow is imported."""
+        """Choose CPU or GPU for this process; call this before TensorFlow is imported."""
         from workflows.ground import device
 
         requested = None if self.device_name == "auto" else self.device_name
@@ -89,7 +89,7 @@ class Call:
         return recipe, store, data
 
     def store(self, run: str) -> Store:
-        """Return the store (stages) of a run, given the run's name in runs/ or its path."""
+        """Return the store (access to the stages) of a run, given its name in runs/ or its path."""
         from workflows.stages.store import Store
 
         return Store(_folder(run))
@@ -103,7 +103,7 @@ class Call:
         return _folder(self.run or self._read()[0].name)
 
     def _opened(self) -> tuple[Recipe, Store, Path]:
-        """Return recipe, run and folder of raw data that the options name, without logging them."""
+        """Return what `open` returns, without its check of the kind of model and its log line."""
         from workflows import recipe as recipes
         from workflows.ground.invocation import Invocation
         from workflows.stages.store import Store
@@ -148,7 +148,7 @@ class Call:
         return found
 
     def _read(self) -> tuple[Recipe, Path]:
-        """Return the recipe that the options name, or a checkout's default recipe, and its file."""
+        """Return the recipe that the options name, or the default of a checkout, and its file."""
         from workflows import recipe as recipes
         from workflows.ground.errors import RecipeError
 
@@ -190,7 +190,7 @@ def _folder(run: str) -> Path:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a typer command that has the shared options and those of one verb.
+    """Return a typer command with the shared options and the options of one verb.
 
     Args:
         function: a function of a `Call`, whose keyword-only parameters, annotated for typer, are

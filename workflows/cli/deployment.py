@@ -38,7 +38,7 @@ def serve(
         typer.Option(min=0, help="Seconds that running requests may take after SIGTERM."),
     ] = 30.0,
 ) -> None:
-    """Answer requests over HTTP, with a web page at /. A newer export replaces the present one.
+    """Answer requests over HTTP, with a web page at /; a newer export is loaded when it appears.
 
     Serve only runs that you trust: a run holds TensorFlow graphs, which can read and write files of
     this machine. The hashes in a run detect damage, but not malicious changes.
@@ -80,7 +80,7 @@ def load(
         str, typer.Option(help="Name of the collection. Default: the name of the recipe.")
     ] = "",
 ) -> None:
-    """Load the embeddings of items into a vector database, which users' embeddings can query."""
+    """Load the items' embeddings into a vector database, to be searched by users' embeddings."""
     recipe, store, _ = call.open(call.device())
     from workflows.load import load
 
@@ -102,7 +102,7 @@ def triton(
         str, typer.Option(help="Folder for the repository. Default: runs/<RUN>/triton.")
     ] = "",
 ) -> None:
-    """Write a model repository for Triton that maps raw values of users to raw ids of items."""
+    """Write a model repository for Triton that takes raw values of users and returns item ids."""
     device = call.device()
     recipe, store, _ = call.open(device)
     from workflows.triton import triton

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a verb with one paragraph, which says how to continue, and exit code 130."""
+"""End a verb at Ctrl-C with one paragraph that says how to continue, and with exit code 130."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ INTERRUPTED = 128 + signal.SIGINT
 def interruptible(call: Call) -> Iterator[None]:
     """Return a context in which Ctrl-C ends a verb without a traceback.
 
-    Libraries may raise another error after the signal, for example because their workers were
-    stopped as well. A signal handler therefore records that SIGINT was received.
+    After Ctrl-C, a library may raise an error of its own, for example because its workers were
+    stopped as well. Therefore a signal handler records that Ctrl-C (SIGINT) came.
     """
     was_interrupted = False
 
@@ -52,7 +52,7 @@ def interruptible(call: Call) -> Iterator[None]:
 
 
 def _advice(call: Call) -> str:
-    """Return what an interrupted verb keeps, and the start of a sentence on how to continue."""
+    """Return a text that says what an interrupted verb keeps, and how to continue."""
     if call.verb == "train" and _has_checkpoint(call):
         return "Stopped by Ctrl-C. The finished epochs are kept. Continue after the last of them"
     if call.verb == "tune":

@@ -124,7 +124,7 @@ def recommend(
 
 
 def _lengths(result: RecommendResult, k: int) -> dict[str, str]:
-    """Return table rows with the numbers of users whose lists are empty, or shorter than k."""
+    """Return table rows that count the users with empty lists, and with fewer than k items."""
     rows = {}
     if result.empty:
         named = f" ({', '.join(result.without_items[:5])})" if result.without_items else ""
@@ -142,7 +142,7 @@ def similar_items(
     only: _Only = None,
     deny: _Deny = None,
 ) -> None:
-    """List the items that are most similar to one item, by embeddings without the item bias."""
+    """List the items that are most similar to an item: embeddings, without biases, are compared."""
     recipe, store, _ = call.open(call.device())
     from workflows.stages.dependencies import ANSWERING
     from workflows.stages.recommender import ListOptions, Recommender
@@ -161,7 +161,7 @@ _Offer = Annotated[str, typer.Option(help="Attributes of the offer: brand=x,cate
 
 
 def audience(call: Call, *, offer: _Offer, k: _K = 10) -> None:
-    """Rank users for an offer (only for runs of offer models)."""
+    """List the users who are most likely to take an offer (only for runs of offer models)."""
     recipe, store, _ = call.open(call.device())
     from workflows.offers.audience import audience
     from workflows.stages.dependencies import ANSWERING

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
-    """Print the result of a verb as JSON, or some of it as a table.
+    """Print the result of a verb as JSON if `--json` is given, else some of it as a table.
 
     Args:
         result: the result of the verb.
@@ -41,7 +41,7 @@ def show_json(result: object) -> None:
 
 
 def show_list(rows: list[dict[str, Any]], call: Call) -> None:
-    """Print a list of rows that have the same columns, as JSON or as a terminal table."""
+    """Print a list of rows as JSON if `--json` is given, else as a terminal table."""
     if call.as_json:
         show_json(rows)
     else:

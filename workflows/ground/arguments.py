@@ -29,10 +29,11 @@ class Input(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         argument: the name of the SavedModel's argument.
         type: the type of the tensor, as TensorFlow names it.
-        shape: its dimensions; null means any size, and the first one is that of the rows.
-        missing: the value that stands for a missing one, and that pads lists; a text, also for NaN.
-        holds: the form of the values, such as ISO 8601, if the type does not say it.
-        derived_from: the input from which missing values are derived, if there is one.
+        shape: the dimensions of the tensor, of which the first one is rows; null means any size.
+        missing: the value, as text (such as NaN), that means a missing value and pads lists.
+        holds: the format of the values, such as ISO 8601; empty if the type says enough.
+        derived_from: name of the input from which missing values are computed; empty if there is
+            none.
     """
 
     argument: str
@@ -44,7 +45,7 @@ class Input(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def argument_names(columns: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
-    """Return a map from columns to argument names of a SavedModel; no two columns share a name.
+    """Return a map from columns to argument names of a SavedModel; all names are different.
 
     `User ID` becomes `User_ID`, and `class` becomes `class_2`.
 

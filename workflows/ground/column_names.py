@@ -1,4 +1,4 @@
-"""Define the names of columns that the verbs add, which no feature of a recipe may have.
+"""Define the names of columns that verbs add to tables; no feature of a recipe may have them.
 
 The columns that models read (`user_row`, `item_row`, `row_weight`) are named in `models.core`.
 """
@@ -23,5 +23,5 @@ _INPUT = "_input"
 
 
 def input_of(column: str) -> str:
-    """Return the name of the exported column that holds a tower's input values for a column."""
+    """Return the name of the exported column that holds a column's encoded values for a tower."""
     return column + _INPUT

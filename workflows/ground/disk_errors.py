@@ -78,10 +78,7 @@ _DISK_FAULTS = {
 
 
 def _disk_fault(error: Exception) -> int:
-    """Return the operating system's number of a disk error, from an exception or its causes.
-
-    The number is 0 if the disk is not the cause of the exception.
-    """
+    """Return the errno of the disk error that caused an exception; 0 if there is no such error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _DISK_FAULTS.values():

@@ -1,4 +1,4 @@
-"""Write output folders completely or not at all, and never overwrite the files of others."""
+"""Write output folders completely or not at all; never overwrite folders of other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflows.ground.errors import StorageError
 
 @contextlib.contextmanager
 def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
-    """Return a context with an empty folder, which replaces `folder` at its exit without an error.
+    """Return a context with a new empty folder, which replaces `folder` if no error occurs.
 
     Args:
         folder: path of the folder to write or replace.
@@ -36,18 +36,18 @@ def replace_folder(folder: Path, *, refuse: Callable[[Path], None]) -> Iterator[
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason of a file error as text; a shutil.Error has that of its first error."""
+    """Return the reason of a file error as text; of a shutil.Error, the first of its reasons."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
 
 
 def refuse_foreign(folder: Path, *, ours: str) -> None:
-    """Refuse to overwrite a folder that has files but was not written by this package.
+    """Refuse to overwrite a folder that another program wrote.
 
     Args:
         folder: the folder that is to be overwritten.
-        ours: a path that exists in every folder of this kind that this package has written.
+        ours: relative path of a file that this package writes into every folder of this kind.
 
     Raises:
         StorageError: the folder holds files that this package did not write.

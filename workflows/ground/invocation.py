@@ -47,7 +47,7 @@ class Invocation:
 
     @property
     def own(self) -> str:
-        """The command line of this process without recipe options, which uses the run's own recipe.
+        """This process's command line without recipe options, so that it uses the run's recipe.
 
         The text is empty if the command line of this process has no recipe options.
         """
@@ -64,7 +64,7 @@ class Invocation:
         return str(self.file) if shown.startswith("..") else shown
 
     def _with_make(self, verb: str, recipe: str) -> str:
-        """Return the command as a call of make; empty if make cannot pass one of the values."""
+        """Return a command as a call of make; empty if make cannot pass one of the values."""
         values = {"RECIPE": recipe, "RUN": self.run, "SET": " ".join(self.settings)}
         given = {name: value for name, value in values.items() if value}
         if any(sign in value for value in (recipe, self.run, *self.settings) for sign in " '\"$#"):
@@ -73,7 +73,7 @@ class Invocation:
         return " ".join(["make", verb, *quoted])
 
     def options(self, root: Path) -> dict[str, str]:
-        """Return the path and SHA-256 of the recipe's file, for the manifest of a stage.
+        """Return entries for the manifest of a stage: path and SHA-256 of the recipe's file.
 
         Args:
             root: folder of the run, to which the path is relative, so that both can be moved

@@ -1,9 +1,8 @@
-"""Print a table; columns that do not fit into the width of the terminal follow below.
+"""Print a table in a terminal; columns that do not fit beside each other are printed below.
 
 An ordinary terminal table shortens or wraps cells that do not fit, and a shortened figure is wrong.
-This module never shortens a column of figures. Columns that do not fit beside
-the row names are printed in a further table below, which repeats the row names. Only the names of
-rows may be wrapped.
+This module never shortens a column of figures. Columns that do not fit beside the row names are
+printed in a further table below, which repeats the row names. Only row names may be wrapped.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class TerminalTable:
         return min(names, max(_NAMES, space // 3), max(space - widest - _GAP, 1))
 
     def _parts(self, room: int) -> list[list[Column]]:
-        """Divide the columns of figures into groups that fit on a line beside the row names."""
+        """Divide the columns of figures into groups; each group fits beside the row names."""
         parts: list[list[Column]] = []
         left = 0
         for column in self.columns:
@@ -104,5 +103,5 @@ class TerminalTable:
 
 
 def _width(texts: Sequence[str]) -> int:
-    """Return the number of characters of the longest line of some texts."""
+    """Return the number of characters of the longest line in a list of texts."""
     return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)

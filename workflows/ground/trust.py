@@ -115,7 +115,7 @@ def refuse_unsafe_model(folder: Path) -> None:
 
 
 def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yield each operation of a TensorFlow graph that towers do not need, with its function."""
+    """Yield the function and the name of each forbidden operation of a TensorFlow graph."""
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saver = graph.saver_def
     saving = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name}
@@ -136,7 +136,7 @@ def _forbidden_operations(graph: Any) -> Iterator[tuple[str, str]]:
 
 
 def _entries(objects: Any) -> set[str]:
-    """Return the names of a SavedModel's functions that can be called once it is loaded."""
+    """Return the names of the functions that can be called after a SavedModel was loaded."""
     named = set(objects.concrete_functions)
     for node in objects.nodes:
         named |= set(node.function.concrete_functions)
@@ -164,7 +164,7 @@ def _reachable(names: Iterable[str], functions: dict[str, Any]) -> set[str]:
 
 
 def _reads_argument(node: Any, function: Any) -> bool:
-    """Say whether a look-up table in a graph is filled from a file given to the function."""
+    """Say whether a look-up table is read from a file that is an argument of the function."""
     return node.input[1] in {argument.name for argument in function.signature.input_arg}
 
 

@@ -59,7 +59,7 @@ class Vocabulary:
         max_values: int | None = None,
         oov_buckets: int = 1,
     ) -> Vocabulary:
-        """Build a vocabulary from values by falling count, ties by value, leaving out rare values.
+        """Build a vocabulary: values with codes by falling count, ties by value, without rare ones.
 
         Args:
             values: distinct texts [n], at most one of them null.
@@ -87,7 +87,7 @@ class Vocabulary:
         )
 
     def grow_from(self, older: Vocabulary) -> Vocabulary:
-        """Return a vocabulary in which an older one's values keep their codes; new values follow.
+        """Return a vocabulary that keeps the codes of an older vocabulary; new values follow.
 
         Values of the older vocabulary are kept even if they are rare in the new data; values that
         do not occur in the new data have the count 0.

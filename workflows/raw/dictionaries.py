@@ -96,7 +96,7 @@ def distinct_texts(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
 
 
 def text_bytes(texts: pa.StringArray) -> bytes:
-    """Return the buffer of bytes that holds all texts of an Arrow array, and perhaps others."""
+    """Return the buffer of bytes with all texts of an Arrow array, and perhaps other texts."""
     data = texts.buffers()[2]
     return data.to_pybytes() if data is not None else b""
 
@@ -155,7 +155,7 @@ def map_dictionary(
 
 
 def nullify(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.DictionaryArray:
-    """Return a text column in which the cells with one of the given texts are null."""
+    """Return a text column in which each cell that has one of the given texts is null."""
     known = column.dictionary
     found = [
         pc.index(known, text) if text else pc.index(pc.binary_length(known), 0) for text in texts

@@ -1,4 +1,4 @@
-"""Read cells with lists: lists of parquet, text with a separator, and lists of JSON or Python.
+"""Read cells that are lists: parquet lists, text with a separator, lists in JSON or Python.
 
 Blanks around the values of lists, and values without text, are dropped. A cell of text in brackets
 is parsed as a list or refused, but never split at a separator.
@@ -52,7 +52,7 @@ def read_lists(
         column: raw column of lists or of text.
         separator: the text between two values of a list; None if text must be a list in brackets.
         place: file and name of the column, for messages.
-        all_parts: whether values without text are kept as null, so that weights match by position.
+        all_parts: whether values without text are kept as null, to match weights by position.
 
     Raises:
         DataError: a cell is not a list, or its values are not single values.
@@ -84,12 +84,12 @@ def are_in_brackets(text: pa.ChunkedArray) -> bool:
 
 
 def align(values: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray]:
-    """Drop the null values of a column of lists, each with its weight.
+    """Drop the null values from a column of lists, and the weight of each.
 
     Args:
         values: column of lists whose values may be null.
-        weights: lists with nulls. If a row has as many weights as values, nulls included, weights
-            and values match by position; otherwise, null weights are dropped.
+        weights: column of lists of weights. If a row has as many weights as values, nulls included,
+            they match by position; otherwise, the null weights of the row are dropped.
     """
     if not (values.flatten().null_count or weights.flatten().null_count):
         return values, weights
@@ -141,7 +141,7 @@ def _trim(lists: pa.ListArray) -> pa.ListArray:
 
 
 def _may_have_blanks(texts: pa.StringArray) -> bool:
-    """Say whether any text of an array may have blanks, by one search through all bytes."""
+    """Say whether the texts have blanks, or characters outside ASCII, which may be blanks."""
     whole = dictionaries.text_bytes(texts)
     return not whole.isascii() or any(blank in whole for blank in (b" ", b"\t", b"\n", b"\r"))
 

@@ -114,7 +114,7 @@ class Quotes:
             self.fault = self._place + 1 + int(np.flatnonzero(last)[wrong.argmax()])
 
     def _is_plain(self, is_quote: Mask, begins: Mask, is_end: Mask) -> bool:
-        """Check csv quotes that open and close cells in turn; return False if some do not.
+        """Check csv quotes that open and close cells alternately; return False if some do not.
 
         Args:
             is_quote: whether a byte is a quote character [n].

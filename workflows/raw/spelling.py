@@ -62,7 +62,7 @@ def unify(texts: pa.StringArray, *, fractions: bool) -> pa.StringArray | None:
 
     Args:
         texts: the distinct texts of the column in one file, without nulls.
-        fractions: whether a column of whole numbers may also have numbers such as 36.5.
+        fractions: whether a column counts as numbers even if some are not whole, such as 36.5.
 
     Returns:
         Canonical texts in the same order; None if all keep their spelling, because they are
@@ -86,7 +86,7 @@ def _may_unify(texts: pa.StringArray, *, fractions: bool) -> bool:
 
 
 def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
-    """Give texts of a file or a request the spelling that the same column has in training data.
+    """Respell texts of a file or a request as the same column is spelt in the training data.
 
     A text that the training column has is kept. Another text gets its canonical spelling if the
     training column has the text in this spelling, or if all texts of the training column are whole
@@ -111,14 +111,14 @@ def respell(texts: pa.StringArray, known: pa.StringArray) -> pa.StringArray:
 
 
 def respell_one(text: str, known: pa.Array | pa.ChunkedArray) -> str:
-    """Give a text of a recipe the spelling that a column has, given the column's distinct texts."""
+    """Respell a text of a recipe as a column is spelt, given the distinct texts of the column."""
     if isinstance(known, pa.ChunkedArray):
         known = known.combine_chunks()
     return str(respell(pa.array([text], pa.string()), known)[0].as_py())
 
 
 def find_inexact(texts: pa.StringArray) -> str | None:
-    """Return the first text (such as an id) that is a whole float with too many digits."""
+    """Return the first text that is a whole number too large for a float to be exact; else None."""
     for text in texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist():
         if abs(int(text.removesuffix(".0"))) >= EXACT:
             return str(text)
@@ -145,7 +145,7 @@ def is_nullish(texts: pa.StringArray) -> pa.BooleanArray:
 
 
 def _hold(texts: pa.StringArray, *parts: bytes) -> bool:
-    """Say whether any text of an array may contain one of the given byte strings."""
+    """Say whether the bytes of an array of texts contain one of the given byte strings."""
     data = texts.buffers()[2]
     whole = data.to_pybytes() if data is not None else b""
     return any(part in whole for part in parts)

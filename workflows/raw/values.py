@@ -53,7 +53,7 @@ class Place:
         return f"{self.path}, column {self.column!r}"
 
     def row(self, number: int) -> str:
-        """Return a text that names the file, row and column of a cell, given its number."""
+        """Return a text that names the file, row and column of a cell, given its position."""
         return f"{self}, row {self.before + number + 1}"
 
 
@@ -88,7 +88,7 @@ def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     A whole float becomes the text of an integer, a boolean `true` or `false`, 16 bytes a UUID.
 
     Raises:
-        DataError: cells are not single values, or are floats whose digits are not exact.
+        DataError: a cell is a list or object, or is a float too large for its digits to be exact.
     """
     column = plain(column, place)
     if pa.types.is_integer(column.type):
@@ -222,7 +222,7 @@ def find_bad(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, object]:
 
 
 def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-    """Convert a column of floats to text, whole floats as integers: Arrow would write 1e+15."""
+    """Convert floats to text, whole floats without a point or exponent (Arrow writes 1e+15)."""
     _refuse_inexact(column, place)
     text = pc.cast(column, pa.string())
     whole = pc.equal(pc.floor(column), column)
@@ -232,7 +232,7 @@ def _text_of_floats(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _refuse_inexact(column: pa.ChunkedArray, place: Place) -> None:
-    """Raise an error if an id or category is a float too large for exact last digits."""
+    """Raise an error if an id or category is a float too large for its last digits to be exact."""
     limit = _EXACT[column.type.bit_width]
     row = pc.index(pc.greater_equal(pc.abs(column), limit), True).as_py()
     if row >= 0:

@@ -54,7 +54,7 @@ class Dialect:
 
     @property
     def parsed_delimiter(self) -> str:
-        """The delimiter for Arrow's csv parser: one byte, which replaces longer delimiters."""
+        """The delimiter for Arrow's csv parser: one byte, which replaces a longer delimiter."""
         return self.delimiter if len(self.delimiter.encode()) == 1 else UNIT.decode()
 
     def open(self, path: Path) -> CheckedStream:

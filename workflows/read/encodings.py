@@ -1,4 +1,4 @@
-"""Make errors and warnings about text that is not in the encoding that the recipe names."""
+"""Write errors and warnings for text files that are not in the encoding that the recipe names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP = 1 << 20
 
 
 def decoding_error(path: Path, encoding: str) -> DataError:
-    """Return the error that names the first line of a text file that is not in its encoding."""
+    """Return the error that names the first line that is not in the encoding of the recipe."""
     decoder, line, bad = codecs.getincrementaldecoder(encoding)(), 1, b""
     with open_unpacked(path) as stream:
         while data := stream.read(_STEP):

@@ -122,12 +122,12 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_hidden(path: Path, pattern_parts: Sequence[str]) -> bool:
-    """Say whether a path has a hidden file or folder that the pattern does not name itself."""
+    """Say whether a part of a path is hidden (`.name`) although the pattern does not name it."""
     return any(_HIDDEN.fullmatch(part) and part not in pattern_parts for part in path.parts)
 
 
 def _glob_for(folder: Path, written: str) -> str:
-    """Return a glob for the files in a folder, given the folder's name in the recipe, `written`."""
+    """Return a glob for the files in a folder; `written` is the folder's name in the recipe."""
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and not _BESIDE.fullmatch(p.name))
     ending = "".join(inside[0].suffixes[-2:]) if inside else ".parquet"
     deep = "**/" if inside and inside[0].parent != folder else ""
@@ -206,7 +206,7 @@ def _remedy(reason: str, kind: str) -> str:
 
 
 def refuse_other(path: Path, kind: str, head: bytes, encoding: str) -> None:
-    """Raise an error if a file that should be text by the recipe begins like another format.
+    """Raise an error if a file should be text by the recipe, but begins like another format.
 
     Args:
         path: path of the raw file.

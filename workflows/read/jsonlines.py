@@ -36,15 +36,15 @@ Object = dict[str, msgspec.Raw]
 class JsonLinesFile:
     """A raw file with one JSON object per line, compressed or not.
 
-    If a line lacks a key, or the key's value is null, the cell is a missing value. If the first
-    value of a key is a list, the key becomes a column of lists.
+    Each key becomes a column. If a line lacks a key, or the key's value is null, the cell is a
+    missing value. If the first value of a key is a list, its column is a column of lists.
 
     Args:
         path: path of the raw file.
         encoding: text encoding of the file.
         nulls: texts in cells that mean a missing value.
         block: number of bytes of the file that are read at a time; no line may be longer.
-        wanted: keys to look for in the whole file if its beginning does not have them.
+        wanted: keys to look for in the whole file if the first lines do not have them.
 
     Attributes:
         path: path of the raw file.
@@ -113,7 +113,7 @@ class JsonLinesFile:
         return found
 
     def _later(self, wanted: Sequence[str]) -> list[str]:
-        """Return the wanted keys that occur anywhere in the JSON lines file."""
+        """Return those of the wanted keys that occur anywhere in the JSON lines file."""
         ways = {name: [json.dumps(name, ensure_ascii=a).encode() for a in (True, False)]
                 for name in wanted}  # fmt: skip
         found: list[str] = []
@@ -202,7 +202,7 @@ class JsonLinesFile:
 
 
 def _row_type(columns: Sequence[str]) -> type[msgspec.Struct]:
-    """Return a struct type that takes the wanted values of a JSON line as undecoded text."""
+    """Return a struct type for a JSON line; it keeps the values of the columns as JSON text."""
     names = {f"c{at}": name for at, name in enumerate(columns)}
     null = msgspec.Raw(b"null")
     fields: list[tuple[str, type, Any]] = [(field, msgspec.Raw, null) for field in names]
@@ -258,7 +258,7 @@ def _as_json(value: Any) -> str:
 
 
 class _Digits(str):
-    """A JSON number as text, with all digits that the file has."""
+    """A JSON number as text, with all digits that it has in the file."""
 
 
 def _constant(name: str) -> str | None:

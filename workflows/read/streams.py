@@ -60,7 +60,7 @@ class UnpackedStream(io.RawIOBase):
         encoding: encoding of its text.
 
     Raises:
-        UnicodeError: `read` cannot decode the text. Text in UTF-8 is passed on without a check.
+        UnicodeError: `read` cannot decode the text. Text in UTF-8 is passed on unchecked.
     """
 
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
@@ -123,14 +123,14 @@ class CheckedStream(UnpackedStream):
     Args:
         path: path of the raw file.
         encoding: encoding of its text.
-        delimiter: text between two cells. The stream has the one-byte `UNIT` in place of a
-            delimiter of several bytes.
+        delimiter: text between two cells. A delimiter of several bytes is replaced by the byte
+            `UNIT` (0x1f, the unit separator of ASCII).
         quotes: the checker of quotes; None if quotes are ordinary characters.
 
     Attributes:
         nul: position, from 0, of the first NUL byte in the text so far; None if there is none.
         quotes: the checker of quotes, with its findings so far.
-        has_units: whether a cell has the character `UNIT`, for which the stream has NUL.
+        has_units: whether the file has the byte `UNIT` itself, which is then replaced by NUL.
         lines: number of line ends so far, counted only if `quotes` is given.
     """
 
@@ -188,6 +188,6 @@ def _line_ends(text: bytes) -> int:
 
 
 def _partial_delimiter(text: bytes, delimiter: bytes) -> int:
-    """Return how many bytes at the end of a text may begin a delimiter of several bytes."""
+    """Return how many bytes at the end of a text may be the first part of a delimiter."""
     sizes = range(len(delimiter) - 1, 0, -1)
     return next((size for size in sizes if text.endswith(delimiter[:size])), 0)

@@ -56,7 +56,7 @@ class TextFile:
         approximate_rows: estimated number of rows, from the lines at the beginning of the file; for
             a packed file it is a lower bound.
         is_empty: whether the file has no rows.
-        notes: warnings about the part of the file that was read.
+        notes: warnings about the part of the file that was read so far.
 
     Raises:
         DataError: the file is missing, is not text, or is in another encoding; or its first row
@@ -320,7 +320,7 @@ class TextFile:
             )
 
     def _holds_rows(self, text: str, column: int) -> bool:
-        """Say whether the lines of one csv cell have as many delimiters as rows would have."""
+        """Say whether the lines in a csv cell have as many delimiters as rows of the file."""
         lines = re.split("\r\n|[\r\n]", text)
         cells = [line.count(self.dialect.parsed_delimiter) for line in lines[1:]]
         whole = [len(self.names) - 1] * (len(cells) - 1)
@@ -328,7 +328,7 @@ class TextFile:
 
 
 def _with_units(table: pa.Table) -> pa.Table:
-    """Restore the characters `UNIT` in cells of text, which CheckedStream replaced by NUL."""
+    """Put back the characters `UNIT` (0x1f) that CheckedStream replaced by NUL."""
     for at, name in enumerate(table.column_names):
         column = dictionaries.map_distinct(
             table[name], lambda text: pc.replace_substring(text, "\0", UNIT.decode())

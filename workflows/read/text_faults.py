@@ -28,7 +28,7 @@ _STEP = 1 << 20
 
 
 class RaggedRows:
-    """A handler that counts csv rows with a wrong number of cells, and stores the first of them."""
+    """A function that Arrow calls for csv rows with a wrong number of cells: it counts the rows."""
 
     def __init__(self) -> None:
         self.first: pyarrow.csv.InvalidRow | None = None
@@ -115,7 +115,7 @@ class TextFaults:
     def of_arrow(
         self, error: pa.ArrowInvalid, rows: int, block: int
     ) -> DataError | pa.ArrowInvalid:
-        """Return the error that explains, if possible, why Arrow cannot parse the csv file.
+        """Return an error that explains why Arrow cannot parse the csv file, or Arrow's error.
 
         Args:
             error: error of Arrow's csv parser.
@@ -147,7 +147,7 @@ class TextFaults:
         return " Where a backslash makes a quote part of the text, set the source's `escape: '\\'`."
 
     def _column_of(self, cells: Sequence[str]) -> str:
-        """Return a text that names the column of the last of the given cells of a row."""
+        """Return a text that names the column of the last cell, given the first cells of a row."""
         known = 0 < len(cells) <= len(self.names)
         return f"column {self.names[len(cells) - 1]!r}, " if known else ""
 
@@ -173,12 +173,12 @@ class TextFaults:
 
 
 def open_until(path: Path, dialect: Dialect, place: int | None) -> io.BufferedReader:
-    """Open the first bytes of a csv or tsv file, as the parser reads them.
+    """Open a csv or tsv file as a stream that ends after a number of bytes.
 
     Args:
         path: path of the raw file.
         dialect: syntax of the file.
-        place: number of bytes of the file to read; None for all.
+        place: number of bytes of the decompressed UTF-8 text; None for all.
     """
     plain = CheckedStream(path, dialect.encoding, dialect.delimiter)
     return io.BufferedReader(_FirstBytes(plain, place))
@@ -210,7 +210,7 @@ class _FirstBytes(io.RawIOBase):
 def _ignore_ragged_rows(
     problem: sys.UnraisableHookArgs, *, otherwise: Any = sys.unraisablehook
 ) -> None:
-    """Suppress Python's report of an error in RaggedRows, which `TextFaults.of_arrow` reports."""
+    """Keep Python from printing an error in RaggedRows, which `TextFaults.of_arrow` reports."""
     if not isinstance(problem.object, RaggedRows):
         otherwise(problem)
 

@@ -1,4 +1,4 @@
-"""Check the columns that a recipe reads and derives, and whether its steps fit together."""
+"""Check the columns that a recipe reads or derives, and the order of the steps that derive them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_made(
     derive: Sequence[Derive],
     pivot: Pivot | None,
 ) -> None:
-    """Raise ValueError if a derived column does not fit its feature or the earlier steps."""
+    """Raise ValueError if a step of `derive` does not fit its columns or the steps before it."""
     for name in pivot.counts.values() if pivot else ():
         _refuse_special(f"pivot makes {name!r}", features.get(name))
     made = [step.to for step in derive]
@@ -116,11 +116,11 @@ def raw_features(
     made: Sequence[str],
     needed: Sequence[tuple[str, Cells]],
 ) -> dict[str, Feature]:
-    """Return the columns that a recipe reads from raw files, as features.
+    """Return the columns that a recipe reads from raw files, each described as a feature.
 
     Args:
         features: all features of the recipe.
-        made: columns that the recipe derives and raw files need not have.
+        made: columns that the recipe derives, so that raw files need not have them.
         needed: columns that steps or filters read, each with the type of cells that is needed.
     """
     found = {name: feature for name, feature in features.items() if name not in made}

@@ -31,7 +31,7 @@ def _with_kind(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _encoder(raw: Mapping[str, Any], **defaults: Any) -> Mapping[str, Any] | None:
-    """Return the block of a two-tower model's history encoder, with defaults; None for others."""
+    """Return a two-tower model's block `encoder` with defaults; None for other kinds of model."""
     model = raw.get("model")
     if not isinstance(model, Mapping) or model.get("kind") != "two_tower":
         return None
@@ -47,11 +47,11 @@ def _has_time(raw: Mapping[str, Any]) -> bool:
 
 
 def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe without times with default histories: bags of a user's other rows.
+    """Return a recipe that has no times, with the default histories of such a recipe.
 
-    A bag has all other rows of the user, or a large sample of them, without weights by position,
-    because the rows have no order. The rows of a user have nearly the same bag, so an epoch draws
-    only some of a user's rows.
+    The default history of a row is a bag: all other rows of the user, or a large sample of them.
+    Its items have equal weights, because they have no order. The bags of a user's rows are nearly
+    equal, so an epoch trains on a sample of the user's rows only.
     """
     history, train = raw.get("history"), raw.get("train", {})
     if not isinstance(history, Mapping):
@@ -66,10 +66,10 @@ def _with_bag(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_sequences(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe with the history encoder attention, if its rows can be sequences.
+    """Return a recipe with the encoder attention, if its histories allow training on sequences.
 
-    A recipe that names the kind of its encoder keeps it. With attention, settings that are not
-    given are those with which it was measured.
+    If the recipe names the kind of its encoder, that kind is kept. With attention, settings of
+    training that the recipe does not give get the values with which attention was measured.
     """
     encoder = _encoder(raw, kind="attention" if _are_sequences(raw) else "decay_pool")
     if encoder is None:

@@ -1,4 +1,4 @@
-"""Explain an error that msgspec found in a recipe: file, line, field, problem and remedy."""
+"""Explain an error that msgspec reports about a recipe: file, line, field, problem and remedy."""
 
 from __future__ import annotations
 
@@ -89,9 +89,10 @@ def _names_of(block: msgspec.inspect.StructType) -> list[str]:
 
 
 def _name_the_keys(path: list[str], raw: Any, message: str) -> list[str]:
-    """Replace each `*` in a field's path, msgspec's sign for any key, by the key at fault.
+    """Replace each `*` in the path of a wrong recipe field by the key that it stands for.
 
-    The key at fault is the first one whose value alone gives the same error message.
+    msgspec writes `*` for any key of a mapping. The key at fault is the first one that gives the
+    same error message if the mapping has this key alone.
     """
     for position in [number for number, step in enumerate(path) if step == "*"]:
         above = path[:position]
@@ -147,7 +148,7 @@ def _types_at(path: Sequence[str]) -> list[Any]:
 
 
 def _choices_at(path: Sequence[str]) -> list[str]:
-    """Return the words that the recipe field at a path may be, or the kinds of its block."""
+    """Return the words that are valid values of the recipe field at a path, such as known kinds."""
     tagged = (
         [t.tag for t in _types_at(path[:-1]) if getattr(t, "tag_field", None) == path[-1]]
         if path

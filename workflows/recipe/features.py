@@ -103,7 +103,7 @@ class Feature(Part, frozen=True):
 
     @property
     def meaning(self) -> Kind:
-        """The object that implements the feature's kind: the kind of its role, or else `kind`."""
+        """The object that implements the feature's kind; roles time and weight have own kinds."""
         return BY_ROLE.get(self.role, KINDS[self.kind])
 
 
@@ -113,8 +113,8 @@ _DEFAULTS = dict(
 )
 
 
-def refuse_twins(field: str, names: Sequence[str]) -> None:
-    """Raise ValueError if a list of names in a recipe field has the same name twice."""
+def refuse_duplicates(field: str, names: Sequence[str]) -> None:
+    """Raise ValueError if a recipe field that lists names has the same name twice."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{field} names {twice!r} twice; name each once")
@@ -126,8 +126,8 @@ class Events(Part, frozen=True):
     Attributes:
         column: the column with the kind of event of each row.
         kinds: the kinds of events that have histories: one list for each kind and column.
-        target: the kind of event to predict, whose rows stay in the splits; rows of all kinds count
-            for vocabularies.
+        target: the kind of event to predict. Only rows of this kind stay in train, valid and test;
+            vocabularies count the values of all rows.
     """
 
     column: Annotated[str, Meta(min_length=1)]
@@ -135,11 +135,11 @@ class Events(Part, frozen=True):
     target: str
 
     def __post_init__(self) -> None:
-        refuse_twins("kinds", self.kinds)
+        refuse_duplicates("kinds", self.kinds)
 
 
 class History(Part, frozen=True):
-    """The histories of users: for each interaction, the user's earlier items as a query input.
+    """Settings of histories: for each interaction, the user's earlier items, as a query input.
 
     Attributes:
         columns: the item id and other item columns; column c gives the input `history_c`, which
@@ -166,13 +166,13 @@ class History(Part, frozen=True):
     events: Events | None = None
 
     def __post_init__(self) -> None:
-        refuse_twins("columns", self.columns)
+        refuse_duplicates("columns", self.columns)
         if self.before == "others" and (self.events or self.keep == "earliest"):
             raise ValueError("before: others goes with keep: latest, and without events")
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Name of a history input of the query tower → the item column that it lists."""
+        """A map from each history input of the query tower to the item column that it lists."""
         if self.events is None:
             return {f"history_{column}": column for column in self.columns}
         kinds = self.events.kinds

@@ -1,4 +1,4 @@
-"""Parts of a recipe that say which interactions are kept."""
+"""Parts of a recipe that say which interactions are kept: the rules of the block `filter`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
     """Keep only the interactions that meet a condition.
 
     Attributes:
-        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
-            use the dropped rows.
+        stage: whether rows are dropped `before` or `after` the rows are split and the vocabularies
+            are learnt. With `after`, the split and the vocabularies still count the dropped rows.
         still_seen: whether the items of dropped rows count as seen by their users, so that items
             that a user disliked are not in the user's list. Dropped rows are no positives, and
             count neither for histories nor for popularity. With a split by time, a dropped row
@@ -86,10 +86,10 @@ class Keep(Condition, frozen=True, tag_field="kind", tag="keep"):
 
 
 class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
-    """Keep all interactions of the users who have at least one that meets a condition.
+    """Keep all interactions of each user who has at least one interaction that meets a condition.
 
-    Whether a user's train rows are kept depends on the user's train rows only; for valid rows, on
-    train and valid rows; for test rows, on all rows.
+    To keep the train rows of a user, one of the train rows must meet the condition; to keep the
+    valid rows, one of the train or valid rows; to keep the test rows, any row of the user.
     """
 
     stage: Stage = "before"
@@ -141,7 +141,7 @@ def check_filter(columns: Known, derive: Sequence[Derive], rules: Sequence[Filte
 
 
 def _refuse_late(rules: Sequence[Filter]) -> None:
-    """Refuse a filter rule about single rows after one that looks at all rows of a part."""
+    """Refuse a rule about single rows that comes after a rule about all rows of a part."""
     before = [rule for rule in rules if rule.stage == "before"]
     for earlier, rule in itertools.pairwise(before):
         if isinstance(rule, OF_ONE_ROW) and not isinstance(earlier, OF_ONE_ROW):

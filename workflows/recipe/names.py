@@ -57,7 +57,7 @@ def _problem(name: str, feature: Feature) -> str | None:
 
 
 def _taken(features: Mapping[str, Feature], history: History | None) -> dict[str, str]:
-    """Return name of a column that etl or export adds → why a feature cannot have this name."""
+    """Map each column name that etl or export adds to the reason why no feature may have it."""
     added = [*column_names.OF_TABLES, *([*history.inputs, HISTORY_AGES] if history else ())]
     for name, feature in features.items():
         added += [column for column in feature.meaning.columns(name, feature) if column != name]

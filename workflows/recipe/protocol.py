@@ -19,8 +19,8 @@ class EvaluateConfig(ListRules, frozen=True):
         baselines: names of baselines in `models.baselines.registry`. The hyper-parameters of
             baselines are chosen on the validation part.
         ks: lengths of the recommendation lists, in rising order.
-        also: further protocols, with other candidates or exclusions, whose metrics are means over
-            rows, not over users.
+        also: further protocols of evaluation, with other candidates or other excluded items; their
+            metrics are means over rows, not over users.
         train_rows: whether to measure also the share of training rows whose item is in the user's
             list; seen items are then kept in lists.
         bootstrap: number of bootstrap resamples for a confidence interval.
@@ -42,7 +42,7 @@ class EvaluateConfig(ListRules, frozen=True):
 
     @property
     def sample(self) -> UserSample:
-        """The random sample of users who are measured."""
+        """The size and the seed of the random sample of users who are measured."""
         return UserSample(self.max_users, self.seed)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class EvaluateConfig(ListRules, frozen=True):
 
 
 class IndexConfig(Part, frozen=True):
-    """The settings of the search for the items that have the highest scores for a query.
+    """The settings of the search for the items with the highest scores for a query.
 
     Attributes:
         kind: `exact` scores every item; `flat`, `hnsw` and `ivf` are indexes of FAISS and need the

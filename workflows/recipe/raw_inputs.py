@@ -1,8 +1,8 @@
-"""The raw columns that towers take in place of the columns that the recipe derives from them.
+"""List the inputs of raw towers, which take raw columns and compute derived columns themselves.
 
-A tower takes the columns that the steps of `derive` read, and computes what they make. So it takes
-a raw column such as a date, and also a column between two steps, such as the month: the latter is
-computed where it is missing. A column that only the tower reads, such as the sine of the month, is
+A raw tower takes every column that a step of `derive` reads. If one step makes the month of a date,
+and the next step makes the sine of the month, then the tower takes the date and the month. Where
+the month is missing, the tower computes it from the date. The sine, which no further step reads, is
 always computed.
 """
 
@@ -29,7 +29,7 @@ class RawInput:
         column: the column whose values the input takes.
         feature: how the cells of the column are read.
         in_history: whether the input is a history, with a list of the column's values.
-        is_time: whether a step reads the values as times, in ISO 8601.
+        is_time: whether a step of `derive` reads the values as times, which are ISO 8601 text.
         source: the column from which missing values are derived; None if they stay missing.
     """
 
@@ -48,10 +48,10 @@ class RawInput:
 
 
 def step_to(recipe: Recipe, column: str) -> Derive | None:
-    """Return the step that makes a column; None for a raw column.
+    """Return the step of `derive` that makes a column; None for a raw column.
 
-    A column counts as raw if a join fills it for unmatched ids, but not the column that it is made
-    of.
+    If the `fill` of a join has a value for the column, but not for the column from which the step
+    makes it, then the column counts as raw.
     """
     for step in recipe.derive:
         if step.to == column:
@@ -65,7 +65,7 @@ def raw_inputs(recipe: Recipe, sources: Iterable[str]) -> dict[str, RawInput]:
 
     Args:
         recipe: the recipe that describes the features.
-        sources: names of features, and of the inputs that a history gives.
+        sources: names of features, and names of history inputs such as `history_item_id`.
     """
     features, times = recipe.raw_features, times_read(recipe)
     found: dict[str, RawInput] = {}
@@ -84,7 +84,7 @@ def raw_inputs(recipe: Recipe, sources: Iterable[str]) -> dict[str, RawInput]:
 
 
 def given_inputs(recipe: Recipe, sources: Iterable[str]) -> dict[str, RawInput]:
-    """Return the raw inputs that cannot be derived from others, as `raw_inputs` does."""
+    """Return those inputs of `raw_inputs` that cannot be derived from other inputs."""
     inputs = raw_inputs(recipe, sources)
     return {name: raw for name, raw in inputs.items() if raw.source is None}
 
@@ -93,7 +93,7 @@ def input_name(source: str, listed: str | None, column: str) -> str:
     """Return the name of the raw input that takes a column for a feature or a history.
 
     Args:
-        source: the name of the feature, or of the input with a history.
+        source: the name of the feature, or of the history input.
         listed: the item column that the history lists; None for a feature.
         column: the column whose values the input takes.
     """
@@ -101,9 +101,9 @@ def input_name(source: str, listed: str | None, column: str) -> str:
 
 
 def columns_read(recipe: Recipe, column: str) -> list[str]:
-    """Return the columns that the steps to a column read, from the raw column on.
+    """Return the columns that are read to compute a column, from the raw column on.
 
-    A raw column is read itself.
+    For a raw column, this is the column itself.
     """
     step = step_to(recipe, column)
     if step is None:
@@ -113,15 +113,16 @@ def columns_read(recipe: Recipe, column: str) -> list[str]:
 
 
 def times_read(recipe: Recipe) -> set[str]:
-    """Return the columns that steps read as times."""
+    """Return the columns that steps of `derive` read as times."""
     steps = [step for step in recipe.derive if step.reads == "time"]
     return {step.of for step in steps if recipe.cells_read(step) != "number"}
 
 
 def columns_of_roles(recipe: Recipe, *roles: str) -> list[str]:
-    """Return the raw columns of features with these roles that are not such features themselves.
+    """Return the raw columns from which features of some roles are derived.
 
-    Offer models have no towers that take raw values, so that no further column is needed.
+    Columns that are features of these roles themselves are left out. For a recipe of offer models,
+    which have no raw towers, the list is empty.
     """
     if recipe.has_offers:
         return []
@@ -130,9 +131,10 @@ def columns_of_roles(recipe: Recipe, *roles: str) -> list[str]:
 
 
 def _undeclared(step: Derive | None) -> Feature:
-    """Return how the cells of a column are read that is neither a feature nor in raw files.
+    """Return a feature for a column that is neither declared as a feature nor in raw files.
 
-    It lies between two steps, is a count of a pivot, or has the ages of the items of a history.
+    Such a column is made by one step and read by the next, is a count of a pivot, or has the ages
+    of the items of a history.
     """
     is_number = step is None or step.gives == "number"
     return Feature(role="context", kind="number" if is_number else "label")

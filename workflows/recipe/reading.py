@@ -157,7 +157,7 @@ def _block_at(raw: dict[str, Any], parents: Sequence[str], what: str) -> dict[st
     """Return a block of a recipe's plain data, such as `train`; add an empty one if it is absent.
 
     Args:
-        raw: plain data of the recipe.
+        raw: plain data of the recipe, which may be changed.
         parents: names of the outer blocks, from the outermost, and the block's own name.
         what: text that names the change of the recipe, for messages.
 

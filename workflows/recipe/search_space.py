@@ -48,8 +48,8 @@ Space = dict[str, Choices | Range]
 def usual_space(*, ordered: bool) -> Space:
     """Return the default search space of `tune` for a two-tower model.
 
-    Low softmax temperatures are drawn only if the towers' outputs are normalised, because the scale
-    of other scores is learnt.
+    Low softmax temperatures are drawn only if the towers' outputs are normalised, because towers
+    that are not normalised learn the scale of their scores.
 
     Args:
         ordered: whether user histories are in the order of time.

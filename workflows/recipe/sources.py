@@ -64,15 +64,16 @@ class Source(Part, frozen=True):
     """A raw table: its files, their format, and the rules by which rows are changed.
 
     The files of the table may be compressed with gzip, bz2, xz, zstd or lz4. A folder
-    `day=2020-09-13` between the data folder and a file (csv, tsv, jsonl, parquet) gives the file a
-    column `day`, unless it has one.
+    `day=2020-09-13` between the data folder and a file (csv, tsv, jsonl, parquet) gives the rows of
+    the file a column `day`, unless the file has such a column.
 
     Attributes:
         files: one file name or glob, or several, in the data folder.
         format: the format of the files; by default, the format that the ending of their names
-            states. `jsonl` has one JSON object per line; `aliccp` is Tianchi's skeleton of
-            impressions, whose columns get the names that NVIDIA's converter gives them.
-        common: the files of common features that belong to a skeleton in the format `aliccp`.
+            states. `jsonl` has one JSON object per line; `aliccp` is the skeleton file of Ali-CCP
+            from Tianchi (one row per impression); its columns get the names that NVIDIA's converter
+            uses.
+        common: the files of common features that the skeleton in the format `aliccp` refers to.
         columns: the names of the columns in their order, for files without a row of names (csv and
             tsv). By default the first row has the names.
         delimiter: the text between two cells, of one character or several (csv and tsv); the
@@ -88,10 +89,11 @@ class Source(Part, frozen=True):
         nulls: texts that mean a missing value, in addition to the empty text.
         explode: names of columns with lists; each value of a list gets a row of its own, in which
             the other columns are repeated. The lists of a row must have equal lengths.
-        separator: the text between the values of a list, where lists in `explode` are text.
+        separator: the text between two values of a list, for columns of `explode` whose cells are
+            text.
         latest: the rule to keep only the latest row of each id.
-        long: the rule to turn a table with one row per property into columns; each property that
-            the recipe names becomes a column.
+        long: the rule to turn a table with one row per property into one with a column per
+            property; only properties that the recipe names become columns.
     """
 
     files: Patterns
@@ -158,7 +160,7 @@ class Source(Part, frozen=True):
 
     @property
     def text_options(self) -> list[str]:
-        """Names of the fields about text files that the source sets, other than to the default."""
+        """Names of the fields about text files whose values are not the defaults."""
         plain = {"columns": None, "delimiter": None, "quote": None, "escape": ""}
         every = {**plain, "encoding": "utf-8"}
         return [name for name, value in every.items() if getattr(self, name) != value]

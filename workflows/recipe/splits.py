@@ -11,7 +11,7 @@ Amount = Share | NonNegative
 def _check_shares(valid: float, test: float) -> None:
     """Refuse shares of held-out rows that leave no rows for training.
 
-    Numbers of held-out rows are checked later, when the data is read.
+    Where the recipe gives numbers of rows instead, they are checked when the data is read.
     """
     if sum(amount for amount in (valid, test) if isinstance(amount, float)) >= 1:
         raise ValueError(
@@ -20,14 +20,14 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split that holds out each user's last rows: `test` of them for test, `valid` for valid."""
+    """A split that holds out each user's last `test` rows, and the `valid` rows before them."""
 
     valid: Positive = 1
     test: Positive = 1
 
 
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
-    """A split at the same times for all users: the latest rows are held out, by shares of all rows.
+    """A split at the same times for all users: given shares of all rows, the latest, are held out.
 
     Rows with equal times stay in the same part, so the shares are approximate; no part is empty.
     """

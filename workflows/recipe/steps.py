@@ -91,9 +91,9 @@ class DatePart(Derived, frozen=True, tag_field="kind", tag="date_part"):
 class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
     """A step that gives the sine or cosine of 2 pi (month + offset) / 12.
 
-    So December is as near to January as January is to February. The step reads a date, or a number
-    from 1 to 12, such as the month that a step of kind date_part gives; then serving takes this
-    number, too.
+    On this circle, December is as near to January as January is to February. The step reads a date,
+    or a number from 1 to 12, such as the month from a step of kind date_part. In the latter case, a
+    request to the server may give the month in place of the date.
     """
 
     reads: ClassVar[Cells] = "time"

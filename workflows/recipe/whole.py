@@ -23,7 +23,7 @@ from workflows.recipe.columns import (
     known,
     raw_features,
 )
-from workflows.recipe.features import Feature, History, VocabularyRule, refuse_twins
+from workflows.recipe.features import Feature, History, VocabularyRule, refuse_duplicates
 from workflows.recipe.filters import Condition, Filter, check_filter
 from workflows.recipe.kinds.base import Cells
 from workflows.recipe.names import check_names
@@ -172,7 +172,7 @@ class Recipe(Part, frozen=True):
             )
         named = {name: model.attributes for name, model in self.model.models.items()}
         for place, columns in {**named, "tasks": self.tasks.attributes}.items():
-            refuse_twins(f"attributes of {place}", columns)
+            refuse_duplicates(f"attributes of {place}", columns)
             for column in columns:
                 if column not in self.history.columns:
                     raise ValueError(
@@ -213,7 +213,7 @@ class Recipe(Part, frozen=True):
 
     @property
     def raw_features(self) -> dict[str, Feature]:
-        """The columns that are read from raw files, as features; some only serve steps."""
+        """The columns that are read from raw files, as features; some are only for steps."""
         made = [step.to for step in self.derive]
         needed = [(step.of, step.reads) for step in self.derive]
         needed += [(r.column, r.reads) for r in self.filter if isinstance(r, Condition)]
@@ -225,7 +225,7 @@ class Recipe(Part, frozen=True):
         return raw_features(self.features, made, needed)
 
     def of_raw_files(self) -> Recipe:
-        """Return a recipe for reading raw files, whose features are raw columns only."""
+        """Return a copy of the recipe, for reading raw files: its features are the raw columns."""
         features = self.raw_features
         # histories and models use derived columns
         bare: dict[str, Any] = {"pivot": None, "derive": (), "join": ()}
@@ -237,7 +237,7 @@ class Recipe(Part, frozen=True):
 
     @property
     def towers(self) -> ModelConfig:
-        """The block `model` of a recipe whose model is two towers that rank the catalogue."""
+        """The block `model` of a recipe without offer models: two towers, which rank all items."""
         assert not isinstance(self.model, OffersConfig)
         return self.model
 
@@ -292,18 +292,18 @@ class Recipe(Part, frozen=True):
 
     @property
     def history_inputs(self) -> dict[str, str]:
-        """Name of a history input of the query tower → the item column that it lists.
+        """A map from each history input of the query tower to the item column that it lists.
 
-        The dict is empty if the recipe has no history.
+        The map is empty if the recipe has no history.
         """
         return self.history.inputs if self.history else {}
 
     @property
     def trains_on_sequences(self) -> bool:
-        """Whether a training batch has sequences of a user's rows, each with all its prefixes.
+        """Whether training batches hold sequences, with a target at every step, or single rows.
 
-        The history encoder must be causal, and the history of a row must be all rows of the same
-        user before it. Otherwise, a batch has rows, each with its history.
+        This needs the history encoder `attention`, and histories of item ids alone that have all
+        earlier rows of the user. Otherwise, a batch has single rows, each with its history.
         """
         history = self.history
         return (
@@ -317,9 +317,10 @@ class Recipe(Part, frozen=True):
 
     @property
     def history_with_ages(self) -> str | None:
-        """Name of the history input whose items the query tower takes with their ages, if any.
+        """Name of the history input that comes with the ages of its items; None without ages.
 
-        The times must be dates, not places in an order, and weigh in the mean of the items.
+        Ages are an input if batches hold sequences, the times are dates (not numbers that only
+        order the events), and the encoder weights items by age.
         """
         time = self.features.get(self.time or "")
         if self.history is None or time is None or not self.trains_on_sequences:

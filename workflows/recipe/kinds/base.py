@@ -185,14 +185,14 @@ class Kind(ABC):
 
     @abstractmethod
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return the feature's cells of a raw file in canonical types, as the first step of etl.
+        """Return the feature's cells of a raw file as text, numbers or lists; etl's first step.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.
         """
 
     def to_stored(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the feature's cells in the form that etl stores, after weights were matched.
+        """Return the cells as etl stores them, after category values were matched with weights.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.
@@ -200,7 +200,7 @@ class Kind(ABC):
         return column
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return the feature's cells of a file with raw values for a trained model.
+        """Return the feature's cells of a file or request with raw values for a trained model.
 
         Raises:
             DataError: a cell does not have the form that the recipe declares.

@@ -46,7 +46,7 @@ class Categories(Kind):
             raise ValueError(f"features {name} and {named} must have the same role")
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return a raw column as lists of text; each distinct text is split once."""
+        """Return a raw column as lists of text; equal cells are split only once."""
         column, place = plain_with_nulls(column, how.place, how.nulls), how.place
 
         def lists(cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -60,11 +60,11 @@ class Categories(Kind):
             return lists(plain(column, place))
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return a column of given raw values as lists of text, whatever its dictionary types."""
+        """Return raw values for a trained model as lists of text."""
         return self.read(plain(column, how.place), feature, how)
 
     def to_stored(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Return the column's lists with their values as an Arrow dictionary array."""
+        """Return the column's lists; the values in the lists become an Arrow dictionary array."""
         array = dictionaries.combine(column)
         values = array.flatten().dictionary_encode()
         return pa.chunked_array([list_cells.replace_values(array, values)])
@@ -84,7 +84,7 @@ class Categories(Kind):
 
 
 def _is_varied(column: pa.ChunkedArray) -> bool:
-    """Say whether an Arrow dictionary has so many distinct texts that mapping it saves nothing."""
+    """Say whether more than half of the cells of an Arrow dictionary column are distinct texts."""
     if not pa.types.is_dictionary(column.type):
         return False
     return 2 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column)

@@ -23,7 +23,7 @@ class Text(Kind):
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
         """Return a raw column as an Arrow dictionary array of text.
 
-        Integers in the column are turned into text only once the whole file is read.
+        A column of integers is returned as it is; etl turns it into text when the file is read.
         """
         if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
             # a log repeats its ids many times
@@ -38,7 +38,7 @@ class Text(Kind):
         return plain_with_nulls(column, how.place, how.nulls)
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return given raw values as plain text; a vocabulary decides which mean a missing one."""
+        """Return raw values for a trained model as plain text, texts that mean null included."""
         return _text(as_text(column, how.place))
 
 

@@ -34,7 +34,7 @@ class Number(Kind):
     dtype = "float32"
 
     def refuses_gaps(self, feature: Fields) -> bool:
-        """Return whether the feature has no value that fills in for a missing number."""
+        """Return True if the recipe has no value that replaces a missing number."""
         return feature.null == "error"
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ from workflows.recipe.kinds.form import Form
 
 
 class Vector(Kind):
-    """The feature kind whose cells are lists of `dim` finite numbers; missing lists mean zeros."""
+    """The feature kind whose cells are lists of `dim` finite numbers, or missing (all zeros)."""
 
     name = "vector"
     takes = frozenset({"separator", "dim", "normalize", "dropout"})
@@ -65,7 +65,7 @@ class Vector(Kind):
         return Form(is_text=False, is_list=True, width=feature.dim)
 
     def dims(self, feature: Fields) -> tuple[Any, ...]:
-        """Return the dimensions of the vector column: its lists are empty where one is missing."""
+        """Return the dimensions of the vector column; a missing vector is an empty list."""
         return (None, (0, _dim(feature)))
 
     def encode(self, name: str, feature: Fields, facts: Mapping[str, NumberFact]) -> list[Encoded]:

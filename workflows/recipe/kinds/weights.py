@@ -30,7 +30,7 @@ class Weights(Kind):
             raise ValueError("kind weights is for roles user, item and context")
 
     def check_among(self, name: str, features: Mapping[str, Fields]) -> None:
-        """Refuse weights that no feature of kind categories names, or that several such name."""
+        """Refuse a feature of kind weights that is not named by the `weights` of one feature."""
         lists = sum(feature.weights == name for feature in features.values())
         if lists != 1:
             raise ValueError(
@@ -39,7 +39,7 @@ class Weights(Kind):
             )
 
     def read(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return a raw column as lists of numbers, or of numbers as text; missing ones are null."""
+        """Return a raw column as lists of numbers or of their texts; missing ones are null."""
         column = plain(column, how.place)
         if not pa.types.is_string(column.type):
             return column
@@ -56,7 +56,7 @@ class Weights(Kind):
         return pa.chunked_array([array])
 
     def read_given(self, column: pa.ChunkedArray, feature: Fields, how: Reading) -> pa.ChunkedArray:
-        """Return given raw weights as lists of numbers; a missing weight counts as 1 later.
+        """Return raw weights for a trained model as lists of numbers; null for a missing weight.
 
         Raises:
             DataError: a weight is not a number, is infinite, or is below 0.
@@ -118,13 +118,15 @@ def match(
 def match_given(
     values: pa.ChunkedArray, weights: pa.ChunkedArray, place: Place, *, what: str = "weights"
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Match the category lists of given raw values with their weights, if a row has any.
+    """Match category lists with their weights in raw values for a trained model.
+
+    A row without a list of weights is accepted.
 
     Args:
         values: lists of text, the categories.
         weights: lists of numbers, the weights of these categories.
         place: the column and file of the weights, for error messages.
-        what: what the numbers are, for error messages.
+        what: the plural noun for the numbers in error messages.
 
     Raises:
         DataError: a row does not have as many weights as category values.
