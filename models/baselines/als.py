@@ -2,7 +2,7 @@
 
 Hu, Koren and Volinsky 2008, "Collaborative filtering for implicit feedback datasets". An observed
 pair has confidence alpha, any other pair has confidence 1. Only the item factors are kept: the
-vector of a user is solved from the history in the query (equation 4 of the paper), so that new
+factors of a user are computed from the history in the query (equation 4 of the paper), so that new
 users and new events need no refit.
 """
 
@@ -44,10 +44,10 @@ class ALS:
         factors: the number of latent factors of a user or item, d.
         regularization: lambda, the L2 regularisation of the factors of users and items.
         alpha: confidence of an observed pair; any other pair has confidence 1.
-        iterations: number of alternations of the solver (tuned on MovieLens-100K, as other
-            defaults).
+        iterations: number of alternations of the solver; this default, like the others, was tuned
+            on MovieLens-100K.
         seed: the seed of the random initial factors.
-        item_factors: the learnt factors of each item, float32 [n_items, d], set by `fit`.
+        item_factors: the learnt factors of the items, float32 [n_items, d], set by `fit`.
     """
 
     factors: int = 32
@@ -58,7 +58,7 @@ class ALS:
     item_factors: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> ALS:
-        """Return a model with item factors learnt from interactions, the same at every call."""
+        """Return a model with learnt item factors; every fit to the same data gives equal ones."""
         matrix = train.histories().to_csr(train.n_items)
         # implicit warns if the BLAS uses several threads (it checks once in a process)
         with threadpool_limits(1, user_api="blas"):
@@ -81,7 +81,7 @@ class ALS:
         )
 
     def score(self, queries: Queries) -> Floats:
-        """Return the dot product of each query's and each item's factors, float32."""
+        """Return the dot products of queries' and items' factors, float32 [n_queries, n_items]."""
         item_factors = require_fitted(self.item_factors, self)
         matrix = queries.histories.to_csr(len(item_factors))
         with threadpool_limits(1, user_api="blas"):
@@ -107,7 +107,7 @@ class ALS:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the hyper-parameter search of ALS over factors, regularization and alpha."""
+    """Return the search space of ALS: factors, regularization and alpha."""
 
     def fit(point: Point) -> ALS:
         factors, regularization, alpha = point

@@ -1,15 +1,17 @@
-"""The closed form of EASE, by a matrix of items x items or, with fewer users, of users x users.
+"""Computes EASE's weights in closed form, by inverting an item-item or a user-user matrix.
 
-With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 / diag P) (Steck 2019, equation 8). P
-has the size n_items x n_items. By Woodbury's identity P = (I - X'KX) / lambda with K = (XX' +
-lambda I)^-1, of the size n_users x n_users. So a history x has the scores
+X is the binary user-item matrix. With P = (X'X + lambda I)^-1, the weights are B = I - P diag(1 /
+diag P) (Steck 2019, equation 8). P has the size n_items x n_items. By Woodbury's identity P = (I -
+X'KX) / lambda with K = (XX' + lambda I)^-1, of the size n_users x n_users. So a history x gives the
+items the scores
 
     xB = (r - d x) / (1 - d)    with r = xX'KX and d = diag(X'KX),
 
-item by item, without a matrix of all items by all items. The formula does not divide by lambda, and
-1 - d is at least lambda / (lambda + n) for an item of n users, so that no digits are lost. One
-decomposition of XX' into eigenvectors would serve every lambda, but it takes as long as seven
-inversions by Cholesky (of 1,892 users), and a search tries four to eight.
+where the division is by item, and no matrix [n_items, n_items] is needed. The user-user form is
+used if there are fewer users than items. It is numerically stable: the formula does not divide by
+lambda, and 1 - d is at least lambda / (lambda + n) for an item of n users. One decomposition of XX'
+into eigenvectors would serve every lambda, but for 1,892 users it takes as long as seven inversions
+by Cholesky, and a search tries only four to eight values of lambda.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from models.core.retriever import Floats, Interactions, blocks
 
 
 class ItemWeights(Protocol):
-    """The protocol of EASE's item-item weights B, which are a full matrix or factors."""
+    """The protocol of EASE's item-item weights B, stored as a full matrix or as factors of B."""
 
     @property
     def n_items(self) -> int:
@@ -40,7 +42,7 @@ class ItemWeights(Protocol):
 
 @dataclass(frozen=True)
 class ByItems:
-    """The item-item weights as the full matrix B.
+    """EASE's item-item weights, stored as the full matrix B.
 
     Attributes:
         weights: the item-item weights B, float32 [n_items, n_items].
@@ -60,7 +62,7 @@ class ByItems:
 
 @dataclass(frozen=True)
 class ByUsers:
-    """The item-item weights as factors of B, for fewer users than items.
+    """EASE's item-item weights, stored as factors of B; this form needs a user-user inverse only.
 
     Attributes:
         users: the user-item matrix X, float64 [n_users, n_items].
@@ -108,7 +110,7 @@ class Solver:
 
     @property
     def by_users(self) -> bool:
-        """Whether there are fewer users than items, so that the users x users form is solved."""
+        """Whether there are fewer users than items, so that the user-user form is solved."""
         return bool(self.users.shape[0] < self.users.shape[1])
 
     def cost(self, *, fits: int, kept: int = 1) -> Cost:
@@ -127,7 +129,7 @@ class Solver:
         return Cost(n_items, operations, (20.0 + 4 * kept) * n_items**2, fits)
 
     def sentence(self, *, fits: int) -> str:
-        """Return a sentence for the log: the form of the solution, and the cost of a fit.
+        """Return a sentence for the log that names the form of the solution and the cost of a fit.
 
         Raises:
             CannotFit: solving the weights would take too much time or memory.
@@ -162,7 +164,7 @@ class Solver:
 
 
 def _shares(users: sp.csr_matrix, inverse: Floats) -> Floats:
-    """Return d, the diagonal of X'KX in the users x users form of EASE, float64 [n_items]."""
+    """Return d, the diagonal of X'KX in the user-user form of EASE, float64 [n_items]."""
     items = users.T.tocsr()
     n_items, n_users = items.shape
     shares = np.empty(n_items)

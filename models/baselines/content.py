@@ -50,7 +50,7 @@ def multi_hot(columns: Sequence[Column], first_codes: Sequence[int]) -> sp.csr_m
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of the content baseline, a single point without hyper-parameters.
+    """Return the search space of the content baseline: one point, without hyper-parameters.
 
     Raises:
         CannotFit: the items have no categorical attributes.
@@ -69,8 +69,8 @@ def grid(facts: Facts) -> Grid:
 class Content:
     """Ranks items by the attributes that they share with the history, and ties by popularity.
 
-    If items have few attributes, many scores are equal. Columns of scores are in order of
-    popularity and then of item row, so that the tie rule ranks items with equal scores in this
+    If items have few attributes, many scores are equal. The columns of the score matrix are sorted
+    by popularity and then by item row, so that the tie rule ranks items with equal scores in this
     order.
 
     Attributes:
@@ -102,7 +102,7 @@ class Content:
         exclude: Ragged | None = None,
         candidates: Bools | None = None,
     ) -> TopK:
-        """Rank items by shared attributes, then popularity; without a history, by popularity."""
+        """Rank items by shared attributes, then by popularity; without a history, by popularity."""
         order = require_fitted(self.order, self)
         top = top_k_by_scores(
             self._score_in_order,
@@ -115,7 +115,7 @@ class Content:
         return TopK(np.where(top.items >= 0, order[top.items], NO_ITEM), top.scores)
 
     def _score_in_order(self, queries: Queries) -> Floats:
-        """Return attribute scores of all items, with the most popular items as first columns."""
+        """Return the attribute score of every item; the columns are in order of popularity."""
         histories = queries.histories.to_csr(self.attributes.shape[0])
         # sums are whole numbers, so equal scores are equal to the last bit; the mean comes after
         sums = histories @ self.attributes
@@ -123,7 +123,7 @@ class Content:
         return scores / np.maximum(histories.getnnz(axis=1), 1)[:, None].astype(np.float32)
 
     def _moved(self, exclude: Ragged | None) -> Ragged | None:
-        """Return the items to exclude, given by item rows, as positions in the popularity order."""
+        """Return the excluded items, given as item rows, as positions in the popularity order."""
         if exclude is None:
             return None
         order = require_fitted(self.order, self)

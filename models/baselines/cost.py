@@ -1,4 +1,4 @@
-"""Estimate the time and memory of the inverse of a dense matrix before it is computed."""
+"""Estimates the time and memory of inverting a dense matrix, before the matrix is inverted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cost:
     fits: int
 
     def sentence(self, what: str) -> str:
-        """Return a sentence for the log: the size of the matrix to invert, and the estimated time.
+        """Return a sentence for the log that names the estimated time and memory of a fit.
 
         Raises:
             CannotFit: the fit needs more memory than is free, or more time than `MAX_SECONDS`.
@@ -89,7 +89,7 @@ def _speed_of_a_core() -> float:
 
 
 def inverse(matrix: Floats) -> Floats:
-    """Return the inverse of a symmetric, positive definite float64 matrix, which is overwritten.
+    """Return the inverse of a symmetric positive definite float64 matrix, and overwrite the matrix.
 
     Raises:
         LinAlgError: the matrix is not positive definite.
@@ -112,7 +112,7 @@ def _invert(matrix: Floats) -> Floats:
 
 
 def limit_threads(n_rows: int) -> AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread if the matrix is small."""
+    """Return a context manager that limits BLAS to one thread if the matrix is small."""
     return threadpool_limits(1 if n_rows < SMALL else None, user_api="blas")
 
 

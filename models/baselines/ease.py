@@ -38,10 +38,11 @@ class EASE:
 
     Attributes:
         regularization: lambda, the factor of the L2 penalty on B.
-        decay: with a number, the item at position p of the history x (0 is the latest) has the
-            weight exp(-p / decay), and an item that occurs twice has its latest position; None
-            means that x is binary. For the fit, the user-item matrix X is always binary.
-        learnt: the item-item weights B, which `fit` sets.
+        decay: the position at which an item of the history x has the weight 1/e: position p (0 is
+            the latest) has the weight exp(-p / decay), and an item that occurs twice has its latest
+            position. None means that x is binary. The user-item matrix X of the fit is always
+            binary.
+        learnt: the item-item weights B, set by `fit`.
     """
 
     regularization: float = 100.0
@@ -86,7 +87,7 @@ class EASE:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the hyper-parameter search of EASE over lambda.
+    """Return the search space of EASE: lambda.
 
     Raises:
         CannotFit: a fit would take too much memory or time on this machine.
@@ -104,11 +105,11 @@ def grid(facts: Facts) -> Grid:
 
 
 def decayed_grid(facts: Facts) -> Grid:
-    """Return the hyper-parameter search of EASE with a position decay, over lambda and decay.
+    """Return the search space of EASE with a position decay: lambda and decay.
 
     Raises:
-        CannotFit: a fit would take too much memory or time, or interactions have no times, so that
-            no item of a history is the latest.
+        CannotFit: a fit would take too much memory or time, or the interactions have no times, so
+            that the order of a history is unknown.
     """
     if facts.train.times is None:
         raise CannotFit("a decayed history needs times; this data has none")
@@ -133,13 +134,13 @@ def _lambda(*, ratio: float) -> Axis:
 
 
 def _decayed(histories: Ragged, n_items: int, decay: float) -> sp.csr_matrix:
-    """Return histories as rows [n_lists, n_items]: exp(-p / decay) for the item at position p.
+    """Return histories as rows of weights, [n_lists, n_items]: position p gives exp(-p / decay).
 
     Args:
-        histories: row numbers of the users' items, oldest first; the last item of a list has
-            position 0; -1 is left out, but counts as a position.
+        histories: row numbers of the users' items, oldest first. The last item of a list has
+            position 0. An unknown item (-1) has a position, but no weight.
         n_items: size of the catalogue, which is the number of columns.
-        decay: the position of the history whose item weighs 1/e.
+        decay: the position of the history at which an item has the weight 1/e.
     """
     lists = histories.owners()
     positions = histories.offsets[1:][lists] - 1 - np.arange(len(lists))

@@ -1,7 +1,8 @@
 """Popularity as the fallback for queries without a known user or history.
 
-A model of histories gives every item the score 0 if the history is empty. A two-tower model ranks
-for an unknown user by the embeddings of unseen values, which are hardly trained.
+A baseline that represents a user by the history gives every item the score 0 if the history is
+empty. A two-tower model represents an unknown user by the embedding of the unknown user id, which
+is hardly trained.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def unknown_users(queries: Queries) -> Bools:
 
 @dataclass(frozen=True)
 class Fallback:
-    """Ranks by a model, and by popularity for queries without a known user or history.
+    """Ranks by a model, or by popularity if the query has no known user or no history.
 
     Attributes:
         model: the fitted model that ranks for queries with a known user or history.
         popular: the fitted popularity model that ranks for queries without a known user or history.
-        uses_popularity: the function that returns whether popularity ranks a query, bool
+        uses_popularity: the function that returns whether popularity ranks each query, bool
             [n_queries].
     """
 
@@ -45,7 +46,7 @@ class Fallback:
     uses_popularity: Callable[[Queries], Bools]
 
     def as_of(self, known: Interactions) -> Fallback:
-        """Return a fallback with the same model, and popularity counted up to a cut in time."""
+        """Return a fallback with the same model, but interactions counted up to a cut in time."""
         return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
@@ -73,15 +74,15 @@ class Fallback:
 
 @runtime_checkable
 class CountBased(Protocol):
-    """The protocol of retrievers by interaction counts, which can be updated without a fit."""
+    """The protocol of retrievers that rank by interaction counts; to update them needs no fit."""
 
     def as_of(self, known: Interactions) -> Retriever:
-        """Return the retriever with the counts of all interactions before a cut in time."""
+        """Return a retriever that counts all interactions before a cut in time."""
         ...
 
 
 def with_popularity(grid: Grid, train: Interactions) -> Grid:
-    """Return a grid of models in which popularity answers the queries without a history."""
+    """Return a search space whose models answer queries without a history by popularity."""
     popular = Popularity().fit(train)
     return dataclasses.replace(
         grid, fit=lambda point: Fallback(grid.fit(point), popular, without_history)
@@ -89,7 +90,7 @@ def with_popularity(grid: Grid, train: Interactions) -> Grid:
 
 
 def as_of(model: Retriever, known: Interactions) -> Retriever:
-    """Return a baseline with popularity counted up to a cut in time, and unchanged weights.
+    """Return a baseline whose popularity counts reach up to a cut in time; other weights stay.
 
     Args:
         model: a fitted baseline.

@@ -32,11 +32,14 @@ NEIGHBOURS = (20, 5, 10, 50, 100)
 
 @dataclass(frozen=True, kw_only=True)
 class ItemKNN:
-    """Scores an item by its summed similarity to those items of the history it neighbours.
+    """Scores an item by its summed similarity to items of the history.
+
+    Only those items of the history count that have the item among their neighbours.
 
     Attributes:
         neighbours: the number of neighbours of an item; ties are broken by item row.
-        similarities: float32 [n_items, n_items], row i has item i's neighbours; set by `fit`.
+        similarities: float32 [n_items, n_items]; row i holds the similarities of item i to its
+            neighbours, and zeros elsewhere; set by `fit`.
     """
 
     neighbours: int = 20
@@ -103,7 +106,7 @@ class ItemKNN:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the hyper-parameter search of item-kNN over the number of neighbours."""
+    """Return the search space of item-kNN: the number of neighbours."""
     train = facts.train
     widest = [ItemKNN(neighbours=max(NEIGHBOURS)).fit(train)]
 

@@ -1,4 +1,4 @@
-"""Popularity: all users get the items with the most interactions, or the most recent ones.
+"""Popularity: all users get the items with the most interactions, in total or recently.
 
 With a split by time, recent popularity is the baseline that learned models fail to beat most often;
 see Ji et al. 2020, "A re-visit of the popularity baseline in recommender systems".
@@ -61,10 +61,11 @@ class Popularity:
 
 @dataclass(frozen=True, kw_only=True)
 class RecentPopularity:
-    """Ranks items by decayed counts; an interaction of age a days weighs exp(-a / days).
+    """Ranks items by decayed counts: an interaction that is a days old counts exp(-a / days).
 
     Attributes:
-        days: the age at which an interaction weighs 1/e; the last interaction has the age 0.
+        days: the age, in days, at which an interaction counts 1/e; the last interaction has the age
+            0.
         counts: decayed number of interactions of each item, float64 [n_items], set by `fit`.
     """
 
@@ -102,12 +103,12 @@ class RecentPopularity:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of plain popularity, a single point without hyper-parameters."""
+    """Return the search space of popularity: one point, without hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Popularity().fit(facts.train))
 
 
 def recent_grid(facts: Facts) -> Grid:
-    """Return the hyper-parameter search of recent popularity over the decay in days.
+    """Return the search space of recent popularity: the decay in days.
 
     Raises:
         CannotFit: the interactions have no times.
@@ -128,7 +129,7 @@ def _top_k_for_all(
     exclude: Ragged | None,
     candidates: Bools | None,
 ) -> TopK:
-    """Return the k best items of each query by item scores that are the same for all users."""
+    """Return the k best items of each query, given item scores that are the same for all users."""
     return top_k_by_scores(
         lambda block: np.broadcast_to(counts, (len(block), len(counts))),
         queries,

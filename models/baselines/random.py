@@ -68,12 +68,12 @@ class Random:
 
 
 def grid(facts: Facts) -> Grid:
-    """Return the search of the random baseline, a single point without hyper-parameters."""
+    """Return the search space of the random baseline: one point, without hyper-parameters."""
     return Grid(start=((),), fit=lambda _: Random(seed=facts.seed).fit(facts.train))
 
 
 def _mix(states: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return SplitMix64's output for each state, an array of uint64, whose products wrap around."""
+    """Return SplitMix64's output for each uint64 state; its multiplications are modulo 2^64."""
     states = (states ^ (states >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     states = (states ^ (states >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return states ^ (states >> np.uint64(31))

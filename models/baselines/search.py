@@ -1,8 +1,8 @@
-"""Choose a baseline's hyper-parameters: try some points, then more while the best is at an edge.
+"""Chooses a baseline's hyper-parameters: tries some points, then more while the best is at an edge.
 
-The file of each baseline has the points (combinations of hyper-parameters) to try first. The best
-point is chosen on the validation part, like the best epoch of a two-tower model. If there is no
-validation part, the first point is used.
+A point is a combination of hyper-parameters. The file of each baseline has the points to try first.
+The best point is chosen on the validation part, like the best epoch of a two-tower model. If there
+is no validation part, the first point is used.
 
 The best point of a fixed grid is often at its edge, and then the baseline is weaker than it could
 be. Therefore the search starts from a few points. As long as there is an axis along which nothing
@@ -31,7 +31,7 @@ MOST = 24
 
 @dataclass(frozen=True)
 class Facts:
-    """The data on which all baselines are fitted.
+    """The data and the seed with which all baselines are fitted.
 
     Attributes:
         train: the training interactions.
@@ -46,7 +46,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One hyper-parameter of a baseline's search, the step between its values, and its bounds.
+    """One hyper-parameter of a search space, the step between its values, and its bounds.
 
     Attributes:
         name: the name of the hyper-parameter.
@@ -63,7 +63,7 @@ class Axis:
     whole: bool = False
 
     def beyond(self, value: float, *, up: bool) -> float | None:
-        """Return the hyper-parameter's next larger or smaller value to try; None at a bound."""
+        """Return the next larger or smaller value of the hyper-parameter; None at a bound."""
         following = value * self.ratio if up else value / self.ratio
         following = min(max(following, self.low), self.high)
         if self.whole:
@@ -73,13 +73,14 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The hyper-parameter search of a baseline: its first points, its axes, and how to fit one.
+    """The search space of a baseline: its first points, its axes, and the function that fits it.
 
     Attributes:
-        start: the points that are always tried; without a validation part the first one is used.
+        start: the points that are always tried. Without a validation part, the first of them is
+            used.
         fit: the function that fits the baseline with the hyper-parameters of a point.
-        axes: one axis for each value of a point; a model without parameters has none.
-        notice: a sentence for the log before the first fit, such as the estimated cost of a fit.
+        axes: the hyper-parameters, in the order of the values of a point; empty if there are none.
+        notice: a sentence that is logged before the first fit, such as the estimated cost of a fit.
         by_history: whether the models represent a user by the history alone, so that popularity
             answers queries without a history.
     """
@@ -112,10 +113,10 @@ class SearchResult(NamedTuple):
 
 
 def coordinate_search(grid: Grid, measure: Callable[[Point], float]) -> SearchResult:
-    """Search a baseline's hyper-parameters for the point with the highest validation score.
+    """Return the best point, by validation score, that coordinate search finds in a search space.
 
     Args:
-        grid: the first points of the search, and its axes.
+        grid: the search space.
         measure: the function that fits the baseline at a point and returns the validation score.
     """
     values: dict[Point, float] = {}
@@ -145,7 +146,7 @@ def _untried(axes: tuple[Axis, ...], values: Mapping[Point, float], best: Point)
 
 
 def _tried_beyond(values: Mapping[Point, float], best: Point, i: int, *, up: bool) -> bool:
-    """Return whether a point was tried that lies on the given side of the best point on axis i."""
+    """Return whether a point was tried beyond the best point on axis i, above or below it."""
     return any(
         (point[i] > best[i] if up else point[i] < best[i])
         and point[:i] == best[:i]

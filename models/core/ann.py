@@ -1,6 +1,6 @@
 """Approximate nearest neighbour search with FAISS, for catalogues too large for exact search.
 
-FAISS (Douze et al. 2024) only proposes items; the scores of proposed items are computed again, and
+FAISS (Douze et al. 2024) only proposes items; their scores are computed again, and the items are
 ranked by the tie rule, as in exact search. If the proposed items do not fill a list, or the last
 item of the list could tie with an item that was not proposed, the query is answered by exact
 search. So lists of approximate search are never shorter than those of exact search.
@@ -116,7 +116,7 @@ class Index:
         return cls(items[:0], kind, index).with_items(items)
 
     def with_items(self, items: Floats) -> Index:
-        """Append item embeddings to the FAISS index, in place, and return the larger index.
+        """Append item embeddings to the FAISS index in place, and return an index of all items.
 
         Args:
             items: the embeddings of the items to append, float32 [n_more, d].
@@ -137,12 +137,12 @@ class Index:
 
     @classmethod
     def read(cls, path: Path, items: Floats, kind: Kind, *, effort: int, at: int) -> Index:
-        """Read a FAISS index from its file; a flat index, without a file, is built from embeddings.
+        """Read a FAISS index from its file; a flat index has no file, and is built from embeddings.
 
         Args:
             path: the file that `write` wrote.
             items: the embedding of each item of the catalogue, float32 [n_items, d].
-            kind, effort, at: attributes of the index, which its file does not hold.
+            kind, effort, at: attributes of the index, which the file does not hold.
 
         Raises:
             FaissNotInstalled: FAISS is not installed.
@@ -311,7 +311,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Ann:
-    """A retriever that searches an approximate index of items with stored user embeddings.
+    """A retriever that searches an approximate index with the stored embedding of a user.
 
     Attributes:
         users: the embedding of each user, float32 [n_users + 1, d]; last row: unknown users.
@@ -363,7 +363,7 @@ def _empty_ivf(faiss: Any, items: Floats, seed: int) -> Any:
 
 @contextmanager
 def _threads(faiss: Any, n: int) -> Iterator[None]:
-    """Return a context in which FAISS searches with a given number of threads."""
+    """Return a context manager that sets the number of threads with which FAISS searches."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n)
     try:

@@ -15,8 +15,9 @@ from models.core.retriever import Floats, Ragged, TopK
 def tune_effort(index: Index, vectors: Floats, *, at: int, recall: float) -> Index:
     """Return the index with the least search effort that reaches a target recall.
 
-    The recall must exceed the target by two standard errors, so that other queries reach the target
-    as well. If the largest effort misses the target, the index with the largest effort is returned.
+    The recall must exceed the target by two standard errors, so that the target is probably reached
+    on other queries, too. If the largest effort misses the target, the index with the largest
+    effort is returned.
 
     Args:
         index: the index to tune; its present effort does not matter.

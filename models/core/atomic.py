@@ -107,7 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Return a context with an empty folder, which is renamed to `final` if no error occurs.
+    """Return a context manager of a new folder, which is renamed to `final` if no error occurs.
 
     Raises:
         OSError: the disk reports an error.
@@ -128,7 +128,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically: `write` writes a temporary file, which then replaces `path`."""
+    """Write a file atomically: `write` fills a temporary file, which then replaces `path`."""
     aside = temporary_path(path)
     remove(aside)
     try:

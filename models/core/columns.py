@@ -91,7 +91,7 @@ def write_vectors(table: pa.Table, path: Path) -> None:
 
 
 def as_array(column: Column) -> npt.NDArray[np.integer]:
-    """Return a column of single integers as a numpy array, and refuse a column of lists.
+    """Return a column with one integer per row as a numpy array, and refuse a column of lists.
 
     Raises:
         TypeError: the column has lists.

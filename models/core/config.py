@@ -1,4 +1,4 @@
-"""Hyper-parameters of the evaluation lists and of the popularity prior."""
+"""Hyper-parameters: which items an evaluation may recommend, and the popularity prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.core.fields import Part, PositiveFloat
 
 
 class ListRules(Part, frozen=True):
-    """The rules for the items that a recommendation list may contain in the evaluation.
+    """The rules that say which items the evaluation may recommend.
 
     Attributes:
         candidates: `catalogue` (all rows of the item table), `train` (items with training

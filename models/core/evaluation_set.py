@@ -83,7 +83,7 @@ class EvaluationSet:
 
     @property
     def seen(self) -> Ragged:
-        """For each query, the items that the query's user saw before the held-out part."""
+        """For each query, the items (row numbers) that the user saw before the held-out part."""
         if self.also_seen is None:
             return self.queries.histories
         return concatenate_lists(self.queries.histories, self.also_seen)
@@ -103,13 +103,13 @@ class EvaluationSet:
         )
 
     def chance(self, k: int) -> float:
-        """Return the share of the targets that lists of k items in random order would hold."""
+        """Return the share of the targets that lists of k random allowed items hold on average."""
         can_be_found = self._are_candidates() & ~self._hidden()
         n_allowed = np.maximum(self.n_allowed(), 1)[self.targets.owners()]
         return float((can_be_found * np.minimum(k / n_allowed, 1.0)).mean())
 
     def of_candidates(self) -> EvaluationSet:
-        """Return only the targets that are candidates, and the queries that have such targets."""
+        """Return an evaluation set of those targets that are candidates, and of their queries."""
         kept = self._are_candidates()
         pairs = self.targets.owners()[kept], self.targets.values[kept]
         targets = Ragged.from_pairs(*pairs, n_lists=len(self.queries))
@@ -220,7 +220,8 @@ def build_evaluation_set(
         rules: which items may be recommended; with `candidates: cold`, only their held-out
             interactions are targets, and users without any have no query.
         contexts: context features of the held-out interactions, n rows each.
-        also_seen: interactions before the held-out part that count as seen, but not for histories.
+        also_seen: further interactions before the held-out part: their items count as seen, but are
+            not in the histories.
     """
     contexts = contexts or {}
     first, which = group_by_query(users, contexts)
@@ -274,7 +275,7 @@ def group_by_query(users: Ints, contexts: Columns) -> tuple[Ints, Ints]:
 
 
 def _at(values: Ints, rows: Ragged) -> Ragged:
-    """Return the values at lists of row numbers, as lists."""
+    """Replace each row number in lists of row numbers by the value of that row."""
     return Ragged(values[rows.values], rows.offsets)
 
 

@@ -1,8 +1,8 @@
 """Exact search: scores every item of the catalogue, in blocks of queries.
 
 The score of a query and an item is the dot product of their embeddings. A popularity prior is one
-more dimension, which is 1 for all users. The recall of approximate search is measured against exact
-search.
+more dimension of the item embeddings; in user embeddings, this dimension is 1. The recall of
+approximate search is measured against exact search.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def max_norm(items: Floats) -> float:
 
 
 def error_bound(queries: Floats, norm_bound: float) -> Floats:
-    """Return the largest error of a difference of two float32 scores of a query, [n_queries]."""
+    """Return the largest rounding error of the difference of two float32 scores of each query."""
     # twice the rounding error of a dot product (Higham 2002, section 3.1)
     return 2 * (queries.shape[1] + 2) * 2.0**-24 * _norms(queries) * norm_bound
 
@@ -256,7 +256,7 @@ def refuse_nan(vectors: Floats, side: str) -> None:
 
     Args:
         vectors: embeddings of queries or of items, float32 [n, d].
-        side: "query" or "item", as the error message should name the embeddings.
+        side: "query" or "item": how the error message calls the embeddings.
     """
     if broken := int(np.count_nonzero(~np.isfinite(vectors).all(axis=1))):
         raise BrokenModel(

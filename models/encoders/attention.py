@@ -6,8 +6,8 @@
 Each item attends to itself and to earlier items, as in SASRec (Kang and McAuley 2018, section 3),
 with layer normalisation before each layer instead of after it. In place of position embeddings,
 each head adds a learnt number to its attention scores, one for each number of steps between two
-items (Raffel et al. 2020, section 2.1). Times change the weights of the mean alone: as a part of
-the attention scores, they gave nothing on MovieLens-100K.
+items (Raffel et al. 2020, section 2.1). Times change only the weights of the mean: in the attention
+scores, they did not improve the metrics on MovieLens-100K.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Block(tf.keras.layers.Layer):
         return tf.RaggedTensor.from_tensor(mixed, hidden.row_lengths()).values
 
     def _bias(self, length: tf.Tensor) -> tf.Tensor:
-        """Return the term to add to the score of items i and j, float32 [heads, L, L]."""
+        """Return the learnt term of the attention score of items i and j, float32 [heads, L, L]."""
         places = tf.range(length)
         steps = places[:, None] - places
         last = tf.shape(self.position)[0] - 1

@@ -2,8 +2,8 @@
 
     h = sqrt(n) · Σ_k w_k e(item_k) / Σ_k w_k,   w_k = exp(p_k + g(t_0 - t_k)),  latest item: k = 0
 
-where p is learnt, one number per position, and g is a learnt function of the time between the item
-and the latest item; without known times g = 0, and without a decay p = 0.
+where n is the number of items, p is learnt, one number per position, and g is a learnt function of
+the time between the item and the latest item; without known times g = 0, and without a decay p = 0.
 """
 
 from __future__ import annotations

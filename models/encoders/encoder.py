@@ -31,7 +31,8 @@ class HistoryEncoder(Protocol):
     """The protocol of history encoders: Keras layers, so that their weights belong to the tower.
 
     Attributes:
-        n_scores: number of scores that `encode` keeps in memory for the longest history.
+        n_scores: number of attention scores that `encode` keeps in memory for the longest history;
+            1 for an encoder without attention.
     """
 
     n_scores: int
@@ -48,7 +49,7 @@ class HistoryEncoder(Protocol):
         ...
 
     def weights_by_age(self) -> Floats | None:
-        """Return the weight of each position, newest first; None if weights depend on the items."""
+        """Return the learnt weight of each position, newest first; None if there are none."""
         ...
 
 

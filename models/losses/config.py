@@ -31,8 +31,8 @@ class LossConfig(Part, frozen=True):
             that popular items are not penalised for being in many batches. With the kind `full`, no
             correction of scores is needed.
         mask: which other items are no negatives of a row: `none` masks nothing (the default of
-            TFRS), `item` masks the row's own item, `user` masks all training positives of the row's
-            user.
+            TFRS), `item` masks further occurrences of the row's own item, `user` masks all training
+            positives of the row's user.
         reduction: whether the loss of a batch is the `sum` or the `mean` of the losses of its rows;
             with Adagrad the two train differently.
         precision: the precision of the loss' matrix products; sums stay in float32. The precision

@@ -38,14 +38,14 @@ _NEVER_IN_GROUP = -1e30
 
 
 class Masked(NamedTuple):
-    """The cells of a block of the score matrix that are not negatives.
+    """The cells of a block of the score matrix whose items are not negatives of the cells' rows.
 
     Attributes:
-        cells: row of the block and column of each masked cell, int64 [n, 2]; with groups, the group
-            in place of the row.
-        groups: the group of each row of the block, int [n_rows], numbered from 0. The rows of a
-            group have the same masked columns, and each row's own item is unmasked again. None if
-            the cells are those of single rows, without the rows' own items.
+        cells: the masked cells, int64 [n, 2]: the row of the cell in the block (or the group of the
+            row, if there are groups), and the column of the cell.
+        groups: the group of each row of the block, int [n_rows], numbered from 0. All rows of a
+            group have the same masked columns, except that a row's own item is never masked. None
+            if there are no groups; then no cell holds a row's own item.
     """
 
     cells: tf.Tensor
@@ -72,7 +72,7 @@ def log_q(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """Return the log of each item's share of the training rows.
 
     Args:
-        counts: training rows of each item, int [n_items]; an item without rows counts as one row.
+        counts: number of training rows of each item, int [n_items]; 0 counts as 1.
     """
     counts = np.maximum(np.asarray(counts, np.float64), 1.0)
     return np.log(counts / counts.sum()).astype(np.float32)
@@ -81,10 +81,10 @@ def log_q(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
 def mixture_log_q(
     log_q: npt.NDArray[np.float32], *, batch_size: int, negatives: int
 ) -> npt.NDArray[np.float32]:
-    """Return log q of batch items and uniform items together (Yang et al. 2020, section 3.2).
+    """Return log q if the negatives are in-batch and uniformly drawn items (Yang et al. 2020, 3.2).
 
     Args:
-        log_q: the log q of the batch alone, float32 [n_items].
+        log_q: log q of in-batch items alone, float32 [n_items].
         batch_size: B, the number of batch rows, whose items are drawn in proportion to popularity.
         negatives: m, the number of items that are drawn uniformly.
     """
@@ -115,7 +115,7 @@ def softmax_loss(
         weights: the weights of the rows in the total, float32 [B]; 1/B gives the mean.
         temperature: T > 0, by which the dot products are divided.
         log_q: log q of each column's item, float32 [C]; None for no correction.
-        mask: the function that returns the cells that are no negatives in a block of rows.
+        mask: the function that returns, for a block of rows, the cells that are no negatives.
         multiplicity: number of equal columns that each column replaces, float32 [C]; None for one.
             A row's own column counts once, because items equal to the row's item are no negatives.
         precision: precision of the matrix products, `float32` or `bfloat16`; sums stay in float32.
@@ -173,7 +173,7 @@ def _blocks(
     precision: str,
     block_scores: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the loss of each row [B] and the total's gradients for queries and items.
+    """Return the loss of each row [B], and the gradients of the total loss for queries and items.
 
     `bias` [C] is added to the logits of every row; `surplus` [B] is subtracted from the logit of
     each row's own item.
@@ -233,8 +233,8 @@ def _scores(
     """Return the logits of a block of rows, of which masked cells have the probability 0.
 
     Groups are masked inside of the product: each group is one more dimension, in which its rows
-    have a 1, and its masked items a large negative number. Changing every masked cell of the
-    product takes longer than the product itself where rows share many masked items.
+    have a 1, and its masked items a large negative number. Where rows share many masked items, to
+    change every masked cell of the product would take longer than the product itself.
 
     Args:
         queries: the query embeddings of the block's rows, float32 or bfloat16 [n_rows, d].

@@ -53,7 +53,7 @@ def known_positives(
 
 
 def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
-    """Return a mask that hides a row's own item in other columns from the negatives.
+    """Return a mask that hides other columns with a row's own item from the row's negatives.
 
     Args:
         items: the item of each column, as a row number in the item table, int [C].
@@ -81,7 +81,7 @@ class _ColumnsOfItems:
         self.sorted = tf.gather(items, self.order)
 
     def __call__(self, rows: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return rows and columns of the score matrix's cells that hold each row's wanted item."""
+        """Return the score matrix's cells (rows, columns) that hold the wanted item of a row."""
         wanted = tf.cast(wanted, self.sorted.dtype)
         first = tf.searchsorted(self.sorted, wanted, side="left", out_type=tf.int64)
         last = tf.searchsorted(self.sorted, wanted, side="right", out_type=tf.int64)
@@ -91,6 +91,6 @@ class _ColumnsOfItems:
 
 
 def _without_own(rows: tf.Tensor, columns: tf.Tensor, positive_column: tf.Tensor) -> Masked:
-    """Return the given cells of the score matrix, but not the cells of rows' own items."""
+    """Return the given cells of the score matrix, except those of the rows' own items."""
     others = columns != tf.cast(tf.gather(positive_column, rows), tf.int64)
     return Masked(tf.boolean_mask(tf.stack([rows, columns], axis=1), others))

@@ -1,4 +1,4 @@
-"""The negatives of a batch: in-batch items, also uniformly drawn items, or the whole item table.
+"""The negatives of a batch: in-batch items, with or without uniformly drawn ones, or all items.
 
 To add a kind of negatives, write a class here and a line in `NEGATIVES`.
 """
@@ -119,7 +119,7 @@ class InBatch:
 
 
 class Mixed(Draws):
-    """Negatives from the batch, and from a uniform draw of the item table (Yang et al. 2020)."""
+    """Negatives from the batch, and drawn uniformly from the item table (Yang et al. 2020)."""
 
     log_q: npt.NDArray[np.float32] | None
 

@@ -62,8 +62,9 @@ class SampledLoss(ModelOutput):
     float32 [B, 1].
 
     An item that is in a batch many times is embedded once and has one column, which gives the same
-    loss and gradients with smaller products, because every mask but `none` hides an item from its
-    own rows. If the item tower has dropout, each occurrence has its own vector and column.
+    loss and gradients with smaller products, because every mask but `none` hides further
+    occurrences of a row's own item. If the item tower has dropout, each occurrence has its own
+    vector and column.
 
     Args:
         config: hyper-parameters of the loss.
@@ -107,7 +108,7 @@ class SampledLoss(ModelOutput):
         training: bool = False,
         testing: bool = False,
     ) -> Any:
-        """Return the batch's loss in training and testing, and each row's score at inference."""
+        """Return the batch's loss in each row; at inference, each query's score with its item."""
         if not (training or testing):
             return self.to_call(inputs)
         assert features is not None
@@ -168,7 +169,7 @@ class SampledLoss(ModelOutput):
 
 
 def _any_number(rows: tf.Tensor) -> tf.Tensor:
-    """Hide a tensor's static number of rows, because Merlin joins only tensors of equal numbers."""
+    """Hide a tensor's static row count: Merlin concatenates only tensors of equal static counts."""
     return tf.compat.v1.placeholder_with_default(rows, [None])
 
 

@@ -1,4 +1,8 @@
-"""Compressors reduce the attribute embeddings of a user or an offer to a few vectors."""
+"""Compressors reduce the attribute embeddings of a user or an offer to a few vectors.
+
+Shapes: B rows of a batch, u attributes of a user or o of an offer, and d dimensions of an
+embedding.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +31,23 @@ def k_winners(x: tf.Tensor, k: int) -> tf.Tensor:
 
 
 def description(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-    """Flatten mean and variance of offer embeddings, [B, o, d] each, into one row: [B, 2 o d]."""
+    """Flatten mean and variance of each offer's items, [B, o, d] each, into one row, [B, 2 o d]."""
     size = 2 * mean.shape[1] * mean.shape[2]
     return tf.reshape(tf.concat([mean, variance], axis=1), [-1, size])
 
 
 class _Mixture(tf.keras.layers.EinsumDense):
-    """A layer like Keras' EinsumDense that mixes rows, in half the time by one matrix product."""
+    """Mixes rows like Keras' EinsumDense, but by one matrix product, which takes half the time."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.activation(tf.matmul(self.kernel, inputs, transpose_a=True) + self.bias)
 
 
 class UserCompressor(tf.keras.layers.Layer):
-    """Compresses users' attribute embeddings [B, u, d] to [B, k, d], by products of row pairs.
+    """Compresses users' attribute embeddings [B, u, d] to [B, k, d] by a dense layer and a mixture.
+
+    The dense layer maps all u · d inputs of a user to hidden rows of width d, of which the mixture
+    makes k rows.
 
     Args:
         k: number of vectors to which a user is compressed.
@@ -71,7 +78,10 @@ class UserCompressor(tf.keras.layers.Layer):
 
 
 class _Choice(tf.keras.layers.Layer):
-    """Maps mean and variance of an offer to values in (-1, 1), through a k-winners layer."""
+    """Maps mean and variance of each offer's items to numbers in (-1, 1), by two dense layers.
+
+    Only the hidden units with the largest absolute values (`k_winners`) are passed on.
+    """
 
     def __init__(self, hidden: int, size: int, *, dropout: float, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

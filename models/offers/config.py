@@ -63,13 +63,13 @@ class OffersConfig(Part, frozen=True, tag_field="kind", tag="offers"):
         layers: widths of the layers of a tower, or of the head on a bilinear interaction.
         dropout: dropout rate of inner layers and of the bilinear kernel.
         l1: factor of the L1 penalty on tables, dense layers and the bilinear kernel.
-        share_tables: whether histories use the embedding tables of offers; otherwise tables of
-            their own.
+        share_tables: whether histories use the embedding tables of offers; otherwise histories have
+            tables of their own.
         negatives: number of negative offers of each user: the offers of neighbouring rows in the
             batch, which is sorted by date.
-        augmentations: number of groupings in a training step.
-        mean_attributes: mean number of attributes that define a group, empty draws included, which
-            are then dropped.
+        augmentations: number of random groupings of the batch in a training step.
+        mean_attributes: mean number of attributes that are drawn to define a group. The mean
+            includes draws of no attribute, although these are dropped.
         or_share: share of groupings whose groups are split at random and merged at random.
         max_per_day: largest number of training rows of a user and day in an epoch.
         resample: whether each epoch draws training rows anew; otherwise all epochs have the same
@@ -107,7 +107,7 @@ class TasksConfig(Part, frozen=True):
         source: the part of the split whose events describe an offer. `test` repeats the published
             tables, but uses the events that are to be predicted.
         bands: name of a band → the range of the number of positives of its offers.
-        similar: number of most frequent offers in the heat map.
+        similar: number of offers, the most frequent ones, in the heat map of similarities.
     """
 
     attributes: tuple[str, ...] = ()

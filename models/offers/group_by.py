@@ -14,7 +14,7 @@ class Groups(NamedTuple):
     Attributes:
         mean, variance: mean and population variance of each group's embeddings, float32 [n_groups,
             ...].
-        of_rows: the index of the group of each batch row, in each grouping, int64 [A · B].
+        of_rows: the index of the group of each batch row, for A groupings of B rows, int64 [A · B].
     """
 
     mean: tf.Tensor
@@ -27,8 +27,8 @@ def group_moments(vectors: tf.Tensor, keys: tf.Tensor) -> Groups:
 
     Args:
         vectors: the embeddings of the batch rows, float32 [B, ...].
-        keys: the group of each row, int64 [A, B], from 0. Groups without rows have mean and
-            variance 0.
+        keys: the group of each row in each of A groupings, int64 [A, B], from 0. Groups without
+            rows have mean and variance 0.
 
     Example:
     keys [[0, 0, 1]] and the rows of a unit matrix give the means [.5, .5, 0], [0, 0, 1], and

@@ -1,7 +1,8 @@
 """Interactions score users and offers: bilinear with a head, or a dot product of two towers.
 
-An interaction takes G groups of I users and J offers, with A versions of the offers: users [G, I,
-...] and offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within a group.
+An interaction takes G groups of I users and J offers, with A versions of the offers (one for each
+grouping): users [G, I, ...] and offers [A, G, J, ...] give scores [G, I, J, A] of all pairs within
+a group.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Stack(tf.keras.layers.Layer):
         self.drops = [Dropout(dropout, seed=seed + i) for i in range(len(layers))]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the output of the last dense layer, float32 [B, width]; inputs become [B, n]."""
+        """Return the last layer's output, float32 [B, width]; inputs are flattened to [B, n]."""
         x = tf.reshape(x, [-1, _size(x)])
         x = self.norm(x, training=training)
         for dense, drop in zip(self.dense, self.drops, strict=False):

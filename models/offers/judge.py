@@ -17,7 +17,7 @@ class PairJudge:
 
     Args:
         pairs: the held-out events (user, item) of the validation part.
-        item: the attribute whose values are the item ids.
+        item: the name of the attribute that holds the item ids.
 
     Raises:
         NoNegativesError: no pair can be a negative.

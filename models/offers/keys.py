@@ -43,7 +43,7 @@ def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
 
 
 class KeyGenerator(Draws):
-    """Assigns the rows of a batch to random groups in training, and each to its own otherwise.
+    """In training, assigns the rows of a batch to random groups; otherwise, each row to its own.
 
     Args:
         sizes: number of codes of each attribute.
@@ -81,7 +81,7 @@ class KeyGenerator(Draws):
         return tf.where(is_or, self.merge_groups(self.split_groups(keys)), keys)
 
     def group_by_attributes(self, codes: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-        """Return a group index for each row, which rows equal in all chosen attributes share."""
+        """Return each row's group index; rows with equal chosen attributes share a group."""
         codes = tf.where(chosen, tf.cast(codes, tf.int64), 0)
         keys, many = codes[:, 0], self.sizes[0]
         for place, size in enumerate(self.sizes[1:], start=1):

@@ -118,7 +118,10 @@ class InferenceModel:
         return list(self.towers[1].attributes)
 
     def users(self, columns: Columns) -> Floats:
-        """Return the embeddings of users, given their history lists, float32 [n, k, d] or [n, d].
+        """Return the embeddings of users, given their history lists.
+
+        The shape is [n, k, d] if the model compresses users to k vectors, and [n, d] if it has a
+        dense tower.
 
         Args:
             columns: name of a history column → the lists of the n users.
@@ -129,7 +132,11 @@ class InferenceModel:
         return np.concatenate([self._users(take(columns, rows)).numpy() for rows in blocks])
 
     def offers(self, offers: Offers) -> Floats:
-        """Return embeddings of offers, given weighted lists, [n, m, d], [n, o, d] or [n, d]."""
+        """Return the embeddings of offers, given as weighted lists of attribute values.
+
+        The shape is [n, m, d] with a compressor to m vectors, [n, o, d] with the vectors of o
+        attributes, and [n, d] with a dense tower.
+        """
         inputs: dict[str, np.ndarray] = {}
         for name in self.attributes:
             inputs[f"{name}__values"] = offers[name].lists.values.astype(np.int32)

@@ -56,7 +56,8 @@ def pair_targets(users: tf.Tensor, size: int, versions: tf.Tensor) -> tf.Tensor:
     Args:
         users: index of each row's user, int [B].
         size: number of rows of a mini-batch.
-        versions: number of groupings of the offers; targets are repeated for each grouping.
+        versions: number of groupings of the batch into offers; targets are repeated for each
+            grouping.
     """
     users = tf.reshape(users, [-1, size])
     same = users[:, :, None] == users[:, None, :]
@@ -112,8 +113,8 @@ class MiniBatchNegatives(ModelOutput):
         """Return the logits of user-offer pairs and their targets; at inference only logits.
 
         Args:
-            inputs: embeddings of users [B, ...], and of offers [versions · B, ...], version by
-                version.
+            inputs: embeddings of users [B, ...], and of offers [versions · B, ...]; the offers of
+                one grouping (version) follow those of another.
             features: the batch; its `USER_ROW` identifies the user of each row.
             targets: not used, but required by Merlin.
             training, testing: whether Merlin calls the layer in training or in testing.

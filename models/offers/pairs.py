@@ -2,8 +2,8 @@
 
 Each user of a mini-batch is scored with the offers of all events of the mini-batch. In a task, such
 as brand, the offer of an event is "brand = the event's brand". Two kinds of pairs are left out,
-because they are no negatives: a user with another event of the same user, and a user with another
-event that has the same offer.
+because they are no negatives: a user with the offer of another event of the same user, and a user
+with an offer that equals the user's own.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Pairs:
         """Raise NoNegativesError if no pair of a user and an item can be a negative.
 
         Args:
-            item: the item attribute that is the item id itself; its values are the items.
+            item: the name of the attribute that holds the item ids; each of its values is one item.
         """
         if self.scored_pairs(self._codes(item)).sum() == len(self):
             raise NoNegativesError(
@@ -136,7 +136,7 @@ class Pairs:
 
         Args:
             model: the offer model that scores the pairs.
-            item: the item attribute that is the item id itself; its values are the items.
+            item: the name of the attribute that holds the item ids; each of its values is one item.
 
         Raises:
             BrokenModel: the model gives scores that are NaN.

@@ -10,7 +10,7 @@ from models.core.retriever import Floats, Ints
 
 
 def unit_vectors(vectors: Floats) -> Floats:
-    """Return one vector of length 1 per offer, its m vectors concatenated and scaled equally long.
+    """Return one unit vector per offer: its m vectors, scaled to equal length, one after the other.
 
     Args:
         vectors: embeddings of offers, [n, m, d] or [n, d].

@@ -106,7 +106,7 @@ def _rows(lists: Lists) -> tf.Tensor:
 
 
 def _distinct(lists: Lists, n_codes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the distinct codes of each list, and the index of the list of each, ascending."""
+    """Return the distinct codes of each list, and for each code the index of its list."""
     keys = _rows(lists) * n_codes + tf.cast(lists.codes, tf.int64)
     first = tf.unique(keys).y  # in order of appearance, so rows still rise
     return first % n_codes, first // n_codes

@@ -36,15 +36,16 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
         item_bias: whether a learnt number is added to the score of each item, as one more dimension
             of both towers, which is 1 in the query tower.
         dropout: share of the numbers of a tower's combined inputs that a training step sets to 0.
-        item_dropout: this share for the item tower alone; null means `dropout`.
+        item_dropout: the dropout of the item tower, if it differs from that of the query tower;
+            null means `dropout`.
         id_dropout: share of ids that a training step replaces by the unseen code, so that unknown
             users and new items have a trained embedding. Null, the default, means 0.05 for the
             items if the item tower has other inputs than the id and at least 5 % of the item table
             has no training interactions, else 0.
         history_content: whether the query tower gets the categories and the vectors of the items in
             a history, too: the item tower's embeddings and projections of them are added to the
-            embeddings of the ids. With combine concat, nothing is added. It pays where items have
-            few interactions, as on Amazon Beauty.
+            embeddings of the ids. With combine concat, nothing is added. It improves the metrics
+            where items have few interactions, as on Amazon Beauty.
     """
 
     dim: Width = 64

@@ -1,4 +1,4 @@
-"""The features of items, looked up by the codes of the item ids, for the items of histories.
+"""Features of the items of a history, looked up by the codes of the item ids.
 
 An item of a history is described by its categories and vectors as well as by its id. Both towers
 use the same embeddings and projections, so an item's score rises with the likeness of its features
@@ -20,7 +20,7 @@ from models.towers.layers import layer_name
 
 
 class ItemContent(tf.keras.layers.Layer):
-    """The sum of the vectors that several layers give the codes of items.
+    """Returns vectors of item codes, each the sum of the vectors that several layers return.
 
     Args:
         parts: layers that return vectors of item codes, float32 [n, dim].
@@ -90,10 +90,11 @@ class ItemCategories(tf.keras.layers.Layer):
 
 
 def by_item_code(column: Column, items: Ints, n_codes: int) -> Ragged:
-    """Return the values of a feature for each item code; item codes that items share have none.
+    """Return the values of a feature for each item code; a code that several items share has none.
 
     Args:
-        column: the feature of the items: one category code each, int [n_items], or lists.
+        column: the feature's value of each item: one category code, int [n_items], or a list of
+            codes.
         items: the code of each item's id, int [n_items].
         n_codes: number of codes of the item ids.
 

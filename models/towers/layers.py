@@ -42,13 +42,14 @@ class History(tf.keras.layers.Layer):
         schema: one list column of codes, oldest first; and `history_ages`, if there is that column.
         table: the item tower's Keras Embedding [n_codes, dim], which this layer shares.
         encoder: the history encoder, which makes one vector of the items' embeddings.
-        gaps: values may be missing; they are left out, and count as no position.
-        content: returns the vectors of item codes, which are added to the items' embeddings.
+        gaps: whether values of a list may be missing; missing values are left out and have no
+            position.
+        content: returns further vectors of item codes, which are added to the items' embeddings.
 
     Attributes:
-        in_sequences: whether a training batch has sequences: of a list of n items, the first n
-            histories (the empty one, that of the first item, …) and the whole list are encoded. The
-            output then has as many rows as all lists have items, plus one row for each list.
+        in_sequences: whether a training batch has sequences: of a list of n items, all n + 1
+            prefixes, from the empty one to the whole list, are encoded. The output then has as many
+            rows as all lists have items, plus one row for each list.
     """
 
     def __init__(

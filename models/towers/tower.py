@@ -158,7 +158,7 @@ def _content(history: ColumnSchema, shared: SharedItems) -> ItemContent | None:
 
 
 def _categories(codes: Ints, n_codes: int, shared: SharedItems) -> Iterator[ItemCategories]:
-    """Yield a layer for the categories of items, if they have any without weights."""
+    """Yield a layer for the categories of items, except weighted ones, if there are any."""
     schema = shared.tower.schema
     weighted = [c.properties[WEIGHTS_OF] for c in schema if WEIGHTS_OF in c.properties]
     columns = schema.select_by_tag(Tags.CATEGORICAL).excluding_by_tag(Tags.ID)
@@ -304,7 +304,7 @@ def _ragged(column: ColumnSchema, features: dict[str, tf.Tensor]) -> tf.RaggedTe
 
 
 def _as_wide(numbers: tf.Tensor, codes: tf.Tensor, *, missing: float) -> tf.Tensor:
-    """Return lists of numbers in the shape of other lists, padded with the number `missing`."""
+    """Cut or pad lists of numbers to the width of lists of codes; `missing` is the padding."""
     width = tf.shape(codes)[1]
     more = tf.maximum(0, width - tf.shape(numbers)[1])
     return tf.pad(numbers[:, :width], [[0, 0], [0, more]], constant_values=missing)

@@ -129,7 +129,7 @@ class ItemVectors(tf.keras.layers.Layer):
 def vectors_by_code(column: Column, codes: Ints, n_codes: int, *, length: int) -> Floats:
     """Return the vector of each code of the item ids, float32 [n_codes, length].
 
-    Items that share a code, such as that of unseen ids, have no vector there: their code has zeros.
+    A code that several items share, such as that of unseen ids, gets zeros.
 
     Args:
         column: the vectors of the items, n_items lists, empty if missing.

@@ -121,7 +121,7 @@ class Clock(tf.keras.callbacks.Callback):
 
 
 def metrics_in(logs: Logs) -> dict[str, float]:
-    """Return the loss and the validation metrics in an epoch's logs, without those of Merlin."""
+    """Return the loss and the validation metrics in an epoch's logs, but not Merlin's metrics."""
     hidden = ("loss_batch", "regularization_loss")
     return {name: float(value) for name, value in (logs or {}).items() if name not in hidden}
 

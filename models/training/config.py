@@ -23,9 +23,9 @@ class OptimizerConfig(Part, frozen=True):
             of an embedding table, and their moments, that are in the batch.
         lr: the learning rate after the warm-up.
         weight_decay: the weight decay of adamw.
-        decay: the number that a step of adamw subtracts from a weight w: lr·weight_decay·w for
-            `keras`, weight_decay·w for `tfa`, as in TensorFlow Addons, where however only rows in
-            the batch decay.
+        decay: what a step of adamw subtracts from a weight w: lr·weight_decay·w for `keras`,
+            weight_decay·w for `tfa`. The latter is the rule of TensorFlow Addons, which however
+            applies it only to the rows in the batch.
         warmup_steps: the number of steps in which the learning rate rises from 0.
         schedule: the learning rate after the warm-up, until the last epoch: constant, or falling
             to 0 linearly or along a cosine.
@@ -47,17 +47,17 @@ class TrainConfig(Part, frozen=True):
     """Settings of the training loop: batches, epochs, early stopping and the random seed.
 
     Attributes:
-        batch_size: number of training rows in a training step, whose items are the in-batch
-            negatives. A model that trains on sequences takes whole ones: a few rows more or fewer,
-            and at least `history.max_len` + 1.
+        batch_size: number of training rows in a training step; their items are the in-batch
+            negatives. If a model trains on sequences, a batch consists of whole sequences and has a
+            few rows more or fewer; the batch size must be at least `history.max_len` + 1.
         epochs: the largest number of epochs.
         monitor: the metric that chooses the epoch to keep: `val_recall@k`, `val_ndcg@k`, …;
-            `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and varies less.
+            `val_mean` is the mean of recall at 10, 20, 50 and ndcg at 10, and is less noisy than
+            each of them.
         patience: number of epochs without a better one after which training stops.
         max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
-            each epoch; null for all rows. Where a model trains on sequences (encoder attention),
-            these rows follow each other. The default is 50 for a recipe with a history and without
-            times.
+            each epoch; null for all rows. If a model trains on sequences (encoder attention), these
+            rows are consecutive. The default is 50 for a recipe with a history and without times.
         seed: the seed of the initial weights, the order of rows and all random numbers.
     """
 

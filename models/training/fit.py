@@ -120,7 +120,7 @@ class Fit:
         return self.clock.epochs[self.keep.epoch]
 
     def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
-        """Compute the validation metrics of a model without trainable weights, as one epoch."""
+        """Return an epoch with the validation metrics of a model without trainable weights."""
         logs: dict[str, float] = {}
         for callback in [*watch, self.clock]:
             callback.set_model(self.model)

@@ -1,6 +1,6 @@
 """Judges compute the metrics of a model on the validation part after each training epoch.
 
-The metrics of a judge are defined as those of the evaluation report. Merlin's own
+A judge's metrics have the same definitions as those of the evaluation report. Merlin's own
 `val_recall_at_10` ranks only the items of a batch, depends on the batch size, and is therefore not
 a retrieval metric (issue models#673).
 """

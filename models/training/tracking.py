@@ -80,7 +80,7 @@ class Tracker(tf.keras.callbacks.Callback):
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Return a context that marks the tracked run as finished, failed or interrupted."""
+        """Mark the tracked run as finished, failed or interrupted at the end of the context."""
         status: Status = "FAILED"
         try:
             yield

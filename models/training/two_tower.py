@@ -1,4 +1,4 @@
-"""Builds a two-tower model from a schema, on Merlin's TwoTowerModelV2, with our own loss."""
+"""Builds a two-tower model on Merlin's TwoTowerModelV2 from a schema, with a sampled loss."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def _refuse_unequal(query: int, item: int, config: ModelConfig) -> None:
 def train_on_sequences(model: Model) -> None:
     """Set up a model for training on batches of sequences.
 
-    In training, the history layers of the query tower then encode every prefix of each list, and
-    the loss masks the positives of consecutive rows of one user together.
+    In training, the history layers of the query tower then encode every prefix of each history, and
+    the loss masks the positives of a user once for all consecutive rows of the user.
     """
     for layer in model.submodules:
         if isinstance(layer, (History, SampledLoss)):
@@ -160,8 +160,8 @@ class TwoTower:
         tower: the query tower.
         users: the user inputs of the query tower, n_users + 1 rows; the last row is for unknown
             users.
-        items: inputs of the item tower, n_items rows, from which history columns are looked up,
-            too.
+        items: input columns of the item tower, n_items rows; the query tower's history columns are
+            made from them, too.
         vectors: the item tower's embedding of each item, float32 [n_items, dim].
     """
 
