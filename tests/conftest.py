@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"  # else Merlin asks the driver for GPUs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+sys.path.append(str(Path(__file__).parents[1] / "docs"))  # the package that writes the reference
 from world import World
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 NEEDS = {
     "test_copied_export.py": ("fastapi", "httpx"),
     "test_raw_values.py": ("fastapi",),
+    "test_reference.py": ("fastapi",),
     "test_report_charts.py": ("matplotlib",),
     "test_serve*.py": ("fastapi", "fastapi_offline", "httpx"),
     "test_tracking.py": ("mlflow",),

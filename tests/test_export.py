@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from reference_pages.files import documented
 from tiny_run import CPU, Run, Tiny
 
 import models.training.two_tower
@@ -77,6 +78,7 @@ def test_every_promised_file_is_there_and_no_other(folder):
         *(f"vocabulary/{n}.parquet" for n in ("user_id", "city", "item_id", "genres", "shop")),
     }
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == expected
+    assert {path.name for path in folder.iterdir()} <= documented("export")
 
 
 def test_x07_the_manifest_tells_the_truth(tiny, folder):

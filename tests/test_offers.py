@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from reference_pages.files import documented
 from rich.console import Console
 from stages import DEVICE
 from tampering import link_weights, plant, resign
@@ -343,6 +344,7 @@ np.save({str(tmp_path / "there.npy")!r}, data.load(store, "augmented").users(dat
 
 def test_x06_the_export_holds_offers_and_their_similarities(shop: Shop) -> None:
     folder = shop.exported
+    assert {path.name for path in folder.iterdir()} <= documented("export")
     brands = pq.read_table(folder / "offer_embeddings" / "brand.parquet")
     assert brands.schema.metadata[b"shape"] == b"3x8"
     assert brands["value"].to_pylist() == shop.prepared.values("brand")[1]

@@ -90,20 +90,37 @@ class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
 
     To keep the train rows of a user, one of the train rows must meet the condition; to keep the
     valid rows, one of the train or valid rows; to keep the test rows, any row of the user.
+
+    Attributes:
+        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
+            use the dropped rows.
     """
 
     stage: Stage = "before"
 
 
 class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
-    """Keep the interactions of the n users with the most train rows; ties are broken by user id."""
+    """Keep the interactions of the n users with the most train rows; ties are broken by user id.
+
+    Attributes:
+        n: number of users whose interactions are kept.
+        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
+            use the dropped rows.
+    """
 
     n: Positive
     stage: Stage = "before"
 
 
 class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
-    """Keep the interactions of about a given share of the users, chosen by a hash of their ids."""
+    """Keep the interactions of about a given share of the users, chosen by a hash of their ids.
+
+    Attributes:
+        share: share of the users whose interactions are kept.
+        seed: the seed of the hash; another seed chooses other users.
+        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
+            use the dropped rows.
+    """
 
     share: Annotated[float, Meta(gt=0, lt=1)]
     seed: NonNegative = 1
@@ -111,7 +128,14 @@ class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
 
 
 class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
-    """Keep at most n interactions per user and day (UTC) in each part, chosen by a hash."""
+    """Keep at most n interactions per user and day (UTC) in each part, chosen by a hash.
+
+    Attributes:
+        n: the greatest number of interactions of a user and day that are kept.
+        seed: the seed of the hash; another seed chooses other interactions.
+        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
+            use the dropped rows.
+    """
 
     n: Positive = 8
     seed: NonNegative = 1

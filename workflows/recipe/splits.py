@@ -20,7 +20,13 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
-    """A split that holds out each user's last `test` rows, and the `valid` rows before them."""
+    """A split that holds out each user's last rows.
+
+    Attributes:
+        valid: number of rows of each user that are held out for valid, the last ones before those
+            of test.
+        test: number of rows of each user that are held out for test, the last ones.
+    """
 
     valid: Positive = 1
     test: Positive = 1
@@ -30,6 +36,10 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     """A split at the same times for all users: given shares of all rows, the latest, are held out.
 
     Rows with equal times stay in the same part, so the shares are approximate; no part is empty.
+
+    Attributes:
+        valid: share of all rows that are held out for valid, the latest before those of test.
+        test: share of all rows that are held out for test, the latest ones.
     """
 
     valid: Share = 0.1
@@ -44,6 +54,11 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
     Some training rows are then later than held-out rows. A random split serves to compare with
     papers that use one.
+
+    Attributes:
+        valid: share of all rows, or their number, that are held out for valid.
+        test: share of all rows, or their number, that are held out for test.
+        seed: the random seed with which held-out rows are drawn.
     """
 
     valid: Amount = 0.1
@@ -55,7 +70,13 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
 
 
 class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
-    """A split by users: users are drawn at random, and all their rows are held out."""
+    """A split by users: users are drawn at random, and all their rows are held out.
+
+    Attributes:
+        valid: share of all users, or their number, whose rows are valid.
+        test: share of all users, or their number, whose rows are test.
+        seed: the random seed with which users are drawn.
+    """
 
     valid: Amount = 0.1
     test: Amount = 0.1
@@ -66,7 +87,14 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 
 
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
-    """A split by files: train, valid and test are different sources of the recipe."""
+    """A split by files: train, valid and test are different sources of the recipe.
+
+    The source that `interactions` names is train.
+
+    Attributes:
+        test: the source whose rows are test.
+        valid: the source whose rows are valid; null for a split without a valid part.
+    """
 
     test: str
     valid: str | None = None

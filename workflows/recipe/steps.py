@@ -61,6 +61,10 @@ class Derived(Part, frozen=True):
 
     A step reads raw columns, features, or columns of earlier steps. The new column may be a
     feature, or may serve later steps only.
+
+    Attributes:
+        of: the column that the step reads.
+        to: the name of the new column.
     """
 
     reads: ClassVar[Cells]
@@ -94,6 +98,11 @@ class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
     On this circle, December is as near to January as January is to February. The step reads a date,
     or a number from 1 to 12, such as the month from a step of kind date_part. In the latter case, a
     request to the server may give the month in place of the date.
+
+    Attributes:
+        part: `sin` or `cos`. A month needs both: one of them alone has the same value for two
+            months.
+        offset: the number that is added to the month; -1 puts January at the angle 0.
     """
 
     reads: ClassVar[Cells] = "time"
@@ -138,7 +147,12 @@ class Log1p(Derived, frozen=True, tag_field="kind", tag="log1p"):
 
 
 class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
-    """A step that limits a number to the range from `low` to `high`; one bound may be left out."""
+    """A step that limits a number to the range from `low` to `high`; one bound may be left out.
+
+    Attributes:
+        low: the least value; smaller numbers become it. null for no lower bound.
+        high: the greatest value; larger numbers become it. null for no upper bound.
+    """
 
     reads: ClassVar[Cells] = "number"
     gives: ClassVar[Cells] = "number"
@@ -159,6 +173,7 @@ class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
     Attributes:
         level: the number of the level, from 1.
         levels: the greatest number of levels; a path with more levels is refused.
+        separator: the text between two levels of a path.
     """
 
     reads: ClassVar[Cells] = "text"
@@ -200,6 +215,10 @@ class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
     """A step that keeps the n most frequent training values of a column; ties are broken by value.
 
     All other values become `other`.
+
+    Attributes:
+        n: number of values that are kept.
+        other: the value that replaces all others.
     """
 
     reads: ClassVar[Cells] = "text"

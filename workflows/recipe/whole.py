@@ -48,13 +48,30 @@ class Recipe(Part, frozen=True):
 
     Attributes:
         name: name of the recipe, and the default name of its runs.
-        data: folder of the raw files, relative to the recipe's own folder.
+        sources: name of a raw table → its files and their format.
         interactions: the source whose rows are interactions.
+        features: name of a column → its role, its kind and its use by the models.
+        split: the rule by which interactions are held out for validation and test.
+        description: one line about the data set, for the report.
+        data: folder of the raw files, relative to the recipe's own folder.
+        fetch: the package from which the verb `fetch` takes the raw files; null for none.
         pivot: the step that merges the interactions of a user and an item into one row.
         derive: the steps that derive new columns, in the order in which they are applied.
+        join: the user table and the item table whose columns are added to the interactions.
         filter: the rules that say which interactions are kept, applied in this order within a
             stage.
+        history: the histories of users, which are inputs of the query tower; null for none.
+        vocabulary: the rule that says which values get codes of their own, for all columns that
+            have no rule of their own.
         model: the kind of model, with its hyper-parameters.
+        loss: the training loss of two towers.
+        optimizer: the optimiser of the training.
+        prior: a prior for recent popularity, which is added to item scores; null for none.
+        tracking: the tracker to which metrics are sent, such as MLflow; null for none.
+        train: the training loop: batches, epochs and early stopping.
+        tune: the search for hyper-parameters by the verb `tune`.
+        evaluate: the baselines, list lengths and intervals of the verb `evaluate`.
+        index: the search for the items with the highest scores.
         tasks: how offer models (`model.kind: offers`) are compared.
         fallback: how items are ranked for a user who is in no table and has no history: by
             `popularity`, or by the query `tower` with an unseen id and the inputs of the unknown

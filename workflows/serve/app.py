@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -48,6 +48,8 @@ from workflows.stages.recommender import ListOptions
 
 Answer = TypeVar("Answer")
 ListQueryString = Annotated[ListQuery, Query()]
+UserPath = Annotated[Id, Path(description="Id of the user.")]
+ItemPath = Annotated[Id, Path(description="Id of the item.")]
 
 
 def build(
@@ -139,7 +141,7 @@ async def recommend(request: Request, body: RecommendBody) -> ListsAnswer:
 
 
 @guarded.get("/recommend/{user:path}")
-async def recommend_one(request: Request, user: Id, query: ListQueryString) -> OneUserAnswer:
+async def recommend_one(request: Request, user: UserPath, query: ListQueryString) -> OneUserAnswer:
     """Recommend items to one user."""
     served, options = _served(request), query.options()
     async with _admit(request, cost_of_lists(served, 1, options)):
@@ -149,7 +151,9 @@ async def recommend_one(request: Request, user: Id, query: ListQueryString) -> O
 
 
 @guarded.get("/similar-items/{item:path}", responses=_error_answers(404))
-async def similar_items(request: Request, item: Id, query: ListQueryString) -> SimilarItemsAnswer:
+async def similar_items(
+    request: Request, item: ItemPath, query: ListQueryString
+) -> SimilarItemsAnswer:
     """List the items that are most similar to one item, whether they are popular or not."""
     served, options = _served(request), query.options()
     if not served.knows_item(item):
@@ -167,7 +171,9 @@ async def similar_items(request: Request, item: Id, query: ListQueryString) -> S
 
 @guarded.get("/history/{user:path}")
 async def history(
-    request: Request, user: Id, k: Annotated[int, Query(ge=1, le=LIMITS.k)] = 50
+    request: Request,
+    user: UserPath,
+    k: Annotated[int, Query(ge=1, le=LIMITS.k, description="Greatest number of items.")] = 50,
 ) -> HistoryAnswer:
     """List the last k items that a user interacted with before the cut, newest first."""
     served = _served(request)

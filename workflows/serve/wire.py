@@ -190,7 +190,7 @@ class ListsAnswer(BaseModel):
     """One list of recommended items for each user of the request, in the order of the request."""
 
     export: ExportDigest
-    lists: list[UserList]
+    lists: list[UserList] = Field(description="The lists, one for each user of the request.")
 
 
 class HistoryAnswer(BaseModel):
@@ -199,7 +199,7 @@ class HistoryAnswer(BaseModel):
     export: ExportDigest
     user: str = Field(description="Id of the user.")
     known: bool = Field(description="Whether the export has this user.")
-    items: list[LabelledItem]
+    items: list[LabelledItem] = Field(description="The items, newest first.")
 
 
 class SimilarItemsAnswer(BaseModel):
@@ -214,8 +214,8 @@ class EmbeddingsAnswer(BaseModel):
     """One embedding for each user and item of the request, in the order of the request."""
 
     export: ExportDigest
-    users: list[list[float]]
-    items: list[list[float]]
+    users: list[list[float]] = Field(description="The embeddings of the users.")
+    items: list[list[float]] = Field(description="The embeddings of the items.")
 
 
 class Health(BaseModel):
