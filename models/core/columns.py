@@ -36,7 +36,7 @@ def read_columns(
 
 
 def read_rows(files: Sequence[Path], names: Sequence[str], key: str, among: Ints) -> pa.Table:
-    """Read the rows of parquet files whose key is among given numbers, block by block.
+    """Read those rows of parquet files whose key is one of the given numbers, block by block.
 
     Args:
         files: the files, in the order in which their rows are returned; at least one.
@@ -57,7 +57,7 @@ def read_rows(files: Sequence[Path], names: Sequence[str], key: str, among: Ints
 
 
 def from_arrow(values: pa.ChunkedArray) -> Column:
-    """Convert an arrow column of numbers to a numpy array, and one of lists to a Ragged."""
+    """Convert an arrow column to a numpy array, or to a Ragged if it has lists."""
     array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if pa.types.is_list(array.type):
         offsets = array.offsets.to_numpy().astype(np.int64)
@@ -112,7 +112,7 @@ def take_rows(column: Column, rows: Ints) -> Column:
 
 
 def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
-    """Return a batch of rows in the form of Merlin's loader: lists as `__values` and `__offsets`.
+    """Return a batch of rows as Merlin's loader does, with lists as `__values` and `__offsets`.
 
     Args:
         columns: the encoded columns, name → column of n_rows rows.
@@ -122,7 +122,7 @@ def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def to_batch(columns: Columns) -> dict[str, npt.NDArray[np.generic]]:
-    """Return columns in the form of Merlin's loader: lists as `__values` and `__offsets`."""
+    """Return columns as a batch of Merlin's loader, in which lists are `__values` and `__offsets`."""
     batch: dict[str, npt.NDArray[np.generic]] = {}
     for name, column in columns.items():
         if isinstance(column, Ragged):

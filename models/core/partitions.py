@@ -1,8 +1,7 @@
 """Reads the encoded rows of a table in partitions, so that a large table is never in memory.
 
-A table of rows is one partition, or several in which all rows of a user are in the same partition.
-So whatever concerns the rows of one user, such as a history or the user's positive items, can be
-computed from one partition.
+All rows of a user are in the same partition. So what depends on all rows of a user, such as the
+user's history or positive items, can be computed from one partition.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _WIDEST = 8
 
 
 class Partitions(Protocol):
-    """The rows of a table in partitions; all rows of a user are in the same partition."""
+    """The protocol of tables in partitions; all rows of a user are in the same partition."""
 
     @property
     def n_rows(self) -> Ints:
@@ -35,18 +34,18 @@ class Partitions(Protocol):
 
     @property
     def n_bytes(self) -> Ints:
-        """Return about how much memory each partition takes once it is read, int64, in bytes."""
+        """Return roughly the memory that each partition takes once it is read, int64, in bytes."""
 
     def read(self, numbers: Sequence[int]) -> Columns:
-        """Return the rows of some partitions, in the given order, name → [n_rows]."""
+        """Return the columns of some partitions, in the given order, name → [n_rows]."""
 
     def select(self, names: Sequence[str]) -> Partitions:
-        """Return the same rows with some of their columns."""
+        """Return a table of the same rows with only the given columns."""
 
 
 @dataclass(frozen=True)
 class PartitionInMemory:
-    """Rows in memory as a single partition.
+    """A table in memory, which is a single partition.
 
     Attributes:
         columns: the columns of the rows, name → [n_rows].
@@ -65,20 +64,20 @@ class PartitionInMemory:
         return np.array([sum(_memory(column) for column in self.columns.values())])
 
     def read(self, numbers: Sequence[int]) -> Columns:
-        """Return the rows."""
+        """Return the columns of the table, name → [n_rows]."""
         return self.columns
 
     def select(self, names: Sequence[str]) -> PartitionInMemory:
-        """Return the same rows with some of their columns."""
+        """Return a table of the same rows with only the given columns."""
         return PartitionInMemory({name: self.columns[name] for name in names})
 
 
 @dataclass(frozen=True)
 class ParquetPartitions:
-    """The rows of a table in parquet files, of which each partition has one or several.
+    """A table in parquet files; each partition consists of one or several files.
 
     Attributes:
-        files: for each partition its files in their order.
+        files: for each partition, its files in order.
         names: names of the columns to read; all files have them.
     """
 
@@ -96,14 +95,14 @@ class ParquetPartitions:
 
     @cached_property
     def n_bytes(self) -> npt.NDArray[np.int64]:
-        """About how much memory each partition takes once it is read, int64, in bytes."""
+        """Roughly the memory that each partition takes once it is read, int64, in bytes."""
         found = [sum(_n_bytes(of, set(self.names)) for of in files) for files in self._metadata]
         return np.array(found, np.int64)
 
     def read(self, numbers: Sequence[int]) -> dict[str, Column]:
-        """Return the rows of some partitions, in the given order, name → [n_rows].
+        """Return the columns of some partitions, in the given order, name → [n_rows].
 
-        One file at a time is in memory beside the rows that are returned.
+        Besides the returned columns, only one file at a time is in memory.
         """
         metadata = [of for number in numbers for of in self._metadata[number]]
         total = sum(of.num_rows for of in metadata)
@@ -115,7 +114,7 @@ class ParquetPartitions:
         return {name: column.filled() for name, column in columns.items()}
 
     def select(self, names: Sequence[str]) -> ParquetPartitions:
-        """Return the same rows with some of their columns."""
+        """Return a table of the same rows with only the given columns."""
         return replace(self, names=names)
 
     def refuse_missing_columns(self) -> None:
@@ -138,11 +137,12 @@ class ParquetPartitions:
 
 
 class _Column:
-    """A column that is filled file by file, in memory that is allocated once.
+    """A column to which the rows of several files are appended, in memory that is allocated once.
 
     Args:
-        n_rows: number of rows of all files.
-        n_values: largest number of values of all files, which lists may have.
+        n_rows: number of rows of all files together.
+        n_values: upper bound for the number of values of all files; a column of lists may have more
+            values than rows.
     """
 
     def __init__(self, n_rows: int, n_values: int) -> None:
@@ -152,7 +152,7 @@ class _Column:
         self._rows = self._end = 0
 
     def append(self, column: Column) -> None:
-        """Copy the rows of the next file."""
+        """Append the rows of the next file to the column."""
         values = column.values if isinstance(column, Ragged) else column
         if not self._rows:
             self._values = np.empty(self._n_values, values.dtype)
@@ -166,7 +166,7 @@ class _Column:
         self._rows += len(column)
 
     def filled(self) -> Column:
-        """Return the column with the rows of all files."""
+        """Return the column, once the rows of all files are appended."""
         values = self._values[: self._end]
         if self._offsets is None:
             return values
@@ -188,7 +188,7 @@ def _n_values(metadata: pq.FileMetaData) -> dict[str, int]:
 
 
 def _n_bytes(metadata: pq.FileMetaData, names: set[str]) -> int:
-    """Return about how much memory some columns of a parquet file take once they are read."""
+    """Return roughly the memory, in bytes, that some columns of a parquet file take once read."""
     chunks = [chunk for chunk in _chunks(metadata) if chunk.name in names]
     lists = {chunk.name for chunk in chunks if chunk.is_list}
     # the offsets of lists are int64
@@ -196,7 +196,7 @@ def _n_bytes(metadata: pq.FileMetaData, names: set[str]) -> int:
 
 
 class _Chunk(NamedTuple):
-    """One column of one row group: name, number of values, their bytes, and if it has lists."""
+    """One column in one row group: its name, number of values, their bytes, and if it has lists."""
 
     name: str
     n_values: int

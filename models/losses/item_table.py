@@ -1,6 +1,6 @@
 """The item table as variables, from which a training step looks up the inputs of the item tower.
 
-As constants, the columns would be copied into each traced graph, which may have 2 GiB at most.
+TensorFlow would copy constants into each traced graph, and a graph may have at most 2 GiB.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from models.core.retriever import Ragged
 
 @dataclass(frozen=True)
 class ItemTable:
-    """The columns of the item table that a training step needs, outside the weights of the model.
+    """The columns of the item table that a training step needs, which are no weights of the model.
 
-    The class is none of Keras', which would save the variables of a layer with its weights.
+    The class is not a Keras layer, because Keras would save its variables with the weights of the
+    model.
 
     Attributes:
-        columns: name → the column of numbers [n_items]; or values and offsets of a column of lists.
+        columns: name → the column, [n_items], or the values and the offsets of a column of lists.
         log_q: the log of each item's sampling probability, float32 [n_items]; None for no
             correction.
     """
@@ -35,7 +36,7 @@ class ItemTable:
     def of(
         cls, items: Columns, names: Sequence[str], log_q: npt.NDArray[np.float32] | None
     ) -> ItemTable:
-        """Make variables of some columns of the item table."""
+        """Make variables of the named columns of the item table, and of log q."""
         columns: dict[str, tf.Variable | tuple[tf.Variable, tf.Variable]] = {}
         for name in names:
             column = items[name]

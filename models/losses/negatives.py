@@ -21,7 +21,7 @@ from models.losses.in_batch import log_q, mixture_log_q
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The facts on the training rows and the item table that the loss needs.
+    """What the loss needs to know of the training rows and of the item table.
 
     Attributes:
         item_counts: number of training rows of each item, int [n_items].
@@ -91,7 +91,7 @@ class Comparison(NamedTuple):
 
 
 class Negatives(Protocol):
-    """The protocol of a kind of negatives, which chooses the items of a comparison.
+    """The protocol of a kind of negatives, which chooses the items to compare a batch with.
 
     Attributes:
         log_q: the log of each item's sampling probability, float32 [n_items]; None if it is the

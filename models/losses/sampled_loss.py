@@ -28,7 +28,7 @@ QUERY, ITEM = "query", "candidate"
 
 
 class LossFunction(Protocol):
-    """The protocol of loss functions: compare a batch's rows with items and return the loss."""
+    """The protocol of loss functions, which compare the rows of a batch with items."""
 
     def __call__(
         self,
@@ -48,7 +48,7 @@ class LossFunction(Protocol):
 
 
 def function_named(name: str) -> LossFunction:
-    """Return the loss function with a name, such as `softmax`, from the table `FUNCTIONS`."""
+    """Return the loss function of the table `FUNCTIONS` with the given name, such as `softmax`."""
     module, _, function = FUNCTIONS[name].partition(":")
     found: LossFunction = getattr(import_module(f"models.losses.{module}"), function)
     return found

@@ -31,14 +31,15 @@ def day_batches(
     """Return batches of training rows, drawn and shuffled in each epoch; each is sorted by day.
 
     Rows of the same day are in random order, because in order of time the rows of one visit of a
-    user would be neighbours, and neighbours are the negatives.
+    user would be neighbours, and the negatives of a row are its neighbours.
 
     Args:
         rows: the training rows in partitions.
-        loader: the columns of the batches, and how rows are drawn.
+        loader: makes the rows ready for batches, and limits the rows of a user and day in an epoch.
         batch_size: number of training rows in a batch; a multiple of `negatives` + 1.
         negatives: number of neighbouring rows that are the negatives of a row.
-        seed: the random seed; together with the epoch number it determines draw and order.
+        seed: the random seed; together with the epoch number it determines the drawn rows and their
+            order.
         drop_last: whether an incomplete last batch is left out; otherwise the last batch is cut to
             whole mini-batches.
 
@@ -68,13 +69,15 @@ def day_batches(
 
 @dataclass(frozen=True)
 class DayLoader:
-    """Prepares batches of training rows, of which an epoch takes some of each user and day.
+    """Makes training rows ready for batches that are sorted by day.
+
+    An epoch takes at most `max_per_day` rows of each user and day.
 
     Attributes:
-        names: the columns of a batch.
-        time: the column of the time of each row, in seconds since 1970 (UTC).
+        names: the names of the columns of a batch.
+        time: the name of the column with the time of each row, in seconds since 1970 (UTC).
         max_per_day: largest number of training rows of a user and day in an epoch, drawn at random.
-        seed: the random seed of `resample`.
+        seed: the seed of the draw if all epochs have the same rows.
         resample: whether each epoch draws rows anew; otherwise all epochs have the same rows in
             different orders.
     """
@@ -87,7 +90,7 @@ class DayLoader:
 
     @property
     def counted(self) -> list[str]:
-        """The columns that `count` needs."""
+        """The names of the columns that `count` reads."""
         return [USER_ROW, self.time]
 
     def count(self, columns: Columns) -> int:
@@ -95,25 +98,25 @@ class DayLoader:
         return count_capped(self._visits(columns), self.max_per_day)
 
     def load(self, columns: Columns, *, complete: bool) -> _RowsOfDays:
-        """Prepare the rows of a window."""
+        """Return the rows of some partitions, with their days, ready to be shuffled."""
         chosen = {name: columns[name] for name in self.names}
         chosen[_DAY] = _days(columns[self.time])
         rows = ShuffledRows(chosen, self._visits(columns), self.max_per_day)
         return _RowsOfDays(rows, None if self.resample else self.seed)
 
     def _visits(self, columns: Columns) -> Ints:
-        """Return a number for each row, the same for rows of the same user and day, int64 [n]."""
+        """Return a number for each row that rows of the same user and day share, int64 [n]."""
         both = np.stack([as_array(columns[USER_ROW]), _days(columns[self.time])])
         return np.unique(both, axis=1, return_inverse=True)[1].reshape(-1)
 
 
 @dataclass(frozen=True)
 class _RowsOfDays:
-    """Training rows in memory, of which an epoch takes some of each user and day.
+    """Training rows in memory that each epoch shuffles, with a limit on rows of a user and day.
 
     Attributes:
-        rows: the training rows.
-        seed: the seed by which all epochs draw the same rows; None if each draws anew.
+        rows: the training rows, whose owners are pairs of user and day.
+        seed: the seed by which all epochs draw the same rows; None if each epoch draws anew.
     """
 
     rows: ShuffledRows
@@ -132,6 +135,6 @@ def _days(times: Column) -> Ints:
 
 
 def _sort_by_day(columns: dict[str, Column]) -> dict[str, Column]:
-    """Return the rows of a batch in the order of their days, without the column of the days."""
+    """Sort the rows of a batch by their days, and drop the column of the days."""
     order = np.argsort(as_array(columns.pop(_DAY)), kind="stable")
     return {name: take_rows(column, order) for name, column in columns.items()}

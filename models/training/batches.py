@@ -3,10 +3,10 @@
 Merlin's own loader has no seed for its shuffle (NVTabular #438). Here, the seed and the number of
 the epoch give the order of all rows, so that a run is reproducible and can resume.
 
-A table of rows may be larger than memory. So an epoch takes the partitions of the table in a random
-order, some at a time: these are a window. The rows of a window are shuffled, and while they are
-trained on, a thread reads the next window. A table that fits into memory is one window, which is
-read once, and its rows are shuffled completely.
+A table of rows may be larger than memory. So an epoch reads the partitions of the table in a random
+order, some at a time. The partitions that are in memory together are called a window. The rows of a
+window are shuffled, and while they are trained on, a thread reads the next window. A table that
+fits into memory is one window, which is read once, and its rows are shuffled completely.
 """
 
 from __future__ import annotations
@@ -31,38 +31,41 @@ WINDOW_BYTES = 1 << 28
 
 
 class Window(Protocol):
-    """The rows of some partitions in memory, in the order of an epoch."""
+    """Training rows of a window (some partitions in memory), in the order of an epoch."""
 
     def __len__(self) -> int:
-        """Return the number of rows that the epoch takes of the window."""
+        """Return how many rows of the window the epoch takes."""
 
     def take(self, start: int, stop: int) -> dict[str, Column]:
-        """Return the columns of a batch: the rows at the places from start to stop of the order."""
+        """Return the columns of the rows at the positions from start to stop in this order."""
 
 
 class LoadedRows(Protocol):
-    """The rows of some partitions in memory, which each epoch orders anew."""
+    """Training rows of a window (some partitions in memory), which each epoch orders anew."""
 
     def shuffle(self, rng: np.random.Generator, epoch: int) -> Window:
-        """Return the rows in a random order; an epoch may take only some of them."""
+        """Return the rows in a random order; the epoch may take only some rows of each user."""
 
 
 class Loader(Protocol):
-    """Prepares the rows of a window for batches of one kind, such as batches of sequences."""
+    """The protocol of loaders, which make the rows of a window (some partitions) ready for batches.
+
+    There is a loader for each kind of batch: single rows, sequences, and rows sorted by day.
+    """
 
     @property
     def counted(self) -> Sequence[str]:
-        """Return the columns that `count` needs; none if an epoch takes all rows."""
+        """Return the names of the columns that `count` reads; none if an epoch takes all rows."""
 
     def count(self, columns: Columns) -> int:
         """Return how many rows of a partition an epoch takes, given the columns `counted`."""
 
     def load(self, columns: Columns, *, complete: bool) -> LoadedRows:
-        """Prepare the rows of a window.
+        """Return the rows of a window, ready to be shuffled and taken as batches.
 
         Args:
-            columns: the rows of the window.
-            complete: whether the window is the whole table.
+            columns: the columns of the rows of the window.
+            complete: whether the window is the whole table of training rows.
         """
 
 
@@ -71,14 +74,14 @@ class Batches(tf.keras.utils.Sequence):
 
     Args:
         rows: the training rows in partitions.
-        loader: prepares the rows for the kind of batches that the model trains on.
+        loader: makes the rows of a window ready for the kind of batches that the model trains on.
         batch_size: number of training rows in a batch; the last batch may be smaller.
         seed: the random seed; together with the epoch number it determines the order.
-        unit: the number of rows of an epoch is a multiple of it; the rows that are left are not
-            taken.
+        unit: the number that divides the number of rows of an epoch; the epoch drops the remaining
+            rows.
         window_bytes: about how many bytes the columns of a window take; None for one window of all
             rows.
-        finish: makes the columns of a batch from those of the loader; None to leave them.
+        finish: the function that changes the columns of a batch last; None for no change.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Batches(tf.keras.utils.Sequence):
 
     @cached_property
     def _lengths(self) -> npt.NDArray[np.int64]:
-        """The number of rows that an epoch takes of each partition."""
+        """The number of rows of each partition that an epoch takes, int64 [n_partitions]."""
         if not self.loader.counted:
             return self.rows.n_rows.astype(np.int64)
         owners = self.rows.select(self.loader.counted)
@@ -124,7 +127,7 @@ class Batches(tf.keras.utils.Sequence):
         self._next: Future[Window] | None = None
 
     def _draw_windows(self) -> list[Ints]:
-        """Return the numbers of the partitions of each window of the epoch, in random order."""
+        """Return the windows of the epoch in random order: the numbers of their partitions."""
         n_bytes, most = self.rows.n_bytes, self.window_bytes
         count = len(n_bytes)
         if count == 1 or most is None or n_bytes.sum() <= 2 * most:
@@ -166,7 +169,7 @@ class Batches(tf.keras.utils.Sequence):
             yield self._open(number).take(int(max(start, first) - first), int(last - first))
 
     def _open(self, number: int) -> Window:
-        """Return a window, and have the thread read the window after it."""
+        """Return a window, and start to read the next window in a thread."""
         if number == self._number and self._window is not None:
             return self._window
         waiting = self._next if number == self._number + 1 else None
@@ -193,7 +196,7 @@ class Batches(tf.keras.utils.Sequence):
 
 
 def _join(pieces: Sequence[dict[str, Column]]) -> dict[str, Column]:
-    """Return the columns of a batch whose rows are from several windows."""
+    """Concatenate the pieces of a batch that come from several windows."""
     if BATCH_USER in pieces[0]:
         n_users = 0
         for piece in pieces:  # each piece numbers its users from 0

@@ -15,13 +15,14 @@ from models.training.positives import Positives, PositivesOfUsers
 
 @dataclass(frozen=True)
 class RowLoader:
-    """Prepares batches of single training rows.
+    """Makes the rows of a window (some partitions in memory) ready for batches of single rows.
 
     Attributes:
-        names: the columns of a batch.
+        names: the names of the columns of a batch.
         max_per_user: largest number of training rows of a user in an epoch, drawn at random; None
             for all.
-        positives: how to find the positive items of the users of a batch; None to leave them out.
+        positives: finds the positive items of the users, for the mask of the loss; None to find
+            none.
     """
 
     names: Sequence[str]
@@ -30,7 +31,7 @@ class RowLoader:
 
     @property
     def counted(self) -> list[str]:
-        """The columns that `count` needs."""
+        """The names of the columns that `count` reads."""
         return [] if self.max_per_user is None else [USER_ROW]
 
     def count(self, columns: Columns) -> int:
@@ -38,7 +39,7 @@ class RowLoader:
         return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> ShuffledRows:
-        """Prepare the rows of a window."""
+        """Return the rows of a window, ready to be shuffled."""
         owners = None if self.max_per_user is None else as_array(columns[USER_ROW])
         positives = self.positives.find(columns, complete=complete) if self.positives else None
         chosen = {name: columns[name] for name in self.names}
@@ -47,14 +48,14 @@ class RowLoader:
 
 @dataclass(frozen=True)
 class ShuffledRows:
-    """Training rows in memory, which each epoch shuffles.
+    """Training rows in memory that each epoch shuffles, with a limit on the rows of an owner.
 
     Attributes:
         columns: the encoded columns of the training rows, name → [n_rows].
-        owners: a number for each training row, int [n_rows], such as its user; required if
-            `max_per_owner` is given.
-        max_per_owner: largest number of rows with the same owner in an epoch; None for all.
-        positives: the positive items of the rows' users; None to leave them out.
+        owners: the owner of each training row as a number, int [n_rows], such as its user; required
+            if `max_per_owner` is given.
+        max_per_owner: largest number of rows of an owner in an epoch; None for all.
+        positives: the positive items of the rows' users; None if batches do not need them.
     """
 
     columns: Columns
@@ -63,11 +64,11 @@ class ShuffledRows:
     positives: Positives | None = None
 
     def shuffle(self, rng: np.random.Generator, epoch: int) -> OrderedRows:
-        """Return the rows in a random order, with at most `max_per_owner` of an owner."""
+        """Return the rows in a random order, at most `max_per_owner` rows of each owner."""
         return OrderedRows(self, self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> Ints:
-        """Return row numbers in a random order, with at most `max_per_owner` of an owner."""
+        """Return row numbers in a random order, at most `max_per_owner` of each owner."""
         order = rng.permutation(n_rows(self.columns))
         if self.max_per_owner is None or self.owners is None:
             return order
@@ -80,7 +81,7 @@ class OrderedRows:
 
     Attributes:
         rows: the training rows.
-        order: row numbers of the rows that the epoch takes, int64.
+        order: row numbers of the rows that the epoch takes, in the order of the epoch, int64.
     """
 
     rows: ShuffledRows
@@ -90,7 +91,7 @@ class OrderedRows:
         return len(self.order)
 
     def take(self, start: int, stop: int) -> dict[str, Column]:
-        """Return the columns of the rows at the places from start to stop of the order."""
+        """Return the columns of the rows at the positions from start to stop of the order."""
         rows = self.order[start:stop]
         batch = {name: take_rows(column, rows) for name, column in self.rows.columns.items()}
         if self.rows.positives is not None:
@@ -99,14 +100,19 @@ class OrderedRows:
 
 
 def count_capped(owners: Ints, most: int | None) -> int:
-    """Return the number of rows of which at most `most` have the same owner; None for all rows."""
+    """Return the number of rows if each owner keeps at most `most` rows; None keeps all rows.
+
+    Args:
+        owners: the owner of each row as a number, int [n], such as its user.
+        most: the largest number of rows that an owner keeps.
+    """
     if most is None:
         return len(owners)
     return int(np.minimum(np.unique(owners, return_counts=True)[1], most).sum())
 
 
 def rank_within(owners: Ints) -> Ints:
-    """Return, for each row, how many earlier rows have the same owner, int64 [n]."""
+    """Return, for each row, how many earlier rows have the same owner (a number), int64 [n]."""
     order = np.argsort(owners, kind="stable")
     _, start, count = np.unique(owners[order], return_index=True, return_counts=True)
     rank = np.empty(len(owners), np.int64)

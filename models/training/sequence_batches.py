@@ -22,23 +22,27 @@ from models.training.row_batches import count_capped
 
 @dataclass(frozen=True)
 class SequenceLoader:
-    """Prepares batches of parts of users' sequences of training rows.
+    """Makes the rows of a window (some partitions in memory) ready for batches of sequences.
 
     Each training row is the target of one step in each epoch. A sequence of more than `max_len` + 1
-    rows is cut into parts, at places that are drawn anew for each epoch; a part does not know the
-    parts before it, so its first row has an empty history. Parts are not cut for a batch, so that a
-    batch has a few rows more or fewer than `batch_size`, which is at least `max_len` + 1.
+    rows is cut into parts, at places that are drawn anew for each epoch; a part has no access to
+    the parts before it, so its first row has an empty history. Parts are not cut to fit into a
+    batch, so a batch may have a few rows more or fewer than `batch_size`, which must be at least
+    `max_len` + 1.
 
     Attributes:
-        names: the columns of a batch, without histories.
-        time: the column of the time of each row in seconds, by which a user's rows are ordered.
-        histories: history column → the code of each item, int [n_items].
+        names: the names of the columns of a batch, without histories.
+        time: the name of the column with the time of each row in seconds, by which a user's rows
+            are ordered.
+        histories: name of a history column → the code in it of each item of the item table, int
+            [n_items].
         n_users: number of rows of the user table, without the row of unknown users.
         max_len: number of items of the longest history.
-        max_per_user: largest number of training rows of a user in an epoch, one after the other,
-            from a place drawn at random; None for all.
+        max_per_user: largest number of training rows of a user in an epoch; they are consecutive
+            rows, whose start is drawn at random. None for all rows.
         with_ages: whether a batch has the ages of the items of histories.
-        positives: how to find the positive items of the users of a batch; None to leave them out.
+        positives: finds the positive items of the users, for the mask of the loss; None to find
+            none.
     """
 
     names: Sequence[str]
@@ -52,7 +56,7 @@ class SequenceLoader:
 
     @property
     def counted(self) -> list[str]:
-        """The columns that `count` needs."""
+        """The names of the columns that `count` reads."""
         return [] if self.max_per_user is None else [USER_ROW]
 
     def count(self, columns: Columns) -> int:
@@ -60,7 +64,7 @@ class SequenceLoader:
         return count_capped(as_array(columns[USER_ROW]), self.max_per_user)
 
     def load(self, columns: Columns, *, complete: bool) -> Sequences:
-        """Prepare the rows of a window."""
+        """Return the sequences of the users of a window, ready to be cut and shuffled."""
         times = as_array(columns[self.time]).astype(np.int64)
         items = as_array(columns[ITEM_ROW])
         users, n_lists = number_users(
@@ -86,10 +90,12 @@ class Sequences:
         columns: the encoded columns of the training rows without histories, name → [n_rows].
         rows: for each user, the user's training rows as row numbers of `columns`, oldest first.
         histories: history column → the code of each training row's item, int [n_rows].
-        times: the time of each training row in seconds, int64 [n_rows]; None to leave out ages.
+        times: the time of each training row in seconds, int64 [n_rows]; None if the model does not
+            use the ages of items.
         max_len: number of items of the longest history.
-        max_per_user: largest number of training rows of a user in an epoch; None for all.
-        positives: the positive items of the rows' users; None to leave them out.
+        max_per_user: largest number of training rows of a user in an epoch, which are consecutive;
+            None for all.
+        positives: the positive items of the rows' users; None if batches do not need them.
     """
 
     columns: Columns
@@ -101,7 +107,7 @@ class Sequences:
     positives: Positives | None = None
 
     def shuffle(self, rng: np.random.Generator, epoch: int) -> ShuffledParts:
-        """Cut the sequences of an epoch, and put the parts in a random order."""
+        """Cut the sequences at new random places, and put their parts in a random order."""
         lengths = self.rows.lengths
         if self.max_per_user is not None:
             lengths = np.minimum(lengths, self.max_per_user)
@@ -115,8 +121,9 @@ class ShuffledParts:
     """Parts of sequences in the order of an epoch.
 
     Args:
-        sequences: the sequences.
-        parts: start and end of each part in the values of `sequences.rows`, int64 [n_parts, 2].
+        sequences: the users' sequences of training rows.
+        parts: start and end of each part, as positions in `sequences.rows.values`, int64 [n_parts,
+            2].
     """
 
     def __init__(self, sequences: Sequences, parts: npt.NDArray[np.int64]) -> None:
@@ -128,7 +135,7 @@ class ShuffledParts:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def take(self, start: int, stop: int) -> dict[str, Column]:
-        """Return the columns of the parts whose last row is at a place from start to stop.
+        """Return the columns of the parts whose last row is at a position from start to stop.
 
         So a part belongs to one batch, and the number of batches is the same in every epoch.
         """
@@ -159,9 +166,9 @@ def cut(
     """Cut sequences into parts of at most `longest` rows, at places drawn at random.
 
     Args:
-        starts: the row number at which each sequence starts, int64 [n_sequences].
+        starts: the position at which each sequence starts, int64 [n_sequences].
         lengths: number of rows of each sequence, int64 [n_sequences].
-        longest: the longest part.
+        longest: the largest number of rows of a part.
         rng: random generator that draws the length of the first part of a long sequence; later
             parts, except for the last one, have `longest` rows.
 
