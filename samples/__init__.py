@@ -1,8 +1,9 @@
-"""Generate raw files in the form of real data sets, with planted tastes that a model can learn.
+"""Generates raw files like those of real data sets, with planted tastes that a model can learn.
 
-The real data of four of the five systems needs an account. A sample has the same file names,
-columns, types and oddities, and its truth.parquet holds the tastes of all users; so it shows
-whether a recipe runs, and whether its model learns (see `learning_marks`).
+The five data sets are named below; the real data of four of them can be downloaded only with an
+account. A sample has the same file names, columns, types and oddities as the real data. Its
+truth.parquet holds the tastes by which the simulated users chose items. So a sample shows whether a
+recipe runs, and whether its model learns (see `learning_marks`).
 
     name        files
     aliccp      {train,test}/sample_skeleton_*.csv, common_features_*.csv, and parquet
@@ -42,15 +43,15 @@ LABEL = "sample.json"
 
 @dataclass(frozen=True)
 class SampleResult:
-    """A sample that was written.
+    """What `sample` wrote: the folder, its raw files, and the arguments that determine them.
 
     Attributes:
-        folder: the folder of its files.
-        name: the system whose files it imitates.
-        size: tiny, small or large.
-        seed: the same name, size and seed give the same bytes.
+        folder: the folder with the files of the sample.
+        name: the name of the data set that the sample imitates.
+        size: the size of the sample: tiny, small or large.
+        seed: the seed of all random numbers; the same name, size and seed give the same bytes.
         files: the raw files.
-        seconds: wall time.
+        seconds: the wall time that writing took.
     """
 
     folder: Path
@@ -62,11 +63,11 @@ class SampleResult:
 
 
 class Label(msgspec.Struct, frozen=True):
-    """The content of sample.json.
+    """The content of the file sample.json, which marks a folder as a sample.
 
     Attributes:
         name, size, seed: the arguments of `sample`.
-        rows: number of rows of each raw file.
+        rows: path of a raw file in the folder → number of its rows.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Label(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _System:
-    """The functions of a system: one writes its files, one splits them for the learning marks."""
+    """The functions of a data set: one writes a sample, one splits its rows for learning marks."""
 
     write: Callable[[Path, str, np.random.Generator], list[RawFile]]
     held_out: Callable[[Path], HeldOut]
@@ -93,14 +94,15 @@ _SYSTEMS = {
 
 
 def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResult:
-    """Write a sample's raw files and its truth, all of them or none.
+    """Write a sample's raw files and the tastes of its users; if anything fails, write nothing.
 
     Args:
-        name: the system whose files to imitate.
-        size: tiny is for unit tests, small to learn from, large as large as the real data (hm,
-            hm-joined, babyshop) or a good part of it (aliccp, rees46).
-        folder: the folder to write; an earlier sample there is replaced.
-        seed: 0 or more.
+        name: the name of the data set to imitate.
+        size: `tiny` is for unit tests, and `small` is enough for a model to learn from. `large` has
+            the size of the real data (hm, hm-joined, babyshop) or a good part of it (aliccp,
+            rees46).
+        folder: the folder to write; an earlier sample in it is replaced.
+        seed: the seed of all random numbers, 0 or more.
 
     Raises:
         RecipeError: the name, the size or the seed is not valid.
@@ -126,15 +128,18 @@ def sample(name: str, size: Size, folder: Path, *, seed: int = 1) -> SampleResul
 
 
 def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> Marks:
-    """Return the recall of popularity and of the oracle on the held-out rows of a sample.
+    """Return the recall of popularity and of an oracle, which a model's recall should lie between.
 
-    The held-out rows are those of the test or validation file; for hm a random tenth of the rows,
-    for rees46 the purchases of 15 % of the users. Popularity is counted on the other rows.
+    The oracle knows the tastes by which the users of the sample chose items, and ranks by them.
+
+    Recall is measured on held-out rows: the rows of the test or validation file, but a random tenth
+    of the rows for hm, and the purchases of 15 % of the users for rees46. Popularity is counted on
+    the other rows.
 
     Args:
-        folder: the folder of the sample; a large one takes long and much memory.
-        k: list length.
-        exclude_seen: do not rank items that the user has among the other rows.
+        folder: the folder of the sample; a large sample takes long and much memory.
+        k: the length of the recommendation lists.
+        exclude_seen: whether a user's list leaves out the items of the user's other rows.
 
     Raises:
         DataError: the folder is not a sample.
@@ -146,9 +151,11 @@ def learning_marks(folder: Path, *, k: int = 10, exclude_seen: bool = False) -> 
 def mini_batch_auc(folder: Path, *, size: int = 5) -> tuple[float, float]:
     """Return the AUC of popularity and of the oracle; items of other users are the negatives.
 
+    The oracle knows the tastes by which the users of the sample chose items, and scores by them.
+
     Args:
         folder: the folder of the sample.
-        size: number of rows whose users and items are paired with each other.
+        size: number of rows of a mini-batch, in which every user is paired with every item.
 
     Raises:
         DataError: the folder is not a sample.
@@ -168,7 +175,7 @@ def _held_out(folder: Path) -> HeldOut:
 
 
 def read_label(folder: Path) -> Label | None:
-    """Return the content of a folder's sample.json; None where it cannot be read."""
+    """Return the content of a folder's sample.json; None if the file is missing or not valid."""
     try:
         return msgspec.json.decode((folder / LABEL).read_bytes(), type=Label)
     except (OSError, msgspec.DecodeError):
@@ -186,7 +193,7 @@ def _system(name: str) -> _System:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds files, but is not the folder of a sample."""
+    """Raise an error if a folder holds files that no sample wrote, so they are not overwritten."""
     if not folder.exists():
         return
     if not folder.is_dir():

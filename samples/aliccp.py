@@ -1,9 +1,10 @@
-"""Ali-CCP: impressions with clicks in the text files of Tianchi, and the same rows as parquet.
+"""Writes Ali-CCP samples: impressions with clicks, as Tianchi's text files and as parquet.
 
-A skeleton line is an impression: its own features, and the name of a line of common features that
-many impressions share. A feature is `field \\x02 id \\x03 value`; they are joined by \\x01. The
-parquet has the names of NVIDIA's converter, but also has every row, and whole lists with their
-weights; like the converter, it leaves out lines with a purchase and no click.
+A line of a skeleton file is an impression: its own features, and the key of a line in the file of
+common features, which many impressions share. A feature is written as `field \\x02 id \\x03 value`,
+and features are joined by \\x01. The parquet files have the column names of NVIDIA's converter;
+unlike its output, they have every row, and whole lists with their weights. Like its output, they
+have no impression with a purchase but without a click.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from samples.aliccp_market import (
     Market,
     Snapshots,
     UserLists,
+    draw_impressions,
     open_market,
-    show,
     take_snapshots,
 )
 from samples.lines import RawFile, as_decimals, as_text, write_csv
@@ -73,7 +74,7 @@ _BATCH = 200_000
 
 
 def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
-    """Write both splits, as text and as parquet, and the truth."""
+    """Write the train and test parts as text and as parquet, and the tastes of the users."""
     market = open_market(SIZES[size], rng)
     files = []
     splits: tuple[tuple[Split, int], ...] = (
@@ -82,7 +83,7 @@ def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
     )
     for split, n in splits:
         snapshots = take_snapshots(market, rng)
-        lines = show(market, snapshots, n, rng)
+        lines = draw_impressions(market, snapshots, n, rng)
         files.append(_write_common(folder, split, market, snapshots))
         files.append(_write_skeleton(folder, split, market, snapshots, lines))
         files += _write_parquet(folder, split, market, snapshots, lines)
@@ -93,7 +94,7 @@ def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
 
 
 def held_out(folder: Path) -> HeldOut:
-    """Return the clicks of both splits; those without a user are left out."""
+    """Return the clicks of the train and the test part, without clicks whose user has no id."""
     parts = []
     for split in ("train", "test"):
         names = sorted((folder / split).glob("*.parquet"))
@@ -106,7 +107,10 @@ def held_out(folder: Path) -> HeldOut:
 
 
 def ids(field: str, values: Ints) -> Ints:
-    """Return the ids of a field's values, int32; values count from 0, a position is its own id."""
+    """Return the ids in the raw files of a field's values, int32.
+
+    Values are numbered from 0. A display position is its own id.
+    """
     coded = values if field == POSITION else _OFFSETS[field] + 7 * values
     return np.asarray(coded, np.int32)
 
@@ -119,7 +123,7 @@ def _item_ids(market: Market) -> pa.Array:
 
 
 def _feature(field: str, values: Ints, weights: pa.Array | str = "1.0") -> pa.Array:
-    """Return a feature of each row as text; the value -1 gives null."""
+    """Return the text of one feature for each row, with its weight; null for the value -1."""
     text = as_text(ids(field, values))
     whole = pc.binary_join_element_wise(f"{field}\x02", text, "\x03", weights, "")
     return pc.if_else(pa.array(values >= 0), whole, pa.scalar(None, pa.string()))
@@ -130,7 +134,7 @@ def _join(features: list[pa.Array]) -> pa.Array:
 
 
 def _with_count(features: pa.Array) -> list[pa.Array]:
-    """Return the number of features of each row, and the features."""
+    """Return two columns: the number of features in each row's text, and the text."""
     return [as_text(pc.add(pc.count_substring(features, "\x01"), 1)), features]
 
 
@@ -179,7 +183,10 @@ def _skeleton(
 def _cross_features(
     market: Market, lists: UserLists, lines: Impressions, kind: int
 ) -> tuple[Ints, pa.Array]:
-    """Return each item's value, or -1 if the user's list lacks it; and the weight as text."""
+    """Return features that user and item share: the item's value, and its weight for the user.
+
+    If the user's list lacks the item's value, the feature is -1; weights are text.
+    """
     values = market.kinds[lines.items, kind]
     weights = lists.weight(lines.snapshots, values)
     return np.where(np.isnan(weights), -1, values), pc.fill_null(as_decimals(weights), "")
@@ -191,7 +198,7 @@ def _cross_features(
 def _write_parquet(
     folder: Path, split: Split, market: Market, snapshots: Snapshots, lines: Impressions
 ) -> list[RawFile]:
-    """Write seven files, the last one short."""
+    """Write a part as several parquet files, of which the last one is shorter than the others."""
     lines = lines.rows(lines.click | ~lines.conversion)
     n = len(lines.items)
     step = n // 6 - 1

@@ -1,6 +1,7 @@
-"""Simulate Ali-CCP: users with tastes for categories, shops and brands, and impressions.
+"""Simulates users with tastes for categories, shops and brands, and impressions, as in Ali-CCP.
 
-The shop shows users items that they may like (a targeted logging policy); they click on some.
+The shop shows users items that they probably like (a targeted logging policy), and the users click
+on some of these items.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from samples.tastes import (
     Catalogue,
     Shelves,
     draw_favourites,
-    mark,
+    draw_mask,
     to_shares,
     zipf,
 )
@@ -40,11 +41,11 @@ _SINGLES = ((97, 0.0), (GROUPS, 0.0), (3, 0.0), (8, 0.0), (4, 0.3), (3, 0.3), (2
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a sample.
+    """The numbers of users, items, attribute values and impressions of a sample.
 
     Attributes:
-        users, items, categories, shops, brands: their numbers.
-        train, test: numbers of lines of the skeletons.
+        users, items, categories, shops, brands: the number of each of these in the sample.
+        train, test: the number of impressions in the train and the test part.
     """
 
     users: int
@@ -58,16 +59,19 @@ class Counts:
 
 @dataclass(frozen=True)
 class Market:
-    """Users and items.
+    """The simulated users with their tastes, and the items with their attributes.
 
     Attributes:
-        counts: their numbers.
+        counts: the numbers of users, items and attribute values.
         kinds: the category, shop, brand and intention of each item, int [n_items, 4].
         appeal: the part of an item's affinity that is the same for all users, float64 [n_items].
-        log_exposure: how often users without a preference see an item, float64 [n_items].
-        audience: the tastes of users; the columns are categories, then shops, then brands.
+        log_exposure: the log of how often an item is shown to users without preference, float64
+            [n_items].
+        audience: the tastes of users; columns of the matrix are categories, then shops, then
+            brands.
         liked: the users' favourite categories, shops and brands, int [n_users, n] each.
-        singles: values from 0 of each single feature, int [n_users, 8]; -1 where there is none.
+        singles: the value, from 0, of each user's single-valued features, int [n_users, 8]; -1 for
+            none.
     """
 
     counts: Counts
@@ -79,28 +83,29 @@ class Market:
     singles: Ints
 
     def n_values(self, kind: int) -> int:
-        """Return the number of values of a kind."""
+        """Return the number of values of a kind: category, shop, brand or intention."""
         of = self.counts
         return (of.categories, of.shops, of.brands, 3 * of.categories)[kind]
 
     def tastes_at(self, slope: float) -> tuple[Audience, Catalogue]:
-        """Return tastes with the affinity `slope` x the users' affinity + log exposure."""
+        """Return tastes whose affinities are `slope` x those of the users, plus log exposure."""
         first = np.cumsum([0, self.counts.categories, self.counts.shops])
         audience = Audience((slope * self.audience.tastes).astype(np.float32), self.audience.styles)
         popularity = self.log_exposure + slope * self.appeal
         return audience, Catalogue.without_looks(self.kinds[:, :INTENTION] + first, popularity)
 
     def click_tastes(self) -> tuple[Audience, Catalogue]:
-        """Return the tastes that explain the clicks.
+        """Return the tastes and items whose softmax is nearly the distribution of clicked items.
 
-        An item is shown and then clicked. The logarithm of a logistic function is nearly straight,
-        with the slope 1 - chance; 0.3 is the chance of a click where it matters, among the best.
+        An item is shown and then clicked, so the log probabilities of both steps are added. The log
+        of the click probability p is nearly linear in the affinity, with the slope 1 - p; p is
+        about 0.3 for the items that matter, which are the best ones of a user.
         """
         return self.tastes_at(_TARGETING + _SLOPE * (1 - 0.3))
 
 
 def open_market(counts: Counts, rng: Generator) -> Market:
-    """Draw items and users."""
+    """Draw the items with their attributes and the users with their tastes."""
     category = rng.choice(
         counts.categories, counts.items, p=to_shares(zipf(counts.categories, 0.7, rng))
     )
@@ -130,7 +135,7 @@ def open_market(counts: Counts, rng: Generator) -> Market:
 
 
 def _within(categories: Ints, n_categories: int, n: int, rng: Generator) -> Ints:
-    """Draw one of the n shops (or brands) that belong to each category."""
+    """Draw, for each category in an array, one of the shops (or of the brands) of the category."""
     many = (n - 1 - categories) // n_categories + 1
     return categories + n_categories * (rng.random(categories.shape) * many).astype(np.int64)
 
@@ -140,7 +145,7 @@ def _singles(group: Ints, rng: Generator) -> Ints:
     for n_values, without in _SINGLES:
         values = rng.integers(0, n_values, len(group))
         if without:
-            values[mark(len(group), without, rng)] = -1
+            values[draw_mask(len(group), without, rng)] = -1
         columns.append(values)
     columns[0] = group * 8 + rng.integers(0, 8, len(group))
     columns[1] = group
@@ -149,11 +154,14 @@ def _singles(group: Ints, rng: Generator) -> Ints:
 
 @dataclass(frozen=True)
 class UserLists:
-    """The values in the lists of snapshots, in order of snapshot and value.
+    """The users' lists of one kind of values (such as shops), with weights, one list per snapshot.
+
+    A snapshot is the state of a user at some time. The values are sorted by snapshot and then by
+    value.
 
     Attributes:
-        owners: snapshot of each value, int [n].
-        values: int [n].
+        owners: the index of the snapshot of each value, int [n].
+        values: the values of the lists, one list after the other, int [n].
         weights: log(1 + number of times that the user saw the value), float64 [n].
         n_values: number of possible values.
     """
@@ -164,26 +172,29 @@ class UserLists:
     n_values: int
 
     def weight(self, owners: Ints, values: Ints) -> Floats:
-        """Return the weights of values in the lists of snapshots; NaN where one is missing."""
+        """Return the weights of some values in lists; NaN if a list lacks the value.
+
+        The arguments are equally long: the index of the snapshot, and the value to look up.
+        """
         keys = self.owners * self.n_values + self.values
         wanted = owners * self.n_values + values
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, self.weights[at], np.nan)
 
     def offsets(self, n: int) -> pa.Array:
-        """Return the start of the list of each of n snapshots, and the end; int32 [n + 1]."""
+        """Return the offsets of the lists of n snapshots in `values`, int32 [n + 1]."""
         return pa.array(np.searchsorted(self.owners, np.arange(n + 1)).astype(np.int32))
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """The state of users at the time of their impressions.
+    """Snapshots of users: their features and lists at the time of some of their impressions.
 
     Attributes:
-        names: the name of each snapshot, 16 hexadecimal digits.
-        users: user row of each, int [n]; each user has one, some have two.
-        nameless: whether a snapshot lacks the user's id, bool [n].
-        lists: the lists of categories, shops, brands, intentions.
+        names: the key of each snapshot in the raw files, 16 hexadecimal digits.
+        users: the index of the user of each snapshot, int [n]; each user has one or two snapshots.
+        nameless: whether a snapshot lacks the id of its user, bool [n].
+        lists: the lists of categories, of shops, of brands and of intentions.
     """
 
     names: pa.Array
@@ -193,19 +204,19 @@ class Snapshots:
 
 
 def take_snapshots(market: Market, rng: Generator) -> Snapshots:
-    """Draw a snapshot of each user, and a second one of every fifth user."""
+    """Draw one snapshot of every user, and a second one of every fifth user."""
     n_users = market.counts.users
-    users = np.append(np.arange(n_users), np.flatnonzero(mark(n_users, 0.2, rng)))
+    users = np.append(np.arange(n_users), np.flatnonzero(draw_mask(n_users, 0.2, rng)))
     names = hexadecimal(len(users), 16, rng).take(pa.array(rng.permutation(len(users))))
-    lists = [_history(market, kind, users, rng) for kind in (CATEGORY, SHOP, BRAND)]
+    lists = [_draw_lists(market, kind, users, rng) for kind in (CATEGORY, SHOP, BRAND)]
     met = lists[CATEGORY]
     intentions = 3 * met.values + rng.integers(0, 3, len(met.values))
     lists.append(UserLists(met.owners, intentions, met.weights, market.n_values(INTENTION)))
-    return Snapshots(names, users, mark(len(users), 0.002, rng), tuple(lists))
+    return Snapshots(names, users, draw_mask(len(users), 0.002, rng), tuple(lists))
 
 
-def _history(market: Market, kind: int, users: Ints, rng: Generator) -> UserLists:
-    """List a user's favourites, often seen, and one or two values seen by chance."""
+def _draw_lists(market: Market, kind: int, users: Ints, rng: Generator) -> UserLists:
+    """Draw, for each snapshot, a list of the user's favourites and of one or two random values."""
     n, n_values = len(users), market.n_values(kind)
     liked = market.liked[kind][users]
     chance = rng.integers(0, n_values, (n, 2))
@@ -220,14 +231,15 @@ def _history(market: Market, kind: int, users: Ints, rng: Generator) -> UserList
 
 @dataclass(frozen=True)
 class Impressions:
-    """The lines of a skeleton; each array has n values.
+    """The impressions of a part: users, given by their snapshots, to whom an item was shown.
 
     Attributes:
-        snapshots: row of `Snapshots`.
-        items: item row.
-        positions: 1 to 3.
-        click: whether the item was clicked.
-        conversion: whether the item was bought; a few without a click, as errors of the log.
+        snapshots: the index of each impression's snapshot in `Snapshots`, int [n].
+        items: the index of the item that was shown, int [n].
+        positions: the position at which the item was shown, from 1 to 3, int [n].
+        click: whether the item was clicked, bool [n].
+        conversion: whether the item was bought, bool [n]. A few items are bought without a click,
+            which imitates errors of the real log.
     """
 
     snapshots: Ints
@@ -237,7 +249,7 @@ class Impressions:
     conversion: Bools
 
     def rows(self, chosen: slice | Bools) -> Impressions:
-        """Return some lines."""
+        """Return the impressions that a slice or a mask chooses."""
         return Impressions(
             self.snapshots[chosen],
             self.items[chosen],
@@ -247,8 +259,8 @@ class Impressions:
         )
 
 
-def show(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impressions:
-    """Draw n impressions, in random order."""
+def draw_impressions(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impressions:
+    """Draw n impressions with their clicks and purchases, in random order."""
     n_users = market.counts.users
     each = rng.multinomial(n, to_shares(np.log(rng.standard_gamma(1.5, n_users))))
     audience, catalogue = market.tastes_at(_TARGETING)
@@ -273,7 +285,7 @@ def show(market: Market, snapshots: Snapshots, n: int, rng: Generator) -> Impres
 
 
 def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, rng: Generator) -> Ints:
-    """Return a snapshot of each user, drawn at random if the user has two."""
+    """Return the index of a snapshot of each user; of two snapshots, one is drawn at random."""
     second = np.full(n_users, -1)
     second[snapshots.users[n_users:]] = np.arange(n_users, len(snapshots.users))
     later = (second[users] >= 0) & (rng.random(len(users)) < 0.5)
@@ -281,10 +293,10 @@ def _snapshot_of(users: Ints, snapshots: Snapshots, n_users: int, rng: Generator
 
 
 def _draw_conversions(click: Bools, affinity: Floats, rng: Generator) -> Bools:
-    """Mark 2 % of the clicks, by affinity, and a few lines without a click."""
+    """Draw the purchases: 2 % of the clicks, by affinity, and a few impressions without a click."""
     clicked, rest = np.flatnonzero(click), np.flatnonzero(~click)
     n = min(len(clicked), max(1, round(0.02 * len(clicked))))
     bought = np.zeros(len(click), bool)
     bought[clicked[draw_favourites(0.8 * affinity[clicked], 1, n, rng)[0]]] = True
-    bought[rest[mark(len(rest), 0.0005, rng)]] = True
+    bought[rest[draw_mask(len(rest), 0.0005, rng)]] = True
     return bought

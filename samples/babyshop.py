@@ -1,7 +1,9 @@
-"""Babyshop: an event log, an item table of hashed ids, and the pivoted train and test files.
+"""Writes Babyshop samples: an event log, a table of items, one of users, and train and test files.
 
-Every user has few interactions, and no pair of user and item occurs twice. Popularity alone
-explains little; a child's gender, a few brands and a few product groups decide what is bought.
+Ids are hashes. A row of the train and test files is a pair of a user and an item.
+
+Every user has few interactions, and no pair occurs twice. Popularity alone explains little of what
+is bought; the gender of the user's child, a few brands and a few product groups explain most.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from samples.tastes import (
     choose,
     draw_distinct,
     draw_favourites,
-    mark,
+    draw_mask,
     to_shares,
     zipf,
 )
@@ -42,7 +44,7 @@ EVENTS, ITEMS, USERS, TRAIN, TEST = (
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a sample."""
+    """The numbers of users, items, brands and product groups of a sample."""
 
     users: int
     items: int
@@ -87,7 +89,7 @@ _OTHER_EVENTS = ("pageView", "addToCart", "addToWishlist")
 
 @dataclass(frozen=True)
 class _Shop:
-    """Items and users: their ids as text, the items' attributes and the users' tastes."""
+    """The items and users of a sample: ids as text, attributes of items and tastes of users."""
 
     counts: Counts
     item_ids: pa.Array
@@ -97,7 +99,7 @@ class _Shop:
 
 
 def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
-    """Write the five raw files and the truth."""
+    """Write the five raw files, and the tastes of the users."""
     counts = SIZES[size]
     shop = _stock(counts, rng)
     files = [_write_items(folder, shop, rng), _write_users(folder, shop, rng)]
@@ -114,13 +116,13 @@ def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
 
 
 def held_out(folder: Path) -> HeldOut:
-    """Return the pairs of train.csv and test.csv."""
+    """Return the user-item pairs of train.csv and of test.csv."""
     columns = {"user_no": "user", "item_no": "item", "first_interaction_month": "month"}
     return HeldOut(*(read_text(folder / name, columns) for name in (TRAIN, TEST)))
 
 
 def _stock(counts: Counts, rng: Generator) -> _Shop:
-    """Draw items and users; the columns of tastes are brands, product groups, genders."""
+    """Draw items and users; the columns of the tastes are brands, product groups and genders."""
     n, users = counts.items, counts.users
     ids = np.unique(rng.integers(-(2**63), 2**63 - 1, 2 * (n + users)))
     ids = rng.permutation(ids)[: n + users]
@@ -153,7 +155,7 @@ def _group_names(n: int) -> list[str]:
 
 
 def _season(counts: Counts) -> Floats:
-    """Return the relative sales of each group in each month, float64 [n_groups, 11]."""
+    """Return the relative sales of each product group in each month, float64 [n_groups, 11]."""
     busy = np.tile(_BUSY, (counts.groups, 1))
     for row, name in enumerate(_group_names(counts.groups)):
         for month, times in _SEASONAL.get(name, {}).items():
@@ -172,10 +174,10 @@ def _write_items(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
     low = rng.integers(0, len(_AGES), n)
     high = np.minimum(low + rng.integers(0, 4, n), len(_AGES) - 1)
     min_age, max_age = _AGES[low], _AGES[high]
-    unknown = mark(n, 0.195, rng)
+    unknown = draw_mask(n, 0.195, rng)
     min_age[unknown], max_age[unknown] = np.nan, np.nan
     known = np.flatnonzero(~unknown)
-    odd = known[mark(len(known), 0.002, rng)]
+    odd = known[draw_mask(len(known), 0.002, rng)]
     min_age[odd], max_age[odd] = -1, -1
     colour = quote([_COLOURS[c] for c in rng.integers(0, len(_COLOURS), n)])
     columns = [shop.item_ids, colour, *_names_of(shop, np.arange(n))]
@@ -187,7 +189,7 @@ _ITEM_HEAD = ("item_no", "colour", "gender_description", "brand", "product_group
 
 
 def _names_of(shop: _Shop, items: Ints) -> list[pa.Array]:
-    """Return gender, brand and product group of some items."""
+    """Return the gender, the brand and the product group of some items as text."""
     brand, group, gender = shop.catalogue.values[items].T
     group, gender = group - shop.counts.brands, gender - shop.counts.brands - shop.counts.groups
     named: list[tuple[Sequence[str], Ints]] = [
@@ -199,8 +201,8 @@ def _names_of(shop: _Shop, items: Ints) -> list[pa.Array]:
 
 
 def _write_users(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
-    """Write the table of users. It covers 28 % of the users, and no recipe reads it."""
-    chosen = np.flatnonzero(mark(len(shop.user_ids), 0.28, rng))
+    """Write the table of users, which has only 28 % of the users; no recipe reads the table."""
+    chosen = np.flatnonzero(draw_mask(len(shop.user_ids), 0.28, rng))
     columns = [
         shop.user_ids.take(pa.array(chosen)),
         as_text(["sweden"] * len(chosen)),
@@ -211,14 +213,14 @@ def _write_users(folder: Path, shop: _Shop, rng: Generator) -> RawFile:
 
 
 def _write_events(folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator) -> RawFile:
-    """Write the events of each pair in order of time: a purchase, other events, or both."""
+    """Write the log of events: for each pair a purchase, other events, or both; sorted by time."""
     n = len(pairs)
     first_day = np.cumsum(_DAYS) - _DAYS
     day = first_day[month - 1] + (rng.random(n) * _DAYS[month - 1]).astype(np.int64)
-    purchased = mark(n, 0.45, rng)
+    purchased = draw_mask(n, 0.45, rng)
     looked = ~purchased
     bought = np.flatnonzero(purchased)
-    looked[bought[~mark(len(bought), 0.58, rng)]] = True
+    looked[bought[~draw_mask(len(bought), 0.58, rng)]] = True
     again = looked & (rng.random(n) < 0.1)
     rows = np.concatenate([np.flatnonzero(looked), np.flatnonzero(again), bought])
     n_other = len(rows) - len(bought)
@@ -250,7 +252,7 @@ _PAIRS = (
 def _write_pairs(
     folder: Path, shop: _Shop, pairs: Ints, month: Ints, rng: Generator
 ) -> list[RawFile]:
-    """Write a row for each pair, 15 % of the rows into the test file."""
+    """Write a row for each user-item pair: 15 % of the rows to the test file, others to train."""
     order = rng.permutation(len(pairs))
     n_test = round(0.15 * len(pairs))
     files = []

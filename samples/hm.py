@@ -1,7 +1,8 @@
-"""H&M in the files of Kaggle: articles.csv, customers.csv, transactions_train.csv.
+"""Writes H&M samples as on Kaggle: articles.csv, customers.csv and transactions_train.csv.
 
-Tastes depend on age (Divided below 30, Baby/Children around 38), on garment groups, on a hidden
-style that no file names, and on the month: jackets in December, swimwear in June.
+What users buy depends on their age (Divided below 30, Baby/Children around 38), on their tastes for
+garment groups, on a hidden style that is in no file, and on the month: jackets sell in December,
+swimwear in June.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from samples.hm_items import (
     INDEX_GROUPS,
     LADIES,
     Assortment,
-    design,
+    draw_assortment,
     write_items,
 )
 from samples.lines import RawFile, as_decimals, as_text, hexadecimal, read_text, write_csv
@@ -35,7 +36,7 @@ from samples.tastes import (
     Shelves,
     choose,
     draw_kinds,
-    mark,
+    draw_mask,
     to_shares,
     zipf,
 )
@@ -46,7 +47,7 @@ USERS, TRANSACTIONS = "customers.csv", "transactions_train.csv"
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a sample."""
+    """The numbers of users, items and transactions of a sample."""
 
     users: int
     items: int
@@ -72,12 +73,12 @@ _BATCH = 1_000_000
 
 @dataclass(frozen=True)
 class Users:
-    """Users by id.
+    """The users, in ascending order of their ids.
 
     Attributes:
-        ids: 64 hexadecimal digits each, rising.
-        ages: whole years, float64 [n]; NaN where the file has none.
-        audience: their tastes; columns are index groups, then garment groups.
+        ids: 64 hexadecimal digits each, text [n], ascending.
+        ages: age in whole years, float64 [n]; NaN if the file does not give it.
+        audience: the tastes of the users; columns are index groups, then garment groups.
     """
 
     ids: pa.Array
@@ -87,13 +88,13 @@ class Users:
 
 @dataclass(frozen=True)
 class Sales:
-    """The purchases.
+    """The purchases of all users.
 
     Attributes:
-        users: rows of `Users`, rising, int32 [n].
-        items: rows of the assortment, int32 [n].
-        days: rows of DAYS, int16 [n].
-        twice: whether the purchase is twice in the file (two pieces on one receipt), bool [n].
+        users: the index of each purchase's user in `Users`, int32 [n], ascending.
+        items: the index of the item in `Assortment`, int32 [n].
+        days: the index of the day in `DAYS`, int16 [n].
+        twice: whether the purchase has two lines in the file (two pieces on one receipt), bool [n].
     """
 
     users: Ints
@@ -103,12 +104,12 @@ class Sales:
 
 
 class Receipts(NamedTuple):
-    """Lines of the transactions; each array has n values.
+    """Lines of the transactions file; each array has one value per line.
 
     Attributes:
         users, items, days: as in `Sales`.
-        prices: in Kaggle's unit, float64.
-        channels: 1 or 2.
+        prices: prices in Kaggle's unit, float64.
+        channels: the sales channel, 1 or 2.
     """
 
     users: Ints
@@ -130,7 +131,7 @@ class Shop:
 
 
 def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
-    """Write the three raw files and the truth."""
+    """Write the three raw files, and the tastes of the users."""
     shop = open_shop(SIZES[size], rng)
     files = [
         _write_transactions(folder, shop, rng),
@@ -142,7 +143,7 @@ def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
 
 
 def held_out(folder: Path) -> HeldOut:
-    """Return the transactions, a random tenth of them held out."""
+    """Return the transactions in two parts; the test part is a random tenth of them."""
     columns = {"t_dat": "date", "customer_id": "user", "article_id": "item"}
     rows = by_month(read_text(folder / TRANSACTIONS, columns))
     tenth = np.zeros(rows.num_rows, bool)
@@ -152,14 +153,14 @@ def held_out(folder: Path) -> HeldOut:
 
 
 def by_month(rows: pa.Table) -> pa.Table:
-    """Replace the column date by a column month, "01" to "12"."""
+    """Return interactions with the column `month` ("01" to "12") in place of `date`."""
     months = pc.utf8_slice_codeunits(rows["date"], 5, 7)
     return rows.select(["user", "item"]).append_column("month", months)
 
 
 def open_shop(counts: Counts, rng: Generator) -> Shop:
-    """Draw items, users and sales."""
-    assortment = design(counts.items, rng)
+    """Draw the items, the users with their tastes, and the sales of the shop."""
+    assortment = draw_assortment(counts.items, rng)
     n = counts.items
     values = np.stack([assortment.index_groups, len(INDEX_GROUPS) + assortment.garments], axis=1)
     looks = rng.normal(0, 0.6, (n, _N_LOOKS))
@@ -167,13 +168,13 @@ def open_shop(counts: Counts, rng: Generator) -> Shop:
     catalogue = Catalogue(values, 0.6 * zipf(n, 1.0, rng), looks, styles)
     usual = np.array([g.price for g in GARMENTS])[assortment.garments]
     prices = usual * rng.lognormal(0, 0.35, n)
-    users = _register(counts.users, rng)
-    sales = _sell(counts, catalogue, assortment, users.audience, rng)
+    users = _draw_users(counts.users, rng)
+    sales = _draw_sales(counts, catalogue, assortment, users.audience, rng)
     return Shop(assortment, catalogue, prices, users, sales)
 
 
-def _register(n: int, rng: Generator) -> Users:
-    """Draw users. Their tastes depend on the age even if the file does not give it."""
+def _draw_users(n: int, rng: Generator) -> Users:
+    """Draw users with ages and tastes; tastes depend on the age even if the file lacks it."""
     young = rng.random(n) < 0.6
     ages = np.where(young, rng.normal(24, 4, n), rng.normal(50, 8, n))
     ages = np.clip(np.round(ages), 16, 90)
@@ -192,27 +193,27 @@ def _register(n: int, rng: Generator) -> Users:
         axis=1,
     )
     audience = Audience(tastes, rng.integers(0, _N_STYLES, n))
-    ages[mark(n, 0.0116, rng)] = np.nan
+    ages[draw_mask(n, 0.0116, rng)] = np.nan
     return Users(hexadecimal(n, 64, rng), ages, audience)
 
 
 def _dirichlet(alpha: Floats, rng: Generator) -> Floats:
-    """Draw shares, each row with its own parameters, float64 like `alpha`."""
+    """Draw shares from a Dirichlet distribution per row, with parameters `alpha`, float64."""
     parts = rng.standard_gamma(alpha) + 1e-12
     return np.asarray(parts / parts.sum(axis=1, keepdims=True))
 
 
-def _sell(
+def _draw_sales(
     counts: Counts,
     catalogue: Catalogue,
     assortment: Assortment,
     audience: Audience,
     rng: Generator,
 ) -> Sales:
-    """Draw purchases: at least one for each user, but none for one user in a hundred."""
+    """Draw the purchases of all users; one user in a hundred buys nothing."""
     n_twice = round(0.05 * counts.transactions)
     n = counts.transactions - n_twice
-    buys = ~mark(counts.users, 0.01, rng)
+    buys = ~draw_mask(counts.users, 0.01, rng)
     activity = rng.gamma(0.8, size=counts.users) * buys
     each = buys + rng.multinomial(n - buys.sum(), activity / activity.sum())
     users = np.repeat(np.arange(counts.users, dtype=np.int32), each)
@@ -228,14 +229,14 @@ def _sell(
 
 
 def _season() -> Floats:
-    """Return the share of each garment's sales on each day, float64 [n_garments, n_days]."""
+    """Return each garment group's share of sales by day, float64 [n_garments, n_days]."""
     peak = np.array([[g.peak] for g in GARMENTS])
     season = np.array([[g.season] for g in GARMENTS])
     return to_shares(1.6 * season * np.cos(2 * np.pi * (_MONTHS - peak) / 12))
 
 
 def write_tastes(folder: Path, shop: Shop) -> None:
-    """Write the truth."""
+    """Write the tastes of users, items and months to truth.parquet."""
     by_day = _season()
     tastes = np.zeros((12, shop.users.audience.tastes.shape[1]))
     for month in range(1, 13):
@@ -249,8 +250,8 @@ def write_tastes(folder: Path, shop: Shop) -> None:
 def _write_users(folder: Path, users: Users, rng: Generator) -> RawFile:
     n = len(users.ids)
     post = rng.integers(1, max(2, n // 4), n)
-    post[mark(n, 0.09, rng)] = 0  # unknown postal codes share one code
-    flags = [np.where(mark(n, 0.65, rng), np.nan, 1.0) for _ in range(2)]
+    post[draw_mask(n, 0.09, rng)] = 0  # unknown postal codes share one code
+    flags = [np.where(draw_mask(n, 0.65, rng), np.nan, 1.0) for _ in range(2)]
     status = (("ACTIVE", 0.927), ("PRE-CREATE", 0.068), ("LEFT CLUB", 0.0003), (None, 0.0045))
     news = (("NONE", 0.64), ("Regularly", 0.35), ("Monthly", 0.0006), (None, 0.012))
     columns = [
@@ -271,12 +272,12 @@ _USER_HEAD = (
 
 
 def receipts(sales: Sales, prices: Floats, rng: Generator) -> Iterator[Receipts]:
-    """Yield all purchases in order of date and user, in batches.
+    """Yield the lines of all purchases in order of date and user, in batches.
 
     Args:
         sales: the purchases.
-        prices: the prices of each item, as in the shop, float64 [n_items].
-        rng: the source of random numbers.
+        prices: the price of each item, in the shop's unit, float64 [n_items].
+        rng: the generator of random numbers.
     """
     order = np.argsort(sales.days, kind="stable")
     for start in range(0, len(order), _BATCH):
@@ -292,7 +293,7 @@ def receipts(sales: Sales, prices: Floats, rng: Generator) -> Iterator[Receipts]
 
 
 def dates(days: Ints) -> pa.Array:
-    """Return rows of DAYS as text."""
+    """Return days, given as indices of `DAYS`, as text such as "2018-09-20"."""
     return as_text(np.datetime_as_string(DAYS).tolist()).take(pa.array(days))
 
 

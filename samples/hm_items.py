@@ -1,4 +1,4 @@
-"""H&M's articles.csv: the items, in 25 columns whose numbers and names agree."""
+"""Writes H&M's articles.csv: the items, in 25 columns of numbers and of matching names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from models.core.retriever import Bools, Ints
 from samples.lines import RawFile, as_text, quote, write_csv
-from samples.tastes import mark
+from samples.tastes import draw_mask
 from samples.words import names
 
 ITEMS = "articles.csv"
@@ -30,16 +30,16 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Garment:
-    """A garment group and its only product type.
+    """A garment group of H&M, with the one product type that it has in a sample.
 
     Attributes:
         number, name: the number and the name of the garment group.
-        weight: number of items in the real file, in thousands.
-        kind: number, name and group of the product type.
-        price: the price of a usual item, as in the shop.
-        peak: the month in which it sells best.
-        season: strength of the season in its sales, 0 to 1.
-        indexes: numbers of the index groups that have the garment; empty if all have it.
+        weight: number of items of the group in the real file, in thousands.
+        kind: number and name of the product type, and name of its product group.
+        price: the usual price of an item, in the shop's unit.
+        peak: the month in which the group sells best, 1 to 12.
+        season: how strongly the sales depend on the month, from 0 to 1.
+        indexes: numbers of the index groups that have this garment group; empty if all have it.
     """
 
     number: int
@@ -115,12 +115,12 @@ _APPEARANCES = (
 
 @dataclass(frozen=True)
 class Assortment:
-    """Items by id.
+    """The items of a sample, in ascending order of their ids.
 
     Attributes:
-        ids: ten digits each, the first is 0; rising.
-        garments: row of GARMENTS, int [n].
-        index_groups: row of INDEX_GROUPS, int [n].
+        ids: ten digits each, of which the first is 0; text [n], ascending.
+        garments: the index of each item's garment group in `GARMENTS`, int [n].
+        index_groups: the index of each item's index group in `INDEX_GROUPS`, int [n].
     """
 
     ids: pa.Array
@@ -128,8 +128,8 @@ class Assortment:
     index_groups: Ints
 
 
-def design(n: int, rng: Generator) -> Assortment:
-    """Draw products, each in one to four colours, until there are n items."""
+def draw_assortment(n: int, rng: Generator) -> Assortment:
+    """Draw products, each in one to four colours, until there are n items (product and colour)."""
     colours = rng.integers(1, 5, n)
     n_products = int(np.searchsorted(np.cumsum(colours), n)) + 1
     codes = np.sort(rng.permutation(900_000)[:n_products]) + 100_000
@@ -146,7 +146,7 @@ def design(n: int, rng: Generator) -> Assortment:
 
 
 def _allowed() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Return the weight of each index group for each garment, float64 [n_garments, n_indexes]."""
+    """Return each index group's weight in each garment group, float64 [n_garments, n_indexes]."""
     weight = [
         [share * (not g.indexes or number in g.indexes) for number, _, share, *_ in INDEX_GROUPS]
         for g in GARMENTS
@@ -155,7 +155,7 @@ def _allowed() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
 
 def write_items(folder: Path, assortment: Assortment, rng: Generator) -> RawFile:
-    """Write articles.csv."""
+    """Write the items to articles.csv."""
     n = len(assortment.ids)
     codes = [i[:7] for i in assortment.ids.to_pylist()]
     first = np.searchsorted(codes, codes)  # the items of a product are neighbours
@@ -164,7 +164,7 @@ def write_items(folder: Path, assortment: Assortment, rng: Generator) -> RawFile
     kinds = [GARMENTS[g].kind for g in assortment.garments]
     looks = [_APPEARANCES[a] for a in rng.integers(0, len(_APPEARANCES), n)[first]]
     named = [f"{invented[s]} {kind[1].lower()}" for s, kind in zip(style, kinds, strict=True)]
-    unsaid = mark(n, 0.004, rng)
+    unsaid = draw_mask(n, 0.004, rng)
     columns = [assortment.ids, as_text(codes), quote(named)]
     columns += _columns(kinds) + _columns(looks)
     columns += _columns([_COLOURS[c] for c in rng.integers(0, len(_COLOURS), n)])
@@ -174,7 +174,7 @@ def write_items(folder: Path, assortment: Assortment, rng: Generator) -> RawFile
 
 
 def _places(assortment: Assortment) -> list[pa.Array]:
-    """Return department, index, index group, section and garment group, numbers and names."""
+    """Return the columns of department, index, index group, section and garment group."""
     rows = []
     for g, i in zip(assortment.garments, assortment.index_groups, strict=True):
         garment, (number, name, _, code, index, section, section_name) = (

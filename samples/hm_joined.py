@@ -1,8 +1,8 @@
-"""H&M in the form of the feature store's tutorial: one joined table in two files.
+"""Writes H&M samples as in the tutorial of a feature store: one joined table in two files.
 
-The shop is that of hm.py: the same size and seed give the same users, items and sales. Of every ten
-rows, eight are for training and one is for validation; the tenth, the tutorial's test file, is left
-out, because the tutorial never reads it.
+The users, items and sales are those of hm.py with the same size and seed. Of every ten rows, eight
+are for training and one is for validation. The tenth row would be in the tutorial's test file,
+which is not written, because the tutorial never reads it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEAD = (
 
 
 def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
-    """Write the two raw files and the truth."""
+    """Write the two raw files, and the tastes of the users."""
     shop = hm.open_shop(SIZES[size], rng)
     batches = list(hm.receipts(shop.sales, shop.prices, rng))
     sales = hm.Receipts(*(np.concatenate(column) for column in zip(*batches, strict=True)))

@@ -1,4 +1,4 @@
-"""Write raw text files in batches of lines; the bytes of a batch are made all at once."""
+"""Writes raw text files, a batch of lines at a time, without a Python loop over lines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from models.core.retriever import Floats, Ints
 
 
 class RawFile(NamedTuple):
-    """A file that was written.
+    """A raw file that was written: its path and its number of rows.
 
     Attributes:
-        name: its path in the sample's folder.
-        rows: number of rows, without the header.
+        name: the path of the file in the sample's folder.
+        rows: number of rows of the file, without the header.
     """
 
     name: str
@@ -37,10 +37,10 @@ def write_csv(
 
     Args:
         folder: the folder of the sample.
-        name: the name of the file, perhaps with a folder.
-        header: names of the columns; none for a file without a header.
-        batches: text columns of equal length, in the form that the file shows; null is an empty
-            cell.
+        name: the path of the file in this folder.
+        header: the names of the columns; empty for a file without a header.
+        batches: batches of text columns of equal length, whose text is written as it is; null is an
+            empty cell.
     """
     rows = 0
     path = folder / name
@@ -68,7 +68,7 @@ def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def _text(columns: Sequence[pa.Array]) -> bytes | pa.Buffer:
-    """Return the lines: the values of a text array lie one after the other in its buffer."""
+    """Return the lines of some text columns as bytes, without a copy of each line."""
     if not len(columns[0]):
         return b""
     cells = [pc.fill_null(column, "") for column in columns]
@@ -77,11 +77,11 @@ def _text(columns: Sequence[pa.Array]) -> bytes | pa.Buffer:
 
 
 def read_text(path: Path, columns: Mapping[str, str]) -> pa.Table:
-    """Return columns of a file that `write_csv` wrote, as text.
+    """Read some columns of a file that `write_csv` wrote, as text.
 
     Args:
-        path: the file.
-        columns: name in the file → name in the table.
+        path: the file to read.
+        columns: name of a column in the file → name of the column in the returned table.
     """
     as_text = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()), include_columns=list(columns)
@@ -90,20 +90,20 @@ def read_text(path: Path, columns: Mapping[str, str]) -> pa.Table:
 
 
 def as_text(values: Sequence[object] | Ints | pa.Array) -> pa.Array:
-    """Return whole numbers or text as text."""
+    """Return an array of whole numbers, or of text, as an arrow array of text."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
     return pc.cast(array, pa.string())
 
 
 def as_decimals(values: Floats) -> pa.Array:
-    """Return numbers as Python prints them, a whole one as `49.0`; NaN is null."""
+    """Return numbers as text as Python prints them (a whole number as `49.0`); NaN becomes null."""
     text = pc.cast(pa.array(values, mask=np.isnan(values)), pa.string())
     whole = pc.binary_join_element_wise(text, ".0", "")
     return pc.if_else(pc.match_substring_regex(text, r"^-?\d+$"), whole, text)
 
 
 def quote(values: Sequence[str | None]) -> pa.Array:
-    """Return text with quotes around those cells that need them."""
+    """Return text with double quotes around the cells that need them in a CSV file."""
     array = pa.array(values, pa.string())
     inside = pc.replace_substring(array, '"', '""')
     around = pc.binary_join_element_wise("", inside, "", '"')
@@ -111,12 +111,12 @@ def quote(values: Sequence[str | None]) -> pa.Array:
 
 
 def hexadecimal(n: int, width: int, rng: Generator) -> pa.Array:
-    """Return n random numbers of `width` hexadecimal digits as text, sorted.
+    """Return n random numbers of `width` hexadecimal digits each, as text in ascending order.
 
     Args:
-        n: number of texts.
-        width: number of digits of each, even.
-        rng: the source of random numbers.
+        n: number of random numbers.
+        width: number of digits of each number, which must be even.
+        rng: the generator of random numbers.
     """
     digits = np.frombuffer(binascii.hexlify(rng.bytes(n * width // 2)), f"S{width}")
     offsets = np.arange(n + 1, dtype=np.int32) * width

@@ -1,7 +1,9 @@
-"""Learning marks: the recall of popularity and of an oracle that knows all planted tastes.
+"""Learning marks of a sample: the recall of popularity, and of an oracle that knows all tastes.
 
-The recall of a model that has learnt lies between the two. All rank the whole catalogue for the
-same held-out rows.
+The oracle ranks items by the planted tastes, by which the simulated users chose their items.
+
+A model that has learnt something has a recall between the two. Popularity and the oracle rank the
+whole catalogue for the same held-out rows.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from samples.truth import Truth
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Positive interactions in two parts.
+    """Positive interactions, split into training rows and held-out rows.
 
     Attributes:
-        train: columns user, item and, where taste has a season, month; text.
-        test: the same columns.
+        train: the training rows as columns of text: user, item and, if tastes depend on the month,
+            month.
+        test: the held-out rows, with the same columns.
     """
 
     train: pa.Table
@@ -33,16 +36,17 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Marks:
-    """Recall over rows: the share of held-out rows whose item is among the first k.
+    """Learning marks: the share of held-out rows whose item is among the k best of a ranking.
 
     Attributes:
-        k: list length.
-        rows: held-out rows of known users.
-        popularity: the recall of ranking by the number of training rows.
-        popularity_in_month: the same with rows of the row's own month alone; None without months.
-        oracle_without_month: the recall of ranking by the planted tastes of users; None without
-            months.
-        oracle: the recall of ranking by the planted tastes of users and months.
+        k: the length of the recommendation lists.
+        rows: number of held-out rows of known users.
+        popularity: the recall if items are ranked by their number of training rows.
+        popularity_in_month: the recall if items are ranked by their number of training rows in the
+            month of the held-out row; None if rows have no months.
+        oracle_without_month: the recall if items are ranked by the planted tastes of users; None if
+            rows have no months.
+        oracle: the recall if items are ranked by the planted tastes of users and months.
     """
 
     k: int
@@ -55,7 +59,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Interactions as rows of the tables of the truth; int64 [n] each."""
+    """Interactions as indices of users, items and months in the truth, int64 [n] each."""
 
     users: Ints
     items: Ints
@@ -63,13 +67,13 @@ class _Rows:
 
 
 def marks(truth: Truth, parts: HeldOut, *, k: int, exclude_seen: bool = False) -> Marks:
-    """Compute the marks.
+    """Return the learning marks of a sample: the recall of popularity and of the oracle.
 
     Args:
-        truth: the planted tastes.
+        truth: the planted tastes of users, items and months.
         parts: the training rows and the held-out rows.
-        k: list length.
-        exclude_seen: do not rank items that the user has in the training rows.
+        k: the length of the recommendation lists.
+        exclude_seen: whether a user's list leaves out the items of the user's training rows.
     """
     train, test = _locate(truth, parts.train), _locate(truth, parts.test)
     n_users, n_items = len(truth.users), len(truth.items)
@@ -96,7 +100,7 @@ def marks(truth: Truth, parts: HeldOut, *, k: int, exclude_seen: bool = False) -
 
 
 def _locate(truth: Truth, table: pa.Table) -> _Rows:
-    """Return the row numbers of ids in the truth; rows without a known user are left out."""
+    """Return ids as their indices in the truth; rows with a user outside the truth are left out."""
     table = table.filter(pc.is_in(table["user"], value_set=truth.users))
 
     def place(column: str, ids: pa.Array) -> Ints:
@@ -110,7 +114,7 @@ def _locate(truth: Truth, table: pa.Table) -> _Rows:
 def _recall(
     rows: _Rows, users: Floats, months: Floats, items: Floats, k: int, seen: Ragged | None
 ) -> float:
-    """Rank the items for each pair of user and month among the rows, and count the hits."""
+    """Return the recall over rows; there is one ranking for each pair of user and month."""
     keys, query = np.unique(rows.users * len(months) + rows.months, return_inverse=True)
     user, month = np.divmod(keys, len(months))
     exclude = None if seen is None else seen.take(user)
@@ -123,15 +127,16 @@ def _recall(
 def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[float, float]:
     """Return the AUC of popularity and of the oracle over pairs within mini-batches of rows.
 
-    In each mini-batch every user is scored with every item: their own is positive, the others are
-    negative (a pair whose item equals the user's own is left out). The oracle's score is
-    log p(item | user) - log p(item): the part of a score that an item has for all users does not
-    tell whose item it is.
+    In each mini-batch, every user is scored with every item. The item of the user's own row is the
+    positive, and the other items are negatives, except items that equal the positive. The oracle's
+    score is log p(item | user) - log p(item), because the popularity of an item says nothing about
+    which of the users took it.
 
     Args:
-        truth: the planted tastes.
-        parts: which rows are held out; mini-batches are made in their order.
-        size: the size of a mini-batch.
+        truth: the planted tastes of users, items and months.
+        parts: the training rows, which popularity counts, and the held-out rows, which are cut into
+            mini-batches in their order.
+        size: the number of rows of a mini-batch.
     """
     train, test = _locate(truth, parts.train), _locate(truth, parts.test)
     n = len(test.users) // size * size
@@ -150,7 +155,10 @@ def mini_batch_auc(truth: Truth, parts: HeldOut, *, size: int = 5) -> tuple[floa
 
 
 def _auc(scores: Floats, positive: Floats) -> float:
-    """Return the chance that a positive pair scores higher than a negative one; ties count half."""
+    """Return the share of pairs (positive, negative) in which the positive scores higher.
+
+    Pairs with equal scores count half.
+    """
     negatives = np.sort(scores[~positive])
     mine = scores[positive]
     below = np.searchsorted(negatives, mine, "left") + np.searchsorted(negatives, mine, "right")

@@ -1,9 +1,9 @@
-"""REES46: five monthly event logs of views, carts and purchases, compressed.
+"""Writes REES46 samples: five monthly logs of views, carts and purchases, compressed by gzip.
 
-Users have tastes for branches of the category tree, a few brands and a price tier, and they come
-back to items that they had in a cart, which the truth does not include. A day's carts and purchases
-follow each other within minutes, so that only a history of strictly earlier days does not contain
-the answer.
+Users have tastes for branches of the category tree, for a few brands and for a price tier. They
+also come back to items that they had in a cart, which the tastes in truth.parquet do not explain. A
+purchase follows its cart event within minutes, so a history that includes events of the same day
+would reveal the purchase that a model should predict.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from samples.rees46_items import (
     N_TIERS,
     TIER,
     WIDTH,
-    Shelf,
-    stock,
+    Assortment,
+    draw_assortment,
 )
-from samples.tastes import Audience, Shelves, draw_favourites, mark
+from samples.tastes import Audience, Shelves, draw_favourites, draw_mask
 from samples.truth import Months, write_truth
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The size of a sample."""
+    """The numbers of users and items of a sample."""
 
     users: int
     items: int
@@ -78,13 +78,14 @@ _DAY = 86_400  # seconds
 
 @dataclass(frozen=True)
 class _Carts:
-    """The items put into carts, in order of user and day; each array has n values.
+    """The items put into carts, in order of user and day; each array has one value per item.
 
     Attributes:
-        users: user row.
-        days: row of `_DAYS`.
-        visits: number of the visit, counted over all users; a visit is a user's day.
-        nth: number of the cart in its visit, from 0.
+        users: the index of the user.
+        days: the index of the day in `_DAYS`.
+        visits: the index of the visit among the visits of all users; a visit is one day of one
+            user.
+        nth: the number of the item among the items of its visit, from 0.
         bought: whether the item was bought, bool.
     """
 
@@ -97,12 +98,12 @@ class _Carts:
 
 @dataclass(frozen=True)
 class _Log:
-    """Events in order of time; int [n] each.
+    """The events of the log in order of time; each array has one integer per event.
 
     Attributes:
-        users, items, visits: rows.
-        kinds: the kinds of `_EVENTS`.
-        seconds: since the first day.
+        users, items, visits: the indices of the user, the item and the visit.
+        kinds: the index of the kind of event in `_EVENTS`.
+        seconds: the time in seconds since the start of the first day.
     """
 
     users: Ints
@@ -113,45 +114,48 @@ class _Log:
 
 
 def write(folder: Path, size: str, rng: Generator) -> list[RawFile]:
-    """Write the five raw files and the truth."""
+    """Write the five raw files, and the tastes of the users."""
     counts = SIZES[size]
-    shelf, audience = stock(counts.items, rng), _draw_users(counts.users, rng)
+    assortment, audience = draw_assortment(counts.items, rng), _draw_users(counts.users, rng)
     user_ids = as_text(512_000_000 + 11 * rng.permutation(counts.users))
     carts = _fill_carts(counts.users, rng)
-    log = _draw_events(carts, Shelves(shelf.catalogue), audience, rng)
+    log = _draw_events(carts, Shelves(assortment.catalogue), audience, rng)
     sessions = _sessions(int(carts.visits[-1]) + 1, rng)
     files = [
-        write_csv(folder, name, _HEAD, _lines(log, month, shelf, user_ids, sessions))
+        write_csv(folder, name, _HEAD, _lines(log, month, assortment, user_ids, sessions))
         for month, name in _FILES.items()
     ]
     tastes = np.where(np.array(list(_FILES))[:, None] < _LATE_MONTH, _early(np.zeros(WIDTH)), 0)
     months = Months(list(_FILES), tastes)
-    write_truth(folder, (user_ids, audience), (shelf.ids, shelf.catalogue), months)
+    write_truth(folder, (user_ids, audience), (assortment.ids, assortment.catalogue), months)
     return files
 
 
 def held_out(folder: Path) -> HeldOut:
-    """Return the purchases in order of time; those of 15 % of the users are held out."""
+    """Return the purchases in two parts: the test part has all purchases of 15 % of the users."""
     columns = {"user_id": "user", "product_id": "item", "event_time": "time", "event_type": "kind"}
     log = pa.concat_tables([read_text(folder / name, columns) for name in _FILES.values()])
     log = log.filter(pc.equal(log["kind"], "purchase"))
     month = pc.utf8_slice_codeunits(log["time"], 0, 7)
     rows = log.select(["user", "item"]).append_column("month", month)
     users = pc.unique(rows["user"])
-    chosen = users.filter(pa.array(mark(len(users), 0.15, np.random.default_rng(0))))
+    chosen = users.filter(pa.array(draw_mask(len(users), 0.15, np.random.default_rng(0))))
     test = pc.is_in(rows["user"], value_set=chosen)
     return HeldOut(rows.filter(pc.invert(test)), rows.filter(test))
 
 
 def _early(tastes: Floats) -> Floats:
-    """Return the tastes of months before the late items appear, float32 [..., n_values]."""
+    """Return tastes of months before the late items are sold, float32 [..., n_values].
+
+    In these tastes, late items are so unattractive that nobody takes them.
+    """
     tastes = tastes.astype(np.float32)
     tastes[..., LATE + 1] = _NOT_YET
     return tastes
 
 
 def _draw_users(n: int, rng: Generator) -> Audience:
-    """Draw the tastes of users."""
+    """Draw the tastes of n users."""
     tastes = np.zeros((n, WIDTH), np.float32)
     for first, last, strength in ((0, BRANCH, 1.12), (BRANCH, BRAND, 0.7)):
         parts = rng.standard_gamma(0.25, (n, last - first)) + 1e-12
@@ -165,10 +169,12 @@ def _draw_users(n: int, rng: Generator) -> Audience:
 
 
 def _fill_carts(n_users: int, rng: Generator) -> _Carts:
-    """Draw the days on which users come, and their carts; 15 % of the users never buy.
+    """Draw the days on which users visit the shop, and the number of items they put into carts.
 
-    A few come so often that they have more than 100 earlier events, and a few buy more than eight
-    things on their first day.
+    15 % of the users never buy.
+
+    A few users visit so often that they have more than 100 events, and a few buy more than eight
+    items on their first day.
     """
     n_few = min(5, n_users // 10)
     often, much = rng.permutation(n_users)[: 2 * n_few].reshape(2, n_few)
@@ -180,7 +186,7 @@ def _fill_carts(n_users: int, rng: Generator) -> _Carts:
     each = 1 + rng.poisson(0.8, len(visits))
     spree = np.searchsorted(users, much)
     each[spree] = 12
-    buys = ~mark(n_users, 0.15, rng)
+    buys = ~draw_mask(n_users, 0.15, rng)
     buys[often], buys[much] = True, True
     row = np.repeat(np.arange(len(visits), dtype=np.int32), each)
     bought = buys[users[row]] & ((rng.random(len(row)) < 0.45) | np.isin(row, spree))
@@ -189,7 +195,10 @@ def _fill_carts(n_users: int, rng: Generator) -> _Carts:
 
 
 def _draw_events(carts: _Carts, shelves: Shelves, audience: Audience, rng: Generator) -> _Log:
-    """Draw the log: before a cart, its user views two other items and the item of the cart."""
+    """Draw the log of events, in order of time.
+
+    Before users put an item into a cart, they view two other items and then this item.
+    """
     n = len(carts.users)
     items = _draw_items(carts, np.ones(n, np.int64), shelves, audience, rng)
     items = items[_draw_sources(carts, rng)]
@@ -223,7 +232,10 @@ def _draw_events(carts: _Carts, shelves: Shelves, audience: Audience, rng: Gener
 def _draw_items(
     carts: _Carts, each: Ints, shelves: Shelves, audience: Audience, rng: Generator
 ) -> Ints:
-    """Draw `each` items for each cart; late ones only in months that have them."""
+    """Draw items by the tastes of the carts' users, `each[i]` items for cart i.
+
+    Late items are drawn only from the month on in which they are sold.
+    """
     n_users, early = len(audience.tastes), carts.days < _LATE_DAY
     before = Audience(_early(audience.tastes), audience.styles)
     items = np.empty(each.sum(), np.int32)
@@ -234,7 +246,10 @@ def _draw_items(
 
 
 def _draw_sources(carts: _Carts, rng: Generator) -> Ints:
-    """Draw the source of each cart's item: the cart itself, or a cart of an earlier day."""
+    """Return, for each cart, the cart whose item it holds: itself, or an earlier one of its user.
+
+    The earlier cart is of an earlier day.
+    """
     n = len(carts.users)
     first = np.searchsorted(carts.users, carts.users)  # the user's first cart
     earlier = np.searchsorted(carts.visits, carts.visits) - first
@@ -246,19 +261,19 @@ def _draw_sources(carts: _Carts, rng: Generator) -> Ints:
 
 
 def _sessions(n: int, rng: Generator) -> pa.Array:
-    """Return a UUID for each visit; one of a hundred is missing in the log."""
+    """Return a UUID as text for each visit; one visit of a hundred has null instead."""
     digits = hexadecimal(n, 32, rng).take(pa.array(rng.permutation(n)))
     cuts = [pc.utf8_slice_codeunits(digits, *cut) for cut in _CUTS]
     first, second, third, fourth, fifth = cuts
     third = pc.binary_join_element_wise("4", third, "")  # the version, random
     fourth = pc.binary_join_element_wise("a", fourth, "")
     uuids = pc.binary_join_element_wise(first, second, third, fourth, fifth, "-")
-    return pc.if_else(pa.array(mark(n, 0.01, rng)), pa.scalar(None, pa.string()), uuids)
+    return pc.if_else(pa.array(draw_mask(n, 0.01, rng)), pa.scalar(None, pa.string()), uuids)
 
 
 @cache
 def _clock() -> pa.Array:
-    """Return every second of a day as text."""
+    """Return the time of every second of a day as text, "00:00:00" to "23:59:59"."""
     seconds = np.datetime64("2019-12-01T00:00:00") + np.arange(_DAY)
     return pc.utf8_slice_codeunits(as_text(np.datetime_as_string(seconds).tolist()), 11, 19)
 
@@ -271,9 +286,9 @@ _HEAD = (
 
 
 def _lines(
-    log: _Log, month: str, shelf: Shelf, user_ids: pa.Array, sessions: pa.Array
+    log: _Log, month: str, assortment: Assortment, user_ids: pa.Array, sessions: pa.Array
 ) -> Iterator[list[pa.Array]]:
-    """Yield a month's columns of text, in batches."""
+    """Yield the text columns of a month's log, in batches of lines."""
     days = np.flatnonzero(month == _MONTHS)
     first, last = np.searchsorted(log.seconds, [days[0] * _DAY, (days[-1] + 1) * _DAY])
     dates, kinds = as_text(np.datetime_as_string(_DAYS).tolist()), as_text(list(_EVENTS))
@@ -285,7 +300,7 @@ def _lines(
         yield [
             pc.binary_join_element_wise(date, time, "UTC", " "),
             kinds.take(pa.array(log.kinds[rows])),
-            *(column.take(items) for column in (shelf.ids, *shelf.columns)),
+            *(column.take(items) for column in (assortment.ids, *assortment.columns)),
             user_ids.take(pa.array(log.users[rows])),
             sessions.take(pa.array(log.visits[rows])),
         ]

@@ -1,4 +1,4 @@
-"""The items of REES46: leaves of a category tree, brands, price tiers."""
+"""Draws the items of REES46 samples: leaves of a category tree, brands and price tiers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.random import Generator
 
 from samples.lines import as_decimals, as_text, quote
-from samples.tastes import Catalogue, mark, to_shares, zipf
+from samples.tastes import Catalogue, draw_mask, to_shares, zipf
 from samples.words import names
 
 #: Leaves of the tree and their weights; some have two levels, one has four.
@@ -51,13 +51,15 @@ WIDTH = LATE + 2
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """The items, and their text columns for the log.
+class Assortment:
+    """The items of a sample, with their attributes and their text columns in the log.
 
     Attributes:
-        catalogue: top category, branch, brand, tier, and whether the item appears late.
-        ids: product_id.
-        columns: category_id, category_code, brand, price as text; code and brand may be null.
+        catalogue: the attributes of the items: top category, branch, brand, tier, and whether the
+            item is sold only from a later month on.
+        ids: the column product_id as text.
+        columns: the columns category_id, category_code, brand and price as text; category_code and
+            brand may be null.
     """
 
     catalogue: Catalogue
@@ -65,8 +67,8 @@ class Shelf:
     columns: tuple[pa.Array, ...]
 
 
-def stock(n: int, rng: Generator) -> Shelf:
-    """Draw items. Each leaf has at least one; each brand belongs to one top category."""
+def draw_assortment(n: int, rng: Generator) -> Assortment:
+    """Draw n items: every leaf category has at least one, and a brand has one top category."""
     weights = np.array([weight for _, weight in _LEAVES])
     leaf = rng.choice(len(_LEAVES), n, p=weights / weights.sum())
     leaf[: len(_LEAVES)] = np.arange(len(_LEAVES))[:n]
@@ -77,16 +79,16 @@ def stock(n: int, rng: Generator) -> Shelf:
     brand = top + len(_TOPS) * rng.choice(7, n, p=to_shares(-np.log(np.arange(7) + 1.0)))
     brand = np.where(brand < N_BRANDS, brand, top)
     tier = rng.integers(0, N_TIERS, N_BRANDS)[brand]
-    nameless = mark(n, 0.15, rng)
+    nameless = draw_mask(n, 0.15, rng)
     tier[nameless] = rng.integers(0, N_TIERS, nameless.sum())
-    late = mark(n, 0.1, rng)
+    late = draw_mask(n, 0.1, rng)
     columns = [top, BRANCH + branch, BRAND + np.where(nameless, N_BRANDS, brand)]
     values = np.stack([*columns, TIER + tier, LATE + late], axis=1)
     price = np.exp(4 + 0.5 * top + 0.6 * tier + rng.normal(0, 0.3, n))
-    unfiled = mark(n, 0.1, rng)
+    unfiled = draw_mask(n, 0.1, rng)
     product = 1_000_000 + 37 * rng.permutation(n)
     category = 2_053_013_552_326_770_905 + 6_148_914_691_236_517 * leaf
-    return Shelf(
+    return Assortment(
         Catalogue.without_looks(values, 0.9 * zipf(n, 1.05, rng)),
         as_text(product),
         (

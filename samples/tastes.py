@@ -1,13 +1,13 @@
-"""Planted tastes: the affinity of every user and item is known, and so an oracle can be computed.
+"""Planted tastes: users choose items by known affinities, so a perfect ranking can be computed.
 
 A user's affinity for an item is the sum of the user's tastes for the item's attribute values, plus
-two terms that differ between items with the same values: the item's popularity, and the product of
-its looks with the user's style. Users choose by a softmax of their affinities (McFadden 1974,
-"Conditional logit analysis of qualitative choice behavior").
+two terms that differ between items with the same values: the item's popularity, and the dot product
+of its looks (hidden attributes) and the user's style (tastes for looks). Users choose by a softmax
+of their affinities (McFadden 1974, "Conditional logit analysis of qualitative choice behavior").
 
-Items with equal attributes form a group, here called a shelf. A shelf is drawn first and then an
-item of it, which is the same distribution as a softmax over the catalogue, at a fraction of the
-cost: a million users draw from a hundred thousand items in minutes.
+Items with equal attribute values form a group, here called a shelf. First a shelf is drawn, and
+then an item on it. This gives the same distribution as a softmax over the catalogue at a fraction
+of the cost: a million users draw from a hundred thousand items in minutes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Audience:
-    """The tastes of users.
+    """The users, described by their tastes.
 
     Attributes:
         tastes: each user's taste for each attribute value, float32 [n_users, n_values].
-        styles: each user's row of `Catalogue.styles`, int [n_users].
+        styles: the index of each user's style in `Catalogue.styles`, int [n_users].
     """
 
     tastes: Floats
@@ -39,14 +39,16 @@ class Audience:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The attributes of items.
+    """The items, described by their attributes.
 
     Attributes:
-        values: columns of `Audience.tastes`, one for each attribute, int [n_items, n_attributes].
-        log_popularity: how much better an item sells than others with the same values, float64
-            [n_items].
+        values: the values of each item's attributes, as columns of `Audience.tastes`, int [n_items,
+            n_attributes].
+        log_popularity: the part of the affinity that is the same for all users and differs between
+            items with the same values, float64 [n_items].
         looks: hidden attributes of the items, float64 [n_items, n_looks].
-        styles: tastes for looks, float64 [n_styles, n_looks].
+        styles: the styles, each of which is a taste for each of the looks, float64 [n_styles,
+            n_looks].
     """
 
     values: Ints
@@ -56,12 +58,15 @@ class Catalogue:
 
     @classmethod
     def without_looks(cls, values: Ints, log_popularity: Floats) -> Catalogue:
-        """Return a catalogue whose items have no looks; all users have style 0."""
+        """Return a catalogue whose items have no looks, for users who all have style 0."""
         return cls(values, log_popularity, np.zeros((len(values), 0)), np.zeros((1, 0)))
 
 
 class Shelves:
-    """A catalogue with summed weights by shelf, from which items are drawn."""
+    """Draws items for users by the softmax of their affinities, first a shelf and then its item.
+
+    A shelf is a group of items with equal attribute values.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._values, of_item = np.unique(catalogue.values, axis=0, return_inverse=True)
@@ -84,12 +89,13 @@ class Shelves:
         """Draw items with replacement.
 
         Args:
-            audience: n_users users.
+            audience: the users, with their tastes and styles.
             counts: number of items that each user draws, int [n_users].
-            rng: the source of random numbers.
+            rng: the generator of random numbers.
 
         Returns:
-            Item rows of the first user, then of the second, …, int32 [sum of counts].
+            The indices of the items of the first user, then of the second, and so on, int32 [sum of
+            counts].
         """
         ends = np.concatenate([[0], np.cumsum(counts)])
         items = np.empty(ends[-1], np.int32)
@@ -118,20 +124,20 @@ class Shelves:
 
 
 def _blocks(n_users: int, width: int) -> Iterator[slice]:
-    """Yield slices of users, so that a block of `width` numbers per user stays small."""
+    """Yield slices of users so small that `width` numbers per user fit into a block of memory."""
     step = max(1, _BLOCK // width)
     for start in range(0, n_users, step):
         yield slice(start, min(start + step, n_users))
 
 
 def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, rng: Generator) -> Ints:
-    """Draw items without replacement: no user gets an item twice.
+    """Draw items for users without replacement: no user gets an item twice.
 
-    Four times as many items as wanted are drawn with replacement, and repeated ones are skipped; a
-    user whose draws have too few different items gets fewer.
+    More than four times as many items as wanted are drawn with replacement, and repeated ones are
+    dropped. A user whose draws have too few different items gets fewer items than wanted.
 
     Returns:
-        (user row, item row) in the order of drawing, int64 [n, 2].
+        Pairs (index of the user, index of the item), users in ascending order, int64 [n, 2].
     """
     many = 4 * counts + 20
     users = np.repeat(np.arange(len(counts)), many)
@@ -144,29 +150,30 @@ def draw_distinct(shelves: Shelves, audience: Audience, counts: Ints, rng: Gener
 
 
 def _first_of(keys: Ints) -> Ints:
-    """Return the index of the first occurrence of each key, rising."""
+    """Return the index of the first occurrence of each distinct key, in ascending order."""
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
 def zipf(n: int, exponent: float, rng: Generator) -> Floats:
-    """Return the logs of the weights rank ** -exponent in random order, float64 [n]."""
+    """Return the logs of n Zipf weights, rank ** -exponent, in random order, float64 [n]."""
     return -exponent * np.log(rng.permutation(n) + 1.0)
 
 
 def to_shares(log_weights: Floats) -> Floats:
-    """Return weights that sum to 1 along the last axis."""
+    """Return the softmax of log weights: shares that sum to 1 along the last axis."""
     weights = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def draw_favourites(log_weights: Floats, n_users: int, n: int, rng: Generator) -> Ints:
-    """Draw `n` different values for each user, by their weights, int64 [n_users, n].
+    """Draw `n` different values for each user, with the given weights, int64 [n_users, n].
 
     Args:
-        log_weights: float64 [n_values], or [n_users, n_values].
+        log_weights: the log of the weight of each value, float64 [n_values], or [n_users,
+            n_values].
         n_users: number of users.
         n: number of values for each user; at most n_values.
-        rng: the source of random numbers.
+        rng: the generator of random numbers.
     """
     n_values = log_weights.shape[-1]
     n = min(n, n_values)
@@ -179,15 +186,16 @@ def draw_favourites(log_weights: Floats, n_users: int, n: int, rng: Generator) -
 
 
 def choose(steps: Floats, rows: Ints, rng: Generator) -> Ints:
-    """Draw a column for each of some rows of a table of shares.
+    """Draw a column of a table of probabilities for each of the given rows.
 
     Args:
-        steps: shares summed up along each row, float64 [n_rows, n_columns], the last column 1.
-        rows: int [n].
-        rng: the source of random numbers.
+        steps: cumulative probabilities along each row, float64 [n_rows, n_columns]; the last column
+            is 1.
+        rows: the row of the table of each draw, int [n].
+        rng: the generator of random numbers.
 
     Returns:
-        int64 [n].
+        The drawn columns, int64 [n].
     """
     width = steps.shape[1]
     rising = (steps + np.arange(len(steps))[:, None]).ravel()
@@ -195,8 +203,11 @@ def choose(steps: Floats, rows: Ints, rng: Generator) -> Ints:
     return np.minimum(found - rows * width, width - 1)
 
 
-def mark(n: int, share: float, rng: Generator) -> Bools:
-    """Return a random mask of that share of n rows, at least one: tiny samples need each oddity."""
+def draw_mask(n: int, share: float, rng: Generator) -> Bools:
+    """Return a random mask with the given share of n rows, but at least one row, bool [n].
+
+    So even a tiny sample has at least one row of every rare kind.
+    """
     chosen = np.zeros(n, bool)
     chosen[rng.permutation(n)[: max(1, round(n * share))]] = True
     return chosen
@@ -205,7 +216,10 @@ def mark(n: int, share: float, rng: Generator) -> Bools:
 def draw_kinds(
     n: int, by_share: tuple[tuple[str | None, float], ...], rng: Generator
 ) -> list[str | None]:
-    """Return n values by their shares: rare ones occur at least once, the first fills the rest."""
+    """Return n values in random order, whose frequencies are the given shares.
+
+    A rare value occurs at least once; the first value fills the remaining rows.
+    """
     rare = [max(1, round(n * share)) for _, share in by_share[1:]]
     of_row = np.repeat(np.arange(len(by_share)), [n - sum(rare), *rare])
     return [by_share[kind][0] for kind in rng.permutation(of_row)]

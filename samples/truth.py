@@ -1,7 +1,8 @@
-"""truth.parquet: the planted tastes as vectors; a user's affinity is their product with an item's.
+"""Reads and writes truth.parquet: the planted tastes of users, items and months as vectors.
 
-A row is a user, an item or a month. Up to a constant that does not depend on the item, the product
-(user + month) · item is the logarithm of the chance that the user takes the item in that month.
+A row of the file is a user, an item or a month. The dot product (user + month) · item is, except
+for a constant that does not depend on the item, the log probability that the user takes the item in
+that month.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ _BLOCK = 10_000_000
 
 @dataclass(frozen=True)
 class Months:
-    """The tastes that each month adds to the tastes of all users.
+    """What each month adds to the tastes of all users.
 
     Attributes:
         ids: names of the months.
-        tastes: float [n_months, n_values].
+        tastes: the number that a month adds to the taste for each attribute value, float [n_months,
+            n_values].
     """
 
     ids: list[str]
@@ -38,11 +40,13 @@ class Months:
 
 @dataclass(frozen=True)
 class Truth:
-    """The planted tastes.
+    """The content of truth.parquet: ids and taste vectors of users, items and months.
 
     Attributes:
-        users, items, months: ids, text; there may be no months.
-        user_tastes, item_tastes, month_tastes: float32 [n, d].
+        users, items, months: the ids as text, [n] each; `months` is empty if tastes do not depend
+            on the month.
+        user_tastes, item_tastes, month_tastes: the vectors, float32 [n, d], in the order of the
+            ids.
     """
 
     users: pa.Array
@@ -59,13 +63,13 @@ def write_truth(
     items: tuple[pa.Array, Catalogue],
     months: Months | None = None,
 ) -> None:
-    """Write truth.parquet.
+    """Write the planted tastes to truth.parquet.
 
     Args:
         folder: the folder of the sample.
-        users: their ids as text, and their tastes.
-        items: their ids as text, and their attributes.
-        months: None where taste has no season.
+        users: the ids of the users as text, and their tastes.
+        items: the ids of the items as text, and their attributes.
+        months: the months and their tastes; None if tastes do not depend on the month.
     """
     audience, catalogue = users[1], items[1]
     n_values, n_looks = audience.tastes.shape[1], catalogue.looks.shape[1]
@@ -107,7 +111,7 @@ def _table(side: str, ids: pa.Array, vectors: Floats) -> pa.Table:
 
 
 def read_truth(folder: Path) -> Truth:
-    """Read truth.parquet."""
+    """Read the planted tastes from truth.parquet."""
     table = pq.read_table(folder / NAME)
     sides = table["side"].to_numpy()
     parts = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in table["taste"].chunks]

@@ -1,4 +1,4 @@
-"""Invented names, always the same: for brands, in the alphabets and spellings that shops have."""
+"""Invented brand names, the same in every sample, with the accents and signs of real names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ODD = ("Søv & Lek", "Petit Été", "by.Tove", "O'Malley", "Småfolket", "2nd S
 
 
 def names(n: int) -> list[str]:
-    """Return n different names, at most 734."""
+    """Return n different invented names; n is at most 734."""
     invented = ["".join(parts) for parts in product(_HEADS, _MIDDLES, _TAILS)]
     # the step has no factor in common with 728, so that successive names do not look alike
     mixed = [invented[i * 45 % len(invented)] for i in range(len(invented))]

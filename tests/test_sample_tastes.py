@@ -133,8 +133,8 @@ def test_columns_are_chosen_by_their_shares() -> None:
 
 def test_rare_things_are_met_once_at_least() -> None:
     rng = np.random.default_rng(1)
-    assert tastes.mark(1_000, 0.0116, rng).sum() == 12
-    assert tastes.mark(50, 0.002, rng).sum() == 1
+    assert tastes.draw_mask(1_000, 0.0116, rng).sum() == 12
+    assert tastes.draw_mask(50, 0.002, rng).sum() == 1
     met = tastes.draw_kinds(100, (("a", 0.9), ("b", 0.1), (None, 0.0001)), rng)
     assert [met.count(kind) for kind in ("a", "b", None)] == [89, 10, 1]
 

@@ -122,7 +122,7 @@ def take(columns: Columns, rows: Ints) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def to_batch(columns: Columns) -> dict[str, npt.NDArray[np.generic]]:
-    """Return columns as a batch of Merlin's loader, in which lists are `__values` and `__offsets`."""
+    """Return columns as a batch of Merlin's loader, with lists as `__values` and `__offsets`."""
     batch: dict[str, npt.NDArray[np.generic]] = {}
     for name, column in columns.items():
         if isinstance(column, Ragged):

@@ -173,7 +173,8 @@ def cut(
             parts, except for the last one, have `longest` rows.
 
     Returns:
-        Start and end of each part, int64 [n_parts, 2]; each row is in exactly one part.
+        Start and end of each part as positions, int64 [n_parts, 2]; each row is in exactly one
+        part.
     """
     first = np.where(lengths > longest, rng.integers(1, longest + 1, len(lengths)), lengths)
     count = (lengths > 0) - (first - lengths) // longest  # the first part and the others
