@@ -17,7 +17,7 @@ from workflows.etl import etl
 from workflows.evaluate import EvaluateResult, evaluate
 from workflows.ground.errors import ArtifactError, DataError
 from workflows.ranking.evaluation import TWO_TOWER, _Evaluation
-from workflows.ranking.lists import lists
+from workflows.ranking.lists import further_protocols
 from workflows.stages.etl import Prepared
 from workflows.stages.evaluate import EvaluateFiles, Report, Sample
 from workflows.stages.store import Store
@@ -233,7 +233,7 @@ def test_seen_items_may_be_kept_in_the_headline(run, result):
     recipe = run.world.recipe("evaluate.exclude_seen=false", "evaluate.baselines=[popularity]")
     prepared = Prepared(run.store.folder("etl"), recipe)
     evaluation_set = prepared.evaluation_set("test", recipe.evaluate)
-    others = lists(recipe, prepared, evaluation_set)
+    others = further_protocols(recipe, prepared, evaluation_set)
     report, _ = _Evaluation(recipe, prepared, evaluation_set, others).run(run.store)
     assert not report.headline.protocol.exclude_seen
     assert report.beside["seen_excluded"].protocol.exclude_seen

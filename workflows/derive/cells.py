@@ -41,13 +41,13 @@ def derive_column(
     states: fitted.States,
     where: str = "",
 ) -> pa.ChunkedArray:
-    """Return the column that a derive step makes of another one, in the type of its feature.
+    """Return the column that a derive step makes, in the type of the feature with its name.
 
     Args:
         recipe: recipe with the step.
         step: a derive step of the recipe.
         column: the column that the step reads.
-        states: derived column → what the step learnt from the training rows, if it learns.
+        states: derived column → what its step learnt from the training rows, for steps that learn.
         where: name of the table, for messages.
 
     Raises:
@@ -62,18 +62,18 @@ def derive_column(
 
 
 def narrow(recipe: Recipe, step: Derive, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the column that a step reads; a number of a raw file as float32, as towers take it."""
+    """Return the column that a step reads; raw numbers become float32, the type in towers."""
     return column if step.of in (other.to for other in recipe.derive) else as_float32(column)
 
 
 def as_float32(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cast a column of numbers to float32, after the filters, which need float64."""
+    """Cast a float64 column to float32; filters, which compare exact numbers, come before."""
     is_wide = pa.types.is_float64(column.type)
     return pc.cast(column, pa.float32(), safe=False) if is_wide else column
 
 
 def cast_to_feature(column: pa.ChunkedArray, feature: Feature | None) -> pa.ChunkedArray:
-    """Cast a derived column to the type that the recipe gives its feature: number or text."""
+    """Cast a derived column to the type of the feature with its name: float32 or text."""
     if feature is None:
         return column
     if feature.meaning.cells == "number":
@@ -182,7 +182,7 @@ def _date_part(seconds: pa.ChunkedArray, part: str) -> pa.ChunkedArray:
 
 
 def _bin(column: pa.ChunkedArray, step: Bins) -> pa.ChunkedArray:
-    """Return for each number the label of its bin; the recipe gives the edges of the bins."""
+    """Return the label of the interval in which each number lies."""
     if pa.types.is_integer(column.type):
         column = pc.cast(column, pa.float64())
     edges = pa.array(step.edges, pa.float64()).cast(column.type, safe=False).to_numpy()

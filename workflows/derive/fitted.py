@@ -1,7 +1,7 @@
-"""States of derived columns that learn from training rows: price clusters and frequent values.
+"""The steps of `derive` that learn from training rows: price clusters and frequent values.
 
-The fitted cluster centres and frequent values are JSON in the etl stage and in the export, from
-which the columns can be derived again.
+What a step has learnt (cluster centres, frequent values) is its state. States are stored as JSON in
+the etl stage and in the export, so that new rows get the same derived columns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Centres(msgspec.Struct, frozen=True, tag_field="kind", tag="price_cluster"
 
     @property
     def borders(self) -> Floats:
-        """The numbers between which the clusters lie, float64; a border is in the lower one."""
+        """The borders between neighbouring clusters, float64; each belongs to the lower cluster."""
         return middles(np.array(self.centres))
 
 
@@ -51,7 +51,7 @@ States = dict[str, State]
 
 
 def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Derive a text column by a fitted state: each number's cluster, or frequent values only."""
+    """Return the text column of a step with a state: labels of clusters, or frequent values."""
     if isinstance(state, Frequent):
         return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
     borders, labels = state.borders, pa.array(state.labels, pa.string())
@@ -70,14 +70,14 @@ def _replace_rare(texts: pa.ChunkedArray, state: Frequent) -> pa.ChunkedArray:
 
 
 def write(states: States, folder: Path) -> None:
-    """Write the fitted states of derived columns to derived.json, unless there are none."""
+    """Write the states of derived columns to derived.json; write no file if there are none."""
     if states:
         text = msgspec.json.format(msgspec.json.encode(states), indent=2)
         (folder / FILE).write_bytes(text)
 
 
 def read(folder: Path, verb: Literal["etl", "export"] = "etl") -> States:
-    """Read the fitted states of derived columns from derived.json; {} if there is no such file.
+    """Read the states of derived columns from derived.json; {} if there is no such file.
 
     Args:
         folder: the folder of the stage.
@@ -91,5 +91,5 @@ def read(folder: Path, verb: Literal["etl", "export"] = "etl") -> States:
 
 
 def middles(centres: Floats) -> Floats:
-    """Return the mean of each two neighbours among rising numbers."""
+    """Return the mean of each pair of neighbours in a rising list of numbers."""
     return (centres[1:] + centres[:-1]) / 2

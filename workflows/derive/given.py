@@ -1,4 +1,4 @@
-"""Check raw values that are given at serving, and derive columns from them, as etl does."""
+"""Check the raw values of a request or a file for a trained model, and derive columns as etl."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from workflows.recipe.raw_inputs import times_read
 
 
 def settle_times(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
-    """Return a table of given raw values with its times as ISO 8601 text, as towers take them.
+    """Return a table of raw values for a trained model, with times as ISO 8601 text.
 
-    The time of interactions has the form of the raw files, or is ISO 8601; other times are always
-    ISO 8601.
+    The times of interactions may have the format of the raw files, or be ISO 8601. Times in other
+    columns must be ISO 8601.
 
     Args:
         table: raw values; columns that are not times stay as they are.
@@ -29,7 +29,7 @@ def settle_times(table: pa.Table, recipe: Recipe, place: str) -> pa.Table:
         place: text that names the origin of the values, for messages.
 
     Raises:
-        DataError: a cell is no such time.
+        DataError: a cell is not a time in one of these formats.
     """
     times = times_read(recipe)
     for number, name in enumerate(table.column_names):
@@ -56,14 +56,15 @@ def _seconds(column: pa.ChunkedArray, feature: Feature, place: Place) -> pa.Chun
 
 
 def add_derived(table: pa.Table, recipe: Recipe, states: States, place: str) -> pa.Table:
-    """Return a table of given raw values with the columns that the recipe derives from them.
+    """Return a table of raw values for a trained model, with the columns derived from them.
 
-    A derived column that is given stays as it is.
+    A derived column that is in the table already stays as it is.
 
     Args:
         table: raw values, one row per user or item.
         recipe: recipe with the steps.
-        states: derived column → what its step learnt; steps without their state are left out.
+        states: derived column → what its step learnt from training rows. A step that learns, but is
+            not in `states`, is skipped.
         place: text that names the origin of the values, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Decide whether times are plausible for a log; suggest a unit for implausible numbers."""
+"""Decide whether times are plausible for a log; suggest a unit for times that are not."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _OLDEST, _AHEAD = 631_152_000, 5
 
 
 def is_plausible(seconds: float) -> bool:
-    """Say whether a date is plausible for a log: since 1990, and at most some years ahead."""
+    """Say whether a date is plausible for a log: after 1990, and at most some years after today."""
     return bool(_OLDEST <= seconds < _newest())
 
 
 def are_old(seconds: Ints) -> Bools:
-    """Return the mask of the times that are too old to be plausible for a log, bool [n]."""
+    """Return the mask of the times that are too early to be plausible for a log, bool [n]."""
     return seconds < _OLDEST
 
 
 def are_ahead(seconds: Ints) -> Bools:
-    """Return the mask of the times that are too far ahead to be plausible for a log, bool [n]."""
+    """Return the mask of the times that are too late to be plausible for a log, bool [n]."""
     return seconds >= _newest()
 
 
 def _newest() -> int:
-    """Return the first time, in seconds since 1970, that is too far ahead to be plausible."""
+    """Return the earliest time, in seconds since 1970, that is too late to be plausible."""
     year = dt.datetime.now(dt.timezone.utc).year + _AHEAD
     return int(dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc).timestamp())
 

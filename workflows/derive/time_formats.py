@@ -1,8 +1,8 @@
-"""Convert text times in a form such as %m/%d/%Y %H:%M to seconds since the epoch, UTC.
+"""Convert times, text in a format such as %m/%d/%Y %H:%M, to seconds since the epoch, UTC.
 
-A form of times consists of the directives of strptime. Arrow's strptime turns the 30th of February
-into the 2nd of March, and Python's strptime takes 6 µs per cell. Therefore this module translates a
-form into a regular expression, which is applied to whole columns.
+A format ("form" in this module) consists of the directives of strptime. Arrow's strptime turns the
+30th of February into the 2nd of March, and Python's strptime takes 6 µs per cell. Therefore this
+module translates a format into a regular expression, which is applied to whole columns.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _PIVOT = 69
 
 
 def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
-    """Convert text times in a strptime form to seconds since the epoch; null if they do not fit.
+    """Convert times to seconds since the epoch; null for text that is not in the format.
 
     Args:
         text: times as text, without surrounding blanks.
-        form: the form of the times, in directives of strptime.
+        form: the format of the times, in directives of strptime.
     """
     parts = pc.extract_regex(pc.utf8_upper(text), pattern=_pattern(form)).combine_chunks()
     there = parts.is_valid().to_numpy(zero_copy_only=False)
@@ -62,7 +62,7 @@ def seconds(text: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
 
 def _pattern(form: str) -> str:
-    """Return a regular expression for times, in capital letters, that have a strptime form."""
+    """Return a regular expression for times in a strptime format, written in capital letters."""
     pattern, tight = "", words(form)
     for number, word in enumerate(tight):
         if not word.startswith("%") or word == "%%":
@@ -127,18 +127,18 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
 
 
 def example(form: str) -> str:
-    """Return an example of a time that is written in a strptime form, for messages."""
+    """Return an example of a time in a strptime format, for messages."""
     return _MOMENT.replace(tzinfo=dt.timezone.utc).strftime(form)
 
 
 def suggest_forms(text: str) -> list[str]:
-    """Return the usual strptime forms that fit a time: two if day and month can be swapped."""
+    """Return usual strptime formats that fit a time: two if day and month can be swapped."""
     array = pa.chunked_array([[text]])
     return [form for form in _USUAL if seconds(array, form)[0].is_valid][:2]
 
 
 def fits(number: float, form: str) -> bool:
-    """Say whether a number is a date from 1900 to 2099 in a strptime form such as %Y%m%d."""
+    """Say whether a number, in a strptime format such as %Y%m%d, is a date of 1900 to 2099."""
     if number != int(number) or number < 0:
         return False
     found = seconds(pa.chunked_array([[str(int(number))]]), form)[0]

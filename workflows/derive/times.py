@@ -1,8 +1,8 @@
 """Turn the times of one column of one file into seconds since the epoch, UTC.
 
-Time columns of a date type and ISO 8601 text need no description in the recipe. The recipe's `unit`
-or `format` describes numbers; otherwise a number means seconds, if the resulting dates are
-plausible for a log.
+Columns of a date type, and ISO 8601 text, need no description in the recipe. The fields `unit` and
+`format` of the recipe describe other times. Numbers without a unit or format are taken as seconds;
+if most of the dates are then implausible for a log, they are refused.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Times:
         """Convert the times of the file's next rows to seconds since the epoch, int64.
 
         Raises:
-            DataError: a cell is not a time in the form that the recipe states.
+            DataError: a cell is not a time in the format that the recipe states.
         """
         is_guess = False
         if dictionaries.is_text(column.type):
@@ -179,13 +179,13 @@ class Times:
         return _refuse_outside_calendar(seconds, column, place)
 
     def _from_serial_days(self, days: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Convert spreadsheet day numbers to seconds since the epoch, exact to about a second."""
+        """Convert the day numbers of spreadsheets to seconds since the epoch, to about a second."""
         since = pc.multiply(pc.subtract(plain(days, place), float(EXCEL)), float(DAY))
         return _refuse_outside_calendar(parse(pc.round(since), pa.int64(), place), days, place)
 
 
 class _Guessed:
-    """Statistics of times that are read as seconds, because the recipe states no unit."""
+    """Counts of plausible times, for numbers without a unit, which are read as seconds."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -193,7 +193,7 @@ class _Guessed:
         self._least, self._most = _LAST, _FIRST
 
     def add(self, seconds: pa.ChunkedArray) -> None:
-        """Add the times of further rows to the statistics."""
+        """Count the times of further rows."""
         numbers = seconds.drop_null().to_numpy()
         if not len(numbers):
             return
@@ -215,7 +215,7 @@ class _Guessed:
 
 
 def _warn_of_rounded(column: pa.ChunkedArray, place: Place) -> bool:
-    """Warn of times that lost digits because they were rounded; say whether there are any."""
+    """Warn of times that lost digits when they were written; return True if there are any."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         if not (pc.max(pc.abs(column)).as_py() or 0) >= _EXACT:
             return False
@@ -246,13 +246,13 @@ def _is_cut(text: str) -> bool:
 
 
 def iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Rewrite times as strict ISO 8601: `UTC` becomes Z, and seconds have at most six decimals."""
+    """Rewrite times as Arrow reads ISO 8601: Z for `UTC`, at most six decimals of seconds."""
     text = pc.replace_substring_regex(text, pattern=r" ?UTC$", replacement="Z")
     return pc.replace_substring_regex(text, pattern=r"(:\d\d\.\d{6})\d+", replacement=r"\1")
 
 
 def iso_text(seconds: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Write times, in seconds since the epoch, as ISO 8601 text, the form that towers take."""
+    """Write times (seconds since the epoch) as ISO 8601 text, the format that towers take."""
     times = seconds.dictionary_encode()  # many times repeat
     return dictionaries.combine(
         dictionaries.map_dictionary(
@@ -262,7 +262,7 @@ def iso_text(seconds: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _parse_form(text: pa.ChunkedArray, form: str, place: Place) -> pa.ChunkedArray:
-    """Convert text times in the recipe's strptime `format` to seconds since the epoch."""
+    """Convert times, text in the recipe's strptime `format`, to seconds since the epoch."""
     pattern = time_formats.NAMED.get(form, form)
     if form in time_formats.NAMED:  # pandas writes 20200913.0 if a column has gaps
         text = pc.replace_substring_regex(text, pattern=r"\.0*$", replacement="")
@@ -296,7 +296,7 @@ def _whole_numbers(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 
 
 def _number_of_seconds(column: pa.ChunkedArray, per_second: int, place: Place) -> pa.ChunkedArray:
-    """Convert times in a unit such as milliseconds to whole seconds; round fractions down."""
+    """Convert numbers in a unit such as milliseconds to whole seconds, rounded down."""
     if pa.types.is_string(column.type):
         is_whole = pc.match_substring_regex(column, _WHOLE)
         if not pc.all(is_whole, min_count=0).as_py():

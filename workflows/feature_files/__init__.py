@@ -1,1 +1,1 @@
-"""Read files with the raw features of users or items that a caller gives at serving."""
+"""Read files with raw features of users or items, which a trained model is asked about."""

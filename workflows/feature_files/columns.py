@@ -1,7 +1,7 @@
-"""Choose the columns to read from a file of users or items at serving; warn of other columns.
+"""Choose the columns to read from a file of users or items; warn of columns that are ignored.
 
-Often the file is a raw training file: it has raw column names, and more columns than the towers
-take.
+The file is for a trained model (recommend, index --add). It is often a raw training file, which has
+raw column names, and more columns than the towers take.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMED = 10
 def choose_columns(
     raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> dict[str, str]:
-    """Return the columns to read from a file (name in the recipe → raw name); warn of the others.
+    """Return the columns to read (name in the recipe → name in the file); warn of the others.
 
     Args:
         raw: the raw names of the file's columns.
@@ -66,7 +66,7 @@ def choose_columns(
 
 
 def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
-    """Return column of the recipe → the raw names that sources `rename` to this column."""
+    """Map each column of the recipe to the raw names that sources `rename` to it."""
     found: dict[str, list[str]] = {}
     for source in recipe.sources.values():
         for raw, name in source.rename.items():
@@ -76,7 +76,7 @@ def raw_names(recipe: Recipe, wanted: Collection[str]) -> dict[str, list[str]]:
 
 
 def warn_of_missing(missing: Sequence[str], place: str, *, among: str) -> None:
-    """Warn of inputs of the user or item tower that are missing in a file given at serving.
+    """Warn of inputs of the query or item tower that a file of users or items lacks.
 
     Args:
         missing: the names of the inputs; there may be none.

@@ -1,8 +1,8 @@
-"""Open a file of users or items given at serving, in the form that recipe or file name states.
+"""Open a file of users or items for a trained model; recipe or file name state its format.
 
-A given file in the form of a source of the recipe is read like this source: with its delimiter,
-quotes, escape and encoding, and with its column names if the file has no header. A file in no such
-form is csv, tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its
+If the file looks like the files of a source of the recipe, it is read like them: with their
+delimiter, quotes, escape and encoding, and with their column names if it has no header. Otherwise
+it is csv, tsv, JSON lines or parquet in UTF-8, according to its first bytes or the ending of its
 name.
 """
 
@@ -40,11 +40,12 @@ _PLAIN = {"csv": Dialect("csv", quote='"', nulls=_NULLS), "tsv": Dialect("tsv", 
 
 @dataclass(frozen=True)
 class GivenFile:
-    """An opened file of users or items that is given at serving, and how it is read.
+    """An opened file of users or items, and sentences that say how it is read.
 
     Attributes:
         file: the opened raw file.
-        how: sentences that say in which form the file is read; empty for parquet and JSON lines.
+        how: sentences that say with which delimiter and encoding the file is read; empty for
+            parquet and JSON lines.
     """
 
     file: DataFile
@@ -71,7 +72,7 @@ class GivenFile:
 
 @contextmanager
 def explained(how: str) -> Iterator[None]:
-    """Return a context that adds the form (delimiter, encoding) of a file to an error's message."""
+    """Return a context that adds sentences, on how a file is read, to an error's message."""
     try:
         yield
     except DataError as error:
@@ -79,7 +80,7 @@ def explained(how: str) -> Iterator[None]:
 
 
 def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
-    """Open a file given at serving with one row per user or item id.
+    """Open a file for a trained model, with one row per user or item id.
 
     Args:
         path: path of the given file of users or items.
@@ -87,7 +88,7 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
         wanted: the id column, and feature columns that the file may have.
 
     Raises:
-        DataError: the file cannot be read, or its form is unknown.
+        DataError: the file cannot be read, or its format is unknown.
     """
     given = recognise(path, recipe, wanted)
     if given is None:
@@ -212,19 +213,19 @@ def _json_encoding(head: bytes, sources: Iterable[Source]) -> str | None:
 
 
 def _expected(forms: Sequence[_Form]) -> str:
-    """Return a sentence that lists the file forms in the recipe, for a file with none of them."""
+    """Return a sentence that lists forms that the file does not have, for messages."""
     shown = "; ".join(str(form) for form in forms)
     return f" It is not {shown}." if shown else ""
 
 
 def _by_id(recipe: Recipe, key: str) -> dict[str, Source]:
-    """Return the recipe's sources: those that are joined by an id, then the interactions."""
+    """Return all sources of the recipe; first those that the id joins, then the interactions."""
     joined = [join.table for join in recipe.join if join.on == key]
     return {name: recipe.sources[name] for name in [*joined, recipe.interactions, *recipe.sources]}
 
 
 def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
-    """Return the different forms of csv and tsv files that the sources of a recipe have."""
+    """Return the different forms of the csv and tsv sources of a recipe, the likeliest first."""
     found: dict[Dialect, _Form] = {}
     for name, source in _by_id(recipe, key).items():
         kind = _kind(source)
@@ -237,16 +238,16 @@ def _source_forms(recipe: Recipe, key: str) -> list[_Form]:
 
 
 def _kind(source: Source) -> str | None:
-    """Return the format (such as csv) of a source's files, as far as the recipe states it."""
+    """Return the format (such as csv) of a source's files; None if the recipe does not state it."""
     pattern = source.files if isinstance(source.files, str) else source.files[0]
     return files.stated_kind(Path(pattern), source)
 
 
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
-    """Return the first csv form by which the file's first row has the name of the id column.
+    """Return the first form in which the file's first row has the name of the id column.
 
-    Without such a form, the first form is returned that has no header and as many columns as the
-    first row has cells.
+    If there is none, return the first form without header that has as many columns as the file's
+    first row has cells; None if there is none either.
 
     Args:
         forms: the forms to try, the likeliest first.

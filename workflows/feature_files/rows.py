@@ -1,4 +1,4 @@
-"""Read files of users or items that are given at serving, with one row of raw values per id.
+"""Read files of users or items for a trained model, with one row of raw values per id.
 
 The columns of the files are raw inputs of the user or item tower (workflows/recipe/raw_inputs.py).
 Values are converted as in etl, by the rules of the feature kinds (workflows/recipe/kinds/).
@@ -34,15 +34,15 @@ BETWEEN = "|"
 def read(
     path: Path, recipe: Recipe, key: str, columns: Sequence[str], known: Known | None = None
 ) -> pa.Table:
-    """Read a file given at serving with one row of raw features per user or item id.
+    """Read a file for a trained model, with one row of raw features per user or item id.
 
     Args:
-        path: a file in the form of a source of the recipe, or csv, tsv, JSON lines or parquet.
+        path: a file like those of a source of the recipe, or csv, tsv, JSON lines or parquet.
         recipe: recipe that describes the features.
         key: the id column, which the file must have.
         columns: feature columns that the file may have. Further columns of the file are ignored
             with a warning.
-        known: the texts of each column in training, whose spelling the given texts get.
+        known: the texts of each column in training; texts of the table are respelt like them.
 
     Raises:
         DataError: the file or its id column is missing, a cell is not what the recipe says, or an
@@ -66,7 +66,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
         table: features and raw inputs of the recipe.
         recipe: recipe that describes the features.
         place: text that names the origin of the values (file or request), for messages.
-        known: the texts of each column in training, whose spelling the given texts get.
+        known: the texts of each column in training; texts of the table are respelt like them.
 
     Raises:
         DataError: a cell is not what the recipe says.
@@ -103,7 +103,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
 def _match_ages(
     columns: Mapping[str, pa.ChunkedArray], recipe: Recipe, place: Place
 ) -> dict[str, pa.ChunkedArray]:
-    """Return the history and the ages of its items, as numbers, of given raw values.
+    """Return the column of histories and the column of their items' ages, checked and matched.
 
     Raises:
         DataError: an age is not a finite number of seconds, ages rise from the oldest item to the
@@ -131,7 +131,7 @@ def _match_ages(
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None, place: str) -> pa.Table:
-    """Convert raw values as in training: words for null, the canonical spelling, and times.
+    """Convert raw values as etl did for training: texts for null, the spelling, and times.
 
     Args:
         table: features and raw inputs of the recipe, in the types that towers take.

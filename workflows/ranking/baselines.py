@@ -45,13 +45,13 @@ class FittedBaseline(NamedTuple):
 def fit_baselines(
     names: Sequence[Baseline], facts: Facts, valid: EvaluationSet | None
 ) -> Iterator[tuple[Baseline, FittedBaseline | CannotFit]]:
-    """Yield each fitted baseline, or the reason why it cannot run, with a progress bar.
+    """Yield the name of each baseline with the fitted baseline, or the reason why it cannot run.
 
     Args:
         names: the names of the baselines to fit.
         facts: the training data of the baselines.
-        valid: the evaluation set of the valid part, on which hyper-parameters are chosen; without
-            one, the first point of each grid is taken.
+        valid: the evaluation set of the valid part, on which hyper-parameters are chosen; None
+            takes the first point of each grid.
     """
     if valid is not None:
         valid = _some_users(valid, facts.seed)
@@ -138,7 +138,7 @@ class _GridSearch:
 
 
 def _since(start: float) -> float:
-    """Return the seconds that have passed since a reading of the performance counter."""
+    """Return the seconds since `start`, an earlier value of time.perf_counter()."""
     return round(time.perf_counter() - start, 3)
 
 

@@ -1,4 +1,4 @@
-"""Compares a recipe's model with baselines for the same users, candidates, exclusions and metrics.
+"""Compares a recipe's model with baselines on the same users, candidates, seen items and metrics.
 
 Model weights are learnt on train, and hyper-parameters are chosen on valid. Histories and
 popularity counts, which are not learnt but looked up, contain all interactions before the test
@@ -34,7 +34,7 @@ from workflows.ranking.baselines import attributes, fit_baselines
 from workflows.ranking.by_score import hits_by_score
 from workflows.ranking.figures import Tally
 from workflows.ranking.lift import Lift
-from workflows.ranking.lists import Lists, lists, sample_of
+from workflows.ranking.lists import FurtherProtocol, further_protocols, sample_of
 from workflows.ranking.segments import segments
 from workflows.recipe import Recipe
 from workflows.stages.etl import KNOWN, Prepared
@@ -57,13 +57,14 @@ def name_of(model: ModelConfig) -> str:
 def evaluate(
     prepared: Prepared, store: Store, folder: Path, min_lifts: Sequence[Lift]
 ) -> tuple[Report, list[str]]:
-    """Rank the test part with every model; write the metrics and an analysis of the model.
+    """Rank items for the users of the test part with every model; write metrics and an analysis.
 
     Args:
         prepared: the content of the run's etl stage.
         store: the stages of the run.
         folder: the folder to which the metrics and the analysis are written.
-        min_lifts: required ratios of the model's recall, at the first list length, to a baseline's.
+        min_lifts: required ratios of the model's recall to that of a baseline, at the first list
+            length.
 
     Returns:
         The report, and one sentence for each lift that was not reached.
@@ -78,7 +79,7 @@ def evaluate(
     if evaluation_set is None:
         raise DataError("The split has no test part; give `split:` a `test` share or file.")
     warn_of_hidden(evaluation_set, "test")
-    others = lists(recipe, prepared, evaluation_set)
+    others = further_protocols(recipe, prepared, evaluation_set)
     report, views = _Evaluation(recipe, prepared, evaluation_set, others).run(store)
     EvaluateFiles(folder).write(report, views)
     metric = f"recall@{recipe.evaluate.ks[0]}"
@@ -94,15 +95,15 @@ class _Evaluation:
         recipe: the recipe, which defines the evaluation protocol.
         prepared: the content of the run's etl stage.
         evaluation_set: the queries and target items of the main evaluation protocol.
-        lists: block of the report → the recommendation lists under another protocol.
+        further: name → a further evaluation protocol, with its queries and target items.
         ranks: model → ranks of the target items in the lists of the main evaluation protocol.
-        beside: block of the report → model → ranks of the target items in the block's lists.
+        beside: name of a further protocol → model → ranks of the target items in its lists.
     """
 
     recipe: Recipe
     prepared: Prepared
     evaluation_set: EvaluationSet
-    lists: dict[str, Lists]
+    further: dict[str, FurtherProtocol]
     ranks: dict[str, TargetRanks] = field(default_factory=dict)
     beside: dict[str, dict[str, TargetRanks]] = field(default_factory=dict)
     catalogue: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -122,7 +123,7 @@ class _Evaluation:
 
     def run(self, store: Store) -> tuple[Report, Inside]:
         """Rank with the recipe's model and its baselines; return the report and the analysis."""
-        self._leave_out_empty_lists()
+        self._leave_out_empty_protocols()
         model = load_model(store, self.recipe, self.prepared)
         tower = TwoTower.of(model, self.prepared.users, self.prepared.items)
         self._rank_with(self.ours, self._with_fallback(tower))
@@ -138,10 +139,10 @@ class _Evaluation:
         views = inside.analyse(self.recipe, self.prepared, self.evaluation_set, model, tower)
         return self._report(by_score), views
 
-    def _leave_out_empty_lists(self) -> None:
-        for name in [n for n, asked in self.lists.items() if not len(asked.evaluation_set.queries)]:
+    def _leave_out_empty_protocols(self) -> None:
+        for name in [n for n, p in self.further.items() if not len(p.evaluation_set.queries)]:
             self.left_out[name] = "no test row has an item without training interactions"
-            del self.lists[name]
+            del self.further[name]
 
     def _with_fallback(self, tower: TwoTower) -> Retriever:
         """Return the retriever that serving uses: the tower, and a fallback for unknown users."""
@@ -167,12 +168,12 @@ class _Evaluation:
             yield name, as_of(result.model, self._known)
 
     def _rank_with(self, name: str, retriever: Retriever) -> None:
-        """Rank the candidates of all protocols with a model, and keep the ranks of the targets."""
+        """Rank items with a model under all protocols, and keep the ranks of the target items."""
         config, start = self.recipe.evaluate, time.perf_counter()
         try:
             ranking = self.evaluation_set.rank(retriever, max(config.ks))
             self.seconds[name] = round(time.perf_counter() - start, 3)
-            for block, other in self.lists.items():
+            for block, other in self.further.items():
                 found = other.evaluation_set.rank(retriever, max(config.ks)).ranks
                 self.beside.setdefault(block, {})[name] = found
         except BrokenModel as error:
@@ -210,7 +211,7 @@ class _Evaluation:
             differences=tally.differences(self.ranks, protocol, ours=self.ours),
             beside={
                 "per_row": self._over_rows(self.evaluation_set, self.ranks, rows),
-                **{name: self._block(name, protocol) for name in self.lists},
+                **{name: self._block(name, protocol) for name in self.further},
                 "tfrs_compat": tally.shares({self.ours: by_score}, tfrs),
             },
             segments={
@@ -224,7 +225,7 @@ class _Evaluation:
         )
 
     def _block(self, name: str, headline: Protocol) -> Block:
-        found = self.lists[name]
+        found = self.further[name]
         ranks, protocol = self.beside[name], found.protocol(headline)
         if found.by_row:
             return self._over_rows(found.evaluation_set, ranks, protocol)
@@ -234,7 +235,7 @@ class _Evaluation:
     def _over_rows(
         self, evaluation_set: EvaluationSet, ranks: dict[str, TargetRanks], protocol: Protocol
     ) -> Block:
-        """Return the share of held-out rows that each model finds, and that chance would find."""
+        """Return the share of held-out rows with their item in a list: by model, and by chance."""
         config = self.recipe.evaluate
         block = Tally(evaluation_set.targets, config).over_rows(ranks, protocol)
         chance = {f"recall@{k}": evaluation_set.chance(k) for k in config.ks}

@@ -1,4 +1,4 @@
-"""Computes metrics from the ranks of target items, with the same bootstrap for all models."""
+"""Computes metrics from the ranks of target items, with one set of bootstrap samples for all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Tally:
     def differences(
         self, ranks: Mapping[str, TargetRanks], protocol: Protocol, *, ours: str
     ) -> Block:
-        """Return the metrics of one model minus those of each other model, user by user."""
+        """Return mean differences over users: one model's metrics minus each other model's."""
         mine = self._per_user(ranks[ours])
         pairs = (
             (model, {name: mine[name] - value for name, value in self._per_user(found).items()})
@@ -52,7 +52,7 @@ class Tally:
     def segment(
         self, ranks: Mapping[str, TargetRanks], chosen: Bools, protocol: Protocol, what: str
     ) -> Block:
-        """Return recall and ndcg of each model for some of the target items only."""
+        """Return each model's recall and ndcg, computed from a part of the target items only."""
         _, users = np.unique(self.targets.owners()[chosen], return_inverse=True)
         few = Ragged.from_pairs(users, self.targets.values[chosen], n_lists=users.max() + 1)
         values = (
@@ -126,9 +126,9 @@ def _main(values: Values) -> Values:
 
 
 def _ratio(values: Floats, sizes: Ints) -> Floats:
-    """Return one value per user with the mean and the variance of sum(values) / sum(sizes).
+    """Return one value per user, so that their mean is sum(values) / sum(sizes).
 
-    The values linearise the ratio by the delta method.
+    The variance of the values is that of the ratio, by the delta method.
     """
     ratio = values.sum() / sizes.sum()
     return ratio + (values - ratio * sizes) / sizes.mean()

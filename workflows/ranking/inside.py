@@ -56,7 +56,7 @@ def analyse(
 
 
 def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
-    """Return the model's weights for the positions of a full history, newest first, by input.
+    """Return, for each history input, the weights of the positions of a full history, newest first.
 
     The weights of all positions sum to 1. Positions beyond the longest training history keep their
     initial weight and are left out. History inputs without a decay are left out, too.

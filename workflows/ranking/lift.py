@@ -1,6 +1,6 @@
 """A minimum ratio of the model's recall to a baseline's, such as `popularity:1.5`.
 
-Continuous integration can require such a lift of an evaluation.
+`evaluate --min-lift` fails below it, for example in continuous integration.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Lift:
         return cls(name, factor)
 
     def missed(self, report: Report, *, metric: str) -> str | None:
-        """Return a sentence that says how the report misses the required lift; None if it does not.
+        """Return a sentence that says how the report misses the lift; None if the lift is reached.
 
         A lift counts as missed if the model has no hit, or if the baseline did not run.
         """

@@ -1,4 +1,4 @@
-"""Recommendation lists of additional evaluation protocols: other candidates, exclusions or rows."""
+"""Evaluation protocols besides the main one: other candidates, seen items kept, or other rows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ TRAIN_ROWS = "train_rows"
 
 
 @dataclass(frozen=True)
-class Lists:
-    """The recommendation lists of an evaluation protocol other than the main one.
+class FurtherProtocol:
+    """An evaluation protocol besides the main one: queries, targets, and rules for their lists.
 
     Attributes:
         evaluation_set: the queries with their target items.
         part: the part of the split that has the target items.
-        ranked: the rules for the candidates and exclusions of the lists.
+        ranked: the rules for the lists: which items are candidates, and whether seen items are left
+            out.
         sample: the sample of users who are measured.
         by_row: whether metrics are means over held-out rows, not over users.
     """
@@ -36,7 +37,7 @@ class Lists:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return the lists' evaluation protocol, given the main evaluation protocol."""
+        """Return this protocol's description for the report, given that of the main protocol."""
         return msgspec.structs.replace(
             headline,
             part=self.part,
@@ -48,8 +49,10 @@ class Lists:
         )
 
 
-def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[str, Lists]:
-    """Return name of an additional evaluation protocol → the recommendation lists to measure.
+def further_protocols(
+    recipe: Recipe, prepared: Prepared, headline: EvaluationSet
+) -> dict[str, FurtherProtocol]:
+    """Return the evaluation protocols to measure besides the main one, by name.
 
     Args:
         recipe: the recipe, whose block `evaluate` names the protocols.
@@ -57,13 +60,14 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
         headline: the queries and target items of the main evaluation protocol.
 
     Returns:
-        The lists by name. Those of `candidates: cold` have no queries if no row is measured.
+        Name in the report → protocol. A protocol with `candidates: cold` has no queries if no
+            held-out row has a cold-start item.
     """
     config = recipe.evaluate
     turned = ListRules(candidates=config.candidates, exclude_seen=not config.exclude_seen)
     exclude = headline.seen if turned.exclude_seen else None
     found = {
-        _SEEN[turned.exclude_seen]: Lists(
+        _SEEN[turned.exclude_seen]: FurtherProtocol(
             replace(headline, exclude=exclude), "test", turned, config.sample, by_row=False
         )
     }
@@ -74,12 +78,12 @@ def lists(recipe: Recipe, prepared: Prepared, headline: EvaluationSet) -> dict[s
     for name, part, ranked in asked:
         evaluation_set = prepared.evaluation_set(part, ranked, config.sample)
         assert evaluation_set is not None  # test has rows, or there were no headline
-        found[name] = Lists(evaluation_set, part, ranked, config.sample)
+        found[name] = FurtherProtocol(evaluation_set, part, ranked, config.sample)
     return found
 
 
 def sample_of(evaluation_set: EvaluationSet, sample: UserSample) -> Sample | msgspec.UnsetType:
-    """Return the sample of users for the report; UNSET if all users of the part are measured."""
+    """Return how many users were drawn, for the report; UNSET if all users are measured."""
     if evaluation_set.sampled_from is None or sample.max_users is None:
         return msgspec.UNSET
     return Sample(sample.max_users, evaluation_set.sampled_from, sample.seed)

@@ -76,7 +76,7 @@ OUTSIDE = 4
 
 
 def bands(item_counts: Ints) -> Ints:
-    """Return each item's popularity band: 0 head, 1 middle, 2 tail, 3 cold.
+    """Return each item's popularity band: 0 head, 1 middle, 2 tail, 3 cold-start.
 
     Items with equal numbers of interactions are in the same band.
 

@@ -21,7 +21,7 @@ _ALWAYS = ("per_row", "seen_kept", "seen_excluded", "tfrs_compat")
 
 
 def tables(report: Report, ks: Sequence[int]) -> list[RenderableType]:
-    """Return the terminal tables of a report: models compared, other protocols, and segments.
+    """Return the terminal tables of a report: all models, further protocols, and segments.
 
     Args:
         report: the report of an evaluation.
@@ -88,7 +88,7 @@ def _comparison(
 
 
 def _name(report: Report, model: str) -> str:
-    """Return the label of a model in tables: its name, size of the search, chosen parameters."""
+    """Return the label of a model in tables: name, number of tried settings, chosen parameters."""
     note = report.baselines.get(model)
     if note is None or note.tried == 1:
         return model
@@ -125,12 +125,12 @@ def _beside(report: Report, first: int, ours: str) -> list[str]:
 
 
 def _requested_per_row(report: Report) -> list[Block]:
-    """Return the report's blocks for protocols of the recipe whose metrics are means over rows."""
+    """Return the report's figures under the further protocols that the recipe names."""
     return [block for name, block in report.beside.items() if name not in _ALWAYS]
 
 
 def _rows(report: Report, ks: Sequence[int]) -> TerminalTable:
-    """Return a table of each model's top-k accuracy over the rows of test and train."""
+    """Return a table of each model's recall@k, means over rows of test or train."""
     names: list[str] = []
     figures: list[Mapping[str, Figure] | None] = []
     for block in (report.beside["per_row"], *_requested_per_row(report)):
