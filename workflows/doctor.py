@@ -61,7 +61,7 @@ def doctor(*, requested: str | None = None, runs: Path = Path("runs")) -> Diagno
 
 
 def _devices(requested: str | None) -> tuple[dict[str, Device], list[str]]:
-    """Return verb → the device that the verb would choose, and faults of verbs without a device."""
+    """Return the device of each verb, and the faults of verbs whose device cannot be used."""
     chosen: dict[str, Device] = {}
     faults: list[str] = []
     for verb in (*devices.NEEDS, OTHER_VERBS):

@@ -60,7 +60,8 @@ class IndexResult:
         kind: the kind of nearest-neighbour search: exact, flat, hnsw or ivf.
         items: number of items, added ones included.
         added: number of items that the export does not have.
-        effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds.
+        effort: number of cells (ivf) or candidates (hnsw) that a query searches; 0 for other kinds
+            of index.
         at: the list length k at which recall was measured.
         measured: recall and latency of the index.
         seconds: duration of the whole verb.
@@ -83,9 +84,9 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
         recipe: the recipe; its `index` has the settings.
         store: the folder of the run, or a copied export.
         device: the device of this process.
-        add: file of new items, a row each: id and raw values of the features. The file of new items
-            has the form of a raw training file, or is csv, tsv, JSON lines or parquet. The new
-            items are added to the present index, which is built if it does not exist. Without a
+        add: file of new items, one row per item: id and raw values of the features. The file of new
+            items has the form of a raw training file, or is csv, tsv, JSON lines or parquet. The
+            new items are added to the present index, which is built if it does not exist. Without a
             file of new items, the index is built from the export alone.
 
     Raises:
@@ -130,7 +131,7 @@ def index(recipe: Recipe, store: Store, device: Device, *, add: Path | None = No
 
 
 def _refuse_to_lose(store: Store, recipe: Recipe) -> None:
-    """Refuse to add items to a stale index that has added items, which would be lost."""
+    """Refuse to add items to a stale index: the items that it added earlier would be lost."""
     try:
         store.read("index", recipe)
     except MissingStage:
@@ -169,7 +170,7 @@ def measure(catalogue: Catalogue, users: Floats, *, at: int) -> Measured:
 
 
 def _queries(export: Export, config: IndexConfig) -> tuple[Floats, Floats]:
-    """Return embeddings of users for tuning the index effort, and of others for measuring recall.
+    """Return embeddings of users to tune the index effort, and of other users to measure recall.
 
     Args:
         export: the export with the users.
@@ -216,7 +217,7 @@ def _embedded(add: Path, catalogue: Catalogue, export: Export) -> pa.Table:
 def _built(
     catalogue: Catalogue, more: pa.Table | None, users: Floats, config: IndexConfig
 ) -> Catalogue:
-    """Return the catalogue with new items added, and with a search index if settings ask for it."""
+    """Return the catalogue with new items added, and with an index if the settings ask for it."""
     index = catalogue.index
     if more is not None:
         index = index.with_items(embeddings_of(more, Path("items"), "index")) if index else None

@@ -128,7 +128,7 @@ def train(
 
 
 def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
-    """Return a text that is equal for fits of the same recipe, data and initial weights."""
+    """Return a text that two fits share if recipe, data and initial weights are the same."""
     parts = [recipe.digest(*PARTS["train"]), store.read("etl", recipe, deep=False).digest]
     if warm_start:
         parts.append(warm_start.digest("train"))
@@ -208,7 +208,7 @@ def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
     Args:
         recipe: the recipe with the settings of experiment tracking.
         store: the folder of the run, with its finished stages.
-        model: the name of the model, if there are several.
+        model: the name of the model, if the recipe has several.
     """
     if recipe.tracking is None:
         return []
@@ -273,7 +273,7 @@ class _Earlier:
 
 
 def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None:
-    """Refuse a warm start if a vocabulary code has moved: an id would get another's embedding."""
+    """Refuse a warm start if a code means another value now: it would get a wrong embedding."""
     for column, vocabulary in now.vocabularies.items():
         old = before.vocabularies.get(column)
         if old is None:

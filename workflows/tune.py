@@ -36,7 +36,7 @@ JOURNAL = ".tune.journal"
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """One trial of a search: its hyper-parameters and metric value, absent if the fit diverged."""
+    """One trial of a search: its hyper-parameters, and its metric, absent if the fit diverged."""
 
     settings: dict[str, Plain]
     value: float | None
@@ -117,7 +117,7 @@ def _with_space(recipe: Recipe, models: Models) -> Recipe:
 
 
 def _line(study: optuna.Study, recipe: Recipe) -> str:
-    """Return a log line with the last trial of a search, its value, and the best value so far."""
+    """Return a log line with the last trial of a search, its metric, and the best metric so far."""
     done = _done(study)
     last, values = _tried(done[-1]), [t.value for t in map(_tried, done) if t.value is not None]
     settings = ", ".join(f"{name}={_short(value)}" for name, value in last.settings.items())
@@ -207,7 +207,7 @@ def _value(trial: optuna.Trial, recipe: Recipe, models: Models, judge: Judge) ->
 
 
 def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Plain]:
-    """Return a trial's values of recipe fields; a range with a false condition has `otherwise`."""
+    """Return a trial's values of recipe fields; `otherwise` where `only_if` does not hold."""
     chosen: dict[str, Plain] = {}
     for name, values in space.items():
         if not isinstance(values, Range):

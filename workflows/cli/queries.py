@@ -151,7 +151,7 @@ def similar_items(
 
     def answer() -> list[dict[str, Any]]:
         recommender = Recommender.open(store, recipe)
-        recommender.catalogue.rules.refuse_unmet(options.only)
+        recommender.catalogue.rules.refuse_unmatched(options.only)
         return recommender.similar(item, options)
 
     show_list(store.read_consistently(ANSWERING, answer), call)

@@ -43,7 +43,7 @@ class Target(Protocol):
     DEFAULT_PLACE: str
 
     def write(self, documents: Documents, place: str, name: str) -> None:
-        """Write item ids, embeddings and readable columns into the vector database.
+        """Write item ids, embeddings and readable (not encoded) columns into the vector database.
 
         Args:
             documents: the items as documents.

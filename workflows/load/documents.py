@@ -36,7 +36,7 @@ class Documents:
     Attributes:
         ids: raw ids of the items.
         vectors: item embeddings, float32 [n_items, dim].
-        columns: readable columns, one row per item.
+        columns: the readable (not encoded) columns of the items, one row per item.
     """
 
     ids: pa.StringArray
@@ -74,7 +74,7 @@ class Documents:
         return replace(self, columns=columns)
 
     def text_bytes(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return name of a text column → bytes of each item's text in it, int64 [n_items]."""
+        """Return the bytes of each item's text, int64 [n_items], by name of the text column."""
         return {
             name: _text_bytes(column.combine_chunks())
             for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)

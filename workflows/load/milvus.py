@@ -45,7 +45,7 @@ def write(documents: Documents, place: str, name: str) -> None:
     Args:
         documents: the items as documents.
         place: a file, or the URI of a cluster (http://host:19530).
-        name: the name of the collection; in a cluster, of its alias.
+        name: the name of the collection; in a cluster, the name of its alias.
 
     Raises:
         DataError: an id, or an item's text, is too long.
@@ -75,7 +75,7 @@ def write(documents: Documents, place: str, name: str) -> None:
 
 
 def _refuse_long(documents: Documents) -> None:
-    """Raise an error if the readable columns of an item have more text than Milvus accepts."""
+    """Raise an error if the columns of an item have more text than Milvus accepts."""
     columns = documents.text_bytes()
     if not columns:
         return

@@ -3,8 +3,8 @@
     curl -X PUT $URL/<name> -H 'content-type: application/json' -d @index.json
     curl $URL/_bulk -H 'content-type: application/x-ndjson' --data-binary @bulk-00000.ndjson
 
-OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s). The order of items by
-OpenSearch's score is that by the inner product.
+OpenSearch reports an inner product s as s + 1 if s >= 0, else as 1 / (1 - s), which orders items as
+the inner product does.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write(documents: Documents, place: str, name: str) -> None:
             "most. Shorten it in the raw data."
         )
     documents = documents.named(_FIELD)
-    _tell_long(documents)
+    _warn_of_long(documents)
     with replace_folder(Path(place), refuse=partial(refuse_foreign, ours=INDEX)) as aside:
         text = json.dumps(definition(documents), indent=2)
         (aside / INDEX).write_text(text + "\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def _type(kind: pa.DataType) -> dict[str, str | int]:
     return {"type": "keyword", "ignore_above": _IGNORE_ABOVE}
 
 
-def _tell_long(documents: Documents) -> None:
+def _warn_of_long(documents: Documents) -> None:
     """Warn of item columns with text that is too long for OpenSearch to search for."""
     for name, column in zip(documents.columns.column_names, documents.columns.columns, strict=True):
         texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     """A kind of model that a recipe can describe, with the verbs and options that it supports.
 
     Attributes:
-        answers: the names of the verbs that query exports of this kind of model and no others.
+        answers: names of the verbs that query exports of this kind of model only.
         ignores: command-line options that do not apply to this kind of model, and are refused.
         tables: function that returns the report of an evaluation as tables for a terminal.
         open: function that returns a recipe's models, which read the etl stage of a run; it loads
@@ -79,7 +79,7 @@ KINDS = {
 
 
 def kind_of(recipe: Recipe) -> Kind:
-    """Return the kind of a recipe's model: two-tower, offers or another of `KINDS`."""
+    """Return the kind of a recipe's model, an entry of `KINDS`: two-tower, offers or another."""
     return KINDS[_tag(recipe)]
 
 

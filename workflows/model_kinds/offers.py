@@ -105,7 +105,7 @@ class OfferModels:
         fit.save_weights(TrainFiles(folder, name).weights)
 
     def evaluate(self, store: Store, folder: Path, min_lifts: Sequence[Lift]) -> Evaluation:
-        """Score the test part's pairs of user and offer with every offer model, task by task."""
+        """Score pairs of a user and an offer of the test part with every offer model and task."""
         report = evaluation.evaluate(self.offer_data, store, folder)
         rows = {"events": report.events, "pairs": report.pairs}
         metrics = {

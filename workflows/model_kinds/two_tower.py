@@ -1,4 +1,4 @@
-"""The kind of models that rank the catalogue: two-tower, and popularity and content as towers."""
+"""The models that rank all items: two-tower, and popularity and content written as two towers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TwoTowers:
         return build_model(self.recipe, self.prepared)
 
     def _refuse_lonely(self) -> None:
-        """Refuse a batch size of 1 with in-batch negatives: a batch would have no negatives."""
+        """Refuse a batch size of 1 with in-batch negatives: batches would have no negatives."""
         recipe, n_items = self.recipe, len(self.prepared.raw_items)
         loss = recipe.loss
         in_batch = loss.negatives_of(n_items) == "in_batch"
@@ -134,12 +134,12 @@ class TwoTowers:
         return Batches(rows, loader, batch_size=size, seed=recipe.train.seed)
 
     def _rows(self, model: Model) -> RowLoader:
-        """Prepare batches of training rows, each with the history that etl wrote."""
+        """Return batches of training rows, each with the history that etl wrote."""
         most = self.recipe.train.max_rows_per_user
         return RowLoader(model.schema.column_names, most, self._positives())
 
     def _sequences(self, model: Model) -> SequenceLoader:
-        """Prepare batches of sequences of training rows, and prepare the model for them."""
+        """Return batches of sequences of training rows, and set the model to train on sequences."""
         recipe, prepared = self.recipe, self.prepared
         assert recipe.history is not None
         assert recipe.time is not None
@@ -159,7 +159,7 @@ class TwoTowers:
         )
 
     def _positives(self) -> PositivesOfUsers | None:
-        """Return how to find the positive items of a batch's users, if the loss masks them."""
+        """Return a look-up of the positives of users, which the loss masks; None without mask."""
         return PositivesOfUsers(self._n_users) if self.recipe.loss.mask == "user" else None
 
     @property
@@ -177,7 +177,7 @@ class TwoTowers:
         fit.save_weights(files.weights)
 
     def _popularity(self) -> Prior | None:
-        """Return the popularity prior that a model of kind popularity consists of; else None."""
+        """Return the popularity prior of a model of kind popularity; None for other kinds."""
         model = self.recipe.model
         return Prior(model.days, 1.0) if isinstance(model, PopularityConfig) else None
 

@@ -115,7 +115,7 @@ def similar(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> list[dic
 
 
 def parsed(text: str, attributes: list[str]) -> dict[str, str]:
-    """Parse an offer into attribute → value; a comma separates only before `attribute=`.
+    """Parse an offer to a map from attributes to values; commas within a value are kept.
 
     Raises:
         DataError: the text has another form, or an attribute is unknown or repeated.
@@ -188,7 +188,7 @@ class OfferExport:
             return table["value"], vectors.flatten().to_numpy().reshape(len(vectors), *shape)
 
     def described(self, text: str) -> tuple[Offers, int]:
-        """Return an offer's content, from its events in all parts, and the number of events.
+        """Return an offer, described by its events in all parts, and the number of these events.
 
         Raises:
             DataError: an attribute or a value is unknown, or no event has all values.

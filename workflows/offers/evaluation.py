@@ -63,7 +63,7 @@ def evaluate(offer_data: OfferData, store: Store, folder: Path) -> OffersReport:
 
 
 def task(offer_data: OfferData, attribute: str, columns: Columns) -> Task:
-    """Return the offers "attribute = value" for all values that an attribute has in some events.
+    """Return the task of an attribute: an offer "attribute = value" for each value in the events.
 
     Args:
         offer_data: the data of the etl stage; `tasks.source` in its recipe names the part that

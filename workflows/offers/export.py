@@ -64,7 +64,7 @@ def _shown(offer_data: OfferData) -> list[str]:
 
 
 def described(offer_data: OfferData, attribute: str) -> tuple[Offers, list[str], np.ndarray]:
-    """Return all offers "attribute = value" of an attribute, their values and numbers of events."""
+    """Return all offers "attribute = value" of an attribute, the values, and event counts."""
     config = offer_data.recipe.tasks
     events = offer_data.events(config.source)
     codes, values = offer_data.values(attribute)
@@ -134,7 +134,7 @@ def write_similar(
 
 
 def _write_check(folder: Path, attribute: str, offers: Offers) -> None:
-    """Write the tower inputs of one attribute's offers, which the self-check embeds again."""
+    """Write the tower inputs of one attribute's offers; the self-check embeds them again."""
     columns: dict[str, pa.Array] = {}
     for name, lists in offers.items():
         columns[name] = _codes(lists.lists)

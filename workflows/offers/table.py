@@ -1,4 +1,4 @@
-"""Shows AUCs of offer models as terminal tables, models by tasks, one per band of frequency."""
+"""Shows AUCs by offer model and task in terminal tables, one per band of offer frequency."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workflows.stages.offers_report import OffersReport, Score
 
 
 def tables(report: OffersReport) -> list[RenderableType]:
-    """Return the protocol and an AUC table for each band of offer frequency that has offers."""
+    """Return the protocol as a sentence, and a table of AUCs for each band that has offers."""
     found: list[RenderableType] = [Padding(Text(protocol(report)), (1, 0, 0, 0))]
     bands = dict.fromkeys(score.band for score in report.scores)
     for band in bands:
@@ -33,7 +33,7 @@ def protocol(report: OffersReport) -> str:
 
 
 def bounds(score: Score) -> str:
-    """Return the bounds of a band of offer frequency in words."""
+    """Return in words how many positives the offers of a band have."""
     if score.high is None:
         return f"more than {score.low} positives"
     return f"{score.low} < positives <= {score.high}"

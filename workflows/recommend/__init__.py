@@ -1,4 +1,4 @@
-"""The verb `recommend`: return the item lists of a few users, or write those of many users."""
+"""The verb `recommend`: return the lists of a few users, or write the lists of many users."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class RecommendResult:
         empty: number of users whose list is empty, because the filters leave no item.
         short: number of users whose lists are shorter than `k`, but not empty.
         lists: the rows of the returned lists; empty if the lists were written as a stage.
-        without_items: ids of users for whom no item is left, where lists are returned.
-        histories: id of a user → items of the user's history, newest first; empty unless the
-            request wants histories.
+        without_items: ids of users whose lists are empty; always empty if lists were written.
+        histories: id of a user → items of the user's history, newest first; empty if the request
+            does not ask for histories.
         seconds: duration of the whole verb.
     """
 

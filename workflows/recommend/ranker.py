@@ -34,9 +34,9 @@ class Ranker:
 
     Attributes:
         name: the name of the function on the command line.
-        score: the function, which takes a table with one row per candidate (the columns of a list,
-            the readable features of item and user) and returns one number per row; the largest
-            comes first.
+        score: the function. It takes a table with one row per candidate (the columns of a list, and
+            raw feature values of item and user), and returns one number per row; the largest comes
+            first.
         candidates: how many items are retrieved for each list.
     """
 
@@ -120,13 +120,13 @@ class Ranker:
 def with_features(
     recommender: Recommender, answers: Answers, table: pa.Table, given: pa.Table | None
 ) -> pa.Table:
-    """Add the readable features of items and users to a table of recommendation lists.
+    """Add the raw feature values of items and users to a table of recommendation lists.
 
     Args:
         recommender: the recommender that made the lists.
         answers: the lists as row numbers in the item table.
         table: the same lists, one row per rank.
-        given: raw values of the users, if any were given.
+        given: raw values of the users in the request; None if it has none.
     """
     owners, places = np.nonzero(answers.top.items >= 0)
     items = recommender.catalogue.items.take(pa.array(answers.top.items[owners, places]))

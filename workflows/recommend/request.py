@@ -37,7 +37,7 @@ class RecommendRequest:
             value of the user's last interaction.
         deny_file: file of item ids that no list may contain; unknown ids are ignored.
         allow_file: file of the only item ids that lists may contain; unknown ids are ignored.
-        show_history: also return the users' histories.
+        show_history: whether the users' histories are returned, too.
         format: the format of the files that are written.
     """
 
@@ -53,7 +53,7 @@ class RecommendRequest:
 def read_users(
     request: RecommendRequest, recommender: Recommender
 ) -> tuple[Users, pa.Table | None]:
-    """Return raw ids of a request's users, text [n_users], and raw feature values given for them.
+    """Return the raw ids of a request's users, text [n_users], and the raw values of the request.
 
     Raises:
         DataError: a file or a rule has a column that does not exist.
@@ -84,7 +84,7 @@ def read_users(
 
 
 def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.Table:
-    """Drop given user features that the query tower does not take (such as `input: false`)."""
+    """Drop the columns of a file of users that the query tower does not take; warn of them."""
     if not given.num_columns:
         return given  # the tower, which needs TensorFlow, is not loaded for ids alone
     inputs = recommender.export.query_tower.inputs
@@ -100,7 +100,7 @@ def _inputs_alone(given: pa.Table, file: Path, recommender: Recommender) -> pa.T
 def _warn_of_missing(
     file: Path, users: Users, given: Sequence[str], recommender: Recommender
 ) -> None:
-    """Warn of query tower inputs that a file lacks for users who are in no table."""
+    """Warn of query tower inputs that a file lacks, for users who are not in the user table."""
     recipe = recommender.recipe
     tower = recommender.export.query_tower
     unknown = int((recommender.user_rows(users) < 0).sum())
@@ -135,7 +135,7 @@ def with_files(
     Raises:
         DataError: a file cannot be read, or allows no item.
     """
-    recommender.catalogue.rules.refuse_unmet(options.only)
+    recommender.catalogue.rules.refuse_unmatched(options.only)
     _warn_of_unknown(options.deny, recommender)
     if request.deny_file:
         denied = _known_ids(request.deny_file, recommender)
@@ -152,7 +152,7 @@ def with_files(
 
 
 def _warn_of_unknown(deny: Sequence[str], recommender: Recommender) -> None:
-    """Warn of item ids in the --deny file that are not in the catalogue."""
+    """Warn of item ids in `--deny` that are not in the catalogue."""
     rows = recommender.catalogue.find(pa.array(deny, pa.string()))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):

@@ -80,7 +80,7 @@ class ListBatch(NamedTuple):
 
     @classmethod
     def of(cls, answers: Answers, rows: pa.Table, k: int) -> ListBatch:
-        """Return a batch of a recommender's answers and the table rows of their first `k` items."""
+        """Return a batch: a recommender's answers, and the table rows of their first `k` items."""
         lengths = (answers.top.items != NO_ITEM).sum(axis=1).clip(max=k)
         return cls(answers.users, answers.answered_by, lengths, rows, k)
 
@@ -117,7 +117,7 @@ class ShardFact(msgspec.Struct, frozen=True):
 
 
 def shard_size(length: int) -> int:
-    """Return the number of users per shard file, given the number of items retrieved per user."""
+    """Return the number of users per shard, given the greatest number of items per user."""
     return max(1, min(SHARD, ROWS // length))
 
 
@@ -167,7 +167,7 @@ class Shards:
             yield known
 
     def _remove_useless(self, part: Path) -> None:
-        """Remove an unfinished shard file, and the folder if it has no finished shard."""
+        """Remove a shard file that is not finished, and the folder if it has no finished shard."""
         with contextlib.suppress(OSError):
             atomic.remove(part)
             if not any(self._folder.glob("part-*.json")):

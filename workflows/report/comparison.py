@@ -30,7 +30,7 @@ def population(finished: Finished) -> str:
 
 
 def picture(finished: Finished) -> Picture:
-    """Return a chart of the headline metric of all models with its confidence interval."""
+    """Return a chart of all models' main metric (recall at the first k), with intervals."""
     figures = {model: finished.headline(model) for model in finished.models}
     text = "; ".join(f"{model} {numbers.with_interval(f)}" for model, f in figures.items())
     title = f"{finished.metric} with its interval"
@@ -39,7 +39,7 @@ def picture(finished: Finished) -> Picture:
 
 
 def table(finished: Finished) -> Table:
-    """Return a table of the main evaluation protocol of all models, the best model first."""
+    """Return a table of all models' metrics under the main protocol, the best model first."""
     scores, metric, k = finished.scores, finished.metric, finished.k
     others = [f"ndcg@{k}", f"mrr@{k}"]
     others += [f"recall@{n}" for n in finished.recipe.evaluate.ks if n != k]
@@ -92,7 +92,7 @@ def baselines(finished: Finished) -> Table:
 
 
 def skipped(finished: Finished) -> Table:
-    """Return a table of baselines that did not run and blocks without rows, with the reasons."""
+    """Return a table of baselines and protocols that were left out, with the reasons."""
     return Table("Left out", ("model", "why"), list(finished.scores.left_out.items()))
 
 
@@ -113,7 +113,7 @@ def other_protocols(finished: Finished) -> Table:
 
 
 def _usual(block: Block, model: str, k: int) -> Figure | None:
-    """Return a model's recall@k, or its accuracy@k where the protocol measures accuracy."""
+    """Return a model's recall@k, or its accuracy@k if the protocol measures accuracy."""
     found = block.metrics.get(model, {})
     return next((f for n, f in found.items() if n in (f"recall@{k}", f"accuracy@{k}")), None)
 

@@ -1,4 +1,4 @@
-"""Reads the finished stages of a run, the content of report.html and the model card."""
+"""Reads the finished stages of a run, whose content report.html and the model card show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stages:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> Stages:
-        """Read the finished stages of a run, which `store.write` has checked."""
+        """Read the finished stages of a run; `store.write` checked before that they can be used."""
         prepared = Prepared(store.folder("etl"), recipe)
         stages = ("etl", "train", "evaluate")
         manifests = {stage: store.read(stage, recipe, deep=False) for stage in stages}
@@ -64,8 +64,8 @@ class Finished(Stages):
 
     Attributes:
         epochs: the metrics of each training epoch.
-        prior: the popularity prior, chosen after training, that is added to the item scores; None
-            if the recipe asks for none.
+        prior: the popularity prior that was chosen after training and is added to the item scores;
+            None if the recipe has no prior.
         scores: the report of the evaluation: the metrics of all models.
         inside: the analysis of the trained towers with the weights of the best epoch.
     """
@@ -77,7 +77,7 @@ class Finished(Stages):
 
     @classmethod
     def read(cls, store: Store, recipe: Recipe) -> Finished:
-        """Read the finished stages of a run, which `store.write` has checked."""
+        """Read the finished stages of a run; `store.write` checked before that they can be used."""
         common = Stages.open(store, recipe)
         train = TrainFiles(store.folder("train"))
         evaluate = EvaluateFiles(store.folder("evaluate"))
@@ -91,13 +91,13 @@ class Finished(Stages):
 
     @property
     def metric(self) -> str:
-        """The name of the headline metric, such as recall@10."""
+        """The name of the main metric, recall at the first list length, such as recall@10."""
         ks = self.recipe.evaluate.ks
         return f"recall@{USUAL_K if USUAL_K in ks else ks[0]}"
 
     @property
     def k(self) -> int:
-        """The list length k of the headline metric."""
+        """The list length k of the main metric."""
         return int(self.metric.partition("@")[2])
 
     @property
@@ -108,17 +108,17 @@ class Finished(Stages):
 
     @property
     def models(self) -> list[str]:
-        """All models that were evaluated, the best by the headline metric first."""
+        """All models that were evaluated, the best by the main metric first."""
         figures = self.scores.headline.metrics
         return sorted(figures, key=lambda model: -figures[model][self.metric].mean)
 
     @property
     def best_baseline(self) -> str | None:
-        """The best baseline by the headline metric; None if none ran."""
+        """The best baseline by the main metric; None if no baseline ran."""
         return next((model for model in self.models if model != self.scores.ours), None)
 
     def headline(self, model: str) -> Figure:
-        """Return a model's value of the headline metric, with its confidence interval."""
+        """Return a model's value of the main metric, with its confidence interval."""
         return self.scores.headline.metrics[model][self.metric]
 
     def segments(self, start: str = "") -> dict[str, Block]:
@@ -126,7 +126,7 @@ class Finished(Stages):
         return {n: b for n, b in self.scores.segments.items() if n.startswith(start)}
 
     def item_names(self, rows: Sequence[int]) -> list[str]:
-        """Return names of items, given row numbers: the first display column, or else the ids."""
+        """Return the names of items, given row numbers: their first label, or else their ids."""
         ids = _texts(self.prepared.raw_items, self.recipe.item_id, rows)
         features = self.recipe.features
         label = next((n for n in self.recipe.columns("item") if features[n].meaning.is_label), None)

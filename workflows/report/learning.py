@@ -28,7 +28,7 @@ def curve(epochs: Sequence[Epoch], best: Epoch, name: str, model: str = "") -> P
         epochs: the metrics of each epoch of a fit.
         best: the epoch whose weights were kept.
         name: the name of the loss or metric.
-        model: the name of the model, where there are several.
+        model: the name of the model, if the recipe has several.
     """
     first, last = epochs[0], epochs[-1]
     text = (

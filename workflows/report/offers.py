@@ -30,7 +30,7 @@ class FinishedOffers(Stages):
 
     Attributes:
         fits: name of a model → the metrics of each epoch of its fit.
-        scores: the report of the evaluation: all AUCs.
+        scores: the report of the evaluation, with the AUC of each model and task.
     """
 
     fits: dict[str, list[Epoch]]
@@ -38,7 +38,7 @@ class FinishedOffers(Stages):
 
     @classmethod
     def read(cls, store: Store, recipe: Recipe) -> FinishedOffers:
-        """Read the finished stages of a run, which `store.write` has checked."""
+        """Read the finished stages of a run; `store.write` checked before that they can be used."""
         assert isinstance(recipe.model, OffersConfig)
         common, train = Stages.open(store, recipe), store.folder("train")
         fits = {name: TrainFiles(train, name).read_history() for name in recipe.model.models}
@@ -86,7 +86,7 @@ def render_card(finished: FinishedOffers) -> str:
 
 
 def _tables(scores: OffersReport) -> Iterator[Table]:
-    """Yield an AUC table of models by tasks for each band of offer frequency that has offers."""
+    """Yield tables of AUC by model and task, one table per band of how frequent offers are."""
     for band in dict.fromkeys(score.band for score in scores.scores):
         of_band = [score for score in scores.scores if score.band == band]
         if not any(score.offers for score in of_band):
@@ -131,7 +131,7 @@ def _tiles(finished: FinishedOffers) -> Iterator[Tile]:
 
 
 def _facts(finished: FinishedOffers) -> dict[str, str]:
-    """Return name of a recipe section → the settings of the trained models in it."""
+    """Return the settings of the trained models as text, by section of the recipe."""
     plain = finished.recipe.to_dict()
     model = dict(plain["model"])
     blocks = {f"model {name}": numbers.settings(of) for name, of in model.pop("models").items()}

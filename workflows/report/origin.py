@@ -1,4 +1,4 @@
-"""The report's account of how a run was made: recipe, model, stages, versions, file hashes."""
+"""The report's sections on how a run was made: recipe, model, stages, versions, file hashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workflows.report.tables import Table
 
 
 def model_facts(finished: Finished) -> dict[str, str]:
-    """Return name of a recipe section → the settings of the trained model in it, as text."""
+    """Return the settings of the trained model as text, by section of the recipe."""
     recipe, inside = finished.recipe, finished.inside
     plain = recipe.to_dict()
     facts = {
@@ -46,7 +46,7 @@ def stages(finished: Stages) -> Table:
 
 
 def hashes(finished: Stages) -> dict[str, str]:
-    """Return name of each raw file, recipe and stage → its SHA-256."""
+    """Return the SHA-256 of each raw file, of the recipe and of each stage, by name."""
     found = {f"raw file {name}": digest for name, digest in finished.data.files.items()}
     found["recipe"] = finished.recipe.digest()
     of_stages = finished.manifests.items()

@@ -70,7 +70,7 @@ def fill(
         finished: the finished stages of the run.
         sections: the name of the template with the sections for the kind of model.
         tiles: the key numbers at the head of the page.
-        facts: name of a recipe section → the settings of the trained model in it.
+        facts: section of the recipe → the settings of the trained model in it, as text.
         **content: the values that the template `sections` shows.
     """
     cells = dataset.cells(finished)
@@ -95,7 +95,7 @@ def fill(
 
 
 def _tiles(finished: Finished) -> Iterator[Tile]:
-    """Yield key numbers: headline metric, gain over the best baseline, data size, training time."""
+    """Yield key numbers: main metric, gain over the best baseline, data size, training time."""
     ours, metric = finished.headline(finished.scores.ours), finished.metric
     level = f"{finished.scores.headline.protocol.level:.0%} interval"
     low, high = ours.low, ours.high

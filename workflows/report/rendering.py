@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 def template(name: str, *, finalize: Callable[[object], object] | None = None) -> Template:
-    """Return a Jinja template that escapes every text which is not markup.
+    """Return a Jinja template that escapes every text that is not of type Markup.
 
     Args:
         name: the template's file name in the folder templates/.

@@ -12,7 +12,7 @@ from workflows.stages.evaluate import Figure
 
 
 def pictures(finished: Finished) -> Iterator[Picture]:
-    """Yield charts of the headline metric by history length and by target popularity."""
+    """Yield charts of the main metric by history length and by target popularity."""
     for start, what, unit in (
         ("history_", "length of the user's history", "user"),
         ("targets_", "popularity of the withheld item", "target"),
@@ -22,17 +22,17 @@ def pictures(finished: Finished) -> Iterator[Picture]:
 
 
 def compared(finished: Finished) -> list[str]:
-    """Return the models that charts compare: main model, best baseline and popularity, if run."""
+    """Return the models in charts: the recipe's own, the best baseline, and popularity."""
     wanted = (finished.scores.ours, finished.best_baseline, "popularity")
     return list(dict.fromkeys(m for m in wanted if m and m in finished.models))
 
 
 def rows_of(finished: Finished, start: str, unit: str) -> dict[str, list[Figure | None]]:
-    """Return name of a segment → the headline metric of each compared model.
+    """Return the main metric of each compared model, by name of the segment.
 
     Args:
         finished: the finished stages of the run.
-        start: the prefix of the names of the segments.
+        start: the beginning of the names of the segments, `history_` or `targets_`.
         unit: the unit in which the size of a segment is given, `user` or `target`.
     """
     rows: dict[str, list[Figure | None]] = {}
@@ -61,7 +61,7 @@ def _picture(finished: Finished, rows: dict[str, list[Figure | None]], what: str
 
 
 def table(finished: Finished) -> Table:
-    """Return a table of the headline metric of all models by evaluation segment."""
+    """Return a table of the main metric of all models by evaluation segment."""
     models = finished.models
     rows = []
     for block in finished.segments().values():

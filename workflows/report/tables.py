@@ -13,9 +13,9 @@ class Table:
     Attributes:
         caption: what the table shows.
         head: names of the table's columns.
-        rows: cells of each table row, as many as `head`; markup is not changed, other text is
-            escaped.
-        numeric: whether all cells of a row but the first are numbers.
+        rows: the cells of each row, one per column. Cells of type Markup are HTML already; other
+            cells are escaped.
+        numeric: whether all cells except the first of each row are numbers.
         marked: the first cell of the table row that is highlighted.
     """
 

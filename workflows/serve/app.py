@@ -64,7 +64,7 @@ def build(
 
     Args:
         current: the export from which requests are answered.
-        key: the key that requests must name; "" for no key, and then `/reload` is refused.
+        key: the key that requests must name; "" for no key, in which case `/reload` is refused.
         watch: seconds between two checks for a newer export; 0 for no checks.
         hosts: allowed values of the header `Host`; empty if all are allowed.
         limits: the bounds on requests.
@@ -154,7 +154,7 @@ async def recommend_one(request: Request, user: UserPath, query: ListQueryString
 async def similar_items(
     request: Request, item: ItemPath, query: ListQueryString
 ) -> SimilarItemsAnswer:
-    """List the items that are most similar to one item, whether they are popular or not."""
+    """List the items that are most similar to one item; their popularity does not count."""
     served, options = _served(request), query.options()
     if not served.knows_item(item):
         raise Refusal(404, fault("path.item", item, "the id of an item in the catalogue"))
@@ -266,7 +266,7 @@ async def _explain_faults(
     options: ListOptions,
     answer: Callable[[], Awaitable[Answer]],
 ) -> Answer:
-    """Await the answer to a request; if its list options made it fail, name the options at fault.
+    """Await the answer to a request; if a list option made it fail, name the option.
 
     Raises:
         Refusal: 422, a list option does not fit the export.
@@ -289,7 +289,7 @@ def _json(answer: Any) -> Any:
 
 
 def _long_json(request: Request, served: LoadedExport, fields: list[bytes]) -> Any:
-    """Return a long response, sent in parts, from answer fields that are JSON text already."""
+    """Return a long response, which is sent in parts; its fields are given as JSON text."""
     export = b'{"export":%s,' % json.dumps(served.health.export).encode()
     return LongResponse([export, *fields, b"}"], request.app.state.back_pressure)
 

@@ -1,8 +1,8 @@
 """Micro-batching: requests that wait at the same time are answered as one batch.
 
-A batch takes little more time than a single user. No request waits for others to come: if a worker
-is free, a request is answered at once; while all workers are busy, the next batches gather.
-Requests whose clients have disconnected meanwhile are left out of their batch.
+A batch takes little more time than a single user. No request waits for a batch to fill: if a worker
+is free, a request is answered at once; while all workers are busy, the waiting requests form the
+next batches. A request whose client has disconnected meanwhile is left out of its batch.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MicroBatcher:
     """Makes the recommendation lists of users given by id, in batches across requests.
 
     Args:
-        limits: the bound on a batch.
+        limits: the limits of the server, among them the size of a batch.
         workers: number of batches that are answered concurrently; by default the number of cores.
     """
 

@@ -42,7 +42,7 @@ def check_lists(served: LoadedExport, n_users: int, options: ListOptions, limits
 def check_rows(
     users: Sequence[Features], items: Sequence[Features], dim: int, limits: Limits
 ) -> None:
-    """Refuse a request whose embeddings would make too long an answer.
+    """Refuse a request for so many embeddings that the answer would be too long.
 
     Args:
         users, items: raw values of users and of items, one row each.

@@ -93,7 +93,7 @@ class LoadedExport:
 
     @property
     def _weights(self) -> dict[str, str]:
-        """Name of the input with the weights of a list, or the ages of a history → that list."""
+        """A map from inputs with weights or ages to the input with the list that they belong to."""
         recipe = self.recommender.recipe
         features = recipe.features.items()
         found = {of.weights: name for name, of in features if of.weights is not None}
@@ -211,7 +211,7 @@ class LoadedExport:
         return any(name in vars(self.recommender.export) for name in ("query_tower", "item_tower"))
 
     def faults_of(self, options: ListOptions) -> list[Fault]:
-        """Return a fault for each item filter of a request that fits no column of the export."""
+        """Return one fault for each item filter of a request that does not fit the export."""
         found = []
         for n, rule in enumerate(options.only):
             try:
@@ -221,7 +221,7 @@ class LoadedExport:
         return found
 
     def _tower(self, name: str) -> RawTower:
-        """Return the tower for raw values that belongs to this export, not to a newer one on disk.
+        """Return the raw tower of this export, unless a newer export replaced it on disk.
 
         Raises:
             StaleInput: the tower had not been read when a newer export replaced its files.

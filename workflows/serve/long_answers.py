@@ -122,7 +122,7 @@ def _lists_as_json(
 
 
 def _vectors_as_json(served: LoadedExport, side: str, rows: Sequence[Features]) -> list[bytes]:
-    """Return embeddings as JSON without outer brackets, in parts: one dump would block threads."""
+    """Return embeddings as JSON without outer brackets, in parts, so that other threads can run."""
     vectors = served.embed(side, rows)
     return [_VECTORS.dump_json(vectors[part])[1:-1] for part in _slices(len(vectors), MAX_ROWS)]
 

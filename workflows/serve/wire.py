@@ -46,7 +46,7 @@ def _check_value(value: object) -> object:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether a value is text that UTF-8 can encode: half a surrogate pair is not."""
+    """Return whether a value is text that UTF-8 can encode; half a surrogate pair cannot be."""
     return isinstance(value, str) and (
         value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
     )

@@ -1,4 +1,4 @@
-"""The parts of the recipe and the earlier stages that each pipeline stage depends on."""
+"""Defines which parts of the recipe and which earlier stages each stage depends on."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class RawTower:
     Attributes:
         inputs: name of an input feature → the type and shape of its raw values.
         arguments: name of an input feature → name of the SavedModel's argument.
-        sources: name of an input whose missing values the tower derives → name of the input that
-            it derives them from.
+        sources: name of an input whose missing values the tower derives → name of the input from
+            which it derives them.
     """
 
     inputs: Mapping[str, Form]
@@ -71,9 +71,9 @@ class RawTower:
         return cls(inputs, named, sources, module, encode)
 
     def missing_inputs(self, given: Collection[str]) -> list[str]:
-        """Return the inputs that are missing among the given ones.
+        """Return the inputs that are neither given nor can be replaced by given inputs.
 
-        An input is not missing if one that the tower derives from it is given.
+        A raw input is replaced if a column that the tower would derive from it is given.
 
         Args:
             given: names of columns, of which some are inputs.

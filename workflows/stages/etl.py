@@ -123,8 +123,8 @@ class EtlFiles:
     def seen(self) -> Path:
         """The file of interactions that a filter dropped but that count as seen; it may be absent.
 
-        The columns are row numbers of the user and the item, and `part`, the part of the split from
-        which on the pair counts as seen. The file is absent if no filter has `still_seen`.
+        The columns are the row numbers of user and item, and `part` (0 train, 1 valid, 2 test):
+        lists for later parts leave out the item. The file is absent if no filter has `still_seen`.
         """
         return self.folder / "seen.parquet"
 
@@ -145,10 +145,10 @@ class EtlFiles:
 
 
 class _EtlPartitions(ParquetPartitions):
-    """The partitions of a table of the etl stage, which report files that etl does not write."""
+    """The partitions of a table of the etl stage; a damaged file raises an ArtifactError."""
 
     def read(self, numbers: Sequence[int]) -> dict[str, Column]:
-        """Return the rows of some partitions, in the given order, name → [n_rows]."""
+        """Return the rows of some partitions, in the given order: column → values [n_rows]."""
         with reading(self.files[0][0].parent, "etl"):
             return super().read(numbers)
 
@@ -214,7 +214,7 @@ class Prepared:
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """The readable user columns in the row order of `users`; the last row has no id."""
+        """Readable (not encoded) user columns, in the order of `users`; the last row has no id."""
         return self._raw("users")
 
     @cached_property
@@ -239,19 +239,19 @@ class Prepared:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Column → vocabulary, which maps the values of the column to codes."""
+        """The vocabulary of each column whose values get codes."""
         with reading(self.files.vocabularies, "etl"):
             return vocabulary.read_all(self.folder)
 
     @cached_property
     def numbers(self) -> dict[str, NumberFact]:
-        """Number column → the training mean and standard deviation that standardise it."""
+        """The training mean and standard deviation of each number column."""
         with reading(self.files.statistics, "etl"):
             return statistics.read(self.folder)
 
     @cached_property
     def states(self) -> States:
-        """Derived column → what its step learnt from the training rows, if it learnt something."""
+        """What steps of `derive` learnt from the training rows, by derived column."""
         return fitted.read(self.folder)
 
     def interactions(self, *parts: str, among: Ints | None = None) -> Interactions:
@@ -262,8 +262,9 @@ class Prepared:
 
         Args:
             parts: the parts of the split: train, valid or test.
-            among: the users whose interactions are returned, as distinct rising row numbers in the
-                user table or negative numbers of unknown users, int [n_users]; None for all users.
+            among: the users whose interactions are returned, int [n_users]: row numbers in the user
+                table, or negative numbers for unknown users, distinct and rising; None for all
+                users.
         """
         rows = self._as_written(*parts, among=among)
         order = np.arange(len(rows.users))
@@ -313,7 +314,7 @@ class Prepared:
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
-        """Return dropped interactions that count as seen in some parts of the split, or None."""
+        """Return dropped interactions of some parts that count as seen; None without such a file."""
         path = self.files.seen
         if not path.is_file():
             return None

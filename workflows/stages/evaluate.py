@@ -63,7 +63,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         candidates: the items that were ranked: `catalogue`, `train` or `cold`.
         n_candidates: number of candidate items that were ranked.
         exclude_seen: whether items that a user had seen were left out of the user's lists.
-        refit: whether the models were fitted again on train and valid.
+        refit: whether the models were fitted again on train and valid before the test.
         hit: what counts as a hit: `by id`, or `by score` (a target that scores at least as high as
             the k-th item).
         ties: how items with equal scores are ranked.
@@ -100,16 +100,16 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of all models under one protocol, for the same users and targets.
+    """The metrics of all models under one evaluation protocol, for the same users and targets.
 
     Attributes:
         protocol: the evaluation protocol of these metrics.
         what: a description of the users and targets that were evaluated.
-        users: number of users over whom metrics are computed.
+        users: number of users over whom metrics are means.
         targets: number of target items of these users.
-        metrics: model → metric → its mean and interval. A metric that was not computed is absent.
-        chance: metric → what lists of candidates in random order would reach; empty if the block is
-            not a mean over rows.
+        metrics: model → metric → mean and interval. Metrics that were not computed are absent.
+        chance: metric → its value for lists of candidates in random order; empty if the metrics are
+            not means over rows.
     """
 
     protocol: Protocol
@@ -128,8 +128,8 @@ class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         tried: number of hyper-parameter combinations that were fitted on train.
         edge: names of the hyper-parameters whose chosen value is the lowest or highest that was
             tried.
-        valid: mean of recall@10, @20, @50 and ndcg@10 of the choice on the validation part; absent
-            if the split has no such part, and then the first point of the grid was used.
+        valid: mean of recall@10, @20, @50 and ndcg@10 of the chosen values on the validation part.
+            If the split has no such part, it is absent, and the first point of the grid was used.
         valid_users: number of users of the validation part.
         seconds: duration of the hyper-parameter search, in seconds.
     """
@@ -157,17 +157,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             history who are not in the user table. With context features, pairs of a user and a
             context are counted in place of users.
         fallback: the model that answers for unknown users in place of the two-tower model.
-        headline: metrics of all users, as means over users.
-        differences: metrics of the two-tower model minus those of each baseline, user by user,
+        headline: the main metrics: means over all users, under the main evaluation protocol.
+        differences: means over users of the two-tower model's metrics minus those of each baseline,
             under the main evaluation protocol.
-        beside: name of another protocol (`per_row`, `seen_kept`, `seen_excluded`, `tfrs_compat`,
-            and those of the recipe, such as `train_rows`) → its metrics.
+        beside: name of a further protocol (`per_row`, `seen_kept`, `seen_excluded`, `tfrs_compat`,
+            and protocols of the recipe such as `train_rows`) → the metrics under it.
         segments: name of a segment → the metrics of its users or targets; empty segments are left
             out.
-        catalogue: model → coverage and popularity bias of the headline's lists; null if all lists
-            are empty.
+        catalogue: model → coverage and popularity bias of its lists under the main protocol; null
+            if all lists are empty.
         baselines: baseline → its parameters and how they were chosen.
-        left_out: baseline that did not run, or block that has no rows → the reason.
+        left_out: baseline that did not run, or protocol that has no rows → the reason.
         seconds: model → wall time of ranking, in seconds.
     """
 

@@ -48,7 +48,7 @@ class ExportFiles:
     folder: Path
 
     def features(self, side: Side) -> Path:
-        """The file with the ids, readable columns and tower inputs of all users or all items."""
+        """The file with ids, readable columns and encoded inputs of all users or all items."""
         return self.folder / f"{side}_features.parquet"
 
     def embeddings(self, side: Side) -> Path:
@@ -124,7 +124,7 @@ class Export:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Readable columns and number of training interactions of each item, one row per item."""
+        """Readable (not encoded) columns and training counts of items, one row per item."""
         path = self.files.features("item")
         with reading(path, "export"):
             columns = (*self.recipe.columns("item"), TRAIN_COUNT)
@@ -179,7 +179,7 @@ class Export:
 
     @cached_property
     def raw_users(self) -> pa.Table:
-        """Readable user columns and the raw values that the query tower takes, one row per user."""
+        """Readable (not encoded) columns of users: features, and inputs of the raw query tower."""
         names = self.recipe.columns("user", "context")
         given = given_inputs(self.recipe, [*names, *self.recipe.history_columns])
         columns = list(dict.fromkeys([*names, *given]))
@@ -238,17 +238,17 @@ class Export:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Column → vocabulary, which maps the values of the column to codes."""
+        """The vocabulary of each column whose values get codes."""
         with reading(self.files.vocabularies, "export"):
             return vocabulary.read_all(self.files.folder)
 
     @cached_property
     def states(self) -> States:
-        """Derived column → what its step learnt from the training rows, if it learnt something."""
+        """What steps of `derive` learnt from the training rows, by derived column."""
         return fitted.read(self.files.folder, "export")
 
     def known_texts(self, column: str) -> pa.StringArray:
-        """Return the known texts of a column: those in its vocabulary, or in the exported tables.
+        """Return the known texts of a column: those of its vocabulary or of the exported tables.
 
         Args:
             column: a column of text, but no id.
@@ -259,7 +259,7 @@ class Export:
 
     @cached_property
     def raw_texts(self) -> dict[str, pa.StringArray]:
-        """Column of text that a derive step reads → its distinct texts in the exported tables."""
+        """The distinct texts in the exported tables, by text column that a derive step reads."""
         found: dict[str, pa.StringArray] = {}
         for side in SIDES:
             path = self.files.features(side)

@@ -1,4 +1,4 @@
-"""Checks of held-out interactions: no leak into training, and targets that lists may contain."""
+"""Checks that held-out rows were not used in training, and that lists can contain their items."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
 def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
     """Return a hash of user, item and (if `timed`) time of each interaction of a part.
 
-    Interactions of users or items that are not in the user and item tables of `as_of` are left out.
+    Users and items are numbered as in the tables of `as_of`; interactions of others are left out.
     """
     rows = prepared.interactions(part)
     rows_of = {}

@@ -1,4 +1,4 @@
-"""The catalogue: the exported items and those added by the index stage, with their search.
+"""The catalogue: the exported items, the items that the index stage added, and their search.
 
 If there is a FAISS index, it proposes candidate items; otherwise every item is scored.
 """
@@ -75,7 +75,8 @@ class Catalogue:
 
     Attributes:
         recipe: the recipe of the run.
-        items: readable item columns, one row per item: the exported items, then the added ones.
+        items: readable (not encoded) item columns, one row per item: exported items, then added
+            items.
         vectors: item embeddings, float32 [n_items, dim].
         n_exported: number of exported items.
         index: the FAISS index that proposes candidate items; None if every item is scored.
@@ -113,7 +114,7 @@ class Catalogue:
         """Return the catalogue with further items appended, and without an index.
 
         Args:
-            more: a table of the further items: their column `embedding`, and readable item columns,
+            more: a table of the further items, with a column `embedding` and readable item columns,
                 some of which may be absent.
         """
         columns = {

@@ -20,7 +20,7 @@ _COMPARED = 10_000
 
 @dataclass(frozen=True)
 class ItemRules:
-    """Selects items by rules `column=value` on their readable columns.
+    """Selects items by rules `column=value` on their readable (not encoded) columns.
 
     Numbers are compared by value, and text as the column spells it: `price=4.0` equals `price=4`,
     and `new=True` equals `new=true`. A cell with a list matches a rule if one of the list's values
@@ -49,8 +49,8 @@ class ItemRules:
         mask[pc.list_parent_indices(column).filter(hits.fill_null(False)).to_numpy()] = True
         return mask
 
-    def refuse_unmet(self, rules: Sequence[str]) -> None:
-        """Raise an error if any of the given rules `column=value` matches no item of the catalogue.
+    def refuse_unmatched(self, rules: Sequence[str]) -> None:
+        """Raise an error if a rule `column=value` of a request matches no item of the catalogue.
 
         Raises:
             DataError: a rule matches no item; the message suggests the most similar value.
@@ -87,9 +87,9 @@ class ItemRules:
 
 
 def split_rule(rule: str, columns: Sequence[str]) -> tuple[str, str] | None:
-    """Split a rule `column=value` after the longest column name; None if no column fits.
+    """Split a rule `column=value` into a column and a value; None if it begins with no column.
 
-    The names of columns may contain `=`.
+    Names of columns may contain `=`; the longest name that fits is taken.
     """
     fits = [name for name in columns if rule.startswith(f"{name}=")]
     if not fits:

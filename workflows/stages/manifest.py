@@ -83,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Draft:
-    """A stage that is being written: its files in `folder`, its counts, metrics and options."""
+    """A stage that is being written: files (in `folder`), counts, metrics and options."""
 
     folder: Path
     rows: dict[str, int] = field(default_factory=dict)
@@ -128,7 +128,7 @@ def sign(draft: Draft, stage: str, recipe: Recipe, device: Device, inputs: dict[
 
 
 class _Kind(msgspec.Struct):
-    """The one field of a manifest that is parsed to learn which stage it describes."""
+    """The field of a manifest that says which stage it describes."""
 
     stage: str
 

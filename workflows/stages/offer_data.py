@@ -77,14 +77,14 @@ class OfferData:
 
     @property
     def compared(self) -> dict[str, OfferModel]:
-        """Name → settings of each offer model that uses all attributes and thus can be compared."""
+        """The settings, by name, of offer models that use all attributes; these are comparable."""
         return {
             name: blocks for name, blocks in self.config.models.items() if not blocks.attributes
         }
 
     @cached_property
     def latest(self) -> dict[str, Column]:
-        """Name of a history column → the final history of each user, with all events, [n_users]."""
+        """The final histories of users, with all events, [n_users], by history column."""
         assert self.recipe.history is not None
         return self.prepared.part(LATEST, list(self.recipe.history.inputs))
 

@@ -12,7 +12,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     """The AUC of one model for the offers of one attribute and popularity band.
 
     Attributes:
-        model, task: the model, and the attribute whose values are the offers.
+        model, task: the name of the model, and the attribute whose values are the offers.
         band: the name of the band, a group of offers by their number of positives.
         low: the offers of the band have more positives than this.
         high: the offers of the band have at most so many positives; None for no bound.
@@ -35,7 +35,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OffersReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics that evaluate computes for offer models, with the counts behind them.
+    """The metrics that evaluate computes for offer models, and the counts of what was scored.
 
     Attributes:
         pairs: number of pairs of a user and an offer that were scored in each task.

@@ -1,4 +1,4 @@
-"""Recommendation lists from an export: raw user ids in, lists of raw item ids out.
+"""Makes recommendation lists from an export: takes raw user ids, returns raw item ids.
 
 The items of a list are ranked by the same method as in the evaluation.
 """
@@ -164,7 +164,7 @@ class Recommender:
         )
 
     def _top_k(self, vectors: Floats, unknown: Bools, seen: Ragged, options: ListOptions) -> TopK:
-        """Find the k best items for each user embedding, or the fallback list of unknown users."""
+        """Return the k best items for each user embedding, and the fallback for unknown users."""
         retriever = self.catalogue.retriever(
             np.concatenate([vectors, self.export.user_vectors[-1:]])
         )
@@ -181,7 +181,7 @@ class Recommender:
 
     @cached_property
     def _popularity(self) -> Popularity:
-        """The fallback retriever, which ranks items by number of interactions before the cut."""
+        """The fallback for unknown users: ranks items by number of interactions before the cut."""
         counts = np.zeros(len(self.catalogue.items))
         counts[: self.catalogue.n_exported] = self.export.item_counts
         return Popularity(counts=counts)

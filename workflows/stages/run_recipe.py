@@ -67,7 +67,7 @@ def _file(store: Store, manifest: Manifest) -> Path | None:
 
 
 def refuse_another(store: Store, recipe: Recipe, invocation: Invocation) -> None:
-    """Refuse to overwrite the etl stage of a run that was made from another recipe file.
+    """Refuse to overwrite the etl stage of a run if it was made from another recipe file.
 
     An edited version or a copy of the recipe file that made the run is accepted.
 

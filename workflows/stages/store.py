@@ -118,7 +118,7 @@ class Store:
     def read(self, stage: str, recipe: Recipe, *, deep: bool = True) -> Manifest:
         """Return the manifest of a finished stage after checking that it may be used.
 
-        Digests of earlier stages are not compared with stages that do not exist (copied export).
+        Digests of earlier stages are compared only if the stages exist: a copied export lacks them.
 
         Args:
             stage: name of the stage.
@@ -270,7 +270,7 @@ class Store:
         )
 
     def stamps(self, stages: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-        """Return a value that changes with each replacement of a stage, or None, for each stage."""
+        """Return, for each stage, a value that changes when it is replaced; None if missing."""
         return tuple(self._stamp(stage) for stage in stages)
 
     def _stamp(self, stage: str) -> tuple[int, int] | None:
@@ -282,7 +282,7 @@ class Store:
 
 
 def _located(export: Path) -> tuple[Path, str]:
-    """Return an export's parent folder and, for a copied export, its name (else "")."""
+    """Return the folder that has the stages and, for a copied export, its name (else "")."""
     if export.name in ("", ".."):  # such as the working folder
         whole = export.resolve()
         export = Path(os.path.relpath(whole.parent)) / whole.name

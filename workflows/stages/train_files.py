@@ -29,7 +29,7 @@ class TrainFiles:
 
     Attributes:
         folder: the folder of the train stage.
-        name: the name of the model, where a recipe has several models.
+        name: the name of the model, if the recipe has several models; else empty.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Raw features of users: the exported values, replaced by values that a request gives."""
+"""Raw features of users: the values of a request, and otherwise the exported values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refuse_unknown(export: Export, given: pa.Table) -> None:
 
 
 def inputs_about_users(recipe: Recipe) -> set[str]:
-    """Return the raw inputs that describe users, and not the context of an interaction alone."""
+    """Return the raw inputs of user features and histories, without those of context features."""
     return set(raw_inputs(recipe, [*recipe.columns("user"), *recipe.history_columns]))
 
 
@@ -69,7 +69,7 @@ def overlay_given(
 
 
 def _without_ages(table: pa.Table, given: pa.Table, recipe: Recipe) -> pa.Table:
-    """Return features of users, without the ages of histories for which others are given."""
+    """Return features of users; where a request gives a history, the stored ages become null."""
     history = recipe.history_with_ages
     if history not in given.column_names or HISTORY_AGES not in table.column_names:
         return table
@@ -100,7 +100,7 @@ def embed_users(export: Export, users: Users, rows: Ints, given: pa.Table) -> Fl
 
 
 def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
-    """Shorten given user histories to their last events, as many as in training.
+    """Shorten the histories of a request to their last items, as many as training had.
 
     Args:
         given: raw inputs of the query tower; a history that is not given has no column.

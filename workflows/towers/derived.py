@@ -1,8 +1,8 @@
 """Derives columns from raw values in the graph of an exported tower, by TensorFlow alone.
 
-The graph gives what etl gives (workflows/derive/cells.py and fitted.py). In it, a missing text is
-"", and a missing number is NaN. A value that etl refuses, such as the month 13, fails an assertion,
-whose message is the error that TensorFlow Serving and Triton return.
+The graph derives the same values as etl (workflows/derive/cells.py and fitted.py). In the graph, a
+missing text is "", and a missing number is NaN. A value that etl refuses, such as the month 13,
+fails an assertion, whose message is the error that TensorFlow Serving and Triton return.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Learnt = Centres | FrequentValues
 
 
 def learnt(states: States) -> dict[str, Learnt]:
-    """Return derived column → what its step learnt, as the graph needs it."""
+    """Return what steps learnt, by derived column; frequent values as a look-up table."""
     return {
         name: FrequentValues(state) if isinstance(state, Frequent) else state
         for name, state in states.items()
@@ -64,12 +64,12 @@ def learnt(states: States) -> dict[str, Learnt]:
 
 
 def derive(values: tf.Tensor, step: Derive, state: Learnt | None, name: str) -> tf.Tensor:
-    """Return the values that a derive step makes of others: text, or float64 numbers.
+    """Return the values that a derive step makes of other values: text, or float64 numbers.
 
     Args:
         values: text or numbers, of any shape.
         step: a derive step of the recipe.
-        state: what the step learnt from the training rows, if it learns.
+        state: what the step learnt from the training rows; None for a step that does not learn.
         name: the name of the input, for the message of an assertion.
     """
     if isinstance(step, PathLevel):

@@ -41,7 +41,7 @@ def export(prepared: Prepared, store: Store, folder: Path, *, as_of: AsOf) -> di
         store: the stages of the run.
         folder: the folder of the export.
         as_of: the cut before which interactions count for histories and a popularity prior: `test`,
-            as in the evaluation, or `latest`, which counts all, for production.
+            as in the evaluation, or `latest`, which counts all interactions, for production.
 
     Returns:
         The numbers of users and items, and the number of dimensions of the embeddings.
@@ -120,7 +120,7 @@ def _users(two_tower: TwoTower, prepared: Prepared, queries: Queries) -> _Side:
 
 
 def write_histories(histories: Ragged, also: Interactions | None, files: ExportFiles) -> None:
-    """Write each user's history, and items seen in dropped rows, as lists of item row numbers."""
+    """Write each user's history, and items seen in rows that a filter dropped, as row numbers."""
     columns = {ITEM_ROWS: histories}
     if also is not None:
         columns[ALSO_SEEN_ROWS] = also.of_known_users().histories()

@@ -107,12 +107,12 @@ def _described_input(argument: str, raw: RawInput) -> arguments.Input:
 def _value(
     raw: dict[str, tf.Tensor], recipe: Recipe, source: str, states: Mapping[str, derived.Learnt]
 ) -> tf.Tensor:
-    """Return the values of a feature or a history: raw ones, or those that steps derive.
+    """Return the values of a feature or a history: raw values, or values that steps derive.
 
     Args:
         raw: the raw inputs of the tower.
         recipe: the recipe with the steps.
-        source: the name of the feature, or of the input with a history.
+        source: the name of the feature, or of the history input.
         states: derived column → what its step learnt.
     """
     listed = recipe.history_inputs.get(source)
@@ -200,7 +200,7 @@ _NOTHING = b"\xff\n"
 
 
 def _is_no_line(value: str) -> bool:
-    """Return whether a text cannot be a line of a vocabulary file, for example for a line break."""
+    """Return whether a text, such as one with a line break, cannot be a line of a file."""
     return not value or "\n" in value or "\r" in value
 
 

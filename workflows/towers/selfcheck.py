@@ -2,8 +2,8 @@
 
 The script loads an export as another program would, embeds sampled rows of the tower's input
 tables, and compares the results with the exported embeddings. Towers that take raw values get the
-raw columns of these tables, and derive the others. If embeddings differ, the script prints one line
-that describes the difference, and exits with code 1.
+raw columns of these tables, and compute derived columns. If embeddings differ, the script prints
+one line that describes the difference, and exits with code 1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Check(NamedTuple):
         inputs: the Parquet table of the tower's inputs.
         embeddings: the file of embeddings, parquet or npy, in the order of `inputs`; `{}` stands
             for the attribute that the metadata of `inputs` names.
-        suffix: the suffix of the input columns' names; empty for a table with readable names.
+        suffix: the suffix of the input columns' names in the table; empty if they have none.
     """
 
     tower: str
@@ -109,7 +109,7 @@ def _constant(column: pa.ChunkedArray, spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _missing(n_rows: int, spec: tf.TensorSpec) -> tf.Tensor:
-    """Return an argument without values, which the tower derives from its other arguments."""
+    """Return an argument with missing values only; the tower derives it from other arguments."""
     gap = "" if spec.dtype == tf.string else np.nan
     return tf.fill([n_rows, 1][: spec.shape.rank], tf.constant(gap, spec.dtype))
 

@@ -84,7 +84,7 @@ _ANSWER = {"item_id": Spec("TYPE_STRING", (-1, -1)), SCORE: Spec("TYPE_FP32", (-
 
 
 def _tensors(query: RawTower) -> dict[str, str]:
-    """Return feature → input tensor of the ensemble, named as the feature if that name is free."""
+    """Map each feature to its input tensor: the same name, or with `_` added if it is taken."""
     taken = {*_OPTIONS, _VECTOR, *_ANSWER}
     tensors: dict[str, str] = {}
     for name in query.inputs:
