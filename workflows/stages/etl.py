@@ -314,7 +314,7 @@ class Prepared:
         return self.interactions(*parts).of_known_users().histories()
 
     def also_seen(self, *parts: str) -> Interactions | None:
-        """Return dropped interactions of some parts that count as seen; None without such a file."""
+        """Return dropped interactions of some parts that count as seen; None if not stored."""
         path = self.files.seen
         if not path.is_file():
             return None
