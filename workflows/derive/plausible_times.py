@@ -20,7 +20,7 @@ _OLDEST, _AHEAD = 631_152_000, 5
 
 
 def is_plausible(seconds: float) -> bool:
-    """Say whether a date is plausible for a log: after 1990, and at most some years after today."""
+    """Say whether a date is plausible for a log: from 1990 on, at most some years after today."""
     return bool(_OLDEST <= seconds < _newest())
 
 

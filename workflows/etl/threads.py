@@ -12,10 +12,10 @@ Value = TypeVar("Value")
 
 
 def map_threads(keys: Iterable[Key], function: Callable[[Key], Value]) -> dict[Key, Value]:
-    """Call a function for each key in threads, and return key → result in the order of the keys.
+    """Call a function for each key in threads; return a map from keys to results, in key order.
 
     Raises:
-        Exception: the function failed; the exception is that of the first key that failed.
+        Exception: the exception of the function for the first key (in their order) that failed.
     """
     keys = list(keys)
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -92,8 +92,8 @@ class UsersWith(Condition, frozen=True, tag_field="kind", tag="users_with"):
     valid rows, one of the train or valid rows; to keep the test rows, any row of the user.
 
     Attributes:
-        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
-            use the dropped rows.
+        stage: whether rows are dropped `before` or `after` the rows are split and the vocabularies
+            are learnt. With `after`, the split and the vocabularies still count the dropped rows.
     """
 
     stage: Stage = "before"
@@ -104,8 +104,8 @@ class TopUsers(Part, frozen=True, tag_field="kind", tag="top_users"):
 
     Attributes:
         n: number of users whose interactions are kept.
-        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
-            use the dropped rows.
+        stage: whether rows are dropped `before` or `after` the rows are split and the vocabularies
+            are learnt. With `after`, the split and the vocabularies still count the dropped rows.
     """
 
     n: Positive
@@ -118,8 +118,8 @@ class SampleUsers(Part, frozen=True, tag_field="kind", tag="sample_users"):
     Attributes:
         share: share of the users whose interactions are kept.
         seed: the seed of the hash; another seed chooses other users.
-        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
-            use the dropped rows.
+        stage: whether rows are dropped `before` or `after` the rows are split and the vocabularies
+            are learnt. With `after`, the split and the vocabularies still count the dropped rows.
     """
 
     share: Annotated[float, Meta(gt=0, lt=1)]
@@ -133,8 +133,8 @@ class PerDay(Part, frozen=True, tag_field="kind", tag="per_day"):
     Attributes:
         n: the greatest number of interactions of a user and day that are kept.
         seed: the seed of the hash; another seed chooses other interactions.
-        stage: `before` or `after` the split and the fit of vocabularies, which with `after` still
-            use the dropped rows.
+        stage: whether rows are dropped `before` or `after` the rows are split and the vocabularies
+            are learnt. With `after`, the split and the vocabularies still count the dropped rows.
     """
 
     n: Positive = 8

@@ -1,7 +1,7 @@
-"""The meanings of a recipe's fields, as the docstrings of its blocks give them.
+"""Read the meanings of a recipe's fields from the docstrings of its blocks.
 
 A block of a recipe is a msgspec struct. Its docstring begins with a summary of the block, and its
-section `Attributes:` has an entry for each field, so that the meaning is written once.
+section `Attributes:` has an entry for each field, so that a meaning is written only once: there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def blocks(root: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 
 def parts_of(one: types.Type) -> list[types.Type]:
-    """Return the types of which a type is made: alternatives, elements, or values of a mapping."""
+    """Return the types within a type: of its alternatives, its elements, or a mapping's values."""
     if isinstance(one, types.UnionType):
         return list(one.types)
     if isinstance(one, types.DictType):

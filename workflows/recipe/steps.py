@@ -218,7 +218,7 @@ class TopValues(Derived, frozen=True, tag_field="kind", tag="top_values"):
 
     Attributes:
         n: number of values that are kept.
-        other: the value that replaces all others.
+        other: the value that replaces all other values.
     """
 
     reads: ClassVar[Cells] = "text"

@@ -1,4 +1,4 @@
-"""Count how many ids of one table are in another table, and find the likely cause if few are."""
+"""Count how many ids of one table another table has; find the likely cause if it has few."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether so few ids match, or spellings differ so, that a join by them needs a warning."""
+        """Whether few ids match, or spellings differ, so that a join by them needs a warning."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:
@@ -67,7 +67,7 @@ class Match:
 
 
 def match(ids: pa.Array, others: pa.Array) -> Match:
-    """Look up the user or item ids of one table in another table; explain why few are found.
+    """Count the user or item ids that two tables share; find the likely cause if they are few.
 
     Args:
         ids: distinct ids of the first table, text without null.

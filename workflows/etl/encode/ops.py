@@ -1,8 +1,8 @@
 """Define the NVTabular operators of etl, and convert Arrow tables to the data frames they take.
 
 In the data frame that an operator takes, a text column holds the int32 indices of a dictionary
-(workflows/raw/dictionaries.py); a null has the number of distinct texts as its index. So a column
-is encoded by indexing an array of vocabulary codes by an array of dictionary indices, in NumPy on a
+(workflows/raw/dictionaries.py); the index of a null is the number of distinct texts. So a column is
+encoded by indexing an array of vocabulary codes by an array of dictionary indices, in NumPy on a
 CPU and in CuPy on a GPU.
 """
 
@@ -62,9 +62,9 @@ class Encode(nvt.ops.Operator):
     Args:
         lookups: text column → the vocabulary codes of its distinct texts.
         tags: column → its Merlin tags.
-        rows: new column → the id column that the new column is made from, and the row in the user
-            or item table of each distinct id, int32 [n_texts + 1], below 0 where the table lacks
-            the id.
+        rows: new column (`user_row`, `item_row`) → the id column that it is made from, and the row
+            of each distinct id in the user or item table, int32 [n_texts + 1]; below 0 if the table
+            lacks the id.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Encode(nvt.ops.Operator):
         self.rows = rows or {}
 
     def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
-        """Replace dictionary indices by vocabulary codes; add user and item table rows of ids."""
+        """Replace dictionary indices by vocabulary codes; add columns `user_row` and `item_row`."""
         new = {n: _take(df[n], self.lookups[n].codes) for n in col_selector.names}
         new |= {name: _take(df[key], table) for name, (key, table) in self.rows.items()}
         return _like(df, new)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Return output column → input column; `user_row` and `item_row` come from id columns."""
+        """Map each output column to its input column; `user_row` and `item_row` to id columns."""
         of_rows = {name: [key] for name, (key, _) in self.rows.items()}
         return {**{name: [name] for name in col_selector.names}, **of_rows}
 
@@ -121,7 +121,7 @@ class IsMissing(nvt.ops.Operator):
         return out
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
-        """Return each column `<name>_missing` → the number column that it is made from."""
+        """Map each column `<name>_missing` to the number column that it is made from."""
         return {name + MISSING: [name] for name in col_selector.names}
 
     @property

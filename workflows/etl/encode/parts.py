@@ -32,7 +32,7 @@ _DICTIONARY = 1 << 14
 
 @dataclass
 class CellCounts:
-    """The numbers of all cells, cells with an unseen value and missing cells of a text column."""
+    """Numbers of cells of a text column: all cells, cells with an unseen value, missing cells."""
 
     cells: int = 0
     unseen: int = 0
@@ -53,7 +53,7 @@ class Plan:
         recipe: recipe that describes the features.
         columns: the columns of the data frame that is encoded.
         numbers: number column → its mean, its standard deviation and the value that fills gaps.
-        sizes: column → size and number of unseen codes of its vocabulary.
+        sizes: column → size of its vocabulary, and number of its codes for unseen values.
         arrays: `codes of <column>` or `rows of <column>` → the vocabulary code or table row for
             each dictionary index; or the path of a file with these arrays.
         on_gpu: whether the data frames that NVTabular encodes are cuDF.
@@ -84,7 +84,7 @@ class Plan:
         return Schema([found[name] for name in (*first, *rest)])
 
     def fits(self, columns: list[str], arrays: Mapping[str, Int32s]) -> bool:
-        """Return whether the plan has the columns of a table, and the table's arrays of codes."""
+        """Return whether the plan is for a table with these columns and these arrays of codes."""
         mine = self.arrays
         return (
             columns == self.columns
@@ -119,7 +119,7 @@ class Job:
     Attributes:
         plan: settings, vocabularies and statistics by which the rows are encoded.
         rows: the rows to encode, as `ops.to_indices` returns them, with encoded history columns; or
-            a file with them.
+            the path of a file with these rows.
         path: the path of the parquet part file.
         aside: folder in which the part file is written before it is moved to `path`.
         block: number of rows that are encoded at a time.
@@ -174,7 +174,7 @@ class Job:
 
 
 def leaf_name(column: pa.Field) -> str:
-    """Return the parquet name of a column's values, which is longer for a column of lists."""
+    """Return the name that parquet gives to a column's values: longer for lists."""
     return f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name
 
 

@@ -1,10 +1,11 @@
 """Read Tianchi's Ali-CCP files: a skeleton with one impression per line, and common features.
 
 A line of the skeleton is `sample, click, conversion, shared, count, features`, and a line of the
-common features is `shared, count, features`. Each field of the features becomes a column with
-NVIDIA's name for this field, and the values of the field become the weights of the column. NVIDIA's
-`prepare_aliccp` (Merlin models 23.6) drops the rows after the last whole file, and all but the last
-value of a list; this reader keeps every row and every value.
+common features is `shared, count, features`; `shared` names the line of common features that
+belongs to an impression. Each field of the features becomes a column with NVIDIA's name for this
+field, and the values of the field become the weights of the column. NVIDIA's `prepare_aliccp`
+(Merlin models 23.6) drops the rows after the last whole file, and all but the last value of a list;
+this reader keeps every row and every value.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Shared:
     weights: npt.NDArray[np.float32]
 
     def of(self, lines: Ints) -> Column:
-        """Return the values of the given lines of common features; they are renumbered from 0."""
+        """Return the values of some lines of common features; these lines are numbered from 0."""
         counts = self.offsets[lines + 1] - self.offsets[lines]
         before = np.cumsum(counts) - counts
         places = np.arange(counts.sum()) + np.repeat(self.offsets[lines] - before, counts)
@@ -244,7 +245,7 @@ class SkeletonFile:
 
 
 def possible_rows(batch: pa.Table) -> Bools:
-    """Return the mask of all impressions but those with a purchase and without a click."""
+    """Return a mask of impressions: false for a purchase without a click, which is impossible."""
     impossible = pc.and_(pc.equal(batch["click"], "0"), pc.equal(batch["conversion"], "1"))
     return ~impossible.to_numpy()
 

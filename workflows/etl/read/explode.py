@@ -1,4 +1,4 @@
-"""Turn each row with lists into one row per value, so that sessions and playlists become events."""
+"""Turn each row with lists, such as a session or a playlist, into one row (event) per value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExplodedFile:
     Attributes:
         file: the raw file with lists.
         path, names, is_empty, notes: the attributes of the original file.
-        lists: names of the columns that still hold lists afterwards.
+        lists: names of the columns of lists that are not exploded.
         approximate_rows: estimated number of rows, from the mean length of the first lists.
         empty: number of rows with empty lists among the rows read so far; these rows are dropped.
 
@@ -112,7 +112,7 @@ class ExplodedFile:
         return found
 
     def _split(self, column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
-        """Turn cells of text into lists, by the separator or as lists in brackets."""
+        """Turn cells of text into lists: split at the separator, or parse lists in brackets."""
         if self._separator is None and not list_cells.are_in_brackets(column):
             raise DataError(
                 f"{place} holds text. Set the source's `separator:` (such as '|'), so that "

@@ -1,4 +1,4 @@
-"""Build a table from batches of rows, and merge the text dictionaries of each column."""
+"""Build a table from batches of rows; each text column becomes one dictionary."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def _number_by_range(pieces: list[pa.Array], low: int, high: int) -> pa.Dictiona
 
 
 def _places(integers: pa.Array, low: int) -> npt.NDArray[np.int64]:
-    """Return the differences between integer ids and the smallest of them."""
+    """Return integer ids minus the smallest id."""
     values = integers.to_numpy()
     wide = np.uint64 if values.dtype.kind == "u" else np.int64
     return np.subtract(values, wide(low), dtype=wide).astype(np.int64, copy=False)

@@ -16,7 +16,7 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class RowFile(Protocol):
-    """The interface of raw files of any format (such as csv or parquet), read in blocks of rows."""
+    """The interface of raw files of any format, such as csv or parquet; rows are read in blocks."""
 
     path: Path
     names: list[str]
@@ -33,7 +33,7 @@ class RowFile(Protocol):
 
 
 def path_columns(path: Path, folder: Path) -> dict[str, str | None]:
-    """Return the columns in a raw file's path (`day=2020-09-13`): name → value of all rows.
+    """Return the columns in a raw file's path, such as `day=2020-09-13`: name → value of the rows.
 
     Args:
         path: path of the raw file.

@@ -35,7 +35,7 @@ def are_latest(ids: pa.ChunkedArray, times: pa.ChunkedArray, place: Place) -> np
 
 
 def _last(ids: npt.NDArray[np.integer], times: npt.NDArray[np.number]) -> npt.NDArray[np.int64]:
-    """Return, for each id, the row with the latest time; if several have it, the last of them."""
+    """Return, for each id, the row with the latest time; of rows with equal times, the last one."""
     order = np.lexsort((times, ids))  # a stable sort
     ends = np.append(ids[order][1:] != ids[order][:-1], True)[: len(order)]
     return order[ends]

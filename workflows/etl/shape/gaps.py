@@ -42,7 +42,7 @@ def refuse(recipe: Recipe, raw: Raw, source: str) -> None:
 
 
 def numbers_without_policy(recipe: Recipe, columns: Sequence[str]) -> list[str]:
-    """Return the number columns for which the recipe has neither a `null` policy nor a filter."""
+    """Return the number columns without a `null` policy and without a filter on missing values."""
     named = {c: recipe.features[c] for c in columns if c in recipe.features}
     filtered = [r.column for r in recipe.filter if isinstance(r, Keep) and r.stage == "before"]
     return [c for c, f in named.items() if f.meaning.refuses_gaps(f) and c not in filtered]

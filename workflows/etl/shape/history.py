@@ -125,7 +125,7 @@ def final_histories(
 
 
 def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History) -> Windows:
-    """Reduce history windows, [first, stop) in `order`, to the interactions that a mask chooses."""
+    """Drop the interactions that a mask does not choose from history windows [first, stop)."""
     before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
     return _by_row(order, order[chosen], *_truncate(before[first], before[stop], config))
 
@@ -133,7 +133,7 @@ def _select(order: Ints, chosen: Bools, first: Ints, stop: Ints, config: History
 def _truncate(
     first: Ints, stop: Ints, config: History, longer: Bools | int = 0
 ) -> tuple[Ints, Ints]:
-    """Shorten history windows to the greatest length of a history, keeping the latest."""
+    """Shorten history windows to `max_len` interactions, the latest or earliest (`keep`)."""
     if config.keep == "earliest":
         return first, np.minimum(stop, first + config.max_len)
     return np.maximum(first, stop - config.max_len - longer), stop
@@ -147,7 +147,7 @@ def _by_row(order: Ints, pool: Ints, start: Ints, stop: Ints) -> Windows:
 
 
 def _earlier(users: Ints, times: npt.NDArray[np.int64], config: History) -> tuple[Ints, Ints, Ints]:
-    """Sort interactions by user and time; return the order, and each history's begin and end."""
+    """Sort interactions by user and time; return the order, and both ends of each history."""
     n = len(users)
     order = np.argsort(users, kind="stable").astype(np.int32)
     sorted_users = users[order]
@@ -249,7 +249,7 @@ class Histories:
 
     @classmethod
     def of(cls, parts: Sequence[PartEvents], config: History) -> Histories:
-        """Find the histories of the interactions of the last of the given splits.
+        """Find the histories of the interactions of one part of the split, the last in `parts`.
 
         With `before: others` the history of a train interaction has all other train interactions of
         the user, and the history of a valid or test interaction has those of earlier splits only,

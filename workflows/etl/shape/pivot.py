@@ -17,7 +17,7 @@ from workflows.recipe import Pivot
 
 
 def tally(table: pa.Table, pivot: Pivot, *, keys: Sequence[str], time: str | None) -> pa.Table:
-    """Return ids and time of each event, and a column per kind of event that holds 1 or 0."""
+    """Return ids and time of each event, and a column of 1 and 0 for each kind of event."""
     events = table[pivot.event]
     columns = {name: table[name] for name in (*keys, *([time] if time else []))}
     for kind, name in pivot.counts.items():
