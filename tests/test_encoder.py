@@ -56,7 +56,7 @@ def test_an_encoder_gives_one_vector_a_history_and_one_a_step(config: type, ages
         np.testing.assert_allclose(each[row][length - 1], one[row], rtol=1e-5, atol=1e-6)
     turned = encoder.encode(steps([2, 1, 0], ages=ages), training=False).numpy()
     np.testing.assert_allclose(turned[::-1], one, rtol=1e-5, atol=1e-6)
-    weights = encoder.weights_by_age()
+    weights = encoder.weights_by_position()
     assert weights is None or weights.shape == (5,)
 
 

@@ -86,7 +86,7 @@ def test_equal_positions_give_the_mean_times_the_root_of_the_length():
 
 
 def test_a_fresh_pool_prefers_the_latest():
-    weights = DecayPool(10.0, 50).weights_by_age()
+    weights = DecayPool(10.0, 50).weights_by_position()
     assert (np.diff(weights) < 0).all()
     assert weights[49] > 0.001
 

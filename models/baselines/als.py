@@ -38,7 +38,7 @@ START = (
 
 @dataclass(frozen=True, kw_only=True)
 class ALS:
-    """Matrix factorisation by ALS, which solves the factors of a user from the user's history.
+    """Matrix factorisation by ALS, which computes a user's factors from the user's history.
 
     Attributes:
         factors: the number of latent factors of a user or item, d.
@@ -58,7 +58,7 @@ class ALS:
     item_factors: Floats | None = field(default=None, repr=False, compare=False)
 
     def fit(self, train: Interactions) -> ALS:
-        """Return a model with learnt item factors; every fit to the same data gives equal ones."""
+        """Return a model with learnt item factors; fits to the same data give equal factors."""
         matrix = train.histories().to_csr(train.n_items)
         # implicit warns if the BLAS uses several threads (it checks once in a process)
         with threadpool_limits(1, user_api="blas"):

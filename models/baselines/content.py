@@ -1,4 +1,4 @@
-"""Ranks items by the attributes that they share with the user's history, even unseen items.
+"""Ranks items, also new ones, by the attributes that they share with the user's history.
 
 The content-based baseline of Lops, de Gemmis and Semeraro 2011, section 3.3, with frozen vectors:
 a user is the mean of their items' attribute vectors, and the score is a dot product.

@@ -46,7 +46,7 @@ class Fallback:
     uses_popularity: Callable[[Queries], Bools]
 
     def as_of(self, known: Interactions) -> Fallback:
-        """Return a fallback with the same model, but interactions counted up to a cut in time."""
+        """Return a fallback whose popularity counts all interactions before a cut in time."""
         return dataclasses.replace(self, popular=self.popular.fit(known))
 
     def top_k(
@@ -74,7 +74,7 @@ class Fallback:
 
 @runtime_checkable
 class CountBased(Protocol):
-    """The protocol of retrievers that rank by interaction counts; to update them needs no fit."""
+    """The protocol of retrievers that rank by interaction counts; new data needs no fit."""
 
     def as_of(self, known: Interactions) -> Retriever:
         """Return a retriever that counts all interactions before a cut in time."""
@@ -90,7 +90,7 @@ def with_popularity(grid: Grid, train: Interactions) -> Grid:
 
 
 def as_of(model: Retriever, known: Interactions) -> Retriever:
-    """Return a baseline whose popularity counts reach up to a cut in time; other weights stay.
+    """Return a baseline that counts all interactions before a cut in time; other weights stay.
 
     Args:
         model: a fitted baseline.

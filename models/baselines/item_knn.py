@@ -1,4 +1,4 @@
-"""Ranks items by similarity to those of the history: cosines of the binary user-item matrix.
+"""Ranks items by their similarity to the items of the history: cosines of user-item columns.
 
 The model is that of Sarwar et al. 2001; the sum over the history is not normalised, as in Deshpande
 and Karypis 2004, section 3.1. If n_i users have item i, and n_ij users have both i and j, the
@@ -34,7 +34,7 @@ NEIGHBOURS = (20, 5, 10, 50, 100)
 class ItemKNN:
     """Scores an item by its summed similarity to items of the history.
 
-    Only those items of the history count that have the item among their neighbours.
+    Only those items of the history count that have the scored item among their neighbours.
 
     Attributes:
         neighbours: the number of neighbours of an item; ties are broken by item row.

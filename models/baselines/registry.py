@@ -33,7 +33,7 @@ else:
 
 
 def grid_of(name: Baseline, facts: Facts) -> Grid:
-    """Return the search space of the baseline with a name.
+    """Return the search space of the baseline with the given name.
 
     Raises:
         CannotFit: the baseline does not run on this data, or its library is not installed.

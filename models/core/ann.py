@@ -232,8 +232,8 @@ class Index:
         """Yield groups of queries with the number of items that FAISS must propose for them.
 
         The number of proposals is `at` times a power of two, and depends on the query alone, so
-        that a query has the same top-k list alone and in a batch. Queries that exact search answers
-        as fast are left out.
+        that a query has the same top-k list alone and in a batch. Queries that exact search would
+        answer equally fast are left out.
         """
         share = 1.0
         if candidates is not None:

@@ -68,7 +68,7 @@ def exchange(first: Path, second: Path) -> bool:
     """Exchange two paths in one step; return False where the kernel or file system cannot.
 
     Raises:
-        OSError: the exchange of the paths failed for another reason.
+        OSError: the paths cannot be exchanged, for a reason other than a lack of support.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):

@@ -45,7 +45,7 @@ def product(left: Matrix, right: Matrix, *, out: Matrix) -> Matrix:
         out: the matrix that takes the dot products, float32 [n, m], C-contiguous.
 
     Raises:
-        ValueError: a matrix has another shape, type or memory order.
+        ValueError: a matrix does not have the shape, type and memory order above.
     """
     matrices = (left, right, out)
     fit = out.shape == (len(left), len(right)) and left.shape[1:] == right.shape[1:]

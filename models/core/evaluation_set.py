@@ -176,7 +176,7 @@ class EvaluationSet:
         return metrics.per_user(self.rank(retriever, max(ks)).ranks, self.targets, ks)
 
     def selection_score(self, retriever: Retriever) -> float:
-        """Return a retriever's mean of `SELECTION_METRICS`, which chooses hyper-parameters."""
+        """Return a retriever's mean of `SELECTION_METRICS`, the criterion for hyper-parameters."""
         per_user = self.per_user(retriever, SELECTION_KS)
         return selection_score({name: float(values.mean()) for name, values in per_user.items()})
 

@@ -207,8 +207,9 @@ def _lower_bound(scores: Floats, k: int) -> Floats:
     """Return a lower bound of each query's k-th largest score, float32 [n_rows].
 
     The columns are split into groups, and the bound is the k-th largest of the groups' maxima, so
-    that at least k scores reach it. With a few times k groups, hardly more than k scores reach the
-    bound. To compute the bound takes a tenth of the time of partitioning all scores.
+    that at least k scores reach it. If the number of groups is a few times k, hardly more than k
+    scores reach the bound. To compute the bound takes a tenth of the time of partitioning all
+    scores.
     """
     n_rows, n_columns = scores.shape
     groups = min(max(_GROUPS_PER_K * k, _MIN_GROUPS), n_columns)
@@ -256,7 +257,7 @@ def refuse_nan(vectors: Floats, side: str) -> None:
 
     Args:
         vectors: embeddings of queries or of items, float32 [n, d].
-        side: "query" or "item": how the error message calls the embeddings.
+        side: which embeddings the error message names, "query" or "item".
     """
     if broken := int(np.count_nonzero(~np.isfinite(vectors).all(axis=1))):
         raise BrokenModel(

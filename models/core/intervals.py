@@ -24,7 +24,8 @@ class Interval:
 
     Attributes:
         mean: mean of the values, not of the resampled means.
-        standard_error: s / sqrt(n), where s has n - 1 degrees of freedom.
+        standard_error: the standard error of the mean, s / sqrt(n), where s is the standard
+            deviation with n - 1 degrees of freedom.
         low: lower end of the bootstrap interval of the mean.
         high: upper end of the bootstrap interval of the mean.
     """

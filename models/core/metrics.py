@@ -231,7 +231,7 @@ def recall(ties: TieGroups, *, k: int) -> Floats:
     The denominator is not min(|T|, k): with more targets than k, a perfect list stays below 1.
 
     Args:
-        ties: the runs of equal scores that contain target items, of n_users users.
+        ties: the tie groups of n_users users.
         k: the rank at which the ranked lists are cut.
 
     Returns:
@@ -284,7 +284,7 @@ def _first_hit(ties: TieGroups, weights: Floats) -> Floats:
     """Return the weight of the rank of each user's first hit, float64 [n_users].
 
     Args:
-        ties: the runs of equal scores that contain target items, of n_users users.
+        ties: the tie groups of n_users users.
         weights: weights of the ranks 1 to k, float64 [k].
     """
     k, values = len(weights), np.zeros(len(ties.n_targets))

@@ -175,8 +175,8 @@ class Queries:
             table, oldest first.
         contexts: context features of the queries, n_queries rows each; a missing feature has the
             value of the user's last interaction.
-        times: the time of each item of the histories in seconds, a Ragged of as many lists; None if
-            they are not known.
+        times: the time of each item of the histories in seconds, a Ragged with one list per query;
+            None if the times are not known.
     """
 
     users: Ints

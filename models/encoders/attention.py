@@ -68,7 +68,7 @@ class Attention(tf.keras.layers.Layer):
             vectors += self.pool.encode_each(steps, training=training).values
         return lists.with_values(vectors)
 
-    def weights_by_age(self) -> Floats | None:
+    def weights_by_position(self) -> Floats | None:
         """Return None, because the weight of an item depends on the other items."""
         return None
 

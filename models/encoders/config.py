@@ -12,12 +12,12 @@ from models.core.fields import Part, Positive, PositiveFloat, Share
 
 
 class DecayPoolConfig(Part, frozen=True, tag_field="kind", tag="decay_pool"):
-    """A history encoder that takes the mean of the item embeddings, weighted by position alone.
+    """A history encoder that takes the mean of the items, weighted by position and time.
 
     Attributes:
         decay: the initial weight of an item at position k of the history, where 0 is the latest, is
-            exp(-k / decay); the weights are learnt. Null gives all positions the same weight, which
-            is not learnt, and is the default of a recipe without times.
+            exp(-k / decay); the weights are learnt. Null gives all positions the same fixed weight;
+            it is the default of a recipe without times.
     """
 
     decay: PositiveFloat | None = 10.0
@@ -30,8 +30,8 @@ class AttentionConfig(Part, frozen=True, tag_field="kind", tag="attention"):
         decay: the decay, in positions, of the initial weights in the mean; null leaves the mean
             out.
         blocks: number of blocks of attention and feed-forward layer.
-        heads: number of attention heads. It should divide the width of the embeddings; if it does
-            not, their greatest common divisor is taken.
+        heads: number of attention heads. This number should divide the width of the embeddings; if
+            it does not, the greatest common divisor of both is taken.
         feed_forward: width of the hidden feed-forward layer, in multiples of the embeddings' width.
         dropout: share of the numbers that a training step sets to 0, in the inputs and in the
             outputs of the layers.

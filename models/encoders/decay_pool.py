@@ -70,7 +70,7 @@ class DecayPool(tf.keras.layers.Layer):
         mean = self._mean(total, norm, places + 1)
         return tf.RaggedTensor.from_tensor(mean, steps.vectors.row_lengths())
 
-    def weights_by_age(self) -> Floats | None:
+    def weights_by_position(self) -> Floats | None:
         """Return the learnt weight exp(p) of each history position; None if all weigh the same."""
         return None if self.position is None else np.exp(self.position.numpy())
 

@@ -48,7 +48,7 @@ class HistoryEncoder(Protocol):
         """
         ...
 
-    def weights_by_age(self) -> Floats | None:
+    def weights_by_position(self) -> Floats | None:
         """Return the learnt weight of each position, newest first; None if there are none."""
         ...
 

@@ -12,7 +12,7 @@ _POINTS = 33
 
 
 class GapBias(tf.keras.layers.Layer):
-    """Maps a time to a learnt number, which is piecewise linear in log2(1 + seconds)."""
+    """Maps the time between two items to a learnt number, piecewise linear in log2(1 + seconds)."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -20,16 +20,17 @@ class LossConfig(Part, frozen=True):
     """The training loss, which compares the score of a row's own item with scores of negatives.
 
     Attributes:
-        kind: which items are the negatives: `in_batch` takes the items of the batch, `mixed` also
-            `negatives` items drawn uniformly from the item table (Yang et al. 2020), `full` the
-            whole item table; `auto` is full for tables of up to `full_up_to` items, else mixed.
+        kind: which items are the negatives: `in_batch` takes the items of the batch; `mixed` takes
+            these and `negatives` more items, drawn uniformly from the item table (Yang et al.
+            2020); `full` takes the whole item table; `auto` means `full` for tables of up to
+            `full_up_to` items, else `mixed`.
         function: the loss function: `softmax` is cross-entropy.
         full_up_to: the largest item table for which `auto` means full.
         negatives: the number of items that `mixed` draws in each step.
         temperature: T in the logits s/T - log q, where s is a score.
         logq: whether to subtract log q, where q is the probability that the item is a negative, so
-            that popular items are not penalised for being in many batches. With the kind `full`, no
-            correction of scores is needed.
+            that popular items are not penalised for being in many batches. With the kind `full`,
+            nothing is subtracted, because every item is a negative equally often.
         mask: which other items are no negatives of a row: `none` masks nothing (the default of
             TFRS), `item` masks further occurrences of the row's own item, `user` masks all training
             positives of the row's user.

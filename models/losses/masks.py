@@ -53,7 +53,7 @@ def known_positives(
 
 
 def same_item(items: tf.Tensor, positive_column: tf.Tensor) -> Mask:
-    """Return a mask that hides other columns with a row's own item from the row's negatives.
+    """Return a mask by which a row's own item in other columns is no negative of the row.
 
     Args:
         items: the item of each column, as a row number in the item table, int [C].

@@ -104,9 +104,9 @@ class TasksConfig(Part, frozen=True):
     Attributes:
         attributes: the attributes that are tasks; empty for all attributes.
         top: number of most frequent values of another attribute that describe an offer.
-        source: the part of the split whose events describe an offer. `test` repeats the published
-            tables, but uses the events that are to be predicted.
-        bands: name of a band → the range of the number of positives of its offers.
+        source: the part of the split whose events describe an offer. `test` reproduces the
+            published tables, but describes offers by the events that are to be predicted.
+        bands: name of a band of offers → the range of the number of positives that its offers have.
         similar: number of offers, the most frequent ones, in the heat map of similarities.
     """
 

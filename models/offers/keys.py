@@ -34,7 +34,8 @@ def subsets(n: int, mean: float, seed: int) -> npt.NDArray[np.bool_]:
 
     Args:
         n: number of attributes.
-        mean: mean size of a subset, including empty ones; at most n.
+        mean: mean size of a drawn subset; the mean includes empty subsets, although these are
+            dropped; at most n.
         seed: the seed of the draws.
     """
     dice = np.random.default_rng(seed)

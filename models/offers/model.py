@@ -154,11 +154,11 @@ class InferenceModel:
         return self._scores(users, offers).numpy()
 
     def embed_users(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Embed users by their history lists, given as `<list>__values` and `<list>__offsets`."""
+        """Embed users, given as columns `<list>__values` and `<list>__offsets` of history lists."""
         return self.towers[0](inputs, training=False)
 
     def embed_offers(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Embed offers by `<attribute>__values`, `<attribute>__offsets`, `<attribute>__weights`."""
+        """Embed offers, given as lists of codes and weights of each attribute, as in `specs`."""
         parts = ("values", "offsets", "weights")
         lists = {
             name: Lists(*(inputs[f"{name}__{part}"] for part in parts)) for name in self.attributes

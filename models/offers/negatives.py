@@ -74,7 +74,7 @@ class PairLoss(tf.keras.losses.Loss):
         super().__init__(reduction=reduction, name="pair_loss")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Return the mean binary cross-entropy over pairs, with targets of `pair_targets`."""
+        """Return the mean binary cross-entropy over pairs; `pair_targets` makes the targets."""
         kept = tf.cast(y_true != LEFT_OUT, y_pred.dtype)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.maximum(y_true, 0.0), y_pred)
         return tf.reduce_sum(kept * losses) / tf.reduce_sum(kept)

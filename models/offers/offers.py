@@ -64,7 +64,7 @@ def offers_of(
 def offers_by_value(
     task: str, values: Ints, columns: Mapping[str, Ints], *, top: int
 ) -> dict[str, WeightedLists]:
-    """Describe the offers "attribute = value" of one attribute by the values of their events.
+    """Describe each offer "attribute = value" by the most frequent attribute values of its events.
 
     Args:
         task: the attribute that defines the offers.

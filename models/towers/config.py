@@ -1,4 +1,4 @@
-"""Hyper-parameters of the towers: a two-tower model, and two kinds without trainable weights."""
+"""Hyper-parameters of the towers: a two-tower model, and two models without trainable weights."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TwoTowerConfig(Part, frozen=True, tag_field="kind", tag="two_tower"):
             items if the item tower has other inputs than the id and at least 5 % of the item table
             has no training interactions, else 0.
         history_content: whether the query tower gets the categories and the vectors of the items in
-            a history, too: the item tower's embeddings and projections of them are added to the
-            embeddings of the ids. With combine concat, nothing is added. It improves the metrics
-            where items have few interactions, as on Amazon Beauty.
+            a history, too: the item tower's embeddings of these categories and projections of these
+            vectors are added to the embeddings of the item ids. With combine concat, nothing is
+            added. It improves the metrics where items have few interactions, as on Amazon Beauty.
     """
 
     dim: Width = 64
@@ -92,8 +92,9 @@ class PopularityConfig(Part, frozen=True, tag_field="kind", tag="popularity"):
 class ContentConfig(Part, frozen=True, tag_field="kind", tag="content"):
     """Content: ranks items by how often the history has their categories. No weights are trained.
 
-    A user is the mean of the one-hots of the user's history. So the score of an item is, for each
-    category, the share of the history with the item's value, summed over categories.
+    A user is the mean of the one-hot categories of the items in the user's history. So the score of
+    an item is, for each category, the share of the history with the item's value, summed over
+    categories.
     """
 
     item_bias: ClassVar[bool] = False

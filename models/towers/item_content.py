@@ -43,7 +43,8 @@ class ItemCategories(tf.keras.layers.Layer):
     Args:
         tables: category feature → the Keras Embedding of the item tower, [n_codes, dim].
         lists: category feature → the codes of each item id's categories, as `by_item_code` makes
-            them. They are weights that are not trained, so that exported towers contain them.
+            them. These lists are stored as weights that are not trained, so that exported towers
+            contain them.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ def read_schema(folder: Path, *, ages_of: str | None = None) -> Schema:
 
     Args:
         folder: the folder of the table.
-        ages_of: the name of a history column, for whose items the schema gets the query input
-            `history_ages`; None to add nothing.
+        ages_of: the name of a history column; the schema then gets the query input `history_ages`,
+            the ages of the items of this history; None to add nothing.
     """
     schema = TensorflowMetadata.from_proto_text_file(str(folder)).to_merlin_schema()
     return schema if ages_of is None else schema + _ages(schema[ages_of])

@@ -1,4 +1,6 @@
-"""Builds one tower from a schema: Merlin's encoder, with histories and an item bias.
+"""Builds the query tower or the item tower from a schema, on Merlin's encoder.
+
+Layers for histories and for an item bias are added to what Merlin's encoder has.
 
 Tags choose the inputs: the query tower takes USER and CONTEXT columns, the item tower ITEM columns.
 A CATEGORICAL column is embedded (a list by the mean of its embeddings, weighted if the list has

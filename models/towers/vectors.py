@@ -28,7 +28,7 @@ class Vectors(tf.keras.layers.Layer):
     Args:
         schema: list columns; a column's dimensions give the length of its vectors. The property
             `NORMALIZE` of a column means that its vectors are divided by their L2 norms;
-            `VECTOR_DROPOUT` is the rate of the dropout that they get in training.
+            `VECTOR_DROPOUT` is the dropout rate of the column's vectors in training.
         project: width of the outputs; None leaves the vectors as they are.
         seed: seed of the projections and of the dropout.
     """

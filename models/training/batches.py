@@ -1,7 +1,8 @@
 """Makes the batches of an epoch from partitions of encoded rows, shuffled by seed and epoch.
 
-Merlin's own loader has no seed for its shuffle (NVTabular #438). Here, the seed and the number of
-the epoch give the order of all rows, so that a run is reproducible and can resume.
+Merlin's own loader has no seed for its shuffle (issue 438 of NVIDIA-Merlin/NVTabular). Here, the
+seed and the number of the epoch give the order of all rows, so that a run is reproducible and can
+resume.
 
 A table of rows may be larger than memory. So an epoch reads the partitions of the table in a random
 order, some at a time. The partitions that are in memory together are called a window. The rows of a
@@ -77,8 +78,8 @@ class Batches(tf.keras.utils.Sequence):
         loader: makes the rows of a window ready for the kind of batches that the model trains on.
         batch_size: number of training rows in a batch; the last batch may be smaller.
         seed: the random seed; together with the epoch number it determines the order.
-        unit: the number that divides the number of rows of an epoch; the epoch drops the remaining
-            rows.
+        unit: the number of rows of an epoch is a multiple of this number; remaining rows are
+            dropped.
         window_bytes: about how many bytes the columns of a window take; None for one window of all
             rows.
         finish: the function that changes the columns of a batch last; None for no change.

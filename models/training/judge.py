@@ -2,7 +2,7 @@
 
 A judge's metrics have the same definitions as those of the evaluation report. Merlin's own
 `val_recall_at_10` ranks only the items of a batch, depends on the batch size, and is therefore not
-a retrieval metric (issue models#673).
+a retrieval metric (issue 673 of NVIDIA-Merlin/models).
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class WarmupSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         peak: the highest learning rate.
         warmup: number of warm-up steps.
         steps: number of steps of the whole fit.
-        kind: the form after the warm-up: constant, linear or cosine.
+        kind: the schedule after the warm-up: constant, linear or cosine.
     """
 
     def __init__(self, peak: float, warmup: int, steps: int, kind: str) -> None:

@@ -38,8 +38,8 @@ class SequenceLoader:
             [n_items].
         n_users: number of rows of the user table, without the row of unknown users.
         max_len: number of items of the longest history.
-        max_per_user: largest number of training rows of a user in an epoch; they are consecutive
-            rows, whose start is drawn at random. None for all rows.
+        max_per_user: largest number of training rows of a user in an epoch, which are consecutive
+            rows with a start drawn at random; None for all rows.
         with_ages: whether a batch has the ages of the items of histories.
         positives: finds the positive items of the users, for the mask of the loss; None to find
             none.

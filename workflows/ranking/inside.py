@@ -64,7 +64,7 @@ def _decays(model: Model, prepared: Prepared) -> dict[str, list[float]]:
     lengths = prepared.raw_users[TRAIN_COUNT].to_numpy()[:-1]  # the last row is the unknown user
     reached = int(lengths.max()) - 1  # a row's history ends before the row
     by_age = {
-        block.column: block.encoder.weights_by_age()
+        block.column: block.encoder.weights_by_position()
         for block in model.query_encoder.submodules
         if isinstance(block, History)
     }
