@@ -42,7 +42,7 @@ class Fitted:
 
     Attributes:
         best: the training epoch whose weights were kept.
-        epochs: number of epochs, including those before a resumed call.
+        epochs: number of epochs, including those of an interrupted call that was resumed.
         rows_per_second: training rows per second in the fastest epoch, including validation; 0 if
             nothing was learnt.
     """

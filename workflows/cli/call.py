@@ -122,7 +122,7 @@ class Call:
         return recipe, store, recipes.data_folder(recipe, found.file or store.root)
 
     def _run_recipe(self, invocation: Invocation) -> RunRecipe | None:
-        """Return the recipe that a run holds; None where the recipe comes from the options instead.
+        """Return the recipe that a run holds; None if the options name another recipe instead.
 
         Raises:
             MissingStage: the run that is named does not exist.

@@ -20,7 +20,7 @@ def show(result: object, call: Call, rows: Mapping[str, object]) -> None:
     Args:
         result: the result of the verb.
         call: the options of the command line.
-        rows: the part of the result that is printed as a table where JSON is not asked for.
+        rows: the part of the result that is printed as a table if `--json` is not given.
     """
     if call.as_json:
         show_json(result)
@@ -62,7 +62,7 @@ def show_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def show_text(what: RenderableType) -> None:
-    """Print a text or table to stdout; brackets and colons in it are not markup or emoji."""
+    """Print a text or table to stdout; brackets and colons are not read as markup or emoji."""
     from rich.console import Console
 
     # files and pipes have no width

@@ -1,1 +1,1 @@
-"""Read times, and derive columns from raw ones, by the same rules in etl and at serving."""
+"""Read times, and derive columns from raw columns, by the same rules in etl and serving."""

@@ -51,7 +51,7 @@ States = dict[str, State]
 
 
 def apply(column: pa.ChunkedArray, state: State) -> pa.ChunkedArray:
-    """Return the text column of a step with a state: labels of clusters, or frequent values."""
+    """Derive a text column by what a step learnt: labels of clusters, or frequent values."""
     if isinstance(state, Frequent):
         return dictionaries.map_distinct(column, lambda texts: _replace_rare(texts, state))
     borders, labels = state.borders, pa.array(state.labels, pa.string())

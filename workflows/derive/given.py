@@ -1,4 +1,4 @@
-"""Check the raw values of a request or a file for a trained model, and derive columns as etl."""
+"""Check the raw values of a request or file for a trained model; derive columns as etl does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Choose the columns to read from a file of users or items; warn of columns that are ignored.
 
-The file is for a trained model (recommend, index --add). It is often a raw training file, which has
-raw column names, and more columns than the towers take.
+The file is for a trained model (recommend, index --add). Such a file is often a raw training file:
+it has raw column names, and more columns than the towers take.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMED = 10
 def choose_columns(
     raw: Sequence[str], recipe: Recipe, key: str, columns: Sequence[str], place: str
 ) -> dict[str, str]:
-    """Return the columns to read (name in the recipe → name in the file); warn of the others.
+    """Return the columns to read (name in the recipe → name in the file); warn of other columns.
 
     Args:
         raw: the raw names of the file's columns.

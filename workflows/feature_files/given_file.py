@@ -58,7 +58,7 @@ class GivenFile:
         return is_column and files.kind_of_ending(self.file.path) is None
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
-        """Read some columns of the file into a table: name in the table → name in the file.
+        """Read columns of the file, given as name in the returned table → name in the file.
 
         Raises:
             DataError: a row cannot be read.
@@ -84,7 +84,7 @@ def open_given(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile:
 
     Args:
         path: path of the given file of users or items.
-        recipe: recipe whose sources state forms, and `rename` raw columns.
+        recipe: recipe whose sources state forms of files, and `rename` raw columns.
         wanted: the id column, and feature columns that the file may have.
 
     Raises:
@@ -105,7 +105,7 @@ def recognise(path: Path, recipe: Recipe, wanted: Sequence[str]) -> GivenFile | 
 
     Args:
         path: path of the given file of users or items.
-        recipe: recipe whose sources state forms, and `rename` raw columns.
+        recipe: recipe whose sources state forms of files, and `rename` raw columns.
         wanted: the id column, and feature columns that the file may have.
 
     Raises:
@@ -247,7 +247,7 @@ def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
     """Return the first form in which the file's first row has the name of the id column.
 
     If there is none, return the first form without header that has as many columns as the file's
-    first row has cells; None if there is none either.
+    first row has cells; None without such a form.
 
     Args:
         forms: the forms to try, the likeliest first.

@@ -1,6 +1,6 @@
 """Read files of users or items for a trained model, with one row of raw values per id.
 
-The columns of the files are raw inputs of the user or item tower (workflows/recipe/raw_inputs.py).
+The columns of the files are raw inputs of the query or item tower (workflows/recipe/raw_inputs.py).
 Values are converted as in etl, by the rules of the feature kinds (workflows/recipe/kinds/).
 """
 
@@ -60,7 +60,7 @@ def read(
 
 
 def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None = None) -> pa.Table:
-    """Convert raw feature values to the types that the user and item towers take.
+    """Convert raw feature values to the types that the query and item towers take.
 
     Args:
         table: features and raw inputs of the recipe.
@@ -131,11 +131,12 @@ def _match_ages(
 
 
 def as_trained(table: pa.Table, recipe: Recipe, known: Known | None, place: str) -> pa.Table:
-    """Convert raw values as etl did for training: texts for null, the spelling, and times.
+    """Replace texts for null, respell texts and convert times, as etl did for training.
 
     Args:
         table: features and raw inputs of the recipe, in the types that towers take.
-        recipe: the recipe; its `nulls` mean a missing value, unless they are values in training.
+        recipe: the recipe; its `nulls` mean a missing value, unless the training data has them as
+            values.
         known: the texts of each column in training.
         place: text that names the origin of the values, for messages.
 

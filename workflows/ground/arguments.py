@@ -1,4 +1,4 @@
-"""Name and describe the arguments of a SavedModel, which are named after their columns.
+"""Name the arguments of a SavedModel after the columns that they take, and describe them.
 
 TensorFlow accepts letters, digits and `_` in an argument's name, but neither Python keywords nor
 two names that differ only in case. If the name of a column breaks these rules, the argument gets

@@ -1,4 +1,4 @@
-"""Errors that are not faults of the code. Each message says what the user can do next."""
+"""Errors in the input, the recipe, a run or the machine. Each message says what to do next."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Lookup:
         self._row_of = {i: row for row, i in enumerate(self.ids.to_pylist()) if i is not None}
 
     def rows(self, ids: pa.Array) -> Ints:
-        """Return the row number of each id in the table, int64 [n_ids]; -1 for unknown and null."""
+        """Return the row number of each id in the table, int64 [n_ids]; -1 if unknown or null."""
         if self._row_of is not None and len(ids) <= FEW:
             return np.array([self._row_of.get(i, -1) for i in ids.to_pylist()], np.int64)
         found = pc.index_in(ids, value_set=self.ids, skip_nulls=True)

@@ -1,4 +1,4 @@
-"""Read files of a stage, and report content that the stage's verb does not write.
+"""Read files of a stage, and report content that the stage's verb would never write.
 
 The hashes in a manifest show that a file was not damaged, but not that its content is valid: a
 person who can write to a run can also change its hashes. So every error that occurs while the

@@ -59,7 +59,7 @@ class Vocabulary:
         max_values: int | None = None,
         oov_buckets: int = 1,
     ) -> Vocabulary:
-        """Build a vocabulary: values with codes by falling count, ties by value, without rare ones.
+        """Build a vocabulary of the values that are not rare, by falling count, ties by value.
 
         Args:
             values: distinct texts [n], at most one of them null.

@@ -1,4 +1,4 @@
-"""Loads item embeddings into a vector database, which then ranks items by the same scores."""
+"""Loads item embeddings into a vector database, which ranks items by the same scores as serve."""
 
 from __future__ import annotations
 

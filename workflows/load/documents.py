@@ -74,7 +74,7 @@ class Documents:
         return replace(self, columns=columns)
 
     def text_bytes(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the bytes of each item's text, int64 [n_items], by name of the text column."""
+        """Return the number of bytes of each item's text, int64 [n_items], by text column."""
         return {
             name: _text_bytes(column.combine_chunks())
             for name, column in zip(self.columns.column_names, self.columns.columns, strict=True)

@@ -93,7 +93,7 @@ class OfferModels:
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
     ) -> Fit:
-        """Return an offer model's training loop, with rows that are drawn for each user and day."""
+        """Return an offer model's training loop, over a sample of the rows of each user and day."""
         recipe = self.prepared.recipe
         batches = self.offer_data.batches(
             "train", seed=recipe.train.seed, names=model.schema.column_names

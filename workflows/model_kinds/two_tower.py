@@ -85,10 +85,10 @@ class TwoTowers:
 
     def build(self, name: str) -> Model:
         """Build the two-tower model with newly initialised weights."""
-        self._refuse_lonely()
+        self._refuse_single_rows()
         return build_model(self.recipe, self.prepared)
 
-    def _refuse_lonely(self) -> None:
+    def _refuse_single_rows(self) -> None:
         """Refuse a batch size of 1 with in-batch negatives: batches would have no negatives."""
         recipe, n_items = self.recipe, len(self.prepared.raw_items)
         loss = recipe.loss
@@ -159,7 +159,7 @@ class TwoTowers:
         )
 
     def _positives(self) -> PositivesOfUsers | None:
-        """Return a look-up of the positives of users, which the loss masks; None without mask."""
+        """Return a look-up of users' positives for the loss to mask; None if it masks none."""
         return PositivesOfUsers(self._n_users) if self.recipe.loss.mask == "user" else None
 
     @property

@@ -111,7 +111,7 @@ def write_similar(
     events: np.ndarray,
     vectors: dict[str, Floats],
 ) -> None:
-    """Write embedding cosines of the most frequent offers, in clustering order, and heat maps.
+    """Write cosines between the most frequent offers, ordered by clustering, and a heat map.
 
     The column `cosines` of similarity/<attribute>.parquet has one number for each offer (row) of
     the table.

@@ -22,7 +22,7 @@ Values = Mapping[str, Floats]
 class Tally:
     """Computes metrics with bootstrap intervals from the ranks of the target items.
 
-    Models are computed one after the other, so that memory holds the values of one model only.
+    Metrics are computed one model after the other, so that memory holds the values of one model.
 
     Attributes:
         targets: the target items of the evaluation set's queries.

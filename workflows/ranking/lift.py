@@ -1,6 +1,6 @@
 """A minimum ratio of the model's recall to a baseline's, such as `popularity:1.5`.
 
-`evaluate --min-lift` fails below it, for example in continuous integration.
+With `--min-lift`, evaluate fails below this ratio, for example in continuous integration.
 """
 
 from __future__ import annotations

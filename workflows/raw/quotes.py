@@ -1,4 +1,4 @@
-"""Check by their bytes that the quotes of csv and tsv files are opened and closed correctly.
+"""Check, byte by byte, that quotes in csv and tsv files are opened and closed correctly.
 
 A csv cell that begins with a quote ends with a quote, and a quote inside is doubled (RFC 4180) or
 escaped. Arrow's csv parser is less strict: text after a closing quote is appended to the cell. So

@@ -85,7 +85,8 @@ def plain(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
     """Convert raw ids, categories or labels to text; a column of integers is returned unchanged.
 
-    A whole float becomes the text of an integer, a boolean `true` or `false`, 16 bytes a UUID.
+    A whole float becomes the text of an integer; a boolean becomes `true` or `false`; 16 bytes
+    become a UUID.
 
     Raises:
         DataError: a cell is a list or object, or is a float too large for its digits to be exact.
@@ -101,7 +102,7 @@ def as_text(column: pa.ChunkedArray, place: Place) -> pa.ChunkedArray:
 def as_numbers(
     column: pa.ChunkedArray, kind: pa.DataType, place: Place, nulls: Sequence[str] = ()
 ) -> pa.ChunkedArray:
-    """Convert a raw column of numbers or text to float32 or float64; blanks are ignored.
+    """Convert a raw column of numbers or text to float32 or float64; blanks around are ignored.
 
     Args:
         column: a column of any type.

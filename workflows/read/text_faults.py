@@ -58,7 +58,7 @@ class TextFaults:
     has_header: bool
 
     def nul(self, place: int) -> DataError:
-        """Return the error for a NUL byte in a csv or tsv file, which names its row and column.
+        """Return the error for a NUL byte in a csv or tsv file, which names its line and position.
 
         Args:
             place: position of the NUL byte in the text that is parsed.
@@ -210,7 +210,7 @@ class _FirstBytes(io.RawIOBase):
 def _ignore_ragged_rows(
     problem: sys.UnraisableHookArgs, *, otherwise: Any = sys.unraisablehook
 ) -> None:
-    """Keep Python from printing an error in RaggedRows, which `TextFaults.of_arrow` reports."""
+    """Keep Python from printing an error of RaggedRows; `TextFaults.of_arrow` reports it."""
     if not isinstance(problem.object, RaggedRows):
         otherwise(problem)
 

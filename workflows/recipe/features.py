@@ -22,9 +22,11 @@ class VocabularyRule(Part, frozen=True):
     """The rule that says which values of a categorical column get codes of their own.
 
     Attributes:
-        min_count: least number of training rows with a value that gets a code.
-        max_values: largest number of values that get codes, the most frequent ones.
-        oov_buckets: number of codes that all other values share, by a hash.
+        min_count: the least number of training rows that a value must have to get a code.
+        max_values: the greatest number of values that get codes; the most frequent values are
+            taken.
+        oov_buckets: the number of codes that all other values share; a hash decides which value
+            gets which code.
     """
 
     min_count: Positive = 1
@@ -56,9 +58,9 @@ class Feature(Part, frozen=True):
         dim: the length of the lists of a `vector`.
         normalize: whether the towers divide each `vector` by its L2 norm.
         dropout: share of the numbers of each `vector` that become 0 at random in training.
-        unit: the unit of a `time` that is a number since 1970: s, ms, us, ns, or d for days.
-            `order` means that the numbers only order the events and are not dates. By default the
-            unit is seconds, and numbers that would be implausible dates are refused.
+        unit: the unit of a `time` that is a number, counted from 1970: s, ms, us, ns, or d for
+            days. `order` means that the numbers only order the events and are not dates. By default
+            the unit is seconds, and numbers that would be implausible dates are refused.
         format: the format of a `time` that is not ISO 8601: directives of strptime, such as
             `%m/%d/%Y %H:%M`, `yyyymmdd` for dates such as 20240703, as text or numbers, or `excel`
             for the days that spreadsheets count.
@@ -103,7 +105,7 @@ class Feature(Part, frozen=True):
 
     @property
     def meaning(self) -> Kind:
-        """The object that implements the feature's kind; roles time and weight have own kinds."""
+        """The object that implements the kind; roles time and weight have kinds of their own."""
         return BY_ROLE.get(self.role, KINDS[self.kind])
 
 

@@ -25,8 +25,9 @@ class Condition(Part, frozen=True):
     Attributes:
         column: the raw, joined or derived column whose cells are compared.
         is_: the comparison operator, written `is` in a recipe.
-        value: a text for text, a number for numbers; for a time, seconds since the epoch or a date
-            such as 2020-09-22 (UTC); `in` takes a list, `not_null` takes no value.
+        value: the value to compare with: a text for a text column, a number for a number column;
+            for a time, seconds since the epoch or a date such as 2020-09-22 (UTC); `in` takes a
+            list, `not_null` takes no value.
     """
 
     column: Text
@@ -52,7 +53,7 @@ class Condition(Part, frozen=True):
 
     @property
     def reads(self) -> Cells:
-        """The type as which the condition's column is read, if no feature declares the column."""
+        """The type of cells as which the column is read, if no feature declares the column."""
         return "number" if self.values and not isinstance(self.values[0], str) else "text"
 
     def __str__(self) -> str:

@@ -21,12 +21,12 @@ class EvaluateConfig(ListRules, frozen=True):
         ks: lengths of the recommendation lists, in rising order.
         also: further protocols of evaluation, with other candidates or other excluded items; their
             metrics are means over rows, not over users.
-        train_rows: whether to measure also the share of training rows whose item is in the user's
+        train_rows: whether to also measure the share of training rows whose item is in the user's
             list; seen items are then kept in lists.
         bootstrap: number of bootstrap resamples for a confidence interval.
         level: confidence level of the metrics' intervals.
         max_users: the largest number of users who are measured; if there are more, a random sample
-            of them is. null measures all users.
+            of them is measured. null measures all users.
         seed: the random seed of the sample of users, of the bootstrap resamples and of the random
             baseline.
     """

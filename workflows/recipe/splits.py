@@ -33,7 +33,7 @@ class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
 
 
 class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
-    """A split at the same times for all users: given shares of all rows, the latest, are held out.
+    """A split by time: the latest rows are held out, from the same time on for all users.
 
     Rows with equal times stay in the same part, so the shares are approximate; no part is empty.
 
@@ -56,8 +56,8 @@ class RandomRows(Part, frozen=True, tag_field="kind", tag="random"):
     papers that use one.
 
     Attributes:
-        valid: share of all rows, or their number, that are held out for valid.
-        test: share of all rows, or their number, that are held out for test.
+        valid: share or number of the rows that are held out for valid.
+        test: share or number of the rows that are held out for test.
         seed: the random seed with which held-out rows are drawn.
     """
 
@@ -73,8 +73,8 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
     """A split by users: users are drawn at random, and all their rows are held out.
 
     Attributes:
-        valid: share of all users, or their number, whose rows are valid.
-        test: share of all users, or their number, whose rows are test.
+        valid: share or number of the users whose rows are held out for valid.
+        test: share or number of the users whose rows are held out for test.
         seed: the random seed with which users are drawn.
     """
 
@@ -89,11 +89,11 @@ class ByUser(Part, frozen=True, tag_field="kind", tag="by_user"):
 class GivenFiles(Part, frozen=True, tag_field="kind", tag="given"):
     """A split by files: train, valid and test are different sources of the recipe.
 
-    The source that `interactions` names is train.
+    The source that `interactions` names is the part train.
 
     Attributes:
-        test: the source whose rows are test.
-        valid: the source whose rows are valid; null for a split without a valid part.
+        test: the source whose rows are the part test.
+        valid: the source whose rows are the part valid; null for a split without this part.
     """
 
     test: str

@@ -150,8 +150,8 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
     """A step that limits a number to the range from `low` to `high`; one bound may be left out.
 
     Attributes:
-        low: the least value; smaller numbers become it. null for no lower bound.
-        high: the greatest value; larger numbers become it. null for no upper bound.
+        low: the lower bound, which replaces smaller numbers; null for no lower bound.
+        high: the upper bound, which replaces larger numbers; null for no upper bound.
     """
 
     reads: ClassVar[Cells] = "number"
@@ -168,7 +168,7 @@ class Clip(Derived, frozen=True, tag_field="kind", tag="clip"):
 
 
 class PathLevel(Derived, frozen=True, tag_field="kind", tag="path_level"):
-    """A step that takes one level of a path such as `a.b.c`; the value is missing at short paths.
+    """A step that takes one level of a path such as `a.b.c`; missing if the path lacks the level.
 
     Attributes:
         level: the number of the level, from 1.

@@ -64,7 +64,7 @@ class Recipe(Part, frozen=True):
         vocabulary: the rule that says which values get codes of their own, for all columns that
             have no rule of their own.
         model: the kind of model, with its hyper-parameters.
-        loss: the training loss of two towers.
+        loss: the training loss of the two-tower model.
         optimizer: the optimiser of the training.
         prior: a prior for recent popularity, which is added to item scores; null for none.
         tracking: the tracker to which metrics are sent, such as MLflow; null for none.

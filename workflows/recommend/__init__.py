@@ -44,7 +44,8 @@ class RecommendResult:
     Attributes:
         folder: the folder of the recommend stage; None where the lists are returned.
         users: number of users who got a list.
-        answered_by: `two-tower`, `raw features` or the fallback → number of lists, empty ones too.
+        answered_by: ranking method (`two-tower`, `raw features` or the fallback) → number of lists,
+            empty lists included.
         empty: number of users whose list is empty, because the filters leave no item.
         short: number of users whose lists are shorter than `k`, but not empty.
         lists: the rows of the returned lists; empty if the lists were written as a stage.

@@ -68,7 +68,7 @@ class ListBatch(NamedTuple):
         users: raw ids of the users, text [n_users].
         answered_by: for each user, the method that ranked the items, text [n_users].
         lengths: the lengths of the lists, int64 [n_users].
-        rows: a table with one row per recommended item by rank, list after list.
+        rows: a table with one row per recommended item: list after list, each ordered by rank.
         k: the length that lists should have.
     """
 

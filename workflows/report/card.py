@@ -1,4 +1,4 @@
-"""model_card.md: the purpose of the model, its data, its quality and its limits.
+"""Writes model_card.md: the purpose of the model, its data, its quality and its limits.
 
 The headings are those of Mitchell et al. 2019 (Model Cards for Model Reporting), section 4.
 """

@@ -1,8 +1,8 @@
 """Draws the charts of report.html with matplotlib, as inline SVG, so that the page is one file.
 
-Texts in a chart remain text, and the same numbers give the same bytes. Colours are variables of the
-page's style sheet, so that a chart follows a dark page. Series differ in shape as well as in colour
-(Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
+Texts in a chart are SVG text, not outlines. The same numbers give the same bytes. Colours are
+variables of the page's style sheet, so that a chart follows a dark page. Series differ in shape as
+well as in colour (Okabe and Ito's palette, which colour-blind people and a printer can tell apart).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ MAX_ROWS = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the HTTP server. Processor times were measured on one core of 2023.
+    """The limits of the HTTP server. Times were measured on one core of a 2023 processor.
 
     Costs of requests are counted in list entries: an entry is one item of one list, and takes about
     10 microseconds and 100 bytes of the answer.
@@ -51,7 +51,7 @@ class Limits:
         small: greatest cost, in list entries, of a small request; small requests run concurrently.
             Larger requests run one after the other, so that small requests do not wait for large
             ones.
-        small_requests: greatest number of small requests in progress; with that many, a new request
+        small_requests: greatest number of small requests in progress; the last of so many requests
             waits half a second.
         large_cost: greatest total cost, in list entries, of the large requests in progress: five
             requests of the largest size.

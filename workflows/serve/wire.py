@@ -72,7 +72,7 @@ class _RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _limit_unknown_fields(cls, value: object) -> object:
-        """Drop unknown fields of a request beyond the greatest number of faults counted."""
+        """Drop the unknown fields of a request that exceed the number of faults to count."""
         if not isinstance(value, dict) or len(value) <= _FEW_FIELDS:
             return value
         unknown = [name for name in value if name not in cls.model_fields]

@@ -341,7 +341,8 @@ class Prepared:
 
         Args:
             part: the held-out part: valid, test or train.
-            rules: the rules for the candidates and exclusions of the lists.
+            rules: the rules for lists: which items are candidates, and whether seen items are left
+                out.
             sample: the sample of the part's users who have queries.
         """
         parts = KNOWN.get(part, KNOWN["test"])
@@ -369,7 +370,7 @@ class Prepared:
         return {name: take_rows(column, rows) for name, column in columns.items()}
 
     def _contexts(self, part: str) -> dict[str, Column]:
-        """Return the context features of a part that the query tower takes, in file order."""
+        """Return the context features of a part that the query tower takes, in row order."""
         given = {n: f for n, f in self.recipe.features.items() if f.role == "context" and f.input}
         names = [column for n, f in given.items() for column in f.meaning.columns(n, f)]
         return read_columns(self.files.parts(part), names) if names else {}

@@ -68,7 +68,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
             the k-th item).
         ties: how items with equal scores are ranked.
         averaged: whether metrics are means over users or over rows.
-        level: the confidence level of the metrics' intervals; they contain the error of the sample.
+        level: the confidence level of the metrics' intervals, which include the error of `sample`.
         sample: the sample of users; absent if all users of the part were measured.
     """
 
@@ -247,8 +247,9 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
         n_weights: number of trained weights of the model.
         loss: the kind of training loss.
         decays: history column → weight of each position in a full history, newest first.
-        norms: norms of item embeddings and their popularity; None if all norms are 1.
-        biases: item biases, including a prior, and their popularity; None if there are none.
+        norms: norms of item embeddings and popularity of the items; None if all norms are 1.
+        biases: item biases, including a prior, and popularity of the items; None if there are no
+            biases.
         neighbours: the nearest neighbours of the most popular items.
         examples: example users of the test part, with their recommendation lists.
     """

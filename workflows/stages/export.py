@@ -71,7 +71,7 @@ class ExportFiles:
 
     @property
     def histories(self) -> Path:
-        """The file with the row numbers of the seen items of each row of the user table."""
+        """The file with each user's history and other seen items, as row numbers of items."""
         return self.folder / "histories.parquet"
 
     @property
@@ -251,7 +251,7 @@ class Export:
         """Return the known texts of a column: those of its vocabulary or of the exported tables.
 
         Args:
-            column: a column of text, but no id.
+            column: a text column that is not an id column.
         """
         if column in self.vocabularies:
             return self.vocabularies[column].values

@@ -14,8 +14,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model, task: the name of the model, and the attribute whose values are the offers.
         band: the name of the band, a group of offers by their number of positives.
-        low: the offers of the band have more positives than this.
-        high: the offers of the band have at most so many positives; None for no bound.
+        low: the offers of the band have more than this number of positives.
+        high: the offers of the band have at most this number of positives; None for no bound.
         wauc: mean AUC of the offers in the band, weighted by their positives; None without offers.
         offers: number of offers whose AUC is averaged.
         positives: number of positive events of all offers in the band.

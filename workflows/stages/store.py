@@ -93,7 +93,8 @@ class Store:
         """Return a context that writes a stage to a temporary folder, then moves it into the run.
 
         Raises:
-            StorageError: the disk is full, a permission is missing, or the run is being written.
+            StorageError: the disk is full, a permission is missing, or another process writes the
+                run.
             MissingStage, StaleInput, ArtifactError: a stage that this one reads cannot be used.
         """
         for name in INPUTS[stage]:

@@ -104,7 +104,7 @@ def cut_histories(given: pa.Table, recipe: Recipe) -> pa.Table:
 
     Args:
         given: raw inputs of the query tower; a history that is not given has no column.
-        recipe: the recipe, whose `history` has the largest number of events.
+        recipe: the recipe, whose block `history` states the greatest length.
     """
     if history := recipe.history:
         inputs = raw_inputs(recipe, recipe.history_columns)

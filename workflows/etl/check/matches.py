@@ -47,7 +47,7 @@ class Match:
 
     @property
     def is_poor(self) -> bool:
-        """Whether few ids match, or spellings differ, so that a join by them needs a warning."""
+        """Whether a join by the ids needs a warning: few ids match, or their spellings differ."""
         return self.ids > 0 and (self.found < FEW * self.ids or bool(self.cause))
 
     def sentences(self, column: str, here: str, there: str) -> str:

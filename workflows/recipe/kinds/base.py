@@ -214,7 +214,7 @@ class Kind(ABC):
         return None
 
     def dims(self, feature: Fields) -> tuple[Any, ...]:
-        """Return the dimensions of the feature's encoded column, as Merlin's schema names them."""
+        """Return the dimensions of the feature's encoded column, as Merlin's schema writes them."""
         return (None, None) if self.is_list else (None,)
 
     def columns(self, name: str, feature: Fields) -> list[str]:

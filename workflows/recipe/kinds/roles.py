@@ -1,4 +1,4 @@
-"""Feature kinds that the role decides, not `kind:`: the time and the weight of a row."""
+"""Feature kinds that follow from the role, not from `kind:`: the time and weight of a row."""
 
 from __future__ import annotations
 
