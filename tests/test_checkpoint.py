@@ -6,12 +6,19 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from tiny_run import CPU, Run, Tiny, steps_run_eagerly
 
+from models.core.columns import USER_ROW
+from models.core.partitions import ParquetPartitions
+from models.training.batches import Batches
 from models.training.callbacks import Clock, Epoch, KeepBest
 from models.training.checkpoint import Checkpoint
+from workflows.ground.errors import ArtifactError
+from workflows.stages.etl import EtlFiles, Prepared
 from workflows.stages.train_files import TrainFiles
 from workflows.train import train
 
@@ -91,6 +98,63 @@ def test_resumed_equals_uninterrupted(stopped: Run, tiny: Tiny, tmp_path):
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     assert not (stopped.store.root / ".train.checkpoint").exists()
+
+
+@pytest.fixture
+def divided(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training read its rows from six partitions by user, one or two at a time."""
+    files = EtlFiles(tmp_path)
+    files.table("train").mkdir()
+    rows = pq.read_table(EtlFiles(tiny.prepared.store.folder("etl")).parts("train"))
+    for number in range(6):
+        mine = np.flatnonzero(rows[USER_ROW].to_numpy() % 6 == number)
+        pq.write_table(rows.take(pa.array(mine)), files.part("train", number))
+    files.partition_sizes("train").write_text("[1, 1, 1, 1, 1, 1]")
+    monkeypatch.setattr(
+        Prepared,
+        "partitions",
+        lambda self, name, columns: ParquetPartitions(files.partitions(name), columns),
+    )
+    size = ParquetPartitions(files.partitions("train"), rows.column_names).n_bytes.mean()
+    monkeypatch.setitem(Batches.__init__.__kwdefaults__, "window_bytes", int(size))
+
+
+@pytest.mark.usefixtures("eagerly", "divided")
+def test_a_fit_that_reads_windows_resumes_exactly_too(tiny: Tiny, tmp_path, monkeypatch):
+    opened = []
+    read = ParquetPartitions.read
+    monkeypatch.setattr(
+        ParquetPartitions, "read", lambda self, n: opened.append(len(n)) or read(self, n)
+    )
+    settings = ("train.epochs=3", "train.patience=9", "model.dropout=0.3", "loss.mask=user")
+    whole = tiny.prepared.branch(tmp_path / "whole", *settings)
+    train(whole.recipe, whole.store, CPU)
+    assert len(opened) > 9, "an epoch reads several windows"
+    part = tiny.prepared.branch(tmp_path / "part", *settings)
+    with pytest.raises(Stopped):
+        train(part.recipe, part.store, CPU, callbacks=[StopIn(2)])
+    train(part.recipe, part.store, CPU, resume=True)
+    assert figures(part) == figures(whole)
+    ours, theirs = weights(part), weights(whole)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.usefixtures("eagerly", "divided")
+def test_a_partition_that_cannot_be_read_ends_the_fit_with_its_own_error(
+    tiny: Tiny, tmp_path, monkeypatch
+):
+    read, count = ParquetPartitions.read, []
+
+    def fails(self, numbers):
+        count.append(numbers)
+        if len(count) == 3:
+            raise ArtifactError("part-3.parquet is damaged")
+        return read(self, numbers)
+
+    monkeypatch.setattr(ParquetPartitions, "read", fails)
+    run = tiny.prepared.branch(tmp_path / "run", "train.epochs=1")
+    with pytest.raises(ArtifactError, match=r"^part-3\.parquet is damaged$"):
+        train(run.recipe, run.store, CPU)
 
 
 def test_the_weights_are_saved_without_the_running_loss(tiny: Tiny):

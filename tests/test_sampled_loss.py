@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_towers import FIRST, batches_of, tables, toy_towers, weights_of
+from toy_towers import FIRST, batches_of, compiled, tables, toy_towers, weights_of
 
 from models.encoders.dropout import Draws
 from models.losses.config import FUNCTIONS, LossConfig
@@ -222,6 +222,24 @@ def test_a_row_counts_in_the_loss_by_its_weight(reduction):
     assert float(found.total) == pytest.approx(expected, rel=1e-5)
     plain = output.loss_of(vectors, batch, training=True).total
     assert float(plain) != pytest.approx(expected, rel=0.05)
+
+
+def sizes_of_constants(function: object, *arguments: object) -> list[int]:
+    """Return the numbers of values of the constants in the traced graph of a function."""
+    traced = tf.function(function, autograph=False).get_concrete_function(*arguments)
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for of in graph.library.function for node in of.node_def)]
+    shapes = [node.attr["value"].tensor.tensor_shape for node in nodes if node.op == "Const"]
+    return [int(np.prod([dim.size for dim in shape.dim])) for shape in shapes]
+
+
+def test_item_table_and_positives_are_no_constants_of_the_traced_step():
+    model = compiled(TOY.build("user_id", "item_id", "genres", loss=LossConfig(mask="user")))
+    batch = {name: tf.TensorSpec([None], v.dtype) for name, v in TOY.batches(model)[0].items()}
+    model.fit(TOY.batches(model), epochs=1, verbose=0)  # which makes Keras' own variables
+    assert max(sizes_of_constants(model.train_step, batch)) < N_ITEMS
+    table = np.arange(N_ITEMS)
+    assert max(sizes_of_constants(lambda: tf.gather(table, 0))) == N_ITEMS, "a control"
 
 
 # ── what a recipe can name ──

@@ -20,6 +20,7 @@ from workflows.etl import etl
 from workflows.ground.errors import DataError, MissingStage, RecipeError
 from workflows.index import index
 from workflows.load import load
+from workflows.model_kinds import open_models
 from workflows.recommend import recommend
 from workflows.stages.etl import Prepared
 from workflows.stages.store import Store
@@ -307,3 +308,14 @@ def test_two_columns_without_time_train_on_bags(tmp_path):
     assert result.first.best.metrics["val_ndcg@10"] > 0.5
     model = load_model(store, recipe, Prepared.open(store, recipe))
     assert not [weight.name for weight in model.weights if "position" in weight.name]
+
+
+def test_validation_may_measure_a_sample_of_users(trained):
+    recipe = trained.world.recipe("train.validate_users=4", "train.seed=3")
+    models = open_models(trained.store, recipe)
+    judges = [models.judge(), models.judge(), open_models(trained.store, trained.recipe).judge()]
+    first, again, all_users = ([*judge.evaluation_set.queries.users] for judge in judges)
+    assert len(first) == 4
+    assert first == again, "every epoch measures the same users"
+    assert set(first) < set(all_users)
+    assert judges[0].evaluation_set.sampled_from == len(all_users)

@@ -73,6 +73,9 @@ class Loader(Protocol):
 class Batches(tf.keras.utils.Sequence):
     """The shuffled batches of an epoch; each epoch draws a new order.
 
+    Attributes:
+        failure: the error that ended the reading of rows; None so far.
+
     Args:
         rows: the training rows in partitions.
         loader: makes the rows of a window ready for the kind of batches that the model trains on.
@@ -102,6 +105,7 @@ class Batches(tf.keras.utils.Sequence):
         self.seed = seed
         self.window_bytes = window_bytes
         self.finish = finish
+        self.failure: Exception | None = None
         self.n_rows = int(rows.n_rows.sum())
         self.rows_per_epoch = int(self._lengths.sum()) // unit * unit
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader of training rows")
@@ -175,7 +179,11 @@ class Batches(tf.keras.utils.Sequence):
             return self._window
         waiting = self._next if number == self._number + 1 else None
         self._window = self._next = None  # its memory is free before another window is read
-        self._window = waiting.result() if waiting else self._read(number)
+        try:
+            self._window = waiting.result() if waiting else self._read(number)
+        except Exception as error:
+            self.failure = error  # TensorFlow makes another error of it
+            raise
         self._number = number
         if number + 1 < len(self.windows):
             self._next = self._reader.submit(self._read, number + 1)

@@ -13,6 +13,7 @@ from models.core.fields import (
     Rows,
     Times,
 )
+from models.core.user_sample import UserSample
 
 
 class OptimizerConfig(Part, frozen=True):
@@ -58,6 +59,9 @@ class TrainConfig(Part, frozen=True):
         max_rows_per_user: largest number of training rows of a user in an epoch, drawn anew for
             each epoch; null for all rows. If a model trains on sequences (encoder attention), these
             rows are consecutive. The default is 50 for a recipe with a history and without times.
+        validate_users: largest number of users of the valid part on whom an epoch is measured; if
+            there are more, a random sample of them is, the same in every epoch. null measures all
+            users.
         seed: the seed of the initial weights, the order of rows and all random numbers.
     """
 
@@ -66,7 +70,13 @@ class TrainConfig(Part, frozen=True):
     monitor: str = "val_mean"
     patience: Times = 4
     max_rows_per_user: Positive | None = None
+    validate_users: Positive | None = None
     seed: NonNegative = 1
+
+    @property
+    def validation_sample(self) -> UserSample:
+        """The random sample of users on whom each epoch is measured."""
+        return UserSample(self.validate_users, self.seed)
 
 
 class TrackingConfig(Part, frozen=True):

@@ -103,14 +103,7 @@ class Fit:
             log.info("resuming after epoch %s%s", first, note)
         self.batches.start_epoch(first)
         if first < self.train.epochs and not self.keep.finished(first - 1):
-            self.model.fit(
-                self.batches,
-                initial_epoch=first,
-                epochs=self.train.epochs,
-                shuffle=False,  # Batches shuffles, by seed and epoch
-                verbose=0,
-                callbacks=[RefuseNaN(), *watch, *callbacks, self.clock, *self._after()],
-            )
+            self._fit(first, [RefuseNaN(), *watch, *callbacks, self.clock, *self._after()])
             # Keras would save its running mean with the weights, unless no epoch ran any more
             self.model.compiled_loss = None
         if self.judge is None:
@@ -118,6 +111,22 @@ class Fit:
             return self.clock.epochs[-1]
         self.model.set_weights(self.keep.weights)
         return self.clock.epochs[self.keep.epoch]
+
+    def _fit(self, first: int, callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
+        """Run the epochs from `first` on."""
+        try:
+            self.model.fit(
+                self.batches,
+                initial_epoch=first,
+                epochs=self.train.epochs,
+                shuffle=False,  # Batches shuffles, by seed and epoch
+                verbose=0,
+                callbacks=callbacks,
+            )
+        except tf.errors.OpError:
+            if self.batches.failure:
+                raise self.batches.failure from None
+            raise
 
     def _measured(self, watch: Sequence[tf.keras.callbacks.Callback]) -> Epoch:
         """Return an epoch with the validation metrics of a model without trainable weights."""

@@ -68,7 +68,9 @@ class OfferModels:
             DataError: the valid part has no negative pairs of a user and an offer.
         """
         recipe = self.prepared.recipe
-        pairs = self.offer_data.pairs("valid", seed=recipe.train.seed)
+        pairs = self.offer_data.pairs(
+            "valid", seed=recipe.train.seed, sample=recipe.train.validation_sample
+        )
         try:
             return None if pairs is None else PairJudge(pairs, recipe.item_id)
         except NoNegativesError as error:

@@ -74,7 +74,9 @@ class TwoTowers:
 
     def judge(self) -> CatalogueJudge | None:
         """Return the object that computes validation metrics; None without a valid part."""
-        evaluation_set = self.prepared.evaluation_set("valid", self.recipe.evaluate)
+        evaluation_set = self.prepared.evaluation_set(
+            "valid", self.recipe.evaluate, self.recipe.train.validation_sample
+        )
         if evaluation_set is None:
             return None
         warn_of_hidden(evaluation_set, "valid")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from models.core.columns import USER_ROW, Column, as_array, concatenate
 from models.core.partitions import PartitionInMemory, Partitions
 from models.core.retriever import Ints
+from models.core.user_sample import ALL_USERS, UserSample
 from models.offers import model as noun
 from models.offers.batches import DayLoader, day_batches
 from models.offers.config import OfferModel, OffersConfig
@@ -131,14 +132,15 @@ class OfferData:
         rows = self.prepared.partitions(part, list(read))
         return self._batches(part, rows, seed=seed, names=names, drop_last=True)
 
-    def pairs(self, part: str, *, seed: int) -> Pairs | None:
+    def pairs(self, part: str, *, seed: int, sample: UserSample = ALL_USERS) -> Pairs | None:
         """Return the held-out events of a part in mini-batches; None if the part has no events.
 
         Args:
             part: the name of the part, `valid` or `test`.
             seed: the random seed by which events are put into mini-batches.
+            sample: the sample of the part's users whose events are taken.
         """
-        rows = PartitionInMemory(self.prepared.part(part))
+        rows = PartitionInMemory(self.prepared.rows_of_sample(part, sample))
         if not rows.n_rows.sum():
             return None
         names = [*self.attributes, *self.latest, USER_ROW]
