@@ -203,7 +203,7 @@ class _Fits:
 
 
 def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:
-    """Return the experiment trackers of a fit; none if the recipe asks for none.
+    """Return the experiment trackers of a fit; an empty list if the recipe has no `tracking`.
 
     Args:
         recipe: the recipe with the settings of experiment tracking.

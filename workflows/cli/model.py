@@ -57,7 +57,8 @@ def evaluate(
     min_lift: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with 3 if the recall is below a multiple of a baseline's: popularity:1.5."
+            help="Exit with code 3 if the recall is below a multiple of a baseline's, such as "
+            "popularity:1.5. May be repeated."
         ),
     ] = None,
 ) -> None:
@@ -103,7 +104,7 @@ def export(
     as_of: Annotated[
         Literal["test", "latest"] | None,
         typer.Option(
-            help="Where histories end: test, before the test part (default); latest, at the end."
+            help="End of histories; test (default): before the test part, latest: after all rows."
         ),
     ] = None,
 ) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workflows.recommend import RecommendResult
 
 _Only = Annotated[
-    list[str] | None, typer.Option(help="Only items with column=value. May be repeated.")
+    list[str] | None, typer.Option(help="List only items with column=value. May be repeated.")
 ]
 _Deny = Annotated[
     list[str] | None, typer.Option(help="An item id that lists must not contain. May be repeated.")
@@ -54,7 +54,7 @@ def recommend(
     *,
     user: Annotated[
         list[str] | None,
-        typer.Option(help="A user id. May be repeated. Default: all users, into files."),
+        typer.Option(help="A user id. May be repeated. Default: all users; lists go into files."),
     ] = None,
     users: Annotated[
         str,

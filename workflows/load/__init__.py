@@ -83,7 +83,7 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
         name: the name of the collection or index; by default that of the recipe.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+        MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
         DataError, RecipeError: the database does not accept an id or a name.
         StorageError: the database reports an error, or the place cannot be written.
     """

@@ -91,7 +91,7 @@ def open_models(store: Store, recipe: Recipe) -> Models:
     """Return the models that a recipe describes, which read the etl stage of a run.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
+        MissingStage, StaleInput, ArtifactError: the etl stage is missing, stale or damaged.
     """
     return kind_of(recipe).open(store, recipe)
 

@@ -43,7 +43,7 @@ class OfferModels:
         """Check the etl stage of a run, and return the offer models of the recipe.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage is missing, stale or damaged.
         """
         return cls(OfferData.open(store, recipe))
 

@@ -84,7 +84,7 @@ class Models(Protocol):
         """Build one of the recipe's models with the trained weights of the train stage.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the train stage is missing, stale or damaged.
         """
 
     def fit(

@@ -59,7 +59,7 @@ class TwoTowers:
         """Check the etl stage of a run, and return the two-tower model of the recipe.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage is missing, stale or damaged.
         """
         return cls(Prepared.open(store, recipe))
 

@@ -62,7 +62,7 @@ def audience(recipe: Recipe, store: Store, text: str, *, k: int = 10) -> Audienc
 
     Raises:
         DataError: an attribute or a value is unknown, or no event has all values.
-        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+        MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
     """
     start = time.perf_counter()
     export = OfferExport.open(store, recipe)
@@ -150,7 +150,7 @@ class OfferExport:
         """Return the run's export of offer models, after a check of its stages.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the stages cannot be used.
+            MissingStage, StaleInput, ArtifactError: the stages are missing, stale or damaged.
         """
         store.read("export", recipe)
         return cls(store.folder("export"), recipe)

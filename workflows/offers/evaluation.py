@@ -72,7 +72,7 @@ def task(offer_data: OfferData, attribute: str, columns: Columns) -> Task:
         columns: the encoded columns of the events.
 
     Raises:
-        DataError: no event has a value that is in the vocabulary.
+        DataError: no event has a value of the attribute that is in the vocabulary.
     """
     codes = as_array(columns[attribute])
     values = np.intersect1d(offer_data.values(attribute)[0], codes)

@@ -44,7 +44,7 @@ def report(recipe: Recipe, store: Store, device: Device) -> ReportResult:
         device: the device of this process.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: a stage cannot be used.
+        MissingStage, StaleInput, ArtifactError: a stage is missing, stale or damaged.
     """
     start = time.perf_counter()
     with store.write("report", recipe, device) as draft:

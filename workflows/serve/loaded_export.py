@@ -65,7 +65,7 @@ class LoadedExport:
         """Load the export of a run into memory.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the export cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
         """
         read = stamps(store)
         recommender = Recommender.open(store, recipe)

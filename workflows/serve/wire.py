@@ -143,10 +143,10 @@ class EmbedBody(_Body):
     """Raw feature values of users and items for which embeddings are requested."""
 
     users: list[Features] = Field(
-        [], max_length=LIMITS.batch, description="One row a user: inputs of the query tower."
+        [], max_length=LIMITS.batch, description="One row per user: inputs of the query tower."
     )
     items: list[Features] = Field(
-        [], max_length=LIMITS.batch, description="One row an item: inputs of the item tower."
+        [], max_length=LIMITS.batch, description="One row per item: inputs of the item tower."
     )
 
 

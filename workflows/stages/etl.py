@@ -170,7 +170,7 @@ class Prepared:
         """Check that the etl stage fits the recipe and is undamaged, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage is missing, stale or damaged.
         """
         store.read("etl", recipe)
         return cls(store.folder("etl"), recipe)
@@ -257,8 +257,8 @@ class Prepared:
     def interactions(self, *parts: str, among: Ints | None = None) -> Interactions:
         """Return the interactions of some parts of the split, each user's in order of time.
 
-        Without times, the interactions of a user are in a random order, the same as in etl, so that
-        the last ones are a random sample.
+        Without times, the interactions of a user are in the random order that etl gave them, so
+        that the last ones are a random sample.
 
         Args:
             parts: the parts of the split: train, valid or test.

@@ -114,7 +114,7 @@ class Export:
         """Check that the export fits the recipe and is undamaged, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the export cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
         """
         manifest = store.read("export", recipe)
         folder = store.folder("export")

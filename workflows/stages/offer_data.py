@@ -45,7 +45,7 @@ class OfferData:
         """Check that the etl stage fits a recipe with offer models, and return its content.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the etl stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the etl stage is missing, stale or damaged.
         """
         prepared = Prepared.open(store, recipe)
         if not prepared.files.parts(LATEST):
@@ -188,7 +188,7 @@ class OfferData:
         """Build an offer model of the recipe with the trained weights of the train stage.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+            MissingStage, StaleInput, ArtifactError: the train stage is missing, stale or damaged.
         """
         store.read("train", self.recipe)
         model = self.build(name)

@@ -82,7 +82,8 @@ class Recommender:
         """Check the export, and the index if there is one, and return a recommender that uses them.
 
         Raises:
-            MissingStage, StaleInput, ArtifactError: the export or the index cannot be used.
+            MissingStage, StaleInput, ArtifactError: the export is missing, or the export or the
+                index is stale or damaged.
         """
         export = Export.open(store, recipe)
         return cls(export, Catalogue.open(store, export))

@@ -49,7 +49,7 @@ def load_model(store: Store, recipe: Recipe, prepared: Prepared, *, as_of: str =
             such as `test`.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+        MissingStage, StaleInput, ArtifactError: the train stage is missing, stale or damaged.
     """
     model = load_weights(store, recipe, prepared)
     if prior := TrainFiles(store.folder("train")).read_prior():
@@ -61,7 +61,7 @@ def load_weights(store: Store, recipe: Recipe, prepared: Prepared) -> Model:
     """Build the two-tower model of a recipe with its trained weights, without a popularity prior.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the train stage cannot be used.
+        MissingStage, StaleInput, ArtifactError: the train stage is missing, stale or damaged.
     """
     store.read("train", recipe)
     model = build_model(recipe, prepared)

@@ -57,7 +57,7 @@ class TrainFiles:
 
     @property
     def prior(self) -> Path:
-        """The JSON file with the chosen popularity prior; absent if the recipe asks for none."""
+        """The JSON file with the chosen popularity prior; absent if the recipe has no `prior`."""
         return self.folder / "prior.json"
 
     def read_prior(self) -> Prior | None:

@@ -60,7 +60,7 @@ def triton(recipe: Recipe, store: Store, *, to: Path) -> TritonResult:
         to: the folder of the model repository.
 
     Raises:
-        MissingStage, StaleInput, ArtifactError: the export cannot be used.
+        MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.
         StorageError: the folder has other content, or cannot be written.
     """
     start = time.perf_counter()

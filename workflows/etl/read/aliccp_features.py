@@ -92,7 +92,7 @@ class Features:
         self._fields = self._known_fields()
 
     def _cut(self, text: pa.StringArray) -> tuple[pa.StringArray, Ints]:
-        r"""Cut the text of features at each separator: field, \x02, id, \x03, value, \x01, ..."""
+        r"""Cut the text of features into pieces: field, \x02, id, \x03, value, \x01, and so on."""
         bounds = np.frombuffer(text.buffers()[1], np.int32)
         bounds = bounds[text.offset : text.offset + len(text) + 1].astype(np.int64)
         data = text.buffers()[2] or pa.py_buffer(b"")

@@ -297,7 +297,8 @@ class FinalHistories:
 
     Attributes:
         users: distinct user indices, as in `PartEvents`, in rising order, int32 [n].
-        columns: history column → the interactions of each user, and the code of each interaction.
+        columns: history column → the interactions of each user, and the item code of each
+            interaction.
     """
 
     users: npt.NDArray[np.int32]
