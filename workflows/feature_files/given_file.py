@@ -246,7 +246,7 @@ def _kind(source: Source) -> str | None:
 def _fitting(forms: Sequence[_Form], path: Path, ids: set[str]) -> _Form | None:
     """Return the first form in which the file's first row has the name of the id column.
 
-    If there is none, return the first form without header that has as many columns as the file's
+    If no form has it, return the first form without header that has as many columns as the file's
     first row has cells; None without such a form.
 
     Args:

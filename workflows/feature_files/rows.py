@@ -45,8 +45,8 @@ def read(
         known: the texts of each column in training; texts of the table are respelt like them.
 
     Raises:
-        DataError: the file or its id column is missing, a cell is not what the recipe says, or an
-            id is missing or occurs twice.
+        DataError: the file or its id column is missing, a cell does not have the type that the
+            recipe states, or an id is missing or occurs twice.
     """
     given = open_given(path, recipe, [key, *columns])
     with explained(given.how):
@@ -69,7 +69,7 @@ def with_types(table: pa.Table, recipe: Recipe, place: str, known: Known | None 
         known: the texts of each column in training; texts of the table are respelt like them.
 
     Raises:
-        DataError: a cell is not what the recipe says.
+        DataError: a cell does not have the type that the recipe states.
     """
     inputs = raw_inputs(recipe, [*recipe.features, *recipe.history_columns])
     nulls = nulls_of(recipe)

@@ -37,7 +37,7 @@ class FurtherProtocol:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return this protocol's description for the report, given that of the main protocol."""
+        """Return this protocol's description for the report, from the main protocol's description."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

@@ -1,7 +1,7 @@
 """Give booleans and whole floats one spelling, and recognise words for a missing value.
 
 A data frame that is saved as parquet has `true` and 1991; saved as csv it has `True` and `1991.0`.
-The canonical spelling is that of parquet. In a column of ids or categories, either all texts are
+The spelling in parquet is the canonical one. In a column of ids or categories, either all texts are
 respelt or none, because '1.0' and '1' in the same column may be different values, such as versions
 of a program.
 """

@@ -162,7 +162,7 @@ def _block_at(raw: dict[str, Any], parents: Sequence[str], what: str) -> dict[st
         what: text that names the change of the recipe, for messages.
 
     Raises:
-        RecipeError: a name on the way is that of a value, which has no fields.
+        RecipeError: one of the blocks is a value, which has no fields.
     """
     at = raw
     for parent in parents:

@@ -23,9 +23,9 @@ class LeaveLast(Part, frozen=True, tag_field="kind", tag="leave_last"):
     """A split that holds out each user's last rows.
 
     Attributes:
-        valid: number of rows of each user that are held out for valid, the last ones before those
-            of test.
-        test: number of rows of each user that are held out for test, the last ones.
+        valid: number of rows of each user that are held out for valid: the rows just before the
+            test rows.
+        test: number of rows of each user that are held out for test: the last rows.
     """
 
     valid: Positive = 1
@@ -38,8 +38,8 @@ class GlobalTime(Part, frozen=True, tag_field="kind", tag="time"):
     Rows with equal times stay in the same part, so the shares are approximate; no part is empty.
 
     Attributes:
-        valid: share of all rows that are held out for valid, the latest before those of test.
-        test: share of all rows that are held out for test, the latest ones.
+        valid: share of all rows that are held out for valid: the rows just before the test rows.
+        test: share of all rows that are held out for test: the latest rows.
     """
 
     valid: Share = 0.1

@@ -96,8 +96,8 @@ class CyclicMonth(Derived, frozen=True, tag_field="kind", tag="cyclic_month"):
     """A step that gives the sine or cosine of 2 pi (month + offset) / 12.
 
     On this circle, December is as near to January as January is to February. The step reads a date,
-    or a number from 1 to 12, such as the month from a step of kind date_part. In the latter case, a
-    request to the server may give the month in place of the date.
+    or a number from 1 to 12, such as the month from a step of kind date_part. If it reads a number,
+    a request to the server may give the month in place of the date.
 
     Attributes:
         part: `sin` or `cos`. A month needs both: one of them alone has the same value for two

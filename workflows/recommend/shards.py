@@ -1,8 +1,8 @@
 """Writes the lists of millions of users shard by shard, so that an interrupted call can resume.
 
-Shards (files with the lists of some users) are written into a folder beside that of the stage.
-Finished shards are reused only by a call with the same arguments. When all shards are written, they
-are hard-linked into the stage.
+Shards (files with the lists of some users) are written into a folder beside the folder of the
+stage. Finished shards are reused only by a call with the same arguments. When all shards are
+written, they are hard-linked into the stage.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def shard_size(length: int) -> int:
 
 
 class Shards:
-    """A folder of shards (files of users' lists); a later process writes those that are missing.
+    """A folder of shards (files of users' lists); a later process writes the missing shards.
 
     Args:
-        folder: the folder of the shards, which lies beside that of the stage.
+        folder: the folder of the shards, which lies beside the folder of the stage.
         identity: a hash of all inputs of the lists; shards with another identity are removed.
         size: number of users of a shard.
     """

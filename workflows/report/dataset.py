@@ -50,7 +50,7 @@ def cells(finished: Stages) -> Table:
 
 
 def clean_columns(finished: Stages, found: Table) -> list[str]:
-    """Return the feature columns without null or unseen cells: those that `found` lacks."""
+    """Return the feature columns without null or unseen cells, which the table `found` lacks."""
     return [c for c in finished.data.null["train"] if c not in {row[0] for row in found.rows}]
 
 

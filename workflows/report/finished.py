@@ -102,7 +102,7 @@ class Finished(Stages):
 
     @property
     def best(self) -> Epoch:
-        """The best training epoch, whose weights are those of the model."""
+        """The best training epoch, whose weights the model has."""
         signed = self.manifests["train"].metrics
         return next(epoch for epoch in self.epochs if epoch.metrics == signed)
 

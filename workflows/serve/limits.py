@@ -51,8 +51,8 @@ class Limits:
         small: greatest cost, in list entries, of a small request; small requests run concurrently.
             Larger requests run one after the other, so that small requests do not wait for large
             ones.
-        small_requests: greatest number of small requests in progress; the last of so many requests
-            waits half a second.
+        small_requests: greatest number of small requests in progress; with more, a request would
+            wait longer than half a second.
         large_cost: greatest total cost, in list entries, of the large requests in progress: five
             requests of the largest size.
         large_body: size, in bytes, from which a request body counts as large: it is parsed only

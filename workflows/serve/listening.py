@@ -93,8 +93,9 @@ def warn_if_exposed(host: str, key: str) -> None:
 def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str]:
     """Return the host names that requests may give in `Host`; empty if all are allowed.
 
-    A foreign web page can point its own name at 127.0.0.1, so that a browser reads what is served
-    there (DNS rebinding). The name in the header `Host` reveals requests of foreign pages.
+    A foreign web page can point its own name at 127.0.0.1, so that the visitor's browser lets the
+    page read what this server sends (DNS rebinding). The name in the header `Host` reveals requests
+    of foreign pages.
 
     Args:
         host: the host that the server listens on.

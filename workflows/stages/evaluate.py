@@ -129,7 +129,8 @@ class BaselineChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         edge: names of the hyper-parameters whose chosen value is the lowest or highest that was
             tried.
         valid: mean of recall@10, @20, @50 and ndcg@10 of the chosen values on the validation part.
-            If the split has no such part, it is absent, and the first point of the grid was used.
+            If the split has no validation part, the mean is absent, and the first point of the grid
+            was used.
         valid_users: number of users of the validation part.
         seconds: duration of the hyper-parameter search, in seconds.
     """

@@ -78,7 +78,8 @@ def warn_of_hidden(evaluation_set: EvaluationSet, part: str) -> None:
 def _rows(prepared: Prepared, part: str, *, as_of: Prepared, timed: bool) -> npt.NDArray[np.int64]:
     """Return a hash of user, item and (if `timed`) time of each interaction of a part.
 
-    Users and items are numbered as in the tables of `as_of`; interactions of others are left out.
+    Users and items are numbered as in the tables of `as_of`. Interactions of users or items that
+    are not in these tables are left out.
     """
     rows = prepared.interactions(part)
     rows_of = {}

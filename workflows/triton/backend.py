@@ -1,8 +1,8 @@
 """Triton's Python backend: exact search for the best items of user embeddings, with numpy only.
 
-`two-tower triton` copies this file as model.py beside items.npz. The item lists are those that the
-evaluation measures: a float32 product selects the items that can be among the best, and their
-scores are computed again in float64, so that equal items tie (the lower row comes first).
+`two-tower triton` copies this file as model.py beside items.npz. The item lists equal those of the
+evaluation: a float32 product selects the items that can be among the best, and their scores are
+computed again in float64, so that equal items tie (the lower row comes first).
 """
 
 from __future__ import annotations
