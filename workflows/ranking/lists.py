@@ -37,7 +37,7 @@ class FurtherProtocol:
     by_row: bool = True
 
     def protocol(self, headline: Protocol) -> Protocol:
-        """Return this protocol's description for the report, from the main protocol's description."""
+        """Describe this protocol for the report, given the description of the main protocol."""
         return msgspec.structs.replace(
             headline,
             part=self.part,

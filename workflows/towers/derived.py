@@ -47,7 +47,7 @@ class FrequentValues(tf.Module):
         self.table = tf.lookup.StaticHashTable(of_keys, default_value=0)
 
     def __call__(self, texts: tf.Tensor) -> tf.Tensor:
-        """Return each text if it is frequent or missing, else the text that replaces rare values."""
+        """Return each text if it is frequent or missing, else the text for rare values."""
         return tf.where(self.table.lookup(texts) > 0, texts, self.other)
 
 
