@@ -273,7 +273,7 @@ class _Earlier:
 
 
 def _refuse_moved_codes(before: Prepared, now: Prepared, earlier: Store) -> None:
-    """Refuse a warm start if a code means another value now: it would get a wrong embedding."""
+    """Refuse a warm start if a code has a new value, which would begin with a wrong embedding."""
     for column, vocabulary in now.vocabularies.items():
         old = before.vocabularies.get(column)
         if old is None:

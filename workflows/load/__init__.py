@@ -80,7 +80,7 @@ def load(recipe: Recipe, store: Store, *, to: str, place: str = "", name: str = 
         store: the folder of the run, or a copied export.
         to: one of `TARGETS`; milvus fills a file or a cluster, opensearch writes files to upload.
         place: a file, a folder or a URI; the default is in the run's folder.
-        name: the name of the collection or index; by default that of the recipe.
+        name: the name of the collection or index; by default the name of the recipe.
 
     Raises:
         MissingStage, StaleInput, ArtifactError: the export is missing, stale or damaged.

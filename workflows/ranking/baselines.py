@@ -143,7 +143,7 @@ def _since(start: float) -> float:
 
 
 def _some_users(valid: EvaluationSet, seed: int) -> EvaluationSet:
-    """Return the evaluation set of a random sample of at most `MAX_USERS` of its users."""
+    """Return an evaluation set with a random sample of at most `MAX_USERS` of the users."""
     if len(valid.queries) <= MAX_USERS:
         return valid
     return valid.take(UserSample(MAX_USERS, seed).draw(len(valid.queries)))

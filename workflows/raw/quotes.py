@@ -84,7 +84,7 @@ class Quotes:
         self._place += start
 
     def _check_piece(self, text: Bytes, kept: int = 0) -> None:
-        """Check the quotes of a piece of csv text, except for the first byte.
+        """Check the quotes of a piece of csv text; its first byte was checked before.
 
         Args:
             text: the bytes of the csv text.

@@ -186,7 +186,7 @@ class Features:
         return weights
 
     def _piece(self, number: int, at: Ints) -> pa.Array:
-        """Return one piece of each of some features: its field, id, value or a separator."""
+        """Return one piece (field, id, value or separator) of each of some features."""
         return self._pieces.take(pa.array(6 * at + number))
 
     def _row(self, row: int) -> str:
