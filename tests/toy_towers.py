@@ -21,7 +21,8 @@ from models.towers.config import TwoTowerConfig
 from models.training.batches import Batches
 from models.training.positives import Positives, PositivesOfUsers
 from models.training.row_batches import RowLoader
-from models.training.two_tower import build
+from models.training.sequence_batches import SequenceLoader
+from models.training.two_tower import build, train_on_sequences
 
 #: Codes 0, 1, 2 stand for padding, null and unseen; values follow.
 FIRST = UNSEEN + 1
@@ -106,6 +107,21 @@ class ToyTowers:
         positives = Positives(log.users, log.histories()).of_rows(rows)
         columns = {name: self.train[name] for name in model.schema.column_names}
         return take(columns, rows) | to_batch(positives)
+
+    def sequences(self, model: mm.RetrievalModelV2, *, batch_size: int = 60) -> Batches:
+        """Return batches of sequences for a model whose history is that of item ids."""
+        train_on_sequences(model)
+        log = self.world.train
+        loader = SequenceLoader(
+            [name for name in model.schema.column_names if name != "history_item_id"],
+            "when",
+            {"history_item_id": self.items["item_id"]},
+            log.n_users,
+            MAX_LEN,
+            positives=PositivesOfUsers(log.n_users),
+        )
+        rows = PartitionInMemory({**self.train, "when": log.times})
+        return Batches(rows, loader, batch_size=batch_size, seed=1)
 
 
 def batches_of(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from models.core.collectives import Collectives
 from models.core.columns import Columns
 from models.encoders.dropout import Draws
 from models.losses.config import LossConfig
@@ -40,18 +41,23 @@ class TrainingFacts:
 class BatchItems:
     """The items of a batch with their embeddings, and a function that embeds other items.
 
+    If several ranks train, the rows are those of this rank's share of the batch, and a comparison
+    has the items of the whole batch.
+
     Attributes:
         rows: the item of each batch row, as a row number in the item table, int [B].
         vectors: the item embedding of each batch row, float32 [B, dim].
         embed: the function that returns the embeddings of items, float32 [n, dim], given their row
             numbers in the item table.
         merge: whether equal items may share one column, because their embeddings are the same.
+        collectives: the exchange between the ranks.
     """
 
     rows: tf.Tensor
     vectors: tf.Tensor
     embed: Callable[[tf.Tensor], tf.Tensor]
     merge: bool
+    collectives: Collectives
 
     def compare(self, drawn: tf.Tensor | None = None) -> Comparison:
         """Return a comparison whose columns are the items of the batch, followed by drawn items.
@@ -59,16 +65,20 @@ class BatchItems:
         Args:
             drawn: randomly drawn items, as row numbers in the item table, int [n].
         """
-        n_rows = tf.size(self.rows)
-        rows = self.rows if drawn is None else tf.concat([self.rows, drawn], 0)
+        every = self.collectives.gather(self.rows)
+        own = every.start + tf.range(tf.size(self.rows))
+        n_rows = tf.size(every.values)
+        rows = every.values if drawn is None else tf.concat([every.values, drawn], 0)
         if self.merge:
             rows, columns, counts = tf.unique_with_counts(rows)
             multiplicity = tf.cast(counts, tf.float32)
-            return Comparison(rows, self.embed(rows), columns[:n_rows], multiplicity)
-        vectors = self.vectors
+            return Comparison(
+                rows, self.embed(rows), tf.gather(columns, own), n_rows, multiplicity
+            )
+        vectors = self.collectives.gather(self.vectors).values
         if drawn is not None:
             vectors = tf.concat([vectors, self.embed(drawn)], 0)
-        return Comparison(rows, vectors, tf.range(n_rows))
+        return Comparison(rows, vectors, own, n_rows)
 
 
 class Comparison(NamedTuple):
@@ -78,6 +88,7 @@ class Comparison(NamedTuple):
         rows: the item of each column, as a row number in the item table, int [C].
         vectors: the item embedding of each column, float32 [C, dim].
         positive_column: the column of each batch row's own item, int [B].
+        n_rows: number of rows of the whole batch, of all ranks.
         multiplicity: number of equal items that each column represents, float32 [C]; None if each
             item has a column.
         is_table: whether the columns are the whole item table: column c is row c of the table.
@@ -86,6 +97,7 @@ class Comparison(NamedTuple):
     rows: tf.Tensor
     vectors: tf.Tensor
     positive_column: tf.Tensor
+    n_rows: tf.Tensor
     multiplicity: tf.Tensor | None = None
     is_table: bool = False
 
@@ -146,7 +158,8 @@ class Full:
     def compare(self, batch: BatchItems) -> Comparison:
         """Return every item of the item table as the columns of the comparison."""
         rows = tf.range(self.n_items, dtype=batch.rows.dtype)
-        return Comparison(rows, batch.embed(rows), batch.rows, is_table=True)
+        n_rows = batch.collectives.total(tf.size(batch.rows))
+        return Comparison(rows, batch.embed(rows), batch.rows, n_rows, is_table=True)
 
 
 #: Name in recipes → the class of the negatives.

@@ -13,6 +13,7 @@ import merlin.models.tf as mm
 import tensorflow as tf
 from merlin.models.tf.outputs.base import DotProduct, ModelOutput
 
+from models.core.collectives import ALONE, Collectives
 from models.core.column_names import BATCH_USER, POSITIVES
 from models.core.columns import ITEM_ROW, ROW_WEIGHT
 from models.encoders.dropout import Dropout
@@ -66,6 +67,11 @@ class SampledLoss(ModelOutput):
     occurrences of a row's own item. If the item tower has dropout, each occurrence has its own
     vector and column.
 
+    If several ranks train, each rank compares its rows with the items of the whole batch, and the
+    loss is that of the whole batch on all of them. An item tower that has dense layers or draws
+    random numbers embeds a part of the items on each rank, and the ranks exchange vectors; else the
+    ranks exchange only the numbers of the items, whose embeddings each rank looks up.
+
     Args:
         config: hyper-parameters of the loss.
         facts: facts on the training rows, such as the count of each item.
@@ -74,6 +80,7 @@ class SampledLoss(ModelOutput):
     Attributes:
         in_sequences: whether a training batch has sequences, so that the rows of a user are one
             after the other.
+        collectives: the exchange between the ranks.
     """
 
     def __init__(
@@ -95,6 +102,10 @@ class SampledLoss(ModelOutput):
         random = any(isinstance(layer, (Dropout, IdDropout)) for layer in tower.submodules)
         self.merged = config.mask != "none" and not random
         self.items = ItemTable.of(facts.items, tower.schema.column_names, log_q)
+        self.collectives: Collectives = ALONE
+        self.costly = random or any(
+            isinstance(layer, tf.keras.layers.Dense) for layer in tower.submodules
+        )
         # in a closure, or Keras would count the tower's weights as this layer's too
         self.embed_items = lambda rows, training: tower(
             self.items.take(_any_number(rows)), training=training
@@ -112,8 +123,11 @@ class SampledLoss(ModelOutput):
         if not (training or testing):
             return self.to_call(inputs)
         assert features is not None
-        total = self.loss_of(inputs, features, training=training).total
-        prediction = tf.fill([tf.shape(inputs[QUERY])[0], 1], total)
+        own = self.loss_of(inputs, features, training=training).total
+        n_own = tf.cast(tf.shape(inputs[QUERY])[0], tf.float32)
+        total, n_rows = tf.unstack(self.collectives.total(tf.stack([own, n_own])))
+        # as many rows as the whole batch has, by which Keras weighs the loss of a batch
+        prediction = tf.fill([tf.cast(n_rows, tf.int32), 1], total)
         return mm.Prediction(prediction, tf.zeros_like(prediction))
 
     def loss_of(
@@ -130,14 +144,18 @@ class SampledLoss(ModelOutput):
         rows = tf.reshape(features[ITEM_ROW], [-1])
         against = self.negatives.compare(
             BatchItems(
-                rows, inputs[ITEM], lambda some: self.embed_items(some, training), self.merged
+                rows,
+                inputs[ITEM],
+                lambda some: self._embed(some, training),
+                self.merged,
+                self.collectives,
             )
         )
         return self.function(
             inputs[QUERY],
             against.vectors,
             against.positive_column,
-            weights=self._weights(features, tf.size(rows)),
+            weights=self._weights(features, tf.size(rows), against.n_rows),
             temperature=self.config.temperature,
             log_q=self.items.log_q_of(against.rows),
             mask=self._mask(features, against),
@@ -145,9 +163,20 @@ class SampledLoss(ModelOutput):
             precision=self.config.precision,
         )
 
-    def _weights(self, features: dict[str, tf.Tensor], n_rows: tf.Tensor) -> tf.Tensor:
-        """Return the weight of each row in the loss of the batch, float32 [B]."""
-        weights = tf.ones([n_rows])
+    def _embed(self, rows: tf.Tensor, training: bool) -> tf.Tensor:
+        """Return the embeddings of items, of which all ranks have the same numbers."""
+        share = self.collectives.share
+        if share.size == 1 or not self.costly:
+            return self.embed_items(rows, training)
+        n = tf.size(rows)
+        part = rows[n * share.rank // share.size : n * (share.rank + 1) // share.size]
+        return self.collectives.gather(self.embed_items(part, training)).values
+
+    def _weights(
+        self, features: dict[str, tf.Tensor], n_own: tf.Tensor, n_rows: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the weight of each row of this rank in the loss of the batch, float32 [n_own]."""
+        weights = tf.ones([n_own])
         if ROW_WEIGHT in features:
             weights = tf.reshape(features[ROW_WEIGHT], [-1])
         return weights if self.config.reduction == "sum" else weights / tf.cast(n_rows, tf.float32)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from models.core.collectives import Share
 from models.core.column_names import BATCH_USER, POSITIVES
 from models.core.columns import Column, Columns, as_array, concatenate, to_batch
 from models.core.partitions import Partitions
@@ -86,6 +87,9 @@ class Batches(tf.keras.utils.Sequence):
         window_bytes: about how many bytes the columns of a window take; None for one window of all
             rows.
         finish: the function that changes the columns of a batch last; None for no change.
+
+    Attributes:
+        share: the share of each batch that this process trains on.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Batches(tf.keras.utils.Sequence):
         self.window_bytes = window_bytes
         self.finish = finish
         self.failure: Exception | None = None
+        self.share = Share()
         self.n_rows = int(rows.n_rows.sum())
         self.rows_per_epoch = int(self._lengths.sum()) // unit * unit
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader of training rows")
@@ -162,13 +167,16 @@ class Batches(tf.keras.utils.Sequence):
         """Return the columns of a batch; a batch may begin in one window and end in the next."""
         start = index * self.batch_size
         stop = min(start + self.batch_size, self.rows_per_epoch)
-        columns = _join(list(self._pieces(start, stop)))
+        mine = self.share.of(stop - start)
+        columns = _join(list(self._pieces(start + mine.start, start + mine.stop)))
         return columns if self.finish is None else self.finish(columns)
 
     def _pieces(self, start: int, stop: int) -> Iterator[dict[str, Column]]:
-        for number in range(int(np.searchsorted(self._ends, start, "right")), len(self.windows)):
+        """Yield the rows at the places from start to stop, at least once, even if there are none."""
+        earliest = int(np.searchsorted(self._ends, start, "right"))
+        for number in range(earliest, len(self.windows)):
             first = self._starts[number]
-            if first >= stop:
+            if first >= stop and number > earliest:
                 break
             last = min(stop, self._ends[number])
             yield self._open(number).take(int(max(start, first) - first), int(last - first))

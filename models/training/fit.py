@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from models.core import atomic
+from models.core.collectives import ALONE, Collectives
 from models.training.batches import Batches
 from models.training.callbacks import Clock, KeepBest, Progress, RefuseNaN, Validation
 from models.training.checkpoint import Checkpoint, WriteCheckpoint
@@ -18,6 +19,7 @@ from models.training.config import OptimizerConfig, TrainConfig
 from models.training.epoch import Epoch
 from models.training.judge import Judge
 from models.training.optimizer import optimizer
+from models.training.two_tower import train_by_ranks
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Fit:
         checkpoint: the checkpoint to which the state is saved after each epoch; None to save none.
         clock: the callback that records the time and the metrics of each epoch.
         lines: whether each epoch is logged as a line if there is no terminal.
+        collectives: the exchange between the ranks that train this model together. Rank 0 alone
+            writes checkpoints and shows the progress.
     """
 
     model: tf.keras.Model
@@ -50,9 +54,14 @@ class Fit:
     checkpoint: Checkpoint | None = None
     clock: Clock = field(default_factory=Clock)
     lines: bool = True
+    collectives: Collectives = ALONE
 
     def __post_init__(self) -> None:
         self.keep = KeepBest(self.train.monitor, self.train.patience)
+        if self.collectives.share.size > 1:
+            self.collectives.begin()
+            self.batches.share = self.collectives.share
+            train_by_ranks(self.model, self.collectives)
         # nothing branches on a tensor, and autograph takes seconds to convert Merlin's code
         self.model.train_step = tf.autograph.experimental.do_not_convert(self.model.train_step)
         self.model.compile(
@@ -60,6 +69,8 @@ class Fit:
             loss=None,  # that of the output block
             metrics=[],
         )
+        if self.collectives.share.size > 1:
+            self.model.optimizer.aggregate_gradients = self.collectives.exchange
 
     def save_weights(self, path: Path) -> None:
         """Write the weights of the model as HDF5.

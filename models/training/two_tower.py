@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from merlin.schema import Schema, Tags
 
+from models.core.collectives import Collectives
 from models.core.column_names import HISTORY_AGES
 from models.core.columns import LOSS_COLUMNS, Column, Columns, take_rows
 from models.core.exact import search
 from models.core.retriever import Bools, Queries, Ragged, TopK
+from models.encoders.dropout import Dropout
 from models.losses.config import LossConfig
 from models.losses.negatives import TrainingFacts
 from models.losses.sampled_loss import SampledLoss
@@ -27,7 +29,7 @@ from models.towers.config import (
     PopularityConfig,
     TwoTowerConfig,
 )
-from models.towers.layers import History, ItemBias
+from models.towers.layers import History, IdDropout, ItemBias
 from models.towers.tower import (
     SharedItems,
     Tower,
@@ -117,6 +119,19 @@ def train_on_sequences(model: Model) -> None:
     for layer in model.submodules:
         if isinstance(layer, (History, SampledLoss)):
             layer.in_sequences = True
+
+
+def train_by_ranks(model: Model, collectives: Collectives) -> None:
+    """Have each rank compare its share of a batch with the items of the whole batch, in training.
+
+    For dropout, each rank draws numbers of its own. So the weights are those of a training by one
+    process (but for rounding) only in a model without dropout.
+    """
+    for layer in model.submodules:
+        if isinstance(layer, SampledLoss):
+            layer.collectives = collectives
+        elif isinstance(layer, (Dropout, IdDropout)):
+            layer.seed += collectives.share.rank * 1_000_003
 
 
 def set_prior(model: Model, codes: npt.NDArray[np.integer], prior: npt.NDArray[np.float32]) -> None:
