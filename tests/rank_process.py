@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -22,14 +24,13 @@ from models.training.collectives import connect
 from models.training.config import OptimizerConfig, TrainConfig
 
 
-
 class Case(NamedTuple):
     """A small training; its last batch has one row, so that one of two ranks has none of it."""
 
     columns: tuple[str, ...]
     loss: LossConfig
     rates: OptimizerConfig = OptimizerConfig(lr=0.01)
-    towers: dict[str, object] = {}
+    towers: Mapping[str, object] = MappingProxyType({})
     in_sequences: bool = False
 
 

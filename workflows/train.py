@@ -6,24 +6,28 @@ Models without trainable weights (popularity, content) are built, measured and k
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from models.core import atomic
+from models.core.collectives import ALONE, Collectives, RankLostError
 from models.training.callbacks import DivergedError
 from models.training.checkpoint import Checkpoint
+from models.training.collectives import LOST
 from models.training.epoch import Epoch
 from models.training.fit import Fit, UnknownMetricError
 from models.training.judge import Judge
 from models.training.tracking import Tracker, tracker
 from models.training.warm_start import WarmStartError, grow_weights
 from workflows.ground.device import Device
-from workflows.ground.errors import DataError, RecipeError, StaleInput
+from workflows.ground.errors import DataError, RankError, RecipeError, StaleInput
 from workflows.model_kinds import open_models
 from workflows.model_kinds.protocol import Models, build_fresh
 from workflows.recipe import Recipe
@@ -80,6 +84,7 @@ def train(
     resume: bool = False,
     warm_start: Store | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    collectives: Collectives = ALONE,
 ) -> TrainResult:
     """Fit the models of a recipe on the etl stage, one after the other.
 
@@ -93,29 +98,30 @@ def train(
         warm_start: an earlier run, with whose weights the fit begins. The new vocabularies must
             begin with the values of the earlier ones (`etl --grow-from`).
         callbacks: additional Keras callbacks, which get the `val_*` metrics.
+        collectives: the exchange with the other ranks, which call `assist`; this process is rank 0.
 
     Raises:
         RecipeError: the metric to monitor is unknown, or the settings of a model contradict each
             other.
         StaleInput: the warm start is from other models or other vocabularies.
         DataError: the loss became NaN.
+        RankLostError: another rank ended.
     """
     start = time.perf_counter()
-    with contextlib.ExitStack() as trackers, store.write("train", recipe, device) as draft:
-        models = open_models(store, recipe)
-        fits = _Fits(
-            models,
-            store,
-            judge=models.judge(),
-            identity=_identity(recipe, store, warm_start),
-            earlier=_Earlier.open(warm_start, models) if warm_start else None,
-            folder=draft.folder,
-            trackers=trackers,
-        )
+    with (
+        _lost(collectives),
+        contextlib.ExitStack() as trackers,
+        store.write("train", recipe, device) as draft,
+    ):
+        fits = _Fits.open(recipe, store, warm_start, collectives)
         found = {}
-        for name in models.names:
+        for name in fits.models.names:
             fit = fits.prepare(name)
-            best = fits.run(fit, name, callbacks, resume=resume)
+            tracking = fits.track(name, trackers)
+            best = fits.run(fit, name, [*callbacks, *tracking], resume=resume)
+            fits.save(fit, name, draft.folder)
+            for track in tracking:
+                track.add(draft.folder)
             epochs = fit.clock.epochs
             fastest = min(epoch.seconds for epoch in epochs)
             rate = fit.batches.rows_per_epoch / fastest if fastest else 0.0
@@ -124,7 +130,51 @@ def train(
             draft.rows |= {"train": fit.batches.n_rows, f"{label}epochs": len(epochs)}
             draft.metrics |= {f"{label}{metric}": v for metric, v in best.metrics.items()}
     atomic.remove(store.root / CHECKPOINT)
+    with _lost(collectives):
+        collectives.collect(_END)
     return TrainResult(store.folder("train"), found, time.perf_counter() - start)
+
+
+#: What the ranks exchange when the train stage is written, so that none of them ends before.
+_END = np.zeros(1)
+
+
+def assist(
+    recipe: Recipe,
+    store: Store,
+    *,
+    warm_start: Store | None = None,
+    collectives: Collectives,
+) -> None:
+    """Fit the models of a recipe as another rank than rank 0, which calls `train`; write nothing.
+
+    Args:
+        recipe: the recipe of the run.
+        store: the folder of the run, with its etl stage.
+        warm_start: an earlier run, with whose weights the fit begins.
+        collectives: the exchange with the other ranks.
+
+    Raises:
+        RankLostError: another rank ended.
+        TwoTowerError: as `train`.
+    """
+    with _lost(collectives):
+        fits = _Fits.open(recipe, store, warm_start, collectives)
+        for name in fits.models.names:
+            fits.run(fits.prepare(name), name, [], resume=False)
+        collectives.collect(_END)
+
+
+@contextlib.contextmanager
+def _lost(collectives: Collectives) -> Iterator[None]:
+    """Return a context that raises `RankLostError` if an exchange fails because a rank ended."""
+    if collectives.share.size == 1:
+        yield
+        return
+    try:
+        yield
+    except LOST as error:
+        raise RankLostError(str(error)) from error
 
 
 def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
@@ -137,7 +187,7 @@ def _identity(recipe: Recipe, store: Store, warm_start: Store | None) -> str:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Runs the fits of one call of `train`.
+    """Runs the fits of one call of `train` or `assist`.
 
     Attributes:
         models: the models to fit.
@@ -145,8 +195,7 @@ class _Fits:
         judge: the object that computes the validation metrics of all fits.
         identity: the text that identifies checkpoints of the same fit, from which it may resume.
         earlier: the models of a warm start; None for fresh weights.
-        folder: the folder to write weights and metrics to.
-        trackers: the exit stack that closes the experiment trackers at the end of the verb.
+        collectives: the exchange between the ranks.
     """
 
     models: Models
@@ -154,8 +203,22 @@ class _Fits:
     judge: Judge | None
     identity: str
     earlier: _Earlier | None
-    folder: Path
-    trackers: contextlib.ExitStack
+    collectives: Collectives
+
+    @classmethod
+    def open(
+        cls, recipe: Recipe, store: Store, warm_start: Store | None, collectives: Collectives
+    ) -> _Fits:
+        """Open the models of a recipe, and check that all ranks have the same recipe and data.
+
+        Raises:
+            RankError: they differ.
+        """
+        identity = _identity(recipe, store, warm_start)
+        _refuse_different(identity, collectives)
+        models = open_models(store, recipe)
+        earlier = _Earlier.open(warm_start, models) if warm_start else None
+        return cls(models, store, models.judge(collectives), identity, earlier, collectives)
 
     def label(self, name: str) -> str:
         """Return the prefix of the names of a model's metrics; empty for a single model."""
@@ -167,7 +230,16 @@ class _Fits:
         if self.earlier:
             self.earlier.take_over(model, name)
         checkpoint = Checkpoint(self.store.root / CHECKPOINT / name, f"{self.identity} {name}")
-        return self.models.fit(model, self.judge, checkpoint=checkpoint)
+        return self.models.fit(
+            model, self.judge, checkpoint=checkpoint, collectives=self.collectives
+        )
+
+    def track(self, name: str, trackers: contextlib.ExitStack) -> list[Tracker]:
+        """Return the experiment trackers of a model's fit, which follow it until the stack ends."""
+        found = _trackers(self.models.prepared.recipe, self.store, self.label(name).strip())
+        for tracking in found:
+            trackers.enter_context(tracking.following())
+        return found
 
     def run(
         self,
@@ -177,29 +249,40 @@ class _Fits:
         *,
         resume: bool,
     ) -> Epoch:
-        """Fit one model, write its weights and metrics, and return the result with its best epoch.
+        """Fit one model, and return its best epoch.
 
         Raises:
             RecipeError: the metric to monitor is unknown.
             DataError: the loss became NaN.
         """
         label, recipe = self.label(name), self.models.prepared.recipe
-        log.info("training %son %s rows", label, f"{fit.batches.n_rows:,}")
-        tracking = _trackers(recipe, self.store, label.strip())
-        for track in tracking:
-            self.trackers.enter_context(track.following())
+        size = self.collectives.share.size
+        by = f" by {size} ranks" if size > 1 else ""
+        log.info("training %son %s rows%s", label, f"{fit.batches.n_rows:,}", by)
         try:
-            best = fit.run([*callbacks, *tracking], resume=resume)
+            return fit.run(callbacks, resume=resume)
         except UnknownMetricError as error:
             raise RecipeError(f"recipe {recipe.name}, field train.monitor: {error}.") from None
         except DivergedError as error:
             what = f" of {name}" if label else ""
             raise DataError(f"Training{what} failed: {error}. {self.models.remedy}") from None
-        self.models.save(fit, name, self.folder)
-        TrainFiles(self.folder, name).write_history(fit.clock.epochs)
-        for track in tracking:
-            track.add(self.folder)
-        return best
+
+    def save(self, fit: Fit, name: str, folder: Path) -> None:
+        """Write the weights of a fitted model, and the metrics of its epochs."""
+        self.models.save(fit, name, folder)
+        TrainFiles(folder, name).write_history(fit.clock.epochs)
+
+
+def _refuse_different(identity: str, collectives: Collectives) -> None:
+    """Refuse ranks that were called for other recipes, or that read other data."""
+    own = np.frombuffer(hashlib.sha256(identity.encode()).digest(), np.int64)[None]
+    every = collectives.collect(own)
+    if (others := np.flatnonzero((every != every[0]).any(axis=1))).size:
+        raise RankError(
+            f"Rank {others[0]} has another recipe, etl stage or --warm-start than rank 0. Call "
+            "`two-tower train` with the same options for all ranks, with one run folder that all "
+            "machines see, or with equal copies of its etl stage."
+        )
 
 
 def _trackers(recipe: Recipe, store: Store, model: str = "") -> list[Tracker]:

@@ -46,6 +46,10 @@ class Share:
         return slice(int(start), int(stop) if self.rank + 1 < self.size else len(lengths))
 
 
+class RankLostError(Exception):
+    """Another rank of the training ended, or no longer answers."""
+
+
 class Gathered(NamedTuple):
     """The rows of all ranks.
 

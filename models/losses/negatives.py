@@ -72,9 +72,7 @@ class BatchItems:
         if self.merge:
             rows, columns, counts = tf.unique_with_counts(rows)
             multiplicity = tf.cast(counts, tf.float32)
-            return Comparison(
-                rows, self.embed(rows), tf.gather(columns, own), n_rows, multiplicity
-            )
+            return Comparison(rows, self.embed(rows), tf.gather(columns, own), n_rows, multiplicity)
         vectors = self.collectives.gather(self.vectors).values
         if drawn is not None:
             vectors = tf.concat([vectors, self.embed(drawn)], 0)

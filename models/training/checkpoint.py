@@ -19,6 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from models.core import atomic
+from models.core.collectives import Collectives
 from models.training.callbacks import Clock, Epoch, KeepBest, Logs
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,41 @@ class Checkpoint:
             atomic.older_path(self.folder),
         ):
             atomic.remove(folder)
+
+
+def share_state(
+    collectives: Collectives, model: tf.keras.Model, clock: Clock, keep: KeepBest, epoch: int
+) -> int:
+    """Give all ranks the state of rank 0: its weights, and after a checkpoint all that is in one.
+
+    Args:
+        collectives: the exchange between the ranks.
+        model: the model, whose optimiser has its variables.
+        clock: the callback that has the finished epochs.
+        keep: the callback that has the best epoch.
+        epoch: on rank 0, the number of finished epochs.
+
+    Returns:
+        The number of finished epochs of rank 0.
+    """
+    if collectives.share.size == 1:
+        return epoch
+    model.set_weights([collectives.share_out(weight) for weight in model.get_weights()])
+    text = np.frombuffer(msgspec.json.encode(clock.epochs), np.uint8)
+    numbers = np.array([epoch, keep.epoch, len(text)], np.int64)
+    epoch, best, size = (int(number) for number in collectives.share_out(numbers))
+    if not epoch:
+        return 0
+    for variable in model.optimizer.variables:
+        variable.assign(collectives.share_out(variable.numpy()))
+    text = collectives.share_out(np.resize(text, size))
+    clock.epochs = msgspec.json.decode(text.tobytes(), type=list[Epoch])
+    keep.epoch = best
+    if best >= 0:
+        keep.value = clock.epochs[best].metrics[keep.monitor]
+        own = keep.weights or model.get_weights()
+        keep.weights = [collectives.share_out(weight) for weight in own]
+    return epoch
 
 
 class WriteCheckpoint(tf.keras.callbacks.Callback):

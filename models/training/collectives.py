@@ -32,6 +32,15 @@ _TRAININGS = 1024
 #: three checks without an answer, the operations end with an error.
 _INTERVAL, _ANSWER = 4, 4
 
+#: The errors of an operation if another rank ended, or no longer answers.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnavailableError,
+)
+
 
 def connect(addresses: Sequence[str], rank: int) -> Ranks:
     """Connect this process with the other ranks of a training, and wait until all are there.

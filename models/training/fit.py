@@ -14,7 +14,7 @@ from models.core import atomic
 from models.core.collectives import ALONE, Collectives
 from models.training.batches import Batches
 from models.training.callbacks import Clock, KeepBest, Progress, RefuseNaN, Validation
-from models.training.checkpoint import Checkpoint, WriteCheckpoint
+from models.training.checkpoint import Checkpoint, WriteCheckpoint, share_state
 from models.training.config import OptimizerConfig, TrainConfig
 from models.training.epoch import Epoch
 from models.training.judge import Judge
@@ -108,10 +108,11 @@ class Fit:
         # variables made inside the first step would have it traced twice
         self.model.optimizer.build(self.model.trainable_variables)
         first = 0
-        if resume and self.checkpoint:
+        if resume and self.checkpoint and self.collectives.share.rank == 0:
             first = self.checkpoint.read(self.model, self.clock, self.keep)
             note = "" if first else ": no checkpoint of this fit"
             log.info("resuming after epoch %s%s", first, note)
+        first = share_state(self.collectives, self.model, self.clock, self.keep, first)
         self.batches.start_epoch(first)
         if first < self.train.epochs and not self.keep.finished(first - 1):
             self._fit(first, [RefuseNaN(), *watch, *callbacks, self.clock, *self._after()])
@@ -166,6 +167,9 @@ class Fit:
         return [validation, self.keep]
 
     def _after(self) -> list[Any]:
+        """Return the callbacks that write the checkpoint and show the progress, for rank 0."""
+        if self.collectives.share.rank > 0:
+            return []
         shown = ("loss", self.train.monitor)
         progress = Progress(self.train.epochs, shown, self.clock, lines=self.lines)
         if self.checkpoint is None:

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
+from models.core.collectives import ALONE, Collectives
 from models.core.columns import Columns
 from models.core.evaluation_set import SELECTION_KS, EvaluationSet, selection_score
 from models.core.metrics import METRICS
+from models.core.retriever import Floats
 from models.training.epoch import VAL_MEAN
 from models.training.two_tower import TwoTower
 
@@ -45,12 +48,14 @@ class CatalogueJudge:
             users.
         items: input columns of the item tower, one row per item of the catalogue.
         ks: the lengths k of the top-k lists that are measured.
+        collectives: the exchange between the ranks, each of which ranks a share of the users.
     """
 
     evaluation_set: EvaluationSet
     users: Columns
     items: Columns
     ks: Sequence[int]
+    collectives: Collectives = ALONE
 
     @property
     def names(self) -> list[str]:
@@ -60,9 +65,23 @@ class CatalogueJudge:
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return each ranking metric's mean over users, and the mean of `SELECTION_METRICS`."""
         retriever = TwoTower.of(model, self.users, self.items)
-        found = self.evaluation_set.per_user(retriever, sorted({*self.ks, *SELECTION_KS}))
+        found = self._per_user(retriever, sorted({*self.ks, *SELECTION_KS}))
         means = {name: float(values.mean()) for name, values in found.items()}
         return {
             **{f"val_{name}": mean for name, mean in means.items()},
             VAL_MEAN: selection_score(means),
         }
+
+    def _per_user(self, retriever: TwoTower, ks: Sequence[int]) -> dict[str, Floats]:
+        """Return each metric's values of all users; each rank computes those of its share.
+
+        The ranks exchange values and no sums, so that the means are those of one process.
+        """
+        share, n = self.collectives.share, len(self.evaluation_set.queries)
+        if n < share.size or share.size == 1:
+            return self.evaluation_set.per_user(retriever, ks)
+        mine = self.evaluation_set.take(np.arange(n)[share.of(n)])
+        found = mine.per_user(retriever, ks)
+        values = self.collectives.collect(np.stack(list(found.values()), axis=1))
+        columns = np.ascontiguousarray(values.T)
+        return dict(zip(found, columns, strict=True))

@@ -51,6 +51,15 @@ def interruptible(call: Call) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def how_to_continue(call: Call) -> str:
+    """Return a sentence with the command that continues a training whose process ended."""
+    if _has_checkpoint(call):
+        kept = "The finished epochs are kept. Continue after the last of them"
+    else:
+        kept = "No epoch was finished. Begin again"
+    return f"{kept}: `{_command(call)}`."
+
+
 def _advice(call: Call) -> str:
     """Return a text that says what an interrupted verb keeps, and how to continue."""
     if call.verb == "train" and _has_checkpoint(call):

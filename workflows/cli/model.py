@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from workflows.cli.call import Call
+from workflows.cli.ranks import connected, run_as_rank, run_ranks
 from workflows.cli.show import print_error, show, show_text
+from workflows.ground.ranks import Rank, find_cluster
+from workflows.model_kinds import refuse_options
 
 if TYPE_CHECKING:
     from workflows.train import Fitted
@@ -22,16 +25,36 @@ def train(
     warm_start: Annotated[
         str, typer.Option(help="A run whose weights the fit begins with (see etl --grow-from).")
     ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes on this machine, or of GPUs, that train the model together. "
+            "Default: one, or those that TF_CONFIG or the variables of a SLURM step name.",
+        ),
+    ] = None,
 ) -> None:
     """Fit the models of the recipe, and keep each model's best epoch on the validation part."""
+    rank = Rank.of_this_process()
     device = call.device()
-    recipe, store, data = call.open(device)
-    from workflows.stages.etl import warn_of_changed_files
-    from workflows.train import train
+    if rank is None and (cluster := find_cluster(workers)):
+        run_ranks(call, cluster, device)
+        return
+    with run_as_rank(rank):
+        recipe, store, data = call.open(device)
+        refuse_options(recipe, {"--workers": rank is not None})
+        earlier = call.store(warm_start) if warm_start else None
+        collectives = connected(rank)  # before TensorFlow runs anything
+        from workflows.stages.etl import warn_of_changed_files
+        from workflows.train import assist, train
 
-    warn_of_changed_files(store, data)
-    earlier = call.store(warm_start) if warm_start else None
-    result = train(recipe, store, device, resume=resume, warm_start=earlier)
+        if collectives.share.rank > 0:
+            assist(recipe, store, warm_start=earlier, collectives=collectives)
+            return
+        warn_of_changed_files(store, data)
+        result = train(
+            recipe, store, device, resume=resume, warm_start=earlier, collectives=collectives
+        )
     rows = {"seconds": f"{result.seconds:.1f}", "folder": result.folder}
     several = {name: _in_one_line(fit) for name, fit in result.fits.items()}
     show(result, call, {**(several if len(several) > 1 else _row_by_row(result.first)), **rows})

@@ -195,3 +195,11 @@ def count_gpus() -> tuple[int, str]:
     if failed:
         return 0, "the NVIDIA driver does not answer (nvmlDeviceGetCount failed)"
     return count.value, f"NVML found {count.value} device{'s' * (count.value != 1)}"
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    return [str(number) for number in range(count_gpus()[0])]

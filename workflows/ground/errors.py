@@ -34,6 +34,10 @@ class DeviceError(TwoTowerError):
     """The requested device (CPU or GPU) cannot be used."""
 
 
+class RankError(TwoTowerError):
+    """The processes that train a model together cannot start, or one of them ended."""
+
+
 class AddressError(TwoTowerError):
     """The recommendation server cannot listen on the requested network address."""
 

@@ -74,7 +74,8 @@ def run_ranks(cluster: Cluster, gpus: Sequence[str] = ()) -> Fault | None:
 
     Args:
         cluster: all ranks, and those that run on this machine.
-        gpus: the GPU of each rank of this machine, as CUDA_VISIBLE_DEVICES names it; empty for CPUs.
+        gpus: the GPU of each rank of this machine, as CUDA_VISIBLE_DEVICES names it; empty for
+            CPUs.
 
     Returns:
         What ended the training; None if all ranks finished it.
@@ -82,9 +83,10 @@ def run_ranks(cluster: Cluster, gpus: Sequence[str] = ()) -> Fault | None:
     Raises:
         RankError: the ranks do not reach each other in time.
     """
-    with tempfile.TemporaryDirectory(prefix="two-tower-ranks-") as folder, _started(
-        cluster, gpus, folder
-    ) as ranks:
+    with (
+        tempfile.TemporaryDirectory(prefix="two-tower-ranks-") as folder,
+        _started(cluster, gpus, folder) as ranks,
+    ):
         failed = _first_end(ranks, cluster)
         if failed is None:
             return None
@@ -111,6 +113,7 @@ def _started(cluster: Cluster, gpus: Sequence[str], folder: str) -> Iterator[lis
 def _start(rank: Rank, cluster: Cluster, gpu: str | None) -> Started:
     """Start the process of a rank; what rank 0, or the only rank here, writes is shown."""
     environment = {**os.environ, **rank.environment()}
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # that a rank ended is said once, by this process
     if len(cluster.here) > 1:
         threads = max(1, len(os.sched_getaffinity(0)) // len(cluster.here))
         for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
@@ -148,7 +151,7 @@ def _first_end(ranks: Sequence[Started], cluster: Cluster) -> Started | None:
         if all(code == 0 for code in codes):
             return None
         if time.monotonic() > latest and not all(
-            os.path.exists(started.rank.connected) for started in ranks
+            started.rank.connected.exists() for started in ranks
         ):
             raise _not_connected(cluster)
         time.sleep(_POLL)
@@ -182,7 +185,9 @@ def _explain(ranks: Sequence[Started], failed: Started, size: int) -> Fault:
         failed = own[0] if own else failed
     code, who = failed.process.returncode, f"Rank {failed.rank.number} of {size}"
     if code == LOST:
-        return Fault(f"Another of the {size} ranks of the training ended, or no longer answers", "", 2)
+        return Fault(
+            f"Another of the {size} ranks of the training ended, or no longer answers", "", 2
+        )
     if code < 0:
         name = signal.Signals(-code).name
         why = ", as the system does if memory is full" if name == "SIGKILL" else ""

@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 from workflows.ground.errors import RankError
 
@@ -43,9 +43,9 @@ class Rank:
         return {ENVIRONMENT: json.dumps(asdict(self))}
 
     @property
-    def connected(self) -> str:
+    def connected(self) -> Path:
         """The path of the file that this rank makes when it is connected with the others."""
-        return os.path.join(self.folder, f"{self.number}.connected")
+        return Path(self.folder) / f"{self.number}.connected"
 
     @classmethod
     def of_this_process(cls) -> Rank | None:
@@ -69,7 +69,9 @@ class Cluster:
     source: str
 
 
-def find_cluster(workers: int | None, environment: Mapping[str, str] = os.environ) -> Cluster | None:
+def find_cluster(
+    workers: int | None, environment: Mapping[str, str] = os.environ
+) -> Cluster | None:
     """Return the ranks that train together; None for a training by one process.
 
     Args:
@@ -150,9 +152,8 @@ def _of_slurm(environment: Mapping[str, str]) -> Cluster | None:
         counts = _counts(environment["SLURM_STEP_TASKS_PER_NODE"])
         rank = int(environment["SLURM_PROCID"])
         first = _FIRST_PORT + int(environment["SLURM_JOB_ID"]) % _STEPS
-        addresses = tuple(
-            f"{node}:{first + n}" for node, count in zip(nodes, counts) for n in range(count)
-        )
+        places = [(node, n) for node, k in zip(nodes, counts, strict=True) for n in range(k)]
+        addresses = tuple(f"{node}:{first + n}" for node, n in places)
         if len(addresses) != int(environment["SLURM_STEP_NUM_TASKS"]):
             raise ValueError("SLURM_STEP_NUM_TASKS differs from the sum of the tasks of all nodes")
     except (KeyError, ValueError) as error:

@@ -71,7 +71,7 @@ KINDS = {
     "content": _TWO_TOWERS,
     "offers": Kind(
         ("audience", "similar-offers"),
-        ("--min-lift", "--as-of"),
+        ("--min-lift", "--as-of", "--workers"),
         _tables_of_offers,
         _open_offers,
     ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.core.collectives import ALONE, Collectives
 from models.offers.judge import PairJudge
 from models.offers.model import Model
 from models.offers.pairs import NoNegativesError
@@ -61,7 +62,7 @@ class OfferModels:
         """Return the offer models with another recipe's hyper-parameters, on the same etl stage."""
         return OfferModels(OfferData(replace(self.prepared, recipe=recipe)))
 
-    def judge(self) -> PairJudge | None:
+    def judge(self, collectives: Collectives = ALONE) -> PairJudge | None:
         """Return the object that computes the validation AUC; None if the split has no valid part.
 
         Raises:
@@ -94,6 +95,7 @@ class OfferModels:
         *,
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
+        collectives: Collectives = ALONE,
     ) -> Fit:
         """Return an offer model's training loop, over a sample of the rows of each user and day."""
         recipe = self.prepared.recipe

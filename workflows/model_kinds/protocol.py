@@ -9,6 +9,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from models.core.collectives import ALONE, Collectives
 from models.training.checkpoint import Checkpoint
 from models.training.fit import Fit
 from models.training.judge import Judge
@@ -70,8 +71,12 @@ class Models(Protocol):
     def with_recipe(self, recipe: Recipe) -> Models:
         """Return the models with the hyper-parameters of another recipe, on the same etl stage."""
 
-    def judge(self) -> Judge | None:
-        """Return the object that computes validation metrics; None without a valid part."""
+    def judge(self, collectives: Collectives = ALONE) -> Judge | None:
+        """Return the object that computes validation metrics; None without a valid part.
+
+        Args:
+            collectives: the exchange between the ranks that train together.
+        """
 
     def build(self, name: str) -> tf.keras.Model:
         """Build one of the recipe's models with newly initialised weights.
@@ -94,6 +99,7 @@ class Models(Protocol):
         *,
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
+        collectives: Collectives = ALONE,
     ) -> Fit:
         """Return a training loop for a model, which is ready to run.
 
@@ -102,6 +108,7 @@ class Models(Protocol):
             judge: the object that computes the metric of each epoch; None keeps the last epoch.
             checkpoint: path where the training state is saved after each epoch; None to save none.
             lines: whether each epoch is logged as a line if there is no terminal.
+            collectives: the exchange between the ranks that train together.
 
         Raises:
             RecipeError: there are too few training rows for a batch.

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from models.core import prior as priors
+from models.core.collectives import ALONE, Collectives
 from models.core.columns import ITEM_ROW, USER_ROW, as_array
 from models.core.prior import Prior
 from models.core.retriever import Interactions
@@ -72,7 +73,7 @@ class TwoTowers:
         """Return the two-tower model with another recipe's hyper-parameters, on the same data."""
         return TwoTowers(replace(self.prepared, recipe=recipe))
 
-    def judge(self) -> CatalogueJudge | None:
+    def judge(self, collectives: Collectives = ALONE) -> CatalogueJudge | None:
         """Return the object that computes validation metrics; None without a valid part."""
         evaluation_set = self.prepared.evaluation_set(
             "valid", self.recipe.evaluate, self.recipe.train.validation_sample
@@ -82,7 +83,7 @@ class TwoTowers:
         warn_of_hidden(evaluation_set, "valid")
         prepared = self.prepared
         return CatalogueJudge(
-            evaluation_set, prepared.users, prepared.items, self.recipe.evaluate.ks
+            evaluation_set, prepared.users, prepared.items, self.recipe.evaluate.ks, collectives
         )
 
     def build(self, name: str) -> Model:
@@ -115,6 +116,7 @@ class TwoTowers:
         *,
         checkpoint: Checkpoint | None = None,
         lines: bool = True,
+        collectives: Collectives = ALONE,
     ) -> Fit:
         """Return a training loop over all training rows, or over a sample of each user's rows."""
         prior = self._popularity()
@@ -122,8 +124,16 @@ class TwoTowers:
             apply_prior(model, self.prepared, prior, known=self._known())
         train = self.recipe.train
         loader = self._sequences(model) if self.recipe.trains_on_sequences else self._rows(model)
-        batches = self._batches(loader)
-        return Fit(model, batches, train, self.recipe.optimizer, judge, checkpoint, lines=lines)
+        return Fit(
+            model,
+            self._batches(loader),
+            train,
+            self.recipe.optimizer,
+            judge,
+            checkpoint,
+            lines=lines,
+            collectives=collectives,
+        )
 
     def _batches(self, loader: RowLoader | SequenceLoader) -> Batches:
         """Return the batches of training rows, which are read from the disk."""
