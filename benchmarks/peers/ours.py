@@ -38,6 +38,8 @@ from models.training.fit import Fit
 from models.training.row_batches import RowLoader
 from models.training.two_tower import Model, build
 
+LOSS = LossConfig(kind="in_batch", mask="item")
+
 
 @dataclass(frozen=True)
 class World:
@@ -58,7 +60,13 @@ class World:
     seen: Ragged
 
 
-def world(data: Path, batch: int, *, dim: int = 64) -> World:
+def world(
+    data: Path,
+    batch: int,
+    *,
+    dim: int = 64,
+    loss: LossConfig = LOSS,
+) -> World:
     """Return the model of this benchmark and its data; `dim` is the width of the last layers."""
     users, items, rows = workload.load(data)
     columns, sizes = workload.columns(data)
@@ -85,7 +93,6 @@ def world(data: Path, batch: int, *, dim: int = 64) -> World:
         item_bias=False,
         dropout=0.0,
     )
-    loss = LossConfig(kind="in_batch", mask="item")
     model = build(schema, towers, loss, TrainingFacts(counts, items, batch, 1), seed=1)
     train = {**columns, "user_row": rows["user"], "item_row": rows["item"]}
     return World(model, train, users, items, seen)

@@ -34,6 +34,7 @@ import faiss_files
 import forked
 import hostile
 import http_requests
+import killed_ranks
 import kills
 import power
 import raw_files
@@ -61,6 +62,7 @@ class Campaign:
 
 CAMPAIGNS = {
     "kills": Campaign(kills.run, 200, 4),
+    "ranks": Campaign(killed_ranks.run, 10, 0),
     "power": Campaign(power.run, 400, 12),
     "ext4": Campaign(ext4.run, 60, 0),
     "recipes": Campaign(recipe_files.run, 500, 9),
@@ -76,6 +78,7 @@ def main() -> None:
     """Run the campaigns, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--small", action="store_true", help="the sizes of the tests")
+    parser.add_argument("--cases", type=int, help="number of cases of each campaign")
     parser.add_argument("--only", nargs="+", default=list(CAMPAIGNS), choices=list(CAMPAIGNS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scene", type=Path, help="a folder that has, or gets, the run to torture")
@@ -90,7 +93,7 @@ def main() -> None:
         tallies = []
         for name in options.only:
             campaign = CAMPAIGNS[name]
-            size = campaign.small if options.small else campaign.full
+            size = options.cases or (campaign.small if options.small else campaign.full)
             if not size:
                 continue
             print(f"{name}: {size} cases", file=sys.stderr, flush=True)

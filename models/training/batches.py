@@ -172,7 +172,7 @@ class Batches(tf.keras.utils.Sequence):
         return columns if self.finish is None else self.finish(columns)
 
     def _pieces(self, start: int, stop: int) -> Iterator[dict[str, Column]]:
-        """Yield the rows at the places from start to stop, at least once, even if there are none."""
+        """Yield the rows at the places from start to stop; one piece without rows if none are."""
         earliest = int(np.searchsorted(self._ends, start, "right"))
         for number in range(earliest, len(self.windows)):
             first = self._starts[number]

@@ -1,0 +1,238 @@
+"""Which ranks a training has, and what is said when they cannot start or when one ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tiny_run import Run, Tiny
+
+from workflows.ground import launch
+from workflows.ground.errors import RankError
+from workflows.ground.launch import LOST, Fault
+from workflows.ground.ranks import Rank, find_cluster, hosts, unreachable
+from workflows.stages.train_files import TrainFiles
+
+ROOT = Path(__file__).resolve().parent.parent
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+def tf_config(cluster: object, kind: str = "worker", index: object = 0) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+# --- which ranks there are ---
+
+
+def test_one_process_is_the_default_and_what_workers_1_means() -> None:
+    assert find_cluster(None, {}) is None
+    assert find_cluster(1, {}) is None
+    assert find_cluster(1, tf_config(TWO)) is None
+    assert find_cluster(None, tf_config({"worker": ["a:1"]})) is None
+
+
+def test_workers_are_ranks_of_this_machine_with_ports_of_their_own() -> None:
+    cluster = find_cluster(3, {})
+    assert cluster is not None
+    assert list(cluster.here) == [0, 1, 2]
+    assert len(set(cluster.addresses)) == 3
+    assert all(address.startswith("127.0.0.1:") for address in cluster.addresses)
+    assert unreachable(cluster.addresses) == list(cluster.addresses)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "kind", "index", "rank"),
+    [
+        (TWO, "worker", 1, 1),
+        ({"chief": ["c:9"], "worker": ["a:1"]}, "chief", 0, 0),
+        ({"chief": ["c:9"], "worker": ["a:1"]}, "worker", 0, 1),
+    ],
+)
+def test_tf_config_names_the_ranks(cluster: object, kind: str, index: int, rank: int) -> None:
+    found = find_cluster(None, tf_config(cluster, kind, index))
+    assert found is not None
+    assert list(found.here) == [rank]
+    assert len(found.addresses) == 2
+    assert found.addresses[0] in ("a:1", "c:9")
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"TF_CONFIG": "{"}, "TF_CONFIG cannot be used (JSONDecodeError"),
+        (tf_config(TWO, index=2), "task worker 2 is not in its cluster"),
+        (tf_config(TWO, kind="ps"), "TF_CONFIG cannot be used (KeyError: 'ps')"),
+        (tf_config({"worker": ["a", "b:2"]}), "TF_CONFIG: 'a' is no address; expected host:port."),
+        (tf_config({"worker": ["a:1", "a:1"]}), "TF_CONFIG names an address twice: a:1, a:1."),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM step cannot be used (KeyError"),
+    ],
+)
+def test_variables_that_cannot_be_used_are_explained(
+    environment: dict[str, str], told: str
+) -> None:
+    with pytest.raises(RankError, match=re.escape(told)):
+        find_cluster(None, environment)
+
+
+def test_workers_beside_tf_config_are_refused() -> None:
+    with pytest.raises(RankError, match=r"--workers is 2, but TF_CONFIG already names 2 processes"):
+        find_cluster(2, tf_config(TWO))
+
+
+@pytest.mark.parametrize("name", ["HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_horovodrun_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RankError, match=rf"{name} is 4: horovodrun .*--workers 4"):
+        find_cluster(None, {name: "4"})
+    assert find_cluster(None, {name: "1"}) is None
+
+
+def test_a_slurm_step_names_the_ranks() -> None:
+    found = find_cluster(
+        None,
+        {
+            "SLURM_STEP_NUM_TASKS": "5",
+            "SLURM_STEP_NODELIST": "gpu[08-09],big",
+            "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+            "SLURM_PROCID": "3",
+            "SLURM_JOB_ID": "10007",
+        },
+    )
+    assert found is not None
+    assert found.addresses == (
+        *("gpu08:20007", "gpu08:20008", "gpu09:20007", "gpu09:20008"),
+        "big:20007",
+    )
+    assert list(found.here) == [3]
+
+
+def test_lists_of_slurm_are_read() -> None:
+    assert hosts("n[01-03,7],m,x[1]-ib,y") == ["n01", "n02", "n03", "n7", "m", "x1-ib", "y"]
+
+
+# --- the end of a rank ---
+
+
+class _Ended:
+    """A process that ended."""
+
+    def __init__(self, code: int) -> None:
+        self.returncode = code
+
+
+def explained(codes: list[int], folder: Path) -> Fault:
+    """Return what is said of ranks that ended with these codes, the first code but 0 first."""
+    ranks = []
+    for number, code in enumerate(codes):
+        said = folder / f"{number}.txt" if number else None
+        if said:
+            said.write_text(f"two-tower: what rank {number} says\n", encoding="utf-8")
+        rank = Rank(number, ["a:1"] * len(codes), str(folder))
+        ranks.append(launch.Started(rank, _Ended(code), said))  # type: ignore[arg-type]
+    first = next(r for r in ranks if r.process.returncode)
+    return launch._explain(ranks, first, len(ranks))
+
+
+def test_the_rank_that_ended_the_others_is_explained_once(tmp_path: Path) -> None:
+    killed = "Rank 1 of 2 was ended by SIGKILL, as the system does if memory is full"
+    assert explained([LOST, -signal.SIGKILL], tmp_path) == Fault(killed, "", 2)
+    assert explained([-signal.SIGTERM, LOST], tmp_path).sentence == (
+        "Rank 0 of 2 was ended by SIGTERM"
+    )
+    # rank 0 has said it itself
+    assert explained([2, 2], tmp_path) == explained([2, LOST], tmp_path) == Fault("", "", 2)
+    assert explained([LOST, 2], tmp_path) == Fault("", "two-tower: what rank 1 says\n", 2)
+    assert "Another of the 1 ranks" in explained([LOST], tmp_path).sentence
+
+
+# --- trainings ---
+
+SETTINGS = ("--set", "model.dropout=0.0", "--set", "model.id_dropout=0.0")
+
+
+def command(run: Run, *words: str) -> list[str]:
+    code = f"import sys; sys.path[:] = {sys.path!r}; from workflows.cli import main; main()"
+    where = ("--recipe", str(run.world.recipe_file), "--run", str(run.store.root))
+    return [sys.executable, "-c", code, "train", *where, *SETTINGS, *words]
+
+
+VARIABLES = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_two_ranks_write_what_one_process_writes_and_go_on_after_the_end_of_one(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    alone, ranks = (tiny.prepared.branch(tmp_path / name) for name in ("alone", "ranks"))
+    subprocess.run(command(alone), env=VARIABLES, check=True, capture_output=True)
+    many = ("--workers", "2")
+    process = subprocess.Popen(
+        command(ranks, *many), env=VARIABLES, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    checkpoint = ranks.store.root / ".train.checkpoint" / "model" / "state.json"
+    victim = wait_for(checkpoint, process)
+    os.kill(victim, signal.SIGKILL)
+    _, said = process.communicate(timeout=30)
+    last = said.decode().splitlines()[-1]
+    if process.returncode:  # it was not finished already
+        assert process.returncode == 2
+        assert re.fullmatch(
+            r"two-tower: Rank 1 of 2 was ended by SIGKILL, .*\. The training has stopped\. The "
+            r"finished epochs are kept\. .*: `two-tower train .* --workers 2 --resume`\.",
+            last,
+        )
+        assert "Traceback" not in said.decode()
+        done = subprocess.run(
+            command(ranks, *many, "--resume"), env=VARIABLES, check=True, capture_output=True
+        )
+        assert "resuming after epoch" in done.stderr.decode()
+    found = [TrainFiles(run.store.folder("train")) for run in (alone, ranks)]
+    losses = [[epoch.metrics["loss"] for epoch in files.read_history()] for files in found]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for ours, theirs in zip(*map(weights, found), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert {p.name for p in ranks.store.root.iterdir()} == {
+        p.name for p in alone.store.root.iterdir()
+    }
+
+
+def weights(files: TrainFiles) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    with h5py.File(files.weights) as file:
+        file.visititems(
+            lambda name, node: (
+                found.append(np.asarray(node)) if isinstance(node, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def wait_for(checkpoint: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until an epoch is finished, and return the process id of rank 1."""
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.01)
+    return children(process.pid)[1]
+
+
+def children(parent: int) -> list[int]:
+    """Return the process ids of the ranks that a process started, in their order."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8")
+    return [int(pid) for pid in listed.split()]
+
+
+def test_offers_train_in_one_process(tmp_path: Path) -> None:
+    from workflows.ground.errors import RecipeError
+    from workflows.model_kinds import refuse_options
+    from workflows.recipe import load
+
+    recipe = load(ROOT / "recipes" / "movielens-offers.yaml", [])
+    with pytest.raises(RecipeError, match="has no --workers: leave that out"):
+        refuse_options(recipe, {"--workers": True})
