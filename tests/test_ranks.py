@@ -135,7 +135,7 @@ def explained(codes: list[int], folder: Path) -> Fault:
         said = folder / f"{number}.txt" if number else None
         if said:
             said.write_text(f"two-tower: what rank {number} says\n", encoding="utf-8")
-        rank = Rank(number, ["a:1"] * len(codes), str(folder))
+        rank = Rank(number, ["a:1"] * len(codes), str(folder), os.getpid())
         ranks.append(launch.Started(rank, _Ended(code), said))  # type: ignore[arg-type]
     first = next(r for r in ranks if r.process.returncode)
     return launch._explain(ranks, first, len(ranks))

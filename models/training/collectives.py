@@ -29,8 +29,9 @@ _PLACES = 64
 #: Number of trainings of one process; the keys after theirs are for operations outside of a step.
 _TRAININGS = 1024
 #: Seconds between checks that the other ranks answer, and seconds to wait for an answer. After
-#: three checks without an answer, the operations end with an error.
-_INTERVAL, _ANSWER = 4, 4
+#: three checks without an answer, the operations end with an error. A process that was killed
+#: gives an error at once; this is for a machine that is gone.
+_INTERVAL, _ANSWER = 4, 7
 
 #: The errors of an operation if another rank ended, or no longer answers.
 LOST = (
@@ -161,15 +162,13 @@ class Ranks:
         widths = [int(np.prod(slope.values.shape[1:])) for slope in own]
         counts = tf.stack([tf.size(slope.indices) for slope in own])
         every = self._join(counts[None], 0)  # [size, number of tables]
-        indices = tf.concat([slope.indices for slope in own], 0)
+        indices = tf.concat([tf.cast(slope.indices, tf.int64) for slope in own], 0)
         values = tf.concat([tf.reshape(slope.values, [-1]) for slope in own], 0)
         all_indices = self._by_table(indices, every)
         all_values = self._by_table(values, every * tf.constant(widths))
         return [
             tf.IndexedSlices(
-                tf.reshape(value, tf.concat([[-1], tf.shape(slope.values)[1:]], 0)),
-                index,
-                slope.dense_shape,
+                tf.reshape(value, [-1, *slope.values.shape[1:]]), index, slope.dense_shape
             )
             for slope, index, value in zip(own, all_indices, all_values, strict=True)
         ]

@@ -61,7 +61,7 @@ def run_as_rank(rank: Rank | None) -> Iterator[None]:
     if rank is None:
         yield
         return
-    launch.end_with_parent()
+    launch.end_with_parent(rank)
     for theirs in ("tensorflow", "absl"):  # they say in their way that a rank ended
         logging.getLogger(theirs).setLevel(logging.CRITICAL)
     if rank.number > 0:

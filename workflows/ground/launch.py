@@ -62,10 +62,10 @@ class Fault:
     code: int
 
 
-def end_with_parent() -> None:
-    """Have the system end this process when the process that started it ends."""
+def end_with_parent(rank: Rank) -> None:
+    """Have the system end this process when the process that started it as a rank ends."""
     ctypes.CDLL(None).prctl(_PARENT_ENDED, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1:  # it ended before
+    if os.getppid() != rank.parent:  # it ended before
         os._exit(LOST)
 
 
@@ -100,7 +100,7 @@ def _started(cluster: Cluster, gpus: Sequence[str], folder: str) -> Iterator[lis
     ranks: list[Started] = []
     try:
         for n, number in enumerate(cluster.here):
-            rank = Rank(number, cluster.addresses, folder)
+            rank = Rank(number, cluster.addresses, folder, os.getpid())
             ranks.append(_start(rank, cluster, gpus[n] if gpus else None))
         yield ranks
     finally:

@@ -32,11 +32,13 @@ class Rank:
         number: the number of the rank, from 0; rank 0 writes the files.
         addresses: `host:port` of each rank.
         folder: folder in which the rank says that it is connected, by an empty file.
+        parent: id of the process that started this rank, and with which it ends.
     """
 
     number: int
     addresses: Sequence[str]
     folder: str
+    parent: int
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which the process of this rank knows who it is."""
