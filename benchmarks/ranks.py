@@ -95,10 +95,12 @@ def train(options: argparse.Namespace) -> None:
     import tensorflow as tf
     from peers.ours import world
 
+    from models.core.partitions import PartitionInMemory
     from models.losses.config import LossConfig
     from models.training.batches import Batches
     from models.training.config import OptimizerConfig, TrainConfig
     from models.training.fit import Fit
+    from models.training.row_batches import RowLoader
 
     tf.config.experimental.enable_op_determinism()  # as `two-tower train` does
     (kind,), (batch,), (n_items,) = options.kinds, options.batches, options.items
@@ -118,9 +120,9 @@ def train(options: argparse.Namespace) -> None:
                 self.end = time.perf_counter()
                 self.model.stop_training = True
 
-    columns = {name: made.train[name] for name in made.model.schema.column_names}
     config = TrainConfig(batch_size=batch, epochs=100)
-    batches = Batches(columns, batch_size=batch, seed=config.seed)
+    loader = RowLoader(made.model.schema.column_names)
+    batches = Batches(PartitionInMemory(made.train), loader, batch_size=batch, seed=config.seed)
     fit = Fit(made.model, batches, config, OptimizerConfig(lr=0.001), None, collectives=collectives)
     steps = Steps()
     fit.run([steps])
