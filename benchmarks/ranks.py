@@ -4,24 +4,32 @@
 
 The data and the model are those of benchmarks/training.py. All have the same global batch, of which
 a rank trains on its half. Each process has one thread for TensorFlow's operations and for BLAS, and
-is pinned to a core of its own. The variants run alternately; the figure is the median, over the
-repetitions, of the rows per second after ten steps of warm-up.
+is pinned to a core of its own. The variants run alternately, and the first ten steps do not count.
+The figures are medians over the repetitions: rows per second, and the seconds of processor time
+that one process takes for a step. The latter depend little on what else runs on the machine, but
+leave out the time for which a rank waits.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import DATA, ROOT, machine, median, table, write
 from workload import make
 
-#: Number of first steps, which do not count, and of steps that count.
-WARMUP, STEPS = 10, 40
+from workflows.ground.ranks import find_cluster
+
+#: Number of first steps, which do not count.
+WARMUP = 10
 
 
 def main() -> None:
@@ -32,6 +40,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["in_batch", "full"])
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40, help="number of steps that count")
     parser.add_argument("--rank", type=int)
     parser.add_argument("--addresses", default="")
     options = parser.parse_args()
@@ -39,36 +48,40 @@ def main() -> None:
         train(options)
         return
     facts, results, lines = machine(), {}, []
-    for n_items in options.items:
+    for n_items, kind, batch in itertools.product(options.items, options.kinds, options.batches):
         make(DATA, n_rows=options.rows, n_items=n_items)
-        for kind in options.kinds:
-            for batch in options.batches:
-                sizes = (kind, batch, n_items, options.rows)
-                runs = [[paces(n, *sizes) for n in (1, 2)] for _ in range(options.repetitions)]
-                one, two = (median([{"pace": r[n]} for r in runs], "pace") or 0.0 for n in (0, 1))
-                results[f"{kind}, {n_items} items, batch {batch}"] = runs
-                lines.append(
-                    [kind, n_items, batch, f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}"]
-                )
-                print(lines[-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
+        sizes = {"items": n_items, "kinds": kind, "batches": batch, "rows": options.rows}
+        words = [f"--{name}={value}" for name, value in {**sizes, "steps": options.steps}.items()]
+        runs: dict[str, list[dict[str, float]]] = {"one process": [], "two ranks": []}
+        for _ in range(options.repetitions):
+            for n, found in enumerate(runs.values(), start=1):
+                found.append(pace(n, words))
+                print(n, kind, batch, found[-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
+        results[f"{kind}, {n_items} items, batch {batch}"] = runs
+        lines.append([kind, n_items, batch, *ratios(*runs.values())])
     write("ranks", facts, results)
-    print(table(["loss", "items", "batch", "one process, rows/s", "two ranks", "ratio"], lines))
+    head = ("one process, rows/s", "two ranks, rows/s", "ratio", "ratio of processor times")
+    print(table(["loss", "items", "batch", *head], lines))
 
 
-def paces(n: int, kind: str, batch: int, n_items: int, rows: int) -> float:
-    """Train by n processes, each on a core of its own, and return the rows per second."""
-    from workflows.ground.ranks import find_cluster
+def ratios(one: list[dict[str, float]], two: list[dict[str, float]]) -> list[str]:
+    """Return the medians of both variants and their ratios, as text."""
+    paces = [median(runs, "rows_per_second") or 0.0 for runs in (one, two)]
+    times = [median(runs, "processor_seconds") or 1.0 for runs in (one, two)]
+    ratio = f"{paces[1] / paces[0]:.2f}", f"{times[0] / times[1]:.2f}"
+    return [*(f"{pace:,.0f}" for pace in paces), *ratio]
 
+
+def pace(n: int, words: list[str]) -> dict[str, float]:
+    """Train by n processes, each on a core of its own, and return the figures of the first."""
     cluster = find_cluster(n, {})
-    addresses = cluster.addresses if cluster else ()
+    addresses = ",".join(cluster.addresses) if cluster else ""
     cores = sorted(os.sched_getaffinity(0))
     processes = [
         subprocess.Popen(
             [
-                *("taskset", "-c", str(cores[rank])),
-                *(sys.executable, __file__, "--rank", str(rank)),
-                *("--addresses", ",".join(addresses), "--kinds", kind),
-                *("--batches", str(batch), "--items", str(n_items), "--rows", str(rows)),
+                *("taskset", "-c", str(cores[rank]), sys.executable, __file__, *words),
+                *("--rank", str(rank), "--addresses", addresses),
             ],
             stdout=subprocess.PIPE,
             env={
@@ -82,11 +95,12 @@ def paces(n: int, kind: str, batch: int, n_items: int, rows: int) -> float:
         for rank in range(n)
     ]
     outputs = [process.communicate()[0] for process in processes]
-    return float(json.loads(outputs[0].splitlines()[-1])["rows_per_second"])
+    found: dict[str, float] = json.loads(outputs[0].splitlines()[-1])
+    return found
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train as one rank, and print its rows per second."""
+    """Train as one rank, and print its figures."""
     from models.core.collectives import ALONE, Collectives
     from models.training.collectives import connect
 
@@ -108,16 +122,16 @@ def train(options: argparse.Namespace) -> None:
     made = world(place, batch, loss=LossConfig(kind=kind, mask="item"))
 
     class Steps(tf.keras.callbacks.Callback):
-        """Stops all ranks after the same step, and measures the time of the last steps."""
+        """Stops all ranks after the same step, and measures the time of the steps that count."""
 
-        steps, start, end = 0, 0.0, 0.0
+        steps = 0
 
         def on_train_batch_end(self, number: int, logs: object = None) -> None:
             self.steps += 1
             if self.steps == WARMUP:
-                self.start = time.perf_counter()
-            if self.steps == WARMUP + STEPS:
-                self.end = time.perf_counter()
+                self.start = time.perf_counter(), time.process_time()
+            if self.steps == WARMUP + options.steps:
+                self.end = time.perf_counter(), time.process_time()
                 self.model.stop_training = True
 
     config = TrainConfig(batch_size=batch, epochs=100)
@@ -126,7 +140,12 @@ def train(options: argparse.Namespace) -> None:
     fit = Fit(made.model, batches, config, OptimizerConfig(lr=0.001), None, collectives=collectives)
     steps = Steps()
     fit.run([steps])
-    print(json.dumps({"rows_per_second": STEPS * batch / (steps.end - steps.start)}))
+    seconds, processor = (b - a for a, b in zip(steps.start, steps.end, strict=True))
+    figures = {
+        "rows_per_second": options.steps * batch / seconds,
+        "processor_seconds": processor / options.steps,
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import pytest
 import tensorflow as tf
 from rank_process import CASES
 from test_callbacks import KS, valid  # noqa: F401 - a fixture
-from toy_towers import toy_towers
+from toy_towers import toy_towers, weights_of
 
 from models.core.collectives import ALONE, Alone, Share
 from models.core.evaluation_set import EvaluationSet
+from models.losses.sampled_loss import SampledLoss
 from models.training.collectives import _round_up
 from models.training.judge import CatalogueJudge
 from workflows.ground.ranks import find_cluster
@@ -119,3 +120,14 @@ def test_one_process_exchanges_nothing() -> None:
     assert ALONE.total(rows) is rows
     assert ALONE.gather(rows) == (rows, 0)
     assert ALONE.exchange([(rows, None)]) == [(rows, None)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "splits"),
+    [({}, False), ({"item_layers": (8,), "query_layers": (8,)}, True), ({"dropout": 0.1}, True)],
+)
+def test_items_are_embedded_in_parts_where_that_takes_time_or_draws_numbers(
+    settings: dict[str, object], splits: bool
+) -> None:
+    model = toy_towers().build("user_id", "item_id", **settings)
+    assert weights_of(model, SampledLoss).splits_items == splits

@@ -24,6 +24,7 @@ from models.losses.item_table import ItemTable
 from models.losses.negatives import NEGATIVES, BatchItems, Comparison, TrainingFacts
 from models.towers.layers import IdDropout
 from models.towers.tower import Tower
+from models.towers.vectors import Vectors
 
 QUERY, ITEM = "query", "candidate"
 
@@ -68,9 +69,9 @@ class SampledLoss(ModelOutput):
     vector and column.
 
     If several ranks train, each rank compares its rows with the items of the whole batch, and the
-    loss is that of the whole batch on all of them. An item tower that has dense layers or draws
-    random numbers embeds a part of the items on each rank, and the ranks exchange vectors; else the
-    ranks exchange only the numbers of the items, whose embeddings each rank looks up.
+    loss is that of the whole batch on all of them. If the item tower has dense layers or draws
+    random numbers, each rank embeds a part of the items, and the ranks exchange vectors; else they
+    exchange only the numbers of the items, and each rank looks up the embeddings.
 
     Args:
         config: hyper-parameters of the loss.
@@ -81,6 +82,7 @@ class SampledLoss(ModelOutput):
         in_sequences: whether a training batch has sequences, so that the rows of a user are one
             after the other.
         collectives: the exchange between the ranks.
+        splits_items: whether each rank embeds a part of the items, if several train.
     """
 
     def __init__(
@@ -103,9 +105,8 @@ class SampledLoss(ModelOutput):
         self.merged = config.mask != "none" and not random
         self.items = ItemTable.of(facts.items, tower.schema.column_names, log_q)
         self.collectives: Collectives = ALONE
-        self.costly = random or any(
-            isinstance(layer, tf.keras.layers.Dense) for layer in tower.submodules
-        )
+        costly = (tf.keras.layers.Dense, Vectors)
+        self.splits_items = random or any(isinstance(layer, costly) for layer in tower.submodules)
         # in a closure, or Keras would count the tower's weights as this layer's too
         self.embed_items = lambda rows, training: tower(
             self.items.take(_any_number(rows)), training=training
@@ -166,7 +167,7 @@ class SampledLoss(ModelOutput):
     def _embed(self, rows: tf.Tensor, training: bool) -> tf.Tensor:
         """Return the embeddings of items, of which all ranks have the same numbers."""
         share = self.collectives.share
-        if share.size == 1 or not self.costly:
+        if share.size == 1 or not self.splits_items:
             return self.embed_items(rows, training)
         n = tf.size(rows)
         part = rows[n * share.rank // share.size : n * (share.rank + 1) // share.size]
