@@ -16,6 +16,14 @@ READ = {
     " for none, and refuses `/reload`.",
     "TWO_TOWER_SIGNING_KEY": "A secret key. With it, each manifest gets a signature, and stages"
     " that are unsigned, changed or signed with another key are refused.",
+    "TF_CONFIG": "The processes that `train` runs in on several machines, and which one this is,"
+    " as TensorFlow describes it.",
+    "SLURM_STEP_NUM_TASKS": "The number of tasks of a SLURM step. If there are several, `train`"
+    " trains one model in all of them.",
+    "SLURM_STEP_NODELIST": "The machines of the SLURM step.",
+    "SLURM_STEP_TASKS_PER_NODE": "The number of tasks on each machine of the SLURM step.",
+    "SLURM_PROCID": "The number of this task in the SLURM step.",
+    "SLURM_JOB_ID": "The number of the SLURM job, from which the ports of its tasks follow.",
     "MILVUS_TOKEN": "The credentials of a Milvus cluster, `user:password` or a key, for `load`.",
     "CUDA_VISIBLE_DEVICES": "The GPUs that a process may use, as for every CUDA program; an empty"
     " text hides all of them.",
@@ -27,6 +35,14 @@ READ = {
 #: Variables that verbs set for themselves or for libraries: name → meaning.
 SET = {
     "CUDA_VISIBLE_DEVICES": "Empty in a process whose device is the CPU.",
+    "TWO_TOWER_RANK": "Which of the processes of a training this one is, in those that `train`"
+    " starts.",
+    "TF_CPP_MIN_LOG_LEVEL": "3 in the processes of a training by several, which say once that one"
+    " ended.",
+    "TF_NUM_INTRAOP_THREADS": "The number of threads of each process of a training by several on"
+    " one machine, if it is not set.",
+    "OMP_NUM_THREADS": "The number of threads of NumPy in each process of a training by several on"
+    " one machine, if it is not set.",
     "DASK_DISTRIBUTED__DIAGNOSTICS__NVML": "`False` in a process whose device is the CPU, so that"
     " Dask does not ask for GPUs.",
     "MLFLOW_ALLOW_FILE_STORE": "`true`, if it is not set: MLflow 3 asks for consent to a folder of"
@@ -62,7 +78,8 @@ def used() -> set[str]:
 def used_in(text: str) -> Iterator[str]:
     """Yield the names of environment variables in a Python source text.
 
-    A name is the literal or module constant with which `os.environ` is read or changed.
+    A name is the literal or module constant with which `os.environ`, or a mapping that is called
+    `environment`, is read or changed.
     """
     tree = ast.parse(text)
     constants = dict(_constants(tree))
@@ -73,7 +90,7 @@ def used_in(text: str) -> Iterator[str]:
             at, keys = node.value, [node.slice]
         else:
             continue
-        if isinstance(at, ast.Attribute) and at.attr == "environ":
+        if "environ" in (getattr(at, "attr", ""), getattr(at, "id", "").removesuffix("ment")):
             for key in keys:
                 if isinstance(key, ast.Constant):
                     yield str(key.value)

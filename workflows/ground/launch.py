@@ -115,9 +115,9 @@ def _start(rank: Rank, cluster: Cluster, gpu: str | None) -> Started:
     environment = {**os.environ, **rank.environment()}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # that a rank ended is said once, by this process
     if len(cluster.here) > 1:
-        threads = max(1, len(os.sched_getaffinity(0)) // len(cluster.here))
-        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-            environment.setdefault(name, str(threads))
+        threads = str(max(1, len(os.sched_getaffinity(0)) // len(cluster.here)))
+        environment.setdefault("TF_NUM_INTRAOP_THREADS", threads)
+        environment.setdefault("OMP_NUM_THREADS", threads)
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     # the same modules as in this process, whatever lies in the working folder
